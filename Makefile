@@ -1,0 +1,53 @@
+# The verbs of this checkout. `make` alone lists them; each does the set-up that it needs.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+DATA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv and install augd, the trainer and the tools into it
+
+demo: $(READY)  ## train a small network on made photos; DATA=folder for your own
+	@$(BIN)/python -m demo.train $(if $(DATA),--data "$(DATA)")
+
+test: $(READY)  ## run every test
+	@$(BIN)/python -m pytest -rfEs
+
+check: $(READY)  ## format, lint, strict types, import contracts, spelling: one gate
+	@$(BIN)/ruff format --check --quiet . || { echo "make check: run 'make format'" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/codespell
+
+format: $(READY)  ## rewrite the files as `make check` wants them
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: $(READY)  ## run the benchmarks
+	@$(BIN)/python -m benchmarks
+
+clean:  ## remove what the other verbs made, .venv included
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		build dist demo-sheet.png
+	find augd trainer demo benchmarks tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Debian and Ubuntu ship Python without ensurepip until python3-venv is installed: see to it as
+# root, say it in one line otherwise. An unfinished .venv is made again.
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make setup: augd needs Python 3.11 or newer as python3, and none was found" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends python3-venv >/dev/null 2>&1; } \
+		|| { echo "make setup: this Python lacks venv; run: sudo apt-get install python3-venv" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear .venv; }
+	@echo "make setup: installing into .venv (torch is large; the first time takes minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,dev]'
+	@touch $@

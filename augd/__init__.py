@@ -1,0 +1,77 @@
+"""augd: image batches from a daemon of CPU producers, streamed to a training process.
+
+    import augd
+
+    with augd.serve("photos/") as daemon:
+        stream = augd.connect(daemon.address, recipe="imagenet", batch_size=256)
+        for batch in stream.epoch(0):
+            batch.images    # uint8 (B, H, W, 3), RGB, a view into shared memory
+
+Names are loaded when they are first used, so that the daemon, which imports this package
+too, never loads NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augd.errors import (
+    AddressInUse,
+    AugdError,
+    BatchesHeld,
+    ConnectError,
+    DatasetError,
+    OptionError,
+    OverLimit,
+    ProducersUnhealthy,
+    ProtocolError,
+    RecipeError,
+    SampleFailed,
+    SpecMismatch,
+    StreamClosed,
+)
+from augd.version import __version__
+
+if TYPE_CHECKING:
+    from augd.client import Batch, Stream, connect
+    from augd.launch import ServedDaemon, serve
+
+_LAZY = {
+    "Batch": "augd.client",
+    "Stream": "augd.client",
+    "connect": "augd.client",
+    "ServedDaemon": "augd.launch",
+    "serve": "augd.launch",
+}
+
+__all__ = [
+    "AddressInUse",
+    "AugdError",
+    "Batch",
+    "BatchesHeld",
+    "ConnectError",
+    "DatasetError",
+    "OptionError",
+    "OverLimit",
+    "ProducersUnhealthy",
+    "ProtocolError",
+    "RecipeError",
+    "SampleFailed",
+    "ServedDaemon",
+    "SpecMismatch",
+    "Stream",
+    "StreamClosed",
+    "__version__",
+    "connect",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        import importlib
+
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'augd' has no attribute {name!r}")

@@ -1,0 +1,199 @@
+"""`augd bench`: how many images a second a client gets, what they cost, and who waits.
+
+Starts a daemon or connects to one, measures (`augd.meter`), and prints tables for people or
+one JSON object for programs. Leaves nothing behind, in memory or on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from augd.client import Stream, connect
+from augd.errors import OptionError, RecipeError
+from augd.launch import serve
+from augd.meter import (
+    Measurement,
+    Probe,
+    all_batches,
+    measure,
+    memory_bytes,
+    warm_up,
+    who_waits,
+)
+from augd.plan.recipe import Recipe, expand, parse_recipe, recipe_from_toml
+from augd.procfs import cpu_model
+from augd.version import __version__
+
+_SECONDS_MAX = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What `augd bench` was asked for. Exactly one of `path` and `connect` is given."""
+
+    path: str | None
+    connect: str | None
+    recipe: str
+    batch_size: int
+    producers: int | None
+    seconds: float
+    as_json: bool
+
+
+def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Name the machine and the versions that decide speed."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu_model(),
+        "linux": platform.release(),
+        "python": platform.python_version(),
+        "augd": __version__,
+        **environment,
+    }
+
+
+def load_recipe(text: str) -> Recipe:
+    """Parse the name of a preset, or the TOML file at a path.
+
+    Raises:
+        RecipeError: neither, or the file does not hold a valid recipe.
+    """
+    if not text.endswith(".toml") and "/" not in text:
+        return parse_recipe(text)
+    try:
+        content = Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"recipe: {text} cannot be read ({error}); give a preset's name or a TOML file"
+        ) from None
+    return recipe_from_toml(content)
+
+
+def check_options(options: BenchOptions) -> None:
+    """Refuse options that don't fit together, before anything is started."""
+    if (options.path is None) == (options.connect is None):
+        found = "neither" if options.path is None else "both"
+        raise OptionError(
+            f"PATH: expected a folder or --connect ADDR, got {found}; "
+            "`augd bench photos/` measures a daemon of its own"
+        )
+    if options.connect is not None and options.producers is not None:
+        raise OptionError(
+            f"--producers: the daemon at {options.connect} has its own; leave the option out, "
+            "or give a folder instead of --connect"
+        )
+    if not 0.1 <= options.seconds <= _SECONDS_MAX:
+        raise OptionError(
+            f"--seconds: expected 0.1..{_SECONDS_MAX:.0f}, got {options.seconds:g}; 10 is plenty"
+        )
+
+
+def run_bench(options: BenchOptions) -> None:
+    """Measure and print: tables for people, or one JSON object.
+
+    Raises:
+        AugdError: an option is wrong, or the daemon or the data set says no.
+    """
+    check_options(options)
+    recipe = load_recipe(options.recipe)
+    report = _measure_daemon(options, recipe)
+    if options.as_json:
+        import json
+
+        print(json.dumps(report))
+    else:
+        print_report(report)
+
+
+def _measure_daemon(options: BenchOptions, recipe: Recipe) -> dict[str, Any]:
+    with ExitStack() as stack:
+        address = options.connect
+        if options.path is not None:
+            daemon = stack.enter_context(serve(options.path, producers=options.producers))
+            address = daemon.address
+        stream = stack.enter_context(
+            connect(address, recipe=expand(recipe), batch_size=options.batch_size)
+        )
+        probe = Probe(stream, address)
+        stack.callback(probe.close)
+        batches = all_batches(stream)
+        warm_up(stream, batches)
+        measured = measure(batches, probe, options.seconds)
+        return _report(options, recipe, stream, measured, probe.snapshot())
+
+
+def _report(
+    options: BenchOptions,
+    recipe: Recipe,
+    stream: Stream,
+    measured: Measurement,
+    snapshot: Mapping[str, Any],
+) -> dict[str, Any]:
+    num_producers = len(snapshot["producers"])
+    limit, sentence = who_waits(measured, num_producers)
+    daemon, producers = memory_bytes(snapshot)
+    return {
+        **asdict(measured),
+        "limit": limit,
+        "who_waits": sentence,
+        "daemon_anonymous_bytes": daemon,
+        "producers_anonymous_bytes": producers,
+        "dataset": stream.dataset,
+        "num_samples": stream.num_samples,
+        "recipe": options.recipe,
+        "filter": recipe.filter,
+        "batch_size": options.batch_size,
+        "producers": num_producers,
+        "content": stream.content,
+        "machine": machine_facts(snapshot["environment"]),
+    }
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print a report for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{report['images_per_s']:,.0f} images/s[/bold] delivered: {report['images']:,} "
+        f"images of {report['dataset']!r} in {report['seconds']:.1f} s, recipe {report['recipe']} "
+        f"({report['filter']}), batches of {report['batch_size']}, {report['producers']} producers"
+    )
+    table = Table("", "CPU-s per 1,000 images", "share", "own memory", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    costs = {name: report[f"{name}_cpu_s"] for name in ("producers", "daemon", "client")}
+    largest = max(report["producers_anonymous_bytes"])
+    memory = {
+        "producers": f"{largest / 1e6:.0f} MB each",
+        "daemon": f"{report['daemon_anonymous_bytes'] / 1e6:.0f} MB",
+    }
+    for name, cost in costs.items():
+        share = f"{cost / sum(costs.values()):.1%}"
+        table.add_row(name, f"{cost:.3f}", share, memory.get(name, ""))
+    console.print(table)
+    console.print(f"{report['who_waits']}\nplanning and order: {report['plan_us']:.1f} µs a sample")
+    for line in _remarks(report):
+        console.print(line)
+    facts = report["machine"]
+    console.print(
+        f"machine: {facts['cores']} cores, {facts['cpu']}; Linux {facts['linux']}, Python "
+        f"{facts['python']}, augd {facts['augd']}, kernels of OpenCV {facts['opencv']}"
+    )
+
+
+def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what makes the figures doubtful."""
+    if report["bad"]:
+        yield f"{report['bad']} bad samples were delivered as zeros"
+    if report["restarts"]:
+        yield f"{report['restarts']} producers died and were replaced meanwhile: measure again"
+    if report["other_streams"]:
+        yield f"{report['other_streams']} other streams took part: costs per image count theirs too"

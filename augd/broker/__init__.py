@@ -1,0 +1,1 @@
+"""The broker: events in, actions out. Pure, knows no clock."""

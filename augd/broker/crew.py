@@ -1,0 +1,122 @@
+"""The producers as the broker knows them: who works on what, who hangs, who must be replaced.
+
+Theory of operation. Leases of a producer are a queue; it works through them in order, so the
+first is the one in the making, and the only suspect when the producer dies. A producer that
+falls to `LOW_WATER` leases is hungry and is filled up to `DEPTH`, in turns with the other
+hungry ones, so that it never waits for a message and yet plans several chunks at once.
+
+A dead producer is started again: at once the first time, then with growing pauses while
+deaths follow one another without a chunk being finished in between. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from augd.broker.states import PRODUCER, step
+from augd.broker.stream import Chunk, Stream
+
+LOW_WATER = 1
+DEPTH = 4
+START_S = 60.0  # imports on a cold disk; beyond it a start is counted as hanging
+SILENCE_S = 30.0  # a producer at work speaks at least every second; 30 s mean it hangs
+PAUSE_MAX_S = 5.0
+DEATHS_MIN = 4  # deaths in a row before the producers are called unhealthy: above ATTEMPTS_MAX
+
+
+@dataclass(slots=True)
+class LeaseRecord:
+    """A lease that is out: what the broker must do when it is answered or lost."""
+
+    stream: Stream
+    chunk: Chunk
+
+
+@dataclass(slots=True)
+class Producer:
+    """One producer process, from its start to its reaping."""
+
+    number: int
+    started_at: float
+    heard_at: float
+    state: str = "starting"
+    pid: int = 0
+    leases: dict[int, LeaseRecord] = field(default_factory=dict)  # insertion order = work order
+    chunks_done: int = 0
+    rows_done: int = 0
+    busy_ns: int = 0
+    plan_ns: int = 0
+    idle_ns: int = 0
+    last_words: str = ""
+
+    def silence_ends_at(self) -> float | None:
+        """When this producer will have to be killed if it says nothing more."""
+        if self.state == "starting":
+            return self.started_at + START_S
+        if self.state == "ready" and self.leases:
+            return self.heard_at + SILENCE_S
+        return None
+
+
+class Crew:
+    """All producers, numbered by place: a replacement takes the number of the dead."""
+
+    def __init__(self, size: int) -> None:
+        """Make `size` empty places; the broker starts them one by one."""
+        self.size = size
+        self.members: dict[int, Producer] = {}
+        self.restart_at: dict[int, float] = dict.fromkeys(range(size), 0.0)
+        self.deaths_in_row = 0
+        self.restarts = 0
+        self.last_death = ""
+
+    def due(self, now: float) -> Iterator[int]:
+        """Take the places whose producer is to be started now."""
+        for number in [place for place, at in self.restart_at.items() if at <= now]:
+            del self.restart_at[number]
+            self.members[number] = Producer(number, now, now)
+            yield number
+
+    def hanging(self, now: float) -> Iterator[Producer]:
+        """Take the producers that were silent for too long; the caller kills them."""
+        for producer in self.members.values():
+            end = producer.silence_ends_at()
+            if end is not None and end <= now:
+                producer.state = step(PRODUCER, producer.state, "kill")
+                yield producer
+
+    def ready(self) -> list[Producer]:
+        """Return the producers that take leases."""
+        return [producer for producer in self.members.values() if producer.state == "ready"]
+
+    def hungry(self) -> list[Producer]:
+        """Ready producers that have to be filled up."""
+        return [p for p in self.ready() if len(p.leases) <= LOW_WATER]
+
+    def bury(self, number: int, how: str, now: float, *, is_draining: bool) -> Producer:
+        """Take a reaped producer out and schedule its replacement."""
+        producer = self.members.pop(number)
+        producer.state = step(PRODUCER, producer.state, "reap")
+        if is_draining:
+            return producer
+        self.deaths_in_row += 1
+        self.restarts += 1
+        self.last_death = producer.last_words or how
+        self.restart_at[number] = now + self._pause_s()
+        return producer
+
+    def _pause_s(self) -> float:
+        if self.deaths_in_row <= 1:
+            return 0.0
+        return min(PAUSE_MAX_S, 0.1 * 2.0 ** (self.deaths_in_row - 2))
+
+    def is_unhealthy(self) -> bool:
+        """Say whether so many died in a row that waiting for the next is no use."""
+        return self.deaths_in_row >= max(DEATHS_MIN, self.size)
+
+    def next_deadline(self) -> float | None:
+        """Return the earliest moment at which something is due here."""
+        ends = [p.silence_ends_at() for p in self.members.values()]
+        moments = [end for end in ends if end is not None] + list(self.restart_at.values())
+        return min(moments, default=None)

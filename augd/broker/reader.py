@@ -1,0 +1,201 @@
+"""The client's half of the protocol, as a pure state machine.
+
+Messages, attachments and releases go in; messages to send and things to deliver come out.
+`augd/client.py` carries them over a socket, the protocol tests and the simulation over
+lists. No I/O, no clock, no NumPy.
+
+Theory of operation. A reader says HELLO, attaches its lifeline, then OPENs. Every OPEN has a
+new `opening` number; what arrives under an older one is void and dropped (the daemon has
+taken those slots back, except the ones named in `held`). Within an opening, batches must
+arrive in sequence and epochs with the counts that EPOCH_END names: anything else is a broken
+promise and raises, it is never papered over. Credit is absolute: released + slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from augd.errors import ProtocolError, error_from_code
+from augd.wire import cut
+from augd.wire import messages as msg
+from augd.wire.slot import check_layout
+
+
+class Attach(Struct, frozen=True):
+    """Connect the lifeline: the UNIX socket at `path`, with the session's token."""
+
+    path: str
+    session: int
+    token: str
+
+
+class Deliver(Struct, frozen=True):
+    """The next batch of the pass, in order."""
+
+    batch: msg.BatchReady
+
+
+class PassEnded(Struct, frozen=True):
+    """All batches of the epoch were delivered and both sides count the same."""
+
+    end: msg.EpochEnd
+
+
+Outcome = msg.Message | Attach | Deliver | PassEnded
+
+
+@dataclass(slots=True)
+class Counted:
+    """What was delivered of the current epoch, to be compared with EPOCH_END."""
+
+    batches: int = 0
+    samples: int = 0
+
+
+@dataclass(slots=True)
+class Reader:
+    """State of one client stream. `spec` is what it asks for."""
+
+    spec: msg.Spec
+    nonce: str
+    state: str = "new"  # new -> greeting -> attaching -> opening -> open -> closed
+    session: int = 0
+    opening: int = 0
+    opened: msg.Opened | None = None
+    notices: list[msg.Notice] = field(default_factory=list)
+    _target: tuple[int, int] = (0, 0)
+    _sequence: int = 0
+    _released: int = 0
+    _held: dict[int, int] = field(default_factory=dict)  # slot -> generation
+    _voided: set[int] = field(default_factory=set)  # held slots of an older opening
+    _counted: Counted = field(default_factory=Counted)
+
+    def start(self, software: str) -> list[Outcome]:
+        """Say HELLO."""
+        self.state = "greeting"
+        return [msg.Hello(self.nonce, software)]
+
+    def attached(self) -> list[Outcome]:
+        """Go on when the lifeline stands: OPEN at the target."""
+        assert self.state == "attaching", self.state
+        return self._open()
+
+    def seek(self, epoch: int, position: int) -> list[Outcome]:
+        """Go to (epoch, position): a new OPEN, or the first one's target when not yet open."""
+        self._target = (epoch, position)
+        return self._open() if self.state in ("opening", "open") else []
+
+    def _open(self) -> list[Outcome]:
+        self.state = "opening"
+        self.opening += 1
+        self._sequence = self._released = 0
+        self._voided = set(self._held)
+        self._counted = Counted()
+        epoch, position = self._target
+        held = tuple(self._held.items())
+        return [
+            msg.Open(
+                session=self.session,
+                opening=self.opening,
+                spec=self.spec,
+                epoch=epoch,
+                position=position,
+                credit=self.num_slots,
+                held=held,
+            )
+        ]
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of this stream: the batch in hand and `prefetch` ahead of it."""
+        return self.spec.prefetch + 1
+
+    @property
+    def num_held(self) -> int:
+        """Batches that the caller still holds."""
+        return len(self._held)
+
+    def handle(self, message: msg.ToClient) -> list[Outcome]:
+        """Take one message; raises what an ERROR says, or `ProtocolError`."""
+        match message:
+            case msg.Welcome() if self.state == "greeting" and message.nonce == self.nonce:
+                self.state = "attaching"
+                self.session = message.session
+                return [Attach(message.attach, message.session, message.token)]
+            case msg.Opened() if self._is_current(message):
+                return self._opened(message)
+            case msg.BatchReady() if self._is_current(message):
+                return self._batch(message)
+            case msg.EpochEnd() if self._is_current(message):
+                return self._end(message)
+            case msg.Error():
+                return self._error(message)
+            case msg.Notice():
+                self.notices.append(message)
+        return []
+
+    def _is_current(self, message: msg.Opened | msg.BatchReady | msg.EpochEnd) -> bool:
+        return message.session == self.session and message.opening == self.opening
+
+    def _opened(self, message: msg.Opened) -> list[Outcome]:
+        check_layout(message.arrays, message.slot_bytes)
+        self.state = "open"
+        self.opened = message
+        return []
+
+    def _batch(self, batch: msg.BatchReady) -> list[Outcome]:
+        opened = self.opened
+        if self.state != "open" or opened is None:
+            raise ProtocolError(f"BATCH {batch.sequence} before OPENED")
+        if batch.sequence < self._sequence:
+            return []  # doubled on the way: had it already
+        if batch.sequence > self._sequence:
+            raise ProtocolError(
+                f"BATCH {batch.sequence} of epoch {batch.epoch} arrived, expected "
+                f"{self._sequence}: batches were lost; connect again at the saved state"
+            )
+        if batch.slot >= opened.num_slots or batch.rows > self.spec.layout.batch_size:
+            raise ProtocolError(f"BATCH names slot {batch.slot} with {batch.rows} rows")
+        if batch.slot in self._held:
+            raise ProtocolError(f"BATCH names slot {batch.slot}, which is still held")
+        self._sequence += 1
+        self._held[batch.slot] = batch.generation
+        self._counted.batches += 1
+        layout, total = self.spec.layout, opened.num_positions
+        self._counted.samples += cut.real_rows(layout, total, batch.position)
+        return [Deliver(batch)]
+
+    def _end(self, end: msg.EpochEnd) -> list[Outcome]:
+        counted, self._counted = self._counted, Counted()
+        if (end.batches, end.samples) != (counted.batches, counted.samples):
+            raise ProtocolError(
+                f"epoch {end.epoch} ended after {counted.batches} batches with "
+                f"{counted.samples} samples here, the daemon sent {end.batches} with {end.samples}"
+            )
+        return [PassEnded(end)]
+
+    def _error(self, error: msg.Error) -> list[Outcome]:
+        if error.session not in (0, self.session) or error.opening not in (0, self.opening):
+            return []
+        raise error_from_code(error.code, error.text)
+
+    def release(self, slot: int, generation: int) -> list[Outcome]:
+        """Give a slot back; a second call for the same does nothing."""
+        if self._held.get(slot) != generation:
+            return []
+        del self._held[slot]
+        release = msg.Release(self.session, slot, generation)
+        if slot in self._voided:
+            self._voided.discard(slot)
+            return [release]
+        self._released += 1
+        credit = self._released + self.num_slots
+        return [release, msg.Flow(self.session, self.opening, credit)]
+
+    def close(self) -> list[Outcome]:
+        """Say BYE, once."""
+        was_known = self.state not in ("new", "greeting", "closed")
+        self.state = "closed"
+        return [msg.Bye(self.session)] if was_known else []

@@ -1,0 +1,52 @@
+"""The legal transitions of everything that the broker keeps a state of, as tables.
+
+One table per thing: state -> verb -> next state. `step` looks a transition up and treats
+a missing one as what cannot happen, so that every reader finds the whole life of a slot or
+a session here and nowhere else. docs/protocol.md prints these tables; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Table = Mapping[str, Mapping[str, str]]
+
+# free -> filling -> ready -> sent -> free. A slot whose batch was given up while producers
+# still write into it is `draining`: it must not be used before the last of them has stopped.
+SLOT: Table = {
+    "free": {"fill": "filling"},
+    "filling": {"complete": "ready", "abandon": "draining"},
+    "ready": {"send": "sent", "abandon": "draining"},
+    "sent": {"release": "free"},
+    "draining": {"drained": "free"},
+}
+
+# pending -> leased -> done; back to pending when its producer was reaped or gave it up.
+CHUNK: Table = {
+    "pending": {"lease": "leased"},
+    "leased": {"finish": "done", "lose": "pending"},
+    "done": {},
+}
+
+# A session attaches (its lifeline stands), opens, and closes from wherever it is.
+SESSION: Table = {
+    "new": {"attach": "attached", "close": "closed"},
+    "attached": {"open": "open", "close": "closed"},
+    "open": {"open": "open", "close": "closed"},
+    "closed": {},
+}
+
+# A producer starts, is ready for leases, and is gone once it was reaped; nothing else ends it.
+PRODUCER: Table = {
+    "starting": {"ready": "ready", "kill": "killed", "reap": "gone"},
+    "ready": {"kill": "killed", "reap": "gone"},
+    "killed": {"reap": "gone"},
+    "gone": {},
+}
+
+
+def step(table: Table, state: str, verb: str) -> str:
+    """Return the state after `verb`; a transition that the table lacks cannot happen."""
+    following = table[state].get(verb)
+    assert following is not None, f"no transition {verb!r} from state {state!r}"
+    return following

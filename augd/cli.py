@@ -1,0 +1,83 @@
+"""The command line: options in, one line of error or the work of a module out.
+
+Holds no logic of its own. Every command imports what it needs when it runs, so that
+`augd serve` starts its producers before anything slow is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from augd.errors import AugdError
+
+app = typer.Typer(
+    name="augd",
+    help="Image batches for training, from a daemon of CPU producers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Producers = Annotated[
+    int | None, typer.Option("--producers", metavar="N", help="Producer processes [one per core].")
+]
+
+
+@app.callback()
+def _root() -> None:
+    """Image batches for training, from a daemon of CPU producers."""
+
+
+@app.command(epilog="Example: augd serve photos/   then, in a training script, trainer.connect().")
+def serve(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]PATH...", help="Folders of images, or of class folders."),
+    ],
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="ipc://PATH [a private socket that connect() finds]."),
+    ] = None,
+    producers: Producers = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Start the daemon and serve these folders until Ctrl-C."""
+    from augd.serving import Options, serve_forever
+
+    options = Options(listen, producers, quiet, lifeline_fd, ready_fd)
+    raise typer.Exit(serve_forever(paths, options))
+
+
+@app.command(epilog="Example: augd bench photos/ --recipe imagenet --seconds 10")
+def bench(
+    path: Annotated[str | None, typer.Argument(help="Folder of images.")] = None,
+    connect: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Measure a running daemon instead.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Preset, or a TOML file with a recipe.")] = "imagenet",
+    batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
+    producers: Producers = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure images/s, CPU time by process, and who waits for whom."""
+    from augd.bench import BenchOptions, run_bench
+
+    run_bench(BenchOptions(path, connect, recipe, batch_size, producers, seconds, as_json))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; errors that are the user's to mend are one line on stderr."""
+    try:
+        app(args=arguments)
+    except AugdError as error:
+        print(f"augd: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,293 @@
+"""The daemon: one plain thread that carries events to the broker and its actions out.
+
+It waits on everything at once: clients' messages, their lifelines, the links and pidfds of
+the producers, signals, and its parent's lifeline. All decisions are the broker's. It moves
+no pixels and imports neither NumPy nor an image library; it writes nothing that it would
+need after a kill -9.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from augd.broker import events as ev
+from augd.broker.core import Broker, DatasetFacts
+from augd.dataset.index import IndexFile
+from augd.errors import OverLimit, ProtocolError
+from augd.hire import Hired, hire
+from augd.transport import attach, link
+from augd.transport.address import Address
+from augd.transport.arena import make_arena
+from augd.transport.sockets import FRAMES_MAX, Poller, Router
+from augd.wire import codec
+from augd.wire import messages as msg
+
+_log = logging.getLogger("augd")
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A client's connection on the attach socket; `session` is 0 until it said ATTACH."""
+
+    socket: socket.socket
+    session: int = 0
+
+
+@dataclass(slots=True)
+class _Tag:
+    """What a source of the poller is, and whose."""
+
+    kind: str
+    number: int = 0
+    connection: _Connection | None = field(default=None)
+
+
+class Daemon:
+    """The loop around the broker. `run` returns the exit status."""
+
+    def __init__(
+        self,
+        address: Address,
+        hired: Sequence[Hired],
+        datasets: Mapping[str, IndexFile],
+        lifeline_fd: int | None = None,
+    ) -> None:
+        """Bind the address, whose lock the caller holds, and adopt the producers.
+
+        Args:
+            address: where clients connect.
+            hired: producers that were started already, one per place.
+            datasets: their indexes, by name.
+            lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
+        """
+        self._datasets = datasets
+        self._waiting = dict(enumerate(hired))
+        self._crew: dict[int, Hired] = {}
+        self._arenas: dict[int, tuple[int, int]] = {}
+        self._lifelines: dict[int, _Connection] = {}
+        self._is_running = True
+        self._poller = Poller()
+        self._signals = _signal_fd()
+        self._poller.register(self._signals.fileno(), _Tag("signal"))
+        self._lifeline_fd = lifeline_fd
+        if lifeline_fd is not None:
+            self._poller.register(lifeline_fd, _Tag("parent"))
+        self._router = Router(address)
+        self._poller.register(self._router, _Tag("router"))
+        self._listener = attach.listen(address.attach_path)
+        self._poller.register(self._listener.fileno(), _Tag("listener"))
+        facts = {
+            name: DatasetFacts(
+                index.digest, str(index.root), index.num_samples, index.first_size_px
+            )
+            for name, index in datasets.items()
+        }
+        instance = secrets.token_hex(8)
+        self._broker = Broker(instance, str(address.attach_path), facts, len(hired))
+        self._sources: dict[str, Callable[[_Tag], None]] = {
+            "router": self._read_router,
+            "listener": self._accept,
+            "lifeline": self._read_lifeline,
+            "link": self._read_link,
+            "pidfd": self._reap,
+            "signal": self._read_signal,
+            "parent": self._parent_gone,
+        }
+
+    def run(self) -> int:
+        """Serve until drained; returns 0."""
+        self._handle(ev.Tick())
+        while self._is_running:
+            deadline = self._broker.next_deadline()
+            timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = self._poller.wait(timeout_s)
+            if not ready:
+                self._handle(ev.Tick())
+            for tag in ready:
+                self._sources[tag.kind](tag)
+        self._close()
+        return 0
+
+    def _handle(self, event: ev.Event) -> None:
+        for action in self._broker.handle(event, time.monotonic()):
+            self._act(action)
+
+    # sources
+
+    def _read_router(self, _: _Tag) -> None:
+        while (received := self._router.receive()) is not None:
+            peer, frames = received
+            try:
+                if len(frames) > FRAMES_MAX:
+                    raise ProtocolError(f"message of {len(frames)} frames, expected {FRAMES_MAX}")
+                message = codec.decode_from_client(frames[0] if frames else b"")
+            except ProtocolError as error:
+                self._router.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
+                continue
+            self._handle(ev.FromPeer(peer, message))
+
+    def _accept(self, _: _Tag) -> None:
+        connected = attach.accept(self._listener)
+        if connected is not None:
+            tag = _Tag("lifeline", connection=_Connection(connected))
+            self._poller.register(connected.fileno(), tag)
+
+    def _read_lifeline(self, tag: _Tag) -> None:
+        connection = tag.connection
+        assert connection is not None
+        if connection.socket.fileno() < 0:
+            return  # closed by an earlier event of the same round
+        try:
+            received = link.receive(connection.socket, wait=False)
+            if received is None:
+                return
+            for fd in received[1]:
+                os.close(fd)
+            message = codec.decode_over_attach(received[0])
+            if not isinstance(message, msg.AttachAs) or connection.session:
+                raise ProtocolError(f"expected one ATTACH, got {message}")
+        except (EOFError, OSError, ProtocolError):
+            self._drop_connection(connection)
+            return
+        connection.session = message.session
+        # A second connection for a session does not displace the first; the broker refuses it.
+        self._lifelines.setdefault(message.session, connection)
+        self._handle(ev.PeerAttached(message.session, message.token))
+
+    def _drop_connection(self, connection: _Connection) -> None:
+        self._poller.unregister(connection.socket.fileno())
+        connection.socket.close()
+        if self._lifelines.get(connection.session) is connection:
+            del self._lifelines[connection.session]
+            self._handle(ev.PeerGone(connection.session))
+
+    def _read_link(self, tag: _Tag) -> None:
+        hired = self._crew.get(tag.number)
+        while hired is not None and hired is self._crew.get(tag.number):
+            try:
+                received = link.receive(hired.link, wait=False)
+                if received is None:
+                    return
+                message = codec.decode_from_producer(received[0])
+            except (EOFError, OSError):
+                self._poller.unregister(hired.link.fileno())  # its pidfd tells the rest
+                return
+            self._handle(ev.FromCrew(tag.number, message))
+
+    def _reap(self, tag: _Tag) -> None:
+        hired = self._crew.get(tag.number)
+        if hired is None or hired.process.poll() is None:
+            return
+        self._read_link(tag)  # what it said before it died
+        del self._crew[tag.number]
+        self._poller.unregister(hired.pidfd)
+        self._poller.unregister(hired.link.fileno())
+        hired.close()
+        self._handle(ev.Reaped(tag.number, hired.how_ended()))
+
+    def _read_signal(self, _: _Tag) -> None:
+        numbers = self._signals.recv(64)
+        self._handle(ev.DrainAsked(signal.Signals(numbers[0]).name))
+
+    def _parent_gone(self, _: _Tag) -> None:
+        assert self._lifeline_fd is not None
+        self._poller.unregister(self._lifeline_fd)
+        self._handle(ev.DrainAsked("the program that started it ended"))
+
+    # actions
+
+    def _act(self, action: ev.Action) -> None:
+        match action:
+            case ev.Send(peer, message, classes):
+                frames = [codec.encode(message)]
+                if classes is not None:
+                    frames.append(codec.encode_names(list(self._datasets[classes].classes)))
+                self._router.send(peer, frames)
+            case ev.Tell(number, message):
+                self._tell(number, message)
+            case ev.MakeArena():
+                self._make_arena(action)
+            case ev.DropArena(stream):
+                fd, _ = self._arenas.pop(stream, (-1, 0))
+                if fd >= 0:
+                    os.close(fd)
+            case ev.EndSession(session):
+                connection = self._lifelines.pop(session, None)
+                if connection is not None:
+                    self._poller.unregister(connection.socket.fileno())
+                    connection.socket.close()
+            case ev.StartProducer(number):
+                self._start_producer(number)
+            case ev.KillProducer(number):
+                if number in self._crew:
+                    self._crew[number].process.kill()
+            case ev.Log(level, text):
+                _log.log(level, text)
+            case ev.Stop():
+                self._is_running = False
+
+    def _tell(self, number: int, message: msg.ToProducer) -> None:
+        fds: tuple[int, ...] = ()
+        if isinstance(message, msg.UseDataset):
+            index = self._datasets[message.name]
+            fds = (index.fd, index.dims_fd)
+        elif isinstance(message, msg.UseStream):
+            fds = (self._arenas[message.stream][0],)
+        if number in self._crew:
+            link.send(self._crew[number].link, codec.encode(message), fds)
+
+    def _make_arena(self, action: ev.MakeArena) -> None:
+        try:
+            fd = make_arena("augd-arena", action.size_bytes)
+        except (OverLimit, OSError) as error:
+            self._handle(ev.ArenaFailed(action.stream, str(error)))
+            return
+        self._arenas[action.stream] = (fd, action.size_bytes)
+        connection = self._lifelines.get(action.session)
+        if connection is not None:
+            here = msg.ArenaHere(action.stream, action.size_bytes)
+            link.send(connection.socket, codec.encode(here), (fd,))
+        self._handle(ev.ArenaMade(action.stream))
+
+    def _start_producer(self, number: int) -> None:
+        hired = self._waiting.pop(number, None) or hire()
+        self._crew[number] = hired
+        self._poller.register(hired.link.fileno(), _Tag("link", number))
+        self._poller.register(hired.pidfd, _Tag("pidfd", number))
+
+    def _close(self) -> None:
+        for connection in self._lifelines.values():
+            connection.socket.close()
+        for fd, _ in self._arenas.values():
+            os.close(fd)
+        self._listener.close()
+        self._router.close()
+        self._signals.close()
+
+
+def _signal_fd() -> socket.socket:
+    """Turn SIGINT and SIGTERM into bytes on a socket that the poller watches."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    signal.set_wakeup_fd(far.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return near
+
+
+def set_up_log(*, is_quiet: bool) -> None:
+    """Write the daemon's lines to stderr, without dates: journals add them."""
+    line = logging.StreamHandler(sys.stderr)
+    line.setFormatter(logging.Formatter("augd: %(message)s"))
+    _log.addHandler(line)
+    _log.setLevel(logging.WARNING if is_quiet else logging.INFO)
+    _log.propagate = False

@@ -1,0 +1,1 @@
+"""Data sets on disk: folders scanned into mapped index files."""

@@ -1,0 +1,80 @@
+"""The index as arrays: what a producer sees of a data set.
+
+Opened from two descriptors that the daemon hands over. The arrays are plain views of shared file
+pages: a producer adds nothing to the machine's memory by opening them.
+
+Invariants: never opens a path; the index is read-only; no `np.memmap`, whose scalar indexing
+costs 12 us.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.dataset.folder import shown
+from augd.dataset.layout import DIMS_BYTES, ArrayName, read_index_header
+from augd.errors import DatasetError
+
+_INT64: Final = np.dtype("<i8")
+_INT32: Final = np.dtype("<i4")
+
+
+class IndexArrays:
+    """A data set's index, mapped. Positions in the arrays are sample ids.
+
+    `labels`, `sizes_bytes`, `mtimes_ns`: int64 (num_samples,), read-only. `dims`: int32
+    (num_samples, 2) of width and height, shared and writable by every process, zero where not yet
+    known; a hint, to be checked against each file's own header.
+    """
+
+    def __init__(self, index_fd: int, dims_fd: int) -> None:
+        """Map both files. The descriptors stay the caller's and may be closed afterwards.
+
+        Raises:
+            DatasetError: not an index file, or a sidecar of another size.
+        """
+        header, start = read_index_header(index_fd)
+        self.digest: str = header.digest
+        self.num_samples: int = header.num_samples
+        self.classes: tuple[str, ...] = tuple(header.classes)
+        self.root: bytes = header.root
+        self.first_size_px: tuple[int, int] | None = header.first_size_px
+        index = mmap.mmap(index_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        places = {place.name: place for place in header.arrays}
+
+        def view(name: ArrayName) -> NDArray[np.int64]:
+            place = places[name]
+            return np.frombuffer(index, _INT64, place.length, start + place.offset)
+
+        self.labels: NDArray[np.int64] = view("labels")
+        self.sizes_bytes: NDArray[np.int64] = view("sizes_bytes")
+        self.mtimes_ns: NDArray[np.int64] = view("mtimes_ns")
+        self._path_offsets: NDArray[np.int64] = view("path_offsets")
+        at = start + places["paths"].offset
+        self._paths = memoryview(index)[at : at + places["paths"].length]
+        self.dims: NDArray[np.int32] = _dims(dims_fd, header.num_samples)
+
+    def path_bytes(self, sample: int) -> bytes:
+        """Give the path of a sample below the root, as the file system has it."""
+        return bytes(self._paths[self._path_offsets[sample] : self._path_offsets[sample + 1]])
+
+    def path(self, sample: int) -> str:
+        """Give the path of a sample below the root, for messages: one printable line."""
+        return shown(self.path_bytes(sample))
+
+
+def _dims(fd: int, num_samples: int) -> NDArray[np.int32]:
+    expected = num_samples * DIMS_BYTES
+    found = os.fstat(fd).st_size
+    if found != expected:
+        raise DatasetError(
+            f"sizes sidecar: expected {expected} bytes for {num_samples} samples, got {found}. "
+            f"Index the data set again."
+        )
+    shared = mmap.mmap(fd, expected, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    return np.frombuffer(shared, _INT32).reshape(num_samples, 2)

@@ -1,0 +1,294 @@
+"""The index file: a data set as flat arrays that every producer maps.
+
+Built by the daemon from a scan, kept in the user's cache, used again while no folder's time has
+changed. Its descriptor goes to the producers, who map it (`arrays.IndexArrays`); beside it lies
+the sizes sidecar, int32 (num_samples, 2) of width and height, zero while unknown, which producers
+fill as they meet headers so that later plans need not wait for the read. It is a hint only.
+
+Invariants: a file is never changed once it has its name (it is written aside, then renamed), so
+whoever mapped it keeps a valid one; a cache that cannot be written or that is damaged costs time,
+never an error; no file of the data set is opened but the first. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from typing import Final
+
+import msgspec
+
+from augd.dataset.folder import FolderScan, Progress, real_root, scan, shown
+from augd.dataset.layout import (
+    DIMS_BYTES,
+    ArrayPlace,
+    IndexHeader,
+    aligned,
+    arrays_of,
+    digest_of,
+    read_index_header,
+    write_index,
+)
+from augd.errors import DatasetError
+from augd.pixels.header import BadImage, read_header
+
+_STALE_S: Final = 3600.0
+# A folder that changed this shortly before it was listed may change again within one tick of the
+# file system's clock (4 ms at 250 Hz), unseen. Such a folder is listed again next time.
+_TICK_NS: Final = 10_000_000
+_UNSETTLED: Final = -1
+_MAX_FIRST_BYTES: Final = 512 << 20
+
+
+class IndexFile(msgspec.Struct):
+    """An open index with its sidecar. Owns both descriptors until `close`.
+
+    `path` is None when the index lives in memory only; `warning` then says why. `was_cached` says
+    that the file of an earlier run was used.
+    """
+
+    fd: int
+    dims_fd: int
+    header: IndexHeader
+    size_bytes: int
+    path: str | None
+    was_cached: bool
+    warning: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Digest of relative paths, sizes, labels and class names: 32 hexadecimal digits."""
+        return self.header.digest
+
+    @property
+    def root(self) -> str:
+        """Real path of the data set."""
+        return os.fsdecode(self.header.root)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return self.header.num_samples
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names by label; empty for a flat folder."""
+        return self.header.classes
+
+    @property
+    def first_size_px(self) -> tuple[int, int] | None:
+        """Width and height of sample 0; None when it cannot be read."""
+        return self.header.first_size_px
+
+    def close(self) -> None:
+        """Close both descriptors; those who mapped the files keep them. Closing twice is fine."""
+        for fd in (self.fd, self.dims_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.dims_fd = -1
+
+
+def load_or_build(
+    root: str | bytes | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    rebuild: bool = False,
+    progress: Progress | None = None,
+) -> IndexFile:
+    """Open the cached index of a folder, or scan the folder and write one.
+
+    The cached one is used while every folder's modification time is as it was. That does not see
+    a file rewritten in place: its size and time are compared whenever it is read.
+
+    Raises:
+        DatasetError: as `folder.scan`.
+    """
+    real = real_root(root)
+    cache = _Cache(cache_dir, real)
+    if not rebuild and (found := cache.load()) is not None:
+        return found
+    started_ns = time.time_ns()
+    found_files = scan(real, progress=progress)
+    return cache.store(_header(found_files, started_ns), found_files)
+
+
+def _header(found: FolderScan, started_ns: int) -> IndexHeader:
+    places: list[ArrayPlace] = []
+    offset = 0
+    for name, content in arrays_of(found):
+        is_bytes = isinstance(content, bytearray)
+        places.append(ArrayPlace(name, "|u1" if is_bytes else "<i8", offset, len(content)))
+        offset = aligned(offset + len(content) * (1 if is_bytes else 8))
+    settled_ns = started_ns - _TICK_NS
+    return IndexHeader(
+        digest=digest_of(found),
+        root=found.root,
+        num_samples=found.num_samples,
+        classes=found.classes,
+        directories={
+            path: mtime_ns if mtime_ns < settled_ns else _UNSETTLED
+            for path, mtime_ns in found.directories.items()
+        },
+        first_size_px=_first_size_px(os.path.join(found.root, found.path(0))),
+        arrays=places,
+    )
+
+
+def _first_size_px(path: bytes) -> tuple[int, int] | None:
+    """Read the size of one image; None when it is bad."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_FIRST_BYTES:
+                return None
+            content = file.read()
+        header = read_header(content)
+    except (OSError, BadImage):
+        return None
+    return header.width, header.height
+
+
+class _Cache:
+    """The place of one data set in the user's cache, keyed by the real path of its root."""
+
+    def __init__(self, cache_dir: str | os.PathLike[str] | None, root: bytes) -> None:
+        base = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        self._folder = os.path.join(os.fspath(base), "augd", "index")
+        self._root = root
+        self._key = hashlib.blake2b(root, digest_size=16).hexdigest()
+        self._path = os.path.join(self._folder, f"{self._key}.idx")
+
+    def load(self) -> IndexFile | None:
+        """Open the cached index when it still holds; None when it must be made anew."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            header, _ = read_index_header(fd)
+        except (DatasetError, OSError):
+            os.close(fd)
+            return None
+        if header.root != self._root or not _is_unchanged(header):
+            os.close(fd)
+            return None
+        dims_fd, warning = self._open_dims(header)
+        size_bytes = os.fstat(fd).st_size
+        return IndexFile(fd, dims_fd, header, size_bytes, self._path, True, warning)
+
+    def store(self, header: IndexHeader, found: FolderScan) -> IndexFile:
+        """Write the index beside its place, then move it there; in memory when that fails."""
+        try:
+            fd, size_bytes = self._write(header, found)
+        except OSError as error:
+            return self._store_in_memory(header, found, error)
+        dims_fd, warning = self._open_dims(header)
+        self._sweep(header.digest)
+        return IndexFile(fd, dims_fd, header, size_bytes, self._path, False, warning)
+
+    def _write(self, header: IndexHeader, found: FolderScan) -> tuple[int, int]:
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        aside = f"{self._path}.{os.getpid()}.tmp"
+        fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            size_bytes = write_index(fd, header, found)
+            readable = os.open(aside, os.O_RDONLY | os.O_CLOEXEC)
+            os.rename(aside, self._path)
+        except OSError:
+            os.unlink(aside)
+            raise
+        finally:
+            os.close(fd)
+        return readable, size_bytes
+
+    def _store_in_memory(self, header: IndexHeader, found: FolderScan, error: OSError) -> IndexFile:
+        fd = os.memfd_create("augd-index", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        size_bytes = write_index(fd, header, found)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        warning = self._not_writable(error)
+        return IndexFile(fd, _dims_in_memory(header), header, size_bytes, None, False, warning)
+
+    def _not_writable(self, error: OSError) -> str:
+        return (
+            f"the index of {shown(self._root)} is kept in memory only: the cache "
+            f"{shown(os.fsencode(self._folder))} cannot be written ({error.strerror}). "
+            f"Set XDG_CACHE_HOME to a folder that can."
+        )
+
+    def _open_dims(self, header: IndexHeader) -> tuple[int, str | None]:
+        """Open the sizes sidecar of this digest, made with zeros when it is new."""
+        path = os.path.join(self._folder, f"{self._key}.{header.digest}.dims")
+        size_bytes = header.num_samples * DIMS_BYTES
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            return _dims_in_memory(header), self._not_writable(error)
+        try:
+            if os.fstat(fd).st_size != size_bytes:
+                os.ftruncate(fd, size_bytes)
+            # Taken from the disk now: a write into a hole of a full disk would be a SIGBUS.
+            os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as error:
+            os.close(fd)
+            return _dims_in_memory(header), self._not_writable(error)
+        return fd, None
+
+    def _sweep(self, digest: str) -> None:
+        """Remove what no data set needs any more: old sidecars, lost roots, broken-off writes."""
+        keep = f"{self._key}.{digest}.dims"
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return
+        lost = {name[:-4] for name in names if name.endswith(".idx") and self._is_lost(name)}
+        for name in names:
+            key = name.partition(".")[0]
+            is_old = key == self._key and name.endswith(".dims") and name != keep
+            if is_old or key in lost or (name.endswith(".tmp") and self._is_stale(name)):
+                _unlink_quietly(os.path.join(self._folder, name))
+
+    def _is_lost(self, name: str) -> bool:
+        """Say whether an index is of a folder that is gone, or not readable as an index."""
+        try:
+            fd = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            header, _ = read_index_header(fd)
+        except DatasetError:
+            return True
+        finally:
+            os.close(fd)
+        return not os.path.isdir(header.root)
+
+    def _is_stale(self, name: str) -> bool:
+        try:
+            age_s = time.time() - os.stat(os.path.join(self._folder, name)).st_mtime
+        except OSError:
+            return False
+        return age_s > _STALE_S
+
+
+def _is_unchanged(header: IndexHeader) -> bool:
+    for path, mtime_ns in header.directories.items():
+        try:
+            if os.stat(os.path.join(header.root, path)).st_mtime_ns != mtime_ns:
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def _dims_in_memory(header: IndexHeader) -> int:
+    fd = os.memfd_create("augd-dims", os.MFD_CLOEXEC)
+    os.ftruncate(fd, header.num_samples * DIMS_BYTES)
+    return fd
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return

@@ -1,0 +1,143 @@
+"""The index file's format: magic, a typed header, and flat arrays that can be mapped.
+
+Written by the daemon (`index`), mapped by every producer (`arrays`). Little-endian: 8 bytes magic,
+u32 version, u32 length of the header, the header (msgpack of `IndexHeader`), then the arrays at
+64-byte boundaries; their offsets count from the first boundary after the header.
+
+Invariants: nothing in a header is believed before it was checked against the file's length; the
+digest holds neither the root nor times. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from typing import Final, Literal
+
+import msgspec
+
+from augd.dataset.folder import FolderScan
+from augd.errors import DatasetError
+
+MAGIC: Final = b"AUGDIDX\n"
+VERSION: Final = 1
+ALIGNMENT: Final = 64
+DIMS_BYTES: Final = 8
+"""Bytes of the sizes sidecar per sample: int32 width, int32 height."""
+
+_PREFIX: Final = struct.Struct("<8sII")
+_MAX_HEADER_BYTES: Final = 256 << 20
+
+ArrayName = Literal["labels", "sizes_bytes", "mtimes_ns", "path_offsets", "paths"]
+
+
+class ArrayPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where one array lies: offset in bytes from the start of the arrays, and number of items."""
+
+    name: ArrayName
+    dtype: Literal["<i8", "|u1"]
+    offset: int
+    length: int
+
+
+class IndexHeader(msgspec.Struct, frozen=True):
+    """The index file's header. `first_size_px` is (width, height) of sample 0, None when bad."""
+
+    digest: str
+    root: bytes
+    num_samples: int
+    classes: list[str]
+    directories: dict[bytes, int]
+    first_size_px: tuple[int, int] | None
+    arrays: list[ArrayPlace]
+
+
+def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """Give the header's length and the position of the arrays, from the first 16 bytes.
+
+    Raises:
+        DatasetError: not an index file, or one of another version.
+    """
+    if len(start) < _PREFIX.size:
+        raise DatasetError(f"index file: expected at least {_PREFIX.size} bytes, got {len(start)}")
+    magic, version, length = _PREFIX.unpack_from(start)
+    if magic != MAGIC or version != VERSION:
+        raise DatasetError(
+            f"index file: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}. "
+            f"Index the data set again."
+        )
+    return length, aligned(_PREFIX.size + length)
+
+
+def read_index_header(fd: int) -> tuple[IndexHeader, int]:
+    """Read and check an index file's header; returns it with the position of the arrays.
+
+    Raises:
+        DatasetError: not an index file, another version, or cut off.
+    """
+    size_bytes = os.fstat(fd).st_size
+    length, start = read_prefix(os.pread(fd, _PREFIX.size, 0))
+    if length > min(size_bytes, _MAX_HEADER_BYTES):
+        raise DatasetError(f"index file: its header claims {length} of {size_bytes} bytes")
+    try:
+        header = msgspec.msgpack.decode(
+            os.pread(fd, length, _PREFIX.size), type=IndexHeader, strict=True
+        )
+    except msgspec.DecodeError as error:
+        raise DatasetError(f"index file: its header does not decode: {error}") from None
+    lengths: dict[str, int] = {place.name: place.length for place in header.arrays}
+    n = header.num_samples
+    expected = {"labels": n, "sizes_bytes": n, "mtimes_ns": n, "path_offsets": n + 1}
+    if n < 1 or "paths" not in lengths or any(lengths.get(k) != v for k, v in expected.items()):
+        raise DatasetError(f"index file: its arrays do not hold {n} samples: {lengths}")
+    for place in header.arrays:
+        end = start + place.offset + place.length * (8 if place.dtype == "<i8" else 1)
+        if place.offset < 0 or place.offset % ALIGNMENT or end > size_bytes:
+            raise DatasetError(
+                f"index file: array {place.name} ends at byte {end} of {size_bytes}. "
+                f"Index the data set again."
+            )
+    return header, start
+
+
+def aligned(position: int) -> int:
+    """Round a position up to the alignment of the arrays."""
+    return -(-position // ALIGNMENT) * ALIGNMENT
+
+
+def write_index(fd: int, header: IndexHeader, found: FolderScan) -> int:
+    """Write prefix, header and arrays; returns the file's length."""
+    encoded = msgspec.msgpack.encode(header)
+    start = aligned(_PREFIX.size + len(encoded))
+    with open(fd, "wb", closefd=False) as file:
+        file.write(_PREFIX.pack(MAGIC, VERSION, len(encoded)))
+        file.write(encoded)
+        for place, (_, content) in zip(header.arrays, arrays_of(found), strict=True):
+            file.seek(start + place.offset)
+            file.write(content)
+        file.flush()
+        return file.seek(0, os.SEEK_END)
+
+
+def arrays_of(found: FolderScan) -> list[tuple[ArrayName, array[int] | bytearray]]:
+    """List a scan's arrays in the order of the file."""
+    return [
+        ("labels", found.labels),
+        ("sizes_bytes", found.sizes_bytes),
+        ("mtimes_ns", found.mtimes_ns),
+        ("path_offsets", found.path_offsets),
+        ("paths", found.paths),
+    ]
+
+
+def digest_of(found: FolderScan) -> str:
+    """Digest what decides the samples and their order; neither the root nor times are in it."""
+    state = hashlib.blake2b(digest_size=16, person=b"augd.index.1")
+    names = msgspec.msgpack.encode(found.classes)
+    state.update(struct.pack("<QQ", found.num_samples, len(names)))
+    state.update(names)
+    for content in (found.labels, found.sizes_bytes, found.path_offsets, found.paths):
+        state.update(content)
+    return state.hexdigest()

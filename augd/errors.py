@@ -1,0 +1,126 @@
+"""The exceptions of augd, as one tree.
+
+Lowest room: imports nothing, so that every process can raise and name the same errors.
+Across processes travel the code and the text, never a pickled exception; `error_from_code`
+turns a code back into its class.
+
+    AugdError
+    ├── OptionError          an argument or option is out of range
+    ├── RecipeError          a recipe does not validate; the message starts with the path
+    ├── DatasetError         a data set is missing, empty, unknown or cannot be read
+    ├── ConnectError         no daemon answers at the address, or it went away
+    ├── AddressInUse         another daemon already serves this address
+    ├── ProtocolError        the peer speaks another version, or broke the protocol
+    ├── SpecMismatch         a resume asks for other content than the one that was saved
+    ├── OverLimit            more memory or sessions than this machine or daemon grants
+    ├── BatchesHeld          every slot of the stream is held by the caller
+    ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
+    ├── ProducersUnhealthy   the producers keep dying and cannot make batches
+    └── StreamClosed         the stream was closed, or its daemon is draining
+"""
+
+from __future__ import annotations
+
+
+class AugdError(Exception):
+    """Base of every error that augd raises on purpose."""
+
+    code = "INTERNAL"
+
+
+class OptionError(AugdError, ValueError):
+    """An argument is of the wrong type or out of its range."""
+
+    code = "BAD_OPTION"
+
+
+class RecipeError(AugdError, ValueError):
+    """A recipe does not validate. The message starts with the path to the value."""
+
+    code = "BAD_RECIPE"
+
+
+class DatasetError(AugdError):
+    """A data set is missing, empty, unknown or unreadable."""
+
+    code = "UNKNOWN_DATASET"
+
+
+class ConnectError(AugdError, ConnectionError):
+    """No daemon answers at the address, or the daemon went away."""
+
+    code = "CONNECT"
+
+
+class AddressInUse(AugdError):
+    """Another daemon already serves this address; it was left unharmed."""
+
+    code = "ADDRESS_IN_USE"
+
+
+class ProtocolError(AugdError):
+    """The peer speaks another protocol version, or broke the protocol."""
+
+    code = "MALFORMED"
+
+
+class SpecMismatch(AugdError):
+    """A resume asks for content that differs from what was saved; the message names the field."""
+
+    code = "SPEC_MISMATCH"
+
+
+class OverLimit(AugdError):
+    """A request needs more than this machine or this daemon grants."""
+
+    code = "OVER_LIMIT"
+
+
+class BatchesHeld(AugdError):
+    """The caller holds every slot of its stream, so no further batch can be delivered."""
+
+    code = "BATCHES_HELD"
+
+
+class SampleFailed(AugdError):
+    """A sample is bad and the stream's policy says stop, or more are bad than it allows."""
+
+    code = "SAMPLE_FAILED"
+
+
+class ProducersUnhealthy(AugdError):
+    """The producers keep dying, so that batches cannot be made."""
+
+    code = "PRODUCERS_UNHEALTHY"
+
+
+class StreamClosed(AugdError):
+    """The stream was closed, or its daemon is draining."""
+
+    code = "DRAINING"
+
+
+_CLASSES: tuple[type[AugdError], ...] = (
+    OptionError,
+    RecipeError,
+    DatasetError,
+    ConnectError,
+    AddressInUse,
+    ProtocolError,
+    SpecMismatch,
+    OverLimit,
+    BatchesHeld,
+    SampleFailed,
+    ProducersUnhealthy,
+    StreamClosed,
+)
+_BY_CODE: dict[str, type[AugdError]] = {
+    **{cls.code: cls for cls in _CLASSES},
+    "UNSUPPORTED_VERSION": ProtocolError,
+    "PROTOCOL_STATE": ProtocolError,
+}
+
+
+def error_from_code(code: str, message: str) -> AugdError:
+    """Make the exception for a code that came over the wire; unknown codes give `AugdError`."""
+    return _BY_CODE.get(code, AugdError)(message)

@@ -1,0 +1,206 @@
+"""Measuring a running daemon through one of its streams: rates, costs, and who waits.
+
+A client's view beside the way of a batch: it lets go of every batch at once, measures from
+the arrival of one to the arrival of another, so that neither the start nor a batch in the
+making is counted, and reads what processes cost from the kernel and from the daemon's
+status. It changes nothing in the daemon and adds no work to a producer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from augd.client import Batch, Stream
+from augd.procfs import anonymous_bytes, cpu_s, parent_pid
+from augd.transport.ask import Inquirer
+
+_WARM_UP_S = 1.0
+_WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are learnt
+_WAITS_LITTLE = 0.1  # a share of waiting below which nobody needs to care
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All counters at one moment. Those of producers are by pid; seconds since they started."""
+
+    client_cpu_s: float
+    client_wait_s: float
+    daemon_cpu_s: float
+    producers_cpu_s: dict[int, float]
+    idle_s: dict[int, float]
+    plan_s: dict[int, float]
+    rows: dict[int, int]
+    restarts: int
+    num_streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What happened between two batches.
+
+    Shares are of the elapsed time, in 0..1; those of producers are their mean. CPU seconds are
+    per 1,000 images delivered. `plan_us` is planning and order together, per sample made.
+    `on_core` is the share of the producers' working time that they had a core: the rest is
+    waiting for storage, or for cores that others use.
+    """
+
+    images: int
+    batches: int
+    bad: int
+    seconds: float
+    images_per_s: float
+    daemon_cpu_s: float
+    producers_cpu_s: float
+    client_cpu_s: float
+    daemon_cpu_share: float
+    client_wait_share: float
+    producers_idle_share: float
+    on_core: float
+    plan_us: float
+    restarts: int
+    other_streams: int
+
+
+class Probe:
+    """Reads the counters of a daemon, its producers and this client. `close()` it."""
+
+    def __init__(self, stream: Stream, address: str | None) -> None:
+        """Connect to the daemon that serves `stream`."""
+        self._stream = stream
+        self._inquirer = Inquirer(address)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Ask the daemon what it does."""
+        return self._inquirer.status()
+
+    def read(self) -> Reading:
+        """Read every counter now."""
+        snapshot = self.snapshot()
+        crew = {one["pid"]: one for one in snapshot["producers"] if one["pid"]}
+        return Reading(
+            client_cpu_s=cpu_s(os.getpid()),
+            client_wait_s=self._stream.stats()["wait_s"],
+            daemon_cpu_s=cpu_s(daemon_pid(snapshot)),
+            producers_cpu_s={pid: cpu_s(pid) for pid in crew},
+            idle_s={pid: one["idle_s"] for pid, one in crew.items()},
+            plan_s={pid: one["plan_s"] for pid, one in crew.items()},
+            rows={pid: one["rows"] for pid, one in crew.items()},
+            restarts=snapshot["restarts"],
+            num_streams=len(snapshot["streams"]),
+        )
+
+    def close(self) -> None:
+        """Close the connection that asks; the stream stays."""
+        self._inquirer.close()
+
+
+def daemon_pid(snapshot: Mapping[str, Any]) -> int:
+    """Pid of the daemon: the parent of its producers, which are there once a stream is open."""
+    return parent_pid(next(one["pid"] for one in snapshot["producers"] if one["pid"]))
+
+
+def all_batches(stream: Stream) -> Iterator[Batch]:
+    """Yield the batches of epoch 0, 1, 2, ... without end."""
+    return itertools.chain.from_iterable(stream.epoch(epoch) for epoch in itertools.count())
+
+
+def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
+    """Read until the pipeline runs as it will: a second, and for a small set its first epoch."""
+    started = time.monotonic()
+    for number, batch in enumerate(batches, 1):
+        batch.release()
+        passed_s = time.monotonic() - started
+        was_epoch = batch.epoch > 0 or number >= len(stream)
+        if passed_s >= _WARM_UP_MAX_S or (passed_s >= _WARM_UP_S and was_epoch):
+            return
+
+
+def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measurement:
+    """Read batches for `seconds`, at least one; start when the production is at full speed."""
+    next(batches).release()
+    started, before = time.monotonic(), probe.read()
+    images = bad = num_batches = 0
+    passed_s = 0.0
+    while passed_s < seconds:
+        batch = next(batches)
+        passed_s = time.monotonic() - started
+        num_batches += 1
+        images += len(batch)
+        bad += len(batch) - int(batch.valid.sum())
+        batch.release()
+    return _compare(before, probe.read(), images, num_batches, bad, passed_s)
+
+
+def _compare(
+    before: Reading, after: Reading, images: int, batches: int, bad: int, seconds: float
+) -> Measurement:
+    daemon = after.daemon_cpu_s - before.daemon_cpu_s
+    client = after.client_cpu_s - before.client_cpu_s
+    producers = _grown(before.producers_cpu_s, after.producers_cpu_s)
+    idle = _grown(before.idle_s, after.idle_s)
+    offered = seconds * max(1, len(after.rows))
+    thousands = images / 1000
+    return Measurement(
+        images=images,
+        batches=batches,
+        bad=bad,
+        seconds=seconds,
+        images_per_s=images / seconds,
+        daemon_cpu_s=daemon / thousands,
+        producers_cpu_s=producers / thousands,
+        client_cpu_s=client / thousands,
+        daemon_cpu_share=daemon / (daemon + client + producers),
+        client_wait_share=_share(after.client_wait_s - before.client_wait_s, seconds),
+        producers_idle_share=_share(idle, offered),
+        on_core=_share(producers, offered - min(idle, offered)),
+        plan_us=1e6 * _grown(before.plan_s, after.plan_s) / max(1, _grown(before.rows, after.rows)),
+        restarts=after.restarts - before.restarts,
+        other_streams=after.num_streams - 1,
+    )
+
+
+def _grown(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """Sum what was added by the producers that are there now; a new one began at nothing."""
+    return sum(value - before.get(pid, 0) for pid, value in after.items())
+
+
+def _share(part: float, whole: float) -> float:
+    """Divide, inside 0..1: counters that come with a chunk's end may overshoot a little."""
+    return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
+
+
+def who_waits(measured: Measurement, num_producers: int) -> tuple[str, str]:
+    """Name the limit ("producers", "client", "both" or "none") and say it in a sentence."""
+    waits, idle = measured.client_wait_share, measured.producers_idle_share
+    shares = f"waiting took {waits:.0%} of the client's time and {idle:.0%} of the producers'"
+    if waits < _WAITS_LITTLE and idle < _WAITS_LITTLE:
+        return "none", f"Nobody waits: {shares}."
+    if idle < _WAITS_LITTLE:
+        where = "" if measured.on_core > 0.8 else _off_core(measured.on_core)
+        return "producers", f"The client waits for the producers: {shares}.{where}"
+    if waits < _WAITS_LITTLE:
+        enough = max(1, math.ceil(num_producers * (1 - idle)))
+        return "client", (
+            f"The producers wait for the client: {shares}. "
+            f"{enough} of {num_producers} producers would be enough."
+        )
+    return "both", f"Both wait: {shares}. Try a larger batch size, or fewer producers."
+
+
+def _off_core(on_core: float) -> str:
+    return (
+        f" While producers worked they had a core {on_core:.0%} of the time: "
+        "they wait for storage, or for cores that others use."
+    )
+
+
+def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:
+    """Anonymous memory of the daemon, and of each producer."""
+    pids = [one["pid"] for one in snapshot["producers"] if one["pid"]]
+    return anonymous_bytes(daemon_pid(snapshot)), [anonymous_bytes(pid) for pid in pids]

@@ -1,0 +1,1 @@
+"""Pixels: bytes of a file in, finished rows out."""

@@ -1,0 +1,209 @@
+"""Decoding: bytes and a region in, exactly that region out as RGB.
+
+Stands between the read and the resample. OpenCV decodes the whole picture for now, except that a
+sequential JPEG is stopped below the region: its height in the frame header is lowered to the MCU
+row that holds the region's last row and the chroma that this row's upsampling looks at. The
+result equals whole decoding followed by the crop, bit for bit.
+
+Invariants: BGR never leaves this module; no orientation is applied; a picture is never returned
+partly grey: what libjpeg only warns about (a broken or missing stretch of the scan) is a
+`BadImage`, provided that `silence_library_noise` has run in this process.
+
+OpenCV hides libjpeg's count of warnings, so that the only trace of a broken scan is the line that
+libjpeg writes to the standard error stream. `silence_library_noise` therefore points file
+descriptor 2 at a private file in memory, and each decode looks there. It also keeps early stops
+quiet, each of which would print "extraneous bytes".
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.pixels.header import BadImage, Header
+
+Pixels = NDArray[np.uint8]
+"""RGB rows: uint8 of shape (h, w, 3)."""
+
+_AS_RGB: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+# libjpeg's warnings that leave a part of the picture undecoded (jerror.h). It prints the first
+# warning of a picture only.
+_BROKEN_SCAN: Final = (
+    b"premature end of",
+    b"Premature end of",
+    b"bad Huffman code",
+    b"bad arithmetic code",
+    b"instead of RST",
+)
+_MAX_NOISE_BYTES: Final = 4096
+
+_noise_fd: int | None = None
+
+
+def configure() -> None:
+    """Set up OpenCV for a producer: one thread, as the producers themselves are the parallelism."""
+    cv2.setNumThreads(1)
+
+
+def silence_library_noise() -> None:
+    """Keep what C libraries print away from the terminal, and let `decode` read it instead.
+
+    Call once in a producer process, before its first decode. Python's own `sys.stderr` and
+    `faulthandler` (when enabled) go on writing to the old standard error stream.
+    """
+    global _noise_fd
+    if _noise_fd is not None:
+        return
+    sys.stderr.flush()
+    old = os.dup(2)
+    sys.stderr = open(old, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    if faulthandler.is_enabled():
+        faulthandler.enable(file=sys.stderr)
+    _noise_fd = _divert_standard_error()
+
+
+def _divert_standard_error() -> int:
+    """Point descriptor 2 at a file in memory; returns a second descriptor of that file."""
+    noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC)
+    os.dup2(noise, 2)
+    return noise
+
+
+def decode(
+    data: bytes | bytearray, header: Header, region: tuple[int, int, int, int], scale: int = 1
+) -> Pixels:
+    """Decode the region (x, y, w, h), in pixels of the stored picture, to RGB.
+
+    The result is uint8 (h, w, 3) and may be a view of a larger array. A `bytearray` is changed
+    while this runs and is as before when it returns; `bytes` cost a copy where a JPEG is stopped
+    early. Deterministic for given library versions.
+
+    Raises:
+        BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
+        ValueError: the region is empty or not inside the picture, or `scale` is not 1.
+    """
+    x, y, w, h = region
+    if not (0 <= x < x + w <= header.width and 0 <= y < y + h <= header.height):
+        raise ValueError(
+            f"region: expected a part of {header.width}x{header.height}, got {w}x{h} at ({x}, {y})"
+        )
+    if scale != 1:
+        raise ValueError(f"scale: expected 1, got {scale}")
+    if header.has_alpha:
+        whole = _decode_on_black(data, header)
+    elif header.num_components == 4 and header.format == "jpeg":
+        whole = _decode_cmyk(data, header)
+    else:
+        rows = _rows_needed(header, y + h)
+        if rows < header.height:
+            whole = _decode_top(data, header, rows)
+        else:
+            whole = _checked(_imdecode(data, _AS_RGB), header, header.height)
+    return whole[y : y + h, x : x + w]
+
+
+def _rows_needed(header: Header, end: int) -> int:
+    """Give the height that must be decoded so that the rows above `end` come out exact.
+
+    Smooth upsampling of a row looks one chroma row further down, hence one more row group.
+    """
+    if not header.can_stop_early:
+        return header.height
+    if header.max_v_sampling > 1:
+        end += header.max_v_sampling
+    return min(header.height, -(-end // header.mcu_height) * header.mcu_height)
+
+
+def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
+    """Decode the first `rows` rows of a sequential JPEG, by lowering the height that it states."""
+    if isinstance(data, bytes):
+        data = bytearray(data)
+    at = header.sof_height_offset
+    stated = data[at : at + 2]
+    data[at : at + 2] = rows.to_bytes(2, "big")
+    try:
+        return _checked(_imdecode(data, _AS_RGB), header, rows)
+    finally:
+        data[at : at + 2] = stated
+
+
+def _decode_on_black(data: bytes | bytearray, header: Header) -> Pixels:
+    """Decode with alpha and composite on black: round(colour x alpha / 255)."""
+    found = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if found is not None and found.dtype == np.uint16:
+        found = (found >> 8).astype(np.uint8)
+    if found is None or found.ndim != 3 or found.shape[2] != 4:
+        # The file promises transparency that the decoder did not find: opaque.
+        return _checked(_imdecode(data, _AS_RGB), header, header.height)
+    colour = found[..., 2::-1].astype(np.uint16)
+    colour *= found[..., 3:]
+    colour += 127
+    colour //= 255
+    return _checked(colour.astype(np.uint8), header, header.height)
+
+
+def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
+    """Decode CMYK and YCCK with Pillow, which gives the four channels, unlike OpenCV.
+
+    With Adobe's marker the channels are stored inverted, without it they are not; Pillow takes
+    them for inverted always. OpenCV looks first, since Pillow says nothing of a broken scan.
+    """
+    from io import BytesIO
+
+    from PIL import Image, ImageChops
+
+    _checked(_imdecode(data, _AS_RGB), header, header.height)
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG",)) as opened:
+            picture: Image.Image = opened
+            if "adobe" not in picture.info:
+                picture = ImageChops.invert(picture)
+            found = np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImage(f"CMYK JPEG does not decode: {error}") from None
+    return _checked(found, header, header.height)
+
+
+def _imdecode(data: bytes | bytearray, flags: int) -> Any:
+    """Run OpenCV's decoder; None when it gives up. Raises BadImage for a broken scan."""
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise BadImage(f"does not decode: {error.err or error}") from None
+    if _noise_fd is not None:
+        noise = _take_noise(_noise_fd)
+        if noise and any(text in noise for text in _BROKEN_SCAN):
+            raise BadImage(f"broken scan: {_first_line(noise)}")
+    return found
+
+
+def _take_noise(fd: int) -> bytes:
+    """Give what the libraries printed since the last call. Two system calls when it is nothing."""
+    size = os.lseek(fd, 0, os.SEEK_CUR)
+    if not size:
+        return b""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.pread(fd, min(size, _MAX_NOISE_BYTES), 0)
+
+
+def _first_line(noise: bytes) -> str:
+    return noise.splitlines()[0].decode("ascii", "backslashreplace")
+
+
+def _checked(found: Any, header: Header, height: int) -> Pixels:
+    if found is None:
+        raise BadImage(f"the {header.format.upper()} decoder gave up: the file is damaged")
+    expected = (height, header.width, 3)
+    if found.shape != expected or found.dtype != np.uint8:
+        raise BadImage(
+            f"decoded to another size: expected {header.width}x{height} RGB, got shape "
+            f"{found.shape} of {found.dtype}"
+        )
+    pixels: Pixels = found
+    return pixels

@@ -1,0 +1,373 @@
+"""Reading samples: an id in, the file's bytes out, ahead of the decoder.
+
+First stage of a producer. `FolderSource` opens files below the data set's root and nowhere else;
+`ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a bound of bytes.
+
+Invariants: never opens what lies outside the root, never blocks on a FIFO, never returns bytes of
+a file that changed since it was indexed, and a bad file is a value in its row, not an exception
+in a thread. It knows no decoder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.pixels.header import BadImage
+
+MAX_FILE_BYTES: Final = 512 << 20
+"""Largest file that is read: what 64 megapixels of 16-bit RGBA take uncompressed."""
+
+Row = bytearray | BadImage
+"""What a read gives: the bytes of the file, or why there are none."""
+
+_SYS_OPENAT2: Final = 437
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_BENEATH: Final = 0x08
+# Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Samples(Protocol):
+    """What the source needs of a data set's index. Positions in the arrays are sample ids."""
+
+    @property
+    def sizes_bytes(self) -> NDArray[np.int64]: ...
+
+    @property
+    def mtimes_ns(self) -> NDArray[np.int64]: ...
+
+    def path_bytes(self, sample: int) -> bytes: ...
+
+    def path(self, sample: int) -> str: ...
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+class FolderSource:
+    """Read the files of a folder data set. Reads may come from several threads at once."""
+
+    def __init__(self, root: str | bytes | os.PathLike[str], samples: Samples) -> None:
+        """Open the root folder. Raises OSError when it cannot be opened."""
+        self._samples = samples
+        self.sizes_bytes = samples.sizes_bytes
+        self._mtimes_ns = samples.mtimes_ns
+        self._root = os.path.realpath(os.fsencode(root))
+        self._root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._how = _OpenHow(_OPEN_FLAGS, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        self._how_address = ctypes.addressof(self._how)
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self._syscall.restype = ctypes.c_long
+        self._syscall.argtypes = (
+            ctypes.c_long,
+            ctypes.c_long,
+            ctypes.c_char_p,
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+        )
+        self._has_openat2 = self._probe()
+
+    def close(self) -> None:
+        """Close the root folder; reads after this fail. Closing twice is fine."""
+        fd, self._root_fd = self._root_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def path(self, sample: int) -> str:
+        """Name a sample for messages: its path below the root."""
+        return self._samples.path(sample)
+
+    def read(self, sample: int) -> bytearray:
+        """Read one file whole. The caller owns the bytes.
+
+        Raises:
+            BadImage: deleted, unreadable, empty, not a regular file, outside the root, or changed
+                since it was indexed.
+        """
+        try:
+            fd = self._open(self._samples.path_bytes(sample))
+        except OSError as error:
+            raise _cannot_open(error) from None
+        try:
+            found = os.fstat(fd)
+            self._check(sample, found)
+            content = bytearray(found.st_size)
+            num_read = os.readv(fd, (content,))
+            while num_read < found.st_size:
+                more = os.readv(fd, (memoryview(content)[num_read:],))
+                if not more:
+                    raise BadImage(f"cut off: expected {found.st_size} bytes, got {num_read}")
+                num_read += more
+            return content
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}") from None
+        finally:
+            os.close(fd)
+
+    def _check(self, sample: int, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise BadImage("not a regular file")
+        if found.st_size != self.sizes_bytes[sample]:
+            raise BadImage(
+                f"changed since it was indexed: expected {self.sizes_bytes[sample]} bytes, "
+                f"got {found.st_size}"
+            )
+        if found.st_mtime_ns != self._mtimes_ns[sample]:
+            raise BadImage(
+                f"changed since it was indexed: expected a modification time of "
+                f"{self._mtimes_ns[sample]} ns, got {found.st_mtime_ns}"
+            )
+        if not found.st_size:
+            raise BadImage("the file is empty")
+        if found.st_size > MAX_FILE_BYTES:
+            raise BadImage(
+                f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {found.st_size:,}"
+            )
+
+    def _open(self, path: bytes) -> int:
+        if not self._has_openat2:
+            return self._open_by_realpath(path)
+        fd = self._openat2(path)
+        if fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return fd
+
+    def _openat2(self, path: bytes) -> int:
+        found: int = self._syscall(
+            _SYS_OPENAT2, self._root_fd, path, self._how_address, ctypes.sizeof(_OpenHow)
+        )
+        return found
+
+    def _open_by_realpath(self, path: bytes) -> int:
+        """Open where the kernel lacks openat2 (before 5.6, or a seccomp filter that hides it).
+
+        The folders could be exchanged between the check and the open; the last step could not.
+        """
+        real = os.path.realpath(os.path.join(self._root, path))
+        if not real.startswith(self._root.rstrip(b"/") + b"/"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return os.open(real, _OPEN_FLAGS | os.O_NOFOLLOW)
+
+    def _probe(self) -> bool:
+        fd = self._openat2(b".")
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
+
+def _cannot_open(error: OSError) -> BadImage:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return BadImage("deleted since it was indexed")
+    if error.errno in (errno.EXDEV, errno.ELOOP):
+        return BadImage("a link that leaves the data set's root: links must stay below it")
+    return BadImage(f"cannot be opened: {error.strerror}")
+
+
+class _Slice:
+    """A few rows that one thread reads in one go. Claimed once, by a thread or by its taker."""
+
+    __slots__ = ("is_claimed", "is_dropped", "rows", "samples", "size_bytes")
+
+    def __init__(self, samples: Sequence[int], size_bytes: int) -> None:
+        self.samples = samples
+        self.size_bytes = size_bytes
+        self.is_claimed = False
+        self.is_dropped = False
+        self.rows: list[Row] | None = None
+
+
+class Reading:
+    """The rows of one chunk, in order. Iterate once, or `cancel` to drop what is left."""
+
+    def __init__(self, ahead: ReadAhead, slices: list[_Slice]) -> None:
+        self._ahead = ahead
+        self._slices: deque[_Slice] = deque(slices)
+
+    def __iter__(self) -> Iterator[Row]:
+        while self._slices:
+            yield from self._ahead._take(self._slices.popleft())
+
+    def cancel(self) -> None:
+        """Drop the rows that were not taken; their memory is free once no thread reads them."""
+        self._ahead._drop(self._slices)
+        self._slices.clear()
+
+
+class ReadAhead:
+    """Read the files of coming chunks while others are decoded.
+
+    At most `max_bytes` lie read and not yet taken, by the sizes in the index. Slices start in the
+    order in which they were submitted; one that has not started when its rows are asked for is
+    read by the asking thread, so that a full budget or a large file delays but never blocks.
+    """
+
+    def __init__(
+        self,
+        source: FolderSource,
+        *,
+        num_threads: int = 2,
+        max_bytes: int = 48 << 20,
+        rows_per_slice: int = 8,
+    ) -> None:
+        self._source = source
+        self._max_bytes = max_bytes
+        self._slice_bytes = max_bytes // 4
+        self._rows_per_slice = rows_per_slice
+        self._held_bytes = 0
+        self._waiting: deque[_Slice] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"read-ahead-{n}", daemon=True)
+            for n in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, samples: Sequence[int]) -> Reading:
+        """Queue the rows of a chunk; returns at once.
+
+        Raises:
+            RuntimeError: after `close`.
+        """
+        slices = list(self._slices(samples))
+        with self._changed:
+            if self._is_closed:
+                raise RuntimeError("read-ahead is closed")
+            self._waiting.extend(slices)
+            self._changed.notify_all()
+        return Reading(self, slices)
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Stop the threads; say whether all of them ended within the time. Rows left are dropped.
+
+        A thread can outlast it only inside a read that the file system does not answer.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _slices(self, samples: Sequence[int]) -> Iterator[_Slice]:
+        """Cut into slices of `rows_per_slice` rows, fewer where the files are large."""
+        sizes = self._source.sizes_bytes[np.asarray(samples, np.int64)].tolist()
+        start, held = 0, 0
+        for at, size_bytes in enumerate(sizes):
+            is_full = at - start >= self._rows_per_slice or held + size_bytes > self._slice_bytes
+            if at > start and is_full:
+                yield _Slice(samples[start:at], held)
+                start, held = at, 0
+            held += size_bytes
+        if sizes:
+            yield _Slice(samples[start:], held)
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            rows = [self._read(sample) for sample in task.samples]
+            with self._changed:
+                if task.is_dropped:
+                    self._held_bytes -= task.size_bytes
+                else:
+                    task.rows = rows
+                self._changed.notify_all()
+
+    def _next(self) -> _Slice | None:
+        """Wait for a slice that fits into the budget and claim it; None when closed."""
+        with self._changed:
+            while not self._is_closed:
+                while self._waiting and self._waiting[0].is_claimed:
+                    self._waiting.popleft()
+                if self._waiting and self._fits(self._waiting[0]):
+                    task = self._waiting.popleft()
+                    task.is_claimed = True
+                    self._held_bytes += task.size_bytes
+                    return task
+                self._changed.wait()
+        return None
+
+    def _fits(self, task: _Slice) -> bool:
+        return self._held_bytes + task.size_bytes <= self._max_bytes
+
+    def _read(self, sample: int) -> Row:
+        try:
+            return self._source.read(sample)
+        except BadImage as bad:
+            return bad
+        except Exception as error:
+            # A thread that died here would leave the taker waiting for ever.
+            return BadImage(f"reading failed: {error!r}")
+
+    def _take(self, task: _Slice) -> Iterator[Row]:
+        if task.rows is None and self._claim_or_wait(task):
+            for sample in task.samples:
+                yield self._read(sample)
+        else:
+            yield from self._handed_over(task)
+
+    def _claim_or_wait(self, task: _Slice) -> bool:
+        """Say whether the caller must read the slice itself; else wait until it is read.
+
+        A read that never returns is ended from outside, as one in the caller would be: by the
+        deadline of the chunk's lease.
+        """
+        with self._changed:
+            if not task.is_claimed:
+                task.is_claimed = True
+                self._changed.notify_all()
+                return True
+            self._changed.wait_for(lambda: task.rows is not None)
+            return False
+
+    def _handed_over(self, task: _Slice) -> Iterator[Row]:
+        rows, task.rows = task.rows or [], None
+        with self._changed:
+            self._held_bytes -= task.size_bytes
+            self._changed.notify_all()
+        rows.reverse()
+        while rows:
+            yield rows.pop()
+
+    def _drop(self, slices: deque[_Slice]) -> None:
+        with self._changed:
+            for task in slices:
+                if not task.is_claimed:
+                    task.is_claimed = True
+                elif task.rows is not None:
+                    task.rows = None
+                    self._held_bytes -= task.size_bytes
+                else:
+                    task.is_dropped = True
+            self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""Planning: what will happen to each sample. Pure NumPy, no I/O."""

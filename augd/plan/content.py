@@ -1,0 +1,101 @@
+"""The content of a stream: everything that decides a sample's pixels and their order.
+
+Where it stands: the daemon computes it when a stream opens; the client keeps it in its state
+and a resume compares the two. Equal content means byte-identical batches, for any number of
+producers, any host and any batch size.
+
+Invariants: two contents have equal digests exactly when their fields are equal; nothing of the
+layout (batch size, rank, world) and nothing of the run (producers, transport) is in it. Never
+reads a file, and never imports NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+# Raise one when the numbers it stands for change, so that a resume is refused by name.
+RNG_SCHEME = "philox4x32-10/1"
+ORDER_SCHEME = "feistel8/1"
+PLAN_SCHEME = "plan/1"
+
+DIGEST_SIZE_BYTES = 16
+
+
+class Content:
+    """An ordered mapping of field names to JSON text, with a digest over both.
+
+    The fields are flat: nested mappings become dotted names, so that a difference can be named.
+    """
+
+    __slots__ = ("digest", "fields")
+
+    digest: str
+    fields: Mapping[str, str]
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = MappingProxyType(dict(sorted(fields.items())))
+        text = json.dumps(list(self.fields.items()), ensure_ascii=True, separators=(",", ":"))
+        self.digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_SIZE_BYTES).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Content) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Content({self.digest})"
+
+
+def content_of(
+    *,
+    dataset_digest: str,
+    recipe: Mapping[str, Any],
+    seed: int,
+    shuffle: bool,
+    policy: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> Content:
+    """Collect the content of a stream.
+
+    `recipe` is the expanded one (`recipe.expand`); `policy` is what else decides pixels (bad
+    samples, decoding, split); `environment` are versions and hashes by name: decoder, kernels,
+    plug-ins. Values are JSON data with finite numbers. Raises ValueError or TypeError on others.
+    """
+    nested = {
+        "dataset": dataset_digest,
+        "recipe": recipe,
+        "seed": seed,
+        "shuffle": shuffle,
+        "policy": policy,
+        "environment": environment,
+        "rng": RNG_SCHEME,
+        "order": ORDER_SCHEME,
+        "plan": PLAN_SCHEME,
+    }
+    return Content(dict(_flatten("", nested)))
+
+
+def differences(a: Content, b: Content) -> list[str]:
+    """Name each field that differs, with both values; empty when the contents are equal."""
+    names = list(a.fields) + [name for name in b.fields if name not in a.fields]
+    return [
+        f"{name}: {a.fields.get(name, 'absent')} against {b.fields.get(name, 'absent')}"
+        for name in names
+        if a.fields.get(name) != b.fields.get(name)
+    ]
+
+
+def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(f"{prefix}.{key}" if prefix else str(key), item)
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _flatten(f"{prefix}[{number}]", item)
+    else:
+        yield prefix, json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,60 @@
+"""The program of a producer process: `python -m augd.produce LINK_FD DAEMON_PID`.
+
+Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
+thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
+cannot start. Never forks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+
+from augd.transport import link
+from augd.wire.codec import encode
+from augd.wire.messages import LastWords
+
+_PR_SET_PDEATHSIG = 1
+# A 64-megapixel photo needs 200 MB decoded and as much again in a codec; far beyond that a
+# file is hostile, and the allocation shall fail here and not in the kernel's memory killer.
+_DATA_BYTES_MAX = 2 << 30
+
+
+def main(link_fd: int, daemon_pid: int) -> int:
+    """Run a producer on an inherited link; returns the exit status."""
+    die_with(daemon_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_DATA, (_DATA_BYTES_MAX, _DATA_BYTES_MAX))
+    daemon = socket.socket(fileno=link_fd)
+    try:
+        from augd.pixels.decode import configure, silence_library_noise
+        from augd.producer import Producer
+
+        silence_library_noise()
+        configure()
+        Producer(daemon).run()
+    except EOFError:
+        return 0
+    except BaseException as error:
+        traceback.print_exc()  # the whole of it for the operator, one line for the trainer
+        text = "".join(traceback.format_exception_only(error)).strip()
+        link.send(daemon, encode(LastWords(text[-4000:])))
+        return 1
+    return 0
+
+
+def die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent's main thread ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        sys.exit(0)  # it ended before we asked
+
+
+if __name__ == "__main__":
+    # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
+    os._exit(main(int(sys.argv[1]), int(sys.argv[2])))

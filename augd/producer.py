@@ -1,0 +1,105 @@
+"""A producer's loop: messages from its daemon in, finished leases out.
+
+It talks to its daemon over one inherited link, gives leases to its workshop, and reports
+each as it is done. It decides nothing, keeps nothing that matters, and may be killed at any
+instruction. Never waits for anything but the link.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+
+from augd.pixels.environment import describe_environment
+from augd.transport import link
+from augd.transport.arena import map_arena
+from augd.wire import messages as msg
+from augd.wire.codec import decode_to_producer, encode
+from augd.workshop import LeaseFailed, Workshop
+
+_ALIVE_EVERY_NS = 1_000_000_000
+
+
+class Producer:
+    """The loop of a producer process."""
+
+    def __init__(self, daemon: socket.socket) -> None:
+        """Take over the link; `run` says READY."""
+        self._daemon = daemon
+        self._workshop = Workshop(self._stay_alive)
+        self._is_draining = False
+        self._spoke_at_ns = time.monotonic_ns()
+        self._idle_ns = 0
+
+    def run(self) -> None:
+        """Work until drained. Raises EOFError when the daemon is gone."""
+        self._say(msg.Ready(os.getpid(), describe_environment()))
+        while not self._is_draining:
+            self._listen()
+            if len(self._workshop) and not self._is_draining:
+                self._work()
+
+    def _listen(self) -> None:
+        """Take all messages that are there; wait for one when there is nothing to do."""
+        while not self._is_draining:
+            wait = not len(self._workshop)
+            before_ns = time.monotonic_ns()
+            received = link.receive(self._daemon, wait=wait)
+            if wait:
+                self._idle_ns += time.monotonic_ns() - before_ns
+            if received is None:
+                return
+            frame, fds = received
+            try:
+                self._obey(decode_to_producer(frame), fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _obey(self, message: msg.ToProducer, fds: list[int]) -> None:
+        workshop = self._workshop
+        match message:
+            case msg.Lease():
+                workshop.accept(message)
+            case msg.Revoke(leases):
+                for lease in workshop.revoke(set(leases)):
+                    self._say(msg.Dropped(lease))
+            case msg.UseDataset(name, root):
+                workshop.use_dataset(name, root, *fds)
+            case msg.UseStream():
+                arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
+                workshop.use_stream(message, arena)
+            case msg.DropStream(stream):
+                workshop.drop_stream(stream)
+            case msg.Drain():
+                self._is_draining = True
+
+    def _work(self) -> None:
+        before_ns = time.monotonic_ns()
+        try:
+            made = self._workshop.make_next()
+        except LeaseFailed as failed:
+            text = "".join(traceback.format_exception(failed.__cause__, limit=-4))
+            self._say(msg.Fail(failed.lease, text.strip()[-4000:]))
+            return
+        done = msg.Done(
+            lease=made.lease,
+            num_bad=made.num_bad,
+            bad=made.bad,
+            busy_ns=time.monotonic_ns() - before_ns,
+            plan_ns=self._workshop.plan_ns,
+            idle_ns=self._idle_ns,
+        )
+        self._workshop.plan_ns = self._idle_ns = 0
+        self._say(done)
+
+    def _stay_alive(self, lease: msg.Lease) -> None:
+        if time.monotonic_ns() - self._spoke_at_ns > _ALIVE_EVERY_NS:
+            self._say(msg.Alive(lease.lease))
+
+    def _say(self, message: msg.Message) -> None:
+        self._spoke_at_ns = time.monotonic_ns()
+        if not link.send(self._daemon, encode(message)):
+            raise EOFError("the daemon is gone")

@@ -1,0 +1,1 @@
+"""Sockets, arenas and file descriptors: the only users of zmq and memfd."""

@@ -1,0 +1,119 @@
+"""Addresses: `ipc://PATH`, and the private directory where they live by default.
+
+The first thing that a daemon and a client agree on. The directory is the user's own, mode
+0700, its owner checked; nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from augd.errors import ConnectError, OptionError
+
+# sun_path has 108 bytes with its NUL; the longest suffix that we add is ".attach".
+PATH_BYTES_MAX = 107
+DEFAULT_NAME = "default"
+ENV_RUNTIME_DIR = "AUGD_RUNTIME_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a daemon listens: the ZeroMQ socket and the files that belong to it."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        """Return the address as users write it."""
+        return f"ipc://{self.path}"
+
+    @property
+    def attach_path(self) -> Path:
+        """UNIX socket over which arenas' fds are passed; also the clients' lifeline."""
+        return self.path.with_name(self.path.name + ".attach")
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by flock while a daemon lives; holds its pid."""
+        return self.path.with_name(self.path.name + ".lock")
+
+
+def runtime_dir() -> Path:
+    """Return the private directory: $AUGD_RUNTIME_DIR, $XDG_RUNTIME_DIR/augd or one in /tmp."""
+    chosen = os.environ.get(ENV_RUNTIME_DIR)
+    if chosen:
+        return Path(chosen)
+    session_dir = os.environ.get("XDG_RUNTIME_DIR")
+    if session_dir and Path(session_dir).is_dir():
+        return Path(session_dir) / "augd"
+    return Path(f"/tmp/augd-{os.getuid()}")
+
+
+def make_runtime_dir(folder: Path) -> None:
+    """Make the directory of an address with mode 0700.
+
+    Raises:
+        OptionError: it exists and belongs to somebody else, or others may write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a directory in which another user could have put a socket of his own."""
+    found = folder.stat()
+    if found.st_uid not in (os.getuid(), 0):
+        raise OptionError(
+            f"{folder} belongs to user {found.st_uid}, expected {os.getuid()}: "
+            f"set {ENV_RUNTIME_DIR} to a directory of your own"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o022 and not found.st_mode & stat.S_ISVTX:
+        raise OptionError(
+            f"{folder} can be written by other users, expected mode 0700: chmod 700 {folder}"
+        )
+
+
+def parse_address(text: str | None) -> Address:
+    """Parse an address; None is the user's default daemon.
+
+    Raises:
+        OptionError: the scheme is unknown, or the path too long for a UNIX socket.
+    """
+    if text is None:
+        return Address(runtime_dir() / DEFAULT_NAME)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme != "ipc" or not rest:
+        raise OptionError(f"address: expected ipc://PATH, got {text!r}")
+    path = Path(rest).absolute()
+    longest = len(os.fsencode(path)) + len(".attach")
+    if longest > PATH_BYTES_MAX:
+        raise OptionError(
+            f"address: {path} has {longest - len('.attach')} bytes, a UNIX socket's path may have "
+            f"{PATH_BYTES_MAX - len('.attach')}: choose a shorter one or set {ENV_RUNTIME_DIR}"
+        )
+    return Address(path)
+
+
+def require_daemon(address: Address) -> None:
+    """Look whether a daemon can be there at all, so that a typo is told at once.
+
+    Raises:
+        ConnectError: there is no socket at the address.
+    """
+    try:
+        is_socket = stat.S_ISSOCK(address.path.stat().st_mode)
+    except FileNotFoundError:
+        is_socket = False
+    if not is_socket:
+        raise ConnectError(no_daemon(address))
+
+
+def no_daemon(address: Address) -> str:
+    """Say that nobody answers at an address, and what to do."""
+    return (
+        f"no daemon at {address}: start one with `augd serve PATH"
+        + ("" if address.path.name == DEFAULT_NAME else f" --listen {address}")
+        + "`, or pass the address that it printed"
+    )

@@ -1,0 +1,110 @@
+"""Arenas: the sealed memfds in which slots lie, and how much memory may be taken.
+
+The daemon makes one per stream, before anything is produced, so that a lack of memory is an
+error at the start and never a SIGBUS later. Producers and the client map the same pages by
+an fd that travels over a UNIX socket: there is no name in /dev/shm, hence nothing to leak
+and no limit of that file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+from augd.errors import OverLimit
+
+# Left for everything else on the machine when a new arena is weighed.
+SPARE_BYTES = 256 * 1024 * 1024
+
+
+def make_arena(name: str, size_bytes: int) -> int:
+    """Allocate a sealed memfd of this size, all its pages present; returns the fd.
+
+    Raises:
+        OverLimit: there is not that much memory, on the machine or in the cgroup.
+    """
+    available = available_bytes()
+    if size_bytes + SPARE_BYTES > available:
+        raise OverLimit(
+            f"{size_bytes / 1e6:.0f} MB are asked for, {max(0, available - SPARE_BYTES) / 1e6:.0f} "
+            "MB can be given"
+        )
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        )
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.ENOMEM, errno.ENOSPC):
+            raise OverLimit(f"{size_bytes / 1e6:.0f} MB are asked for: {error.strerror}") from None
+        raise
+    return fd
+
+
+def map_arena(fd: int, size_bytes: int) -> mmap.mmap:
+    """Map an arena for reading and writing; the fd may be closed afterwards.
+
+    Raises:
+        OverLimit: the fd's size isn't what was announced.
+    """
+    found = os.fstat(fd).st_size
+    if found != size_bytes:
+        raise OverLimit(f"arena of {found} bytes, expected {size_bytes}")
+    return mmap.mmap(fd, size_bytes)
+
+
+def available_bytes() -> int:
+    """Memory that can be taken now without swapping: the machine's or the cgroup's, if less."""
+    machine = _meminfo_available()
+    cgroup = _cgroup_available()
+    return machine if cgroup is None else min(machine, cgroup)
+
+
+def _meminfo_available() -> int:
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cgroup_available() -> int | None:
+    """Return what this cgroup (v2) and those above it still allow; None if unlimited."""
+    try:
+        line = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
+    except OSError:
+        return None
+    folder = Path("/sys/fs/cgroup") / line.lstrip("/")
+    least: int | None = None
+    for level in (folder, *folder.parents):
+        if not level.is_relative_to("/sys/fs/cgroup"):
+            break
+        left = _level_available(level)
+        if left is not None:
+            least = left if least is None else min(least, left)
+    return least
+
+
+def _level_available(level: Path) -> int | None:
+    try:
+        limit = (level / "memory.max").read_text().strip()
+        if limit == "max":
+            return None
+        current = int((level / "memory.current").read_text())
+        inactive = _stat_value(level / "memory.stat", "inactive_file")
+    except (OSError, ValueError):
+        return None
+    return max(0, int(limit) - current + inactive)
+
+
+def _stat_value(path: Path, key: str) -> int:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0

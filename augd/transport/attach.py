@@ -1,0 +1,101 @@
+"""The UNIX socket beside a daemon's address: lifelines of clients, and their arenas' fds.
+
+A client connects, says ATTACH with its session's token, and keeps the connection for as
+long as it lives: the kernel closes it when the process dies, which frees its slots at once.
+The daemon pushes each arena's fd over it before OPENED goes out. Only processes of the
+daemon's own user get that far.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from augd.errors import ConnectError, ProtocolError
+from augd.transport import link
+from augd.wire.codec import decode_over_attach, encode
+from augd.wire.messages import ArenaHere, AttachAs
+
+_BACKLOG = 128
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen at the path, for this user only."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def accept(listener: socket.socket) -> socket.socket | None:
+    """Accept one connection of this daemon's user; others are closed and give None."""
+    try:
+        connection, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
+    if link.peer_uid(connection) not in (os.getuid(), 0):
+        connection.close()
+        return None
+    connection.setblocking(False)
+    return connection
+
+
+class Lifeline:
+    """A client's end of the attach socket."""
+
+    def __init__(self, path: str, session: int, token: str, timeout_s: float) -> None:
+        """Connect and say ATTACH.
+
+        Raises:
+            ConnectError: the daemon went away meanwhile.
+        """
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(path)
+            self._socket.send(encode(AttachAs(session, token)), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            self._socket.close()
+            raise ConnectError(f"the daemon's socket {path} does not answer: {error}") from None
+
+    def fileno(self) -> int:
+        """Return the fd to poll: readable when an arena came, or the daemon died."""
+        return self._socket.fileno()
+
+    def receive_arena(self, stream: int) -> tuple[int, int]:
+        """Wait for the arena of a stream; returns (fd, size in bytes), the fd is the caller's.
+
+        Raises:
+            ConnectError: the daemon went away, or sends none within the timeout.
+        """
+        while True:
+            try:
+                received = link.receive(self._socket, wait=True)
+            except (EOFError, TimeoutError) as error:
+                raise ConnectError(
+                    f"no arena came from the daemon: {error or 'it ended'}"
+                ) from None
+            assert received is not None
+            frame, fds = received
+            here = decode_over_attach(frame)
+            if isinstance(here, ArenaHere) and here.stream == stream and len(fds) == 1:
+                return fds[0], here.size_bytes
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError(f"expected the arena of stream {stream}, got {here}")
+
+    def is_alive(self) -> bool:
+        """Say whether the daemon still holds its end; never blocks."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go: for the daemon the session is over."""
+        self._socket.close()

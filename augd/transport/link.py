@@ -1,0 +1,70 @@
+"""Links: UNIX socket pairs between the daemon and its own producers, and fds over sockets.
+
+A link carries whole messages in order, passes fds with them, and ends when either side
+dies: it is the producers' lifeline. It exists in no file system and nobody else can reach
+it, so it needs neither key nor address. Sends never block: a producer that doesn't read has
+at most a few leases outstanding, and is killed by its deadline.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+
+from augd.wire.limits import HEADER_BYTES_MAX
+
+_FDS_MAX = 4
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_FDS_MAX * array.array("i").itemsize)
+
+
+def make_link() -> tuple[socket.socket, socket.socket]:
+    """Make both ends of a link; the second is to be inherited by the producer."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    return near, far
+
+
+def send(link: socket.socket, frame: bytes, fds: Sequence[int] = ()) -> bool:
+    """Send one message; say False when the other side is gone or reads no more."""
+    try:
+        if fds:
+            socket.send_fds(link, [frame], list(fds), socket.MSG_NOSIGNAL)
+        else:
+            link.send(frame, socket.MSG_NOSIGNAL)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def receive(link: socket.socket, *, wait: bool) -> tuple[bytes, list[int]] | None:
+    """Receive one message and its fds (close-on-exec); None when nothing is there.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    try:
+        frame, ancillary, flags_out, _ = link.recvmsg(HEADER_BYTES_MAX, _ANCILLARY_BYTES, flags)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        raise EOFError from None
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if flags_out & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for fd in fds:
+            os.close(fd)
+        raise EOFError("a message was cut: the other side sends more than a header")
+    if not frame and not fds:
+        raise EOFError
+    return frame, list(fds)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """User id of the process at the other end, as the kernel knows it."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(array.array("i", credentials)[1])

@@ -1,0 +1,120 @@
+"""Encoding of messages: one version byte, then one msgpack map of at most 64 KiB.
+
+Stands between the sockets and everything that acts on a message. What comes out of
+`decode_*` is of the declared type and inside the declared bounds; what doesn't fit raises
+`ProtocolError` before anything was allocated for it. Never unpickles, never recurses into
+data of unbounded depth (msgspec bounds the nesting itself).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from augd.errors import ProtocolError
+from augd.wire.limits import HEADER_BYTES_MAX
+from augd.wire.messages import (
+    PROTOCOL_VERSION,
+    FromClient,
+    FromProducer,
+    Message,
+    OverAttach,
+    ToClient,
+    ToProducer,
+)
+
+_VERSION_BYTE = bytes([PROTOCOL_VERSION])
+_QUOTED_MAX = 400
+
+_encoder = msgspec.msgpack.Encoder()
+_from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+_from_producer: msgspec.msgpack.Decoder[FromProducer] = msgspec.msgpack.Decoder(FromProducer)
+_to_producer: msgspec.msgpack.Decoder[ToProducer] = msgspec.msgpack.Decoder(ToProducer)
+_over_attach: msgspec.msgpack.Decoder[OverAttach] = msgspec.msgpack.Decoder(OverAttach)
+_names: msgspec.msgpack.Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
+
+T = TypeVar("T")
+
+
+def encode(message: Message) -> bytes:
+    """Encode one message.
+
+    Raises:
+        ProtocolError: the message is larger than a header may be.
+    """
+    frame = _VERSION_BYTE + _encoder.encode(message)
+    if len(frame) > HEADER_BYTES_MAX:
+        kind = type(message).__struct_config__.tag
+        raise ProtocolError(
+            f"message {kind} is {len(frame)} bytes, more than the {HEADER_BYTES_MAX} that a "
+            "header may have; shorten the recipe"
+        )
+    return frame
+
+
+def decode_from_client(frame: bytes | memoryview) -> FromClient:
+    """Decode what a client sent; raises `ProtocolError`."""
+    return _decode(frame, _from_client)
+
+
+def decode_to_client(frame: bytes | memoryview) -> ToClient:
+    """Decode what a daemon sent to its client; raises `ProtocolError`."""
+    return _decode(frame, _to_client)
+
+
+def decode_from_producer(frame: bytes | memoryview) -> FromProducer:
+    """Decode what a producer sent; raises `ProtocolError`."""
+    return _decode(frame, _from_producer)
+
+
+def decode_to_producer(frame: bytes | memoryview) -> ToProducer:
+    """Decode what a daemon sent to its producer; raises `ProtocolError`."""
+    return _decode(frame, _to_producer)
+
+
+def decode_over_attach(frame: bytes | memoryview) -> OverAttach:
+    """Decode what came over the UNIX socket; raises `ProtocolError`."""
+    return _decode(frame, _over_attach)
+
+
+def encode_names(names: list[str]) -> bytes:
+    """Encode a class list for its own frame, which is not bound by the header's limit."""
+    return _encoder.encode(names)
+
+
+def decode_names(frame: bytes | memoryview) -> list[str]:
+    """Decode a class list; raises `ProtocolError`."""
+    try:
+        return _names.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"class list does not decode: {_brief(str(error))}") from None
+
+
+def _decode(frame: bytes | memoryview, decoder: msgspec.msgpack.Decoder[T]) -> T:
+    size = len(frame)
+    if size > HEADER_BYTES_MAX:
+        raise ProtocolError(f"header of {size} bytes, expected at most {HEADER_BYTES_MAX}")
+    if size == 0:
+        raise ProtocolError("empty header, expected a version byte and a msgpack map")
+    if frame[0] != PROTOCOL_VERSION:
+        raise UnsupportedVersion(
+            f"the peer speaks protocol version {frame[0]}, this side speaks "
+            f"{PROTOCOL_VERSION}; install the same version of augd on both sides"
+        )
+    try:
+        return decoder.decode(memoryview(frame)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"header does not decode: {_brief(str(error))}") from None
+
+
+def _brief(text: str) -> str:
+    """Cut out the middle: it may quote what the peer sent, and goes back to him in an ERROR."""
+    return text if len(text) <= _QUOTED_MAX else f"{text[: _QUOTED_MAX - 60]} ... {text[-50:]}"
+
+
+class UnsupportedVersion(ProtocolError):
+    """The first byte names another protocol version."""
+
+    code = "UNSUPPORTED_VERSION"

@@ -1,0 +1,329 @@
+"""The typed messages of the protocol, one class each (docs/protocol.md, section 3).
+
+Everything that travels between client, daemon and producer is one of these, as a tagged
+msgpack map. Pure declarations: nothing here opens, waits or allocates.
+
+Rules for change: a new field gets a default, so that both neighbours of a release
+understand each other; a changed or removed field raises `PROTOCOL_VERSION`. Fields that a
+reader doesn't know are ignored, unknown types are an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+PROTOCOL_VERSION = 1
+
+# Bounds that a decoder enforces before anything acts on a message.
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Epoch = Annotated[int, Meta(ge=0, le=2**31 - 1)]  # 32 bits of the random counter
+Small = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=16_384)]
+Digest = Annotated[str, Meta(max_length=64)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Message(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of all messages; the tag is the upper-case name of protocol.md."""
+
+
+class ArraySpec(Struct, frozen=True):
+    """One array of a slot: `offset` is in bytes from the slot's start."""
+
+    name: Name
+    dtype: Name
+    shape: tuple[Small, ...]
+    offset: Count
+
+
+class Layout(Struct, frozen=True):
+    """How an epoch is cut into batches; it may change at a resume, content may not."""
+
+    batch_size: Annotated[int, Meta(ge=1, le=2**24)]
+    rank: Small = 0
+    world: Annotated[int, Meta(ge=1, le=2**20)] = 1
+    drop_last: bool = False
+
+
+class Spec(Struct, frozen=True):
+    """What a client asks for: plain data, validated again by the daemon."""
+
+    dataset: Name | None
+    recipe: dict[str, Any]
+    layout: Layout
+    seed: Seed = 0
+    shuffle: bool = True
+    bad: Literal["mask", "fail"] = "mask"
+    max_bad_fraction: Fraction = 0.01
+    prefetch: Annotated[int, Meta(ge=1, le=1024)] = 4
+
+
+# client -> daemon
+
+
+class Hello(Message, frozen=True, tag="HELLO"):
+    """Open a session. `nonce` comes back in WELCOME."""
+
+    nonce: Name
+    software: Name = ""
+
+
+class Open(Message, frozen=True, tag="OPEN"):
+    """Start the stream, or seek in it: everything sent under an older `opening` is void.
+
+    `held` lists (slot, generation) that the client still reads and hence keeps.
+    `credit` is the first FLOW.
+    """
+
+    session: Count
+    opening: Count
+    spec: Spec
+    epoch: Epoch = 0
+    position: Count = 0
+    credit: Count = 0
+    held: tuple[tuple[Small, Count], ...] = ()
+
+
+class Flow(Message, frozen=True, tag="FLOW"):
+    """How many batches may be sent, counted since the OPEN named by `opening`."""
+
+    session: Count
+    opening: Count
+    credit: Count
+
+
+class Release(Message, frozen=True, tag="RELEASE"):
+    """The bytes of this slot are no longer needed."""
+
+    session: Count
+    slot: Small
+    generation: Count
+
+
+class Bye(Message, frozen=True, tag="BYE"):
+    """The session ends; all that it holds is free."""
+
+    session: Count
+
+
+class AskStatus(Message, frozen=True, tag="STATUS"):
+    """Ask for a snapshot; needs no session."""
+
+
+class Ping(Message, frozen=True, tag="PING"):
+    """Ask for a PONG; any message counts as a heartbeat."""
+
+
+# daemon -> client
+
+
+class Welcome(Message, frozen=True, tag="WELCOME"):
+    """The session, and where its arena is fetched."""
+
+    nonce: Name
+    instance: Name
+    session: Count
+    attach: Text
+    token: Name
+
+
+class Opened(Message, frozen=True, tag="OPENED"):
+    """The stream stands; the class list follows in a frame of its own (a msgpack array)."""
+
+    session: Count
+    opening: Count
+    stream: Count
+    content: Digest
+    dataset: Name
+    num_positions: Count
+    arrays: tuple[ArraySpec, ...]
+    slot_bytes: Count
+    num_slots: Small
+
+
+class BatchReady(Message, frozen=True, tag="BATCH"):
+    """A filled slot. `rows` is the length of every array's first axis."""
+
+    session: Count
+    opening: Count
+    sequence: Count
+    epoch: Count
+    number: Count
+    position: Count
+    rows: Small
+    slot: Small
+    generation: Count
+    num_bad: Small = 0
+
+
+class EpochEnd(Message, frozen=True, tag="EPOCH_END"):
+    """All batches of an epoch were sent; the client compares its own counts."""
+
+    session: Count
+    opening: Count
+    epoch: Count
+    batches: Count
+    samples: Count
+    num_bad: Count = 0
+
+
+class Notice(Message, frozen=True, tag="NOTICE"):
+    """Something that a person should know and that stops nothing."""
+
+    kind: Name
+    text: Text
+
+
+class Error(Message, frozen=True, tag="ERROR"):
+    """A request failed, or the stream did. `code` names the exception class."""
+
+    code: Name
+    text: Text
+    session: Count = 0
+    opening: Count = 0
+    is_retryable: bool = False
+
+
+class Status(Message, frozen=True, tag="STATUS_REPLY"):
+    """A snapshot of the daemon as plain data, for people and benchmarks."""
+
+    snapshot: dict[str, Any]
+
+
+class Pong(Message, frozen=True, tag="PONG"):
+    """The answer to PING."""
+
+
+# daemon <-> producer
+
+
+class BadRow(Struct, frozen=True):
+    """One masked row: the sample's id and why."""
+
+    sample: int
+    path: Text
+    reason: Text
+
+
+class Ready(Message, frozen=True, tag="READY"):
+    """The producer stands. `environment` names the versions that decide pixels."""
+
+    pid: Small
+    environment: dict[Name, Name]
+
+
+class UseDataset(Message, frozen=True, tag="DATASET"):
+    """A data set exists; two fds ride along: its index and its size hints."""
+
+    name: Name
+    root: Text
+    digest: Digest
+
+
+class UseStream(Message, frozen=True, tag="STREAM"):
+    """A stream exists; its arena's fd rides along."""
+
+    stream: Count
+    dataset: Name
+    recipe: dict[str, Any]
+    layout: Layout
+    seed: Seed
+    shuffle: bool
+    arrays: tuple[ArraySpec, ...]
+    slot_bytes: Count
+    num_slots: Small
+
+
+class DropStream(Message, frozen=True, tag="DROP"):
+    """The stream is gone: forget it and unmap its arena."""
+
+    stream: Count
+
+
+class Lease(Message, frozen=True, tag="LEASE"):
+    """Make rows [first_row, first_row + rows) of the batch that starts at `position`."""
+
+    lease: Count
+    stream: Count
+    epoch: Count
+    position: Count
+    first_row: Small
+    rows: Small
+    slot: Small
+    attempt: Small = 0
+
+
+class Revoke(Message, frozen=True, tag="REVOKE"):
+    """Leases that need not be begun any more; each is answered by DONE or DROPPED."""
+
+    leases: tuple[Count, ...]
+
+
+class Done(Message, frozen=True, tag="DONE"):
+    """The rows of a lease are in the slot. Times in ns since the DONE before."""
+
+    lease: Count
+    num_bad: Small = 0
+    bad: tuple[BadRow, ...] = ()
+    busy_ns: Count = 0
+    plan_ns: Count = 0
+    idle_ns: Count = 0
+
+
+class Dropped(Message, frozen=True, tag="DROPPED"):
+    """A revoked lease was not begun."""
+
+    lease: Count
+
+
+class Fail(Message, frozen=True, tag="FAIL"):
+    """A lease could not be made, by an error that is no sample's fault."""
+
+    lease: Count
+    text: Text
+
+
+class Alive(Message, frozen=True, tag="ALIVE"):
+    """Rows are being made; sent when a lease takes longer than a second."""
+
+    lease: Count
+
+
+class LastWords(Message, frozen=True, tag="LAST_WORDS"):
+    """Why a producer is about to end."""
+
+    text: Text
+
+
+class Drain(Message, frozen=True, tag="DRAIN"):
+    """Finish and end."""
+
+
+FromClient = Hello | Open | Flow | Release | Bye | AskStatus | Ping
+ToClient = Welcome | Opened | BatchReady | EpochEnd | Notice | Error | Status | Pong
+FromProducer = Ready | Done | Dropped | Fail | Alive | LastWords
+ToProducer = UseDataset | UseStream | DropStream | Lease | Revoke | Drain
+
+
+# over the UNIX socket
+
+
+class AttachAs(Message, frozen=True, tag="ATTACH"):
+    """Client to daemon: this connection is the lifeline of the session."""
+
+    session: Count
+    token: Name
+
+
+class ArenaHere(Message, frozen=True, tag="ARENA"):
+    """Daemon to client: the arena of the stream; its fd rides along."""
+
+    stream: Count
+    size_bytes: Count
+
+
+OverAttach = AttachAs | ArenaHere

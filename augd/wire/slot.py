@@ -1,0 +1,59 @@
+"""The layout of a slot: where each array of a batch lies in shared memory.
+
+Daemon, producers and clients derive their views from these numbers alone. Pure integer
+arithmetic on Python integers, so that no product can overflow; allocates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from augd.errors import ProtocolError
+from augd.wire.messages import ArraySpec
+
+ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
+PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advised one by one
+
+ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float32": 4}
+
+
+def slot_layout(batch_size: int, height: int, width: int) -> tuple[tuple[ArraySpec, ...], int]:
+    """Lay out one batch; returns the arrays and the slot's size in bytes.
+
+    images uint8 (B, H, W, 3) RGB, labels int64 (B,), ids int64 (B,), valid bool (B,).
+    """
+    wanted = (
+        ("images", "uint8", (batch_size, height, width, 3)),
+        ("labels", "int64", (batch_size,)),
+        ("ids", "int64", (batch_size,)),
+        ("valid", "bool", (batch_size,)),
+    )
+    arrays = []
+    offset = 0
+    for name, dtype, shape in wanted:
+        arrays.append(ArraySpec(name, dtype, shape, offset))
+        offset = _round_up(offset + size_bytes(dtype, shape), ALIGNMENT_BYTES)
+    return tuple(arrays), _round_up(offset, PAGE_BYTES)
+
+
+def size_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Size of one array; raises `ProtocolError` for a dtype that slots don't have."""
+    if dtype not in ITEM_BYTES:
+        raise ProtocolError(f"array of dtype {dtype!r}, expected one of {sorted(ITEM_BYTES)}")
+    return ITEM_BYTES[dtype] * math.prod(shape)
+
+
+def check_layout(arrays: Sequence[ArraySpec], slot_bytes: int) -> None:
+    """Refuse arrays that overlap or leave the slot, before anybody makes a view of them."""
+    end = 0
+    for array in sorted(arrays, key=lambda spec: spec.offset):
+        if array.offset < end:
+            raise ProtocolError(f"array {array.name!r} starts at {array.offset}, inside another")
+        end = array.offset + size_bytes(array.dtype, array.shape)
+    if end > slot_bytes:
+        raise ProtocolError(f"arrays end at byte {end} of a slot of {slot_bytes} bytes")
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step

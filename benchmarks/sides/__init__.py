@@ -1,0 +1,1 @@
+"""The competitors: one program each, that works only while a round runs."""

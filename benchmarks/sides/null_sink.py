@@ -1,0 +1,111 @@
+"""Competitor: one producer's own loop with no daemon, no messages and no client.
+
+The same `Producer` makes the same chunks by the same code, several leases deep, into memory
+that nobody else maps; what it would say goes nowhere. N of these processes share each epoch
+chunk by chunk, as N producers of a daemon do. What it lacks is what delivery costs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from augd.broker.crew import DEPTH, LOW_WATER
+from augd.broker.stream import CHUNK_ROWS
+from augd.dataset.index import IndexFile, load_or_build
+from augd.pixels.decode import configure, silence_library_noise
+from augd.plan.recipe import expand, output_size, parse_recipe
+from augd.producer import Producer
+from augd.transport.arena import make_arena
+from augd.transport.link import make_link
+from augd.wire import messages as msg
+from augd.wire.slot import slot_layout
+from benchmarks._rounds import answer_rounds
+
+_SLOTS = 2
+_STREAM = 1
+_DATASET = "photos"
+
+
+class NullSink(Producer):
+    """A producer that leases to itself, in turns with its siblings, and tells nobody."""
+
+    def __init__(self, index: IndexFile, arguments: Mapping[str, Any]) -> None:
+        """Give it the data set and a stream, as a daemon would."""
+        self._link = make_link()
+        super().__init__(self._link[0])
+        layout = msg.Layout(arguments["batch_size"])
+        self._leases = _leases(
+            index.num_samples, layout.batch_size, arguments["process"], arguments["workers"]
+        )
+        dataset = msg.UseDataset(_DATASET, str(index.root), index.digest)
+        self._obey(dataset, [os.dup(index.fd), os.dup(index.dims_fd)])
+        recipe = parse_recipe(arguments["recipe"])
+        height, width = output_size(recipe, index.first_size_px)
+        arrays, slot_bytes = slot_layout(layout.batch_size, height, width)
+        use = msg.UseStream(
+            stream=_STREAM,
+            dataset=_DATASET,
+            recipe=expand(recipe),
+            layout=layout,
+            seed=0,
+            shuffle=True,
+            arrays=arrays,
+            slot_bytes=slot_bytes,
+            num_slots=_SLOTS,
+        )
+        self._obey(use, [make_arena("null-sink", slot_bytes * _SLOTS)])
+
+    def make_chunk(self) -> int:
+        """Make the next chunk; returns its rows."""
+        if len(self._tasks) <= LOW_WATER:
+            while len(self._tasks) < DEPTH:
+                self._obey(next(self._leases), [])
+        task = self._tasks.popleft()
+        self._work(task)
+        return task.lease.rows
+
+    def _say(self, message: msg.Message) -> None:
+        self._spoke_at_ns = time.monotonic_ns()
+        if isinstance(message, msg.Fail):
+            raise RuntimeError(message.text)
+
+
+def _leases(num_samples: int, batch_size: int, process: int, workers: int) -> Iterator[msg.Lease]:
+    """Yield this process's share of the chunks of epoch 0, 1, 2, ..."""
+    chunks = (
+        (epoch, position, batch % _SLOTS, first_row, min(batch_size, num_samples - position))
+        for epoch in range(2**31)
+        for batch, position in enumerate(range(0, num_samples, batch_size))
+        for first_row in range(0, min(batch_size, num_samples - position), CHUNK_ROWS)
+    )
+    for number, (epoch, position, slot, first_row, rows) in enumerate(chunks):
+        if number % workers == process:
+            count = min(CHUNK_ROWS, rows - first_row)
+            yield msg.Lease(number, _STREAM, epoch, position, first_row, count, slot)
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: photos, recipe, batch_size, workers, process."""
+    silence_library_noise()
+    configure()
+    producer = NullSink(load_or_build(arguments["photos"]), arguments)
+
+    def run_round(seconds: float) -> dict[str, float]:
+        producer.make_chunk()
+        started, before_s = time.monotonic(), time.process_time()
+        images = 0
+        while (passed_s := time.monotonic() - started) < seconds:
+            images += producer.make_chunk()
+        cpu_s = time.process_time() - before_s
+        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+
+    answer_rounds(run_round)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

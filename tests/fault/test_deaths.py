@@ -1,0 +1,263 @@
+"""Kill it: each row of the fault table with real processes and real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import augd
+from augd.transport.ask import status as ask_status
+from tests.fault.processes import await_true, children_of, is_alive, num_fds, producers_of
+from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=200)
+
+
+@pytest.fixture
+def daemon(folder: Path):
+    with augd.serve({"small": folder}, producers=2) as served:
+        yield served
+
+
+def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
+    """Start `augd serve` as a person would; returns when it says that it serves."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "augd", "serve", str(folder), "--listen", address, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "serving" in process.stdout.readline()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors
+
+
+def mapped_arenas(daemon_pid: int) -> list[str]:
+    """Mappings of arenas in a daemon and its producers."""
+    return [
+        line
+        for pid in (daemon_pid, *producers_of(daemon_pid))
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+        if "augd-arena" in line
+    ]
+
+
+def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
+    undisturbed = digest_epoch(daemon.address, epochs=3)
+    assert len(producers_of(daemon.pid)) == 2
+    import hashlib
+
+    digests = []
+    killed = 0
+    with augd.connect(daemon.address, recipe=SMALL, batch_size=16) as stream:
+        for epoch in range(3):
+            digest = hashlib.blake2b()
+            for batch in stream.epoch(epoch):
+                if batch.number % 6 == 3:
+                    for pid in producers_of(daemon.pid)[: 1 + batch.number % 2]:
+                        os.kill(pid, signal.SIGKILL)
+                        killed += 1
+                for array in (batch.images, batch.labels, batch.ids, batch.valid):
+                    digest.update(array.tobytes())
+            digests.append(digest.hexdigest())
+    assert killed > 8
+    assert digests == undisturbed
+    await_true(lambda: len(producers_of(daemon.pid)) == 2, 10, "dead producers are replaced")
+    assert ask_status(daemon.address, 5)["restarts"] == killed
+
+
+def test_a_dead_producer_is_noticed_at_once(daemon):
+    victim = producers_of(daemon.pid)[0]
+    await_true(lambda: len(ask_status(daemon.address, 5)["producers"]) == 2, 10, "both started")
+    os.kill(victim, signal.SIGKILL)
+    took_s = await_true(
+        lambda: ask_status(daemon.address, 5)["restarts"] == 1, 5, "the death is noticed"
+    )
+    assert took_s < 1.0
+
+
+def test_kill_9_of_the_daemon_leaves_nothing(folder, tmp_path):
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(folder, address)
+    stream = augd.connect(address, recipe=SMALL, batch_size=16)
+    passing = stream.epoch(0)
+    held = next(passing)
+    before = held.images.copy()
+    relatives = children_of(process.pid)
+    assert len(relatives) >= 3, "two producers and the janitor"
+    process.kill()
+    await_true(lambda: not any(map(is_alive, relatives)), 1.0, "its children are gone")
+    await_true(lambda: not list(tmp_path.iterdir()), 1.0, "its files are gone")
+    with pytest.raises(augd.ConnectError, match=r"the daemon at ipc://.* ended"):
+        for batch in passing:
+            batch.release()
+    assert np.array_equal(held.images, before), "what is held stays readable"
+    stream.close()
+    finish(process)
+    with pytest.raises(augd.ConnectError, match=r"no daemon at ipc://.*augd serve PATH --listen"):
+        augd.connect(address, recipe=SMALL)
+
+
+def test_a_new_daemon_at_the_address_of_a_killed_one_gives_the_same_bytes(folder, tmp_path):
+    address = f"ipc://{tmp_path}/d"
+    digests = []
+    for _ in range(2):
+        process = start_by_hand(folder, address)
+        digests.append(digest_epoch(address, epochs=1))
+        process.kill()
+        finish(process)
+    assert digests[0] == digests[1]
+
+
+def test_what_a_kill_of_everything_at_once_left_is_cleared_by_the_next_start(folder, tmp_path):
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(folder, address)
+    for pid in [*children_of(process.pid), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    finish(process)
+    assert (tmp_path / "d").exists(), "the janitor was killed, too: its work is left"
+    again = start_by_hand(folder, address)
+    digest_epoch(address, epochs=1)
+    again.send_signal(signal.SIGTERM)
+    assert finish(again)[0] == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_the_daemon(folder, tmp_path, number):
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(folder, address)
+    stream = augd.connect(address, recipe=SMALL, batch_size=16)
+    passing = stream.epoch(0)
+    next(passing)
+    relatives = children_of(process.pid)
+    process.send_signal(number)
+    status, errors = finish(process)
+    assert status == 0
+    assert "Traceback" not in errors
+    assert not any(map(is_alive, relatives))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(augd.AugdError, match="the daemon ended|the daemon at"):
+        for batch in passing:
+            batch.release()
+    stream.close()
+
+
+def test_ctrl_c_while_starting_leaves_nothing(folder, tmp_path):
+    for pause_s in (0.05, 0.15, 0.3, 0.5):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "augd", "serve", str(folder), "--listen", f"ipc://{tmp_path}/d"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(pause_s)
+        relatives = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        status, _ = finish(process)
+        assert status in (0, 130, -signal.SIGINT)
+        await_true(lambda pids=relatives: not any(map(is_alive, pids)), 2.0, "no child is left")
+        await_true(lambda: not list(tmp_path.iterdir()), 2.0, "no file is left")
+
+
+def test_a_trainer_killed_with_9_frees_its_memory(folder, daemon):
+    code = (
+        "import sys, time, augd\n"
+        f"stream = augd.connect({daemon.address!r}, recipe='eval', batch_size=64)\n"
+        "held = [batch for batch, _ in zip(stream.epoch(0), range(3))]\n"
+        "print('holding', flush=True); time.sleep(60)"
+    )
+    await_true(lambda: len(ask_status(daemon.address, 5)["producers"]) == 2, 10, "started")
+    before = num_fds(daemon.pid)
+    trainer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    assert "holding" in trainer.stdout.readline()
+    with augd.connect(daemon.address, recipe=SMALL, batch_size=16) as other:
+        trainer.kill()
+        await_true(
+            lambda: len(ask_status(daemon.address, 5)["streams"]) == 1, 1.0, "its stream is gone"
+        )
+        assert len(read_epoch(other, 0)) == 25, "the other trainer is unaffected"
+    trainer.communicate()
+    await_true(lambda: num_fds(daemon.pid) <= before, 5.0, "the daemon's fds are back")
+    await_true(lambda: not mapped_arenas(daemon.pid), 1.0, "nobody maps the dead trainer's slots")
+
+
+def test_a_daemon_dies_with_the_script_that_started_it(folder):
+    code = (
+        "import time, augd\n"
+        f"daemon = augd.serve({{'small': {str(folder)!r}}}, producers=2)\n"
+        "print(daemon.pid, daemon.address, flush=True); time.sleep(60)"
+    )
+    script = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert script.stdout is not None
+    pid, address = script.stdout.readline().split()
+    relatives = [int(pid), *children_of(int(pid))]
+    script.kill()
+    script.communicate()
+    await_true(lambda: not any(map(is_alive, relatives)), 3.0, "the daemon and its children end")
+    assert not Path(address.removeprefix("ipc://")).exists()
+
+
+def test_a_second_daemon_at_the_address_is_refused(folder, daemon):
+    with pytest.raises(
+        augd.AddressInUse, match=rf"a daemon \(pid {daemon.pid}\) already serves {daemon.address}"
+    ):
+        augd.serve({"small": folder}, listen=daemon.address)
+    assert digest_epoch(daemon.address, epochs=1), "the first is unharmed"
+
+
+def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatch):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL is not here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    with augd.serve({"small": folder}, producers=2) as served:
+        started = time.monotonic()
+        with pytest.raises(augd.ProducersUnhealthy, match="died in a row.*ImportError: libGL is not here"):
+            augd.connect(served.address, recipe=SMALL, timeout_s=30)
+        assert time.monotonic() - started < 10
+        assert len(producers_of(served.pid)) <= 2
+
+
+def test_a_file_that_kills_its_decoder_ends_its_stream_alone(folder, tmp_path, monkeypatch):
+    """Three producers die on it, then the stream fails by name; others go on."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'augd.produce' in sys.orig_argv:\n"
+        "    import cv2, os, signal\n"
+        "    imdecode = cv2.imdecode\n"
+        "    def deadly(data, flags):\n"
+        "        if len(data) == 777:\n"
+        "            os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "        return imdecode(data, flags)\n"
+        "    cv2.imdecode = deadly\n"
+    )
+    deadly = make_folder(tmp_path / "deadly", num_classes=1, per_class=40)
+    victim = sorted(deadly.rglob("*.jpg"))[11]
+    content = victim.read_bytes()[:-2]
+    victim.write_bytes(content[:700] + b"\0" * (775 - min(700, len(content))) + b"\xff\xd9")
+    assert victim.stat().st_size == 777
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    with augd.serve({"deadly": deadly, "small": folder}, producers=2) as served:
+        with (
+            augd.connect(served.address, dataset="deadly", recipe=SMALL, batch_size=8) as stream,
+            pytest.raises(augd.SampleFailed, match="ended 3 producers one after another.*SIGSEGV"),
+        ):
+            for batch in stream.epoch(0):
+                batch.release()
+        with augd.connect(served.address, dataset="small", recipe=SMALL, batch_size=50) as stream:
+            assert len(read_epoch(stream, 0)) == 8

@@ -1,0 +1,62 @@
+"""Small data sets and the ways to read a stream that the tests share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import augd
+
+# Every op of part 1 at a size that a hundred samples take milliseconds of.
+SMALL = {
+    "ops": [
+        {"op": "random_resized_crop", "size": 32},
+        {"op": "mirror", "p": 0.5},
+        {"op": "pca", "alpha_std": 0.1},
+    ],
+    "filter": "linear",
+}
+
+
+def make_folder(
+    folder: Path,
+    *,
+    num_classes: int,
+    per_class: int,
+    size_px: tuple[int, int] | None = None,
+) -> Path:
+    """Write small JPEGs of noise and gradients; `num_classes=0` gives a flat folder."""
+    rng = np.random.default_rng(7)
+    for number in range(max(1, num_classes)):
+        below = folder / f"class{number}" if num_classes else folder
+        below.mkdir(parents=True, exist_ok=True)
+        for index in range(per_class):
+            width, height = size_px or (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
+            small = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(below / f"{index:04}.jpg"), picture)
+    return folder
+
+
+def read_epoch(stream: augd.Stream, epoch: int) -> list[dict[str, np.ndarray]]:
+    """Read one epoch into private memory."""
+    return [
+        {name: getattr(batch, name).copy() for name in ("images", "labels", "ids", "valid")}
+        for batch in stream.epoch(epoch)
+    ]
+
+
+def digest_epoch(address: str, *, epochs: int, batch_size: int = 16) -> list[str]:
+    """Digest every byte that a client gets, an entry per epoch."""
+    digests = []
+    with augd.connect(address, recipe=SMALL, batch_size=batch_size) as stream:
+        for epoch in range(epochs):
+            digest = hashlib.blake2b()
+            for batch in stream.epoch(epoch):
+                for array in (batch.images, batch.labels, batch.ids, batch.valid):
+                    digest.update(array.tobytes())
+            digests.append(digest.hexdigest())
+    return digests
