@@ -83,6 +83,8 @@ class Competitor:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **(environment or {})},
+                # As augd's producers are: a session is what the kernel shares cores out by.
+                start_new_session=True,
             )
             for number in range(processes)
         ]
@@ -134,10 +136,10 @@ def _answer(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, flo
     """Read one line, under a deadline."""
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], timeout_s)[0]:
-        raise TimeoutError(f"{process.args} said nothing for {timeout_s:g} s")
+        raise TimeoutError(f"{process.args!r} said nothing for {timeout_s:g} s")
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"{process.args} ended; its output above says why")
+        raise RuntimeError(f"{process.args!r} ended; its output above says why")
     answer: dict[str, float] = json.loads(line)
     return answer
 

@@ -1,16 +1,17 @@
-"""Competitor: one producer's own loop with no daemon, no messages and no client.
+"""Competitor: one producer's workshop with no daemon, no messages and no client.
 
-The same `Producer` makes the same chunks by the same code, several leases deep, into memory
-that nobody else maps; what it would say goes nowhere. N of these processes share each epoch
-chunk by chunk, as N producers of a daemon do. What it lacks is what delivery costs.
+The same `Workshop` makes the same chunks by the same code, several leases deep, into private
+memory; what it would report goes nowhere. N of these processes share each epoch chunk by
+chunk, as N producers of a daemon do. What it lacks is what delivery costs.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import mmap
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,11 +20,9 @@ from augd.broker.stream import CHUNK_ROWS
 from augd.dataset.index import IndexFile, load_or_build
 from augd.pixels.decode import configure, silence_library_noise
 from augd.plan.recipe import expand, output_size, parse_recipe
-from augd.producer import Producer
-from augd.transport.arena import make_arena
-from augd.transport.link import make_link
 from augd.wire import messages as msg
 from augd.wire.slot import slot_layout
+from augd.workshop import Workshop
 from benchmarks._rounds import answer_rounds
 
 _SLOTS = 2
@@ -31,48 +30,46 @@ _STREAM = 1
 _DATASET = "photos"
 
 
-class NullSink(Producer):
-    """A producer that leases to itself, in turns with its siblings, and tells nobody."""
+class NullSink:
+    """A workshop that leases to itself, in turns with its siblings, and tells nobody."""
 
     def __init__(self, index: IndexFile, arguments: Mapping[str, Any]) -> None:
-        """Give it the data set and a stream, as a daemon would."""
-        self._link = make_link()
-        super().__init__(self._link[0])
-        layout = msg.Layout(arguments["batch_size"])
+        """Give the workshop the data set and a stream, as a daemon would."""
+        batch_size = arguments["batch_size"]
+        self._workshop = Workshop(lambda lease: None)
+        self._rows: deque[int] = deque()  # of the leases in the workshop's queue
         self._leases = _leases(
-            index.num_samples, layout.batch_size, arguments["process"], arguments["workers"]
+            index.num_samples, batch_size, arguments["process"], arguments["workers"]
         )
-        dataset = msg.UseDataset(_DATASET, str(index.root), index.digest)
-        self._obey(dataset, [os.dup(index.fd), os.dup(index.dims_fd)])
+        self._workshop.use_dataset(_DATASET, str(index.root), index.fd, index.dims_fd)
         recipe = parse_recipe(arguments["recipe"])
         height, width = output_size(recipe, index.first_size_px)
-        arrays, slot_bytes = slot_layout(layout.batch_size, height, width)
+        arrays, slot_bytes = slot_layout(batch_size, height, width)
         use = msg.UseStream(
             stream=_STREAM,
             dataset=_DATASET,
             recipe=expand(recipe),
-            layout=layout,
+            layout=msg.Layout(batch_size),
             seed=0,
             shuffle=True,
             arrays=arrays,
             slot_bytes=slot_bytes,
             num_slots=_SLOTS,
         )
-        self._obey(use, [make_arena("null-sink", slot_bytes * _SLOTS)])
+        private = mmap.mmap(-1, slot_bytes * _SLOTS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._workshop.use_stream(use, private)
 
     def make_chunk(self) -> int:
         """Make the next chunk; returns its rows."""
-        if len(self._tasks) <= LOW_WATER:
-            while len(self._tasks) < DEPTH:
-                self._obey(next(self._leases), [])
-        task = self._tasks.popleft()
-        self._work(task)
-        return task.lease.rows
-
-    def _say(self, message: msg.Message) -> None:
-        self._spoke_at_ns = time.monotonic_ns()
-        if isinstance(message, msg.Fail):
-            raise RuntimeError(message.text)
+        if len(self._workshop) <= LOW_WATER:
+            while len(self._workshop) < DEPTH:
+                lease = next(self._leases)
+                self._workshop.accept(lease)
+                self._rows.append(lease.rows)
+        made = self._workshop.make_next()
+        if made.num_bad:
+            raise RuntimeError(f"bad samples spoil the comparison: {made.bad}")
+        return self._rows.popleft()
 
 
 def _leases(num_samples: int, batch_size: int, process: int, workers: int) -> Iterator[msg.Lease]:
@@ -93,14 +90,14 @@ def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, recipe, batch_size, workers, process."""
     silence_library_noise()
     configure()
-    producer = NullSink(load_or_build(arguments["photos"]), arguments)
+    sink = NullSink(load_or_build(arguments["photos"]), arguments)
 
     def run_round(seconds: float) -> dict[str, float]:
-        producer.make_chunk()
+        sink.make_chunk()
         started, before_s = time.monotonic(), time.process_time()
         images = 0
         while (passed_s := time.monotonic() - started) < seconds:
-            images += producer.make_chunk()
+            images += sink.make_chunk()
         cpu_s = time.process_time() - before_s
         return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
 

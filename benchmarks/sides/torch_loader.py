@@ -52,7 +52,7 @@ class Photos(Dataset[tuple[Pixels, int]]):
         self._is_antialias = filter == "antialias"
 
     def __len__(self) -> int:
-        """Samples of the long epoch."""
+        """Return the samples of the long epoch."""
         return _EPOCH_SAMPLES
 
     def __getitem__(self, number: int) -> tuple[Pixels, int]:
@@ -63,7 +63,8 @@ class Photos(Dataset[tuple[Pixels, int]]):
         row = self._resize(photo[y : y + height, x : x + width])
         if random.random() < 0.5:
             row = cv2.flip(row, 1)
-        return add_pca(row), -1
+        row = add_pca(row)
+        return row if row.flags.writeable else row.copy(), -1  # Pillow's is not; torch warns
 
     def _resize(self, crop: Pixels) -> Any:
         size = (_SIDE_PX, _SIDE_PX)
@@ -93,10 +94,12 @@ def add_pca(row: Any) -> Any:
     shift = [
         round(sum(v * d for v, d in zip(vector, drawn, strict=True))) for vector in _EIGENVECTORS
     ]
-    if max(shift) > 0:
-        row = cv2.add(row, (*(max(c, 0) for c in shift), 0))
-    if min(shift) < 0:
-        row = cv2.subtract(row, (*(max(-c, 0) for c in shift), 0))
+    raised: Any = (*(max(c, 0) for c in shift), 0)
+    lowered: Any = (*(max(-c, 0) for c in shift), 0)
+    if any(raised):
+        row = cv2.add(row, raised)
+    if any(lowered):
+        row = cv2.subtract(row, lowered)
     return row
 
 

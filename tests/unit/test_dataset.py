@@ -14,6 +14,7 @@ from PIL import Image
 from augd.dataset import folder, index
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.folder import scan
+from augd.dataset.found import Found
 from augd.dataset.index import IndexFile, load_or_build
 from augd.dataset.layout import read_index_header
 from augd.errors import DatasetError
@@ -43,7 +44,7 @@ def built(root: Path, cache: Path, **options: bool) -> IndexFile:
     return load_or_build(root, cache_dir=cache, **options)
 
 
-def paths(found: folder.FolderScan) -> list[bytes]:
+def paths(found: Found) -> list[bytes]:
     return [found.path(sample) for sample in range(found.num_samples)]
 
 
@@ -62,7 +63,7 @@ def test_class_folders(pets: Path) -> None:
     assert found.labels.tolist() == [0, 0, 0, 1, 1]
     first = (pets / "cat/a.jpg").stat()
     assert (found.sizes_bytes[0], found.mtimes_ns[0]) == (first.st_size, first.st_mtime_ns)
-    assert sorted(found.directories) == [b"", b"cat", b"cat/deep", b"cat/deep/er", b"dog"]
+    assert sorted(found.watched) == [b"", b"cat", b"cat/deep", b"cat/deep/er", b"dog"]
 
 
 def test_flat_folder(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 def test_progress_is_reported_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_REPORT_EVERY", 20)
+    monkeypatch.setattr(folder, "REPORT_EVERY", 20)
     for number in range(41):
         (tmp_path / f"{number}.jpg").touch()
     seen: list[int] = []

@@ -8,9 +8,11 @@ import sys
 import types
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from augd.errors import RecipeError
-from augd.plan.ops import CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
+from augd.plan.ops import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
 from augd.plan.recipe import (
     PRESETS,
     expand,
@@ -188,9 +190,9 @@ def test_output_size_without_op_and_image_is_an_error():
             ".eigvec[0]: expected list of length 3, got [1, 0].",
         ),
         (
-            {"op": "mirorr"},
+            {"op": "mirr"},
             ".op: expected one of center_crop, mirror, pca, random_resized_crop, resize, "
-            "got 'mirorr'. Did you mean mirror?",
+            "got 'mirr'. Did you mean mirror?",
         ),
         (
             {},
@@ -252,7 +254,7 @@ def test_a_resize_that_makes_an_enormous_row_is_refused():
         (["mirror"], "recipe: expected a preset's name or a mapping, got list. Give for example"),
         ({}, "recipe.ops: expected a list of ops, got None. Give "),
         ({"ops": "mirror"}, "recipe.ops: expected a list of ops, got 'mirror'."),
-        ({"ops": [], "fitler": "linear"}, "recipe.fitler: expected one of the keys ops, filter, "),
+        ({"ops": [], "filtr": "linear"}, "recipe.filtr: expected one of the keys ops, filter, "),
         ({"ops": [], "filter": "cubic"}, "recipe.filter: expected one of 'antialias', 'linear', g"),
         ({"ops": [], "filter": 1}, "recipe.filter: expected one of 'antialias', 'linear', got 1."),
         ({"ops": [{"op": "mirror"}] * 65}, "recipe.ops: expected at most 64 ops, got 65."),
@@ -280,6 +282,29 @@ def test_broken_toml_is_a_recipe_error():
         RecipeError, match=r"^recipe\.ops\[0\]\.p: expected 0 <= p <= 1, got 2\.0\."
     ):
         recipe_from_toml('[[ops]]\nop = "mirror"\np = 2')
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+NUMBERS = st.integers(0, 300) | st.floats(0, 1)
+VALUES = SCALARS | NUMBERS | st.lists(NUMBERS, max_size=3) | st.lists(SCALARS, max_size=3)
+PARAMETERS = ("size", "short", "scale", "ratio", "p", "mode", "eigval", "eigvec", "alpha_std")
+OPS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3)
+NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)
+
+
+@settings(deadline=None, max_examples=300)
+@given(ops=st.lists(NAMED | OPS | SCALARS, max_size=3), filter=SCALARS)
+@example(ops=[{"op": "mirror", 3: 4}], filter="linear")
+@example(ops=[{"op": "pca", "eigvec": [[[]]] * 3}], filter="linear")
+def test_whatever_a_client_sends_is_a_recipe_or_a_recipe_error(ops, filter):
+    try:
+        recipe = parse_recipe({"ops": ops, "filter": filter or "linear"})
+    except RecipeError as error:
+        assert str(error).startswith("recipe")
+        assert ": expected " in str(error)
+        assert ", got " in str(error)
+    else:
+        assert recipe_from_toml(recipe_to_toml(recipe)) == recipe
 
 
 def test_recipes_and_content_import_no_numpy():

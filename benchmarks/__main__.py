@@ -1,0 +1,17 @@
+"""Run every benchmark: `python -m benchmarks`, or `make bench`."""
+
+from __future__ import annotations
+
+from benchmarks import dataloader, delivery, first_batch, memory, planning
+from benchmarks._report import run_all
+
+_BENCHMARKS = {
+    "delivery": (delivery.QUESTION, delivery.run),
+    "dataloader": (dataloader.QUESTION, dataloader.run),
+    "first_batch": (first_batch.QUESTION, first_batch.run),
+    "memory": (memory.QUESTION, memory.run),
+    "planning": (planning.QUESTION, planning.run),
+}
+
+if __name__ == "__main__":
+    run_all(_BENCHMARKS, "python -m benchmarks")

@@ -1,0 +1,65 @@
+"""How each competitor is started, with the same work for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from augd.hire import ENVIRONMENT
+from benchmarks._report import Options
+from benchmarks._rounds import Competitor
+
+BATCH_SIZE = 256
+
+Filter = Literal["antialias", "linear"]
+
+
+def recipe(filter: Filter) -> dict[str, Any]:
+    """Write out the preset `imagenet` with this filter."""
+    ops = [
+        {"op": "random_resized_crop", "size": 224, "scale": [0.08, 1.0]},
+        {"op": "mirror", "p": 0.5},
+        {"op": "pca", "alpha_std": 0.1, "mode": "eigval"},
+    ]
+    return {"ops": ops, "filter": filter}
+
+
+def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
+    """Start augd: a daemon, its producers, a client."""
+    return lambda: Competitor(
+        "augd", "augd_client", arguments=_augd_arguments(options, filter)
+    )  # fmt: skip
+
+
+def null_sink(options: Options, filter: Filter) -> Callable[[], Competitor]:
+    """Start the producers' work alone, in as many processes."""
+    return lambda: Competitor(
+        "null sink",
+        "null_sink",
+        arguments=_augd_arguments(options, filter),
+        processes=options.workers,
+        environment=ENVIRONMENT,
+    )
+
+
+def torch_loader(options: Options, filter: Filter) -> Callable[[], Competitor]:
+    """Start a DataLoader with as many workers."""
+    return lambda: Competitor(
+        "DataLoader",
+        "torch_loader",
+        arguments={
+            "photos": str(options.photos),
+            "filter": filter,
+            "batch_size": BATCH_SIZE,
+            "workers": options.workers,
+        },
+    )
+
+
+def _augd_arguments(options: Options, filter: Filter) -> dict[str, Any]:
+    return {
+        "photos": str(options.photos),
+        "recipe": recipe(filter),
+        "batch_size": BATCH_SIZE,
+        "workers": options.workers,
+    }

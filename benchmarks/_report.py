@@ -1,0 +1,165 @@
+"""Figures and their targets: a table for people, one JSON line at the end for programs.
+
+Also the options that every benchmark takes, and the photos that it runs on when none are
+given. Prints no figure without its range and no target without what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from augd.bench import machine_facts
+from augd.pixels.environment import describe_environment
+from benchmarks._rounds import Score, Spread, spread
+
+NUM_PHOTOS = 1000
+_WIDTH = 110  # also where there is no terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the benchmarks are run."""
+
+    photos: Path
+    rounds: int
+    seconds: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound that the median is held against."""
+
+    sense: Literal["<=", ">="]
+    value: float
+
+    def is_met(self, found: float) -> bool:
+        """Say whether the bound holds."""
+        return found <= self.value if self.sense == "<=" else found >= self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure."""
+
+    name: str
+    unit: str
+    spread: Spread
+    target: Target | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        """Say whether the target is met; None without one."""
+        return None if self.target is None else self.target.is_met(self.spread.median)
+
+
+Benchmark = Callable[[Options], list[Figure]]
+
+
+def rates(name: str, scores: Sequence[Score]) -> list[Figure]:
+    """Give one side's own figures: speed, and what it costs."""
+    return [
+        Figure(name, "images/s", spread(score.images_per_s for score in scores)),
+        Figure(name, "CPU-s/1,000", spread(score.cpu_s_per_1000 for score in scores)),
+    ]
+
+
+def run_alone(name: str, question: str, benchmark: Benchmark) -> None:
+    """Be the `main` of one benchmark's file."""
+    run_all({name: (question, benchmark)}, f"python -m benchmarks.{name}")
+
+
+def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> None:
+    """Run benchmarks one after another, print a table after each and one JSON line at the end."""
+    options = _parse_options(program)
+    found: dict[str, list[Figure]] = {}
+    with _cores(options.workers), _photos(options.photos) as photos:
+        filled = Options(photos, options.rounds, options.seconds, options.workers)
+        for name, (question, benchmark) in benchmarks.items():
+            found[name] = benchmark(filled)
+            _print_table(question, found[name])
+        facts = machine_facts(describe_environment())
+    document = {
+        "figures": {
+            name: [{**asdict(figure), "is_met": figure.is_met} for figure in figures]
+            for name, figures in found.items()
+        },
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "workers": options.workers,
+        "photos": str(options.photos) if options.photos else f"{NUM_PHOTOS} made by demo.photos",
+        "machine": facts,
+    }
+    print(json.dumps(document))
+
+
+def _parse_options(program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program)
+    parser.add_argument("--photos", type=Path, help=f"a folder of JPEGs [{NUM_PHOTOS} are made]")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per competitor [5]")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round [5]")
+    parser.add_argument("--workers", type=int, default=2, help="producers, or workers [2]")
+    options = parser.parse_args()
+    if options.photos is not None and not options.photos.is_dir():
+        parser.error(f"--photos: {options.photos} is not a folder")
+    if options.rounds < 1 or options.seconds <= 0 or options.workers < 1:
+        parser.error("--rounds, --seconds and --workers: expected more than 0")
+    return options
+
+
+@contextmanager
+def _cores(wanted: int) -> Iterator[None]:
+    """Keep everything that is measured on as many cores as there are workers, always the same."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:wanted])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _photos(given: Path | None) -> Iterator[Path]:
+    """Lend the folder that was given, or make photos that are gone afterwards."""
+    if given is not None:
+        yield given.resolve()
+        return
+    from demo.photos import make_photos
+
+    with tempfile.TemporaryDirectory(prefix="augd-bench-") as folder:
+        make_photos(folder, NUM_PHOTOS)
+        yield Path(folder)
+
+
+def _print_table(question: str, figures: Sequence[Figure]) -> None:
+    table = Table("", "median", "range", "target", "", title=question, box=None, title_style="bold")
+    table.title_justify = "left"
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for figure in figures:
+        found, target = figure.spread, figure.target
+        table.add_row(
+            figure.name,
+            f"{_number(found.median)} {figure.unit}",
+            f"{_number(found.low)}..{_number(found.high)}",
+            "" if target is None else f"{target.sense} {target.value:g}",
+            {None: "", True: "met", False: "missed"}[figure.is_met],
+        )
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(console.width, _WIDTH)).print(table, "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

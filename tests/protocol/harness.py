@@ -1,0 +1,409 @@
+"""What protocol tests talk to: one client's connection, over a fake or over a real daemon.
+
+The fake is the real broker, every message encoded and decoded as on the wire, producers that
+answer a LEASE at once, and a clock that only tests turn. The real one is `augd serve` with
+raw sockets. A test that is written against `Wire` and `Client` runs over both.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+from augd.broker import events as ev
+from augd.broker.core import Broker, DatasetFacts
+from augd.transport.address import parse_address
+from augd.transport.arena import map_arena
+from augd.transport.attach import Lifeline
+from augd.transport.sockets import Dealer, Poller
+from augd.wire import codec
+from augd.wire import messages as msg
+
+NUM_SAMPLES = 10
+TIMEOUT_S = 20.0
+RECIPE: dict[str, Any] = {"ops": [{"op": "center_crop", "size": 8}], "filter": "linear"}
+
+M = TypeVar("M", bound=msg.Message)
+
+
+def make_spec(batch_size: int = 3, **changes: Any) -> msg.Spec:
+    """A spec over the test's photos in the index's order, so that ids are positions."""
+    layout = {name: changes.pop(name) for name in ("rank", "world", "drop_last") if name in changes}
+    fields: dict[str, Any] = {
+        "dataset": None,
+        "recipe": RECIPE,
+        "layout": msg.Layout(batch_size, **layout),
+        "shuffle": False,
+        "prefetch": 2,
+    }
+    return msg.Spec(**{**fields, **changes})
+
+
+class Connection(Protocol):
+    """One client's sockets."""
+
+    def send(self, frame: bytes) -> None: ...
+    def receive(self) -> list[bytes]: ...
+    def attach(self, path: str, session: int, token: str) -> None: ...
+    def arena(self, opened: msg.Opened) -> memoryview | bytearray: ...
+    def is_attached(self) -> bool: ...
+    def hang_up(self) -> None: ...
+
+
+class Wire(Protocol):
+    """A daemon that clients can connect to."""
+
+    def connect(self) -> Connection: ...
+
+
+class Client:
+    """Says and hears messages by hand, and reads slots; asserts nothing by itself but types."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.connection = wire.connect()
+        self.welcome = msg.Welcome("", "", 0, "", "")
+        self.opening = 0
+        self._arenas: dict[int, memoryview | bytearray] = {}
+        self.classes: list[str] = []
+        self.opened: msg.Opened | None = None
+
+    @property
+    def session(self) -> int:
+        return self.welcome.session
+
+    def say(self, message: msg.Message) -> None:
+        self.connection.send(codec.encode(message))
+
+    def hear(self, kind: type[M]) -> M:
+        frames = self.connection.receive()
+        message = codec.decode_to_client(frames[0])
+        assert isinstance(message, kind), message
+        if isinstance(message, msg.Opened):
+            self.opened = message
+            self.classes = codec.decode_names(frames[1])
+        return message
+
+    def rest(self) -> list[msg.Message]:
+        """Everything that came until now: what precedes the answer to a PING."""
+        self.say(msg.Ping())
+        heard: list[msg.Message] = []
+        while not isinstance(message := self.hear(msg.Message), msg.Pong):
+            heard.append(message)
+        return heard
+
+    def settle(self) -> list[msg.Message]:
+        """Everything that comes by itself: wait until no producer works for this client."""
+        heard: list[msg.Message] = []
+        while True:
+            self.say(msg.AskStatus())
+            while not isinstance(message := self.hear(msg.Message), msg.Status):
+                heard.append(message)
+            streams = message.snapshot["streams"]
+            own = [stream for stream in streams if stream["session"] == self.session]
+            if all(s["slots"].keys() <= {"free", "ready", "sent"} for s in own):
+                return heard
+
+    def hello(self, nonce: str = "n") -> msg.Welcome:
+        self.say(msg.Hello(nonce))
+        self.welcome = self.hear(msg.Welcome)
+        return self.welcome
+
+    def attach(self) -> None:
+        welcome = self.welcome
+        self.connection.attach(welcome.attach, welcome.session, welcome.token)
+
+    def join(self) -> Client:
+        self.hello()
+        self.attach()
+        return self
+
+    def open(self, spec: msg.Spec | None = None, *, credit: int = 0, **place: Any) -> int:
+        self.opening += 1
+        spec = make_spec() if spec is None else spec
+        self.say(msg.Open(self.session, self.opening, spec, credit=credit, **place))
+        return self.opening
+
+    def flow(self, credit: int, opening: int | None = None) -> None:
+        self.say(msg.Flow(self.session, self.opening if opening is None else opening, credit))
+
+    def release(self, batch: msg.BatchReady) -> None:
+        self.say(msg.Release(self.session, batch.slot, batch.generation))
+
+    def read(self, batch: msg.BatchReady) -> dict[str, tuple[Any, ...]]:
+        """The ids, labels and valid flags of a batch, straight from its slot."""
+        opened = self.opened
+        assert opened is not None
+        if opened.stream not in self._arenas:
+            self._arenas[opened.stream] = self.connection.arena(opened)
+        start = batch.slot * opened.slot_bytes
+        return {
+            spec.name: struct.unpack_from(
+                f"<{batch.rows}{'q' if spec.dtype == 'int64' else '?'}",
+                self._arenas[opened.stream],
+                start + spec.offset,
+            )
+            for spec in opened.arrays
+            if spec.name != "images"
+        }
+
+    def ids(self, batch: msg.BatchReady) -> list[int]:
+        return list(self.read(batch)["ids"])
+
+    def status(self) -> dict[str, Any]:
+        self.say(msg.AskStatus())
+        while not isinstance(message := self.hear(msg.Message), msg.Status):
+            pass
+        return message.snapshot
+
+
+# the fake
+
+
+class FakeWire:
+    """The broker in memory, with instant producers and a clock of its own."""
+
+    def __init__(
+        self,
+        num_samples: int = NUM_SAMPLES,
+        producers: int = 1,
+        datasets: Mapping[str, DatasetFacts] | None = None,
+    ) -> None:
+        facts = DatasetFacts("0" * 32, "/photos", num_samples, (12, 12))
+        self.num_samples = num_samples
+        self.now = 100.0
+        self.is_holding = False  # producers keep their leases unanswered
+        self.leases: deque[tuple[int, msg.Lease]] = deque()
+        self.told: list[tuple[int, msg.ToProducer]] = []
+        self.logged: list[str] = []
+        self.started: list[int] = []
+        self.killed: list[int] = []
+        self.is_stopped = False
+        self.refuses_memory = ""
+        self.environment = {"opencv": "5"}
+        self.bad: dict[int, str] = {}
+        self._streams: dict[int, msg.UseStream] = {}
+        self._arenas: dict[int, bytearray] = {}
+        self._connections: dict[bytes, FakeConnection] = {}
+        self._lifelines: dict[int, FakeConnection] = {}
+        self._events: deque[ev.Event] = deque()
+        self._is_running = False
+        self.broker = Broker("fake", "/attach", datasets or {"photos": facts}, producers)
+        self.deliver(ev.Tick())
+
+    def connect(self) -> FakeConnection:
+        peer = f"peer {len(self._connections)}".encode()
+        self._connections[peer] = FakeConnection(self, peer)
+        return self._connections[peer]
+
+    def deliver(self, event: ev.Event) -> None:
+        """Hand an event over, and every event that follows from it, until nothing moves."""
+        self._events.append(event)
+        if self._is_running:
+            return
+        self._is_running = True
+        try:
+            while self._events:
+                for action in self.broker.handle(self._events.popleft(), self.now):
+                    self._act(action)
+        finally:
+            self._is_running = False
+
+    def from_producer(self, producer: int, message: msg.Message) -> None:
+        self.deliver(ev.FromCrew(producer, codec.decode_from_producer(codec.encode(message))))
+
+    def turn_clock(self, seconds: float) -> None:
+        self.now += seconds
+        self.deliver(ev.Tick())
+
+    def answer_all(self) -> None:
+        """Let held producers answer."""
+        while self.leases:
+            producer, lease = self.leases.popleft()
+            self.from_producer(producer, self.make_rows(lease))
+
+    def lose_producer(self, number: int, how: str = "SIGKILL") -> None:
+        self.leases = deque(pair for pair in self.leases if pair[0] != number)
+        self.deliver(ev.Reaped(number, how))
+
+    def _act(self, action: ev.Action) -> None:
+        match action:
+            case ev.Send(peer, message, classes):
+                frames = [codec.encode(message)]
+                if classes is not None:
+                    frames.append(codec.encode_names(["cat", "dog"]))
+                self._connections[peer].inbox.append(frames)
+            case ev.Tell(producer, message):
+                self._obey(producer, codec.decode_to_producer(codec.encode(message)))
+            case ev.MakeArena(stream, session, size_bytes):
+                self._make_arena(stream, session, size_bytes)
+            case ev.DropArena(stream):
+                self._arenas.pop(stream, None)
+            case ev.EndSession(session):
+                connection = self._lifelines.pop(session, None)
+                if connection is not None:
+                    connection.session = 0
+            case ev.StartProducer(number):
+                self.started.append(number)
+                self._events.append(ev.FromCrew(number, msg.Ready(1000, self.environment)))
+            case ev.KillProducer(number):
+                self.killed.append(number)
+                self.leases = deque(pair for pair in self.leases if pair[0] != number)
+                self._events.append(ev.Reaped(number, "SIGKILL"))
+            case ev.Log(_, text):
+                self.logged.append(text)
+            case ev.Stop():
+                self.is_stopped = True
+
+    def _make_arena(self, stream: int, session: int, size_bytes: int) -> None:
+        if self.refuses_memory:
+            self._events.append(ev.ArenaFailed(stream, self.refuses_memory))
+            return
+        self._arenas[stream] = bytearray(size_bytes)
+        here = codec.encode(msg.ArenaHere(stream, size_bytes))
+        self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
+        self._events.append(ev.ArenaMade(stream))
+
+    def _obey(self, producer: int, message: msg.ToProducer) -> None:
+        self.told.append((producer, message))
+        if isinstance(message, msg.UseStream):
+            self._streams[message.stream] = message
+        elif isinstance(message, msg.Drain):
+            self._events.append(ev.Reaped(producer, "status 0"))
+        elif isinstance(message, msg.Lease):
+            if self.is_holding:
+                self.leases.append((producer, message))
+            else:
+                done = codec.decode_from_producer(codec.encode(self.make_rows(message)))
+                self._events.append(ev.FromCrew(producer, done))
+
+    def make_rows(self, lease: msg.Lease) -> msg.Done:
+        """Write what a producer would: ids by position, labels, valid; no pixels."""
+        use, arena = self._streams[lease.stream], self._arenas.get(lease.stream)
+        bad: list[msg.BadRow] = []
+        if arena is not None:
+            start = lease.slot * use.slot_bytes
+            at = {spec.name: start + spec.offset for spec in use.arrays}
+            first = lease.position + use.layout.rank * use.layout.batch_size
+            for row in range(lease.first_row, lease.first_row + lease.rows):
+                sample = first + row if first + row < self.num_samples else -1
+                if sample in self.bad:
+                    bad.append(msg.BadRow(sample, f"{sample}.png", self.bad[sample]))
+                is_valid = sample >= 0 and sample not in self.bad
+                struct.pack_into("<q", arena, at["ids"] + 8 * row, sample)
+                struct.pack_into("<q", arena, at["labels"] + 8 * row, -1 if is_valid else -100)
+                struct.pack_into("<?", arena, at["valid"] + row, is_valid)
+        return msg.Done(lease.lease, len(bad), tuple(bad))
+
+
+class FakeConnection:
+    """A client's end of the fake."""
+
+    def __init__(self, wire: FakeWire, peer: bytes) -> None:
+        self._wire = wire
+        self._peer = peer
+        self.inbox: deque[list[bytes]] = deque()
+        self.arenas: deque[tuple[msg.OverAttach, int]] = deque()
+        self.session = 0
+
+    def send(self, frame: bytes) -> None:
+        try:
+            message = codec.decode_from_client(frame)
+        except codec.ProtocolError as error:
+            self.inbox.append([codec.encode(msg.Error(error.code, str(error)))])
+            return
+        self._wire.deliver(ev.FromPeer(self._peer, message))
+
+    def receive(self) -> list[bytes]:
+        assert self.inbox, "nothing came"
+        return self.inbox.popleft()
+
+    def attach(self, path: str, session: int, token: str) -> None:
+        attach = codec.decode_over_attach(codec.encode(msg.AttachAs(session, token)))
+        assert isinstance(attach, msg.AttachAs)
+        self.session = attach.session
+        self._wire._lifelines.setdefault(attach.session, self)
+        self._wire.deliver(ev.PeerAttached(attach.session, attach.token))
+
+    def arena(self, opened: msg.Opened) -> bytearray:
+        here, stream = self.arenas.popleft()
+        assert here == msg.ArenaHere(opened.stream, opened.slot_bytes * opened.num_slots)
+        return self._wire._arenas[stream]
+
+    def is_attached(self) -> bool:
+        return self._wire._lifelines.get(self.session) is self
+
+    def hang_up(self) -> None:
+        if self._wire._lifelines.get(self.session) is self:
+            del self._wire._lifelines[self.session]
+            self._wire.deliver(ev.PeerGone(self.session))
+
+
+# the real one
+
+
+class RealWire:
+    """A running daemon, over raw sockets."""
+
+    def __init__(self, address: str) -> None:
+        self.address = parse_address(address)
+        self._connections: list[RealConnection] = []
+
+    def connect(self) -> RealConnection:
+        self._connections.append(RealConnection(self.address))
+        return self._connections[-1]
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+class RealConnection:
+    """A client's sockets, used by hand."""
+
+    def __init__(self, address: Any) -> None:
+        self._dealer = Dealer(address)
+        self._poller = Poller()
+        self._poller.register(self._dealer, "dealer")
+        self._lifelines: list[Lifeline] = []
+
+    def send(self, frame: bytes) -> None:
+        self._dealer.send(frame)
+
+    def receive(self) -> list[bytes]:
+        frames = self._dealer.receive()
+        if frames is None:
+            assert self._poller.wait(TIMEOUT_S), "nothing came"
+            frames = self._dealer.receive()
+        assert frames is not None
+        return frames
+
+    def attach(self, path: str, session: int, token: str) -> None:
+        self._lifelines.append(Lifeline(path, session, token, TIMEOUT_S))
+
+    def arena(self, opened: msg.Opened) -> memoryview:
+        fd, size_bytes = self._lifelines[0].receive_arena(opened.stream)
+        try:
+            assert size_bytes == opened.slot_bytes * opened.num_slots
+            return memoryview(map_arena(fd, size_bytes))
+        finally:
+            os.close(fd)
+
+    def is_attached(self) -> bool:
+        """Whether the daemon holds its end; waits for it to let go when asked to be dropped."""
+        return self._lifelines[-1].is_alive()
+
+    def wait_dropped(self) -> bool:
+        poller = Poller()
+        poller.register(self._lifelines[-1].fileno(), "lifeline")
+        return bool(poller.wait(TIMEOUT_S)) and not self._lifelines[-1].is_alive()
+
+    def hang_up(self) -> None:
+        for lifeline in self._lifelines:
+            lifeline.close()
+
+    def close(self) -> None:
+        self.hang_up()
+        self._dealer.close()

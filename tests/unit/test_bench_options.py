@@ -1,0 +1,168 @@
+"""What `augd bench` refuses before it starts anything, and the sentences that it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from augd.bench import BenchOptions, check_options, load_recipe
+from augd.errors import AugdError, ConnectError, OptionError, RecipeError
+from augd.meter import Measurement, Reading, compare, who_waits
+from augd.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
+from augd.transport.ask import status
+
+GIVEN = BenchOptions("photos", None, "imagenet", 256, None, 10.0, False)
+NO_PID = 2**22 + 1  # above the kernel's own limit
+
+
+def test_fitting_options():
+    check_options(GIVEN)
+    check_options(dataclasses.replace(GIVEN, path=None, connect="ipc:///tmp/a"))
+    check_options(dataclasses.replace(GIVEN, producers=3, seconds=0.1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"path": None}, "PATH: expected a folder or --connect ADDR, got neither; `augd bench ph"),
+        ({"connect": "ipc:///a"}, "PATH: expected a folder or --connect ADDR, got both"),
+        (
+            {"path": None, "connect": "ipc:///a", "producers": 2},
+            "--producers: the daemon at ipc:///a has its own; leave the option out",
+        ),
+        ({"seconds": 0.0}, "--seconds: expected 0.1..86400, got 0; 10 is plenty"),
+        ({"seconds": float("nan")}, "--seconds: expected 0.1..86400, got nan"),
+    ],
+)
+def test_options_that_do_not_fit(changes, says):
+    with pytest.raises(OptionError) as caught:
+        check_options(dataclasses.replace(GIVEN, **changes))
+    assert str(caught.value).startswith(says)
+
+
+def test_recipes(tmp_path):
+    assert load_recipe("eval") == load_recipe("eval")
+    path = tmp_path / "mine.toml"
+    path.write_text('filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 32\n')
+    assert load_recipe(str(path)).filter == "linear"
+    with pytest.raises(RecipeError, match=r"recipe: expected one of .*imagenet.*, got 'imgnet'"):
+        load_recipe("imgnet")
+    with pytest.raises(
+        RecipeError, match=r"recipe: no/such\.toml cannot be read .*; give a preset"
+    ):
+        load_recipe("no/such.toml")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"mine\.toml cannot be read .*; give a preset's name"):
+        load_recipe(str(path))
+
+
+def reading(**changes) -> Reading:
+    zero = Reading(
+        client_cpu_s=0.0,
+        client_wait_s=0.0,
+        daemon_cpu_s=0.0,
+        producers_cpu_s={1: 10.0, 2: 20.0},
+        idle_s={1: 1.0, 2: 2.0},
+        plan_s={1: 1.0, 2: 1.0},
+        rows={1: 100, 2: 100},
+        restarts=0,
+        num_streams=1,
+    )
+    return dataclasses.replace(zero, **changes)
+
+
+def measured(**changes) -> Measurement:
+    after = reading(
+        client_cpu_s=0.1,
+        client_wait_s=3.6,
+        daemon_cpu_s=0.1,
+        producers_cpu_s={1: 13.9, 2: 23.9},
+        idle_s={1: 1.0, 2: 2.0},
+        plan_s={1: 1.01, 2: 1.01},
+        rows={1: 1100, 2: 1100},
+    )
+    both = compare(reading(), after, images=2000, batches=8, bad=1, seconds=4.0)
+    return dataclasses.replace(both, **changes)
+
+
+def test_what_is_counted():
+    found = measured()
+    assert found.images_per_s == 500.0
+    assert found.producers_cpu_s == pytest.approx(3.9)
+    assert found.daemon_cpu_s == found.client_cpu_s == pytest.approx(0.05)
+    assert found.daemon_cpu_share == pytest.approx(0.1 / 8.0)
+    assert found.client_wait_share == pytest.approx(0.9)
+    assert found.producers_idle_share == 0.0
+    assert found.on_core == pytest.approx(7.8 / 8.0)
+    assert found.plan_us == pytest.approx(10.0)
+    assert (found.bad, found.restarts, found.other_streams) == (1, 0, 0)
+
+
+def test_a_replaced_producer_counts_from_its_start():
+    after = reading(
+        producers_cpu_s={1: 11.0, 3: 0.5},
+        idle_s={1: 1.0, 3: 0.0},
+        plan_s={1: 1.0, 3: 0.0},
+        rows={1: 150, 3: 50},
+        restarts=1,
+        num_streams=3,
+    )
+    found = compare(reading(), after, images=100, batches=1, bad=0, seconds=1.0)
+    assert found.producers_cpu_s == pytest.approx(15.0)
+    assert (found.restarts, found.other_streams) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("waits", "idle", "limit", "says"),
+    [
+        (0.97, 0.01, "producers", "The client waits for the producers: waiting took 97% of the"),
+        (0.02, 0.6, "client", "The producers wait for the client: waiting took 2% of the client's"),
+        (0.5, 0.4, "both", "Both wait: waiting took 50% of the client's time and 40% of the pro"),
+        (0.05, 0.04, "none", "Nobody waits: waiting took 5% of the client's time and 4% of the p"),
+    ],
+)
+def test_who_waits(waits, idle, limit, says):
+    found = measured(client_wait_share=waits, producers_idle_share=idle)
+    assert who_waits(found, 5)[0] == limit
+    assert who_waits(found, 5)[1].startswith(says)
+
+
+def test_what_to_do_about_waiting():
+    idle = measured(client_wait_share=0.0, producers_idle_share=0.55)
+    assert who_waits(idle, 4)[1].endswith("2 of 4 producers would be enough.")
+    starved = measured(client_wait_share=1.0, producers_idle_share=0.0, on_core=0.4)
+    assert "a core 40% of the time: they wait for storage" in who_waits(starved, 4)[1]
+    assert "storage" not in who_waits(measured(client_wait_share=1.0), 4)[1]
+
+
+def test_what_the_kernel_knows():
+    assert parent_pid(os.getpid()) == os.getppid()
+    assert anonymous_bytes(os.getpid()) > 2**20
+    before = cpu_s(os.getpid())
+    assert before > 0
+    while cpu_s(os.getpid()) < before + 0.005:
+        pass  # its own clock advances by its own work
+    assert cpu_model()
+    for look in (cpu_s, anonymous_bytes, parent_pid):
+        with pytest.raises(AugdError, match=f"process {NO_PID} cannot be measured: .*own machine"):
+            look(NO_PID)
+
+
+def test_memory_counts_what_is_made_and_not_what_is_shared():
+    import mmap
+
+    before = anonymous_bytes(os.getpid())
+    with mmap.mmap(-1, 32 << 20) as shared:  # shared, as an arena is
+        shared.write(b"x" * (32 << 20))
+        assert anonymous_bytes(os.getpid()) - before < 48 << 20
+    size = 64 << 20
+    private = bytearray(b"y") * size
+    assert anonymous_bytes(os.getpid()) - before > size * 3 // 4
+    assert len(private) == size
+
+
+def test_asking_where_nobody_is(tmp_path):
+    with pytest.raises(ConnectError, match=r"no daemon at ipc://.*: start one with `augd s"):
+        status(f"ipc://{tmp_path}/nobody")

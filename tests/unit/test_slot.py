@@ -1,0 +1,56 @@
+"""Where the arrays of a batch lie in a slot."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from augd.errors import ProtocolError
+from augd.wire.messages import ArraySpec
+from augd.wire.slot import ALIGNMENT_BYTES, PAGE_BYTES, check_layout, size_bytes, slot_layout
+
+
+def test_layout_of_a_small_batch() -> None:
+    arrays, slot_bytes = slot_layout(5, 7, 9)
+    assert arrays == (
+        ArraySpec("images", "uint8", (5, 7, 9, 3), 0),
+        ArraySpec("labels", "int64", (5,), 960),
+        ArraySpec("ids", "int64", (5,), 1024),
+        ArraySpec("valid", "bool", (5,), 1088),
+    )
+    assert slot_bytes == 4096
+
+
+@given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 3000))
+def test_layouts_are_aligned_pass_their_own_check_and_are_as_small_as_can_be(
+    batch_size: int, height: int, width: int
+) -> None:
+    arrays, slot_bytes = slot_layout(batch_size, height, width)
+    check_layout(arrays, slot_bytes)
+    assert all(array.offset % ALIGNMENT_BYTES == 0 for array in arrays)
+    assert slot_bytes % PAGE_BYTES == 0
+    needed = sum(size_bytes(array.dtype, array.shape) for array in arrays)
+    assert needed <= slot_bytes < needed + len(arrays) * ALIGNMENT_BYTES + PAGE_BYTES
+
+
+def test_products_do_not_overflow() -> None:
+    _, slot_bytes = slot_layout(2**24, 2**20, 2**20)
+    assert slot_bytes > 2**65
+
+
+def test_arrays_that_overlap_are_refused() -> None:
+    arrays = (ArraySpec("a", "int64", (4,), 0), ArraySpec("b", "uint8", (4,), 31))
+    with pytest.raises(ProtocolError, match="array 'b' starts at 31, inside another"):
+        check_layout(arrays, 4096)
+
+
+def test_arrays_that_leave_the_slot_are_refused() -> None:
+    arrays = (ArraySpec("a", "float32", (1024, 2), 0),)
+    with pytest.raises(ProtocolError, match="arrays end at byte 8192 of a slot of 4096 bytes"):
+        check_layout(arrays, 4096)
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="array of dtype 'object', expected one of"):
+        check_layout((ArraySpec("a", "object", (1,), 0),), 4096)

@@ -1,0 +1,259 @@
+"""The training side's client: `trainer.connect` and the stream of tensor batches it returns.
+
+`augd.Stream` with another kind of batch. Checks what only torch can know (the device, the
+dtype) before it connects, and chooses the way to the device. It starts no thread and no
+process, and keeps no batch that it has handed out.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+import augd
+from trainer.cuda import CudaFeed, CudaLane, DeviceNormaliser
+from trainer.device import Batch, HostFeed, HostNormaliser
+
+_DEVICES = ("cpu", "cuda")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+class _Feed(Protocol):
+    """The passes over a stream, on whatever device."""
+
+    @property
+    def transfer_s(self) -> float: ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...
+
+
+class Stream:
+    """A stream of tensor batches. Iterate `epoch(n)` for batches, or the stream for pairs.
+
+    For one thread at a time. `close()` it, or use it in `with`; a stream that is dropped
+    closes itself, and so does the process's end, however it ends.
+    """
+
+    def __init__(self, stream: augd.Stream, feed: _Feed, device: torch.device) -> None:
+        """Made by `connect`."""
+        self.device = device
+        self._stream = stream
+        self._feed = feed
+        self._next_pass = 0
+        self._num_batches = 0
+        self._num_samples = 0
+        self._closer = weakref.finalize(self, _close, feed, stream)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per epoch that this rank gets, padding not counted."""
+        return self._stream.num_samples
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes by label; empty for a data set without labels."""
+        return self._stream.classes
+
+    @property
+    def content(self) -> str:
+        """Digest of everything that decides a sample's pixels and their order."""
+        return self._stream.content
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name at the daemon."""
+        return self._stream.dataset
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._stream)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, in order; asked again, it yields the same again.
+
+        On CUDA the tensors are ready for the stream that is current when they are handed out,
+        and the next batch's copy is under way by then, if that batch was there. A new pass
+        ends an unfinished one.
+
+        Raises:
+            BatchesHeld: with `normalize=False` on the CPU, the caller holds every slot.
+            ConnectError: the daemon ended, or nothing came within `timeout_s`.
+            SampleFailed, ProducersUnhealthy: as their names say.
+        """
+        return map(self._counted, self._feed.epoch(epoch))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
+        epoch = self._next_pass
+        self._next_pass += 1
+        return map(_pair, self.epoch(epoch))
+
+    def _counted(self, batch: Batch) -> Batch:
+        self._num_batches += 1
+        self._num_samples += len(batch)
+        return batch
+
+    def stats(self) -> dict[str, float]:
+        """Count what was handed out so far, and where its time went.
+
+        wait_s: seconds in which no batch was here. transfer_s: on the CPU, seconds spent on
+        turning slots into tensors; on CUDA, seconds spent on waiting for copies.
+        """
+        return self._stream.stats() | {
+            "batches": self._num_batches,
+            "samples": self._num_samples,
+            "transfer_s": self._feed.transfer_s,
+        }
+
+    def close(self) -> None:
+        """End the stream; tensors that were handed out stay valid."""
+        self._closer()
+
+    def __enter__(self) -> Stream:
+        """Return the stream itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
+    return batch.images, batch.labels
+
+
+def _close(feed: _Feed, stream: augd.Stream) -> None:
+    try:
+        feed.close()
+    finally:
+        stream.close()
+
+
+def connect(
+    address: str | None = None,
+    *,
+    dataset: str | None = None,
+    recipe: str | Mapping[str, Any] = "imagenet",
+    batch_size: int = 256,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    rank: int = 0,
+    world: int = 1,
+    bad: Literal["mask", "fail"] = "mask",
+    max_bad_fraction: float = 0.01,
+    prefetch: int = 4,
+    timeout_s: float = 60.0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+    normalize: bool = True,
+) -> Stream:
+    """Connect to a daemon and open a stream of tensors; production starts at once.
+
+    Args before `device` are those of `augd.connect`.
+
+    Args:
+        address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
+        dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, bad,
+            max_bad_fraction, prefetch, timeout_s: see `augd.connect`.
+        device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
+        dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
+        channels_last: memory in the order in which pixels come (and which convolutions on
+            CUDA are fastest with); False gives one plane per channel. The shape is
+            (B, 3, H, W) either way.
+        normalize: (x / 255 - IMAGENET_MEAN) / IMAGENET_STD, on the device; False gives uint8
+            (B, H, W, 3) as it was rendered, on the CPU without any copy. Then `channels_last`
+            does not matter.
+
+    Raises:
+        ConnectError: no daemon answers.
+        OptionError: the device does not exist, or the dtype doesn't fit.
+        RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
+    """
+    target = _check_device(device)
+    _check_dtype(dtype, normalize)
+    stream = augd.connect(
+        address,
+        dataset=dataset,
+        recipe=recipe,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        rank=rank,
+        world=world,
+        bad=bad,
+        max_bad_fraction=max_bad_fraction,
+        prefetch=prefetch,
+        timeout_s=timeout_s,
+    )
+    try:
+        feed: _Feed
+        if target.type == "cpu":
+            host = HostNormaliser(dtype, channels_last=channels_last) if normalize else None
+            feed = HostFeed(stream, host)
+        else:
+            feed = _cuda_feed(stream, target, dtype, channels_last, normalize, prefetch)
+    except BaseException:
+        stream.close()
+        raise
+    return Stream(stream, feed, target)
+
+
+def _cuda_feed(
+    stream: augd.Stream,
+    device: torch.device,
+    dtype: torch.dtype,
+    channels_last: bool,
+    normalize: bool,
+    prefetch: int,
+) -> CudaFeed:
+    normaliser = DeviceNormaliser(device, dtype, channels_last=channels_last) if normalize else None
+    lane = CudaLane(device, normaliser, lambda: stream.arena)
+    # The stream has prefetch + 1 slots: one is always left for the producers.
+    return CudaFeed(stream, lane, max_in_flight=prefetch)
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    """Resolve to one device that exists, its index included."""
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None:
+        device = "cuda" if num_cuda else "cpu"
+    found = _parse_device(device)
+    if found is None or found.type not in _DEVICES:
+        raise augd.OptionError(f'device: expected "cpu", "cuda" or "cuda:N", got {device!r}')
+    if found.type == "cpu":
+        return torch.device("cpu")
+    if (found.index or 0) >= num_cuda:
+        raise augd.OptionError(
+            f'device: "{found}" does not exist, PyTorch finds {num_cuda} CUDA devices here; '
+            'use one that exists, or device="cpu"'
+        )
+    # Without an index torch means the current device, which may be another one at each call.
+    is_named = str(found) != "cuda"
+    return found if is_named else torch.device("cuda", torch.cuda.current_device())
+
+
+def _parse_device(device: str | torch.device) -> torch.device | None:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        return None
+
+
+def _check_dtype(dtype: object, normalize: bool) -> None:
+    if not normalize and dtype != torch.float32:
+        raise augd.OptionError(
+            f"dtype: normalize=False gives uint8 images as they are, got dtype={dtype}; "
+            "leave dtype out, or normalize"
+        )
+    if dtype not in _DTYPES:
+        expected = ", ".join(str(one) for one in _DTYPES)
+        raise augd.OptionError(f"dtype: expected one of {expected}, got {dtype!r}")

@@ -1,0 +1,189 @@
+"""The way to a CUDA device: copies beside the CPU, normalised where they arrive.
+
+uint8 rows are copied from the slot itself, in the registered arena, on a stream of their
+own, and become floats on the device, on the consumer's stream. `trainer.handover` decides
+when; this issues it. Nothing here waits for the device, except when the arena is let go.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import augd
+from trainer.device import Batch, Tensors, memory_format, ordinary_tensors, scale_and_shift, views
+from trainer.handover import NUM_BUFFERS, Feed, Handover
+
+_cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and not in others
+
+
+class DeviceNormaliser:
+    """uint8 (B, H, W, 3) to normalised floats in one kernel, on the current stream."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, channels_last: bool) -> None:
+        """Put the constants on the device."""
+        self._dtype = dtype
+        self._format = memory_format(channels_last)
+        scale, shift = scale_and_shift()
+        self._scale = scale.view(1, 3, 1, 1).to(device)
+        self._shift = shift.view(1, 3, 1, 1).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (B, 3, H, W), freshly allocated; computed in float32."""
+        pixels = images.permute(0, 3, 1, 2)
+        out = torch.empty(
+            pixels.shape, dtype=self._dtype, device=images.device, memory_format=self._format
+        )
+        return torch.addcmul(self._shift, pixels, self._scale, out=out)
+
+
+class Pinned:
+    """An arena registered with CUDA, so that copies out of it run beside the CPU."""
+
+    def __init__(self, arena: memoryview, cudart: Any) -> None:
+        """Register it; where CUDA refuses, warn once and leave it as it is."""
+        self.arena = arena
+        self._cudart = cudart
+        self._root = np.frombuffer(arena, np.uint8)  # keeps the pages mapped till `close`
+        error = cudart.cudaHostRegister(self._root.ctypes.data, self._root.nbytes, 0)
+        self.is_pinned = int(error) == 0
+        if not self.is_pinned:
+            _forget_last_error()
+            warnings.warn(
+                f"CUDA did not register the arena of {self._root.nbytes / 1e6:.0f} MB "
+                f"({error}): copies to the GPU are not pinned, which is slower and holds the "
+                "CPU up. A limit on locked memory (ulimit -l) is the usual reason.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Unregister it; no copy may be under way."""
+        if self.is_pinned:
+            self.is_pinned = False
+            self._cudart.cudaHostUnregister(self._root.ctypes.data)
+
+
+def _forget_last_error() -> None:
+    """Take CUDA's last error away, which the next kernel's own check would report otherwise.
+
+    torch exports no cudaGetLastError, but checks, and so clears, it after every launch.
+    """
+    if _cuda.is_available():
+        try:
+            torch.ones(1, device="cuda")
+        except RuntimeError:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A batch's tensors on the device, valid for who waits for `copied`."""
+
+    tensors: Tensors
+    copied: torch.cuda.Event
+    epoch: int
+    number: int
+
+
+class CudaLane:
+    """Copies on a side stream, normalises on the consumer's; implements `handover.Lane`."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        normaliser: DeviceNormaliser | None,
+        arena: Callable[[], memoryview],
+    ) -> None:
+        """Allocate nothing yet: the first batch tells how large a buffer is."""
+        self._device = device
+        self._normaliser = normaliser
+        self._arena = arena
+        self._side = _cuda.Stream(device)
+        self._buffers: list[Tensor | None] = [None] * NUM_BUFFERS
+        self._read = [_cuda.Event() for _ in range(NUM_BUFFERS)]
+        self._pinned: Pinned | None = None
+
+    def copy(self, batch: augd.Batch, buffer: int) -> tuple[OnDevice, torch.cuda.Event]:
+        """Issue the copies out of the slot; they wait for the buffer's last reader."""
+        self._pin()
+        with ordinary_tensors(), _cuda.stream(self._side):
+            try:
+                tensors = self._issue(views(batch), buffer)
+            except BaseException:
+                self._side.synchronize()  # out of memory at the labels: the images are on the way
+                raise
+            copied = _cuda.Event()
+            copied.record(self._side)
+        return OnDevice(tensors, copied, batch.epoch, batch.number), copied
+
+    def _issue(self, views: Tensors, buffer: int) -> Tensors:
+        images, labels, ids, valid = views
+        if self._normaliser is None:
+            images = images.to(self._device, non_blocking=True)
+        else:
+            self._side.wait_event(self._read[buffer])
+            images = self._buffer(buffer, images).copy_(images, non_blocking=True)
+        labels, ids = (tensor.to(self._device, non_blocking=True) for tensor in (labels, ids))
+        return images, labels, ids, valid.to(self._device, non_blocking=True)
+
+    def finish(self, copied: OnDevice, buffer: int) -> Batch:
+        """Order the consumer's stream behind the copies and normalise on it."""
+        consumer = _cuda.current_stream(self._device)
+        consumer.wait_event(copied.copied)
+        for tensor in copied.tensors:
+            # Allocated on the side stream: not to be used again there before it was read here.
+            tensor.record_stream(consumer)
+        images, labels, ids, valid = copied.tensors
+        if self._normaliser is not None:
+            with ordinary_tensors():
+                images = self._normaliser(images)
+            self._read[buffer].record(consumer)
+        return Batch((images, labels, ids, valid), copied.epoch, copied.number)
+
+    def _buffer(self, buffer: int, images: Tensor) -> Tensor:
+        """Return rows of the ring's buffer; the first batch of a stream is its largest."""
+        whole = self._buffers[buffer]
+        if whole is None or len(whole) < len(images):
+            whole = torch.empty(images.shape, dtype=torch.uint8, device=self._device)
+            self._buffers[buffer] = whole
+        return whole[: len(images)]
+
+    def _pin(self) -> None:
+        arena = self._arena()
+        if self._pinned is None or self._pinned.arena is not arena:
+            self._unpin()
+            with _cuda.device(self._device):
+                self._pinned = Pinned(arena, _cuda.cudart())
+
+    def _unpin(self) -> None:
+        if self._pinned is not None:
+            self._side.synchronize()
+            self._pinned.close()
+            self._pinned = None
+
+    def close(self) -> None:
+        """Wait for the copies under way and unregister the arena."""
+        self._unpin()
+
+
+class CudaFeed(Feed[OnDevice, Batch]):
+    """The passes over a stream whose batches go to a CUDA device."""
+
+    def __init__(self, stream: augd.Stream, lane: CudaLane, max_in_flight: int) -> None:
+        """Own the lane."""
+        super().__init__(stream, Handover(lane, max_in_flight))
+        self._lane = lane
+
+    def close(self) -> None:
+        """Release every slot once its copy is done, then unregister the arena."""
+        try:
+            super().close()
+        finally:
+            self._lane.close()
