@@ -36,12 +36,21 @@ def _root() -> None:
 def serve(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]PATH...", help="Folders of images, or of class folders."),
+        typer.Argument(
+            metavar="[NAME=]PATH...",
+            help="Folders of images, of class folders, of train/ and val/; or .csv, .jsonl.",
+        ),
     ],
     listen: Annotated[
-        str | None,
-        typer.Option(metavar="ADDR", help="ipc://PATH [a private socket that connect() finds]."),
+        list[str] | None,
+        typer.Option(
+            metavar="ADDR",
+            help="ipc://PATH or tcp://HOST:PORT; may be given twice [a private ipc path].",
+        ),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let anybody who reaches the port connect.")
+    ] = False,
     producers: Producers = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -50,7 +59,7 @@ def serve(
     """Start the daemon and serve these folders until Ctrl-C."""
     from augd.serving import Options, serve_forever
 
-    options = Options(listen, producers, quiet, lifeline_fd, ready_fd)
+    options = Options(tuple(listen or ()), producers, quiet, insecure, lifeline_fd, ready_fd)
     raise typer.Exit(serve_forever(paths, options))
 
 

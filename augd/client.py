@@ -16,26 +16,37 @@ import os
 import secrets
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
-from augd.errors import BatchesHeld, ConnectError, OptionError, ProtocolError, StreamClosed
+from augd.errors import BatchesHeld, ConnectError, OptionError, StreamClosed
 from augd.plan.recipe import expand, parse_recipe
-from augd.transport.address import Address, no_daemon, parse_address, require_daemon
-from augd.transport.arena import map_arena
-from augd.transport.attach import Lifeline
+from augd.transport.address import (
+    Address,
+    TcpAddress,
+    bulk_address,
+    no_daemon,
+    parse_address,
+    require_daemon,
+)
+from augd.transport.attach import ArenaUnavailable, Lifeline
+from augd.transport.slots import FramedSlots, SharedSlots, Slots
 from augd.transport.sockets import Dealer, Poller
 from augd.version import __version__
 from augd.wire import codec, cut
 from augd.wire import messages as msg
 
 Array = NDArray[Any]
+Labels = NDArray[np.int64] | NDArray[np.float32]
+
+_CLASSES_BYTES_MAX = 48_000  # of the 64 KiB that a request may have
 
 
 class Batch:
@@ -43,7 +54,8 @@ class Batch:
 
     Attributes:
         images: uint8 (B, H, W, 3), RGB.
-        labels: int64 (B,); -1 in a data set without classes, -100 where `valid` is false.
+        labels: int64 (B,); -1 for samples without a class, -100 where `valid` is false. Of a
+            multi-label data set float32 (B, K).
         ids: int64 (B,): positions in the data set's index; -1 for padding.
         valid: bool (B,): false for bad samples (zeros) and for padding.
         epoch, number: which batch it is.
@@ -62,7 +74,7 @@ class Batch:
     ) -> None:
         """Made by `Stream`."""
         self.images: NDArray[np.uint8] = arrays["images"]
-        self.labels: NDArray[np.int64] = arrays["labels"]
+        self.labels: Labels = arrays["labels"]
         self.ids: NDArray[np.int64] = arrays["ids"]
         self.valid: NDArray[np.bool_] = arrays["valid"]
         self.epoch = ready.epoch
@@ -86,27 +98,41 @@ class _Line:
     """The connection of one stream: socket, lifeline, and the protocol's state.
 
     Kept apart from `Stream` because batches that outlive their stream still release through it.
+    Making one connects; it raises what the daemon says, or `ConnectError`.
     """
 
-    def __init__(self, address: Address, spec: msg.Spec, timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: Address | TcpAddress,
+        spec: msg.Spec,
+        transport: Literal["memfd", "frames"],
+        timeout_s: float,
+    ) -> None:
         require_daemon(address)
         self.address = address
         self.timeout_s = timeout_s
         self.pid = os.getpid()
-        self.reader = Reader(spec, secrets.token_hex(8))
+        self.reader = Reader(spec, secrets.token_hex(8), transport)
         self.classes: list[str] = []
+        self.arena = memoryview(b"")
         self.slots: list[memoryview] = []
         self.is_closed = False
         self._mapped_stream = 0
-        self._lifeline: Lifeline | None = None
+        self._early: list[bytes] | None = None
+        self._memory: Slots | None = None
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._dealer = Dealer(address)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
-    def open(self) -> None:
-        """Shake hands until OPENED. Raises what the daemon says, or `ConnectError`."""
+    def _open(self) -> None:
+        """Shake hands until OPENED."""
         deadline = time.monotonic() + self.timeout_s
         with self._busy:
             self._perform(self.reader.start(f"augd {__version__}"))
@@ -133,6 +159,18 @@ class _Line:
                     if isinstance(outcome, Deliver | PassEnded):
                         return outcome
 
+    def is_ready(self) -> bool:
+        """Look whether a batch or the epoch's end is here; `next` will handle what was read."""
+        if self.is_closed or os.getpid() != self.pid:
+            return False
+        with self._busy:
+            self._flush()
+            self._early = self._early or self._dealer.receive()
+            if self._early is None:
+                return False
+            first = codec.decode_to_client(self._early[0])
+            return isinstance(first, msg.BatchReady | msg.EpochEnd)
+
     def _check_usable(self) -> None:
         if self.is_closed:
             raise StreamClosed("the stream was closed; connect again")
@@ -144,7 +182,7 @@ class _Line:
 
     def _step(self, deadline: float) -> list[Outcome]:
         """Handle one message; wait for it if need be."""
-        frames = self._dealer.receive()
+        frames, self._early = self._early or self._dealer.receive(), None
         while frames is None:
             self._wait(deadline)
             frames = self._dealer.receive()
@@ -152,16 +190,16 @@ class _Line:
         if isinstance(message, msg.Opened) and len(frames) > 1:
             self._on_opened(message, frames[1])
         outcomes = self.reader.handle(message)
-        self._perform(outcomes)
+        self._perform(outcomes, deadline)
         return outcomes
 
     def _wait(self, deadline: float) -> None:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise ConnectError(self._late())
-        if "lifeline" in self._poller.wait(left_s):
-            assert self._lifeline is not None
-            if not self._lifeline.is_alive():
+        if "memory" in self._poller.wait(left_s):
+            assert self._memory is not None
+            if self._memory.has_ended():
                 raise ConnectError(
                     f"the daemon at {self.address} ended; start it again and connect. "
                     "Batches that you hold stay readable."
@@ -178,31 +216,33 @@ class _Line:
             "or connect with a larger timeout_s"
         )
 
-    def _perform(self, outcomes: list[Outcome]) -> None:
+    def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Attach):
-                self._lifeline = Lifeline(
-                    outcome.path, outcome.session, outcome.token, self.timeout_s
-                )
-                self._poller.register(self._lifeline.fileno(), "lifeline")
+                self._memory = self._attach(outcome)
+                self._memory.watch(self._poller, "memory")
                 self._perform(self.reader.attached())
+            elif isinstance(outcome, Deliver):
+                assert self._memory is not None
+                self._memory.fetch(outcome.batch, deadline)
             elif isinstance(outcome, msg.Message):
                 self._dealer.send(codec.encode(outcome))
+
+    def _attach(self, attach: Attach) -> Slots:
+        if self.reader.transport == "memfd":
+            lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
+            return SharedSlots(lifeline)
+        bulk = bulk_address(self.address, attach.bulk_port)
+        return FramedSlots(bulk, attach.session, attach.token)
 
     def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
         if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:
             return
-        assert self._lifeline is not None
+        assert self._memory is not None
         self.classes = codec.decode_names(classes)
-        fd, size_bytes = self._lifeline.receive_arena(opened.stream)
-        try:
-            if size_bytes != opened.slot_bytes * opened.num_slots:
-                raise ProtocolError(f"arena of {size_bytes} bytes for {opened.num_slots} slots")
-            whole = memoryview(map_arena(fd, size_bytes))
-        finally:
-            os.close(fd)
+        self.arena = whole = self._memory.open(opened)
         step = opened.slot_bytes
-        self.slots = [whole[at : at + step] for at in range(0, size_bytes, step)]
+        self.slots = [whole[at : at + step] for at in range(0, len(whole), step)]
         self._mapped_stream = opened.stream
 
     def release(self, slot: int, generation: int) -> None:
@@ -235,11 +275,11 @@ class _Line:
             return
         with self._busy:
             self._perform(self.reader.close())
-            if self._lifeline is not None:
-                self._poller.unregister(self._lifeline.fileno())
-                self._lifeline.close()
+            if self._memory is not None:
+                self._memory.close()
             self._dealer.close()
             self.slots = []
+            self.arena = memoryview(b"")
 
 
 class Stream:
@@ -256,7 +296,7 @@ class Stream:
         assert opened is not None
         self._opened = opened
         self._layout = line.reader.spec.layout
-        self._cursor = (0, 0)
+        self._cursor: tuple[int, int] | None = (0, 0)
         self._next_pass = 0
         self._active_pass: object = None
         self._num_batches = 0
@@ -284,6 +324,18 @@ class Stream:
         """The data set's name at the daemon."""
         return self._opened.dataset
 
+    @property
+    def arena(self) -> memoryview:
+        """All slots as one mapped piece of memory, to register with a device; empty once closed.
+
+        Who keeps it keeps the mapping, also after `close`.
+        """
+        return self._line.arena
+
+    def is_ready(self) -> bool:
+        """Say whether the next batch, or the epoch's end, is here already; never waits."""
+        return self._line.is_ready()
+
     def __len__(self) -> int:
         """Batches per epoch."""
         return cut.batches_left(self._layout, self._opened.num_positions)
@@ -307,21 +359,23 @@ class Stream:
         token = self._active_pass = object()
         if self._cursor != (epoch, 0):
             self._line.seek(epoch, 0)
-            self._cursor = (epoch, 0)
+        position = 0
         while True:
             if self._active_pass is not token:
                 raise StreamClosed(
                     f"this pass over epoch {epoch} ended when a newer one began: "
                     "connect a second stream to read two at once"
                 )
-            outcome = self._next_outcome()
+            self._cursor = None  # where the daemon stands if this raises, nobody knows
+            outcome = self._next_outcome(position)
             if isinstance(outcome, PassEnded):
                 self._cursor = (epoch + 1, 0)
                 return
-            self._cursor = (epoch, outcome.batch.position + cut.global_batch(self._layout))
+            position = outcome.batch.position + cut.global_batch(self._layout)
+            self._cursor = (epoch, position)
             yield self._batch(outcome.batch)
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
         epoch = self._next_pass
         self._next_pass += 1
@@ -330,8 +384,9 @@ class Stream:
             del batch  # only the arrays hold the slot
             yield pair
 
-    def _next_outcome(self) -> Deliver | PassEnded:
-        self._check_held()
+    def _next_outcome(self, position: int) -> Deliver | PassEnded:
+        if cut.batches_left(self._layout, self._opened.num_positions, position):
+            self._check_held()  # the end of an epoch needs no slot
         before = time.perf_counter()
         outcome = self._line.next()
         self._wait_s += time.perf_counter() - before
@@ -401,15 +456,22 @@ def connect(
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,
+    split: Literal["train", "val", "test"] | None = None,
+    val_fraction: float = 0.1,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    balance: Literal["class"] | None = None,
     bad: Literal["mask", "fail"] = "mask",
     max_bad_fraction: float = 0.01,
     prefetch: int = 4,
+    transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
 ) -> Stream:
     """Connect to a daemon and open a stream; production starts at once.
 
     Args:
-        address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
+        address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None finds the
+            user's default daemon.
         dataset: a name that the daemon serves; not needed when it serves one.
         recipe: name of a preset, or plain data (see `augd.plan.recipe`).
         batch_size: samples per batch and rank.
@@ -419,10 +481,24 @@ def connect(
         rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
             padded (id -1, label -100, valid false), so that ranks see equal counts.
         world: number of trainers that share each epoch.
+        split: "train", "val" or "test" as the data set's folders or manifest record it; None
+            takes all samples. A data set that records no splits has "train" and "val" all the
+            same: by a hash of each sample's path, so that a file never changes sides when others
+            are added.
+        val_fraction: the share that this hash puts into "val", in expectation; 0..1.
+        classes: only samples of these classes, whose place in this list is their label. Of a
+            multi-label data set: samples for which one of them is above 0, and these columns.
+        limit: at most so many of the samples selected so far: the ones with the smallest hash of
+            their path, whatever their class.
+        balance: "class" draws classes in equal numbers and, within a class, samples at random
+            with replacement: an epoch is as long as without, but a sample may come in it several
+            times, augmented differently, or not at all.
         bad: what a bad sample does: "mask" gives zeros, label -100 and valid false; "fail"
             raises `SampleFailed`.
         max_bad_fraction: share of an epoch's samples (rounded up) that may be bad.
         prefetch: batches made ahead of the one in hand; each takes a slot of memory.
+        transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
+            receives the bytes over a socket; "auto" maps where that can be done.
         timeout_s: the longest wait for anything, the first batch included.
 
     Raises:
@@ -438,15 +514,66 @@ def connect(
         bad=bad,
         max_bad_fraction=max_bad_fraction,
         prefetch=prefetch,
+        selection=_selection(split, val_fraction, classes, limit, balance),
     )
     _check_options(spec, timeout_s)
-    line = _Line(parse_address(address), spec, timeout_s)
+    return Stream(_open_line(parse_address(address), spec, transport, timeout_s))
+
+
+def _open_line(
+    address: Address | TcpAddress, spec: msg.Spec, transport: str, timeout_s: float
+) -> _Line:
+    """Open by shared memory where it may be possible, by frames where it must be."""
+    if transport not in ("auto", "memfd", "frames"):
+        raise OptionError(f'transport: expected "auto", "memfd" or "frames", got {transport!r}')
+    if isinstance(address, TcpAddress):
+        if transport == "memfd":
+            raise OptionError(
+                f'transport: memory cannot be shared through {address}: use "frames" or "auto", '
+                "or an ipc:// address on the daemon's host"
+            )
+        transport = "frames"
     try:
-        line.open()
-    except BaseException:
-        line.close()
-        raise
-    return Stream(line)
+        return _Line(address, spec, "frames" if transport == "frames" else "memfd", timeout_s)
+    except ArenaUnavailable as error:
+        if transport == "memfd":
+            raise
+        warnings.warn(
+            f"augd: memory cannot be shared with the daemon at {address} ({error}); its batches "
+            'come over a socket instead, at a cost. Say transport="frames" to hear no more of it.',
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return _Line(address, spec, "frames", timeout_s)
+
+
+def _selection(
+    split: Any, val_fraction: Any, classes: Any, limit: Any, balance: Any
+) -> msg.Selection:
+    """Check here what the wire would refuse anyway, with the argument's own name."""
+    if split not in (None, "train", "val", "test"):
+        raise OptionError(f'split: expected "train", "val", "test" or None, got {split!r}')
+    if not isinstance(val_fraction, int | float) or not 0 <= val_fraction <= 1:
+        raise OptionError(f"val_fraction: expected 0..1, got {val_fraction!r}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise OptionError(f"limit: expected a whole number from 1 on or None, got {limit!r}")
+    if balance not in (None, "class"):
+        raise OptionError(f'balance: expected "class" or None, got {balance!r}')
+    names = None if classes is None else _class_names(classes)
+    return msg.Selection(split, float(val_fraction), names, limit, balance)
+
+
+def _class_names(classes: Any) -> tuple[str, ...]:
+    names = tuple(classes) if isinstance(classes, Sequence) else ()
+    if isinstance(classes, str) or not names or not all(isinstance(n, str) for n in names):
+        raise OptionError(f"classes: expected a list of class names or None, got {classes!r}")
+    size_bytes = sum(len(name.encode("utf-8", "replace")) + 3 for name in names)
+    if size_bytes > _CLASSES_BYTES_MAX:
+        raise OptionError(
+            f"classes: {len(names)} names take {size_bytes} bytes, more than the "
+            f"{_CLASSES_BYTES_MAX} that a request can carry; serve a data set of these classes only"
+        )
+    return names
 
 
 def _check_options(spec: msg.Spec, timeout_s: float) -> None:

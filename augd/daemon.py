@@ -15,22 +15,31 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.dataset.index import IndexFile
-from augd.errors import OverLimit, ProtocolError
+from augd.dataset.select import Choice, Choices, select
+from augd.errors import AugdError, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
-from augd.transport.address import Address
-from augd.transport.arena import make_arena
+from augd.transport.address import Address, TcpAddress
+from augd.transport.arena import SPARE_BYTES, available_bytes, make_arena, map_arena
+from augd.transport.bulk import BulkSender
 from augd.transport.sockets import FRAMES_MAX, Poller, Router
 from augd.wire import codec
 from augd.wire import messages as msg
 
 _log = logging.getLogger("augd")
+
+_CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
+
+# A client that floods its socket must not keep lifelines and producers waiting.
+_MESSAGES_PER_TURN = 64
+_LOOK_AGAIN_S = 0.1
 
 
 @dataclass(slots=True)
@@ -55,15 +64,15 @@ class Daemon:
 
     def __init__(
         self,
-        address: Address,
+        addresses: Sequence[Address | TcpAddress],
         hired: Sequence[Hired],
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
     ) -> None:
-        """Bind the address, whose lock the caller holds, and adopt the producers.
+        """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
         Args:
-            address: where clients connect.
+            addresses: where clients connect; at most one is a path.
             hired: producers that were started already, one per place.
             datasets: their indexes, by name.
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
@@ -72,43 +81,68 @@ class Daemon:
         self._waiting = dict(enumerate(hired))
         self._crew: dict[int, Hired] = {}
         self._arenas: dict[int, tuple[int, int]] = {}
+        self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
+        self._choices = Choices()
         self._lifelines: dict[int, _Connection] = {}
         self._is_running = True
+        self._events: deque[ev.Event] = deque()
         self._poller = Poller()
         self._signals = _signal_fd()
         self._poller.register(self._signals.fileno(), _Tag("signal"))
         self._lifeline_fd = lifeline_fd
         if lifeline_fd is not None:
             self._poller.register(lifeline_fd, _Tag("parent"))
-        self._router = Router(address)
+        self._router = Router()
         self._poller.register(self._router, _Tag("router"))
-        self._listener = attach.listen(address.attach_path)
-        self._poller.register(self._listener.fileno(), _Tag("listener"))
+        self._bulk = BulkSender()
+        self._poller.register(self._bulk.router, _Tag("bulk"))
+        self._poller.register(self._bulk.disconnects, _Tag("left"))
+        self._look_again_at: float | None = None
+        self._listener: socket.socket | None = None
+        self.addresses = [self._bind(address) for address in addresses]
         facts = {
             name: DatasetFacts(
-                index.digest, str(index.root), index.num_samples, index.first_size_px
+                digest=index.digest,
+                root=str(index.root),
+                num_samples=index.num_samples,
+                first_size_px=index.first_size_px,
+                num_targets=index.num_targets,
+                has_splits=index.has_splits,
             )
             for name, index in datasets.items()
         }
         instance = secrets.token_hex(8)
-        self._broker = Broker(instance, str(address.attach_path), facts, len(hired))
+        paths = [address.attach_path for address in self.addresses if isinstance(address, Address)]
+        attach_path = str(paths[0]) if paths else ""
+        self._broker = Broker(instance, attach_path, facts, len(hired), self._bulk.port)
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
             "listener": self._accept,
             "lifeline": self._read_lifeline,
+            "bulk": self._read_bulk,
+            "left": self._look_who_left,
             "link": self._read_link,
             "pidfd": self._reap,
             "signal": self._read_signal,
             "parent": self._parent_gone,
         }
 
+    def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
+        bound = self._router.bind(address)
+        self._bulk.bind(address)
+        if isinstance(address, Address):
+            self._listener = attach.listen(address.attach_path)
+            self._poller.register(self._listener.fileno(), _Tag("listener"))
+        return bound
+
     def run(self) -> int:
         """Serve until drained; returns 0."""
         self._handle(ev.Tick())
         while self._is_running:
-            deadline = self._broker.next_deadline()
-            timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self._poller.wait(timeout_s)
+            ready = self._poller.wait(self._timeout_s())
+            if self._look_again_at is not None and time.monotonic() >= self._look_again_at:
+                self._look_again_at = None
+                self._find_who_left()
             if not ready:
                 self._handle(ev.Tick())
             for tag in ready:
@@ -117,13 +151,27 @@ class Daemon:
         return 0
 
     def _handle(self, event: ev.Event) -> None:
-        for action in self._broker.handle(event, time.monotonic()):
-            self._act(action)
+        """Give an event to the broker and do what it wants; events made thereby come after."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            return  # called by an action of the event in hand: its other actions come first
+        while self._events:
+            for action in self._broker.handle(self._events[0], time.monotonic()):
+                self._act(action)
+            self._events.popleft()
+
+    def _timeout_s(self) -> float | None:
+        moments = [self._broker.next_deadline(), self._look_again_at]
+        known = [moment for moment in moments if moment is not None]
+        return max(0.0, min(known) - time.monotonic()) if known else None
 
     # sources
 
     def _read_router(self, _: _Tag) -> None:
-        while (received := self._router.receive()) is not None:
+        for _turn in range(_MESSAGES_PER_TURN):
+            received = self._router.receive()
+            if received is None:
+                return
             peer, frames = received
             try:
                 if len(frames) > FRAMES_MAX:
@@ -134,7 +182,32 @@ class Daemon:
                 continue
             self._handle(ev.FromPeer(peer, message))
 
+    def _read_bulk(self, _: _Tag) -> None:
+        """Take the one message that clients send on the bulk socket: ATTACH."""
+        for _turn in range(_MESSAGES_PER_TURN):
+            received = self._bulk.router.receive()
+            if received is None:
+                return
+            peer, frames = received
+            try:
+                message = codec.decode_over_attach(frames[0] if frames else b"")
+            except ProtocolError:
+                continue
+            if isinstance(message, msg.AttachAs) and self._bulk.admit(message.session, peer):
+                self._handle(ev.PeerAttached(message.session, message.token))
+
+    def _look_who_left(self, _: _Tag) -> None:
+        """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
+        self._bulk.disconnects.take()
+        self._find_who_left()
+        self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
+
+    def _find_who_left(self) -> None:
+        for session in self._bulk.unreachable():
+            self._handle(ev.PeerGone(session))
+
     def _accept(self, _: _Tag) -> None:
+        assert self._listener is not None
         connected = attach.accept(self._listener)
         if connected is not None:
             tag = _Tag("lifeline", connection=_Connection(connected))
@@ -180,6 +253,10 @@ class Daemon:
             except (EOFError, OSError):
                 self._poller.unregister(hired.link.fileno())  # its pidfd tells the rest
                 return
+            except ProtocolError as error:
+                _log.error("producer %d said nonsense and is killed: %s", tag.number, error)
+                hired.process.kill()
+                return
             self._handle(ev.FromCrew(tag.number, message))
 
     def _reap(self, tag: _Tag) -> None:
@@ -207,19 +284,28 @@ class Daemon:
     def _act(self, action: ev.Action) -> None:
         match action:
             case ev.Send(peer, message, classes):
-                frames = [codec.encode(message)]
+                frames = [_encode(message)]
                 if classes is not None:
-                    frames.append(codec.encode_names(list(self._datasets[classes].classes)))
+                    if isinstance(classes, str):
+                        classes = tuple(self._datasets[classes].classes)
+                    frames.append(codec.encode_names(list(classes)))
                 self._router.send(peer, frames)
             case ev.Tell(number, message):
                 self._tell(number, message)
+            case ev.SelectSamples():
+                self._select(action)
             case ev.MakeArena():
                 self._make_arena(action)
+            case ev.SendSlot():
+                self._send_slot(action)
             case ev.DropArena(stream):
+                self._choices.drop(stream)
+                self._maps.pop(stream, None)
                 fd, _ = self._arenas.pop(stream, (-1, 0))
                 if fd >= 0:
                     os.close(fd)
             case ev.EndSession(session):
+                self._bulk.forget(session)
                 connection = self._lifelines.pop(session, None)
                 if connection is not None:
                     self._poller.unregister(connection.socket.fileno())
@@ -241,8 +327,41 @@ class Daemon:
             fds = (index.fd, index.dims_fd)
         elif isinstance(message, msg.UseStream):
             fds = (self._arenas[message.stream][0],)
+            if message.chosen is not None:
+                fds = (*fds, self._choices.fd(message.stream))
         if number in self._crew:
             link.send(self._crew[number].link, codec.encode(message), fds)
+
+    def _select(self, action: ev.SelectSamples) -> None:
+        try:
+            shared = self._choices.take(
+                action.stream,
+                (action.dataset, action.selection),
+                lambda: self._choose(action.dataset, action.selection),
+            )
+        except AugdError as error:
+            self._handle(ev.SelectFailed(action.stream, error.code, str(error)))
+            return
+        chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
+        self._handle(ev.Selected(action.stream, chosen))
+
+    def _choose(self, dataset: str, asked: msg.Selection) -> Choice:
+        """Choose samples; takes about a quarter of a second per million of the data set."""
+        index = self._datasets[dataset]
+        if _CHOOSING_BYTES * index.num_samples + SPARE_BYTES > available_bytes():
+            raise OverLimit(
+                f"choosing among {index.num_samples} samples takes "
+                f"{_CHOOSING_BYTES * index.num_samples / 1e6:.0f} MB, which this machine has not "
+                f"free. Connect without split, classes, limit and balance."
+            )
+        return select(
+            index,
+            split=asked.split,
+            val_fraction=asked.val_fraction,
+            classes=asked.classes,
+            limit=asked.limit,
+            balance=asked.balance,
+        )
 
     def _make_arena(self, action: ev.MakeArena) -> None:
         try:
@@ -257,6 +376,16 @@ class Daemon:
             link.send(connection.socket, codec.encode(here), (fd,))
         self._handle(ev.ArenaMade(action.stream))
 
+    def _send_slot(self, action: ev.SendSlot) -> None:
+        arena = self._maps.get(action.stream)
+        if arena is None:
+            fd, size_bytes = self._arenas[action.stream]
+            arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
+        start = action.slot * action.slot_bytes
+        piece = msg.Piece(action.session, action.opening, action.sequence, 0, 0)
+        if not self._bulk.send(piece, arena[start : start + action.slot_bytes]):
+            self._handle(ev.PeerGone(action.session))
+
     def _start_producer(self, number: int) -> None:
         hired = self._waiting.pop(number, None) or hire()
         self._crew[number] = hired
@@ -268,9 +397,21 @@ class Daemon:
             connection.socket.close()
         for fd, _ in self._arenas.values():
             os.close(fd)
-        self._listener.close()
+        self._choices.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._bulk.close()
         self._router.close()
         self._signals.close()
+
+
+def _encode(message: msg.ToClient) -> bytes:
+    """Encode what goes to a client; what cannot be said becomes an ERROR, not the end."""
+    try:
+        return codec.encode(message)
+    except (ProtocolError, UnicodeEncodeError) as error:
+        _log.error("a message could not be encoded: %s", error)
+        return codec.encode(msg.Error("INTERNAL", f"the daemon's answer does not encode: {error}"))
 
 
 def _signal_fd() -> socket.socket:

@@ -17,7 +17,7 @@ from augd.transport.link import make_link
 
 # Producers are the parallelism: a pool of threads inside each would only fight the others,
 # and OpenBLAS would set 8 MB aside for each of its own.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
@@ -56,7 +56,7 @@ def hire() -> Hired:
             [sys.executable, "-m", "augd.produce", str(far.fileno()), str(os.getpid())],
             pass_fds=(far.fileno(),),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )

@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from augd.dataset.sources import dataset_name
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.transport.address import make_runtime_dir, runtime_dir
 
@@ -31,17 +32,22 @@ class ServedDaemon:
     """A running daemon. `close()` it, or use it in `with`.
 
     Attributes:
-        address: what `connect` takes.
+        addresses: where it listens, in the order of `listen`.
         pid: of the daemon's process.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], lifeline_fd: int, address: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], lifeline_fd: int) -> None:
         """Made by `serve`."""
         self._process = process
         self._lifeline_fd = lifeline_fd
         self._owner_pid = os.getpid()
-        self.address = address
+        self.addresses: list[str] = []
         self.pid = process.pid
+
+    @property
+    def address(self) -> str:
+        """What `connect` takes: the first of the addresses."""
+        return self.addresses[0]
 
     def close(self) -> None:
         """Drain the daemon and wait for its end; kill it when it takes longer than 10 s."""
@@ -69,15 +75,19 @@ def serve(
     paths: Paths,
     *,
     producers: int | None = None,
-    listen: str | None = None,
+    listen: str | Sequence[str] | None = None,
+    insecure: bool = False,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
 
     Args:
-        paths: one folder, or folders by name.
+        paths: one folder or manifest (`.csv`, `.jsonl`), or several by name.
         producers: producer processes; None is one per core.
-        listen: `ipc://PATH`; None chooses a private one.
+        listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
+            chooses a private path.
+        insecure: let anybody who reaches the port connect; without it the port must be this
+            machine's own.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -87,33 +97,34 @@ def serve(
     """
     if producers is not None and producers < 1:
         raise OptionError(f"producers: expected 1 or more, got {producers}")
-    address = listen if listen is not None else _private_address()
+    listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
     lifeline_read, lifeline_write = os.pipe()
     ready_read, ready_write = os.pipe()
+    command = [
+        *(sys.executable, "-m", "augd", "serve", *_arguments(paths), "--quiet"),
+        *(part for one in listens for part in ("--listen", one)),
+        *(("--insecure",) if insecure else ()),
+        *(() if producers is None else ("--producers", str(producers))),
+        *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
+    ]
     try:
+        # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "augd", "serve", *_arguments(paths)),
-                *("--listen", address, "--quiet"),
-                *(() if producers is None else ("--producers", str(producers))),
-                *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
-            ],
+            command,
             pass_fds=(lifeline_read, ready_write),
             stdin=subprocess.DEVNULL,
-            # Interrupting a notebook's cell or a script is not for the daemon to hear.
             start_new_session=True,
         )
     except BaseException:
         os.close(lifeline_write)
+        os.close(ready_read)
         raise
     finally:
         os.close(lifeline_read)
         os.close(ready_write)
-        if sys.exc_info()[0] is not None:
-            os.close(ready_read)
-    daemon = ServedDaemon(process, lifeline_write, address)
+    daemon = ServedDaemon(process, lifeline_write)
     try:
-        _await_ready(ready_read, timeout_s)
+        daemon.addresses = _await_ready(ready_read, timeout_s)
     except BaseException:
         daemon.close()
         raise
@@ -135,11 +146,11 @@ def _arguments(paths: Paths) -> list[str]:
         return [f"{name}={os.fspath(path)}" for name, path in paths.items()]
     # With its name written out, a path that contains "=" is no name.
     path = Path(paths).absolute()
-    return [f"{path.name or 'data'}={path}"]
+    return [f"{dataset_name(path) or 'data'}={path}"]
 
 
-def _await_ready(ready_fd: int, timeout_s: float) -> None:
-    """Read the daemon's one line; raise what it says when it is not "ready"."""
+def _await_ready(ready_fd: int, timeout_s: float) -> list[str]:
+    """Read the daemon's one line: its addresses; raise what it says when it cannot start."""
     deadline = time.monotonic() + timeout_s
     line = b""
     while not line.endswith(b"\n"):
@@ -153,3 +164,5 @@ def _await_ready(ready_fd: int, timeout_s: float) -> None:
     said = json.loads(line)
     if "error" in said:
         raise error_from_code(said["code"], said["error"])
+    addresses: list[str] = said["addresses"]
+    return addresses

@@ -134,12 +134,13 @@ def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measureme
         images += len(batch)
         bad += len(batch) - int(batch.valid.sum())
         batch.release()
-    return _compare(before, probe.read(), images, num_batches, bad, passed_s)
+    return compare(before, probe.read(), images, num_batches, bad, passed_s)
 
 
-def _compare(
+def compare(
     before: Reading, after: Reading, images: int, batches: int, bad: int, seconds: float
 ) -> Measurement:
+    """Turn two readings, and what a client got between them, into rates and shares."""
     daemon = after.daemon_cpu_s - before.daemon_cpu_s
     client = after.client_cpu_s - before.client_cpu_s
     producers = _grown(before.producers_cpu_s, after.producers_cpu_s)

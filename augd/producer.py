@@ -12,6 +12,7 @@ import socket
 import time
 import traceback
 
+from augd.dataset.arrays import ChoiceArrays
 from augd.pixels.environment import describe_environment
 from augd.transport import link
 from augd.transport.arena import map_arena
@@ -44,12 +45,13 @@ class Producer:
     def _listen(self) -> None:
         """Take all messages that are there; wait for one when there is nothing to do."""
         while not self._is_draining:
-            wait = not len(self._workshop)
+            wait = not len(self._workshop)  # nothing accepted, nothing queued
             before_ns = time.monotonic_ns()
             received = link.receive(self._daemon, wait=wait)
             if wait:
                 self._idle_ns += time.monotonic_ns() - before_ns
             if received is None:
+                self._workshop.begin()
                 return
             frame, fds = received
             try:
@@ -70,7 +72,7 @@ class Producer:
                 workshop.use_dataset(name, root, *fds)
             case msg.UseStream():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
-                workshop.use_stream(message, arena)
+                workshop.use_stream(message, arena, _choice_of(message, fds))
             case msg.DropStream(stream):
                 workshop.drop_stream(stream)
             case msg.Drain():
@@ -103,3 +105,11 @@ class Producer:
         self._spoke_at_ns = time.monotonic_ns()
         if not link.send(self._daemon, encode(message)):
             raise EOFError("the daemon is gone")
+
+
+def _choice_of(use: msg.UseStream, fds: list[int]) -> ChoiceArrays | None:
+    """Map the list of a stream's samples; None when it has all."""
+    if use.chosen is None:
+        return None
+    chosen = use.chosen
+    return ChoiceArrays(fds[1], chosen.num_samples, chosen.num_groups, chosen.num_picked)

@@ -12,16 +12,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from augd.errors import AugdError, DatasetError, OptionError
 
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.hire import Hired
-    from augd.transport.address import Address
+    from augd.transport.address import Address, TcpAddress
 
 _PROGRESS_AFTER_S = 1.0
 
@@ -30,9 +31,10 @@ _PROGRESS_AFTER_S = 1.0
 class Options:
     """How the daemon is run, apart from what it serves."""
 
-    listen: str | None = None
+    listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
     is_quiet: bool = False
+    is_insecure: bool = False
     lifeline_fd: int | None = None
     ready_fd: int | None = None
 
@@ -46,71 +48,106 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
     try:
         return _serve_locked(paths, options)
     except AugdError as error:
+        if options.ready_fd is None:
+            raise
+        # Whoever started this daemon raises it: printed here, it would be read twice.
         tell_ready(options.ready_fd, {"code": error.code, "error": str(error)})
-        raise
+        return 1
 
 
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
-    from augd.transport.address import make_runtime_dir, parse_address
+    from augd.dataset.sources import is_manifest
+    from augd.transport.address import Address, make_runtime_dir
     from augd.transport.lock import AddressLock
 
-    folders = name_paths(paths)
-    for folder in folders.values():
-        if not folder.is_dir():
-            raise DatasetError(f"{folder} is not a folder; give the folder of the images")
+    sources = name_paths(paths)
+    for source in sources.values():
+        if not source.is_dir() and not (is_manifest(source) and source.is_file()):
+            raise DatasetError(
+                f"{source} is not a folder, nor a .csv or .jsonl manifest; give the folder of "
+                f"the images, or the file that lists them"
+            )
     wanted = _count_producers(options.num_producers)
-    address = parse_address(options.listen)
-    make_runtime_dir(address.path.parent)
-    lock = AddressLock.acquire(address)
-    hired: list[Hired] = []
-    try:
+    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure)
+    with ExitStack() as cleaning:
+        for address in addresses:
+            if isinstance(address, Address):
+                make_runtime_dir(address.path.parent)
+                cleaning.callback(AddressLock.acquire(address).release)
+        hired: list[Hired] = []
+        cleaning.callback(_end, hired)
         from augd.hire import hire
 
         hired.extend(hire() for _ in range(wanted))
-        return _serve(address, folders, hired, options)
-    finally:
-        for one in hired:
-            if one.process.poll() is None:
-                one.process.kill()
-            one.process.wait()
-        lock.release()
+        return _serve(addresses, sources, hired, options)
+
+
+def _end(hired: list[Hired]) -> None:
+    """Kill and reap what is left of the producers; after a drain nothing is."""
+    for one in hired:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+def choose_addresses(listen: Sequence[str], *, is_insecure: bool) -> list[Address | TcpAddress]:
+    """Parse what `--listen` says: one path and one port at most.
+
+    Raises:
+        OptionError: there are two of a kind, or strangers could reach the port.
+    """
+    from augd.transport.address import Address, TcpAddress, parse_address
+
+    addresses = [parse_address(text) for text in (listen or (None,))]
+    for kind, name in ((TcpAddress, "tcp://HOST:PORT"), (Address, "ipc://PATH")):
+        if sum(isinstance(address, kind) for address in addresses) > 1:
+            raise OptionError(f"--listen: expected at most one {name}, got {', '.join(listen)}")
+    for address in addresses:
+        if isinstance(address, TcpAddress) and not address.is_loopback() and not is_insecure:
+            raise OptionError(
+                f"--listen {address}: whoever reaches this port could read the images and use the "
+                "producers; listen on tcp://127.0.0.1:PORT, or add --insecure on a network where "
+                "you trust everybody"
+            )
+    return addresses
 
 
 def _serve(
-    address: Address,
-    folders: dict[str, Path],
+    addresses: Sequence[Address | TcpAddress],
+    sources: dict[str, Path],
     hired: list[Hired],
     options: Options,
 ) -> int:
     from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
-    datasets = {name: _load_index(name, folder) for name, folder in folders.items()}
-    daemon = Daemon(address, hired, datasets, options.lifeline_fd)
+    datasets = {name: _load_index(name, source) for name, source in sources.items()}
+    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd)
+    at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
         for name, index in datasets.items()
     )
     if not options.is_quiet:
-        print(f"augd: serving {served} at {address} with {len(hired)} producers; Ctrl-C ends it")
+        print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
         sys.stdout.flush()
-    tell_ready(options.ready_fd, {"address": str(address)})
+    tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
     return daemon.run()
 
 
-def tell_ready(ready_fd: int | None, said: dict[str, str]) -> None:
+def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
     """Write one line to whoever started this daemon, once, and close the pipe."""
     if ready_fd is not None:
         os.write(ready_fd, json.dumps(said).encode() + b"\n")
         os.close(ready_fd)
 
 
-def _load_index(name: str, folder: Path) -> IndexFile:
+def _load_index(name: str, source: Path) -> IndexFile:
     from augd.dataset.index import load_or_build
 
     progress = _Progress(name)
     try:
-        index = load_or_build(folder, progress=progress)
+        index = load_or_build(source, progress=progress)
     finally:
         progress.close()
     if index.warning is not None:
@@ -140,21 +177,26 @@ class _Progress:
 
 
 def name_paths(paths: Sequence[str]) -> dict[str, Path]:
-    """Turn `NAME=PATH` and plain paths into folders by name; a plain path has its last part's."""
-    folders: dict[str, Path] = {}
+    """Turn `NAME=PATH` and plain paths into sources by name.
+
+    A plain path has the name of its last part, a manifest's without the ending.
+    """
+    from augd.dataset.sources import dataset_name
+
+    sources: dict[str, Path] = {}
     for text in paths:
         name, separator, rest = text.partition("=")
         # A plain path that contains "=" has a slash before it, or exists as it is written.
         if not separator or "/" in name or Path(text).exists():
-            name, rest = Path(text).absolute().name, text
+            name, rest = dataset_name(Path(text).absolute()), text
         if not name or not rest:
-            raise OptionError(f"PATH: expected a folder or NAME=FOLDER, got {text!r}")
-        if name in folders:
+            raise OptionError(f"PATH: expected a folder or manifest, or NAME=PATH, got {text!r}")
+        if name in sources:
             raise OptionError(
                 f"PATH: two data sets are named {name!r}; name them apart: NAME={rest}"
             )
-        folders[name] = Path(rest)
-    return folders
+        sources[name] = Path(rest)
+    return sources
 
 
 def _count_producers(wanted: int | None) -> int:

@@ -4,11 +4,11 @@ Order, source, plan, decode and render, in that sequence, chunk by chunk. It kno
 process, so benchmarks run the same code into private memory; and it keeps nothing that matters:
 every row can be made again from its lease.
 
-Theory of operation. A lease's ids are drawn when it is accepted, and its files are given to the
-read-ahead. Planning waits until the rows are needed, and then covers as many queued chunks of the
-stream as have known image sizes, because it costs per call and not per row. Sizes are hints that
-all producers share through a mapped file: each row's header is read when it is decoded, and a row
-whose size differs is planned again by itself.
+Theory of operation. The ids of all leases that came together are drawn together, and their files
+are given to the read-ahead. Planning waits until the rows are needed, and then covers as many
+queued chunks of the stream as have known image sizes, because it costs per call and not per row.
+Sizes are hints that all producers share through a mapped file: each row's header is read when it
+is decoded, and a row whose size differs is planned again by itself.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import IndexArrays
+from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead, Reading
-from augd.plan.order import Order
+from augd.plan.draw import Draw
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import parse_recipe
 from augd.wire import messages as msg
@@ -49,14 +50,19 @@ class Dataset:
 
 
 class Production:
-    """What a producer keeps per stream: order, planner, renderer, and views of every slot."""
+    """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
 
-    def __init__(self, use: msg.UseStream, dataset: Dataset, arena: Buffer) -> None:
+    def __init__(
+        self, use: msg.UseStream, dataset: Dataset, arena: Buffer, choice: ChoiceArrays | None
+    ) -> None:
         """Make views of every slot of `arena`, which must have the announced size."""
         check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
         self.layout = use.layout
-        self.order = Order(dataset.index.num_samples, use.seed, use.shuffle)
+        chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
+        self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
+        self._picked = None if choice is None else choice.picked
+        self._renumbered = _renumber(self._picked, len(dataset.index.classes))
         recipe = parse_recipe(use.recipe)
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
         self.slots = [
@@ -66,6 +72,29 @@ class Production:
         height, width = self.slots[0]["images"].shape[1:3]
         self.planner = Planner(recipe, use.seed, (height, width))
         self.renderer = Renderer(recipe.filter, (height, width))
+
+    def write_labels(self, ids: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        """Write the labels of these samples; those of id -1 mean nothing."""
+        index = self.dataset.index
+        if index.targets is not None:
+            out[:] = (
+                index.targets[ids]
+                if self._picked is None
+                else index.targets[np.ix_(ids, self._picked)]
+            )
+        elif self._renumbered is not None:
+            out[:] = self._renumbered[index.labels[ids]]
+        else:
+            out[:] = index.labels[ids]
+
+
+def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:
+    """Make a table from old class numbers to new ones; its last entry is that of label -1."""
+    if picked is None:
+        return None
+    table = np.full(num_classes + 1, -1, np.int64)
+    table[picked] = np.arange(len(picked))
+    return table
 
 
 def _view(arena: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[np.generic]:
@@ -98,6 +127,7 @@ class Task:
     lease: msg.Lease
     production: Production
     ids: NDArray[np.int64]
+    epochs: NDArray[np.int64]
     rows: Iterator[bytearray | BadImage]
     reading: Reading
     outline: _Outline | None = None
@@ -129,12 +159,13 @@ class Workshop:
         self._on_row = on_row
         self._datasets: dict[str, Dataset] = {}
         self._productions: dict[int, Production] = {}
+        self._accepted: list[msg.Lease] = []
         self._tasks: deque[Task] = deque()
         self.plan_ns = 0  # time spent on order and plan; whoever reports it sets it to 0
 
     def __len__(self) -> int:
         """Return the number of leases in the queue."""
-        return len(self._tasks)
+        return len(self._tasks) + len(self._accepted)
 
     def use_dataset(self, name: str, root: str, index_fd: int, dims_fd: int) -> None:
         """Open a data set; the fds stay the caller's."""
@@ -142,30 +173,49 @@ class Workshop:
         source = FolderSource(root, index)
         self._datasets[name] = Dataset(index, source, ReadAhead(source))
 
-    def use_stream(self, use: msg.UseStream, arena: Buffer) -> None:
-        """Prepare a stream whose slots lie in `arena`."""
-        self._productions[use.stream] = Production(use, self._datasets[use.dataset], arena)
+    def use_stream(
+        self, use: msg.UseStream, arena: Buffer, choice: ChoiceArrays | None = None
+    ) -> None:
+        """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples."""
+        dataset = self._datasets[use.dataset]
+        self._productions[use.stream] = Production(use, dataset, arena, choice)
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream, whose leases were revoked before; its arena goes with the last view."""
         self._productions.pop(stream, None)
 
     def accept(self, lease: msg.Lease) -> None:
-        """Queue a lease and begin to read its files."""
+        """Take a lease; `begin` goes on with all that were taken since it was last called."""
+        self._accepted.append(lease)
+
+    def begin(self) -> None:
+        """Draw the ids of the accepted leases and let their files be read ahead."""
+        accepted, self._accepted = self._accepted, []
+        for (stream, epoch), group in groupby(accepted, key=lambda it: (it.stream, it.epoch)):
+            self._begin(self._productions[stream], epoch, list(group))
+
+    def _begin(self, production: Production, epoch: int, leases: list[msg.Lease]) -> None:
         before_ns = time.monotonic_ns()
-        production = self._productions[lease.stream]
-        layout = production.layout
-        first = lease.position + layout.rank * layout.batch_size + lease.first_row
-        positions = np.arange(first, first + lease.rows, dtype=np.int64)
-        ids = production.order.ids(lease.epoch, positions)
+        offset = production.layout.rank * production.layout.batch_size
+        firsts = [lease.position + offset + lease.first_row for lease in leases]
+        spans = [
+            np.arange(first, first + lease.rows)
+            for first, lease in zip(firsts, leases, strict=True)
+        ]
+        ids, epochs = production.draw.rows(epoch, np.concatenate(spans))
         self.plan_ns += time.monotonic_ns() - before_ns
-        reading = production.dataset.ahead.submit(
-            [sample for sample in ids.tolist() if sample >= 0]
-        )
-        self._tasks.append(Task(lease, production, ids, iter(reading), reading))
+        row = 0
+        for lease in leases:
+            part = slice(row, row + lease.rows)
+            drawn, row = ids[part], part.stop
+            samples = [sample for sample in drawn.tolist() if sample >= 0]
+            reading = production.dataset.ahead.submit(samples)
+            task = Task(lease, production, drawn, epochs[part], iter(reading), reading)
+            self._tasks.append(task)
 
     def revoke(self, leases: set[int]) -> list[int]:
         """Take these leases out of the queue; returns the ones that were still in it."""
+        self.begin()
         revoked = [task for task in self._tasks if task.lease.lease in leases]
         for task in revoked:
             task.reading.cancel()
@@ -178,6 +228,7 @@ class Workshop:
         Raises:
             LeaseFailed: by an error that is no sample's fault.
         """
+        self.begin()
         task = self._tasks.popleft()
         try:
             num_bad, named = self._make_rows(task)
@@ -195,7 +246,7 @@ class Workshop:
         images, labels, valid = slot["images"][rows], slot["labels"][rows], slot["valid"][rows]
         slot["ids"][rows] = task.ids
         np.greater_equal(task.ids, 0, out=valid)
-        labels[:] = index.labels[task.ids]
+        task.production.write_labels(task.ids, labels)
         num_bad = 0
         named: list[msg.BadRow] = []
         for row, sample in enumerate(task.ids.tolist()):
@@ -249,7 +300,7 @@ class Workshop:
                 break
             group.append(other)
         ids = np.concatenate([member.ids for member in group])
-        epochs = np.repeat([m.lease.epoch for m in group], [m.lease.rows for m in group])
+        epochs = np.concatenate([member.epochs for member in group])
         sizes = dims[ids]
         plan = task.production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
@@ -274,6 +325,6 @@ class Workshop:
     def _plan_again(self, task: Task, row: int, width: int, height: int) -> _Outline:
         """Plan one row whose file says another size than the hint did."""
         size = np.array([[width, height]], np.int32)
-        ids, epochs = task.ids[row : row + 1], np.array([task.lease.epoch])
+        ids, epochs = task.ids[row : row + 1], task.epochs[row : row + 1]
         plan = task.production.planner.plan(ids, epochs, size[:, 0], size[:, 1])
         return _Outline(plan, size, 0, 1)

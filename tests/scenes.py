@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,13 +51,21 @@ def read_epoch(stream: augd.Stream, epoch: int) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def digest_epoch(address: str, *, epochs: int, batch_size: int = 16) -> list[str]:
+def digest_epoch(
+    address: str,
+    *,
+    epochs: int,
+    batch_size: int = 16,
+    on_batch: Callable[[augd.Batch], None] = lambda batch: None,
+    **options: Any,
+) -> list[str]:
     """Digest every byte that a client gets, an entry per epoch."""
     digests = []
-    with augd.connect(address, recipe=SMALL, batch_size=batch_size) as stream:
+    with augd.connect(address, recipe=SMALL, batch_size=batch_size, **options) as stream:
         for epoch in range(epochs):
             digest = hashlib.blake2b()
             for batch in stream.epoch(epoch):
+                on_batch(batch)
                 for array in (batch.images, batch.labels, batch.ids, batch.valid):
                     digest.update(array.tobytes())
             digests.append(digest.hexdigest())

@@ -8,7 +8,7 @@ process, and keeps no batch that it has handed out.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -146,9 +146,15 @@ def connect(
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,
+    split: Literal["train", "val", "test"] | None = None,
+    val_fraction: float = 0.1,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    balance: Literal["class"] | None = None,
     bad: Literal["mask", "fail"] = "mask",
     max_bad_fraction: float = 0.01,
     prefetch: int = 4,
+    transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -161,8 +167,9 @@ def connect(
 
     Args:
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
-        dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, bad,
-            max_bad_fraction, prefetch, timeout_s: see `augd.connect`.
+        dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
+            val_fraction, classes, limit, balance, bad, max_bad_fraction, prefetch,
+            timeout_s: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on
@@ -189,9 +196,15 @@ def connect(
         drop_last=drop_last,
         rank=rank,
         world=world,
+        split=split,
+        val_fraction=val_fraction,
+        classes=classes,
+        limit=limit,
+        balance=balance,
         bad=bad,
         max_bad_fraction=max_bad_fraction,
         prefetch=prefetch,
+        transport=transport,
         timeout_s=timeout_s,
     )
     try:

@@ -31,6 +31,7 @@ from msgspec import Struct, msgpack
 
 from augd.broker import events as ev
 from augd.broker.crew import DEPTH, Crew, LeaseRecord, Producer
+from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import PRODUCER, SESSION, step
 from augd.broker.stream import Batch, Chunk, Stream
 from augd.errors import AugdError, DatasetError, OptionError
@@ -41,10 +42,12 @@ from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX
 from augd.wire.slot import slot_layout
 
-SESSIONS_MAX = 1024
+# A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
+SESSIONS_MAX = 128
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256
 ERROR_TEXT_MAX = 8_000  # characters; far below what a header may have, whatever they encode to
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
+LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
 DRAIN_S = 5.0
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
 
@@ -52,12 +55,18 @@ INFO, WARNING, ERROR = 20, 30, 40
 
 
 class DatasetFacts(Struct, frozen=True):
-    """What the broker knows of a data set; its files are none of its business."""
+    """What the broker knows of a data set; its files are none of its business.
+
+    `num_targets` is 0 unless samples have several labels; `has_splits` says that it records which
+    split each sample is in.
+    """
 
     digest: str
     root: str
     num_samples: int
     first_size_px: tuple[int, int] | None
+    num_targets: int = 0
+    has_splits: bool = False
 
 
 @dataclass(slots=True)
@@ -71,8 +80,10 @@ class Session:
     stream: Stream | None = None
     dataset: str = ""
     is_announced: bool = False  # OPENED of the current opening was sent
+    is_framed: bool = False  # bytes are sent over the bulk socket, which is its lifeline
     attach_by: float = math.inf
     waiting: msg.Open | None = None  # came before its ATTACH: two sockets keep no common order
+    choosing: tuple[int, msg.Open] | None = None  # the stream to be, while its samples are chosen
 
 
 class Broker:
@@ -84,6 +95,7 @@ class Broker:
         attach: str,
         datasets: Mapping[str, DatasetFacts],
         num_producers: int,
+        bulk_port: int = 0,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -92,7 +104,9 @@ class Broker:
             attach: path of the UNIX socket that clients are told to attach to.
             datasets: by name, as the operator named them.
             num_producers: places to keep filled.
+            bulk_port: TCP port of the bulk socket, if there is one.
         """
+        self._bulk_port = bulk_port
         self._instance = instance
         self._attach = attach
         self._datasets = dict(datasets)
@@ -123,6 +137,10 @@ class Broker:
                 self._close(number)
             case ev.Reaped(number, how):
                 self._reaped(number, how)
+            case ev.Selected(number, chosen):
+                self._selected(number, chosen)
+            case ev.SelectFailed(number, code, text):
+                self._select_failed(number, code, text)
             case ev.ArenaMade(number):
                 self._arena_made(number)
             case ev.ArenaFailed(number, reason):
@@ -145,8 +163,8 @@ class Broker:
 
     def _from_peer(self, peer: bytes, message: msg.FromClient) -> None:
         match message:
-            case msg.Hello(nonce):
-                self._hello(peer, nonce)
+            case msg.Hello():
+                self._hello(peer, message)
             case msg.AskStatus():
                 self._send(peer, msg.Status(shorten(self.snapshot())))
             case msg.Ping():
@@ -183,7 +201,7 @@ class Broker:
                 if stream is None or not stream.release(slot, generation):
                     self._stale["generation"] += 1
 
-    def _hello(self, peer: bytes, nonce: str) -> None:
+    def _hello(self, peer: bytes, hello: msg.Hello) -> None:
         if self._drain_ends_at is not None:
             self._send(peer, msg.Error("DRAINING", "the daemon is draining; start it again"))
             return
@@ -196,8 +214,13 @@ class Broker:
             f"session {number}".encode(), key=self._instance.encode()[:64], digest_size=16
         ).hexdigest()
         attach_by = self._now + ATTACH_S
-        self._sessions[number] = Session(number, peer, token, attach_by=attach_by)
-        self._send(peer, msg.Welcome(nonce, self._instance, number, self._attach, token))
+        is_framed = hello.transport == "frames"
+        session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed)
+        self._sessions[number] = session
+        welcome = msg.Welcome(
+            hello.nonce, self._instance, number, self._attach, token, self._bulk_port
+        )
+        self._send(peer, welcome)
 
     def _attached(self, number: int, token: str) -> None:
         session = self._sessions.get(number)
@@ -228,8 +251,10 @@ class Broker:
         except AugdError as error:
             self._refuse(session, request, error.code, str(error))
             return
-        stream = session.stream
-        assert stream is not None
+        if session.stream is not None:
+            self._start(session, session.stream, request)
+
+    def _start(self, session: Session, stream: Stream, request: msg.Open) -> None:
         session.state = step(SESSION, session.state, "open")
         session.is_announced = False
         stream.reopen(
@@ -245,26 +270,78 @@ class Broker:
         self._send(session.peer, error)
 
     def _new_stream(self, session: Session, request: msg.Open) -> None:
+        """Make the stream, or have its samples chosen first."""
         spec = request.spec
         name = self._find_dataset(spec.dataset)
         facts = self._datasets[name]
-        height, width = output_size(parse_recipe(spec.recipe), facts.first_size_px)
+        output_size(parse_recipe(spec.recipe), facts.first_size_px)
         layout = spec.layout
         if layout.rank >= layout.world:
             raise OptionError(
                 f"rank: expected 0..{layout.world - 1} for world={layout.world}, got {layout.rank}"
             )
-        if cut.batches_left(layout, facts.num_samples) == 0:
+        if session.choosing is not None:
+            number, earlier = session.choosing
+            if earlier.spec != spec:
+                raise OptionError("a stream keeps its spec; connect again for another one")
+            session.choosing = number, request
+        elif is_whole(spec.selection):
+            self._make_stream(session, request, self._number(), None)
+        else:
+            number = self._number()
+            session.choosing = number, request
+            selection = settled(spec.selection, has_splits=facts.has_splits)
+            self._out.append(ev.SelectSamples(number, name, selection))
+
+    def _make_stream(
+        self, session: Session, request: msg.Open, number: int, chosen: msg.Chosen | None
+    ) -> Stream:
+        spec, layout = request.spec, request.spec.layout
+        name = self._find_dataset(spec.dataset)
+        facts = self._datasets[name]
+        num_samples = facts.num_samples if chosen is None else chosen.num_samples
+        if cut.batches_left(layout, num_samples) == 0:
             raise OptionError(
-                f"drop_last leaves no batch: {facts.num_samples} samples, "
+                f"drop_last leaves no batch: {num_samples} samples, "
                 f"{cut.global_batch(layout)} per global batch; use a smaller batch_size"
             )
-        arrays, slot_bytes = slot_layout(layout.batch_size, height, width)
-        stream = Stream(self._number(), session.number, spec, facts.num_samples, arrays, slot_bytes)
+        height, width = output_size(parse_recipe(spec.recipe), facts.first_size_px)
+        num_targets = facts.num_targets
+        if num_targets and chosen is not None and chosen.num_picked:
+            num_targets = chosen.num_picked
+        arrays, slot_bytes = slot_layout(layout.batch_size, height, width, num_targets)
+        stream = Stream(number, session.number, spec, num_samples, arrays, slot_bytes, chosen)
         session.stream, session.dataset = stream, name
         self._streams[stream.number] = stream
         size_bytes = slot_bytes * len(stream.slots)
         self._out.append(ev.MakeArena(stream.number, session.number, size_bytes))
+        return stream
+
+    def _selected(self, number: int, chosen: msg.Chosen) -> None:
+        session, request = self._take_choosing(number)
+        if session is None or request is None:
+            self._out.append(ev.DropArena(number))
+            return
+        try:
+            stream = self._make_stream(session, request, number, chosen)
+        except AugdError as error:
+            self._out.append(ev.DropArena(number))
+            self._refuse(session, request, error.code, str(error))
+            return
+        self._start(session, stream, request)
+
+    def _select_failed(self, number: int, code: str, text: str) -> None:
+        session, request = self._take_choosing(number)
+        if session is not None and request is not None:
+            self._refuse(session, request, code, text)
+
+    def _take_choosing(self, number: int) -> tuple[Session | None, msg.Open | None]:
+        """Find whose samples were chosen, and what was asked last; nobody's if it has gone."""
+        for session in self._sessions.values():
+            if session.choosing is not None and session.choosing[0] == number:
+                request, session.choosing = session.choosing[1], None
+                return session, request
+        return None, None
 
     def _find_dataset(self, name: str | None) -> str:
         known = ", ".join(sorted(self._datasets))
@@ -317,7 +394,7 @@ class Broker:
             recipe=expand(parse_recipe(spec.recipe)),
             seed=spec.seed,
             shuffle=spec.shuffle,
-            policy={"bad": spec.bad},
+            policy=policy_of(spec, has_splits=facts.has_splits),
             environment=self._environment,
         )
         opened = msg.Opened(
@@ -326,12 +403,12 @@ class Broker:
             stream=stream.number,
             content=content.digest,
             dataset=session.dataset,
-            num_positions=facts.num_samples,
+            num_positions=stream.num_samples,
             arrays=stream.arrays,
             slot_bytes=stream.slot_bytes,
             num_slots=len(stream.slots),
         )
-        self._send(session.peer, opened, classes=session.dataset)
+        self._send(session.peer, opened, classes=spec.selection.classes or session.dataset)
 
     def _close(self, number: int) -> None:
         session = self._sessions.pop(number, None)
@@ -378,6 +455,7 @@ class Broker:
                 self._fail(producer, lease, text)
             case msg.LastWords(text):
                 producer.last_words = text
+                producer.is_own_fault = True
             case msg.Alive():
                 pass
 
@@ -416,6 +494,7 @@ class Broker:
             arrays=stream.arrays,
             slot_bytes=stream.slot_bytes,
             num_slots=len(stream.slots),
+            chosen=stream.chosen,
         )
         self._tell(producer, use)
 
@@ -471,7 +550,8 @@ class Broker:
         dead = self._crew.bury(number, how, self._now, is_draining=is_draining)
         # Last lease first, so that each goes back in front and the order is kept.
         for place, record in reversed(list(enumerate(dead.leases.values()))):
-            record.stream.lose_chunk(record.chunk, is_suspect=place == 0)
+            is_suspect = place == 0 and not dead.is_own_fault
+            record.stream.lose_chunk(record.chunk, is_suspect=is_suspect)
         if is_draining:
             return
         self._log(WARNING, f"producer {number} (pid {dead.pid}) ended: {self._crew.last_death}")
@@ -552,6 +632,8 @@ class Broker:
                 num_bad=batch.num_bad,
             )
             self._send(session.peer, ready)
+            if session.is_framed:
+                self._out.append(_send_slot(stream, batch))
             if stream.is_last(batch):
                 self._end_epoch(session, stream, batch.epoch)
 
@@ -590,7 +672,7 @@ class Broker:
         if not producer.leases:
             producer.heard_at = self._now
         self._turn = max(stream.turn, self._turn)
-        stream.turn = self._turn + chunk.rows / stream.lack()
+        stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
         producer.leases[number] = LeaseRecord(stream, chunk)
         batch = chunk.batch
         lease = msg.Lease(
@@ -676,7 +758,9 @@ class Broker:
         self._last_number += 1
         return self._last_number
 
-    def _send(self, peer: bytes, message: msg.ToClient, classes: str | None = None) -> None:
+    def _send(
+        self, peer: bytes, message: msg.ToClient, classes: str | tuple[str, ...] | None = None
+    ) -> None:
         self._out.append(ev.Send(peer, message, classes))
 
     def _tell(self, producer: Producer, message: msg.ToProducer) -> None:
@@ -684,6 +768,17 @@ class Broker:
 
     def _log(self, level: int, text: str) -> None:
         self._out.append(ev.Log(level, text))
+
+
+def _send_slot(stream: Stream, batch: Batch) -> ev.SendSlot:
+    return ev.SendSlot(
+        session=stream.session,
+        opening=stream.opening,
+        sequence=batch.sequence,
+        stream=stream.number,
+        slot=batch.slot.index,
+        slot_bytes=stream.slot_bytes,
+    )
 
 
 def _describe_producer(producer: Producer) -> dict[str, Any]:

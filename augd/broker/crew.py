@@ -49,6 +49,7 @@ class Producer:
     plan_ns: int = 0
     idle_ns: int = 0
     last_words: str = ""
+    is_own_fault: bool = False  # it said itself why it ends: no sample is to blame
 
     def silence_ends_at(self) -> float | None:
         """When this producer will have to be killed if it says nothing more."""

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from augd.wire.messages import FromClient, FromProducer, ToClient, ToProducer
+from augd.wire.messages import (
+    Chosen,
+    FromClient,
+    FromProducer,
+    Selection,
+    ToClient,
+    ToProducer,
+)
 
 # events
 
@@ -47,6 +54,21 @@ class Reaped(Struct, frozen=True):
     how: str
 
 
+class Selected(Struct, frozen=True):
+    """The samples of a stream are chosen; the daemon has the list."""
+
+    stream: int
+    chosen: Chosen
+
+
+class SelectFailed(Struct, frozen=True):
+    """A selection cannot be made; `code` names the exception class."""
+
+    stream: int
+    code: str
+    text: str
+
+
 class ArenaMade(Struct, frozen=True):
     """The memory of a stream stands."""
 
@@ -76,6 +98,8 @@ Event = (
     | PeerGone
     | FromCrew
     | Reaped
+    | Selected
+    | SelectFailed
     | ArenaMade
     | ArenaFailed
     | DrainAsked
@@ -86,11 +110,14 @@ Event = (
 
 
 class Send(Struct, frozen=True):
-    """Send to a client; `classes` asks for the class list of a data set as a second frame."""
+    """Send to a client; `classes` asks for a class list as a second frame.
+
+    A name asks for that data set's list, a tuple is the list itself.
+    """
 
     peer: bytes
     message: ToClient
-    classes: str | None = None
+    classes: str | tuple[str, ...] | None = None
 
 
 class Tell(Struct, frozen=True):
@@ -98,6 +125,14 @@ class Tell(Struct, frozen=True):
 
     producer: int
     message: ToProducer
+
+
+class SelectSamples(Struct, frozen=True):
+    """Choose a stream's samples; answered by Selected or SelectFailed."""
+
+    stream: int
+    dataset: str
+    selection: Selection
 
 
 class MakeArena(Struct, frozen=True):
@@ -108,8 +143,19 @@ class MakeArena(Struct, frozen=True):
     size_bytes: int
 
 
+class SendSlot(Struct, frozen=True):
+    """Send a batch's bytes in pieces, to a session that was attached by the bulk socket."""
+
+    session: int
+    opening: int
+    sequence: int
+    stream: int
+    slot: int
+    slot_bytes: int
+
+
 class DropArena(Struct, frozen=True):
-    """Close a stream's memory; whoever mapped it keeps it until he unmaps."""
+    """Close a stream's memory and its list; whoever mapped them keeps them until he unmaps."""
 
     stream: int
 
@@ -144,5 +190,15 @@ class Stop(Struct, frozen=True):
 
 
 Action = (
-    Send | Tell | MakeArena | DropArena | EndSession | StartProducer | KillProducer | Log | Stop
+    Send
+    | Tell
+    | SelectSamples
+    | MakeArena
+    | SendSlot
+    | DropArena
+    | EndSession
+    | StartProducer
+    | KillProducer
+    | Log
+    | Stop
 )

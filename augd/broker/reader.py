@@ -14,6 +14,7 @@ promise and raises, it is never papered over. Credit is absolute: released + slo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec import Struct
 
@@ -24,11 +25,12 @@ from augd.wire.slot import check_layout
 
 
 class Attach(Struct, frozen=True):
-    """Connect the lifeline: the UNIX socket at `path`, with the session's token."""
+    """Attach the session with its token: at the UNIX socket `path`, or by the bulk socket."""
 
     path: str
     session: int
     token: str
+    bulk_port: int = 0
 
 
 class Deliver(Struct, frozen=True):
@@ -60,6 +62,7 @@ class Reader:
 
     spec: msg.Spec
     nonce: str
+    transport: Literal["memfd", "frames"] = "memfd"
     state: str = "new"  # new -> greeting -> attaching -> opening -> open -> closed
     session: int = 0
     opening: int = 0
@@ -75,7 +78,7 @@ class Reader:
     def start(self, software: str) -> list[Outcome]:
         """Say HELLO."""
         self.state = "greeting"
-        return [msg.Hello(self.nonce, software)]
+        return [msg.Hello(self.nonce, software, self.transport)]
 
     def attached(self) -> list[Outcome]:
         """Go on when the lifeline stands: OPEN at the target."""
@@ -123,7 +126,7 @@ class Reader:
             case msg.Welcome() if self.state == "greeting" and message.nonce == self.nonce:
                 self.state = "attaching"
                 self.session = message.session
-                return [Attach(message.attach, message.session, message.token)]
+                return [Attach(message.attach, message.session, message.token, message.bulk_port)]
             case msg.Opened() if self._is_current(message):
                 return self._opened(message)
             case msg.BatchReady() if self._is_current(message):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from augd.broker.states import CHUNK, SLOT, step
 from augd.wire import cut
-from augd.wire.messages import ArraySpec, BadRow, Spec
+from augd.wire.messages import ArraySpec, BadRow, Chosen, Spec
 
 CHUNK_ROWS = 32  # what a killed producer costs at most; ~35 ms of work
 
@@ -89,6 +89,7 @@ class Stream:
         num_samples: int,
         arrays: tuple[ArraySpec, ...],
         slot_bytes: int,
+        chosen: Chosen | None = None,
     ) -> None:
         """Make a stream with all its slots free and its cursor unset; `reopen` starts it."""
         self.number = number
@@ -97,6 +98,7 @@ class Stream:
         self.num_samples = num_samples
         self.arrays = arrays
         self.slot_bytes = slot_bytes
+        self.chosen = chosen  # None: the whole data set
         # One slot for the batch in the trainer's hand, the others are made ahead of it.
         self.slots = [Slot(index) for index in range(spec.prefetch + 1)]
         self.has_arena = False

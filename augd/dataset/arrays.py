@@ -16,18 +16,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.folder import shown
+from augd.dataset.found import shown
 from augd.dataset.layout import DIMS_BYTES, ArrayName, read_index_header
 from augd.errors import DatasetError
 
 _INT64: Final = np.dtype("<i8")
 _INT32: Final = np.dtype("<i4")
+_FLOAT32: Final = np.dtype("<f4")
 
 
 class IndexArrays:
     """A data set's index, mapped. Positions in the arrays are sample ids.
 
-    `labels`, `sizes_bytes`, `mtimes_ns`: int64 (num_samples,), read-only. `dims`: int32
+    `labels`, `sizes_bytes`, `mtimes_ns`: int64 (num_samples,), read-only. `targets`: float32
+    (num_samples, num_classes) of a multi-label data set, read-only, else None. `dims`: int32
     (num_samples, 2) of width and height, shared and writable by every process, zero where not yet
     known; a hint, to be checked against each file's own header.
     """
@@ -54,6 +56,11 @@ class IndexArrays:
         self.labels: NDArray[np.int64] = view("labels")
         self.sizes_bytes: NDArray[np.int64] = view("sizes_bytes")
         self.mtimes_ns: NDArray[np.int64] = view("mtimes_ns")
+        self.targets: NDArray[np.float32] | None = None
+        if header.num_targets:
+            place = places["targets"]
+            flat = np.frombuffer(index, _FLOAT32, place.length, start + place.offset)
+            self.targets = flat.reshape(header.num_samples, header.num_targets)
         self._path_offsets: NDArray[np.int64] = view("path_offsets")
         at = start + places["paths"].offset
         self._paths = memoryview(index)[at : at + places["paths"].length]
@@ -66,6 +73,31 @@ class IndexArrays:
     def path(self, sample: int) -> str:
         """Give the path of a sample below the root, for messages: one printable line."""
         return shown(self.path_bytes(sample))
+
+
+class ChoiceArrays:
+    """The chosen samples of a stream, mapped; see `select.Choice`.
+
+    `ids` is int64 (num_samples,), `offsets` int64 (num_groups + 1,) or None, `picked` int64
+    (num_picked,) or None; all read-only.
+    """
+
+    def __init__(self, fd: int, num_samples: int, num_groups: int, num_picked: int) -> None:
+        """Map the file. The descriptor stays the caller's and may be closed afterwards.
+
+        Raises:
+            DatasetError: the file has another size than was announced.
+        """
+        num_offsets = num_groups + 1 if num_groups else 0
+        expected = 8 * (num_samples + num_offsets + num_picked)
+        found = os.fstat(fd).st_size
+        if found != expected:
+            raise DatasetError(f"list of chosen samples: expected {expected} bytes, got {found}")
+        whole = np.frombuffer(mmap.mmap(fd, expected, mmap.MAP_SHARED, mmap.PROT_READ), _INT64)
+        end = num_samples + num_offsets
+        self.ids: NDArray[np.int64] = whole[:num_samples]
+        self.offsets: NDArray[np.int64] | None = whole[num_samples:end] if num_groups else None
+        self.picked: NDArray[np.int64] | None = whole[end:] if num_picked else None
 
 
 def _dims(fd: int, num_samples: int) -> NDArray[np.int32]:

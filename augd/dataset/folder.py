@@ -1,8 +1,10 @@
-"""Scanning a folder: which files are samples, and what their labels are.
+"""Scanning a folder: which files are samples, and what their labels and splits are.
 
 First look at a data set, by the daemon, before an index is written. Class folders by torchvision's
 ImageFolder convention (classes sorted by name; nested files belong to the outermost folder), or
-images lying flat in the root (label -1, no classes).
+images lying flat in the root (label -1, no classes). A root that holds nothing but folders named
+for splits (train, val, test) is looked at one level deeper: each split is laid out in one of
+those two ways, and the classes are the union of all splits'.
 
 Invariants: one `scandir` per folder and one `stat` per file; no file is opened; the result depends
 only on names, sizes and times, and is sorted by the bytes of the relative path; nothing outside
@@ -13,55 +15,25 @@ from __future__ import annotations
 
 import os
 import stat
-from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Progress, shown
 from augd.errors import DatasetError
 
 EXTENSIONS: Final = (b"jpg", b"jpeg", b"png", b"webp")
 _EXTENSIONS: Final = frozenset(EXTENSIONS)
-_REPORT_EVERY: Final = 2000
-
-Progress = Callable[[int], None]
-"""Called with the number of files seen so far, every few thousand files."""
 
 
-class FolderScan(msgspec.Struct):
-    """What a scan found. Position in the arrays is the sample id; arrays hold int64.
-
-    `paths` holds the relative paths one after the other, `path_offsets` num_samples + 1 positions
-    in it. `directories` maps relative folders ("" is the root) to their times in ns, which were
-    read before the folder was listed.
-    """
-
-    root: bytes
-    classes: list[str]
-    labels: array[int]
-    sizes_bytes: array[int]
-    mtimes_ns: array[int]
-    path_offsets: array[int]
-    paths: bytearray
-    directories: dict[bytes, int]
-
-    @property
-    def num_samples(self) -> int:
-        """Number of images found."""
-        return len(self.labels)
-
-    def path(self, sample: int) -> bytes:
-        """Give the relative path of a sample."""
-        return bytes(self.paths[self.path_offsets[sample] : self.path_offsets[sample + 1]])
-
-
-def scan(root: str | bytes | os.PathLike[str], *, progress: Progress | None = None) -> FolderScan:
+def scan(root: str | bytes | os.PathLike[str], *, progress: Progress | None = None) -> Found:
     """List the images below `root` with their labels, sizes and times.
 
     Raises:
         DatasetError: missing, not a folder, unreadable, no images, a class folder without images,
-            images both loose and in class folders, or a link that leaves the root.
+            images both loose and in class folders, two folders of one split, or a link that
+            leaves the root.
     """
     return _Scanner(real_root(root), progress).scan()
 
@@ -85,59 +57,84 @@ def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
     if not is_folder:
         raise DatasetError(
             f"data set {shown(path)}: expected a folder, got a file. Give the folder that holds "
-            f"the images."
+            f"the images, or a manifest that ends in .csv or .jsonl."
         )
     return real
 
 
-def shown(path: bytes) -> str:
-    """Make a path fit for one line of text, whatever its bytes are."""
-    text = path.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
 # A file: relative path, size in bytes, modification time in ns.
 _Found = tuple[bytes, int, int]
+# A folder to look into: relative path, and the real paths of the linked folders on the way.
+_Folder = tuple[bytes, frozenset[bytes]]
+
+
+class _Part(msgspec.Struct):
+    """The root, or one of its split folders: its loose images, and its folders."""
+
+    path: bytes
+    split: int
+    loose: list[_Found]
+    folders: list[_Folder]
 
 
 class _Scanner:
     def __init__(self, root: bytes, progress: Progress | None) -> None:
         self._root = root
         self._progress = progress
-        self._directories: dict[bytes, int] = {}
+        self._watched: dict[bytes, int] = {}
         self._num_seen = 0
         self._num_others = 0
 
-    def scan(self) -> FolderScan:
+    def scan(self) -> Found:
+        parts = self._parts()
+        # A part with loose images is flat: its folders must be empty, and are no classes.
+        names = {_last(f) for part in parts if not part.loose for f, _ in part.folders}
+        labels = {name: k for k, name in enumerate(sorted(names, key=os.fsdecode))}
+        result = Found(self._root, self._root, self._watched)
+        for part in parts:
+            self._add(result, part, labels)
+        if self._progress is not None:
+            self._progress(self._num_seen)
+        result.classes = [_class_name(name, self._root) for name in labels]
+        return result
+
+    def _parts(self) -> list[_Part]:
         loose, folders = self._list(b"", frozenset())
-        labels = {
-            k: label for label, k in enumerate(sorted((f for f, _ in folders), key=os.fsdecode))
-        }
-        # The bytes of "name/" and not of "name": that is the order of the paths.
-        folders.sort(key=lambda item: item[0] + b"/")
-        result = _nothing(self._root, self._directories)
-        filled: list[bytes] = []
+        if loose or not folders or not all(os.fsdecode(f) in SPLIT_CODES for f, _ in folders):
+            return [_Part(b"", 0, loose, folders)]
+        folders.sort(key=_as_in_paths)
+        parts: dict[int, _Part] = {}
         for folder, above in folders:
+            split = SPLIT_CODES[os.fsdecode(folder)]
+            if split in parts:
+                raise DatasetError(
+                    f"{shown(self._root)} holds both {shown(parts[split].path)}/ and "
+                    f"{shown(folder)}/, which are one split. Keep one of them."
+                )
+            parts[split] = _Part(folder, split, *self._list(folder, above))
+        return list(parts.values())
+
+    def _add(self, result: Found, part: _Part, labels: dict[bytes, int]) -> None:
+        part.folders.sort(key=_as_in_paths)
+        filled: list[bytes] = []
+        for folder, above in part.folders:
             # Straight into the flat arrays: a list of all files would take ten times their memory.
             if files := self._below(folder, above):
                 filled.append(folder)
-                _append(result, labels[folder], files)
-        if self._progress is not None:
-            self._progress(self._num_seen)
-        self._refuse(loose, filled, labels)
-        if loose:
-            _append(result, -1, loose)
-        else:
-            result.classes = sorted(_class_name(folder, self._root) for folder in filled)
-        return result
+                label = labels.get(_last(folder), -1)
+                for path, *found in files:
+                    result.append(path, label, part.split, (found[0], found[1]))
+        self._refuse(part, filled)
+        for path, *found in part.loose:
+            result.append(path, -1, part.split, (found[0], found[1]))
 
-    def _refuse(self, loose: list[_Found], filled: list[bytes], folders: Collection[bytes]) -> None:
-        root = shown(self._root)
+    def _refuse(self, part: _Part, filled: Sequence[bytes]) -> None:
+        root, loose = shown(os.path.join(self._root, part.path).rstrip(b"/")), part.loose
         if not loose and not filled:
             looked_for = " ".join(e.decode() for e in EXTENSIONS)
             raise DatasetError(
                 f"no images in {root}: looked for {looked_for}, saw {self._num_others} other "
-                f"files in {len(self._directories)} folders. Give a folder of class folders, or "
+                f"files in {len(self._watched)} folders. Give a folder of class folders, or "
                 f"one that holds images."
             )
         if loose and filled:
@@ -146,11 +143,11 @@ class _Scanner:
                 f"({shown(loose[0][0])} beside {shown(filled[0])}/). Move the loose images into a "
                 f"class folder or out of {root}."
             )
-        empty = sorted(set(folders) - set(filled))
+        empty = sorted({folder for folder, _ in part.folders} - set(filled))
         if filled and empty:
             raise DatasetError(
-                f"class folder {shown(empty[0])} in {root} holds no images ({len(empty)} such). "
-                f"Fill it, remove it, or hide it by a leading dot."
+                f"class folder {shown(empty[0])} in {shown(self._root)} holds no images "
+                f"({len(empty)} such). Fill it, remove it, or hide it by a leading dot."
             )
 
     def _below(self, folder: bytes, above: frozenset[bytes]) -> list[_Found]:
@@ -164,9 +161,7 @@ class _Scanner:
         found.sort()
         return found
 
-    def _list(
-        self, folder: bytes, above: frozenset[bytes]
-    ) -> tuple[list[_Found], list[tuple[bytes, frozenset[bytes]]]]:
+    def _list(self, folder: bytes, above: frozenset[bytes]) -> tuple[list[_Found], list[_Folder]]:
         """List one folder: its images sorted by name, and its sub-folders.
 
         `above` holds the real paths of the linked folders on the way here, to notice loops.
@@ -174,9 +169,9 @@ class _Scanner:
         full = os.path.join(self._root, folder) if folder else self._root
         prefix = folder + b"/" if folder else b""
         files: list[_Found] = []
-        folders: list[tuple[bytes, frozenset[bytes]]] = []
+        folders: list[_Folder] = []
         try:
-            self._directories[folder] = os.stat(full).st_mtime_ns
+            self._watched[folder] = os.stat(full).st_mtime_ns
             with os.scandir(full) as entries:
                 for entry in entries:
                     if not entry.name.startswith(b"."):
@@ -192,7 +187,7 @@ class _Scanner:
         path: bytes,
         above: frozenset[bytes],
         files: list[_Found],
-        folders: list[tuple[bytes, frozenset[bytes]]],
+        folders: list[_Folder],
     ) -> None:
         _, dot, extension = entry.name.rpartition(b".")
         is_image = bool(dot) and extension.lower() in _EXTENSIONS
@@ -248,30 +243,17 @@ class _Scanner:
 
     def _count(self) -> None:
         self._num_seen += 1
-        if self._progress is not None and self._num_seen % _REPORT_EVERY == 0:
+        if self._progress is not None and self._num_seen % REPORT_EVERY == 0:
             self._progress(self._num_seen)
 
 
-def _nothing(root: bytes, directories: dict[bytes, int]) -> FolderScan:
-    return FolderScan(
-        root=root,
-        classes=[],
-        labels=array("q"),
-        sizes_bytes=array("q"),
-        mtimes_ns=array("q"),
-        path_offsets=array("q", (0,)),
-        paths=bytearray(),
-        directories=directories,
-    )
+def _as_in_paths(folder: _Folder) -> bytes:
+    """Sort by the bytes of "name/" and not of "name": that is the order of the paths."""
+    return folder[0] + b"/"
 
 
-def _append(result: FolderScan, label: int, files: list[_Found]) -> None:
-    for path, size_bytes, mtime_ns in files:
-        result.labels.append(label)
-        result.sizes_bytes.append(size_bytes)
-        result.mtimes_ns.append(mtime_ns)
-        result.paths += path
-        result.path_offsets.append(len(result.paths))
+def _last(folder: bytes) -> bytes:
+    return folder.rpartition(b"/")[2]
 
 
 def _class_name(folder: bytes, root: bytes) -> str:

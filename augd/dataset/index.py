@@ -1,9 +1,10 @@
 """The index file: a data set as flat arrays that every producer maps.
 
-Built by the daemon from a scan, kept in the user's cache, used again while no folder's time has
-changed. Its descriptor goes to the producers, who map it (`arrays.IndexArrays`); beside it lies
-the sizes sidecar, int32 (num_samples, 2) of width and height, zero while unknown, which producers
-fill as they meet headers so that later plans need not wait for the read. It is a hint only.
+Built by the daemon from a folder or a manifest, kept in the user's cache, used again while no
+folder's time has changed, or the manifest's. Its descriptor goes to the producers, who map it
+(`arrays.IndexArrays`); beside it lies the sizes sidecar, int32 (num_samples, 2) of width and
+height, zero while unknown, which producers fill as they meet headers so that later plans need not
+wait for the read. It is a hint only.
 
 Invariants: a file is never changed once it has its name (it is written aside, then renamed), so
 whoever mapped it keeps a valid one; a cache that cannot be written or that is damaged costs time,
@@ -20,17 +21,18 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.folder import FolderScan, Progress, real_root, scan, shown
+from augd.dataset.folder import real_root, scan
+from augd.dataset.found import Found, Progress, shown
 from augd.dataset.layout import (
     DIMS_BYTES,
-    ArrayPlace,
     IndexHeader,
-    aligned,
-    arrays_of,
     digest_of,
+    places_of,
     read_index_header,
     write_index,
 )
+from augd.dataset.manifest import read_manifest, real_manifest
+from augd.dataset.sources import is_manifest
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
 
@@ -64,7 +66,7 @@ class IndexFile(msgspec.Struct):
 
     @property
     def root(self) -> str:
-        """Real path of the data set."""
+        """Real path of the folder that the samples lie in."""
         return os.fsdecode(self.header.root)
 
     @property
@@ -74,8 +76,18 @@ class IndexFile(msgspec.Struct):
 
     @property
     def classes(self) -> list[str]:
-        """Class names by label; empty for a flat folder."""
+        """Class names by label; empty for a data set without labels."""
         return self.header.classes
+
+    @property
+    def num_targets(self) -> int:
+        """Targets per sample of a multi-label data set; 0 when samples have one label or none."""
+        return self.header.num_targets
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the data set records which split each sample is in."""
+        return self.header.has_splits
 
     @property
     def first_size_px(self) -> tuple[int, int] | None:
@@ -97,42 +109,41 @@ def load_or_build(
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> IndexFile:
-    """Open the cached index of a folder, or scan the folder and write one.
+    """Open the cached index of a folder or manifest, or look at all of it and write one.
 
-    The cached one is used while every folder's modification time is as it was. That does not see
-    a file rewritten in place: its size and time are compared whenever it is read.
+    The cached one is used while the modification time of every folder, or of the manifest, is as
+    it was. That does not see a file rewritten in place: its size and time are compared whenever
+    it is read.
 
     Raises:
-        DatasetError: as `folder.scan`.
+        DatasetError: as `folder.scan` or `manifest.read_manifest`.
     """
-    real = real_root(root)
+    is_table = is_manifest(root)
+    real = real_manifest(root) if is_table else real_root(root)
     cache = _Cache(cache_dir, real)
-    if not rebuild and (found := cache.load()) is not None:
-        return found
+    if not rebuild and (cached := cache.load()) is not None:
+        return cached
     started_ns = time.time_ns()
-    found_files = scan(real, progress=progress)
-    return cache.store(_header(found_files, started_ns), found_files)
+    found = read_manifest(real, progress=progress) if is_table else scan(real, progress=progress)
+    return cache.store(_header(found, started_ns), found)
 
 
-def _header(found: FolderScan, started_ns: int) -> IndexHeader:
-    places: list[ArrayPlace] = []
-    offset = 0
-    for name, content in arrays_of(found):
-        is_bytes = isinstance(content, bytearray)
-        places.append(ArrayPlace(name, "|u1" if is_bytes else "<i8", offset, len(content)))
-        offset = aligned(offset + len(content) * (1 if is_bytes else 8))
+def _header(found: Found, started_ns: int) -> IndexHeader:
     settled_ns = started_ns - _TICK_NS
     return IndexHeader(
         digest=digest_of(found),
+        source=found.source,
         root=found.root,
         num_samples=found.num_samples,
+        num_targets=found.num_targets,
+        has_splits=any(found.splits),
         classes=found.classes,
-        directories={
+        watched={
             path: mtime_ns if mtime_ns < settled_ns else _UNSETTLED
-            for path, mtime_ns in found.directories.items()
+            for path, mtime_ns in found.watched.items()
         },
         first_size_px=_first_size_px(os.path.join(found.root, found.path(0))),
-        arrays=places,
+        arrays=places_of(found),
     )
 
 
@@ -150,13 +161,13 @@ def _first_size_px(path: bytes) -> tuple[int, int] | None:
 
 
 class _Cache:
-    """The place of one data set in the user's cache, keyed by the real path of its root."""
+    """The place of one data set in the user's cache, keyed by its real path."""
 
-    def __init__(self, cache_dir: str | os.PathLike[str] | None, root: bytes) -> None:
+    def __init__(self, cache_dir: str | os.PathLike[str] | None, source: bytes) -> None:
         base = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         self._folder = os.path.join(os.fspath(base), "augd", "index")
-        self._root = root
-        self._key = hashlib.blake2b(root, digest_size=16).hexdigest()
+        self._source = source
+        self._key = hashlib.blake2b(source, digest_size=16).hexdigest()
         self._path = os.path.join(self._folder, f"{self._key}.idx")
 
     def load(self) -> IndexFile | None:
@@ -170,14 +181,14 @@ class _Cache:
         except (DatasetError, OSError):
             os.close(fd)
             return None
-        if header.root != self._root or not _is_unchanged(header):
+        if header.source != self._source or not _is_unchanged(header):
             os.close(fd)
             return None
         dims_fd, warning = self._open_dims(header)
         size_bytes = os.fstat(fd).st_size
         return IndexFile(fd, dims_fd, header, size_bytes, self._path, True, warning)
 
-    def store(self, header: IndexHeader, found: FolderScan) -> IndexFile:
+    def store(self, header: IndexHeader, found: Found) -> IndexFile:
         """Write the index beside its place, then move it there; in memory when that fails."""
         try:
             fd, size_bytes = self._write(header, found)
@@ -187,7 +198,7 @@ class _Cache:
         self._sweep(header.digest)
         return IndexFile(fd, dims_fd, header, size_bytes, self._path, False, warning)
 
-    def _write(self, header: IndexHeader, found: FolderScan) -> tuple[int, int]:
+    def _write(self, header: IndexHeader, found: Found) -> tuple[int, int]:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         aside = f"{self._path}.{os.getpid()}.tmp"
         fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -202,7 +213,7 @@ class _Cache:
             os.close(fd)
         return readable, size_bytes
 
-    def _store_in_memory(self, header: IndexHeader, found: FolderScan, error: OSError) -> IndexFile:
+    def _store_in_memory(self, header: IndexHeader, found: Found, error: OSError) -> IndexFile:
         fd = os.memfd_create("augd-index", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         size_bytes = write_index(fd, header, found)
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -212,7 +223,7 @@ class _Cache:
 
     def _not_writable(self, error: OSError) -> str:
         return (
-            f"the index of {shown(self._root)} is kept in memory only: the cache "
+            f"the index of {shown(self._source)} is kept in memory only: the cache "
             f"{shown(os.fsencode(self._folder))} cannot be written ({error.strerror}). "
             f"Set XDG_CACHE_HOME to a folder that can."
         )
@@ -250,7 +261,7 @@ class _Cache:
                 _unlink_quietly(os.path.join(self._folder, name))
 
     def _is_lost(self, name: str) -> bool:
-        """Say whether an index is of a folder that is gone, or not readable as an index."""
+        """Say whether an index is of a data set that is gone, or not readable as an index."""
         try:
             fd = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -261,7 +272,7 @@ class _Cache:
             return True
         finally:
             os.close(fd)
-        return not os.path.isdir(header.root)
+        return not os.path.exists(header.source)
 
     def _is_stale(self, name: str) -> bool:
         try:
@@ -272,7 +283,7 @@ class _Cache:
 
 
 def _is_unchanged(header: IndexHeader) -> bool:
-    for path, mtime_ns in header.directories.items():
+    for path, mtime_ns in header.watched.items():
         try:
             if os.stat(os.path.join(header.root, path)).st_mtime_ns != mtime_ns:
                 return False

@@ -18,11 +18,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from augd.dataset.folder import FolderScan
+from augd.dataset.found import Found
 from augd.errors import DatasetError
 
 MAGIC: Final = b"AUGDIDX\n"
-VERSION: Final = 1
+VERSION: Final = 2
 ALIGNMENT: Final = 64
 DIMS_BYTES: Final = 8
 """Bytes of the sizes sidecar per sample: int32 width, int32 height."""
@@ -30,26 +30,59 @@ DIMS_BYTES: Final = 8
 _PREFIX: Final = struct.Struct("<8sII")
 _MAX_HEADER_BYTES: Final = 256 << 20
 
-ArrayName = Literal["labels", "sizes_bytes", "mtimes_ns", "path_offsets", "paths"]
+ArrayName = Literal[
+    "labels",
+    "splits",
+    "sizes_bytes",
+    "mtimes_ns",
+    "split_hashes",
+    "limit_hashes",
+    "path_offsets",
+    "targets",
+    "paths",
+]
+Dtype = Literal["<i8", "<u8", "<f4", "|u1"]
+
+ITEM_BYTES: Final[dict[Dtype, int]] = {"<i8": 8, "<u8": 8, "<f4": 4, "|u1": 1}
+DTYPES: Final[dict[ArrayName, Dtype]] = {
+    "labels": "<i8",
+    "splits": "|u1",
+    "sizes_bytes": "<i8",
+    "mtimes_ns": "<i8",
+    "split_hashes": "<u8",
+    "limit_hashes": "<u8",
+    "path_offsets": "<i8",
+    "targets": "<f4",
+    "paths": "|u1",
+}
+"""In the order of the file, whose last array is never empty, so that it ends where that ends."""
 
 
 class ArrayPlace(msgspec.Struct, frozen=True, array_like=True):
     """Where one array lies: offset in bytes from the start of the arrays, and number of items."""
 
     name: ArrayName
-    dtype: Literal["<i8", "|u1"]
+    dtype: Dtype
     offset: int
     length: int
 
 
 class IndexHeader(msgspec.Struct, frozen=True):
-    """The index file's header. `first_size_px` is (width, height) of sample 0, None when bad."""
+    """The index file's header. `first_size_px` is (width, height) of sample 0, None when bad.
+
+    `source` is the real path of the folder or manifest that was indexed, `root` the folder that
+    paths are relative to; `watched` maps what the index depends on to its time in ns.
+    `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
+    """
 
     digest: str
+    source: bytes
     root: bytes
     num_samples: int
+    num_targets: int
+    has_splits: bool
     classes: list[str]
-    directories: dict[bytes, int]
+    watched: dict[bytes, int]
     first_size_px: tuple[int, int] | None
     arrays: list[ArrayPlace]
 
@@ -87,13 +120,17 @@ def read_index_header(fd: int) -> tuple[IndexHeader, int]:
         )
     except msgspec.DecodeError as error:
         raise DatasetError(f"index file: its header does not decode: {error}") from None
-    lengths: dict[str, int] = {place.name: place.length for place in header.arrays}
     n = header.num_samples
-    expected = {"labels": n, "sizes_bytes": n, "mtimes_ns": n, "path_offsets": n + 1}
-    if n < 1 or "paths" not in lengths or any(lengths.get(k) != v for k, v in expected.items()):
-        raise DatasetError(f"index file: its arrays do not hold {n} samples: {lengths}")
+    found = {place.name: (place.dtype, place.length) for place in header.arrays}
+    lengths = {"path_offsets": n + 1, "targets": n * header.num_targets}
+    expected = {
+        name: (dtype, lengths.get(name, n)) for name, dtype in DTYPES.items() if name != "paths"
+    }
+    paths = found.pop("paths", None)
+    if n < 1 or paths is None or paths[0] != "|u1" or found != expected:
+        raise DatasetError(f"index file: its arrays do not hold {n} samples: {found}")
     for place in header.arrays:
-        end = start + place.offset + place.length * (8 if place.dtype == "<i8" else 1)
+        end = start + place.offset + place.length * ITEM_BYTES[place.dtype]
         if place.offset < 0 or place.offset % ALIGNMENT or end > size_bytes:
             raise DatasetError(
                 f"index file: array {place.name} ends at byte {end} of {size_bytes}. "
@@ -107,7 +144,7 @@ def aligned(position: int) -> int:
     return -(-position // ALIGNMENT) * ALIGNMENT
 
 
-def write_index(fd: int, header: IndexHeader, found: FolderScan) -> int:
+def write_index(fd: int, header: IndexHeader, found: Found) -> int:
     """Write prefix, header and arrays; returns the file's length."""
     encoded = msgspec.msgpack.encode(header)
     start = aligned(_PREFIX.size + len(encoded))
@@ -121,18 +158,23 @@ def write_index(fd: int, header: IndexHeader, found: FolderScan) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def arrays_of(found: FolderScan) -> list[tuple[ArrayName, array[int] | bytearray]]:
-    """List a scan's arrays in the order of the file."""
-    return [
-        ("labels", found.labels),
-        ("sizes_bytes", found.sizes_bytes),
-        ("mtimes_ns", found.mtimes_ns),
-        ("path_offsets", found.path_offsets),
-        ("paths", found.paths),
-    ]
+def arrays_of(found: Found) -> list[tuple[ArrayName, array[int] | array[float] | bytearray]]:
+    """List the arrays of a data set in the order of the file."""
+    return [(name, getattr(found, name)) for name in DTYPES]
 
 
-def digest_of(found: FolderScan) -> str:
+def places_of(found: Found) -> list[ArrayPlace]:
+    """Lay the arrays out one after the other."""
+    places: list[ArrayPlace] = []
+    offset = 0
+    for name, content in arrays_of(found):
+        dtype = DTYPES[name]
+        places.append(ArrayPlace(name, dtype, offset, len(content)))
+        offset = aligned(offset + len(content) * ITEM_BYTES[dtype])
+    return places
+
+
+def digest_of(found: Found) -> str:
     """Digest what decides the samples and their order; neither the root nor times are in it."""
     state = hashlib.blake2b(digest_size=16, person=b"augd.index.1")
     names = msgspec.msgpack.encode(found.classes)
@@ -140,4 +182,11 @@ def digest_of(found: FolderScan) -> str:
     state.update(names)
     for content in (found.labels, found.sizes_bytes, found.path_offsets, found.paths):
         state.update(content)
+    # Only what a data set has, so that plain folders keep the digest they always had.
+    if any(found.splits):
+        state.update(b"splits")
+        state.update(found.splits)
+    if found.targets:
+        state.update(b"targets")
+        state.update(found.targets)
     return state.hexdigest()

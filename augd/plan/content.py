@@ -21,6 +21,7 @@ from typing import Any
 RNG_SCHEME = "philox4x32-10/1"
 ORDER_SCHEME = "feistel8/1"
 PLAN_SCHEME = "plan/1"
+SELECTION_SCHEME = "xxh3-128 of paths, philox within classes/1"
 
 DIGEST_SIZE_BYTES = 16
 

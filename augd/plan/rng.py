@@ -47,6 +47,7 @@ class Purpose(IntEnum):
 
     ORDER = 1
     PARAMS = 2
+    BALANCE = 3
 
 
 def mix(seed: int, purpose: Purpose) -> int:

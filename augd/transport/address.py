@@ -1,12 +1,14 @@
-"""Addresses: `ipc://PATH`, and the private directory where they live by default.
+"""Addresses: `ipc://PATH` on one host, `tcp://HOST:PORT` anywhere.
 
-The first thing that a daemon and a client agree on. The directory is the user's own, mode
-0700, its owner checked; nothing here opens a socket.
+The first thing that a daemon and a client agree on. ipc paths live by default in a directory
+that is the user's own, mode 0700, its owner checked; nothing here opens a socket.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,35 @@ from augd.errors import ConnectError, OptionError
 # sun_path has 108 bytes with its NUL; the longest suffix that we add is ".attach".
 PATH_BYTES_MAX = 107
 DEFAULT_NAME = "default"
+_KNOCK_S = 5.0
 ENV_RUNTIME_DIR = "AUGD_RUNTIME_DIR"
 
 
 @dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host and a port. `host` is a name or a number; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return the address as users write it."""
+        return f"tcp://{self.host}:{self.port}"
+
+    def is_loopback(self) -> bool:
+        """Say whether only this machine can reach it."""
+        host = self.host.strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
-    """Where a daemon listens: the ZeroMQ socket and the files that belong to it."""
+    """A path on this host: the ZeroMQ socket and the files that belong to it."""
 
     path: Path
 
@@ -33,6 +58,11 @@ class Address:
     def attach_path(self) -> Path:
         """UNIX socket over which arenas' fds are passed; also the clients' lifeline."""
         return self.path.with_name(self.path.name + ".attach")
+
+    @property
+    def bulk_path(self) -> Path:
+        """Socket that carries pixels to clients which cannot map the arena."""
+        return self.path.with_name(self.path.name + ".bulk")
 
     @property
     def lock_path(self) -> Path:
@@ -75,18 +105,25 @@ def check_private(folder: Path) -> None:
         )
 
 
-def parse_address(text: str | None) -> Address:
+def parse_address(text: str | None) -> Address | TcpAddress:
     """Parse an address; None is the user's default daemon.
 
     Raises:
-        OptionError: the scheme is unknown, or the path too long for a UNIX socket.
+        OptionError: the scheme is unknown, the port no port, or the path too long.
     """
     if text is None:
         return Address(runtime_dir() / DEFAULT_NAME)
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme != "ipc" or not rest:
-        raise OptionError(f"address: expected ipc://PATH, got {text!r}")
-    path = Path(rest).absolute()
+    scheme, _, rest = text.partition("://")
+    if scheme == "ipc" and rest:
+        return _parse_path(rest)
+    host, _, port = rest.rpartition(":")
+    if scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:
+        return TcpAddress(host, int(port))
+    raise OptionError(f"address: expected ipc://PATH or tcp://HOST:PORT, got {text!r}")
+
+
+def _parse_path(text: str) -> Address:
+    path = Path(text).absolute()
     longest = len(os.fsencode(path)) + len(".attach")
     if longest > PATH_BYTES_MAX:
         raise OptionError(
@@ -96,12 +133,22 @@ def parse_address(text: str | None) -> Address:
     return Address(path)
 
 
-def require_daemon(address: Address) -> None:
+def bulk_address(address: Address | TcpAddress, port: int) -> Address | TcpAddress:
+    """Return where the bulk socket of a daemon is: beside the path, or at a port of the host."""
+    if isinstance(address, Address):
+        return Address(address.bulk_path)
+    return TcpAddress(address.host, port)
+
+
+def require_daemon(address: Address | TcpAddress) -> None:
     """Look whether a daemon can be there at all, so that a typo is told at once.
 
     Raises:
-        ConnectError: there is no socket at the address.
+        ConnectError: there is no socket at the path, or nobody listens at the port.
     """
+    if isinstance(address, TcpAddress):
+        _require_listener(address)
+        return
     try:
         is_socket = stat.S_ISSOCK(address.path.stat().st_mode)
     except FileNotFoundError:
@@ -110,10 +157,19 @@ def require_daemon(address: Address) -> None:
         raise ConnectError(no_daemon(address))
 
 
-def no_daemon(address: Address) -> str:
+def _require_listener(address: TcpAddress) -> None:
+    """Connect once and hang up: ZeroMQ itself would try again for ever and say nothing."""
+    try:
+        socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S).close()
+    except OSError as error:
+        raise ConnectError(f"{no_daemon(address)} ({error.strerror or error})") from None
+
+
+def no_daemon(address: Address | TcpAddress) -> str:
     """Say that nobody answers at an address, and what to do."""
+    is_default = isinstance(address, Address) and address.path.name == DEFAULT_NAME
+    listen = "" if is_default else f" --listen {address}"
     return (
-        f"no daemon at {address}: start one with `augd serve PATH"
-        + ("" if address.path.name == DEFAULT_NAME else f" --listen {address}")
-        + "`, or pass the address that it printed"
+        f"no daemon at {address}: start one with `augd serve PATH{listen}`, "
+        "or pass the address that it printed"
     )

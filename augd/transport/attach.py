@@ -43,6 +43,10 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
+class ArenaUnavailable(ConnectError):
+    """This process cannot get at the daemon's memory, though the daemon answers."""
+
+
 class Lifeline:
     """A client's end of the attach socket."""
 
@@ -50,7 +54,7 @@ class Lifeline:
         """Connect and say ATTACH.
 
         Raises:
-            ConnectError: the daemon went away meanwhile.
+            ArenaUnavailable: the daemon went away meanwhile, or is of another user or host.
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(timeout_s)
@@ -59,7 +63,7 @@ class Lifeline:
             self._socket.send(encode(AttachAs(session, token)), socket.MSG_NOSIGNAL)
         except OSError as error:
             self._socket.close()
-            raise ConnectError(f"the daemon's socket {path} does not answer: {error}") from None
+            raise ArenaUnavailable(f"the socket {path} does not answer: {error}") from None
 
     def fileno(self) -> int:
         """Return the fd to poll: readable when an arena came, or the daemon died."""
@@ -69,13 +73,13 @@ class Lifeline:
         """Wait for the arena of a stream; returns (fd, size in bytes), the fd is the caller's.
 
         Raises:
-            ConnectError: the daemon went away, or sends none within the timeout.
+            ArenaUnavailable: the daemon hung up, or sends none within the timeout.
         """
         while True:
             try:
                 received = link.receive(self._socket, wait=True)
             except (EOFError, TimeoutError) as error:
-                raise ConnectError(
+                raise ArenaUnavailable(
                     f"no arena came from the daemon: {error or 'it ended'}"
                 ) from None
             assert received is not None

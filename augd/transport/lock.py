@@ -58,7 +58,7 @@ class AddressLock:
         return lock
 
     def _start_janitor(self) -> None:
-        files = [self._address.path, self._address.attach_path, self._address.lock_path]
+        files = [*_sockets(self._address), self._address.lock_path]
         self._janitor = subprocess.Popen(
             ["/bin/sh", "-c", _JANITOR, "augd-janitor", *map(str, files)],
             stdin=subprocess.PIPE,
@@ -69,7 +69,7 @@ class AddressLock:
         )
 
     def _remove_sockets(self) -> None:
-        for path in (self._address.path, self._address.attach_path):
+        for path in _sockets(self._address):
             path.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -80,6 +80,10 @@ class AddressLock:
             self._janitor.wait(timeout=WAIT_S)
             self._janitor = None
         os.close(self._fd)
+
+
+def _sockets(address: Address) -> list[Path]:
+    return [address.path, address.attach_path, address.bulk_path]
 
 
 def _try_lock(path: Path) -> int | None:

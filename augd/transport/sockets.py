@@ -13,13 +13,17 @@ from typing import Any
 
 import zmq
 
-from augd.transport.address import Address
+from augd.errors import AddressInUse, AugdError, OptionError
+from augd.transport.address import Address, TcpAddress
 from augd.wire.limits import HEADER_BYTES_MAX
 
 FRAMES_MAX = 4
 # ipc connects at once unless the daemon is only just binding: then soon again, later rarely.
 _RECONNECT_MS = 5
 _RECONNECT_MAX_MS = 1000
+_HEARTBEAT_MS = 2_000
+_HEARTBEAT_TIMEOUT_MS = 10_000  # answered by ZeroMQ's own thread, however long a step trains
+_HANDSHAKE_MS = 10_000
 # Credits bound what a client that doesn't read can have queued: a BATCH and an EPOCH_END for
 # each of at most 1,025 slots. ZeroMQ's own 1,000 would drop some of them.
 _QUEUE_MAX = 4096
@@ -31,19 +35,45 @@ def _socket(kind: int, message_bytes_max: int) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
+    socket.setsockopt(zmq.IPV6, 1)
     socket.setsockopt(zmq.SNDHWM, _QUEUE_MAX)
     socket.setsockopt(zmq.RCVHWM, _QUEUE_MAX)
+    # A peer whose host or link died says nothing: then its connection is ended here.
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     return socket
 
 
 class Router:
-    """The daemon's side: addressed sends, bounded receives."""
+    """The daemon's side: addressed sends, bounded receives, at one or more addresses."""
 
-    def __init__(self, address: Address) -> None:
-        """Bind; the caller holds the address's lock, so nobody is robbed of the path."""
+    def __init__(self) -> None:
+        """Make an unbound socket."""
         self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.bind(str(address))
+
+    def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
+        """Listen at an address, whose lock the caller holds; returns it with its real port.
+
+        Raises:
+            AddressInUse: another program listens at the port.
+            OptionError: this host doesn't have the address.
+        """
+        if isinstance(address, Address):
+            self.socket.bind(str(address))
+            return address
+        port = address.port or "*"
+        try:
+            self.socket.bind(f"tcp://{address.host}:{port}")
+        except zmq.ZMQError as error:
+            raise _cannot_bind(address, error) from None
+        bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return TcpAddress(address.host, int(bound.rpartition(":")[2]))
+
+    def watch_disconnects(self) -> Disconnects:
+        """Return what the poller shall watch to hear that some connection ended."""
+        return Disconnects(self.socket)
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """Return one message as (peer, frames), or None when there is none now."""
@@ -53,10 +83,17 @@ class Router:
             return None
         return peer, frames
 
-    def send(self, peer: bytes, frames: Sequence[bytes]) -> bool:
-        """Send to one client; say False when he is gone or takes nothing more."""
+    def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
+        """Send to one client; say False when he is gone or takes nothing more.
+
+        A memoryview is not copied: it must stay as it is until the client has answered.
+        """
         try:
-            self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+            self.socket.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
+            for frame in frames[:-1]:
+                self.socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE)
+            is_copied = isinstance(frames[-1], bytes)
+            self.socket.send(frames[-1], zmq.NOBLOCK, copy=is_copied)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -68,15 +105,28 @@ class Router:
         self.socket.close()
 
 
+def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
+    if error.errno == zmq.EADDRINUSE:
+        return AddressInUse(
+            f"another program already listens at {address}: connect to it if it is a daemon, "
+            "stop it, or choose another port with --listen"
+        )
+    return OptionError(f"--listen {address}: {error.strerror}; expected an address of this host")
+
+
 class Dealer:
     """A client's side."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address | TcpAddress) -> None:
         """Start to connect; the first receive tells whether anybody is there."""
         self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         self.socket.connect(str(address))
+
+    def watch_disconnects(self) -> Disconnects:
+        """Return what the poller shall watch to hear that the daemon went away."""
+        return Disconnects(self.socket)
 
     def receive(self) -> list[bytes] | None:
         """Return one message as frames, or None when there is none now."""
@@ -85,12 +135,57 @@ class Dealer:
         except zmq.Again:
             return None
 
+    def receive_header(self) -> bytes | None:
+        """Return the first frame of a message whose second one `receive_into` takes."""
+        try:
+            return self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def receive_into(self, target: memoryview) -> int:
+        """Receive the frame that follows a header into `target`; returns the frame's own size.
+
+        More than fits is cut off without a word, so the caller compares the sizes. 0 when no
+        frame follows. What follows it in turn is dropped.
+        """
+        if not self.socket.getsockopt(zmq.RCVMORE):
+            return 0
+        size = int(self.socket.recv_into(target, flags=zmq.NOBLOCK))
+        while self.socket.getsockopt(zmq.RCVMORE):
+            self.socket.recv(zmq.NOBLOCK)
+        return size
+
     def send(self, frame: bytes) -> None:
         """Queue one frame; credits keep the queue far below its high-water mark."""
         self.socket.send(frame, zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket."""
+        self.socket.close()
+
+
+class Disconnects:
+    """Tells that a connection of a socket ended: its peer died, or heartbeats stopped."""
+
+    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+        """Watch a socket."""
+        self.socket = watched.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self._watched = watched
+
+    def take(self) -> bool:
+        """Forget what was told so far; say whether anything was."""
+        told = False
+        while True:
+            try:
+                self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return told
+            told = True
+
+    def close(self) -> None:
+        """Stop watching, before the watched socket is closed."""
+        self._watched.disable_monitor()
         self.socket.close()
 
 
@@ -102,7 +197,7 @@ class Poller:
         self._poller = zmq.Poller()
         self._tags: dict[Any, Any] = {}
 
-    def register(self, source: Router | Dealer | int, tag: object) -> None:
+    def register(self, source: Router | Dealer | Disconnects | int, tag: object) -> None:
         """Watch a socket or an fd for input."""
         key = source if isinstance(source, int) else source.socket
         self._tags[key] = tag
@@ -113,7 +208,7 @@ class Poller:
         if self._tags.pop(source, None) is not None:
             self._poller.unregister(source)
 
-    def wait_for(self, socket: Dealer, timeout_s: float) -> None:
+    def wait_for(self, socket: Dealer | Router, timeout_s: float) -> None:
         """Wait for this socket alone, at most `timeout_s`."""
         socket.socket.poll(max(1, int(timeout_s * 1000)))
 

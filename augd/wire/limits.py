@@ -1,3 +1,7 @@
 """Bounds of the protocol that more than one room needs. Imports nothing."""
 
 HEADER_BYTES_MAX = 64 * 1024
+
+# Pixels over sockets come in pieces of this size: ZeroMQ's sweet spot between a copy per
+# message and a queue that one message fills.
+PIECE_BYTES = 4 * 1024 * 1024

@@ -49,6 +49,33 @@ class Layout(Struct, frozen=True):
     drop_last: bool = False
 
 
+class Selection(Struct, frozen=True, omit_defaults=True):
+    """Which samples of the data set an epoch consists of; by default all.
+
+    `split` goes by what the data set records, else by `val_fraction` of a hash of the paths.
+    `classes` keeps these only and numbers them in this order, `limit` keeps at most so many,
+    and `balance` draws classes in equal numbers.
+    """
+
+    split: Literal["train", "val", "test"] | None = None
+    val_fraction: Fraction = 0.1
+    classes: tuple[Name, ...] | None = None
+    limit: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+    balance: Literal["class"] | None = None
+
+
+class Chosen(Struct, frozen=True):
+    """The shape of a list of chosen samples.
+
+    `num_groups` counts the classes with samples when the draws are balanced, `num_picked` the
+    classes that were named; else they are 0.
+    """
+
+    num_samples: Count
+    num_groups: Small = 0
+    num_picked: Small = 0
+
+
 class Spec(Struct, frozen=True):
     """What a client asks for: plain data, validated again by the daemon."""
 
@@ -60,6 +87,7 @@ class Spec(Struct, frozen=True):
     bad: Literal["mask", "fail"] = "mask"
     max_bad_fraction: Fraction = 0.01
     prefetch: Annotated[int, Meta(ge=1, le=1024)] = 4
+    selection: Selection = Selection()
 
 
 # client -> daemon
@@ -70,6 +98,7 @@ class Hello(Message, frozen=True, tag="HELLO"):
 
     nonce: Name
     software: Name = ""
+    transport: Literal["memfd", "frames"] = "memfd"
 
 
 class Open(Message, frozen=True, tag="OPEN"):
@@ -122,13 +151,14 @@ class Ping(Message, frozen=True, tag="PING"):
 
 
 class Welcome(Message, frozen=True, tag="WELCOME"):
-    """The session, and where its arena is fetched."""
+    """The session, and where it is attached: a UNIX socket, or the bulk socket's TCP port."""
 
     nonce: Name
     instance: Name
     session: Count
     attach: Text
     token: Name
+    bulk_port: Small = 0
 
 
 class Opened(Message, frozen=True, tag="OPENED"):
@@ -225,7 +255,7 @@ class UseDataset(Message, frozen=True, tag="DATASET"):
 
 
 class UseStream(Message, frozen=True, tag="STREAM"):
-    """A stream exists; its arena's fd rides along."""
+    """A stream exists; its arena's fd rides along, and with `chosen` that of the list."""
 
     stream: Count
     dataset: Name
@@ -236,6 +266,7 @@ class UseStream(Message, frozen=True, tag="STREAM"):
     arrays: tuple[ArraySpec, ...]
     slot_bytes: Count
     num_slots: Small
+    chosen: Chosen | None = None
 
 
 class DropStream(Message, frozen=True, tag="DROP"):
@@ -309,11 +340,11 @@ FromProducer = Ready | Done | Dropped | Fail | Alive | LastWords
 ToProducer = UseDataset | UseStream | DropStream | Lease | Revoke | Drain
 
 
-# over the UNIX socket
+# over the UNIX socket, or the bulk socket
 
 
 class AttachAs(Message, frozen=True, tag="ATTACH"):
-    """Client to daemon: this connection is the lifeline of the session."""
+    """Client to daemon: this connection is the session's lifeline, and the way of its bytes."""
 
     session: Count
     token: Name
@@ -326,4 +357,14 @@ class ArenaHere(Message, frozen=True, tag="ARENA"):
     size_bytes: Count
 
 
-OverAttach = AttachAs | ArenaHere
+class Piece(Message, frozen=True, tag="PIECE"):
+    """Daemon to client: bytes of a slot, in the frame that follows; by frames only."""
+
+    session: Count
+    opening: Count
+    sequence: Count
+    offset: Count
+    size_bytes: Count
+
+
+OverAttach = AttachAs | ArenaHere | Piece

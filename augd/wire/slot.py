@@ -18,14 +18,20 @@ PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advise
 ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float32": 4}
 
 
-def slot_layout(batch_size: int, height: int, width: int) -> tuple[tuple[ArraySpec, ...], int]:
+def slot_layout(
+    batch_size: int, height: int, width: int, num_targets: int = 0
+) -> tuple[tuple[ArraySpec, ...], int]:
     """Lay out one batch; returns the arrays and the slot's size in bytes.
 
-    images uint8 (B, H, W, 3) RGB, labels int64 (B,), ids int64 (B,), valid bool (B,).
+    images uint8 (B, H, W, 3) RGB, labels int64 (B,) or with K targets float32 (B, K), ids int64
+    (B,), valid bool (B,).
     """
-    wanted = (
+    labels: tuple[str, tuple[int, ...]] = ("int64", (batch_size,))
+    if num_targets:
+        labels = ("float32", (batch_size, num_targets))
+    wanted: tuple[tuple[str, str, tuple[int, ...]], ...] = (
         ("images", "uint8", (batch_size, height, width, 3)),
-        ("labels", "int64", (batch_size,)),
+        ("labels", *labels),
         ("ids", "int64", (batch_size,)),
         ("valid", "bool", (batch_size,)),
     )

@@ -357,7 +357,9 @@ def test_the_queue_to_a_client_that_does_not_read_holds_all_that_credit_allows(
     tmp_path: Path,
 ) -> None:
     address = parse_address(f"ipc://{tmp_path}/a")
-    router, dealer = Router(address), Dealer(address)
+    router = Router()
+    router.bind(address)
+    dealer = Dealer(address)
     poller = Poller()
     poller.register(router, "router")
     dealer.send(b"hello")

@@ -1,0 +1,101 @@
+"""What a first look at a data set found: its samples as flat arrays, before they are written.
+
+Filled by the scan of a folder (`folder`) or the reading of a manifest (`manifest`), written as an
+index file (`layout`). The hashes that splits and limits go by are made here, so that both kinds
+of data sets choose alike.
+
+Invariants: a sample's hashes depend on its relative path only, hence never on what else the data
+set holds; no list of all samples as Python objects. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_128_intdigest
+
+SPLITS: Final = ("train", "val", "test")
+SPLIT_CODES: Final = {
+    "train": 1,
+    "training": 1,
+    "val": 2,
+    "valid": 2,
+    "validation": 2,
+    "test": 3,
+}
+"""Names of split folders and values of a `split` column; 0 in an index stands for no split."""
+
+REPORT_EVERY: Final = 2000
+
+# Fixed for ever: another one puts other samples into every validation split ("augdpath").
+_HASH_SEED: Final = int.from_bytes(b"augdpath", "big")
+_LOW_64: Final = 2**64 - 1
+
+Progress = Callable[[int], None]
+"""Called with the number of files seen so far, every few thousand files."""
+
+
+class Found(msgspec.Struct):
+    """The samples of a data set. Position in the arrays is the sample id.
+
+    `labels`, `sizes_bytes`, `mtimes_ns` hold int64, `splits` uint8, the hashes uint64. `paths`
+    holds the relative paths one after the other, `path_offsets` num_samples + 1 positions in it.
+    `targets` holds float32, `len(classes)` for each sample of a multi-label data set, and nothing
+    for others. `watched` maps relative paths ("" is the root) of the folders, or of the manifest,
+    to their times in ns, which were read before they were.
+    """
+
+    source: bytes
+    root: bytes
+    watched: dict[bytes, int]
+    classes: list[str] = msgspec.field(default_factory=list)
+    labels: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    sizes_bytes: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    mtimes_ns: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    split_hashes: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    limit_hashes: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    path_offsets: array[int] = msgspec.field(default_factory=lambda: array("q", (0,)))
+    splits: bytearray = msgspec.field(default_factory=bytearray)
+    paths: bytearray = msgspec.field(default_factory=bytearray)
+    targets: array[float] = msgspec.field(default_factory=lambda: array("f"))
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples found."""
+        return len(self.labels)
+
+    @property
+    def num_targets(self) -> int:
+        """Targets per sample of a multi-label data set; 0 when samples have one label or none."""
+        return len(self.classes) if self.targets else 0
+
+    def path(self, sample: int) -> bytes:
+        """Give the relative path of a sample."""
+        return bytes(self.paths[self.path_offsets[sample] : self.path_offsets[sample + 1]])
+
+    def append(self, path: bytes, label: int, split: int, found: tuple[int, int]) -> None:
+        """Add a sample; `found` is the file's size in bytes and its time in ns."""
+        self.labels.append(label)
+        self.splits.append(split)
+        self.sizes_bytes.append(found[0])
+        self.mtimes_ns.append(found[1])
+        split_hash, limit_hash = path_hashes(path)
+        self.split_hashes.append(split_hash)
+        self.limit_hashes.append(limit_hash)
+        self.paths += path
+        self.path_offsets.append(len(self.paths))
+
+
+def path_hashes(path: bytes) -> tuple[int, int]:
+    """Hash a relative path to two independent 64-bit numbers: for the split, for the limit."""
+    both: int = xxh3_128_intdigest(path, _HASH_SEED)
+    return both >> 64, both & _LOW_64
+
+
+def shown(path: bytes) -> str:
+    """Make a path fit for one line of text, whatever its bytes are."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else ascii(text)[1:-1]

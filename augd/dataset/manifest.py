@@ -1,0 +1,193 @@
+"""Reading a manifest: a table that lists the samples, one row or line for each.
+
+First look at a data set that is a `.csv` or `.jsonl` file and not a folder. Paths are relative to
+the manifest's folder, which is the data set's root; sample ids are the rows, in their order.
+
+Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample; a
+row that cannot be meant fails by its line, never by a guess. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from itertools import pairwise
+from typing import Final
+
+from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, SPLITS, Found, Progress, shown
+from augd.dataset.marking import Marking, marking_of
+from augd.dataset.rows import BadRow, Row, open_rows
+from augd.errors import DatasetError
+
+_NAMED: Final = 3  # of the missing files
+
+
+def read_manifest(
+    path: str | bytes | os.PathLike[str], *, progress: Progress | None = None
+) -> Found:
+    """Read a `.csv` or `.jsonl` manifest with its files' sizes and times.
+
+    CSV: a header row with `path`, and either `label` or several columns of numbers, whose names
+    are the classes. JSONL: an object a line with "path", and "label" (a name or a number) or
+    "labels" (names, or numbers). Both may have `split`: train, val or test.
+
+    Raises:
+        DatasetError: the manifest is missing, unreadable or empty; a row does not fit, which is
+            named by its line; files are missing, twice in it, or outside its folder.
+    """
+    return _Reader(real_manifest(path), progress).read()
+
+
+def real_manifest(path: str | bytes | os.PathLike[str]) -> bytes:
+    """Resolve a manifest's path.
+
+    Raises:
+        DatasetError: missing, not a file, or not reachable.
+    """
+    given = os.fsencode(path)
+    try:
+        real = os.path.realpath(given, strict=True)
+        is_file = stat.S_ISREG(os.stat(real).st_mode)
+    except OSError as error:
+        raise DatasetError(
+            f"manifest {shown(given)} cannot be read: {error.strerror}. Check the path."
+        ) from None
+    if not is_file:
+        raise DatasetError(f"manifest {shown(given)}: expected a file. Give a .csv or .jsonl file.")
+    return real
+
+
+class _Reader:
+    def __init__(self, source: bytes, progress: Progress | None) -> None:
+        self._source = source
+        self._root = os.path.dirname(source)
+        self._progress = progress
+        self._folders: dict[bytes, bool] = {}
+        self._missing: list[str] = []
+        self._num_missing = 0
+        self._has_splits = False
+
+    def read(self) -> Found:
+        name = os.path.basename(self._source)
+        try:
+            watched = {name: os.stat(self._source).st_mtime_ns}
+            result = Found(self._source, self._root, watched)
+            self._read_rows(result)
+        except BadRow as bad:
+            raise DatasetError(f"{shown(self._source)}, line {bad.line}: {bad}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise DatasetError(
+                f"manifest {shown(self._source)} cannot be read: {reason}. Mend the file."
+            ) from None
+        if self._progress is not None:
+            self._progress(result.num_samples)
+        return result
+
+    def _read_rows(self, result: Found) -> None:
+        marking: Marking | None = None
+        for num_seen, row in enumerate(open_rows(self._source), 1):
+            if marking is None:
+                marking = marking_of(row)
+                self._has_splits = row.split is not None
+            path, found = self._look_at(row)
+            marking.add(row)
+            result.append(path, -1, self._split(row), found)
+            if self._progress is not None and num_seen % REPORT_EVERY == 0:
+                self._progress(num_seen)
+        if marking is None:
+            raise DatasetError(
+                f"manifest {shown(self._source)} lists no samples. Give it a row for each image."
+            )
+        self._refuse_missing(result.num_samples)
+        self._refuse_twice(result)
+        marking.finish(result, shown(self._source))
+
+    def _split(self, row: Row) -> int:
+        if (row.split is not None) != self._has_splits:
+            found = "none" if row.split is None else repr(row.split)
+            expected = "a split as in the rows before" if self._has_splits else "none as before"
+            raise BadRow(row.line, f"split: expected {expected}, got {found}. Give all rows one.")
+        if row.split is None:
+            return 0
+        if row.split not in SPLIT_CODES:
+            raise BadRow(
+                row.line,
+                f"split: expected one of {', '.join(SPLITS)}, got {row.split!r}. Correct it.",
+            )
+        return SPLIT_CODES[row.split]
+
+    def _look_at(self, row: Row) -> tuple[bytes, tuple[int, int]]:
+        path = self._relative(row)
+        full = os.path.join(self._root, path)
+        try:
+            found = os.lstat(full)
+            if stat.S_ISLNK(found.st_mode):
+                self._refuse_way_out(row, path, os.path.realpath(full, strict=True))
+                found = os.stat(full)
+        except (FileNotFoundError, NotADirectoryError):
+            self._num_missing += 1
+            if len(self._missing) < _NAMED:
+                self._missing.append(f"{shown(path)} (line {row.line})")
+            return path, (0, 0)
+        except OSError as error:
+            raise BadRow(
+                row.line, f"path: {shown(path)} cannot be read: {error.strerror}. Check it."
+            ) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise BadRow(row.line, f"path: expected a file, got {shown(path)}, which is none.")
+        return path, (found.st_size, found.st_mtime_ns)
+
+    def _relative(self, row: Row) -> bytes:
+        """Bring a path into its one form below the root."""
+        path = os.fsencode(row.path)
+        if not path or b"\0" in path:
+            raise BadRow(row.line, "path: expected the path of a file, got nothing. Fill it in.")
+        if b"." in path[:1] or b"//" in path or b"/." in path:
+            path = os.path.normpath(path)
+        is_outside = path.startswith((b"/", b"../")) or path == b".."
+        folder = path.rpartition(b"/")[0]
+        if not is_outside and folder and folder not in self._folders:
+            real = os.path.realpath(os.path.join(self._root, folder))
+            self._folders[folder] = self._is_below(real)
+        if is_outside or not self._folders.get(folder, True):
+            self._refuse_way_out(row, path, b"")
+        return path
+
+    def _is_below(self, real: bytes) -> bool:
+        return (real + b"/").startswith(self._root.rstrip(b"/") + b"/")
+
+    def _refuse_way_out(self, row: Row, path: bytes, real: bytes) -> None:
+        if not real or not self._is_below(real):
+            raise BadRow(
+                row.line,
+                f"path: expected one relative to {shown(self._root)} and below it, got "
+                f"{shown(path)}. Move the manifest to the folder that holds all images.",
+            )
+
+    def _refuse_missing(self, num_samples: int) -> None:
+        if self._num_missing:
+            more = ", ..." if self._num_missing > _NAMED else ""
+            raise DatasetError(
+                f"{shown(self._source)}: {self._num_missing} of {num_samples} files are missing: "
+                f"{', '.join(self._missing)}{more}. Paths are relative to {shown(self._root)}; "
+                f"correct them or take the rows out."
+            )
+
+    def _refuse_twice(self, result: Found) -> None:
+        """Compare paths only where hashes agree: a set of all would take ten times the memory."""
+        # The limit's hash is as good as the split's: both are of the path alone.
+        ordered = sorted(result.limit_hashes)
+        twice = {a for a, b in pairwise(ordered) if a == b}
+        seen: set[bytes] = set()
+        for sample in (i for i, h in enumerate(result.limit_hashes) if twice and h in twice):
+            path = result.path(sample)
+            if path in seen:
+                raise DatasetError(
+                    f"{shown(self._source)}: {shown(path)} is listed twice, the second time as "
+                    f"sample {sample} (counted from 0). Keep one of the rows."
+                )
+            seen.add(path)
+
+
+__all__ = ["read_manifest", "real_manifest"]

@@ -1,0 +1,167 @@
+"""Where a client's slots lie: in the daemon's arena, or in memory of its own that frames fill.
+
+Two answers to one question, with the same verbs: `open` gives the memory of a stream's slots,
+`fetch` makes sure that a batch's bytes are in its slot, `has_ended` says that the daemon is
+gone. Neither ever waits longer than it is told.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from augd.errors import ConnectError, ProtocolError
+from augd.transport.address import Address, TcpAddress
+from augd.transport.arena import map_arena
+from augd.transport.attach import ArenaUnavailable, Lifeline
+from augd.transport.sockets import Dealer, Disconnects, Poller
+from augd.wire import messages as msg
+from augd.wire.codec import decode_over_attach, encode
+from augd.wire.limits import PIECE_BYTES
+
+
+class Slots(Protocol):
+    """What a client needs of its slots' memory."""
+
+    def watch(self, poller: Poller, tag: str) -> None:
+        """Have the poller say `tag` when `has_ended` is worth asking."""
+
+    def has_ended(self) -> bool:
+        """Say whether the daemon is gone; never blocks."""
+
+    def open(self, opened: msg.Opened) -> memoryview:
+        """Return the memory of a new stream's slots."""
+
+    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+        """Return when the batch's bytes are in its slot."""
+
+    def close(self) -> None:
+        """Let go of the daemon; the memory lives while it is used."""
+
+
+@dataclass(slots=True)
+class SharedSlots:
+    """The daemon's own arena, mapped: a batch is there when its BATCH arrives."""
+
+    lifeline: Lifeline
+    _poller: Poller | None = None
+
+    def watch(self, poller: Poller, tag: str) -> None:
+        """Watch the lifeline."""
+        self._poller = poller
+        poller.register(self.lifeline.fileno(), tag)
+
+    def has_ended(self) -> bool:
+        """Say whether the daemon closed its end."""
+        return not self.lifeline.is_alive()
+
+    def open(self, opened: msg.Opened) -> memoryview:
+        """Map the arena that the daemon pushed over the lifeline before OPENED.
+
+        Raises:
+            ArenaUnavailable: none came, or it cannot be mapped here.
+        """
+        fd, size_bytes = self.lifeline.receive_arena(opened.stream)
+        try:
+            if size_bytes != opened.slot_bytes * opened.num_slots:
+                raise ProtocolError(f"arena of {size_bytes} bytes for {opened.num_slots} slots")
+            return memoryview(map_arena(fd, size_bytes))
+        except OSError as error:
+            raise ArenaUnavailable(f"the arena cannot be mapped: {error.strerror}") from None
+        finally:
+            os.close(fd)
+
+    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+        """Do nothing: producers wrote the bytes where they are read."""
+
+    def close(self) -> None:
+        """End the session."""
+        if self._poller is not None:
+            self._poller.unregister(self.lifeline.fileno())
+        self.lifeline.close()
+
+
+class FramedSlots:
+    """Memory of this process, filled from PIECE frames that come over a socket of their own."""
+
+    def __init__(self, address: Address | TcpAddress, session: int, token: str) -> None:
+        """Connect to the daemon's bulk socket and attach the session there."""
+        self._dealer = Dealer(address)
+        self._disconnects: Disconnects = self._dealer.watch_disconnects()
+        self._poller = Poller()
+        self._poller.register(self._dealer, "bulk")
+        self._poller.register(self._disconnects, "ended")
+        self._address = address
+        self._slots: list[memoryview] = []
+        self._scrap = memoryview(bytearray(0))
+        self._dealer.send(encode(msg.AttachAs(session, token)))
+
+    def watch(self, poller: Poller, tag: str) -> None:
+        """Watch for the end of the bulk connection."""
+        poller.register(self._disconnects, tag)
+
+    def has_ended(self) -> bool:
+        """Say whether the bulk connection ended."""
+        return self._disconnects.take()
+
+    def open(self, opened: msg.Opened) -> memoryview:
+        """Allocate the slots, all pages present only when they are first filled."""
+        size_bytes = opened.slot_bytes
+        whole = memoryview(mmap.mmap(-1, size_bytes * opened.num_slots))
+        self._slots = [whole[at : at + size_bytes] for at in range(0, len(whole), size_bytes)]
+        return whole
+
+    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+        """Receive the batch's pieces into its slot; older ones of a voided opening are dropped.
+
+        Raises:
+            ConnectError: the connection ended, or a piece didn't come in time.
+            ProtocolError: a piece isn't the one that must come next.
+        """
+        slot, filled = self._slots[batch.slot], 0
+        while filled < len(slot):
+            piece = self._next_piece(deadline)
+            if piece.opening < batch.opening or piece.sequence < batch.sequence:
+                self._receive(piece, self._scrap_of(piece.size_bytes))
+                continue
+            expected = (batch.opening, batch.sequence, filled)
+            if (piece.opening, piece.sequence, piece.offset) != expected:
+                raise ProtocolError(f"PIECE out of order: expected {expected}, got {piece}")
+            self._receive(piece, slot[filled : filled + piece.size_bytes])
+            filled += piece.size_bytes
+
+    def _next_piece(self, deadline: float) -> msg.Piece:
+        while (header := self._dealer.receive_header()) is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise ConnectError(
+                    f"a batch's pixels did not come from {self._address} in time: the network may "
+                    "be slow or the daemon overloaded; connect with a larger timeout_s"
+                )
+            if "ended" in self._poller.wait(left_s) and self.has_ended():
+                raise ConnectError(f"the daemon at {self._address} ended while it sent a batch")
+        piece = decode_over_attach(header)
+        if not isinstance(piece, msg.Piece) or piece.size_bytes > PIECE_BYTES:
+            raise ProtocolError(f"expected a PIECE of at most {PIECE_BYTES} bytes, got {piece}")
+        return piece
+
+    def _receive(self, piece: msg.Piece, target: memoryview) -> None:
+        size = self._dealer.receive_into(target)
+        if not size == piece.size_bytes == len(target):
+            raise ProtocolError(
+                f"PIECE of {size} bytes, its header says {piece.size_bytes} and {len(target)} fit"
+            )
+
+    def _scrap_of(self, size_bytes: int) -> memoryview:
+        if len(self._scrap) < size_bytes:
+            self._scrap = memoryview(bytearray(PIECE_BYTES))
+        return self._scrap[:size_bytes]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._disconnects.close()
+        self._dealer.close()
+        self._slots = []
