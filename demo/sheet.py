@@ -27,9 +27,7 @@ def contact_sheet(
     Raises ValueError when there are no images, or another number of labels than of images.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(
-            f"images: expected uint8 (N, H, W, 3), got {images.dtype} {images.shape}."
-        )
+        raise ValueError(f"images: expected uint8 (N, H, W, 3), got {images.dtype} {images.shape}.")
     if not 0 < len(images) == len(labels):
         raise ValueError(
             f"labels: expected one for each of 1 or more images, got {len(labels)} "

@@ -61,6 +61,7 @@ class _Reader:
     def __init__(self, source: bytes, progress: Progress | None) -> None:
         self._source = source
         self._root = os.path.dirname(source)
+        self._prefix = os.path.join(self._root, b"")
         self._progress = progress
         self._folders: dict[bytes, bool] = {}
         self._missing: list[str] = []
@@ -119,7 +120,7 @@ class _Reader:
 
     def _look_at(self, row: Row) -> tuple[bytes, tuple[int, int]]:
         path = self._relative(row)
-        full = os.path.join(self._root, path)
+        full = self._prefix + path
         try:
             found = os.lstat(full)
             if stat.S_ISLNK(found.st_mode):
@@ -155,7 +156,7 @@ class _Reader:
         return path
 
     def _is_below(self, real: bytes) -> bool:
-        return (real + b"/").startswith(self._root.rstrip(b"/") + b"/")
+        return (real + b"/").startswith(self._prefix)
 
     def _refuse_way_out(self, row: Row, path: bytes, real: bytes) -> None:
         if not real or not self._is_below(real):

@@ -169,11 +169,13 @@ class _Selector:
 
     def _find(self, classes: Sequence[str]) -> array[int]:
         known = {name: number for number, name in enumerate(self._header.classes)}
-        for place, name in enumerate(classes):
+        seen: set[str] = set()
+        for name in classes:
             if name not in known:
                 raise OptionError(f"classes: {self._unknown(name, list(known))}")
-            if name in classes[:place]:
+            if name in seen:
                 raise OptionError(f"classes: {name!r} is there twice. Name each class once.")
+            seen.add(name)
         return array("q", [known[name] for name in classes])
 
     def _unknown(self, name: str, known: list[str]) -> str:

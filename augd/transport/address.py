@@ -6,6 +6,7 @@ that is the user's own, mode 0700, its owner checked; nothing here opens a socke
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -160,7 +161,10 @@ def require_daemon(address: Address | TcpAddress) -> None:
 def _require_listener(address: TcpAddress) -> None:
     """Connect once and hang up: ZeroMQ itself would try again for ever and say nothing."""
     try:
-        socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S).close()
+        with socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S) as knock:
+            # A free port of this host can, by chance, be connected to itself.
+            if knock.getsockname() == knock.getpeername():
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     except OSError as error:
         raise ConnectError(f"{no_daemon(address)} ({error.strerror or error})") from None
 

@@ -76,7 +76,7 @@ class Chosen(Struct, frozen=True):
     num_picked: Small = 0
 
 
-class Spec(Struct, frozen=True):
+class Spec(Struct, frozen=True, omit_defaults=True):
     """What a client asks for: plain data, validated again by the daemon."""
 
     dataset: Name | None

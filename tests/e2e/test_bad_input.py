@@ -59,7 +59,7 @@ def test_folders(tmp_path, make, says):
 
 def test_addresses(tmp_path):
     line = refused("serve", str(tmp_path), "--listen", "udp://1.2.3.4")
-    assert "address: expected ipc://PATH, got 'udp://1.2.3.4'" in line
+    assert "address: expected ipc://PATH or tcp://HOST:PORT, got 'udp://1.2.3.4'" in line
     with pytest.raises(augd.ConnectError, match=r"no daemon at ipc://.*augd serve PATH"):
         augd.connect(f"ipc://{tmp_path}/nobody")
     long = tmp_path / ("x" * 120)
@@ -113,7 +113,7 @@ def test_options(daemon, options, says):
 def test_data_set_names(daemon):
     with pytest.raises(augd.DatasetError, match="name one of: cats, dogs"):
         augd.connect(daemon.address, recipe=SMALL)
-    with pytest.raises(augd.DatasetError, match="'birds' is not served here.*cats, dogs"):
+    with pytest.raises(augd.DatasetError, match=r"'birds' is not served here.*cats, dogs"):
         augd.connect(daemon.address, dataset="birds", recipe=SMALL)
 
 

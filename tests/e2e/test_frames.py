@@ -76,8 +76,7 @@ def test_a_producer_killed_changes_no_byte(daemon):
                 killed.append(victims[0])
 
     assert (
-        digest_epoch(daemon.addresses[1], epochs=2, on_batch=kill_one, batch_size=16)
-        == undisturbed
+        digest_epoch(daemon.addresses[1], epochs=2, on_batch=kill_one, batch_size=16) == undisturbed
     )
     assert len(killed) >= 3
 

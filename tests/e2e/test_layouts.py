@@ -120,6 +120,7 @@ def test_a_manifest_with_names_and_splits(daemon):
     assert np.array_equal(rows["labels"], np.where(rows["ids"] % 5 == 0, 0, 1))
 
 
+@pytest.mark.clause("P-39")
 def test_multi_label_targets_come_as_float32(daemon):
     stream, rows = read(daemon, "weather")
     assert stream.classes == ["sun", "rain"]
@@ -134,6 +135,7 @@ def test_multi_label_targets_come_as_float32(daemon):
             assert label.tolist() == ([sample / 8, -sample] if first else [0, second % 2])
 
 
+@pytest.mark.clause("P-39")
 def test_multi_label_padding_and_chosen_columns(daemon):
     asked = {"classes": ["rain"], "world": 2, "batch_size": 8}
     ids, labels = [], []
@@ -170,6 +172,26 @@ def test_balance_draws_classes_alike_and_augments_repeats_anew(daemon):
     assert np.array_equal(again["images"], rows["images"])
 
 
+def test_the_training_side_passes_a_selection_on(daemon):
+    trainer = pytest.importorskip("trainer")
+    import torch
+
+    with trainer.connect(
+        daemon.address, dataset="weather", recipe=SMALL, batch_size=16, device="cpu",
+        classes=["rain"], limit=6,
+    ) as stream:  # fmt: skip
+        assert (stream.classes, stream.num_samples) == (["rain"], 6)
+        for batch in stream.epoch(0):
+            assert (batch.labels.dtype, batch.labels.shape) == (torch.float32, (6, 1))
+            assert ((batch.labels == 1) == batch.valid[:, None]).all()
+    with trainer.connect(
+        daemon.address, dataset="splits", recipe=SMALL, batch_size=30, device="cpu",
+        split="val", val_fraction=0.5, balance="class",
+    ) as stream:  # fmt: skip
+        labels = torch.cat([batch.labels for batch in stream.epoch(0)])
+        assert torch.bincount(labels).tolist() == [10, 10, 10]
+
+
 SELECTIONS = (
     ("all", {"split": "train", "limit": 60}),
     ("splits", {"split": "train", "classes": ["class2", "class1"], "balance": "class"}),
@@ -177,9 +199,10 @@ SELECTIONS = (
 )
 
 
-def digest(address, dataset, options):
+def digest(address, dataset, options, transport="auto"):
     state = hashlib.blake2b()
-    with augd.connect(address, dataset=dataset, recipe=SMALL, batch_size=16, **options) as stream:
+    options = {"recipe": SMALL, "batch_size": 16, "transport": transport} | options
+    with augd.connect(address, dataset=dataset, **options) as stream:
         for epoch in range(2):
             for batch in stream.epoch(epoch):
                 for array in (batch.images, batch.labels, batch.ids, batch.valid):
@@ -192,6 +215,12 @@ def test_the_same_bytes_for_any_number_of_producers(root, daemon):
     for producers in (1, 5):
         with augd.serve(sources(root), producers=producers) as other:
             assert [digest(other.address, *selection) for selection in SELECTIONS] == expected
+
+
+def test_the_same_bytes_by_frames(daemon):
+    for selection in SELECTIONS:
+        mapped = digest(daemon.address, *selection)
+        assert digest(daemon.address, *selection, transport="frames") == mapped
 
 
 def test_producers_that_are_started_again_know_the_selection(root, daemon):

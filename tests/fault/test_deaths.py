@@ -152,7 +152,7 @@ def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     assert "Traceback" not in errors
     assert not any(map(is_alive, relatives))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(augd.AugdError, match="the daemon ended|the daemon at"):
+    with pytest.raises(augd.AugdError, match=r"the daemon ended|the daemon at"):
         for batch in passing:
             batch.release()
     stream.close()
@@ -227,7 +227,9 @@ def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
     with augd.serve({"small": folder}, producers=2) as served:
         started = time.monotonic()
-        with pytest.raises(augd.ProducersUnhealthy, match="died in a row.*ImportError: libGL is not here"):
+        with pytest.raises(
+            augd.ProducersUnhealthy, match=r"died in a row.*ImportError: libGL is not here"
+        ):
             augd.connect(served.address, recipe=SMALL, timeout_s=30)
         assert time.monotonic() - started < 10
         assert len(producers_of(served.pid)) <= 2
@@ -255,7 +257,7 @@ def test_a_file_that_kills_its_decoder_ends_its_stream_alone(folder, tmp_path, m
     with augd.serve({"deadly": deadly, "small": folder}, producers=2) as served:
         with (
             augd.connect(served.address, dataset="deadly", recipe=SMALL, batch_size=8) as stream,
-            pytest.raises(augd.SampleFailed, match="ended 3 producers one after another.*SIGSEGV"),
+            pytest.raises(augd.SampleFailed, match=r"ended 3 producers one after another.*SIGSEGV"),
         ):
             for batch in stream.epoch(0):
                 batch.release()

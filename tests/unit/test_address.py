@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from augd.errors import ConnectError, OptionError
 from augd.transport import address as address_module
 from augd.transport.address import (
     PATH_BYTES_MAX,
+    TcpAddress,
+    bulk_address,
     make_runtime_dir,
     parse_address,
     require_daemon,
@@ -37,11 +40,48 @@ def test_the_default_is_in_the_chosen_directory(
     assert runtime_dir() == Path(f"/tmp/augd-{os.getuid()}")
 
 
-@pytest.mark.parametrize("text", ["", "photos", "/run/a", "tcp://localhost:1", "ipc://", "ipc:/a"])
-def test_anything_but_ipc_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "photos", "/run/a", "tcp://localhost", "tcp://:1", "tcp://a:65536", "tcp://a:x", "ipc://"],
+)
+def test_anything_but_a_path_or_a_port_is_refused(text: str) -> None:
     with pytest.raises(OptionError) as caught:
         parse_address(text)
-    assert str(caught.value) == f"address: expected ipc://PATH, got {text!r}"
+    expected = f"address: expected ipc://PATH or tcp://HOST:PORT, got {text!r}"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "is_loopback"),
+    [
+        ("tcp://127.0.0.1:5600", True),
+        ("tcp://127.8.0.9:1", True),
+        ("tcp://localhost:1", True),
+        ("tcp://[::1]:1", True),
+        ("tcp://0.0.0.0:1", False),
+        ("tcp://*:1", False),
+        ("tcp://10.0.0.1:1", False),
+        ("tcp://localhost.example.org:1", False),
+    ],
+)
+def test_what_strangers_can_reach(text: str, is_loopback: bool) -> None:
+    address = parse_address(text)
+    assert isinstance(address, TcpAddress)
+    assert str(address) == text
+    assert address.is_loopback() == is_loopback
+
+
+def test_the_bulk_socket_is_beside_the_path_or_at_its_own_port() -> None:
+    assert str(bulk_address(parse_address("ipc:///run/a"), 7)) == "ipc:///run/a.bulk"
+    assert str(bulk_address(parse_address("tcp://host:1"), 7)) == "tcp://host:7"
+
+
+def test_nobody_at_a_port_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        require_daemon(parse_address(f"tcp://127.0.0.1:{port}"))
+    with pytest.raises(ConnectError, match=rf"no daemon at tcp://127.0.0.1:{port}: .* refused"):
+        require_daemon(parse_address(f"tcp://127.0.0.1:{port}"))
 
 
 def test_a_path_too_long_for_a_socket_is_refused() -> None:

@@ -23,6 +23,7 @@ _LAYOUT = msg.Layout(256, 1, 2, True)
 _RECIPE = {"filter": "linear", "ops": [{"op": "center_crop", "size": [224, 224]}]}
 _SPEC = msg.Spec("photos", _RECIPE, _LAYOUT, 7, False, "fail", 0.25, 2)
 _ARRAYS = (msg.ArraySpec("ids", "int64", (256,), 64),)
+_CHOSEN = msg.Chosen(900, 3, 2)
 _BAD = msg.BadRow(41, "cat/41.jpg", "JPEG ends after 10 of 99 bytes")
 
 # One of each, with every field set to something else than its default.
@@ -46,7 +47,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Pong(),
         msg.Ready(4711, {"opencv": "5.0"}),
         msg.UseDataset("photos", "/photos", "aabb"),
-        msg.UseStream(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3),
+        msg.UseStream(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3, _CHOSEN),
         msg.DropStream(4),
         msg.Lease(99, 4, 5, 4096, 32, 32, 1, 1),
         msg.Revoke((99, 100)),

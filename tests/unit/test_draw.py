@@ -64,7 +64,7 @@ def test_a_repeated_sample_is_planned_by_another_epoch() -> None:
     ids, epochs = draw.rows(0, np.arange(749, dtype=np.int64))
     assert len(set(ids.tolist())) < 300, "with replacement"
     assert len(set(zip(ids.tolist(), epochs.tolist(), strict=True))) == 749
-    assert 0 <= epochs.min() and epochs.max() < 2**32
+    assert epochs.min() >= 0 and epochs.max() < 2**32
 
 
 def test_it_depends_on_position_epoch_and_seed_alone() -> None:

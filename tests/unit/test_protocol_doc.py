@@ -46,7 +46,7 @@ def render_messages(kinds: Any) -> str:
 
 def render_parts() -> str:
     lines: list[str] = []
-    for kind in (msg.Spec, msg.Layout, msg.ArraySpec, msg.BadRow):
+    for kind in (msg.Spec, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow):
         lines += [f"**{kind.__name__}**: {_summary(kind)}", "", *_fields(kind)]
     return "\n".join(lines).rstrip()
 
@@ -70,6 +70,8 @@ def _fields(kind: type) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, msgspec.Struct):
+        return "{}"  # of fields at their defaults, which may be left out
     return {"()": "[]", "True": "true", "False": "false"}.get(repr(value), repr(value))
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from augd import daemon
+from augd.dataset import select as module
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.dataset.found import path_hashes
 from augd.dataset.index import IndexFile, load_or_build
 from augd.dataset.select import Choice, Choices, seal, select
-from augd.errors import DatasetError, OptionError
+from augd.errors import DatasetError, OptionError, OverLimit
+from augd.wire import messages as msg
 
 Open = Callable[[Path], IndexFile]
 
@@ -112,6 +115,20 @@ def test_a_limit_is_stable_and_takes_the_smallest_hashes(tmp_path: Path, opened:
     after = opened(root)
     now = names(after, select(after, limit=20))
     assert all(b"/new" in name for name in now - was) and len(now & was) >= 10
+
+
+@pytest.mark.parametrize("shift", [48, 60, 63])
+def test_a_limit_takes_the_smallest_however_many_share_their_first_bits(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    monkeypatch.setattr(module, "_TOP_SHIFT", shift)
+    index = opened(pets(tmp_path / "set", 30))
+    hashes = [path_hashes(f"{c}/{i}.jpg".encode())[1] for c, i in sorted(
+        ((c, i) for c in ("cat", "dog", "emu") for i in range(30)), key=lambda x: f"{x[0]}/{x[1]}.j"
+    )]  # fmt: skip
+    order = sorted(range(90), key=hashes.__getitem__)
+    for limit in (1, 2, 17, 45, 89):
+        assert select(index, limit=limit).ids.tolist() == sorted(order[:limit])
 
 
 def test_the_limit_is_taken_from_what_was_selected(tmp_path: Path, opened: Open) -> None:
@@ -236,3 +253,15 @@ def test_streams_that_ask_alike_share_and_few_idle_ones_are_kept() -> None:
     assert choices.fd(3) == one.fd, "never dropped while it is used"
     choices.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_choosing_needs_memory_that_is_there(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(pets(tmp_path / "set", 3))
+    served = daemon.Daemon.__new__(daemon.Daemon)
+    served._datasets = {"pets": index}
+    assert len(served._choose("pets", msg.Selection(limit=4)).ids) == 4
+    monkeypatch.setattr(daemon, "available_bytes", lambda: 9 * 128 + daemon.SPARE_BYTES - 1)
+    with pytest.raises(OverLimit, match="choosing among 9 samples takes 0 MB, which this machine"):
+        served._choose("pets", msg.Selection(limit=4))

@@ -1,0 +1,69 @@
+"""For all tests: directories of their own, and nothing left behind by any of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_SETTLE_S = 3.0  # a process that was killed is reaped, a socket closed by its I/O thread
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep sockets and index files of the tests away from the user's own; paths stay short."""
+    folder = tempfile.mkdtemp(prefix="augd-t-", dir="/tmp")
+    os.environ["AUGD_RUNTIME_DIR"] = f"{folder}/run"
+    os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # pyzmq makes its I/O threads with the first socket and keeps them: no test's leak.
+    import zmq
+
+    zmq.Context.instance().socket(zmq.DEALER).close()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing() -> Iterator[None]:
+    """Fail a test after which there are more fds, threads, children or files than before."""
+    before = _belongings()
+    yield
+    gc.collect()
+    deadline = time.monotonic() + _SETTLE_S
+    while left := _belongings() - before:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {dict(left)}")
+        time.sleep(0.01)
+
+
+def _belongings() -> Counter[str]:
+    things: Counter[str] = Counter(_open_files())
+    things.update(f"thread {one.name}" for one in threading.enumerate())
+    things.update(f"child {pid}" for pid in _children())
+    for folder in (Path("/dev/shm"), Path(os.environ["AUGD_RUNTIME_DIR"])):
+        if folder.is_dir():
+            things.update(str(path) for path in folder.iterdir())
+    return things
+
+
+def _open_files() -> Iterator[str]:
+    for fd in list(Path("/proc/self/fd").iterdir()):
+        try:
+            target = str(fd.readlink())
+        except OSError:
+            continue  # the listing's own
+        kind = target.partition(":")[0]
+        if kind in ("socket", "pipe") or "memfd" in target or "pidfd" in target:
+            yield f"fd of {kind}"
+        elif target.startswith("/") and not target.startswith(("/dev", "/proc", "/sys")):
+            yield f"fd of {target}"
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
