@@ -81,6 +81,42 @@ def bench(
     run_bench(BenchOptions(path, connect, recipe, batch_size, producers, seconds, as_json))
 
 
+@app.command(epilog="Example: augd status --watch")
+def status(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[ADDR]", help="The daemon's [your default one].")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --watch a line each second.")
+    ] = False,
+) -> None:
+    """Show what a daemon does: its producers, its streams, and who waits for whom.
+
+    Exits with 1 when no daemon answers.
+    """
+    from augd.views.status import run_status
+
+    run_status(address, watch, as_json)
+
+
+@app.command(epilog="Example: augd recipes imagenet > my.toml")
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Preset, or a TOML file: print it as TOML.")
+    ] = None,
+) -> None:
+    """List the presets, or print one as TOML to start your own from."""
+    from augd.views.recipes import print_recipe, print_recipes
+
+    if name is None:
+        print_recipes()
+    else:
+        from augd.bench import load_recipe
+
+        print_recipe(load_recipe(name))
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
     try:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
-from augd.errors import BatchesHeld, ConnectError, OptionError, StreamClosed
+from augd.errors import BatchesHeld, ConnectError, OptionError, SpecMismatch, StreamClosed
 from augd.plan.recipe import expand, parse_recipe
 from augd.transport.address import (
     Address,
@@ -59,12 +59,23 @@ class Batch:
         ids: int64 (B,): positions in the data set's index; -1 for padding.
         valid: bool (B,): false for bad samples (zeros) and for padding.
         epoch, number: which batch it is.
+        position: where the global batch begins in the epoch, counted in samples.
 
     The slot is given back when the batch and every view of its arrays are gone, or by
     `release()`, after which the arrays must not be read. Copy what must live longer.
     """
 
-    __slots__ = ("__weakref__", "_finalizer", "epoch", "ids", "images", "labels", "number", "valid")
+    __slots__ = (
+        "__weakref__",
+        "_finalizer",
+        "epoch",
+        "ids",
+        "images",
+        "labels",
+        "number",
+        "position",
+        "valid",
+    )
 
     def __init__(
         self,
@@ -79,6 +90,7 @@ class Batch:
         self.valid: NDArray[np.bool_] = arrays["valid"]
         self.epoch = ready.epoch
         self.number = ready.number
+        self.position = ready.position
         self._finalizer = finalizer
 
     def release(self) -> None:
@@ -296,8 +308,10 @@ class Stream:
         assert opened is not None
         self._opened = opened
         self._layout = line.reader.spec.layout
-        self._cursor: tuple[int, int] | None = (0, 0)
+        self._cursor: tuple[int, int] | None = (0, 0)  # what the daemon sends next
+        self._yielded = (0, 0)  # what the caller gets next
         self._next_pass = 0
+        self._resume: dict[int, int] = {}  # epoch -> position, of a state that was loaded
         self._active_pass: object = None
         self._num_batches = 0
         self._num_samples = 0
@@ -357,9 +371,10 @@ class Stream:
 
     def _pass(self, epoch: int) -> Iterator[Batch]:
         token = self._active_pass = object()
-        if self._cursor != (epoch, 0):
-            self._line.seek(epoch, 0)
-        position = 0
+        position = self._resume.pop(epoch, 0)
+        self._yielded = (epoch, position)
+        if self._cursor != (epoch, position):
+            self._line.seek(epoch, position)
         while True:
             if self._active_pass is not token:
                 raise StreamClosed(
@@ -369,10 +384,10 @@ class Stream:
             self._cursor = None  # where the daemon stands if this raises, nobody knows
             outcome = self._next_outcome(position)
             if isinstance(outcome, PassEnded):
-                self._cursor = (epoch + 1, 0)
+                self._cursor = self._yielded = (epoch + 1, 0)
                 return
             position = outcome.batch.position + cut.global_batch(self._layout)
-            self._cursor = (epoch, position)
+            self._cursor = self._yielded = (epoch, position)
             yield self._batch(outcome.batch)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
@@ -423,6 +438,46 @@ class Stream:
             "wait_s": self._wait_s,
         }
 
+    def state_dict(self, after: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return where the stream stands, as JSON data: a few integers and what they count.
+
+        It counts batches that were handed out, the one in hand included. `after`, (epoch,
+        position) of a batch, gives the state after that one instead.
+        """
+        epoch, position = self._yielded
+        if after is not None:
+            epoch, position = after[0], after[1] + cut.global_batch(self._layout)
+        if not cut.batches_left(self._layout, self._opened.num_positions, position):
+            epoch, position = epoch + 1, 0
+        fields = dict(self._opened.content_fields)
+        return {"version": 1, "epoch": epoch, "position": position, "content": fields}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken: the next pass over its epoch yields the rest of it.
+
+        Batch size, rank and world may differ from the run that saved it: the global sequence
+        of samples stays.
+
+        Raises:
+            SpecMismatch: the content differs; the message names each field and both values.
+            OptionError: this is no state of a stream.
+        """
+        epoch, position, fields = _read_state(state)
+        here = dict(self._opened.content_fields)
+        if differing := sorted(n for n in fields.keys() | here if fields.get(n) != here.get(n)):
+            named = "; ".join(
+                f"{name}: {fields.get(name, 'absent')} when saved, {here.get(name, 'absent')} here"
+                for name in differing
+            )
+            raise SpecMismatch(
+                f"the saved state is of another stream: {named}. Connect as the run that saved it "
+                "did, or start a new run."
+            )
+        self._active_pass = None
+        self._resume = {epoch: position}
+        self._yielded = (epoch, position)
+        self._next_pass = epoch
+
     def close(self) -> None:
         """End the stream; batches that are held stay readable."""
         self._closer()
@@ -434,6 +489,17 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _read_state(state: Mapping[str, Any]) -> tuple[int, int, dict[str, str]]:
+    try:
+        saved = (state["version"], state["epoch"], state["position"])
+        fields = dict(state["content"])
+    except (KeyError, TypeError, ValueError):
+        raise OptionError(f"state: expected what state_dict() returned, got {state!r}") from None
+    if saved[0] != 1 or not all(isinstance(number, int) and number >= 0 for number in saved):
+        raise OptionError(f"state: expected version 1 with epoch and position, got {saved}")
+    return saved[1], saved[2], fields
 
 
 def _rows_of(root: NDArray[np.uint8], spec: msg.ArraySpec, rows: int) -> Array:

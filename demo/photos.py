@@ -181,7 +181,7 @@ def make_photo(scene: str, number: int, *, seed: int = 0, megapixels: float | No
     image = _expose(_paint(scene, rng, width, height), rng, width, height)
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if sampling is None:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
     else:
         flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     written, encoded = cv2.imencode(".jpg", image, flags)
@@ -273,7 +273,8 @@ def _mix(rng: np.random.Generator, palette: Palette, num: int) -> Palette:
     """Draw `num` colours: convex mixtures of the palette's, with a jitter in brightness."""
     shares = rng.gamma(0.7, 1.0, (num, len(palette))) + 1e-9
     colours = (shares / shares.sum(1, keepdims=True)) @ palette
-    return np.clip(colours * rng.uniform(0.7, 1.25, (num, 1)), 0, 255)
+    mixed: Palette = np.clip(colours * rng.uniform(0.7, 1.25, (num, 1)), 0, 255)
+    return mixed
 
 
 def _extent(canvas: Canvas) -> float:
@@ -297,7 +298,8 @@ def _scatter(
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
     turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], 1)
     at = rng.uniform(-0.05, 1.05, (len(size_px), 1, 2)) * canvas.shape[1::-1]
-    return outline @ turn * size_px[:, None, None] + at
+    placed: NDArray[np.float64] = outline @ turn * size_px[:, None, None] + at
+    return placed
 
 
 def _fill(canvas: Canvas, shapes: NDArray[np.float64], colours: Palette) -> None:

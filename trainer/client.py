@@ -30,6 +30,8 @@ class _Feed(Protocol):
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
 
+    def forget(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -46,6 +48,7 @@ class Stream:
         self._stream = stream
         self._feed = feed
         self._next_pass = 0
+        self._last: tuple[int, int] | None = None  # epoch and position of what was handed out
         self._num_batches = 0
         self._num_samples = 0
         self._closer = weakref.finalize(self, _close, feed, stream)
@@ -97,6 +100,7 @@ class Stream:
     def _counted(self, batch: Batch) -> Batch:
         self._num_batches += 1
         self._num_samples += len(batch)
+        self._last = (batch.epoch, batch.position)
         return batch
 
     def stats(self) -> dict[str, float]:
@@ -110,6 +114,22 @@ class Stream:
             "samples": self._num_samples,
             "transfer_s": self._feed.transfer_s,
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands, as JSON data; the batch in hand is counted."""
+        return self._stream.state_dict(self._last)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken: the next pass over its epoch yields the rest of it.
+
+        Raises:
+            SpecMismatch: the content differs; the message names each field and both values.
+            OptionError: this is no state of a stream.
+        """
+        self._stream.load_state_dict(state)
+        self._feed.forget()
+        self._last = None
+        self._next_pass = state["epoch"]
 
     def close(self) -> None:
         """End the stream; tensors that were handed out stay valid."""
@@ -169,7 +189,7 @@ def connect(
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
         dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
             val_fraction, classes, limit, balance, bad, max_bad_fraction, prefetch,
-            timeout_s: see `augd.connect`.
+            transport, timeout_s: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 import augd
-from trainer.device import Batch, Tensors, memory_format, ordinary_tensors, scale_and_shift, views
+from trainer.device import (
+    Batch,
+    Tensors,
+    memory_format,
+    ordinary_tensors,
+    place_of,
+    scale_and_shift,
+    views,
+)
 from trainer.handover import NUM_BUFFERS, Feed, Handover
 
 _cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and not in others
@@ -88,8 +96,7 @@ class OnDevice:
 
     tensors: Tensors
     copied: torch.cuda.Event
-    epoch: int
-    number: int
+    place: tuple[int, int, int]
 
 
 class CudaLane:
@@ -121,7 +128,7 @@ class CudaLane:
                 raise
             copied = _cuda.Event()
             copied.record(self._side)
-        return OnDevice(tensors, copied, batch.epoch, batch.number), copied
+        return OnDevice(tensors, copied, place_of(batch)), copied
 
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
@@ -145,7 +152,7 @@ class CudaLane:
             with ordinary_tensors():
                 images = self._normaliser(images)
             self._read[buffer].record(consumer)
-        return Batch((images, labels, ids, valid), copied.epoch, copied.number)
+        return Batch((images, labels, ids, valid), copied.place)
 
     def _buffer(self, buffer: int, images: Tensor) -> Tensor:
         """Return rows of the ring's buffer; the first batch of a stream is its largest."""

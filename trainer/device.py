@@ -40,26 +40,24 @@ class Batch:
         labels: int64 (B,); -1 in a data set without classes, -100 where `valid` is false.
         ids: int64 (B,): positions in the data set's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
-        epoch, number: which batch it is.
+        epoch, number, position: which batch it is, and where it begins in the epoch.
 
     The tensors are the caller's to keep and to change, but for `normalize=False` on the CPU:
     then they are views into a slot of shared memory, which is given back when the batch and
     every view of its tensors are gone, or by `release()`.
     """
 
-    __slots__ = ("_slot", "epoch", "ids", "images", "labels", "number", "valid")
+    __slots__ = ("_slot", "epoch", "ids", "images", "labels", "number", "position", "valid")
 
     def __init__(
         self,
         tensors: Tensors,
-        epoch: int,
-        number: int,
+        place: tuple[int, int, int],
         slot: augd.Batch | None = None,
     ) -> None:
         """Made by `Stream`."""
         self.images, self.labels, self.ids, self.valid = tensors
-        self.epoch = epoch
-        self.number = number
+        self.epoch, self.number, self.position = place
         self._slot = slot
 
     def release(self) -> None:
@@ -206,7 +204,7 @@ class HostFeed:
         return map(deliver, self._stream.epoch(epoch))
 
     def _view(self, batch: augd.Batch) -> Batch:
-        return Batch(views(batch), batch.epoch, batch.number, batch)
+        return Batch(views(batch), place_of(batch), batch)
 
     def _convert(self, batch: augd.Batch) -> Batch:
         assert self._normaliser is not None
@@ -217,10 +215,18 @@ class HostFeed:
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
         batch.release()
         self.transfer_s += time.perf_counter() - before
-        return Batch(tensors, batch.epoch, batch.number)
+        return Batch(tensors, place_of(batch))
+
+    def forget(self) -> None:
+        """Do nothing: no batch is taken ahead."""
 
     def close(self) -> None:
         """Do nothing: no slot outlives the call that read it, except in the caller's hands."""
+
+
+def place_of(batch: augd.Batch) -> tuple[int, int, int]:
+    """Return epoch, number and position of a batch."""
+    return batch.epoch, batch.number, batch.position
 
 
 def views(batch: augd.Batch) -> Tensors:

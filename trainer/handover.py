@@ -214,6 +214,12 @@ class Feed(Generic[Copied, Done]):
             if staged is not None:
                 self._handover.drop(staged)
 
+    def forget(self) -> None:
+        """Drop what was staged and take the next pass from its source, wherever that begins."""
+        self._at = None
+        self._active_pass = None
+        self.drop()
+
     def close(self) -> None:
         """Release every slot, once its copy is done."""
         self._at = None

@@ -402,6 +402,7 @@ class Broker:
             opening=stream.opening,
             stream=stream.number,
             content=content.digest,
+            content_fields=dict(content.fields),
             dataset=session.dataset,
             num_positions=stream.num_samples,
             arrays=stream.arrays,

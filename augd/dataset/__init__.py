@@ -1,1 +1,1 @@
-"""Data sets on disk: folders scanned into mapped index files."""
+"""Data sets on disk: folders and manifests as mapped index files, and choices from them."""

@@ -189,6 +189,3 @@ class _Reader:
                     f"sample {sample} (counted from 0). Keep one of the rows."
                 )
             seen.add(path)
-
-
-__all__ = ["read_manifest", "real_manifest"]

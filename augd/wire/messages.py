@@ -168,6 +168,7 @@ class Opened(Message, frozen=True, tag="OPENED"):
     opening: Count
     stream: Count
     content: Digest
+    content_fields: dict[Name, Text]
     dataset: Name
     num_positions: Count
     arrays: tuple[ArraySpec, ...]

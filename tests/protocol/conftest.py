@@ -1,4 +1,4 @@
-"""The two transports that every protocol test runs over: a fake in memory, a real daemon."""
+"""What every protocol test runs over: a fake and a real daemon, by memfd and by frames."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import augd
+from augd.transport.address import make_runtime_dir, runtime_dir
 from tests.protocol.harness import NUM_SAMPLES, FakeWire, RealWire, Wire
 
 
@@ -28,7 +29,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_daemon(photos: Path) -> Iterator[augd.ServedDaemon]:
-    with augd.serve({"photos": photos}, producers=1) as daemon:
+    folder = runtime_dir()
+    make_runtime_dir(folder)
+    listen = [f"ipc://{folder}/protocol", "tcp://127.0.0.1:0"]
+    with augd.serve({"photos": photos}, producers=1, listen=listen) as daemon:
         yield daemon
 
 
@@ -37,11 +41,28 @@ def fake() -> FakeWire:
     return FakeWire()
 
 
-@pytest.fixture(params=["fake", "ipc"])
+@pytest.fixture(params=["fake", "fake frames", "memfd", "frames"])
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    if request.param == "fake":
-        yield FakeWire()
+    if request.param.startswith("fake"):
+        yield FakeWire(transport="frames" if "frames" in request.param else "memfd")
         return
-    wire = RealWire(request.getfixturevalue("real_daemon").address)
+    path, port = request.getfixturevalue("real_daemon").addresses
+    wire = RealWire(port, "frames") if request.param == "frames" else RealWire(path)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def mapped(real_daemon: augd.ServedDaemon) -> Iterator[RealWire]:
+    """A real daemon by memfd: for what the UNIX socket alone has."""
+    wire = RealWire(real_daemon.addresses[0])
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(params=["path", "port"])
+def framed(request: pytest.FixtureRequest, real_daemon: augd.ServedDaemon) -> Iterator[RealWire]:
+    """A real daemon by frames, beside a path and at a port: for what pieces alone have."""
+    wire = RealWire(real_daemon.addresses[request.param == "port"], "frames")
     yield wire
     wire.close()

@@ -2,7 +2,8 @@
 
 The fake is the real broker, every message encoded and decoded as on the wire, producers that
 answer a LEASE at once, and a clock that only tests turn. The real one is `augd serve` with
-raw sockets. A test that is written against `Wire` and `Client` runs over both.
+raw sockets. Both give batches in shared memory or in PIECE frames. A test that is written
+against `Wire` and `Client` runs over all four.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ import os
 import struct
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
-from augd.transport.address import parse_address
+from augd.broker.reader import Attach
+from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline
 from augd.transport.sockets import Dealer, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+from augd.wire.limits import PIECE_BYTES
 
 NUM_SAMPLES = 10
 TIMEOUT_S = 20.0
 RECIPE: dict[str, Any] = {"ops": [{"op": "center_crop", "size": 8}], "filter": "linear"}
 
+Transport = Literal["memfd", "frames"]
 M = TypeVar("M", bound=msg.Message)
 
 
@@ -47,16 +53,44 @@ class Connection(Protocol):
 
     def send(self, frame: bytes) -> None: ...
     def receive(self) -> list[bytes]: ...
-    def attach(self, path: str, session: int, token: str) -> None: ...
-    def arena(self, opened: msg.Opened) -> memoryview | bytearray: ...
-    def is_attached(self) -> bool: ...
+    def attach(self, way: Attach) -> None: ...
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot: ...
     def hang_up(self) -> None: ...
 
 
 class Wire(Protocol):
-    """A daemon that clients can connect to."""
+    """A daemon that clients can connect to, and the way on which its batches come."""
+
+    transport: Transport
 
     def connect(self) -> Connection: ...
+
+
+Slot = bytes | bytearray | memoryview
+
+
+class Pieces:
+    """Slots put together from PIECE messages, each kept under its opening and sequence."""
+
+    def __init__(self) -> None:
+        self._slots: dict[tuple[int, int], bytearray] = {}
+
+    def take(self, header: bytes, body: bytes) -> None:
+        piece = codec.decode_over_attach(header)
+        assert isinstance(piece, msg.Piece)
+        assert len(body) == piece.size_bytes <= PIECE_BYTES
+        if not piece.session:
+            assert piece == msg.Piece(0, 0, 0, 0, 0)  # a knock
+            return
+        slot = self._slots.setdefault((piece.opening, piece.sequence), bytearray())
+        assert piece.offset == len(slot)
+        slot += body
+
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> bytearray | None:
+        """The slot of a batch, or None when pieces of it have yet to come."""
+        slot = self._slots.get((batch.opening, batch.sequence), bytearray())
+        assert len(slot) <= opened.slot_bytes
+        return slot if len(slot) == opened.slot_bytes else None
 
 
 class Client:
@@ -64,9 +98,9 @@ class Client:
 
     def __init__(self, wire: Wire) -> None:
         self.connection = wire.connect()
+        self.transport = wire.transport
         self.welcome = msg.Welcome("", "", 0, "", "")
         self.opening = 0
-        self._arenas: dict[int, memoryview | bytearray] = {}
         self.classes: list[str] = []
         self.opened: msg.Opened | None = None
 
@@ -107,13 +141,18 @@ class Client:
                 return heard
 
     def hello(self, nonce: str = "n") -> msg.Welcome:
-        self.say(msg.Hello(nonce))
+        self.say(msg.Hello(nonce, transport=self.transport))
         self.welcome = self.hear(msg.Welcome)
         return self.welcome
 
-    def attach(self) -> None:
+    @property
+    def way(self) -> Attach:
+        """What this session's own attachment says, and where."""
         welcome = self.welcome
-        self.connection.attach(welcome.attach, welcome.session, welcome.token)
+        return Attach(welcome.attach, welcome.session, welcome.token, welcome.bulk_port)
+
+    def attach(self) -> None:
+        self.connection.attach(self.way)
 
     def join(self) -> Client:
         self.hello()
@@ -136,14 +175,10 @@ class Client:
         """The ids, labels and valid flags of a batch, straight from its slot."""
         opened = self.opened
         assert opened is not None
-        if opened.stream not in self._arenas:
-            self._arenas[opened.stream] = self.connection.arena(opened)
-        start = batch.slot * opened.slot_bytes
+        slot = self.connection.slot(opened, batch)
         return {
             spec.name: struct.unpack_from(
-                f"<{batch.rows}{'q' if spec.dtype == 'int64' else '?'}",
-                self._arenas[opened.stream],
-                start + spec.offset,
+                f"<{batch.rows}{'q' if spec.dtype == 'int64' else '?'}", slot, spec.offset
             )
             for spec in opened.arrays
             if spec.name != "images"
@@ -170,7 +205,9 @@ class FakeWire:
         num_samples: int = NUM_SAMPLES,
         producers: int = 1,
         datasets: Mapping[str, DatasetFacts] | None = None,
+        transport: Transport = "memfd",
     ) -> None:
+        self.transport = transport
         facts = DatasetFacts("0" * 32, "/photos", num_samples, (12, 12))
         self.num_samples = num_samples
         self.now = 100.0
@@ -197,6 +234,14 @@ class FakeWire:
         peer = f"peer {len(self._connections)}".encode()
         self._connections[peer] = FakeConnection(self, peer)
         return self._connections[peer]
+
+    def attach(self, connection: FakeConnection, attach: msg.AttachAs) -> None:
+        """Keep a connection that the broker takes, as the daemon does."""
+        is_framed = self.transport == "frames"
+        if self.broker.admits(attach.session, attach.token, is_framed=is_framed):
+            connection.session = attach.session
+            self._lifelines[attach.session] = connection
+        self.deliver(ev.PeerAttached(attach.session, attach.token, is_framed))
 
     def deliver(self, event: ev.Event) -> None:
         """Hand an event over, and every event that follows from it, until nothing moves."""
@@ -239,6 +284,8 @@ class FakeWire:
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
             case ev.MakeArena(stream, session, size_bytes):
                 self._make_arena(stream, session, size_bytes)
+            case ev.SendSlot():
+                self._send_slot(action)
             case ev.DropArena(stream):
                 self._arenas.pop(stream, None)
             case ev.EndSession(session):
@@ -262,9 +309,18 @@ class FakeWire:
             self._events.append(ev.ArenaFailed(stream, self.refuses_memory))
             return
         self._arenas[stream] = bytearray(size_bytes)
-        here = codec.encode(msg.ArenaHere(stream, size_bytes))
-        self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
+        if self.transport == "memfd":
+            here = codec.encode(msg.ArenaHere(stream, size_bytes))
+            self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
         self._events.append(ev.ArenaMade(stream))
+
+    def _send_slot(self, action: ev.SendSlot) -> None:
+        """Send what the slot holds now, in two pieces."""
+        start, middle = action.slot * action.slot_bytes, action.slot_bytes // 2
+        slot = bytes(self._arenas[action.stream][start : start + action.slot_bytes])
+        for offset, body in ((0, slot[:middle]), (middle, slot[middle:])):
+            piece = msg.Piece(action.session, action.opening, action.sequence, offset, len(body))
+            self._lifelines[action.session].pieces.take(codec.encode(piece), body)
 
     def _obey(self, producer: int, message: msg.ToProducer) -> None:
         self.told.append((producer, message))
@@ -306,7 +362,9 @@ class FakeConnection:
         self._peer = peer
         self.inbox: deque[list[bytes]] = deque()
         self.arenas: deque[tuple[msg.OverAttach, int]] = deque()
+        self.pieces = Pieces()
         self.session = 0
+        self._mapped: dict[int, bytearray] = {}
 
     def send(self, frame: bytes) -> None:
         try:
@@ -320,17 +378,22 @@ class FakeConnection:
         assert self.inbox, "nothing came"
         return self.inbox.popleft()
 
-    def attach(self, path: str, session: int, token: str) -> None:
-        attach = codec.decode_over_attach(codec.encode(msg.AttachAs(session, token)))
+    def attach(self, way: Attach) -> None:
+        attach = codec.decode_over_attach(codec.encode(msg.AttachAs(way.session, way.token)))
         assert isinstance(attach, msg.AttachAs)
-        self.session = attach.session
-        self._wire._lifelines.setdefault(attach.session, self)
-        self._wire.deliver(ev.PeerAttached(attach.session, attach.token))
+        self._wire.attach(self, attach)
 
-    def arena(self, opened: msg.Opened) -> bytearray:
-        here, stream = self.arenas.popleft()
-        assert here == msg.ArenaHere(opened.stream, opened.slot_bytes * opened.num_slots)
-        return self._wire._arenas[stream]
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+        if self._wire.transport == "frames":
+            framed = self.pieces.slot(opened, batch)
+            assert framed is not None, "pieces are missing"
+            return framed
+        if opened.stream not in self._mapped:
+            here, stream = self.arenas.popleft()
+            assert here == msg.ArenaHere(opened.stream, opened.slot_bytes * opened.num_slots)
+            self._mapped[opened.stream] = self._wire._arenas[stream]
+        start = batch.slot * opened.slot_bytes
+        return memoryview(self._mapped[opened.stream])[start : start + opened.slot_bytes]
 
     def is_attached(self) -> bool:
         return self._wire._lifelines.get(self.session) is self
@@ -347,12 +410,14 @@ class FakeConnection:
 class RealWire:
     """A running daemon, over raw sockets."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, transport: Transport = "memfd") -> None:
         self.address = parse_address(address)
+        self.transport = transport
         self._connections: list[RealConnection] = []
 
     def connect(self) -> RealConnection:
-        self._connections.append(RealConnection(self.address))
+        kind = FramedConnection if self.transport == "frames" else MappedConnection
+        self._connections.append(kind(self.address))
         return self._connections[-1]
 
     def close(self) -> None:
@@ -364,26 +429,54 @@ class RealConnection:
     """A client's sockets, used by hand."""
 
     def __init__(self, address: Any) -> None:
-        self._dealer = Dealer(address)
+        self._address = address
+        self.dealer = Dealer(address)
         self._poller = Poller()
-        self._poller.register(self._dealer, "dealer")
-        self._lifelines: list[Lifeline] = []
+        self._poller.register(self.dealer, "dealer")
 
     def send(self, frame: bytes) -> None:
-        self._dealer.send(frame)
+        self.dealer.send(frame)
 
     def receive(self) -> list[bytes]:
-        frames = self._dealer.receive()
+        frames = self.dealer.receive()
         if frames is None:
             assert self._poller.wait(TIMEOUT_S), "nothing came"
-            frames = self._dealer.receive()
+            frames = self.dealer.receive()
         assert frames is not None
         return frames
 
-    def attach(self, path: str, session: int, token: str) -> None:
-        self._lifelines.append(Lifeline(path, session, token, TIMEOUT_S))
+    def attach(self, way: Attach) -> None:
+        raise NotImplementedError
 
-    def arena(self, opened: msg.Opened) -> memoryview:
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.hang_up()
+        self.dealer.close()
+
+
+class MappedConnection(RealConnection):
+    """Attached over the UNIX socket; slots are those of the daemon's arena."""
+
+    def __init__(self, address: Any) -> None:
+        super().__init__(address)
+        self._lifelines: list[Lifeline] = []
+        self._arenas: dict[int, memoryview] = {}
+
+    def attach(self, way: Attach) -> None:
+        self._lifelines.append(Lifeline(way.path, way.session, way.token, TIMEOUT_S))
+
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+        if opened.stream not in self._arenas:
+            self._arenas[opened.stream] = self._map(opened)
+        start = batch.slot * opened.slot_bytes
+        return self._arenas[opened.stream][start : start + opened.slot_bytes]
+
+    def _map(self, opened: msg.Opened) -> memoryview:
         fd, size_bytes = self._lifelines[0].receive_arena(opened.stream)
         try:
             assert size_bytes == opened.slot_bytes * opened.num_slots
@@ -391,11 +484,8 @@ class RealConnection:
         finally:
             os.close(fd)
 
-    def is_attached(self) -> bool:
-        """Whether the daemon holds its end; waits for it to let go when asked to be dropped."""
-        return self._lifelines[-1].is_alive()
-
     def wait_dropped(self) -> bool:
+        """Wait until the daemon closed its end."""
         poller = Poller()
         poller.register(self._lifelines[-1].fileno(), "lifeline")
         return bool(poller.wait(TIMEOUT_S)) and not self._lifelines[-1].is_alive()
@@ -404,6 +494,40 @@ class RealConnection:
         for lifeline in self._lifelines:
             lifeline.close()
 
-    def close(self) -> None:
-        self.hang_up()
-        self._dealer.close()
+
+class FramedConnection(RealConnection):
+    """Attached over the bulk socket; slots are put together from what comes there."""
+
+    def __init__(self, address: Any) -> None:
+        super().__init__(address)
+        self._bulks: list[Dealer] = []
+        self._pieces = Pieces()
+
+    def attach(self, way: Attach) -> None:
+        self._bulks.append(Dealer(bulk_address(self._address, way.bulk_port)))
+        self._bulks[-1].send(codec.encode(msg.AttachAs(way.session, way.token)))
+
+    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+        while (slot := self._pieces.slot(opened, batch)) is None:
+            header, body = self.receive_piece()
+            self._pieces.take(header, body)
+        return slot
+
+    def receive_piece(self) -> tuple[bytes, bytes]:
+        bulk = self._bulks[0]
+        while (frames := bulk.receive()) is None:
+            poller = Poller()
+            poller.register(bulk, "bulk")
+            assert poller.wait(TIMEOUT_S), "no piece came"
+        header, body = frames
+        return header, body
+
+    def hang_up(self) -> None:
+        for bulk in self._bulks:
+            bulk.close()
+        self._bulks.clear()
+
+
+def with_token(way: Attach, token: str) -> Attach:
+    """Return the same attachment with another token."""
+    return msgspec.structs.replace(way, token=token)

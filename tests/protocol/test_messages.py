@@ -1,14 +1,25 @@
-"""The exchange of messages, clause by clause, over both transports."""
+"""The exchange of messages, clause by clause, over a fake and a daemon, by memfd and frames."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
+import augd
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX
-from tests.protocol.harness import NUM_SAMPLES, RECIPE, Client, Wire, make_spec
+from tests.protocol.harness import (
+    NUM_SAMPLES,
+    RECIPE,
+    Client,
+    MappedConnection,
+    RealWire,
+    Transport,
+    Wire,
+    make_spec,
+    with_token,
+)
 
 clause = pytest.mark.clause
 
@@ -57,18 +68,32 @@ def test_somebody_elses_session_is_refused(wire: Wire) -> None:
     owner.hear(msg.BatchReady)
 
 
+def num_refused(wire: Wire) -> int:
+    return Client(wire).status()["stale"].get("attach", 0)
+
+
 @clause("P-24")
 def test_a_wrong_token_attaches_nothing_and_the_owner_still_can(wire: Wire) -> None:
     owner, thief = Client(wire), Client(wire)
     owner.hello()
-    thief.connection.attach(owner.welcome.attach, owner.session, "not the token")
-    if hasattr(thief.connection, "wait_dropped"):
-        assert thief.connection.wait_dropped()
-    assert not thief.connection.is_attached()
+    before = num_refused(wire)
+    thief.connection.attach(with_token(owner.way, "not the token"))
+    while num_refused(wire) == before:
+        pass
     owner.attach()
     owner.open(credit=1)
     owner.hear(msg.Opened)
-    owner.hear(msg.BatchReady)
+    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+
+
+@clause("P-24")
+def test_a_stranger_on_the_unix_socket_is_hung_up_on(mapped: RealWire) -> None:
+    # On a ZeroMQ socket there is no connection that the daemon could close by itself.
+    owner, thief = Client(mapped), Client(mapped)
+    owner.hello()
+    thief.connection.attach(with_token(owner.way, "not the token"))
+    assert isinstance(thief.connection, MappedConnection)
+    assert thief.connection.wait_dropped()
 
 
 @clause("P-24")
@@ -77,15 +102,52 @@ def test_an_attached_session_keeps_its_lifeline_whoever_names_it(wire: Wire, tok
     owner, thief = Client(wire).join(), Client(wire)
     owner.open(credit=1)
     owner.hear(msg.Opened)
-    token = owner.welcome.token if token else "wrong"
-    thief.connection.attach(owner.welcome.attach, owner.session, token)
-    while Client(wire).status()["stale"].get("attach", 0) == 0:
+    before = num_refused(wire)
+    thief.connection.attach(with_token(owner.way, owner.welcome.token if token else "wrong"))
+    while num_refused(wire) == before:
         pass
-    assert owner.connection.is_attached()
-    thief.connection.hang_up()
-    owner.hear(msg.BatchReady)
+    leave_noticed(wire, thief)
+    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
     owner.flow(2)
-    owner.hear(msg.BatchReady)
+    assert owner.ids(owner.hear(msg.BatchReady)) == [3, 4, 5]
+
+
+@clause("P-24", "P-90")
+@pytest.mark.parametrize("token", ["", "right"])
+@pytest.mark.parametrize("asked", ["memfd", "frames"])
+def test_an_attachment_by_the_way_that_hello_did_not_name_changes_nothing(
+    real_daemon: augd.ServedDaemon, asked: Transport, token: str
+) -> None:
+    path = real_daemon.addresses[0]
+    own, other = RealWire(path, asked), RealWire(path, "memfd" if asked == "frames" else "frames")
+    owner, thief = Client(own).join(), Client(other)
+    owner.open(credit=1)
+    owner.hear(msg.Opened)
+    before = num_refused(own)
+    thief.connection.attach(with_token(owner.way, owner.welcome.token if token else "wrong"))
+    while num_refused(own) == before:
+        pass
+    leave_noticed(other, thief)
+    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    owner.flow(2)
+    assert owner.ids(owner.hear(msg.BatchReady)) == [3, 4, 5]
+    own.close()
+    other.close()
+
+
+def leave_noticed(wire: Wire, leaver: Client) -> None:
+    """Hang up, and wait until the daemon noticed that somebody did."""
+    witness = Client(wire).join()
+    witness.open()
+    witness.hear(msg.Opened)
+    leaver.connection.hang_up()
+    witness.connection.hang_up()
+    await_end(wire, witness)
+
+
+def await_end(wire: Wire, client: Client) -> None:
+    while client.session in {stream["session"] for stream in Client(wire).status()["streams"]}:
+        pass
 
 
 @clause("P-25")
@@ -351,8 +413,8 @@ def test_the_end_of_the_lifeline_frees_everything(wire: Wire) -> None:
     client.open(credit=2)
     client.hear(msg.Opened)
     client.connection.hang_up()
-    while client.session in {stream["session"] for stream in other.status()["streams"]}:
-        pass
+    await_end(wire, other)
+    await_end(wire, client)
     client.open(credit=2)
     while not isinstance(message := client.hear(msg.Message), msg.Error):
         pass

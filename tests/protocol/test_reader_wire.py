@@ -1,4 +1,4 @@
-"""The client's half (`Reader`) against a daemon, over both transports."""
+"""The client's half (`Reader`) against a daemon, over every wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Trainer:
 
     def __init__(self, wire: Wire, **spec: Any) -> None:
         self.client = Client(wire)
-        self.reader = Reader(make_spec(**spec), "nonce")
+        self.reader = Reader(make_spec(**spec), "nonce", wire.transport)
         self.said: list[msg.Message] = []
         self._delivered: deque[Deliver | PassEnded] = deque()
         self.perform(self.reader.start("test"))
@@ -31,7 +31,7 @@ class Trainer:
     def perform(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Attach):
-                self.client.connection.attach(outcome.path, outcome.session, outcome.token)
+                self.client.connection.attach(outcome)
                 self.perform(self.reader.attached())
             elif isinstance(outcome, msg.Message):
                 self.said.append(outcome)

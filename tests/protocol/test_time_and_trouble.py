@@ -344,10 +344,10 @@ def test_a_message_of_too_many_frames_is_refused(photos: Path) -> None:
         wire = RealWire(daemon.address)
         client = Client(wire)
         frame = codec.encode(msg.Ping())
-        client.connection._dealer.socket.send_multipart([frame] * 5)
+        client.connection.dealer.socket.send_multipart([frame] * 5)
         error = client.hear(msg.Error)
         assert (error.code, error.text) == ("MALFORMED", "message of 5 frames, expected 4")
-        client.connection._dealer.socket.send_multipart([frame, b"ignored"])
+        client.connection.dealer.socket.send_multipart([frame, b"ignored"])
         client.hear(msg.Pong)
         wire.close()
 

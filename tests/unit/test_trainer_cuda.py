@@ -107,6 +107,7 @@ def make_batch(rows: int = 4, number: int = 0) -> SimpleNamespace:
         valid=np.arange(rows) % 2 == 0,
         epoch=2,
         number=number,
+        position=number * rows,
     )
 
 

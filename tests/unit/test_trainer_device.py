@@ -102,7 +102,7 @@ def test_few_blocks_wait_and_small_ones_are_given_up():
 def test_a_batch_names_itself():
     images = torch.zeros(2, 3, 4, 4)
     rows = torch.zeros(2, dtype=torch.int64)
-    batch = Batch((images, rows, rows, rows > 0), 1, 7)
+    batch = Batch((images, rows, rows, rows > 0), (1, 7, 14))
     assert repr(batch) == "<Batch 7 of epoch 1, images (2, 3, 4, 4) torch.float32 on cpu>"
     assert len(batch) == 2
     batch.release()

@@ -1,0 +1,41 @@
+"""`augd recipes`: the presets in a line each, or a recipe as TOML that reads back the same.
+
+Stands before the way of a batch. Writes nothing but what parses: a printed recipe, saved to a
+file, is a recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from augd.plan.recipe import PRESETS, Recipe, recipe_to_toml
+
+
+def print_recipes() -> None:
+    """Print each preset in one line, as short as it can be written."""
+    width = max(map(len, PRESETS))
+    for name, plain in PRESETS.items():
+        print(f"{name:{width}}  {summarise(plain)}")
+
+
+def print_recipe(recipe: Recipe) -> None:
+    """Print a recipe as TOML with every default in it, ready to be changed."""
+    print(recipe_to_toml(recipe), end="")
+
+
+def summarise(plain: Mapping[str, Any]) -> str:
+    """Say in one line what a recipe's plain data does, without its defaults."""
+    if not plain["ops"]:
+        return "pixels as decoded; all images must have the size of the first"
+    return ", then ".join(map(_summarise_op, plain["ops"]))
+
+
+def _summarise_op(op: Mapping[str, Any]) -> str:
+    said = [f"{key}={_brief(value)}" for key, value in op.items() if key != "op"]
+    return " ".join([op["op"], *said])
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,152 @@
+"""`augd status`: what a daemon does at the moment, as a table for people or JSON for programs.
+
+Beside the way of a batch: asks for two snapshots half a second apart and shows what lies between
+them (`pace`). Opens no stream, and never waits beyond a few seconds for an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from augd.transport.ask import Inquirer
+from augd.views.pace import compare
+
+_BETWEEN_S = 0.5
+_REFRESH_S = 1.0
+_ANSWER_S = 3.0
+_PIPED_COLUMNS = 160  # a table that is not folded, for whoever reads it from a file
+_REASONS_SHOWN = 3
+_SLOTS = ("filling", "ready", "sent", "draining", "free")
+
+
+def run_status(address: str | None, is_watching: bool, as_json: bool) -> None:
+    """Print what a daemon does, once, or again and again until Ctrl-C.
+
+    Raises:
+        ConnectError: no daemon answers.
+    """
+    inquirer = Inquirer(address, _ANSWER_S)
+    try:
+        if is_watching:
+            _watch(inquirer, as_json)
+        else:
+            _print(next(reports(inquirer, _BETWEEN_S)), as_json)
+    except KeyboardInterrupt:
+        if not is_watching:
+            raise
+    finally:
+        inquirer.close()
+
+
+def reports(inquirer: Inquirer, every_s: float) -> Iterator[dict[str, Any]]:
+    """Yield a report every `every_s` seconds, each on what happened since the last, without end."""
+    before, since = inquirer.status(), time.monotonic()
+    while True:
+        time.sleep(every_s)
+        after, now = inquirer.status(), time.monotonic()
+        yield {"address": str(inquirer.address), **compare(before, after, now - since)}
+        before, since = after, now
+
+
+def _watch(inquirer: Inquirer, as_json: bool) -> None:
+    if as_json:
+        for report in reports(inquirer, _REFRESH_S):
+            _print(report, as_json)
+        return
+    with Live(console=_console(), auto_refresh=False, screen=False) as live:
+        for report in reports(inquirer, _BETWEEN_S):
+            live.update(draw(report), refresh=True)
+
+
+def _print(report: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report), flush=True)
+    else:
+        _console().print(draw(report))
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
+
+
+def draw(report: Mapping[str, Any]) -> Group:
+    """Make the picture of a report: a headline, two tables, a sentence."""
+    parts = [Text(_headline(report), style="bold"), Text(), _draw_producers(report)]
+    if report["streams"]:
+        parts += [Text(), _draw_streams(report)]
+    parts += [Text(line, style="yellow") for line in _troubles(report)]
+    return Group(*parts, Text(), Text(report["who_waits"]))
+
+
+def _headline(report: Mapping[str, Any]) -> str:
+    served = ", ".join(
+        f"{name} ({one['num_samples']:,} images)" for name, one in report["datasets"].items()
+    )
+    return f"{report['address']} serves {served}"
+
+
+def _table(*titles: str) -> Table:
+    """Make a table whose first two columns are names and states, and the others numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number < 2 else "right")
+    return table
+
+
+def _draw_producers(report: Mapping[str, Any]) -> Table:
+    table = _table("producer", "state", "pid", "images", "images/s", "busy", "chunks waiting")
+    for one in report["producers"]:
+        cells = (
+            str(one["number"]),
+            one["state"],
+            str(one["pid"] or ""),
+            f"{one['rows']:,}",
+            f"{one['images_per_s']:,.0f}",
+            f"{one['busy_share']:.0%}",
+            str(one["leases"]),
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _draw_streams(report: Mapping[str, Any]) -> Table:
+    titles = ("stream", "data set", "epoch", "made up to", "batch", "images/s", "slots", "bad")
+    table = _table(*titles)
+    for one in report["streams"]:
+        slots = ", ".join(f"{one['slots'][s]} {s}" for s in _SLOTS if one["slots"].get(s))
+        cells = (
+            str(one["session"]),
+            one["dataset"],
+            str(one["epoch"]),
+            f"{one['position']:,}",
+            str(one["batch_size"]),
+            f"{one['images_per_s']:,.0f}",
+            slots,
+            f"{one['bad']:,}",
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what somebody should know, in a line each."""
+    if report["is_draining"]:
+        yield "The daemon is draining: it ends, and opens no more streams."
+    if report["unhealthy"]:
+        yield f"Producers keep dying: {report['unhealthy']}"
+    if report["restarts"]:
+        yield f"{report['restarts']} producers died and were replaced since the daemon started."
+    for stream in report["streams"]:
+        for sample, path, reason in stream["last_bad"][-_REASONS_SHOWN:]:
+            yield f"stream {stream['session']}: bad sample {sample} ({path}): {reason}"
+    if report["is_cut"]:
+        yield "There is more than the daemon's answer holds: some of it is left out here."

@@ -1,0 +1,131 @@
+"""Where a stream stands, saved and loaded: the rest equals the uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import augd
+import trainer
+from tests.scenes import SMALL, make_folder, read_epoch
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory):
+    folder = make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=35)
+    with augd.serve({"small": folder}, producers=2) as served:
+        yield served
+
+
+def connect(daemon: augd.ServedDaemon, **options: object) -> augd.Stream:
+    return augd.connect(daemon.address, recipe=SMALL, **{"batch_size": 16, **options})
+
+
+def rows_of(batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([batch["images"] for batch in batches])
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 5])
+def test_the_rest_equals_the_uninterrupted_run_at_every_cut(daemon, cut):
+    with connect(daemon) as stream:
+        whole = read_epoch(stream, 2)
+        following = read_epoch(stream, 3)
+    with connect(daemon) as stream:
+        passing = stream.epoch(2)
+        for _ in range(cut):
+            next(passing).release()
+        state = json.loads(json.dumps(stream.state_dict()))
+    assert len(json.dumps(state)) < 4096
+    if cut == 0:
+        assert (state["epoch"], state["position"]) == (0, 0), "nothing was handed out yet"
+        return
+    assert (state["epoch"], state["position"]) == ((2, 16 * cut) if cut < 5 else (3, 0))
+    with connect(daemon) as stream:
+        stream.load_state_dict(state)
+        assert stream.state_dict() == state
+        if cut < 5:
+            rest = read_epoch(stream, 2)
+            assert len(rest) == len(whole) - cut
+            for got, expected in zip(rest, whole[cut:], strict=True):
+                assert all(np.array_equal(got[name], expected[name]) for name in got)
+        assert np.array_equal(rows_of(read_epoch(stream, 3)), rows_of(following))
+
+
+def test_another_batch_size_and_world_go_on_at_the_same_sample(daemon):
+    with connect(daemon) as stream:
+        whole = rows_of(read_epoch(stream, 0))
+        passing = stream.epoch(0)
+        next(passing).release()
+        next(passing).release()
+        state = stream.state_dict()
+    with connect(daemon, batch_size=11) as stream:
+        stream.load_state_dict(state)
+        assert np.array_equal(rows_of(read_epoch(stream, 0)), whole[32:])
+        assert len(read_epoch(stream, 0)) == len(stream), "asked again, the whole epoch"
+    parts = []
+    for rank in range(2):
+        with connect(daemon, batch_size=8, rank=rank, world=2) as stream:
+            stream.load_state_dict(state)
+            parts.append(read_epoch(stream, 0))
+    woven = [part["images"][part["valid"]] for pair in zip(*parts, strict=True) for part in pair]
+    assert np.array_equal(np.concatenate(woven), whole[32:])
+
+
+def test_the_short_form_goes_on_too(daemon):
+    with connect(daemon) as stream:
+        labels = [labels.copy() for _, labels in stream]
+        assert stream.state_dict()["epoch"] == 1
+        for number, (_, _) in enumerate(stream):
+            if number == 2:
+                break
+        state = stream.state_dict()
+        del _
+        second = [batch["labels"] for batch in read_epoch(stream, 1)]
+    assert len(labels) == 5
+    with connect(daemon) as stream:
+        stream.load_state_dict(state)
+        rest = [labels.copy() for _, labels in stream]
+    assert len(rest) == 2
+    assert all(np.array_equal(a, b) for a, b in zip(rest, second[3:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"seed": 1}, "seed: 0 when saved, 1 here"),
+        ({"shuffle": False}, "shuffle: true when saved, false here"),
+        ({"recipe": {**SMALL, "filter": "antialias"}}, r'filter: "linear" when saved, "antialias"'),
+        ({"split": "train"}, "split"),
+    ],
+)
+def test_other_content_is_refused_and_named(daemon, options, says):
+    with connect(daemon) as stream:
+        state = stream.state_dict()
+    with (
+        augd.connect(daemon.address, **{"recipe": SMALL, "batch_size": 16, **options}) as stream,
+        pytest.raises(augd.SpecMismatch, match=says),
+    ):
+        stream.load_state_dict(state)
+
+
+@pytest.mark.parametrize("state", [{}, {"version": 2}, None, {"version": 1, "epoch": "x"}])
+def test_what_is_no_state_is_refused(daemon, state):
+    with connect(daemon) as stream, pytest.raises(augd.OptionError, match="state: expected"):
+        stream.load_state_dict(state)
+
+
+def test_tensors_go_on_too(daemon):
+    options = {"recipe": SMALL, "batch_size": 16, "device": "cpu"}
+    with trainer.connect(daemon.address, **options) as stream:
+        whole = [batch.ids for batch in stream.epoch(0)]
+        passing = stream.epoch(0)
+        next(passing)
+        state = stream.state_dict()
+    assert state["position"] == 16
+    with trainer.connect(daemon.address, **options) as stream:
+        stream.load_state_dict(state)
+        rest = [batch.ids for batch in stream.epoch(0)]
+    assert len(rest) == 4
+    assert all(bool((a == b).all()) for a, b in zip(rest, whole[1:], strict=True))
