@@ -33,12 +33,13 @@ from augd.errors import (
 from augd.version import __version__
 
 if TYPE_CHECKING:
-    from augd.client import Batch, Stream, connect
+    from augd.client import connect
     from augd.launch import ServedDaemon, serve
+    from augd.stream import Batch, Stream
 
 _LAZY = {
-    "Batch": "augd.client",
-    "Stream": "augd.client",
+    "Batch": "augd.stream",
+    "Stream": "augd.stream",
     "connect": "augd.client",
     "ServedDaemon": "augd.launch",
     "serve": "augd.launch",

@@ -1,6 +1,6 @@
 """`python -m augd`: the command line."""
 
-from augd.cli import main
+from augd.entry import main
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from augd.client import Stream, connect
+from augd.client import connect
 from augd.errors import OptionError, RecipeError
 from augd.launch import serve
 from augd.meter import (
@@ -28,6 +28,7 @@ from augd.meter import (
 )
 from augd.plan.recipe import Recipe, expand, parse_recipe, recipe_from_toml
 from augd.procfs import cpu_model
+from augd.stream import Stream
 from augd.version import __version__
 
 _SECONDS_MAX = 86_400.0

@@ -26,6 +26,10 @@ Producers = Annotated[
     int | None, typer.Option("--producers", metavar="N", help="Producer processes [one per core].")
 ]
 
+DatasetPath = Annotated[str, typer.Argument(help="Folder of images, or a .csv or .jsonl manifest.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Preset, or a TOML file with a recipe.")]
+Seed = Annotated[int, typer.Option(metavar="S", help="The seed of the stream.")]
+
 
 @app.callback()
 def _root() -> None:
@@ -98,6 +102,41 @@ def status(
     from augd.views.status import run_status
 
     run_status(address, watch, as_json)
+
+
+@app.command(epilog="Example: augd check photos/ && augd serve photos/")
+def check(
+    path: DatasetPath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Decode every file; tell bad, rotated, huge and equal ones, and count sizes and classes.
+
+    Exits with 0 when every file is good, 1 when some are bad, 2 when it could not look.
+    """
+    from augd.views.check import run_check
+
+    raise typer.Exit(run_check(path, as_json))
+
+
+@app.command(epilog="Example: augd preview photos/ --recipe imagenet --out sheet.png")
+def preview(
+    path: DatasetPath,
+    recipe: RecipeName = "imagenet",
+    out: Annotated[str, typer.Option(metavar="FILE", help="The picture to write.")] = "sheet.png",
+    rows: Annotated[int, typer.Option(metavar="N", help="How many photos.")] = 6,
+    columns: Annotated[int, typer.Option(metavar="K", help="How many epochs of each.")] = 5,
+    seed: Seed = 0,
+    epoch: Annotated[int, typer.Option(metavar="E", help="The first of the epochs.")] = 0,
+) -> None:
+    """Draw a contact sheet: photos with their crops, beside what a training will see of them.
+
+    The photos are the first that a shuffled stream of this seed delivers in epoch E.
+    """
+    from augd.bench import load_recipe
+    from augd.views.preview import PreviewOptions, run_preview
+
+    options = PreviewOptions(path, recipe, out, rows, columns, seed, epoch)
+    run_preview(options, load_recipe(recipe))
 
 
 @app.command(epilog="Example: augd recipes imagenet > my.toml")

@@ -193,8 +193,11 @@ class Daemon:
                 message = codec.decode_over_attach(frames[0] if frames else b"")
             except ProtocolError:
                 continue
-            if isinstance(message, msg.AttachAs) and self._bulk.admit(message.session, peer):
-                self._handle(ev.PeerAttached(message.session, message.token))
+            if not isinstance(message, msg.AttachAs):
+                continue
+            if self._broker.admits(message.session, message.token, is_framed=True):
+                self._bulk.admit(message.session, peer)
+            self._handle(ev.PeerAttached(message.session, message.token, is_framed=True))
 
     def _look_who_left(self, _: _Tag) -> None:
         """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
@@ -230,10 +233,13 @@ class Daemon:
         except (EOFError, OSError, ProtocolError):
             self._drop_connection(connection)
             return
-        connection.session = message.session
-        # A second connection for a session does not displace the first; the broker refuses it.
-        self._lifelines.setdefault(message.session, connection)
+        is_admitted = self._broker.admits(message.session, message.token, is_framed=False)
+        if is_admitted:
+            connection.session = message.session
+            self._lifelines[message.session] = connection
         self._handle(ev.PeerAttached(message.session, message.token))
+        if not is_admitted:
+            self._drop_connection(connection)
 
     def _drop_connection(self, connection: _Connection) -> None:
         self._poller.unregister(connection.socket.fileno())

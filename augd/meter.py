@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augd.client import Batch, Stream
 from augd.procfs import anonymous_bytes, cpu_s, parent_pid
+from augd.stream import Batch, Stream
 from augd.transport.ask import Inquirer
 
 _WARM_UP_S = 1.0

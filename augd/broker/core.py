@@ -30,7 +30,7 @@ from typing import Any
 from msgspec import Struct, msgpack
 
 from augd.broker import events as ev
-from augd.broker.crew import DEPTH, Crew, LeaseRecord, Producer
+from augd.broker.crew import Crew, LeaseRecord, Producer
 from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import PRODUCER, SESSION, step
 from augd.broker.stream import Batch, Chunk, Stream
@@ -131,8 +131,8 @@ class Broker:
                 self._from_peer(peer, message)
             case ev.FromCrew(number, message):
                 self._from_crew(number, message)
-            case ev.PeerAttached(number, token):
-                self._attached(number, token)
+            case ev.PeerAttached(number, token, is_framed):
+                self._attached(number, token, is_framed)
             case ev.PeerGone(number):
                 self._close(number)
             case ev.Reaped(number, how):
@@ -222,14 +222,25 @@ class Broker:
         )
         self._send(peer, welcome)
 
-    def _attached(self, number: int, token: str) -> None:
+    def admits(self, number: int, token: str, *, is_framed: bool) -> bool:
+        """Say whether this attachment is the session's: its client's, the first, as it asked for.
+
+        The loop keeps no connection that isn't: whoever only names a session neither takes its
+        bytes nor ends it by leaving.
+        """
         session = self._sessions.get(number)
-        if session is None or session.token != token or session.state != "new":
+        return (
+            session is not None
+            and session.state == "new"
+            and session.token == token
+            and session.is_framed == is_framed
+        )
+
+    def _attached(self, number: int, token: str, is_framed: bool) -> None:
+        if not self.admits(number, token, is_framed=is_framed):
             self._stale["attach"] += 1
-            # The lifeline of an attached session is its client's, whoever else names it.
-            if session is None or session.state == "new":
-                self._out.append(ev.EndSession(number))
             return
+        session = self._sessions[number]
         session.state = step(SESSION, session.state, "attach")
         session.attach_by = math.inf
         if session.waiting is not None:
@@ -648,6 +659,7 @@ class Broker:
     def _lease_out(self) -> None:
         """Fill the hungry producers, one chunk each in turns."""
         hungry = self._crew.hungry()
+        depth = self._crew.depth()
         while hungry:
             for producer in hungry:
                 stream = self._next_stream()
@@ -656,7 +668,7 @@ class Broker:
                 chunk = stream.next_chunk()
                 assert chunk is not None
                 self._lease(producer, stream, chunk)
-            hungry = [producer for producer in hungry if len(producer.leases) < DEPTH]
+            hungry = [producer for producer in hungry if len(producer.leases) < depth]
 
     def _next_stream(self) -> Stream | None:
         """Choose by start-time fair queueing, so that rows go out in proportion to `lack`.

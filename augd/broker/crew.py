@@ -91,9 +91,18 @@ class Crew:
         """Return the producers that take leases."""
         return [producer for producer in self.members.values() if producer.state == "ready"]
 
+    def depth(self) -> int:
+        """Return how many leases a producer may hold: one while others still start.
+
+        Else the first to be ready would queue up what the next ones could do at once, and the
+        first batch would come late.
+        """
+        return 1 if any(p.state == "starting" for p in self.members.values()) else DEPTH
+
     def hungry(self) -> list[Producer]:
         """Ready producers that have to be filled up."""
-        return [p for p in self.ready() if len(p.leases) <= LOW_WATER]
+        low_water = min(LOW_WATER, self.depth() - 1)
+        return [p for p in self.ready() if len(p.leases) <= low_water]
 
     def bury(self, number: int, how: str, now: float, *, is_draining: bool) -> Producer:
         """Take a reaped producer out and schedule its replacement."""

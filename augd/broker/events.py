@@ -28,10 +28,14 @@ class FromPeer(Struct, frozen=True):
 
 
 class PeerAttached(Struct, frozen=True):
-    """A client's lifeline stands: from here on its death is noticed at once."""
+    """A client's lifeline stands: from here on its death is noticed at once.
+
+    `is_framed` says by which of the two sockets; `Broker.admits` says whether it counts.
+    """
 
     session: int
     token: str
+    is_framed: bool = False
 
 
 class PeerGone(Struct, frozen=True):

@@ -17,7 +17,6 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from difflib import get_close_matches
 from itertools import accumulate, compress, count
 from typing import Final, Literal
 
@@ -179,6 +178,8 @@ class _Selector:
         return array("q", [known[name] for name in classes])
 
     def _unknown(self, name: str, known: list[str]) -> str:
+        from difflib import get_close_matches
+
         if not known:
             return f"this data set has no classes, got {name!r}. Leave classes out."
         close = get_close_matches(name, known, 1) or get_close_matches(

@@ -11,10 +11,8 @@ here draws a number, reads a file or imports NumPy.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -129,6 +127,8 @@ def expand(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_from_toml(text: str) -> Recipe:
     """Read a recipe from TOML. Raises RecipeError, also when the TOML itself is broken."""
+    import tomllib  # producers never need it, and their start is part of the first batch
+
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -200,6 +200,8 @@ def _check_keys(path: str, plain: Mapping[Any, Any], known: tuple[str, ...]) -> 
 
 
 def _suggest(name: Any, known: Any) -> str:
+    import difflib
+
     close = difflib.get_close_matches(str(name)[:40], list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 

@@ -7,7 +7,6 @@ that is the user's own, mode 0700, its owner checked; nothing here opens a socke
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -39,6 +38,8 @@ class TcpAddress:
         host = self.host.strip("[]")
         if host == "localhost":
             return True
+        import ipaddress
+
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:

@@ -36,9 +36,9 @@ class BulkSender:
         if isinstance(bound, TcpAddress):
             self.port = bound.port
 
-    def admit(self, session: int, peer: bytes) -> bool:
-        """Remember where a session's bytes go; say False when another peer was first."""
-        return self._peers.setdefault(session, peer) == peer
+    def admit(self, session: int, peer: bytes) -> None:
+        """Remember where a session's bytes go, once it is known that the peer is its client."""
+        self._peers[session] = peer
 
     def forget(self, session: int) -> None:
         """Send nothing more to a session."""

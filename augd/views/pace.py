@@ -80,10 +80,14 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> tuple[str
         enough = max(1, math.ceil(len(ready) * busy))
         return "trainers", _producers_wait(busy, streams, enough, len(ready)), enough
     if all(_is_full(one) for one in streams):
-        return "trainers", (
-            "The producers wait for the trainers: every slot holds a finished batch, and none was "
-            "taken just now (a long step, or a pause between epochs)."
-        ), None
+        return (
+            "trainers",
+            (
+                "The producers wait for the trainers: every slot holds a finished batch, and none "
+                "was taken just now (a long step, or a pause between epochs)."
+            ),
+            None,
+        )
     return "none", "Nothing moves just now: no batch was asked for.", None
 
 

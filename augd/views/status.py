@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -80,7 +80,11 @@ def _console() -> Console:
 
 def draw(report: Mapping[str, Any]) -> Group:
     """Make the picture of a report: a headline, two tables, a sentence."""
-    parts = [Text(_headline(report), style="bold"), Text(), _draw_producers(report)]
+    parts: list[RenderableType] = [
+        Text(_headline(report), style="bold"),
+        Text(),
+        _draw_producers(report),
+    ]
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]
     parts += [Text(line, style="yellow") for line in _troubles(report)]
@@ -146,7 +150,12 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
     if report["restarts"]:
         yield f"{report['restarts']} producers died and were replaced since the daemon started."
     for stream in report["streams"]:
-        for sample, path, reason in stream["last_bad"][-_REASONS_SHOWN:]:
-            yield f"stream {stream['session']}: bad sample {sample} ({path}): {reason}"
+        for said in list(dict.fromkeys(map(_say_bad, stream["last_bad"])))[-_REASONS_SHOWN:]:
+            yield f"stream {stream['session']}: {said}"
     if report["is_cut"]:
         yield "There is more than the daemon's answer holds: some of it is left out here."
+
+
+def _say_bad(row: Sequence[Any]) -> str:
+    sample, path, reason = row
+    return f"bad sample {sample} ({path}): {reason}"

@@ -15,7 +15,7 @@ import pytest
 
 import augd
 from augd.transport.ask import status
-from tests.fault.processes import await_true, num_fds
+from tests.fault.processes import await_true, is_alive, num_fds
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 
@@ -113,6 +113,8 @@ def test_a_daemon_killed_is_a_named_error(folder, tmp_path):
                 for batch in passing:
                     batch.release()
             assert np.array_equal(held.images, before)
+        # The kernel closes a dead process's sockets one by one: the port may be its last.
+        await_true(lambda: not is_alive(served.pid), 5.0, "the daemon is gone")
         with pytest.raises(augd.ConnectError, match=r"no daemon at tcp://.*Connection refused"):
             augd.connect(served.address, recipe=SMALL)
 

@@ -42,11 +42,11 @@ def fake() -> FakeWire:
 
 
 @pytest.fixture(params=["fake", "fake frames", "memfd", "frames"])
-def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+def wire(request: pytest.FixtureRequest, real_daemon: augd.ServedDaemon) -> Iterator[Wire]:
     if request.param.startswith("fake"):
         yield FakeWire(transport="frames" if "frames" in request.param else "memfd")
         return
-    path, port = request.getfixturevalue("real_daemon").addresses
+    path, port = real_daemon.addresses
     wire = RealWire(port, "frames") if request.param == "frames" else RealWire(path)
     yield wire
     wire.close()

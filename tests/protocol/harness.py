@@ -493,6 +493,7 @@ class MappedConnection(RealConnection):
     def hang_up(self) -> None:
         for lifeline in self._lifelines:
             lifeline.close()
+        self._arenas.clear()
 
 
 class FramedConnection(RealConnection):

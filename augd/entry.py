@@ -1,0 +1,65 @@
+"""The entry of the `augd` command: `augd serve` starts without loading a command-line library.
+
+The time to the first batch begins when the command is typed, and typer takes a tenth of a second
+of it. Plain `augd serve` lines are read here; whatever this doesn't understand (a typo, --help)
+is left to `augd/cli.py`, which knows everything and explains it. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from augd.errors import AugdError
+from augd.serving import Options, serve_forever
+
+_FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure"}
+_NUMBERS = {
+    "--producers": "num_producers",
+    "--lifeline-fd": "lifeline_fd",
+    "--ready-fd": "ready_fd",
+}
+
+
+def main() -> None:
+    """Run the command line; errors that are the user's to mend are one line on stderr."""
+    understood = read_serve(sys.argv[1:])
+    if understood is None:
+        from augd import cli
+
+        cli.main()
+        return
+    try:
+        sys.exit(serve_forever(*understood))
+    except AugdError as error:
+        print(f"augd: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
+    """Read a plain `serve` line; None when there is anything in it that needs explaining."""
+    if not words or words[0] != "serve":
+        return None
+    paths: list[str] = []
+    listen: list[str] = []
+    options: dict[str, bool | int] = {}
+    rest = iter(words[1:])
+    for word in rest:
+        name, separator, value = word.partition("=")
+        if word in _FLAGS:
+            options[_FLAGS[word]] = True
+        elif name in _NUMBERS or name == "--listen":
+            value = value if separator else next(rest, "")
+            if name == "--listen" and value and not value.startswith("-"):
+                listen.append(value)
+            elif name in _NUMBERS and value.isascii() and value.isdigit():
+                options[_NUMBERS[name]] = int(value)
+            else:
+                return None
+        elif word.startswith("-"):
+            return None
+        else:
+            paths.append(word)
+    return (paths, Options(listen=tuple(listen), **options)) if paths else None  # type: ignore[arg-type]

@@ -1,0 +1,229 @@
+"""The connection of one stream: its socket, its lifeline, and the state of the protocol.
+
+Stands under `augd/stream.py`, which makes arrays of what arrives here. What the protocol means
+is `augd.broker.reader`'s business. Starts no thread, loads no NumPy (so that OPEN is on its way
+while NumPy is loaded), and touches the socket only inside calls of its own and when a batch is
+given back.
+
+A slot goes back to the daemon when the last view of it is gone, whichever thread or garbage
+collection drops it: the release is queued, and sent at once if nobody else is using the socket,
+else with the next call.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from typing import Literal
+
+from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
+from augd.errors import ConnectError, StreamClosed
+from augd.transport.address import (
+    Address,
+    TcpAddress,
+    bulk_address,
+    no_daemon,
+    require_daemon,
+)
+from augd.transport.attach import Lifeline
+from augd.transport.slots import FramedSlots, SharedSlots, Slots
+from augd.transport.sockets import Dealer, Poller
+from augd.version import __version__
+from augd.wire import codec
+from augd.wire import messages as msg
+
+
+class Line:
+    """The connection of one stream: socket, lifeline, and the protocol's state.
+
+    Kept apart from `Stream` because batches that outlive their stream still release through it.
+    Making one sends OPEN; it raises what the daemon says, or `ConnectError`.
+    """
+
+    def __init__(
+        self,
+        address: Address | TcpAddress,
+        spec: msg.Spec,
+        transport: Literal["memfd", "frames"],
+        timeout_s: float,
+    ) -> None:
+        require_daemon(address)
+        self.address = address
+        self.timeout_s = timeout_s
+        self.pid = os.getpid()
+        self.reader = Reader(spec, secrets.token_hex(8), transport)
+        self.classes: list[str] = []
+        self.arena = memoryview(b"")
+        self.slots: list[memoryview] = []
+        self.is_closed = False
+        self._mapped_stream = 0
+        self._early: list[bytes] | None = None
+        self._memory: Slots | None = None
+        self._busy = threading.Lock()
+        self._released: deque[tuple[int, int]] = deque()
+        self._dealer = Dealer(address)
+        self._poller = Poller()
+        self._poller.register(self._dealer, "dealer")
+        self._deadline = time.monotonic() + timeout_s
+        try:
+            self._perform(self.reader.start(f"augd {__version__}"))
+            while self.reader.state in ("greeting", "attaching"):
+                self._step(self._deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def await_open(self) -> None:
+        """Wait for OPENED, which the first producer that stands brings about."""
+        try:
+            with self._busy:
+                while self.reader.state != "open":
+                    self._step(self._deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def seek(self, epoch: int, position: int) -> None:
+        """Open again at another place."""
+        self._check_usable()
+        deadline = time.monotonic() + self.timeout_s
+        with self._busy:
+            self._perform(self.reader.seek(epoch, position))
+            while self.reader.state != "open":
+                self._step(deadline)
+
+    def next(self) -> Deliver | PassEnded:
+        """Wait for the next batch, or the end of the epoch."""
+        self._check_usable()
+        deadline = time.monotonic() + self.timeout_s
+        with self._busy:
+            self._flush()
+            while True:
+                for outcome in self._step(deadline):
+                    if isinstance(outcome, Deliver | PassEnded):
+                        return outcome
+
+    def is_ready(self) -> bool:
+        """Look whether a batch or the epoch's end is here; `next` will handle what was read."""
+        if self.is_closed or os.getpid() != self.pid:
+            return False
+        with self._busy:
+            self._flush()
+            self._early = self._early or self._dealer.receive()
+            if self._early is None:
+                return False
+            first = codec.decode_to_client(self._early[0])
+            return isinstance(first, msg.BatchReady | msg.EpochEnd)
+
+    def _check_usable(self) -> None:
+        if self.is_closed:
+            raise StreamClosed("the stream was closed; connect again")
+        if os.getpid() != self.pid:
+            raise ConnectError(
+                f"this stream was connected in process {self.pid} and is used in process "
+                f"{os.getpid()}: sockets do not cross a fork; connect in the process that reads"
+            )
+
+    def _step(self, deadline: float) -> list[Outcome]:
+        """Handle one message; wait for it if need be."""
+        frames, self._early = self._early or self._dealer.receive(), None
+        while frames is None:
+            self._wait(deadline)
+            frames = self._dealer.receive()
+        message = codec.decode_to_client(frames[0])
+        if isinstance(message, msg.Opened) and len(frames) > 1:
+            self._on_opened(message, frames[1])
+        outcomes = self.reader.handle(message)
+        self._perform(outcomes, deadline)
+        return outcomes
+
+    def _wait(self, deadline: float) -> None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise ConnectError(self._late())
+        if "memory" in self._poller.wait(left_s):
+            assert self._memory is not None
+            if self._memory.has_ended():
+                raise ConnectError(
+                    f"the daemon at {self.address} ended; start it again and connect. "
+                    "Batches that you hold stay readable."
+                )
+            # An arena waits there for its OPENED: only the socket is of interest now.
+            self._poller.wait_for(self._dealer, left_s)
+
+    def _late(self) -> str:
+        if self.reader.state == "greeting":
+            return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
+        return (
+            f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
+            f"{self.reader.state!r}: it may be overloaded or its storage slow; see its output, "
+            "or connect with a larger timeout_s"
+        )
+
+    def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Attach):
+                self._memory = self._attach(outcome)
+                self._memory.watch(self._poller, "memory")
+                self._perform(self.reader.attached())
+            elif isinstance(outcome, Deliver):
+                assert self._memory is not None
+                self._memory.fetch(outcome.batch, deadline)
+            elif isinstance(outcome, msg.Message):
+                self._dealer.send(codec.encode(outcome))
+
+    def _attach(self, attach: Attach) -> Slots:
+        if self.reader.transport == "memfd":
+            lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
+            return SharedSlots(lifeline)
+        bulk = bulk_address(self.address, attach.bulk_port)
+        return FramedSlots(bulk, attach.session, attach.token)
+
+    def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
+        if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:
+            return
+        assert self._memory is not None
+        self.classes = codec.decode_names(classes)
+        self.arena = whole = self._memory.open(opened)
+        step = opened.slot_bytes
+        self.slots = [whole[at : at + step] for at in range(0, len(whole), step)]
+        self._mapped_stream = opened.stream
+
+    def release(self, slot: int, generation: int) -> None:
+        """Give a slot back; safe in any thread, in finalizers and after `close`."""
+        self._released.append((slot, generation))
+        if self.is_closed or os.getpid() != self.pid:
+            return
+        if self._busy.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._busy.release()
+
+    def release_pending(self) -> None:
+        """Send what finalizers queued while the socket was in use."""
+        with self._busy:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._released:
+            slot, generation = self._released.popleft()
+            self._perform(self.reader.release(slot, generation))
+
+    def close(self) -> None:
+        """Say BYE and let go; the arena stays mapped while batches are held."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if os.getpid() != self.pid:
+            return
+        with self._busy:
+            self._perform(self.reader.close())
+            if self._memory is not None:
+                self._memory.close()
+            self._dealer.close()
+            self.slots = []
+            self.arena = memoryview(b"")

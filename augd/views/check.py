@@ -1,0 +1,228 @@
+"""`augd check`: what a data set holds and what is wrong with it, before a training finds out.
+
+Before the way of a batch: looks at every file (`examine`) and reports. Mends nothing and changes
+nothing, but that it refreshes the data set's index in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.found import shown
+from augd.dataset.index import IndexFile, load_or_build
+from augd.errors import DatasetError
+from augd.views.examine import Examined, examine_all
+from augd.views.progress import Patience
+
+_HUGE_PIXELS = 12_000_000
+_SHOWN = 10
+_NOTHING_BAD, _BAD_FILES, _NOT_LOOKED = 0, 1, 2
+
+
+def run_check(path: str, as_json: bool) -> int:
+    """Look at every file and print what was found; returns the exit status that `--help` tells."""
+    try:
+        report = check(path)
+    except DatasetError as error:
+        print(f"augd: error: {error}", file=sys.stderr)
+        return _NOT_LOOKED
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print("\n".join(lines(report)))
+    return _BAD_FILES if report["bad"] else _NOTHING_BAD
+
+
+def check(path: str) -> dict[str, Any]:
+    """Look at every file of a folder or manifest; returns what was found, as plain data.
+
+    Raises:
+        DatasetError: there is no data set at `path`.
+    """
+    started = time.monotonic()
+    with Patience("indexing") as progress:
+        index = load_or_build(path, rebuild=True, progress=progress)
+    try:
+        arrays = IndexArrays(index.fd, index.dims_fd)
+        report = _describe(path, index, arrays)
+        report |= _Findings(arrays).of(_watched(index))
+    finally:
+        index.close()
+    return {**report, "seconds": time.monotonic() - started}
+
+
+def _watched(index: IndexFile) -> Iterator[Examined]:
+    num_workers = min(len(os.sched_getaffinity(0)), index.num_samples)
+    with Patience("looking at files", index.num_samples) as progress:
+        for num_done, found in enumerate(examine_all(index, num_workers), 1):
+            yield found
+            progress(num_done)
+
+
+def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any]:
+    """Tell what the index alone knows."""
+    if arrays.targets is not None:
+        counts = (arrays.targets > 0).sum(axis=0).tolist()
+        num_unlabelled = int((~(arrays.targets > 0).any(axis=1)).sum())
+    else:
+        labels = arrays.labels[arrays.labels >= 0]
+        counts = np.bincount(labels, minlength=len(index.classes)).tolist()
+        num_unlabelled = index.num_samples - len(labels)
+    classes = dict(zip(index.classes, counts, strict=False))
+    return {
+        "path": path,
+        "num_samples": index.num_samples,
+        "size_bytes": int(arrays.sizes_bytes.sum()),
+        "is_multi_label": arrays.targets is not None,
+        "classes": classes,
+        "empty_classes": [name for name, count in classes.items() if not count],
+        "num_unlabelled": num_unlabelled,
+    }
+
+
+class _Findings:
+    """Collects what the files turn out to be; keeps nothing of an ordinary one but its size."""
+
+    def __init__(self, arrays: IndexArrays) -> None:
+        self._arrays = arrays
+        self._formats: Counter[str] = Counter()
+        self._widths, self._heights = array("i"), array("i")
+        self._bad: list[dict[str, Any]] = []
+        self._rotated: list[dict[str, Any]] = []
+        self._huge: list[dict[str, Any]] = []
+        self._twins: defaultdict[str, list[int]] = defaultdict(list)
+
+    def of(self, found: Iterable[Examined]) -> dict[str, Any]:
+        for one in found:
+            if one.reason:
+                self._bad.append({**self._name(one.sample), "reason": one.reason})
+            else:
+                self._take(one)
+        return {
+            "formats": dict(self._formats.most_common()),
+            "width_px": _spread(self._widths),
+            "height_px": _spread(self._heights),
+            "bad": self._bad,
+            "rotated": self._rotated,
+            "huge": self._huge,
+            "duplicates": [self._twin(them) for them in self._twins.values() if len(them) > 1],
+        }
+
+    def _take(self, one: Examined) -> None:
+        self._formats[one.format] += 1
+        self._widths.append(one.width)
+        self._heights.append(one.height)
+        if one.orientation != 1:
+            self._rotated.append({**self._name(one.sample), "orientation": one.orientation})
+        if one.width * one.height > _HUGE_PIXELS:
+            size = {"width": one.width, "height": one.height}
+            self._huge.append({**self._name(one.sample), **size})
+        if one.digest:
+            self._twins[one.digest].append(one.sample)
+
+    def _name(self, sample: int) -> dict[str, Any]:
+        return {"id": sample, "path": self._arrays.path(sample)}
+
+    def _twin(self, samples: Sequence[int]) -> dict[str, Any]:
+        labels = self._arrays.labels if self._arrays.targets is None else self._arrays.targets
+        is_torn = any((labels[sample] != labels[samples[0]]).any() for sample in samples)
+        return {"labels_differ": is_torn, "files": [self._name(sample) for sample in samples]}
+
+
+def _spread(values: Sequence[int]) -> dict[str, int] | None:
+    if not values:
+        return None
+    return {"min": min(values), "median": int(median(values)), "max": max(values)}
+
+
+def lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a report for people, line by line."""
+    bad, num_samples = report["bad"], report["num_samples"]
+    where = shown(os.fsencode(report["path"]))
+    yield f"{where}: {num_samples:,} images, {_size(report['size_bytes'])}"
+    yield from _statistics(report)
+    yield from _section(
+        f"{_count(bad, 'bad file')}, whose rows would be masked",
+        [f"{one['path']}: {one['reason']}" for one in bad],
+    )
+    rotated = report["rotated"]
+    yield from _section(
+        f"{_count(rotated, 'file')} rotated by EXIF: augd takes pixels as they are stored",
+        [f"{one['path']}: orientation {one['orientation']}" for one in rotated],
+    )
+    huge = report["huge"]
+    yield from _section(
+        f"{_count(huge, 'file')} of more than 12 megapixels: decoding them takes most of the time",
+        [f"{one['path']}: {one['width']}×{one['height']}" for one in huge],
+    )
+    duplicates = report["duplicates"]
+    yield from _section(
+        f"{_count(duplicates, 'group')} of equal files", [_say_twins(one) for one in duplicates]
+    )
+    empty = report["empty_classes"]
+    yield from _section(f"{_count(empty, 'class', 'classes')} without an image", empty)
+    yield ""
+    checked = f"{num_samples:,} files looked at in {report['seconds']:.1f} s"
+    yield f"{checked}: {f'{len(bad):,} bad' if bad else 'every one decodes'}."
+
+
+def _statistics(report: Mapping[str, Any]) -> Iterator[str]:
+    if report["formats"]:
+        formats = (f"{count:,} {name}" for name, count in report["formats"].items())
+        yield f"  format   {', '.join(formats)}"
+    for side in ("width", "height"):
+        if (spread := report[f"{side}_px"]) is not None:
+            yield f"  {side:8} {spread['min']:,} to {spread['max']:,}, median {spread['median']:,}"
+    if report["classes"]:
+        yield f"  classes  {_say_classes(report['classes'])}"
+    else:
+        yield "  classes  none: the images have no labels"
+    if report["classes"] and report["num_unlabelled"]:
+        yield f"  no label {report['num_unlabelled']:,} images"
+
+
+def _say_classes(classes: Mapping[str, int]) -> str:
+    least, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+    if classes[least] == classes[most]:
+        return f"{len(classes):,}, of {classes[least]:,} images each"
+    return (
+        f"{len(classes):,}, of {classes[least]:,} ({least}) to {classes[most]:,} ({most}) images, "
+        f"median {median(classes.values()):,.0f}"
+    )
+
+
+def _say_twins(group: Mapping[str, Any]) -> str:
+    paths = [one["path"] for one in group["files"]]
+    said = " = ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
+    return f"{said} (their labels differ)" if group["labels_differ"] else said
+
+
+def _section(title: str, entries: Sequence[str]) -> Iterator[str]:
+    if entries:
+        yield ""
+        yield title
+        yield from (f"  {entry}" for entry in entries[:_SHOWN])
+        if len(entries) > _SHOWN:
+            yield f"  ... and {len(entries) - _SHOWN:,} more (--json has all)"
+
+
+def _count(things: Sequence[Any], one: str, many: str = "") -> str:
+    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
+
+
+def _size(size_bytes: int) -> str:
+    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= step:
+            return f"{size_bytes / step:.1f} {unit}"
+    return f"{size_bytes} bytes"

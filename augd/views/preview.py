@@ -1,0 +1,144 @@
+"""`augd preview`: a contact sheet of photos beside what training will see of them.
+
+After the way of a batch, without one: rows are made by the code that producers run, in this
+process. Changes nothing but the file it writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from augd.dataset.found import shown
+from augd.errors import OptionError
+from augd.pixels.decode import Pixels
+from augd.pixels.header import BadImage
+from augd.plan.recipe import Recipe
+from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
+from augd.views.sheet import Cell, Sheet, Strip
+from augd.views.words import describe_crop, describe_rest
+
+_ROWS_MAX = 100
+_COLUMNS_MAX = 20
+_SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewOptions:
+    """What `augd preview` was asked for; `recipe_name` is what the title says."""
+
+    path: str
+    recipe_name: str
+    out: str
+    rows: int
+    columns: int
+    seed: int
+    epoch: int
+
+
+def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
+    """Write the contact sheet and say where.
+
+    Raises:
+        AugdError: an option is wrong, there is no data set, or the file cannot be written.
+    """
+    _check(options)
+    epochs = range(options.epoch, options.epoch + options.columns)
+    with Darkroom(options.path, recipe, options.seed) as room:
+        ids = room.first_ids(options.epoch, options.rows)
+        sheet = Sheet((room.height, room.width), len(epochs))
+        _check_side(sheet, len(ids))
+        strips = [make_strip(room, sample, epochs) for sample in ids]
+        picture = sheet.draw(_title(options, room), [f"epoch {epoch}" for epoch in epochs], strips)
+    save(picture, options.out)
+    print(
+        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in "
+        f"{len(epochs)} epochs ({picture.width}×{picture.height})"
+    )
+
+
+def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
+    """Read one sample, make its row in each of these epochs, and put all into words."""
+    path = room.arrays.path(sample)
+    label = room.label_of(sample) or f"sample {sample}"
+    try:
+        negative = room.read(sample)
+    except BadImage as bad:
+        return Strip(None, (), label, path, [Cell(None, str(bad), "") for _ in epochs])
+    drawn = room.drawn(sample, epochs, negative.header)
+    cells = [_cell(room, negative, one) for one in drawn]
+    boxes = [one.seen for one in drawn if not one.impossible]
+    size = f"{negative.header.width}×{negative.header.height}"
+    return Strip(_photo(negative), boxes, label, f"{size} · {os.path.basename(path)}", cells)
+
+
+def _photo(negative: Negative) -> Pixels | None:
+    try:
+        return negative.develop()
+    except BadImage:
+        return None  # its rows say why
+
+
+def _cell(room: Darkroom, negative: Negative, drawn: Drawn) -> Cell:
+    try:
+        picture = room.row(negative, drawn)
+    except BadImage as bad:
+        return Cell(None, str(bad), "")
+    return Cell(picture, describe_crop(drawn), describe_rest(drawn))
+
+
+def _title(options: PreviewOptions, room: Darkroom) -> str:
+    name = shown(os.path.basename(room.index.header.source))
+    size = f"{room.width}×{room.height}, {room.recipe.filter}"
+    return f"{name}  ·  recipe {options.recipe_name} ({size})  ·  seed {options.seed}"
+
+
+def _check(options: PreviewOptions) -> None:
+    for name, value, most in (
+        ("--rows", options.rows, _ROWS_MAX),
+        ("--columns", options.columns, _COLUMNS_MAX),
+    ):
+        if not 1 <= value <= most:
+            raise OptionError(f"{name}: expected 1..{most}, got {value}")
+    check_epoch(options.epoch)
+    check_epoch(options.epoch + options.columns - 1)
+    check_out(options.out)
+
+
+def _check_side(sheet: Sheet, num_strips: int) -> None:
+    if max(sheet.width, sheet.corner(num_strips, 0)[1]) > _SIDE_MAX_PX:
+        raise OptionError(
+            f"--rows, --columns: the sheet would be larger than {_SIDE_MAX_PX:,} pixels; "
+            "ask for fewer"
+        )
+
+
+def check_out(out: str) -> None:
+    """Refuse a file name that no picture can be written to, before any work is done.
+
+    Raises:
+        OptionError: the ending names no format, or there is no such folder.
+    """
+    Image.init()
+    ending = os.path.splitext(out)[1].lower()
+    if Image.EXTENSION.get(ending) not in ("PNG", "JPEG", "WEBP"):
+        raise OptionError(f"--out: expected a name that ends in .png, .jpg or .webp, got {out!r}")
+    folder = os.path.dirname(out) or "."
+    if not os.path.isdir(folder):
+        raise OptionError(f"--out: there is no folder {folder!r}; make it, or write elsewhere")
+
+
+def save(picture: Image.Image, out: str) -> None:
+    """Write a picture to a file.
+
+    Raises:
+        OptionError: it cannot be written.
+    """
+    try:
+        picture.save(out, quality=92)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OptionError(f"--out: {out} cannot be written ({reason}); write elsewhere") from None

@@ -1,0 +1,56 @@
+"""Progress for what takes longer than a second: a bar on the terminal, and nothing elsewhere.
+
+Beside the way of a batch. Never writes to standard output, which may be a file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_AFTER_S = 1.0
+
+
+class Patience:
+    """Counts up to `total`, None when it is not known; use it in a `with`, and call it."""
+
+    def __init__(self, title: str, total: int | None = None) -> None:
+        """Start the clock; nothing is shown before a second has passed."""
+        self._title = title
+        self._total = total
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __call__(self, num_done: int) -> None:
+        """Show how many are done."""
+        if self._bar is None:
+            if time.monotonic() - self._started < _AFTER_S or not sys.stderr.isatty():
+                return
+            self._bar = self._show()
+        self._bar.update(self._bar.task_ids[0], completed=num_done)
+
+    def _show(self) -> Progress:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        bar = Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        )
+        bar.add_task(self._title, total=self._total)
+        bar.start()
+        return bar
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,47 @@
+"""The quick reading of `augd serve` and typer's agree, or the quick one gives way."""
+
+from __future__ import annotations
+
+import pytest
+
+import augd.serving
+from augd.cli import app
+from augd.entry import read_serve
+
+LINES = [
+    "serve photos",
+    "serve a b=c/d",
+    "serve photos --producers 3",
+    "serve --producers=3 photos --quiet",
+    "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
+    "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
+]
+LEFT_TO_TYPER = [
+    "",
+    "bench photos",
+    "serve",
+    "serve --help",
+    "serve photos --help",
+    "serve photos --producers",
+    "serve photos --producers many",
+    "serve photos --producers -1",
+    "serve photos --listen",
+    "serve photos --listen --quiet",
+    "serve photos --quite",
+    "serve -- --odd",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_both_readings_agree(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(augd.serving, "serve_forever", lambda *call: seen.append(call) or 0)
+    app(args=line.split(), standalone_mode=False)
+    understood = read_serve(line.split())
+    assert understood is not None
+    assert [understood] == [(list(paths), options) for paths, options in seen]
+
+
+@pytest.mark.parametrize("line", LEFT_TO_TYPER)
+def test_what_needs_explaining_is_left_to_typer(line: str) -> None:
+    assert read_serve(line.split()) is None

@@ -1,0 +1,97 @@
+"""Checkpoints: one file with all that a run needs to go on as if nothing had happened.
+
+Where it stands: after a step, never inside one. A file is either the old one or the new one,
+whole, whenever the machine stops; reading one runs no code from it. Nothing here knows what a
+network is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import augd
+
+FORMAT = 1
+
+State = dict[str, Any]
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain data to a file, or leave it as it was.
+
+    Raises:
+        AugdError: no space, no permission; the old file is unharmed.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+        raise augd.AugdError(
+            f"checkpoint: {path} cannot be written ({str(error).partition(chr(10))[0]}). "
+            "What was saved before is unharmed. Make space, or choose another --out."
+        ) from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> State:
+    """Read a checkpoint into CPU memory.
+
+    Raises:
+        OptionError: there is none, or the file is none.
+    """
+    if not path.is_file():
+        raise augd.OptionError(
+            f"--resume: {path} does not exist. Name the run's folder with --out, or leave "
+            "--resume out to start from the beginning."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["format"]
+    except Exception as error:  # whatever the unpickler meets in a file that is none
+        raise augd.OptionError(
+            f"--resume: {path} is no checkpoint of trainer fit, or a damaged one "
+            f"({type(error).__name__}). Start from the beginning with another --out."
+        ) from None
+    if found != FORMAT:
+        raise augd.OptionError(
+            f"--resume: {path} has format {found!r}, this trainer reads {FORMAT}. "
+            "Use the version that wrote it."
+        )
+    return dict(state)
+
+
+def check_same_run(path: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Compare the settings of two runs.
+
+    Raises:
+        SpecMismatch: they differ; the message names each field and both values.
+    """
+    names = [*here, *(saved.keys() - here.keys())]
+    if differing := [name for name in names if saved.get(name) != here.get(name)]:
+        named = "; ".join(
+            f"{name}: {_brief(saved.get(name))} when saved, {_brief(here.get(name))} here"
+            for name in differing
+        )
+        raise augd.SpecMismatch(
+            f"{path} is of another run: {named}. Resume with the options it began with, or start "
+            "a new run with another --out."
+        )
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)} ({', '.join(map(str, value[:5]))}, ...)"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

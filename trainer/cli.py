@@ -1,0 +1,127 @@
+"""The trainer's command line: options in, one line of error or the work of a module out.
+
+Holds no logic of its own. Every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augd.errors import AugdError
+
+app = typer.Typer(
+    name="trainer",
+    help="Train networks on augd's streams.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Train networks on augd's streams."""
+
+
+@app.command(epilog="Example: trainer fit photos/ --arch resnet18 --epochs 30 --out run")
+def fit(
+    path: Annotated[
+        str | None,
+        typer.Argument(help="Folder of class folders, of train/ and val/; or .csv, .jsonl."),
+    ] = None,
+    connect: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Train from a running daemon instead.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
+    ] = None,
+    arch: Annotated[str, typer.Option(help="Network of torchvision.models.")] = "resnet18",
+    recipe: Annotated[
+        str, typer.Option(help="imagenet, eval, none, or a TOML file with a recipe.")
+    ] = "imagenet",
+    size: Annotated[
+        int | None, typer.Option(min=1, metavar="PX", help="Side of the images [224].")
+    ] = None,
+    val_fraction: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="For validation, if the data set has no val/ or test/."),
+    ] = 0.1,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, adamw: 0.001].")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[sgd: 0.0001, adamw: 0.05]")] = None,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(help="Rising learning rate, before the cosine [N/20].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    producers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Producer processes [one per core].")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N [cuda if any].")] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in float16 on CUDA.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets last.pt and best.pt.")] = Path(
+        "run"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from DIR/last.pt, exactly.")
+    ] = False,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Save every N steps, too.")
+    ] = None,
+    limit_train_batches: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Shorten the epochs, for a trial.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Train a network from the beginning and validate it after every epoch.
+
+    Exits with 1 when something is wrong, and with 130 after Ctrl-C, which saves.
+    """
+    from trainer.fit_command import FitOptions, run_fit
+
+    options = FitOptions(
+        path=path,
+        connect=connect,
+        dataset=dataset,
+        arch=arch,
+        recipe=recipe,
+        size=size,
+        val_fraction=val_fraction,
+        batch_size=batch_size,
+        epochs=epochs,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        seed=seed,
+        producers=producers,
+        device=device,
+        amp=amp,
+        out=out,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        limit_train_batches=limit_train_batches,
+        as_json=as_json,
+    )
+    raise typer.Exit(run_fit(options))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; errors that are the user's to mend are one line on stderr."""
+    try:
+        app(args=arguments, prog_name="trainer")
+    except AugdError as error:
+        print(f"trainer: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

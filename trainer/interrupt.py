@@ -1,0 +1,48 @@
+"""Ctrl-C that falls between two steps and never into one.
+
+Where it stands: around the loop of `trainer fit`, and around all that changes what a checkpoint
+holds. While the loop waits for a batch, Ctrl-C interrupts at once; inside `held_back` it comes
+at the end. It never loses one, and leaves no signal handler behind.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """The process's Ctrl-C while in `with`; for the main thread, as signals are."""
+
+    def __init__(self) -> None:
+        """Install nothing yet."""
+        self._is_held_back = False
+        self._is_pending = False
+
+    def __enter__(self) -> Interrupt:
+        """Take Ctrl-C over."""
+        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_held_back:
+            raise KeyboardInterrupt
+        self._is_pending = True
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt only after what stands inside is done."""
+        self._is_held_back = True
+        try:
+            yield
+        finally:
+            self._is_held_back = False
+        if self._is_pending:
+            self._is_pending = False
+            raise KeyboardInterrupt

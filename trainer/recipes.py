@@ -1,0 +1,98 @@
+"""Which recipe a run trains with, and the one it validates with.
+
+Where it stands: before the streams open. Validation sees what training sees, without chance: an
+image of the same size, from its middle. Nothing here checks an op: the daemon does.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import augd
+
+# torchvision's models are trained at 224 px and validated on the middle of a short side of 256.
+_SHORT_PER_SIDE = 256 / 224
+_DEFAULT_SIDE_PX = 224
+_PRESETS = ("imagenet", "eval", "none")
+
+Plain = dict[str, Any]
+
+
+class Recipes(NamedTuple):
+    """Plain data for both streams, and (height, width) where the recipe decides it."""
+
+    training: str | Plain
+    validation: str | Plain
+    size_px: tuple[int, int] | None
+
+
+def choose_recipes(recipe: str, side_px: int | None) -> Recipes:
+    """Make both recipes from a preset's name or a TOML file, and `--size`.
+
+    Raises:
+        RecipeError: neither a preset nor a readable file.
+        OptionError: a size for a recipe that has its own.
+    """
+    if recipe.endswith(".toml") or "/" in recipe:
+        _refuse_size(side_px, "a TOML file says the size itself: change it there")
+        return _of_plain(_read(recipe))
+    if recipe not in _PRESETS:
+        raise augd.RecipeError(
+            f"recipe: expected {', '.join(_PRESETS)} or a TOML file, got {recipe!r}. Of another "
+            "preset make a file: augd recipes NAME > my.toml, then --recipe my.toml."
+        )
+    if recipe == "none":
+        _refuse_size(side_px, 'recipe "none" takes the images as they are')
+        return Recipes("none", "none", None)
+    side_px = side_px or _DEFAULT_SIDE_PX
+    evaluation = evaluation_recipe((side_px, side_px))
+    training = imagenet_recipe(side_px) if recipe == "imagenet" else evaluation
+    return Recipes(training, evaluation, (side_px, side_px))
+
+
+def imagenet_recipe(side_px: int) -> Plain:
+    """Write the preset `imagenet` for another size."""
+    crop = {"op": "random_resized_crop", "size": side_px}
+    return {"ops": [crop, {"op": "mirror", "p": 0.5}, {"op": "pca", "alpha_std": 0.1}]}
+
+
+def evaluation_recipe(size_px: tuple[int, int], image_filter: str = "antialias") -> Plain:
+    """Write the preset `eval` for another (height, width): 256 of the short side to 224."""
+    short = round(max(size_px) * _SHORT_PER_SIDE)
+    window = {"op": "center_crop", "size": list(size_px)}
+    return {"ops": [{"op": "resize", "short": short}, window], "filter": image_filter}
+
+
+def _of_plain(plain: Plain) -> Recipes:
+    size_px = _size_of(plain)
+    if size_px is None:
+        return Recipes(plain, "none", None)
+    return Recipes(plain, evaluation_recipe(size_px, plain.get("filter", "antialias")), size_px)
+
+
+def _size_of(plain: Plain) -> tuple[int, int] | None:
+    """Find what the last op that says a size says; what makes no sense the daemon will refuse."""
+    ops = plain.get("ops")
+    sizes = [op["size"] for op in ops if "size" in op] if isinstance(ops, list) else []
+    match sizes[-1:]:
+        case [int(side_px)]:
+            return side_px, side_px
+        case [[int(height), int(width)]]:
+            return height, width
+    return None
+
+
+def _read(path: str) -> Plain:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise augd.RecipeError(
+            f"recipe: {path} cannot be read ({error}). See `augd recipes imagenet` for an example."
+        ) from None
+
+
+def _refuse_size(side_px: int | None, why: str) -> None:
+    if side_px is not None:
+        raise augd.OptionError(f"--size: {why}; leave --size out")

@@ -1,0 +1,103 @@
+"""The two streams of a run: training and validation samples of one data set, from one daemon.
+
+Where it stands: opened once, before the network is built. A data set's own train/, val/ and
+test/ decide; where it records none, a hash of each sample's path does. No sample is in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import augd
+from trainer.client import Stream, connect
+from trainer.recipes import Recipes
+
+_CLASSES_MIN = 2
+
+
+class Splits(NamedTuple):
+    """Two open streams, and which split the validation's is."""
+
+    training: Stream
+    validation: Stream
+    validation_name: Literal["val", "test"]
+
+    def close(self) -> None:
+        """Close both."""
+        self.training.close()
+        self.validation.close()
+
+
+def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
+    """Open both streams and check that there are classes to tell apart.
+
+    Args:
+        address: of the daemon.
+        recipes: for either stream.
+        options: for both, as `trainer.connect` takes them.
+
+    Raises:
+        DatasetError: no classes, a single one, or no samples to train on or to validate with.
+        AugdError: as `trainer.connect` says.
+    """
+    training = _open_training(address, recipe=recipes.training, split="train", **options)
+    try:
+        _check_classes(training.classes)
+
+        def open_one(split: str) -> Stream:
+            chosen = {**options, "recipe": recipes.validation, "split": split}
+            return connect(address, shuffle=False, **chosen)
+
+        return Splits(training, *_open_validation(open_one))
+    except BaseException:
+        training.close()
+        raise
+
+
+def _open_training(address: str, **options: Any) -> Stream:
+    try:
+        return connect(address, **options)
+    except augd.OptionError as error:
+        if not _is_about_split(error):
+            raise
+        raise augd.DatasetError(
+            f"nothing to train on: {error} Give the data set a folder train/, or a smaller "
+            "--val-fraction if it has no folders of that kind."
+        ) from None
+
+
+def _open_validation(
+    open_one: Callable[[str], Stream],
+) -> tuple[Stream, Literal["val", "test"]]:
+    """Open "val", or "test" of a data set that has no other."""
+    try:
+        return open_one("val"), "val"
+    except augd.OptionError as error:
+        if not _is_about_split(error):
+            raise
+        refusal = error
+    try:
+        return open_one("test"), "test"
+    except augd.OptionError:
+        raise augd.DatasetError(
+            f"nothing to validate with: {refusal} Give the data set a folder val/ or test/, or a "
+            "larger --val-fraction if it has no folders of that kind."
+        ) from None
+
+
+def _is_about_split(error: augd.OptionError) -> bool:
+    return str(error).startswith(("split:", "no sample is selected"))
+
+
+def _check_classes(classes: list[str]) -> None:
+    if not classes:
+        raise augd.DatasetError(
+            "the data set has no classes, so there is nothing to learn: put the images into a "
+            "folder per class, or serve a manifest with a column 'label'"
+        )
+    if len(classes) < _CLASSES_MIN:
+        raise augd.DatasetError(
+            f"the data set has one class only ({classes[0]!r}), so there is nothing to tell "
+            "apart: add a folder of images of another class"
+        )
