@@ -201,7 +201,7 @@ class Daemon:
 
     def _look_who_left(self, _: _Tag) -> None:
         """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
-        self._bulk.disconnects.take()
+        self._bulk.disconnects.forget()
         self._find_who_left()
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 

@@ -1,5 +1,6 @@
-"""`python -m trainer`: the same as the command `trainer`."""
+"""`python -m trainer`: the command line."""
 
 from trainer.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,11 @@ process or connects to one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +24,15 @@ from trainer.client import Stream
 from trainer.device import Batch
 from trainer.interrupt import Interrupt
 from trainer.models import check_input
+from trainer.optimise import make_optimiser, set_rate, warm_cosine
 from trainer.progress import Display, Pace
 from trainer.splits import Splits
+from trainer.tally import Tally
 
 # On CUDA, reading a number waits for all work before it: so many steps' losses are read at once.
 _UNREAD_MAX = 16
 # BatchNorm cannot tell a single row's mean from its noise, and torch refuses to.
 _ROWS_MIN = 2
-_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,58 +42,13 @@ class Settings:
     arch: str
     batch_size: int
     epochs: int
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: str
     lr: float
     weight_decay: float
     warmup_epochs: float
     seed: int
     amp: bool
     limit_train_batches: int | None
-
-
-class Tally:
-    """Loss and hits, summed over rows; `unread` of them are still on the device."""
-
-    def __init__(self, loss_sum: float = 0.0, hits: int = 0, rows: int = 0) -> None:
-        """Go on from sums, or start from nothing."""
-        self.loss_sum, self.hits, self.rows = loss_sum, hits, rows
-        self._unread: list[tuple[int, int, Tensor, Tensor]] = []
-
-    def add(self, batch: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch by its mean loss; reads nothing from the device."""
-        hits = (logits.detach().argmax(1) == labels).sum()
-        self._unread.append((batch, len(labels), loss.detach(), hits))
-
-    @property
-    def num_unread(self) -> int:
-        """Batches that `read` would add."""
-        return len(self._unread)
-
-    def read(self) -> int | None:
-        """Add up what is unread; return the first batch whose loss is no finite number."""
-        unread, self._unread = self._unread, []
-        for batch, rows, loss, hits in unread:
-            value = loss.item()
-            if not math.isfinite(value):
-                return batch
-            self.loss_sum += value * rows
-            self.hits += int(hits.item())
-            self.rows += rows
-        return None
-
-    @property
-    def loss(self) -> float:
-        """Mean loss of a row; 0 before the first."""
-        return self.loss_sum / max(1, self.rows)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of hits, 0..1; 0 before the first."""
-        return self.hits / max(1, self.rows)
-
-    def sums(self) -> dict[str, float]:
-        """Return what `Tally(**sums)` goes on from."""
-        return {"loss_sum": self.loss_sum, "hits": self.hits, "rows": self.rows}
 
 
 class Training:
@@ -112,8 +67,10 @@ class Training:
         self.settings, self.splits, self.display, self.out = settings, splits, display, out
         self.checkpoint_every = checkpoint_every
         self.device = splits.training.device
-        self.network = network.to(self.device, memory_format=torch.channels_last)
-        self.optimiser = make_optimiser(self.network, settings)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.optimiser = make_optimiser(
+            self.network, settings.optimizer, settings.lr, settings.weight_decay
+        )
         self.scaler = torch.amp.GradScaler("cuda", enabled=settings.amp)
         self.batches_per_epoch = min(
             len(splits.training), settings.limit_train_batches or len(splits.training)
@@ -160,14 +117,12 @@ class Training:
     def step(self, batch: Batch) -> None:
         """Predict, compare, go a step downhill."""
         images, labels = usable_rows(batch, self.splits.training)
-        if not self._has_checked_input:
-            check_input(self.network, self.settings.arch, images)
-            self._has_checked_input = True
         set_rate(self.optimiser, self.rate())
         if len(labels) >= _ROWS_MIN:
+            self._check_input_once(images)
             loss, logits = self.loss_of(images, labels)
             self.optimiser.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self.tally.add(self.batch, loss, logits, labels)
@@ -175,6 +130,11 @@ class Training:
         self.stream_state = self.splits.training.state_dict()
         if self.device.type == "cpu" or self.tally.num_unread >= _UNREAD_MAX:
             self.read_losses()
+
+    def _check_input_once(self, images: Tensor) -> None:
+        if not self._has_checked_input:
+            check_input(self.network, self.settings.arch, images)
+            self._has_checked_input = True
 
     def loss_of(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and the logits (B, K)."""
@@ -260,6 +220,7 @@ class Training:
         is_cuda = self.device.type == "cuda"
         return {
             "settings": self.settings_dict(),
+            "recipes": self.splits.recipes._asdict(),
             "model": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -292,30 +253,6 @@ class Training:
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"], self.device)
-
-
-def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Make SGD with momentum 0.9, or AdamW."""
-    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **options)
-    return torch.optim.SGD(network.parameters(), momentum=_MOMENTUM, **options)
-
-
-def warm_cosine(step: int, num_warm: int, num_steps: int) -> float:
-    """Return the share of the full rate: linear up to it, then half a cosine down to 0.
-
-    Source: Goyal et al. 2017, §2.2 (warm-up); Loshchilov and Hutter 2017 (cosine).
-    """
-    if step < num_warm:
-        return (step + 1) / (num_warm + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - num_warm) / max(1, num_steps - num_warm)))
-
-
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
 
 
 def usable_rows(batch: Batch, stream: Stream) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,9 @@ import augd
 from trainer.checkpoint import check_same_run, load_checkpoint
 from trainer.fit import Settings, Training
 from trainer.interrupt import Interrupt
-from trainer.models import build_model
+from trainer.models import build_model, check_arch
 from trainer.progress import Display
-from trainer.recipes import choose_recipes
+from trainer.recipes import Recipes, choose_recipes
 from trainer.splits import Splits, open_splits
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -63,13 +63,14 @@ class FitOptions:
 def run_fit(options: FitOptions) -> int:
     """Train; returns the exit status: 0, or 130 after Ctrl-C."""
     settings = settle(options)
+    check_arch(settings.arch)
     _check_place(options)
     last = options.out / "last.pt"
     state = load_checkpoint(last) if options.resume else None
     recipes = choose_recipes(options.recipe, options.size)
     with ExitStack() as cleaning:
         display = Display(settings.epochs, is_json=options.as_json)
-        splits = _open(options, settings, cleaning)
+        splits = _open(options, settings, recipes, cleaning)
         torch.manual_seed(settings.seed)
         if state is not None:
             here = asdict(settings) | {"classes": splits.training.classes}
@@ -146,7 +147,7 @@ def _check_place(options: FitOptions) -> None:
         )
 
 
-def _open(options: FitOptions, settings: Settings, cleaning: ExitStack) -> Splits:
+def _open(options: FitOptions, settings: Settings, recipes: Recipes, cleaning: ExitStack) -> Splits:
     """Open both streams, of a daemon of our own unless there is one."""
     address = options.connect
     if options.path is not None:
@@ -155,7 +156,7 @@ def _open(options: FitOptions, settings: Settings, cleaning: ExitStack) -> Split
     assert address is not None
     splits = open_splits(
         address,
-        choose_recipes(options.recipe, options.size),
+        recipes,
         dataset=options.dataset,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -172,13 +173,11 @@ def _train(training: Training, interrupt: Interrupt) -> int:
     try:
         training.run(interrupt)
     except KeyboardInterrupt:
-        with interrupt.held_back():
-            path = training.save("last.pt")
-            place = f"epoch {training.epoch + 1}, after batch {training.batch}"
-            training.display.say(
-                f"Stopped in {place} of {training.batches_per_epoch}; saved {path}. To go on: the "
-                "same command with --resume."
-            )
+        path = training.save("last.pt")  # no second Ctrl-C gets in here
+        training.display.say(
+            f"Stopped in epoch {training.epoch + 1}, after batch {training.batch} of "
+            f"{training.batches_per_epoch}; saved {path}. To go on: the same command with --resume."
+        )
         return EXIT_INTERRUPTED
     return 0
 

@@ -2,7 +2,8 @@
 
 Where it stands: around the loop of `trainer fit`, and around all that changes what a checkpoint
 holds. While the loop waits for a batch, Ctrl-C interrupts at once; inside `held_back` it comes
-at the end. It never loses one, and leaves no signal handler behind.
+at the end. After the first one no other interrupts what is saved because of it. Leaves no signal
+handler behind.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._is_held_back:
-            raise KeyboardInterrupt
+            self._raise()
         self._is_pending = True
+
+    def _raise(self) -> None:
+        self._is_held_back = True  # for good: the first one ends the run
+        raise KeyboardInterrupt
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
@@ -44,5 +49,4 @@ class Interrupt:
         finally:
             self._is_held_back = False
         if self._is_pending:
-            self._is_pending = False
-            raise KeyboardInterrupt
+            self._raise()

@@ -20,18 +20,28 @@ import augd
 _WITH_SECOND_HEAD = ("googlenet", "inception_v3")
 
 
-def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = None) -> nn.Module:
-    """Build an untrained network; `size_px` (height, width) is for those that fix it.
+def check_arch(arch: str) -> None:
+    """Look whether there is such a network, before anything is started for it.
 
     Raises:
-        OptionError: torchvision is missing, has no such network, or it cannot take this size.
+        OptionError: torchvision is missing, or has no such classifier.
     """
     models = _torchvision_models()
     known = models.list_models(module=models)
     if arch not in known:
         close = get_close_matches(arch.lower(), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
-        raise augd.OptionError(f"--arch: torchvision has no classifier {arch!r}, {hint}")
+        raise augd.OptionError(f"--arch: torchvision has no classifier {arch!r}; {hint}")
+
+
+def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = None) -> nn.Module:
+    """Build an untrained network; `size_px` (height, width) is for those that fix it.
+
+    Raises:
+        OptionError: as `check_arch` says, or the network takes square images only.
+    """
+    check_arch(arch)
+    models = _torchvision_models()
     special: dict[str, Any] = {}
     if arch in _WITH_SECOND_HEAD:
         special = {"aux_logits": False, "init_weights": True}
@@ -76,7 +86,7 @@ def _square(arch: str, size_px: tuple[int, int]) -> int:
 
 def _torchvision_models() -> ModuleType:
     try:
-        import torchvision.models
+        import torchvision.models  # type: ignore[import-untyped]
     except ImportError as error:
         raise augd.OptionError(
             f"--arch: networks come from torchvision, which cannot be loaded ({error}). "

@@ -88,12 +88,11 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        if self._bar.disable:
-            print(line, file=self._file, flush=True)
-            return
+        is_drawn = self._bar.live.is_started
         self._bar.stop()  # rich would print it where the bar is, also when that is not stdout
         print(line, file=self._file, flush=True)
-        self._bar.start()
+        if is_drawn:
+            self._bar.start()
 
     def finish_epoch(self, record: Mapping[str, Any]) -> None:
         """Print an epoch's line."""

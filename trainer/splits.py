@@ -22,6 +22,7 @@ class Splits(NamedTuple):
     training: Stream
     validation: Stream
     validation_name: Literal["val", "test"]
+    recipes: Recipes
 
     def close(self) -> None:
         """Close both."""
@@ -49,7 +50,7 @@ def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
             chosen = {**options, "recipe": recipes.validation, "split": split}
             return connect(address, shuffle=False, **chosen)
 
-        return Splits(training, *_open_validation(open_one))
+        return Splits(training, *_open_validation(open_one), recipes)
     except BaseException:
         training.close()
         raise

@@ -87,9 +87,15 @@ def make_runtime_dir(folder: Path) -> None:
     """Make the directory of an address with mode 0700.
 
     Raises:
-        OptionError: it exists and belongs to somebody else, or others may write to it.
+        OptionError: it can't be made, belongs to somebody else, or others may write to it.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"{folder} cannot be made for the daemon's sockets: {error.strerror}. "
+            f"Set {ENV_RUNTIME_DIR} to a directory that you may write to, or use --listen"
+        ) from None
     check_private(folder)
 
 

@@ -58,11 +58,10 @@ class BulkSender:
 
     def unreachable(self) -> list[int]:
         """List the sessions whose connection ended."""
-        return [
-            session
-            for session, peer in self._peers.items()
-            if not self.router.send(peer, [_KNOCK, b""])
-        ]
+        return [session for session, peer in self._peers.items() if not self._knock(peer)]
+
+    def _knock(self, peer: bytes) -> bool:
+        return self.router.can_reach(peer, [_KNOCK, b""])
 
     def close(self) -> None:
         """Close the socket."""

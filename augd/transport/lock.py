@@ -15,7 +15,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from augd.errors import AddressInUse
+from augd.errors import AddressInUse, OptionError
 from augd.transport.address import Address
 
 # A janitor needs milliseconds; a new daemon waits for the janitor of a killed one.
@@ -41,6 +41,7 @@ class AddressLock:
 
         Raises:
             AddressInUse: another daemon lives there; it is not touched.
+            OptionError: the lock's file cannot be made there.
         """
         deadline = time.monotonic() + WAIT_S
         while True:
@@ -87,7 +88,13 @@ def _sockets(address: Address) -> list[Path]:
 
 
 def _try_lock(path: Path) -> int | None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OptionError(
+            f"{path} cannot be opened: {error.strerror}. Choose another address with "
+            "--listen ipc://PATH, in a directory of your own"
+        ) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The janitor may have removed the file between open and flock: lock the new one.

@@ -104,8 +104,8 @@ class FramedSlots:
         poller.register(self._disconnects, tag)
 
     def has_ended(self) -> bool:
-        """Say whether the bulk connection ended."""
-        return self._disconnects.take()
+        """Say whether the bulk connection ever ended: ZeroMQ connects again, the session can't."""
+        return self._disconnects.has_told()
 
     def open(self, opened: msg.Opened) -> memoryview:
         """Allocate the slots, all pages present only when they are first filled."""
@@ -124,25 +124,31 @@ class FramedSlots:
         slot, filled = self._slots[batch.slot], 0
         while filled < len(slot):
             piece = self._next_piece(deadline)
-            if piece.opening < batch.opening or piece.sequence < batch.sequence:
+            if (piece.opening, piece.sequence) < (batch.opening, batch.sequence):
                 self._receive(piece, self._scrap_of(piece.size_bytes))
                 continue
             expected = (batch.opening, batch.sequence, filled)
-            if (piece.opening, piece.sequence, piece.offset) != expected:
-                raise ProtocolError(f"PIECE out of order: expected {expected}, got {piece}")
+            found = (piece.opening, piece.sequence, piece.offset)
+            if found != expected or not piece.size_bytes:
+                raise ProtocolError(
+                    f"PIECE out of order: expected bytes at (opening, sequence, offset) "
+                    f"{expected}, got {piece.size_bytes} at {found}"
+                )
             self._receive(piece, slot[filled : filled + piece.size_bytes])
             filled += piece.size_bytes
 
     def _next_piece(self, deadline: float) -> msg.Piece:
+        is_last = False
         while (header := self._dealer.receive_header()) is None:
+            if is_last:
+                raise ConnectError(f"the daemon at {self._address} ended while it sent a batch")
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ConnectError(
                     f"a batch's pixels did not come from {self._address} in time: the network may "
                     "be slow or the daemon overloaded; connect with a larger timeout_s"
                 )
-            if "ended" in self._poller.wait(left_s) and self.has_ended():
-                raise ConnectError(f"the daemon at {self._address} ended while it sent a batch")
+            is_last = "ended" in self._poller.wait(left_s)  # after what came before the end
         piece = decode_over_attach(header)
         if not isinstance(piece, msg.Piece) or piece.size_bytes > PIECE_BYTES:
             raise ProtocolError(f"expected a PIECE of at most {PIECE_BYTES} bytes, got {piece}")

@@ -88,6 +88,17 @@ class Router:
 
         A memoryview is not copied: it must stay as it is until the client has answered.
         """
+        return self._try(peer, frames) == 0
+
+    def can_reach(self, peer: bytes, frames: Sequence[bytes]) -> bool:
+        """Say whether a client's connection stands, at the cost of a message that he drops.
+
+        One whose queue is full is only slow.
+        """
+        return self._try(peer, frames) != zmq.EHOSTUNREACH
+
+    def _try(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> int:
+        """Send; returns 0 or the reason why not."""
         try:
             self.socket.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
             for frame in frames[:-1]:
@@ -96,9 +107,9 @@ class Router:
             self.socket.send(frames[-1], zmq.NOBLOCK, copy=is_copied)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                return False
+                return int(error.errno)
             raise
-        return True
+        return 0
 
     def close(self) -> None:
         """Close the socket."""
@@ -173,15 +184,17 @@ class Disconnects:
         self.socket.setsockopt(zmq.LINGER, 0)
         self._watched = watched
 
-    def take(self) -> bool:
-        """Forget what was told so far; say whether anything was."""
-        told = False
+    def has_told(self) -> bool:
+        """Say whether a connection ended since the last `forget`; never blocks."""
+        return bool(self.socket.poll(0))
+
+    def forget(self) -> None:
+        """Forget what was told so far."""
         while True:
             try:
                 self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return told
-            told = True
+                return
 
     def close(self) -> None:
         """Stop watching, before the watched socket is closed."""

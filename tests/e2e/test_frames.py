@@ -18,6 +18,8 @@ from augd.transport.ask import status
 from tests.fault.processes import await_true, is_alive, num_fds
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
+clause = pytest.mark.clause
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,6 +33,7 @@ def daemon(folder: Path, tmp_path: Path):
         yield served
 
 
+@clause("P-91", "P-93")
 def test_the_same_bytes_by_every_transport(daemon):
     path, port = daemon.addresses
     assert port.startswith("tcp://127.0.0.1:")
@@ -81,6 +84,7 @@ def test_a_producer_killed_changes_no_byte(daemon):
     assert len(killed) >= 3
 
 
+@clause("P-52", "P-97")
 def test_a_trainer_killed_with_9_frees_its_memory(daemon):
     code = (
         "import time, augd\n"
@@ -102,6 +106,7 @@ def test_a_trainer_killed_with_9_frees_its_memory(daemon):
     await_true(lambda: num_fds(daemon.pid) <= before, 5.0, "the daemon's fds are back")
 
 
+@clause("P-97")
 def test_a_daemon_killed_is_a_named_error(folder, tmp_path):
     with augd.serve({"small": folder}, producers=1, listen="tcp://127.0.0.1:0") as served:
         with augd.connect(served.address, recipe=SMALL, batch_size=16, timeout_s=20) as stream:
@@ -119,6 +124,7 @@ def test_a_daemon_killed_is_a_named_error(folder, tmp_path):
             augd.connect(served.address, recipe=SMALL)
 
 
+@clause("P-98")
 def test_auto_falls_back_to_frames_when_memory_cannot_be_shared(daemon, tmp_path):
     """As between containers that share the folder of the sockets, but no user."""
     (tmp_path / "d.attach").unlink()
@@ -132,6 +138,7 @@ def test_auto_falls_back_to_frames_when_memory_cannot_be_shared(daemon, tmp_path
         digest_epoch(daemon.addresses[0], epochs=1, transport="frames")
 
 
+@clause("P-97")
 def test_a_long_step_between_batches_disturbs_nothing(daemon):
     import time
 
@@ -142,6 +149,7 @@ def test_a_long_step_between_batches_disturbs_nothing(daemon):
         assert sum(1 for _ in passing) == 7
 
 
+@clause("P-99")
 def test_bad_input(daemon, folder):
     with pytest.raises(augd.OptionError, match=r"memory cannot be shared through tcp://"):
         augd.connect(daemon.addresses[1], recipe=SMALL, transport="memfd")
@@ -164,6 +172,7 @@ def test_a_port_that_is_no_daemon(tmp_path):
             augd.connect(f"tcp://127.0.0.1:{port}", recipe=SMALL, timeout_s=1)
 
 
+@clause("P-99")
 def test_insecure_is_said_to_be_meant(folder):
     with (
         augd.serve(folder, producers=1, listen="tcp://0.0.0.0:0", insecure=True) as served,

@@ -30,15 +30,15 @@ _BAD = msg.BadRow(41, "cat/41.jpg", "JPEG ends after 10 of 99 bytes")
 MESSAGES: dict[str, msg.Message] = {
     message.__struct_config__.tag: message
     for message in (
-        msg.Hello("6e6f6e6365", "augd 0.1"),
+        msg.Hello("6e6f6e6365", "augd 0.1", "frames"),
         msg.Open(3, 2, _SPEC, 5, 512, 3, ((1, 9),)),
         msg.Flow(3, 2, 17),
         msg.Release(3, 1, 9),
         msg.Bye(3),
         msg.AskStatus(),
         msg.Ping(),
-        msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d"),
-        msg.Opened(3, 2, 4, "00112233", "photos", 1000, _ARRAYS, 4096, 3),
+        msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242),
+        msg.Opened(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
         msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1),
         msg.EpochEnd(3, 2, 5, 4, 1000, 1),
         msg.Notice("slow", "the client is slow"),
@@ -59,6 +59,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Drain(),
         msg.AttachAs(3, "f00d"),
         msg.ArenaHere(4, 12288),
+        msg.Piece(3, 2, 16, 4194304, 12288),
     )
 }
 

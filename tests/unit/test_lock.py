@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.errors import AddressInUse
+from augd.errors import AddressInUse, OptionError
 from augd.transport import lock as lock_module
 from augd.transport.address import Address, parse_address
 from augd.transport.lock import AddressLock
@@ -124,6 +124,6 @@ def test_a_link_in_place_of_the_lock_is_not_followed(address: Address, tmp_path:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     address.lock_path.symlink_to(victim)
-    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+    with pytest.raises(OptionError, match="cannot be opened: Too many levels of symbolic links"):
         AddressLock.acquire(address)
     assert victim.read_text() == "precious"

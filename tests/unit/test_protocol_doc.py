@@ -19,7 +19,7 @@ from msgspec import inspect
 from augd.broker import core, crew, stream
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -115,6 +115,7 @@ def _power(value: int) -> str:
 def render_bounds() -> str:
     rows: list[tuple[str, object, str]] = [
         ("HEADER_BYTES_MAX", HEADER_BYTES_MAX, "a header, its version byte included"),
+        ("PIECE_BYTES", PIECE_BYTES, "the second frame of a PIECE, at most"),
         ("SESSIONS_MAX", core.SESSIONS_MAX, "sessions open at a time"),
         ("ERROR_TEXT_MAX", core.ERROR_TEXT_MAX, "characters of an ERROR's text"),
         ("ATTACH_S", core.ATTACH_S, "s from HELLO to ATTACH"),

@@ -14,7 +14,7 @@ ARRAYS, SLOT_BYTES = slot_layout(4, 2, 2)
 
 
 def opened(opening: int = 1) -> msg.Opened:
-    return msg.Opened(7, opening, 8, "c" * 32, "d", 10, ARRAYS, SLOT_BYTES, 3)
+    return msg.Opened(7, opening, 8, "c" * 32, {}, "d", 10, ARRAYS, SLOT_BYTES, 3)
 
 
 def batch(sequence: int, slot: int = 0, *, opening: int = 1, rows: int = 4) -> msg.BatchReady:
@@ -113,7 +113,7 @@ def test_a_batch_before_opened_is_refused() -> None:
 def test_opened_with_arrays_outside_the_slot_is_refused() -> None:
     reader = open_reader()
     reader.seek(0, 0)
-    lie = msg.Opened(7, 2, 8, "c" * 32, "d", 10, ARRAYS, 64, 3)
+    lie = msg.Opened(7, 2, 8, "c" * 32, {}, "d", 10, ARRAYS, 64, 3)
     with pytest.raises(ProtocolError, match="of a slot of 64 bytes"):
         reader.handle(lie)
 
