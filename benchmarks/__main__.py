@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import dataloader, delivery, first_batch, memory, planning
+from benchmarks import dataloader, delivery, first_batch, frames, memory, planning
 from benchmarks._report import run_all
 
 _BENCHMARKS = {
     "delivery": (delivery.QUESTION, delivery.run),
     "dataloader": (dataloader.QUESTION, dataloader.run),
+    "frames": (frames.QUESTION, frames.run),
     "first_batch": (first_batch.QUESTION, first_batch.run),
     "memory": (memory.QUESTION, memory.run),
     "planning": (planning.QUESTION, planning.run),

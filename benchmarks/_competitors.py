@@ -56,6 +56,11 @@ def torch_loader(options: Options, filter: Filter) -> Callable[[], Competitor]:
     )
 
 
+def transfer(kind: Literal["frames", "plain socket"]) -> Callable[[], Competitor]:
+    """Start two processes that move slots over loopback."""
+    return lambda: Competitor(kind, "transfer", arguments={"receive": kind})
+
+
 def _augd_arguments(options: Options, filter: Filter) -> dict[str, Any]:
     return {
         "photos": str(options.photos),

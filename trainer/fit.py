@@ -95,8 +95,8 @@ class Training:
             with interrupt.held_back():
                 self.finish_epoch(validation, pace)
 
-    def train_epoch(self, interrupt: Interrupt) -> Pace:
-        """Train on the batches of this epoch that are left."""
+    def train_epoch(self, interrupt: Interrupt) -> tuple[float, float]:
+        """Train on what is left of this epoch; return images/s and the share of time waiting."""
         self.display.begin("training", self.epoch, self.batches_per_epoch, self.batch)
         self.network.train()
         pace = Pace(self.splits.training)
@@ -105,8 +105,8 @@ class Training:
                 self.step(batch)
                 self._save_at_intervals()
             self.display.advance(self.tally.loss, self.tally.accuracy, pace)
-        self.read_losses()
-        return pace
+        self.read_losses()  # waits for the device, so that its time counts
+        return pace.read()
 
     def _batches_left(self) -> Iterator[Batch]:
         batches = self.splits.training.epoch(self.epoch)
@@ -128,8 +128,11 @@ class Training:
             self.tally.add(self.batch, loss, logits, labels)
         self.batch += 1
         self.stream_state = self.splits.training.state_dict()
-        if self.device.type == "cpu" or self.tally.num_unread >= _UNREAD_MAX:
+        if self._is_worth_reading(self.tally):
             self.read_losses()
+
+    def _is_worth_reading(self, tally: Tally) -> bool:
+        return self.device.type == "cpu" or tally.num_unread >= _UNREAD_MAX
 
     def _check_input_once(self, images: Tensor) -> None:
         if not self._has_checked_input:
@@ -173,17 +176,22 @@ class Training:
             if len(labels):
                 loss, logits = self.loss_of(images, labels)
                 tally.add(number, loss, logits, labels)
+            if self._is_worth_reading(tally):
+                self._read_validation(tally)
             self.display.advance(tally.loss, tally.accuracy, pace)
+        self._read_validation(tally)
+        return tally
+
+    def _read_validation(self, tally: Tally) -> None:
         if tally.read() is not None:
             raise augd.AugdError(
                 f"the validation loss is not finite after epoch {self.epoch + 1}: the training "
                 f"diverged. Start again with a lower --lr (it was {self.settings.lr:g})."
             )
-        return tally
 
-    def finish_epoch(self, validation: Tally, pace: Pace | None) -> None:
+    def finish_epoch(self, validation: Tally, pace: tuple[float, float] | None) -> None:
         """Note the results, stand before the next epoch, and save."""
-        rate, waiting = pace.read() if pace else (None, None)
+        rate, waiting = pace or (None, None)
         record = {
             "epoch": self.epoch + 1,
             "train_loss": self.tally.loss,

@@ -175,11 +175,17 @@ def _train(training: Training, interrupt: Interrupt) -> int:
     except KeyboardInterrupt:
         path = training.save("last.pt")  # no second Ctrl-C gets in here
         training.display.say(
-            f"Stopped in epoch {training.epoch + 1}, after batch {training.batch} of "
-            f"{training.batches_per_epoch}; saved {path}. To go on: the same command with --resume."
+            f"Stopped {_place(training)}; saved {path}. To go on: the same command with --resume."
         )
         return EXIT_INTERRUPTED
     return 0
+
+
+def _place(training: Training) -> str:
+    if training.batch:
+        batch = f"batch {training.batch} of {training.batches_per_epoch}"
+        return f"in epoch {training.epoch + 1}, after {batch}"
+    return f"after epoch {training.epoch}" if training.epoch else "before the first step"
 
 
 def _introduce(training: Training) -> str:
@@ -191,7 +197,7 @@ def _introduce(training: Training) -> str:
         f"{splits.validation.num_samples} to validate with (split {splits.validation_name!r})"
     )
     if training.epoch or training.batch:
-        line += f"\nResumed in epoch {training.epoch + 1}, after batch {training.batch}."
+        line += f"\nResumed {_place(training)}."
     return line
 
 

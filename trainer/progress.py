@@ -73,10 +73,14 @@ class Display:
 
     def begin(self, what: str, epoch: int, num_batches: int, num_done: int = 0) -> None:
         """Start the bar of one pass over a stream."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
+        self._end()
         title = f"epoch {epoch + 1}/{self._num_epochs} {what}"
         self._task = self._bar.add_task(title, total=num_batches, completed=num_done, told="")
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
 
     def advance(self, loss: float, accuracy: float, pace: Pace) -> None:
         """Count a batch, and show how it goes."""
@@ -95,7 +99,8 @@ class Display:
             self._bar.start()
 
     def finish_epoch(self, record: Mapping[str, Any]) -> None:
-        """Print an epoch's line."""
+        """Print an epoch's line instead of its bar."""
+        self._end()
         pace = "resumed after training"
         if record["images_per_s"] is not None:
             pace = f"{record['images_per_s']:.0f} images/s, waiting {record['waiting']:.1%}"

@@ -27,11 +27,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import Struct, msgpack
+from msgspec import Struct
 
 from augd.broker import events as ev
 from augd.broker.crew import Crew, LeaseRecord, Producer
 from augd.broker.selection import is_whole, policy_of, settled
+from augd.broker.snapshot import describe_producer, describe_stream, shorten
 from augd.broker.states import PRODUCER, SESSION, step
 from augd.broker.stream import Batch, Chunk, Stream
 from augd.errors import AugdError, DatasetError, OptionError
@@ -39,12 +40,10 @@ from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
 from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
 from augd.wire.slot import slot_layout
 
 # A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
 SESSIONS_MAX = 128
-STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256
 ERROR_TEXT_MAX = 8_000  # characters; far below what a header may have, whatever they encode to
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
@@ -731,8 +730,6 @@ class Broker:
             for number in self._crew.members:
                 self._out.append(ev.KillProducer(number))
 
-    # for people
-
     def snapshot(self) -> dict[str, Any]:
         """Everything that a person or a benchmark wants to know, as plain data."""
         return {
@@ -747,23 +744,11 @@ class Broker:
                 name: {"num_samples": facts.num_samples, "digest": facts.digest, "root": facts.root}
                 for name, facts in self._datasets.items()
             },
-            "producers": [_describe_producer(p) for p in self._crew.members.values()],
-            "streams": [self._describe_stream(stream) for stream in self._streams.values()],
-        }
-
-    def _describe_stream(self, stream: Stream) -> dict[str, Any]:
-        return {
-            "session": stream.session,
-            "dataset": self._sessions[stream.session].dataset,
-            "batch_size": stream.spec.layout.batch_size,
-            "epoch": stream.next_epoch,
-            "position": stream.next_position,
-            "credit": stream.credit,
-            "sent": stream.sent,
-            "slots": dict(Counter(slot.state for slot in stream.slots)),
-            "arena_bytes": stream.slot_bytes * len(stream.slots),
-            "bad": stream.total_bad,
-            "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
+            "producers": [describe_producer(p) for p in self._crew.members.values()],
+            "streams": [
+                describe_stream(stream, self._sessions[stream.session].dataset)
+                for stream in self._streams.values()
+            ],
         }
 
     def _number(self) -> int:
@@ -792,31 +777,6 @@ def _send_slot(stream: Stream, batch: Batch) -> ev.SendSlot:
         slot=batch.slot.index,
         slot_bytes=stream.slot_bytes,
     )
-
-
-def _describe_producer(producer: Producer) -> dict[str, Any]:
-    return {
-        "number": producer.number,
-        "pid": producer.pid,
-        "state": producer.state,
-        "leases": len(producer.leases),
-        "chunks": producer.chunks_done,
-        "rows": producer.rows_done,
-        "busy_s": producer.busy_ns / 1e9,
-        "plan_s": producer.plan_ns / 1e9,
-        "idle_s": producer.idle_ns / 1e9,
-    }
-
-
-def shorten(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """Halve the longest parts until the snapshot fits into a header; `is_cut` then says so."""
-    while len(msgpack.encode(snapshot)) > STATUS_BYTES_MAX:
-        longest = max(("producers", "streams", "datasets"), key=lambda part: len(snapshot[part]))
-        whole = snapshot[longest]
-        first = list(whole)[: len(whole) // 2]
-        kept = {name: whole[name] for name in first} if isinstance(whole, dict) else first
-        snapshot = {**snapshot, longest: kept, "is_cut": True}
-    return snapshot
 
 
 __all__ = ["Broker", "DatasetFacts"]

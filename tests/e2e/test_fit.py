@@ -74,7 +74,7 @@ def common(daemon: augd.ServedDaemon, out: Path, arch: str = "squeezenet1_1") ->
     # squeezenet drops out and shufflenet normalises: random state and buffers count, too.
     return [
         *("--connect", daemon.address, "--arch", arch, "--size", 32, "--batch-size", BATCH),
-        *("--optimizer", "adamw", "--epochs", 3, "--device", "cpu", "--out", out),
+        *("--optimizer", "adamw", "--lr", 3e-4, "--epochs", 3, "--device", "cpu", "--out", out),
     ]
 
 
@@ -100,8 +100,8 @@ def assert_same(a: object, b: object) -> None:
 
 def test_learns(photos, tmp_path, capsys):
     status = fit(
-        photos, "--arch", "resnet18", "--size", 32, "--batch-size", 6, "--epochs", 6,
-        "--optimizer", "adamw", "--device", "cpu", "--producers", 1,
+        photos, "--arch", "squeezenet1_1", "--size", 32, "--batch-size", 6, "--epochs", 6,
+        "--optimizer", "adamw", "--lr", 3e-4, "--device", "cpu", "--producers", 1,
         "--out", tmp_path / "run", "--json",
     )  # fmt: skip
     assert status == 0
@@ -109,9 +109,9 @@ def test_learns(photos, tmp_path, capsys):
     result = json.loads(printed.out)
     epochs = result["epochs"]
     assert [record["epoch"] for record in epochs] == [1, 2, 3, 4, 5, 6]
-    assert epochs[-1]["train_loss"] < 0.6 * epochs[0]["train_loss"]
-    assert epochs[-1]["train_accuracy"] > 0.85
-    assert result["best_val_accuracy"] == max(record["val_accuracy"] for record in epochs) > 0.7
+    assert epochs[-1]["train_loss"] < 0.9 * epochs[0]["train_loss"]
+    assert epochs[-1]["train_accuracy"] > 0.7
+    assert result["best_val_accuracy"] == max(record["val_accuracy"] for record in epochs) > 0.85
     assert all(0 <= record["waiting"] <= 1 < record["images_per_s"] for record in epochs)
     assert "24 images to train on, 10 to validate with (split 'val')" in printed.err
     assert re.search(r"epoch   6/6   train loss .* images/s, waiting", printed.err)
@@ -200,7 +200,7 @@ def test_ctrl_c_while_validating(daemon, uninterrupted, tmp_path, monkeypatch, c
         assert fit(*options) == 130
     assert fit(*options, "--resume") == 0
     printed = capsys.readouterr().out
-    assert "Resumed in epoch 1, after batch 3." in printed
+    assert "Resumed in epoch 1, after batch 3 of 3." in printed
     assert "resumed after training" in printed
     assert_same(load(tmp_path / "last.pt"), uninterrupted["squeezenet1_1"])
     assert fit(*options, "--resume") == 0, "a finished run has nothing left to do"
@@ -240,7 +240,7 @@ def test_ctrl_c_on_a_terminal_s_command(photos, tmp_path):
         process.send_signal(signal.SIGINT)
         rest, complaints = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130
-    assert b"Stopped in epoch" in rest
+    assert re.search(b"Stopped (in|after) epoch", rest)
     assert complaints == b""
     assert load(tmp_path / "run/last.pt")["schedule"]["epoch"] >= 1
 
@@ -353,7 +353,7 @@ class TestErrors:
         assert "last.pt exists already. Go on with that run by --resume, or choose another" in line
         for changed, says in (
             (["--arch", "resnet18"], "arch: squeezenet1_1 when saved, resnet18 here."),
-            (["--lr", 0.5, "--seed", 3], "lr: 0.001 when saved, 0.5 here; seed: 0 when saved, 3"),
+            (["--lr", 0.5, "--seed", 3], "lr: 0.0003 when saved, 0.5 here; seed: 0 when saved, 3"),
             (["--size", 40], "the saved state is of another stream: .*recipe.*32.*40"),
         ):
             options = [*common(daemon, out), "--limit-train-batches", 1, *changed, "--resume"]
@@ -361,10 +361,10 @@ class TestErrors:
             assert re.search(says, line), line
         make_photos(tmp_path / "other" / "train", 12)
         make_photos(tmp_path / "other" / "val", 5)
-        (tmp_path / "other" / "train" / "red").rename(tmp_path / "other" / "train" / "rouge")
+        (tmp_path / "other" / "train" / "red").rename(tmp_path / "other" / "train" / "scarlet")
         with augd.serve({"photos": tmp_path / "other"}, producers=1) as other:
             line = self.refused(capsys, *common(other, out), "--limit-train-batches", 1, "--resume")
-        assert "classes: green, red when saved, green, red, rouge here" in line
+        assert "classes: green, red when saved, green, red, scarlet here" in line
 
 
 def test_rows_that_are_not_valid_never_reach_the_network(daemon):

@@ -113,16 +113,23 @@ def test_nonsense_on_the_bulk_socket_is_not_answered_and_harms_nobody(
     dealer.send(codec.encode(msg.AttachAs(welcome.session, welcome.token)))
     stranger.open(credit=1)
     stranger.hear(msg.Opened)
+    first = next_piece(dealer)
+    while not first.session:  # knocks: clients of the tests before have left
+        first = next_piece(dealer)
+    assert first.session == stranger.session
+    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    dealer.close()
+
+
+def next_piece(dealer: Dealer) -> msg.Piece:
     poller = Poller()
     poller.register(dealer, "bulk")
     assert poller.wait(20.0)
     answer = dealer.receive()
     assert answer is not None
-    first = codec.decode_over_attach(answer[0])
-    assert isinstance(first, msg.Piece)
-    assert first.session == stranger.session
-    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
-    dealer.close()
+    piece = codec.decode_over_attach(answer[0])
+    assert isinstance(piece, msg.Piece)
+    return piece
 
 
 @clause("P-90", "P-25")

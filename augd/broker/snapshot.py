@@ -1,0 +1,60 @@
+"""The broker's state as plain data, for people and benchmarks; it decides nothing.
+
+`Broker.snapshot` puts the parts together. Pure, and bounded: what STATUS sends fits into a header.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from msgspec import msgpack
+
+from augd.broker.crew import Producer
+from augd.broker.stream import Stream
+from augd.wire.limits import HEADER_BYTES_MAX
+
+STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
+
+
+def describe_producer(producer: Producer) -> dict[str, Any]:
+    """Say what a producer is and has done; times in seconds since it started."""
+    return {
+        "number": producer.number,
+        "pid": producer.pid,
+        "state": producer.state,
+        "leases": len(producer.leases),
+        "chunks": producer.chunks_done,
+        "rows": producer.rows_done,
+        "busy_s": producer.busy_ns / 1e9,
+        "plan_s": producer.plan_ns / 1e9,
+        "idle_s": producer.idle_ns / 1e9,
+    }
+
+
+def describe_stream(stream: Stream, dataset: str) -> dict[str, Any]:
+    """Say where a stream stands and what it holds; `last_bad` are [id, path, reason]."""
+    return {
+        "session": stream.session,
+        "dataset": dataset,
+        "batch_size": stream.spec.layout.batch_size,
+        "epoch": stream.next_epoch,
+        "position": stream.next_position,
+        "credit": stream.credit,
+        "sent": stream.sent,
+        "slots": dict(Counter(slot.state for slot in stream.slots)),
+        "arena_bytes": stream.slot_bytes * len(stream.slots),
+        "bad": stream.total_bad,
+        "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
+    }
+
+
+def shorten(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Halve the longest parts until the snapshot fits into a header; `is_cut` then says so."""
+    while len(msgpack.encode(snapshot)) > STATUS_BYTES_MAX:
+        longest = max(("producers", "streams", "datasets"), key=lambda part: len(snapshot[part]))
+        whole = snapshot[longest]
+        first = list(whole)[: len(whole) // 2]
+        kept = {name: whole[name] for name in first} if isinstance(whole, dict) else first
+        snapshot = {**snapshot, longest: kept, "is_cut": True}
+    return snapshot
