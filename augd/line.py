@@ -36,6 +36,11 @@ from augd.wire import codec
 from augd.wire import messages as msg
 
 
+_LOOK_AGAIN_S = 1.0
+# An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.
+_LAST_WORDS_S = 0.1
+
+
 class Line:
     """The connection of one stream: socket, lifeline, and the protocol's state.
 
@@ -144,15 +149,21 @@ class Line:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise ConnectError(self._late())
-        if "memory" in self._poller.wait(left_s):
-            assert self._memory is not None
-            if self._memory.has_ended():
-                raise ConnectError(
-                    f"the daemon at {self.address} ended; start it again and connect. "
-                    "Batches that you hold stay readable."
-                )
+        if self.reader.state == "greeting":
+            # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
+            left_s = min(left_s, _LOOK_AGAIN_S)
+            require_daemon(self.address)
+        if "memory" not in self._poller.wait(left_s):
+            return
+        assert self._memory is not None
+        if not self._memory.has_ended():
             # An arena waits there for its OPENED: only the socket is of interest now.
             self._poller.wait_for(self._dealer, left_s)
+        elif not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
+            raise ConnectError(
+                f"the daemon at {self.address} ended; start it again and connect. "
+                "Batches that you hold stay readable."
+            )
 
     def _late(self) -> str:
         if self.reader.state == "greeting":

@@ -221,9 +221,9 @@ class Poller:
         if self._tags.pop(source, None) is not None:
             self._poller.unregister(source)
 
-    def wait_for(self, socket: Dealer | Router, timeout_s: float) -> None:
-        """Wait for this socket alone, at most `timeout_s`."""
-        socket.socket.poll(max(1, int(timeout_s * 1000)))
+    def wait_for(self, socket: Dealer | Router, timeout_s: float) -> bool:
+        """Wait for this socket alone, at most `timeout_s`; say whether something came."""
+        return bool(socket.socket.poll(max(1, int(timeout_s * 1000))))
 
     def wait(self, timeout_s: float | None) -> list[Any]:
         """Return the tags of what is ready, an empty list after `timeout_s`."""
