@@ -35,7 +35,6 @@ from augd.version import __version__
 from augd.wire import codec
 from augd.wire import messages as msg
 
-
 _LOOK_AGAIN_S = 1.0
 # An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.
 _LAST_WORDS_S = 0.1

@@ -657,8 +657,11 @@ class Broker:
 
     def _lease_out(self) -> None:
         """Fill the hungry producers, one chunk each in turns."""
-        hungry = self._crew.hungry()
-        depth = self._crew.depth()
+        pending = sum(stream.num_pending() for stream in self._streams.values())
+        if not pending:
+            return
+        depth = self._crew.depth(pending)
+        hungry = self._crew.hungry(depth)
         while hungry:
             for producer in hungry:
                 stream = self._next_stream()

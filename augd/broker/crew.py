@@ -18,7 +18,7 @@ from augd.broker.states import PRODUCER, step
 from augd.broker.stream import Chunk, Stream
 
 LOW_WATER = 1
-DEPTH = 4
+DEPTH = 8  # chunks that are planned in one go, which costs per call and not per row
 START_S = 60.0  # imports on a cold disk; beyond it a start is counted as hanging
 SILENCE_S = 30.0  # a producer at work speaks at least every second; 30 s mean it hangs
 PAUSE_MAX_S = 5.0
@@ -91,18 +91,22 @@ class Crew:
         """Return the producers that take leases."""
         return [producer for producer in self.members.values() if producer.state == "ready"]
 
-    def depth(self) -> int:
-        """Return how many leases a producer may hold: one while others still start.
+    def depth(self, num_pending: int) -> int:
+        """Return how many leases a producer may hold, when so many chunks wait for one.
 
-        Else the first to be ready would queue up what the next ones could do at once, and the
-        first batch would come late.
+        One while others still start: else the first to be ready would queue up what the next
+        ones could do at once, and the first batch would come late. Never more than an equal
+        share: else a few of many producers would hold all the work and the others none.
         """
-        return 1 if any(p.state == "starting" for p in self.members.values()) else DEPTH
+        if any(p.state == "starting" for p in self.members.values()):
+            return 1
+        ready = self.ready()
+        num_leased = sum(len(producer.leases) for producer in ready)
+        return max(1, min(DEPTH, (num_pending + num_leased) // max(1, len(ready))))
 
-    def hungry(self) -> list[Producer]:
+    def hungry(self, depth: int) -> list[Producer]:
         """Ready producers that have to be filled up."""
-        low_water = min(LOW_WATER, self.depth() - 1)
-        return [p for p in self.ready() if len(p.leases) <= low_water]
+        return [p for p in self.ready() if len(p.leases) <= min(LOW_WATER, depth - 1)]
 
     def bury(self, number: int, how: str, now: float, *, is_draining: bool) -> Producer:
         """Take a reaped producer out and schedule its replacement."""

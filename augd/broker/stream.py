@@ -195,6 +195,10 @@ class Stream:
         """Say whether a chunk waits for a producer."""
         return any(batch.pending for batch in self.batches)
 
+    def num_pending(self) -> int:
+        """Count the chunks that wait for a producer."""
+        return sum(len(batch.pending) for batch in self.batches)
+
     def finish_chunk(self, chunk: Chunk, num_bad: int, bad: tuple[BadRow, ...]) -> None:
         """Count a chunk as done; its batch is ready with the last one."""
         batch = chunk.batch

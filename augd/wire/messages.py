@@ -296,7 +296,7 @@ class Revoke(Message, frozen=True, tag="REVOKE"):
 
 
 class Done(Message, frozen=True, tag="DONE"):
-    """The rows of a lease are in the slot. Times in ns since the DONE before."""
+    """The rows of a lease are in the slot. Times in ns since the last DONE, `plan_ns` of CPU."""
 
     lease: Count
     num_bad: Small = 0

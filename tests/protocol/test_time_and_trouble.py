@@ -381,9 +381,10 @@ def test_streams_share_the_producers_in_proportion_to_what_they_lack() -> None:
         client.open(make_spec(320, prefetch=prefetch), credit=prefetch + 1)
         client.hear(msg.Opened)
     turns: list[int] = []
-    for _ in range(16):
+    for _ in range(DEPTH + 12):
         producer, lease = fake.leases.popleft()
         turns.append(lease.stream)
         fake.from_producer(producer, fake.make_rows(lease))
     both = turns[DEPTH:]  # the first was alone with its first leases
-    assert {both.count(number) for number in set(both)} == {6}  # both lack all: in turns
+    shares = [both.count(number) for number in sorted(set(both))]
+    assert len(shares) == 2 and abs(shares[0] - shares[1]) <= 2, turns  # both lack all: in turns

@@ -102,7 +102,7 @@ def test_the_chunk_of_a_dead_producer_goes_out_first_and_counts_as_suspect() -> 
     places = [(lease.position, lease.first_row, lease.slot) for lease in before]
     assert [(lease.position, lease.first_row, lease.slot) for lease in again] == places
     # Only the one in the making can have killed it.
-    assert [lease.attempt for lease in again] == [1, 0, 0, 0]
+    assert [lease.attempt for lease in again] == [1] + [0] * (DEPTH - 1)
     assert not {lease.lease for lease in again} & {lease.lease for lease in before}
 
 
