@@ -83,6 +83,15 @@ def test_hungry_producers_are_filled_in_turns() -> None:
     assert [number for number, m in table.told if isinstance(m, msg.Lease)] == [0, 1] * DEPTH
 
 
+def test_many_producers_share_what_there_is() -> None:
+    """Fewer chunks than all could hold: nobody queues up what others could do at once."""
+    table = Table(producers=12)
+    table.open(0, batch_size=256)
+    held = Counter(number for number, m in table.told if isinstance(m, msg.Lease))
+    assert len(held) == 12
+    assert max(held.values()) - min(held.values()) <= 1
+
+
 def test_chunks_of_a_batch_are_its_rows_once_and_in_order() -> None:
     table = Table(producers=3)
     table.open(0, batch_size=100)
