@@ -71,7 +71,7 @@ def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
     drawn = room.drawn(sample, epochs, negative.header)
     cells = [_cell(room, negative, one) for one in drawn]
     boxes = [one.seen for one in drawn if not one.impossible]
-    size = f"{negative.header.width}×{negative.header.height}"
+    size = f"{negative.header.width}x{negative.header.height}"
     return Strip(_photo(negative), boxes, label, f"{size} · {os.path.basename(path)}", cells)
 
 
@@ -92,7 +92,7 @@ def _cell(room: Darkroom, negative: Negative, drawn: Drawn) -> Cell:
 
 def _title(options: PreviewOptions, room: Darkroom) -> str:
     name = shown(os.path.basename(room.index.header.source))
-    size = f"{room.width}×{room.height}, {room.recipe.filter}"
+    size = f"{room.width}x{room.height}, {room.recipe.filter}"
     return f"{name}  ·  recipe {options.recipe_name} ({size})  ·  seed {options.seed}"
 
 

@@ -14,9 +14,9 @@ from augd.views.sample import Drawn
 
 
 def describe_crop(drawn: Drawn) -> str:
-    """Say which part of the photo the row shows: `crop 312×280 at 12,40`."""
+    """Say which part of the photo the row shows: `crop 312x280 at 12,40`."""
     x, y, width, height = map(round, drawn.seen)
-    return f"crop {width}×{height} at {x},{y}"
+    return f"crop {width}x{height} at {x},{y}"
 
 
 def describe_rest(drawn: Drawn) -> str:
@@ -38,7 +38,7 @@ def shift_of(drawn: Drawn) -> tuple[int, int, int] | None:
 
 
 def _signed(level: int) -> str:
-    return f"{level:+d}".replace("-", "−") if level else "0"
+    return f"{level:+d}" if level else "0"
 
 
 def as_plain(drawn: Drawn) -> dict[str, Any]:

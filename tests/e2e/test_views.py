@@ -1,0 +1,124 @@
+"""The commands that show: run as a person would, their texts and pictures looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import augd
+from augd.plan.recipe import PRESETS, parse_recipe, recipe_from_toml
+from tests.scenes import SMALL, make_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("views") / "set", num_classes=2, per_class=8)
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "augd", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["status", "check", "preview", "recipes"])
+def test_help_has_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: augd {command} " in done.stdout
+
+
+def test_presets_are_listed_and_print_as_toml_that_reads_back() -> None:
+    listed = run("recipes")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(PRESETS)
+    for name in PRESETS:
+        assert recipe_from_toml(run("recipes", name).stdout) == parse_recipe(name)
+    unknown = run("recipes", "imagenett")
+    assert unknown.returncode == 1
+    assert "recipe: expected one of eval, imagenet, none" in unknown.stderr
+
+
+def test_check_finds_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    clean = run("check", folder)
+    assert clean.returncode == 0, clean
+    assert "16 files looked at" in clean.stdout
+    assert "every one decodes" in clean.stdout
+    bad = make_folder(tmp_path / "bad", num_classes=2, per_class=4)
+    files = sorted(bad.rglob("*.jpg"))
+    files[0].write_bytes(files[0].read_bytes()[:-40])
+    files[1].write_bytes(b"no picture at all")
+    files[5].write_bytes(files[4].read_bytes())
+    found = run("check", bad)
+    assert found.returncode == 1
+    for path in files[:2]:
+        assert str(path.relative_to(bad)) in found.stdout
+    said = json.loads(run("check", bad, "--json").stdout)
+    assert files[5].name in json.dumps(said), "equal files are named"
+    assert run("check", tmp_path / "missing").returncode == 2
+
+
+def test_preview_shows_what_a_stream_delivers(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        'filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 32\n'
+        '[[ops]]\nop = "mirror"\np = 0.5\n[[ops]]\nop = "pca"\nalpha_std = 0.1\n'
+    )
+    out = tmp_path / "sheet.png"
+    done = run("preview", folder, "--recipe", recipe, "--out", out, "--rows", 3, "--columns", 2)
+    assert done.returncode == 0, done
+    assert str(out) in done.stdout
+    with Image.open(out) as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    with (
+        augd.serve(folder, producers=1) as served,
+        augd.connect(served.address, recipe=SMALL, batch_size=3) as stream,
+    ):
+        delivered = next(stream.epoch(0)).images.copy()
+    for row in delivered:
+        assert holds(sheet, row), "a cell is not what a stream delivers"
+    assert not holds(sheet, np.ascontiguousarray(delivered[0][::-1])), "the search finds anything"
+
+
+def holds(sheet: np.ndarray, cell: np.ndarray) -> bool:
+    """Say whether the picture contains this one, pixel for pixel, as it is or enlarged."""
+    for factor in range(1, 9):
+        large = cell.repeat(factor, 0).repeat(factor, 1)
+        height, width = large.shape[:2]
+        starts = np.argwhere((sheet[: -height or None, : -width or None] == large[0, 0]).all(2))
+        for y, x in starts:
+            if np.array_equal(sheet[y : y + height, x : x + width], large):
+                return True
+    return False
+
+
+def test_bad_input_is_one_line(tmp_path: Path, folder: Path) -> None:
+    for words in (
+        ("preview", tmp_path / "missing"),
+        ("preview", folder, "--recipe", tmp_path / "no.toml"),
+        ("preview", folder, "--rows", 0),
+        ("status", f"ipc://{tmp_path}/nobody"),
+    ):
+        done = run(*words)
+        assert done.returncode == 1, done
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("augd: error: "), line
+
+
+def test_status_of_a_running_daemon(folder: Path) -> None:
+    with (
+        augd.serve({"small": folder}, producers=2) as served,
+        augd.connect(served.address, recipe=SMALL, batch_size=4) as stream,
+    ):
+        batch = next(stream.epoch(0))
+        table = run("status", served.address)
+        said = json.loads(run("status", served.address, "--json").stdout)
+        del batch
+    assert table.returncode == 0
+    assert "small" in table.stdout
+    assert len(said["producers"]) == 2
+    assert len(said["streams"]) == 1
