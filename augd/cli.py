@@ -139,6 +139,26 @@ def preview(
     run_preview(options, load_recipe(recipe))
 
 
+@app.command(epilog="Example: augd explain photos/ --epoch 3 --id 17 --out crop.png")
+def explain(
+    path: DatasetPath,
+    sample: Annotated[int, typer.Option("--id", metavar="I", help="Position in the index.")],
+    epoch: Annotated[int, typer.Option(metavar="E", help="Which epoch.")] = 0,
+    recipe: RecipeName = "imagenet",
+    seed: Seed = 0,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the crop on its photo into this file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the drawn parameters of one sample, and draw the crop on its photo."""
+    from augd.bench import load_recipe
+    from augd.views.explain import ExplainOptions, run_explain
+
+    options = ExplainOptions(path, sample, epoch, seed, out, as_json)
+    run_explain(options, load_recipe(recipe))
+
+
 @app.command(epilog="Example: augd recipes imagenet > my.toml")
 def recipes(
     name: Annotated[

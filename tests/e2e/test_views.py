@@ -26,7 +26,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["status", "check", "preview", "recipes"])
+@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes"])
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -96,11 +96,37 @@ def holds(sheet: np.ndarray, cell: np.ndarray) -> bool:
     return False
 
 
+def test_explain_says_what_a_stream_drew(folder: Path, tmp_path: Path) -> None:
+    with (
+        augd.serve(folder, producers=1) as served,
+        augd.connect(served.address, recipe="imagenet", batch_size=16) as stream,
+    ):
+        batch = next(stream.epoch(2))
+        ids, row = batch.ids.tolist(), batch.images[5].copy()
+        del batch
+    out = tmp_path / "crop.png"
+    words = ("explain", folder, "--epoch", 2, "--id", ids[5])
+    said = json.loads(run(*words, "--json").stdout)
+    assert said["position"] == 5
+    assert said["path"].startswith(said["label"])
+    x, y, width, height = said["crop"]
+    assert 0 <= x < x + width <= said["size"][0]
+    assert 0 <= y < y + height <= said["size"][1]
+    text = run(*words, "--out", out)
+    assert text.returncode == 0, text
+    assert f"sample    {ids[5]}: {said['path']}" in text.stdout
+    assert f"crop {width}x{height} at {x},{y}" in text.stdout
+    with Image.open(out) as picture:
+        assert holds(np.asarray(picture.convert("RGB")), row)
+
+
 def test_bad_input_is_one_line(tmp_path: Path, folder: Path) -> None:
     for words in (
         ("preview", tmp_path / "missing"),
         ("preview", folder, "--recipe", tmp_path / "no.toml"),
         ("preview", folder, "--rows", 0),
+        ("explain", folder, "--id", 99),
+        ("explain", folder, "--id", 1, "--epoch", -1),
         ("status", f"ipc://{tmp_path}/nobody"),
     ):
         done = run(*words)
