@@ -21,13 +21,20 @@ from dataclasses import dataclass, field
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
+from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
 from augd.errors import AugdError, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
-from augd.transport.arena import SPARE_BYTES, available_bytes, make_arena, map_arena
+from augd.transport.arena import (
+    SPARE_BYTES,
+    available_bytes,
+    make_arena,
+    map_arena,
+    read_only,
+)
 from augd.transport.bulk import BulkSender
 from augd.transport.sockets import FRAMES_MAX, Poller, Router
 from augd.wire import codec
@@ -108,6 +115,7 @@ class Daemon:
                 first_size_px=index.first_size_px,
                 num_targets=index.num_targets,
                 has_splits=index.has_splits,
+                quarantine=quarantine.load(index.digest),
             )
             for name, index in datasets.items()
         }
@@ -302,6 +310,10 @@ class Daemon:
                 self._select(action)
             case ev.MakeArena():
                 self._make_arena(action)
+            case ev.GiveArena():
+                self._give_arena(action)
+            case ev.KeepQuarantine():
+                self._keep_quarantine(action)
             case ev.SendSlot():
                 self._send_slot(action)
             case ev.DropArena(stream):
@@ -376,11 +388,30 @@ class Daemon:
             self._handle(ev.ArenaFailed(action.stream, str(error)))
             return
         self._arenas[action.stream] = (fd, action.size_bytes)
-        connection = self._lifelines.get(action.session)
-        if connection is not None:
-            here = msg.ArenaHere(action.stream, action.size_bytes)
-            link.send(connection.socket, codec.encode(here), (fd,))
         self._handle(ev.ArenaMade(action.stream))
+
+    def _give_arena(self, action: ev.GiveArena) -> None:
+        connection = self._lifelines.get(action.session)
+        if connection is None:
+            return  # its bytes are sent
+        fd, size_bytes = self._arenas[action.stream]
+        frame = codec.encode(msg.ArenaHere(action.stream, size_bytes))
+        if not action.is_read_only:
+            link.send(connection.socket, frame, (fd,))
+            return
+        reading = read_only(fd)
+        link.send(connection.socket, frame, (reading,))
+        os.close(reading)
+
+    def _keep_quarantine(self, action: ev.KeepQuarantine) -> None:
+        index = self._datasets[action.dataset]
+        path = index.path_of(action.entry[0])
+        try:
+            kept = quarantine.keep(index.digest, action.content, action.entry, path, action.how)
+        except OSError as error:
+            _log.error("%s is quarantined only while this daemon runs: %s", path, error)
+        else:
+            _log.warning("%s is quarantined in %s; delete its line to have it tried", path, kept)
 
     def _send_slot(self, action: ev.SendSlot) -> None:
         arena = self._maps.get(action.stream)

@@ -73,6 +73,8 @@ class Producer:
             case msg.UseStream():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
                 workshop.use_stream(message, arena, _choice_of(message, fds))
+            case msg.Mask():
+                workshop.mask(message)
             case msg.DropStream(stream):
                 workshop.drop_stream(stream)
             case msg.Drain():
@@ -90,6 +92,8 @@ class Producer:
             lease=made.lease,
             num_bad=made.num_bad,
             bad=made.bad,
+            digest=made.digest.to_bytes(16, "little"),
+            ids_digest=made.ids_digest.to_bytes(8, "little"),
             busy_ns=time.monotonic_ns() - before_ns,
             plan_ns=self._workshop.plan_ns,
             idle_ns=self._idle_ns,

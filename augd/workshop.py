@@ -32,6 +32,7 @@ from augd.plan.draw import Draw
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import parse_recipe
 from augd.wire import messages as msg
+from augd.wire.receipt import DIGEST_MODULUS, ids_digest, row_digest
 from augd.wire.slot import check_layout
 
 Buffer = bytearray | memoryview | mmap.mmap
@@ -61,6 +62,7 @@ class Production:
         check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
         self.layout = use.layout
+        self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
         chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
         self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
         self._picked = None if choice is None else choice.picked
@@ -135,13 +137,26 @@ class Task:
     outline: _Outline | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Made:
-    """A finished lease: how many rows are masked, and the first of them by name."""
+    """A finished lease: how many rows are masked, the first of them by name, and its receipt."""
 
     lease: int
-    num_bad: int
-    bad: tuple[msg.BadRow, ...]
+    num_bad: int = 0
+    bad: tuple[msg.BadRow, ...] = ()
+    digest: int = 0
+    ids_digest: int = 0
+
+
+def _first_position(task: Task) -> int:
+    """Return where the task's rows begin in the order of the epoch."""
+    layout = task.production.layout
+    return task.lease.position + layout.rank * layout.batch_size + task.lease.first_row
+
+
+def _is_quarantined(task: Task, row: int, sample: int) -> bool:
+    place = task.lease.epoch, _first_position(task) + row
+    return place >= task.production.quarantine[sample]
 
 
 class LeaseFailed(Exception):
@@ -185,6 +200,12 @@ class Workshop:
         """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples."""
         dataset = self._datasets[use.dataset]
         self._productions[use.stream] = Production(use, dataset, arena, choice)
+
+    def mask(self, mask: msg.Mask) -> None:
+        """Take a stream's quarantine: it holds for every row that is made from now on."""
+        self._productions[mask.stream].quarantine = {
+            sample: (epoch, position) for sample, epoch, position in mask.quarantine
+        }
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream, whose leases were revoked before; its arena goes with the last view."""
@@ -237,13 +258,12 @@ class Workshop:
         self.begin()
         task = self._tasks.popleft()
         try:
-            num_bad, named = self._make_rows(task)
+            return self._make_rows(task)
         except Exception as error:
             task.reading.cancel()
             raise LeaseFailed(task.lease.lease) from error
-        return Made(task.lease.lease, num_bad, named)
 
-    def _make_rows(self, task: Task) -> tuple[int, tuple[msg.BadRow, ...]]:
+    def _make_rows(self, task: Task) -> Made:
         if task.outline is None:
             self._plan(task)
         lease, index = task.lease, task.production.dataset.index
@@ -253,26 +273,30 @@ class Workshop:
         slot["ids"][rows] = task.ids
         np.greater_equal(task.ids, 0, out=valid)
         task.production.write_labels(task.ids, labels)
-        num_bad = 0
-        named: list[msg.BadRow] = []
+        first = _first_position(task)
+        made = Made(lease.lease, ids_digest=ids_digest(first, task.ids))
         for row, sample in enumerate(task.ids.tolist()):
             reason = self._make_row(task, row, sample, images[row]) if sample >= 0 else ""
-            if reason is None:
-                continue
-            images[row] = 0
-            labels[row] = _LABEL_OF_NO_SAMPLE
-            valid[row] = False
+            if reason is not None:
+                images[row] = 0
+                labels[row] = _LABEL_OF_NO_SAMPLE
+                valid[row] = False
             if reason:
-                num_bad += 1
-                if len(named) < _BAD_ROWS_NAMED:
-                    named.append(msg.BadRow(sample, index.path(sample), reason))
-        return num_bad, tuple(named)
+                made.num_bad += 1
+                if len(made.bad) < _BAD_ROWS_NAMED:
+                    made.bad += (msg.BadRow(sample, index.path(sample), reason),)
+            if sample >= 0:
+                made.digest += row_digest(task.ids, labels, images, row)
+        made.digest %= DIGEST_MODULUS
+        return made
 
     def _make_row(self, task: Task, row: int, sample: int, out: NDArray[np.uint8]) -> str | None:
         """Fill one row; returns None, or why the sample is bad."""
         content = next(task.rows)
         if isinstance(content, BadImage):
             return str(content)
+        if sample in task.production.quarantine and _is_quarantined(task, row, sample):
+            return "quarantined: it ended its producer twice"
         outline = task.outline
         assert outline is not None
         try:
