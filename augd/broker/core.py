@@ -486,12 +486,26 @@ class Broker:
             return
         producer.state = step(PRODUCER, producer.state, "ready")
         producer.pid = message.pid
+        self._note_confinement(producer, message.confinement)
         self._unhealthy = ""
         for name, facts in self._datasets.items():
             self._tell(producer, msg.UseDataset(name, facts.root, facts.digest))
         for stream in self._streams.values():
             if stream.has_arena:
                 self._tell_stream(producer, stream)
+
+    def _note_confinement(self, producer: Producer, confinement: str) -> None:
+        """Keep what holds a producer in, and say once when nothing keeps it from the network."""
+        producer.confinement = confinement
+        if "seccomp" in confinement or self._has_warned_of_open:
+            return
+        self._has_warned_of_open = True
+        self._log(
+            WARNING,
+            f"producer {producer.number} is not confined: this kernel or container grants no "
+            "seccomp filter. An image made to take over a decoder would reach the network; serve "
+            "only images that you trust, or allow seccomp",
+        )
 
     def _tell_stream(self, producer: Producer, stream: Stream) -> None:
         spec = stream.spec

@@ -52,10 +52,16 @@ class FromCrew(Struct, frozen=True):
 
 
 class Reaped(Struct, frozen=True):
-    """A producer ended and was waited for; `how` in words: a signal's name or a status."""
+    """A producer ended and was waited for; `how` in words: a signal's name or a status.
+
+    `kind` is one of `augd.wire.ending.Ending`, empty when nobody looked. `crumb` is the (lease,
+    row of it, sample) that it had in hand, by its own word: compare the lease with those it had.
+    """
 
     producer: int
     how: str
+    kind: str = ""
+    crumb: tuple[int, int, int] | None = None
 
 
 class Selected(Struct, frozen=True):
