@@ -1,7 +1,10 @@
-"""What the kernel tells about a producer's end beyond its status: was it stopped, was it memory.
+"""Why a producer ended: its status, and what the kernel tells beyond it.
 
 Beside the way of a batch: the daemon asks here when it kills a producer and when it reaped one.
 Reads a few lines of /proc and of the control group; never waits, writes nothing.
+
+From outside and from inside look alike where somebody sends a signal that faults send, too
+(`kill -SEGV`); then the sample is suspected once, which is not enough to condemn it.
 """
 
 from __future__ import annotations
@@ -9,11 +12,59 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from signal import Signals
+
+from augd.wire.ending import Ending
 
 _CONTROL_GROUPS = "/sys/fs/cgroup"
 # Several producers may be killed in one go, and are reaped one after another. What is left over
 # longer than that was somebody else: a trainer in the same group.
 _BELONGS_S = 1.0
+
+
+_FAULTS = frozenset(
+    (
+        Signals.SIGSEGV,
+        Signals.SIGBUS,
+        Signals.SIGABRT,
+        Signals.SIGILL,
+        Signals.SIGFPE,
+        Signals.SIGSYS,
+        Signals.SIGTRAP,
+        Signals.SIGXCPU,
+        Signals.SIGXFSZ,
+    )
+)
+
+
+def classify(status: int, *, is_ours: bool, was_stopped: bool, is_for_memory: bool) -> Ending:
+    """Find the class of an end.
+
+    Args:
+        status: the exit status, or the signal's number negated, as `subprocess` gives it.
+        is_ours: the daemon had sent it SIGKILL before.
+        was_stopped: it was stopped when the daemon did so.
+        is_for_memory: the kernel has killed for want of memory just now.
+    """
+    if status >= 0:
+        return Ending.ERROR if status else Ending.DRAINED
+    if -status in _FAULTS:
+        return Ending.SIGNAL
+    if status != -Signals.SIGKILL:
+        return Ending.OUTSIDE
+    if is_ours:
+        return Ending.STOPPED if was_stopped else Ending.KILLED
+    return Ending.MEMORY if is_for_memory else Ending.OUTSIDE
+
+
+def describe_status(status: int) -> str:
+    """Say in words how a process ended: by which signal, or with which status."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
 
 
 def is_stopped(pid: int) -> bool:
@@ -59,7 +110,7 @@ class MemoryKills:
 
 
 def _counters() -> list[str]:
-    """List where the count may stand: version 2, version 1, the machine; each also as in a container.
+    """List where the count may stand: in a group of version 2 or 1, or on the whole machine.
 
     A container sees its own group as the root of the mount, and yet may read the host's path.
     """
@@ -79,6 +130,8 @@ def _counters() -> list[str]:
 def _read(path: str) -> int | None:
     try:
         with open(path, encoding="ascii") as lines:
-            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+            return next(
+                (int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None
+            )
     except OSError:
         return None

@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from signal import SIGKILL
 
-from augd.deaths import MemoryKills, is_stopped
+from augd.deaths import MemoryKills, classify, describe_status, is_stopped
 from augd.transport.crumb import Crumb, make_crumb
 from augd.transport.link import make_link
-from augd.wire.ending import Ending, classify, describe_status
+from augd.wire.ending import Ending
 
 # Producers are the parallelism: a pool of threads inside each would only fight the others,
 # and OpenBLAS would set 8 MB aside for each of its own.
@@ -75,9 +75,9 @@ class Hired:
 def hire() -> Hired:
     """Start one producer. It dies with the calling thread, which must be the main one."""
     near, far = make_link()
-    page = make_crumb()
-    with far:
-        fds = (far.fileno(), page)
+    crumb, page = make_crumb()
+    fds = (far.fileno(), page)
+    try:
         process = subprocess.Popen(
             [sys.executable, "-m", "augd.produce", *map(str, fds), str(os.getpid())],
             pass_fds=fds,
@@ -86,4 +86,7 @@ def hire() -> Hired:
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
-    return Hired(process, near, os.pidfd_open(process.pid), Crumb.inherited(page))
+    finally:
+        far.close()
+        os.close(page)
+    return Hired(process, near, os.pidfd_open(process.pid), crumb)

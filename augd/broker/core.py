@@ -119,6 +119,7 @@ class Broker:
         self._now = 0.0
         self._drain_ends_at: float | None = None
         self._is_stopped = False
+        self._has_warned_of_open = False
         self._stale: Counter[str] = Counter()
         self._out: list[ev.Action] = []
 

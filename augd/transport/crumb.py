@@ -17,15 +17,15 @@ import os
 _NOTHING = -1
 
 
-def make_crumb() -> int:
-    """Make a page for one producer; returns the fd, for `Crumb.inherited` on both sides."""
+def make_crumb() -> tuple[Crumb, int]:
+    """Make a page for one producer; returns it mapped, and its fd for the producer to inherit."""
     fd = os.memfd_create("augd-crumb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, mmap.PAGESIZE)
     seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    with Crumb.mapped(fd) as crumb:
-        crumb.clear()
-    return fd
+    crumb = Crumb.mapped(fd)
+    crumb.clear()
+    return crumb, fd
 
 
 class Crumb:
@@ -77,9 +77,3 @@ class Crumb:
         self._numbers.release()
         if isinstance(self._memory, mmap.mmap):
             self._memory.close()
-
-    def __enter__(self) -> Crumb:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
