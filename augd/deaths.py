@@ -9,7 +9,6 @@ From outside and from inside look alike where somebody sends a signal that fault
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from signal import Signals
@@ -119,12 +118,12 @@ def _counters() -> list[str]:
         for line in lines:
             _, kinds, path = line.rstrip("\n").split(":", 2)
             if not kinds:
-                names = (path, "/")
-                paths += [f"{_CONTROL_GROUPS}{name}/memory.events" for name in names]
+                places = (path, "")
+                paths += [f"{_CONTROL_GROUPS}{place}/memory.events" for place in places]
             elif "memory" in kinds.split(","):
-                names = (f"/memory{path}", "/memory")
-                paths += [f"{_CONTROL_GROUPS}{name}/memory.oom_control" for name in names]
-    return [*map(os.path.normpath, paths), "/proc/vmstat"]
+                places = (f"/memory{path}", "/memory")
+                paths += [f"{_CONTROL_GROUPS}{place}/memory.oom_control" for place in places]
+    return [*paths, "/proc/vmstat"]
 
 
 def _read(path: str) -> int | None:
