@@ -22,9 +22,7 @@ FROM_OUTSIDE = ("TERM", "HUP", "INT", "QUIT", "USR1", "PIPE")
 def find(
     status: int, *, is_ours: bool = False, was_stopped: bool = False, is_for_memory: bool = False
 ) -> Ending:
-    return classify(
-        status, is_ours=is_ours, was_stopped=was_stopped, is_for_memory=is_for_memory
-    )
+    return classify(status, is_ours=is_ours, was_stopped=was_stopped, is_for_memory=is_for_memory)
 
 
 def end(code: str) -> int:
@@ -200,9 +198,7 @@ def small_group() -> Iterator[Path]:
 
 
 def test_a_process_that_the_kernel_killed_for_memory(small_group: Path) -> None:
-    kills = MemoryKills(
-        str(small_group / name) for name in ("memory.events", "memory.oom_control")
-    )
+    kills = MemoryKills(str(small_group / name) for name in ("memory.events", "memory.oom_control"))
     status = end(
         f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
         "held = [bytearray(os.urandom(1 << 20)) for _ in range(100)]\n"
