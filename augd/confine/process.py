@@ -60,8 +60,7 @@ def confine() -> str:
     """Take from this process, for good, what a producer never needs; returns what holds now.
 
     "seccomp" (no network, no other process, no program) and "landlock" (no file is written by
-    whatever call), joined by "+"; empty when the kernel grants neither. Takes about
-    1.5 ms.
+    whatever call), joined by "+"; empty when the kernel grants neither. Takes about 1.5 ms.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
@@ -92,21 +91,9 @@ def _filter_calls(libc: ctypes.CDLL) -> bool:
 
 def _forbid_writing(libc: ctypes.CDLL) -> bool:
     """Refuse this thread, and those that it will start, to open any file for writing."""
-    if len(os.listdir("/proc/self/task")) > 1:
+    if not _is_single_thread():
         return False  # a thread without it would be a way around it
-    asked = ctypes.c_size_t(0)
-    version = libc.syscall(
-        ctypes.c_long(_CREATE_RULESET), None, asked, ctypes.c_ulong(_ASK_VERSION)
-    )
-    if version < 1:
-        return False
-    rights = struct.pack("@Q", _CHANGING | (_TRUNCATE if version >= _TRUNCATE_SINCE else 0))
-    ruleset = libc.syscall(
-        ctypes.c_long(_CREATE_RULESET),
-        ctypes.c_char_p(rights),
-        ctypes.c_size_t(len(rights)),
-        ctypes.c_ulong(0),
-    )
+    ruleset = _make_ruleset(libc)
     if ruleset < 0:
         return False
     try:
@@ -116,3 +103,22 @@ def _forbid_writing(libc: ctypes.CDLL) -> bool:
     finally:
         os.close(ruleset)
     return status == 0
+
+
+def _is_single_thread() -> bool:
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _make_ruleset(libc: ctypes.CDLL) -> int:
+    """Make the set that grants nobody to change a file; returns its fd, -1 without Landlock."""
+    create, nothing = ctypes.c_long(_CREATE_RULESET), ctypes.c_size_t(0)
+    version: int = libc.syscall(create, None, nothing, ctypes.c_ulong(_ASK_VERSION))
+    if version < 1:
+        return -1
+    rights = struct.pack("@Q", _CHANGING | (_TRUNCATE if version >= _TRUNCATE_SINCE else 0))
+    size_bytes = ctypes.c_size_t(len(rights))
+    ruleset: int = libc.syscall(create, ctypes.c_char_p(rights), size_bytes, ctypes.c_ulong(0))
+    return ruleset

@@ -130,10 +130,9 @@ def _confinements(report: Mapping[str, Any]) -> Iterator[str]:
         if one["state"] != "starting":
             numbers.setdefault(one["confinement"], []).append(str(one["number"]))
     for kind, who in numbers.items():
-        which = "the producers are" if len(numbers) == 1 else f"producers {', '.join(who)} are"
-        yield (
-            f"{which} confined by {kind.replace('+', ' and ')}" if kind else f"{which} not confined"
-        )
+        which = "The producers" if len(numbers) == 1 else f"Producers {', '.join(who)}"
+        how = f"confined by {kind.replace('+', ' and ')}" if kind else "not confined"
+        yield f"{which} are {how}."
 
 
 def _draw_streams(report: Mapping[str, Any]) -> Table:

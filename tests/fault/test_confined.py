@@ -121,16 +121,16 @@ def test_every_producer_is_confined_and_the_status_says_so(folder):
     (kind,) = kinds
     assert modes == ({"2"} if "seccomp" in kind else {"0"})
     if kind:
-        assert f"the producers are confined by {kind.replace('+', ' and ')}\n" in done.stdout
+        assert f"The producers are confined by {kind.replace('+', ' and ')}.\n" in done.stdout
 
 
 @pytest.mark.clause("P-78")
 def test_without_confinement_the_daemon_warns_once_and_serves(folder, tmp_path, monkeypatch):
     put_in_place(UNCONFINED, tmp_path, monkeypatch)
     address = f"ipc://{tmp_path}/d"
+    options = ("--listen", address, "--producers", "2")
     process = subprocess.Popen(
-        [sys.executable, "-m", "augd", "serve", str(folder), "--listen", address]
-        + ["--producers", "2"],
+        [sys.executable, "-m", "augd", "serve", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
