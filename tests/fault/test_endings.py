@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 
+import augd
 from augd.dataset.index import IndexFile, load_or_build
 from augd.deaths import MemoryKills
 from augd.hire import Hired, hire
 from augd.plan.recipe import expand, parse_recipe
 from augd.transport import link
 from augd.transport.arena import make_arena
+from augd.transport.ask import status as ask_status
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from augd.wire.slot import slot_layout
-from tests.fault.processes import await_true
+from tests.fault.processes import await_true, producers_of
 from tests.scenes import SMALL, make_folder
 
 ROWS = 16
@@ -188,3 +190,59 @@ def test_waiting_for_a_file_is_no_samples_fault(employ):
         time.sleep(0.01)
     one.hired.kill()
     assert one.await_end() == (Ending.KILLED, None)
+
+
+REPORTING = """
+import sys
+if "augd.produce" in sys.orig_argv:
+    import os, signal
+    import cv2
+    imdecode = cv2.imdecode
+
+    def deadly(data, flags):
+        if len(data) == {size_bytes}:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return imdecode(data, flags)
+
+    cv2.imdecode = deadly
+elif "serve" in sys.orig_argv:
+    from augd.broker import core, events
+    handle = core.Broker.handle
+
+    def reporting(self, event, now):
+        if isinstance(event, events.Reaped):
+            with open({report!r}, "a") as file:
+                print(event.how, event.kind, event.crumb and event.crumb[2], file=file)
+        return handle(self, event, now)
+
+    core.Broker.handle = reporting
+"""
+
+
+def is_ready(address: str) -> bool:
+    return [one["state"] for one in ask_status(address, 5)["producers"]] == ["ready"]
+
+
+def test_the_daemon_hands_the_class_and_the_sample_to_the_broker(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=ROWS)
+    sizes = [path.stat().st_size for path in sorted(folder.rglob("*.jpg"))]
+    victim = next(place for place, size in enumerate(sizes) if sizes.count(size) == 1)
+    report = tmp_path / "report"
+    hook = REPORTING.format(size_bytes=sizes[victim], report=str(report))
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    with augd.serve({"small": folder}, producers=1) as served:
+        with (
+            augd.connect(served.address, recipe=SMALL, batch_size=ROWS) as stream,
+            pytest.raises(augd.SampleFailed),
+        ):
+            next(stream.epoch(0)).release()
+        said = report.read_text().splitlines()
+        await_true(lambda: is_ready(served.address), 10, "it is replaced")
+        os.kill(producers_of(served.pid)[0], signal.SIGKILL)
+        await_true(lambda: len(report.read_text().splitlines()) > len(said), 10, "it is reaped")
+        await_true(lambda: is_ready(served.address), 10, "it is replaced once more")
+    assert said == [f"SIGSEGV signal {victim}"] * len(said)
+    assert said
+    assert report.read_text().splitlines()[len(said)] == "SIGKILL outside None"
+    assert report.read_text().splitlines()[-1] == "exit status 0 drained None"
