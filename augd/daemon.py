@@ -24,6 +24,7 @@ from augd.broker.core import Broker, DatasetFacts
 from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
+from augd.deaths import MemoryKills
 from augd.errors import AugdError, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
@@ -87,6 +88,7 @@ class Daemon:
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
         self._crew: dict[int, Hired] = {}
+        self._memory_kills = MemoryKills()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
         self._choices = Choices()
@@ -269,7 +271,7 @@ class Daemon:
                 return
             except ProtocolError as error:
                 _log.error("producer %d said nonsense and is killed: %s", tag.number, error)
-                hired.process.kill()
+                hired.kill()
                 return
             self._handle(ev.FromCrew(tag.number, message))
 
@@ -281,8 +283,9 @@ class Daemon:
         del self._crew[tag.number]
         self._poller.unregister(hired.pidfd)
         self._poller.unregister(hired.link.fileno())
+        kind, crumb = hired.ending(self._memory_kills), hired.crumb()
         hired.close()
-        self._handle(ev.Reaped(tag.number, hired.how_ended()))
+        self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb))
 
     def _read_signal(self, _: _Tag) -> None:
         numbers = self._signals.recv(64)
@@ -332,7 +335,7 @@ class Daemon:
                 self._start_producer(number)
             case ev.KillProducer(number):
                 if number in self._crew:
-                    self._crew[number].process.kill()
+                    self._crew[number].kill()
             case ev.Log(level, text):
                 _log.log(level, text)
             case ev.Stop():

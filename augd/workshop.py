@@ -31,6 +31,7 @@ from augd.pixels.source import FolderSource, ReadAhead, Reading
 from augd.plan.draw import Draw
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import parse_recipe
+from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.receipt import DIGEST_MODULUS, ids_digest, row_digest
 from augd.wire.slot import check_layout
@@ -171,9 +172,13 @@ class LeaseFailed(Exception):
 class Workshop:
     """Accepts leases into a queue and makes the rows of its front."""
 
-    def __init__(self, on_row: Callable[[msg.Lease], None]) -> None:
-        """Start empty. `on_row` is called after every row that was decoded."""
+    def __init__(self, on_row: Callable[[msg.Lease], None], crumb: Crumb | None = None) -> None:
+        """Start empty. `on_row` is called after every row that was decoded.
+
+        `crumb` names the row in hand to whoever finds this process dead.
+        """
         self._on_row = on_row
+        self._crumb = crumb or Crumb.private()
         self._datasets: dict[str, Dataset] = {}
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
@@ -297,6 +302,16 @@ class Workshop:
             return str(content)
         if sample in task.production.quarantine and _is_quarantined(task, row, sample):
             return "quarantined: it ended its producer twice"
+        # From here on it is this sample's fault; waiting for its file was not.
+        self._crumb.set(task.lease.lease, row, sample)
+        try:
+            return self._render_row(task, row, sample, content, out)
+        finally:
+            self._crumb.clear()
+
+    def _render_row(
+        self, task: Task, row: int, sample: int, content: bytearray, out: NDArray[np.uint8]
+    ) -> str | None:
         outline = task.outline
         assert outline is not None
         try:
@@ -344,12 +359,16 @@ class Workshop:
         dims = task.production.dataset.index.dims
         contents = list(task.rows)
         task.rows = iter(contents)
-        for sample, content in zip(task.ids[task.ids >= 0].tolist(), contents, strict=True):
+        rows = np.flatnonzero(task.ids >= 0).tolist()
+        for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
             if not dims[sample, 0] and not isinstance(content, BadImage):
+                self._crumb.set(task.lease.lease, row, sample)
                 try:
                     header = read_header(content)
                 except BadImage:
                     continue  # named when its row is made
+                finally:
+                    self._crumb.clear()
                 dims[sample] = header.width, header.height
 
     def _plan_again(self, task: Task, row: int, width: int, height: int) -> _Outline:

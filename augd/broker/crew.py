@@ -44,6 +44,7 @@ class Producer:
     heard_at: float
     state: str = "starting"
     pid: int = 0
+    confinement: str = ""  # what READY said
     leases: dict[int, LeaseRecord] = field(default_factory=dict)  # insertion order = work order
     chunks_done: int = 0
     rows_done: int = 0

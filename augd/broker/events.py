@@ -55,8 +55,8 @@ class FromCrew(Struct, frozen=True):
 class Reaped(Struct, frozen=True):
     """A producer ended and was waited for; `how` in words: a signal's name or a status.
 
-    `kind` is one of "drained", "error", "signal" (its own fault), "memory", "stopped" (somebody
-    had stopped it), "outside" (somebody killed it). `crumb` is (lease, row, sample) in hand.
+    `kind` is one of `augd.wire.ending.Ending`, empty when nobody looked. `crumb` is the (lease,
+    row of it, sample) that it had in hand, by its own word: compare the lease with those it had.
     """
 
     producer: int

@@ -26,6 +26,7 @@ def describe_producer(producer: Producer) -> dict[str, Any]:
         "number": producer.number,
         "pid": producer.pid,
         "state": producer.state,
+        "confinement": producer.confinement,
         "leases": len(producer.leases),
         "chunks": producer.chunks_done,
         "rows": producer.rows_done,

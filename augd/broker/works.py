@@ -26,11 +26,12 @@ from augd.broker.states import PRODUCER, step
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
 from augd.wire import cut
 from augd.wire import messages as msg
+from augd.wire.ending import Ending
 from augd.wire.limits import QUARANTINE_MAX
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
-SUSPECT_ENDS = ("signal", "memory")  # see ev.Reaped
+SUSPECT_ENDS = (Ending.SIGNAL, Ending.MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Works:
         self.unhealthy = ""
         self.failures: list[Failure] = []
         self.verdicts: list[Verdict] = []
+        self._has_warned_of_open = False
         self._turn = 0.0  # virtual time of the leases: see _next_stream
 
     # streams
@@ -159,12 +161,26 @@ class Works:
             return
         producer.state = step(PRODUCER, producer.state, "ready")
         producer.pid = message.pid
+        self._note_confinement(producer, message.confinement)
         self.unhealthy = ""
         for name, facts in self._datasets.items():
             self._tell(producer, msg.UseDataset(name, facts.root, facts.digest))
         for stream in self.streams.values():
             if stream.has_arena:
                 self._tell_stream(producer, stream)
+
+    def _note_confinement(self, producer: Producer, confinement: str) -> None:
+        """Keep what holds a producer in, and say once when nothing keeps it from the network."""
+        producer.confinement = confinement
+        if "seccomp" in confinement or self._has_warned_of_open:
+            return
+        self._has_warned_of_open = True
+        self._outbox.log(
+            WARNING,
+            f"producer {producer.number} is not confined: this kernel or container grants no "
+            "seccomp filter. An image made to take over a decoder would reach the network; serve "
+            "only images that you trust, or allow seccomp",
+        )
 
     def _tell_stream(self, producer: Producer, stream: Stream) -> None:
         spec = stream.spec
@@ -239,7 +255,9 @@ class Works:
             self._outbox.stale["producer"] += 1
             return
         dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
-        is_suspect = event.kind in SUSPECT_ENDS or (dead.was_silent and event.kind != "stopped")
+        is_suspect = event.kind in SUSPECT_ENDS or (
+            dead.was_silent and event.kind != Ending.STOPPED
+        )
         in_hand = self._in_hand(dead, event) if is_suspect else None
         # Last lease first, so that each goes back in front and the order is kept.
         for place, record in reversed(list(enumerate(dead.leases.values()))):
@@ -314,7 +332,8 @@ class Works:
         """Tell every client that producers keep dying; they are tried again with pauses."""
         self.unhealthy = (
             f"{self.crew.deaths_in_row} producers died in a row without finishing a chunk; the "
-            f"last: {self.crew.last_death[:ERROR_TEXT_MAX]}. See the daemon's output, then try again."
+            f"last: {self.crew.last_death[:ERROR_TEXT_MAX]}. See the daemon's output, then try "
+            "again."
         )
         for stream in list(self.streams.values()):
             if not stream.is_failed:

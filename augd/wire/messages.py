@@ -287,10 +287,15 @@ class BadRow(Struct, frozen=True):
 
 
 class Ready(Message, frozen=True, tag="READY"):
-    """The producer stands. `environment` names the versions that decide pixels."""
+    """The producer stands. `environment` names the versions that decide pixels.
+
+    `confinement` says what keeps it from everything but its work: "seccomp" (no network, no
+    other process), "landlock" (no file is written), joined by "+"; empty when nothing does.
+    """
 
     pid: Small
     environment: dict[Name, Name]
+    confinement: Name = ""
 
 
 class UseDataset(Message, frozen=True, tag="DATASET"):

@@ -53,7 +53,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Error("UNKNOWN_DATASET", "dataset: none", 3, 2, True),
         msg.Status({"restarts": 1}),
         msg.Pong(),
-        msg.Ready(4711, {"opencv": "5.0"}),
+        msg.Ready(4711, {"opencv": "5.0"}, "seccomp"),
         msg.UseDataset("photos", "/photos", "aabb"),
         msg.UseStream(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3, _CHOSEN),
         msg.Mask(4, _QUARANTINE),
