@@ -13,12 +13,18 @@ OpenCV hides libjpeg's count of warnings, so that the only trace of a broken sca
 libjpeg writes to the standard error stream. `silence_library_noise` therefore points file
 descriptor 2 at a private file in memory, and each decode looks there. It also keeps early stops
 quiet, each of which would print "extraneous bytes".
+
+libjpeg prints the first warning of a picture only, and a harmless one would hide that the scan is
+broken. Where one was printed, the picture is decoded once more with its header tidied
+(`augd/pixels/tidy.py`), so that what is said then is said of the scan.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import os
+import re
 import sys
 from typing import Any, Final
 
@@ -27,20 +33,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels.header import BadImage, Header
+from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
 """RGB rows: uint8 of shape (h, w, 3)."""
 
 _AS_RGB: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-# libjpeg's warnings that leave a part of the picture undecoded (jerror.h). It prints the first
-# warning of a picture only.
-_BROKEN_SCAN: Final = (
-    b"premature end of",
-    b"Premature end of",
-    b"bad Huffman code",
-    b"bad arithmetic code",
-    b"instead of RST",
+# libjpeg's warnings that leave a part of the picture undecoded (jerror.h).
+_BROKEN_SCAN: Final = re.compile(
+    rb"[Pp]remature end of|bad Huffman code|bad arithmetic code|instead of RST"
+    rb"|Inconsistent progression"
 )
+# Those that by themselves are harmless.
+_HARMLESS: Final = re.compile(
+    rb"extraneous bytes before marker 0x(..)|Invalid SOS parameters|unknown JFIF revision"
+    rb"|Unknown Adobe color transform"
+)
+_END_OF_IMAGE: Final = b"d9"
+# One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
 
 _noise_fd: int | None = None
@@ -69,8 +79,13 @@ def silence_library_noise() -> None:
 
 
 def _divert_standard_error() -> int:
-    """Point descriptor 2 at a file in memory; returns a second descriptor of that file."""
-    noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC)
+    """Point descriptor 2 at a file in memory; returns a second descriptor of that file.
+
+    The file can't grow: what is written past its end is lost, unknown to the writer.
+    """
+    noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(noise, _MAX_NOISE_BYTES)
+    fcntl.fcntl(noise, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     os.dup2(noise, 2)
     return noise
 
@@ -104,7 +119,7 @@ def decode(
         if rows < header.height:
             whole = _decode_top(data, header, rows)
         else:
-            whole = _checked(_imdecode(data, _AS_RGB), header, header.height)
+            whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     return whole[y : y + h, x : x + w]
 
 
@@ -128,19 +143,19 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
     stated = data[at : at + 2]
     data[at : at + 2] = rows.to_bytes(2, "big")
     try:
-        return _checked(_imdecode(data, _AS_RGB), header, rows)
+        return _checked(_imdecode(data, header, _AS_RGB), header, rows)
     finally:
         data[at : at + 2] = stated
 
 
 def _decode_on_black(data: bytes | bytearray, header: Header) -> Pixels:
     """Decode with alpha and composite on black: round(colour x alpha / 255)."""
-    found = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    found = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
     if found is not None and found.dtype == np.uint16:
         found = (found >> 8).astype(np.uint8)
     if found is None or found.ndim != 3 or found.shape[2] != 4:
         # The file promises transparency that the decoder did not find: opaque.
-        return _checked(_imdecode(data, _AS_RGB), header, header.height)
+        return _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     colour = found[..., 2::-1].astype(np.uint16)
     colour *= found[..., 3:]
     colour += 127
@@ -158,29 +173,50 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
 
     from PIL import Image, ImageChops
 
-    _checked(_imdecode(data, _AS_RGB), header, header.height)
+    _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     try:
         with Image.open(BytesIO(data), formats=("JPEG",)) as opened:
             picture: Image.Image = opened
             if "adobe" not in picture.info:
                 picture = ImageChops.invert(picture)
             found = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadImage(f"CMYK JPEG does not decode: {error}") from None
+    except Exception as error:
+        # Its parsers of EXIF, MPF and Photoshop blocks raise whatever the bytes lead them to.
+        raise BadImage(f"CMYK JPEG does not decode: {_one_line(error)}") from None
     return _checked(found, header, header.height)
 
 
-def _imdecode(data: bytes | bytearray, flags: int) -> Any:
+def _imdecode(data: bytes | bytearray, header: Header, flags: int) -> Any:
     """Run OpenCV's decoder; None when it gives up. Raises BadImage for a broken scan."""
+    found, noise = _listen(data, flags)
+    if noise and header.format == "jpeg" and _hides_more(noise, header):
+        found, noise = _listen(tidied(data, header), flags)
+        if _hides_more(noise, header) and not _is_after_the_scan(noise, header):
+            raise BadImage(f"broken scan: {_first_line(noise)}")
+    return found
+
+
+def _listen(data: bytes | bytearray, flags: int) -> tuple[Any, bytes]:
+    """Run OpenCV's decoder once; gives what it found and what was printed meanwhile."""
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise BadImage(f"does not decode: {error.err or error}") from None
-    if _noise_fd is not None:
-        noise = _take_noise(_noise_fd)
-        if noise and any(text in noise for text in _BROKEN_SCAN):
-            raise BadImage(f"broken scan: {_first_line(noise)}")
-    return found
+        raise BadImage(f"does not decode: {_one_line(error.err or error)}") from None
+    noise = b"" if _noise_fd is None else _take_noise(_noise_fd)
+    if noise and _BROKEN_SCAN.search(noise):
+        raise BadImage(f"broken scan: {_first_line(noise)}")
+    return found, noise
+
+
+def _hides_more(noise: bytes, header: Header) -> bool:
+    """Say whether libjpeg's first warning is one after which others could have come."""
+    warning = _HARMLESS.search(noise)
+    return warning is not None and (warning[1] != _END_OF_IMAGE or header.has_restarts)
+
+
+def _is_after_the_scan(noise: bytes, header: Header) -> bool:
+    """Say whether bytes were skipped where no picture can follow: not between scans or restarts."""
+    return header.is_single_scan and not header.has_restarts and b"extraneous" in noise
 
 
 def _take_noise(fd: int) -> bytes:
@@ -194,6 +230,10 @@ def _take_noise(fd: int) -> bytes:
 
 def _first_line(noise: bytes) -> str:
     return noise.splitlines()[0].decode("ascii", "backslashreplace")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or repr(error)
 
 
 def _checked(found: Any, header: Header, height: int) -> Pixels:
