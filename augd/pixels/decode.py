@@ -25,6 +25,7 @@ import faulthandler
 import fcntl
 import os
 import re
+import struct
 import sys
 from typing import Any, Final
 
@@ -175,14 +176,14 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
 
     _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as opened:
+        # Tidied, since Pillow's parsers of EXIF, MPF and Photoshop blocks raise at will.
+        with Image.open(BytesIO(tidied(data, header)), formats=("JPEG",)) as opened:
             picture: Image.Image = opened
             if "adobe" not in picture.info:
                 picture = ImageChops.invert(picture)
             found = np.asarray(picture.convert("RGB"))
-    except Exception as error:
-        # Its parsers of EXIF, MPF and Photoshop blocks raise whatever the bytes lead them to.
-        raise BadImage(f"CMYK JPEG does not decode: {_one_line(error)}") from None
+    except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
+        raise BadImage(f"CMYK JPEG does not decode: {type(error).__name__}") from None
     return _checked(found, header, header.height)
 
 
