@@ -38,6 +38,9 @@ Buffer = bytearray | memoryview | mmap.mmap
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
+# Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
+# of 2 MB. The rows of larger ones are planned one by one.
+_LEARN_BYTES = 64 << 20
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
 _LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
 
@@ -316,11 +319,18 @@ class Workshop:
         self.plan_ns += time.thread_time_ns() - before_ns
 
     def _learn_sizes(self, task: Task) -> None:
-        """Read the headers of a chunk whose images were never opened; once per data set."""
-        dims = task.production.dataset.index.dims
+        """Read the headers of a chunk whose images were never opened; once per data set.
+
+        A size that stays unknown is found to differ when its row is made.
+        """
+        index = task.production.dataset.index
+        dims = index.dims
+        samples = task.ids[task.ids >= 0]
+        if index.sizes_bytes[samples].sum() > _LEARN_BYTES:
+            return
         contents = list(task.rows)
         task.rows = iter(contents)
-        for sample, content in zip(task.ids[task.ids >= 0].tolist(), contents, strict=True):
+        for sample, content in zip(samples.tolist(), contents, strict=True):
             if not dims[sample, 0] and not isinstance(content, BadImage):
                 try:
                     header = read_header(content)

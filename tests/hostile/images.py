@@ -221,7 +221,9 @@ def _not_images() -> Iterator[_Row]:
 
     yield refused("text", b"a photo of a cat\n" * 9)
     yield refused("HTML", b"<!doctype html><title>404 Not Found</title>")
-    yield refused("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>")
+    yield refused(
+        "SVG", b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>"
+    )
     yield refused("GIF", saved("GIF"))
     yield refused("BMP", saved("BMP"))
     yield refused("TIFF", saved("TIFF"))
@@ -347,7 +349,12 @@ def _pngs() -> Iterator[_Row]:
     yield "PNG with a bad CRC in IHDR", put(PNG, 29, b"\0\0\0\0"), _MASKED, damaged
     yield "PNG without IDAT", png(), _REFUSED, r"PNG without picture data: its IEND"
     yield "PNG with IDAT of nothing", png(chunk(b"IDAT")), _MASKED, damaged
-    yield "PNG with IDAT of noise", png(chunk(b"IDAT", b"\x78\x9c" + b"\xaa" * 99)), _MASKED, damaged
+    yield (
+        "PNG with IDAT of noise",
+        png(chunk(b"IDAT", b"\x78\x9c" + b"\xaa" * 99)),
+        _MASKED,
+        damaged,
+    )
     short = chunk(b"IDAT", zlib.compress(bytes(1000)))
     yield "PNG with too few rows", png(short), _MASKED, damaged
     rows = chunk(b"IDAT", zlib.compress((b"\x09" + bytes(3 * WIDTH)) * HEIGHT))
@@ -483,7 +490,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in hostile_images():
         (folder / one.file_name).write_bytes(one.data)
-        print(f"{one.number:3} {one.verdict.value:8} {one.name}: {one.reason or 'as the clean one'}")
+        print(
+            f"{one.number:3} {one.verdict.value:8} {one.name}: {one.reason or 'as the clean one'}"
+        )
 
 
 if __name__ == "__main__":
