@@ -51,6 +51,7 @@ _HARMLESS: Final = re.compile(
     rb"|Unknown Adobe color transform"
 )
 _END_OF_IMAGE: Final = b"d9"
+_STRIP_PIXELS: Final = 1 << 16
 # One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
 
@@ -112,8 +113,8 @@ def decode(
     if scale != 1:
         raise ValueError(f"scale: expected 1, got {scale}")
     if header.has_alpha:
-        whole = _decode_on_black(data, header)
-    elif header.num_components == 4 and header.format == "jpeg":
+        return _decode_on_black(data, header, region)
+    if header.num_components == 4 and header.format == "jpeg":
         whole = _decode_cmyk(data, header)
     else:
         rows = _rows_needed(header, y + h)
@@ -149,19 +150,31 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
         data[at : at + 2] = stated
 
 
-def _decode_on_black(data: bytes | bytearray, header: Header) -> Pixels:
-    """Decode with alpha and composite on black: round(colour x alpha / 255)."""
+def _decode_on_black(
+    data: bytes | bytearray, header: Header, region: tuple[int, int, int, int]
+) -> Pixels:
+    """Decode with alpha and composite the region on black: round(colour x alpha / 255)."""
+    x, y, w, h = region
     found = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
-    if found is not None and found.dtype == np.uint16:
-        found = (found >> 8).astype(np.uint8)
     if found is None or found.ndim != 3 or found.shape[2] != 4:
         # The file promises transparency that the decoder did not find: opaque.
-        return _checked(_imdecode(data, header, _AS_RGB), header, header.height)
-    colour = found[..., 2::-1].astype(np.uint16)
-    colour *= found[..., 3:]
-    colour += 127
-    colour //= 255
-    return _checked(colour.astype(np.uint8), header, header.height)
+        whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
+        return whole[y : y + h, x : x + w]
+    if found.shape[:2] != (header.height, header.width):
+        raise _other_size(found, header, header.height)
+    out = np.empty((h, w, 3), np.uint8)
+    # In strips, so that what a large picture takes beside itself stays small.
+    num_rows = max(1, _STRIP_PIXELS // w)
+    for top in range(0, h, num_rows):
+        strip = found[y + top : min(y + top + num_rows, y + h), x : x + w]
+        if strip.dtype == np.uint16:
+            strip = (strip >> 8).astype(np.uint8)
+        colour = strip[..., 2::-1].astype(np.uint16)
+        colour *= strip[..., 3:]
+        colour += 127
+        colour //= 255
+        out[top : top + num_rows] = colour
+    return out
 
 
 def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
@@ -240,11 +253,14 @@ def _one_line(error: object) -> str:
 def _checked(found: Any, header: Header, height: int) -> Pixels:
     if found is None:
         raise BadImage(f"the {header.format.upper()} decoder gave up: the file is damaged")
-    expected = (height, header.width, 3)
-    if found.shape != expected or found.dtype != np.uint8:
-        raise BadImage(
-            f"decoded to another size: expected {header.width}x{height} RGB, got shape "
-            f"{found.shape} of {found.dtype}"
-        )
+    if found.shape != (height, header.width, 3) or found.dtype != np.uint8:
+        raise _other_size(found, header, height)
     pixels: Pixels = found
     return pixels
+
+
+def _other_size(found: NDArray[Any], header: Header, height: int) -> BadImage:
+    return BadImage(
+        f"decoded to another size: expected {header.width}x{height} RGB, got shape "
+        f"{found.shape} of {found.dtype}"
+    )

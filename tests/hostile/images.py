@@ -57,7 +57,7 @@ class Hostile:
 def hostile_images() -> tuple[Hostile, ...]:
     """Make all of them, in the order of their numbers."""
     made = [*_cut_off(), *_not_images(), *_odd_jpegs(), *_lying_jpegs(), *_pngs(), *_webps()]
-    made += [*_bombs(), *_colours()]
+    made += [*_bombs(), *_colours(), *_shapes()]
     return tuple(Hostile(number, *row) for number, row in enumerate(made, 1))
 
 
@@ -483,6 +483,21 @@ def _colours() -> Iterator[_Row]:
     yield _good("CMYK with a lying EXIF block", exif, CMYK)
     adobe = insert(CMYK, 2, segment(0xEE, b"Adobe"))
     yield _good("CMYK with a short Adobe block", adobe, CMYK)
+
+
+def _shapes() -> Iterator[_Row]:
+    for name, height, width in (("pixel", 1, 1), ("row", 1, 60_000), ("column", 60_000, 1)):
+        pixels = np.resize(photo(), (height, width, 3))
+        thin = cv2.imencode(".jpg", pixels)[1].tobytes()
+        yield _good(f"JPEG of one {name} and zeros", thin + bytes(9), thin)
+        yield _good(f"PNG of one {name} and zeros", png_of(pixels) + bytes(9), png_of(pixels))
+    alpha = np.dstack([photo()[..., ::-1], np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    opaque = cv2.imencode(".png", alpha)[1].tobytes()
+    yield _good("PNG with an alpha of 255", opaque, PNG)
+    deep = cv2.imencode(".png", alpha.astype(np.uint16) * 257)[1].tobytes()
+    yield _good("PNG of 16 bits with an alpha", deep, PNG)
+    clear = cv2.imencode(".png", alpha * np.array([1, 1, 1, 0], np.uint8))[1].tobytes()
+    yield _good("PNG that is clear all over", clear, png_of(np.zeros_like(photo())))
 
 
 def main(folder: Path) -> None:

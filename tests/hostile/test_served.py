@@ -16,7 +16,8 @@ import pytest
 
 import augd
 from augd.transport.ask import Inquirer
-from tests.fault.processes import num_fds, producers_of
+from augd.views.check import check
+from tests.fault.processes import await_true, num_fds, producers_of
 from tests.hostile.images import JPEG, Hostile, Verdict, hostile_images
 from tests.scenes import SMALL, make_folder
 
@@ -109,8 +110,8 @@ def test_every_row_has_its_verdict_and_its_neighbours_are_as_ever(folders, daemo
     assert len(producers) == 2
     for pid in producers:
         resource.prlimit(pid, resource.RLIMIT_DATA, (MAX_PRODUCER_BYTES, MAX_PRODUCER_BYTES))
-    harmless = rows(daemon.address, "harmless", WHOLE)
     fds = [num_fds(pid) for pid in producers]
+    harmless = rows(daemon.address, "harmless", WHOLE)
     hostile = rows(daemon.address, "hostile", WHOLE)
     assert [row["id"] for row in hostile] == [row["id"] for row in harmless]
     assert [row["id"] for row in hostile] == list(range(len(names)))
@@ -121,7 +122,9 @@ def test_every_row_has_its_verdict_and_its_neighbours_are_as_ever(folders, daemo
     assert hostile[-1]["num_bad"] == len(BAD)
     # The same two processes made all of it, within bounds, and hold nothing.
     assert producers_of(daemon.pid) == producers
-    assert [num_fds(pid) for pid in producers] == fds
+    await_true(
+        lambda: [num_fds(pid) for pid in producers] == fds, 5.0, f"as many descriptors as {fds}"
+    )
     for pid in producers:
         assert _peak_bytes(pid) < MAX_PRODUCER_BYTES
 
@@ -151,6 +154,13 @@ def test_random_crops_of_photos_are_untouched_by_their_neighbours(folders, daemo
     for name, row, clean in zip(names, hostile, harmless, strict=True):
         if name not in IMAGES or IMAGES[name].verdict is Verdict.GOOD:
             assert row["valid"] and np.array_equal(row["image"], clean["image"]), name
+
+
+def test_check_says_the_same_of_every_file(folders) -> None:
+    bad = {one["path"]: one["reason"] for one in check(str(folders.hostile))["bad"]}
+    assert set(bad) == {one.file_name for one in BAD}
+    for name, reason in bad.items():
+        assert re.search(IMAGES[name].reason, reason), (name, reason)
 
 
 def test_fail_names_the_file_and_the_reason(daemon) -> None:
