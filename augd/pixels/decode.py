@@ -216,7 +216,9 @@ def _listen(data: bytes | bytearray, flags: int) -> tuple[Any, bytes]:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise BadImage(f"does not decode: {_one_line(error.err or error)}") from None
-    noise = b"" if _noise_fd is None else _take_noise(_noise_fd)
+    finally:
+        # Also where it fails, as the next picture would be taken for the one that is meant.
+        noise = b"" if _noise_fd is None else _take_noise(_noise_fd)
     if noise and _BROKEN_SCAN.search(noise):
         raise BadImage(f"broken scan: {_first_line(noise)}")
     return found, noise

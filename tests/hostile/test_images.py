@@ -7,6 +7,7 @@ import re
 import resource
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -114,6 +115,22 @@ def test_noise_is_bounded() -> None:
             noise = decoding._take_noise(fd)
             assert 3000 < len(noise) <= os.fstat(fd).st_size == 4096
             assert decoding._take_noise(fd) == b""
+
+
+def test_what_a_failed_decode_printed_is_not_held_against_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        os.write(2, b"Premature end of JPEG file\n")
+        raise cv2.error("out of luck")
+
+    header = read_header(JPEG)
+    region = (0, 0, header.width, header.height)
+    with caught_noise():
+        with monkeypatch.context() as patch, pytest.raises(BadImage, match="out of luck"):
+            patch.setattr(cv2, "imdecode", fail)
+            decode(JPEG, header, region)
+        decode(JPEG, header, region)
 
 
 def test_tidying_changes_no_pixel_and_keeps_the_scan() -> None:
