@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from augd.broker.states import CHUNK, SLOT, step
 from augd.wire import cut
@@ -101,6 +102,10 @@ class Stream:
         self.chosen = chosen  # None: the whole data set
         # One slot for the batch in the trainer's hand, the others are made ahead of it.
         self.slots = [Slot(index) for index in range(spec.prefetch + 1)]
+        # Kept in step, because every message to the daemon asks for them: a sum over a thousand
+        # slots each time would let a client with many of them hold up all others.
+        self._free = [slot.index for slot in self.slots]  # a heap: the lowest is taken first
+        self._num_pending = 0
         self.has_arena = False
         self.opening = 0
         self.credit = 0
@@ -130,7 +135,7 @@ class Stream:
         self.batches.clear()
         for slot in self.slots:
             if slot.state == "sent" and (slot.index, slot.generation) not in kept:
-                slot.take("release")
+                self._give_up(slot, "release")
         self.opening = opening
         self.is_failed = False
         self.credit = credit
@@ -153,18 +158,20 @@ class Stream:
 
     def _abandon(self, batch: Batch) -> None:
         batch.is_abandoned = True
+        self._num_pending -= len(batch.pending)
         batch.pending.clear()
         batch.slot.take("abandon")
-        if batch.slot.writers == 0:
-            batch.slot.take("drained")
+        self._drain(batch)
+
+    def _give_up(self, slot: Slot, verb: str) -> None:
+        """Make the transition by which a slot becomes free."""
+        slot.take(verb)
+        heappush(self._free, slot.index)
 
     def plan_ahead(self) -> None:
         """Begin batches while credit, a free slot and the arena are there."""
-        while self.has_arena and self.begun < self.credit:
-            slot = next((slot for slot in self.slots if slot.state == "free"), None)
-            if slot is None:
-                return
-            self._begin(slot)
+        while self.has_arena and self._free and self.begun < self.credit:
+            self._begin(self.slots[heappop(self._free)])
 
     def _begin(self, slot: Slot) -> None:
         layout = self.spec.layout
@@ -176,6 +183,7 @@ class Stream:
         batch = Batch(self.begun, self.next_epoch, number, position, rows, slot)
         batch.pending.extend(_cut_chunks(batch))
         batch.missing = len(batch.pending)
+        self._num_pending += batch.missing
         slot.take("fill")
         self.batches.append(batch)
         self.begun += 1
@@ -186,6 +194,7 @@ class Stream:
         for batch in self.batches:
             if batch.pending:
                 chunk = batch.pending.popleft()
+                self._num_pending -= 1
                 chunk.state = step(CHUNK, chunk.state, "lease")
                 batch.slot.writers += 1
                 return chunk
@@ -193,11 +202,11 @@ class Stream:
 
     def has_pending(self) -> bool:
         """Say whether a chunk waits for a producer."""
-        return any(batch.pending for batch in self.batches)
+        return self._num_pending > 0
 
     def num_pending(self) -> int:
         """Count the chunks that wait for a producer."""
-        return sum(len(batch.pending) for batch in self.batches)
+        return self._num_pending
 
     def finish_chunk(self, chunk: Chunk, num_bad: int, bad: tuple[BadRow, ...]) -> None:
         """Count a chunk as done; its batch is ready with the last one."""
@@ -224,10 +233,11 @@ class Stream:
             return
         chunk.attempt += is_suspect
         batch.pending.appendleft(chunk)
+        self._num_pending += 1
 
     def _drain(self, batch: Batch) -> None:
         if batch.slot.writers == 0:
-            batch.slot.take("drained")
+            self._give_up(batch.slot, "drained")
 
     def sendable(self) -> Iterator[Batch]:
         """Take ready batches in order, as far as the credit reaches at this moment."""
@@ -259,7 +269,7 @@ class Stream:
         slot = self.slots[index]
         if slot.state != "sent" or slot.generation != generation:
             return False
-        slot.take("release")
+        self._give_up(slot, "release")
         return True
 
     def lack(self) -> float:
