@@ -95,16 +95,19 @@ class Broker:
         datasets: Mapping[str, DatasetFacts],
         num_producers: int,
         bulk_port: int = 0,
+        secret: str = "",
     ) -> None:
         """Start with no session and every producer due at the first event.
 
         Args:
-            instance: random per daemon start; sessions' tokens are derived from it.
+            instance: random per daemon start; every client is told it.
             attach: path of the UNIX socket that clients are told to attach to.
             datasets: by name, as the operator named them.
             num_producers: places to keep filled.
             bulk_port: TCP port of the bulk socket, if there is one.
+            secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
         """
+        self._secret = secret.encode()
         self._bulk_port = bulk_port
         self._instance = instance
         self._attach = attach
@@ -210,7 +213,7 @@ class Broker:
             return
         number = self._number()
         token = hashlib.blake2b(
-            f"session {number}".encode(), key=self._instance.encode()[:64], digest_size=16
+            f"session {number}".encode(), key=self._secret, digest_size=16
         ).hexdigest()
         attach_by = self._now + ATTACH_S
         is_framed = hello.transport == "frames"
@@ -593,15 +596,19 @@ class Broker:
                 self._fail_stream(stream, "PRODUCERS_UNHEALTHY", self._unhealthy)
 
     def _revoke(self, stream: Stream) -> None:
-        """Ask producers to skip leases of this stream that nobody waits for any more."""
+        """Ask producers, once, to skip leases of this stream that nobody waits for any more."""
         for producer in self._crew.ready():
-            stale = tuple(
+            stale = [
                 lease
                 for lease, record in producer.leases.items()
-                if record.stream is stream and record.chunk.batch.is_abandoned
-            )
+                if record.stream is stream
+                and record.chunk.batch.is_abandoned
+                and not record.is_revoked
+            ]
+            for lease in stale:
+                producer.leases[lease].is_revoked = True
             if stale:
-                self._tell(producer, msg.Revoke(stale))
+                self._tell(producer, msg.Revoke(tuple(stale)))
 
     # bringing the world forward
 
