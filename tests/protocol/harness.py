@@ -139,7 +139,7 @@ class Client:
             while not isinstance(message := self.hear(msg.Message), msg.Status):
                 heard.append(message)
             streams = message.snapshot["streams"]
-            own = [stream for stream in streams if stream["session"] == self.session]
+            own = [stream for stream in streams if self.session in stream["sessions"]]
             if all(s["slots"].keys() <= {"free", "ready", "sent"} for s in own):
                 return heard
 

@@ -120,7 +120,8 @@ def test_both_sides_quarantines_are_united_when_a_stream_opens() -> None:
     facts = DatasetFacts("0" * 32, "/photos", NUM_SAMPLES, (12, 12), quarantine=known)
     fake = FakeWire(datasets={"photos": facts})
     client = Client(fake).join()
-    client.open(make_spec(5), credit=2, epoch=1, quarantine=((2, 2, 2), (3, 1, 4)))
+    spec = make_spec(5, max_bad_fraction=1.0)
+    client.open(spec, credit=2, epoch=1, quarantine=((2, 2, 2), (3, 1, 4)))
     opened = client.hear(msg.Opened)
     assert opened.quarantine == ((1, 3, 1), (2, 0, 2), (3, 1, 4), (7, 1, 0))
     batches = [one for one in client.rest() if isinstance(one, msg.BatchReady)]
