@@ -99,7 +99,7 @@ class Slot:
     generation: int = 0
     writers: int = 0
     owed: int = 0  # readers that its batch is still to be sent to
-    readers: set[int] = field(default_factory=set)  # sessions that have not released it
+    readers: tuple[int, ...] = ()  # sessions that have not released it; mostly one
 
     def take(self, verb: str) -> None:
         """Make one transition of the table."""
@@ -280,7 +280,7 @@ class Stream:
         return True
 
     def _let_go(self, slot: Slot, session: int) -> None:
-        slot.readers.discard(session)
+        slot.readers = tuple(reader for reader in slot.readers if reader != session)
         self._free_if_unused(slot)
 
     def _free_if_unused(self, slot: Slot) -> None:
@@ -450,7 +450,7 @@ class Stream:
             if batch.slot.state not in ("ready", "sent"):
                 return
             batch.slot.take("send")
-            batch.slot.readers.add(reader.session)
+            batch.slot.readers = (*batch.slot.readers, reader.session)
             batch.slot.owed -= 1
             reader.sent += 1
             reader.sums.add(batch.sums)

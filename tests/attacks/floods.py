@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from augd.broker.core import ATTACH_S, SESSIONS_MAX
+from augd.broker.clients import ATTACH_S, SESSIONS_MAX
 from augd.transport.address import bulk_address
 from augd.wire import codec
 from augd.wire import messages as msg
