@@ -6,6 +6,7 @@ before OPEN is on its way: producers may be starting at the same moment.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from augd.line import Line
 from augd.plan.recipe import expand, parse_recipe
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
+from augd.transport.curve import ClientCurve, client_curve
 from augd.wire import messages as msg
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def connect(
     prefetch: int = 4,
     transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
 ) -> Stream:
     """Connect to a daemon and open a stream; production starts at once.
 
@@ -78,9 +81,12 @@ def connect(
         transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
             receives the bytes over a socket; "auto" maps where that can be done.
         timeout_s: the longest wait for anything, the first batch included.
+        keys: this client's NAME.key, for a port that needs one; None is the file that $AUGD_KEYS
+            names, if it does. Not looked at for an ipc address.
 
     Raises:
         ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
         OptionError, RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
     """
     spec = msg.Spec(
@@ -95,14 +101,19 @@ def connect(
         selection=_selection(split, val_fraction, classes, limit, balance),
     )
     _check_options(spec, timeout_s)
-    line = _open_line(parse_address(address), spec, transport, timeout_s)
+    where = parse_address(address)
+    line = _open_line(where, spec, transport, timeout_s, client_curve(where, keys))
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
     return Stream(line)
 
 
 def _open_line(
-    address: Address | TcpAddress, spec: msg.Spec, transport: str, timeout_s: float
+    address: Address | TcpAddress,
+    spec: msg.Spec,
+    transport: str,
+    timeout_s: float,
+    curve: ClientCurve | None,
 ) -> Line:
     """Open by shared memory where it may be possible, by frames where it must be."""
     if transport not in ("auto", "memfd", "frames"):
@@ -115,7 +126,8 @@ def _open_line(
             )
         transport = "frames"
     try:
-        return _open(address, spec, "frames" if transport == "frames" else "memfd", timeout_s)
+        way: Literal["memfd", "frames"] = "frames" if transport == "frames" else "memfd"
+        return _open(address, spec, way, timeout_s, curve)
     except ArenaUnavailable as error:
         if transport == "memfd":
             raise
@@ -125,7 +137,7 @@ def _open_line(
             RuntimeWarning,
             stacklevel=3,
         )
-        return _open(address, spec, "frames", timeout_s)
+        return _open(address, spec, "frames", timeout_s, curve)
 
 
 def _open(
@@ -133,8 +145,9 @@ def _open(
     spec: msg.Spec,
     transport: Literal["memfd", "frames"],
     timeout_s: float,
+    curve: ClientCurve | None,
 ) -> Line:
-    line = Line(address, spec, transport, timeout_s)
+    line = Line(address, spec, transport, timeout_s, curve)
     import augd.stream  # noqa: F401  NumPy loads while producers start and make rows
 
     line.await_open()

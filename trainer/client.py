@@ -7,6 +7,7 @@ process, and keeps no batch that it has handed out.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -176,6 +177,7 @@ def connect(
     prefetch: int = 4,
     transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
@@ -189,7 +191,7 @@ def connect(
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
         dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
             val_fraction, classes, limit, balance, bad, max_bad_fraction, prefetch,
-            transport, timeout_s: see `augd.connect`.
+            transport, timeout_s, keys: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on
@@ -201,6 +203,7 @@ def connect(
 
     Raises:
         ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
         OptionError: the device does not exist, or the dtype doesn't fit.
         RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
     """
@@ -226,6 +229,7 @@ def connect(
         prefetch=prefetch,
         transport=transport,
         timeout_s=timeout_s,
+        keys=keys,
     )
     try:
         feed: _Feed

@@ -29,17 +29,19 @@ from typing import Any
 
 from msgspec import Struct
 
+from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.crew import Crew, LeaseRecord, Producer
 from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.snapshot import describe_producer, describe_stream, shorten
 from augd.broker.states import PRODUCER, SESSION, step
 from augd.broker.stream import Batch, Chunk, Stream
-from augd.errors import AugdError, DatasetError, OptionError
+from augd.errors import AugdError, OptionError
 from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
 from augd.wire import messages as msg
+from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 
 # A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
@@ -83,6 +85,17 @@ class Session:
     attach_by: float = math.inf
     waiting: msg.Open | None = None  # came before its ATTACH: two sockets keep no common order
     choosing: tuple[int, msg.Open] | None = None  # the stream to be, while its samples are chosen
+    who: Rights | None = None  # None: it came where no key is needed
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether it has a stream, or one in the making."""
+        return self.stream is not None or self.choosing is not None
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of its stream; 0 without one."""
+        return self.stream.slot_bytes * len(self.stream.slots) if self.stream is not None else 0
 
 
 class Broker:
@@ -126,8 +139,10 @@ class Broker:
         """Take one event at time `now` (seconds, monotonic) and return what is to be done."""
         self._now = now
         match event:
-            case ev.FromPeer(peer, message):
-                self._from_peer(peer, message)
+            case ev.FromPeer(peer, message, who):
+                self._from_peer(peer, message, who)
+            case ev.RightsChanged(name, text):
+                self._rights_changed(name, text)
             case ev.FromCrew(number, message):
                 self._from_crew(number, message)
             case ev.PeerAttached(number, token, is_framed):
@@ -160,17 +175,19 @@ class Broker:
 
     # clients
 
-    def _from_peer(self, peer: bytes, message: msg.FromClient) -> None:
+    def _from_peer(self, peer: bytes, message: msg.FromClient, who: Rights | None) -> None:
         match message:
             case msg.Hello():
-                self._hello(peer, message)
+                self._hello(peer, message, who)
             case msg.AskStatus():
-                self._send(peer, msg.Status(shorten(self.snapshot())))
+                seen = admission.seen_by(who, self.snapshot(), self._sessions.values())
+                self._send(peer, msg.Status(shorten(seen)))
             case msg.Ping():
                 self._send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
                 session = self._sessions.get(message.session)
-                if session is None or session.peer != peer:
+                is_own = session is not None and admission.is_same(session.who, who)
+                if session is None or session.peer != peer or not is_own:
                     self._unknown_session(peer, message)
                 else:
                     self._in_session(session, message)
@@ -200,7 +217,14 @@ class Broker:
                 if stream is None or not stream.release(slot, generation):
                     self._stale["generation"] += 1
 
-    def _hello(self, peer: bytes, hello: msg.Hello) -> None:
+    def _rights_changed(self, name: str, text: str) -> None:
+        """End the sessions that began under other rights."""
+        for session in list(self._sessions.values()):
+            if session.who is not None and session.who.name == name:
+                self._send_error(session, 0, "FORBIDDEN", text)
+                self._close(session.number)
+
+    def _hello(self, peer: bytes, hello: msg.Hello, who: Rights | None) -> None:
         if self._drain_ends_at is not None:
             self._send(peer, msg.Error("DRAINING", "the daemon is draining; start it again"))
             return
@@ -208,13 +232,18 @@ class Broker:
             text = f"{len(self._sessions)} sessions are open, which is the limit; close some"
             self._send(peer, msg.Error("OVER_LIMIT", text))
             return
+        try:
+            admission.check_session(who, self._sessions.values())
+        except AugdError as error:
+            self._send(peer, msg.Error(error.code, str(error)))
+            return
         number = self._number()
         token = hashlib.blake2b(
             f"session {number}".encode(), key=self._instance.encode()[:64], digest_size=16
         ).hexdigest()
         attach_by = self._now + ATTACH_S
         is_framed = hello.transport == "frames"
-        session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed)
+        session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed, who=who)
         self._sessions[number] = session
         welcome = msg.Welcome(
             hello.nonce, self._instance, number, self._attach, token, self._bulk_port
@@ -282,7 +311,7 @@ class Broker:
     def _new_stream(self, session: Session, request: msg.Open) -> None:
         """Make the stream, or have its samples chosen first."""
         spec = request.spec
-        name = self._find_dataset(spec.dataset)
+        name = admission.find_dataset(spec.dataset, self._datasets, session.who)
         facts = self._datasets[name]
         output_size(parse_recipe(spec.recipe), facts.first_size_px)
         layout = spec.layout
@@ -295,7 +324,9 @@ class Broker:
             if earlier.spec != spec:
                 raise OptionError("a stream keeps its spec; connect again for another one")
             session.choosing = number, request
-        elif is_whole(spec.selection):
+            return
+        admission.check_stream(session.who, self._sessions.values())
+        if is_whole(spec.selection):
             self._make_stream(session, request, self._number(), None)
         else:
             number = self._number()
@@ -307,7 +338,7 @@ class Broker:
         self, session: Session, request: msg.Open, number: int, chosen: msg.Chosen | None
     ) -> Stream:
         spec, layout = request.spec, request.spec.layout
-        name = self._find_dataset(spec.dataset)
+        name = admission.find_dataset(spec.dataset, self._datasets, session.who)
         facts = self._datasets[name]
         num_samples = facts.num_samples if chosen is None else chosen.num_samples
         if cut.batches_left(layout, num_samples) == 0:
@@ -320,10 +351,11 @@ class Broker:
         if num_targets and chosen is not None and chosen.num_picked:
             num_targets = chosen.num_picked
         arrays, slot_bytes = slot_layout(layout.batch_size, height, width, num_targets)
+        size_bytes = slot_bytes * (spec.prefetch + 1)
+        admission.check_memory(session.who, self._sessions.values(), size_bytes)
         stream = Stream(number, session.number, spec, num_samples, arrays, slot_bytes, chosen)
         session.stream, session.dataset = stream, name
         self._streams[stream.number] = stream
-        size_bytes = slot_bytes * len(stream.slots)
         self._out.append(ev.MakeArena(stream.number, session.number, size_bytes))
         return stream
 
@@ -352,16 +384,6 @@ class Broker:
                 request, session.choosing = session.choosing[1], None
                 return session, request
         return None, None
-
-    def _find_dataset(self, name: str | None) -> str:
-        known = ", ".join(sorted(self._datasets))
-        if name is None:
-            if len(self._datasets) == 1:
-                return next(iter(self._datasets))
-            raise DatasetError(f"dataset: the daemon serves several, name one of: {known}")
-        if name not in self._datasets:
-            raise DatasetError(f"dataset: {name!r} is not served here, expected one of: {known}")
-        return name
 
     def _arena_made(self, number: int) -> None:
         stream = self._streams.get(number)

@@ -1,0 +1,71 @@
+"""Whether a daemon let this client in: ZeroMQ tries for ever and says nothing, its monitor does.
+
+Looked at by clients that came by TCP, while they wait for WELCOME. Reads keys from no file and
+needs none: a client without keys learns here that the daemon wants one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import zmq
+
+from augd.errors import AugdError, ConnectError, Forbidden
+from augd.transport.address import Address, TcpAddress
+
+_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+_EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a value that it has
+
+
+class Handshake:
+    """Hears that the handshakes of a socket fail, from before it connects."""
+
+    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+        """Watch a socket; it is watched until it is closed."""
+        self.socket = watched.get_monitor_socket(_FAILED)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self._failure = 0
+
+    def has_failed(self) -> bool:
+        """Say whether one failed; never blocks."""
+        while self.socket.poll(0):
+            event, _ = _EVENT.unpack(self.socket.recv_multipart()[0])
+            self._failure = self._failure or (event & _FAILED)
+        return bool(self._failure)
+
+    def check(self, address: Address | TcpAddress, *, has_keys: bool) -> None:
+        """Do nothing unless a handshake failed.
+
+        Raises:
+            Forbidden: the daemon wants keys, or doesn't know this one.
+            ConnectError: it is another daemon than the one that the keys are for.
+        """
+        if self.has_failed():
+            raise _explain(self._failure, address, has_keys=has_keys)
+
+
+def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> AugdError:
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return Forbidden(
+            f"the daemon at {address} does not know this key, or revoked it: ask its operator for "
+            "`augd keys new NAME`, and give the file as keys= or --keys"
+        )
+    if not has_keys:
+        return Forbidden(
+            f"the daemon at {address} lets in only clients with a key: ask its operator for a "
+            "NAME.key, and give it as keys= or --keys, or in $AUGD_KEYS"
+        )
+    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        return ConnectError(
+            f"the daemon at {address} has no keys, so it is not the one that this key is for: "
+            "check the address, or connect without keys (keys= or --keys, and $AUGD_KEYS)"
+        )
+    return ConnectError(
+        f"what listens at {address} does not have the daemon's key that came with this client's: "
+        "check the address; if the daemon got new keys, ask its operator for a new NAME.key"
+    )
