@@ -158,7 +158,7 @@ class Line:
             require_daemon(self.address)
         ready = self._poller.wait(left_s)
         if "handshake" in ready:
-            self._dealer.check_handshake()
+            self._dealer.check_handshake(is_new=self.reader.state == "greeting")
         if "memory" not in ready:
             return
         assert self._memory is not None

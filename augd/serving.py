@@ -133,8 +133,8 @@ def choose_addresses(
         if is_open and not is_insecure and keys is None:
             raise OptionError(
                 f"--listen {address}: whoever reaches this port could read the images and use the "
-                "producers; listen on tcp://127.0.0.1:PORT, give clients keys (`augd keys new "
-                "NAME`) and say --keys DIR, or add --insecure on a network where you trust everybody"
+                "producers; listen on tcp://127.0.0.1:PORT, say --keys DIR (`augd keys new NAME` "
+                "makes it), or add --insecure on a network where you trust everybody"
             )
     return addresses
 

@@ -62,7 +62,7 @@ class Inquirer:
                     f"{no_daemon(self.address)} (nobody answered for {self._timeout_s:g} s)"
                 )
             self._poller.wait(left_s)
-            self._dealer.check_handshake()
+            self._dealer.check_handshake(is_new=True)
         return _snapshot(codec.decode_to_client(frames[0]))
 
     def close(self) -> None:

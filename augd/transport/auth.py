@@ -15,6 +15,7 @@ thread with one, and this daemon has a single poll loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -194,6 +195,7 @@ class Gate:
             return
         self._log_at = now + _LOG_EVERY_S
         peer = request[3].decode("ascii", "replace") if len(request) > 3 else "?"
+        peer = peer.removeprefix("::ffff:")  # an IPv4 address as a socket for both kinds sees it
         _log.warning("refused an unknown key from %s (refusals: %d)", peer, self._num_refused)
         self._num_refused = 0
 
@@ -226,6 +228,9 @@ class Gate:
 
     def close(self) -> None:
         """Answer nobody any more: whoever comes is refused."""
+        # Closing alone leaves the endpoint to ZeroMQ's reaper, for a moment in which it is taken.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.unbind(ZAP_ENDPOINT)
         self.socket.close()
 
 

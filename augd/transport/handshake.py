@@ -38,6 +38,11 @@ class Handshake:
             self._failure = self._failure or (event & _FAILED)
         return bool(self._failure)
 
+    def forget(self) -> None:
+        """Forget what failed so far."""
+        self.has_failed()
+        self._failure = 0
+
     def check(self, address: Address | TcpAddress, *, has_keys: bool) -> None:
         """Do nothing unless a handshake failed.
 
@@ -45,8 +50,12 @@ class Handshake:
             Forbidden: the daemon wants keys, or doesn't know this one.
             ConnectError: it is another daemon than the one that the keys are for.
         """
-        if self.has_failed():
+        # Without a reason it may have been the daemon's end: somebody else tells that better.
+        if self.has_failed() and (
+            has_keys or self._failure != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        ):
             raise _explain(self._failure, address, has_keys=has_keys)
+        self.forget()
 
 
 def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> AugdError:
@@ -66,6 +75,7 @@ def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> Au
             "check the address, or connect without keys (keys= or --keys, and $AUGD_KEYS)"
         )
     return ConnectError(
-        f"what listens at {address} does not have the daemon's key that came with this client's: "
-        "check the address; if the daemon got new keys, ask its operator for a new NAME.key"
+        f"what listens at {address} hung up: it does not have the daemon's key that came with this "
+        "client's, or is just ending. Check the address; if the daemon got new keys, ask its "
+        "operator for a new NAME.key"
     )

@@ -352,9 +352,13 @@ def _read_checked(path: Path, *, is_secret: bool) -> bytes:
         is_link = path.is_symlink()
         why = "it is a link, expected the file itself" if is_link else error.strerror
         raise OptionError(f"{path} cannot be read: {why}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         _check_file(os.fstat(fd), path, is_secret=is_secret)
-        content = file.read(_FILE_BYTES_MAX + 1)
+        content = os.read(fd, _FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
     if len(content) > _FILE_BYTES_MAX:
         raise OptionError(f"{path} is larger than {_FILE_BYTES_MAX} bytes, which no key file is")
     return content

@@ -178,10 +178,18 @@ class Dealer:
             self.handshake = Handshake(self.socket)
         self.socket.connect(str(address))
 
-    def check_handshake(self) -> None:
-        """Raise what the daemon has against this client; nothing when it has nothing."""
-        if self.handshake is not None:
+    def check_handshake(self, *, is_new: bool) -> None:
+        """Raise what the daemon has against this client; nothing when it has nothing.
+
+        Unless the connection is new, ZeroMQ is trying to come back to a daemon that went away:
+        that is told otherwise, and forgotten here.
+        """
+        if self.handshake is None:
+            return
+        if is_new:
             self.handshake.check(self.address, has_keys=self.has_keys)
+        else:
+            self.handshake.forget()
 
     def watch_disconnects(self) -> Disconnects:
         """Return what the poller shall watch to hear that the daemon went away."""
