@@ -13,11 +13,14 @@ import zmq
 from augd.errors import AugdError, ConnectError, Forbidden
 from augd.transport.address import Address, TcpAddress
 
-_FAILED = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+# The later one tells more.
+_REASONS = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
 )
+_FAILED = sum(_REASONS)
+_FAILURES_MIN = 3  # without a reason; about 20 ms
 
 _EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a value that it has
 
@@ -29,19 +32,20 @@ class Handshake:
         """Watch a socket; it is watched until it is closed."""
         self.socket = watched.get_monitor_socket(_FAILED)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self._failure = 0
+        self._failures: list[int] = []
 
     def has_failed(self) -> bool:
         """Say whether one failed; never blocks."""
         while self.socket.poll(0):
             event, _ = _EVENT.unpack(self.socket.recv_multipart()[0])
-            self._failure = self._failure or (event & _FAILED)
-        return bool(self._failure)
+            if event & _FAILED:
+                self._failures.append(event)
+        return bool(self._failures)
 
     def forget(self) -> None:
         """Forget what failed so far."""
         self.has_failed()
-        self._failure = 0
+        self._failures.clear()
 
     def check(self, address: Address | TcpAddress, *, has_keys: bool) -> None:
         """Do nothing unless a handshake failed.
@@ -50,12 +54,13 @@ class Handshake:
             Forbidden: the daemon wants keys, or doesn't know this one.
             ConnectError: it is another daemon than the one that the keys are for.
         """
-        # Without a reason it may have been the daemon's end: somebody else tells that better.
-        if self.has_failed() and (
-            has_keys or self._failure != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        ):
-            raise _explain(self._failure, address, has_keys=has_keys)
-        self.forget()
+        # Of two that hang up for the same reason, whoever is first leaves the other without it; and
+        # a daemon's end looks the same. ZeroMQ tries again at once: then it becomes clear.
+        if not self.has_failed():
+            return
+        reason = max(self._failures, key=_REASONS.index)
+        if reason != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or len(self._failures) >= _FAILURES_MIN:
+            raise _explain(reason, address, has_keys=has_keys)
 
 
 def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> AugdError:
