@@ -85,10 +85,10 @@ class Clients:
         return self._rights.get(user)
 
     def look_again(self) -> list[str]:
-        """Read what has changed; return the names of clients that were changed or removed."""
+        """Read what has changed; return the names of clients whose key or rights did."""
         marks = self._read_marks()
         touched = [name for name in marks | self._marks if marks.get(name) != self._marks.get(name)]
-        before = dict(self._known)
+        before = self._rights
         for name in sorted(touched):
             self._known.pop(name, None)
             if name in marks:
@@ -96,7 +96,8 @@ class Clients:
         self._marks = marks
         if touched:
             self._index()
-        return [name for name, known in before.items() if self._known.get(name) != known]
+        changed = [user for user, rights in before.items() if self._rights.get(user) != rights]
+        return [user.partition("/")[0] for user in changed]
 
     def _read(self, name: str) -> None:
         found = keys.read_client(keys.client_path(self._folder, name))
@@ -106,11 +107,12 @@ class Clients:
             _log.error("client %s is not let in: %s", name, found)
 
     def _read_marks(self) -> dict[str, tuple[int, ...]]:
-        """Say of each file what changes when it does; of none when the folder can't be trusted."""
+        """Mark each file, none when the folder can't be trusted."""
         below = keys.clients_folder(self._folder)
         try:
             keys.check_folder(below)
-            return {name: _mark(path) for name, path in keys.client_files(self._folder)}
+            marks = {name: _mark(path) for name, path in keys.client_files(self._folder)}
+            return {name: mark for name, mark in marks.items() if mark}
         except (OSError, OptionError) as error:
             if self._marks:
                 _log.error("no client is let in: %s", error)
@@ -134,7 +136,11 @@ class Clients:
 
 
 def _mark(path: Path) -> tuple[int, ...]:
-    found = os.lstat(path)
+    """Say what changes when a file does; nothing when it went away since it was listed."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return ()
     return (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_mode)
 
 
@@ -177,13 +183,14 @@ class Gate:
 
     def serve(self) -> None:
         """Answer who waits; never blocks."""
+        users = self.clients.users | self._canaries
         for _turn in range(_REQUESTS_PER_TURN):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
             route, request = frames[:2], frames[2:]
-            reply = answer(request, self.clients.users | self._canaries)
+            reply = answer(request, users)
             if reply[2] != b"200" and not self._canaries:
                 self._log_refusal(request)
             self.socket.send_multipart([*route, *reply], zmq.NOBLOCK)

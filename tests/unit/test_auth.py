@@ -206,6 +206,25 @@ def test_a_damaged_file_takes_its_client_out_and_nobody_else(
     assert len(caplog.records) == 1, "told once"
 
 
+@clause("P-107")
+def test_a_file_that_goes_away_while_the_folder_is_read_harms_nobody_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [add_client(folder, name) for name in ("alice", "bob")]
+    clients = Clients(folder)
+    listing = os.listdir
+
+    def remove_after(path: str) -> list[str]:
+        names = listing(path)
+        paths[0].unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(os, "listdir", remove_after)
+    assert clients.look_again() == ["alice"]
+    assert users_of(clients) == {"bob"}
+    assert not caplog.records
+
+
 def test_a_folder_that_others_may_write_to_lets_nobody_in(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +249,11 @@ def test_one_key_is_one_client(folder: Path, caplog: pytest.LogCaptureFixture) -
     clients = Clients(folder)
     assert users_of(clients) == {"alice"}
     assert "client bob is not let in: alice/" in caplog.text
+    path.rename(path.with_name("zoe.toml"))
+    assert clients.look_again() == ["alice"]
+    assert users_of(clients) == {"bob"}
+    path.write_text(copy.read_text())
+    assert clients.look_again() == ["bob"], "who loses its key to another name is told"
 
 
 def test_other_files_are_nobodys(folder: Path) -> None:
