@@ -87,7 +87,8 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
 
 def _open_gate(keys: str) -> Gate:
     """Read the keys and prove that they keep strangers out, before anything is bound for them."""
-    from augd.transport.auth import Gate, prove
+    from augd.transport.auth import Gate
+    from augd.transport.proof import prove
 
     gate = Gate(Path(keys))
     try:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +23,9 @@ import zmq
 
 from augd.errors import OptionError
 from augd.transport.curve import ENV_KEYS
+from augd.transport.keyfiles import make_folder, read_table, write_new
 from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT, Rights
 
-_FILE_BYTES_MAX = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _GIGABYTE = 10**9
@@ -97,7 +95,7 @@ def fingerprint(public: bytes) -> str:
 
 def make_server_pair(folder: Path) -> Pair:
     """Return the daemon's pair; make the folder and the pair if they are missing."""
-    _make_folder(folder)
+    make_folder(folder)
     path = folder / "server.key"
     if not path.exists() and not path.is_symlink():
         pair = make_pair()
@@ -117,7 +115,7 @@ def read_server_pair(folder: Path) -> Pair:
         raise OptionError(
             f"{path} is missing: make it, and a first client, with `augd keys new NAME`"
         )
-    return _pair_of(_read_table(path, is_secret=True), path)
+    return _pair_of(read_table(path, is_secret=True), path)
 
 
 def clients_folder(folder: Path) -> Path:
@@ -143,8 +141,8 @@ def register(folder: Path, known: Known) -> Path:
     """
     rights = known.rights
     path = client_path(folder, rights.name)
-    _make_folder(folder)
-    _make_folder(path.parent)
+    make_folder(folder)
+    make_folder(path.parent)
     for other, found in read_clients(folder).items():
         if isinstance(found, Known) and found.public == known.public:
             raise OptionError(f"this key is already known, as {other!r}: make a pair per client")
@@ -181,7 +179,7 @@ def read_clients(folder: Path) -> dict[str, Known | OptionError]:
 def read_client(path: Path) -> Known | OptionError:
     """Read one client's file, or say what is wrong with it."""
     try:
-        table = _read_table(path, is_secret=False)
+        table = read_table(path, is_secret=False)
         return Known(_key_of(table, "public", path), _rights_of(table, path))
     except OptionError as error:
         return error
@@ -259,7 +257,7 @@ def read_client_keys(path: Path) -> ClientKeys:
     Raises:
         OptionError: it is missing, damaged, or others could have read it.
     """
-    table = _read_table(path, is_secret=True)
+    table = read_table(path, is_secret=True)
     name = table.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OptionError(f"{path}: name: expected the client's name; {_AGAIN}")
@@ -280,7 +278,7 @@ def parse_public(text: str, name: str) -> bytes:
     return text.encode()
 
 
-# files
+# what is in them
 
 _AGAIN = "it is damaged; make another one with `augd keys new NAME`"
 
@@ -309,98 +307,3 @@ def _quote(name: str) -> str:
     import json
 
     return json.dumps(name)
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; never over another one, never through a link.
-
-    Raises:
-        OptionError: there is something at the path, or it cannot be written.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(path, flags, 0o600)
-    except FileExistsError:
-        raise OptionError(f"{path} exists and is not overwritten: move it away first") from None
-    except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        os.unlink(path)
-        raise OptionError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _read_table(path: Path, *, is_secret: bool) -> dict[str, Any]:
-    content = _read_checked(path, is_secret=is_secret)
-    try:
-        return tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
-        # Their texts may quote what the file holds.
-        raise OptionError(f"{path} is not valid TOML: mend it or make it anew") from None
-
-
-def _read_checked(path: Path, *, is_secret: bool) -> bytes:
-    """Read a small file, the checks made on what was opened and not on what the path names."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        fd = os.open(path, flags)
-    except OSError as error:
-        is_link = path.is_symlink()
-        why = "it is a link, expected the file itself" if is_link else error.strerror
-        raise OptionError(f"{path} cannot be read: {why}") from None
-    try:
-        _check_file(os.fstat(fd), path, is_secret=is_secret)
-        content = os.read(fd, _FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from None
-    finally:
-        os.close(fd)
-    if len(content) > _FILE_BYTES_MAX:
-        raise OptionError(f"{path} is larger than {_FILE_BYTES_MAX} bytes, which no key file is")
-    return content
-
-
-def _check_file(found: os.stat_result, path: Path, *, is_secret: bool) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise OptionError(f"{path} is not a plain file")
-    user = os.geteuid()
-    if found.st_uid != user and (is_secret or found.st_uid != 0):
-        raise OptionError(f"{path} belongs to user {found.st_uid}, expected {user}: copy it")
-    mode = stat.S_IMODE(found.st_mode)
-    if is_secret and mode & 0o077:
-        raise OptionError(
-            f"{path} has mode {mode:04o}, so that others can read the secret in it, expected 0600: "
-            f"make a new key, or if you are sure that nobody did: chmod 600 {path}"
-        )
-    if mode & 0o022:
-        raise OptionError(f"{path} can be written by others (mode {mode:04o}): chmod go-w {path}")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{folder} cannot be made for keys: {error.strerror}") from None
-    check_folder(folder)
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder into which another user could put a key of his own.
-
-    Raises:
-        OptionError: it is missing, of another user, or others may write to it.
-    """
-    try:
-        found = folder.stat()
-    except OSError as error:
-        raise OptionError(f"{folder} cannot be read: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise OptionError(f"{folder} is not a folder of keys")
-    if found.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(found.st_mode) & 0o022:
-        raise OptionError(
-            f"{folder} is open to other users, expected mode 0700: chmod 700 {folder}"
-        )

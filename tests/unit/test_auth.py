@@ -15,9 +15,11 @@ import zmq
 from zmq.utils import z85
 
 from augd.errors import AugdError, Forbidden, OptionError
-from augd.transport import auth, keys
+from augd.transport import auth, keys, proof
 from augd.transport.address import TcpAddress
-from augd.transport.auth import Clients, Gate, answer, prove
+from augd.transport.auth import Gate, answer
+from augd.transport.clients import Clients
+from augd.transport.proof import prove
 from augd.transport.sockets import Poller, Router
 from augd.wire.rights import Rights
 
@@ -318,14 +320,14 @@ def test_a_set_up_that_fails_open_is_no_start(gate: Gate, domain: bytes, enforce
 
 @clause("P-102")
 def test_a_set_up_without_curve_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "PROOF_S", 0.3)
+    monkeypatch.setattr(proof, "PROOF_S", 0.3)
     with pytest.raises(AugdError, match="test of keys failed: "):
         prove(gate, lambda _: Router())
 
 
 @clause("P-102")
 def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "PROOF_S", 0.3)
+    monkeypatch.setattr(proof, "PROOF_S", 0.3)
     monkeypatch.setattr(gate, "serve", lambda: None)
     with pytest.raises(AugdError, match="the authenticator does not answer"):
         prove(gate)
@@ -342,7 +344,7 @@ def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.Monkey
 def test_an_authenticator_that_answers_all_alike_is_no_start(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, status: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(auth, "PROOF_S", 0.3)
+    monkeypatch.setattr(proof, "PROOF_S", 0.3)
     reply = [b"1.0", b"1", status, b"", b"canary" if status == b"200" else b"", b""]
     monkeypatch.setattr(auth, "answer", lambda request, users: [reply[0], request[1], *reply[2:]])
     with pytest.raises(AugdError, match=said):

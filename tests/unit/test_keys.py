@@ -10,7 +10,7 @@ import pytest
 
 from augd.cli import main
 from augd.errors import OptionError
-from augd.transport import keys
+from augd.transport import keyfiles, keys
 from augd.transport.address import parse_address
 from augd.transport.curve import ClientCurve, ServerCurve, client_curve
 from augd.wire.rights import Rights
@@ -149,7 +149,7 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match="is open to other users, expected mode 0700"):
         keys.make_server_pair(folder)
     with pytest.raises(OptionError, match="is open to other users"):
-        keys.check_folder(folder)
+        keyfiles.check_folder(folder)
 
 
 @pytest.mark.parametrize(
