@@ -188,6 +188,60 @@ def recipes(
         print_recipe(load_recipe(name))
 
 
+@app.command(epilog="Example: augd replay photos/ --epoch 3 --batch 17 --out batch.npz")
+def replay(
+    path: Annotated[
+        str | None, typer.Argument(help="Folder or manifest that was trained from.")
+    ] = None,
+    connect: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Have a running daemon make it instead.")
+    ] = None,
+    epoch: Annotated[int, typer.Option(metavar="E", help="Which epoch.")] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", help="Which batch of it, from 0 on.")] = 0,
+    recipe: RecipeName = "imagenet",
+    batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
+    seed: Seed = 0,
+    shuffle: Annotated[bool, typer.Option(help="As the stream was connected.")] = True,
+    drop_last: Annotated[bool, typer.Option("--drop-last")] = False,
+    rank: Annotated[int, typer.Option(metavar="R")] = 0,
+    world: Annotated[int, typer.Option(metavar="W")] = 1,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    split: Annotated[str | None, typer.Option(metavar="train|val|test")] = None,
+    bad: Annotated[str, typer.Option(metavar="mask|fail")] = "mask",
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A saved state_dict(), as JSON: its quarantine and content hold."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the batch here, as .npz.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="batch.digest of the run.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Compare with an earlier --out, row by row.")
+    ] = None,
+    keys: ClientKeys = None,
+) -> None:
+    """Make one batch of a run again, byte for byte, and compare it with what arrived then.
+
+    Exits with 0, with 1 when the batch differs, and with 1 and an error when it cannot be made.
+    """
+    from augd.bench import load_recipe
+    from augd.views.replay import ReplayOptions, run_replay
+
+    arguments = {
+        **{"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "drop_last": drop_last},
+        **{"rank": rank, "world": world, "dataset": dataset, "split": split, "bad": bad},
+    }
+    options = ReplayOptions(
+        path, connect, epoch, batch, out, state, expect, against, arguments, keys
+    )
+    raise typer.Exit(run_replay(options, load_recipe(recipe)))
+
+
 key_commands = typer.Typer(
     name="keys",
     help="Keys that let clients in at a daemon's port: make, add, list, remove.",

@@ -22,13 +22,21 @@ from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
+from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
+from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
-from augd.transport.arena import SPARE_BYTES, available_bytes, make_arena, map_arena
+from augd.transport.arena import (
+    SPARE_BYTES,
+    available_bytes,
+    make_arena,
+    map_arena,
+    read_only,
+)
 from augd.transport.bulk import BulkSender
 from augd.transport.doors import Doors
 from augd.transport.sockets import FRAMES_MAX, Poller
@@ -91,6 +99,7 @@ class Daemon:
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
         self._crew: dict[int, Hired] = {}
+        self._memory_kills = MemoryKills()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
         self._choices = Choices()
@@ -125,6 +134,7 @@ class Daemon:
                 first_size_px=index.first_size_px,
                 num_targets=index.num_targets,
                 has_splits=index.has_splits,
+                quarantine=quarantine.load(index.digest),
             )
             for name, index in datasets.items()
         }
@@ -299,7 +309,7 @@ class Daemon:
                 return
             except ProtocolError as error:
                 _log.error("producer %d said nonsense and is killed: %s", tag.number, error)
-                hired.process.kill()
+                hired.kill()
                 return
             self._handle(ev.FromCrew(tag.number, message))
 
@@ -311,8 +321,9 @@ class Daemon:
         del self._crew[tag.number]
         self._poller.unregister(hired.pidfd)
         self._poller.unregister(hired.link.fileno())
+        kind, crumb = hired.ending(self._memory_kills), hired.crumb()
         hired.close()
-        self._handle(ev.Reaped(tag.number, hired.how_ended()))
+        self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb))
 
     def _read_signal(self, _: _Tag) -> None:
         numbers = self._signals.recv(64)
@@ -340,6 +351,10 @@ class Daemon:
                 self._select(action)
             case ev.MakeArena():
                 self._make_arena(action)
+            case ev.GiveArena():
+                self._give_arena(action)
+            case ev.KeepQuarantine():
+                self._keep_quarantine(action)
             case ev.SendSlot():
                 self._send_slot(action)
             case ev.DropArena(stream):
@@ -358,7 +373,7 @@ class Daemon:
                 self._start_producer(number)
             case ev.KillProducer(number):
                 if number in self._crew:
-                    self._crew[number].process.kill()
+                    self._crew[number].kill()
             case ev.Log(level, text):
                 _log.log(level, text)
             case ev.Stop():
@@ -414,11 +429,30 @@ class Daemon:
             self._handle(ev.ArenaFailed(action.stream, str(error)))
             return
         self._arenas[action.stream] = (fd, action.size_bytes)
-        connection = self._lifelines.get(action.session)
-        if connection is not None:
-            here = msg.ArenaHere(action.stream, action.size_bytes)
-            link.send(connection.socket, codec.encode(here), (fd,))
         self._handle(ev.ArenaMade(action.stream))
+
+    def _give_arena(self, action: ev.GiveArena) -> None:
+        connection = self._lifelines.get(action.session)
+        if connection is None:
+            return  # its bytes are sent
+        fd, size_bytes = self._arenas[action.stream]
+        frame = codec.encode(msg.ArenaHere(action.stream, size_bytes))
+        if not action.is_read_only:
+            link.send(connection.socket, frame, (fd,))
+            return
+        reading = read_only(fd)
+        link.send(connection.socket, frame, (reading,))
+        os.close(reading)
+
+    def _keep_quarantine(self, action: ev.KeepQuarantine) -> None:
+        index = self._datasets[action.dataset]
+        path = index.path_of(action.entry[0])
+        try:
+            kept = quarantine.keep(index.digest, action.content, action.entry, path, action.how)
+        except OSError as error:
+            _log.error("%s is quarantined only while this daemon runs: %s", path, error)
+        else:
+            _log.warning("%s is quarantined in %s; delete its line to have it tried", path, kept)
 
     def _send_slot(self, action: ev.SendSlot) -> None:
         arena = self._maps.get(action.stream)

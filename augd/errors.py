@@ -17,7 +17,8 @@ turns a code back into its class.
     ├── BatchesHeld          every slot of the stream is held by the caller
     ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
     ├── ProducersUnhealthy   the producers keep dying and cannot make batches
-    └── StreamClosed         the stream was closed, or its daemon is draining
+    ├── ReceiptMismatch      bytes arrived that are not the ones that were made
+    └── StreamClosed         the stream was closed, or a newer pass over it began
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class Forbidden(AugdError):
     """The daemon does not know this client's key, revoked it, or it is not for this."""
 
     code = "FORBIDDEN"
+
+
+class ConnectionLost(ConnectError):
+    """A connection that stood has ended; it is made again by itself while `timeout_s` lasts."""
+
+    code = "CONNECTION_LOST"
 
 
 class AddressInUse(AugdError):
@@ -101,10 +108,16 @@ class ProducersUnhealthy(AugdError):
     code = "PRODUCERS_UNHEALTHY"
 
 
-class StreamClosed(AugdError):
-    """The stream was closed, or its daemon is draining."""
+class ReceiptMismatch(AugdError):
+    """The digest of what arrived differs from the digest of what was made."""
 
-    code = "DRAINING"
+    code = "RECEIPT_MISMATCH"
+
+
+class StreamClosed(AugdError):
+    """The stream was closed, or a newer pass over it began."""
+
+    code = "CLOSED"
 
 
 _CLASSES: tuple[type[AugdError], ...] = (
@@ -120,12 +133,15 @@ _CLASSES: tuple[type[AugdError], ...] = (
     BatchesHeld,
     SampleFailed,
     ProducersUnhealthy,
+    ReceiptMismatch,
     StreamClosed,
 )
 _BY_CODE: dict[str, type[AugdError]] = {
     **{cls.code: cls for cls in _CLASSES},
     "UNSUPPORTED_VERSION": ProtocolError,
     "PROTOCOL_STATE": ProtocolError,
+    "DRAINING": ConnectionLost,
+    "QUARANTINE_LIMIT": SampleFailed,
 }
 
 

@@ -7,13 +7,16 @@ library state with the daemon. Imports nothing that is slow to import.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from signal import SIGKILL
 
+from augd.deaths import MemoryKills, classify, describe_status, is_stopped
+from augd.transport.crumb import Crumb, make_crumb
 from augd.transport.link import make_link
+from augd.wire.ending import Ending
 
 # Producers are the parallelism: a pool of threads inside each would only fight the others,
 # and OpenBLAS would set 8 MB aside for each of its own.
@@ -31,33 +34,59 @@ class Hired:
     process: subprocess.Popen[bytes]
     link: socket.socket
     pidfd: int
+    _crumb: Crumb
+    _is_killed: bool = False
+    _was_stopped: bool = False
+
+    def kill(self) -> None:
+        """Kill it, and remember that it was us and whether it could have answered at all."""
+        if not self._is_killed:
+            self._is_killed, self._was_stopped = True, is_stopped(self.process.pid)
+        self.process.kill()
 
     def how_ended(self) -> str:
         """Say in words how a reaped producer ended: by which signal, or with which status."""
+        return describe_status(self.process.returncode)
+
+    def ending(self, memory_kills: MemoryKills) -> Ending:
+        """Find the class of a reaped producer's end. Ask once: it may claim a kill for memory."""
         status = self.process.returncode
-        if status >= 0:
-            return f"exit status {status}"
-        try:
-            return signal.Signals(-status).name
-        except ValueError:
-            return f"signal {-status}"
+        return classify(
+            status,
+            is_ours=self._is_killed,
+            was_stopped=self._was_stopped,
+            is_for_memory=status == -SIGKILL and memory_kills.claim(),
+        )
+
+    def crumb(self) -> tuple[int, int, int] | None:
+        """Return the (lease, row of it, sample) in hand, by its own word; None when nothing is.
+
+        Exact once it was reaped; before, it changes under the reader.
+        """
+        return self._crumb.read()
 
     def close(self) -> None:
-        """Close the fds of a producer that was reaped."""
+        """Close the fds and the page of a producer that was reaped."""
         self.link.close()
+        self._crumb.close()
         os.close(self.pidfd)
 
 
 def hire() -> Hired:
     """Start one producer. It dies with the calling thread, which must be the main one."""
     near, far = make_link()
-    with far:
+    crumb, page = make_crumb()
+    fds = (far.fileno(), page)
+    try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "augd.produce", str(far.fileno()), str(os.getpid())],
-            pass_fds=(far.fileno(),),
+            [sys.executable, "-m", "augd.produce", *map(str, fds), str(os.getpid())],
+            pass_fds=fds,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
-    return Hired(process, near, os.pidfd_open(process.pid))
+    finally:
+        far.close()
+        os.close(page)
+    return Hired(process, near, os.pidfd_open(process.pid), crumb)

@@ -17,10 +17,12 @@ import secrets
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Literal
 
-from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
-from augd.errors import ConnectError, StreamClosed
+from augd.broker.quarantine import united
+from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
+from augd.errors import ConnectError, ConnectionLost, StreamClosed
 from augd.transport.address import (
     Address,
     TcpAddress,
@@ -40,6 +42,16 @@ _LOOK_AGAIN_S = 1.0
 _LAST_WORDS_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a stream begins: its place, the quarantine that it knows, and with whom it shares."""
+
+    epoch: int = 0
+    position: int = 0
+    quarantine: msg.Quarantine = ()
+    share: msg.Share | None = None
+
+
 class Line:
     """The connection of one stream: socket, lifeline, and the protocol's state.
 
@@ -53,17 +65,21 @@ class Line:
         spec: msg.Spec,
         transport: Literal["memfd", "frames"],
         timeout_s: float,
+        start: Start,
         curve: Curve | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
         self.timeout_s = timeout_s
         self.pid = os.getpid()
-        self.reader = Reader(spec, secrets.token_hex(8), transport)
+        self.reader = Reader(spec, secrets.token_hex(8), transport, start.share)
+        self.reader.quarantine = united(start.quarantine)
+        self.reader.seek(start.epoch, start.position)
         self.classes: list[str] = []
         self.arena = memoryview(b"")
         self.slots: list[memoryview] = []
         self.is_closed = False
+        self._is_leaving = False
         self._mapped_stream = 0
         self._early: list[bytes] | None = None
         self._memory: Slots | None = None
@@ -95,23 +111,21 @@ class Line:
             raise
 
     def seek(self, epoch: int, position: int) -> None:
-        """Open again at another place."""
-        self._check_usable()
+        """Open again at another place; not on a shared stream."""
         deadline = time.monotonic() + self.timeout_s
         with self._busy:
             self._perform(self.reader.seek(epoch, position))
             while self.reader.state != "open":
                 self._step(deadline)
 
-    def next(self) -> Deliver | PassEnded:
-        """Wait for the next batch, or the end of the epoch."""
-        self._check_usable()
+    def next(self) -> Deliver | PassEnded | Parted:
+        """Wait for the next batch, or the end of the epoch, or of the session."""
         deadline = time.monotonic() + self.timeout_s
         with self._busy:
             self._flush()
             while True:
                 for outcome in self._step(deadline):
-                    if isinstance(outcome, Deliver | PassEnded):
+                    if isinstance(outcome, Deliver | PassEnded | Parted):
                         return outcome
 
     def is_ready(self) -> bool:
@@ -126,7 +140,8 @@ class Line:
             first = codec.decode_to_client(self._early[0])
             return isinstance(first, msg.BatchReady | msg.EpochEnd)
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise when the stream was closed, or is used in another process."""
         if self.is_closed:
             raise StreamClosed("the stream was closed; connect again")
         if os.getpid() != self.pid:
@@ -166,8 +181,8 @@ class Line:
             # An arena waits there for its OPENED: only the socket is of interest now.
             self._poller.wait_for(self._dealer, left_s)
         elif not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
-            raise ConnectError(
-                f"the daemon at {self.address} ended; start it again and connect. "
+            raise ConnectionLost(
+                f"the daemon at {self.address} ended; start it again. "
                 "Batches that you hold stay readable."
             )
 
@@ -219,6 +234,7 @@ class Line:
                 self._flush()
             finally:
                 self._busy.release()
+            self._close_if_left()
 
     def release_pending(self) -> None:
         """Send what finalizers queued while the socket was in use."""
@@ -229,6 +245,24 @@ class Line:
         while self._released:
             slot, generation = self._released.popleft()
             self._perform(self.reader.release(slot, generation))
+
+    def leave(self) -> None:
+        """Read on no more; of a shared stream, stay until what is held was released.
+
+        Its other readers go on: without this session its slots would be filled anew.
+        """
+        if self.reader.share is None or self.is_closed or os.getpid() != self.pid:
+            self.close()
+            return
+        with self._busy:
+            self._flush()
+            self._perform(self.reader.leave())
+            self._is_leaving = True
+        self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        if self._is_leaving and not self.reader.num_held:
+            self.close()
 
     def close(self) -> None:
         """Say BYE and let go; the arena stays mapped while batches are held."""

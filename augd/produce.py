@@ -1,35 +1,34 @@
-"""The program of a producer process: `python -m augd.produce LINK_FD DAEMON_PID`.
+"""The program of a producer process: `python -m augd.produce LINK_FD CRUMB_FD DAEMON_PID`.
 
 Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
 thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
-cannot start. Never forks.
+cannot start. Then it loads its libraries, and gives up the network, other processes and
+writing before it sees the first image. Never forks.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import socket
 import sys
 import traceback
 
+from augd.confine.process import confine, limit
 from augd.transport import link
+from augd.transport.crumb import Crumb
 from augd.wire.codec import encode
 from augd.wire.messages import LastWords
 
 _PR_SET_PDEATHSIG = 1
-# A 64-megapixel photo needs 200 MB decoded and as much again in a codec; far beyond that a
-# file is hostile, and the allocation shall fail here and not in the kernel's memory killer.
-_DATA_BYTES_MAX = 2 << 30
 
 
-def main(link_fd: int, daemon_pid: int) -> int:
-    """Run a producer on an inherited link; returns the exit status."""
+def main(link_fd: int, crumb_fd: int, daemon_pid: int) -> int:
+    """Run a producer on an inherited link and crumb; returns the exit status."""
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (_DATA_BYTES_MAX, _DATA_BYTES_MAX))
+    limit()
     daemon = socket.socket(fileno=link_fd)
     try:
         from augd.pixels.decode import configure, silence_library_noise
@@ -37,7 +36,8 @@ def main(link_fd: int, daemon_pid: int) -> int:
 
         silence_library_noise()
         configure()
-        Producer(daemon).run()
+        # Not earlier: importing writes the compiled modules that a fresh installation lacks.
+        Producer(daemon, Crumb.inherited(crumb_fd), confine()).run()
     except EOFError:
         return 0
     except BaseException as error:
@@ -57,4 +57,4 @@ def die_with(parent_pid: int) -> None:
 
 if __name__ == "__main__":
     # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
-    os._exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    os._exit(main(*map(int, sys.argv[1:4])))

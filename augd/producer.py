@@ -16,6 +16,7 @@ from augd.dataset.arrays import ChoiceArrays
 from augd.pixels.environment import describe_environment
 from augd.transport import link
 from augd.transport.arena import map_arena
+from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.codec import decode_to_producer, encode
 from augd.workshop import LeaseFailed, Workshop
@@ -26,17 +27,18 @@ _ALIVE_EVERY_NS = 1_000_000_000
 class Producer:
     """The loop of a producer process."""
 
-    def __init__(self, daemon: socket.socket) -> None:
-        """Take over the link; `run` says READY."""
+    def __init__(self, daemon: socket.socket, crumb: Crumb, confinement: str) -> None:
+        """Take over the link; `run` says READY, and which confinement holds."""
         self._daemon = daemon
-        self._workshop = Workshop(self._stay_alive)
+        self._confinement = confinement
+        self._workshop = Workshop(self._stay_alive, crumb)
         self._is_draining = False
         self._spoke_at_ns = time.monotonic_ns()
         self._idle_ns = 0
 
     def run(self) -> None:
         """Work until drained. Raises EOFError when the daemon is gone."""
-        self._say(msg.Ready(os.getpid(), describe_environment()))
+        self._say(msg.Ready(os.getpid(), describe_environment(), self._confinement))
         while not self._is_draining:
             self._listen()
             if len(self._workshop) and not self._is_draining:
@@ -73,6 +75,8 @@ class Producer:
             case msg.UseStream():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
                 workshop.use_stream(message, arena, _choice_of(message, fds))
+            case msg.Mask():
+                workshop.mask(message)
             case msg.DropStream(stream):
                 workshop.drop_stream(stream)
             case msg.Drain():
@@ -90,6 +94,8 @@ class Producer:
             lease=made.lease,
             num_bad=made.num_bad,
             bad=made.bad,
+            digest=made.digest.to_bytes(16, "little"),
+            ids_digest=made.ids_digest.to_bytes(8, "little"),
             busy_ns=time.monotonic_ns() - before_ns,
             plan_ns=self._workshop.plan_ns,
             idle_ns=self._idle_ns,

@@ -7,22 +7,40 @@ the protocol are the business of `augd/line.py`.
 from __future__ import annotations
 
 import gc
+import random
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.broker.reader import Deliver, PassEnded
-from augd.errors import BatchesHeld, OptionError, SpecMismatch, StreamClosed
-from augd.line import Line
+from augd.broker.quarantine import as_entries, united
+from augd.broker.reader import Deliver, Parted
+from augd.errors import (
+    BatchesHeld,
+    ConnectError,
+    ConnectionLost,
+    OptionError,
+    ReceiptMismatch,
+    SpecMismatch,
+    StreamClosed,
+)
+from augd.line import Line, Start
+from augd.receipts import Receipts, Tally, read_tally
 from augd.wire import cut
 from augd.wire import messages as msg
+from augd.wire.limits import QUARANTINE_MAX
+from augd.wire.receipt import IDS_MODULUS, ids_digest, rows_digest
 
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
+Dial = Callable[[Start, float], Line]  # opens a connection within so many seconds
+
+_PAUSE_S = 0.05  # before a lost connection is first tried again
+_PAUSE_MAX_S = 2.0
 
 
 class Batch:
@@ -36,6 +54,7 @@ class Batch:
         valid: bool (B,): false for bad samples (zeros) and for padding.
         epoch, number: which batch it is.
         position: where the global batch begins in the epoch, counted in samples.
+        digest: of its rows, 32 hexadecimal digits; `augd replay` makes them again and compares.
 
     The slot is given back when the batch and every view of its arrays are gone, or by
     `release()`, after which the arrays must not be read. Copy what must live longer.
@@ -44,6 +63,7 @@ class Batch:
     __slots__ = (
         "__weakref__",
         "_finalizer",
+        "digest",
         "epoch",
         "ids",
         "images",
@@ -67,6 +87,7 @@ class Batch:
         self.epoch = ready.epoch
         self.number = ready.number
         self.position = ready.position
+        self.digest = ready.digest[::-1].hex()
         self._finalizer = finalizer
 
     def release(self) -> None:
@@ -89,22 +110,38 @@ class Stream:
     closes itself, and so does the process's end, however it ends.
     """
 
-    def __init__(self, line: Line) -> None:
-        """Made by `connect`."""
-        self._line = line
-        opened = line.reader.opened
-        assert opened is not None
-        self._opened = opened
+    def __init__(self, line: Line, dial: Dial, timeout_s: float, *, is_verified: bool) -> None:
+        """Made by `connect`; `dial` connects again."""
+        self._dial = dial
+        self._timeout_s = timeout_s
+        self._is_verified = is_verified
         self._layout = line.reader.spec.layout
-        self._cursor: tuple[int, int] | None = (0, 0)  # what the daemon sends next
-        self._yielded = (0, 0)  # what the caller gets next
-        self._next_pass = 0
-        self._resume: dict[int, int] = {}  # epoch -> position, of a state that was loaded
+        self._share = line.reader.share
+        self._closer: weakref.finalize[..., Any] | None = None
+        self._adopt(line)
+        begin = self._opened.epoch, self._opened.position  # not 0 where a shared stream is joined
+        self._cursor: tuple[int, int] | None = begin  # what the daemon sends next
+        self._yielded = begin  # what the caller gets next
+        self._next_pass = begin[0]
+        # epoch -> position and what was counted before it: of a state that was loaded
+        self._resume = {begin[0]: (begin[1], Tally(is_whole=begin[1] == 0))}
+        self._receipts = Receipts()
+        self._num_lost = 0
+        self._num_detached = 0
         self._active_pass: object = None
         self._num_batches = 0
         self._num_samples = 0
         self._wait_s = 0.0
-        self._closer = weakref.finalize(self, line.close)
+
+    def _adopt(self, line: Line) -> None:
+        """Go on with this connection."""
+        assert line.reader.opened is not None
+        self._line = line
+        self._opened = line.reader.opened
+        self._ids_digest = 0  # of what came since the connection or the epoch began
+        if self._closer is not None:
+            self._closer.detach()
+        self._closer = weakref.finalize(self, line.leave)
 
     @property
     def num_samples(self) -> int:
@@ -146,11 +183,14 @@ class Stream:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
 
         The batches of the epoch after it are already being made while this one ends. A new
-        pass ends an unfinished one.
+        pass ends an unfinished one. A daemon that goes away is waited for, and the pass goes on
+        where it stood.
 
         Raises:
             BatchesHeld: the caller holds every slot of the stream.
-            ConnectError: the daemon ended, or nothing came within `timeout_s`.
+            ConnectError: nothing came within `timeout_s`, or no daemon is back by then.
+            SpecMismatch: the daemon that is back serves other content.
+            ReceiptMismatch: what came is not what was made.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
         if epoch < 0:
@@ -159,10 +199,11 @@ class Stream:
 
     def _pass(self, epoch: int) -> Iterator[Batch]:
         token = self._active_pass = object()
-        position = self._resume.pop(epoch, 0)
+        position, tally = self._resume.pop(epoch, (0, Tally()))
         self._yielded = (epoch, position)
+        self._receipts.begin(epoch, tally)
         if self._cursor != (epoch, position):
-            self._line.seek(epoch, position)
+            self._seek(epoch, position)
         while True:
             if self._active_pass is not token:
                 raise StreamClosed(
@@ -170,13 +211,16 @@ class Stream:
                     "connect a second stream to read two at once"
                 )
             self._cursor = None  # where the daemon stands if this raises, nobody knows
-            outcome = self._next_outcome(position)
-            if isinstance(outcome, PassEnded):
+            ready = self._next_ready(position)
+            if ready is None:
                 self._cursor = self._yielded = (epoch + 1, 0)
+                self._receipts.end(epoch)
                 return
-            position = outcome.batch.position + cut.global_batch(self._layout)
+            batch = self._batch(ready)
+            position = ready.position + cut.global_batch(self._layout)
             self._cursor = self._yielded = (epoch, position)
-            yield self._batch(outcome.batch)
+            yield batch
+            del batch  # the caller's alone while the next one is waited for
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
@@ -187,13 +231,116 @@ class Stream:
             del batch  # only the arrays hold the slot
             yield pair
 
-    def _next_outcome(self, position: int) -> Deliver | PassEnded:
-        if cut.batches_left(self._layout, self._opened.num_positions, position):
+    def _next_ready(self, position: int) -> msg.BatchReady | None:
+        """Wait for the next batch; None at the end of the epoch."""
+        self._line.check_usable()
+        is_end_due = not cut.batches_left(self._layout, self._opened.num_positions, position)
+        if not is_end_due:
             self._check_held()  # the end of an epoch needs no slot
         before = time.perf_counter()
-        outcome = self._line.next()
-        self._wait_s += time.perf_counter() - before
-        return outcome
+        try:
+            while True:
+                try:
+                    outcome = self._line.next()
+                except ConnectionLost as lost:
+                    self._connect_again(lost)
+                    if is_end_due:
+                        return None  # all that was missing is the word that it is the end
+                    continue
+                if isinstance(outcome, Deliver):
+                    return outcome.batch
+                if not isinstance(outcome, Parted):
+                    self._compare_ids(outcome.end)
+                    return None
+                self._go_on_alone()
+                if is_end_due:
+                    return None
+        finally:
+            self._wait_s += time.perf_counter() - before
+
+    def _compare_ids(self, end: msg.EpochEnd) -> None:
+        here, self._ids_digest = self._ids_digest, 0
+        if here != int.from_bytes(end.ids_digest, "little"):
+            raise ReceiptMismatch(
+                f"epoch {end.epoch}: the samples that came have the digest {here:016x}, the "
+                f"producers made {end.ids_digest[::-1].hex()}"
+            )
+
+    # connections
+
+    def _seek(self, epoch: int, position: int) -> None:
+        """Have the next batch come from another place."""
+        self._line.check_usable()
+        if self._share is not None:
+            share = msg.Share("here", *msgspec.structs.astuple(self._share)[1:])
+            self._leave_for((epoch, position), share)
+            return
+        try:
+            self._ids_digest = 0
+            self._line.seek(epoch, position)
+        except ConnectionLost as lost:
+            self._connect_again(lost)
+
+    def _leave_for(self, place: tuple[int, int], share: msg.Share | None) -> None:
+        """Change to another production; what is held of this one stays as it is."""
+        self._line.leave()
+        deadline = time.monotonic() + self._timeout_s
+        why = f"a shared stream was left for epoch {place[0]}, position {place[1]}."
+        self._adopt(self._dial_until(self._start(place, share), deadline, why))
+
+    def _go_on_alone(self) -> None:
+        """Leave sharers that did not wait, at the place that the caller stands at."""
+        self._num_detached += 1
+        self._share = None
+        self._leave_for(self._yielded, None)
+
+    def _start(self, place: tuple[int, int], share: msg.Share | None) -> Start:
+        if not cut.batches_left(self._layout, self._opened.num_positions, place[1]):
+            place = place[0] + 1, 0
+        return Start(*place, as_entries(self._line.reader.quarantine), share)
+
+    def _connect_again(self, lost: ConnectionLost) -> None:
+        """Wait for a daemon to be there again, and go on where the caller stands.
+
+        Raises:
+            ConnectError: there is none within `timeout_s`.
+            SpecMismatch: it serves other content.
+        """
+        self._num_lost += 1
+        share = self._share
+        if share is not None:
+            share = msg.Share("here", 1, 0.0, share.max_lag)
+        start = self._start(self._yielded, share)
+        self._line.close()
+        line = self._dial_until(start, time.monotonic() + self._timeout_s, str(lost))
+        was = dict(self._opened.content_fields)
+        assert line.reader.opened is not None
+        now = dict(line.reader.opened.content_fields)
+        if now != was:
+            line.close()
+            raise SpecMismatch(
+                f"the daemon at {line.address} came back with other content: "
+                f"{_name_differences(was, 'before', now, 'now')}. Start it as it was, or connect "
+                "anew."
+            )
+        self._adopt(line)
+
+    def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
+        chance = random.Random()  # many trainers that lost one daemon must not come all at once
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                return self._dial(start, max(deadline - time.monotonic(), _PAUSE_S))
+            except ConnectError as error:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise ConnectError(
+                        f"{why} No daemon was back within {self._timeout_s:g} s: {error}"
+                    ) from error
+                time.sleep(min(left_s, pause_s * chance.uniform(0.5, 1.0)))
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    # batches
 
     def _check_held(self) -> None:
         reader = self._line.reader
@@ -202,10 +349,11 @@ class Stream:
         gc.collect()  # a batch in a reference cycle holds its slot for nothing
         self._line.release_pending()
         if reader.num_held == reader.num_slots:
+            what = "prefetch" if reader.num_slots > reader.spec.prefetch else "max_lag"
             raise BatchesHeld(
                 f"all {reader.num_slots} batches that this stream can hand out are still held, so "
                 "no other can come: copy what you keep (batch.images.copy()), call "
-                f"batch.release(), or connect with prefetch > {reader.spec.prefetch}"
+                f"batch.release(), or connect with {what} > {reader.num_slots - 1}"
             )
 
     def _batch(self, ready: msg.BatchReady) -> Batch:
@@ -214,17 +362,53 @@ class Stream:
         finalizer = weakref.finalize(root, self._line.release, ready.slot, ready.generation)
         finalizer.atexit = False
         arrays = {spec.name: _rows_of(root, spec, ready.rows) for spec in self._opened.arrays}
-        self._num_batches += 1
-        self._num_samples += ready.rows
+        if self._is_verified:
+            _verify(ready, arrays)
+        self._count(ready, arrays["ids"])
         return Batch(arrays, ready, finalizer)
 
+    def _count(self, ready: msg.BatchReady, ids: NDArray[np.int64]) -> None:
+        layout = self._layout
+        self._num_batches += 1
+        self._num_samples += ready.rows
+        digest = ids_digest(ready.position + layout.rank * layout.batch_size, ids)
+        self._ids_digest = (self._ids_digest + digest) % IDS_MODULUS
+        real = cut.real_rows(layout, self._opened.num_positions, ready.position)
+        self._receipts.add(ready, real, digest, ready.position + cut.global_batch(layout))
+
     def stats(self) -> dict[str, float]:
-        """Return what was delivered so far, and the seconds spent waiting for it."""
+        """Return what was delivered so far, and the seconds spent waiting for it.
+
+        lost: connections that ended and were made again. detached: 1 when this stream lagged too
+        far behind its sharers and went on alone. quarantined: samples masked for good.
+        """
         return {
             "batches": self._num_batches,
             "samples": self._num_samples,
             "wait_s": self._wait_s,
+            "lost": self._num_lost,
+            "detached": self._num_detached,
+            "quarantined": len(self._line.reader.quarantine),
         }
+
+    @property
+    def notices(self) -> list[str]:
+        """What the daemon had to say on this connection that stops nothing, oldest first."""
+        return list(self._line.reader.notices)
+
+    def receipt(self, epoch: int) -> dict[str, Any]:
+        """Return what was handed out of an epoch, as JSON data.
+
+        `batches`, `samples` and `num_bad` are counts, `ids` a digest of which sample stood where,
+        `bytes` one of all ids, labels and pixels; `is_complete` says that the epoch was counted
+        from its start to its end, resumes included. Digests are sums over rows: they are equal
+        for equal content whatever the batch size, and those of all ranks add up, modulo 2**64 and
+        2**128, to those of a single trainer.
+
+        Raises:
+            OptionError: nothing of this epoch was handed out.
+        """
+        return self._receipts.receipt(epoch)
 
     def state_dict(self, after: tuple[int, int] | None = None) -> dict[str, Any]:
         """Return where the stream stands, as JSON data: a few integers and what they count.
@@ -235,10 +419,24 @@ class Stream:
         epoch, position = self._yielded
         if after is not None:
             epoch, position = after[0], after[1] + cut.global_batch(self._layout)
+        tally = self._tally_at(epoch, position)
         if not cut.batches_left(self._layout, self._opened.num_positions, position):
-            epoch, position = epoch + 1, 0
-        fields = dict(self._opened.content_fields)
-        return {"version": 1, "epoch": epoch, "position": position, "content": fields}
+            epoch, position, tally = epoch + 1, 0, None
+        state = {
+            "version": 1,
+            "epoch": epoch,
+            "position": position,
+            "content": dict(self._opened.content_fields),
+            "quarantine": [list(entry) for entry in as_entries(self._line.reader.quarantine)],
+        }
+        return state if tally is None else {**state, "receipt": tally.as_data()}
+
+    def _tally_at(self, epoch: int, position: int) -> Tally | None:
+        """Return what an epoch's batches up to a place add up to, as far as that is known."""
+        loaded, tally = self._resume.get(epoch, (0, None))
+        if position and loaded == position:
+            return tally
+        return self._receipts.at((epoch, position))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken: the next pass over its epoch yields the rest of it.
@@ -250,25 +448,27 @@ class Stream:
             SpecMismatch: the content differs; the message names each field and both values.
             OptionError: this is no state of a stream.
         """
-        epoch, position, fields = _read_state(state)
+        epoch, position, fields, quarantine = _read_state(state)
         here = dict(self._opened.content_fields)
-        if differing := sorted(n for n in fields.keys() | here if fields.get(n) != here.get(n)):
-            named = "; ".join(
-                f"{name}: {fields.get(name, 'absent')} when saved, {here.get(name, 'absent')} here"
-                for name in differing
-            )
+        if fields != here:
             raise SpecMismatch(
-                f"the saved state is of another stream: {named}. Connect as the run that saved it "
-                "did, or start a new run."
+                "the saved state is of another stream: "
+                f"{_name_differences(fields, 'when saved', here, 'here')}. Connect as the run that "
+                "saved it did, or start a new run."
             )
+        tally = read_tally(state.get("receipt")) if position else Tally()
+        reader = self._line.reader
+        reader.quarantine = united(as_entries(reader.quarantine), quarantine)
         self._active_pass = None
-        self._resume = {epoch: position}
+        self._cursor = None  # what was made ahead may lack the state's quarantine
+        self._resume = {epoch: (position, tally)}
         self._yielded = (epoch, position)
         self._next_pass = epoch
 
     def close(self) -> None:
         """End the stream; batches that are held stay readable."""
-        self._closer()
+        if self._closer is not None:
+            self._closer()
 
     def __enter__(self) -> Stream:
         """Return the stream itself."""
@@ -279,15 +479,43 @@ class Stream:
         self.close()
 
 
-def _read_state(state: Mapping[str, Any]) -> tuple[int, int, dict[str, str]]:
+def _name_differences(
+    one: Mapping[str, str], when_one: str, other: Mapping[str, str], when_other: str
+) -> str:
+    differing = sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))
+    return "; ".join(
+        f"{name}: {one.get(name, 'absent')} {when_one}, {other.get(name, 'absent')} {when_other}"
+        for name in differing
+    )
+
+
+def _read_state(
+    state: Mapping[str, Any],
+) -> tuple[int, int, dict[str, str], msg.Quarantine]:
     try:
         saved = (state["version"], state["epoch"], state["position"])
         fields = dict(state["content"])
+        entries = tuple((int(s), int(e), int(p)) for s, e, p in state.get("quarantine", ()))
     except (KeyError, TypeError, ValueError):
         raise OptionError(f"state: expected what state_dict() returned, got {state!r}") from None
     if saved[0] != 1 or not all(isinstance(number, int) and number >= 0 for number in saved):
         raise OptionError(f"state: expected version 1 with epoch and position, got {saved}")
-    return saved[1], saved[2], fields
+    if len(entries) > QUARANTINE_MAX or any(number < 0 for entry in entries for number in entry):
+        raise OptionError(
+            f"state: expected at most {QUARANTINE_MAX} entries (sample, epoch, position) in its "
+            f"quarantine, got {len(entries)}: {entries[:3]}"
+        )
+    return saved[1], saved[2], fields, entries
+
+
+def _verify(ready: msg.BatchReady, arrays: Mapping[str, Array]) -> None:
+    found = rows_digest(arrays["ids"], arrays["labels"], arrays["images"])
+    if found != int.from_bytes(ready.digest, "little"):
+        raise ReceiptMismatch(
+            f"batch {ready.number} of epoch {ready.epoch}: the digest of its bytes is {found:032x} "
+            f"here, its producers made {ready.digest[::-1].hex()}: memory was overwritten, or the "
+            "transport changed it"
+        )
 
 
 def _rows_of(root: NDArray[np.uint8], spec: msg.ArraySpec, rows: int) -> Array:

@@ -31,13 +31,18 @@ from augd.pixels.source import FolderSource, ReadAhead, Reading
 from augd.plan.draw import Draw
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import parse_recipe
+from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
+from augd.wire.receipt import DIGEST_MODULUS, ids_digest, row_digest
 from augd.wire.slot import check_layout
 
 Buffer = bytearray | memoryview | mmap.mmap
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
+# Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
+# of 2 MB. The rows of larger ones are planned one by one.
+_LEARN_BYTES = 64 << 20
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
 _LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
 
@@ -61,6 +66,7 @@ class Production:
         check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
         self.layout = use.layout
+        self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
         chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
         self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
         self._picked = None if choice is None else choice.picked
@@ -135,13 +141,26 @@ class Task:
     outline: _Outline | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Made:
-    """A finished lease: how many rows are masked, and the first of them by name."""
+    """A finished lease: how many rows are masked, the first of them by name, and its receipt."""
 
     lease: int
-    num_bad: int
-    bad: tuple[msg.BadRow, ...]
+    num_bad: int = 0
+    bad: tuple[msg.BadRow, ...] = ()
+    digest: int = 0
+    ids_digest: int = 0
+
+
+def _first_position(task: Task) -> int:
+    """Return where the task's rows begin in the order of the epoch."""
+    layout = task.production.layout
+    return task.lease.position + layout.rank * layout.batch_size + task.lease.first_row
+
+
+def _is_quarantined(task: Task, row: int, sample: int) -> bool:
+    place = task.lease.epoch, _first_position(task) + row
+    return place >= task.production.quarantine[sample]
 
 
 class LeaseFailed(Exception):
@@ -156,9 +175,13 @@ class LeaseFailed(Exception):
 class Workshop:
     """Accepts leases into a queue and makes the rows of its front."""
 
-    def __init__(self, on_row: Callable[[msg.Lease], None]) -> None:
-        """Start empty. `on_row` is called after every row that was decoded."""
+    def __init__(self, on_row: Callable[[msg.Lease], None], crumb: Crumb | None = None) -> None:
+        """Start empty. `on_row` is called after every row that was decoded.
+
+        `crumb` names the row in hand to whoever finds this process dead.
+        """
         self._on_row = on_row
+        self._crumb = crumb or Crumb.private()
         self._datasets: dict[str, Dataset] = {}
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
@@ -185,6 +208,12 @@ class Workshop:
         """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples."""
         dataset = self._datasets[use.dataset]
         self._productions[use.stream] = Production(use, dataset, arena, choice)
+
+    def mask(self, mask: msg.Mask) -> None:
+        """Take a stream's quarantine: it holds for every row that is made from now on."""
+        self._productions[mask.stream].quarantine = {
+            sample: (epoch, position) for sample, epoch, position in mask.quarantine
+        }
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream, whose leases were revoked before; its arena goes with the last view."""
@@ -237,13 +266,12 @@ class Workshop:
         self.begin()
         task = self._tasks.popleft()
         try:
-            num_bad, named = self._make_rows(task)
+            return self._make_rows(task)
         except Exception as error:
             task.reading.cancel()
             raise LeaseFailed(task.lease.lease) from error
-        return Made(task.lease.lease, num_bad, named)
 
-    def _make_rows(self, task: Task) -> tuple[int, tuple[msg.BadRow, ...]]:
+    def _make_rows(self, task: Task) -> Made:
         if task.outline is None:
             self._plan(task)
         lease, index = task.lease, task.production.dataset.index
@@ -253,26 +281,40 @@ class Workshop:
         slot["ids"][rows] = task.ids
         np.greater_equal(task.ids, 0, out=valid)
         task.production.write_labels(task.ids, labels)
-        num_bad = 0
-        named: list[msg.BadRow] = []
+        first = _first_position(task)
+        made = Made(lease.lease, ids_digest=ids_digest(first, task.ids))
         for row, sample in enumerate(task.ids.tolist()):
             reason = self._make_row(task, row, sample, images[row]) if sample >= 0 else ""
-            if reason is None:
-                continue
-            images[row] = 0
-            labels[row] = _LABEL_OF_NO_SAMPLE
-            valid[row] = False
+            if reason is not None:
+                images[row] = 0
+                labels[row] = _LABEL_OF_NO_SAMPLE
+                valid[row] = False
             if reason:
-                num_bad += 1
-                if len(named) < _BAD_ROWS_NAMED:
-                    named.append(msg.BadRow(sample, index.path(sample), reason))
-        return num_bad, tuple(named)
+                made.num_bad += 1
+                if len(made.bad) < _BAD_ROWS_NAMED:
+                    made.bad += (msg.BadRow(sample, index.path(sample), reason),)
+            if sample >= 0:
+                made.digest += row_digest(task.ids, labels, images, row)
+        made.digest %= DIGEST_MODULUS
+        return made
 
     def _make_row(self, task: Task, row: int, sample: int, out: NDArray[np.uint8]) -> str | None:
         """Fill one row; returns None, or why the sample is bad."""
         content = next(task.rows)
         if isinstance(content, BadImage):
             return str(content)
+        if sample in task.production.quarantine and _is_quarantined(task, row, sample):
+            return "quarantined: it ended its producer twice"
+        # From here on it is this sample's fault; waiting for its file was not.
+        self._crumb.set(task.lease.lease, row, sample)
+        try:
+            return self._render_row(task, row, sample, content, out)
+        finally:
+            self._crumb.clear()
+
+    def _render_row(
+        self, task: Task, row: int, sample: int, content: bytearray, out: NDArray[np.uint8]
+    ) -> str | None:
         outline = task.outline
         assert outline is not None
         try:
@@ -316,16 +358,26 @@ class Workshop:
         self.plan_ns += time.thread_time_ns() - before_ns
 
     def _learn_sizes(self, task: Task) -> None:
-        """Read the headers of a chunk whose images were never opened; once per data set."""
-        dims = task.production.dataset.index.dims
+        """Read the headers of a chunk whose images were never opened; once per data set.
+
+        A size that stays unknown is found to differ when its row is made.
+        """
+        index = task.production.dataset.index
+        dims = index.dims
+        rows = np.flatnonzero(task.ids >= 0).tolist()
+        if index.sizes_bytes[task.ids[rows]].sum() > _LEARN_BYTES:
+            return
         contents = list(task.rows)
         task.rows = iter(contents)
-        for sample, content in zip(task.ids[task.ids >= 0].tolist(), contents, strict=True):
+        for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
             if not dims[sample, 0] and not isinstance(content, BadImage):
+                self._crumb.set(task.lease.lease, row, sample)
                 try:
                     header = read_header(content)
                 except BadImage:
                     continue  # named when its row is made
+                finally:
+                    self._crumb.clear()
                 dims[sample] = header.width, header.height
 
     def _plan_again(self, task: Task, row: int, width: int, height: int) -> _Outline:

@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
     os.environ["XDG_CONFIG_HOME"] = f"{folder}/config"
     os.environ.pop("AUGD_KEYS", None)
+    os.environ["XDG_STATE_HOME"] = f"{folder}/state"
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     # pyzmq makes its I/O threads with the first socket and keeps them: no test's leak.
     import zmq

@@ -116,6 +116,18 @@ class Stream:
             "transfer_s": self._feed.transfer_s,
         }
 
+    def receipt(self, epoch: int) -> dict[str, Any]:
+        """Return what arrived of an epoch, and its digests; see `augd.Stream.receipt`.
+
+        On CUDA batches arrive ahead of the one in hand: ask when the epoch has ended.
+        """
+        return self._stream.receipt(epoch)
+
+    @property
+    def notices(self) -> list[str]:
+        """What the daemon had to say that stops nothing, oldest first."""
+        return self._stream.notices
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as JSON data; the batch in hand is counted."""
         return self._stream.state_dict(self._last)
@@ -174,6 +186,9 @@ def connect(
     balance: Literal["class"] | None = None,
     bad: Literal["mask", "fail"] = "mask",
     max_bad_fraction: float = 0.01,
+    verify: bool = False,
+    shared: bool | int = False,
+    max_lag: int | None = None,
     prefetch: int = 4,
     transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
@@ -190,8 +205,8 @@ def connect(
     Args:
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
         dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
-            val_fraction, classes, limit, balance, bad, max_bad_fraction, prefetch,
-            transport, timeout_s, keys: see `augd.connect`.
+            val_fraction, classes, limit, balance, bad, max_bad_fraction, verify, shared,
+            max_lag, prefetch, transport, timeout_s, keys: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on
@@ -226,6 +241,9 @@ def connect(
         balance=balance,
         bad=bad,
         max_bad_fraction=max_bad_fraction,
+        verify=verify,
+        shared=shared,
+        max_lag=max_lag,
         prefetch=prefetch,
         transport=transport,
         timeout_s=timeout_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -230,6 +231,9 @@ def place_of(batch: augd.Batch) -> tuple[int, int, int]:
 
 
 def views(batch: augd.Batch) -> Tensors:
-    """Make tensors of a slot's arrays, without a copy."""
-    images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-    return images, labels, torch.from_numpy(batch.ids), torch.from_numpy(batch.valid)
+    """Make tensors of a slot's arrays, without a copy; those of a shared stream are only read."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors. Writing to these ends the process, as it must.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
+        return images, labels, torch.from_numpy(batch.ids), torch.from_numpy(batch.valid)

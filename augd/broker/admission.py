@@ -28,8 +28,8 @@ class Holder(Protocol):
         """Whether it has a stream, or one in the making."""
 
     @property
-    def arena_bytes(self) -> int:
-        """Memory of its stream; 0 without one."""
+    def arena(self) -> tuple[int, int]:
+        """Its stream, which others may share, and the bytes of the arena; zeros without one."""
 
 
 def is_same(one: Rights | None, other: Rights | None) -> bool:
@@ -104,7 +104,7 @@ def check_memory(who: Rights | None, sessions: Iterable[Holder], size_bytes: int
     """
     if who is None:
         return
-    taken = sum(one.arena_bytes for one in _of(who, sessions))
+    taken = sum(dict(one.arena for one in _of(who, sessions)).values())
     if taken + size_bytes > who.max_bytes:
         raise OverLimit(
             f"the stream takes {size_bytes / 1e9:.3f} GB and {who.name!r} has {taken / 1e9:.3f} GB "

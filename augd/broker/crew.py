@@ -6,7 +6,9 @@ falls to `LOW_WATER` leases is hungry and is filled up to `DEPTH`, in turns with
 hungry ones, so that it never waits for a message and yet plans several chunks at once.
 
 A dead producer is started again: at once the first time, then with growing pauses while
-deaths follow one another without a chunk being finished in between. Pure: no I/O, no clock.
+deaths follow one another without a chunk being finished in between. The pauses differ by place,
+so that many producers that died of one cause do not all come back at the same moment. Pure: no
+I/O, no clock.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from augd.broker.states import PRODUCER, step
-from augd.broker.stream import Chunk, Stream
+from augd.broker.stream import NO_SAMPLE, Chunk, Stream
 
 LOW_WATER = 1
 DEPTH = 8  # chunks that are planned in one go, which costs per call and not per row
 START_S = 60.0  # imports on a cold disk; beyond it a start is counted as hanging
-SILENCE_S = 30.0  # a producer at work speaks at least every second; 30 s mean it hangs
+PATIENCE_S = 30.0  # a producer at work speaks at least every second; 30 s mean it hangs
 PAUSE_MAX_S = 5.0
 DEATHS_MIN = 4  # deaths in a row before the producers are called unhealthy: above ATTEMPTS_MAX
 
@@ -42,6 +44,7 @@ class Producer:
     heard_at: float
     state: str = "starting"
     pid: int = 0
+    confinement: str = ""  # what READY said
     leases: dict[int, LeaseRecord] = field(default_factory=dict)  # insertion order = work order
     chunks_done: int = 0
     rows_done: int = 0
@@ -49,23 +52,28 @@ class Producer:
     plan_ns: int = 0
     idle_ns: int = 0
     last_words: str = ""
-    is_own_fault: bool = False  # it said itself why it ends: no sample is to blame
+    was_silent: bool = False  # killed, because it hung
 
-    def silence_ends_at(self) -> float | None:
+    def silence_ends_at(self, patience_s: float) -> float | None:
         """When this producer will have to be killed if it says nothing more."""
         if self.state == "starting":
             return self.started_at + START_S
         if self.state == "ready" and self.leases:
-            return self.heard_at + SILENCE_S
+            return self.heard_at + patience_s
         return None
+
+    def is_alone(self) -> bool:
+        """Say whether it makes a suspect, and hence gets nothing else."""
+        return any(record.chunk.suspect != NO_SAMPLE for record in self.leases.values())
 
 
 class Crew:
     """All producers, numbered by place: a replacement takes the number of the dead."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, patience_s: float) -> None:
         """Make `size` empty places; the broker starts them one by one."""
         self.size = size
+        self.patience_s = patience_s
         self.members: dict[int, Producer] = {}
         self.restart_at: dict[int, float] = dict.fromkeys(range(size), 0.0)
         self.deaths_in_row = 0
@@ -82,8 +90,9 @@ class Crew:
     def hanging(self, now: float) -> Iterator[Producer]:
         """Take the producers that were silent for too long; the caller kills them."""
         for producer in self.members.values():
-            end = producer.silence_ends_at()
+            end = producer.silence_ends_at(self.patience_s)
             if end is not None and end <= now:
+                producer.was_silent = producer.state == "ready"
                 producer.state = step(PRODUCER, producer.state, "kill")
                 yield producer
 
@@ -106,7 +115,20 @@ class Crew:
 
     def hungry(self, depth: int) -> list[Producer]:
         """Ready producers that have to be filled up."""
-        return [p for p in self.ready() if len(p.leases) <= min(LOW_WATER, depth - 1)]
+        most = min(LOW_WATER, depth - 1)
+        return [p for p in self.ready() if len(p.leases) <= most and not p.is_alone()]
+
+    def fresh(self) -> Producer | None:
+        """Return a producer that has made nothing yet: no sample before could have harmed it.
+
+        Where none is and none will be, one that does nothing at the moment.
+        """
+        idle = [producer for producer in self.ready() if not producer.leases]
+        unused = [producer for producer in idle if not producer.chunks_done]
+        is_one_coming = bool(self.restart_at) or any(
+            producer.state != "ready" for producer in self.members.values()
+        )
+        return next(iter(unused if unused or is_one_coming else idle), None)
 
     def bury(self, number: int, how: str, now: float, *, is_draining: bool) -> Producer:
         """Take a reaped producer out and schedule its replacement."""
@@ -117,13 +139,14 @@ class Crew:
         self.deaths_in_row += 1
         self.restarts += 1
         self.last_death = producer.last_words or how
-        self.restart_at[number] = now + self._pause_s()
+        self.restart_at[number] = now + self._pause_s(number)
         return producer
 
-    def _pause_s(self) -> float:
+    def _pause_s(self, number: int) -> float:
         if self.deaths_in_row <= 1:
             return 0.0
-        return min(PAUSE_MAX_S, 0.1 * 2.0 ** (self.deaths_in_row - 2))
+        spread = 1.0 + number / self.size / 2
+        return spread * min(PAUSE_MAX_S, 0.1 * 2.0 ** min(self.deaths_in_row - 2, 10))
 
     def is_unhealthy(self) -> bool:
         """Say whether so many died in a row that waiting for the next is no use."""
@@ -131,6 +154,6 @@ class Crew:
 
     def next_deadline(self) -> float | None:
         """Return the earliest moment at which something is due here."""
-        ends = [p.silence_ends_at() for p in self.members.values()]
+        ends = [p.silence_ends_at(self.patience_s) for p in self.members.values()]
         moments = [end for end in ends if end is not None] + list(self.restart_at.values())
         return min(moments, default=None)

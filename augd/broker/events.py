@@ -12,6 +12,7 @@ from augd.wire.messages import (
     Chosen,
     FromClient,
     FromProducer,
+    Quarantined,
     Selection,
     ToClient,
     ToProducer,
@@ -64,10 +65,16 @@ class FromCrew(Struct, frozen=True):
 
 
 class Reaped(Struct, frozen=True):
-    """A producer ended and was waited for; `how` in words: a signal's name or a status."""
+    """A producer ended and was waited for; `how` in words: a signal's name or a status.
+
+    `kind` is one of `augd.wire.ending.Ending`, empty when nobody looked. `crumb` is the (lease,
+    row of it, sample) that it had in hand, by its own word: compare the lease with those it had.
+    """
 
     producer: int
     how: str
+    kind: str = ""
+    crumb: tuple[int, int, int] | None = None
 
 
 class Selected(Struct, frozen=True):
@@ -156,8 +163,24 @@ class MakeArena(Struct, frozen=True):
     """Allocate a stream's memory; answered by ArenaMade or ArenaFailed."""
 
     stream: int
-    session: int
     size_bytes: int
+
+
+class GiveArena(Struct, frozen=True):
+    """Pass a stream's memory to a session that is attached by its lifeline."""
+
+    stream: int
+    session: int
+    is_read_only: bool
+
+
+class KeepQuarantine(Struct, frozen=True):
+    """Write an entry to disk, before anything that follows is done."""
+
+    dataset: str
+    content: str
+    entry: Quarantined
+    how: str
 
 
 class SendSlot(Struct, frozen=True):
@@ -211,6 +234,8 @@ Action = (
     | Tell
     | SelectSamples
     | MakeArena
+    | GiveArena
+    | KeepQuarantine
     | SendSlot
     | DropArena
     | EndSession

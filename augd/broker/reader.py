@@ -7,8 +7,11 @@ lists. No I/O, no clock, no NumPy.
 Theory of operation. A reader says HELLO, attaches its lifeline, then OPENs. Every OPEN has a
 new `opening` number; what arrives under an older one is void and dropped (the daemon has
 taken those slots back, except the ones named in `held`). Within an opening, batches must
-arrive in sequence and epochs with the counts that EPOCH_END names: anything else is a broken
-promise and raises, it is never papered over. Credit is absolute: released + slots.
+arrive in sequence and epochs with the counts and digests that EPOCH_END names: anything else is
+a broken promise and raises, it is never papered over. Credit is absolute: released + slots.
+
+A reader on a shared stream never seeks; it leaves, and keeps what it holds until that is
+released, while another reader goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from augd.errors import ProtocolError, error_from_code
+from augd.broker.quarantine import as_entries, united
+from augd.errors import ConnectionLost, ProtocolError, ReceiptMismatch, error_from_code
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
@@ -45,7 +49,17 @@ class PassEnded(Struct, frozen=True):
     end: msg.EpochEnd
 
 
-Outcome = msg.Message | Attach | Deliver | PassEnded
+class Parted(Struct, frozen=True):
+    """The daemon sends nothing more on this session: its client goes on by itself."""
+
+    text: str
+
+
+Outcome = msg.Message | Attach | Deliver | PassEnded | Parted
+
+
+class BatchesLost(ConnectionLost):
+    """A message never arrived: the connection is to be made again at the cursor."""
 
 
 @dataclass(slots=True)
@@ -54,20 +68,23 @@ class Counted:
 
     batches: int = 0
     samples: int = 0
+    digest: int = 0
 
 
 @dataclass(slots=True)
 class Reader:
-    """State of one client stream. `spec` is what it asks for."""
+    """State of one client stream. `spec` is what it asks for, `share` with whom."""
 
     spec: msg.Spec
     nonce: str
     transport: Literal["memfd", "frames"] = "memfd"
-    state: str = "new"  # new -> greeting -> attaching -> opening -> open -> closed
+    share: msg.Share | None = None
+    state: str = "new"  # new -> greeting -> attaching -> opening -> open -> leaving -> closed
     session: int = 0
     opening: int = 0
     opened: msg.Opened | None = None
-    notices: list[msg.Notice] = field(default_factory=list)
+    quarantine: dict[int, tuple[int, int]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
     _target: tuple[int, int] = (0, 0)
     _sequence: int = 0
     _released: int = 0
@@ -87,6 +104,7 @@ class Reader:
 
     def seek(self, epoch: int, position: int) -> list[Outcome]:
         """Go to (epoch, position): a new OPEN, or the first one's target when not yet open."""
+        assert self.share is None or self.state in ("new", "greeting", "attaching"), "it is shared"
         self._target = (epoch, position)
         return self._open() if self.state in ("opening", "open") else []
 
@@ -107,12 +125,16 @@ class Reader:
                 position=position,
                 credit=self.num_slots,
                 held=held,
+                quarantine=as_entries(self.quarantine),
+                share=self.share,
             )
         ]
 
     @property
     def num_slots(self) -> int:
-        """Slots of this stream: the batch in hand and `prefetch` ahead of it."""
+        """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it."""
+        if self.share is not None and self.share.max_lag is not None:
+            return min(self.spec.prefetch, self.share.max_lag) + 1
         return self.spec.prefetch + 1
 
     @property
@@ -135,8 +157,14 @@ class Reader:
                 return self._end(message)
             case msg.Error():
                 return self._error(message)
+            case msg.NewlyQuarantined() if message.session == self.session:
+                self.quarantine = united(as_entries(self.quarantine), message.entries)
+                self.notices.append(message.text)
+            case msg.Detached() if message.session == self.session:
+                self.notices.append(message.text)
+                return [Parted(message.text)]
             case msg.Notice():
-                self.notices.append(message)
+                self.notices.append(message.text)
         return []
 
     def _is_current(self, message: msg.Opened | msg.BatchReady | msg.EpochEnd) -> bool:
@@ -146,6 +174,7 @@ class Reader:
         check_layout(message.arrays, message.slot_bytes)
         self.state = "open"
         self.opened = message
+        self.quarantine = united(as_entries(self.quarantine), message.quarantine)
         return []
 
     def _batch(self, batch: msg.BatchReady) -> list[Outcome]:
@@ -155,9 +184,9 @@ class Reader:
         if batch.sequence < self._sequence:
             return []  # doubled on the way: had it already
         if batch.sequence > self._sequence:
-            raise ProtocolError(
+            raise BatchesLost(
                 f"BATCH {batch.sequence} of epoch {batch.epoch} arrived, expected "
-                f"{self._sequence}: batches were lost; connect again at the saved state"
+                f"{self._sequence}: batches were lost on the way"
             )
         if batch.slot >= opened.num_slots or batch.rows > self.spec.layout.batch_size:
             raise ProtocolError(f"BATCH names slot {batch.slot} with {batch.rows} rows")
@@ -168,6 +197,8 @@ class Reader:
         self._counted.batches += 1
         layout, total = self.spec.layout, opened.num_positions
         self._counted.samples += cut.real_rows(layout, total, batch.position)
+        digest = self._counted.digest + int.from_bytes(batch.digest, "little")
+        self._counted.digest = digest % (1 << 128)
         return [Deliver(batch)]
 
     def _end(self, end: msg.EpochEnd) -> list[Outcome]:
@@ -176,6 +207,11 @@ class Reader:
             raise ProtocolError(
                 f"epoch {end.epoch} ended after {counted.batches} batches with "
                 f"{counted.samples} samples here, the daemon sent {end.batches} with {end.samples}"
+            )
+        if int.from_bytes(end.digest, "little") != counted.digest:
+            raise ReceiptMismatch(
+                f"epoch {end.epoch}: the digests of its {counted.batches} batches add up to "
+                f"{counted.digest:032x} here, and to {end.digest[::-1].hex()} at the daemon"
             )
         return [PassEnded(end)]
 
@@ -193,9 +229,18 @@ class Reader:
         if slot in self._voided:
             self._voided.discard(slot)
             return [release]
+        if self.state == "leaving":
+            return [release]
         self._released += 1
         credit = self._released + self.num_slots
         return [release, msg.Flow(self.session, self.opening, credit)]
+
+    def leave(self) -> list[Outcome]:
+        """Say BYE and keep what is held: of a shared stream nobody overwrites it."""
+        if self.state not in ("opening", "open"):
+            return []
+        self.state = "leaving"
+        return [msg.Bye(self.session, tuple(self._held.items()))]
 
     def close(self) -> list[Outcome]:
         """Say BYE, once."""

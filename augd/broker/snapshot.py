@@ -11,10 +11,13 @@ from typing import Any
 from msgspec import msgpack
 
 from augd.broker.crew import Producer
+from augd.broker.facts import DatasetFacts
+from augd.broker.quarantine import Register
 from augd.broker.stream import Stream
 from augd.wire.limits import HEADER_BYTES_MAX
 
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
+_NAMED_MAX = 20
 
 
 def describe_producer(producer: Producer) -> dict[str, Any]:
@@ -23,6 +26,7 @@ def describe_producer(producer: Producer) -> dict[str, Any]:
         "number": producer.number,
         "pid": producer.pid,
         "state": producer.state,
+        "confinement": producer.confinement,
         "leases": len(producer.leases),
         "chunks": producer.chunks_done,
         "rows": producer.rows_done,
@@ -32,20 +36,45 @@ def describe_producer(producer: Producer) -> dict[str, Any]:
     }
 
 
-def describe_stream(stream: Stream, dataset: str) -> dict[str, Any]:
-    """Say where a stream stands and what it holds; `last_bad` are [id, path, reason]."""
+def describe_dataset(facts: DatasetFacts, register: Register) -> dict[str, Any]:
+    """Say what a data set is, and which of its samples are quarantined."""
+    quarantined = sorted(register.samples())
     return {
-        "session": stream.session,
-        "dataset": dataset,
+        "num_samples": facts.num_samples,
+        "digest": facts.digest,
+        "root": facts.root,
+        "num_quarantined": len(quarantined),
+        "quarantined": quarantined[:_NAMED_MAX],
+    }
+
+
+def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
+    """Say where a stream stands and what it holds; `last_bad` are [id, path, reason].
+
+    `readers` are [session, credit, sent, held, lag]; `session`, `credit` and `sent` are those of
+    the slowest.
+    """
+    readers = sorted(stream.subscribers.values(), key=lambda reader: reader.next)
+    slowest = readers[0] if readers else None
+    return {
+        "session": slowest.session if slowest else min(sessions, default=0),
+        "sessions": sessions,
+        "is_shared": stream.share is not None,
+        "dataset": stream.dataset,
         "batch_size": stream.spec.layout.batch_size,
         "epoch": stream.next_epoch,
         "position": stream.next_position,
-        "credit": stream.credit,
-        "sent": stream.sent,
+        "credit": slowest.credit if slowest else 0,
+        "sent": slowest.sent if slowest else 0,
+        "readers": [
+            [r.session, r.credit, r.sent, len(stream.holds(r.session)), stream.lag_of(r)]
+            for r in readers
+        ],
         "slots": dict(Counter(slot.state for slot in stream.slots)),
-        "arena_bytes": stream.slot_bytes * len(stream.slots),
+        "arena_bytes": stream.arena_bytes,
         "bad": stream.total_bad,
         "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
+        "quarantined": [[s, *place] for s, place in sorted(stream.quarantine.items())][:_NAMED_MAX],
     }
 
 

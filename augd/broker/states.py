@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 Table = Mapping[str, Mapping[str, str]]
 
-# free -> filling -> ready -> sent -> free. A slot whose batch was given up while producers
-# still write into it is `draining`: it must not be used before the last of them has stopped.
+# free -> filling -> ready -> sent -> free; sent again to each reader of a shared stream. A slot
+# whose batch was given up while producers still write into it is `draining`: it must not be used
+# before the last of them has stopped.
 SLOT: Table = {
     "free": {"fill": "filling"},
     "filling": {"complete": "ready", "abandon": "draining"},
     "ready": {"send": "sent", "abandon": "draining"},
-    "sent": {"release": "free"},
+    "sent": {"send": "sent", "release": "free"},
     "draining": {"drained": "free"},
 }
 
@@ -28,11 +29,13 @@ CHUNK: Table = {
     "done": {},
 }
 
-# A session attaches (its lifeline stands), opens, and closes from wherever it is.
+# A session attaches (its lifeline stands), opens, and closes from wherever it is. One that reads
+# on no more but still holds slots is `leaving` until it has released them.
 SESSION: Table = {
     "new": {"attach": "attached", "close": "closed"},
     "attached": {"open": "open", "close": "closed"},
-    "open": {"open": "open", "close": "closed"},
+    "open": {"open": "open", "leave": "leaving", "close": "closed"},
+    "leaving": {"close": "closed"},
     "closed": {},
 }
 

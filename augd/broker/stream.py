@@ -1,10 +1,14 @@
-"""One stream of the broker: its batches, their chunks, and the slots that they fill.
+"""One stream of the broker: its batches, their chunks, the slots that they fill, and its readers.
 
 Theory of operation. A stream is an endless sequence of batches from a cursor (epoch,
-position), crossing epochs. `plan_ahead` begins batches in order while there is credit and a
-free slot, so the lowest missing batch always has its slot already and a finished far-ahead
-batch can never starve it. Chunks of a begun batch are leased out in that order; a batch is
-complete when its last chunk is done, and complete batches are sent in order only.
+position), crossing epochs. `plan_ahead` begins batches in order while every reader has credit
+and a slot is free, so the lowest missing batch always has its slot already and a finished
+far-ahead batch can never starve it. Chunks of a begun batch are leased out in that order; a
+batch is complete when its last chunk is done, and complete batches are sent in order only.
+
+Readers are sessions: one, or several that share the production. A batch is `owed` to each of
+them until it was sent to him, and leaves the sequence when it is owed to nobody. Its slot is
+free again when, besides, everybody that it was sent to has released it.
 
 A seek (`reopen`) gives up everything unsent. A slot that producers still write into drains
 first: it becomes free only when the last lease on it was answered or its producer reaped.
@@ -16,30 +20,61 @@ Pure: no I/O, no clock. Knows neither sockets nor processes, only numbers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from augd.broker.states import CHUNK, SLOT, step
+from augd.plan.content import Content
 from augd.wire import cut
-from augd.wire.messages import ArraySpec, BadRow, Chosen, Spec
+from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Share, Spec
 
 CHUNK_ROWS = 32  # what a killed producer costs at most; ~35 ms of work
+NO_SAMPLE = -1
+_SUM_MODULUS = 1 << 128
+_IDS_MODULUS = 1 << 64
+
+Place = tuple[int, int]  # (epoch, position)
+Held = Iterable[tuple[int, int]]  # (slot, generation)
 
 
 @dataclass(slots=True)
+class Sums:
+    """What rows add up to: how many, and their digests (augd/wire/receipt.py)."""
+
+    batches: int = 0
+    samples: int = 0
+    num_bad: int = 0
+    digest: int = 0
+    ids_digest: int = 0
+
+    def add(self, other: Sums) -> None:
+        """Add the sums of other rows."""
+        self.batches += other.batches
+        self.samples += other.samples
+        self.num_bad += other.num_bad
+        self.digest = (self.digest + other.digest) % _SUM_MODULUS
+        self.ids_digest = (self.ids_digest + other.ids_digest) % _IDS_MODULUS
+
+
+@dataclass(slots=True, eq=False)
 class Chunk:
-    """A row range of a batch: the unit of leases."""
+    """A row range of a batch: the unit of leases.
+
+    `suspect` is a sample that ended a producer: its chunk is that row alone, and is made by a
+    fresh producer which does nothing else.
+    """
 
     batch: Batch
     first_row: int
     rows: int
     state: str = "pending"
     attempt: int = 0
+    suspect: int = NO_SAMPLE
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
-    """A batch in the making or finished, not yet sent."""
+    """A batch in the making or finished, not yet sent to everybody. `sequence` counts all."""
 
     sequence: int
     epoch: int
@@ -48,12 +83,13 @@ class Batch:
     rows: int
     slot: Slot
     missing: int = 0
-    num_bad: int = 0
+    sums: Sums = field(default_factory=Sums)
     is_abandoned: bool = False
     pending: deque[Chunk] = field(default_factory=deque)
+    suspects: deque[Chunk] = field(default_factory=deque)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A place in the arena. `writers` counts leases out on it."""
 
@@ -61,6 +97,8 @@ class Slot:
     state: str = "free"
     generation: int = 0
     writers: int = 0
+    owed: int = 0  # readers that its batch is still to be sent to
+    readers: set[int] = field(default_factory=set)  # sessions that have not released it
 
     def take(self, verb: str) -> None:
         """Make one transition of the table."""
@@ -68,99 +106,234 @@ class Slot:
         if self.state == "free":
             self.generation += 1
 
+    def let_go(self, session: int) -> None:
+        """Forget a reader; the slot is free after the last one."""
+        self.readers.discard(session)
+        self.free_if_unused()
 
-@dataclass(slots=True)
-class EpochCount:
-    """What was sent of an epoch since it was entered."""
+    def free_if_unused(self) -> None:
+        """Free the slot when its batch is owed to nobody and read by nobody."""
+        if self.state == "sent" and not self.owed and not self.readers:
+            self.take("release")
 
-    batches: int = 0
-    samples: int = 0
-    num_bad: int = 0
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """How far one session may be sent, was sent, and has let go, counted since its opening."""
+
+    session: int
+    opening: int
+    first: int  # sequence of the batch that it begins with
+    credit: int
+    max_lag: int | None = None
+    sent: int = 0
+    released: int = 0
+    sums: Sums = field(default_factory=Sums)  # of the current epoch
+
+    @property
+    def next(self) -> int:
+        """Sequence of the batch that it gets next."""
+        return self.first + self.sent
+
+    @property
+    def limit(self) -> int:
+        """Sequence of the first batch that its credit does not cover."""
+        return self.first + self.credit
+
+    def take_sums(self) -> Sums:
+        """Return what was sent of the epoch that ends, and begin the next sums."""
+        sums, self.sums = self.sums, Sums()
+        return sums
 
 
 class Stream:
-    """The broker's view of one client's production."""
+    """The broker's view of one production."""
 
     def __init__(
         self,
         number: int,
-        session: int,
+        dataset: str,
         spec: Spec,
         num_samples: int,
         arrays: tuple[ArraySpec, ...],
         slot_bytes: int,
         chosen: Chosen | None = None,
+        share: Share | None = None,
     ) -> None:
-        """Make a stream with all its slots free and its cursor unset; `reopen` starts it."""
+        """Make a stream with all its slots free and its cursor unset; `start` sets it."""
         self.number = number
-        self.session = session
+        self.dataset = dataset
         self.spec = spec
         self.num_samples = num_samples
         self.arrays = arrays
         self.slot_bytes = slot_bytes
         self.chosen = chosen  # None: the whole data set
-        # One slot for the batch in the trainer's hand, the others are made ahead of it.
-        self.slots = [Slot(index) for index in range(spec.prefetch + 1)]
+        self.share = share  # None: private
+        # One slot for the batch in the trainer's hand, the others are made ahead of it. What a
+        # laggard holds when it is left behind comes on top, so that the others don't stand still.
+        spare = 0 if share is None or share.max_lag is None else share.max_lag + 1
+        self.slots = [Slot(index) for index in range(spec.prefetch + 1 + spare)]
         self.has_arena = False
-        self.opening = 0
-        self.credit = 0
+        self.content: Content | None = None
+        self.quarantine: dict[int, Place] = {}
+        self.subscribers: dict[int, Subscriber] = {}
+        self.gathers_until: float | None = None  # waits for its sharers
         self.begun = 0
-        self.sent = 0
         self.next_epoch = 0
         self.next_position = 0
         self.batches: deque[Batch] = deque()
-        self.count = EpochCount()
-        self.is_failed = False  # the opening ended with an ERROR: only an OPEN goes on
+        self.is_failed = False  # ended with an ERROR: only an OPEN goes on
         self.turn = 0.0  # where in the crew's virtual time this stream's next lease stands
         self.bad_rows: deque[BadRow] = deque(maxlen=100)
         self.total_bad = 0
+        self._bad_of: dict[int, int] = {}  # by epoch
 
-    def reopen(
-        self,
-        opening: int,
-        epoch: int,
-        position: int,
-        credit: int,
-        held: tuple[tuple[int, int], ...],
-    ) -> None:
-        """Move the cursor; void everything that was begun or sent and is not `held`."""
-        kept = set(held)
-        for batch in self.batches:
-            self._abandon(batch)
-        self.batches.clear()
-        for slot in self.slots:
-            if slot.state == "sent" and (slot.index, slot.generation) not in kept:
-                slot.take("release")
-        self.opening = opening
+    # readers
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of all its slots."""
+        return self.slot_bytes * len(self.slots)
+
+    def start(self, session: int, opening: int, credit: int, place: Place, held: Held = ()) -> None:
+        """Begin, or go elsewhere, with one reader: void all that he does not hold."""
+        self._give_up(list(self.batches))
+        self.keep_only(session, held)
         self.is_failed = False
-        self.credit = credit
-        self.begun = self.sent = 0
-        self.next_epoch, self.next_position = epoch, position
-        self.count = EpochCount()
+        self._bad_of.clear()
+        self.next_epoch, self.next_position = place
+        max_lag = self.share.max_lag if self.share is not None else None
+        self.subscribers[session] = Subscriber(session, opening, self.begun, credit, max_lag)
+
+    def join(self, session: int, opening: int, credit: int, place: Place) -> None:
+        """Let another session read from a place that `offers` on."""
+        assert self.share is not None
+        first = self.begun
+        for batch in self.batches:
+            if (batch.epoch, batch.position) >= place:
+                first = min(first, batch.sequence)
+                batch.slot.owed += 1
+        self.subscribers[session] = Subscriber(session, opening, first, credit, self.share.max_lag)
+
+    def offers(self, place: Place) -> bool:
+        """Say whether a reader may still begin at this place."""
+        places = [(batch.epoch, batch.position) for batch in self.batches]
+        return place in places or place == self.next_place()
+
+    def next_place(self) -> Place:
+        """Return the place of the batch that is begun next."""
+        if cut.batches_left(self.spec.layout, self.num_samples, self.next_position) == 0:
+            return self.next_epoch + 1, 0
+        return self.next_epoch, self.next_position
+
+    def leave(self, session: int, held: Held = ()) -> None:
+        """Send a session nothing more; it keeps what it holds until it releases that."""
+        reader = self.subscribers.pop(session, None)
+        if reader is not None:
+            for batch in self.batches:
+                batch.slot.owed -= batch.sequence >= reader.next
+        self.keep_only(session, held)
+        self._drop_unowed()
+
+    def keep_only(self, session: int, held: Held) -> None:
+        """Release all slots that were sent to a session but these."""
+        kept = set(held)
+        for slot in self.slots:
+            if session in slot.readers and (slot.index, slot.generation) not in kept:
+                slot.let_go(session)
+
+    def holds(self, session: int) -> list[tuple[int, int]]:
+        """List the slots that a session has not released."""
+        return [(slot.index, slot.generation) for slot in self.slots if session in slot.readers]
+
+    def laggards(self) -> list[Subscriber]:
+        """List the readers that are further behind the fastest than they allow themselves."""
+        if len(self.subscribers) < 2:
+            return []
+        return [
+            reader
+            for reader in self.subscribers.values()
+            if reader.max_lag is not None and self.lag_of(reader) > reader.max_lag
+        ]
+
+    def lag_of(self, reader: Subscriber) -> int:
+        """Count the batches by which a reader is behind the fastest one."""
+        return max(r.first + r.released for r in self.subscribers.values()) - (
+            reader.first + reader.released
+        )
+
+    def grant(self, session: int, opening: int, credit: int) -> bool:
+        """Raise a reader's credit; say False when the message is stale. A credit never falls."""
+        reader = self.subscribers.get(session)
+        if reader is None or reader.opening != opening or self.is_failed:
+            return False
+        reader.credit = max(reader.credit, credit)
+        return True
+
+    def release(self, session: int, index: int, generation: int) -> bool:
+        """Take a slot back from a reader; say False when the message is stale."""
+        if index >= len(self.slots):
+            return False
+        slot = self.slots[index]
+        if session not in slot.readers or slot.generation != generation:
+            return False
+        slot.let_go(session)
+        reader = self.subscribers.get(session)
+        if reader is not None:
+            reader.released += 1
+        return True
+
+    # giving up
 
     def fail(self) -> None:
-        """Void everything unsent and stop until the next `reopen`; sent slots stay sent."""
-        held = tuple((slot.index, slot.generation) for slot in self.slots)
-        self.reopen(self.opening, self.next_epoch, self.next_position, 0, held)
+        """Void everything unsent and stop until the next `start`; sent slots stay sent."""
+        self._give_up(list(self.batches))
+        for reader in self.subscribers.values():
+            reader.credit = 0
         self.is_failed = True
 
-    def grant(self, opening: int, credit: int) -> bool:
-        """Raise the credit; say False when the message is stale. A credit never falls."""
-        if opening != self.opening or self.is_failed:
-            return False
-        self.credit = max(self.credit, credit)
-        return True
+    def rewind(self, batch: Batch) -> None:
+        """Give up this batch and the ones after it, none of which was sent; begin them again."""
+        self._give_up([other for other in self.batches if other.sequence >= batch.sequence])
+        self.begun = batch.sequence
+        self.next_epoch, self.next_position = batch.epoch, batch.position
+
+    def _give_up(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            self.batches.remove(batch)
+            batch.slot.owed = 0
+            if batch.slot.state == "sent":
+                batch.slot.free_if_unused()
+            else:
+                self._abandon(batch)
 
     def _abandon(self, batch: Batch) -> None:
         batch.is_abandoned = True
         batch.pending.clear()
+        batch.suspects.clear()
+        self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) - batch.sums.num_bad
         batch.slot.take("abandon")
         if batch.slot.writers == 0:
             batch.slot.take("drained")
 
+    def _drop_unowed(self) -> None:
+        """Take batches out of the sequence that nobody waits for; they are always the first."""
+        while self.batches and not self.batches[0].slot.owed:
+            batch = self.batches[0]
+            if batch.slot.state == "sent":
+                batch.slot.free_if_unused()
+                self.batches.popleft()
+            else:
+                self._give_up([batch])
+
+    # making
+
     def plan_ahead(self) -> None:
-        """Begin batches while credit, a free slot and the arena are there."""
-        while self.has_arena and self.begun < self.credit:
+        """Begin batches while credit and a free slot are there, once it is known what they are."""
+        if self.content is None or self.gathers_until is not None or not self.subscribers:
+            return
+        limit = min(reader.limit for reader in self.subscribers.values())
+        while self.begun < limit:
             slot = next((slot for slot in self.slots if slot.state == "free"), None)
             if slot is None:
                 return
@@ -168,27 +341,32 @@ class Stream:
 
     def _begin(self, slot: Slot) -> None:
         layout = self.spec.layout
-        if cut.batches_left(layout, self.num_samples, self.next_position) == 0:
-            self.next_epoch, self.next_position = self.next_epoch + 1, 0
-        position = self.next_position
+        self.next_epoch, position = self.next_place()
         rows = cut.batch_rows(layout, self.num_samples, position)
         number = cut.batch_number(layout, position)
         batch = Batch(self.begun, self.next_epoch, number, position, rows, slot)
+        batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
         batch.pending.extend(_cut_chunks(batch))
         batch.missing = len(batch.pending)
         slot.take("fill")
+        slot.owed = sum(reader.next <= self.begun for reader in self.subscribers.values())
         self.batches.append(batch)
+        self._bad_of = {e: n for e, n in self._bad_of.items() if e >= self.batches[0].epoch}
         self.begun += 1
-        self.next_position += cut.global_batch(layout)
+        self.next_position = position + cut.global_batch(layout)
 
     def next_chunk(self) -> Chunk | None:
         """Take the first pending chunk in batch order; the caller leases it."""
         for batch in self.batches:
             if batch.pending:
-                chunk = batch.pending.popleft()
-                chunk.state = step(CHUNK, chunk.state, "lease")
-                batch.slot.writers += 1
-                return chunk
+                return _lease(batch.pending)
+        return None
+
+    def next_suspect(self) -> Chunk | None:
+        """Take the first chunk that a fresh producer must make by itself."""
+        for batch in self.batches:
+            if batch.suspects:
+                return _lease(batch.suspects)
         return None
 
     def has_pending(self) -> bool:
@@ -199,7 +377,7 @@ class Stream:
         """Count the chunks that wait for a producer."""
         return sum(len(batch.pending) for batch in self.batches)
 
-    def finish_chunk(self, chunk: Chunk, num_bad: int, bad: tuple[BadRow, ...]) -> None:
+    def finish_chunk(self, chunk: Chunk, done: Done) -> None:
         """Count a chunk as done; its batch is ready with the last one."""
         batch = chunk.batch
         batch.slot.writers -= 1
@@ -208,9 +386,11 @@ class Stream:
             self._drain(batch)
             return
         batch.missing -= 1
-        batch.num_bad += num_bad
-        self.total_bad += num_bad
-        self.bad_rows.extend(bad)
+        digest, ids_digest = (int.from_bytes(s, "little") for s in (done.digest, done.ids_digest))
+        batch.sums.add(Sums(0, 0, done.num_bad, digest, ids_digest))
+        self.total_bad += done.num_bad
+        self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) + done.num_bad
+        self.bad_rows.extend(done.bad)
         if batch.missing == 0:
             batch.slot.take("complete")
 
@@ -223,22 +403,37 @@ class Stream:
             self._drain(batch)
             return
         chunk.attempt += is_suspect
-        batch.pending.appendleft(chunk)
+        queue = batch.pending if chunk.suspect == NO_SAMPLE else batch.suspects
+        queue.appendleft(chunk)
+
+    def isolate(self, chunk: Chunk, row: int, sample: int) -> None:
+        """Cut a row, which ended its producer, out of a pending chunk, to be made by itself."""
+        batch = chunk.batch
+        batch.pending.remove(chunk)
+        batch.suspects.append(Chunk(batch, chunk.first_row + row, 1, suspect=sample))
+        rest = [(chunk.first_row, row), (chunk.first_row + row + 1, chunk.rows - row - 1)]
+        pieces = [Chunk(batch, first, rows) for first, rows in rest if rows]
+        batch.pending.extendleft(reversed(pieces))
+        batch.missing += len(pieces)
 
     def _drain(self, batch: Batch) -> None:
         if batch.slot.writers == 0:
             batch.slot.take("drained")
 
-    def sendable(self) -> Iterator[Batch]:
-        """Take ready batches in order, as far as the credit reaches at this moment."""
-        while self.batches and self.batches[0].slot.state == "ready" and self.sent < self.credit:
-            batch = self.batches.popleft()
+    # sending
+
+    def sendable(self, reader: Subscriber) -> Iterator[Batch]:
+        """Take ready batches in order, as far as the reader's credit reaches at this moment."""
+        while self.batches and reader.next < self.begun and reader.sent < reader.credit:
+            batch = self.batches[reader.next - self.batches[0].sequence]
+            if batch.slot.state not in ("ready", "sent"):
+                return
             batch.slot.take("send")
-            self.sent += 1
-            self.count.batches += 1
-            self.count.num_bad += batch.num_bad
-            layout, total = self.spec.layout, self.num_samples
-            self.count.samples += cut.real_rows(layout, total, batch.position)
+            batch.slot.readers.add(reader.session)
+            batch.slot.owed -= 1
+            reader.sent += 1
+            reader.sums.add(batch.sums)
+            self._drop_unowed()
             yield batch
 
     def is_last(self, batch: Batch) -> bool:
@@ -247,36 +442,37 @@ class Stream:
         after = batch.position + cut.global_batch(layout)
         return cut.batches_left(layout, self.num_samples, after) == 0
 
-    def take_count(self) -> EpochCount:
-        """Return what was sent of the epoch that ends, and begin the next count."""
-        count, self.count = self.count, EpochCount()
-        return count
-
-    def release(self, index: int, generation: int) -> bool:
-        """Free a slot that was sent; say False when the message is stale."""
-        if index >= len(self.slots):
-            return False
-        slot = self.slots[index]
-        if slot.state != "sent" or slot.generation != generation:
-            return False
-        slot.take("release")
-        return True
-
     def lack(self) -> float:
         """Share of its allowance that the stream has not got yet: 0 sated, 1 starving.
 
         Never 0 while a chunk is pending: that chunk's batch is allowed and unfinished.
         """
-        allowed = min(self.credit - self.sent, len(self.slots))
+        if not self.subscribers:
+            return 0.0
+        front = self.batches[0].sequence if self.batches else self.begun
+        limit = min(reader.limit for reader in self.subscribers.values())
+        allowed = min(limit - front, len(self.slots))
         if allowed <= 0:
             return 0.0
         finished = sum(1 for batch in self.batches if batch.missing == 0)
         return (allowed - finished) / len(self.slots)
 
     def num_bad_of(self, epoch: int) -> int:
-        """Bad samples met in this epoch so far, sent and unsent; of an epoch not yet sent whole."""
-        sent = self.count.num_bad if self.batches[0].epoch == epoch else 0
-        return sent + sum(batch.num_bad for batch in self.batches if batch.epoch == epoch)
+        """Bad samples met in this epoch so far, sent and unsent, since the stream was started."""
+        return self._bad_of.get(epoch, 0)
+
+    def place_of(self, chunk: Chunk, row: int) -> Place:
+        """Return the place of a chunk's row in the order of its epoch."""
+        layout = self.spec.layout
+        first = chunk.batch.position + layout.rank * layout.batch_size
+        return chunk.batch.epoch, first + chunk.first_row + row
+
+
+def _lease(queue: deque[Chunk]) -> Chunk:
+    chunk = queue.popleft()
+    chunk.state = step(CHUNK, chunk.state, "lease")
+    chunk.batch.slot.writers += 1
+    return chunk
 
 
 def _cut_chunks(batch: Batch) -> Iterator[Chunk]:

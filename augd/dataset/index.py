@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import struct
 import time
 from typing import Final
 
@@ -93,6 +94,14 @@ class IndexFile(msgspec.Struct):
     def first_size_px(self) -> tuple[int, int] | None:
         """Width and height of sample 0; None when it cannot be read."""
         return self.header.first_size_px
+
+    def path_of(self, sample: int) -> str:
+        """Give the path of a sample below the root, for messages: one printable line."""
+        _, start = read_index_header(self.fd)
+        places = {place.name: start + place.offset for place in self.header.arrays}
+        ends = os.pread(self.fd, 16, places["path_offsets"] + 8 * sample)
+        first, last = struct.unpack("<qq", ends)
+        return shown(os.pread(self.fd, last - first, places["paths"] + first))
 
     def close(self) -> None:
         """Close both descriptors; those who mapped the files keep them. Closing twice is fine."""

@@ -46,8 +46,17 @@ def make_arena(name: str, size_bytes: int) -> int:
     return fd
 
 
-def map_arena(fd: int, size_bytes: int) -> mmap.mmap:
-    """Map an arena for reading and writing; the fd may be closed afterwards.
+def read_only(fd: int) -> int:
+    """Open an arena again for reading alone; the new fd is the caller's.
+
+    Whoever gets it cannot map the arena for writing, nor open it again to do so.
+    """
+    os.fchmod(fd, 0o400)
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def map_arena(fd: int, size_bytes: int, *, is_read_only: bool = False) -> mmap.mmap:
+    """Map an arena, for writing too or not; the fd may be closed afterwards.
 
     Raises:
         OverLimit: the fd's size isn't what was announced.
@@ -55,7 +64,8 @@ def map_arena(fd: int, size_bytes: int) -> mmap.mmap:
     found = os.fstat(fd).st_size
     if found != size_bytes:
         raise OverLimit(f"arena of {found} bytes, expected {size_bytes}")
-    return mmap.mmap(fd, size_bytes)
+    access = mmap.ACCESS_READ if is_read_only else mmap.ACCESS_WRITE
+    return mmap.mmap(fd, size_bytes, access=access)
 
 
 def available_bytes() -> int:

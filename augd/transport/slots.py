@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from augd.errors import ConnectError, ProtocolError
+from augd.errors import ConnectError, ConnectionLost, ProtocolError
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
 from augd.transport.attach import ArenaUnavailable, Lifeline
@@ -68,7 +68,7 @@ class SharedSlots:
         try:
             if size_bytes != opened.slot_bytes * opened.num_slots:
                 raise ProtocolError(f"arena of {size_bytes} bytes for {opened.num_slots} slots")
-            return memoryview(map_arena(fd, size_bytes))
+            return memoryview(map_arena(fd, size_bytes, is_read_only=opened.is_shared))
         except OSError as error:
             raise ArenaUnavailable(f"the arena cannot be mapped: {error.strerror}") from None
         finally:
@@ -147,7 +147,7 @@ class FramedSlots:
         is_last = False
         while (header := self._dealer.receive_header()) is None:
             if is_last:
-                raise ConnectError(f"the daemon at {self._address} ended while it sent a batch")
+                raise ConnectionLost(f"the daemon at {self._address} ended while it sent a batch")
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ConnectError(

@@ -87,6 +87,7 @@ def draw(report: Mapping[str, Any]) -> Group:
         Text(_headline(report), style="bold"),
         Text(),
         _draw_producers(report),
+        *(Text(line, style="dim") for line in _confinements(report)),
     ]
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]
@@ -123,6 +124,18 @@ def _draw_producers(report: Mapping[str, Any]) -> Table:
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _confinements(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line per kind of confinement: one, unless producers differ."""
+    numbers: dict[str, list[str]] = {}
+    for one in report["producers"]:
+        if one["state"] != "starting":
+            numbers.setdefault(one["confinement"], []).append(str(one["number"]))
+    for kind, who in numbers.items():
+        which = "The producers" if len(numbers) == 1 else f"Producers {', '.join(who)}"
+        how = f"confined by {kind.replace('+', ' and ')}" if kind else "not confined"
+        yield f"{which} are {how}."
 
 
 def _draw_streams(report: Mapping[str, Any]) -> Table:

@@ -5,3 +5,6 @@ HEADER_BYTES_MAX = 64 * 1024
 # Pixels over sockets come in pieces of this size: ZeroMQ's sweet spot between a copy per
 # message and a queue that one message fills.
 PIECE_BYTES = 4 * 1024 * 1024
+
+# Samples that a stream may have in quarantine: beyond, something else than the samples is broken.
+QUARANTINE_MAX = 1000

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from augd.wire.limits import QUARANTINE_MAX
+
 PROTOCOL_VERSION = 1
 
 # Bounds that a decoder enforces before anything acts on a message.
@@ -25,6 +27,10 @@ Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=16_384)]
 Digest = Annotated[str, Meta(max_length=64)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Sum = Annotated[bytes, Meta(max_length=16)]  # a sum of digests: little-endian, 8 or 16 bytes
+# (sample, epoch, position): the sample is masked from that place of the epoch's order on.
+Quarantined = tuple[Count, Epoch, Count]
+Quarantine = Annotated[tuple[Quarantined, ...], Meta(max_length=QUARANTINE_MAX)]
 
 
 class Message(Struct, frozen=True, tag_field="type", omit_defaults=True):
@@ -93,6 +99,21 @@ class Spec(Struct, frozen=True, omit_defaults=True):
 # client -> daemon
 
 
+class Share(Struct, frozen=True, omit_defaults=True):
+    """How a client shares one production with others that ask for the same.
+
+    `at` "next" joins a running production at its next batch; "here" only one that still has the
+    batch at the place asked for. Where there is none to join, one begins at that place, and waits
+    until `sharers` clients joined, at most `wait_s`. `max_lag` is how many batches this client may
+    be behind the fastest before it goes on by itself; without it the others wait.
+    """
+
+    at: Literal["next", "here"] = "next"
+    sharers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    wait_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+    max_lag: Annotated[int, Meta(ge=0, le=1024)] | None = None
+
+
 class Hello(Message, frozen=True, tag="HELLO"):
     """Open a session. `nonce` comes back in WELCOME."""
 
@@ -104,8 +125,8 @@ class Hello(Message, frozen=True, tag="HELLO"):
 class Open(Message, frozen=True, tag="OPEN"):
     """Start the stream, or seek in it: everything sent under an older `opening` is void.
 
-    `held` lists (slot, generation) that the client still reads and hence keeps.
-    `credit` is the first FLOW.
+    `held` lists (slot, generation) that the client still reads and hence keeps. `credit` is the
+    first FLOW. `quarantine` are the samples that its state names.
     """
 
     session: Count
@@ -115,6 +136,8 @@ class Open(Message, frozen=True, tag="OPEN"):
     position: Count = 0
     credit: Count = 0
     held: tuple[tuple[Small, Count], ...] = ()
+    quarantine: Quarantine = ()
+    share: Share | None = None
 
 
 class Flow(Message, frozen=True, tag="FLOW"):
@@ -134,9 +157,10 @@ class Release(Message, frozen=True, tag="RELEASE"):
 
 
 class Bye(Message, frozen=True, tag="BYE"):
-    """The session ends; all that it holds is free."""
+    """The client reads on no more. The session ends with the release of the last slot in `held`."""
 
     session: Count
+    held: tuple[tuple[Small, Count], ...] = ()
 
 
 class AskStatus(Message, frozen=True, tag="STATUS"):
@@ -162,7 +186,7 @@ class Welcome(Message, frozen=True, tag="WELCOME"):
 
 
 class Opened(Message, frozen=True, tag="OPENED"):
-    """The stream stands; the class list follows in a frame of its own (a msgpack array)."""
+    """The stream stands and begins at (epoch, position); its class list is a second frame."""
 
     session: Count
     opening: Count
@@ -174,10 +198,14 @@ class Opened(Message, frozen=True, tag="OPENED"):
     arrays: tuple[ArraySpec, ...]
     slot_bytes: Count
     num_slots: Small
+    epoch: Epoch = 0
+    position: Count = 0
+    quarantine: Quarantine = ()
+    is_shared: bool = False
 
 
 class BatchReady(Message, frozen=True, tag="BATCH"):
-    """A filled slot. `rows` is the length of every array's first axis."""
+    """A filled slot. `rows` is the length of every array's first axis, `digest` sums its rows'."""
 
     session: Count
     opening: Count
@@ -189,10 +217,11 @@ class BatchReady(Message, frozen=True, tag="BATCH"):
     slot: Small
     generation: Count
     num_bad: Small = 0
+    digest: Sum = b""
 
 
 class EpochEnd(Message, frozen=True, tag="EPOCH_END"):
-    """All batches of an epoch were sent; the client compares its own counts."""
+    """All batches of an epoch were sent; the client compares its own counts and sums."""
 
     session: Count
     opening: Count
@@ -200,6 +229,23 @@ class EpochEnd(Message, frozen=True, tag="EPOCH_END"):
     batches: Count
     samples: Count
     num_bad: Count = 0
+    digest: Sum = b""
+    ids_digest: Sum = b""
+
+
+class NewlyQuarantined(Message, frozen=True, tag="QUARANTINED"):
+    """Samples that killed their decoder and are masked from now on; sent before their batch."""
+
+    session: Count
+    entries: Quarantine
+    text: Text
+
+
+class Detached(Message, frozen=True, tag="DETACHED"):
+    """The client lags too far behind its sharers: what was sent stays, nothing more comes."""
+
+    session: Count
+    text: Text
 
 
 class Notice(Message, frozen=True, tag="NOTICE"):
@@ -241,10 +287,15 @@ class BadRow(Struct, frozen=True):
 
 
 class Ready(Message, frozen=True, tag="READY"):
-    """The producer stands. `environment` names the versions that decide pixels."""
+    """The producer stands. `environment` names the versions that decide pixels.
+
+    `confinement` says what keeps it from everything but its work: "seccomp" (no network, no
+    other process), "landlock" (no file is written), joined by "+"; empty when nothing does.
+    """
 
     pid: Small
     environment: dict[Name, Name]
+    confinement: Name = ""
 
 
 class UseDataset(Message, frozen=True, tag="DATASET"):
@@ -268,6 +319,13 @@ class UseStream(Message, frozen=True, tag="STREAM"):
     slot_bytes: Count
     num_slots: Small
     chosen: Chosen | None = None
+
+
+class Mask(Message, frozen=True, tag="MASK"):
+    """The whole quarantine of a stream: mask these samples in what is made from now on."""
+
+    stream: Count
+    quarantine: Quarantine
 
 
 class DropStream(Message, frozen=True, tag="DROP"):
@@ -301,6 +359,8 @@ class Done(Message, frozen=True, tag="DONE"):
     lease: Count
     num_bad: Small = 0
     bad: tuple[BadRow, ...] = ()
+    digest: Sum = b""
+    ids_digest: Sum = b""
     busy_ns: Count = 0
     plan_ns: Count = 0
     idle_ns: Count = 0
@@ -336,9 +396,20 @@ class Drain(Message, frozen=True, tag="DRAIN"):
 
 
 FromClient = Hello | Open | Flow | Release | Bye | AskStatus | Ping
-ToClient = Welcome | Opened | BatchReady | EpochEnd | Notice | Error | Status | Pong
+ToClient = (
+    Welcome
+    | Opened
+    | BatchReady
+    | EpochEnd
+    | NewlyQuarantined
+    | Detached
+    | Notice
+    | Error
+    | Status
+    | Pong
+)
 FromProducer = Ready | Done | Dropped | Fail | Alive | LastWords
-ToProducer = UseDataset | UseStream | DropStream | Lease | Revoke | Drain
+ToProducer = UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain
 
 
 # over the UNIX socket, or the bulk socket

@@ -216,6 +216,7 @@ class FakeWire:
         self.leases: deque[tuple[int, msg.Lease]] = deque()
         self.told: list[tuple[int, msg.ToProducer]] = []
         self.logged: list[str] = []
+        self.kept: list[ev.KeepQuarantine] = []
         self.started: list[int] = []
         self.killed: list[int] = []
         self.is_stopped = False
@@ -270,9 +271,15 @@ class FakeWire:
             producer, lease = self.leases.popleft()
             self.from_producer(producer, self.make_rows(lease))
 
-    def lose_producer(self, number: int, how: str = "SIGKILL") -> None:
+    def lose_producer(
+        self,
+        number: int,
+        how: str = "SIGKILL",
+        kind: str = "outside",
+        crumb: tuple[int, int, int] | None = None,
+    ) -> None:
         self.leases = deque(pair for pair in self.leases if pair[0] != number)
-        self.deliver(ev.Reaped(number, how))
+        self.deliver(ev.Reaped(number, how, kind, crumb))
 
     def _act(self, action: ev.Action) -> None:
         match action:
@@ -283,8 +290,12 @@ class FakeWire:
                 self._connections[peer].inbox.append(frames)
             case ev.Tell(producer, message):
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
-            case ev.MakeArena(stream, session, size_bytes):
-                self._make_arena(stream, session, size_bytes)
+            case ev.MakeArena(stream, size_bytes):
+                self._make_arena(stream, size_bytes)
+            case ev.GiveArena(stream, session):
+                self._give_arena(stream, session)
+            case ev.KeepQuarantine():
+                self.kept.append(action)
             case ev.SendSlot():
                 self._send_slot(action)
             case ev.DropArena(stream):
@@ -305,15 +316,17 @@ class FakeWire:
             case ev.Stop():
                 self.is_stopped = True
 
-    def _make_arena(self, stream: int, session: int, size_bytes: int) -> None:
+    def _make_arena(self, stream: int, size_bytes: int) -> None:
         if self.refuses_memory:
             self._events.append(ev.ArenaFailed(stream, self.refuses_memory))
             return
         self._arenas[stream] = bytearray(size_bytes)
-        if self.transport == "memfd":
-            here = codec.encode(msg.ArenaHere(stream, size_bytes))
-            self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
         self._events.append(ev.ArenaMade(stream))
+
+    def _give_arena(self, stream: int, session: int) -> None:
+        if self.transport == "memfd":
+            here = codec.encode(msg.ArenaHere(stream, len(self._arenas[stream])))
+            self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
 
     def _send_slot(self, action: ev.SendSlot) -> None:
         """Send what the slot holds now, in two pieces."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.broker import core
+from augd.broker import core, works
 from augd.broker import events as ev
-from augd.broker.crew import DEATHS_MIN, DEPTH, SILENCE_S, START_S
+from augd.broker.clients import ATTACH_S, SESSIONS_MAX
+from augd.broker.crew import DEATHS_MIN, DEPTH, PATIENCE_S, START_S
 from augd.errors import AddressInUse
 from augd.transport.address import parse_address
 from augd.transport.attach import Lifeline
@@ -29,8 +30,8 @@ clause = pytest.mark.clause
 def test_a_session_that_never_attaches_ends_at_its_deadline(fake: FakeWire) -> None:
     client = Client(fake)
     client.hello()
-    assert fake.broker.next_deadline() == fake.now + core.ATTACH_S
-    fake.turn_clock(core.ATTACH_S - 0.01)
+    assert fake.broker.next_deadline() == fake.now + ATTACH_S
+    fake.turn_clock(ATTACH_S - 0.01)
     assert client.rest() == []
     fake.turn_clock(0.01)
     error = client.hear(msg.Error)
@@ -40,7 +41,7 @@ def test_a_session_that_never_attaches_ends_at_its_deadline(fake: FakeWire) -> N
 
 @clause("P-71")
 def test_too_many_sessions_are_refused_and_end_with_their_clients(fake: FakeWire) -> None:
-    clients = [Client(fake).join() for _ in range(core.SESSIONS_MAX)]
+    clients = [Client(fake).join() for _ in range(SESSIONS_MAX)]
     late = Client(fake)
     late.say(msg.Hello("n"))
     error = late.hear(msg.Error)
@@ -71,7 +72,7 @@ def test_a_hanging_producer_is_killed_and_its_rows_are_made_again(fake: FakeWire
     client.open(credit=1)
     client.hear(msg.Opened)
     fake.is_holding = False
-    fake.turn_clock(SILENCE_S)
+    fake.turn_clock(PATIENCE_S)
     assert fake.killed == [0]
     fake.turn_clock(0)
     assert client.ids(client.hear(msg.BatchReady)) == [0, 1, 2]
@@ -84,7 +85,7 @@ def test_a_producer_that_says_alive_is_left_alone(fake: FakeWire) -> None:
     client.open(credit=1)
     lease = fake.leases[0][1].lease
     for _ in range(5):
-        fake.turn_clock(SILENCE_S - 1)
+        fake.turn_clock(PATIENCE_S - 1)
         fake.from_producer(0, msg.Alive(lease))
     assert fake.killed == []
 
@@ -134,9 +135,9 @@ def test_rows_that_kill_every_producer_end_the_stream_and_nothing_else(fake: Fak
     fake.is_holding = True
     client.open(credit=1)
     client.hear(msg.Opened)
-    for _ in range(core.ATTEMPTS_MAX):
+    for _ in range(works.ATTEMPTS_MAX):
         assert client.rest() == []
-        fake.lose_producer(0, "SIGSEGV")
+        fake.lose_producer(0, "SIGSEGV", "signal")
         fake.turn_clock(1)
     error = client.hear(msg.Error)
     assert error.code == "SAMPLE_FAILED"

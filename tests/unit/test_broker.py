@@ -8,7 +8,7 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
-from augd.broker.crew import DEPTH, LOW_WATER, PAUSE_MAX_S, Crew
+from augd.broker.crew import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
 from augd.wire import messages as msg
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
@@ -104,7 +104,7 @@ def test_the_chunk_of_a_dead_producer_goes_out_first_and_counts_as_suspect() -> 
     table.open(0)
     before = table.leases()
     table.told.clear()
-    table.feed(ev.Reaped(0, "SIGKILL"))
+    table.feed(ev.Reaped(0, "SIGSEGV", "signal"))
     assert any(isinstance(action, ev.StartProducer) for action in table.actions)
     table.feed(ev.FromCrew(0, msg.Ready(1, {})))
     again = table.leases()
@@ -262,13 +262,23 @@ def test_a_stream_that_comes_late_shares_from_its_first_moment() -> None:
 
 
 def test_restarts_pause_longer_and_longer_until_a_chunk_is_finished() -> None:
-    crew = Crew(1)
+    crew = Crew(1, PATIENCE_S)
     pauses = []
     for _ in range(9):
         assert list(crew.due(100.0)) == [0]
         crew.bury(0, "SIGSEGV", 0.0, is_draining=False)
         pauses.append(crew.restart_at[0])
     assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, PAUSE_MAX_S, PAUSE_MAX_S]
+
+
+def test_producers_that_died_together_come_back_one_after_another() -> None:
+    crew = Crew(4, PATIENCE_S)
+    assert list(crew.due(0.0)) == [0, 1, 2, 3]
+    crew.deaths_in_row = 4
+    for number in range(4):
+        crew.deaths_in_row = 4
+        crew.bury(number, "SIGSEGV", 0.0, is_draining=False)
+    assert sorted(crew.restart_at.values()) == pytest.approx([0.8, 0.9, 1.0, 1.1])
 
 
 def test_nobody_is_replaced_while_draining() -> None:

@@ -62,7 +62,7 @@ def test_the_stream_has_what_was_chosen() -> None:
     table = Table()
     session = table.attach()
     number, actions = table.choose(session, msg.Chosen(100, 0, 2))
-    assert actions == [ev.MakeArena(number, session, actions[0].size_bytes)]
+    assert actions == [ev.MakeArena(number, actions[0].size_bytes)]
     actions = table.feed(ev.ArenaMade(number))
     (use,) = of_kind(actions, msg.UseStream)
     assert use.chosen == msg.Chosen(100, 0, 2)
@@ -105,7 +105,7 @@ def test_a_selection_that_fails_is_refused_and_another_one_may_follow() -> None:
 def test_too_few_chosen_for_a_batch() -> None:
     table = Table()
     number, actions = table.choose(table.attach(), msg.Chosen(31))
-    assert actions[0] == ev.DropArena(number)
+    assert ev.DropArena(number) in actions
     (error,) = of_kind(actions, msg.Error)
     assert error.text.startswith("drop_last leaves no batch: 31 samples, 32 per global batch")
 

@@ -24,6 +24,9 @@ _RECIPE = {"filter": "linear", "ops": [{"op": "center_crop", "size": [224, 224]}
 _SPEC = msg.Spec("photos", _RECIPE, _LAYOUT, 7, False, "fail", 0.25, 2)
 _ARRAYS = (msg.ArraySpec("ids", "int64", (256,), 64),)
 _CHOSEN = msg.Chosen(900, 3, 2)
+_SHARE = msg.Share("here", 2, 30.0, 4)
+_QUARANTINE = ((41, 5, 640),)
+_DIGEST = bytes(range(16))
 _BAD = msg.BadRow(41, "cat/41.jpg", "JPEG ends after 10 of 99 bytes")
 
 # One of each, with every field set to something else than its default.
@@ -31,27 +34,33 @@ MESSAGES: dict[str, msg.Message] = {
     message.__struct_config__.tag: message
     for message in (
         msg.Hello("6e6f6e6365", "augd 0.1", "frames"),
-        msg.Open(3, 2, _SPEC, 5, 512, 3, ((1, 9),)),
+        msg.Open(3, 2, _SPEC, 5, 512, 3, ((1, 9),), _QUARANTINE, _SHARE),
         msg.Flow(3, 2, 17),
         msg.Release(3, 1, 9),
-        msg.Bye(3),
+        msg.Bye(3, ((1, 9),)),
         msg.AskStatus(),
         msg.Ping(),
         msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242),
-        msg.Opened(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
-        msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1),
-        msg.EpochEnd(3, 2, 5, 4, 1000, 1),
+        msg.Opened(
+            *(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
+            *(5, 512, _QUARANTINE, True),
+        ),
+        msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
+        msg.EpochEnd(3, 2, 5, 4, 1000, 1, _DIGEST, _DIGEST[:8]),
+        msg.NewlyQuarantined(3, _QUARANTINE, "sample 41 ended its producer twice"),
+        msg.Detached(3, "session 3 is 5 batches behind"),
         msg.Notice("slow", "the client is slow"),
         msg.Error("UNKNOWN_DATASET", "dataset: none", 3, 2, True),
         msg.Status({"restarts": 1}),
         msg.Pong(),
-        msg.Ready(4711, {"opencv": "5.0"}),
+        msg.Ready(4711, {"opencv": "5.0"}, "seccomp"),
         msg.UseDataset("photos", "/photos", "aabb"),
         msg.UseStream(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3, _CHOSEN),
+        msg.Mask(4, _QUARANTINE),
         msg.DropStream(4),
         msg.Lease(99, 4, 5, 4096, 32, 32, 1, 1),
         msg.Revoke((99, 100)),
-        msg.Done(99, 1, (_BAD,), 3, 2, 1),
+        msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1),
         msg.Dropped(99),
         msg.Fail(99, "ValueError"),
         msg.Alive(99),
@@ -132,7 +141,7 @@ def test_lying_types_are_refused_with_the_path_to_the_value(tag: str) -> None:
     for name in fields.keys() - {"type"}:
         for lie in (object, b"\xff", [[]]):
             wrong = {"no": "field"} if lie is object else lie
-            if isinstance(fields[name], dict) and lie is object:
+            if isinstance(fields[name], type(wrong) if lie is not object else dict):
                 continue
             frame = b"\x01" + msgspec.msgpack.encode({**fields, name: wrong})
             with pytest.raises(ProtocolError, match=rf"header does not decode: .* `\$\.{name}"):
@@ -246,3 +255,13 @@ def test_class_lists_may_be_longer_than_a_header() -> None:
     for wrong in (b"", frame[:-1], msgspec.msgpack.encode([1]), b"\xa1\xff"):
         with pytest.raises(ProtocolError, match="class list does not decode"):
             codec.decode_names(wrong)
+
+
+def test_what_a_peer_wrote_is_quoted_as_one_printable_line() -> None:
+    """Else it could write lines of its own into a log, or steer a terminal."""
+    tag = "\x1b[2J\naugd: all is well\u2028"
+    for decode in DECODERS:
+        with pytest.raises(ProtocolError) as caught:
+            decode(b"\x01" + msgspec.msgpack.encode({"type": tag}))
+        assert str(caught.value).isprintable()
+        assert r"\u001b[2J\u000aaugd: all is well\u2028" in str(caught.value)

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from augd.broker import core, crew, stream
+from augd.broker import clients, core, crew, outbox, quarantine, stream, works
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES
+from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, QUARANTINE_MAX
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -84,14 +84,16 @@ def describe(kind: Any) -> str:
             return f"float {low:g}..{high:g}"
         case inspect.StrType(max_length=length):
             return "str" if length is None else f"str ≤ {length}"
+        case inspect.BytesType(max_length=length):
+            return f"bytes ≤ {length}"
         case inspect.BoolType():
             return "bool"
         case inspect.LiteralType(values=values):
             return " or ".join(f'"{value}"' for value in sorted(values, reverse=True))
         case inspect.StructType(cls=cls):
             return cls.__name__
-        case inspect.VarTupleType(item_type=item):
-            return f"array of {describe(item)}"
+        case inspect.VarTupleType(item_type=item, max_length=length):
+            return f"array of {describe(item)}" + (f", at most {length}" if length else "")
         case inspect.TupleType(item_types=items):
             return "[" + ", ".join(describe(item) for item in items) + "]"
         case inspect.DictType(key_type=key, value_type=value):
@@ -116,15 +118,17 @@ def render_bounds() -> str:
     rows: list[tuple[str, object, str]] = [
         ("HEADER_BYTES_MAX", HEADER_BYTES_MAX, "a header, its version byte included"),
         ("PIECE_BYTES", PIECE_BYTES, "the second frame of a PIECE, at most"),
-        ("SESSIONS_MAX", core.SESSIONS_MAX, "sessions open at a time"),
-        ("ERROR_TEXT_MAX", core.ERROR_TEXT_MAX, "characters of an ERROR's text"),
-        ("ATTACH_S", core.ATTACH_S, "s from HELLO to ATTACH"),
+        ("SESSIONS_MAX", clients.SESSIONS_MAX, "sessions open at a time"),
+        ("ERROR_TEXT_MAX", outbox.ERROR_TEXT_MAX, "characters of an ERROR's text"),
+        ("ATTACH_S", clients.ATTACH_S, "s from HELLO to ATTACH"),
         ("DRAIN_S", core.DRAIN_S, "s that draining producers get before they are killed"),
         ("START_S", crew.START_S, "s from a producer's start to READY"),
-        ("SILENCE_S", crew.SILENCE_S, "s that a producer with leases may say nothing"),
+        ("PATIENCE_S", crew.PATIENCE_S, "s that a producer with leases may say nothing"),
         ("PAUSE_MAX_S", crew.PAUSE_MAX_S, "s between restarts of a producer, at most"),
         ("DEATHS_MIN", crew.DEATHS_MIN, "deaths in a row that make producers unhealthy"),
-        ("ATTEMPTS_MAX", core.ATTEMPTS_MAX, "producers that one chunk may end"),
+        ("ATTEMPTS_MAX", works.ATTEMPTS_MAX, "producers that one chunk may end"),
+        ("STRIKES", quarantine.STRIKES, "deaths with a sample in hand that quarantine it"),
+        ("QUARANTINE_MAX", QUARANTINE_MAX, "samples in a stream's quarantine"),
         ("DEPTH", crew.DEPTH, "leases that a producer has at most"),
         ("LOW_WATER", crew.LOW_WATER, "leases at which it gets more"),
         ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about"),

@@ -1,0 +1,429 @@
+"""The broker's half that makes batches: streams, the producers, and what kills them.
+
+Theory of operation. Streams hold chunks that wait; producers that are hungry get them, in
+proportion to what each stream lacks. A dead producer's chunks go back in front of their
+queues. How it died decides what follows: by a signal of its own, by hanging, or for want of
+memory, with a sample in hand: a strike against that sample (augd/broker/quarantine.py). By
+somebody else's SIGKILL: nothing. With no sample in hand: the chunk is the suspect, and ends its
+stream when it has ended three producers.
+
+It knows no client: what a stream's sessions must hear is left in `failures` and `verdicts`, which
+the clients' half takes after each event. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from augd.broker import events as ev
+from augd.broker.crew import Crew, LeaseRecord, Producer
+from augd.broker.facts import DatasetFacts
+from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
+from augd.broker.quarantine import Register, as_entries
+from augd.broker.states import PRODUCER, step
+from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
+from augd.wire import cut
+from augd.wire import messages as msg
+from augd.wire.ending import Ending
+from augd.wire.limits import QUARANTINE_MAX
+
+ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
+LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
+SUSPECT_ENDS = (Ending.SIGNAL, Ending.MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A stream can't go on; its sessions must hear why."""
+
+    stream: Stream
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A sample of a stream was quarantined."""
+
+    stream: Stream
+    entry: msg.Quarantined
+    text: str
+
+
+class Works:
+    """Streams, the crew, and who makes what."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        num_producers: int,
+        datasets: Mapping[str, DatasetFacts],
+        patience_s: float,
+    ) -> None:
+        """Start with no stream, and every producer due at the first event."""
+        self._outbox = outbox
+        self._datasets = datasets
+        self.crew = Crew(num_producers, patience_s)
+        self.streams: dict[int, Stream] = {}
+        self.registers = {name: Register(facts.quarantine) for name, facts in datasets.items()}
+        self.environment: dict[str, str] | None = None
+        self.unhealthy = ""
+        self.failures: list[Failure] = []
+        self.verdicts: list[Verdict] = []
+        self._has_warned_of_open = False
+        self._turn = 0.0  # virtual time of the leases: see _next_stream
+
+    # streams
+
+    def add(self, stream: Stream) -> None:
+        """Take a new stream on; its arena is asked for."""
+        self.streams[stream.number] = stream
+        size_bytes = stream.arena_bytes
+        self._outbox.add(ev.MakeArena(stream.number, size_bytes))
+
+    def arena_made(self, stream: Stream) -> None:
+        """Let the producers see a stream whose memory stands."""
+        stream.has_arena = True
+        for producer in self.crew.ready():
+            self._tell_stream(producer, stream)
+
+    def drop(self, stream: Stream) -> None:
+        """Forget a stream that nobody reads any more."""
+        del self.streams[stream.number]
+        stream.fail()
+        self.revoke(stream)
+        for producer in self.crew.ready():
+            self._tell(producer, msg.DropStream(stream.number))
+        self._outbox.add(ev.DropArena(stream.number))
+
+    def mask(self, stream: Stream) -> None:
+        """Tell the producers a stream's whole quarantine, before they make more of it."""
+        if stream.has_arena:
+            for producer in self.crew.ready():
+                self._tell(producer, _mask_of(stream))
+
+    def revoke(self, stream: Stream) -> None:
+        """Ask producers to skip leases of this stream that nobody waits for any more."""
+        for producer in self.crew.ready():
+            stale = tuple(
+                lease
+                for lease, record in producer.leases.items()
+                if record.stream is stream and record.chunk.batch.is_abandoned
+            )
+            if stale:
+                self._tell(producer, msg.Revoke(stale))
+
+    def _fail(self, stream: Stream, code: str, text: str) -> None:
+        stream.fail()
+        self.revoke(stream)
+        self.failures.append(Failure(stream, code, text))
+
+    # producers
+
+    def heard(self, number: int, message: msg.FromProducer) -> None:
+        """Take a producer's message."""
+        producer = self.crew.members.get(number)
+        if producer is None:
+            self._outbox.stale["producer"] += 1
+            return
+        producer.heard_at = self._outbox.now
+        match message:
+            case msg.Ready():
+                self._ready(producer, message)
+            case msg.Done():
+                self._done(producer, message)
+            case msg.Dropped(lease):
+                record = producer.leases.pop(lease, None)
+                if record is not None:
+                    record.stream.lose_chunk(record.chunk, is_suspect=False)
+            case msg.Fail(lease, text):
+                self._failed(producer, lease, text)
+            case msg.LastWords(text):
+                producer.last_words = text
+            case msg.Alive():
+                pass
+
+    def _ready(self, producer: Producer, message: msg.Ready) -> None:
+        if producer.state != "starting":
+            self._outbox.stale["ready"] += 1  # killed for being late, it spoke before it died
+            return
+        if self.environment is None:
+            self.environment = message.environment
+        elif self.environment != message.environment:
+            producer.last_words = (
+                f"its libraries differ from the other producers': {message.environment}, "
+                f"expected {self.environment}; restart the daemon after an upgrade"
+            )
+            producer.state = step(PRODUCER, producer.state, "kill")
+            self._outbox.add(ev.KillProducer(producer.number))
+            return
+        producer.state = step(PRODUCER, producer.state, "ready")
+        producer.pid = message.pid
+        self._note_confinement(producer, message.confinement)
+        self.unhealthy = ""
+        for name, facts in self._datasets.items():
+            self._tell(producer, msg.UseDataset(name, facts.root, facts.digest))
+        for stream in self.streams.values():
+            if stream.has_arena:
+                self._tell_stream(producer, stream)
+
+    def _note_confinement(self, producer: Producer, confinement: str) -> None:
+        """Keep what holds a producer in, and say once when nothing keeps it from the network."""
+        producer.confinement = confinement
+        if "seccomp" in confinement or self._has_warned_of_open:
+            return
+        self._has_warned_of_open = True
+        self._outbox.log(
+            WARNING,
+            f"producer {producer.number} is not confined: this kernel or container grants no "
+            "seccomp filter. An image made to take over a decoder would reach the network; serve "
+            "only images that you trust, or allow seccomp",
+        )
+
+    def _tell_stream(self, producer: Producer, stream: Stream) -> None:
+        spec = stream.spec
+        use = msg.UseStream(
+            stream=stream.number,
+            dataset=stream.dataset,
+            recipe=spec.recipe,
+            layout=spec.layout,
+            seed=spec.seed,
+            shuffle=spec.shuffle,
+            arrays=stream.arrays,
+            slot_bytes=stream.slot_bytes,
+            num_slots=len(stream.slots),
+            chosen=stream.chosen,
+        )
+        self._tell(producer, use)
+        if stream.quarantine:
+            self._tell(producer, _mask_of(stream))
+
+    def _done(self, producer: Producer, done: msg.Done) -> None:
+        record = producer.leases.pop(done.lease, None)
+        producer.busy_ns += done.busy_ns
+        producer.plan_ns += done.plan_ns
+        producer.idle_ns += done.idle_ns
+        if record is None:
+            self._outbox.stale["lease"] += 1
+            return
+        stream, chunk = record.stream, record.chunk
+        producer.chunks_done += 1
+        producer.rows_done += chunk.rows
+        self.crew.deaths_in_row = 0
+        if chunk.suspect != NO_SAMPLE:
+            self.registers[stream.dataset].forgive(chunk.suspect)
+        stream.finish_chunk(chunk, done)
+        if done.num_bad and not chunk.batch.is_abandoned:
+            self._judge_bad(stream, chunk.batch, done)
+
+    def _judge_bad(self, stream: Stream, batch: Batch, done: msg.Done) -> None:
+        first = done.bad[0] if done.bad else msg.BadRow(-1, "?", "unknown")
+        name = f"sample {first.sample} ({first.path}): {first.reason}"
+        is_masked = stream.spec.bad == "mask"
+        self._outbox.log(WARNING, f"bad sample, masked: {name}" if is_masked else name)
+        if not is_masked:
+            text = f'bad {name}. Mend or remove the file, or connect with bad="mask".'
+            self._fail(stream, "SAMPLE_FAILED", text)
+            return
+        samples = cut.samples_of_rank(stream.spec.layout, stream.num_samples, 0)
+        # Rounded up, so that one bad photo of a small folder is not yet an error.
+        allowed = math.ceil(stream.spec.max_bad_fraction * samples)
+        num_bad = stream.num_bad_of(batch.epoch)
+        if num_bad > allowed:
+            text = (
+                f"{num_bad} bad samples in epoch {batch.epoch}, more than the {allowed} that "
+                f"max_bad_fraction={stream.spec.max_bad_fraction} allows; the last: {name}"
+            )
+            self._fail(stream, "SAMPLE_FAILED", text)
+
+    def _failed(self, producer: Producer, lease: int, text: str) -> None:
+        record = producer.leases.pop(lease, None)
+        if record is None:
+            self._outbox.stale["lease"] += 1
+            return
+        record.stream.lose_chunk(record.chunk, is_suspect=True)
+        if not record.chunk.batch.is_abandoned:
+            self._fail(record.stream, "INTERNAL", f"a producer failed: {text}")
+
+    # deaths
+
+    def reaped(self, event: ev.Reaped, *, is_draining: bool) -> None:
+        """Take a producer that ended out, and put back what it was making."""
+        if event.producer not in self.crew.members:
+            self._outbox.stale["producer"] += 1
+            return
+        dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
+        is_suspect = event.kind in SUSPECT_ENDS or (
+            dead.was_silent and event.kind != Ending.STOPPED
+        )
+        in_hand = self._in_hand(dead, event) if is_suspect else None
+        # Last lease first, so that each goes back in front and the order is kept.
+        for place, record in reversed(list(enumerate(dead.leases.values()))):
+            is_blamed = place == 0 and is_suspect and in_hand is None
+            record.stream.lose_chunk(record.chunk, is_suspect=is_blamed)
+        if is_draining:
+            return
+        how = self.crew.last_death
+        self._outbox.log(WARNING, f"producer {dead.number} (pid {dead.pid}) ended: {how}")
+        if in_hand is not None:
+            self._strike(*in_hand)
+        for record in dead.leases.values():
+            if record.chunk.attempt >= ATTEMPTS_MAX and not record.chunk.batch.is_abandoned:
+                self._fail(record.stream, "SAMPLE_FAILED", self._blame(record.chunk))
+                self.crew.deaths_in_row = 0  # the chunk was at fault, not the producers
+        if self.crew.is_unhealthy():
+            self._give_up()
+
+    def _in_hand(self, dead: Producer, event: ev.Reaped) -> tuple[LeaseRecord, int, int] | None:
+        """Find what the producer had in hand: its lease, the row of its chunk, the sample."""
+        if event.crumb is None or event.crumb[0] not in dead.leases:
+            return None
+        lease, row, sample = event.crumb
+        record = dead.leases[lease]
+        is_sound = sample >= 0 and 0 <= row < record.chunk.rows
+        return (record, row, sample) if is_sound else None
+
+    def _strike(self, record: LeaseRecord, row: int, sample: int) -> None:
+        """Have the sample made again alone, or quarantine it."""
+        stream, chunk = record.stream, record.chunk
+        if chunk.batch.is_abandoned:
+            return
+        if not self.registers[stream.dataset].strike(sample):
+            if chunk.suspect == NO_SAMPLE:
+                stream.isolate(chunk, row, sample)
+            return
+        self.crew.deaths_in_row = 0  # the sample was at fault, not the producers
+        how = f"sample {sample} ended its producer twice ({self.crew.last_death})"
+        if stream.spec.bad == "fail":
+            text = f'{how}. Mend or remove the file, or connect with bad="mask".'
+            self._fail(stream, "SAMPLE_FAILED", text)
+        elif len(stream.quarantine) >= QUARANTINE_MAX:
+            text = f"{how}, and {QUARANTINE_MAX} are quarantined already: it is not the samples"
+            self._fail(stream, "QUARANTINE_LIMIT", text)
+        else:
+            self._quarantine(stream, chunk.batch, (sample, *stream.place_of(chunk, row)), how)
+
+    def _quarantine(self, stream: Stream, batch: Batch, entry: msg.Quarantined, how: str) -> None:
+        """Mask a sample from its place on; what was made beyond that place is made again."""
+        assert stream.content is not None
+        sample, epoch, position = entry
+        text = f"{how}: quarantined from position {position} of epoch {epoch} on"
+        digest = stream.content.digest
+        self.registers[stream.dataset].add(digest, [entry])
+        self._outbox.add(ev.KeepQuarantine(stream.dataset, digest, entry, how))
+        self._outbox.log(ERROR, text)
+        stream.quarantine[sample] = (epoch, position)
+        stream.rewind(batch)
+        self.revoke(stream)
+        self.mask(stream)
+        self.verdicts.append(Verdict(stream, entry, text))
+
+    def _blame(self, chunk: Chunk) -> str:
+        batch = chunk.batch
+        return (
+            f"rows {chunk.first_row}..{chunk.first_row + chunk.rows - 1} of batch {batch.number} "
+            f"of epoch {batch.epoch} ended {chunk.attempt} producers one after another (the last: "
+            f"{self.crew.last_death}), with no sample in hand"
+        )
+
+    def _give_up(self) -> None:
+        """Tell every client that producers keep dying; they are tried again with pauses."""
+        self.unhealthy = (
+            f"{self.crew.deaths_in_row} producers died in a row without finishing a chunk; the "
+            f"last: {self.crew.last_death[:ERROR_TEXT_MAX]}. See the daemon's output, then try "
+            "again."
+        )
+        for stream in list(self.streams.values()):
+            if not stream.is_failed:
+                self._fail(stream, "PRODUCERS_UNHEALTHY", self.unhealthy)
+
+    # time and work
+
+    def start_due(self) -> None:
+        """Start the producers that are due."""
+        for number in self.crew.due(self._outbox.now):
+            self._outbox.add(ev.StartProducer(number))
+
+    def kill_hanging(self) -> None:
+        """Kill producers that were silent for too long."""
+        for producer in self.crew.hanging(self._outbox.now):
+            producer.last_words = f"silent for too long in state {producer.state!r}, killed"
+            self._outbox.add(ev.KillProducer(producer.number))
+
+    def drain(self) -> None:
+        """Have every producer finish what it has in hand, and end."""
+        for producer in self.crew.members.values():
+            if producer.state == "ready":
+                self._tell(producer, msg.Drain())
+            elif producer.state == "starting":
+                self._outbox.add(ev.KillProducer(producer.number))
+
+    def kill_all(self) -> None:
+        """Kill what did not end by itself."""
+        for number in self.crew.members:
+            self._outbox.add(ev.KillProducer(number))
+
+    def lease_out(self) -> None:
+        """Fill the hungry producers, one chunk each in turns; fresh ones get suspects alone."""
+        self._lease_suspects()
+        pending = sum(stream.num_pending() for stream in self.streams.values())
+        if not pending:
+            return
+        depth = self.crew.depth(pending)
+        hungry = self.crew.hungry(depth)
+        while hungry:
+            for producer in hungry:
+                stream = self._next_stream()
+                if stream is None:
+                    return
+                chunk = stream.next_chunk()
+                assert chunk is not None
+                self._lease(producer, stream, chunk)
+            hungry = [producer for producer in hungry if len(producer.leases) < depth]
+
+    def _lease_suspects(self) -> None:
+        for stream in self.streams.values():
+            while (producer := self.crew.fresh()) is not None:
+                chunk = stream.next_suspect()
+                if chunk is None:
+                    break
+                self._lease(producer, stream, chunk)
+
+    def _next_stream(self) -> Stream | None:
+        """Choose by start-time fair queueing, so that rows go out in proportion to `lack`.
+
+        Each lease moves its stream on by rows / lack in a virtual time; the one that stands
+        furthest back is next. A stream that waited for credit does not save its turns up.
+        Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+        """
+        waiting = [stream for stream in self.streams.values() if stream.has_pending()]
+        return min(waiting, key=lambda stream: max(stream.turn, self._turn), default=None)
+
+    def _lease(self, producer: Producer, stream: Stream, chunk: Chunk) -> None:
+        number = self._outbox.number()
+        if not producer.leases:
+            producer.heard_at = self._outbox.now
+        self._turn = max(stream.turn, self._turn)
+        stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
+        producer.leases[number] = LeaseRecord(stream, chunk)
+        batch = chunk.batch
+        lease = msg.Lease(
+            lease=number,
+            stream=stream.number,
+            epoch=batch.epoch,
+            position=batch.position,
+            first_row=chunk.first_row,
+            rows=chunk.rows,
+            slot=batch.slot.index,
+            attempt=chunk.attempt,
+        )
+        self._tell(producer, lease)
+
+    def _tell(self, producer: Producer, message: msg.ToProducer) -> None:
+        self._outbox.tell(producer.number, message)
+
+
+def _mask_of(stream: Stream) -> msg.Mask:
+    return msg.Mask(stream.number, as_entries(stream.quarantine))

@@ -1,0 +1,73 @@
+"""The quarantine on disk: which samples of a data set killed their decoder, and in which content.
+
+A file of JSON lines per data set, named by its digest, in the user's state directory. The daemon
+reads it when it starts and appends to it before a verdict takes effect, so that a kill -9 forgets
+none. A person may read it, and delete lines. Loads no NumPy.
+
+Invariants: a line is written in one piece and synced; a line that is torn or nonsense is skipped,
+never an error; nothing but the daemon's user can read the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+Entry = tuple[int, int, int]  # (sample, epoch, position)
+
+
+class Line(msgspec.Struct):
+    """One verdict: from (epoch, position) on the sample is masked in streams of this content."""
+
+    path: str
+    how: str
+    sample: int
+    epoch: int
+    position: int
+    content: str
+
+
+def path_of(dataset_digest: str) -> Path:
+    """Return where a data set's quarantine is kept, whether it exists or not."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
+
+
+def load(dataset_digest: str) -> dict[str, tuple[Entry, ...]]:
+    """Read the entries of a data set, by content."""
+    try:
+        lines = path_of(dataset_digest).read_bytes().splitlines()
+    except OSError:
+        return {}
+    decoder = msgspec.json.Decoder(Line)
+    found: dict[str, tuple[Entry, ...]] = {}
+    for text in lines:
+        try:
+            line = decoder.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        entry = (line.sample, line.epoch, line.position)
+        if min(entry) >= 0:
+            found[line.content] = (*found.get(line.content, ()), entry)
+    return found
+
+
+def keep(dataset_digest: str, content: str, entry: Entry, path: str, how: str) -> Path:
+    """Append an entry and wait until it is on disk; returns the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kept = path_of(dataset_digest)
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(kept, flags, 0o600)
+    try:
+        line = msgspec.json.encode(Line(path, how, *entry, content=content))
+        os.write(fd, line + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return kept

@@ -1,0 +1,114 @@
+"""A stream's receipts: what was handed out of each epoch, and the digests that it adds up to.
+
+Kept by the client beside the batches (augd/stream.py). Sums survive resumes: they travel in the
+stream's state. Knows no socket and no pixel; holds a few integers per epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from augd.errors import OptionError
+from augd.wire.messages import BatchReady
+
+_EPOCHS_MAX = 1000
+_PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more
+_BYTES_MODULUS = 1 << 128
+_IDS_MODULUS = 1 << 64
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was handed out of an epoch; `is_whole` says that it was counted from its start."""
+
+    batches: int = 0
+    samples: int = 0
+    num_bad: int = 0
+    ids: int = 0
+    bytes: int = 0
+    is_whole: bool = True
+
+    def as_data(self) -> dict[str, Any]:
+        """Return JSON data."""
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "num_bad": self.num_bad,
+            "ids": f"{self.ids:016x}",
+            "bytes": f"{self.bytes:032x}",
+            "is_whole": self.is_whole,
+        }
+
+
+def read_tally(data: Mapping[str, Any] | None) -> Tally:
+    """Read what `as_data` returned; without it the epoch is not counted from its start."""
+    if data is None:
+        return Tally(is_whole=False)
+    try:
+        counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
+        sums = int(data["ids"], 16) % _IDS_MODULUS, int(data["bytes"], 16) % _BYTES_MODULUS
+        return Tally(*counts, *sums, bool(data["is_whole"]))
+    except (KeyError, TypeError, ValueError):
+        raise OptionError(
+            f"state: expected a receipt of state_dict() under 'receipt', got {data!r}"
+        ) from None
+
+
+class Receipts:
+    """Tallies by epoch, the newest thousand of them."""
+
+    def __init__(self) -> None:
+        """Start with no epoch."""
+        self._of: dict[int, Tally] = {}
+        self._ended: set[int] = set()
+        self._after: dict[tuple[int, int], Tally] = {}  # (epoch, position of the next batch)
+        self._order: deque[tuple[int, int]] = deque()
+
+    def begin(self, epoch: int, tally: Tally) -> None:
+        """Count an epoch from here on; what was counted of it before is forgotten."""
+        self._of.pop(epoch, None)
+        self._of[epoch] = tally
+        self._ended.discard(epoch)
+        while len(self._of) > _EPOCHS_MAX:
+            oldest = next(iter(self._of))
+            del self._of[oldest]
+            self._ended.discard(oldest)
+
+    def add(self, ready: BatchReady, samples: int, ids: int, next_position: int) -> None:
+        """Count a batch that is handed out."""
+        tally = self._of[ready.epoch]
+        tally.batches += 1
+        tally.samples += samples
+        tally.num_bad += ready.num_bad
+        tally.ids = (tally.ids + ids) % _IDS_MODULUS
+        tally.bytes = (tally.bytes + int.from_bytes(ready.digest, "little")) % _BYTES_MODULUS
+        place = ready.epoch, next_position
+        if place not in self._after:
+            self._order.append(place)
+        self._after[place] = replace(tally)
+        while len(self._order) > _PLACES_MAX:
+            del self._after[self._order.popleft()]
+
+    def end(self, epoch: int) -> None:
+        """Mark an epoch as handed out to its end."""
+        self._ended.add(epoch)
+
+    def at(self, place: tuple[int, int]) -> Tally | None:
+        """Return the sums up to a place that was passed, None when that was too long ago."""
+        return self._after.get(place)
+
+    def receipt(self, epoch: int) -> dict[str, Any]:
+        """Return an epoch's receipt as JSON data.
+
+        Raises:
+            OptionError: nothing of this epoch was handed out, or too long ago.
+        """
+        if epoch not in self._of:
+            known = ", ".join(map(str, list(self._of)[-5:])) or "none"
+            raise OptionError(f"epoch: no receipt of {epoch}; the last ones are of: {known}")
+        data = self._of[epoch].as_data()
+        is_complete = data.pop("is_whole") and epoch in self._ended
+        return {"epoch": epoch, **data, "is_complete": is_complete}

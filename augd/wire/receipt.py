@@ -1,0 +1,55 @@
+"""Receipts: digests of rows, which add up to digests of batches and epochs.
+
+Made where rows are rendered, compared where they are read (docs/protocol.md, section Receipts).
+A row's digest is a pure function of what the trainer gets, and sums do not depend on the order:
+an epoch's digest is the same for any batch size, number of producers, world size or resume.
+
+Pure, and the only NumPy of this room: the daemon, which adds such numbers up, never imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+
+DIGEST_MODULUS = 1 << 128
+IDS_MODULUS = 1 << 64
+
+# The finalizer of splitmix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
+# generators", OOPSLA 2014; constants of its variant 13 by D. Stafford.
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+def row_digest(ids: NDArray[Any], labels: NDArray[Any], images: NDArray[Any], row: int) -> int:
+    """Digest one row: xxh3-128 of its pixels, seeded with xxh3-64 of id and label.
+
+    `ids` int64 (n,), `labels` int64 (n,) or float32 (n, k), `images` uint8 (n, h, w, 3); bytes as
+    they lie in the slot, little-endian.
+    """
+    seed = xxh3_64_intdigest(ids[row].tobytes() + labels[row].tobytes())
+    return int(xxh3_128_intdigest(images[row], seed))
+
+
+def rows_digest(ids: NDArray[Any], labels: NDArray[Any], images: NDArray[Any]) -> int:
+    """Add the digests of these rows, modulo 2**128; padding (id -1) counts nothing."""
+    real = np.flatnonzero(ids >= 0).tolist()
+    return sum(row_digest(ids, labels, images, row) for row in real) % DIGEST_MODULUS
+
+
+def ids_digest(first_position: int, ids: NDArray[np.int64]) -> int:
+    """Digest which samples stand at the positions from `first_position` on, modulo 2**64.
+
+    Other samples, and the same ones in another order, give other sums; padding counts nothing.
+    """
+    positions = np.arange(first_position, first_position + len(ids)).astype(np.uint64)
+    x = (positions + np.uint64(1)) * _GAMMA + ids.view(np.uint64)
+    x = (x ^ (x >> _SHIFTS[0])) * _MIX_1
+    x = (x ^ (x >> _SHIFTS[1])) * _MIX_2
+    x ^= x >> _SHIFTS[2]
+    return int(x[ids >= 0].sum())

@@ -1,0 +1,29 @@
+"""What `augd status` says of the producers' confinement."""
+
+from __future__ import annotations
+
+from augd.views.status import _confinements
+
+
+def report(*kinds: str, state: str = "ready") -> dict[str, object]:
+    producers = [
+        {"number": number, "state": state, "confinement": kind} for number, kind in enumerate(kinds)
+    ]
+    return {"producers": producers}
+
+
+def test_one_sentence_when_all_are_alike() -> None:
+    said = list(_confinements(report("seccomp+landlock", "seccomp+landlock")))
+    assert said == ["The producers are confined by seccomp and landlock."]
+    assert list(_confinements(report("", ""))) == ["The producers are not confined."]
+
+
+def test_a_sentence_for_each_kind_when_they_differ() -> None:
+    assert list(_confinements(report("seccomp", "", "seccomp"))) == [
+        "Producers 0, 2 are confined by seccomp.",
+        "Producers 1 are not confined.",
+    ]
+
+
+def test_nothing_is_said_of_what_only_starts() -> None:
+    assert list(_confinements(report("", state="starting"))) == []
