@@ -15,6 +15,7 @@ clause = pytest.mark.clause
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 SERVED = ("photos", "secrets", "scans")
+SHARE = msg.Share("next", 1, 1.0, None)
 ALICE = Rights("alice", ("photos", "scans"), max_streams=2, max_bytes=10**6)
 BOB = Rights("bob")
 
@@ -54,6 +55,7 @@ class Desk:
     """A broker, and clients that say things to it under their names."""
 
     def __init__(self) -> None:
+        self.chosen: list[int] = []
         facts = {name: DatasetFacts("0" * 32, f"/{name}", 1000, (8, 8)) for name in SERVED}
         self.broker = Broker("i", "/a", facts, 1)
         self.feed(ev.Tick())
@@ -66,6 +68,7 @@ class Desk:
             actions = self.broker.handle(waiting.pop(), 0.0)
             done += actions
             waiting += [ev.ArenaMade(a.stream) for a in actions if isinstance(a, ev.MakeArena)]
+            self.chosen += [a.stream for a in actions if isinstance(a, ev.SelectSamples)]
         return done
 
     def say(self, who: Rights | None, peer: bytes, message: msg.FromClient) -> msg.ToClient | None:
@@ -85,8 +88,9 @@ class Desk:
         welcome = self.hello(who, peer)
         assert isinstance(welcome, msg.Welcome), welcome
         layout = msg.Layout(int(str(spec.pop("batch_size", 4))))
+        share = SHARE if spec.pop("is_shared", False) else None
         whole = msg.Spec(dataset, RECIPE, layout, prefetch=1, **spec)  # type: ignore[arg-type]
-        return self.say(who, peer, msg.Open(welcome.session, 1, whole))
+        return self.say(who, peer, msg.Open(welcome.session, 1, whole, share=share))
 
 
 @pytest.fixture
@@ -170,6 +174,29 @@ def test_a_session_is_its_own_clients_even_for_a_peer_of_the_same_id(
     stale = desk.broker.snapshot()["stale"]
     assert stale == {"session": 1}
     assert isinstance(desk.say(ALICE, b"1", msg.Open(opened.session, 2, spec)), msg.Opened)
+
+
+@clause("P-104")
+@pytest.mark.parametrize("selection", [msg.Selection(), msg.Selection(limit=5)])
+def test_a_production_is_shared_within_one_client(desk: Desk, selection: msg.Selection) -> None:
+    for number, who in enumerate((ALICE, ALICE, BOB, BOB, None, None)):
+        desk.open(who, b"%d" % number, is_shared=True, selection=selection)
+    assert len(desk.chosen) == (0 if selection == msg.Selection() else 3)
+    for stream in desk.chosen:
+        desk.feed(ev.Selected(stream, msg.Chosen(5)))
+    streams = desk.broker.snapshot()["streams"]
+    assert [len(stream["sessions"]) for stream in streams] == [2, 2, 2]
+
+
+@clause("P-106")
+def test_what_is_shared_is_counted_once(desk: Desk) -> None:
+    """Two slots of 2,000 rows of 209 bytes are 0.84 MB."""
+    carol = Rights("carol", None, max_streams=9, max_bytes=2 * 10**6)
+    for peer in (b"1", b"2", b"3"):
+        opened = desk.open(carol, peer, batch_size=2000, is_shared=True)
+        assert isinstance(opened, msg.Opened), opened
+    assert isinstance(desk.open(carol, b"4", batch_size=2000), msg.Opened)
+    assert isinstance(desk.open(carol, b"5", batch_size=2000), msg.Error)
 
 
 @clause("P-107")
