@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from augd.cli import main
 from augd.transport import keys
 from augd.transport.ask import status
 from augd.transport.curve import ClientCurve
-from tests.fault.processes import command_of, is_alive
+from tests.fault.processes import await_true, command_of, is_alive
 from tests.keyring import Keyring
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
@@ -330,21 +331,47 @@ def test_no_key_gets_into_output_or_onto_a_command_line(
             assert key.decode()[:10] not in line + errors + command
 
 
-def test_a_daemon_with_keys_killed_is_a_named_error(
+@pytest.mark.parametrize("is_revoked", [False, True])
+def test_a_stream_goes_on_at_a_new_daemon_if_that_knows_its_key(
+    daemon: augd.ServedDaemon, ring: Keyring, folder: Path, is_revoked: bool
+) -> None:
+    path, port = daemon.addresses
+    alice = ring.let_in("alice")
+    expected = digest_epoch(path, epochs=1, dataset="small")
+    with ExitStack() as later:
+
+        def restart(batch: augd.Batch) -> None:
+            if batch.number != 2:
+                return
+            os.kill(daemon.pid, signal.SIGKILL)
+            await_true(lambda: not is_alive(daemon.pid), SOON_S, "the daemon's end")
+            if is_revoked:
+                ring.file_of("alice").unlink()
+            served = {"small": folder}
+            later.enter_context(augd.serve(served, producers=1, listen=port, keys=ring.folder))
+
+        def read() -> list[str]:
+            return digest_epoch(port, epochs=1, dataset="small", keys=alice, on_batch=restart)
+
+        if is_revoked:
+            with pytest.raises(augd.Forbidden, match="does not know this key, or revoked it"):
+                read()
+        else:
+            assert read() == expected
+
+
+def test_a_daemon_with_keys_that_does_not_come_back_is_a_named_error(
     daemon: augd.ServedDaemon, ring: Keyring
 ) -> None:
-    with augd.connect(
-        daemon.addresses[1], recipe=SMALL, dataset="small", batch_size=8, keys=ring.let_in("alice")
-    ) as stream:
+    options = {"recipe": SMALL, "dataset": "small", "batch_size": 8, "timeout_s": 2.0}
+    with augd.connect(daemon.addresses[1], keys=ring.let_in("alice"), **options) as stream:
         passing = stream.epoch(0)
         next(passing).release()
         os.kill(daemon.pid, signal.SIGKILL)
         with pytest.raises(augd.ConnectError, match=r"the daemon at tcp://.* ended"):
             for batch in passing:
                 batch.release()
-    deadline = time.monotonic() + SOON_S
-    while is_alive(daemon.pid):
-        assert time.monotonic() < deadline
+    await_true(lambda: not is_alive(daemon.pid), SOON_S, "the daemon's end")
 
 
 # commands
