@@ -58,6 +58,10 @@ _RIGHTS_CHANGED = (
     "the daemon's operator changed or removed this key: connect again, and ask for it if that fails"
 )
 
+# Connections to the attach socket that have not said ATTACH. A client says it at once, so that
+# the oldest of so many is a stranger: he makes room.
+_STRANGERS_MAX = 256
+
 
 @dataclass(slots=True)
 class _Connection:
@@ -104,6 +108,7 @@ class Daemon:
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
         self._choices = Choices()
         self._lifelines: dict[int, _Connection] = {}
+        self._strangers: dict[int, _Connection] = {}  # by fd, the oldest first
         self._is_running = True
         self._events: deque[ev.Event] = deque()
         self._poller = Poller()
@@ -141,7 +146,8 @@ class Daemon:
         instance = secrets.token_hex(8)
         paths = [address.attach_path for address in self.addresses if isinstance(address, Address)]
         attach_path = str(paths[0]) if paths else ""
-        self._broker = Broker(instance, attach_path, facts, len(hired), self._bulk.port)
+        secret = secrets.token_hex(32)
+        self._broker = Broker(instance, attach_path, facts, len(hired), self._bulk.port, secret)
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
             "listener": self._accept,
@@ -259,10 +265,15 @@ class Daemon:
 
     def _accept(self, _: _Tag) -> None:
         assert self._listener is not None
-        connected = attach.accept(self._listener)
-        if connected is not None:
-            tag = _Tag("lifeline", connection=_Connection(connected))
-            self._poller.register(connected.fileno(), tag)
+        # As many as messages: a turn may take the HELLO and the OPEN of many clients.
+        for _turn in range(_MESSAGES_PER_TURN):
+            connected = attach.accept(self._listener)
+            if connected is None:
+                return
+            connection = self._strangers[connected.fileno()] = _Connection(connected)
+            self._poller.register(connected.fileno(), _Tag("lifeline", connection=connection))
+            if len(self._strangers) > _STRANGERS_MAX:
+                self._drop_connection(next(iter(self._strangers.values())))
 
     def _read_lifeline(self, tag: _Tag) -> None:
         connection = tag.connection
@@ -285,12 +296,14 @@ class Daemon:
         if is_admitted:
             connection.session = message.session
             self._lifelines[message.session] = connection
+            del self._strangers[connection.socket.fileno()]
         self._handle(ev.PeerAttached(message.session, message.token))
         if not is_admitted:
             self._drop_connection(connection)
 
     def _drop_connection(self, connection: _Connection) -> None:
         self._poller.unregister(connection.socket.fileno())
+        self._strangers.pop(connection.socket.fileno(), None)
         connection.socket.close()
         if self._lifelines.get(connection.session) is connection:
             del self._lifelines[connection.session]
@@ -388,8 +401,12 @@ class Daemon:
             fds = (self._arenas[message.stream][0],)
             if message.chosen is not None:
                 fds = (*fds, self._choices.fd(message.stream))
-        if number in self._crew:
-            link.send(self._crew[number].link, codec.encode(message), fds)
+        hired = self._crew.get(number)
+        if hired is None or link.send(hired.link, codec.encode(message), fds):
+            return
+        if link.is_connected(hired.link):  # full: what it misses could never be told again
+            self._handle(ev.FromCrew(number, msg.LastWords("it did not read its messages")))
+            hired.kill()
 
     def _select(self, action: ev.SelectSamples) -> None:
         try:
@@ -400,6 +417,9 @@ class Daemon:
             )
         except AugdError as error:
             self._handle(ev.SelectFailed(action.stream, error.code, str(error)))
+            return
+        except OSError as error:
+            self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
             return
         chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
         self._handle(ev.Selected(action.stream, chosen))
@@ -458,20 +478,29 @@ class Daemon:
         arena = self._maps.get(action.stream)
         if arena is None:
             fd, size_bytes = self._arenas[action.stream]
-            arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
+            try:
+                arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
+            except OSError as error:
+                _log.error("session %d: its arena cannot be mapped: %s", action.session, error)
+                self._handle(ev.PeerGone(action.session))
+                return
         start = action.slot * action.slot_bytes
         piece = msg.Piece(action.session, action.opening, action.sequence, 0, 0)
         if not self._bulk.send(piece, arena[start : start + action.slot_bytes]):
             self._handle(ev.PeerGone(action.session))
 
     def _start_producer(self, number: int) -> None:
-        hired = self._waiting.pop(number, None) or hire()
+        try:
+            hired = self._waiting.pop(number, None) or hire()
+        except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
+            self._handle(ev.Reaped(number, f"it could not be started: {error}"))
+            return
         self._crew[number] = hired
         self._poller.register(hired.link.fileno(), _Tag("link", number))
         self._poller.register(hired.pidfd, _Tag("pidfd", number))
 
     def _close(self) -> None:
-        for connection in self._lifelines.values():
+        for connection in (*self._lifelines.values(), *self._strangers.values()):
             connection.socket.close()
         for fd, _ in self._arenas.values():
             os.close(fd)
@@ -482,6 +511,7 @@ class Daemon:
         self._doors.close()
         if self._gate is not None:
             self._gate.close()
+        signal.set_wakeup_fd(-1)
         self._signals.close()
 
 

@@ -150,6 +150,7 @@ def _serve(
     from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
+    _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
     daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, gate)
     at = " and ".join(str(address) for address in daemon.addresses)
@@ -166,6 +167,18 @@ def _serve(
         sys.stdout.flush()
     tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
     return daemon.run()
+
+
+def _raise_fd_limit() -> None:
+    """Take all the fds that may be had: libzmq ends the process when accept finds none at a path.
+
+    Each client takes up to four, each connection of a stranger one; 1,024 are the usual start.
+    Source: ipc_listener_t::accept of libzmq 4.3.5 asserts on EMFILE, tcp_listener_t doesn't.
+    """
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:

@@ -79,6 +79,7 @@ class Clients:
         instance: str,
         attach: str,
         bulk_port: int,
+        secret: str,
     ) -> None:
         """Start with no session."""
         self._outbox = outbox
@@ -87,6 +88,7 @@ class Clients:
         self._instance = instance
         self._attach = attach
         self._bulk_port = bulk_port
+        self._secret = secret.encode()
         self.sessions: dict[int, Session] = {}
 
     # sessions
@@ -104,7 +106,7 @@ class Clients:
             return
         number = self._outbox.number()
         token = hashlib.blake2b(
-            f"session {number}".encode(), key=self._instance.encode()[:64], digest_size=16
+            f"session {number}".encode(), key=self._secret, digest_size=16
         ).hexdigest()
         attach_by = self._outbox.now + ATTACH_S
         is_framed = hello.transport == "frames"

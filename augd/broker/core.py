@@ -49,16 +49,18 @@ class Broker:
         datasets: Mapping[str, DatasetFacts],
         num_producers: int,
         bulk_port: int = 0,
+        secret: str = "",
         patience_s: float = PATIENCE_S,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
         Args:
-            instance: random per daemon start; sessions' tokens are derived from it.
+            instance: random per daemon start; every client is told it.
             attach: path of the UNIX socket that clients are told to attach to.
             datasets: by name, as the operator named them.
             num_producers: places to keep filled.
             bulk_port: TCP port of the bulk socket, if there is one.
+            secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
             patience_s: a producer that is silent for longer while it has work hangs.
         """
         self._instance = instance
@@ -66,7 +68,7 @@ class Broker:
         self._outbox = Outbox()
         self._works = Works(self._outbox, num_producers, self._datasets, patience_s)
         self._clients = Clients(
-            self._outbox, self._works, self._datasets, instance, attach, bulk_port
+            self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret
         )
         self._drain_ends_at: float | None = None
         self._is_stopped = False

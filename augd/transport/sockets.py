@@ -30,6 +30,9 @@ _HANDSHAKE_MS = 10_000
 # Credits bound what a client that doesn't read can have queued: a BATCH and an EPOCH_END for
 # each of at most 1,025 slots. ZeroMQ's own 1,000 would drop some of them.
 _QUEUE_MAX = 4096
+# What the daemon has read from one connection and not looked at. Further messages wait in their
+# sender, so that a flood of the largest ones takes 16 MB of the daemon's memory and not 268.
+_UNREAD_MAX = 256
 # Class lists travel in a frame of their own: 64 MiB name a million classes.
 _CLIENT_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -64,6 +67,7 @@ class Router:
         """Make an unbound socket; with `curve`, for clients with keys only."""
         self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address, whose lock the caller holds; returns it with its real port.

@@ -32,6 +32,9 @@ NUM_SAMPLES = 10
 TIMEOUT_S = 20.0
 RECIPE: dict[str, Any] = {"ops": [{"op": "center_crop", "size": 8}], "filter": "linear"}
 
+# What a fake's producers say for the digest of a row: large, so that sums run over.
+DIGESTS = [2**127 + 2**64 * sample + 1 for sample in range(1000)]
+
 Transport = Literal["memfd", "frames"]
 M = TypeVar("M", bound=msg.Message)
 
@@ -137,7 +140,7 @@ class Client:
             while not isinstance(message := self.hear(msg.Message), msg.Status):
                 heard.append(message)
             streams = message.snapshot["streams"]
-            own = [stream for stream in streams if stream["session"] == self.session]
+            own = [stream for stream in streams if self.session in stream["sessions"]]
             if all(s["slots"].keys() <= {"free", "ready", "sent"} for s in own):
                 return heard
 
@@ -223,6 +226,7 @@ class FakeWire:
         self.refuses_memory = ""
         self.environment = {"opencv": "5"}
         self.bad: dict[int, str] = {}
+        self.masks: dict[int, msg.Quarantine] = {}
         self._streams: dict[int, msg.UseStream] = {}
         self._arenas: dict[int, bytearray] = {}
         self._connections: dict[bytes, FakeConnection] = {}
@@ -340,6 +344,8 @@ class FakeWire:
         self.told.append((producer, message))
         if isinstance(message, msg.UseStream):
             self._streams[message.stream] = message
+        elif isinstance(message, msg.Mask):
+            self.masks[message.stream] = message.quarantine
         elif isinstance(message, msg.Drain):
             self._events.append(ev.Reaped(producer, "status 0"))
         elif isinstance(message, msg.Lease):
@@ -353,19 +359,29 @@ class FakeWire:
         """Write what a producer would: ids by position, labels, valid; no pixels."""
         use, arena = self._streams[lease.stream], self._arenas.get(lease.stream)
         bad: list[msg.BadRow] = []
+        samples: list[int] = []
+        masked = {sample: tuple(place) for sample, *place in self.masks.get(lease.stream, ())}
         if arena is not None:
             start = lease.slot * use.slot_bytes
             at = {spec.name: start + spec.offset for spec in use.arrays}
             first = lease.position + use.layout.rank * use.layout.batch_size
             for row in range(lease.first_row, lease.first_row + lease.rows):
                 sample = first + row if first + row < self.num_samples else -1
-                if sample in self.bad:
-                    bad.append(msg.BadRow(sample, f"{sample}.png", self.bad[sample]))
-                is_valid = sample >= 0 and sample not in self.bad
+                reason = self.bad.get(sample, "")
+                if sample in masked and (lease.epoch, first + row) >= masked[sample]:
+                    reason = "quarantined"
+                if reason:
+                    bad.append(msg.BadRow(sample, f"{sample}.png", reason))
+                samples += [sample] * (sample >= 0)
+                is_valid = sample >= 0 and not reason
                 struct.pack_into("<q", arena, at["ids"] + 8 * row, sample)
                 struct.pack_into("<q", arena, at["labels"] + 8 * row, -1 if is_valid else -100)
                 struct.pack_into("<?", arena, at["valid"] + row, is_valid)
-        return msg.Done(lease.lease, len(bad), tuple(bad))
+        digest = sum(DIGESTS[sample] for sample in samples) % 2**128
+        return msg.Done(
+            *(lease.lease, len(bad), tuple(bad)),
+            *(digest.to_bytes(16, "little"), sum(samples).to_bytes(8, "little")),
+        )
 
 
 class FakeConnection:
@@ -498,7 +514,7 @@ class MappedConnection(RealConnection):
         fd, size_bytes = self._lifelines[0].receive_arena(opened.stream)
         try:
             assert size_bytes == opened.slot_bytes * opened.num_slots
-            return memoryview(map_arena(fd, size_bytes))
+            return memoryview(map_arena(fd, size_bytes, is_read_only=opened.is_shared))
         finally:
             os.close(fd)
 
