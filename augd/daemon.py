@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
@@ -25,7 +26,7 @@ from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
 from augd.deaths import MemoryKills
-from augd.errors import AugdError, OverLimit, ProtocolError
+from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
@@ -37,9 +38,14 @@ from augd.transport.arena import (
     read_only,
 )
 from augd.transport.bulk import BulkSender
-from augd.transport.sockets import FRAMES_MAX, Poller, Router
+from augd.transport.doors import Doors
+from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+
+if TYPE_CHECKING:
+    from augd.transport.auth import Gate
+    from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
 
@@ -48,6 +54,9 @@ _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 p
 # A client that floods its socket must not keep lifelines and producers waiting.
 _MESSAGES_PER_TURN = 64
 _LOOK_AGAIN_S = 0.1
+_RIGHTS_CHANGED = (
+    "the daemon's operator changed or removed this key: connect again, and ask for it if that fails"
+)
 
 # Connections to the attach socket that have not said ATTACH. A client says it at once, so that
 # the oldest of so many is a stranger: he makes room.
@@ -80,6 +89,7 @@ class Daemon:
         hired: Sequence[Hired],
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -88,6 +98,7 @@ class Daemon:
             hired: producers that were started already, one per place.
             datasets: their indexes, by name.
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
+            gate: who may come by a port, open and proven; None lets everybody.
         """
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
@@ -106,11 +117,17 @@ class Daemon:
         self._lifeline_fd = lifeline_fd
         if lifeline_fd is not None:
             self._poller.register(lifeline_fd, _Tag("parent"))
-        self._router = Router()
-        self._poller.register(self._router, _Tag("router"))
-        self._bulk = BulkSender()
-        self._poller.register(self._bulk.router, _Tag("bulk"))
-        self._poller.register(self._bulk.disconnects, _Tag("left"))
+        self._gate = gate
+        if gate is not None:
+            self._poller.register(gate, _Tag("gate"))
+        curve = gate.curve if gate is not None else None
+        self._doors = Doors(curve)
+        self._bulk = BulkSender(curve)
+        for number, router in enumerate(self._doors.routers):
+            self._poller.register(router, _Tag("router", number))
+        for number, router in enumerate(self._bulk.doors.routers):
+            self._poller.register(router, _Tag("bulk", number))
+            self._poller.register(self._bulk.disconnects[number], _Tag("left", number))
         self._look_again_at: float | None = None
         self._listener: socket.socket | None = None
         self.addresses = [self._bind(address) for address in addresses]
@@ -137,6 +154,7 @@ class Daemon:
             "lifeline": self._read_lifeline,
             "bulk": self._read_bulk,
             "left": self._look_who_left,
+            "gate": self._serve_gate,
             "link": self._read_link,
             "pidfd": self._reap,
             "signal": self._read_signal,
@@ -144,7 +162,7 @@ class Daemon:
         }
 
     def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
-        bound = self._router.bind(address)
+        bound = self._doors.bind(address)
         self._bulk.bind(address)
         if isinstance(address, Address):
             self._listener = attach.listen(address.attach_path)
@@ -159,6 +177,7 @@ class Daemon:
             if self._look_again_at is not None and time.monotonic() >= self._look_again_at:
                 self._look_again_at = None
                 self._find_who_left()
+            self._look_at_rights()
             if not ready:
                 self._handle(ev.Tick())
             for tag in ready:
@@ -178,36 +197,55 @@ class Daemon:
 
     def _timeout_s(self) -> float | None:
         moments = [self._broker.next_deadline(), self._look_again_at]
+        if self._gate is not None:
+            moments.append(self._gate.look_at)
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 
     # sources
 
-    def _read_router(self, _: _Tag) -> None:
+    def _serve_gate(self, _: _Tag) -> None:
+        assert self._gate is not None
+        self._gate.serve()
+
+    def _look_at_rights(self) -> None:
+        """End the sessions of clients whose rights the operator changed or took away."""
+        changed = self._gate.look_again() if self._gate is not None else ()
+        for name in changed:
+            _log.info("the rights of %s changed: its sessions end", name)
+            self._handle(ev.RightsChanged(name, _RIGHTS_CHANGED))
+
+    def _rights_of(self, user: str | None) -> Rights | None:
+        """Look up who sent a message; None is somebody who needs no key. Raises `Forbidden`."""
+        return None if user is None or self._gate is None else self._gate.rights_of(user)
+
+    def _read_router(self, tag: _Tag) -> None:
         for _turn in range(_MESSAGES_PER_TURN):
-            received = self._router.receive()
+            received = self._doors.receive(tag.number)
             if received is None:
                 return
-            peer, frames = received
+            peer, frames, user = received
             try:
+                who = self._rights_of(user)
                 if len(frames) > FRAMES_MAX:
                     raise ProtocolError(f"message of {len(frames)} frames, expected {FRAMES_MAX}")
                 message = codec.decode_from_client(frames[0] if frames else b"")
-            except ProtocolError as error:
-                self._router.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
+            except (ProtocolError, Forbidden) as error:
+                self._doors.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
                 continue
-            self._handle(ev.FromPeer(peer, message))
+            self._handle(ev.FromPeer(peer, message, who))
 
-    def _read_bulk(self, _: _Tag) -> None:
+    def _read_bulk(self, tag: _Tag) -> None:
         """Take the one message that clients send on the bulk socket: ATTACH."""
         for _turn in range(_MESSAGES_PER_TURN):
-            received = self._bulk.router.receive()
+            received = self._bulk.doors.receive(tag.number)
             if received is None:
                 return
-            peer, frames = received
+            peer, frames, user = received
             try:
+                self._rights_of(user)
                 message = codec.decode_over_attach(frames[0] if frames else b"")
-            except ProtocolError:
+            except (ProtocolError, Forbidden):
                 continue
             if not isinstance(message, msg.AttachAs):
                 continue
@@ -215,9 +253,9 @@ class Daemon:
                 self._bulk.admit(message.session, peer)
             self._handle(ev.PeerAttached(message.session, message.token, is_framed=True))
 
-    def _look_who_left(self, _: _Tag) -> None:
+    def _look_who_left(self, tag: _Tag) -> None:
         """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
-        self._bulk.disconnects.forget()
+        self._bulk.disconnects[tag.number].forget()
         self._find_who_left()
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
@@ -319,7 +357,7 @@ class Daemon:
                     if isinstance(classes, str):
                         classes = tuple(self._datasets[classes].classes)
                     frames.append(codec.encode_names(list(classes)))
-                self._router.send(peer, frames)
+                self._doors.send(peer, frames)
             case ev.Tell(number, message):
                 self._tell(number, message)
             case ev.SelectSamples():
@@ -470,7 +508,9 @@ class Daemon:
         if self._listener is not None:
             self._listener.close()
         self._bulk.close()
-        self._router.close()
+        self._doors.close()
+        if self._gate is not None:
+            self._gate.close()
         signal.set_wakeup_fd(-1)
         self._signals.close()
 

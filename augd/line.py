@@ -32,7 +32,7 @@ from augd.transport.address import (
 )
 from augd.transport.attach import Lifeline
 from augd.transport.slots import FramedSlots, SharedSlots, Slots
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.sockets import Curve, Dealer, Poller
 from augd.version import __version__
 from augd.wire import codec
 from augd.wire import messages as msg
@@ -66,6 +66,7 @@ class Line:
         transport: Literal["memfd", "frames"],
         timeout_s: float,
         start: Start,
+        curve: Curve | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
@@ -84,9 +85,12 @@ class Line:
         self._memory: Slots | None = None
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
-        self._dealer = Dealer(address)
+        self._curve = curve
+        self._dealer = Dealer(address, curve, is_watched=True)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
+        if self._dealer.handshake is not None:
+            self._poller.register(self._dealer.handshake, "handshake")
         self._deadline = time.monotonic() + timeout_s
         try:
             self._perform(self.reader.start(f"augd {__version__}"))
@@ -167,7 +171,10 @@ class Line:
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
-        if "memory" not in self._poller.wait(left_s):
+        ready = self._poller.wait(left_s)
+        if "handshake" in ready:
+            self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        if "memory" not in ready:
             return
         assert self._memory is not None
         if not self._memory.has_ended():
@@ -205,7 +212,7 @@ class Line:
             lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
             return SharedSlots(lifeline)
         bulk = bulk_address(self.address, attach.bulk_port)
-        return FramedSlots(bulk, attach.session, attach.token)
+        return FramedSlots(bulk, attach.session, attach.token, self._curve)
 
     def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
         if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:

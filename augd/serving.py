@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.hire import Hired
     from augd.transport.address import Address, TcpAddress
+    from augd.transport.auth import Gate
 
 _PROGRESS_AFTER_S = 1.0
 
@@ -37,6 +38,7 @@ class Options:
     is_insecure: bool = False
     lifeline_fd: int | None = None
     ready_fd: int | None = None
+    keys: str | None = None  # the folder of keys; None: nobody needs one
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -68,7 +70,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 f"the images, or the file that lists them"
             )
     wanted = _count_producers(options.num_producers)
-    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure)
+    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
             if isinstance(address, Address):
@@ -79,7 +81,22 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         from augd.hire import hire
 
         hired.extend(hire() for _ in range(wanted))
-        return _serve(addresses, sources, hired, options)
+        gate = _open_gate(options.keys) if options.keys is not None else None
+        return _serve(addresses, sources, hired, options, gate)
+
+
+def _open_gate(keys: str) -> Gate:
+    """Read the keys and prove that they keep strangers out, before anything is bound for them."""
+    from augd.transport.auth import Gate
+    from augd.transport.proof import prove
+
+    gate = Gate(Path(keys))
+    try:
+        prove(gate)
+    except BaseException:
+        gate.close()
+        raise
+    return gate
 
 
 def _end(hired: list[Hired]) -> None:
@@ -90,11 +107,14 @@ def _end(hired: list[Hired]) -> None:
         one.process.wait()
 
 
-def choose_addresses(listen: Sequence[str], *, is_insecure: bool) -> list[Address | TcpAddress]:
+def choose_addresses(
+    listen: Sequence[str], *, is_insecure: bool, keys: str | None = None
+) -> list[Address | TcpAddress]:
     """Parse what `--listen` says: one path and one port at most.
 
     Raises:
-        OptionError: there are two of a kind, or strangers could reach the port.
+        OptionError: there are two of a kind, strangers could reach the port, or there is no port
+            for keys.
     """
     from augd.transport.address import Address, TcpAddress, parse_address
 
@@ -102,12 +122,20 @@ def choose_addresses(listen: Sequence[str], *, is_insecure: bool) -> list[Addres
     for kind, name in ((TcpAddress, "tcp://HOST:PORT"), (Address, "ipc://PATH")):
         if sum(isinstance(address, kind) for address in addresses) > 1:
             raise OptionError(f"--listen: expected at most one {name}, got {', '.join(listen)}")
+    if keys is not None and is_insecure:
+        raise OptionError("--keys and --insecure: expected one of them, since keys shut the port")
+    if keys is not None and not any(isinstance(address, TcpAddress) for address in addresses):
+        raise OptionError(
+            "--keys: expected a port that they are for, got no --listen tcp://HOST:PORT; a path "
+            "needs no keys"
+        )
     for address in addresses:
-        if isinstance(address, TcpAddress) and not address.is_loopback() and not is_insecure:
+        is_open = isinstance(address, TcpAddress) and not address.is_loopback()
+        if is_open and not is_insecure and keys is None:
             raise OptionError(
                 f"--listen {address}: whoever reaches this port could read the images and use the "
-                "producers; listen on tcp://127.0.0.1:PORT, or add --insecure on a network where "
-                "you trust everybody"
+                "producers; listen on tcp://127.0.0.1:PORT, say --keys DIR (`augd keys new NAME` "
+                "makes it), or add --insecure on a network where you trust everybody"
             )
     return addresses
 
@@ -117,13 +145,14 @@ def _serve(
     sources: dict[str, Path],
     hired: list[Hired],
     options: Options,
+    gate: Gate | None,
 ) -> int:
     from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
-    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd)
+    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, gate)
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
@@ -131,6 +160,10 @@ def _serve(
     )
     if not options.is_quiet:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        if gate is not None:
+            print(
+                f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
+            )
         sys.stdout.flush()
     tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
     return daemon.run()

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
@@ -33,6 +34,7 @@ from augd.broker.outbox import INFO, Outbox
 from augd.broker.snapshot import describe_dataset, describe_producer, describe_stream, shorten
 from augd.broker.works import Works
 from augd.wire import messages as msg
+from augd.wire.rights import Rights
 
 DRAIN_S = 5.0
 
@@ -75,8 +77,10 @@ class Broker:
         """Take one event at time `now` (seconds, monotonic) and return what is to be done."""
         self._outbox.now = now
         match event:
-            case ev.FromPeer(peer, message):
-                self._from_peer(peer, message)
+            case ev.FromPeer(peer, message, who):
+                self._from_peer(peer, message, who)
+            case ev.RightsChanged(name, text):
+                self._clients.rights_changed(name, text)
             case ev.FromCrew(number, message):
                 self._works.heard(number, message)
             case ev.PeerAttached(number, token, is_framed):
@@ -113,19 +117,21 @@ class Broker:
         """Say whether this attachment is the session's; see `Clients.admits`."""
         return self._clients.admits(number, token, is_framed=is_framed)
 
-    def _from_peer(self, peer: bytes, message: msg.FromClient) -> None:
+    def _from_peer(self, peer: bytes, message: msg.FromClient, who: Rights | None) -> None:
         match message:
             case msg.Hello() if self._drain_ends_at is not None:
                 text = "the daemon is draining; start it again"
                 self._outbox.send(peer, msg.Error("DRAINING", text))
             case msg.Hello():
-                self._clients.hello(peer, message)
+                self._clients.hello(peer, message, who)
             case msg.AskStatus():
-                self._outbox.send(peer, msg.Status(shorten(self.snapshot())))
+                sessions = self._clients.sessions.values()
+                seen = admission.seen_by(who, self.snapshot(), sessions)
+                self._outbox.send(peer, msg.Status(shorten(seen)))
             case msg.Ping():
                 self._outbox.send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
-                self._clients.heard(peer, message)
+                self._clients.heard(peer, message, who)
 
     def _settle(self) -> None:
         """Bring the world forward until nothing more can be done."""

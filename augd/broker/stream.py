@@ -191,6 +191,11 @@ class Stream:
 
     # readers
 
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of all its slots."""
+        return self.slot_bytes * len(self.slots)
+
     def start(self, session: int, opening: int, credit: int, place: Place, held: Held = ()) -> None:
         """Begin, or go elsewhere, with one reader: void all that he does not hold."""
         self._give_up(list(self.batches))

@@ -80,7 +80,7 @@ class Works:
     def add(self, stream: Stream) -> None:
         """Take a new stream on; its arena is asked for."""
         self.streams[stream.number] = stream
-        size_bytes = stream.slot_bytes * len(stream.slots)
+        size_bytes = stream.arena_bytes
         self._outbox.add(ev.MakeArena(stream.number, size_bytes))
 
     def arena_made(self, stream: Stream) -> None:

@@ -9,13 +9,16 @@ here blocks without a deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
 from augd.errors import AddressInUse, AugdError, OptionError
 from augd.transport.address import Address, TcpAddress
 from augd.wire.limits import HEADER_BYTES_MAX
+
+if TYPE_CHECKING:
+    from augd.transport.handshake import Handshake
 
 FRAMES_MAX = 4
 # ipc connects at once unless the daemon is only just binding: then soon again, later rarely.
@@ -34,7 +37,14 @@ _UNREAD_MAX = 256
 _CLIENT_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
-def _socket(kind: int, message_bytes_max: int) -> zmq.Socket[bytes]:
+class Curve(Protocol):
+    """The keys of one side (augd/transport/auth.py)."""
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Set them on a socket that neither bound nor connected yet."""
+
+
+def _socket(kind: int, message_bytes_max: int, curve: Curve | None) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
@@ -45,15 +55,17 @@ def _socket(kind: int, message_bytes_max: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    if curve is not None:
+        curve.apply(socket)
     return socket
 
 
 class Router:
     """The daemon's side: addressed sends, bounded receives, at one or more addresses."""
 
-    def __init__(self) -> None:
-        """Make an unbound socket."""
-        self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX)
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make an unbound socket; with `curve`, for clients with keys only."""
+        self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
 
@@ -86,6 +98,22 @@ class Router:
         except zmq.Again:
             return None
         return peer, frames
+
+    def receive_named(self) -> tuple[bytes, list[bytes], str | None] | None:
+        """Return one message as (peer, frames, user): whom the authenticator took the peer for.
+
+        The user is None when nobody was asked about the peer, and when it chose its routing id
+        itself: it could have chosen that of a client that left (ZeroMQ's own begin with 0).
+        """
+        try:
+            peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        try:
+            user = str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
+        except zmq.ZMQError:
+            user = None
+        return peer.bytes, [frame.bytes for frame in frames], user
 
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Send to one client; say False when he is gone or takes nothing more.
@@ -132,12 +160,40 @@ def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
 class Dealer:
     """A client's side."""
 
-    def __init__(self, address: Address | TcpAddress) -> None:
-        """Start to connect; the first receive tells whether anybody is there."""
-        self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX)
+    def __init__(
+        self, address: Address | TcpAddress, curve: Curve | None = None, *, is_watched: bool = False
+    ) -> None:
+        """Start to connect; the first receive tells whether anybody is there.
+
+        Args:
+            address: the daemon's.
+            curve: the client's keys, for a port that needs them.
+            is_watched: keep in `handshake` what becomes of a port's handshake.
+        """
+        self.has_keys = curve is not None
+        self.address = address
+        self.handshake: Handshake | None = None
+        self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        if is_watched and isinstance(address, TcpAddress):
+            from augd.transport.handshake import Handshake
+
+            self.handshake = Handshake(self.socket)
         self.socket.connect(str(address))
+
+    def check_handshake(self, *, is_new: bool) -> None:
+        """Raise what the daemon has against this client; nothing when it has nothing.
+
+        Unless the connection is new, ZeroMQ is trying to come back to a daemon that went away:
+        that is told otherwise, and forgotten here.
+        """
+        if self.handshake is None:
+            return
+        if is_new:
+            self.handshake.check(self.address, has_keys=self.has_keys)
+        else:
+            self.handshake.forget()
 
     def watch_disconnects(self) -> Disconnects:
         """Return what the poller shall watch to hear that the daemon went away."""
@@ -176,6 +232,9 @@ class Dealer:
 
     def close(self) -> None:
         """Close the socket."""
+        if self.handshake is not None:
+            self.socket.disable_monitor()
+            self.handshake.socket.close()
         self.socket.close()
 
 
@@ -206,6 +265,14 @@ class Disconnects:
         self.socket.close()
 
 
+class Readable(Protocol):
+    """Something that waits for a socket of ZeroMQ."""
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The socket."""
+
+
 class Poller:
     """Waits for sockets and fds, and names what is ready by the tag it was registered with."""
 
@@ -214,7 +281,7 @@ class Poller:
         self._poller = zmq.Poller()
         self._tags: dict[Any, Any] = {}
 
-    def register(self, source: Router | Dealer | Disconnects | int, tag: object) -> None:
+    def register(self, source: Readable | int, tag: object) -> None:
         """Watch a socket or an fd for input."""
         key = source if isinstance(source, int) else source.socket
         self._tags[key] = tag

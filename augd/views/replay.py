@@ -40,6 +40,7 @@ class ReplayOptions:
     expect: str | None
     against: str | None
     arguments: Mapping[str, Any]
+    keys: str | None = None
 
 
 def run_replay(options: ReplayOptions, recipe: Recipe) -> int:
@@ -74,7 +75,7 @@ def _opened(options: ReplayOptions, recipe: Recipe) -> Iterator[Stream]:
         address = options.connect
         if options.path is not None:
             address = stack.enter_context(serve(options.path, producers=1)).address
-        arguments = {"prefetch": 1, "verify": True, **options.arguments}
+        arguments = {"prefetch": 1, "verify": True, "keys": options.keys, **options.arguments}
         stream = connect(address, recipe=expand(recipe), **arguments)
         yield stack.enter_context(stream)
 

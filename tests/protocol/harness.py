@@ -22,6 +22,7 @@ from augd.broker.reader import Attach
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline
+from augd.transport.curve import ClientCurve
 from augd.transport.sockets import Dealer, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
@@ -439,14 +440,17 @@ class FakeConnection:
 class RealWire:
     """A running daemon, over raw sockets."""
 
-    def __init__(self, address: str, transport: Transport = "memfd") -> None:
+    def __init__(
+        self, address: str, transport: Transport = "memfd", curve: ClientCurve | None = None
+    ) -> None:
         self.address = parse_address(address)
         self.transport = transport
+        self.curve = curve
         self._connections: list[RealConnection] = []
 
     def connect(self) -> RealConnection:
         kind = FramedConnection if self.transport == "frames" else MappedConnection
-        self._connections.append(kind(self.address))
+        self._connections.append(kind(self.address, self.curve))
         return self._connections[-1]
 
     def close(self) -> None:
@@ -457,9 +461,10 @@ class RealWire:
 class RealConnection:
     """A client's sockets, used by hand."""
 
-    def __init__(self, address: Any) -> None:
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
         self._address = address
-        self.dealer = Dealer(address)
+        self._curve = curve
+        self.dealer = Dealer(address, curve)
         self._poller = Poller()
         self._poller.register(self.dealer, "dealer")
 
@@ -491,8 +496,8 @@ class RealConnection:
 class MappedConnection(RealConnection):
     """Attached over the UNIX socket; slots are those of the daemon's arena."""
 
-    def __init__(self, address: Any) -> None:
-        super().__init__(address)
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
+        super().__init__(address, curve)
         self._lifelines: list[Lifeline] = []
         self._arenas: dict[int, memoryview] = {}
 
@@ -528,13 +533,14 @@ class MappedConnection(RealConnection):
 class FramedConnection(RealConnection):
     """Attached over the bulk socket; slots are put together from what comes there."""
 
-    def __init__(self, address: Any) -> None:
-        super().__init__(address)
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
+        super().__init__(address, curve)
         self._bulks: list[Dealer] = []
         self._pieces = Pieces()
 
     def attach(self, way: Attach) -> None:
-        self._bulks.append(Dealer(bulk_address(self._address, way.bulk_port)))
+        bulk = bulk_address(self._address, way.bulk_port)
+        self._bulks.append(Dealer(bulk, self._curve))
         self._bulks[-1].send(codec.encode(msg.AttachAs(way.session, way.token)))
 
     def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:

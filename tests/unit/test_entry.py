@@ -14,6 +14,8 @@ LINES = [
     "serve photos --producers 3",
     "serve --producers=3 photos --quiet",
     "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
+    "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
+    "serve --keys=k photos",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -27,6 +29,8 @@ LEFT_TO_TYPER = [
     "serve photos --producers -1",
     "serve photos --listen",
     "serve photos --listen --quiet",
+    "serve photos --keys",
+    "serve photos --keys --quiet",
     "serve photos --quite",
     "serve -- --odd",
 ]
