@@ -86,8 +86,9 @@ class Batch:
     missing: int = 0
     sums: Sums = field(default_factory=Sums)
     is_abandoned: bool = False
-    pending: deque[Chunk] = field(default_factory=deque)
-    suspects: deque[Chunk] = field(default_factory=deque)
+    # Lists: an empty deque takes half a kilobyte, and a client may have a thousand slots.
+    pending: list[Chunk] = field(default_factory=list)
+    suspects: list[Chunk] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -425,10 +426,10 @@ class Stream:
         chunk.attempt += is_suspect
         if chunk.suspect == NO_SAMPLE:
             self._num_pending += 1
-            batch.pending.appendleft(chunk)
+            batch.pending.insert(0, chunk)
         else:
             self._num_suspects += 1
-            batch.suspects.appendleft(chunk)
+            batch.suspects.insert(0, chunk)
 
     def isolate(self, chunk: Chunk, row: int, sample: int) -> None:
         """Cut a row, which ended its producer, out of a pending chunk, to be made by itself."""
@@ -437,7 +438,7 @@ class Stream:
         batch.suspects.append(Chunk(batch, chunk.first_row + row, 1, suspect=sample))
         rest = [(chunk.first_row, row), (chunk.first_row + row + 1, chunk.rows - row - 1)]
         pieces = [Chunk(batch, first, rows) for first, rows in rest if rows]
-        batch.pending.extendleft(reversed(pieces))
+        batch.pending[:0] = pieces
         batch.missing += len(pieces)
         self._num_pending += len(pieces) - 1
         self._num_suspects += 1
@@ -493,8 +494,8 @@ class Stream:
         return chunk.batch.epoch, first + chunk.first_row + row
 
 
-def _lease(queue: deque[Chunk]) -> Chunk:
-    chunk = queue.popleft()
+def _lease(queue: list[Chunk]) -> Chunk:
+    chunk = queue.pop(0)
     chunk.state = step(CHUNK, chunk.state, "lease")
     chunk.batch.slot.writers += 1
     return chunk
