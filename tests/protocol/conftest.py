@@ -61,15 +61,17 @@ def fake() -> FakeWire:
 
 @pytest.fixture(params=["fake", "fake frames", "memfd", "frames", "keys"])
 def wire(
-    request: pytest.FixtureRequest, real_daemon: augd.ServedDaemon, keyring: Keyring
+    request: pytest.FixtureRequest,
+    real_daemon: augd.ServedDaemon,
+    keyed_daemon: augd.ServedDaemon,
+    keyring: Keyring,
 ) -> Iterator[Wire]:
     if request.param.startswith("fake"):
         yield FakeWire(transport="frames" if "frames" in request.param else "memfd")
         return
     if request.param == "keys":
-        daemon = request.getfixturevalue("keyed_daemon")
         curve = keyring.curve("photographer")
-        keyed = RealWire(daemon.addresses[1], "frames", curve)
+        keyed = RealWire(keyed_daemon.addresses[1], "frames", curve)
         yield keyed
         keyed.close()
         return
