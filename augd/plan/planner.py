@@ -10,45 +10,21 @@ in one pass; nothing is computed per sample in Python unless a sample is excepti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from augd.plan.frame import Bools, Frame
-from augd.plan.numerics import Floats
+from augd.plan.frame import Frame
+from augd.plan.plan import Int32s, LocalWarp, Plan
 from augd.plan.recipe import Recipe
 from augd.plan.rng import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.samplers import Sampler, sampler_of
 
-Int32s = NDArray[np.int32]
+__all__ = ["LocalWarp", "Plan", "Planner"]
 
 _SPACES_KEPT: Final = 4
 _LOW = np.array(0xFFFFFFFF, np.int64)
 _U32 = np.array(32, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do with each of n rows. The arrays are the caller's, for reading.
-
-    Render: resize `crop` to `scaled`, cut the output's size at `window`, flip where `mirror`;
-    then the colour pass.
-    """
-
-    crop: Int32s
-    """(n, 4): x, y, width, height in source pixels; no tap of the resample looks past it."""
-    scaled: Int32s
-    """(n, 2): width, height that the crop is resized to."""
-    window: Int32s
-    """(n, 2): x, y of the output inside the scaled crop."""
-    mirror: Bools
-    """(n,)"""
-    colour: Floats | None
-    """(n, 3, 4): RGB in, RGB out, grey levels 0..255; None when the recipe has no colour op."""
-    impossible: dict[int, str]
-    """Rows that cannot be made, with the reason; their other entries are valid but mean nothing."""
 
 
 class Planner:
