@@ -88,6 +88,16 @@ def check_side(field: str, side_px: int, longest_px: int | None = None) -> None:
         )
 
 
+def shorten(short: int, before: Extent) -> Extent:
+    """Tell the frame's size after its short side was resized to `short`, and check the long one."""
+    if not before.exact:
+        return Extent(short, short, exact=False, resampled=True)
+    shortest = min(before.height, before.width)
+    height, width = (short * side // shortest for side in (before.height, before.width))
+    check_side("short", short, longest_px=max(height, width))
+    return Extent(height, width, exact=True, resampled=True)
+
+
 def check_probability(p: float) -> None:
     """Refuse what is no probability."""
     if not 0 <= p <= 1:

@@ -22,6 +22,7 @@ from augd.plan.op import (
     check_ratio,
     check_side,
     pair,
+    shorten,
     store_size,
 )
 
@@ -146,6 +147,7 @@ class ScaleJitter(BaseOp, tag="scale_jitter", frozen=True, kw_only=True):
 
     def extent(self, before: Extent) -> Extent:
         check_first_resample(self, before)
+        shorten(self.short[1], before)
         return Extent(*self.crop_px, exact=True, resampled=True)
 
 
@@ -185,12 +187,7 @@ class Resize(BaseOp, tag="resize", frozen=True, kw_only=True):
         if self.size is not None:
             return Extent(*pair(self.size), exact=True, resampled=True)
         assert self.short is not None
-        if not before.exact:
-            return Extent(self.short, self.short, exact=False, resampled=True)
-        shortest = min(before.height, before.width)
-        height, width = (self.short * side // shortest for side in (before.height, before.width))
-        check_side("short", self.short, longest_px=max(height, width))
-        return Extent(height, width, exact=True, resampled=True)
+        return shorten(self.short, before)
 
 
 class CenterCrop(BaseOp, tag="center_crop", frozen=True, kw_only=True):

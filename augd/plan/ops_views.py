@@ -17,6 +17,7 @@ from augd.plan.op import (
     check_fits,
     check_side,
     pair,
+    shorten,
     store_size,
 )
 
@@ -106,4 +107,6 @@ class MultiScale(BaseOp, tag="multi_scale", frozen=True, kw_only=True):
 
     def extent(self, before: Extent) -> Extent:
         check_first_resample(self, before)
+        for side_px in self.short:
+            shorten(side_px, before)
         return Extent(*self.crop_px, exact=True, resampled=True)
