@@ -9,7 +9,6 @@ Invariants: those of `samplers.py`; a row for which the op was not drawn keeps i
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from augd.plan.affine import Linear, rotation, scaling, shearing

@@ -30,7 +30,10 @@ GREY: Floats = np.tile(np.array(GREY_WEIGHTS), (3, 1))[:, :, None]
 
 
 class Step(NamedTuple):
-    """One op's part for n rows; None where it is the identity (`linear`) or nothing."""
+    """One op's part for n rows; None where it is the identity (`linear`) or nothing.
+
+    A step with a `pivot` has a `linear`, too.
+    """
 
     linear: Floats | None = None
     """(3, 3, n)"""
@@ -53,9 +56,7 @@ class Tint:
     def apply(self, step: Step) -> None:
         """Put a step after those so far."""
         linear, added, pivot = step
-        if pivot is not None:
-            before = self.linear if self.pivot is None else self.linear + self.pivot
-            fresh = _multiply(pivot, before)
+        fresh = None if pivot is None else _multiply(pivot, self._of_mean())
         if linear is not None:
             self.linear = _multiply(linear, self.linear)
             if self.pivot is not None:
@@ -63,10 +64,14 @@ class Tint:
             if self.shift is not None:
                 whole = linear if pivot is None else linear + pivot
                 self.shift = _transform(whole, self.shift)
-        if pivot is not None:
+        if fresh is not None:
             self.pivot = fresh if self.pivot is None else self.pivot + fresh
         if added is not None:
             self.shift = added if self.shift is None else self.shift + added
+
+    def _of_mean(self) -> Floats:
+        """Return what the mean is multiplied by, wherever it stands: A + C."""
+        return self.linear if self.pivot is None else self.linear + self.pivot
 
     def stack(self) -> Floats:
         """Write A and b out as (n, 3, 4)."""
