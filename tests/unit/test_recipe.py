@@ -191,14 +191,14 @@ def test_output_size_without_op_and_image_is_an_error():
         ),
         (
             {"op": "mirr"},
-            ".op: expected one of center_crop, mirror, pca, random_resized_crop, resize, "
-            "got 'mirr'. Did you mean mirror?",
+            f".op: expected one of {', '.join(sorted(OPS_BY_NAME))}, got 'mirr'. "
+            "Did you mean mirror?",
         ),
         (
             {},
-            ".op: expected one of center_crop, mirror, pca, random_resized_crop, resize, got None",
+            f".op: expected one of {', '.join(sorted(OPS_BY_NAME))}, got None",
         ),
-        ({"op": ["mirror"]}, ".op: expected one of center_crop, mirror, pca, "),
+        ({"op": ["mirror"]}, ".op: expected one of brightness, center_crop, "),
         (
             {**CROP, "scales": [0.1, 1]},
             ".scales: expected one of the keys op, size, scale, ratio, p, got 'scales'. "
@@ -268,7 +268,7 @@ def test_a_bad_recipe_is_refused(recipe, message):
 
 def test_a_hostile_value_makes_a_short_message():
     assert len(refused({"op": "mirror", "p": "x" * 100_000})) < 200
-    assert len(refused({"op": "x" * 100_000})) < 250
+    assert len(refused({"op": "x" * 100_000})) < 400
     assert len(refused({"op": "mirror", "y" * 100_000: 1})) < 250
     assert len(refused({"op": "mirror", "p": 10**4000})) < 250
 

@@ -1,0 +1,96 @@
+"""A plan: what will happen to each row of a chunk, as arrays over its rows.
+
+Where it stands: the planner makes it, `pixels` renders what it says, and nothing else passes
+between the two.
+
+A plan covers m = n * V rows of n samples with V views each, sample after sample: row = sample * V
++ view. A row takes one of two paths. The exact path resizes `crop` to `scaled`, cuts the output at
+`window` and flips where `mirror`. The matrix path, taken where `bent`, halves `crop` a number of
+times and then samples it once: output position, plus displacement (`lens`, `warp`), through
+`matrix`, to a position in the picture, with the recipe's fill outside the picture. On both, the
+colour pass comes after, and the erased rectangle last.
+
+Invariants: nothing here is drawn or computed; a row that is not bent is planned as if the recipe
+had no affine op and no warp, so that its bytes are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.plan.numerics import Floats
+
+Bools = NDArray[np.bool_]
+Int8s = NDArray[np.int8]
+Int32s = NDArray[np.int32]
+Words = NDArray[np.uint64]
+
+
+class LocalWarp(NamedTuple):
+    """The recipe's local_warp: displacements of at most `alpha` px, smoothed over `sigma` px."""
+
+    alpha: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with each of m rows. The arrays are the caller's, for reading.
+
+    Positions have pixel centres at +0.5, x to the right and y down. Which of the optional fields
+    are None depends on the recipe alone.
+    """
+
+    crop: Int32s
+    """(m, 4): x, y, width, height in source pixels: the region to decode, which no tap leaves.
+
+    Where `bent`, x and y are multiples of 2 ** halvings and the region ends at one or at the
+    picture's edge; positions that the fill takes back into the picture lie in it, too.
+    """
+    scaled: Int32s
+    """(m, 2): exact path: width, height that the crop is resized to."""
+    window: Int32s
+    """(m, 2): exact path: x, y of the output inside the scaled crop."""
+    mirror: Bools
+    """(m,): exact path: flip the row. The matrix has it inside."""
+    colour: Floats | None
+    """(m, 3, 4): A and b of y = A x + b + C mean(row); RGB in and out, grey levels 0..255.
+
+    None when the recipe has no colour op.
+    """
+    impossible: dict[int, str]
+    """Samples (not rows) that cannot be made, with the reason; their rows are valid but void."""
+    matrix: Floats | None = None
+    """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored picture.
+
+    None when no op of the recipe can bend a row. Given for rows that are not bent as well.
+    """
+    bent: Bools | None = None
+    """(m,): rows that take the matrix path; None with `matrix`."""
+    halvings: Int8s | None = None
+    """(m,): how often the region is halved (means of 2x2) before the one resample.
+
+    So often that what remains to be reduced is at most 1.5; 0 where not bent. None with `matrix`.
+    """
+    lens: Floats | None = None
+    """(m,): k of `lens`, 0 for none; None when the recipe has no lens."""
+    warp: LocalWarp | None = None
+    """None when the recipe has no local_warp."""
+    warp_key: Words | None = None
+    """uint64 (m,): the key of the row's noise field; None with `warp`."""
+    warp_on: Bools | None = None
+    """(m,): rows whose local_warp was drawn; None with `warp`."""
+    pivot: Floats | None = None
+    """(m, 3, 3): C, by which the row's mean RGB before the colour pass is multiplied.
+
+    None when the recipe has no contrast.
+    """
+    erase: Int32s | None = None
+    """(m, 4): x, y, width, height in the output, filled after colour; width 0 for none.
+
+    None when the recipe has no erase.
+    """
