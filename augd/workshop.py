@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
+from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead, Reading
 from augd.plan.draw import Draw
@@ -115,16 +116,12 @@ def _view(arena: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[
 class _Outline:
     """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
 
-    __slots__ = ("colour", "crop", "impossible", "mirror", "scaled", "sizes", "window")
+    __slots__ = ("impossible", "outlines", "sizes")
 
     def __init__(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> None:
         rows = slice(first, end)
         self.sizes: list[list[int]] = sizes[rows].tolist()
-        self.crop: list[tuple[int, int, int, int]] = plan.crop[rows].tolist()
-        self.scaled: list[tuple[int, int]] = plan.scaled[rows].tolist()
-        self.window: list[tuple[int, int]] = plan.window[rows].tolist()
-        self.mirror: list[bool] = plan.mirror[rows].tolist()
-        self.colour = None if plan.colour is None else plan.colour[rows]
+        self.outlines = Outlines(plan, first, end)
         self.impossible = {row - first: why for row, why in plan.impossible.items()}
 
 
@@ -324,13 +321,10 @@ class Workshop:
                 outline, row = self._plan_again(task, row, header.width, header.height), 0
             if row in outline.impossible:
                 return outline.impossible[row]
-            region = decode(content, header, outline.crop[row])
+            region = decode(content, header, outline.outlines.crop[row])
         except BadImage as bad:
             return str(bad)
-        colour = None if outline.colour is None else outline.colour[row]
-        task.production.renderer.render(
-            region, outline.scaled[row], outline.window[row], outline.mirror[row], colour, out
-        )
+        task.production.renderer.render(region, outline.outlines[row], out)
         self._on_row(task.lease)
         return None
 

@@ -1,71 +1,113 @@
-"""Rendering: a decoded region and its plan in, one finished row of the slot out.
+"""Rendering: a decoded region and its outline in, one finished row of the slot out.
 
-Last step of a sample in a producer. Crop, resize, window and mirror are one exact path, then one
-colour pass; the result is written straight into the row that the caller hands in.
+Last step of a sample in a producer. A row takes one of two ways: crop, resize, window and mirror
+are an exact path of whole numbers, here; a row with a matrix is bent in one resample (`bend.py`).
+Then one colour pass (`tint.py`), then the erased rectangle. The result is written straight into
+the row that the caller hands in.
 
-Invariants: RGB uint8 only; no tap of the resample looks past the region; no rounding in the
-colour pass but one, to nearest, halves up; no generator and no clock, so equal arguments give
-equal bytes. Apart from what Pillow's resize makes, nothing of a sample's size is allocated.
+Invariants: RGB uint8 only; on the exact path no tap of the resample looks past the region; a row
+is resampled once and rounded by the colour pass once; no generator and no clock, so equal
+arguments give equal bytes. Apart from what Pillow's resize makes, nothing of a sample's size is
+allocated.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels.bend import Bender, Fill
 from augd.pixels.decode import Pixels
+from augd.pixels.outline import Matrix, Outline
+from augd.pixels.tint import Tint, add_mean
+from augd.plan.plan import LocalWarp
 
 Filter = Literal["antialias", "linear"]
+ColourOn = Literal["producer", "device"]
 
-_IDENTITY: Final = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-# Coefficients are multiples of 2**-24, so that every product with a byte and every sum is exact
-# in float64, in any order, fused or not: the same bytes on every processor.
-_COEFFICIENT_STEPS: Final = float(1 << 24)
+ERASED: Final = (124, 116, 104)
+"""What `erase` fills with: ImageNet's mean, 255 * (0.485, 0.456, 0.406), rounded."""
+
+_UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 
 
 class Renderer:
     """Render rows of one stream. Owns its scratch buffers; for one thread at a time.
 
-    `out_size` is (height, width) of a row.
+    `out_size` is (height, width) of a row. `fill`, `fill_value` (R, G, B) and `warp` are the
+    recipe's, for rows with a matrix. With `colour_on` "device" pixels are left as they were
+    resampled, and the row's matrix is given instead.
     """
 
-    def __init__(self, filter: Filter, out_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        filter: Filter,
+        out_size: tuple[int, int],
+        *,
+        fill: Fill = "reflect",
+        fill_value: tuple[int, int, int] = (0, 0, 0),
+        warp: LocalWarp | None = None,
+        colour_on: ColourOn = "producer",
+    ) -> None:
+        """Make the buffers.
+
+        Raises:
+            ValueError: an option is none of its choices.
+        """
         if filter not in ("antialias", "linear"):
             raise ValueError(f"filter: expected 'antialias' or 'linear', got {filter!r}")
+        if colour_on not in ("producer", "device"):
+            raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
         self._antialias = filter == "antialias"
+        self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
-        self._before: NDArray[np.float64] | None = None
-        self._after: NDArray[np.float64] | None = None
+        self._bender = Bender(out_size, fill, fill_value, warp)
+        self._tint = Tint()
 
     def render(
         self,
         region: Pixels,
-        scaled: tuple[int, int],
-        window: tuple[int, int],
-        mirror: bool,
-        colour: NDArray[np.float64] | None,
+        outline: Outline,
         out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
     ) -> None:
-        """Write one row: `region` resized to `scaled` (w, h), cut at `window` (x, y), mirrored.
+        """Write one row.
 
-        `region` is the crop, uint8 (h, w, 3), strided or not. `colour` is a (3, 4) matrix on
-        (R, G, B, 1) in grey levels, applied last, or None. `out` is the row itself: C-contiguous
-        uint8 (height, width, 3), which must not overlap `region`.
+        `region` is the crop, uint8 (h, w, 3), strided or not. `out` is the row itself:
+        C-contiguous uint8 (height, width, 3), which must not overlap `region`. `colour_out`,
+        float32 (3, 4), gets the row's colour matrix, where colours are the device's: on
+        (R, G, B, 1) in grey levels, its contrast's mean folded in, the identity for no change.
 
         Raises:
-            ValueError: `out` is not such an array, or the window leaves the scaled crop.
+            ValueError: `out` is not such an array, the window leaves the scaled crop, or
+                `colour_out` is missing or not wanted.
         """
-        self._check(scaled, window, out)
+        self._check_row(out, colour_out)
+        if outline.matrix is not None:
+            self._bender.bend(region, outline, out)
+        else:
+            self._resample(region, outline, out)
+        if colour_out is not None:
+            colour_out[...] = add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
+        elif outline.colour is not None:
+            self._tint.apply(add_mean(outline.colour, outline.pivot, out), out)
+        if outline.erase is not None:
+            x, y, width, height = outline.erase
+            out[y : y + height, x : x + width] = ERASED
+
+    def _resample(self, region: Pixels, outline: Outline, out: Pixels) -> None:
+        """Take the exact path: resize to `scaled`, cut at `window`, mirror."""
+        scaled, window, mirror = outline.scaled, outline.window, outline.mirror
+        self._check_window(scaled, window)
         if region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
             self._cut(region, window, mirror, out)
         elif self._antialias:
             self._cut(self._antialiased(region, scaled, window), (0, 0), mirror, out)
-        elif scaled == (self._width, self._height):
+        elif scaled[0] == self._width and scaled[1] == self._height:
             cv2.resize(region, scaled, dst=out, interpolation=cv2.INTER_LINEAR)
             if mirror:
                 cv2.flip(out, 1, dst=out)
@@ -73,10 +115,8 @@ class Renderer:
             resized = self._scratch(scaled)
             cv2.resize(region, scaled, dst=resized, interpolation=cv2.INTER_LINEAR)
             self._cut(resized, window, mirror, out)
-        if colour is not None:
-            self._recolour(colour, out)
 
-    def _check(self, scaled: tuple[int, int], window: tuple[int, int], out: Pixels) -> None:
+    def _check_row(self, out: Pixels, colour_out: NDArray[np.float32] | None) -> None:
         height, width = self._height, self._width
         if out.shape != (height, width, 3) or not out.flags.c_contiguous:
             # OpenCV would write into an array of its own and leave the row as it was.
@@ -84,6 +124,13 @@ class Renderer:
                 f"out: expected C-contiguous ({height}, {width}, 3), got {out.shape} with "
                 f"strides {out.strides}"
             )
+        if self._is_tinted_here != (colour_out is None):
+            raise ValueError(
+                "colour_out: expected an array with colour_on='device' and none with 'producer'"
+            )
+
+    def _check_window(self, scaled: tuple[int, int], window: tuple[int, int]) -> None:
+        height, width = self._height, self._width
         x, y = window
         if x < 0 or y < 0 or x + width > scaled[0] or y + height > scaled[1]:
             raise ValueError(
@@ -133,40 +180,3 @@ class Renderer:
             (self._width, self._height), Image.Resampling.BILINEAR, box=box
         )
         return np.asarray(resized)
-
-    def _recolour(self, colour: NDArray[np.float64], out: Pixels) -> None:
-        (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = colour.tolist()
-        if ((rr, rg, rb), (gr, gg, gb), (br, bg, bb)) == _IDENTITY:
-            _shift(out, r, g, b)
-        else:
-            self._transform(colour, out)
-
-    def _transform(self, colour: NDArray[np.float64], out: Pixels) -> None:
-        """Apply a full matrix in exact arithmetic; one rounding and one clip at the end."""
-        if self._before is None or self._after is None:
-            self._before = np.empty(out.shape, np.float64)
-            self._after = np.empty(out.shape, np.float64)
-        before, after = self._before, self._after
-        matrix = np.rint(colour * _COEFFICIENT_STEPS) / _COEFFICIENT_STEPS
-        matrix[:, 3] += 0.5
-        np.copyto(before, out)
-        cv2.transform(before, matrix, dst=after)
-        np.floor(after, out=after)
-        np.clip(after, 0.0, 255.0, out=after)
-        np.copyto(out, after, casting="unsafe")
-
-
-def _shift(out: Pixels, r: float, g: float, b: float) -> None:
-    """Add whole numbers to the channels, in place, saturating.
-
-    A shift rounds to a whole number because the pixels are whole. OpenCV is five times faster on
-    scalars that need no sign, hence up to two passes, of which each channel is changed by one.
-    """
-    shift = [max(-255, min(255, math.floor(c + 0.5))) for c in (r, g, b)]
-    if max(shift) > 0:
-        # A fourth scalar, since OpenCV reads three as a column of a matrix.
-        raised: Any = (*(max(c, 0) for c in shift), 0)
-        cv2.add(out, raised, dst=out)
-    if min(shift) < 0:
-        lowered: Any = (*(max(-c, 0) for c in shift), 0)
-        cv2.subtract(out, lowered, dst=out)

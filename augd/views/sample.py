@@ -21,6 +21,7 @@ from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
+from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource
 from augd.plan.draw import Draw
@@ -180,7 +181,9 @@ class Darkroom:
             raise BadImage(drawn.impossible)
         region = decode(negative.content, negative.header, drawn.crop)
         out = np.empty((self.height, self.width, 3), np.uint8)
-        self._renderer.render(region, drawn.scaled, drawn.window, drawn.mirror, drawn.colour, out)
+        colour = None if drawn.colour is None else drawn.colour.tolist()
+        outline = Outline(drawn.scaled, drawn.window, drawn.mirror, colour)
+        self._renderer.render(region, outline, out)
         return out
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from augd.pixels.outline import Outline
 from augd.pixels.render import Filter, Renderer
+from augd.pixels.tint import COLOUR_ERROR
 
 FILTERS: tuple[Filter, ...] = ("linear", "antialias")
 
@@ -30,7 +32,9 @@ def rendered(
 ) -> NDArray[np.uint8]:
     """Render into the middle row of a slot and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
-    Renderer(filter, size).render(region, scaled, window, mirror, colour, slot[1])
+    matrix = None if colour is None else colour.tolist()
+    outline = Outline(scaled, window, mirror, matrix)
+    Renderer(filter, size).render(region, outline, slot[1])
     assert (slot[0] == 7).all() and (slot[2] == 7).all()
     return slot[1]
 
@@ -159,7 +163,7 @@ def test_a_full_matrix_is_rounded_and_clipped_once(values: list[float], reach: f
     region = noise(9, 11)
     found = rendered("linear", region, (11, 9), (9, 11), colour=colour)
     exact = region @ colour[:, :3].T + colour[:, 3]
-    assert np.abs(found - np.clip(exact, 0, 255)).max() <= 0.5 + 1e-4
+    assert np.abs(found - np.clip(exact, 0, 255)).max() <= 0.5 + COLOUR_ERROR
 
 
 def test_shift_and_full_matrix_agree() -> None:
@@ -185,7 +189,7 @@ def test_one_renderer_serves_many_sizes() -> None:
     out = np.empty((16, 16, 3), np.uint8)
     for side in (40, 90, 17, 64):
         region = noise(33, 44, seed=side)
-        renderer.render(region, (side, side), (1, 1), False, None, out)
+        renderer.render(region, Outline((side, side), (1, 1)), out)
         assert (out == resized("linear", region, (side, side))[1:17, 1:17]).all()
 
 
@@ -194,14 +198,14 @@ def test_a_row_of_another_shape_or_stride_is_refused() -> None:
     region = noise(30, 30)
     for out in (np.empty((20, 16, 3), np.uint8), np.empty((16, 40, 3), np.uint8)[:, ::2]):
         with pytest.raises(ValueError, match=r"out: expected C-contiguous \(16, 20, 3\), got"):
-            renderer.render(region, (20, 16), (0, 0), False, None, out)
+            renderer.render(region, Outline((20, 16)), out)
 
 
 def test_a_window_outside_is_refused() -> None:
     renderer = Renderer("linear", (16, 20))
     out = np.empty((16, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=r"window: expected 20x16 at \(1, 0\) inside .* of 20x16"):
-        renderer.render(noise(30, 30), (20, 16), (1, 0), False, None, out)
+        renderer.render(noise(30, 30), Outline((20, 16), (1, 0)), out)
 
 
 def test_an_unknown_filter_is_refused() -> None:

@@ -1,0 +1,112 @@
+"""Outlines: what a plan says of single rows, as plain Python numbers.
+
+Between the planner, which writes a chunk's plan as arrays, and the renderer, which makes one row
+at a time: reading an array's element costs more than what is done with it, so that a chunk's
+arrays are turned into lists once.
+
+Invariants: nothing is drawn or decided here; one `Outline` is filled again and again, so that
+reading a row allocates nothing of a picture's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from augd.plan.plan import Plan
+
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(slots=True)
+class Outline:
+    """What the renderer is told of one row. The fields mean what they mean in a `Plan`.
+
+    With `matrix` the row is bent: `origin`, `halvings`, `lens` and `warp_key` count, and `scaled`,
+    `window` and `mirror` don't.
+    """
+
+    scaled: tuple[int, int] = (0, 0)
+    window: tuple[int, int] = (0, 0)
+    mirror: bool = False
+    colour: Matrix | None = None
+    pivot: Matrix | None = None
+    erase: tuple[int, int, int, int] | None = None
+    matrix: Matrix | None = None
+    origin: tuple[int, int] = (0, 0)
+    """x, y of the region in the stored picture."""
+    halvings: int = 0
+    lens: float = 0.0
+    warp_key: int | None = None
+    """None where the row has no local_warp."""
+
+
+class Outlines:
+    """The outlines of the rows `first` to `end` of a plan, counted from 0.
+
+    `crop` says which region each row needs, as (x, y, width, height).
+    """
+
+    __slots__ = ("_bends", "_row", "_rows", "crop")
+
+    def __init__(self, plan: Plan, first: int, end: int) -> None:
+        """Read the arrays of a plan."""
+        part = slice(first, end)
+        num_rows = len(plan.crop[part])
+        self.crop: list[tuple[int, int, int, int]] = plan.crop[part].tolist()
+        self._row = Outline()
+        self._rows: list[tuple[Any, ...]] = list(
+            zip(
+                plan.scaled[part].tolist(),
+                plan.window[part].tolist(),
+                plan.mirror[part].tolist(),
+                _column(plan.colour, part, num_rows),
+                _column(plan.pivot, part, num_rows),
+                _column(plan.erase, part, num_rows),
+                strict=True,
+            )
+        )
+        self._bends = None if plan.matrix is None else _bends(plan, part, num_rows)
+
+    def __getitem__(self, row: int) -> Outline:
+        """Return a row's outline, which is valid until the next one is asked for."""
+        filled = self._row
+        (
+            filled.scaled,
+            filled.window,
+            filled.mirror,
+            filled.colour,
+            filled.pivot,
+            filled.erase,
+        ) = self._rows[row]
+        if self._bends is not None:
+            is_bent, matrix, filled.halvings, filled.lens, key, is_warped = self._bends[row]
+            filled.matrix = matrix if is_bent else None
+            filled.origin = self.crop[row][:2]
+            filled.warp_key = key if is_warped else None
+        return filled
+
+
+def _bends(plan: Plan, part: slice, num_rows: int) -> list[tuple[Any, ...]]:
+    return list(
+        zip(
+            _column(plan.bent, part, num_rows, False),
+            _column(plan.matrix, part, num_rows),
+            _column(plan.halvings, part, num_rows, 0),
+            _column(plan.lens, part, num_rows, 0.0),
+            _column(plan.warp_key, part, num_rows),
+            _column(plan.warp_on, part, num_rows, False),
+            strict=True,
+        )
+    )
+
+
+def _column(
+    array: NDArray[Any] | None, part: slice, num_rows: int, missing: object = None
+) -> list[Any]:
+    """Return one entry for each row, of an array that only some recipes have."""
+    found: list[Any] = [missing] * num_rows if array is None else array[part].tolist()
+    return found
