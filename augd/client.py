@@ -43,6 +43,7 @@ def connect(
     balance: Literal["class"] | None = None,
     bad: Literal["mask", "fail"] = "mask",
     max_bad_fraction: float = 0.01,
+    params: bool = False,
     verify: bool = False,
     shared: bool | int = False,
     max_lag: int | None = None,
@@ -80,6 +81,7 @@ def connect(
         bad: what a bad sample does: "mask" gives zeros, label -100 and valid false; "fail"
             raises `SampleFailed`.
         max_bad_fraction: share of an epoch's samples (rounded up) that may be bad.
+        params: have `batch.params` say what was drawn for each row.
         verify: compute the digest of every batch's bytes again and compare it with the one that
             its producer made; ids are compared always. Costs about 10 microseconds per row of
             224 x 224.
@@ -115,6 +117,7 @@ def connect(
         max_bad_fraction=max_bad_fraction,
         prefetch=prefetch,
         selection=_selection(split, val_fraction, classes, limit, balance),
+        params=params,
     )
     _check_options(spec, timeout_s)
     share = _share(shared, max_lag, prefetch, timeout_s)

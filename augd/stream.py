@@ -7,6 +7,7 @@ the protocol are the business of `augd/line.py`.
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 import weakref
@@ -29,6 +30,7 @@ from augd.errors import (
     StreamClosed,
 )
 from augd.line import Line, Start
+from augd.plan.params import PARAMS
 from augd.receipts import Receipts, Tally, read_tally
 from augd.wire import cut
 from augd.wire import messages as msg
@@ -47,13 +49,17 @@ class Batch:
     """One batch: views into a slot of shared memory, valid until released.
 
     Attributes:
-        images: uint8 (B, H, W, 3), RGB.
+        images: uint8 (B, H, W, 3), RGB; with V > 1 views (B, V, H, W, 3).
         labels: int64 (B,); -1 for samples without a class, -100 where `valid` is false. Of a
             multi-label data set float32 (B, K).
         ids: int64 (B,): positions in the data set's index; -1 for padding.
         valid: bool (B,): false for bad samples (zeros) and for padding.
         epoch, number: which batch it is.
         position: where the global batch begins in the epoch, counted in samples.
+        colour: float32 (B, 3, 4) where the recipe leaves colours to the device: what (R, G, B, 1)
+            is multiplied by, in grey levels; else None. With views (B, V, 3, 4).
+        params: with `params=True`, what was drawn for each row, by name (`augd.plan.params`):
+            float64 (B, ...), with views (B, V, ...); else None.
         digest: of its rows, 32 hexadecimal digits; `augd replay` makes them again and compares.
 
     The slot is given back when the batch and every view of its arrays are gone, or by
@@ -63,12 +69,14 @@ class Batch:
     __slots__ = (
         "__weakref__",
         "_finalizer",
+        "colour",
         "digest",
         "epoch",
         "ids",
         "images",
         "labels",
         "number",
+        "params",
         "position",
         "valid",
     )
@@ -84,6 +92,8 @@ class Batch:
         self.labels: Labels = arrays["labels"]
         self.ids: NDArray[np.int64] = arrays["ids"]
         self.valid: NDArray[np.bool_] = arrays["valid"]
+        self.colour: NDArray[np.float32] | None = arrays.get("colour")
+        self.params = _named(arrays["params"]) if "params" in arrays else None
         self.epoch = ready.epoch
         self.number = ready.number
         self.position = ready.position
@@ -508,8 +518,19 @@ def _read_state(
     return saved[1], saved[2], fields, entries
 
 
+def _named(params: Array) -> dict[str, Array]:
+    """Split the numbers of rows by name; views, like everything else."""
+    return {
+        name: params[..., first]
+        if not shape
+        else params[..., first : first + math.prod(shape)].reshape(*params.shape[:-1], *shape)
+        for name, first, shape in PARAMS
+    }
+
+
 def _verify(ready: msg.BatchReady, arrays: Mapping[str, Array]) -> None:
-    found = rows_digest(arrays["ids"], arrays["labels"], arrays["images"])
+    rows = (arrays["ids"], arrays["labels"], arrays["images"])
+    found = rows_digest(*rows, colour=arrays.get("colour"))
     if found != int.from_bytes(ready.digest, "little"):
         raise ReceiptMismatch(
             f"batch {ready.number} of epoch {ready.epoch}: the digest of its bytes is {found:032x} "

@@ -13,7 +13,6 @@ is decoded, and a row whose size differs is planned again by itself.
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,20 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
-from augd.pixels.outline import Outlines
-from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead, Reading
-from augd.plan.draw import Draw
-from augd.plan.planner import Plan, Planner
-from augd.plan.recipe import parse_recipe
+from augd.production import Buffer, Dataset, Production, Rows, Sketch
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.receipt import DIGEST_MODULUS, ids_digest, row_digest
-from augd.wire.slot import check_layout
-
-Buffer = bytearray | memoryview | mmap.mmap
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
@@ -45,84 +36,6 @@ _READ_AHEAD_BYTES = 16 << 20
 # of 2 MB. The rows of larger ones are planned one by one.
 _LEARN_BYTES = 64 << 20
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
-_LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
-
-
-@dataclass(slots=True)
-class Dataset:
-    """A data set as a producer holds it; opened once, shared by its streams."""
-
-    index: IndexArrays
-    source: FolderSource
-    ahead: ReadAhead
-
-
-class Production:
-    """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
-
-    def __init__(
-        self, use: msg.UseStream, dataset: Dataset, arena: Buffer, choice: ChoiceArrays | None
-    ) -> None:
-        """Make views of every slot of `arena`, which must have the announced size."""
-        check_layout(use.arrays, use.slot_bytes)
-        self.dataset = dataset
-        self.layout = use.layout
-        self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
-        chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
-        self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
-        self._picked = None if choice is None else choice.picked
-        self._renumbered = _renumber(self._picked, len(dataset.index.classes))
-        recipe = parse_recipe(use.recipe)
-        memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
-        self.slots = [
-            {spec.name: _view(memory, index * use.slot_bytes, spec) for spec in use.arrays}
-            for index in range(use.num_slots)
-        ]
-        height, width = self.slots[0]["images"].shape[1:3]
-        self.planner = Planner(recipe, use.seed, (height, width))
-        self.renderer = Renderer(recipe.filter, (height, width))
-
-    def write_labels(self, ids: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        """Write the labels of these samples; those of id -1 mean nothing."""
-        index = self.dataset.index
-        if index.targets is not None:
-            out[:] = (
-                index.targets[ids]
-                if self._picked is None
-                else index.targets[np.ix_(ids, self._picked)]
-            )
-        elif self._renumbered is not None:
-            out[:] = self._renumbered[index.labels[ids]]
-        else:
-            out[:] = index.labels[ids]
-
-
-def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:
-    """Make a table from old class numbers to new ones; its last entry is that of label -1."""
-    if picked is None:
-        return None
-    table = np.full(num_classes + 1, -1, np.int64)
-    table[picked] = np.arange(len(picked))
-    return table
-
-
-def _view(arena: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[np.generic]:
-    count = int(np.prod(spec.shape, dtype=object))
-    dtype = np.dtype(spec.dtype)
-    first = start + spec.offset
-    return arena[first : first + count * dtype.itemsize].view(dtype).reshape(spec.shape)
-
-
-class _Outline:
-    """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
-
-    __slots__ = ("impossible", "outlines", "sizes")
-
-    def __init__(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> None:
-        rows = slice(first, end)
-        self.sizes: list[list[int]] = sizes[rows].tolist()
-        self.outlines = Outlines(plan, first, end)
-        self.impossible = {row - first: why for row, why in plan.impossible.items()}
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +48,7 @@ class Task:
     epochs: NDArray[np.int64]
     rows: Iterator[bytearray | BadImage]
     reading: Reading
-    outline: _Outline | None = None
+    sketch: Sketch | None = None
 
 
 @dataclass(slots=True)
@@ -269,33 +182,29 @@ class Workshop:
             raise LeaseFailed(task.lease.lease) from error
 
     def _make_rows(self, task: Task) -> Made:
-        if task.outline is None:
+        if task.sketch is None:
             self._plan(task)
-        lease, index = task.lease, task.production.dataset.index
-        slot = task.production.slots[lease.slot]
-        rows = slice(lease.first_row, lease.first_row + lease.rows)
-        images, labels, valid = slot["images"][rows], slot["labels"][rows], slot["valid"][rows]
-        slot["ids"][rows] = task.ids
-        np.greater_equal(task.ids, 0, out=valid)
-        task.production.write_labels(task.ids, labels)
-        first = _first_position(task)
-        made = Made(lease.lease, ids_digest=ids_digest(first, task.ids))
+        lease, production = task.lease, task.production
+        index = production.dataset.index
+        rows = production.rows(lease.slot, lease.first_row, lease.rows)
+        rows.ids[:] = task.ids
+        np.greater_equal(task.ids, 0, out=rows.valid)
+        production.write_labels(task.ids, rows.labels)
+        made = Made(lease.lease, ids_digest=ids_digest(_first_position(task), task.ids))
         for row, sample in enumerate(task.ids.tolist()):
-            reason = self._make_row(task, row, sample, images[row]) if sample >= 0 else ""
+            reason = self._make_row(task, row, sample, rows) if sample >= 0 else ""
             if reason is not None:
-                images[row] = 0
-                labels[row] = _LABEL_OF_NO_SAMPLE
-                valid[row] = False
+                rows.mask(row)
             if reason:
                 made.num_bad += 1
                 if len(made.bad) < _BAD_ROWS_NAMED:
                     made.bad += (msg.BadRow(sample, index.path(sample), reason),)
             if sample >= 0:
-                made.digest += row_digest(task.ids, labels, images, row)
+                made.digest += row_digest(rows.ids, rows.labels, rows.images, row, rows.colour)
         made.digest %= DIGEST_MODULUS
         return made
 
-    def _make_row(self, task: Task, row: int, sample: int, out: NDArray[np.uint8]) -> str | None:
+    def _make_row(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
         """Fill one row; returns None, or why the sample is bad."""
         content = next(task.rows)
         if isinstance(content, BadImage):
@@ -305,26 +214,25 @@ class Workshop:
         # From here on it is this sample's fault; waiting for its file was not.
         self._crumb.set(task.lease.lease, row, sample)
         try:
-            return self._render_row(task, row, sample, content, out)
+            return self._render_row(task, row, sample, content, rows)
         finally:
             self._crumb.clear()
 
     def _render_row(
-        self, task: Task, row: int, sample: int, content: bytearray, out: NDArray[np.uint8]
+        self, task: Task, row: int, sample: int, content: bytearray, rows: Rows
     ) -> str | None:
-        outline = task.outline
-        assert outline is not None
+        sketch, at = task.sketch, row
+        assert sketch is not None
         try:
             header = read_header(content)
-            if [header.width, header.height] != outline.sizes[row]:
+            if [header.width, header.height] != sketch.sizes[row]:
                 task.production.dataset.index.dims[sample] = header.width, header.height
-                outline, row = self._plan_again(task, row, header.width, header.height), 0
-            if row in outline.impossible:
-                return outline.impossible[row]
-            region = decode(content, header, outline.outlines.crop[row])
+                sketch, at = self._plan_again(task, row, header.width, header.height), 0
+            if at in sketch.impossible:
+                return sketch.impossible[at]
+            task.production.render(content, header, sketch, at, rows, row)
         except BadImage as bad:
             return str(bad)
-        task.production.renderer.render(region, outline.outlines[row], out)
         self._on_row(task.lease)
         return None
 
@@ -347,7 +255,7 @@ class Workshop:
         plan = task.production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
         for member in group:
-            member.outline = _Outline(plan, sizes, row, row + member.lease.rows)
+            member.sketch = task.production.sketch(plan, sizes, row, row + member.lease.rows)
             row += member.lease.rows
         self.plan_ns += time.thread_time_ns() - before_ns
 
@@ -374,9 +282,9 @@ class Workshop:
                     self._crumb.clear()
                 dims[sample] = header.width, header.height
 
-    def _plan_again(self, task: Task, row: int, width: int, height: int) -> _Outline:
+    def _plan_again(self, task: Task, row: int, width: int, height: int) -> Sketch:
         """Plan one row whose file says another size than the hint did."""
         size = np.array([[width, height]], np.int32)
         ids, epochs = task.ids[row : row + 1], task.epochs[row : row + 1]
         plan = task.production.planner.plan(ids, epochs, size[:, 0], size[:, 1])
-        return _Outline(plan, size, 0, 1)
+        return task.production.sketch(plan, size, 0, 1)

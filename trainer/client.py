@@ -186,6 +186,7 @@ def connect(
     balance: Literal["class"] | None = None,
     bad: Literal["mask", "fail"] = "mask",
     max_bad_fraction: float = 0.01,
+    params: bool = False,
     verify: bool = False,
     shared: bool | int = False,
     max_lag: int | None = None,
@@ -205,7 +206,7 @@ def connect(
     Args:
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
         dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
-            val_fraction, classes, limit, balance, bad, max_bad_fraction, verify, shared,
+            val_fraction, classes, limit, balance, bad, max_bad_fraction, params, verify, shared,
             max_lag, prefetch, transport, timeout_s, keys: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
@@ -241,6 +242,7 @@ def connect(
         balance=balance,
         bad=bad,
         max_bad_fraction=max_bad_fraction,
+        params=params,
         verify=verify,
         shared=shared,
         max_lag=max_lag,

@@ -331,11 +331,20 @@ class Clients:
                 f"drop_last leaves no batch: {num_samples} samples, "
                 f"{cut.global_batch(layout)} per global batch; use a smaller batch_size"
             )
-        height, width = output_size(parse_recipe(spec.recipe), facts.first_size_px)
+        recipe = parse_recipe(spec.recipe)
+        height, width = output_size(recipe, facts.first_size_px)
         num_targets = facts.num_targets
         if num_targets and chosen is not None and chosen.num_picked:
             num_targets = chosen.num_picked
-        arrays, slot_bytes = slot_layout(layout.batch_size, height, width, num_targets)
+        arrays, slot_bytes = slot_layout(
+            layout.batch_size,
+            height,
+            width,
+            num_targets,
+            num_views=recipe.num_views,
+            has_colour=recipe.colour_on == "device",
+            has_params=spec.params,
+        )
         return Stream(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )

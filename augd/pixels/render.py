@@ -23,7 +23,9 @@ from augd.pixels.bend import Bender, Fill
 from augd.pixels.decode import Pixels
 from augd.pixels.outline import Matrix, Outline
 from augd.pixels.tint import Tint, add_mean
+from augd.plan.ops_affine import LocalWarp as LocalWarpOp
 from augd.plan.plan import LocalWarp
+from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]
@@ -67,6 +69,20 @@ class Renderer:
         self._resized = np.empty(0, np.uint8)
         self._bender = Bender(out_size, fill, fill_value, warp)
         self._tint = Tint()
+
+    @classmethod
+    def of(cls, recipe: Recipe, out_size: tuple[int, int]) -> Renderer:
+        """Make the renderer of a recipe, whose rows are (height, width)."""
+        red, green, blue = (round(level) for level in recipe.fill_rgb)
+        warps = [LocalWarp(op.alpha, op.sigma) for op in recipe.ops if isinstance(op, LocalWarpOp)]
+        return cls(
+            recipe.filter,
+            out_size,
+            fill=recipe.fill,
+            fill_value=(red, green, blue),
+            warp=warps[0] if warps else None,
+            colour_on=recipe.colour_on,
+        )
 
     def render(
         self,

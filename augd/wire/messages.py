@@ -94,6 +94,7 @@ class Spec(Struct, frozen=True, omit_defaults=True):
     max_bad_fraction: Fraction = 0.01
     prefetch: Annotated[int, Meta(ge=1, le=1024)] = 4
     selection: Selection = Selection()
+    params: bool = False
 
 
 # client -> daemon

@@ -26,20 +26,34 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
-def row_digest(ids: NDArray[Any], labels: NDArray[Any], images: NDArray[Any], row: int) -> int:
-    """Digest one row: xxh3-128 of its pixels, seeded with xxh3-64 of id and label.
+def row_digest(
+    ids: NDArray[Any],
+    labels: NDArray[Any],
+    images: NDArray[Any],
+    row: int,
+    colour: NDArray[Any] | None = None,
+) -> int:
+    """Digest one row: xxh3-128 of its pixels, seeded with xxh3-64 of id, label and colour matrix.
 
-    `ids` int64 (n,), `labels` int64 (n,) or float32 (n, k), `images` uint8 (n, h, w, 3); bytes as
-    they lie in the slot, little-endian.
+    `ids` int64 (n,), `labels` int64 (n,) or float32 (n, k), `images` uint8 (n, [v,] h, w, 3),
+    `colour` float32 (n, [v,] 3, 4) where colours are the device's; bytes as they lie in the slot,
+    little-endian. All views of a sample are one row.
     """
-    seed = xxh3_64_intdigest(ids[row].tobytes() + labels[row].tobytes())
-    return int(xxh3_128_intdigest(images[row], seed))
+    head = ids[row].tobytes() + labels[row].tobytes()
+    if colour is not None:
+        head += colour[row].tobytes()
+    return int(xxh3_128_intdigest(images[row], xxh3_64_intdigest(head)))
 
 
-def rows_digest(ids: NDArray[Any], labels: NDArray[Any], images: NDArray[Any]) -> int:
+def rows_digest(
+    ids: NDArray[Any],
+    labels: NDArray[Any],
+    images: NDArray[Any],
+    colour: NDArray[Any] | None = None,
+) -> int:
     """Add the digests of these rows, modulo 2**128; padding (id -1) counts nothing."""
     real = np.flatnonzero(ids >= 0).tolist()
-    return sum(row_digest(ids, labels, images, row) for row in real) % DIGEST_MODULUS
+    return sum(row_digest(ids, labels, images, row, colour) for row in real) % DIGEST_MODULUS
 
 
 def ids_digest(first_position: int, ids: NDArray[np.int64]) -> int:

@@ -15,26 +15,43 @@ from augd.wire.messages import ArraySpec
 ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
 PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advised one by one
 
-ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float32": 4}
+ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float32": 4, "float64": 8}
+
+
+# What `params=True` adds to each row: see `augd.plan.params`.
+NUM_PARAMS = 30
 
 
 def slot_layout(
-    batch_size: int, height: int, width: int, num_targets: int = 0
+    batch_size: int,
+    height: int,
+    width: int,
+    num_targets: int = 0,
+    *,
+    num_views: int = 1,
+    has_colour: bool = False,
+    has_params: bool = False,
 ) -> tuple[tuple[ArraySpec, ...], int]:
     """Lay out one batch; returns the arrays and the slot's size in bytes.
 
     images uint8 (B, H, W, 3) RGB, labels int64 (B,) or with K targets float32 (B, K), ids int64
-    (B,), valid bool (B,).
+    (B,), valid bool (B,); where wanted colour float32 (B, 3, 4) and params float64 (B, 30). With
+    V > 1 views images, colour and params are (B, V, ...).
     """
     labels: tuple[str, tuple[int, ...]] = ("int64", (batch_size,))
     if num_targets:
         labels = ("float32", (batch_size, num_targets))
-    wanted: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-        ("images", "uint8", (batch_size, height, width, 3)),
+    rows = (batch_size,) if num_views == 1 else (batch_size, num_views)
+    wanted: list[tuple[str, str, tuple[int, ...]]] = [
+        ("images", "uint8", (*rows, height, width, 3)),
         ("labels", *labels),
         ("ids", "int64", (batch_size,)),
         ("valid", "bool", (batch_size,)),
-    )
+    ]
+    if has_colour:
+        wanted.append(("colour", "float32", (*rows, 3, 4)))
+    if has_params:
+        wanted.append(("params", "float64", (*rows, NUM_PARAMS)))
     arrays = []
     offset = 0
     for name, dtype, shape in wanted:

@@ -1,0 +1,210 @@
+"""What a producer keeps of a stream: how its rows are drawn, planned and rendered, and where to.
+
+Stands under the workshop, which decides when a row is made; here is how. A production has views
+of every slot of its arena and the plan of a chunk as plain numbers. It reads no file and knows
+neither leases nor links.
+
+Invariants: a photo is decoded once, however many views are made of it; a row that is masked is
+zeros, whatever was written into it before.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.pixels.decode import Pixels, decode
+from augd.pixels.header import Header
+from augd.pixels.outline import Outlines
+from augd.pixels.render import Renderer
+from augd.pixels.source import FolderSource, ReadAhead
+from augd.plan.draw import Draw
+from augd.plan.params import describe
+from augd.plan.plan import Plan
+from augd.plan.planner import Planner
+from augd.plan.recipe import parse_recipe
+from augd.wire import messages as msg
+from augd.wire.slot import check_layout
+
+Buffer = bytearray | memoryview | mmap.mmap
+Crop = tuple[int, int, int, int]
+
+LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
+_UNTINTED = np.eye(3, 4, dtype=np.float32)
+
+
+@dataclass(slots=True)
+class Dataset:
+    """A data set as a producer holds it; opened once, shared by its streams."""
+
+    index: IndexArrays
+    source: FolderSource
+    ahead: ReadAhead
+
+
+@dataclass(slots=True)
+class Rows:
+    """A range of a slot's rows; the arrays are views into it. See `augd.wire.slot`."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.generic]
+    ids: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    colour: NDArray[np.float32] | None = None
+    params: NDArray[np.float64] | None = None
+
+    def part(self, rows: slice) -> Rows:
+        """Return the views of some of these rows."""
+        arrays = (self.images, self.labels, self.ids, self.valid, self.colour, self.params)
+        return Rows(*(None if array is None else array[rows] for array in arrays))  # type: ignore[arg-type]
+
+    def mask(self, row: int) -> None:
+        """Make a row one of no sample."""
+        self.images[row] = 0
+        self.labels[row] = LABEL_OF_NO_SAMPLE
+        self.valid[row] = False
+        if self.colour is not None:
+            self.colour[row] = _UNTINTED
+        if self.params is not None:
+            self.params[row] = 0.0
+
+
+class Sketch:
+    """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
+
+    __slots__ = ("impossible", "outlines", "params", "sizes")
+
+    def __init__(
+        self,
+        plan: Plan,
+        sizes: NDArray[np.int32],
+        first: int,
+        end: int,
+        num_views: int,
+        params: NDArray[np.float64] | None,
+    ) -> None:
+        """Take the samples `first` to `end` of a plan."""
+        self.sizes: list[list[int]] = sizes[first:end].tolist()
+        self.outlines = Outlines(plan, first * num_views, end * num_views)
+        self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
+        self.params = None if params is None else params[first:end]
+
+
+class Production:
+    """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
+
+    def __init__(
+        self, use: msg.UseStream, dataset: Dataset, arena: Buffer, choice: ChoiceArrays | None
+    ) -> None:
+        """Make views of every slot of `arena`, which must have the announced size."""
+        check_layout(use.arrays, use.slot_bytes)
+        self.dataset = dataset
+        self.layout = use.layout
+        self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
+        chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
+        self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
+        self._picked = None if choice is None else choice.picked
+        self._renumbered = _renumber(self._picked, len(dataset.index.classes))
+        recipe = parse_recipe(use.recipe)
+        memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
+        self._slots = [
+            Rows(**{spec.name: _view(memory, at * use.slot_bytes, spec) for spec in use.arrays})
+            for at in range(use.num_slots)
+        ]
+        height, width = self._slots[0].images.shape[-3:-1]
+        self._out_width = width
+        self.planner = Planner(recipe, use.seed, (height, width))
+        self._num_views = self.planner.num_views
+        self._renderer = Renderer.of(recipe, (height, width))
+
+    def rows(self, slot: int, first: int, count: int) -> Rows:
+        """Return the views of a range of a slot's rows."""
+        return self._slots[slot].part(slice(first, first + count))
+
+    def write_labels(self, ids: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        """Write the labels of these samples; those of id -1 mean nothing."""
+        index = self.dataset.index
+        if index.targets is not None:
+            out[:] = (
+                index.targets[ids]
+                if self._picked is None
+                else index.targets[np.ix_(ids, self._picked)]
+            )
+        elif self._renumbered is not None:
+            out[:] = self._renumbered[index.labels[ids]]
+        else:
+            out[:] = index.labels[ids]
+
+    def sketch(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> Sketch:
+        """Read the samples `first` to `end` out of a plan of this production."""
+        params = None
+        if self._slots[0].params is not None:
+            shape = self._slots[0].params.shape[1:]
+            described = describe(plan, self._num_views, self._out_width)
+            params = described.reshape(-1, *shape)
+        return Sketch(plan, sizes, first, end, self._num_views, params)
+
+    def render(
+        self, content: bytearray, header: Header, sketch: Sketch, at: int, rows: Rows, row: int
+    ) -> None:
+        """Make all views of the sketch's sample `at` in `row` of `rows`. Raises BadImage."""
+        colour = None if rows.colour is None else rows.colour[row]
+        if self._num_views == 1:
+            region = decode(content, header, sketch.outlines.crop[at])
+            self._renderer.render(region, sketch.outlines[at], rows.images[row], colour)
+        else:
+            self._render_views(content, header, sketch, at, rows.images[row], colour)
+        if rows.params is not None and sketch.params is not None:
+            rows.params[row] = sketch.params[at]
+
+    def _render_views(
+        self,
+        content: bytearray,
+        header: Header,
+        sketch: Sketch,
+        at: int,
+        out: NDArray[np.uint8],
+        colour: NDArray[np.float32] | None,
+    ) -> None:
+        """Decode once what all views need together, and render each from its part of it."""
+        first = at * self._num_views
+        crops = sketch.outlines.crop[first : first + self._num_views]
+        whole = _box_around(crops)
+        decoded = decode(content, header, whole)
+        for view, crop in enumerate(crops):
+            tint = None if colour is None else colour[view]
+            outline = sketch.outlines[first + view]
+            self._renderer.render(_cut(decoded, whole, crop), outline, out[view], tint)
+
+
+def _box_around(crops: list[Crop]) -> Crop:
+    left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
+    right = max(crop[0] + crop[2] for crop in crops)
+    bottom = max(crop[1] + crop[3] for crop in crops)
+    return left, top, right - left, bottom - top
+
+
+def _cut(decoded: Pixels, whole: Crop, crop: Crop) -> Pixels:
+    x, y = crop[0] - whole[0], crop[1] - whole[1]
+    return decoded[y : y + crop[3], x : x + crop[2]]
+
+
+def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:
+    """Make a table from old class numbers to new ones; its last entry is that of label -1."""
+    if picked is None:
+        return None
+    table = np.full(num_classes + 1, -1, np.int64)
+    table[picked] = np.arange(len(picked))
+    return table
+
+
+def _view(arena: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[Any]:
+    count = int(np.prod(spec.shape, dtype=object))
+    dtype = np.dtype(spec.dtype)
+    first = start + spec.offset
+    return arena[first : first + count * dtype.itemsize].view(dtype).reshape(spec.shape)
