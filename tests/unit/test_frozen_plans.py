@@ -71,7 +71,9 @@ ROWS = [(0, 0, 500, 375), (48123, 90, 640, 480), (2**40 + 5, 2**32 - 1, 333, 500
 
 def make_plan(name: str) -> Plan:
     recipe = parse_recipe(RECIPES[name])
-    ids, epochs, widths, heights = (np.array(column, np.int64) for column in zip(*ROWS, strict=True))
+    ids, epochs, widths, heights = (
+        np.array(column, np.int64) for column in zip(*ROWS, strict=True)
+    )
     planner = Planner(recipe, SEED, output_size(recipe, None))
     return planner.plan(ids, epochs, widths.astype(np.int32), heights.astype(np.int32))
 
