@@ -12,7 +12,7 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.warp import LocalWarper, _weights, bend_by_lens, lens_grid
 from augd.plan.plan import LocalWarp
-from tests.reference import centres, sampled
+from tests.reference import BEND_BOUND, centres, sampled
 
 SIZE = (96, 128)
 # In 1/4096 px.
@@ -144,4 +144,4 @@ def test_lens_and_warp_and_matrix_are_one_resample() -> None:
     before, bent = lens_motion(-0.2)
     displaced = centres(SIZE) + (bent - before) + field(77, 60.0, 6.0)
     x, y = np.einsum("ij,jhw->ihw", matrix[:, :2], displaced) + matrix[:, 2, None, None]
-    assert np.abs(out - sampled(picture, x, y, "reflect")).max() <= 1.6
+    assert np.abs(out - sampled(picture, x, y, "reflect")).max() <= BEND_BOUND
