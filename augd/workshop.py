@@ -322,9 +322,9 @@ class Workshop:
             if row in outline.impossible:
                 return outline.impossible[row]
             region = decode(content, header, outline.outlines.crop[row])
+            task.production.renderer.render(region, outline.outlines[row], out)
         except BadImage as bad:
             return str(bad)
-        task.production.renderer.render(region, outline.outlines[row], out)
         self._on_row(task.lease)
         return None
 

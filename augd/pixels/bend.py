@@ -30,6 +30,7 @@ import numpy as np
 
 from augd.pixels.decode import Pixels
 from augd.pixels.halve import Halver
+from augd.pixels.header import BadImage
 from augd.pixels.outline import Outline
 from augd.pixels.warp import Field, LocalWarper, Steps, bend_by_lens, lens_grid
 from augd.plan.plan import LocalWarp
@@ -42,6 +43,8 @@ _BORDERS: Final = {
     "nearest": cv2.BORDER_REPLICATE,
     "wrap": cv2.BORDER_WRAP,
 }
+
+_SIDE_MAX: Final = 32766  # imgwarp.cpp: below SHRT_MAX
 
 # Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
 # 2**15 and 2**16 these are all that there are.
@@ -83,8 +86,17 @@ class Bender:
         self._scratch: Field | None = None
 
     def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
-        """Write one row by the outline's matrix. `region` begins at its `origin`."""
+        """Write one row by the outline's matrix. `region` begins at its `origin`.
+
+        Raises:
+            BadImage: the region is too large for OpenCV even when halved.
+        """
         halved = self._halver.halve(region, outline.halvings)
+        if max(halved.shape) > _SIDE_MAX:
+            raise BadImage(
+                f"too large to be rotated or warped at its own size: expected sides of at most "
+                f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
+            )
         self._make_maps(outline)
         cv2.remap(
             halved,

@@ -85,6 +85,7 @@ class Renderer:
         Raises:
             ValueError: `out` is not such an array, the window leaves the scaled crop, or
                 `colour_out` is missing or not wanted.
+            BadImage: the region is too large to be bent.
         """
         self._check_row(out, colour_out)
         if outline.matrix is not None:

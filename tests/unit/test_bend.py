@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from augd.pixels.halve import Halver
+from augd.pixels.header import BadImage
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from tests.reference import BEND_BOUND, bent, halved
@@ -249,6 +250,15 @@ def test_a_row_of_another_shape_is_refused() -> None:
     outline = Outline(matrix=np.eye(2, 3).tolist())
     with pytest.raises(ValueError, match=r"out: expected C-contiguous \(4, 4, 3\), got"):
         Renderer("linear", (4, 4)).render(noise(4, 4), outline, np.empty((4, 5, 3), np.uint8))
+
+
+def test_a_region_that_opencv_cannot_take_is_a_bad_image() -> None:
+    out = np.empty((4, 4, 3), np.uint8)
+    region = np.zeros((1, 40000, 3), np.uint8)
+    renderer = Renderer("linear", (4, 4))
+    with pytest.raises(BadImage, match="at most 32766 px, got a region of 40000x1"):
+        renderer.render(region, Outline(matrix=np.eye(2, 3).tolist()), out)
+    renderer.render(region, Outline(matrix=np.eye(2, 3).tolist(), halvings=1), out)
 
 
 def test_one_bender_serves_many_rows() -> None:
