@@ -126,16 +126,17 @@ def _exact(region: Pixels, filter: Any) -> Work:
 
 
 def _bent(region: Pixels, lens: float = 0.0, is_warped: bool = False) -> Work:
-    renderer, out = Renderer("linear", _SIZE, warp=_WARP), np.empty((*_SIZE, 3), np.uint8)
+    renderer, out = Renderer("linear", _SIZE), np.empty((*_SIZE, 3), np.uint8)
     resize = np.diag([region.shape[1] / _SIDE, region.shape[0] / _SIDE])
     linear = resize @ _shear() @ (_zoom() @ _rotation())
     centre = np.array([region.shape[1] / 2, region.shape[0] / 2])
     shift = centre - linear @ np.array(_CENTRE)
     outline = Outline(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=lens)
+    outline.warp = _WARP if is_warped else None
     keys = iter(range(1 << 62))
 
     def work() -> None:
-        outline.warp_key = next(keys) if is_warped else None
+        outline.warp_key = next(keys)
         renderer.render(region, outline, out)
 
     return work

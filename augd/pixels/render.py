@@ -23,7 +23,6 @@ from augd.pixels.bend import Bender, Fill
 from augd.pixels.decode import Pixels
 from augd.pixels.outline import Matrix, Outline
 from augd.pixels.tint import Tint, add_mean
-from augd.plan.plan import LocalWarp
 
 Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]
@@ -37,9 +36,9 @@ _UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0
 class Renderer:
     """Render rows of one stream. Owns its scratch buffers; for one thread at a time.
 
-    `out_size` is (height, width) of a row. `fill`, `fill_value` (R, G, B) and `warp` are the
-    recipe's, for rows with a matrix. With `colour_on` "device" pixels are left as they were
-    resampled, and the row's matrix is given instead.
+    `out_size` is (height, width) of a row. `fill` and `fill_value` (R, G, B, rounded to whole
+    grey levels) are the recipe's, for rows with a matrix. With `colour_on` "device" pixels are
+    left as they were resampled, and the row's colour matrix is given instead.
     """
 
     def __init__(
@@ -48,8 +47,7 @@ class Renderer:
         out_size: tuple[int, int],
         *,
         fill: Fill = "reflect",
-        fill_value: tuple[int, int, int] = (0, 0, 0),
-        warp: LocalWarp | None = None,
+        fill_value: tuple[float, float, float] = (0.0, 0.0, 0.0),
         colour_on: ColourOn = "producer",
     ) -> None:
         """Make the buffers.
@@ -65,7 +63,7 @@ class Renderer:
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
-        self._bender = Bender(out_size, fill, fill_value, warp)
+        self._bender = Bender(out_size, fill, fill_value)
         self._tint = Tint()
 
     def render(

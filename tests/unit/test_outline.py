@@ -51,10 +51,10 @@ def test_a_plan_with_everything() -> None:
     row: Outline = outlines[0]
     assert row.matrix == matrices[0].tolist()
     assert (list(row.origin), row.halvings, row.lens) == ([0, 1], 2, 0.1)
-    assert row.warp_key == 2**64 - 1
+    assert row.warp == (3.0, 2.0) and row.warp_key == 2**64 - 1
     assert row.colour == full.colour[0].tolist() and row.pivot == full.pivot[0].tolist()
     assert list(row.erase) == [0, 1, 2, 3]
-    assert outlines[1].matrix is None and outlines[1].warp_key is None
+    assert outlines[1].matrix is None and outlines[1].warp is None
     row = outlines[2]
-    assert row.matrix == matrices[2].tolist() and row.warp_key is None and row.lens == 0.0
+    assert row.matrix == matrices[2].tolist() and row.warp is None and row.lens == 0.0
     assert list(row.origin) == [8, 9]

@@ -32,12 +32,12 @@ def digests() -> dict[str, str]:
         region = rng.integers(0, 256, (150 + number, 201 - number, 3)).astype(np.uint8)
         out = np.empty((*size, 3), np.uint8)
         fill = _FILLS[number % 4]
-        renderer = Renderer("linear", size, fill=fill, warp=LocalWarp(40.0, 3.0))
+        renderer = Renderer("linear", size, fill=fill)
         matrix = np.hstack([rng.normal(0, 1.5, (2, 2)), rng.uniform(0, 150, (2, 1))]).tolist()
         outline = Outline(matrix=matrix, halvings=number % 3)
         renderer.render(region, outline, out)
         found["bent"].update(out)
-        outline.lens, outline.warp_key = -0.1, number
+        outline.lens, outline.warp, outline.warp_key = -0.1, LocalWarp(40.0, 3.0), number
         renderer.render(region, outline, out)
         found["warped"].update(out)
         outline.colour = (rng.normal(0, 0.4, (3, 4)) + np.eye(3, 4)).tolist()

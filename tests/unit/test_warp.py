@@ -138,9 +138,9 @@ def test_lens_and_warp_and_matrix_are_one_resample() -> None:
     """Position plus lens plus field, through the matrix, sampled once."""
     picture = np.repeat(np.kron(noise(13, 16)[..., :1], np.ones((10, 10, 1), np.uint8)), 3, axis=2)
     matrix = np.array([[0.8, -0.3, 40.0], [0.2, 0.9, 5.0]])
-    outline = Outline(matrix=matrix.tolist(), lens=-0.2, warp_key=77)
+    outline = Outline(matrix=matrix.tolist(), lens=-0.2, warp=LocalWarp(60.0, 6.0), warp_key=77)
     out = np.empty((*SIZE, 3), np.uint8)
-    Renderer("linear", SIZE, warp=LocalWarp(60.0, 6.0)).render(picture, outline, out)
+    Renderer("linear", SIZE).render(picture, outline, out)
     before, bent = lens_motion(-0.2)
     displaced = centres(SIZE) + (bent - before) + field(77, 60.0, 6.0)
     x, y = np.einsum("ij,jhw->ihw", matrix[:, :2], displaced) + matrix[:, 2, None, None]
