@@ -26,6 +26,7 @@ GREY_WEIGHTS: Final = (0.299, 0.587, 0.114)
 
 # As (3, 3, 1), to be multiplied by one number per row.
 IDENTITY: Floats = np.eye(3)[:, :, None]
+_UNCHANGED: Floats = np.eye(3, 4)
 GREY: Floats = np.tile(np.array(GREY_WEIGHTS), (3, 1))[:, :, None]
 
 
@@ -80,9 +81,10 @@ class Tint:
 
     def stack(self) -> Floats:
         """Write A and b out as (n, 3, 4)."""
-        colour = np.zeros((self.num_rows, 3, 4))
-        linear = IDENTITY if self.linear is None else self.linear
-        colour[:, :, :3] = linear.transpose(2, 0, 1)
+        colour = np.empty((self.num_rows, 3, 4))
+        colour[...] = _UNCHANGED
+        if self.linear is not None:
+            colour[:, :, :3] = self.linear.transpose(2, 0, 1)
         if self.shift is not None:
             colour[:, :, 3] = self.shift.T
         return colour
