@@ -12,6 +12,7 @@ here draws a number, reads a file or imports NumPy.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import Any, Literal
@@ -40,6 +41,9 @@ MAX_OPS = 64
 MAX_VIEWS = 256
 # All views of a sample together: the limit that decoding has for a photo.
 MAX_SAMPLE_AREA_PX = 64_000_000
+
+# Of all affine ops together: a picture is a few pixels then, and positions stay far from overflow.
+MAX_REDUCTION = 1000
 
 # Fields that came after the first version, by their defaults.
 _LATER_FIELDS: dict[str, Any] = {
@@ -77,6 +81,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         self._check_fill()
         _check_order(self.ops)
+        _check_reduction(self.ops)
         extent = final_extent(self)
         self._check_views(extent)
         self._check_device()
@@ -154,6 +159,15 @@ def _check_order(ops: tuple[BaseOp, ...]) -> None:
                 f"ops[{seen[type(op)]}]. Take one of them out."
             )
         seen[type(op)] = number
+
+
+def _check_reduction(ops: tuple[BaseOp, ...]) -> None:
+    reduction = math.prod(op.reduction for op in ops)
+    if reduction > MAX_REDUCTION:
+        raise ValueError(
+            f"ops: expected ops that together shrink the picture by at most {MAX_REDUCTION}, got "
+            f"{reduction:.4g}. Take some of zoom, shear and stretch out, or make them weaker."
+        )
 
 
 def final_extent(recipe: Recipe) -> Extent:

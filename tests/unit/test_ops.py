@@ -215,6 +215,12 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
             {"colour_on": "device"},
             'recipe.ops[1].op: expected no erase with colour_on="device", got erase.',
         ),
+        (
+            [CROP, *[{"op": "stretch", "x": 9}] * 4],
+            {},
+            "recipe.ops: expected ops that together shrink the picture by at most 1000, got "
+            "1e+04. Take some of zoom, shear and stretch out, or make them weaker.",
+        ),
         ([CROP], {"fill": "mirror"}, "recipe.fill: expected one of 'reflect', 'constant', 'nea"),
         (
             [CROP],
