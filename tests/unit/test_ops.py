@@ -261,6 +261,13 @@ def test_an_erase_that_no_first_image_can_hold_is_refused_with_its_size():
         output_size(recipe, (400, 100))
 
 
+def test_views_of_a_first_image_that_is_too_large_are_refused_with_its_size():
+    recipe = parse_recipe({"ops": [{"op": "mirror"}], "views": 100})
+    assert output_size(recipe, (800, 800)) == (800, 800)
+    with pytest.raises(RecipeError, match=r"^recipe\.views: .*, got 100 of 1000x900\. Ask for"):
+        output_size(recipe, (1000, 900))
+
+
 @pytest.mark.parametrize(
     ("ops", "expected"),
     [
