@@ -164,11 +164,16 @@ def recipes(
     name: Annotated[
         str | None, typer.Argument(help="Preset, or a TOML file: print it as TOML.")
     ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
+    ] = False,
 ) -> None:
     """List the presets, or print one as TOML to start your own from."""
-    from augd.views.recipes import print_recipe, print_recipes
+    from augd.views.recipes import print_recipe, print_recipes, print_schema
 
-    if name is None:
+    if schema:
+        print_schema()
+    elif name is None:
         print_recipes()
     else:
         from augd.bench import load_recipe

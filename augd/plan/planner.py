@@ -3,9 +3,12 @@
 Where it stands: a producer asks it after the order gave the ids and the index their sizes; then
 `pixels` decodes and renders what the plan says.
 
-Invariants: a row's plan depends on (recipe, seed, its id, its epoch, its size) and on nothing
-else, neither on the rows beside it nor on earlier calls; all random words of a chunk are drawn
-in one pass; nothing is computed per sample in Python unless a sample is exceptional.
+A row's random words come from the counter (id, epoch, op, view, draw). With `views` in the recipe
+each view draws its own; those of a view op share what the ops before it drew, as view 0.
+
+Invariants: a row's plan depends on (recipe, seed, its id, its epoch, its size, its view) and on
+nothing else, neither on the rows beside it nor on earlier calls; all random words of a chunk are
+drawn in one pass; nothing is computed per sample in Python unless a sample is exceptional.
 """
 
 from __future__ import annotations
@@ -14,17 +17,23 @@ from typing import Final
 
 import numpy as np
 
+from augd.plan.finish import finish
 from augd.plan.frame import Frame
+from augd.plan.laws import Sampler
 from augd.plan.plan import Int32s, LocalWarp, Plan
 from augd.plan.recipe import Recipe
 from augd.plan.rng import Ints, Philox, Purpose, mix, stream_counter
-from augd.plan.samplers import Sampler, sampler_of
+from augd.plan.samplers import sampler_of
+from augd.plan.samplers_colour import ColourOrderSampler
 
 __all__ = ["LocalWarp", "Plan", "Planner"]
 
 _SPACES_KEPT: Final = 4
 _LOW = np.array(0xFFFFFFFF, np.int64)
 _U32 = np.array(32, np.int64)
+
+# The op's place in the counter of what belongs to no op: the order of the colour ops.
+_ORDER_PLACE: Final = 255
 
 
 class Planner:
@@ -35,39 +44,55 @@ class Planner:
     """
 
     def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
-        self._samplers = [sampler_of(op) for op in recipe.ops]
+        self._samplers = [(place, sampler_of(op)) for place, op in enumerate(recipe.ops)]
+        num_colours = sum(op.is_colour for op in recipe.ops)
+        if recipe.shuffle_colour and num_colours > 1:
+            self._samplers.append((_ORDER_PLACE, ColourOrderSampler(num_colours)))
         self._key = mix(seed, Purpose.PARAMS)
         self._spaces: dict[int, _Space] = {}
         height, width = out_size
         self._out_sides = np.array([[width], [height]], np.float64)
         self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
+        self._fill = recipe.fill
+        self._num_draws = recipe.views
+        self.num_views = recipe.num_views
 
     def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
-        """Plan n rows.
+        """Plan the `num_views` rows of each of n samples.
 
         `ids` and `epochs` are int64 (n,), epochs below 2**32; `widths` and `heights` are those
-        of the images as decoded. A row with id -1 is planned like any other, and its plan
+        of the images as decoded. A sample with id -1 is planned like any other, and its plan
         means nothing; its sizes may be 0.
         """
-        num_rows = len(ids)
-        space = self._spaces.get(num_rows) or self._make_space(num_rows)
-        space.draw(ids, epochs)
-        sides = np.empty((2, num_rows))
+        sides = np.empty((2, len(ids)))
         sides[0] = widths
         sides[1] = heights
-        frame = Frame(np.maximum(sides, 1.0, out=sides))
+        np.maximum(sides, 1.0, out=sides)
+        if self.num_views > 1:
+            ids, epochs = np.repeat(ids, self.num_views), np.repeat(epochs, self.num_views)
+            sides = np.repeat(sides, self.num_views, axis=1)
+        space = self._spaces.get(len(ids)) or self._make_space(len(ids))
+        space.draw(ids, epochs)
+        frame = Frame(sides, self._out_sides)
         for sampler, even, odd in space.parts:
             sampler.sample(frame, even, odd)
         if self._is_sized_by_image:
             self._check_size(frame)
-        if frame.impossible:
-            frame.impossible = {r: why for r, why in frame.impossible.items() if ids[r] >= 0}
-        return _finish(frame)
+        return finish(frame, self._fill, self._by_sample(frame.impossible, ids))
+
+    def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
+        """Name each sample with a row that cannot be made once, and padding never."""
+        reasons: dict[int, str] = {}
+        for row, reason in impossible.items():
+            if ids[row] >= 0:
+                reasons.setdefault(row // self.num_views, reason)
+        return reasons
 
     def _make_space(self, num_rows: int) -> _Space:
         if len(self._spaces) >= _SPACES_KEPT:
             self._spaces.clear()
-        space = self._spaces[num_rows] = _Space(self._key, self._samplers, num_rows)
+        space = _Space(self._key, self._samplers, num_rows, self._num_draws)
+        self._spaces[num_rows] = space
         return space
 
     def _check_size(self, frame: Frame) -> None:
@@ -89,8 +114,10 @@ class _Space:
 
     __slots__ = ("_epochs", "_high", "_low", "_philox", "_stream", "_streams", "parts")
 
-    def __init__(self, key: int, samplers: list[Sampler], num_rows: int) -> None:
-        num_blocks = sum(sampler.num_blocks for sampler in samplers)
+    def __init__(
+        self, key: int, samplers: list[tuple[int, Sampler]], num_rows: int, num_draws: int
+    ) -> None:
+        num_blocks = sum(sampler.num_blocks for _, sampler in samplers)
         self._philox = Philox(key, num_blocks * num_rows)
         even, odd = (
             words.view(np.int64).reshape(2, num_blocks, num_rows)
@@ -100,13 +127,13 @@ class _Space:
         self._high, self._stream = odd
         streams: list[int] = []
         self.parts: list[tuple[Sampler, Ints, Ints]] = []
-        for number, sampler in enumerate(samplers):
+        for place, sampler in samplers:
             part = slice(len(streams), len(streams) + sampler.num_blocks)
             self.parts.append((sampler, even[:, part], odd[:, part]))
-            streams += [stream_counter(number, 0, draw) for draw in range(sampler.num_blocks)]
-        self._streams = np.repeat(np.array(streams, np.int64), num_rows).reshape(
-            num_blocks, num_rows
-        )
+            streams += [stream_counter(place, 0, draw) for draw in range(sampler.num_blocks)]
+        views = [stream_counter(0, view, 0) for view in range(num_draws)]
+        per_row = np.tile(np.array(views, np.int64), num_rows // num_draws)
+        self._streams: Ints = np.array(streams, np.int64)[:, None] + per_row
 
     def draw(self, ids: Ints, epochs: Ints) -> None:
         """Draw all blocks of all rows."""
@@ -116,21 +143,3 @@ class _Space:
             self._epochs[...] = epochs
             self._stream[...] = self._streams
             self._philox.run()
-
-
-def _finish(frame: Frame) -> Plan:
-    """Write the frame out as a plan."""
-    num_rows = frame.num_rows
-    is_resampled = frame.resampled_crop is not None
-    offset, sides = frame.resampled_crop or (frame.offset, frame.sides)
-    crop = np.zeros((4, num_rows), np.int32)
-    if offset is not None:
-        crop[:2] = offset
-    crop[2:] = sides
-    scaled = np.empty((2, num_rows), np.int32)
-    scaled[...] = frame.scaled if is_resampled else frame.sides
-    window = np.zeros((2, num_rows), np.int32)
-    if is_resampled and frame.offset is not None:
-        window[...] = frame.offset
-    mirror = np.zeros(num_rows, np.bool_) if frame.mirror is None else frame.mirror
-    return Plan(crop.T, scaled.T, window.T, mirror, frame.colour, frame.impossible)

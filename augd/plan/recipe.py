@@ -5,23 +5,24 @@ Where it stands: a trainer sends a preset's name or plain data; the daemon turns
 Producers plan and render from the same structs.
 
 Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image;
-`expand` writes every default out, so that two ways of saying the same have one digest. Nothing
+two ways of saying the same expand to the same data, so that they have one digest. Nothing
 here draws a number, reads a file or imports NumPy.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from reprlib import repr as brief
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import msgspec
 
 from augd.errors import RecipeError
-from augd.plan.ops import OPS_BY_NAME, Extent, Op, list_parameters
+from augd.plan.op import BaseOp, Extent, name_of
+from augd.plan.ops import Erase, Op
 from augd.plan.presets import PRESETS
+from augd.plan.refusal import check_names, explain
 
 __all__ = [
     "PRESETS",
@@ -35,31 +36,131 @@ __all__ = [
 
 # The op's place in the recipe takes 8 bits of the random counter; no real recipe is near it.
 MAX_OPS = 64
+# Of one sample: more than the tests of any paper use, and within the counter's 12 bits.
+MAX_VIEWS = 256
+# All views of a sample together: the limit that decoding has for a photo.
+MAX_SAMPLE_AREA_PX = 64_000_000
+
+# Fields that came after the first version, by their defaults.
+_LATER_FIELDS: dict[str, Any] = {
+    "fill": "reflect",
+    "fill_value": 0.0,
+    "colour_on": "producer",
+    "shuffle_colour": False,
+    "views": 1,
+}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to each sample: `ops` in their order, and the `filter` of the one resample.
+    """What happens to each sample: `ops` in their order, and how rows are made of the result.
 
-    `antialias` is a triangle whose support grows with the reduction (PIL, torchvision);
-    `linear` is the faster 2x2 taps.
+    `filter` is that of the one resample: `antialias` is a triangle whose support grows with the
+    reduction (PIL, torchvision), `linear` the faster 2x2 taps. `fill` is what lies outside the
+    picture: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
+    levels as one number or [r, g, b]), `nearest` (the edge pixel) or `wrap`. `colour_on="device"`
+    leaves the colour pass to the trainer, in float. `shuffle_colour` draws the order of the
+    colour ops for each image. `views` is the number of independent draws of each photo.
     """
 
     ops: tuple[Op, ...]
     filter: Literal["antialias", "linear"] = "antialias"
+    fill: Literal["reflect", "constant", "nearest", "wrap"] = "reflect"
+    fill_value: float | tuple[float, float, float] = 0.0
+    colour_on: Literal["producer", "device"] = "producer"
+    shuffle_colour: bool = False
+    views: int = 1
 
     def __post_init__(self) -> None:
         if len(self.ops) > MAX_OPS:
             raise ValueError(
                 f"ops: expected at most {MAX_OPS} ops, got {len(self.ops)}. Shorten the recipe."
             )
-        final_extent(self)
+        self._check_fill()
+        _check_order(self.ops)
+        extent = final_extent(self)
+        self._check_views(extent)
+        self._check_device()
+
+    @property
+    def fill_rgb(self) -> tuple[float, float, float]:
+        """Return the grey levels of a constant fill."""
+        value = self.fill_value
+        return value if isinstance(value, tuple) else (value, value, value)
+
+    @property
+    def num_views(self) -> int:
+        """Return how many rows each sample has: independent draws, or those of the view op."""
+        return self.ops[-1].num_views * self.views if self.ops else self.views
+
+    def _check_fill(self) -> None:
+        red, green, blue = self.fill_rgb
+        if not all(0 <= level <= 255 for level in self.fill_rgb):
+            raise ValueError(
+                f"fill_value: expected grey levels of 0..255, got {brief(self.fill_value)}. "
+                "Give one number or [r, g, b]."
+            )
+        if red == green == blue:
+            msgspec.structs.force_setattr(self, "fill_value", red)
+        if any(self.fill_rgb) and self.fill != "constant":
+            raise ValueError(
+                f'fill_value: expected fill="constant" beside it, got fill="{self.fill}". '
+                "Take fill_value out or set the fill."
+            )
+
+    def _check_views(self, extent: Extent) -> None:
+        last = self.ops[-1] if self.ops else None
+        if last is not None and last.num_views > 1 and self.views != 1:
+            raise ValueError(
+                f"views: expected 1 with {name_of(last)}, got {self.views}. {name_of(last)} makes "
+                f"{last.num_views} views of its own: take one of both out."
+            )
+        if not 1 <= self.num_views <= MAX_VIEWS:
+            path = "views" if self.views != 1 else f"ops[{len(self.ops) - 1}].short"
+            raise ValueError(
+                f"{path}: expected 1 to {MAX_VIEWS} views of a sample, got {self.num_views}. "
+                "Ask for fewer."
+            )
+        area_px = self.num_views * extent.height * extent.width
+        if self.num_views > 1 and area_px > MAX_SAMPLE_AREA_PX:
+            path = "views" if self.views != 1 else f"ops[{len(self.ops) - 1}].op"
+            raise ValueError(
+                f"{path}: expected at most {MAX_SAMPLE_AREA_PX // 1_000_000} megapixels for all "
+                f"views of a sample, got {self.num_views} of {extent.width}x{extent.height}. "
+                "Ask for fewer or smaller ones."
+            )
+
+    def _check_device(self) -> None:
+        for number, op in enumerate(self.ops):
+            if self.colour_on == "device" and isinstance(op, Erase):
+                raise ValueError(
+                    f'ops[{number}].op: expected no erase with colour_on="device", got erase. It '
+                    "is filled after the colour pass, which the device would recolour: take one "
+                    "of both out."
+                )
+
+
+def _check_order(ops: tuple[BaseOp, ...]) -> None:
+    """Refuse what follows a view op, and a second one of what the plan has one of."""
+    seen: dict[type[BaseOp], int] = {}
+    for number, op in enumerate(ops):
+        if op.num_views > 1 and number != len(ops) - 1:
+            raise ValueError(
+                f"ops[{number}].op: expected {name_of(op)} as the last op, got "
+                f"{name_of(ops[number + 1])} after it. Put {name_of(op)} at the end."
+            )
+        if op.is_unique and type(op) in seen:
+            raise ValueError(
+                f"ops[{number}].op: expected one {name_of(op)} in a recipe, got a second after "
+                f"ops[{seen[type(op)]}]. Take one of them out."
+            )
+        seen[type(op)] = number
 
 
 def final_extent(recipe: Recipe) -> Extent:
     """Walk the ops and return the size of a row; not exact when no op decides the size.
 
     Raises ValueError, with the path of the op inside the recipe, when a second resample would
-    be needed or when sizing ops leave the size to the image.
+    be needed, when sizing ops leave the size to the image, or when an op does not fit the rows.
     """
     extent = Extent()
     for number, op in enumerate(recipe.ops):
@@ -72,7 +173,17 @@ def final_extent(recipe: Recipe) -> Extent:
             "ops: expected one size for all rows, got a long side that follows each image. "
             'Add {"op": "center_crop", "size": ...} after the resize, or give the resize a size.'
         )
+    if extent.exact:
+        _check_rows(recipe.ops, extent.height, extent.width)
     return extent
+
+
+def _check_rows(ops: tuple[BaseOp, ...], height: int, width: int) -> None:
+    for number, op in enumerate(ops):
+        try:
+            op.check_rows(height, width)
+        except ValueError as error:
+            raise ValueError(f"ops[{number}].{error}") from None
 
 
 def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[int, int]:
@@ -90,6 +201,10 @@ def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[
             "whose size they take, got neither. Add a random_resized_crop or a center_crop."
         )
     width, height = first_size_px
+    try:
+        _check_rows(recipe.ops, height, width)
+    except ValueError as error:
+        raise RecipeError(f"recipe.{error}") from None
     return height, width
 
 
@@ -105,24 +220,31 @@ def parse_recipe(recipe: str | Mapping[str, Any]) -> Recipe:
                 'Use one of these names, or plain data such as {"ops": [...]}.'
             )
         recipe = PRESETS[recipe]
-    _check_names(recipe)
+    check_names(recipe, Recipe.__struct_fields__)
     try:
         return msgspec.convert(recipe, Recipe)
     except msgspec.ValidationError as error:
-        raise RecipeError(_explain(str(error), recipe)) from None
+        raise RecipeError(explain(str(error), recipe, Recipe)) from None
 
 
 def expand(recipe: Recipe) -> dict[str, Any]:
-    """Write the recipe as plain data with every default in it; what is None is left out.
+    """Write the recipe as plain data with every default of its ops; what is None is left out.
 
-    Equal recipes give equal data, and `parse_recipe(expand(recipe)) == recipe`.
+    So are the recipe's own fields beside `filter` where they have their defaults: contents that
+    were computed before a field existed stay equal. Equal recipes give equal data, and
+    `parse_recipe(expand(recipe)) == recipe`.
     """
     plain: dict[str, Any] = msgspec.to_builtins(recipe)
     ops = [
         {key: _as_lists(value) for key, value in op.items() if value is not None}
         for op in plain["ops"]
     ]
-    return {"filter": plain["filter"], "ops": ops}
+    later = {
+        name: _as_lists(plain[name])
+        for name, default in _LATER_FIELDS.items()
+        if plain[name] != default
+    }
+    return {"filter": plain["filter"], **later, "ops": ops}
 
 
 def recipe_from_toml(text: str) -> Recipe:
@@ -142,10 +264,11 @@ def recipe_from_toml(text: str) -> Recipe:
 def recipe_to_toml(recipe: Recipe) -> str:
     """Write a recipe as TOML with every default in it; `recipe_from_toml` reads it back equal."""
     plain = expand(recipe)
-    lines = [f"filter = {json.dumps(plain['filter'])}"]
-    if not plain["ops"]:
+    ops = plain.pop("ops")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    if not ops:
         lines.append("ops = []")
-    for op in plain["ops"]:
+    for op in ops:
         lines += ["", "[[ops]]"]
         # Strings, finite numbers and lists of them are written alike in JSON and TOML.
         lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
@@ -154,89 +277,3 @@ def recipe_to_toml(recipe: Recipe) -> str:
 
 def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _check_names(recipe: Any) -> None:
-    """Refuse unknown keys and ops, naming the known ones, which msgspec's messages don't."""
-    if not isinstance(recipe, Mapping):
-        raise RecipeError(
-            f"recipe: expected a preset's name or a mapping, got {type(recipe).__name__}. "
-            'Give for example "imagenet" or {"ops": [...]}.'
-        )
-    _check_keys("recipe", recipe, Recipe.__struct_fields__)
-    ops = recipe.get("ops")
-    if not isinstance(ops, list | tuple):
-        raise RecipeError(
-            f"recipe.ops: expected a list of ops, got {brief(ops)}. "
-            'Give {"ops": [...]}; the empty list leaves the pixels as they are.'
-        )
-    for number, op in enumerate(ops):
-        _check_op_names(f"recipe.ops[{number}]", op)
-
-
-def _check_op_names(path: str, op: Any) -> None:
-    if not isinstance(op, Mapping):
-        raise RecipeError(
-            f'{path}: expected a mapping such as {{"op": "mirror", "p": 0.5}}, got {brief(op)}. '
-            "Write each op as a mapping with its name under the key op."
-        )
-    name = op.get("op")
-    if not isinstance(name, str) or name not in OPS_BY_NAME:
-        raise RecipeError(
-            f"{path}.op: expected one of {', '.join(sorted(OPS_BY_NAME))}, got {brief(name)}."
-            + (_suggest(name, OPS_BY_NAME) or " Use one of these names.")
-        )
-    _check_keys(path, op, ("op", *list_parameters(OPS_BY_NAME[name])))
-
-
-def _check_keys(path: str, plain: Mapping[Any, Any], known: tuple[str, ...]) -> None:
-    for key in plain:
-        if key not in known:
-            keys = ", ".join(known)
-            raise RecipeError(
-                f"{path}.{str(key)[:40]}: expected one of the keys {keys}, got {brief(key)}."
-                + (_suggest(key, known) or " Take it out.")
-            )
-
-
-def _suggest(name: Any, known: Any) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(str(name)[:40], list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _explain(message: str, recipe: Mapping[str, Any]) -> str:
-    """Turn msgspec's message into the house's: path, expected, got, what to do."""
-    text, _, path = message.partition(" - at `$")
-    path = "recipe" + path.rstrip("`")
-    field = re.match(r"(ops\S*|[a-z_]+): ", text)
-    if field:
-        return f"{path}.{text}"
-    missing = re.fullmatch(r"Object missing required field `(\w+)`", text)
-    if missing:
-        return f"{path}.{missing[1]}: expected a value, got none. Add {missing[1]}."
-    found = brief(_value_at(path, recipe))
-    return f"{path}: expected {_wanted(text, path, recipe)}, got {found}. Change the value."
-
-
-def _wanted(text: str, path: str, recipe: Mapping[str, Any]) -> str:
-    """Say what msgspec wanted at `path`, in words."""
-    parent, _, field = path.rpartition(".")
-    owner: Any = Recipe if parent == "recipe" else OPS_BY_NAME[_value_at(parent, recipe)["op"]]
-    annotation = get_type_hints(owner).get(field)
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(annotation)))
-    expected = re.match(r"Expected `(.*?)`( of length \d+)?", text)
-    if not expected:
-        return "a value within range"
-    names = {"array": "list", "object": "mapping", "null": "nothing"}
-    kinds = [names.get(kind, kind) for kind in expected[1].split(" | ")]
-    return " or ".join(kinds) + (expected[2] or "")
-
-
-def _value_at(path: str, recipe: Mapping[str, Any]) -> Any:
-    value: Any = recipe
-    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", path):
-        value = value[int(number)] if number else value[key]
-    return value

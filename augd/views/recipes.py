@@ -1,4 +1,4 @@
-"""`augd recipes`: the presets in a line each, or a recipe as TOML that reads back the same.
+"""`augd recipes`: the presets in a line each, a recipe as TOML that reads back the same, a schema.
 
 Stands before the way of a batch. Writes nothing but what parses: a printed recipe, saved to a
 file, is a recipe.
@@ -6,9 +6,12 @@ file, is a recipe.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from augd.plan.recipe import PRESETS, Recipe, recipe_to_toml
 
@@ -25,11 +28,29 @@ def print_recipe(recipe: Recipe) -> None:
     print(recipe_to_toml(recipe), end="")
 
 
+def print_schema() -> None:
+    """Print the JSON schema of a recipe, by which editors complete and check one."""
+    print(json.dumps(recipe_schema(), indent=2))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Make the schema: names, types and defaults of all ops.
+
+    What ranges and combinations are allowed, `parse_recipe` alone knows.
+    """
+    schema = msgspec.json.schema(Recipe)
+    for definition in schema["$defs"].values():
+        definition["description"] = inspect.cleandoc(definition["description"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def summarise(plain: Mapping[str, Any]) -> str:
     """Say in one line what a recipe's plain data does, without its defaults."""
     if not plain["ops"]:
         return "pixels as decoded; all images must have the size of the first"
-    return ", then ".join(map(_summarise_op, plain["ops"]))
+    said = ", then ".join(map(_summarise_op, plain["ops"]))
+    settings = [f"{key}={_brief(value)}" for key, value in plain.items() if key != "ops"]
+    return "; ".join([said, *settings])
 
 
 def _summarise_op(op: Mapping[str, Any]) -> str:
