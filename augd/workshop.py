@@ -80,7 +80,9 @@ class Production:
         ]
         height, width = self.slots[0]["images"].shape[1:3]
         self.planner = Planner(recipe, use.seed, (height, width))
-        self.renderer = Renderer(recipe.filter, (height, width))
+        self.renderer = Renderer(
+            recipe.filter, (height, width), fill=recipe.fill, fill_value=recipe.fill_rgb
+        )
 
     def write_labels(self, ids: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         """Write the labels of these samples; those of id -1 mean nothing."""
