@@ -150,7 +150,7 @@ class Clients:
         session.attach_by = math.inf
         request, session.waiting = session.waiting, None
         if request is not None:
-            self._open(session, request)
+            self._open_attached(session, request)
 
     def _bye(self, session: Session, bye: msg.Bye) -> None:
         """Let a client go that reads on no more; what it holds of a shared stream stays its own."""
@@ -187,13 +187,16 @@ class Clients:
     # opening
 
     def _open(self, session: Session, request: msg.Open) -> None:
-        if session.state == "leaving":
+        if session.state == "leaving" or request.opening <= session.opening:
             self._outbox.stale["opening"] += 1
             return
+        session.opening = request.opening
         if session.state == "new":
             session.waiting = request
-            return
-        session.opening = request.opening
+        else:
+            self._open_attached(session, request)
+
+    def _open_attached(self, session: Session, request: msg.Open) -> None:
         if self._works.unhealthy:
             self.send_error(session, "PRODUCERS_UNHEALTHY", self._works.unhealthy)
             return

@@ -36,7 +36,7 @@ def heal(world: World) -> None:
 
 def move_all(world: World) -> None:
     """Let everything that is on the way arrive, and half a second pass."""
-    for move in (moves.reap, moves.hear_lifeline, moves.hear_client, moves.notice):
+    for move in (moves.reap, hear_lifelines, moves.hear_client, moves.notice):
         while step(world, move):
             pass
     for trainer in list(world.trainers):
@@ -54,13 +54,22 @@ def move_all(world: World) -> None:
     pass_time(world)
 
 
+def hear_lifelines(world: World) -> bool:
+    """Bring all that is on the lifelines; an end is never late now."""
+    lines = [line for line in world.lines if line.lifeline]
+    for line in lines:
+        moves.bring(world, line)
+    return bool(lines)
+
+
 def pass_time(world: World) -> None:
     """Let half a second pass, or as much as it takes to find a producer that hangs."""
     deadline = world.daemon.broker.next_deadline()
     world.say_alive()
     is_stuck = any(worker.is_hanging for worker in world.daemon.workers.values())
+    is_greeting = any(one.line.reader.state != "open" for one in world.trainers)
     world.now += 0.5
-    if is_stuck and deadline is not None:
+    if is_stuck and deadline is not None and not is_greeting:
         world.now = max(world.now, deadline)
     step(world, lambda world: world.daemon.tick())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from augd.broker.clients import SESSIONS_MAX
 from augd.broker.crew import DEPTH
 from augd.broker.stream import Stream
 from tests.simulation.rows import Violation
@@ -54,9 +55,8 @@ def check_stream(stream: Stream, writers: dict[int, int]) -> None:
 def check_bounds(world: World) -> None:
     """Check that nothing grows without bound."""
     broker = world.daemon.broker
-    num_lines = len(world.daemon.lines)
-    if len(broker._clients.sessions) > 2 * num_lines:
-        raise Violation(f"{len(broker._clients.sessions)} sessions of {num_lines} connections")
+    if len(broker._clients.sessions) > SESSIONS_MAX:
+        raise Violation(f"{len(broker._clients.sessions)} sessions")
     if len(broker._works.streams) > len(broker._clients.sessions):
         raise Violation("there are streams of nobody")
     if len(broker._works.crew.members) > world.num_producers:

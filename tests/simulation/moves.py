@@ -50,11 +50,16 @@ def hear_lifeline(world: World) -> bool:
     line = pick(world, [line for line in world.lines if line.lifeline])
     if line is None or (line.lifeline[0] is HANGUP and world.rng.random() < 0.7):
         return False
+    bring(world, line)
+    return True
+
+
+def bring(world: World, line: Line) -> None:
+    """Bring what is first on a lifeline."""
     what = line.lifeline.popleft()
     if isinstance(what, Attach):
         world.late_attach.append((line, what))
     world.daemon.hear_lifeline(line, what)
-    return True
 
 
 def take(world: World) -> bool:

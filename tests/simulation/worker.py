@@ -134,12 +134,12 @@ class Worker:
         layout = production.use.layout
         position = lease.position + layout.rank * layout.batch_size + lease.first_row + task.row
         row = row_at(self.num_samples, lease.epoch, position, production.quarantine)
-        if row != PADDING and not row[3]:
+        if self.ending is None and row != PADDING and not row[3]:
             self.crumb = (lease.lease, task.row, row[2])
-            if self.ending is None and self.meet(self, row[2]):
+            if self.meet(self, row[2]):
                 return
+            self.crumb = None
         self.put(production.arena, lease, task, row)
-        self.crumb = None if self.ending is None else self.crumb
         if task.row == lease.rows:
             self.tasks.popleft()
             if self.ending is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from typing import Any
+from typing import Any, Literal
 
 from augd.wire import cut
 from augd.wire import messages as msg
@@ -62,6 +62,7 @@ class World:
         self.num_trainers = 0
         self.num_lives = 0
         self.num_delivered = 0
+        self.bad: Literal["mask", "fail"] = "fail" if rng.random() < 0.1 else "mask"
         self.menu = [self.any_spec(), self.any_spec()]
         max_lag = rng.choice([None, None, 0, 1, 2])
         lag = max_lag if max_lag is None else min(max_lag, self.menu[0].prefetch)
@@ -177,12 +178,15 @@ class World:
 
     def any_spec(self, content: msg.Spec | None = None) -> msg.Spec:
         """Draw a spec, of the content of another one if asked."""
-        rng = self.rng
-        bad = "fail" if rng.random() < 0.1 else "mask"
-        seed, bad = (rng.randrange(2), bad) if content is None else (content.seed, content.bad)
-        layout, ahead = self.any_layout(), rng.randint(1, 4)
+        seed = self.rng.randrange(2) if content is None else content.seed
         return msg.Spec(
-            "d", RECIPE, layout, seed=seed, bad=bad, max_bad_fraction=1.0, prefetch=ahead
+            "d",
+            RECIPE,
+            self.any_layout(),
+            seed=seed,
+            bad=self.bad,
+            max_bad_fraction=1.0,
+            prefetch=self.rng.randint(1, 4),
         )
 
     def make_trainer(self, spec: msg.Spec, share: msg.Share | None) -> Trainer:
