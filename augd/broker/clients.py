@@ -498,7 +498,8 @@ class Clients:
     ) -> None:
         """Compute what decides the stream's bytes, and unite both sides' quarantines."""
         facts, spec = self._datasets[stream.dataset], stream.spec
-        if stream.content is None:
+        is_first = stream.content is None
+        if is_first:
             stream.content = content_of(
                 dataset_digest=facts.digest,
                 recipe=expand(parse_recipe(spec.recipe)),
@@ -507,8 +508,9 @@ class Clients:
                 policy=policy_of(spec, has_splits=facts.has_splits),
                 environment=environment,
             )
-        if stream.share is not None and stream.begun:
-            return  # what others read already must not change under them
+        assert stream.content is not None
+        if stream.share is not None and not is_first:
+            return  # what others were told already must not change under them
         known = self._works.registers[stream.dataset].entries(stream.content.digest, place)
         stream.quarantine = united(as_entries(stream.quarantine), known)
         if stream.quarantine:

@@ -445,7 +445,8 @@ class Stream:
         if not self.subscribers:
             return 0.0
         front = self.batches[0].sequence if self.batches else self.begun
-        limit = min(reader.limit for reader in self.subscribers.values())
+        # What was begun stays allowed, also when a reader joins that grants less.
+        limit = max(self.begun, min(reader.limit for reader in self.subscribers.values()))
         allowed = min(limit - front, len(self.slots))
         if allowed <= 0:
             return 0.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
+from augd.broker.quarantine import united
 from augd.broker.reader import Attach
 from augd.wire import messages as msg
 from tests.simulation.line import HANGUP, Line
@@ -167,7 +168,6 @@ class Daemon:
                 self.arenas[stream] = Arena(len(made.slots), made.spec.layout.batch_size)
                 events.append(ev.ArenaMade(stream))
             case ev.GiveArena(stream, session):
-                self.streams[session] = stream
                 if session in self.attached:
                     self.attached[session].arenas[stream] = self.arena(stream)
             case ev.DropArena(stream):
@@ -208,10 +208,20 @@ class Daemon:
     def send(self, line: Line, message: msg.ToClient) -> None:
         """Send to a client; what it may not be sent is a violation."""
         if isinstance(message, msg.Opened):
+            self.check_opened(message)
             self.streams[message.session] = message.stream
         elif isinstance(message, msg.BatchReady):
             self.check_batch(message)
         line.send(line.down, message)
+
+    def check_opened(self, opened: msg.Opened) -> None:
+        """What was written down holds wherever a stream of that content begins anew."""
+        is_joined = opened.is_shared and opened.stream in self.streams.values()
+        masked = united(opened.quarantine)
+        for content, (sample, *place) in self.world.kept:
+            if content == opened.content and not is_joined:
+                if masked.get(sample, (1 << 62, 0)) > tuple(place):
+                    raise Violation(f"{opened} does not mask sample {sample} from {place} on")
 
     def check_batch(self, ready: msg.BatchReady) -> None:
         """A batch needs credit, a slot that nobody writes, and the same bytes for everybody."""

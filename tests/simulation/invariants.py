@@ -21,6 +21,8 @@ def check_broker(daemon: Daemon) -> None:
     for producer in works.crew.members.values():
         if len(producer.leases) > DEPTH:
             raise Violation(f"{producer.number} has {len(producer.leases)} leases")
+        if producer.is_alone() and len(producer.leases) > 1:
+            raise Violation(f"producer {producer.number} has a suspect and something else")
         for record in producer.leases.values():
             slot = id(record.chunk.batch.slot)
             writers[slot] = writers.get(slot, 0) + 1

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Literal
 
+import msgspec
+
 from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
 from augd.wire import messages as msg
@@ -30,12 +32,14 @@ class Line:
         place: Place,
         quarantine: msg.Quarantine,
         share: msg.Share | None,
+        *,
+        is_stingy: bool = False,
     ) -> None:
         self.peer = name.encode()
         self.reader = Reader(spec, name, transport, share)
         self.reader.quarantine = united(quarantine)
         self.reader.seek(*place)
-        self.target = place
+        self.slack = self.reader.num_slots - 1 if is_stingy else 0  # credit that it keeps back
         self.up: deque[msg.FromClient] = deque()
         self.lifeline: deque[Any] = deque()
         self.down: deque[msg.ToClient] = deque()
@@ -55,6 +59,9 @@ class Line:
             if isinstance(outcome, Attach):
                 self.send(self.lifeline, outcome)
                 self.perform(self.reader.attached())
+            elif isinstance(outcome, msg.Open | msg.Flow):
+                credit = outcome.credit - self.slack
+                self.send(self.up, msgspec.structs.replace(outcome, credit=credit))
             elif isinstance(outcome, msg.Message):
                 self.send(self.up, outcome)
 

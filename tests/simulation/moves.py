@@ -7,6 +7,7 @@ whether it changed anything; most of the time some have nothing to do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 from augd.broker import events as ev
@@ -324,7 +325,7 @@ def poison(world: World) -> bool:
         return False
     ending = rng.choice([Ending.SIGNAL, Ending.SIGNAL, Ending.MEMORY, Ending.KILLED])
     has_crumb = rng.random() < 0.85
-    times = rng.choice([1, 1, float("inf")]) if has_crumb else rng.choice([1, 2])
+    times = rng.choice([1, 1, 2, 3, float("inf")]) if has_crumb else rng.choice([1, 2])
     world.poison[sample] = Poison(ending, times, has_crumb)
     return True
 
@@ -406,8 +407,10 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
 
 def play(world: World, num_steps: int) -> None:
     """Make so many moves that change something."""
-    moves, weights = list(WEIGHTS), list(WEIGHTS.values())
-    for _ in range(num_steps):
-        while not step(world, world.rng.choices(moves, weights)[0]):
-            pass
-        world.check()
+    moves, bounds = list(WEIGHTS), list(accumulate(WEIGHTS.values()))
+    num_left = num_steps
+    while num_left:
+        for move in world.rng.choices(moves, cum_weights=bounds, k=num_left):
+            if step(world, move):
+                num_left -= 1
+                world.check()

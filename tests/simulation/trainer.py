@@ -19,7 +19,17 @@ from augd.errors import AugdError, ReceiptMismatch
 from augd.wire import cut
 from augd.wire import messages as msg
 from tests.simulation.line import Line
-from tests.simulation.rows import IDS_MODULUS, Place, Row, Violation, batch_at, following, ids_digest
+from tests.simulation.rows import (
+    DIGEST_MODULUS,
+    IDS_MODULUS,
+    Place,
+    Row,
+    Violation,
+    batch_at,
+    digest,
+    following,
+    ids_digest,
+)
 from tests.simulation.worker import Arena
 
 
@@ -54,6 +64,8 @@ class Trainer:
         transport: Literal["memfd", "frames"],
         share: msg.Share | None,
         connect: Callable[[Line], None],
+        *,
+        is_stingy: bool,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -62,6 +74,7 @@ class Trainer:
         self.transport = transport
         self.share = share
         self.connect = connect
+        self.is_stingy = is_stingy
         self.lines: list[Line] = []  # all that are not done with; the last one is read
         self.num_lines = 0
         self.held: list[Held] = []
@@ -86,7 +99,9 @@ class Trainer:
         self.num_lines += 1
         place = following(self.layout, self.num_samples, self.yielded)
         name = f"{self.name}.{self.num_lines}"
-        line = Line(name, self.spec, self.transport, place, quarantine, share)
+        line = Line(
+            name, self.spec, self.transport, place, quarantine, share, is_stingy=self.is_stingy
+        )
         self.lines = [one for one in self.lines if not one.is_closed] + [line]
         self.connect(line)
         self.is_end_due = False  # all that was missing was the word that it is the end
@@ -123,7 +138,6 @@ class Trainer:
         elif self.line.reader.state in ("opening", "open"):
             self.ids = 0
             self.line.perform(self.line.reader.seek(*place))
-            self.line.target = place
         else:
             self.leave_for(None)
 
@@ -183,6 +197,8 @@ class Trainer:
         expected = batch_at(self.layout, self.num_samples, *self.due, line.reader.quarantine)
         if rows != expected:
             raise Violation(f"{self.name}: {ready} holds {rows}, expected {expected}")
+        if sum(map(digest, rows)) % DIGEST_MODULUS != int.from_bytes(ready.digest, "little"):
+            raise ReceiptMismatch(f"{self.name}: {ready} is not what its producers made")
         arena = line.arena if line.reader.transport == "memfd" else None
         self.held.append(Held(line, ready, rows, arena))
         if arena is not None:

@@ -16,7 +16,7 @@ from augd.wire.ending import Ending
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line
-from tests.simulation.rows import Place, Violation, following
+from tests.simulation.rows import Place, Violation, following, sample_at
 from tests.simulation.trainer import Checkpoint, Trainer
 from tests.simulation.worker import Poison, Worker
 
@@ -29,6 +29,10 @@ class Store:
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, msg.Quarantined]] = []
+
+    def write(self, content: str, entry: msg.Quarantined) -> None:
+        """Append an entry; it is on disk when this returns."""
+        self.entries.append((content, entry))
 
     def by_content(self) -> dict[str, tuple[msg.Quarantined, ...]]:
         """Return all entries, as the daemon loads them."""
@@ -48,6 +52,7 @@ class World:
         self.num_samples = rng.randint(5, 17)
         self.num_producers = rng.randint(1, 3)
         self.store = Store()
+        self.kept: list[tuple[str, msg.Quarantined]] = []  # what must be in the store
         self.poison: dict[int, Poison] = {}
         self.deaths: Counter[int] = Counter()
         self.seen: Counter[str] = Counter()
@@ -108,8 +113,12 @@ class World:
         return self.daemon
 
     def crash(self) -> None:
-        """SIGKILL the daemon; its producers die soon, and a new one is started."""
+        """SIGKILL the daemon; its producers die soon, and a new one is started, maybe elsewhere."""
         self.end_daemon()
+        if self.kept and self.rng.random() < 0.2:
+            self.fault("started without its quarantine")
+            self.kept.clear()
+            self.store.entries.clear()
         self.start_daemon()
 
     def end_daemon(self) -> None:
@@ -125,12 +134,14 @@ class World:
 
     def keep(self, content: str, entry: msg.Quarantined) -> None:
         """Write an entry down; nobody may be convicted who did not kill twice."""
-        sample = entry[0]
-        is_known = any(other[0] == sample for _, other in self.store.entries)
-        needed = 1 if is_known else 2
-        if self.deaths[sample] < needed:
+        sample, *place = entry
+        is_known = any(other[0] == sample for _, other in self.kept)
+        if self.deaths[sample] < (1 if is_known else 2):
             raise Violation(f"sample {sample} is quarantined after {self.deaths[sample]} deaths")
-        self.store.entries.append((content, entry))
+        if sample_at(self.num_samples, *place) != sample:
+            raise Violation(f"sample {sample} is quarantined from {place}, where another stands")
+        self.kept.append((content, entry))
+        self.store.write(content, entry)
 
     # producers
 
@@ -194,7 +205,10 @@ class World:
         self.num_trainers += 1
         name = f"trainer {self.num_trainers}"
         transport = self.rng.choice(["memfd", "memfd", "frames"])
-        trainer = Trainer(name, spec, self.num_samples, transport, share, self.connect)
+        is_stingy = self.rng.random() < 0.2
+        trainer = Trainer(
+            name, spec, self.num_samples, transport, share, self.connect, is_stingy=is_stingy
+        )
         self.trainers.append(trainer)
         return trainer
 
