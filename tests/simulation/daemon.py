@@ -212,6 +212,9 @@ class Daemon:
             self.streams[message.session] = message.stream
         elif isinstance(message, msg.BatchReady):
             self.check_batch(message)
+        elif isinstance(message, msg.NewlyQuarantined):
+            if not set(message.entries) <= {entry for _, entry in self.world.kept}:
+                raise Violation(f"{message} before it was written down")
         line.send(line.down, message)
 
     def check_opened(self, opened: msg.Opened) -> None:

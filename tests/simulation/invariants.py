@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from augd.broker.clients import SESSIONS_MAX
 from augd.broker.crew import DEPTH
-from augd.broker.stream import Stream
+from augd.broker.stream import NO_SAMPLE, Stream
 from tests.simulation.rows import Violation
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def check_broker(daemon: Daemon) -> None:
     for producer in works.crew.members.values():
         if len(producer.leases) > DEPTH:
             raise Violation(f"{producer.number} has {len(producer.leases)} leases")
-        if producer.is_alone() and len(producer.leases) > 1:
+        suspects = [one for one in producer.leases.values() if one.chunk.suspect != NO_SAMPLE]
+        if suspects and len(producer.leases) > 1:
             raise Violation(f"producer {producer.number} has a suspect and something else")
         for record in producer.leases.values():
             slot = id(record.chunk.batch.slot)

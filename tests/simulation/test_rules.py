@@ -1,0 +1,24 @@
+"""A test of the tester: every rule of the protocol, taken out, makes some schedule fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from augd.broker import stream as stream_module
+from augd.errors import ProtocolError, ReceiptMismatch
+from tests.simulation.rows import Violation
+from tests.simulation.rules import RULES, Rule
+from tests.simulation.world import run
+
+SCHEDULES = 500
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_schedules_notice_when_it_is_taken_out(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "CHUNK_ROWS", 2)
+    rule(monkeypatch)
+    with pytest.raises((Violation, ProtocolError, ReceiptMismatch)):
+        for seed in range(SCHEDULES):
+            run(seed)
