@@ -44,7 +44,8 @@ class Daemon:
         self.lines: dict[bytes, Line] = {}
         self.attached: dict[int, Line] = {}
         self.arenas: dict[int, Arena] = {}
-        self.dropped: set[int] = set()
+        self.made: set[int] = set()  # streams that ever had memory
+        self.choices: set[int] = set()  # streams whose samples were chosen
         self.leases: dict[Where, dict[int, msg.Lease]] = defaultdict(dict)
         self.leased_by: dict[int, set[tuple[Where, int]]] = defaultdict(set)
         self.reading: dict[Where, dict[int, int]] = defaultdict(dict)  # session -> generation
@@ -163,18 +164,15 @@ class Daemon:
                     self.send(self.lines[peer], message)
             case ev.Tell(number, message):
                 self.tell(number, message)
+            case ev.SelectSamples(stream):
+                events.append(self.choose(stream))
             case ev.MakeArena(stream):
-                made = self.broker._works.streams[stream]
-                self.arenas[stream] = Arena(len(made.slots), made.spec.layout.batch_size)
-                events.append(ev.ArenaMade(stream))
+                events.append(self.make_arena(stream))
             case ev.GiveArena(stream, session):
                 if session in self.attached:
                     self.attached[session].arenas[stream] = self.arena(stream)
             case ev.DropArena(stream):
-                if stream in self.dropped:
-                    raise Violation(f"the arena of stream {stream} is dropped twice")
-                self.dropped.add(stream)
-                del self.arenas[stream]
+                self.drop(stream)
             case ev.SendSlot():
                 self.send_bytes(action)
             case ev.EndSession(session):
@@ -192,6 +190,29 @@ class Daemon:
             case ev.Stop():
                 self.has_stopped = True
 
+    def choose(self, stream: int) -> ev.Event:
+        """Choose samples, or find that it cannot be done."""
+        if self.world.rng.random() < 0.1:
+            return ev.SelectFailed(stream, "BAD_OPTION", "classes: there is no such class")
+        self.choices.add(stream)
+        return ev.Selected(stream, msg.Chosen(self.world.limit))
+
+    def make_arena(self, stream: int) -> ev.Event:
+        """Allocate memory, or find that there is none."""
+        if self.world.rng.random() < 0.02:
+            return ev.ArenaFailed(stream, "no memory")
+        made = self.broker._works.streams[stream]
+        self.arenas[stream] = Arena(len(made.slots), made.spec.layout.batch_size)
+        self.made.add(stream)
+        return ev.ArenaMade(stream)
+
+    def drop(self, stream: int) -> None:
+        """Close a stream's memory and its list; what stood may not be closed twice."""
+        if stream in self.made and stream not in self.arenas:
+            raise Violation(f"the arena of stream {stream} is dropped twice")
+        self.arenas.pop(stream, None)
+        self.choices.discard(stream)
+
     def arena(self, stream: int) -> Arena:
         """Return memory that must exist."""
         if stream not in self.arenas:
@@ -202,7 +223,7 @@ class Daemon:
         """Start a producer; it says READY when it stands."""
         if number in self.workers:
             raise Violation(f"producer {number} is started before the last one was reaped")
-        self.workers[number] = worker = Worker(self.world.num_samples, self.world.meet)
+        self.workers[number] = worker = Worker(self.world.meet)
         worker.outbox.append(msg.Ready(1, {"lib": "1"}, "seccomp"))
 
     def send(self, line: Line, message: msg.ToClient) -> None:
@@ -253,15 +274,23 @@ class Daemon:
         """Send to a producer; a lease must be of memory that nobody else uses."""
         if number not in self.workers:
             return
-        arena = None
+        memory = None
         if isinstance(message, msg.UseStream):
-            arena = self.arena(message.stream)
+            memory = self.arena(message.stream), self.num_chosen(message)
         elif isinstance(message, msg.Lease):
             self.check_lease(message)
             where = message.stream, message.slot
             self.leases[where][message.lease] = message
             self.leased_by[number].add((where, message.lease))
-        self.workers[number].inbox.append((message, arena))
+        self.workers[number].inbox.append((message, memory))
+
+    def num_chosen(self, use: msg.UseStream) -> int:
+        """Return how many samples an epoch has; their list must be here."""
+        if use.chosen is None:
+            return self.world.num_samples
+        if use.stream not in self.choices:
+            raise Violation(f"{use} has no list of its samples")
+        return use.chosen.num_samples
 
     def check_lease(self, lease: msg.Lease) -> None:
         """A lease is of rows that nobody else writes, in a slot that nobody reads."""

@@ -405,10 +405,10 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
 }
 
 
-def play(world: World, num_steps: int) -> None:
-    """Make so many moves that change something."""
+def play(world: World) -> None:
+    """Make `NUM_STEPS` moves that change something."""
     moves, bounds = list(WEIGHTS), list(accumulate(WEIGHTS.values()))
-    num_left = num_steps
+    num_left = NUM_STEPS
     while num_left:
         for move in world.rng.choices(moves, cum_weights=bounds, k=num_left):
             if step(world, move):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import stream as stream_module
 from augd.errors import ProtocolError, ReceiptMismatch
 from tests.simulation.rows import Violation
 from tests.simulation.rules import RULES, Rule
@@ -17,7 +16,6 @@ SCHEDULES = 500
 def test_the_schedules_notice_when_it_is_taken_out(
     rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "CHUNK_ROWS", 2)
     rule(monkeypatch)
     with pytest.raises((Violation, ProtocolError, ReceiptMismatch)):
         for seed in range(SCHEDULES):

@@ -45,10 +45,11 @@ class Poison:
 
 @dataclass(slots=True)
 class Production:
-    """What a producer knows of a stream."""
+    """What a producer knows of a stream: its memory, how many samples an epoch has, the mask."""
 
     use: msg.UseStream
     arena: Arena
+    num_samples: int
     quarantine: dict[int, Place] = field(default_factory=dict)
 
 
@@ -67,9 +68,8 @@ class Task:
 class Worker:
     """One process. `ending` is set once it is dead; `meet` decides what a sample does to it."""
 
-    num_samples: int
     meet: Callable[[Worker, int], bool]
-    inbox: deque[tuple[msg.ToProducer, Arena | None]] = field(default_factory=deque)
+    inbox: deque[tuple[msg.ToProducer, tuple[Arena, int] | None]] = field(default_factory=deque)
     outbox: deque[msg.FromProducer] = field(default_factory=deque)
     tasks: deque[Task] = field(default_factory=deque)
     productions: dict[int, Production] = field(default_factory=dict)
@@ -99,12 +99,12 @@ class Worker:
             return False
         return True
 
-    def obey(self, message: msg.ToProducer, arena: Arena | None) -> None:
+    def obey(self, message: msg.ToProducer, memory: tuple[Arena, int] | None) -> None:
         """Do what the broker says."""
         match message:
             case msg.UseStream(stream):
-                assert arena is not None
-                self.productions[stream] = Production(message, arena)
+                assert memory is not None
+                self.productions[stream] = Production(message, *memory)
             case msg.Mask(stream, quarantine):
                 self.production(stream).quarantine = {s: (e, p) for s, e, p in quarantine}
             case msg.DropStream(stream):
@@ -133,7 +133,7 @@ class Worker:
         production = self.productions[lease.stream]
         layout = production.use.layout
         position = lease.position + layout.rank * layout.batch_size + lease.first_row + task.row
-        row = row_at(self.num_samples, lease.epoch, position, production.quarantine)
+        row = row_at(production.num_samples, lease.epoch, position, production.quarantine)
         if self.ending is None and row != PADDING and not row[3]:
             self.crumb = (lease.lease, task.row, row[2])
             if self.meet(self, row[2]):

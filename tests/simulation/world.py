@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
+from augd.broker import stream as stream_module
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
@@ -50,6 +55,7 @@ class World:
         self.rng = rng = random.Random(seed)
         self.now = 0.0
         self.num_samples = rng.randint(5, 17)
+        self.limit = rng.randint(3, self.num_samples)  # of streams that choose
         self.num_producers = rng.randint(1, 3)
         self.store = Store()
         self.kept: list[tuple[str, msg.Quarantined]] = []  # what must be in the store
@@ -138,7 +144,7 @@ class World:
         is_known = any(other[0] == sample for _, other in self.kept)
         if self.deaths[sample] < (1 if is_known else 2):
             raise Violation(f"sample {sample} is quarantined after {self.deaths[sample]} deaths")
-        if sample_at(self.num_samples, *place) != sample:
+        if sample not in {sample_at(n, *place) for n in (self.num_samples, self.limit)}:
             raise Violation(f"sample {sample} is quarantined from {place}, where another stands")
         self.kept.append((content, entry))
         self.store.write(content, entry)
@@ -179,22 +185,27 @@ class World:
 
     # trainers
 
-    def any_layout(self) -> msg.Layout:
+    def num_samples_of(self, spec: msg.Spec) -> int:
+        """Return how many samples an epoch has."""
+        return self.num_samples if spec.selection.limit is None else self.limit
+
+    def any_layout(self, num_samples: int) -> msg.Layout:
         """Draw a layout that leaves at least one batch."""
         rng = self.rng
         world = rng.choice([1, 1, 2])
         layout = msg.Layout(rng.randint(1, 5), rng.randrange(world), world, rng.random() < 0.3)
-        is_empty = cut.batches_left(layout, self.num_samples) == 0
+        is_empty = cut.batches_left(layout, num_samples) == 0
         return msg.Layout(layout.batch_size) if is_empty else layout
 
     def any_spec(self, content: msg.Spec | None = None) -> msg.Spec:
         """Draw a spec, of the content of another one if asked."""
-        seed = self.rng.randrange(2) if content is None else content.seed
-        return msg.Spec(
-            "d",
-            RECIPE,
-            self.any_layout(),
-            seed=seed,
+        if content is None:
+            limit = self.limit if self.rng.random() < 0.15 else None
+            seed, selection = self.rng.randrange(2), msg.Selection(limit=limit)
+            content = msg.Spec("d", RECIPE, msg.Layout(1), seed=seed, selection=selection)
+        return replace(
+            content,
+            layout=self.any_layout(self.num_samples_of(content)),
             bad=self.bad,
             max_bad_fraction=1.0,
             prefetch=self.rng.randint(1, 4),
@@ -206,9 +217,8 @@ class World:
         name = f"trainer {self.num_trainers}"
         transport = self.rng.choice(["memfd", "memfd", "frames"])
         is_stingy = self.rng.random() < 0.2
-        trainer = Trainer(
-            name, spec, self.num_samples, transport, share, self.connect, is_stingy=is_stingy
-        )
+        total = self.num_samples_of(spec)
+        trainer = Trainer(name, spec, total, transport, share, self.connect, is_stingy=is_stingy)
         self.trainers.append(trainer)
         return trainer
 
@@ -223,8 +233,9 @@ class World:
         if state is not None:
             is_same = self.rng.random() < 0.4
             spec = state.spec if is_same else self.any_spec(state.spec)
-            place = following(spec.layout, self.num_samples, state.place)
-            due = following(spec.layout, self.num_samples, state.due)
+            total = self.num_samples_of(spec)
+            place = following(spec.layout, total, state.place)
+            due = following(spec.layout, total, state.due)
             self.make_trainer(spec, None).begin(place, due, state.quarantine)
             return
         if self.is_sharing and self.rng.random() < 0.8:
@@ -237,7 +248,7 @@ class World:
     def place_for(self, trainer: Trainer) -> Place:
         """Draw a place where a batch of this layout begins."""
         layout = trainer.layout
-        number = self.rng.randrange(cut.batches_left(layout, self.num_samples))
+        number = self.rng.randrange(cut.batches_left(layout, trainer.num_samples))
         return self.rng.randrange(3), number * cut.global_batch(layout)
 
     def check(self) -> None:
@@ -265,7 +276,17 @@ def step(world: World, move: Any) -> bool:
     return bool(has_moved)
 
 
-def run(seed: int, num_steps: int | None = None) -> World:
+@contextmanager
+def small_chunks() -> Iterator[None]:
+    """Have chunks of about two rows, so that small batches have several."""
+    usual, stream_module.CHUNK_ROWS = stream_module.CHUNK_ROWS, 2
+    try:
+        yield
+    finally:
+        stream_module.CHUNK_ROWS = usual
+
+
+def run(seed: int) -> World:
     """Run one schedule to its end.
 
     Raises:
@@ -275,10 +296,11 @@ def run(seed: int, num_steps: int | None = None) -> World:
 
     world = None
     try:
-        world = World(seed)
-        moves.play(world, num_steps or moves.NUM_STEPS)
-        calm.get_on(world)
-        calm.end(world)
+        with small_chunks():
+            world = World(seed)
+            moves.play(world)
+            calm.get_on(world)
+            calm.end(world)
     except Exception as error:
         error.add_note(f"schedule {seed}" if world is None else world.tell_story())
         raise
