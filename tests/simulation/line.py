@@ -57,7 +57,7 @@ class Line:
         """Send what the reader wants sent."""
         for outcome in outcomes:
             if isinstance(outcome, Attach):
-                self.send(self.lifeline, outcome)
+                self.lifeline.append(outcome)
                 self.perform(self.reader.attached())
             elif isinstance(outcome, msg.Open | msg.Flow):
                 credit = outcome.credit - self.slack

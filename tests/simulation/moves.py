@@ -235,13 +235,14 @@ def end_trainer(world: World, trainer: Trainer) -> None:
 
 
 def cut(world: World) -> bool:
-    """Break a connection: everything on the way is gone."""
+    """Break a connection: everything on the way is gone, and nothing goes through any more."""
     line = pick(world, [one for one in world.lines if not one.is_cut and not one.is_closed])
     if line is None:
         return False
     line.lose_everything()
+    line.is_cut = True
     if line.reader.transport == "frames":
-        line.is_cut = line.has_ended = True
+        line.has_ended = True
         line.lifeline.clear()
         line.lifeline.append(HANGUP)
         world.fault("connection cut")
