@@ -63,7 +63,7 @@ class Daemon:
         """Give an event to the broker and do what it wants; events made thereby come after."""
         events = deque([event])
         while events:
-            self.world.note(event)
+            self.world.note(events[0])
             for action in self.broker.handle(events[0], self.world.now):
                 self.actions_left -= 1
                 if self.actions_left < 0:
@@ -220,11 +220,10 @@ class Daemon:
         return self.arenas[stream]
 
     def start_worker(self, number: int) -> None:
-        """Start a producer; it says READY when it stands."""
+        """Start a producer."""
         if number in self.workers:
             raise Violation(f"producer {number} is started before the last one was reaped")
-        self.workers[number] = worker = Worker(self.world.meet)
-        worker.outbox.append(msg.Ready(1, {"lib": "1"}, "seccomp"))
+        self.workers[number] = Worker(self.world.meet)
 
     def send(self, line: Line, message: msg.ToClient) -> None:
         """Send to a client; what it may not be sent is a violation."""

@@ -15,6 +15,7 @@ from augd.broker.reader import Attach
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from tests.simulation.line import HANGUP, Line
+from tests.simulation.rows import following
 from tests.simulation.trainer import Trainer
 from tests.simulation.worker import Poison, Worker
 from tests.simulation.world import TRAINERS_MAX, World, step
@@ -117,9 +118,10 @@ def hear_worker(world: World) -> bool:
 def release(world: World) -> bool:
     """Let a trainer give a batch back, not always the oldest."""
     trainer = pick(world, [trainer for trainer in world.trainers if trainer.held])
-    if trainer is not None:
-        trainer.release(world.rng.randrange(len(trainer.held)))
-    return trainer is not None
+    if trainer is None or (trainer.is_slow and world.rng.random() < 0.7):
+        return False
+    trainer.release(world.rng.randrange(len(trainer.held)))
+    return True
 
 
 def turn_clock(world: World) -> bool:
@@ -171,9 +173,17 @@ def seek(world: World) -> bool:
     trainer = pick(world, world.trainers)
     if trainer is None:
         return False
+    others = [one for one in world.trainers if one.share is not None and one is not trainer]
     is_again = trainer.due is not None and world.rng.random() < 0.3
-    world.fault("the same epoch again" if is_again else "seek")
-    trainer.seek((trainer.yielded[0], 0) if is_again else world.place_for(trainer))
+    if trainer.share is not None and others and world.rng.random() < 0.7:
+        world.fault("seek to a sharer")
+        trainer.seek(following(trainer.layout, trainer.num_samples, pick(world, others).yielded))
+    elif is_again:
+        world.fault("the same epoch again")
+        trainer.seek((trainer.yielded[0], 0))
+    else:
+        world.fault("seek")
+        trainer.seek(world.place_for(trainer))
     return True
 
 
@@ -386,7 +396,7 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
     reap: 2,
     turn_clock: 1,
     notice: 1.5,
-    seek: 0.25,
+    seek: 0.35,
     checkpoint: 0.4,
     restore: 0.12,
     come: 0.15,
@@ -395,7 +405,7 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
     lose_one: 0.08,
     kill: 0.3,
     fail_worker: 0.08,
-    stop: 0.2,
+    stop: 0.4,
     hang: 0.08,
     poison: 0.15,
     crash: 0.06,

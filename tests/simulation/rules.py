@@ -247,7 +247,7 @@ def nobody_waits_for_who_left(patch: Patch) -> None:
     def leave(self: Stream, session: int, held: Any = ()) -> None:
         reader = self.subscribers.get(session)
         honest(self, session, held)
-        if reader is not None and self.subscribers:
+        if reader is not None and reader.max_lag is None and self.subscribers:
             self.subscribers[session] = reader
 
     patch.setattr(Stream, "leave", leave)

@@ -66,6 +66,7 @@ class Trainer:
         connect: Callable[[Line], None],
         *,
         is_stingy: bool,
+        is_slow: bool,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -74,7 +75,8 @@ class Trainer:
         self.transport = transport
         self.share = share
         self.connect = connect
-        self.is_stingy = is_stingy
+        self.is_stingy = is_stingy  # grants one batch at a time
+        self.is_slow = is_slow  # holds what it got for long
         self.lines: list[Line] = []  # all that are not done with; the last one is read
         self.num_lines = 0
         self.held: list[Held] = []

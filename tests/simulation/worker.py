@@ -75,6 +75,7 @@ class Worker:
     productions: dict[int, Production] = field(default_factory=dict)
     crumb: tuple[int, int, int] | None = None
     ending: Ending | None = None
+    is_up: bool = False  # it said READY
     is_hanging: bool = False
     is_stopped: bool = False
 
@@ -91,6 +92,8 @@ class Worker:
     def work(self, *, is_eager: bool) -> bool:
         """Take a message or write a row; says whether there was anything to do."""
         is_begun = bool(self.tasks) and self.tasks[0].row > 0
+        if not self.is_up:
+            return self.come_up()
         if self.inbox and self.is_alive and not is_begun and (is_eager or not self.tasks):
             self.obey(*self.inbox.popleft())
         elif self.tasks and not self.is_hanging and not self.is_stopped:
@@ -98,6 +101,13 @@ class Worker:
         else:
             return False
         return True
+
+    def come_up(self) -> bool:
+        """Say READY once everything is loaded."""
+        if self.is_alive:
+            self.is_up = True
+            self.outbox.append(msg.Ready(1, {"lib": "1"}, "seccomp"))
+        return self.is_up
 
     def obey(self, message: msg.ToProducer, memory: tuple[Arena, int] | None) -> None:
         """Do what the broker says."""

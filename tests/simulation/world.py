@@ -79,9 +79,9 @@ class World:
         lag = max_lag if max_lag is None else min(max_lag, self.menu[0].prefetch)
         at, wait_s = rng.choice(["next", "here"]), rng.choice([0.0, 1.0])
         self.share = msg.Share(at, rng.choice([1, 2, 3]), wait_s, lag)
-        self.is_sharing = rng.random() < 0.5
+        self.is_sharing = rng.random() < 0.6
         self.daemon = self.start_daemon()
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.randint(2, 4) if self.is_sharing else rng.randint(1, 3)):
             self.come()
 
     # what is noted
@@ -216,9 +216,16 @@ class World:
         self.num_trainers += 1
         name = f"trainer {self.num_trainers}"
         transport = self.rng.choice(["memfd", "memfd", "frames"])
-        is_stingy = self.rng.random() < 0.2
-        total = self.num_samples_of(spec)
-        trainer = Trainer(name, spec, total, transport, share, self.connect, is_stingy=is_stingy)
+        trainer = Trainer(
+            name,
+            spec,
+            self.num_samples_of(spec),
+            transport,
+            share,
+            self.connect,
+            is_stingy=self.rng.random() < 0.2,
+            is_slow=self.rng.random() < 0.3,
+        )
         self.trainers.append(trainer)
         return trainer
 

@@ -106,7 +106,7 @@ def test_a_batch_in_a_held_slot_is_refused() -> None:
 def test_a_batch_before_opened_is_refused() -> None:
     reader = open_reader()
     reader.seek(0, 0)
-    with pytest.raises(ProtocolError, match="BATCH 0 before OPENED"):
+    with pytest.raises(BatchesLost, match="BATCH 0 arrived before OPENED, which was lost"):
         reader.handle(batch(0, opening=2))
 
 
