@@ -209,9 +209,10 @@ class Reader:
         return [Deliver(batch)]
 
     def _end(self, end: msg.EpochEnd) -> list[Outcome]:
-        if not self._counted.batches or end.epoch < self._counted.epoch:
-            return []  # doubled on the way: it follows at least one batch of its epoch
-        counted, self._counted = self._counted, Counted()
+        counted = self._counted
+        if end.epoch < counted.epoch or (end.epoch == counted.epoch and not counted.batches):
+            return []  # doubled on the way: had it already
+        self._counted = Counted(end.epoch)
         if (end.batches, end.samples) != (counted.batches, counted.samples):
             raise ProtocolError(
                 f"epoch {end.epoch} ended after {counted.batches} batches with "

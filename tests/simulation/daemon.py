@@ -233,18 +233,22 @@ class Daemon:
         elif isinstance(message, msg.BatchReady):
             self.check_batch(message)
         elif isinstance(message, msg.NewlyQuarantined):
-            if not set(message.entries) <= {entry for _, entry in self.world.kept}:
-                raise Violation(f"{message} before it was written down")
+            self.check_news(message)
         line.send(line.down, message)
+
+    def check_news(self, news: msg.NewlyQuarantined) -> None:
+        """A verdict is told only after it was written down."""
+        if not set(news.entries) <= {entry for _, entry in self.world.kept}:
+            raise Violation(f"{news} before it was written down")
 
     def check_opened(self, opened: msg.Opened) -> None:
         """What was written down holds wherever a stream of that content begins anew."""
         is_joined = opened.is_shared and opened.stream in self.streams.values()
         masked = united(opened.quarantine)
         for content, (sample, *place) in self.world.kept:
-            if content == opened.content and not is_joined:
-                if masked.get(sample, (1 << 62, 0)) > tuple(place):
-                    raise Violation(f"{opened} does not mask sample {sample} from {place} on")
+            is_meant = content == opened.content and not is_joined
+            if is_meant and masked.get(sample, (1 << 62, 0)) > tuple(place):
+                raise Violation(f"{opened} does not mask sample {sample} from {place} on")
 
     def check_batch(self, ready: msg.BatchReady) -> None:
         """A batch needs credit, a slot that nobody writes, and the same bytes for everybody."""
@@ -310,5 +314,3 @@ class Daemon:
             line.is_cut = line.has_ended = True
             line.lose_everything()
             line.lifeline.clear()
-
-

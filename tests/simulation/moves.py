@@ -337,7 +337,7 @@ def poison(world: World) -> bool:
     ending = rng.choice([Ending.SIGNAL, Ending.SIGNAL, Ending.MEMORY, Ending.KILLED])
     has_crumb = rng.random() < 0.85
     times = rng.choice([1, 1, 2, 3, float("inf")]) if has_crumb else rng.choice([1, 2])
-    world.poison[sample] = Poison(ending, times, has_crumb)
+    world.poison[sample] = Poison(ending, times, has_crumb, rng.choice([1.0, 1.0, 0.6]))
     return True
 
 

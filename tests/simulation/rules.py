@@ -6,7 +6,6 @@ around them; its docstring says the rule. `test_rules` expects some schedule to 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 

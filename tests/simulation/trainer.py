@@ -271,4 +271,3 @@ def merged(known: dict[int, Place], entries: msg.Quarantine) -> dict[int, Place]
     for sample, epoch, position in entries:
         found[sample] = min(found.get(sample, (epoch, position)), (epoch, position))
     return found
-

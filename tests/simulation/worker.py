@@ -41,6 +41,7 @@ class Poison:
     ending: Ending  # KILLED: it hangs until it is killed
     times: float
     has_crumb: bool
+    chance: float  # that it does so when it could
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ class World:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.now = 0.0
-        self.num_samples = rng.randint(5, 17)
+        self.num_samples = rng.randint(5, rng.choice([7, 17]))
         self.limit = rng.randint(3, self.num_samples)  # of streams that choose
         self.num_producers = rng.randint(1, 3)
         self.store = Store()
@@ -154,7 +154,7 @@ class World:
     def meet(self, worker: Worker, sample: int) -> bool:
         """Let a producer decode a sample; says whether that ends it."""
         poison = self.poison.get(sample)
-        if poison is None or poison.times <= 0:
+        if poison is None or poison.times <= 0 or self.rng.random() > poison.chance:
             return False
         poison.times -= 1
         self.deaths[sample] += 1
