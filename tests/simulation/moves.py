@@ -410,7 +410,7 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
     poison: 0.15,
     crash: 0.06,
     drain: 0.02,
-    repeat_late: 0.5,
+    repeat_late: 0.9,
     repeat_attach: 0.05,
     haunt: 0.5,
 }

@@ -195,8 +195,8 @@ def test_what_was_rewound_for_readers_that_left_is_not_made_for_nobody() -> None
     table.open(1, batch_size=32, prefetch=3, share=NEXT)
     (stream,) = table.broker._works.streams.values()
     stream.rewind(stream.batches[0])
-    table.told.clear()
+    num_before = len(table.leases())
     table.feed(ev.PeerGone(first))
     table.make_all()
-    assert {lease.position for lease in table.leases()} == {128, 160, 192, 224}
+    assert [lease.position for lease in table.leases()[num_before:]] == [128, 160, 192, 224]
     assert places(table, 1) == [(0, 128), (0, 160), (0, 192), (0, 224)]
