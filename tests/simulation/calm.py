@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from augd.broker import events as ev
-from tests.simulation import moves
+from tests.simulation import traffic
 from tests.simulation.rows import Violation
 from tests.simulation.world import World, step
 
@@ -36,20 +36,20 @@ def heal(world: World) -> None:
 
 def move_all(world: World) -> None:
     """Let everything that is on the way arrive, and half a second pass."""
-    for move in (moves.reap, hear_lifelines, moves.hear_client, moves.notice):
+    for move in (traffic.reap, hear_lifelines, traffic.hear_client, traffic.notice):
         while step(world, move):
             pass
     for trainer in list(world.trainers):
         while trainer.line.can_take():
-            moves.hand_over(world, trainer)
+            traffic.hand_over(world, trainer)
         while trainer.held:
             trainer.release(0)
-    while step(world, moves.hear_client):
+    while step(world, traffic.hear_client):
         pass
     for worker in list(world.daemon.workers.values()):
         while worker.work(is_eager=True):
             pass
-    while step(world, moves.hear_worker):
+    while step(world, traffic.hear_worker):
         pass
     pass_time(world)
 
@@ -58,7 +58,7 @@ def hear_lifelines(world: World) -> bool:
     """Bring all that is on the lifelines; an end is never late now."""
     lines = [line for line in world.lines if line.lifeline]
     for line in lines:
-        moves.bring(world, line)
+        traffic.bring(world, line)
     return bool(lines)
 
 
