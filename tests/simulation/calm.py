@@ -85,9 +85,9 @@ def end(world: World) -> None:
             break
     else:
         raise Violation(f"something is left: {world.daemon.broker.snapshot()}")
-    daemon = world.daemon
-    if daemon.arenas or any(daemon.leases.values()) or any(daemon.reading.values()):
-        raise Violation(f"left: {daemon.arenas}, {daemon.leases}, {daemon.reading}")
+    daemon, books = world.daemon, world.daemon.books
+    if daemon.arenas or any(books.leases.values()) or any(books.reading.values()):
+        raise Violation(f"left: {daemon.arenas}, {books.leases}, {books.reading}")
     daemon.feed(ev.DrainAsked("the end"))
     for _ in range(20):
         if daemon.has_stopped:
