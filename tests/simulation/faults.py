@@ -125,7 +125,9 @@ def repeat_late(world: World) -> bool:
     """Repeat a client's message, long after; its connection may be gone and the daemon new."""
     if not world.late:
         return False
-    peer, message = world.rng.choice(world.late)
+    lines = world.daemon.lines
+    known = [one for one in world.late if one[0] in lines and not lines[one[0]].is_cut]
+    peer, message = world.rng.choice(known or list(world.late))
     world.fault("repeated late")
     world.daemon.hear(peer, message)
     return True

@@ -77,7 +77,8 @@ class World:
         self.menu = [self.any_spec(), self.any_spec()]
         max_lag = rng.choice([None, None, 0, 1, 2])
         lag = max_lag if max_lag is None else min(max_lag, self.menu[0].prefetch)
-        at, wait_s = rng.choice(["next", "here"]), rng.choice([0.0, 1.0])
+        at: Literal["next", "here"] = "next" if rng.random() < 0.5 else "here"
+        wait_s = rng.choice([0.0, 1.0])
         self.share = msg.Share(at, rng.choice([1, 2, 3]), wait_s, lag)
         self.is_sharing = rng.random() < 0.6
         self.daemon = self.start_daemon()
@@ -215,7 +216,7 @@ class World:
         """Make a trainer that is not connected yet."""
         self.num_trainers += 1
         name = f"trainer {self.num_trainers}"
-        transport = self.rng.choice(["memfd", "memfd", "frames"])
+        transport: Literal["memfd", "frames"] = "memfd" if self.rng.random() < 0.67 else "frames"
         trainer = Trainer(
             name,
             spec,
