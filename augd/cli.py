@@ -56,6 +56,10 @@ def serve(
         bool, typer.Option("--insecure", help="Let anybody who reaches the port connect.")
     ] = False,
     producers: Producers = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -63,7 +67,15 @@ def serve(
     """Start the daemon and serve these folders until Ctrl-C."""
     from augd.serving import Options, serve_forever
 
-    options = Options(tuple(listen or ()), producers, quiet, insecure, lifeline_fd, ready_fd)
+    options = Options(
+        listen=tuple(listen or ()),
+        num_producers=producers,
+        patience_s=patience,
+        is_quiet=quiet,
+        is_insecure=insecure,
+        lifeline_fd=lifeline_fd,
+        ready_fd=ready_fd,
+    )
     raise typer.Exit(serve_forever(paths, options))
 
 

@@ -114,10 +114,12 @@ def connect(
     share = _share(shared, max_lag, prefetch, timeout_s)
     found = parse_address(address)
 
-    def dial(start: Start, within_s: float) -> Line:
-        return _open_line(found, spec, transport, within_s, start)
+    line = _open_line(found, spec, transport, timeout_s, Start(share=share))
+    settled = line.reader.transport
 
-    line = dial(Start(share=share), timeout_s)
+    def dial(start: Start, within_s: float) -> Line:
+        return _open(found, spec, settled, within_s, start)
+
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
     return Stream(line, dial, timeout_s, is_verified=verify)

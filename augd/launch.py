@@ -77,6 +77,7 @@ def serve(
     producers: int | None = None,
     listen: str | Sequence[str] | None = None,
     insecure: bool = False,
+    patience_s: float | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -88,6 +89,8 @@ def serve(
             chooses a private path.
         insecure: let anybody who reaches the port connect; without it the port must be this
             machine's own.
+        patience_s: a producer that says nothing for so long while it has work is killed and
+            replaced, 2..3600; None is 30.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -105,6 +108,7 @@ def serve(
         *(part for one in listens for part in ("--listen", one)),
         *(("--insecure",) if insecure else ()),
         *(() if producers is None else ("--producers", str(producers))),
+        *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
     ]
     try:

@@ -87,6 +87,9 @@ class Line:
         self._dealer = Dealer(address)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
+        # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
+        self._disconnects = self._dealer.watch_disconnects()
+        self._poller.register(self._disconnects, "end")
         self._deadline = time.monotonic() + timeout_s
         try:
             self._perform(self.reader.start(f"augd {__version__}"))
@@ -155,6 +158,9 @@ class Line:
         message = codec.decode_to_client(frames[0])
         if isinstance(message, msg.Opened) and len(frames) > 1:
             self._on_opened(message, frames[1])
+        if isinstance(message, msg.Error) and message.code == "PROTOCOL_STATE":
+            # Said to the stranger as whom ZeroMQ connected meanwhile.
+            self._check_connected()
         outcomes = self.reader.handle(message)
         self._perform(outcomes, deadline)
         return outcomes
@@ -167,17 +173,27 @@ class Line:
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
-        if "memory" not in self._poller.wait(left_s):
-            return
-        assert self._memory is not None
-        if not self._memory.has_ended():
+        ready = self._poller.wait(left_s)
+        if "end" in ready or ("memory" in ready and self._has_memory_ended()):
+            if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
+                raise self._lost()
+        elif "memory" in ready:
             # An arena waits there for its OPENED: only the socket is of interest now.
-            self._poller.wait_for(self._dealer, left_s)
-        elif not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
-            raise ConnectionLost(
-                f"the daemon at {self.address} ended; start it again. "
-                "Batches that you hold stay readable."
-            )
+            self._poller.wait_for(self._dealer, min(left_s, _LOOK_AGAIN_S))
+
+    def _has_memory_ended(self) -> bool:
+        assert self._memory is not None
+        return self._memory.has_ended()
+
+    def _check_connected(self) -> None:
+        if self._disconnects.has_told():
+            raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(
+            f"the daemon at {self.address} ended, or the connection to it. "
+            "Batches that you hold stay readable."
+        )
 
     def _late(self) -> str:
         if self.reader.state == "greeting":
@@ -268,6 +284,7 @@ class Line:
             self._perform(self.reader.close())
             if self._memory is not None:
                 self._memory.close()
+            self._disconnects.close()
             self._dealer.close()
             self.slots = []
             self.arena = memoryview(b"")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from augd.transport.address import Address, TcpAddress
 
 _PROGRESS_AFTER_S = 1.0
+PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
+PATIENCE_MAX_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Options:
 
     listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
+    patience_s: float | None = None  # None: the daemon's own
     is_quiet: bool = False
     is_insecure: bool = False
     lifeline_fd: int | None = None
@@ -56,9 +60,11 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
 
 
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
-    from augd.dataset.sources import is_manifest
-    from augd.transport.address import Address, make_runtime_dir
-    from augd.transport.lock import AddressLock
+    with interruptions_held():
+        from augd.dataset.sources import is_manifest
+        from augd.hire import hire
+        from augd.transport.address import Address, make_runtime_dir
+        from augd.transport.lock import AddressLock
 
     sources = name_paths(paths)
     for source in sources.values():
@@ -68,6 +74,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 f"the images, or the file that lists them"
             )
     wanted = _count_producers(options.num_producers)
+    _check_patience(options.patience_s)
     addresses = choose_addresses(options.listen, is_insecure=options.is_insecure)
     with ExitStack() as cleaning:
         for address in addresses:
@@ -76,10 +83,22 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 cleaning.callback(AddressLock.acquire(address).release)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
-        from augd.hire import hire
-
         hired.extend(hire() for _ in range(wanted))
         return _serve(addresses, sources, hired, options)
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back meanwhile; start no process in it, which would inherit that.
+
+    For imports: an exception raised within a native module's own start can end the process by
+    SIGSEGV, and then without a word.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(hired: list[Hired]) -> None:
@@ -118,11 +137,12 @@ def _serve(
     hired: list[Hired],
     options: Options,
 ) -> int:
-    from augd.daemon import Daemon, set_up_log
+    with interruptions_held():
+        from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
-    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd)
+    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, patience_s=options.patience_s)
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
@@ -205,3 +225,10 @@ def _count_producers(wanted: int | None) -> int:
     if not 1 <= wanted <= 1024:
         raise OptionError(f"--producers: expected 1..1024, got {wanted}")
     return wanted
+
+
+def _check_patience(patience_s: float | None) -> None:
+    if patience_s is not None and not PATIENCE_MIN_S <= patience_s <= PATIENCE_MAX_S:
+        raise OptionError(
+            f"--patience: expected {PATIENCE_MIN_S}..{PATIENCE_MAX_S} seconds, got {patience_s:g}"
+        )

@@ -39,6 +39,12 @@ class PeerAttached(Struct, frozen=True):
     is_framed: bool = False
 
 
+class PeerUnreachable(Struct, frozen=True):
+    """What is sent to a client doesn't arrive any more; his lifeline may stand."""
+
+    session: int
+
+
 class PeerGone(Struct, frozen=True):
     """A client's lifeline ended: the process is dead, or has left."""
 
@@ -106,6 +112,7 @@ class Tick(Struct, frozen=True):
 Event = (
     FromPeer
     | PeerAttached
+    | PeerUnreachable
     | PeerGone
     | FromCrew
     | Reaped

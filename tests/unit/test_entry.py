@@ -14,6 +14,8 @@ LINES = [
     "serve photos --producers 3",
     "serve --producers=3 photos --quiet",
     "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
+    "serve photos --patience 5",
+    "serve photos --patience=60 --quiet",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -25,6 +27,8 @@ LEFT_TO_TYPER = [
     "serve photos --producers",
     "serve photos --producers many",
     "serve photos --producers -1",
+    "serve photos --patience 2.5",
+    "serve photos --patience long",
     "serve photos --listen",
     "serve photos --listen --quiet",
     "serve photos --quite",
