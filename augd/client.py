@@ -88,7 +88,7 @@ def connect(
             leaves them.
         max_lag: of a shared stream: how many batches this trainer may be behind the fastest
             before it goes on by itself, at the cost of a production of its own; None makes the
-            others wait for it. It takes max_lag + 1 more slots, and holds at most that many.
+            others wait for it. It takes max_lag + 2 more slots, and holds at most that many.
         prefetch: batches made ahead of the one in hand; each takes a slot of memory.
         transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
             receives the bytes over a socket; "auto" maps where that can be done.

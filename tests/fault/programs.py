@@ -62,10 +62,12 @@ def follow(
     stream: augd.Stream,
     epochs: int,
     on_batch: Callable[[augd.Batch], None] = lambda batch: None,
+    *,
+    first: int = 0,
 ) -> list[tuple[str, dict[str, Any]]]:
     """Read epochs; returns the digest of every byte and the receipt of each."""
     found = []
-    for epoch in range(epochs):
+    for epoch in range(first, first + epochs):
         digest = hashlib.blake2b()
         for batch in stream.epoch(epoch):
             on_batch(batch)
