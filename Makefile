@@ -5,9 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test soak check format bench clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,10 @@ demo: $(READY)  ## train a small network on made photos; DATA=folder for your ow
 
 test: $(READY)  ## run every test
 	@$(BIN)/python -m pytest -rfEs
+
+soak: $(READY)  ## 10,000 simulated schedules, then something killed every second; SECONDS=600
+	@AUGD_SCHEDULES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/simulation
+	@$(BIN)/python -m tests.fault.soak --seconds $(SECONDS)
 
 check: $(READY)  ## format, lint, strict types, import contracts, spelling: one gate
 	@$(BIN)/ruff format --check --quiet . || { echo "make check: run 'make format'" >&2; exit 1; }

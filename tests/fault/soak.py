@@ -205,10 +205,10 @@ class Soak:
     # processes
 
     def _start_daemon(self) -> subprocess.Popen[str]:
+        listen = ("--listen", self._path, "--listen", f"tcp://127.0.0.1:{self._port}")
+        options = ("--producers", "2", "--patience", str(PATIENCE_S))
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "augd", "serve", str(self._photos)]
-            + ["--listen", self._path, "--listen", f"tcp://127.0.0.1:{self._port}"]
-            + ["--producers", "2", "--patience", str(PATIENCE_S)],
+            [sys.executable, "-m", "augd", "serve", str(self._photos), *listen, *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

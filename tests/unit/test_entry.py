@@ -7,6 +7,8 @@ import pytest
 import augd.serving
 from augd.cli import app
 from augd.entry import read_serve
+from augd.errors import OptionError
+from augd.serving import Options, serve_forever
 
 LINES = [
     "serve photos",
@@ -49,3 +51,9 @@ def test_both_readings_agree(line: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("line", LEFT_TO_TYPER)
 def test_what_needs_explaining_is_left_to_typer(line: str) -> None:
     assert read_serve(line.split()) is None
+
+
+@pytest.mark.parametrize("patience_s", [1.9, 3601.0, float("nan")])
+def test_patience_has_bounds(tmp_path, patience_s: float) -> None:
+    with pytest.raises(OptionError, match=r"--patience: expected 2\.\.3600 seconds, got"):
+        serve_forever([str(tmp_path)], Options(patience_s=patience_s))
