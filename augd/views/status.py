@@ -166,6 +166,11 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
         if dataset["num_quarantined"]:
             yield _say_quarantined(name, dataset)
     for stream in report["streams"]:
+        if set(stream["slots"]) == {"sent"} and not stream["images_per_s"]:
+            yield (
+                f"stream {stream['session']}: slow: its trainer has every slot and takes nothing "
+                "just now (a long step, or it is stopped)."
+            )
         for said in list(dict.fromkeys(map(_say_bad, stream["last_bad"])))[-_REASONS_SHOWN:]:
             yield f"stream {stream['session']}: {said}"
     if report["is_cut"]:

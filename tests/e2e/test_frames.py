@@ -85,6 +85,7 @@ def test_a_producer_killed_changes_no_byte(daemon):
 
 
 @clause("P-52", "P-97")
+@pytest.mark.fault("trainer SIGKILL")
 def test_a_trainer_killed_with_9_frees_its_memory(daemon):
     code = (
         "import time, augd\n"

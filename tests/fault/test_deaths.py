@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import augd
+from augd.transport.ask import Inquirer
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, is_alive, num_fds, producers_of
-from tests.fault.programs import begin_by_hand, finish, start_by_hand
+from tests.fault.programs import begin_by_hand, finish, is_up, start_by_hand
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 
@@ -40,7 +41,7 @@ def mapped_arenas(daemon_pid: int) -> list[str]:
     ]
 
 
-@pytest.mark.fault("producer SIGKILL")
+@pytest.mark.fault("producer SIGKILL in the middle of a row")
 def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
     undisturbed = digest_epoch(daemon.address, epochs=3)
     assert len(producers_of(daemon.pid)) == 2
@@ -65,15 +66,23 @@ def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
     assert ask_status(daemon.address, 5)["restarts"] == killed
 
 
-@pytest.mark.fault("producer SIGKILL")
+@pytest.mark.fault("producer SIGKILL in the middle of a row")
 def test_a_dead_producer_is_noticed_at_once(daemon):
-    victim = producers_of(daemon.pid)[0]
-    await_true(lambda: len(ask_status(daemon.address, 5)["producers"]) == 2, 10, "both started")
-    os.kill(victim, signal.SIGKILL)
-    took_s = await_true(
-        lambda: ask_status(daemon.address, 5)["restarts"] == 1, 5, "the death is noticed"
-    )
-    assert took_s < 1.0
+    """Within 100 ms; on a busy machine it may take the daemon longer to get its turn, at times."""
+    took_s = []
+    inquirer = Inquirer(daemon.address)
+    for count in range(1, 6):
+        await_true(lambda: is_up(daemon.address, 2), 20, "both are up")
+        os.kill(producers_of(daemon.pid)[0], signal.SIGKILL)
+        took_s.append(
+            await_true(
+                lambda count=count: inquirer.status()["restarts"] == count, 5, "the death is seen"
+            )
+        )
+        if took_s[-1] < 0.1:
+            break
+    inquirer.close()
+    assert min(took_s) < 0.1
 
 
 @pytest.mark.fault("daemon SIGKILL")
@@ -207,7 +216,7 @@ def test_a_daemon_dies_with_the_script_that_started_it(folder):
     assert not Path(address.removeprefix("ipc://")).exists()
 
 
-@pytest.mark.fault("second daemon at the address")
+@pytest.mark.fault("second daemon on the same address")
 def test_a_second_daemon_at_the_address_is_refused(folder, daemon):
     with pytest.raises(
         augd.AddressInUse, match=rf"a daemon \(pid {daemon.pid}\) already serves {daemon.address}"

@@ -258,7 +258,7 @@ with augd.connect(sys.argv[1], recipe=SMALL, batch_size=16, shared=2, max_lag=1)
 BEYOND_HEARTBEATS_S = 13.0
 
 
-@pytest.mark.fault("trainer stopped")
+@pytest.mark.fault("trainer stopped (slow)")
 @pytest.mark.slow
 def test_a_sharer_stopped_longer_than_any_heartbeat_reads_what_it_held_and_goes_on(risen, tmp_path):
     """Its connection is given up meanwhile, though it still maps what the others fill."""

@@ -102,7 +102,7 @@ def assert_equal_but(
         assert sum(np.isin(batch["ids"], list(masked)).sum() for batch in epoch) == len(masked)
 
 
-@pytest.mark.fault("producer SIGSEGV always on a sample")
+@pytest.mark.fault("producer SIGSEGV always on sample s")
 def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(folder, state_home, hook):
     whole = undisturbed(folder, 2)
     ids = np.concatenate([batch["ids"] for batch in whole[0]])
@@ -142,10 +142,11 @@ def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(folder, state_h
     assert_equal_but(again, whole, {VICTIM})
 
 
-@pytest.mark.fault("producer SIGSEGV once")
-def test_a_crash_that_comes_once_costs_nothing(folder, state_home, hook):
+@pytest.mark.fault("producer SIGSEGV once", "producer SIGKILL in the middle of a row")
+@pytest.mark.parametrize("deed", ["ctypes.string_at(0)", "os.kill(os.getpid(), 9)"])
+def test_a_death_in_mid_row_that_comes_once_costs_nothing(folder, state_home, hook, deed):
     whole = undisturbed(folder, 1)
-    marks = hook("ctypes.string_at(0)", ONCE)
+    marks = hook(deed, ONCE)
     with augd.serve({"set": folder}, producers=2) as served:
         with augd.connect(served.address, **OPTIONS) as stream:
             found = [read_epoch(stream, 0)]
@@ -287,7 +288,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(folder):
     assert "too large: expected at most 64,000,000 pixels" in shown["last_bad"][0][2]
 
 
-@pytest.mark.fault("arena cannot be allocated")
+@pytest.mark.fault("arena cannot be allocated; `cudaHostRegister` fails")
 def test_an_arena_that_cannot_be_had_is_refused_with_its_size(folder):
     recipe = {"ops": [{"op": "resize", "size": 4096}], "filter": "linear"}
     with augd.serve({"set": folder}, producers=1) as served:
@@ -297,7 +298,7 @@ def test_an_arena_that_cannot_be_had_is_refused_with_its_size(folder):
             assert len(read_epoch(stream, 0)) == 5, "others are unaffected"
 
 
-@pytest.mark.fault("trainer stopped")
+@pytest.mark.fault("trainer stopped (slow)")
 def test_a_trainer_that_takes_nothing_pins_its_own_arena_only(folder):
     with (
         augd.serve({"set": folder}, producers=2) as served,
@@ -318,5 +319,12 @@ def test_a_trainer_that_takes_nothing_pins_its_own_arena_only(folder):
         shown = ask_status(served.address, 10)["streams"]
         (stalled,) = [one for one in shown if len(one["slots"]) == 1 and one["sent"] == 3]
         assert stalled["slots"] == {"sent": 3}, "every slot is with the trainer"
+        done = subprocess.run(
+            [sys.executable, "-m", "augd", "status", served.address],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert f"stream {stalled['session']}: slow: its trainer has every slot" in done.stdout
         assert np.array_equal(held.images, copy)
         slow.close()
