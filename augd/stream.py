@@ -449,6 +449,8 @@ class Stream:
                 "saved it did, or start a new run."
             )
         tally = read_tally(state.get("receipt")) if position else Tally()
+        if position:
+            self._receipts.keep((epoch, position), tally)
         reader = self._line.reader
         reader.quarantine = united(as_entries(reader.quarantine), quarantine)
         self._active_pass = None

@@ -64,11 +64,11 @@ def test_the_proxy_is_in_the_way_of_both_ports(network):
 @pytest.mark.parametrize("kinds", [("control",), ("bulk",), ("control", "bulk")])
 def test_a_reset_is_noticed_at_once_and_mended(network, kinds):
     def disturb(batch: augd.Batch) -> None:
-        if batch.number in (2, 5):
+        if batch.number in (1, 3):  # nothing is lost with what came already
             network.proxy.reset(*kinds)
 
     started = time.monotonic()
-    with augd.connect(network.proxy.address, **OPTIONS) as stream:
+    with augd.connect(network.proxy.address, **OPTIONS, prefetch=1) as stream:
         assert follow(stream, 1, disturb) == network.undisturbed[:1]
         assert stream.stats()["lost"] == 2
     assert time.monotonic() - started < 15, "nobody waited for a deadline"
@@ -85,7 +85,7 @@ def test_resets_after_any_number_of_bytes_lose_and_double_nothing(network):
 
     with augd.connect(network.proxy.address, **OPTIONS) as stream:
         assert follow(stream, 6, disturb) == network.undisturbed
-        assert stream.stats()["lost"] > 8
+        assert stream.stats()["lost"] > 4
     await_true(lambda: not ask_status(network.direct, 10)["streams"], 15, "no session is left")
 
 
