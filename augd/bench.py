@@ -45,6 +45,7 @@ class BenchOptions:
     producers: int | None
     seconds: float
     as_json: bool
+    keys: str | None = None
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -119,9 +120,11 @@ def _measure_daemon(options: BenchOptions, recipe: Recipe) -> dict[str, Any]:
             daemon = stack.enter_context(serve(options.path, producers=options.producers))
             address = daemon.address
         stream = stack.enter_context(
-            connect(address, recipe=expand(recipe), batch_size=options.batch_size)
+            connect(
+                address, recipe=expand(recipe), batch_size=options.batch_size, keys=options.keys
+            )
         )
-        probe = Probe(stream, address)
+        probe = Probe(stream, address, options.keys)
         stack.callback(probe.close)
         batches = all_batches(stream)
         warm_up(stream, batches)

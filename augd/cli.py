@@ -7,11 +7,13 @@ Holds no logic of its own. Every command imports what it needs when it runs, so 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from augd.errors import AugdError
+from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT
 
 app = typer.Typer(
     name="augd",
@@ -29,6 +31,10 @@ Producers = Annotated[
 DatasetPath = Annotated[str, typer.Argument(help="Folder of images, or a .csv or .jsonl manifest.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Preset, or a TOML file with a recipe.")]
 Seed = Annotated[int, typer.Option(metavar="S", help="The seed of the stream.")]
+ClientKeys = Annotated[
+    str | None,
+    typer.Option("--keys", metavar="FILE", help="NAME.key, if the daemon wants one [$AUGD_KEYS]."),
+]
 
 
 @app.callback()
@@ -55,6 +61,10 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let anybody who reaches the port connect.")
     ] = False,
+    keys: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
+    ] = None,
     producers: Producers = None,
     patience: Annotated[
         float | None,
@@ -75,6 +85,7 @@ def serve(
         is_insecure=insecure,
         lifeline_fd=lifeline_fd,
         ready_fd=ready_fd,
+        keys=keys,
     )
     raise typer.Exit(serve_forever(paths, options))
 
@@ -89,12 +100,13 @@ def bench(
     batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
     producers: Producers = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
+    keys: ClientKeys = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure images/s, CPU time by process, and who waits for whom."""
     from augd.bench import BenchOptions, run_bench
 
-    run_bench(BenchOptions(path, connect, recipe, batch_size, producers, seconds, as_json))
+    run_bench(BenchOptions(path, connect, recipe, batch_size, producers, seconds, as_json, keys))
 
 
 @app.command(epilog="Example: augd status --watch")
@@ -106,6 +118,7 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; with --watch a line each second.")
     ] = False,
+    keys: ClientKeys = None,
 ) -> None:
     """Show what a daemon does: its producers, its streams, and who waits for whom.
 
@@ -113,7 +126,7 @@ def status(
     """
     from augd.views.status import run_status
 
-    run_status(address, watch, as_json)
+    run_status(address, watch, as_json, keys)
 
 
 @app.command(epilog="Example: augd check photos/ && augd serve photos/")
@@ -186,6 +199,137 @@ def recipes(
         from augd.bench import load_recipe
 
         print_recipe(load_recipe(name))
+
+
+@app.command(epilog="Example: augd replay photos/ --epoch 3 --batch 17 --out batch.npz")
+def replay(
+    path: Annotated[
+        str | None, typer.Argument(help="Folder or manifest that was trained from.")
+    ] = None,
+    connect: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Have a running daemon make it instead.")
+    ] = None,
+    epoch: Annotated[int, typer.Option(metavar="E", help="Which epoch.")] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", help="Which batch of it, from 0 on.")] = 0,
+    recipe: RecipeName = "imagenet",
+    batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
+    seed: Seed = 0,
+    shuffle: Annotated[bool, typer.Option(help="As the stream was connected.")] = True,
+    drop_last: Annotated[bool, typer.Option("--drop-last")] = False,
+    rank: Annotated[int, typer.Option(metavar="R")] = 0,
+    world: Annotated[int, typer.Option(metavar="W")] = 1,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    split: Annotated[str | None, typer.Option(metavar="train|val|test")] = None,
+    bad: Annotated[str, typer.Option(metavar="mask|fail")] = "mask",
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A saved state_dict(), as JSON: its quarantine and content hold."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the batch here, as .npz.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="batch.digest of the run.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Compare with an earlier --out, row by row.")
+    ] = None,
+    keys: ClientKeys = None,
+) -> None:
+    """Make one batch of a run again, byte for byte, and compare it with what arrived then.
+
+    Exits with 0, with 1 when the batch differs, and with 1 and an error when it cannot be made.
+    """
+    from augd.bench import load_recipe
+    from augd.views.replay import ReplayOptions, run_replay
+
+    arguments = {
+        **{"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "drop_last": drop_last},
+        **{"rank": rank, "world": world, "dataset": dataset, "split": split, "bad": bad},
+    }
+    options = ReplayOptions(
+        path, connect, epoch, batch, out, state, expect, against, arguments, keys
+    )
+    raise typer.Exit(run_replay(options, load_recipe(recipe)))
+
+
+key_commands = typer.Typer(
+    name="keys",
+    help="Keys that let clients in at a daemon's port: make, add, list, remove.",
+    no_args_is_help=True,
+)
+app.add_typer(key_commands)
+
+KeyFolder = Annotated[
+    Path | None, typer.Option("--dir", metavar="DIR", help="Keys [~/.config/augd/keys].")
+]
+ClientName = Annotated[str, typer.Argument(metavar="NAME", help="What to call the client.")]
+KeyOut = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Where the key goes [NAME.key].")
+]
+KeyDatasets = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", metavar="NAME", help="One it may read; repeat for more [all]."),
+]
+MaxStreams = Annotated[int, typer.Option(metavar="N", help="Streams that it may have open.")]
+MaxGigabytes = Annotated[float, typer.Option(metavar="GB", help="Memory of all its streams.")]
+
+
+@key_commands.command("new", epilog="Example: augd keys new alice --dataset photos")
+def keys_new(
+    name: ClientName,
+    out: KeyOut = None,
+    datasets: KeyDatasets = None,
+    max_streams: MaxStreams = STREAMS_DEFAULT,
+    max_gigabytes: MaxGigabytes = BYTES_DEFAULT / 10**9,
+    folder: KeyFolder = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="PUBLIC_KEY", help="Make only a pair, for a daemon elsewhere."),
+    ] = None,
+) -> None:
+    """Make a client's key and let it in; the first time, make the daemon's own, too."""
+    from augd.views.keys import Bounds, run_new, run_new_elsewhere
+
+    if server is not None:
+        run_new_elsewhere(name, server, out)
+        return
+    run_new(folder, name, out, Bounds(datasets or (), max_streams, max_gigabytes))
+
+
+@key_commands.command("add", epilog="Example: augd keys add alice 'PUBLIC KEY' --max-streams 2")
+def keys_add(
+    name: ClientName,
+    public: Annotated[
+        str, typer.Argument(metavar="PUBLIC_KEY", help="Printed by `augd keys new --server`.")
+    ],
+    datasets: KeyDatasets = None,
+    max_streams: MaxStreams = STREAMS_DEFAULT,
+    max_gigabytes: MaxGigabytes = BYTES_DEFAULT / 10**9,
+    folder: KeyFolder = None,
+) -> None:
+    """Let a client in whose key was made on its own host."""
+    from augd.views.keys import Bounds, run_add
+
+    run_add(folder, name, public, Bounds(datasets or (), max_streams, max_gigabytes))
+
+
+@key_commands.command("list")
+def keys_list(folder: KeyFolder = None) -> None:
+    """Print the daemon's public key, and who is let in with which rights."""
+    from augd.views.keys import run_list
+
+    run_list(folder)
+
+
+@key_commands.command("remove")
+def keys_remove(name: ClientName, folder: KeyFolder = None) -> None:
+    """Take a key away; a running daemon ends what the client has open."""
+    from augd.views.keys import run_remove
+
+    run_remove(folder, name)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -6,6 +6,7 @@ before OPEN is on its way: producers may be starting at the same moment.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from augd.line import Line, Start
 from augd.plan.recipe import expand, parse_recipe
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
+from augd.transport.curve import ClientCurve, client_curve
 from augd.wire import messages as msg
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def connect(
     prefetch: int = 4,
     transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
 ) -> Stream:
     """Connect to a daemon and open a stream; production starts at once.
 
@@ -94,9 +97,12 @@ def connect(
             receives the bytes over a socket; "auto" maps where that can be done.
         timeout_s: the longest wait for anything, the first batch included, and for a daemon that
             went away to be there again: the stream then goes on where it stood.
+        keys: this client's NAME.key, for a port that needs one; None is the file that $AUGD_KEYS
+            names, if it does. Not looked at for an ipc address.
 
     Raises:
         ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
         OptionError, RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
     """
     spec = msg.Spec(
@@ -113,12 +119,13 @@ def connect(
     _check_options(spec, timeout_s)
     share = _share(shared, max_lag, prefetch, timeout_s)
     found = parse_address(address)
+    curve = client_curve(found, keys)
 
-    line = _open_line(found, spec, transport, timeout_s, Start(share=share))
+    line = _open_line(found, spec, transport, timeout_s, Start(share=share), curve)
     settled = line.reader.transport
 
     def dial(start: Start, within_s: float) -> Line:
-        return _open(found, spec, settled, within_s, start)
+        return _open(found, spec, settled, within_s, start, curve)
 
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
@@ -152,7 +159,12 @@ def _share(shared: Any, max_lag: Any, prefetch: int, timeout_s: float) -> msg.Sh
 
 
 def _open_line(
-    address: Address | TcpAddress, spec: msg.Spec, transport: str, timeout_s: float, start: Start
+    address: Address | TcpAddress,
+    spec: msg.Spec,
+    transport: str,
+    timeout_s: float,
+    start: Start,
+    curve: ClientCurve | None,
 ) -> Line:
     """Open by shared memory where it may be possible, by frames where it must be."""
     if transport not in ("auto", "memfd", "frames"):
@@ -165,9 +177,8 @@ def _open_line(
             )
         transport = "frames"
     try:
-        return _open(
-            address, spec, "frames" if transport == "frames" else "memfd", timeout_s, start
-        )
+        way: Literal["memfd", "frames"] = "frames" if transport == "frames" else "memfd"
+        return _open(address, spec, way, timeout_s, start, curve)
     except ArenaUnavailable as error:
         if transport == "memfd":
             raise
@@ -177,7 +188,7 @@ def _open_line(
             RuntimeWarning,
             stacklevel=3,
         )
-        return _open(address, spec, "frames", timeout_s, start)
+        return _open(address, spec, "frames", timeout_s, start, curve)
 
 
 def _open(
@@ -186,8 +197,9 @@ def _open(
     transport: Literal["memfd", "frames"],
     timeout_s: float,
     start: Start,
+    curve: ClientCurve | None,
 ) -> Line:
-    line = Line(address, spec, transport, timeout_s, start)
+    line = Line(address, spec, transport, timeout_s, start, curve)
     import augd.stream  # noqa: F401  NumPy loads while producers start and make rows
 
     line.await_open()

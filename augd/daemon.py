@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
@@ -26,7 +27,7 @@ from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
 from augd.deaths import MemoryKills
-from augd.errors import AugdError, OverLimit, ProtocolError
+from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, hire
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
@@ -38,9 +39,14 @@ from augd.transport.arena import (
     read_only,
 )
 from augd.transport.bulk import BulkSender
-from augd.transport.sockets import FRAMES_MAX, Poller, Router
+from augd.transport.doors import Doors
+from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+
+if TYPE_CHECKING:
+    from augd.transport.auth import Gate
+    from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
 
@@ -49,6 +55,13 @@ _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 p
 # A client that floods its socket must not keep lifelines and producers waiting.
 _MESSAGES_PER_TURN = 64
 _LOOK_AGAIN_S = 0.1
+_RIGHTS_CHANGED = (
+    "the daemon's operator changed or removed this key: connect again, and ask for it if that fails"
+)
+
+# Connections to the attach socket that have not said ATTACH. A client says it at once, so that
+# the oldest of so many is a stranger: he makes room.
+_STRANGERS_MAX = 256
 
 
 @dataclass(slots=True)
@@ -77,6 +90,7 @@ class Daemon:
         hired: Sequence[Hired],
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
+        gate: Gate | None = None,
         *,
         patience_s: float | None = None,
     ) -> None:
@@ -87,6 +101,7 @@ class Daemon:
             hired: producers that were started already, one per place.
             datasets: their indexes, by name.
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
+            gate: who may come by a port, open and proven; None lets everybody.
             patience_s: how long a producer may be silent at work; None is the broker's own.
         """
         self._datasets = datasets
@@ -97,6 +112,7 @@ class Daemon:
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
         self._choices = Choices()
         self._lifelines: dict[int, _Connection] = {}
+        self._strangers: dict[int, _Connection] = {}  # by fd, the oldest first
         self._is_running = True
         self._events: deque[ev.Event] = deque()
         self._poller = Poller()
@@ -105,11 +121,17 @@ class Daemon:
         self._lifeline_fd = lifeline_fd
         if lifeline_fd is not None:
             self._poller.register(lifeline_fd, _Tag("parent"))
-        self._router = Router()
-        self._poller.register(self._router, _Tag("router"))
-        self._bulk = BulkSender()
-        self._poller.register(self._bulk.router, _Tag("bulk"))
-        self._poller.register(self._bulk.disconnects, _Tag("left"))
+        self._gate = gate
+        if gate is not None:
+            self._poller.register(gate, _Tag("gate"))
+        curve = gate.curve if gate is not None else None
+        self._doors = Doors(curve)
+        self._bulk = BulkSender(curve)
+        for number, router in enumerate(self._doors.routers):
+            self._poller.register(router, _Tag("router", number))
+        for number, router in enumerate(self._bulk.doors.routers):
+            self._poller.register(router, _Tag("bulk", number))
+            self._poller.register(self._bulk.disconnects[number], _Tag("left", number))
         self._look_again_at: float | None = None
         self._listener: socket.socket | None = None
         self.addresses = [self._bind(address) for address in addresses]
@@ -134,7 +156,8 @@ class Daemon:
             facts,
             len(hired),
             self._bulk.port,
-            PATIENCE_S if patience_s is None else patience_s,
+            secrets.token_hex(32),
+            patience_s=PATIENCE_S if patience_s is None else patience_s,
         )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
@@ -142,6 +165,7 @@ class Daemon:
             "lifeline": self._read_lifeline,
             "bulk": self._read_bulk,
             "left": self._look_who_left,
+            "gate": self._serve_gate,
             "link": self._read_link,
             "pidfd": self._reap,
             "signal": self._read_signal,
@@ -149,7 +173,7 @@ class Daemon:
         }
 
     def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
-        bound = self._router.bind(address)
+        bound = self._doors.bind(address)
         self._bulk.bind(address)
         if isinstance(address, Address):
             self._listener = attach.listen(address.attach_path)
@@ -164,6 +188,7 @@ class Daemon:
             if self._look_again_at is not None and time.monotonic() >= self._look_again_at:
                 self._look_again_at = None
                 self._find_who_left()
+            self._look_at_rights()
             if not ready:
                 self._handle(ev.Tick())
             for tag in ready:
@@ -183,36 +208,55 @@ class Daemon:
 
     def _timeout_s(self) -> float | None:
         moments = [self._broker.next_deadline(), self._look_again_at]
+        if self._gate is not None:
+            moments.append(self._gate.look_at)
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 
     # sources
 
-    def _read_router(self, _: _Tag) -> None:
+    def _serve_gate(self, _: _Tag) -> None:
+        assert self._gate is not None
+        self._gate.serve()
+
+    def _look_at_rights(self) -> None:
+        """End the sessions of clients whose rights the operator changed or took away."""
+        changed = self._gate.look_again() if self._gate is not None else ()
+        for name in changed:
+            _log.info("the rights of %s changed: its sessions end", name)
+            self._handle(ev.RightsChanged(name, _RIGHTS_CHANGED))
+
+    def _rights_of(self, user: str | None) -> Rights | None:
+        """Look up who sent a message; None is somebody who needs no key. Raises `Forbidden`."""
+        return None if user is None or self._gate is None else self._gate.rights_of(user)
+
+    def _read_router(self, tag: _Tag) -> None:
         for _turn in range(_MESSAGES_PER_TURN):
-            received = self._router.receive()
+            received = self._doors.receive(tag.number)
             if received is None:
                 return
-            peer, frames = received
+            peer, frames, user = received
             try:
+                who = self._rights_of(user)
                 if len(frames) > FRAMES_MAX:
                     raise ProtocolError(f"message of {len(frames)} frames, expected {FRAMES_MAX}")
                 message = codec.decode_from_client(frames[0] if frames else b"")
-            except ProtocolError as error:
-                self._router.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
+            except (ProtocolError, Forbidden) as error:
+                self._doors.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
                 continue
-            self._handle(ev.FromPeer(peer, message))
+            self._handle(ev.FromPeer(peer, message, who))
 
-    def _read_bulk(self, _: _Tag) -> None:
+    def _read_bulk(self, tag: _Tag) -> None:
         """Take the one message that clients send on the bulk socket: ATTACH."""
         for _turn in range(_MESSAGES_PER_TURN):
-            received = self._bulk.router.receive()
+            received = self._bulk.doors.receive(tag.number)
             if received is None:
                 return
-            peer, frames = received
+            peer, frames, user = received
             try:
+                self._rights_of(user)
                 message = codec.decode_over_attach(frames[0] if frames else b"")
-            except ProtocolError:
+            except (ProtocolError, Forbidden):
                 continue
             if not isinstance(message, msg.AttachAs):
                 continue
@@ -220,9 +264,9 @@ class Daemon:
                 self._bulk.admit(message.session, peer)
             self._handle(ev.PeerAttached(message.session, message.token, is_framed=True))
 
-    def _look_who_left(self, _: _Tag) -> None:
+    def _look_who_left(self, tag: _Tag) -> None:
         """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
-        self._bulk.disconnects.forget()
+        self._bulk.disconnects[tag.number].forget()
         self._find_who_left()
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
@@ -232,10 +276,15 @@ class Daemon:
 
     def _accept(self, _: _Tag) -> None:
         assert self._listener is not None
-        connected = attach.accept(self._listener)
-        if connected is not None:
-            tag = _Tag("lifeline", connection=_Connection(connected))
-            self._poller.register(connected.fileno(), tag)
+        # As many as messages: a turn may take the HELLO and the OPEN of many clients.
+        for _turn in range(_MESSAGES_PER_TURN):
+            connected = attach.accept(self._listener)
+            if connected is None:
+                return
+            connection = self._strangers[connected.fileno()] = _Connection(connected)
+            self._poller.register(connected.fileno(), _Tag("lifeline", connection=connection))
+            if len(self._strangers) > _STRANGERS_MAX:
+                self._drop_connection(next(iter(self._strangers.values())))
 
     def _read_lifeline(self, tag: _Tag) -> None:
         connection = tag.connection
@@ -258,12 +307,14 @@ class Daemon:
         if is_admitted:
             connection.session = message.session
             self._lifelines[message.session] = connection
+            del self._strangers[connection.socket.fileno()]
         self._handle(ev.PeerAttached(message.session, message.token))
         if not is_admitted:
             self._drop_connection(connection)
 
     def _drop_connection(self, connection: _Connection) -> None:
         self._poller.unregister(connection.socket.fileno())
+        self._strangers.pop(connection.socket.fileno(), None)
         connection.socket.close()
         if self._lifelines.get(connection.session) is connection:
             del self._lifelines[connection.session]
@@ -317,7 +368,7 @@ class Daemon:
                     if isinstance(classes, str):
                         classes = tuple(self._datasets[classes].classes)
                     frames.append(codec.encode_names(list(classes)))
-                if not self._router.send(peer, frames) and isinstance(message, msg.BatchReady):
+                if not self._doors.send(peer, frames) and isinstance(message, msg.BatchReady):
                     self._handle(ev.PeerUnreachable(message.session))
             case ev.Tell(number, message):
                 self._tell(number, message)
@@ -362,8 +413,12 @@ class Daemon:
             fds = (self._arenas[message.stream][0],)
             if message.chosen is not None:
                 fds = (*fds, self._choices.fd(message.stream))
-        if number in self._crew:
-            link.send(self._crew[number].link, codec.encode(message), fds)
+        hired = self._crew.get(number)
+        if hired is None or link.send(hired.link, codec.encode(message), fds):
+            return
+        if link.is_connected(hired.link):  # full: what it misses could never be told again
+            self._handle(ev.FromCrew(number, msg.LastWords("it did not read its messages")))
+            hired.kill()
 
     def _select(self, action: ev.SelectSamples) -> None:
         try:
@@ -374,6 +429,9 @@ class Daemon:
             )
         except AugdError as error:
             self._handle(ev.SelectFailed(action.stream, error.code, str(error)))
+            return
+        except OSError as error:
+            self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
             return
         chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
         self._handle(ev.Selected(action.stream, chosen))
@@ -432,20 +490,29 @@ class Daemon:
         arena = self._maps.get(action.stream)
         if arena is None:
             fd, size_bytes = self._arenas[action.stream]
-            arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
+            try:
+                arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
+            except OSError as error:
+                _log.error("session %d: its arena cannot be mapped: %s", action.session, error)
+                self._handle(ev.PeerGone(action.session))
+                return
         start = action.slot * action.slot_bytes
         piece = msg.Piece(action.session, action.opening, action.sequence, 0, 0)
         if not self._bulk.send(piece, arena[start : start + action.slot_bytes]):
             self._handle(ev.PeerGone(action.session))
 
     def _start_producer(self, number: int) -> None:
-        hired = self._waiting.pop(number, None) or hire()
+        try:
+            hired = self._waiting.pop(number, None) or hire()
+        except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
+            self._handle(ev.Reaped(number, f"it could not be started: {error}"))
+            return
         self._crew[number] = hired
         self._poller.register(hired.link.fileno(), _Tag("link", number))
         self._poller.register(hired.pidfd, _Tag("pidfd", number))
 
     def _close(self) -> None:
-        for connection in self._lifelines.values():
+        for connection in (*self._lifelines.values(), *self._strangers.values()):
             connection.socket.close()
         for fd, _ in self._arenas.values():
             os.close(fd)
@@ -453,7 +520,10 @@ class Daemon:
         if self._listener is not None:
             self._listener.close()
         self._bulk.close()
-        self._router.close()
+        self._doors.close()
+        if self._gate is not None:
+            self._gate.close()
+        signal.set_wakeup_fd(-1)
         self._signals.close()
 
 

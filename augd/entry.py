@@ -45,16 +45,18 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
         return None
     paths: list[str] = []
     listen: list[str] = []
-    options: dict[str, bool | int] = {}
+    options: dict[str, bool | int | str] = {}
     rest = iter(words[1:])
     for word in rest:
         name, separator, value = word.partition("=")
         if word in _FLAGS:
             options[_FLAGS[word]] = True
-        elif name in _NUMBERS or name == "--listen":
+        elif name in _NUMBERS or name in ("--listen", "--keys"):
             value = value if separator else next(rest, "")
             if name == "--listen" and value and not value.startswith("-"):
                 listen.append(value)
+            elif name == "--keys" and value and not value.startswith("-"):
+                options["keys"] = value
             elif name in _NUMBERS and value.isascii() and value.isdigit():
                 options[_NUMBERS[name]] = int(value)
             else:

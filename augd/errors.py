@@ -9,6 +9,7 @@ turns a code back into its class.
     ├── RecipeError          a recipe does not validate; the message starts with the path
     ├── DatasetError         a data set is missing, empty, unknown or cannot be read
     ├── ConnectError         no daemon answers at the address, or it went away
+    ├── Forbidden            the daemon does not know this key, or it is not for this
     ├── AddressInUse         another daemon already serves this address
     ├── ProtocolError        the peer speaks another version, or broke the protocol
     ├── SpecMismatch         a resume asks for other content than the one that was saved
@@ -51,6 +52,12 @@ class ConnectError(AugdError, ConnectionError):
     """No daemon answers at the address, or the daemon went away."""
 
     code = "CONNECT"
+
+
+class Forbidden(AugdError):
+    """The daemon does not know this client's key, revoked it, or it is not for this."""
+
+    code = "FORBIDDEN"
 
 
 class ConnectionLost(ConnectError):
@@ -118,6 +125,7 @@ _CLASSES: tuple[type[AugdError], ...] = (
     RecipeError,
     DatasetError,
     ConnectError,
+    Forbidden,
     AddressInUse,
     ProtocolError,
     SpecMismatch,

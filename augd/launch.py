@@ -77,6 +77,7 @@ def serve(
     producers: int | None = None,
     listen: str | Sequence[str] | None = None,
     insecure: bool = False,
+    keys: str | os.PathLike[str] | None = None,
     patience_s: float | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
@@ -88,7 +89,9 @@ def serve(
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
         insecure: let anybody who reaches the port connect; without it the port must be this
-            machine's own.
+            machine's own, or have keys.
+        keys: a folder of keys (`augd keys new NAME` makes one): the port is for the clients that
+            it names, and encrypted.
         patience_s: a producer that says nothing for so long while it has work is killed and
             replaced, 2..3600; None is 30.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
@@ -107,6 +110,7 @@ def serve(
         *(sys.executable, "-m", "augd", "serve", *_arguments(paths), "--quiet"),
         *(part for one in listens for part in ("--listen", one)),
         *(("--insecure",) if insecure else ()),
+        *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(() if producers is None else ("--producers", str(producers))),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),

@@ -32,7 +32,7 @@ from augd.transport.address import (
 )
 from augd.transport.attach import Lifeline
 from augd.transport.slots import FramedSlots, SharedSlots, Slots
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.sockets import Curve, Dealer, Poller
 from augd.version import __version__
 from augd.wire import codec
 from augd.wire import messages as msg
@@ -66,6 +66,7 @@ class Line:
         transport: Literal["memfd", "frames"],
         timeout_s: float,
         start: Start,
+        curve: Curve | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
@@ -84,12 +85,12 @@ class Line:
         self._memory: Slots | None = None
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
-        self._dealer = Dealer(address)
+        self._curve = curve
+        self._dealer = Dealer(address, curve, is_watched=True)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
         # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
-        self._disconnects = self._dealer.watch_disconnects()
-        self._poller.register(self._disconnects, "end")
+        self._poller.register(self._dealer.monitor, "monitor")
         self._deadline = time.monotonic() + timeout_s
         try:
             self._perform(self.reader.start(f"augd {__version__}"))
@@ -173,8 +174,10 @@ class Line:
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
-        ready = self._poller.wait(left_s)
-        if "end" in ready or ("memory" in ready and self._has_memory_ended()):
+        ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
+        if "monitor" in ready:
+            self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):
             if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
                 raise self._lost()
         elif "memory" in ready:
@@ -186,7 +189,7 @@ class Line:
         return self._memory.has_ended()
 
     def _check_connected(self) -> None:
-        if self._disconnects.has_told():
+        if self._dealer.has_ended():
             raise self._lost()
 
     def _lost(self) -> ConnectionLost:
@@ -221,7 +224,7 @@ class Line:
             lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
             return SharedSlots(lifeline)
         bulk = bulk_address(self.address, attach.bulk_port)
-        return FramedSlots(bulk, attach.session, attach.token)
+        return FramedSlots(bulk, attach.session, attach.token, self._curve)
 
     def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
         if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:
@@ -284,7 +287,6 @@ class Line:
             self._perform(self.reader.close())
             if self._memory is not None:
                 self._memory.close()
-            self._disconnects.close()
             self._dealer.close()
             self.slots = []
             self.arena = memoryview(b"")

@@ -70,10 +70,10 @@ class Measurement:
 class Probe:
     """Reads the counters of a daemon, its producers and this client. `close()` it."""
 
-    def __init__(self, stream: Stream, address: str | None) -> None:
+    def __init__(self, stream: Stream, address: str | None, keys: str | None = None) -> None:
         """Connect to the daemon that serves `stream`."""
         self._stream = stream
-        self._inquirer = Inquirer(address)
+        self._inquirer = Inquirer(address, keys=keys)
 
     def snapshot(self) -> dict[str, Any]:
         """Ask the daemon what it does."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.hire import Hired
     from augd.transport.address import Address, TcpAddress
+    from augd.transport.auth import Gate
 
 _PROGRESS_AFTER_S = 1.0
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
@@ -41,6 +42,7 @@ class Options:
     is_insecure: bool = False
     lifeline_fd: int | None = None
     ready_fd: int | None = None
+    keys: str | None = None  # the folder of keys; None: nobody needs one
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -75,7 +77,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
             )
     wanted = _count_producers(options.num_producers)
     _check_patience(options.patience_s)
-    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure)
+    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
             if isinstance(address, Address):
@@ -84,7 +86,23 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
         hired.extend(hire() for _ in range(wanted))
-        return _serve(addresses, sources, hired, options)
+        gate = _open_gate(options.keys) if options.keys is not None else None
+        return _serve(addresses, sources, hired, options, gate)
+
+
+def _open_gate(keys: str) -> Gate:
+    """Read the keys and prove that they keep strangers out, before anything is bound for them."""
+    with interruptions_held():
+        from augd.transport.auth import Gate
+        from augd.transport.proof import prove
+
+    gate = Gate(Path(keys))
+    try:
+        prove(gate)
+    except BaseException:
+        gate.close()
+        raise
+    return gate
 
 
 @contextmanager
@@ -109,11 +127,14 @@ def _end(hired: list[Hired]) -> None:
         one.process.wait()
 
 
-def choose_addresses(listen: Sequence[str], *, is_insecure: bool) -> list[Address | TcpAddress]:
+def choose_addresses(
+    listen: Sequence[str], *, is_insecure: bool, keys: str | None = None
+) -> list[Address | TcpAddress]:
     """Parse what `--listen` says: one path and one port at most.
 
     Raises:
-        OptionError: there are two of a kind, or strangers could reach the port.
+        OptionError: there are two of a kind, strangers could reach the port, or there is no port
+            for keys.
     """
     from augd.transport.address import Address, TcpAddress, parse_address
 
@@ -121,12 +142,20 @@ def choose_addresses(listen: Sequence[str], *, is_insecure: bool) -> list[Addres
     for kind, name in ((TcpAddress, "tcp://HOST:PORT"), (Address, "ipc://PATH")):
         if sum(isinstance(address, kind) for address in addresses) > 1:
             raise OptionError(f"--listen: expected at most one {name}, got {', '.join(listen)}")
+    if keys is not None and is_insecure:
+        raise OptionError("--keys and --insecure: expected one of them, since keys shut the port")
+    if keys is not None and not any(isinstance(address, TcpAddress) for address in addresses):
+        raise OptionError(
+            "--keys: expected a port that they are for, got no --listen tcp://HOST:PORT; a path "
+            "needs no keys"
+        )
     for address in addresses:
-        if isinstance(address, TcpAddress) and not address.is_loopback() and not is_insecure:
+        is_open = isinstance(address, TcpAddress) and not address.is_loopback()
+        if is_open and not is_insecure and keys is None:
             raise OptionError(
                 f"--listen {address}: whoever reaches this port could read the images and use the "
-                "producers; listen on tcp://127.0.0.1:PORT, or add --insecure on a network where "
-                "you trust everybody"
+                "producers; listen on tcp://127.0.0.1:PORT, say --keys DIR (`augd keys new NAME` "
+                "makes it), or add --insecure on a network where you trust everybody"
             )
     return addresses
 
@@ -136,13 +165,17 @@ def _serve(
     sources: dict[str, Path],
     hired: list[Hired],
     options: Options,
+    gate: Gate | None,
 ) -> int:
     with interruptions_held():
         from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
+    _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
-    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, patience_s=options.patience_s)
+    daemon = Daemon(
+        addresses, hired, datasets, options.lifeline_fd, gate, patience_s=options.patience_s
+    )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
@@ -150,9 +183,25 @@ def _serve(
     )
     if not options.is_quiet:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        if gate is not None:
+            print(
+                f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
+            )
         sys.stdout.flush()
     tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
     return daemon.run()
+
+
+def _raise_fd_limit() -> None:
+    """Take all the fds that may be had: libzmq ends the process when accept finds none at a path.
+
+    Each client takes up to four, each connection of a stranger one; 1,024 are the usual start.
+    Source: ipc_listener_t::accept of libzmq 4.3.5 asserts on EMFILE, tcp_listener_t doesn't.
+    """
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:

@@ -349,10 +349,11 @@ class Stream:
         gc.collect()  # a batch in a reference cycle holds its slot for nothing
         self._line.release_pending()
         if reader.num_held == reader.num_slots:
+            what = "prefetch" if reader.num_slots > reader.spec.prefetch else "max_lag"
             raise BatchesHeld(
                 f"all {reader.num_slots} batches that this stream can hand out are still held, so "
                 "no other can come: copy what you keep (batch.images.copy()), call "
-                f"batch.release(), or connect with prefetch > {reader.spec.prefetch}"
+                f"batch.release(), or connect with {what} > {reader.num_slots - 1}"
             )
 
     def _batch(self, ready: msg.BatchReady) -> Batch:
@@ -418,7 +419,7 @@ class Stream:
         epoch, position = self._yielded
         if after is not None:
             epoch, position = after[0], after[1] + cut.global_batch(self._layout)
-        tally = self._receipts.at((epoch, position))
+        tally = self._tally_at(epoch, position)
         if not cut.batches_left(self._layout, self._opened.num_positions, position):
             epoch, position, tally = epoch + 1, 0, None
         state = {
@@ -429,6 +430,13 @@ class Stream:
             "quarantine": [list(entry) for entry in as_entries(self._line.reader.quarantine)],
         }
         return state if tally is None else {**state, "receipt": tally.as_data()}
+
+    def _tally_at(self, epoch: int, position: int) -> Tally | None:
+        """Return what an epoch's batches up to a place add up to, as far as that is known."""
+        loaded, tally = self._resume.get(epoch, (0, None))
+        if position and loaded == position:
+            return tally
+        return self._receipts.at((epoch, position))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken: the next pass over its epoch yields the rest of it.

@@ -40,6 +40,9 @@ Buffer = bytearray | memoryview | mmap.mmap
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
+# Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
+# of 2 MB. The rows of larger ones are planned one by one.
+_LEARN_BYTES = 64 << 20
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
 _LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
 
@@ -355,11 +358,17 @@ class Workshop:
         self.plan_ns += time.thread_time_ns() - before_ns
 
     def _learn_sizes(self, task: Task) -> None:
-        """Read the headers of a chunk whose images were never opened; once per data set."""
-        dims = task.production.dataset.index.dims
+        """Read the headers of a chunk whose images were never opened; once per data set.
+
+        A size that stays unknown is found to differ when its row is made.
+        """
+        index = task.production.dataset.index
+        dims = index.dims
+        rows = np.flatnonzero(task.ids >= 0).tolist()
+        if index.sizes_bytes[task.ids[rows]].sum() > _LEARN_BYTES:
+            return
         contents = list(task.rows)
         task.rows = iter(contents)
-        rows = np.flatnonzero(task.ids >= 0).tolist()
         for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
             if not dims[sample, 0] and not isinstance(content, BadImage):
                 self._crumb.set(task.lease.lease, row, sample)

@@ -31,15 +31,29 @@ def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     )  # fmt: skip
 
 
-def null_sink(options: Options, filter: Filter) -> Callable[[], Competitor]:
-    """Start the producers' work alone, in as many processes."""
+def verifying_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
+    """Start augd with a client that digests every byte again."""
+    arguments = {**_augd_arguments(options, filter), "verify": True}
+    return lambda: Competitor("augd, verify=True", "augd_client", arguments=arguments)
+
+
+def null_sink(
+    options: Options, filter: Filter, *, without: str = "", name: str = "null sink"
+) -> Callable[[], Competitor]:
+    """Start the producers' work alone, in as many processes; `without` one safety feature."""
     return lambda: Competitor(
-        "null sink",
+        name,
         "null_sink",
-        arguments=_augd_arguments(options, filter),
+        arguments={**_augd_arguments(options, filter), "without": without},
         processes=options.workers,
         environment=ENVIRONMENT,
     )
+
+
+def sharers(options: Options, filter: Filter, clients: int) -> Callable[[], Competitor]:
+    """Start augd with so many clients on one production."""
+    arguments = {**_augd_arguments(options, filter), "clients": clients}
+    return lambda: Competitor(f"{clients} sharing", "sharers", arguments=arguments)
 
 
 def torch_loader(options: Options, filter: Filter) -> Callable[[], Competitor]:

@@ -167,6 +167,11 @@ def ratios(one: Sequence[Score], other: Sequence[Score]) -> Spread:
     return spread(a.images_per_s / b.images_per_s for a, b in zip(one, other, strict=True))
 
 
+def cost_ratios(one: Sequence[Score], other: Sequence[Score]) -> Spread:
+    """Compare CPU-seconds per image round by round; steadier than speed on a busy machine."""
+    return spread(a.cpu_s_per_1000 / b.cpu_s_per_1000 for a, b in zip(one, other, strict=True))
+
+
 # the other end: what a side does
 
 

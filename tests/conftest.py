@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="augd-t-", dir="/tmp")
     os.environ["AUGD_RUNTIME_DIR"] = f"{folder}/run"
     os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+    os.environ["XDG_CONFIG_HOME"] = f"{folder}/config"
+    os.environ.pop("AUGD_KEYS", None)
     os.environ["XDG_STATE_HOME"] = f"{folder}/state"
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     # pyzmq makes its I/O threads with the first socket and keeps them: no test's leak.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 
 import augd
+from augd.pixels import decode as decoding
 
 # Every op of part 1 at a size that a hundred samples take milliseconds of.
 SMALL = {
@@ -70,3 +73,20 @@ def digest_epoch(
                     digest.update(array.tobytes())
             digests.append(digest.hexdigest())
     return digests
+
+
+@contextmanager
+def caught_noise() -> Iterator[None]:
+    """Catch the libraries' warnings as a producer does, and give the stream back afterwards.
+
+    Not a fixture: pytest's own capture takes descriptor 2 again between a fixture and its test.
+    """
+    old = os.dup(2)
+    noise = decoding._noise_fd = decoding._divert_standard_error()
+    try:
+        yield
+    finally:
+        os.dup2(old, 2)
+        os.close(old)
+        os.close(noise)
+        decoding._noise_fd = None

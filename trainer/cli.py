@@ -37,6 +37,10 @@ def fit(
     connect: Annotated[
         str | None, typer.Option(metavar="ADDR", help="Train from a running daemon instead.")
     ] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="NAME.key, if that daemon wants one [$AUGD_KEYS]."),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
     ] = None,
@@ -112,6 +116,7 @@ def fit(
         checkpoint_every=checkpoint_every,
         limit_train_batches=limit_train_batches,
         as_json=as_json,
+        keys=keys,
     )
     raise typer.Exit(run_fit(options))
 

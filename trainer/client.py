@@ -7,6 +7,7 @@ process, and keeps no batch that it has handed out.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -191,6 +192,7 @@ def connect(
     prefetch: int = 4,
     transport: Literal["auto", "memfd", "frames"] = "auto",
     timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
@@ -204,7 +206,7 @@ def connect(
         address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
         dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
             val_fraction, classes, limit, balance, bad, max_bad_fraction, verify, shared,
-            max_lag, prefetch, transport, timeout_s: see `augd.connect`.
+            max_lag, prefetch, transport, timeout_s, keys: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on
@@ -216,6 +218,7 @@ def connect(
 
     Raises:
         ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
         OptionError: the device does not exist, or the dtype doesn't fit.
         RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
     """
@@ -244,6 +247,7 @@ def connect(
         prefetch=prefetch,
         transport=transport,
         timeout_s=timeout_s,
+        keys=keys,
     )
     try:
         feed: _Feed

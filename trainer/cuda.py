@@ -51,6 +51,10 @@ class DeviceNormaliser:
         return torch.addcmul(self._shift, pixels, self._scale, out=out)
 
 
+# cudaHostRegisterReadOnly, of driver_types.h
+_READ_ONLY = 8
+
+
 class Pinned:
     """An arena registered with CUDA, so that copies out of it run beside the CPU."""
 
@@ -59,7 +63,8 @@ class Pinned:
         self.arena = arena
         self._cudart = cudart
         self._root = np.frombuffer(arena, np.uint8)  # keeps the pages mapped till `close`
-        error = cudart.cudaHostRegister(self._root.ctypes.data, self._root.nbytes, 0)
+        flags = _READ_ONLY if arena.readonly else 0  # a shared one is mapped for reading only
+        error = cudart.cudaHostRegister(self._root.ctypes.data, self._root.nbytes, flags)
         self.is_pinned = int(error) == 0
         if not self.is_pinned:
             _forget_last_error()

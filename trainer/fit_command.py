@@ -58,6 +58,7 @@ class FitOptions:
     checkpoint_every: int | None
     limit_train_batches: int | None
     as_json: bool
+    keys: str | None = None
 
 
 def run_fit(options: FitOptions) -> int:
@@ -162,6 +163,7 @@ def _open(options: FitOptions, settings: Settings, recipes: Recipes, cleaning: E
         seed=settings.seed,
         val_fraction=options.val_fraction,
         device=options.device,
+        keys=options.keys,
     )
     cleaning.callback(splits.close)
     if settings.amp and splits.training.device.type != "cuda":

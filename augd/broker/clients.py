@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
@@ -24,12 +25,13 @@ from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
 from augd.broker.works import Works
-from augd.errors import AugdError, DatasetError, OptionError
+from augd.errors import AugdError, OptionError
 from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.limits import QUARANTINE_MAX
+from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 
 # A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
@@ -53,6 +55,17 @@ class Session:
     # OPEN came before its ATTACH, two sockets keep no common order; or its samples are chosen.
     waiting: msg.Open | None = None
     choosing: int = 0  # the stream to be, while its samples are chosen
+    who: Rights | None = None  # None: it came where no key is needed
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether it has a stream, or one in the making, that it reads on."""
+        return self.state != "leaving" and (self.stream is not None or self.choosing > 0)
+
+    @property
+    def arena(self) -> tuple[int, int]:
+        """Its stream, which others may share, and the bytes of the arena; zeros without one."""
+        return (0, 0) if self.stream is None else (self.stream.number, self.stream.arena_bytes)
 
 
 class Clients:
@@ -66,6 +79,7 @@ class Clients:
         instance: str,
         attach: str,
         bulk_port: int,
+        secret: str,
     ) -> None:
         """Start with no session."""
         self._outbox = outbox
@@ -74,33 +88,51 @@ class Clients:
         self._instance = instance
         self._attach = attach
         self._bulk_port = bulk_port
+        self._secret = secret.encode()
         self.sessions: dict[int, Session] = {}
 
     # sessions
 
-    def hello(self, peer: bytes, hello: msg.Hello) -> None:
+    def hello(self, peer: bytes, hello: msg.Hello, who: Rights | None) -> None:
         """Open a session."""
         if len(self.sessions) >= SESSIONS_MAX:
             text = f"{len(self.sessions)} sessions are open, which is the limit; close some"
             self._outbox.send(peer, msg.Error("OVER_LIMIT", text))
             return
+        try:
+            admission.check_session(who, self.sessions.values())
+        except AugdError as error:
+            self._outbox.send(peer, msg.Error(error.code, str(error)))
+            return
         number = self._outbox.number()
         token = hashlib.blake2b(
-            f"session {number}".encode(), key=self._instance.encode()[:64], digest_size=16
+            f"session {number}".encode(), key=self._secret, digest_size=16
         ).hexdigest()
         attach_by = self._outbox.now + ATTACH_S
         is_framed = hello.transport == "frames"
-        session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed)
+        session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed, who=who)
         self.sessions[number] = session
         welcome = msg.Welcome(
             hello.nonce, self._instance, number, self._attach, token, self._bulk_port
         )
         self._outbox.send(peer, welcome)
 
-    def heard(self, peer: bytes, message: msg.Open | msg.Flow | msg.Release | msg.Bye) -> None:
+    def rights_changed(self, name: str, text: str) -> None:
+        """End the sessions that a client began under other rights."""
+        for session in list(self.sessions.values()):
+            if session.who is not None and session.who.name == name:
+                self._outbox.send(session.peer, msg.Error("FORBIDDEN", text, session.number))
+                self.close(session.number)
+
+    def heard(
+        self,
+        peer: bytes,
+        message: msg.Open | msg.Flow | msg.Release | msg.Bye,
+        who: Rights | None,
+    ) -> None:
         """Take a message that names a session."""
         session = self.sessions.get(message.session)
-        if session is None or session.peer != peer:
+        if session is None or session.peer != peer or not admission.is_same(session.who, who):
             self._unknown(peer, message)
             return
         stream = session.stream
@@ -229,7 +261,7 @@ class Clients:
     def _first_open(self, session: Session, request: msg.Open) -> None:
         """Join a stream, or make one, or have its samples chosen first."""
         spec = request.spec
-        name = self._find_dataset(spec.dataset)
+        name = admission.find_dataset(spec.dataset, self._datasets, session.who)
         facts = self._datasets[name]
         output_size(parse_recipe(spec.recipe), facts.first_size_px)
         if spec.layout.rank >= spec.layout.world:
@@ -237,6 +269,8 @@ class Clients:
                 f"rank: expected 0..{spec.layout.world - 1} for world={spec.layout.world}, "
                 f"got {spec.layout.rank}"
             )
+        if not session.choosing:
+            admission.check_stream(session.who, self.sessions.values())
         earlier, session.waiting = session.waiting, request
         if session.choosing:
             if earlier is not None and earlier.spec != spec:
@@ -250,10 +284,11 @@ class Clients:
     def _choose(self, session: Session, name: str, request: msg.Open) -> None:
         """Have the samples chosen, unless a sharer has them chosen already."""
         for other in self.sessions.values():
-            if other.choosing and other.waiting and _is_same(other.waiting, request):
+            is_own = admission.is_same(other.who, session.who)
+            if is_own and other.choosing and other.waiting and _is_same(other.waiting, request):
                 session.choosing = other.choosing
                 return
-        if (stream := self._to_join(name, request)) is not None:
+        if (stream := self._to_join(session, name, request)) is not None:
             self._join(session, stream, request)
             return
         session.choosing = self._outbox.number()
@@ -267,8 +302,9 @@ class Clients:
         for session in [s for s in self.sessions.values() if s.choosing == number]:
             session.choosing = 0
             assert session.waiting is not None
-            name = self._find_dataset(session.waiting.spec.dataset)
+            dataset = session.waiting.spec.dataset
             try:
+                name = admission.find_dataset(dataset, self._datasets, session.who)
                 self._join_or_make(session, name, chosen, 0 if is_used else number)
                 is_used = is_used or number in self._works.streams
             except AugdError as error:
@@ -288,10 +324,11 @@ class Clients:
     ) -> None:
         request, session.waiting = session.waiting, None
         assert request is not None
-        if (stream := self._to_join(name, request)) is not None:
+        if (stream := self._to_join(session, name, request)) is not None:
             self._join(session, stream, request)
             return
         stream = self._make(request, name, chosen, number or self._outbox.number())
+        admission.check_memory(session.who, self.sessions.values(), stream.arena_bytes)
         session.stream = stream
         share = request.share
         if share is not None and share.sharers > 1:
@@ -316,16 +353,6 @@ class Clients:
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
 
-    def _find_dataset(self, name: str | None) -> str:
-        known = ", ".join(sorted(self._datasets))
-        if name is None:
-            if len(self._datasets) == 1:
-                return next(iter(self._datasets))
-            raise DatasetError(f"dataset: the daemon serves several, name one of: {known}")
-        if name not in self._datasets:
-            raise DatasetError(f"dataset: {name!r} is not served here, expected one of: {known}")
-        return name
-
     def _start(self, session: Session, stream: Stream, request: msg.Open) -> None:
         session.state = step(SESSION, session.state, "open")
         session.is_announced = False
@@ -336,8 +363,8 @@ class Clients:
 
     # sharing
 
-    def _to_join(self, name: str, request: msg.Open) -> Stream | None:
-        """Find a production that this client can share."""
+    def _to_join(self, session: Session, name: str, request: msg.Open) -> Stream | None:
+        """Find a production that this client can share: with itself, as far as keys tell."""
         share = request.share
         if share is None:
             return None
@@ -352,6 +379,7 @@ class Clients:
                 and stream.subscribers
                 and _masks_all(stream, request.quarantine)
                 and (share.at == "next" or stream.offers(place))
+                and all(admission.is_same(one.who, session.who) for one in self.on(stream))
             ):
                 return stream
         return None

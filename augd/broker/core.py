@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
@@ -33,6 +34,7 @@ from augd.broker.outbox import INFO, Outbox
 from augd.broker.snapshot import describe_dataset, describe_producer, describe_stream, shorten
 from augd.broker.works import Works
 from augd.wire import messages as msg
+from augd.wire.rights import Rights
 
 DRAIN_S = 5.0
 
@@ -47,16 +49,18 @@ class Broker:
         datasets: Mapping[str, DatasetFacts],
         num_producers: int,
         bulk_port: int = 0,
+        secret: str = "",
         patience_s: float = PATIENCE_S,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
         Args:
-            instance: random per daemon start; sessions' tokens are derived from it.
+            instance: random per daemon start; every client is told it.
             attach: path of the UNIX socket that clients are told to attach to.
             datasets: by name, as the operator named them.
             num_producers: places to keep filled.
             bulk_port: TCP port of the bulk socket, if there is one.
+            secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
             patience_s: a producer that is silent for longer while it has work hangs.
         """
         self._instance = instance
@@ -64,7 +68,7 @@ class Broker:
         self._outbox = Outbox()
         self._works = Works(self._outbox, num_producers, self._datasets, patience_s)
         self._clients = Clients(
-            self._outbox, self._works, self._datasets, instance, attach, bulk_port
+            self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret
         )
         self._drain_ends_at: float | None = None
         self._is_stopped = False
@@ -73,8 +77,10 @@ class Broker:
         """Take one event at time `now` (seconds, monotonic) and return what is to be done."""
         self._outbox.now = now
         match event:
-            case ev.FromPeer(peer, message):
-                self._from_peer(peer, message)
+            case ev.FromPeer(peer, message, who):
+                self._from_peer(peer, message, who)
+            case ev.RightsChanged(name, text):
+                self._clients.rights_changed(name, text)
             case ev.FromCrew(number, message):
                 self._works.heard(number, message)
             case ev.PeerAttached(number, token, is_framed):
@@ -113,19 +119,21 @@ class Broker:
         """Say whether this attachment is the session's; see `Clients.admits`."""
         return self._clients.admits(number, token, is_framed=is_framed)
 
-    def _from_peer(self, peer: bytes, message: msg.FromClient) -> None:
+    def _from_peer(self, peer: bytes, message: msg.FromClient, who: Rights | None) -> None:
         match message:
             case msg.Hello() if self._drain_ends_at is not None:
                 text = "the daemon is draining; start it again"
                 self._outbox.send(peer, msg.Error("DRAINING", text))
             case msg.Hello():
-                self._clients.hello(peer, message)
+                self._clients.hello(peer, message, who)
             case msg.AskStatus():
-                self._outbox.send(peer, msg.Status(shorten(self.snapshot())))
+                sessions = self._clients.sessions.values()
+                seen = admission.seen_by(who, self.snapshot(), sessions)
+                self._outbox.send(peer, msg.Status(shorten(seen)))
             case msg.Ping():
                 self._outbox.send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
-                self._clients.heard(peer, message)
+                self._clients.heard(peer, message, who)
 
     def _settle(self) -> None:
         """Bring the world forward until nothing more can be done."""

@@ -33,6 +33,7 @@ class LeaseRecord:
 
     stream: Stream
     chunk: Chunk
+    is_revoked: bool = False
 
 
 @dataclass(slots=True)

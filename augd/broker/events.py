@@ -17,15 +17,20 @@ from augd.wire.messages import (
     ToClient,
     ToProducer,
 )
+from augd.wire.rights import Rights
 
 # events
 
 
 class FromPeer(Struct, frozen=True):
-    """A client's message; `peer` is its routing id, opaque."""
+    """A client's message; `peer` is its routing id, opaque.
+
+    `who` are the rights that belong to its key at this moment, None where no key is needed.
+    """
 
     peer: bytes
     message: FromClient
+    who: Rights | None = None
 
 
 class PeerAttached(Struct, frozen=True):
@@ -49,6 +54,13 @@ class PeerGone(Struct, frozen=True):
     """A client's lifeline ended: the process is dead, or has left."""
 
     session: int
+
+
+class RightsChanged(Struct, frozen=True):
+    """What a client may do was changed or taken away by the operator; `text` tells the client."""
+
+    name: str
+    text: str
 
 
 class FromCrew(Struct, frozen=True):
@@ -114,6 +126,7 @@ Event = (
     | PeerAttached
     | PeerUnreachable
     | PeerGone
+    | RightsChanged
     | FromCrew
     | Reaped
     | Selected

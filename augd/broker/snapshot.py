@@ -71,7 +71,7 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
             for r in readers
         ],
         "slots": dict(Counter(slot.state for slot in stream.slots)),
-        "arena_bytes": stream.slot_bytes * len(stream.slots),
+        "arena_bytes": stream.arena_bytes,
         "bad": stream.total_bad,
         "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
         "quarantined": [[s, *place] for s, place in sorted(stream.quarantine.items())][:_NAMED_MAX],

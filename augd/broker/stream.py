@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from augd.broker.states import CHUNK, SLOT, step
 from augd.plan.content import Content
@@ -85,8 +86,9 @@ class Batch:
     missing: int = 0
     sums: Sums = field(default_factory=Sums)
     is_abandoned: bool = False
-    pending: deque[Chunk] = field(default_factory=deque)
-    suspects: deque[Chunk] = field(default_factory=deque)
+    # Lists: an empty deque takes half a kilobyte, and a client may have a thousand slots.
+    pending: list[Chunk] = field(default_factory=list)
+    suspects: list[Chunk] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +100,7 @@ class Slot:
     generation: int = 0
     writers: int = 0
     owed: int = 0  # readers that its batch is still to be sent to
-    readers: set[int] = field(default_factory=set)  # sessions that have not released it
+    readers: tuple[int, ...] = ()  # sessions that have not released it; mostly one
 
     def take(self, verb: str) -> None:
         """Make one transition of the table."""
@@ -106,15 +108,9 @@ class Slot:
         if self.state == "free":
             self.generation += 1
 
-    def let_go(self, session: int) -> None:
-        """Forget a reader; the slot is free after the last one."""
-        self.readers.discard(session)
-        self.free_if_unused()
-
-    def free_if_unused(self) -> None:
-        """Free the slot when its batch is owed to nobody and read by nobody."""
-        if self.state == "sent" and not self.owed and not self.readers:
-            self.take("release")
+    def is_unused(self) -> bool:
+        """Say whether its batch was sent, is owed to nobody and read by nobody."""
+        return self.state == "sent" and not self.owed and not self.readers
 
 
 @dataclass(slots=True, eq=False)
@@ -173,6 +169,12 @@ class Stream:
         # laggard holds when it is left behind comes on top, so that the others don't stand still.
         spare = 0 if share is None or share.max_lag is None else share.max_lag + 2
         self.slots = [Slot(index) for index in range(spec.prefetch + 1 + spare)]
+        # Kept in step, because every message to the daemon asks for them: a sum over a thousand
+        # slots each time would let a client with many of them hold up all others.
+        self._free = [slot.index for slot in self.slots]  # a heap: the lowest is taken first
+        self._num_pending = 0
+        self._num_suspects = 0
+        self._num_finished = 0
         self.has_arena = False
         self.content: Content | None = None
         self.quarantine: dict[int, Place] = {}
@@ -189,6 +191,11 @@ class Stream:
         self._bad_of: dict[int, int] = {}  # by epoch
 
     # readers
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of all its slots."""
+        return self.slot_bytes * len(self.slots)
 
     def start(self, session: int, opening: int, credit: int, place: Place, held: Held = ()) -> None:
         """Begin, or go elsewhere, with one reader: void all that he does not hold."""
@@ -235,7 +242,7 @@ class Stream:
         kept = set(held)
         for slot in self.slots:
             if session in slot.readers and (slot.index, slot.generation) not in kept:
-                slot.let_go(session)
+                self._let_go(slot, session)
 
     def holds(self, session: int) -> list[tuple[int, int]]:
         """List the slots that a session has not released."""
@@ -272,11 +279,24 @@ class Stream:
         slot = self.slots[index]
         if session not in slot.readers or slot.generation != generation:
             return False
-        slot.let_go(session)
+        self._let_go(slot, session)
         reader = self.subscribers.get(session)
         if reader is not None:
             reader.released += 1
         return True
+
+    def _let_go(self, slot: Slot, session: int) -> None:
+        slot.readers = tuple(reader for reader in slot.readers if reader != session)
+        self._free_if_unused(slot)
+
+    def _free_if_unused(self, slot: Slot) -> None:
+        if slot.is_unused():
+            self._free_by(slot, "release")
+
+    def _free_by(self, slot: Slot, verb: str) -> None:
+        """Make the transition by which a slot becomes free."""
+        slot.take(verb)
+        heappush(self._free, slot.index)
 
     # giving up
 
@@ -295,29 +315,34 @@ class Stream:
 
     def _give_up(self, batches: list[Batch]) -> None:
         for batch in batches:
-            self.batches.remove(batch)
+            self._take_out(batch)
             batch.slot.owed = 0
             if batch.slot.state == "sent":
-                batch.slot.free_if_unused()
+                self._free_if_unused(batch.slot)
             else:
                 self._abandon(batch)
 
+    def _take_out(self, batch: Batch) -> None:
+        self.batches.remove(batch)
+        self._num_finished -= batch.missing == 0
+
     def _abandon(self, batch: Batch) -> None:
         batch.is_abandoned = True
+        self._num_pending -= len(batch.pending)
+        self._num_suspects -= len(batch.suspects)
         batch.pending.clear()
         batch.suspects.clear()
         self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) - batch.sums.num_bad
         batch.slot.take("abandon")
-        if batch.slot.writers == 0:
-            batch.slot.take("drained")
+        self._drain(batch)
 
     def _drop_unowed(self) -> None:
         """Take batches out of the sequence that nobody waits for; they are always the first."""
         while self.batches and not self.batches[0].slot.owed:
             batch = self.batches[0]
             if batch.slot.state == "sent":
-                batch.slot.free_if_unused()
-                self.batches.popleft()
+                self._take_out(batch)
+                self._free_if_unused(batch.slot)
             else:
                 self._give_up([batch])
 
@@ -328,11 +353,8 @@ class Stream:
         if self.content is None or self.gathers_until is not None or not self.subscribers:
             return
         limit = min(reader.limit for reader in self.subscribers.values())
-        while self.begun < limit:
-            slot = next((slot for slot in self.slots if slot.state == "free"), None)
-            if slot is None:
-                return
-            self._begin(slot)
+        while self._free and self.begun < limit:
+            self._begin(self.slots[heappop(self._free)])
 
     def _begin(self, slot: Slot) -> None:
         layout = self.spec.layout
@@ -343,6 +365,7 @@ class Stream:
         batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
         batch.pending.extend(_cut_chunks(batch))
         batch.missing = len(batch.pending)
+        self._num_pending += batch.missing
         slot.take("fill")
         slot.owed = sum(reader.next <= self.begun for reader in self.subscribers.values())
         self.batches.append(batch)
@@ -352,25 +375,27 @@ class Stream:
 
     def next_chunk(self) -> Chunk | None:
         """Take the first pending chunk in batch order; the caller leases it."""
-        for batch in self.batches:
+        for batch in self.batches if self._num_pending else ():
             if batch.pending:
+                self._num_pending -= 1
                 return _lease(batch.pending)
         return None
 
     def next_suspect(self) -> Chunk | None:
         """Take the first chunk that a fresh producer must make by itself."""
-        for batch in self.batches:
+        for batch in self.batches if self._num_suspects else ():
             if batch.suspects:
+                self._num_suspects -= 1
                 return _lease(batch.suspects)
         return None
 
     def has_pending(self) -> bool:
         """Say whether a chunk waits for a producer."""
-        return any(batch.pending for batch in self.batches)
+        return self._num_pending > 0
 
     def num_pending(self) -> int:
         """Count the chunks that wait for a producer."""
-        return sum(len(batch.pending) for batch in self.batches)
+        return self._num_pending
 
     def finish_chunk(self, chunk: Chunk, done: Done) -> None:
         """Count a chunk as done; its batch is ready with the last one."""
@@ -387,6 +412,7 @@ class Stream:
         self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) + done.num_bad
         self.bad_rows.extend(done.bad)
         if batch.missing == 0:
+            self._num_finished += 1
             batch.slot.take("complete")
 
     def lose_chunk(self, chunk: Chunk, *, is_suspect: bool) -> None:
@@ -398,8 +424,12 @@ class Stream:
             self._drain(batch)
             return
         chunk.attempt += is_suspect
-        queue = batch.pending if chunk.suspect == NO_SAMPLE else batch.suspects
-        queue.appendleft(chunk)
+        if chunk.suspect == NO_SAMPLE:
+            self._num_pending += 1
+            batch.pending.insert(0, chunk)
+        else:
+            self._num_suspects += 1
+            batch.suspects.insert(0, chunk)
 
     def isolate(self, chunk: Chunk, row: int, sample: int) -> None:
         """Cut a row, which ended its producer, out of a pending chunk, to be made by itself."""
@@ -408,12 +438,14 @@ class Stream:
         batch.suspects.append(Chunk(batch, chunk.first_row + row, 1, suspect=sample))
         rest = [(chunk.first_row, row), (chunk.first_row + row + 1, chunk.rows - row - 1)]
         pieces = [Chunk(batch, first, rows) for first, rows in rest if rows]
-        batch.pending.extendleft(reversed(pieces))
+        batch.pending[:0] = pieces
         batch.missing += len(pieces)
+        self._num_pending += len(pieces) - 1
+        self._num_suspects += 1
 
     def _drain(self, batch: Batch) -> None:
         if batch.slot.writers == 0:
-            batch.slot.take("drained")
+            self._free_by(batch.slot, "drained")
 
     # sending
 
@@ -424,7 +456,7 @@ class Stream:
             if batch.slot.state not in ("ready", "sent"):
                 return
             batch.slot.take("send")
-            batch.slot.readers.add(reader.session)
+            batch.slot.readers = (*batch.slot.readers, reader.session)
             batch.slot.owed -= 1
             reader.sent += 1
             reader.sums.add(batch.sums)
@@ -449,8 +481,7 @@ class Stream:
         allowed = min(limit - front, len(self.slots))
         if allowed <= 0:
             return 0.0
-        finished = sum(1 for batch in self.batches if batch.missing == 0)
-        return (allowed - finished) / len(self.slots)
+        return (allowed - self._num_finished) / len(self.slots)
 
     def num_bad_of(self, epoch: int) -> int:
         """Bad samples met in this epoch so far, sent and unsent, since the stream was started."""
@@ -463,8 +494,8 @@ class Stream:
         return chunk.batch.epoch, first + chunk.first_row + row
 
 
-def _lease(queue: deque[Chunk]) -> Chunk:
-    chunk = queue.popleft()
+def _lease(queue: list[Chunk]) -> Chunk:
+    chunk = queue.pop(0)
     chunk.state = step(CHUNK, chunk.state, "lease")
     chunk.batch.slot.writers += 1
     return chunk

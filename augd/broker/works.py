@@ -80,7 +80,7 @@ class Works:
     def add(self, stream: Stream) -> None:
         """Take a new stream on; its arena is asked for."""
         self.streams[stream.number] = stream
-        size_bytes = stream.slot_bytes * len(stream.slots)
+        size_bytes = stream.arena_bytes
         self._outbox.add(ev.MakeArena(stream.number, size_bytes))
 
     def arena_made(self, stream: Stream) -> None:
@@ -105,15 +105,19 @@ class Works:
                 self._tell(producer, _mask_of(stream))
 
     def revoke(self, stream: Stream) -> None:
-        """Ask producers to skip leases of this stream that nobody waits for any more."""
+        """Ask producers, once, to skip leases of this stream that nobody waits for any more."""
         for producer in self.crew.ready():
-            stale = tuple(
+            stale = [
                 lease
                 for lease, record in producer.leases.items()
-                if record.stream is stream and record.chunk.batch.is_abandoned
-            )
+                if record.stream is stream
+                and record.chunk.batch.is_abandoned
+                and not record.is_revoked
+            ]
+            for lease in stale:
+                producer.leases[lease].is_revoked = True
             if stale:
-                self._tell(producer, msg.Revoke(stale))
+                self._tell(producer, msg.Revoke(tuple(stale)))
 
     def _fail(self, stream: Stream, code: str, text: str) -> None:
         stream.fail()

@@ -13,12 +13,19 @@ OpenCV hides libjpeg's count of warnings, so that the only trace of a broken sca
 libjpeg writes to the standard error stream. `silence_library_noise` therefore points file
 descriptor 2 at a private file in memory, and each decode looks there. It also keeps early stops
 quiet, each of which would print "extraneous bytes".
+
+libjpeg prints the first warning of a picture only, and a harmless one would hide that the scan is
+broken. Where one was printed, the picture is decoded once more with its header tidied
+(`augd/pixels/tidy.py`), so that what is said then is said of the scan.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import os
+import re
+import struct
 import sys
 from typing import Any, Final
 
@@ -27,20 +34,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels.header import BadImage, Header
+from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
 """RGB rows: uint8 of shape (h, w, 3)."""
 
 _AS_RGB: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-# libjpeg's warnings that leave a part of the picture undecoded (jerror.h). It prints the first
-# warning of a picture only.
-_BROKEN_SCAN: Final = (
-    b"premature end of",
-    b"Premature end of",
-    b"bad Huffman code",
-    b"bad arithmetic code",
-    b"instead of RST",
+# libjpeg's warnings that leave a part of the picture undecoded (jerror.h).
+_BROKEN_SCAN: Final = re.compile(
+    rb"[Pp]remature end of|bad Huffman code|bad arithmetic code|instead of RST"
+    rb"|Inconsistent progression"
 )
+# Those that by themselves are harmless.
+_HARMLESS: Final = re.compile(
+    rb"extraneous bytes before marker 0x(..)|Invalid SOS parameters|unknown JFIF revision"
+    rb"|Unknown Adobe color transform"
+)
+_END_OF_IMAGE: Final = b"d9"
+_STRIP_PIXELS: Final = 1 << 16
+# One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
 
 _noise_fd: int | None = None
@@ -69,8 +81,13 @@ def silence_library_noise() -> None:
 
 
 def _divert_standard_error() -> int:
-    """Point descriptor 2 at a file in memory; returns a second descriptor of that file."""
-    noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC)
+    """Point descriptor 2 at a file in memory; returns a second descriptor of that file.
+
+    The file can't grow: what is written past its end is lost, unknown to the writer.
+    """
+    noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(noise, _MAX_NOISE_BYTES)
+    fcntl.fcntl(noise, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     os.dup2(noise, 2)
     return noise
 
@@ -96,15 +113,15 @@ def decode(
     if scale != 1:
         raise ValueError(f"scale: expected 1, got {scale}")
     if header.has_alpha:
-        whole = _decode_on_black(data, header)
-    elif header.num_components == 4 and header.format == "jpeg":
+        return _decode_on_black(data, header, region)
+    if header.num_components == 4 and header.format == "jpeg":
         whole = _decode_cmyk(data, header)
     else:
         rows = _rows_needed(header, y + h)
         if rows < header.height:
             whole = _decode_top(data, header, rows)
         else:
-            whole = _checked(_imdecode(data, _AS_RGB), header, header.height)
+            whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     return whole[y : y + h, x : x + w]
 
 
@@ -128,24 +145,36 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
     stated = data[at : at + 2]
     data[at : at + 2] = rows.to_bytes(2, "big")
     try:
-        return _checked(_imdecode(data, _AS_RGB), header, rows)
+        return _checked(_imdecode(data, header, _AS_RGB), header, rows)
     finally:
         data[at : at + 2] = stated
 
 
-def _decode_on_black(data: bytes | bytearray, header: Header) -> Pixels:
-    """Decode with alpha and composite on black: round(colour x alpha / 255)."""
-    found = _imdecode(data, cv2.IMREAD_UNCHANGED)
-    if found is not None and found.dtype == np.uint16:
-        found = (found >> 8).astype(np.uint8)
+def _decode_on_black(
+    data: bytes | bytearray, header: Header, region: tuple[int, int, int, int]
+) -> Pixels:
+    """Decode with alpha and composite the region on black: round(colour x alpha / 255)."""
+    x, y, w, h = region
+    found = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
     if found is None or found.ndim != 3 or found.shape[2] != 4:
         # The file promises transparency that the decoder did not find: opaque.
-        return _checked(_imdecode(data, _AS_RGB), header, header.height)
-    colour = found[..., 2::-1].astype(np.uint16)
-    colour *= found[..., 3:]
-    colour += 127
-    colour //= 255
-    return _checked(colour.astype(np.uint8), header, header.height)
+        whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
+        return whole[y : y + h, x : x + w]
+    if found.shape[:2] != (header.height, header.width):
+        raise _other_size(found, header, header.height)
+    out = np.empty((h, w, 3), np.uint8)
+    # In strips, so that what a large picture takes beside itself stays small.
+    num_rows = max(1, _STRIP_PIXELS // w)
+    for top in range(0, h, num_rows):
+        strip = found[y + top : min(y + top + num_rows, y + h), x : x + w]
+        if strip.dtype == np.uint16:
+            strip = (strip >> 8).astype(np.uint8)
+        colour = strip[..., 2::-1].astype(np.uint16)
+        colour *= strip[..., 3:]
+        colour += 127
+        colour //= 255
+        out[top : top + num_rows] = colour
+    return out
 
 
 def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
@@ -158,29 +187,52 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
 
     from PIL import Image, ImageChops
 
-    _checked(_imdecode(data, _AS_RGB), header, header.height)
+    _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as opened:
+        # Tidied, since Pillow's parsers of EXIF, MPF and Photoshop blocks raise at will.
+        with Image.open(BytesIO(tidied(data, header)), formats=("JPEG",)) as opened:
             picture: Image.Image = opened
             if "adobe" not in picture.info:
                 picture = ImageChops.invert(picture)
             found = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadImage(f"CMYK JPEG does not decode: {error}") from None
+    except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
+        raise BadImage(f"CMYK JPEG does not decode: {type(error).__name__}") from None
     return _checked(found, header, header.height)
 
 
-def _imdecode(data: bytes | bytearray, flags: int) -> Any:
+def _imdecode(data: bytes | bytearray, header: Header, flags: int) -> Any:
     """Run OpenCV's decoder; None when it gives up. Raises BadImage for a broken scan."""
+    found, noise = _listen(data, flags)
+    if noise and header.format == "jpeg" and _hides_more(noise, header):
+        found, noise = _listen(tidied(data, header), flags)
+        if _hides_more(noise, header) and not _is_after_the_scan(noise, header):
+            raise BadImage(f"broken scan: {_first_line(noise)}")
+    return found
+
+
+def _listen(data: bytes | bytearray, flags: int) -> tuple[Any, bytes]:
+    """Run OpenCV's decoder once; gives what it found and what was printed meanwhile."""
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise BadImage(f"does not decode: {error.err or error}") from None
-    if _noise_fd is not None:
-        noise = _take_noise(_noise_fd)
-        if noise and any(text in noise for text in _BROKEN_SCAN):
-            raise BadImage(f"broken scan: {_first_line(noise)}")
-    return found
+        raise BadImage(f"does not decode: {_one_line(error.err or error)}") from None
+    finally:
+        # Also where it fails, as the next picture would be taken for the one that is meant.
+        noise = b"" if _noise_fd is None else _take_noise(_noise_fd)
+    if noise and _BROKEN_SCAN.search(noise):
+        raise BadImage(f"broken scan: {_first_line(noise)}")
+    return found, noise
+
+
+def _hides_more(noise: bytes, header: Header) -> bool:
+    """Say whether libjpeg's first warning is one after which others could have come."""
+    warning = _HARMLESS.search(noise)
+    return warning is not None and (warning[1] != _END_OF_IMAGE or header.has_restarts)
+
+
+def _is_after_the_scan(noise: bytes, header: Header) -> bool:
+    """Say whether bytes were skipped where no picture can follow: not between scans or restarts."""
+    return header.is_single_scan and not header.has_restarts and b"extraneous" in noise
 
 
 def _take_noise(fd: int) -> bytes:
@@ -196,14 +248,21 @@ def _first_line(noise: bytes) -> str:
     return noise.splitlines()[0].decode("ascii", "backslashreplace")
 
 
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or repr(error)
+
+
 def _checked(found: Any, header: Header, height: int) -> Pixels:
     if found is None:
         raise BadImage(f"the {header.format.upper()} decoder gave up: the file is damaged")
-    expected = (height, header.width, 3)
-    if found.shape != expected or found.dtype != np.uint8:
-        raise BadImage(
-            f"decoded to another size: expected {header.width}x{height} RGB, got shape "
-            f"{found.shape} of {found.dtype}"
-        )
+    if found.shape != (height, header.width, 3) or found.dtype != np.uint8:
+        raise _other_size(found, header, height)
     pixels: Pixels = found
     return pixels
+
+
+def _other_size(found: NDArray[Any], header: Header, height: int) -> BadImage:
+    return BadImage(
+        f"decoded to another size: expected {header.width}x{height} RGB, got shape "
+        f"{found.shape} of {found.dtype}"
+    )

@@ -4,8 +4,8 @@ First step of a producer after the read: bytes in, `Header` out, before a decode
 that limits and broken files are named from the bytes alone. The dataset room reads the size of
 the first image with it, too. Formats go by magic bytes, never by the file's name.
 
-Invariants: never decodes, never copies the payload, imports neither NumPy nor OpenCV, and raises
-nothing but `BadImage`, whatever the bytes are.
+Invariants: never decodes, never copies the payload, imports neither NumPy nor OpenCV, raises
+nothing but `BadImage`, whatever the bytes are, and takes at most `MAX_SEGMENTS` steps to do so.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ import msgspec
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded unless the operator says otherwise: 64 megapixels (192 MB RGB)."""
+MAX_SEGMENTS = 4096
+"""Segments, chunks or fill bytes before the picture: hundreds of times what cameras write."""
+MAX_SCANS = 200
+"""Scans of a JPEG, each of which costs a pass over the whole picture. Encoders write about ten."""
+
+_MAX_EXIF_ENTRIES = 512
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # What to do at each JPEG marker: most segments are stepped over, these are looked at.
-_SKIP, _FRAME, _EXIF, _SCAN, _STUFF, _NO_LENGTH, _END, _UNSUPPORTED = range(8)
+_SKIP, _FRAME, _EXIF, _RESTARTS, _SCAN, _STUFF, _NO_LENGTH, _END, _UNSUPPORTED = range(9)
 _JPEG_STEPS = bytearray(256)
 for _marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
     _JPEG_STEPS[_marker] = _FRAME
@@ -30,7 +36,7 @@ for _marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF):
 for _marker in (0x00, 0x01, *range(0xD0, 0xD9)):
     _JPEG_STEPS[_marker] = _NO_LENGTH
 _JPEG_STEPS[0xD9], _JPEG_STEPS[0xDA], _JPEG_STEPS[0xE1] = _END, _SCAN, _EXIF
-_JPEG_STEPS[0xFF] = _STUFF
+_JPEG_STEPS[0xDD], _JPEG_STEPS[0xFF] = _RESTARTS, _STUFF
 
 _sof = struct.Struct(">BHHB").unpack_from
 _u32 = struct.Struct(">I").unpack_from
@@ -45,8 +51,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     """What the bytes say about an image before it is decoded. Sizes in pixels as stored.
 
     `orientation` is the EXIF value 1..8 (1 when absent); it is reported, never applied here.
-    `can_stop_early` holds for sequential single-scan JPEGs: `sof_height_offset` is then the
-    position of the two big-endian bytes with the image's height.
+    `can_stop_early` holds for sequential single-scan JPEGs without restart markers:
+    `sof_height_offset` is then the position of the two big-endian bytes with the image's height.
     """
 
     format: Literal["jpeg", "png", "webp"]
@@ -56,6 +62,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     num_components: int = 3
     has_alpha: bool = False
     progressive: bool = False
+    is_single_scan: bool = True
+    has_restarts: bool = False
     can_stop_early: bool = False
     mcu_width: int = 1
     mcu_height: int = 1
@@ -98,9 +106,10 @@ def _read_jpeg(data: bytes | bytearray) -> Header:
     at = 2
     frame_at = 0
     orientation = 1
+    has_restarts = False
     steps = _JPEG_STEPS
     try:
-        while True:
+        for _ in range(MAX_SEGMENTS):
             if data[at] != 0xFF:
                 # libjpeg skips stray bytes between segments with a warning; files have them.
                 at = data.index(b"\xff", at)
@@ -115,6 +124,8 @@ def _read_jpeg(data: bytes | bytearray) -> Header:
                         break
                     if step == _FRAME:
                         frame_at = at
+                    elif step == _RESTARTS:
+                        has_restarts = any(data[at + 4 : end])
                     elif orientation == 1:
                         orientation = _exif_orientation(data, at + 4, end)
                 at = end
@@ -128,13 +139,22 @@ def _read_jpeg(data: bytes | bytearray) -> Header:
                 raise BadImage(
                     f"JPEG process FF{data[at + 1]:02X}: expected baseline, extended or progressive"
                 )
+        else:
+            raise _too_many_segments("JPEG", at)
     except (IndexError, ValueError):
         raise BadImage(f"JPEG header is cut off: the file ends after {size} bytes") from None
     if not frame_at:
         raise BadImage(f"JPEG without a frame header before its first scan at byte {at}")
     if data[-2:] != b"\xff\xd9" and data.rfind(b"\xff\xd9", at) < 0:
         raise BadImage(f"JPEG ends after {size} bytes without an end marker")
-    return _jpeg_frame(data, frame_at, at, orientation)
+    return _jpeg_frame(data, frame_at, at, orientation, has_restarts)
+
+
+def _too_many_segments(kind: str, at: int) -> BadImage:
+    return BadImage(
+        f"{kind} header: expected at most {MAX_SEGMENTS} segments before the picture, and at byte "
+        f"{at} it has not begun"
+    )
 
 
 def _lying_segment(data: bytes | bytearray, at: int, length: int) -> BadImage:
@@ -144,7 +164,9 @@ def _lying_segment(data: bytes | bytearray, at: int, length: int) -> BadImage:
     )
 
 
-def _jpeg_frame(data: bytes | bytearray, at: int, sos_at: int, orientation: int) -> Header:
+def _jpeg_frame(
+    data: bytes | bytearray, at: int, sos_at: int, orientation: int, has_restarts: bool
+) -> Header:
     marker = data[at + 1]
     length = data[at + 2] << 8 | data[at + 3]
     if length < 8:
@@ -168,9 +190,14 @@ def _jpeg_frame(data: bytes | bytearray, at: int, sos_at: int, orientation: int)
                 raise BadImage(f"JPEG sampling factors: expected 1..4, got {h}x{v}")
             max_h = max(max_h, h)
             max_v = max(max_v, v)
-    # A scan of fewer components is followed by others, each of the full height; arithmetic
-    # coding and progressive scans are never stopped early.
-    is_single_scan = marker <= 0xC1 and num_components < 4 and data[sos_at + 4] == num_components
+    # A scan of fewer components is followed by others, each of the full height.
+    is_progressive = marker in (0xC2, 0xCA)
+    is_single_scan = not is_progressive and data[sos_at + 4] == num_components
+    if not is_single_scan:
+        # Between scans stand markers only, and inside them no byte after FF is one.
+        if (num_scans := data.count(b"\xff\xda", sos_at)) > MAX_SCANS:
+            raise BadImage(f"JPEG scans: expected at most {MAX_SCANS}, got {num_scans}")
+        has_restarts = has_restarts or data.find(b"\xff\xdd", sos_at) >= 0
     return Header(
         "jpeg",
         width,
@@ -178,8 +205,12 @@ def _jpeg_frame(data: bytes | bytearray, at: int, sos_at: int, orientation: int)
         orientation,
         num_components,
         False,
-        marker in (0xC2, 0xCA),
+        is_progressive,
         is_single_scan,
+        has_restarts,
+        # CMYK goes another way; in arithmetic coding the end is not where it seems; and what
+        # libjpeg says of bytes that it skips before a restart marker could be the early stop's.
+        is_single_scan and marker <= 0xC1 and num_components < 4 and not has_restarts,
         8 * max_h,
         8 * max_v,
         max_v,
@@ -202,8 +233,9 @@ def _exif_orientation(data: bytes | bytearray, start: int, end: int) -> int:
     try:
         (first,) = struct.unpack_from(mark + "I", data, start + 4)
         (count,) = struct.unpack_from(mark + "H", data, start + first)
-        # A block of 64 KiB cannot hold more entries than this; a lying count ends at `end`.
-        for entry in range(start + first + 2, min(start + first + 2 + 12 * count, end - 11), 12):
+        # A lying count ends at `end`, or where no writer of a first directory has ever come.
+        last = start + first + 2 + 12 * min(count, _MAX_EXIF_ENTRIES)
+        for entry in range(start + first + 2, min(last, end - 11), 12):
             tag, kind = struct.unpack_from(mark + "HH", data, entry)
             if tag == 0x0112 and kind == 3:
                 (value,) = struct.unpack_from(mark + "H", data, entry + 8)
@@ -228,7 +260,7 @@ def _read_png(data: bytes | bytearray) -> Header:
     has_alpha = colour_type in (4, 6)
     orientation = 1
     at = 33
-    while True:
+    for _ in range(MAX_SEGMENTS):
         if at + 8 > size:
             raise BadImage(f"PNG without picture data: it ends after {size} bytes")
         (length,) = _u32(data, at)
@@ -247,6 +279,8 @@ def _read_png(data: bytes | bytearray) -> Header:
         elif kind == b"eXIf":
             orientation = _exif_orientation(data, at + 8, at + 8 + length)
         at += 12 + length
+    else:
+        raise _too_many_segments("PNG", at)
     if data.rfind(b"IEND\xaeB`\x82", at) < 0:
         raise BadImage(f"PNG ends after {size} bytes without its IEND chunk")
     return Header("png", width, height, orientation, _PNG_CHANNELS[colour_type], has_alpha)
@@ -300,7 +334,9 @@ def _webp_extended(data: bytes | bytearray, end: int) -> Header:
     height = int.from_bytes(data[27:30], "little") + 1
     orientation = 1
     at = 20 + _u32_le(data, 16)[0]
-    while flags & 0x08 and at + 8 <= end:
+    for _ in range(MAX_SEGMENTS if flags & 0x08 else 0):
+        if at + 8 > end:
+            break
         (length,) = _u32_le(data, at + 4)
         if data[at : at + 4] == b"EXIF":
             orientation = _exif_orientation(data, at + 8, min(end, at + 8 + length))

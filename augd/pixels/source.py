@@ -126,6 +126,8 @@ class FolderSource:
                 if not more:
                     raise BadImage(f"cut off: expected {found.st_size} bytes, got {num_read}")
                 num_read += more
+            # Written to while it was read: what was found may be half of the old and half new.
+            self._check(sample, os.fstat(fd))
             return content
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror}") from None

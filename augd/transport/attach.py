@@ -8,6 +8,7 @@ daemon's own user get that far.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -31,11 +32,18 @@ def listen(path: Path) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> socket.socket | None:
-    """Accept one connection of this daemon's user; others are closed and give None."""
+    """Accept one connection of this daemon's user; others are closed and give None.
+
+    None also while the process has no fd to spare: whoever knocks waits in the backlog.
+    """
     try:
         connection, _ = listener.accept()
     except (BlockingIOError, ConnectionAbortedError):
         return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            return None
+        raise
     if link.peer_uid(connection) not in (os.getuid(), 0):
         connection.close()
         return None

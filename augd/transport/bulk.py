@@ -11,7 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from augd.transport.address import Address, TcpAddress, bulk_address
-from augd.transport.sockets import Router
+from augd.transport.doors import Doors
+from augd.transport.sockets import Curve
 from augd.wire.codec import encode
 from augd.wire.limits import PIECE_BYTES
 from augd.wire.messages import Piece
@@ -23,16 +24,16 @@ _KNOCK = encode(Piece(0, 0, 0, 0, 0))
 class BulkSender:
     """Sends slots to the sessions that attached here."""
 
-    def __init__(self) -> None:
-        """Make the socket; `bind` it for every address of the daemon."""
-        self.router = Router()
-        self.disconnects = self.router.watch_disconnects()
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make the socket, or two with keys; `bind` it for every address of the daemon."""
+        self.doors = Doors(curve)
+        self.disconnects = [router.watch_disconnects() for router in self.doors.routers]
         self.port = 0
         self._peers: dict[int, bytes] = {}
 
     def bind(self, address: Address | TcpAddress) -> None:
         """Listen beside a path, or at a free port of a host's address."""
-        bound = self.router.bind(bulk_address(address, 0))
+        bound = self.doors.bind(bulk_address(address, 0))
         if isinstance(bound, TcpAddress):
             self.port = bound.port
 
@@ -52,7 +53,7 @@ class BulkSender:
         for offset in range(0, len(slot), PIECE_BYTES):
             part = slot[offset : offset + PIECE_BYTES]
             piece = msgspec.structs.replace(first, offset=offset, size_bytes=len(part))
-            if not self.router.send(peer, [encode(piece), part]):
+            if not self.doors.send(peer, [encode(piece), part]):
                 return False
         return True
 
@@ -61,9 +62,10 @@ class BulkSender:
         return [session for session, peer in self._peers.items() if not self._knock(peer)]
 
     def _knock(self, peer: bytes) -> bool:
-        return self.router.can_reach(peer, [_KNOCK, b""])
+        return self.doors.can_reach(peer, [_KNOCK, b""])
 
     def close(self) -> None:
         """Close the socket."""
-        self.disconnects.close()
-        self.router.close()
+        for watched in self.disconnects:
+            watched.close()
+        self.doors.close()

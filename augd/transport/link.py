@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 from collections.abc import Sequence
 
@@ -36,6 +37,13 @@ def send(link: socket.socket, frame: bytes, fds: Sequence[int] = ()) -> bool:
     except (BlockingIOError, BrokenPipeError, ConnectionResetError):
         return False
     return True
+
+
+def is_connected(link: socket.socket) -> bool:
+    """Say whether the other side lives: then a send that failed found its buffer full."""
+    poller = select.poll()
+    poller.register(link, 0)  # hang-ups and errors are told without being asked for
+    return not poller.poll(0)
 
 
 def receive(link: socket.socket, *, wait: bool) -> tuple[bytes, list[int]] | None:

@@ -17,7 +17,7 @@ from augd.errors import ConnectError, ConnectionLost, ProtocolError
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
 from augd.transport.attach import ArenaUnavailable, Lifeline
-from augd.transport.sockets import Dealer, Disconnects, Poller
+from augd.transport.sockets import Curve, Dealer, Disconnects, Poller
 from augd.wire import messages as msg
 from augd.wire.codec import decode_over_attach, encode
 from augd.wire.limits import PIECE_BYTES
@@ -87,9 +87,15 @@ class SharedSlots:
 class FramedSlots:
     """Memory of this process, filled from PIECE frames that come over a socket of their own."""
 
-    def __init__(self, address: Address | TcpAddress, session: int, token: str) -> None:
+    def __init__(
+        self,
+        address: Address | TcpAddress,
+        session: int,
+        token: str,
+        curve: Curve | None = None,
+    ) -> None:
         """Connect to the daemon's bulk socket and attach the session there."""
-        self._dealer = Dealer(address)
+        self._dealer = Dealer(address, curve)
         self._disconnects: Disconnects = self._dealer.watch_disconnects()
         self._poller = Poller()
         self._poller.register(self._dealer, "bulk")

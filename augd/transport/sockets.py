@@ -9,13 +9,16 @@ here blocks without a deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
 from augd.errors import AddressInUse, AugdError, OptionError
 from augd.transport.address import Address, TcpAddress
 from augd.wire.limits import HEADER_BYTES_MAX
+
+if TYPE_CHECKING:
+    from augd.transport.handshake import Handshake
 
 FRAMES_MAX = 4
 # ipc connects at once unless the daemon is only just binding: then soon again, later rarely.
@@ -27,11 +30,21 @@ _HANDSHAKE_MS = 10_000
 # Credits bound what a client that doesn't read can have queued: a BATCH and an EPOCH_END for
 # each of at most 1,025 slots. ZeroMQ's own 1,000 would drop some of them.
 _QUEUE_MAX = 4096
+# What the daemon has read from one connection and not looked at. Further messages wait in their
+# sender, so that a flood of the largest ones takes 16 MB of the daemon's memory and not 268.
+_UNREAD_MAX = 256
 # Class lists travel in a frame of their own: 64 MiB name a million classes.
 _CLIENT_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
-def _socket(kind: int, message_bytes_max: int) -> zmq.Socket[bytes]:
+class Curve(Protocol):
+    """The keys of one side (augd/transport/auth.py)."""
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Set them on a socket that neither bound nor connected yet."""
+
+
+def _socket(kind: int, message_bytes_max: int, curve: Curve | None) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
@@ -42,16 +55,19 @@ def _socket(kind: int, message_bytes_max: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    if curve is not None:
+        curve.apply(socket)
     return socket
 
 
 class Router:
     """The daemon's side: addressed sends, bounded receives, at one or more addresses."""
 
-    def __init__(self) -> None:
-        """Make an unbound socket."""
-        self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX)
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make an unbound socket; with `curve`, for clients with keys only."""
+        self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address, whose lock the caller holds; returns it with its real port.
@@ -82,6 +98,22 @@ class Router:
         except zmq.Again:
             return None
         return peer, frames
+
+    def receive_named(self) -> tuple[bytes, list[bytes], str | None] | None:
+        """Return one message as (peer, frames, user): whom the authenticator took the peer for.
+
+        The user is None when nobody was asked about the peer, and when it chose its routing id
+        itself: it could have chosen that of a client that left (ZeroMQ's own begin with 0).
+        """
+        try:
+            peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        try:
+            user = str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
+        except zmq.ZMQError:
+            user = None
+        return peer.bytes, [frame.bytes for frame in frames], user
 
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Send to one client; say False when he is gone or takes nothing more.
@@ -128,12 +160,60 @@ def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
 class Dealer:
     """A client's side."""
 
-    def __init__(self, address: Address | TcpAddress) -> None:
-        """Start to connect; the first receive tells whether anybody is there."""
-        self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX)
+    def __init__(
+        self, address: Address | TcpAddress, curve: Curve | None = None, *, is_watched: bool = False
+    ) -> None:
+        """Start to connect; the first receive tells whether anybody is there.
+
+        Args:
+            address: the daemon's.
+            curve: the client's keys, for a port that needs them.
+            is_watched: hear in `monitor` when the connection ends, and keep in `handshake` what
+                becomes of a port's handshake.
+        """
+        self.has_keys = curve is not None
+        self.address = address
+        self.handshake: Handshake | None = None
+        self._disconnects: Disconnects | None = None
+        self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        if is_watched and isinstance(address, TcpAddress):
+            from augd.transport.handshake import Handshake
+
+            self.handshake = Handshake(self.socket)
+        elif is_watched:
+            self._disconnects = self.watch_disconnects()
         self.socket.connect(str(address))
+
+    @property
+    def monitor(self) -> Readable:
+        """What the poller shall watch to hear of the connection's end, and of its handshake."""
+        watched = self.handshake or self._disconnects
+        assert watched is not None, "is_watched"
+        return watched
+
+    def has_ended(self) -> bool:
+        """Say whether the connection ever ended; never blocks.
+
+        ZeroMQ makes it again by itself, but as somebody whom the daemon doesn't know.
+        """
+        if self.handshake is not None:
+            return self.handshake.has_ended()
+        return self._disconnects is not None and self._disconnects.has_told()
+
+    def check_handshake(self, *, is_new: bool) -> None:
+        """Raise what the daemon has against this client; nothing when it has nothing.
+
+        Unless the connection is new, ZeroMQ is trying to come back to a daemon that went away:
+        that is told otherwise, and forgotten here.
+        """
+        if self.handshake is None:
+            return
+        if is_new:
+            self.handshake.check(self.address, has_keys=self.has_keys)
+        else:
+            self.handshake.forget()
 
     def watch_disconnects(self) -> Disconnects:
         """Return what the poller shall watch to hear that the daemon went away."""
@@ -172,6 +252,11 @@ class Dealer:
 
     def close(self) -> None:
         """Close the socket."""
+        if self.handshake is not None:
+            self.socket.disable_monitor()
+            self.handshake.socket.close()
+        if self._disconnects is not None:
+            self._disconnects.close()
         self.socket.close()
 
 
@@ -202,6 +287,14 @@ class Disconnects:
         self.socket.close()
 
 
+class Readable(Protocol):
+    """Something that waits for a socket of ZeroMQ."""
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The socket."""
+
+
 class Poller:
     """Waits for sockets and fds, and names what is ready by the tag it was registered with."""
 
@@ -210,7 +303,7 @@ class Poller:
         self._poller = zmq.Poller()
         self._tags: dict[Any, Any] = {}
 
-    def register(self, source: Router | Dealer | Disconnects | int, tag: object) -> None:
+    def register(self, source: Readable | int, tag: object) -> None:
         """Watch a socket or an fd for input."""
         key = source if isinstance(source, int) else source.socket
         self._tags[key] = tag

@@ -28,13 +28,16 @@ _REASONS_SHOWN = 3
 _SLOTS = ("filling", "ready", "sent", "draining", "free")
 
 
-def run_status(address: str | None, is_watching: bool, as_json: bool) -> None:
+def run_status(
+    address: str | None, is_watching: bool, as_json: bool, keys: str | None = None
+) -> None:
     """Print what a daemon does, once, or again and again until Ctrl-C.
 
     Raises:
         ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, or doesn't know this one.
     """
-    inquirer = Inquirer(address, _ANSWER_S)
+    inquirer = Inquirer(address, _ANSWER_S, keys)
     try:
         if is_watching:
             _watch(inquirer, as_json)

@@ -110,8 +110,15 @@ def _decode(frame: bytes | memoryview, decoder: msgspec.msgpack.Decoder[T]) -> T
 
 
 def _brief(text: str) -> str:
-    """Cut out the middle: it may quote what the peer sent, and goes back to him in an ERROR."""
-    return text if len(text) <= _QUOTED_MAX else f"{text[: _QUOTED_MAX - 60]} ... {text[-50:]}"
+    """Make one printable line, its middle cut out where it is long.
+
+    It may quote what the peer sent, and goes back to him in an ERROR and to a person in the log.
+    """
+    if len(text) > _QUOTED_MAX:
+        text = f"{text[: _QUOTED_MAX - 60]} ... {text[-50:]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 class UnsupportedVersion(ProtocolError):

@@ -14,11 +14,14 @@ from benchmarks._rounds import answer_rounds, settle
 
 
 def main(arguments: Mapping[str, Any]) -> None:
-    """Serve rounds. Arguments: photos, recipe, batch_size, workers."""
+    """Serve rounds. Arguments: photos, recipe, batch_size, workers, verify."""
     with (
         augd.serve(arguments["photos"], producers=arguments["workers"]) as daemon,
         augd.connect(
-            daemon.address, recipe=arguments["recipe"], batch_size=arguments["batch_size"]
+            daemon.address,
+            recipe=arguments["recipe"],
+            batch_size=arguments["batch_size"],
+            verify=arguments.get("verify", False),
         ) as stream,
     ):
         probe = Probe(stream, daemon.address)

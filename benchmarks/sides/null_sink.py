@@ -2,24 +2,29 @@
 
 The same `Workshop` makes the same chunks by the same code, several leases deep, into private
 memory; what it would report goes nowhere. N of these processes share each epoch chunk by
-chunk, as N producers of a daemon do. What it lacks is what delivery costs.
+chunk, as N producers of a daemon do. What it lacks is what delivery costs. It can be run without
+one of the things that keep a producer safe, to see what each costs.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from augd import workshop
 from augd.broker.crew import DEPTH, LOW_WATER
 from augd.broker.stream import CHUNK_ROWS
+from augd.confine.process import confine
 from augd.dataset.index import IndexFile, load_or_build
 from augd.pixels.decode import configure, silence_library_noise
 from augd.plan.recipe import expand, output_size, parse_recipe
+from augd.transport.crumb import Crumb, make_crumb
 from augd.wire import messages as msg
 from augd.wire.slot import slot_layout
 from augd.workshop import Workshop
@@ -33,10 +38,10 @@ _DATASET = "photos"
 class NullSink:
     """A workshop that leases to itself, in turns with its siblings, and tells nobody."""
 
-    def __init__(self, index: IndexFile, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, index: IndexFile, arguments: Mapping[str, Any], crumb: Crumb) -> None:
         """Give the workshop the data set and a stream, as a daemon would."""
         batch_size = arguments["batch_size"]
-        self._workshop = Workshop(lambda lease: None)
+        self._workshop = Workshop(lambda lease: None, crumb)
         self._rows: deque[int] = deque()  # of the leases in the workshop's queue
         self._leases = _leases(
             index.num_samples, batch_size, arguments["process"], arguments["workers"]
@@ -86,11 +91,36 @@ def _leases(num_samples: int, batch_size: int, process: int, workers: int) -> It
             yield msg.Lease(number, _STREAM, epoch, position, first_row, count, slot)
 
 
+class _NoCrumb(Crumb):
+    """Names nothing to nobody."""
+
+    def set(self, lease: int, row: int, sample: int) -> None:
+        """Do nothing."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
+def _take_out(feature: str) -> Crumb:
+    """Switch off what keeps a producer safe; returns the crumb to use."""
+    if feature == "noise":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    else:
+        silence_library_noise()
+    if feature != "confinement":
+        confine()
+    if feature == "receipts":
+        vars(workshop).update(row_digest=lambda *_: 0, ids_digest=lambda *_: 0)
+    crumb, _fd = make_crumb()
+    return _NoCrumb.private() if feature == "crumb" else crumb
+
+
 def main(arguments: Mapping[str, Any]) -> None:
-    """Serve rounds. Arguments: photos, recipe, batch_size, workers, process."""
-    silence_library_noise()
+    """Serve rounds. Arguments: photos, recipe, batch_size, workers, process, without."""
+    index = load_or_build(arguments["photos"])
+    crumb = _take_out(arguments.get("without", ""))
     configure()
-    sink = NullSink(load_or_build(arguments["photos"]), arguments)
+    sink = NullSink(index, arguments, crumb)
 
     def run_round(seconds: float) -> dict[str, float]:
         sink.make_chunk()

@@ -151,8 +151,8 @@ def _send_frames(slots: list[memoryview]) -> None:
     sender.bind(TcpAddress(_LOOPBACK, 0))
     print(sender.port, flush=True)
     poller = Poller()
-    poller.register(sender.router, "router")
-    while (received := sender.router.receive()) is None:
+    poller.register(sender.doors.routers[0], "router")
+    while (received := sender.doors.receive(0)) is None:
         poller.wait(_TIMEOUT_S)
     attach = decode_over_attach(received[1][0])
     assert isinstance(attach, msg.AttachAs)

@@ -510,9 +510,10 @@ def _ignore_credit(monkeypatch: pytest.MonkeyPatch) -> None:
 def _reuse_slots_under_writers(monkeypatch: pytest.MonkeyPatch) -> None:
     def abandon(self: Stream, batch: Batch) -> None:
         batch.is_abandoned = True
+        self._num_pending -= len(batch.pending)
         batch.pending.clear()
         batch.slot.take("abandon")
-        batch.slot.take("drained")
+        self._give_up(batch.slot, "drained")
 
     monkeypatch.setattr(Stream, "_abandon", abandon)
     monkeypatch.setattr(Stream, "_drain", lambda self, batch: None)
@@ -523,7 +524,7 @@ def _ignore_generations(monkeypatch: pytest.MonkeyPatch) -> None:
         slot: Slot = self.slots[index]
         if slot.state != "sent":
             return False
-        slot.take("release")
+        self._give_up(slot, "release")
         return True
 
     monkeypatch.setattr(Stream, "release", release)

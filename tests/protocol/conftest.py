@@ -11,6 +11,7 @@ import pytest
 
 import augd
 from augd.transport.address import make_runtime_dir, runtime_dir
+from tests.keyring import Keyring
 from tests.protocol.harness import NUM_SAMPLES, FakeWire, RealWire, Wire
 
 
@@ -36,15 +37,43 @@ def real_daemon(photos: Path) -> Iterator[augd.ServedDaemon]:
         yield daemon
 
 
+@pytest.fixture(scope="session")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+    made = Keyring(tmp_path_factory.mktemp("keyring"))
+    made.let_in("photographer", max_streams=1000)
+    made.let_in("outsider", datasets=("elsewhere",))
+    return made
+
+
+@pytest.fixture(scope="session")
+def keyed_daemon(photos: Path, keyring: Keyring) -> Iterator[augd.ServedDaemon]:
+    """A daemon whose port is for clients with keys; its path isn't."""
+    listen = [f"ipc://{runtime_dir()}/keyed", "tcp://127.0.0.1:0"]
+    make_runtime_dir(runtime_dir())
+    with augd.serve({"photos": photos}, producers=1, listen=listen, keys=keyring.folder) as daemon:
+        yield daemon
+
+
 @pytest.fixture
 def fake() -> FakeWire:
     return FakeWire()
 
 
-@pytest.fixture(params=["fake", "fake frames", "memfd", "frames"])
-def wire(request: pytest.FixtureRequest, real_daemon: augd.ServedDaemon) -> Iterator[Wire]:
+@pytest.fixture(params=["fake", "fake frames", "memfd", "frames", "keys"])
+def wire(
+    request: pytest.FixtureRequest,
+    real_daemon: augd.ServedDaemon,
+    keyed_daemon: augd.ServedDaemon,
+    keyring: Keyring,
+) -> Iterator[Wire]:
     if request.param.startswith("fake"):
         yield FakeWire(transport="frames" if "frames" in request.param else "memfd")
+        return
+    if request.param == "keys":
+        curve = keyring.curve("photographer")
+        keyed = RealWire(keyed_daemon.addresses[1], "frames", curve)
+        yield keyed
+        keyed.close()
         return
     path, port = real_daemon.addresses
     wire = RealWire(port, "frames") if request.param == "frames" else RealWire(path)

@@ -22,6 +22,7 @@ from augd.broker.reader import Attach
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline
+from augd.transport.curve import ClientCurve
 from augd.transport.sockets import Dealer, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
@@ -30,6 +31,9 @@ from augd.wire.limits import PIECE_BYTES
 NUM_SAMPLES = 10
 TIMEOUT_S = 20.0
 RECIPE: dict[str, Any] = {"ops": [{"op": "center_crop", "size": 8}], "filter": "linear"}
+
+# What a fake's producers say for the digest of a row: large, so that sums run over.
+DIGESTS = [2**127 + 2**64 * sample + 1 for sample in range(1000)]
 
 Transport = Literal["memfd", "frames"]
 M = TypeVar("M", bound=msg.Message)
@@ -136,7 +140,7 @@ class Client:
             while not isinstance(message := self.hear(msg.Message), msg.Status):
                 heard.append(message)
             streams = message.snapshot["streams"]
-            own = [stream for stream in streams if stream["session"] == self.session]
+            own = [stream for stream in streams if self.session in stream["sessions"]]
             if all(s["slots"].keys() <= {"free", "ready", "sent"} for s in own):
                 return heard
 
@@ -222,6 +226,7 @@ class FakeWire:
         self.refuses_memory = ""
         self.environment = {"opencv": "5"}
         self.bad: dict[int, str] = {}
+        self.masks: dict[int, msg.Quarantine] = {}
         self._streams: dict[int, msg.UseStream] = {}
         self._arenas: dict[int, bytearray] = {}
         self._connections: dict[bytes, FakeConnection] = {}
@@ -339,6 +344,8 @@ class FakeWire:
         self.told.append((producer, message))
         if isinstance(message, msg.UseStream):
             self._streams[message.stream] = message
+        elif isinstance(message, msg.Mask):
+            self.masks[message.stream] = message.quarantine
         elif isinstance(message, msg.Drain):
             self._events.append(ev.Reaped(producer, "status 0"))
         elif isinstance(message, msg.Lease):
@@ -352,19 +359,29 @@ class FakeWire:
         """Write what a producer would: ids by position, labels, valid; no pixels."""
         use, arena = self._streams[lease.stream], self._arenas.get(lease.stream)
         bad: list[msg.BadRow] = []
+        samples: list[int] = []
+        masked = {sample: tuple(place) for sample, *place in self.masks.get(lease.stream, ())}
         if arena is not None:
             start = lease.slot * use.slot_bytes
             at = {spec.name: start + spec.offset for spec in use.arrays}
             first = lease.position + use.layout.rank * use.layout.batch_size
             for row in range(lease.first_row, lease.first_row + lease.rows):
                 sample = first + row if first + row < self.num_samples else -1
-                if sample in self.bad:
-                    bad.append(msg.BadRow(sample, f"{sample}.png", self.bad[sample]))
-                is_valid = sample >= 0 and sample not in self.bad
+                reason = self.bad.get(sample, "")
+                if sample in masked and (lease.epoch, first + row) >= masked[sample]:
+                    reason = "quarantined"
+                if reason:
+                    bad.append(msg.BadRow(sample, f"{sample}.png", reason))
+                samples += [sample] * (sample >= 0)
+                is_valid = sample >= 0 and not reason
                 struct.pack_into("<q", arena, at["ids"] + 8 * row, sample)
                 struct.pack_into("<q", arena, at["labels"] + 8 * row, -1 if is_valid else -100)
                 struct.pack_into("<?", arena, at["valid"] + row, is_valid)
-        return msg.Done(lease.lease, len(bad), tuple(bad))
+        digest = sum(DIGESTS[sample] for sample in samples) % 2**128
+        return msg.Done(
+            *(lease.lease, len(bad), tuple(bad)),
+            *(digest.to_bytes(16, "little"), sum(samples).to_bytes(8, "little")),
+        )
 
 
 class FakeConnection:
@@ -423,14 +440,17 @@ class FakeConnection:
 class RealWire:
     """A running daemon, over raw sockets."""
 
-    def __init__(self, address: str, transport: Transport = "memfd") -> None:
+    def __init__(
+        self, address: str, transport: Transport = "memfd", curve: ClientCurve | None = None
+    ) -> None:
         self.address = parse_address(address)
         self.transport = transport
+        self.curve = curve
         self._connections: list[RealConnection] = []
 
     def connect(self) -> RealConnection:
         kind = FramedConnection if self.transport == "frames" else MappedConnection
-        self._connections.append(kind(self.address))
+        self._connections.append(kind(self.address, self.curve))
         return self._connections[-1]
 
     def close(self) -> None:
@@ -441,9 +461,10 @@ class RealWire:
 class RealConnection:
     """A client's sockets, used by hand."""
 
-    def __init__(self, address: Any) -> None:
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
         self._address = address
-        self.dealer = Dealer(address)
+        self._curve = curve
+        self.dealer = Dealer(address, curve)
         self._poller = Poller()
         self._poller.register(self.dealer, "dealer")
 
@@ -475,8 +496,8 @@ class RealConnection:
 class MappedConnection(RealConnection):
     """Attached over the UNIX socket; slots are those of the daemon's arena."""
 
-    def __init__(self, address: Any) -> None:
-        super().__init__(address)
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
+        super().__init__(address, curve)
         self._lifelines: list[Lifeline] = []
         self._arenas: dict[int, memoryview] = {}
 
@@ -493,7 +514,7 @@ class MappedConnection(RealConnection):
         fd, size_bytes = self._lifelines[0].receive_arena(opened.stream)
         try:
             assert size_bytes == opened.slot_bytes * opened.num_slots
-            return memoryview(map_arena(fd, size_bytes))
+            return memoryview(map_arena(fd, size_bytes, is_read_only=opened.is_shared))
         finally:
             os.close(fd)
 
@@ -512,13 +533,14 @@ class MappedConnection(RealConnection):
 class FramedConnection(RealConnection):
     """Attached over the bulk socket; slots are put together from what comes there."""
 
-    def __init__(self, address: Any) -> None:
-        super().__init__(address)
+    def __init__(self, address: Any, curve: ClientCurve | None = None) -> None:
+        super().__init__(address, curve)
         self._bulks: list[Dealer] = []
         self._pieces = Pieces()
 
     def attach(self, way: Attach) -> None:
-        self._bulks.append(Dealer(bulk_address(self._address, way.bulk_port)))
+        bulk = bulk_address(self._address, way.bulk_port)
+        self._bulks.append(Dealer(bulk, self._curve))
         self._bulks[-1].send(codec.encode(msg.AttachAs(way.session, way.token)))
 
     def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:

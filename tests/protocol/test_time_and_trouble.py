@@ -142,8 +142,8 @@ def test_rows_that_kill_every_producer_end_the_stream_and_nothing_else(fake: Fak
     error = client.hear(msg.Error)
     assert error.code == "SAMPLE_FAILED"
     assert error.text == (
-        "rows 0..2 of batch 0 of epoch 0 ended 3 producers one after another (the last: SIGSEGV); "
-        "one of these files kills its decoder"
+        "rows 0..2 of batch 0 of epoch 0 ended 3 producers one after another (the last: SIGSEGV), "
+        "with no sample in hand"
     )
     fake.is_holding = False
     other = Client(fake).join()

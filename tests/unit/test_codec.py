@@ -255,3 +255,13 @@ def test_class_lists_may_be_longer_than_a_header() -> None:
     for wrong in (b"", frame[:-1], msgspec.msgpack.encode([1]), b"\xa1\xff"):
         with pytest.raises(ProtocolError, match="class list does not decode"):
             codec.decode_names(wrong)
+
+
+def test_what_a_peer_wrote_is_quoted_as_one_printable_line() -> None:
+    """Else it could write lines of its own into a log, or steer a terminal."""
+    tag = "\x1b[2J\naugd: all is well\u2028"
+    for decode in DECODERS:
+        with pytest.raises(ProtocolError) as caught:
+            decode(b"\x01" + msgspec.msgpack.encode({"type": tag}))
+        assert str(caught.value).isprintable()
+        assert r"\u001b[2J\u000aaugd: all is well\u2028" in str(caught.value)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -20,6 +17,7 @@ from PIL import Image
 from augd.pixels import decode as decoding
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
+from tests.scenes import caught_noise
 
 WIDTH, HEIGHT = 131, 97
 
@@ -52,23 +50,6 @@ def by_pillow(data: bytes) -> NDArray[np.uint8]:
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
     assert a.shape == b.shape and a.dtype == b.dtype == np.uint8
     return int(np.abs(a.astype(int) - b).max())
-
-
-@contextmanager
-def caught_noise() -> Iterator[None]:
-    """Catch the libraries' warnings as a producer does, and give the stream back afterwards.
-
-    Not a fixture: pytest's own capture takes descriptor 2 again between a fixture and its test.
-    """
-    old = os.dup(2)
-    noise = decoding._noise_fd = decoding._divert_standard_error()
-    try:
-        yield
-    finally:
-        os.dup2(old, 2)
-        os.close(old)
-        os.close(noise)
-        decoding._noise_fd = None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

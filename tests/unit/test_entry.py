@@ -18,6 +18,8 @@ LINES = [
     "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
     "serve photos --patience 5",
     "serve photos --patience=60 --quiet",
+    "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
+    "serve --keys=k photos",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -33,6 +35,8 @@ LEFT_TO_TYPER = [
     "serve photos --patience long",
     "serve photos --listen",
     "serve photos --listen --quiet",
+    "serve photos --keys",
+    "serve photos --keys --quiet",
     "serve photos --quite",
     "serve -- --odd",
 ]

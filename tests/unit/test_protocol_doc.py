@@ -24,7 +24,7 @@ from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, QUARANTINE_MAX
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"
 _BLOCK = re.compile(r"<!-- table: ([a-z ]+) -->\n(.*?)<!-- end -->", re.DOTALL)
-_CLAUSE = re.compile(r"^- \*\*\[(P-\d\d)\]\*\* ", re.MULTILINE)
+_CLAUSE = re.compile(r"^- \*\*\[(P-\d+)\]\*\* ", re.MULTILINE)
 
 
 def render_states(table: Table) -> str:
@@ -161,7 +161,7 @@ def clauses_of_tests() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for arguments in re.findall(r"@(?:pytest\.mark\.)?clause\(([^)]*)\)", path.read_text()):
-            for clause in re.findall(r'"(P-\d\d)"', arguments):
+            for clause in re.findall(r'"(P-\d+)"', arguments):
                 found.setdefault(clause, []).append(path.name)
     return found
 

@@ -246,7 +246,8 @@ class Peer:
     def __init__(self, sender: BulkSender, session: int = SESSION) -> None:
         self.dealer = Dealer(TcpAddress("127.0.0.1", sender.port))
         self.dealer.send(b"attach")
-        self.name, _ = receive(sender.router)
+        routing_id, _ = receive(sender.doors.routers[0])
+        self.name = b"\0" + routing_id
         sender.admit(session, self.name)
 
     def receive(self) -> list[bytes]:
@@ -302,8 +303,8 @@ def test_the_real_ends_fit_each_other(sender: BulkSender) -> None:
     slots = FramedSlots(TcpAddress("127.0.0.1", sender.port), SESSION, TOKEN)
     opened = msg.Opened(SESSION, 1, 1, "", {}, "", 1, (), slot_bytes, 2)
     memory = slots.open(opened)
-    peer, _ = receive(sender.router)
-    sender.admit(SESSION, peer)
+    peer, _ = receive(sender.doors.routers[0])
+    sender.admit(SESSION, b"\0" + peer)
     sent = [bytes([65 + n]) * slot_bytes for n in range(2)]
     for sequence, content in enumerate(sent):
         assert sender.send(piece(0, 0, sequence), memoryview(content))
@@ -325,18 +326,18 @@ def test_nothing_is_sent_to_a_session_that_is_not_here(sender: BulkSender) -> No
 @clause("P-97")
 def test_a_connection_that_ends_is_told_and_whose_it_was_is_found(sender: BulkSender) -> None:
     staying, leaving = Peer(sender, 7), Peer(sender, 8)
-    assert not sender.disconnects.has_told()
+    assert not sender.disconnects[0].has_told()
     assert sender.unreachable() == []
     leaving.dealer.close()
     poller = Poller()
-    poller.register(sender.disconnects, "left")
+    poller.register(sender.disconnects[0], "left")
     assert poller.wait(SOON_S) == ["left"]
     while not sender.unreachable():  # told a little before the ROUTER forgets the peer
         pass
     assert sender.unreachable() == [8]
     assert not sender.send(msg.Piece(8, 1, 0, 0, 0), memoryview(bytes(4096)))
-    sender.disconnects.forget()
-    assert not sender.disconnects.has_told()
+    sender.disconnects[0].forget()
+    assert not sender.disconnects[0].has_told()
     staying.dealer.close()
 
 
@@ -346,16 +347,17 @@ def test_a_client_whose_queue_is_full_is_not_taken_for_dead(sender: BulkSender) 
     slow.setsockopt(zmq.RCVHWM, 1)
     slow.connect(f"tcp://127.0.0.1:{sender.port}")
     slow.send(b"attach")
-    peer, _ = receive(sender.router)
-    sender.admit(SESSION, peer)
+    peer, _ = receive(sender.doors.routers[0])
+    sender.admit(SESSION, b"\0" + peer)
     num_sent = 0
-    while sender.router.send(peer, [bytes(60_000)]):
+    while sender.doors.routers[0].send(peer, [bytes(60_000)]):
         num_sent += 1
     assert num_sent >= 4096
     assert sender.unreachable() == []
     slow.close(linger=0)
     while not sender.unreachable():
-        assert sender.router.receive() is None  # the end of a full pipe is found by reading
+        # The end of a full pipe is found by reading.
+        assert sender.doors.receive(0) is None
 
 
 @clause("P-97")

@@ -158,6 +158,20 @@ def test_a_file_cut_while_it_is_read_is_bad(
     assert reason(source, 5) == "cut off: expected 105 bytes, got 30"
 
 
+def test_a_file_written_to_while_it_is_read_is_bad(
+    source: FolderSource, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_readv = os.readv
+
+    def written(fd: int, buffers: tuple[bytearray | memoryview]) -> int:
+        num_read = true_readv(fd, (memoryview(buffers[0])[:30],))
+        os.utime(root / NAMES[5], ns=(0, 1))
+        return num_read
+
+    monkeypatch.setattr(os, "readv", written)
+    assert "expected a modification time of" in reason(source, 5)
+
+
 def test_short_reads_are_continued(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
     true_readv = os.readv
     monkeypatch.setattr(os, "readv", lambda fd, b: true_readv(fd, (memoryview(b[0])[:30],)))

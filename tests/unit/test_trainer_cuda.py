@@ -216,3 +216,14 @@ def test_a_copy_that_fails_half_way_is_waited_for(cuda):
         lane.copy(batch, 0)
     assert cuda.log[-1] == ("side", "synchronized")
     assert cuda.current == "consumer"
+
+
+@pytest.mark.parametrize(("memory", "flags"), [(bytearray(64), 0), (bytes(64), 8)])
+def test_a_shared_arena_is_registered_for_reading_only(memory: bytes, flags: int) -> None:
+    asked: list[int] = []
+    cudart = SimpleNamespace(
+        cudaHostRegister=lambda pointer, size_bytes, given: asked.append(given) or 0,
+        cudaHostUnregister=lambda pointer: 0,
+    )
+    trainer.cuda.Pinned(memoryview(memory), cudart).close()
+    assert asked == [flags]

@@ -1,0 +1,53 @@
+"""The daemon's ROUTERs of one purpose: one for addresses that need no key, one for CURVE.
+
+A mechanism belongs to a ZeroMQ socket, not to an address, so a daemon that listens at a path and,
+with keys, at a port has two sockets where it would have one. Peers are named by door and routing
+id, since the ids of two sockets may be equal. Without keys there is a single door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from augd.transport.address import Address, TcpAddress
+from augd.transport.sockets import Curve, Router
+
+_PLAIN, _KEYED = 0, 1
+
+
+class Doors:
+    """One or two ROUTERs behind the verbs of one."""
+
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make unbound sockets; with `curve`, ports are for clients with keys only."""
+        self.routers = [Router()] if curve is None else [Router(), Router(curve)]
+
+    def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
+        """Listen at an address as `Router.bind` does: at a port with keys if there are any."""
+        is_port = isinstance(address, TcpAddress)
+        return self.routers[_KEYED if is_port and len(self.routers) > 1 else _PLAIN].bind(address)
+
+    def receive(self, door: int) -> tuple[bytes, list[bytes], str | None] | None:
+        """Return one message as (peer, frames, user), or None when there is none now.
+
+        `user` is None at the door that needs no key: what a client says there about itself counts
+        for nothing. At the other one it is empty when ZeroMQ doesn't know it.
+        """
+        if door == _PLAIN:
+            plain = self.routers[door].receive()
+            return None if plain is None else (bytes((door,)) + plain[0], plain[1], None)
+        named = self.routers[door].receive_named()
+        return None if named is None else (bytes((door,)) + named[0], named[1], named[2] or "")
+
+    def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
+        """Send to one client as `Router.send` does."""
+        return self.routers[peer[0]].send(peer[1:], frames)
+
+    def can_reach(self, peer: bytes, frames: Sequence[bytes]) -> bool:
+        """Say whether a client's connection stands, as `Router.can_reach` does."""
+        return self.routers[peer[0]].can_reach(peer[1:], frames)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for router in self.routers:
+            router.close()

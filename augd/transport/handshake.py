@@ -1,0 +1,101 @@
+"""Whether a daemon let this client in, and whether it is still connected: ZeroMQ tries for ever and
+says nothing, its monitor does.
+
+Looked at by clients that came by TCP: while they wait for WELCOME, and then for its end. Reads
+keys from no file and needs none: a client without keys learns here that the daemon wants one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import zmq
+
+from augd.errors import AugdError, ConnectError, Forbidden
+from augd.transport.address import Address, TcpAddress
+
+# The later one tells more.
+_REASONS = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+)
+_FAILED = sum(_REASONS)
+_WATCHED = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_FAILURES_MIN = 3  # without a reason; about 20 ms
+
+_EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a value that it has
+
+
+class Handshake:
+    """Hears what becomes of a socket's connection, from before it connects."""
+
+    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+        """Watch a socket; it is watched until it is closed."""
+        self.socket = watched.get_monitor_socket(_WATCHED)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self._failures: list[int] = []
+        self._has_stood = self._has_ended = False
+
+    def has_failed(self) -> bool:
+        """Say whether a handshake failed; never blocks."""
+        self._hear()
+        return bool(self._failures)
+
+    def has_ended(self) -> bool:
+        """Say whether a connection whose handshake had succeeded ever ended; never blocks."""
+        self._hear()
+        return self._has_ended
+
+    def _hear(self) -> None:
+        while self.socket.poll(0):
+            event, _ = _EVENT.unpack(self.socket.recv_multipart()[0])
+            if event & _FAILED:
+                self._failures.append(event)
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._has_stood = True
+            elif self._has_stood:
+                self._has_ended = True
+
+    def forget(self) -> None:
+        """Forget what failed so far."""
+        self.has_failed()
+        self._failures.clear()
+
+    def check(self, address: Address | TcpAddress, *, has_keys: bool) -> None:
+        """Do nothing unless a handshake failed.
+
+        Raises:
+            Forbidden: the daemon wants keys, or doesn't know this one.
+            ConnectError: it is another daemon than the one that the keys are for.
+        """
+        # Of two that hang up for the same reason, whoever is first leaves the other without it; and
+        # a daemon's end looks the same. ZeroMQ tries again at once: then it becomes clear.
+        if not self.has_failed():
+            return
+        reason = max(self._failures, key=_REASONS.index)
+        if reason != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or len(self._failures) >= _FAILURES_MIN:
+            raise _explain(reason, address, has_keys=has_keys)
+
+
+def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> AugdError:
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return Forbidden(
+            f"the daemon at {address} does not know this key, or revoked it: ask its operator for "
+            "`augd keys new NAME`, and give the file as keys= or --keys"
+        )
+    if not has_keys:
+        return Forbidden(
+            f"the daemon at {address} lets in only clients with a key: ask its operator for a "
+            "NAME.key, and give it as keys= or --keys, or in $AUGD_KEYS"
+        )
+    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        return ConnectError(
+            f"the daemon at {address} has no keys, so it is not the one that this key is for: "
+            "check the address, or connect without keys (keys= or --keys, and $AUGD_KEYS)"
+        )
+    return ConnectError(
+        f"what listens at {address} hung up: it does not have the daemon's key that came with this "
+        "client's, or is just ending. Check the address; if the daemon got new keys, ask its "
+        "operator for a new NAME.key"
+    )

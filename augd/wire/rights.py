@@ -1,0 +1,27 @@
+"""What a client with a key may do: a name, and the bounds that its operator wrote beside it.
+
+Read from the clients' files (`augd/transport/keys.py`), carried with every message of that client
+to the broker, which decides by it (`augd/broker/admission.py`). Holds no key and knows no file.
+A client without rights (`None` in their place) came over a socket that needs none: it is the
+daemon's own user, or the operator lets everybody in.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+# Two streams for each of eight GPUs: training and validation.
+STREAMS_DEFAULT = 16
+BYTES_DEFAULT = 16 * 10**9
+
+
+class Rights(Struct, frozen=True):
+    """What one client may do; `datasets` is None where all are his to read.
+
+    `max_streams` counts streams that are open at a time, `max_bytes` the memory of their arenas.
+    """
+
+    name: str
+    datasets: tuple[str, ...] | None = None
+    max_streams: int = STREAMS_DEFAULT
+    max_bytes: int = BYTES_DEFAULT
