@@ -175,8 +175,7 @@ class Line:
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
         ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
-        if "monitor" in ready:
-            self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        self._dealer.check_handshake(is_new=self.reader.state == "greeting")
         if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):
             if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
                 raise self._lost()

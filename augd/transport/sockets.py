@@ -9,6 +9,7 @@ here blocks without a deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
@@ -247,8 +248,13 @@ class Dealer:
         return size
 
     def send(self, frame: bytes) -> None:
-        """Queue one frame; credits keep the queue far below its high-water mark."""
-        self.socket.send(frame, zmq.NOBLOCK)
+        """Queue one frame; credits keep the queue far below its high-water mark.
+
+        Where a daemon refused the handshake of a connection made again, ZeroMQ has no queue any
+        more: then the frame is lost, as it is with any connection that ended.
+        """
+        with suppress(zmq.Again):
+            self.socket.send(frame, zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket."""
