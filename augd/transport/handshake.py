@@ -22,7 +22,7 @@ _REASONS = (
 )
 _FAILED = sum(_REASONS)
 _WATCHED = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-_FAILURES_MIN = 3  # without a reason; about 20 ms
+_FAILURES_MIN = 6  # without a reason; about 0.2 s
 
 _EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a value that it has
 
@@ -83,6 +83,11 @@ def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> Au
         return Forbidden(
             f"the daemon at {address} does not know this key, or revoked it: ask its operator for "
             "`augd keys new NAME`, and give the file as keys= or --keys"
+        )
+    if not has_keys and event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return ConnectError(  # a network that breaks looks like this, too: worth another attempt
+            f"what listens at {address} hung up again and again: it is just ending, or lets in "
+            "only clients with a key, to be given as keys= or --keys, or in $AUGD_KEYS"
         )
     if not has_keys:
         return Forbidden(
