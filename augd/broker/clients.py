@@ -195,6 +195,19 @@ class Clients:
                 return
         self.close(session.number)
 
+    def unreachable(self, number: int) -> None:
+        """Let a client go that hears nothing more: he will come back as another session.
+
+        Of a shared arena that he maps nothing is taken from him: stopped by a signal, say, he reads
+        on in what he holds. His lifeline tells when he doesn't.
+        """
+        session = self.sessions.get(number)
+        if session is None:
+            return
+        is_reading = session.stream is not None and not session.is_framed
+        held = session.stream.holds(number) if session.stream and is_reading else []
+        self._bye(session, msg.Bye(number, tuple(held)))
+
     def close(self, number: int) -> None:
         """End a session; its stream ends with the last one."""
         session = self.sessions.pop(number, None)

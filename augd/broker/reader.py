@@ -133,9 +133,13 @@ class Reader:
 
     @property
     def num_slots(self) -> int:
-        """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it."""
+        """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it.
+
+        With `max_lag`, so many that a sharer can be seen to be that far ahead: he has given back
+        max_lag + 1 more, and has another one in hand.
+        """
         if self.share is not None and self.share.max_lag is not None:
-            return min(self.spec.prefetch, self.share.max_lag) + 1
+            return self.share.max_lag + 2
         return self.spec.prefetch + 1
 
     @property

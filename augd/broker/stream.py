@@ -167,7 +167,7 @@ class Stream:
         self.share = share  # None: private
         # One slot for the batch in the trainer's hand, the others are made ahead of it. What a
         # laggard holds when it is left behind comes on top, so that the others don't stand still.
-        spare = 0 if share is None or share.max_lag is None else share.max_lag + 1
+        spare = 0 if share is None or share.max_lag is None else share.max_lag + 2
         self.slots = [Slot(index) for index in range(spec.prefetch + 1 + spare)]
         # Kept in step, because every message to the daemon asks for them: a sum over a thousand
         # slots each time would let a client with many of them hold up all others.
