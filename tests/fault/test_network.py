@@ -61,6 +61,7 @@ def test_the_proxy_is_in_the_way_of_both_ports(network):
     assert seen[0] == ["bulk", "control"]
 
 
+@pytest.mark.clause("P-109")
 @pytest.mark.parametrize("kinds", [("control",), ("bulk",), ("control", "bulk")])
 def test_a_reset_is_noticed_at_once_and_mended(network, kinds):
     def disturb(batch: augd.Batch) -> None:
