@@ -217,6 +217,9 @@ class Stream:
         position, tally = self._resume.pop(epoch, (0, Tally()))
         self._yielded = (epoch, position)
         self._receipts.begin(epoch, tally)
+        if position and not cut.batches_left(self._layout, self._opened.num_positions, position):
+            self._yielded = (epoch + 1, 0)  # loaded with a layout that drops the rest
+            return
         if self._cursor != (epoch, position):
             self._seek(epoch, position)
         while True:

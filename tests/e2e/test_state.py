@@ -73,6 +73,22 @@ def test_another_batch_size_and_world_go_on_at_the_same_sample(daemon):
     assert np.array_equal(np.concatenate(woven), whole[32:])
 
 
+def test_a_layout_that_drops_the_rest_goes_on_with_the_next_epoch(daemon):
+    with connect(daemon) as stream:
+        passing = stream.epoch(0)
+        for _ in range(4):
+            next(passing).release()
+        state = stream.state_dict()
+    assert (state["epoch"], state["position"]) == (0, 64)
+    with connect(daemon, batch_size=32, drop_last=True) as stream:
+        whole = read_epoch(stream, 1)
+    with connect(daemon, batch_size=32, drop_last=True) as stream:
+        stream.load_state_dict(state)
+        assert list(stream.epoch(0)) == [], "6 samples are left of 70"
+        rest = read_epoch(stream, 1)
+    assert np.array_equal(rows_of(rest), rows_of(whole))
+
+
 def test_the_short_form_goes_on_too(daemon):
     with connect(daemon) as stream:
         labels = [labels.copy() for _, labels in stream]
