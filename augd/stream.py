@@ -329,7 +329,7 @@ class Stream:
         if share is not None:
             share = msg.Share("here", 1, 0.0, share.max_lag)
         start = self._start(self._yielded, share)
-        self._line.close()
+        self._line.leave()  # where its memory is shared and the daemon lives, held batches stay
         line = self._dial_until(start, time.monotonic() + self._timeout_s, str(lost))
         was = dict(self._opened.content_fields)
         assert line.reader.opened is not None
