@@ -142,7 +142,8 @@ def preview(
 ) -> None:
     """Draw a contact sheet: photos with their crops, beside what a training will see of them.
 
-    The photos are the first that a shuffled stream of this seed delivers in epoch E.
+    The photos are the first that a shuffled stream of this seed delivers in epoch E. With several
+    views of a sample these are the columns, those of epoch E.
     """
     from augd.bench import load_recipe
     from augd.views.preview import PreviewOptions, run_preview

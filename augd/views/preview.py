@@ -46,33 +46,44 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
         AugdError: an option is wrong, there is no data set, or the file cannot be written.
     """
     _check(options)
-    epochs = range(options.epoch, options.epoch + options.columns)
+    num_epochs = 1 if recipe.num_views > 1 else options.columns
+    epochs = range(options.epoch, options.epoch + num_epochs)
     with Darkroom(options.path, recipe, options.seed) as room:
         ids = room.first_ids(options.epoch, options.rows)
-        sheet = Sheet((room.height, room.width), len(epochs))
+        columns = name_columns(recipe, epochs)
+        sheet = Sheet((room.height, room.width), len(columns))
         _check_side(sheet, len(ids))
         strips = [make_strip(room, sample, epochs) for sample in ids]
-        picture = sheet.draw(_title(options, room), [f"epoch {epoch}" for epoch in epochs], strips)
+        picture = sheet.draw(_title(options, room), columns, strips)
     save(picture, options.out)
+    each = f"{len(columns)} views" if recipe.num_views > 1 else f"{num_epochs} epochs"
     print(
-        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in "
-        f"{len(epochs)} epochs ({picture.width}×{picture.height})"
+        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in {each} "
+        f"({picture.width}×{picture.height})"
     )
 
 
+def name_columns(recipe: Recipe, epochs: Sequence[int]) -> list[str]:
+    """Name each row that a sample has in these epochs: by its epoch, or by its view, if several."""
+    if recipe.num_views == 1:
+        return [f"epoch {epoch}" for epoch in epochs]
+    return [f"epoch {epoch}, view {view}" for epoch in epochs for view in range(recipe.num_views)]
+
+
 def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
-    """Read one sample, make its row in each of these epochs, and put all into words."""
+    """Read one sample, make its rows in each of these epochs, and put all into words."""
     path = room.arrays.path(sample)
     label = room.label_of(sample) or f"sample {sample}"
     try:
         negative = room.read(sample)
     except BadImage as bad:
-        return Strip(None, (), label, path, [Cell(None, str(bad), "") for _ in epochs])
-    drawn = room.drawn(sample, epochs, negative.header)
-    cells = [_cell(room, negative, one) for one in drawn]
-    boxes = [one.seen for one in drawn if not one.impossible]
+        holes = [Cell(None, str(bad), "") for _ in name_columns(room.recipe, epochs)]
+        return Strip(None, (), label, path, holes)
+    drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
+    cells = [cell for one in drawn for cell in _cells(room, negative, one)]
+    outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
     size = f"{negative.header.width}x{negative.header.height}"
-    return Strip(_photo(negative), boxes, label, f"{size} · {os.path.basename(path)}", cells)
+    return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
 
 
 def _photo(negative: Negative) -> Pixels | None:
@@ -82,12 +93,15 @@ def _photo(negative: Negative) -> Pixels | None:
         return None  # its rows say why
 
 
-def _cell(room: Darkroom, negative: Negative, drawn: Drawn) -> Cell:
+def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
     try:
-        picture = room.row(negative, drawn)
+        rows = room.rows(negative, drawn)
     except BadImage as bad:
-        return Cell(None, str(bad), "")
-    return Cell(picture, describe_crop(drawn), describe_rest(drawn))
+        return [Cell(None, str(bad), "") for _ in drawn.views]
+    return [
+        Cell(row, describe_crop(view), describe_rest(view))
+        for row, view in zip(rows, drawn.views, strict=True)
+    ]
 
 
 def _title(options: PreviewOptions, room: Darkroom) -> str:
