@@ -13,9 +13,8 @@ from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
 from augd.plan.recipe import Recipe
-from augd.views.preview import make_strip, name_columns, save
+from augd.views.preview import make_sheet, make_strip, save
 from augd.views.sample import Darkroom, check_epoch
-from augd.views.sheet import Sheet
 from augd.views.words import as_plain
 
 _SAID = ("op", "applied")
@@ -46,11 +45,10 @@ def run_explain(options: ExplainOptions, recipe: Recipe) -> None:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
         report = _explain(room, options.sample, options.epoch)
         if options.out is not None:
-            columns = name_columns(recipe, [options.epoch])
-            sheet = Sheet((room.height, room.width), len(columns))
+            sheet = make_sheet(room, 1)
             strip = make_strip(room, options.sample, [options.epoch])
             title = f"sample {options.sample} · seed {options.seed}"
-            save(sheet.draw(title, columns, [strip]), options.out)
+            save(sheet.draw(title, [f"epoch {options.epoch}"], [strip]), options.out)
     print(json.dumps(report) if options.as_json else _in_words(report, options))
 
 
@@ -98,7 +96,7 @@ def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
     for name in ("crop", "scaled", "window"):
         lines.append(f"  {name:18} {_brief(view[name])}")
     lines += [_op_in_words(op) for op in view["ops"]]
-    for name in ("colour_order", "seen", "matrix", "region", "halvings"):
+    for name in ("colour_order", "matrix", "region", "halvings"):
         if view[name] and (view["bent"] or name == "colour_order"):
             lines.append(f"  {name:18} {_brief(view[name])}")
     for name in ("colour", "pivot"):

@@ -23,6 +23,8 @@ from augd.views.words import describe_crop, describe_rest
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20
+_SAID_IN_A_LINE = 2
+_LINES_MAX = 4
 _SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
 
 
@@ -50,24 +52,25 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     epochs = range(options.epoch, options.epoch + num_epochs)
     with Darkroom(options.path, recipe, options.seed) as room:
         ids = room.first_ids(options.epoch, options.rows)
-        columns = name_columns(recipe, epochs)
-        sheet = Sheet((room.height, room.width), len(columns))
+        sheet = make_sheet(room, num_epochs)
         _check_side(sheet, len(ids))
         strips = [make_strip(room, sample, epochs) for sample in ids]
+        columns = [f"epoch {epoch}" for epoch in epochs]
         picture = sheet.draw(_title(options, room), columns, strips)
     save(picture, options.out)
-    each = f"{len(columns)} views" if recipe.num_views > 1 else f"{num_epochs} epochs"
+    each = f"{recipe.num_views} views" if recipe.num_views > 1 else f"{num_epochs} epochs"
     print(
         f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in {each} "
         f"({picture.width}×{picture.height})"
     )
 
 
-def name_columns(recipe: Recipe, epochs: Sequence[int]) -> list[str]:
-    """Name each row that a sample has in these epochs: by its epoch, or by its view, if several."""
-    if recipe.num_views == 1:
-        return [f"epoch {epoch}" for epoch in epochs]
-    return [f"epoch {epoch}, view {view}" for epoch in epochs for view in range(recipe.num_views)]
+def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
+    """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
+    num_said = sum(not op.is_sizing for op in room.recipe.ops)
+    num_cells = num_epochs * room.recipe.num_views
+    num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
+    return Sheet((room.height, room.width), num_cells, num_lines=num_lines)
 
 
 def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
@@ -77,8 +80,8 @@ def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
     try:
         negative = room.read(sample)
     except BadImage as bad:
-        holes = [Cell(None, str(bad), "") for _ in name_columns(room.recipe, epochs)]
-        return Strip(None, (), label, path, holes)
+        num_cells = len(epochs) * room.recipe.num_views
+        return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
     drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
     cells = [cell for one in drawn for cell in _cells(room, negative, one)]
     outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
@@ -98,9 +101,10 @@ def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
         rows = room.rows(negative, drawn)
     except BadImage as bad:
         return [Cell(None, str(bad), "") for _ in drawn.views]
+    named = [f"view {view.number} · " if len(rows) > 1 else "" for view in drawn.views]
     return [
-        Cell(row, describe_crop(view), describe_rest(view))
-        for row, view in zip(rows, drawn.views, strict=True)
+        Cell(row, name + describe_crop(view), describe_rest(view))
+        for row, name, view in zip(rows, named, drawn.views, strict=True)
     ]
 
 

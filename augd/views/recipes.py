@@ -29,7 +29,7 @@ def print_recipe(recipe: Recipe) -> None:
 
 
 def print_schema() -> None:
-    """Print the JSON schema of a recipe, by which editors complete and check a TOML or JSON file."""
+    """Print the JSON schema of a recipe, by which editors complete and check one."""
     print(json.dumps(recipe_schema(), indent=2))
 
 

@@ -37,23 +37,22 @@ _MARKS: tuple[Colour, ...] = (
 _MARGIN_PX = 24
 _GAP_PX = 14
 _BAR_PX = 4
-_EDGE_PX = 1.5
+_EDGE_PX = 2.0
+_FINER = 4
 _LINE_PX = 17
 _HEAD_PX = 62
 _CELL_SIDE_MIN_PX = 168  # what a line of words needs
-_REST_LINES = 2
 _THIN_FROM = 6  # outlines on one photo, of which thick ones would hide it
 _SHADE = 0.4
 _SEPARATOR = " · "
-_CAPTION_PX = (1 + _REST_LINES) * _LINE_PX + 2 * _GAP_PX
-CELLS_PER_LINE = 10  # the views of ten_crop, and of each scale of multi_scale
+CELLS_PER_ROW = 10  # the views of ten_crop, and of each scale of multi_scale
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One made row with words under it; `picture` is None where none could be made.
 
-    `first` has one line, `second` is broken into two.
+    `first` has one line, `second` is broken into as many as the sheet has.
     """
 
     picture: Pixels | None
@@ -79,8 +78,9 @@ class Sheet:
     """Lays out strips of one size below each other.
 
     `row_px` is (height, width) of a made row, `photo_px` (width, height) of the place for a photo;
-    None gives it the height of a row. Cells stand in lines of at most `cells_per_line`. With
-    `is_shaded` what no outline holds of a photo is darkened.
+    None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
+    darkened. `num_lines` is how many lines the second words of cells are broken into. Cells stand
+    in rows of at most `CELLS_PER_ROW`.
     """
 
     def __init__(
@@ -89,17 +89,19 @@ class Sheet:
         num_cells: int,
         photo_px: tuple[int, int] | None = None,
         is_shaded: bool = False,
-        cells_per_line: int = CELLS_PER_LINE,
+        num_lines: int = 1,
     ) -> None:
         height, width = row_px
         self.times = -(-_CELL_SIDE_MIN_PX // min(height, width)) if min(row_px) < 112 else 1
         self._picture_px = width * self.times, height * self.times
         self._cell_width = max(self._picture_px[0], _CELL_SIDE_MIN_PX)
         self._photo_px = photo_px or (round(self._picture_px[1] * 1.4), self._picture_px[1])
-        self._num_columns = min(num_cells, cells_per_line)
-        num_lines = -(-num_cells // cells_per_line)
-        self._line_px = self._picture_px[1] + _BAR_PX + _CAPTION_PX
-        self._height = max(num_lines * self._line_px, self._photo_px[1] + _BAR_PX + _CAPTION_PX)
+        self._num_lines = num_lines
+        self._num_columns = min(num_cells, CELLS_PER_ROW)
+        under_px = _BAR_PX + (1 + num_lines) * _LINE_PX + 2 * _GAP_PX
+        self._step_px = self._picture_px[1] + under_px
+        num_steps = -(-num_cells // CELLS_PER_ROW)
+        self._height = max(num_steps * self._step_px, self._photo_px[1] + under_px)
         self._is_shaded = is_shaded
         self._fonts = {size: ImageFont.load_default(size) for size in (12, 13, 18)}
 
@@ -112,7 +114,7 @@ class Sheet:
     def corner(self, strip: int, cell: int) -> tuple[int, int]:
         """Return x, y of the first pixel of a made row on the sheet."""
         x = self._left(cell) + (self._cell_width - self._picture_px[0]) // 2
-        return x, self._top(strip) + cell // self._num_columns * self._line_px
+        return x, self._top(strip) + cell // self._num_columns * self._step_px
 
     def _top(self, strip: int) -> int:
         return _HEAD_PX + _BAR_PX + strip * self._height
@@ -181,7 +183,7 @@ class Sheet:
         lines = [""]
         for part in text.split(_SEPARATOR):
             longer = f"{lines[-1]}{_SEPARATOR}{part}" if lines[-1] else part
-            if lines[-1] and len(lines) < _REST_LINES and self._is_wider(longer, width_px):
+            if lines[-1] and len(lines) < self._num_lines and self._is_wider(longer, width_px):
                 lines.append(part)
             else:
                 lines[-1] = longer
@@ -243,16 +245,19 @@ def _shaded(picture: Image.Image, outlines: Sequence[Outline]) -> Image.Image:
 
 
 def _trace(picture: Image.Image, outline: Outline, colour: Colour, is_thin: bool) -> None:
-    """Draw an outline two pixels wide with a dark line on either side, or thin: one pixel."""
-    pen = ImageDraw.Draw(picture)
+    """Draw an outline two pixels wide, or one, with a dark line on either side."""
     inside = _kept_inside(outline, picture.size)
-    closed = [*inside, inside[0]]
-    if is_thin:
-        pen.line(closed, (0, 0, 0), 3)
-        pen.line(closed, colour, 1)
-        return
-    pen.line(closed, (0, 0, 0), 4, joint="curve")
-    pen.line(closed, colour, 2, joint="curve")
+    for ink, width_px in (((0, 0, 0), 3 if is_thin else 4), (colour, 1 if is_thin else 2)):
+        picture.paste(ink, mask=_line_mask(picture.size, inside, width_px))
+
+
+def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.Image:
+    """Draw a closed line without steps: fourfold, then reduced."""
+    mask = Image.new("L", (size[0] * _FINER, size[1] * _FINER), 0)
+    pen = ImageDraw.Draw(mask)
+    points = [(x * _FINER, y * _FINER) for x, y in (*corners, *corners[:2])]
+    pen.line(points, 255, width_px * _FINER, joint="curve")
+    return mask.reduce(_FINER)
 
 
 def _kept_inside(outline: Outline, size: tuple[int, int]) -> list[tuple[float, float]]:

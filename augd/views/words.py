@@ -30,9 +30,16 @@ def describe_rest(view: View) -> str:
     """Say what else was done; `nothing else` when nothing was."""
     said = ["mirrored"] if view.mirror else []
     for step in view.steps:
-        if step.drawn is not None and step.op != "mirror":
+        if step.op != "mirror" and _is_to_be_said(step):
             said.append(say_step(step))
     return " · ".join(said) or "nothing else"
+
+
+def _is_to_be_said(step: Step) -> bool:
+    """Leave out what was not applied, and shifts that are lost by rounding."""
+    if step.drawn is None:
+        return False
+    return any(map(_whole, step.drawn["shift"])) if "shift" in step.drawn else True
 
 
 def say_step(step: Step) -> str:
@@ -51,16 +58,16 @@ def _say_turn(drawn: Parameters) -> str:
 def _say_zoom(drawn: Parameters) -> str:
     high, wide = drawn["height"], drawn["width"]
     if high == wide:
-        return f"zoomed {'out' if high > 1 else 'in'}, grid ×{high:.2f}"
-    return f"grid ×{wide:.2f} wide, ×{high:.2f} high"
+        return f"zoomed {'out' if high > 1 else 'in'} {high:.2f}"
+    return f"grid {wide:.2f} wide, {high:.2f} high"
 
 
 def _say_shear(drawn: Parameters) -> str:
-    return f"sheared x {drawn['x']:+.2f}, y {drawn['y']:+.2f}"
+    return "sheared " + ", ".join(f"{axis} {drawn[axis]:+.2f}" for axis in "xy" if drawn[axis])
 
 
 def _say_stretch(drawn: Parameters) -> str:
-    return f"stretched ×{drawn['x']:.2f} wide, ×{drawn['y']:.2f} high"
+    return f"stretched {drawn['x']:.2f} wide, {drawn['y']:.2f} high"
 
 
 def _say_translation(drawn: Parameters) -> str:
@@ -72,7 +79,7 @@ def _say_lens(drawn: Parameters) -> str:
 
 
 def _say_warp(drawn: Parameters) -> str:
-    return f"warped, noise {drawn['key']}"
+    return f"warped, alpha {drawn['alpha']:g} px"
 
 
 def _say_shift(drawn: Parameters) -> str:
@@ -96,7 +103,7 @@ def _say_mirror(drawn: Parameters) -> str:
 
 
 def _saying_factor(of: str) -> Callable[[Parameters], str]:
-    return lambda drawn: f"{of} ×{drawn['factor']:.2f}"
+    return lambda drawn: f"{of} {drawn['factor']:.2f}"
 
 
 _SAYINGS: dict[str, Callable[[Parameters], str]] = {
@@ -119,9 +126,12 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
 }
 
 
+def _whole(level: float) -> int:
+    return int(np.floor(level + 0.5))
+
+
 def _signed(level: float) -> str:
-    whole = int(np.floor(level + 0.5))
-    return f"{whole:+d}" if whole else "0"
+    return f"{_whole(level):+d}" if _whole(level) else "0"
 
 
 def as_plain(drawn: Drawn) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def as_plain(drawn: Drawn) -> dict[str, Any]:
 
 
 def _view_as_plain(view: View) -> dict[str, Any]:
-    plain = {
+    return {
         "view": view.number,
         "words": f"{describe_crop(view)}, {describe_rest(view)}",
         "crop": list(view.crop),
@@ -152,4 +162,3 @@ def _view_as_plain(view: View) -> dict[str, Any]:
         "colour": None if view.colour is None else view.colour.tolist(),
         "pivot": None if view.pivot is None else view.pivot.tolist(),
     }
-    return plain
