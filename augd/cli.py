@@ -172,6 +172,23 @@ def explain(
     run_explain(options, load_recipe(recipe))
 
 
+@app.command(epilog="Example: augd pca photos/ --out pca.toml")
+def pca(
+    path: DatasetPath,
+    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write.")] = "pca.toml",
+    samples: Annotated[
+        int, typer.Option(metavar="N", help="How many photos to look at, chosen by their paths.")
+    ] = 3000,
+) -> None:
+    """Compute the principal components of a data set's colours, as an op for a recipe.
+
+    Prints the eigenvalues with their standard errors. Bad files are skipped and counted.
+    """
+    from augd.views.pca import PcaOptions, run_pca
+
+    run_pca(PcaOptions(path, out, samples))
+
+
 @app.command(epilog="Example: augd recipes imagenet > my.toml")
 def recipes(
     name: Annotated[

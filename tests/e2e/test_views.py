@@ -26,7 +26,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes"])
+@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes", "pca"])
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -228,12 +228,28 @@ def test_bad_input_is_one_line(tmp_path: Path, folder: Path) -> None:
         ("preview", folder, "--rows", 0),
         ("explain", folder, "--id", 99),
         ("explain", folder, "--id", 1, "--epoch", -1),
+        ("pca", folder, "--samples", 1),
+        ("pca", folder, "--out", tmp_path / "missing" / "pca.toml"),
         ("status", f"ipc://{tmp_path}/nobody"),
     ):
         done = run(*words)
         assert done.returncode == 1, done
         (line,) = done.stderr.splitlines()
         assert line.startswith("augd: error: "), line
+
+
+def test_pca_writes_an_op_that_a_recipe_takes(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pca.toml"
+    done = run("pca", folder, "--out", out, "--samples", 9)
+    assert done.returncode == 0, done
+    assert "9 of 16 photos" in done.stdout
+    assert done.stdout.count("±") == 3
+    text = run("recipes", "eval").stdout + out.read_text()
+    op = expand(recipe_from_toml(text))["ops"][-1]
+    assert op["op"] == "pca"
+    assert 0 < op["eigval"][2] < op["eigval"][1] < op["eigval"][0] < 0.75
+    again = run("pca", folder, "--out", out, "--samples", 9)
+    assert again.stdout == done.stdout
 
 
 def test_status_of_a_running_daemon(folder: Path) -> None:
