@@ -19,7 +19,7 @@ from augd.pixels.header import BadImage
 from augd.plan.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip
-from augd.views.words import describe_crop, describe_rest
+from augd.views.words import SEPARATOR, describe_crop, describe_rest
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20
@@ -101,9 +101,9 @@ def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
         rows = room.rows(negative, drawn)
     except BadImage as bad:
         return [Cell(None, str(bad), "") for _ in drawn.views]
-    named = [f"view {view.number} · " if len(rows) > 1 else "" for view in drawn.views]
+    named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]
     return [
-        Cell(row, name + describe_crop(view), describe_rest(view))
+        Cell(row, describe_crop(view), name + describe_rest(view))
         for row, name, view in zip(rows, named, drawn.views, strict=True)
     ]
 

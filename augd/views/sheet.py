@@ -80,7 +80,7 @@ class Sheet:
     `row_px` is (height, width) of a made row, `photo_px` (width, height) of the place for a photo;
     None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
     darkened. `num_lines` is how many lines the second words of cells are broken into. Cells stand
-    in rows of at most `CELLS_PER_ROW`.
+    in rows of at most `cells_per_row`.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Sheet:
         photo_px: tuple[int, int] | None = None,
         is_shaded: bool = False,
         num_lines: int = 1,
+        cells_per_row: int = CELLS_PER_ROW,
     ) -> None:
         height, width = row_px
         self.times = -(-_CELL_SIDE_MIN_PX // min(height, width)) if min(row_px) < 112 else 1
@@ -97,10 +98,10 @@ class Sheet:
         self._cell_width = max(self._picture_px[0], _CELL_SIDE_MIN_PX)
         self._photo_px = photo_px or (round(self._picture_px[1] * 1.4), self._picture_px[1])
         self._num_lines = num_lines
-        self._num_columns = min(num_cells, CELLS_PER_ROW)
+        self._num_columns = min(num_cells, cells_per_row)
         under_px = _BAR_PX + (1 + num_lines) * _LINE_PX + 2 * _GAP_PX
         self._step_px = self._picture_px[1] + under_px
-        num_steps = -(-num_cells // CELLS_PER_ROW)
+        num_steps = -(-num_cells // cells_per_row)
         self._height = max(num_steps * self._step_px, self._photo_px[1] + under_px)
         self._is_shaded = is_shaded
         self._fonts = {size: ImageFont.load_default(size) for size in (12, 13, 18)}

@@ -16,6 +16,8 @@ from augd.views.sample import Drawn, View
 
 Parameters = Mapping[str, Any]
 
+SEPARATOR = " · "
+
 
 def describe_crop(view: View) -> str:
     """Say which part of the photo the row shows: `crop 312x280 at 12,40`.
@@ -32,7 +34,7 @@ def describe_rest(view: View) -> str:
     for step in view.steps:
         if step.op != "mirror" and _is_to_be_said(step):
             said.append(say_step(step))
-    return " · ".join(said) or "nothing else"
+    return SEPARATOR.join(said) or "nothing else"
 
 
 def _is_to_be_said(step: Step) -> bool:
@@ -59,7 +61,7 @@ def _say_zoom(drawn: Parameters) -> str:
     high, wide = drawn["height"], drawn["width"]
     if high == wide:
         return f"zoomed {'out' if high > 1 else 'in'} {high:.2f}"
-    return f"grid {wide:.2f} wide, {high:.2f} high"
+    return f"zoomed {wide:.2f} / {high:.2f}"
 
 
 def _say_shear(drawn: Parameters) -> str:
@@ -67,11 +69,11 @@ def _say_shear(drawn: Parameters) -> str:
 
 
 def _say_stretch(drawn: Parameters) -> str:
-    return f"stretched {drawn['x']:.2f} wide, {drawn['y']:.2f} high"
+    return f"stretched {drawn['x']:.2f} / {drawn['y']:.2f}"
 
 
 def _say_translation(drawn: Parameters) -> str:
-    return f"moved {drawn['x']:+.1%} right, {drawn['y']:+.1%} down"
+    return f"moved {drawn['x']:+.1%} / {drawn['y']:+.1%}"
 
 
 def _say_lens(drawn: Parameters) -> str:
