@@ -174,6 +174,11 @@ class Stream:
         return self._opened.dataset
 
     @property
+    def has_colour(self) -> bool:
+        """Whether colours are left to the device: batches then carry their matrices."""
+        return any(array.name == "colour" for array in self._opened.arrays)
+
+    @property
     def arena(self) -> memoryview:
         """All slots as one mapped piece of memory, to register with a device; empty once closed.
 

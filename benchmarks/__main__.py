@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from benchmarks import dataloader, delivery, first_batch, frames, memory, planning, safety
+from benchmarks import (
+    augmentation,
+    dataloader,
+    delivery,
+    first_batch,
+    frames,
+    memory,
+    planning,
+    safety,
+)
 from benchmarks._report import run_all
 
 _BENCHMARKS = {
@@ -12,6 +21,7 @@ _BENCHMARKS = {
     "first_batch": (first_batch.QUESTION, first_batch.run),
     "memory": (memory.QUESTION, memory.run),
     "planning": (planning.QUESTION, planning.run),
+    "augmentation": (augmentation.QUESTION, augmentation.run),
     "safety": (safety.QUESTION, safety.run),
 }
 

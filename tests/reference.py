@@ -1,14 +1,21 @@
 """Slow references: bilinear sampling, halving and the colour pass as they are defined, in float64.
 
-For tests to hold the fast code against. Nothing here is shared with it.
+For tests to hold the fast code against. Nothing here is shared with it but
+the bound that it promises.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels.bend import BEND_ERROR
+
 Floats = NDArray[np.float64]
+
+# OpenCV 4 rounds positions to 1/32 px, and its weights to 15 bits.
+BEND_BOUND = BEND_ERROR if int(cv2.__version__[0]) >= 5 else 0.5 + 255 * 2 / 64 + 0.1
 
 
 def folded(at: NDArray[np.int64], size: int, fill: str) -> tuple[NDArray[np.int64], NDArray]:

@@ -252,6 +252,12 @@ def connect(
         keys=keys,
     )
     try:
+        if stream.has_colour and not normalize:
+            raise augd.OptionError(
+                "normalize: False gives the pixels as they were rendered, which with "
+                'colour_on="device" lack their colours; leave normalize out, or take colour_on out '
+                "of the recipe"
+            )
         feed: _Feed
         if target.type == "cpu":
             host = HostNormaliser(dtype, channels_last=channels_last) if normalize else None

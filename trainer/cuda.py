@@ -19,9 +19,13 @@ from torch import Tensor
 import augd
 from trainer.device import (
     Batch,
+    Params,
     Tensors,
+    colour_of,
+    fold,
     memory_format,
     ordinary_tensors,
+    params_of,
     place_of,
     scale_and_shift,
     views,
@@ -38,17 +42,35 @@ class DeviceNormaliser:
         """Put the constants on the device."""
         self._dtype = dtype
         self._format = memory_format(channels_last)
-        scale, shift = scale_and_shift()
-        self._scale = scale.view(1, 3, 1, 1).to(device)
-        self._shift = shift.view(1, 3, 1, 1).to(device)
+        self._constants = tuple(constant.to(device) for constant in scale_and_shift())
+        self._scale, self._shift = (constant.view(1, 3, 1, 1) for constant in self._constants)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return (B, 3, H, W), freshly allocated; computed in float32."""
+    def __call__(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
+        """Return (B, 3, H, W), or (B, V, 3, H, W) for views; freshly allocated.
+
+        Computed in float32. `colour`, (B, 3, 4) or (B, V, 3, 4), is applied first, unclipped.
+        """
+        if images.dim() == 5:
+            flat = None if colour is None else colour.flatten(0, 1)
+            rows = self(images.flatten(0, 1), flat)
+            return rows.view(*images.shape[:2], *rows.shape[1:])
         pixels = images.permute(0, 3, 1, 2)
+        if colour is not None:
+            return self._tinted(pixels, colour)
         out = torch.empty(
             pixels.shape, dtype=self._dtype, device=images.device, memory_format=self._format
         )
         return torch.addcmul(self._shift, pixels, self._scale, out=out)
+
+    def _tinted(self, pixels: Tensor, colour: Tensor) -> Tensor:
+        """Mix the channels by hand: a matrix product might be computed in TF32."""
+        scale, shift = self._constants
+        matrices, offsets = fold(colour, scale, shift)
+        mixed = offsets[:, :, None, None].expand(*pixels.shape)
+        for channel in range(3):
+            weights = matrices[:, :, channel, None, None]
+            mixed = torch.addcmul(mixed, pixels[:, channel, None].float(), weights)
+        return mixed.to(self._dtype, memory_format=self._format)
 
 
 # cudaHostRegisterReadOnly, of driver_types.h
@@ -100,6 +122,8 @@ class OnDevice:
     """A batch's tensors on the device, valid for who waits for `copied`."""
 
     tensors: Tensors
+    colour: Tensor | None
+    params: Params
     copied: torch.cuda.Event
     place: tuple[int, int, int]
 
@@ -128,12 +152,15 @@ class CudaLane:
         with ordinary_tensors(), _cuda.stream(self._side):
             try:
                 tensors = self._issue(views(batch), buffer)
+                colour = colour_of(batch)
+                if colour is not None:
+                    colour = colour.to(self._device)  # 48 bytes a row: not worth pinning
             except BaseException:
                 self._side.synchronize()  # out of memory at the labels: the images are on the way
                 raise
             copied = _cuda.Event()
             copied.record(self._side)
-        return OnDevice(tensors, copied, place_of(batch)), copied
+        return OnDevice(tensors, colour, params_of(batch), copied, place_of(batch)), copied
 
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
@@ -149,15 +176,15 @@ class CudaLane:
         """Order the consumer's stream behind the copies and normalise on it."""
         consumer = _cuda.current_stream(self._device)
         consumer.wait_event(copied.copied)
-        for tensor in copied.tensors:
+        for tensor in (*copied.tensors, *(() if copied.colour is None else (copied.colour,))):
             # Allocated on the side stream: not to be used again there before it was read here.
             tensor.record_stream(consumer)
         images, labels, ids, valid = copied.tensors
         if self._normaliser is not None:
             with ordinary_tensors():
-                images = self._normaliser(images)
+                images = self._normaliser(images, copied.colour)
             self._read[buffer].record(consumer)
-        return Batch((images, labels, ids, valid), copied.place)
+        return Batch((images, labels, ids, valid), copied.place, params=copied.params)
 
     def _buffer(self, buffer: int, images: Tensor) -> Tensor:
         """Return rows of the ring's buffer; the first batch of a stream is its largest."""

@@ -21,6 +21,7 @@ from torch import Tensor
 import augd
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
+Params = dict[str, Tensor] | None
 
 # Of RGB in [0, 1]; what torchvision's and nearly all other ImageNet weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,11 +37,13 @@ class Batch:
     """One batch as tensors.
 
     Attributes:
-        images: (B, 3, H, W) in the stream's dtype, normalised; with `normalize=False` uint8
-            (B, H, W, 3), RGB.
+        images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe that
+            leaves them to the device; with `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
+            views (B, V, 3, H, W), or (B, V, H, W, 3).
         labels: int64 (B,); -1 in a data set without classes, -100 where `valid` is false.
         ids: int64 (B,): positions in the data set's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
+        params: with `params=True`, what was drawn for each row, by name: float64, on the CPU.
         epoch, number, position: which batch it is, and where it begins in the epoch.
 
     The tensors are the caller's to keep and to change, but for `normalize=False` on the CPU:
@@ -48,15 +51,27 @@ class Batch:
     every view of its tensors are gone, or by `release()`.
     """
 
-    __slots__ = ("_slot", "epoch", "ids", "images", "labels", "number", "position", "valid")
+    __slots__ = (
+        "_slot",
+        "epoch",
+        "ids",
+        "images",
+        "labels",
+        "number",
+        "params",
+        "position",
+        "valid",
+    )
 
     def __init__(
         self,
         tensors: Tensors,
         place: tuple[int, int, int],
         slot: augd.Batch | None = None,
+        params: Params = None,
     ) -> None:
         """Made by `Stream`."""
+        self.params = params
         self.images, self.labels, self.ids, self.valid = tensors
         self.epoch, self.number, self.position = place
         self._slot = slot
@@ -93,6 +108,14 @@ def ordinary_tensors() -> torch.inference_mode:
     the memory that the next pass uses again, nor a batch that was made ahead for it.
     """
     return torch.inference_mode(False)
+
+
+def fold(colour: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold colour matrices (N, 3, 4) into a normalisation x * scale + shift, (3,) each.
+
+    Returns float32 (N, 3, 3) and (N, 3): what pixels are multiplied by, and what is added.
+    """
+    return colour[..., :3] * scale[:, None], colour[..., 3] * scale + shift
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
@@ -149,15 +172,25 @@ class HostNormaliser:
         self._is_direct = channels_last and dtype == torch.float32
         self._channels_last = channels_last
         self._blocks = Blocks()
+        self._constants = scale_and_shift()
         self._set_width(0)
 
     def _set_width(self, width: int) -> None:
-        self._scale, self._shift = (row.repeat(width, 1) for row in scale_and_shift())
+        self._scale, self._shift = (row.repeat(width, 1) for row in self._constants)
         self._num_rows = max(1, _PART_VALUES // max(1, width * 3))
         self._work = torch.empty(self._num_rows, width, 3)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return (B, 3, H, W), the caller's to keep."""
+    def __call__(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
+        """Return (B, 3, H, W), or (B, V, 3, H, W) for views; the caller's to keep.
+
+        `colour`, (B, 3, 4) or (B, V, 3, 4), is applied first, in float and without clipping.
+        """
+        if images.dim() == 5:
+            flat = None if colour is None else colour.flatten(0, 1)
+            rows = self(images.flatten(0, 1), flat)
+            return rows.view(*images.shape[:2], *rows.shape[1:])
+        if colour is not None:
+            return self._tinted(images, colour)
         count, height, width, _ = images.shape
         if width != len(self._scale):
             self._set_width(width)
@@ -168,6 +201,16 @@ class HostNormaliser:
         else:
             for source, target in zip(images, by_pixel, strict=True):
                 self._convert(source, target)
+        return out
+
+    def _tinted(self, images: Tensor, colour: Tensor) -> Tensor:
+        out = self._new(*images.shape[:3])
+        matrices, offsets = fold(colour, *self._constants)
+        for source, target, matrix, offset in zip(
+            images, out.permute(0, 2, 3, 1), matrices, offsets, strict=True
+        ):
+            pixels = torch.addmm(offset, source.flatten(0, 1).float(), matrix.T)
+            target.copy_(pixels.view_as(source))
         return out
 
     def _convert(self, source: Tensor, target: Tensor) -> None:
@@ -205,18 +248,19 @@ class HostFeed:
         return map(deliver, self._stream.epoch(epoch))
 
     def _view(self, batch: augd.Batch) -> Batch:
-        return Batch(views(batch), place_of(batch), batch)
+        return Batch(views(batch), place_of(batch), batch, params_of(batch))
 
     def _convert(self, batch: augd.Batch) -> Batch:
         assert self._normaliser is not None
         before = time.perf_counter()
         with ordinary_tensors():
             images, labels, ids, valid = views(batch)
-            floats = self._normaliser(images)
+            floats = self._normaliser(images, colour_of(batch))
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
+            params = params_of(batch)
         batch.release()
         self.transfer_s += time.perf_counter() - before
-        return Batch(tensors, place_of(batch))
+        return Batch(tensors, place_of(batch), params=params)
 
     def forget(self) -> None:
         """Do nothing: no batch is taken ahead."""
@@ -228,6 +272,18 @@ class HostFeed:
 def place_of(batch: augd.Batch) -> tuple[int, int, int]:
     """Return epoch, number and position of a batch."""
     return batch.epoch, batch.number, batch.position
+
+
+def colour_of(batch: augd.Batch) -> Tensor | None:
+    """Copy a batch's colour matrices, where they are the device's; else None."""
+    return None if batch.colour is None else torch.tensor(batch.colour)
+
+
+def params_of(batch: augd.Batch) -> Params:
+    """Copy what was drawn for the rows of a batch, if its stream asked for it."""
+    if batch.params is None:
+        return None
+    return {name: torch.tensor(numbers) for name, numbers in batch.params.items()}
 
 
 def views(batch: augd.Batch) -> Tensors:

@@ -30,9 +30,9 @@ import numpy as np
 
 from augd.pixels.decode import Pixels
 from augd.pixels.halve import Halver
+from augd.pixels.header import BadImage
 from augd.pixels.outline import Outline
 from augd.pixels.warp import Field, LocalWarper, Steps, bend_by_lens, lens_grid
-from augd.plan.plan import LocalWarp
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
 
@@ -43,6 +43,8 @@ _BORDERS: Final = {
     "wrap": cv2.BORDER_WRAP,
 }
 
+_SIDE_MAX: Final = 32766  # imgwarp.cpp: below SHRT_MAX
+
 # Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
 # 2**15 and 2**16 these are all that there are.
 _ROUNDER: Final = np.float32(1.5 * 2**15)
@@ -50,7 +52,7 @@ _ROUNDER: Final = np.float32(1.5 * 2**15)
 BEND_ERROR: Final = 0.5 + 255 * 2 * (2.0**-9 + 2.0**-11)
 """Grey levels: the last rounding, and on both axes a position half a step off.
 
-2**-11 px are lost in float32, as far as 4,096 px from the output's centre.
+2**-11 px are lost in float32, as far as 2,048 px from the output's centre, or 512 with warps.
 """
 
 
@@ -61,8 +63,7 @@ class Bender:
         self,
         out_size: tuple[int, int],
         fill: Fill,
-        fill_value: tuple[int, int, int],
-        warp: LocalWarp | None,
+        fill_value: tuple[float, float, float],
     ) -> None:
         """Make rows of `out_size` (height, width); `fill_value` is R, G, B for "constant"."""
         if fill not in get_args(Fill):
@@ -70,7 +71,7 @@ class Bender:
         height, width = out_size
         self._out_size = out_size
         self._border = _BORDERS[fill]
-        self._fill_value = (*fill_value, 0)
+        self._fill_value = (*(math.floor(level + 0.5) for level in fill_value), 0)
         self._centre = width / 2, height / 2
         self._across = np.arange(width) + (0.5 - width / 2)
         self._down = np.arange(height)[:, None] + (0.5 - height / 2)
@@ -78,13 +79,22 @@ class Bender:
         self._row_parts: Field = np.empty((2, 1, width), np.float32)
         self._column_parts: Field = np.empty((2, height, 1), np.float32)
         self._halver = Halver()
-        self._warper = None if warp is None else LocalWarper(warp, out_size)
+        self._warper: LocalWarper | None = None
         self._lens_grid: Field | None = None
         self._scratch: Field | None = None
 
     def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
-        """Write one row by the outline's matrix. `region` begins at its `origin`."""
+        """Write one row by the outline's matrix. `region` begins at its `origin`.
+
+        Raises:
+            BadImage: the region is too large for OpenCV even when halved.
+        """
         halved = self._halver.halve(region, outline.halvings)
+        if max(halved.shape) > _SIDE_MAX:
+            raise BadImage(
+                f"too large to be rotated or warped at its own size: expected sides of at most "
+                f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
+            )
         self._make_maps(outline)
         cv2.remap(
             halved,
@@ -100,11 +110,11 @@ class Bender:
         """Write where each output pixel is read: x and y in the halved region, from its first.
 
         Positions are counted from a whole pixel near that of the output's centre until they are
-        rounded, so that it is no matter which region of the picture was decoded.
+        rounded, so that it does not matter which region of the picture was decoded.
         """
         maps, rows, columns = self._maps, self._row_parts, self._column_parts
         steps, centre, whole = _steps(outline, self._centre)
-        is_warped = outline.lens != 0.0 or outline.warp_key is not None
+        is_warped = outline.lens != 0.0 or outline.warp is not None
         for axis, (step_x, step_y) in enumerate(steps):
             np.multiply(self._across, step_x, out=rows[axis], casting="same_kind")
             columns[axis] = self._down * step_y + (0.0 if is_warped else centre[axis])
@@ -121,8 +131,9 @@ class Bender:
                 self._lens_grid = lens_grid(self._out_size)
                 self._scratch = np.empty_like(self._lens_grid)
             bend_by_lens(self._maps, self._lens_grid, outline.lens, self._scratch)
-        if outline.warp_key is not None:
-            assert self._warper is not None
+        if outline.warp is not None:
+            if self._warper is None or self._warper.warp != outline.warp:
+                self._warper = LocalWarper(outline.warp, self._out_size)
             self._warper.add(self._maps, outline.warp_key, steps)
 
 

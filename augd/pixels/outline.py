@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from augd.plan.plan import Plan
+from augd.plan.plan import LocalWarp, Plan
 
 Matrix = Sequence[Sequence[float]]
 
@@ -25,8 +25,8 @@ Matrix = Sequence[Sequence[float]]
 class Outline:
     """What the renderer is told of one row. The fields mean what they mean in a `Plan`.
 
-    With `matrix` the row is bent: `origin`, `halvings`, `lens` and `warp_key` count, and `scaled`,
-    `window` and `mirror` don't.
+    With `matrix` the row is bent: `origin`, `halvings`, `lens`, `warp` and `warp_key` count, and
+    `scaled`, `window` and `mirror` don't.
     """
 
     scaled: tuple[int, int] = (0, 0)
@@ -40,8 +40,9 @@ class Outline:
     """x, y of the region in the stored picture."""
     halvings: int = 0
     lens: float = 0.0
-    warp_key: int | None = None
-    """None where the row has no local_warp."""
+    warp: LocalWarp | None = None
+    """None where none was drawn for the row."""
+    warp_key: int = 0
 
 
 class Outlines:
@@ -50,7 +51,7 @@ class Outlines:
     `crop` says which region each row needs, as (x, y, width, height).
     """
 
-    __slots__ = ("_bends", "_row", "_rows", "crop")
+    __slots__ = ("_bends", "_row", "_rows", "_warp", "crop")
 
     def __init__(self, plan: Plan, first: int, end: int) -> None:
         """Read the arrays of a plan."""
@@ -69,6 +70,7 @@ class Outlines:
                 strict=True,
             )
         )
+        self._warp = plan.warp
         self._bends = None if plan.matrix is None else _bends(plan, part, num_rows)
 
     def __getitem__(self, row: int) -> Outline:
@@ -83,10 +85,11 @@ class Outlines:
             filled.erase,
         ) = self._rows[row]
         if self._bends is not None:
-            is_bent, matrix, filled.halvings, filled.lens, key, is_warped = self._bends[row]
+            is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._bends[row]
             filled.matrix = matrix if is_bent else None
             filled.origin = self.crop[row][:2]
-            filled.warp_key = key if is_warped else None
+            filled.warp = self._warp if is_warped else None
+            filled.warp_key = key
         return filled
 
 
@@ -97,8 +100,8 @@ def _bends(plan: Plan, part: slice, num_rows: int) -> list[tuple[Any, ...]]:
             _column(plan.matrix, part, num_rows),
             _column(plan.halvings, part, num_rows, 0),
             _column(plan.lens, part, num_rows, 0.0),
-            _column(plan.warp_key, part, num_rows),
             _column(plan.warp_on, part, num_rows, False),
+            _column(plan.warp_key, part, num_rows, 0),
             strict=True,
         )
     )

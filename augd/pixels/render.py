@@ -23,8 +23,6 @@ from augd.pixels.bend import Bender, Fill
 from augd.pixels.decode import Pixels
 from augd.pixels.outline import Matrix, Outline
 from augd.pixels.tint import Tint, add_mean
-from augd.plan.ops_affine import LocalWarp as LocalWarpOp
-from augd.plan.plan import LocalWarp
 from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
@@ -39,9 +37,9 @@ _UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0
 class Renderer:
     """Render rows of one stream. Owns its scratch buffers; for one thread at a time.
 
-    `out_size` is (height, width) of a row. `fill`, `fill_value` (R, G, B) and `warp` are the
-    recipe's, for rows with a matrix. With `colour_on` "device" pixels are left as they were
-    resampled, and the row's matrix is given instead.
+    `out_size` is (height, width) of a row. `fill` and `fill_value` (R, G, B, rounded to whole
+    grey levels) are the recipe's, for rows with a matrix. With `colour_on` "device" pixels are
+    left as they were resampled, and the row's colour matrix is given instead.
     """
 
     def __init__(
@@ -50,8 +48,7 @@ class Renderer:
         out_size: tuple[int, int],
         *,
         fill: Fill = "reflect",
-        fill_value: tuple[int, int, int] = (0, 0, 0),
-        warp: LocalWarp | None = None,
+        fill_value: tuple[float, float, float] = (0.0, 0.0, 0.0),
         colour_on: ColourOn = "producer",
     ) -> None:
         """Make the buffers.
@@ -67,20 +64,17 @@ class Renderer:
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
-        self._bender = Bender(out_size, fill, fill_value, warp)
+        self._bender = Bender(out_size, fill, fill_value)
         self._tint = Tint()
 
     @classmethod
     def of(cls, recipe: Recipe, out_size: tuple[int, int]) -> Renderer:
         """Make the renderer of a recipe, whose rows are (height, width)."""
-        red, green, blue = (round(level) for level in recipe.fill_rgb)
-        warps = [LocalWarp(op.alpha, op.sigma) for op in recipe.ops if isinstance(op, LocalWarpOp)]
         return cls(
             recipe.filter,
             out_size,
             fill=recipe.fill,
-            fill_value=(red, green, blue),
-            warp=warps[0] if warps else None,
+            fill_value=recipe.fill_rgb,
             colour_on=recipe.colour_on,
         )
 
@@ -101,6 +95,7 @@ class Renderer:
         Raises:
             ValueError: `out` is not such an array, the window leaves the scaled crop, or
                 `colour_out` is missing or not wanted.
+            BadImage: the region is too large to be bent.
         """
         self._check_row(out, colour_out)
         if outline.matrix is not None:

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from augd.pixels.decode import Pixels
 from augd.pixels.outline import Matrix
 
-_IDENTITY: Final = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-
 # OpenCV's transform of three bytes to three works with 10 bits behind the point, on coefficients
 # below 32 and offsets below 8192 (matmul.simd.hpp, transform_8u).
 _STEPS: Final = 1 << 10
@@ -70,18 +68,18 @@ class Tint:
 
     def apply(self, colour: Matrix, row: Pixels) -> None:
         """Apply a 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""
-        if [list(entries[:3]) for entries in colour] == _IDENTITY:
-            _shift(row, *(entries[3] for entries in colour))
-        elif _fits(colour):
+        (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = colour
+        if rr == gg == bb == 1.0 and rg == rb == gr == gb == br == bg == 0.0:
+            _shift(row, r, g, b)
+        elif all(_fits(*entries) for entries in colour):
             self._transform(colour, row)
         else:
             self._transform_exactly(colour, row)
 
     def _transform(self, colour: Matrix, row: Pixels) -> None:
         matrix = self._matrix
-        for out, entries in zip(matrix, colour, strict=True):
-            out[:] = _in_steps(*entries)
-        matrix /= _STEPS
+        matrix[...] = [_in_steps(*entries) for entries in colour]
+        matrix *= 1.0 / _STEPS
         if not matrix[0, 1]:
             matrix[0, 1] = _BESIDE_THE_DIAGONAL
         cv2.transform(row, matrix, dst=row)
@@ -100,10 +98,12 @@ class Tint:
         np.copyto(row, after, casting="unsafe")
 
 
-def _fits(colour: Matrix) -> bool:
-    return all(
-        max(map(abs, entries[:3])) <= _LARGEST_COEFFICIENT and abs(entries[3]) <= _LARGEST_OFFSET
-        for entries in colour
+def _fits(red: float, green: float, blue: float, offset: float) -> bool:
+    return (
+        -_LARGEST_COEFFICIENT <= red <= _LARGEST_COEFFICIENT
+        and -_LARGEST_COEFFICIENT <= green <= _LARGEST_COEFFICIENT
+        and -_LARGEST_COEFFICIENT <= blue <= _LARGEST_COEFFICIENT
+        and -_LARGEST_OFFSET <= offset <= _LARGEST_OFFSET
     )
 
 

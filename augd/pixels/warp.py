@@ -65,10 +65,11 @@ def bend_by_lens(maps: Field, grid: Field, k: float, scratch: Field) -> None:
 class LocalWarper:
     """Makes the fields of one recipe's local_warp. For one thread at a time."""
 
-    __slots__ = ("_counters", "_field", "_noise", "_philox", "_scale", "_weights", "_words")
+    __slots__ = ("_counters", "_field", "_noise", "_philox", "_scale", "_weights", "_words", "warp")
 
     def __init__(self, warp: LocalWarp, out_size: tuple[int, int]) -> None:
         """Make the buffers for rows of `out_size`, (height, width)."""
+        self.warp = warp
         self._noise: Field = np.empty((2, *out_size), np.float32)
         self._field: Field = np.empty((2, *out_size), np.float32)
         num_blocks = -(-self._noise.size // _BYTES_PER_BLOCK)

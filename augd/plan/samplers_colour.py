@@ -156,9 +156,10 @@ class ColourOrderSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Draw in which order the colour ops come."""
-        keys = np.concatenate([even, odd]).transpose(1, 0, 2).reshape(-1, frame.num_rows)
+        words = np.concatenate([even, odd]).transpose(1, 0, 2)
+        keys = words.reshape(4 * self.num_blocks, frame.num_rows)[: self._num_ops]
         # Stable, since the places of equal keys are otherwise free to differ by CPU.
-        frame.colour_order = np.argsort(keys[: self._num_ops], axis=0, kind="stable")
+        frame.colour_order = np.argsort(keys, axis=0, kind="stable")
 
 
 class EraseSampler:

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import output_size, parse_recipe
+from tests.laws import RARE, assert_counts, assert_independent, assert_rate, assert_uniform
 
-# The standard normal's quantile at 1 - 1e-6 / 2: two-sided, once in a million.
-RARE = 4.8916
 NUM = 20_000
 
 
@@ -28,29 +27,6 @@ def plan_of(ops, size=(1024, 1024), num=NUM, seed=1, first_size_px=None) -> Plan
     planner = Planner(recipe, seed, output_size(recipe, first_size_px or size))
     widths, heights = (np.full(num, side, np.int32) for side in size)
     return planner.plan(np.arange(num), np.zeros(num, np.int64), widths, heights)
-
-
-def assert_uniform(values: np.ndarray) -> None:
-    """Kolmogorov and Smirnov against U(0, 1); the bound is Massart's."""
-    ranks = np.arange(len(values) + 1) / len(values)
-    ordered = np.sort(values)
-    distance = max(np.max(ranks[1:] - ordered), np.max(ordered - ranks[:-1]))
-    assert distance < math.sqrt(math.log(2e6) / (2 * len(values)))
-
-
-def chi_square_bound(freedom: int) -> float:
-    """Return what chi-square passes once in a million times (Wilson and Hilferty 1931)."""
-    share = 2 / (9 * freedom)
-    return freedom * (1 - share + 4.753424 * math.sqrt(share)) ** 3
-
-
-def assert_independent(a: np.ndarray, b: np.ndarray, parts: int = 10) -> None:
-    """Chi-square over the parts x parts table of ranks."""
-    cells = [np.argsort(np.argsort(values)) * parts // len(values) for values in (a, b)]
-    counts = np.zeros((parts, parts))
-    np.add.at(counts, tuple(cells), 1)
-    expected = len(a) / parts**2
-    assert ((counts - expected) ** 2 / expected).sum() < chi_square_bound((parts - 1) ** 2)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +75,7 @@ def test_crop_positions_are_even_and_reach_both_ends():
     for position, room in ((x, 100 - 92), (y, 105 - 92)):
         counts = np.bincount(position, minlength=room + 1)
         assert len(counts) == room + 1
-        expected = NUM / (room + 1)
-        assert ((counts - expected) ** 2 / expected).sum() < chi_square_bound(room)
+        assert_counts(counts)
 
 
 def test_crop_position_is_independent_of_size_and_of_the_other_axis():
@@ -114,8 +89,7 @@ def test_crop_position_is_independent_of_size_and_of_the_other_axis():
 
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_mirror_follows_its_rate(p):
-    flipped = plan_of([{"op": "mirror", "p": p}]).mirror
-    assert abs(flipped.mean() - p) < RARE * math.sqrt(p * (1 - p) / NUM)
+    assert_rate(plan_of([{"op": "mirror", "p": p}]).mirror, p)
 
 
 def test_ops_draw_apart():
@@ -157,11 +131,21 @@ def test_pca_noise_has_its_three_components(mode, sizes, first_std):
     assert abs((colour[:, :, 3] @ VECTORS[:, 0]).std() - first_std) < 0.02 * first_std
 
 
+def per_image(alphas: np.ndarray) -> np.ndarray:
+    """Add noise along the components of each image, here of 50 pixels of the data set's law."""
+    rng = np.random.default_rng(1)
+    num = alphas.shape[1]
+    pixels = rng.normal(size=(num, 50, 3)) * np.sqrt(VALUES) @ VECTORS.T
+    values, vectors = np.linalg.eigh(np.einsum("npi,npj->nij", pixels, pixels) / 50)
+    return np.einsum("nij,nj,jn->ni", vectors, values, alphas[::-1])
+
+
 WRONG: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "one alpha for all components": lambda a: (a[:1] * VALUES[:, None]).T @ VECTORS.T,
     "the transposed matrix": lambda a: (a * VALUES[:, None]).T @ VECTORS,
     "square roots": lambda a: (a * np.sqrt(VALUES)[:, None]).T @ VECTORS.T,
     "units of 0..1": lambda a: (a * VALUES[:, None] / 255).T @ VECTORS.T,
+    "components of each image": lambda a: per_image(a),
     "alphas that are uniform": lambda a: (
         (
             (np.argsort(np.argsort(a, axis=1), axis=1) / a.shape[1] - 0.5)
@@ -189,7 +173,7 @@ def test_pca_with_p_leaves_the_others_untouched():
     colour = plan_of([{"op": "pca", "p": 0.3}]).colour
     assert colour is not None
     is_touched = (colour[:, :, 3] != 0).any(axis=1)
-    assert abs(is_touched.mean() - 0.3) < RARE * math.sqrt(0.21 / NUM)
+    assert_rate(is_touched, 0.3)
     assert_pca_noise(colour[is_touched, :, 3], VALUES)
     np.testing.assert_array_equal(colour[~is_touched][0], np.eye(3, 4))
 

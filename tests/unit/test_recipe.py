@@ -250,7 +250,10 @@ def test_a_resize_that_makes_an_enormous_row_is_refused():
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("imagnet", "recipe: expected one of eval, imagenet, none, got 'imagnet'. Use one of"),
+        (
+            "imagnet",
+            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got 'imagnet'. Use one of",
+        ),
         (["mirror"], "recipe: expected a preset's name or a mapping, got list. Give for example"),
         ({}, "recipe.ops: expected a list of ops, got None. Give "),
         ({"ops": "mirror"}, "recipe.ops: expected a list of ops, got 'mirror'."),
@@ -287,18 +290,28 @@ def test_broken_toml_is_a_recipe_error():
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 NUMBERS = st.integers(0, 300) | st.floats(0, 1)
 VALUES = SCALARS | NUMBERS | st.lists(NUMBERS, max_size=3) | st.lists(SCALARS, max_size=3)
-PARAMETERS = ("size", "short", "scale", "ratio", "p", "mode", "eigval", "eigvec", "alpha_std")
+PARAMETERS = (
+    *("size", "short", "scale", "ratio", "p", "mode", "eigval", "eigvec", "alpha_std", "crop"),
+    *("pad", "min_area", "factor", "degrees", "height", "width", "x", "y", "k", "alpha", "sigma"),
+    *("max", "v", "h", "area", "flip"),
+)
 OPS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3)
+FIELDS = st.dictionaries(
+    st.sampled_from(("filter", "fill", "fill_value", "colour_on", "shuffle_colour", "views")),
+    VALUES | st.sampled_from(("linear", "constant", "wrap", "device")),
+    max_size=3,
+)
 NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)
 
 
 @settings(deadline=None, max_examples=300)
-@given(ops=st.lists(NAMED | OPS | SCALARS, max_size=3), filter=SCALARS)
-@example(ops=[{"op": "mirror", 3: 4}], filter="linear")
-@example(ops=[{"op": "pca", "eigvec": [[[]]] * 3}], filter="linear")
-def test_whatever_a_client_sends_is_a_recipe_or_a_recipe_error(ops, filter):
+@given(ops=st.lists(NAMED | OPS | SCALARS, max_size=3), fields=FIELDS)
+@example(ops=[{"op": "mirror", 3: 4}], fields={})
+@example(ops=[{"op": "pca", "eigvec": [[[]]] * 3}], fields={})
+@example(ops=[], fields={"fill": "constant", "fill_value": [1, 2, 3]})
+def test_whatever_a_client_sends_is_a_recipe_or_a_recipe_error(ops, fields):
     try:
-        recipe = parse_recipe({"ops": ops, "filter": filter or "linear"})
+        recipe = parse_recipe({"ops": ops, **fields})
     except RecipeError as error:
         assert str(error).startswith("recipe")
         assert ": expected " in str(error)

@@ -108,6 +108,8 @@ def make_batch(rows: int = 4, number: int = 0) -> SimpleNamespace:
         epoch=2,
         number=number,
         position=number * rows,
+        colour=None,
+        params=None,
     )
 
 

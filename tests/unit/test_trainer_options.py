@@ -74,5 +74,5 @@ def test_the_keywords_are_those_of_augd_and_four_more():
 
 
 def test_a_stream_has_what_augds_stream_has():
-    missing = set(dir(augd.Stream)) - set(dir(trainer.Stream)) - {"arena", "is_ready"}
+    missing = set(dir(augd.Stream)) - set(dir(trainer.Stream)) - {"arena", "has_colour", "is_ready"}
     assert {name for name in missing if not name.startswith("_")} == set()

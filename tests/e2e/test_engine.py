@@ -1,0 +1,180 @@
+"""Recipes of the whole engine, end to end: views, colours on the device, drawn parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import augd
+import trainer
+from augd.plan.recipe import PRESETS
+from tests.scenes import make_folder
+
+CROP = {"op": "random_resized_crop", "size": 32}
+COLOURS = [
+    {"op": "pca", "alpha_std": 0.1},
+    {"op": "saturation", "v": 0.4},
+    {"op": "contrast", "v": 0.4},
+]
+BENT = [{"op": "rotate", "factor": 0.1, "p": 0.5}, {"op": "zoom", "height": 0.2}]
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(
+        tmp_path_factory.mktemp("set"), num_classes=2, per_class=10, size_px=(80, 60)
+    )
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path):
+    with augd.serve({"small": folder}, producers=2) as served:
+        yield served
+
+
+def read(daemon: augd.ServedDaemon, recipe: object, **options: object) -> list[dict[str, object]]:
+    found = []
+    asked = {"batch_size": 8, "verify": True, **options}
+    with augd.connect(daemon.address, recipe=recipe, **asked) as stream:
+        for batch in stream.epoch(0):
+            assert batch.valid.all()
+            arrays = {name: getattr(batch, name) for name in ("images", "ids", "colour", "params")}
+            found.append({name: _copied(array) for name, array in arrays.items()})
+            del batch, arrays
+    return found
+
+
+def _copied(array: object) -> object:
+    if isinstance(array, dict):
+        return {name: value.copy() for name, value in array.items()}
+    return None if array is None else array.copy()
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "none"])
+def test_every_preset_gives_rows(daemon, name):
+    batches = read(daemon, name, batch_size=4, limit=4, prefetch=1)
+    assert sum(len(batch["ids"]) for batch in batches) == 4
+    assert all(batch["images"].std() > 5 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape"),
+    [
+        ({"ops": [{"op": "resize", "short": 40}, {"op": "five_crop", "size": 32}]}, (5, 32, 32, 3)),
+        ({"ops": [{"op": "resize", "short": 40}, {"op": "ten_crop", "size": 32}]}, (10, 32, 32, 3)),
+        ({"ops": [CROP, *BENT, *COLOURS], "views": 2}, (2, 32, 32, 3)),
+        ({"ops": [CROP, *BENT]}, (32, 32, 3)),
+    ],
+)
+def test_views_have_an_axis_of_their_own(daemon, recipe, shape):
+    first, *_ = read(daemon, recipe)
+    assert first["images"].shape == (8, *shape)
+    with trainer.connect(daemon.address, recipe=recipe, batch_size=8, device="cpu") as stream:
+        batch = next(stream.epoch(0))
+        height, width, _ = shape[-3:]
+        assert batch.images.shape == (8, *shape[:-3], 3, height, width)
+        flat = torch.from_numpy(first["images"]).movedim(-1, -3).float() / 255
+        assert torch.allclose(batch.images, (flat - MEAN) / STD, atol=1e-5)
+
+
+def test_views_of_one_photo_are_drawn_apart_and_the_first_is_that_of_one(daemon):
+    (two, *_), (one, *_) = (
+        read(daemon, {"ops": [CROP, *BENT, *COLOURS], "views": views}) for views in (2, 1)
+    )
+    assert np.array_equal(two["images"][:, 0], one["images"])
+    assert not np.array_equal(two["images"][:, 0], two["images"][:, 1])
+
+
+@pytest.mark.parametrize("transport", ["memfd", "frames"])
+def test_colours_on_the_device_are_those_of_the_producer_unrounded(daemon, transport):
+    ops = [CROP, *COLOURS]
+    here, *_ = read(daemon, {"ops": ops}, transport=transport)
+    there, *_ = read(daemon, {"ops": ops, "colour_on": "device"}, transport=transport)
+    plain, *_ = read(daemon, {"ops": [CROP]})
+    assert np.array_equal(there["images"], plain["images"]), "pixels as they were resampled"
+    assert there["colour"].shape == (8, 3, 4)
+    assert here["colour"] is None
+    mixed = np.einsum("nij,nhwj->nhwi", there["colour"][:, :, :3], there["images"])
+    mixed += there["colour"][:, None, None, :, 3]
+    apart = np.abs(np.clip(mixed, 0, 255) - here["images"])
+    assert apart.max() <= 1.5, "one rounding, and the fixed point of the producer's pass"
+    assert apart.mean() < 0.5
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_trainer_folds_colours_into_its_normalisation(daemon, views):
+    recipe = {"ops": [CROP, *COLOURS], "colour_on": "device", "views": views}
+    first, *_ = read(daemon, recipe)
+    colour = torch.from_numpy(first["colour"])
+    pixels = torch.from_numpy(first["images"]).float()
+    mixed = torch.einsum("...ij,...hwj->...hwi", colour[..., :3], pixels)
+    mixed += colour[..., None, None, :, 3]
+    expected = (mixed.movedim(-1, -3) / 255 - MEAN) / STD
+    for dtype, channels_last in [(torch.float32, True), (torch.float32, False), (torch.half, True)]:
+        options = {"dtype": dtype, "channels_last": channels_last, "device": "cpu"}
+        with trainer.connect(daemon.address, recipe=recipe, batch_size=8, **options) as stream:
+            images = next(stream.epoch(0)).images
+        assert images.dtype == dtype
+        assert torch.allclose(images.float(), expected, atol=1e-4 if dtype.itemsize > 2 else 5e-3)
+
+
+def test_colours_for_the_device_need_a_normalisation(daemon):
+    recipe = {"ops": [CROP, *COLOURS], "colour_on": "device"}
+    with pytest.raises(augd.OptionError, match="normalize: False gives the pixels as they were"):
+        trainer.connect(daemon.address, recipe=recipe, device="cpu", normalize=False)
+
+
+def test_params_say_where_each_row_comes_from(daemon, folder):
+    """Rows are made again from the files by the matrices alone."""
+    recipe = {"ops": [CROP, {"op": "mirror"}, {"op": "rotate", "factor": 0.1, "p": 0.5}]}
+    files = sorted(folder.rglob("*.jpg"))
+    seen = set()
+    for batch in read(daemon, {**recipe, "filter": "linear"}, params=True):
+        params = batch["params"]
+        assert params["matrix"].shape == (8, 2, 3)[: params["matrix"].ndim] or len(batch["ids"]) < 8
+        for row, sample in enumerate(batch["ids"].tolist()):
+            photo = cv2.imread(str(files[sample]))[:, :, ::-1].astype(np.float64)
+            matrix = params["matrix"][row]
+            seen.add((bool(params["bent"][row]), bool(params["mirror"][row])))
+            linear = matrix[:, :2]
+            if np.linalg.svd(linear)[1].max() > 1.4:
+                continue  # reduced: the sampler below has no filter
+            again = _sample(photo, matrix)
+            assert np.abs(again - batch["images"][row]).mean() < 3.0
+    assert {(False, False), (False, True), (True, False)} <= seen
+
+
+def _sample(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[0:32, 0:32] + 0.5
+    sx, sy = np.einsum("ij,jhw->ihw", matrix, np.stack([x, y, np.ones_like(x)])) - 0.5
+    height, width = photo.shape[:2]
+    x0, y0 = np.floor(sx), np.floor(sy)
+    fx, fy = (sx - x0)[..., None], (sy - y0)[..., None]
+
+    def at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        rows = np.abs(np.clip(rows, -height, 2 * height - 1) + 0.5) - 0.5
+        columns = np.abs(np.clip(columns, -width, 2 * width - 1) + 0.5) - 0.5
+        rows = np.where(rows >= height, 2 * height - 1 - rows, rows).astype(int)
+        columns = np.where(columns >= width, 2 * width - 1 - columns, columns).astype(int)
+        return photo[rows, columns]
+
+    top = at(y0, x0) * (1 - fx) + at(y0, x0 + 1) * fx
+    bottom = at(y0 + 1, x0) * (1 - fx) + at(y0 + 1, x0 + 1) * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def test_a_trainer_gets_params_too(daemon):
+    options = {"recipe": {"ops": [CROP]}, "batch_size": 8, "device": "cpu"}
+    with trainer.connect(daemon.address, params=True, **options) as stream:
+        batch = next(stream.epoch(0))
+        assert batch.params is not None
+        assert batch.params["crop"].shape == (8, 4)
+        assert batch.params["colour"].shape == (8, 3, 4)
+    with trainer.connect(daemon.address, **options) as stream:
+        assert next(stream.epoch(0)).params is None
