@@ -24,6 +24,27 @@ def recipe(filter: Filter) -> dict[str, Any]:
     return {"ops": ops, "filter": filter}
 
 
+def eight_ops(filter: Filter) -> dict[str, Any]:
+    """Write out a recipe of eight ops: four of geometry, which make one matrix, four of colour."""
+    ops = [
+        {"op": "random_resized_crop", "size": 224},
+        {"op": "mirror"},
+        {"op": "rotate", "degrees": 10},
+        {"op": "shear", "x": 0.1},
+        {"op": "brightness", "v": 0.4},
+        {"op": "contrast", "v": 0.4},
+        {"op": "saturation", "v": 0.4},
+        {"op": "pca"},
+    ]
+    return {"ops": ops, "filter": filter}
+
+
+def eight_op_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
+    """Start augd with a recipe of eight ops."""
+    arguments = {**_augd_arguments(options, filter), "recipe": eight_ops(filter)}
+    return lambda: Competitor("augd, eight ops", "augd_client", arguments=arguments)
+
+
 def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     """Start augd: a daemon, its producers, a client."""
     return lambda: Competitor(

@@ -46,9 +46,10 @@ def uniform(words: Ints, low: float, high: float) -> Floats:
 
 def places(words: Ints, room: Floats) -> Floats:
     """Return U{0..room} as whole numbers, both ends included; `room` below 2**20."""
-    x: Floats = words * (room + 1.0)
+    x = words.astype(np.float64)
+    x *= room + 1.0
     x *= UNIT
-    return np.floor(x, out=x)
+    return np.floor(x, x)
 
 
 class Chance:

@@ -52,6 +52,11 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return how many rows the op makes of one sample."""
         return 1
 
+    @property
+    def reduction(self) -> float:
+        """Return by how much the op may reduce the picture at most, beside crop and resize."""
+        return 1.0
+
     def extent(self, before: Extent) -> Extent:
         """Tell the frame's size after this op; the base leaves it as it is."""
         return before

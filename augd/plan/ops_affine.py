@@ -67,6 +67,11 @@ class Zoom(BaseOp, tag="zoom", frozen=True, kw_only=True):
         if self.width is not None:
             check_number("width", self.width, 0, 0.99, advice)
 
+    @property
+    def reduction(self) -> float:
+        """Return the largest z."""
+        return 1 + max(self.height, self.width or 0)
+
 
 class Shear(BaseOp, tag="shear", frozen=True, kw_only=True):
     """Slant: x' = x + a y, y' = y + b x about the centre, a ~ U(-x, x), b ~ U(-y, y).
@@ -89,6 +94,11 @@ class Shear(BaseOp, tag="shear", frozen=True, kw_only=True):
                 "At 1 the picture collapses to a line: make one of them smaller."
             )
 
+    @property
+    def reduction(self) -> float:
+        """Return a bound of the inverse matrix: its largest sum of a row."""
+        return (1 + max(self.x, self.y)) / (1 - self.x * self.y)
+
 
 class Stretch(BaseOp, tag="stretch", frozen=True, kw_only=True):
     """Enlarge each axis by a factor of its own, exp(U(-log(1+s), log(1+s))), about the centre.
@@ -106,6 +116,11 @@ class Stretch(BaseOp, tag="stretch", frozen=True, kw_only=True):
         check_probability(self.p)
         for field, value in (("x", self.x), ("y", self.y)):
             check_number(field, value, 0, 9, "0.1 stretches and shrinks by up to a tenth.")
+
+    @property
+    def reduction(self) -> float:
+        """Return the inverse of the smallest factor."""
+        return 1 + max(self.x, self.y)
 
 
 class Translate(BaseOp, tag="translate", frozen=True, kw_only=True):

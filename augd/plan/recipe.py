@@ -19,8 +19,15 @@ from typing import Any, Literal
 import msgspec
 
 from augd.errors import RecipeError
-from augd.plan.op import BaseOp, Extent, name_of
-from augd.plan.ops import Erase, Op
+from augd.plan.agreement import (
+    check_device,
+    check_order,
+    check_reduction,
+    check_rows,
+    check_views,
+    final_extent,
+)
+from augd.plan.ops import Op
 from augd.plan.presets import PRESETS
 from augd.plan.refusal import check_names, explain
 
@@ -33,13 +40,6 @@ __all__ = [
     "recipe_from_toml",
     "recipe_to_toml",
 ]
-
-# The op's place in the recipe takes 8 bits of the random counter; no real recipe is near it.
-MAX_OPS = 64
-# Of one sample: more than the tests of any paper use, and within the counter's 12 bits.
-MAX_VIEWS = 256
-# All views of a sample together: the limit that decoding has for a photo.
-MAX_SAMPLE_AREA_PX = 64_000_000
 
 # Fields that came after the first version, by their defaults.
 _LATER_FIELDS: dict[str, Any] = {
@@ -71,15 +71,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     views: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.ops) > MAX_OPS:
-            raise ValueError(
-                f"ops: expected at most {MAX_OPS} ops, got {len(self.ops)}. Shorten the recipe."
-            )
         self._check_fill()
-        _check_order(self.ops)
-        extent = final_extent(self)
-        self._check_views(extent)
-        self._check_device()
+        check_order(self.ops)
+        check_reduction(self.ops)
+        extent = final_extent(self.ops)
+        check_views(self.ops, self.views, extent.height, extent.width)
+        if self.colour_on == "device":
+            check_device(self.ops)
 
     @property
     def fill_rgb(self) -> tuple[float, float, float]:
@@ -107,84 +105,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "Take fill_value out or set the fill."
             )
 
-    def _check_views(self, extent: Extent) -> None:
-        last = self.ops[-1] if self.ops else None
-        if last is not None and last.num_views > 1 and self.views != 1:
-            raise ValueError(
-                f"views: expected 1 with {name_of(last)}, got {self.views}. {name_of(last)} makes "
-                f"{last.num_views} views of its own: take one of both out."
-            )
-        if not 1 <= self.num_views <= MAX_VIEWS:
-            path = "views" if self.views != 1 else f"ops[{len(self.ops) - 1}].short"
-            raise ValueError(
-                f"{path}: expected 1 to {MAX_VIEWS} views of a sample, got {self.num_views}. "
-                "Ask for fewer."
-            )
-        area_px = self.num_views * extent.height * extent.width
-        if self.num_views > 1 and area_px > MAX_SAMPLE_AREA_PX:
-            path = "views" if self.views != 1 else f"ops[{len(self.ops) - 1}].op"
-            raise ValueError(
-                f"{path}: expected at most {MAX_SAMPLE_AREA_PX // 1_000_000} megapixels for all "
-                f"views of a sample, got {self.num_views} of {extent.width}x{extent.height}. "
-                "Ask for fewer or smaller ones."
-            )
-
-    def _check_device(self) -> None:
-        for number, op in enumerate(self.ops):
-            if self.colour_on == "device" and isinstance(op, Erase):
-                raise ValueError(
-                    f'ops[{number}].op: expected no erase with colour_on="device", got erase. It '
-                    "is filled after the colour pass, which the device would recolour: take one "
-                    "of both out."
-                )
-
-
-def _check_order(ops: tuple[BaseOp, ...]) -> None:
-    """Refuse what follows a view op, and a second one of what the plan has one of."""
-    seen: dict[type[BaseOp], int] = {}
-    for number, op in enumerate(ops):
-        if op.num_views > 1 and number != len(ops) - 1:
-            raise ValueError(
-                f"ops[{number}].op: expected {name_of(op)} as the last op, got "
-                f"{name_of(ops[number + 1])} after it. Put {name_of(op)} at the end."
-            )
-        if op.is_unique and type(op) in seen:
-            raise ValueError(
-                f"ops[{number}].op: expected one {name_of(op)} in a recipe, got a second after "
-                f"ops[{seen[type(op)]}]. Take one of them out."
-            )
-        seen[type(op)] = number
-
-
-def final_extent(recipe: Recipe) -> Extent:
-    """Walk the ops and return the size of a row; not exact when no op decides the size.
-
-    Raises ValueError, with the path of the op inside the recipe, when a second resample would
-    be needed, when sizing ops leave the size to the image, or when an op does not fit the rows.
-    """
-    extent = Extent()
-    for number, op in enumerate(recipe.ops):
-        try:
-            extent = op.extent(extent)
-        except ValueError as error:
-            raise ValueError(f"ops[{number}].{error}") from None
-    if any(op.is_sizing for op in recipe.ops) and not extent.exact:
-        raise ValueError(
-            "ops: expected one size for all rows, got a long side that follows each image. "
-            'Add {"op": "center_crop", "size": ...} after the resize, or give the resize a size.'
-        )
-    if extent.exact:
-        _check_rows(recipe.ops, extent.height, extent.width)
-    return extent
-
-
-def _check_rows(ops: tuple[BaseOp, ...], height: int, width: int) -> None:
-    for number, op in enumerate(ops):
-        try:
-            op.check_rows(height, width)
-        except ValueError as error:
-            raise ValueError(f"ops[{number}].{error}") from None
-
 
 def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[int, int]:
     """Return (height, width) of every row.
@@ -192,7 +112,7 @@ def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[
     `first_size_px` is (width, height) of the data set's first image: it decides when no op
     does. Raises RecipeError when it is needed and None.
     """
-    extent = final_extent(recipe)
+    extent = final_extent(recipe.ops)
     if extent.exact:
         return extent.height, extent.width
     if first_size_px is None:
@@ -202,7 +122,8 @@ def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[
         )
     width, height = first_size_px
     try:
-        _check_rows(recipe.ops, height, width)
+        check_rows(recipe.ops, height, width)
+        check_views(recipe.ops, recipe.views, height, width)
     except ValueError as error:
         raise RecipeError(f"recipe.{error}") from None
     return height, width

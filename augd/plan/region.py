@@ -25,13 +25,16 @@ Fill = Literal["reflect", "constant", "nearest", "wrap"]
 # Of the single bilinear resample; above it, pixels begin to fall between the taps.
 MAX_REDUCTION: Final = 1.5
 
+# No picture has a side of more than 2**16 pixels.
+MAX_HALVINGS: Final = 16
+
 
 def count_halvings(reduction: Floats) -> Int8s:
-    """Return the least h >= 0 with reduction / 2 ** h <= 1.5."""
+    """Return the least h >= 0 with reduction / 2 ** h <= 1.5; 16, which leave a pixel, at most."""
     fraction, exponent = np.frexp(reduction / MAX_REDUCTION)
     # fraction * 2 ** exponent with fraction in [1/2, 1): a power of two needs one less.
     halvings = np.where(fraction == 0.5, exponent - 1, exponent)
-    return np.maximum(halvings, 0).astype(np.int8)
+    return np.clip(halvings, 0, MAX_HALVINGS).astype(np.int8)
 
 
 def find_region(
@@ -59,7 +62,10 @@ def find_region(
     ):
         centre = to_x * (0.5 * width) + to_y * (0.5 * height) + offset
         reach = np.abs(to_x) * half_x + np.abs(to_y) * half_y + block
-        low, high = _fold(centre - reach, centre + reach, picture[axis], fill)
+        # Whole blocks before folding, since the last one may reach beyond the picture by itself.
+        low = np.floor((centre - reach) / block) * block
+        high = np.ceil((centre + reach) / block) * block
+        low, high = _fold(low, high, picture[axis], fill)
         low = np.floor(np.clip(low, 0.0, picture[axis] - 1.0) / block) * block
         high = np.ceil(np.maximum(high, low + 1.0) / block) * block
         region[axis] = low

@@ -26,6 +26,7 @@ GREY_WEIGHTS: Final = (0.299, 0.587, 0.114)
 
 # As (3, 3, 1), to be multiplied by one number per row.
 IDENTITY: Floats = np.eye(3)[:, :, None]
+_UNCHANGED: Floats = np.eye(3, 4)
 GREY: Floats = np.tile(np.array(GREY_WEIGHTS), (3, 1))[:, :, None]
 
 
@@ -44,12 +45,16 @@ class Step(NamedTuple):
 
 
 class Tint:
-    """A (3, 3, n), b (3, n) and C (3, 3, n) of all steps so far; C is None without contrast."""
+    """A (3, 3, n), b (3, n) and C (3, 3, n) of all steps so far; None while nothing has set them.
 
-    __slots__ = ("linear", "pivot", "shift")
+    Without A it is the identity, without the others there is nothing to add.
+    """
+
+    __slots__ = ("linear", "num_rows", "pivot", "shift")
 
     def __init__(self, num_rows: int) -> None:
-        self.linear = np.repeat(IDENTITY, num_rows, axis=2)
+        self.num_rows = num_rows
+        self.linear: Floats | None = None
         self.shift: Floats | None = None
         self.pivot: Floats | None = None
 
@@ -58,7 +63,7 @@ class Tint:
         linear, added, pivot = step
         fresh = None if pivot is None else _multiply(pivot, self._of_mean())
         if linear is not None:
-            self.linear = _multiply(linear, self.linear)
+            self.linear = linear if self.linear is None else _multiply(linear, self.linear)
             if self.pivot is not None:
                 self.pivot = _multiply(linear, self.pivot)
             if self.shift is not None:
@@ -71,13 +76,15 @@ class Tint:
 
     def _of_mean(self) -> Floats:
         """Return what the mean is multiplied by, wherever it stands: A + C."""
-        return self.linear if self.pivot is None else self.linear + self.pivot
+        linear = IDENTITY if self.linear is None else self.linear
+        return linear if self.pivot is None else linear + self.pivot
 
     def stack(self) -> Floats:
         """Write A and b out as (n, 3, 4)."""
-        num_rows = self.linear.shape[2]
-        colour = np.zeros((num_rows, 3, 4))
-        colour[:, :, :3] = self.linear.transpose(2, 0, 1)
+        colour = np.empty((self.num_rows, 3, 4))
+        colour[...] = _UNCHANGED
+        if self.linear is not None:
+            colour[:, :, :3] = self.linear.transpose(2, 0, 1)
         if self.shift is not None:
             colour[:, :, 3] = self.shift.T
         return colour

@@ -135,7 +135,17 @@ def test_the_check_tells_a_region_that_is_too_small():
 
 @pytest.mark.parametrize(
     ("reduction", "halvings"),
-    [(0.1, 0), (1.0, 0), (1.5, 0), (1.5000001, 1), (3.0, 1), (3.1, 2), (6.0, 2), (96.0, 6)],
+    [
+        (0.1, 0),
+        (1.0, 0),
+        (1.5, 0),
+        (1.5000001, 1),
+        (3.0, 1),
+        (3.1, 2),
+        (6.0, 2),
+        (96.0, 6),
+        (1e9, 16),
+    ],
 )
 def test_halvings_leave_a_reduction_of_at_most_one_and_a_half(reduction, halvings):
     assert count_halvings(np.array([reduction])).tolist() == [halvings]

@@ -7,6 +7,9 @@ A change of any of these needs a new `content.PLAN_SCHEME`. After one, write the
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,26 @@ def test_the_plans_of_every_op_are_frozen(name):
 def test_no_op_is_left_out():
     used = {op["op"] for recipe in RECIPES.values() for op in recipe["ops"]}
     assert used == set(OPS_BY_NAME)
+
+
+def found_features() -> list[str]:
+    """Return the processor's instruction sets that NumPy chose beyond its baseline."""
+    config: Any = np.show_config(mode="dicts")
+    return list(config["SIMD Extensions"].get("found", []))
+
+
+@pytest.mark.skipif(not found_features(), reason="this processor has NumPy's baseline only")
+def test_the_plans_are_the_same_on_another_kind_of_processor():
+    code = (
+        "import json; from tests.unit import test_frozen_plans as t;"
+        "assert not t.found_features();"
+        "frozen = json.loads(t.FILE.read_text());"
+        "assert all(t.write_out(t.make_plan(name)) == frozen[name] for name in frozen)"
+    )
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found_features())}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 if __name__ == "__main__":

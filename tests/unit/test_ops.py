@@ -215,6 +215,12 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
             {"colour_on": "device"},
             'recipe.ops[1].op: expected no erase with colour_on="device", got erase.',
         ),
+        (
+            [CROP, *[{"op": "stretch", "x": 9}] * 4],
+            {},
+            "recipe.ops: expected ops that together shrink the picture by at most 1000, got "
+            "1e+04. Take some of zoom, shear and stretch out, or make them weaker.",
+        ),
         ([CROP], {"fill": "mirror"}, "recipe.fill: expected one of 'reflect', 'constant', 'nea"),
         (
             [CROP],
@@ -253,6 +259,13 @@ def test_an_erase_that_no_first_image_can_hold_is_refused_with_its_size():
     assert output_size(recipe, (300, 300)) == (300, 300)
     with pytest.raises(RecipeError, match=r"^recipe\.ops\[0\]\.area: .* fits the crop of 400x100"):
         output_size(recipe, (400, 100))
+
+
+def test_views_of_a_first_image_that_is_too_large_are_refused_with_its_size():
+    recipe = parse_recipe({"ops": [{"op": "mirror"}], "views": 100})
+    assert output_size(recipe, (800, 800)) == (800, 800)
+    with pytest.raises(RecipeError, match=r"^recipe\.views: .*, got 100 of 1000x900\. Ask for"):
+        output_size(recipe, (1000, 900))
 
 
 @pytest.mark.parametrize(
