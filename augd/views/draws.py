@@ -109,7 +109,8 @@ def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
         assert plan.colour is not None
         matrix = plan.colour[row]
         is_changed = not np.array_equal(matrix, np.eye(3, 4))
-        return _READERS_OF_COLOUR[name_of(op)](op, matrix) if is_changed else None
+        read = _READERS_OF_COLOUR.get(name_of(op), _nothing)
+        return read(op, matrix) if is_changed else None
     if isinstance(op, Mirror):
         return {} if plan.mirror[row] else None
     if plan.erase is not None:

@@ -67,7 +67,7 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
 
 def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
     """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
-    num_said = sum(not op.is_sizing for op in room.recipe.ops)
+    num_said = sum(not op.is_sizing for op in room.recipe.ops) + (room.recipe.num_views > 1)
     num_cells = num_epochs * room.recipe.num_views
     num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
     return Sheet((room.height, room.width), num_cells, num_lines=num_lines)

@@ -81,7 +81,7 @@ def _say_lens(drawn: Parameters) -> str:
 
 
 def _say_warp(drawn: Parameters) -> str:
-    return f"warped, alpha {drawn['alpha']:g} px"
+    return "warped"
 
 
 def _say_shift(drawn: Parameters) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from augd.pixels.header import Header
+from augd.plan.ops import OPS_BY_NAME
 from augd.plan.recipe import parse_recipe
 from augd.views.draws import Draws, Step
 from augd.views.sample import Darkroom, Drawn, View
-from augd.views.words import as_plain, describe_crop, describe_rest
+from augd.views.words import as_plain, describe_crop, describe_rest, say_step
 from tests.scenes import caught_noise, make_folder
 
 CROP = {"op": "random_resized_crop", "size": [40, 60], "scale": [0.3, 0.9]}
@@ -147,6 +148,29 @@ def test_words_name_every_op(folder: Path) -> None:
     for word in ("mirrored", "turned", "zoomed", "lens k +0.1", "warped", "contrast", "erased"):
         assert word in words, words
     assert len(view.seen) > 4, "the lens bends the outline"
+
+
+def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
+    parameters = {
+        "rotate": {"degrees": 10},
+        "zoom": {"height": 0.2},
+        "shear": {"x": 0.1},
+        "stretch": {"x": 0.1},
+        "translate": {"x": 0.1},
+        "local_warp": {"alpha": 9, "sigma": 3},
+        "hue": {"h": 0.1},
+    }
+    without_numbers = {"mirror", "grayscale"}
+    for name, cls in OPS_BY_NAME.items():
+        if cls.is_sizing:
+            continue
+        op = {"op": name, "p": 1.0, **parameters.get(name, {})}
+        (view,) = drawn_of(folder, {"ops": [CROP, op]})[0].views
+        (step,) = view.steps
+        assert step.op == name
+        assert step.drawn is not None, name
+        assert bool(step.drawn) == (name not in without_numbers), name
+        assert say_step(step) != name, "it has no words"
 
 
 def test_views_of_one_photo(folder: Path) -> None:
