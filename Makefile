@@ -5,10 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
-SECONDS ?= 60
+SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz check format bench docs clean
+.PHONY: help setup demo test soak fuzz check format bench docs clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +21,14 @@ demo: $(READY)  ## train a small network on made photos; DATA=folder for your ow
 test: $(READY)  ## run every test
 	@$(BIN)/python -m pytest -rfEs
 
+soak: $(READY)  ## 10,000 simulated schedules, then something killed every second for SECONDS=600
+	@AUGD_SCHEDULES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/simulation
+	@$(BIN)/python -m tests.fault.soak --seconds $(or $(SECONDS),600)
 fuzz: $(READY)  ## fuzz image headers, decoding and messages for SECONDS=60 in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@for target in header pixels wire names; do \
-		$(BIN)/python -m tests.fuzz.run $$target $$(( $(SECONDS) / 4 )) || exit 1; done
+		$(BIN)/python -m tests.fuzz.run $$target $$(( $(or $(SECONDS),60) / 4 )) || exit 1; done
 
 check: $(READY)  ## format, lint, strict types, import contracts, spelling: one gate
 	@$(BIN)/ruff format --check --quiet . || { echo "make check: run 'make format'" >&2; exit 1; }

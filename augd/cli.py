@@ -66,6 +66,10 @@ def serve(
         typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
     ] = None,
     producers: Producers = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -73,7 +77,16 @@ def serve(
     """Start the daemon and serve these folders until Ctrl-C."""
     from augd.serving import Options, serve_forever
 
-    options = Options(tuple(listen or ()), producers, quiet, insecure, lifeline_fd, ready_fd, keys)
+    options = Options(
+        listen=tuple(listen or ()),
+        num_producers=producers,
+        patience_s=patience,
+        is_quiet=quiet,
+        is_insecure=insecure,
+        lifeline_fd=lifeline_fd,
+        ready_fd=ready_fd,
+        keys=keys,
+    )
     raise typer.Exit(serve_forever(paths, options))
 
 

@@ -93,7 +93,7 @@ def connect(
             leaves them.
         max_lag: of a shared stream: how many batches this trainer may be behind the fastest
             before it goes on by itself, at the cost of a production of its own; None makes the
-            others wait for it. It takes max_lag + 1 more slots, and holds at most that many.
+            others wait for it. It takes max_lag + 2 more slots, and holds at most that many.
         prefetch: batches made ahead of the one in hand; each takes a slot of memory.
         transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
             receives the bytes over a socket; "auto" maps where that can be done.
@@ -124,10 +124,12 @@ def connect(
     found = parse_address(address)
     curve = client_curve(found, keys)
 
-    def dial(start: Start, within_s: float) -> Line:
-        return _open_line(found, spec, transport, within_s, start, curve)
+    line = _open_line(found, spec, transport, timeout_s, Start(share=share), curve)
+    settled = line.reader.transport
 
-    line = dial(Start(share=share), timeout_s)
+    def dial(start: Start, within_s: float) -> Line:
+        return _open(found, spec, settled, within_s, start, curve)
+
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
     return Stream(line, dial, timeout_s, is_verified=verify)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
+from augd.broker.crew import PATIENCE_S
 from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
@@ -90,6 +91,8 @@ class Daemon:
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
         gate: Gate | None = None,
+        *,
+        patience_s: float | None = None,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -99,6 +102,7 @@ class Daemon:
             datasets: their indexes, by name.
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
             gate: who may come by a port, open and proven; None lets everybody.
+            patience_s: how long a producer may be silent at work; None is the broker's own.
         """
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
@@ -146,8 +150,15 @@ class Daemon:
         instance = secrets.token_hex(8)
         paths = [address.attach_path for address in self.addresses if isinstance(address, Address)]
         attach_path = str(paths[0]) if paths else ""
-        secret = secrets.token_hex(32)
-        self._broker = Broker(instance, attach_path, facts, len(hired), self._bulk.port, secret)
+        self._broker = Broker(
+            instance,
+            attach_path,
+            facts,
+            len(hired),
+            self._bulk.port,
+            secrets.token_hex(32),
+            patience_s=PATIENCE_S if patience_s is None else patience_s,
+        )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
             "listener": self._accept,
@@ -357,7 +368,8 @@ class Daemon:
                     if isinstance(classes, str):
                         classes = tuple(self._datasets[classes].classes)
                     frames.append(codec.encode_names(list(classes)))
-                self._doors.send(peer, frames)
+                if not self._doors.send(peer, frames) and isinstance(message, msg.BatchReady):
+                    self._handle(ev.PeerUnreachable(message.session))
             case ev.Tell(number, message):
                 self._tell(number, message)
             case ev.SelectSamples():

@@ -16,6 +16,7 @@ from augd.serving import Options, serve_forever
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure"}
 _NUMBERS = {
     "--producers": "num_producers",
+    "--patience": "patience_s",
     "--lifeline-fd": "lifeline_fd",
     "--ready-fd": "ready_fd",
 }

@@ -78,6 +78,7 @@ def serve(
     listen: str | Sequence[str] | None = None,
     insecure: bool = False,
     keys: str | os.PathLike[str] | None = None,
+    patience_s: float | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -91,6 +92,8 @@ def serve(
             machine's own, or have keys.
         keys: a folder of keys (`augd keys new NAME` makes one): the port is for the clients that
             it names, and encrypted.
+        patience_s: a producer that says nothing for so long while it has work is killed and
+            replaced, 2..3600; None is 30.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -109,6 +112,7 @@ def serve(
         *(("--insecure",) if insecure else ()),
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(() if producers is None else ("--producers", str(producers))),
+        *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
     ]
     try:

@@ -89,8 +89,8 @@ class Line:
         self._dealer = Dealer(address, curve, is_watched=True)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
-        if self._dealer.handshake is not None:
-            self._poller.register(self._dealer.handshake, "handshake")
+        # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
+        self._poller.register(self._dealer.monitor, "monitor")
         self._deadline = time.monotonic() + timeout_s
         try:
             self._perform(self.reader.start(f"augd {__version__}"))
@@ -159,6 +159,9 @@ class Line:
         message = codec.decode_to_client(frames[0])
         if isinstance(message, msg.Opened) and len(frames) > 1:
             self._on_opened(message, frames[1])
+        if isinstance(message, msg.Error) and message.code == "PROTOCOL_STATE":
+            # Said to the stranger as whom ZeroMQ connected meanwhile.
+            self._check_connected()
         outcomes = self.reader.handle(message)
         self._perform(outcomes, deadline)
         return outcomes
@@ -171,20 +174,28 @@ class Line:
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
-        ready = self._poller.wait(left_s)
-        if "handshake" in ready:
-            self._dealer.check_handshake(is_new=self.reader.state == "greeting")
-        if "memory" not in ready:
-            return
-        assert self._memory is not None
-        if not self._memory.has_ended():
+        ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
+        self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):
+            if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
+                raise self._lost()
+        elif "memory" in ready:
             # An arena waits there for its OPENED: only the socket is of interest now.
-            self._poller.wait_for(self._dealer, left_s)
-        elif not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
-            raise ConnectionLost(
-                f"the daemon at {self.address} ended; start it again. "
-                "Batches that you hold stay readable."
-            )
+            self._poller.wait_for(self._dealer, min(left_s, _LOOK_AGAIN_S))
+
+    def _has_memory_ended(self) -> bool:
+        assert self._memory is not None
+        return self._memory.has_ended()
+
+    def _check_connected(self) -> None:
+        if self._dealer.has_ended():
+            raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(
+            f"the daemon at {self.address} ended, or the connection to it. "
+            "Batches that you hold stay readable."
+        )
 
     def _late(self) -> str:
         if self.reader.state == "greeting":

@@ -85,7 +85,10 @@ class Receipts:
         tally.num_bad += ready.num_bad
         tally.ids = (tally.ids + ids) % _IDS_MODULUS
         tally.bytes = (tally.bytes + int.from_bytes(ready.digest, "little")) % _BYTES_MODULUS
-        place = ready.epoch, next_position
+        self.keep((ready.epoch, next_position), tally)
+
+    def keep(self, place: tuple[int, int], tally: Tally) -> None:
+        """Remember what was counted up to a place: in this process, or before its checkpoint."""
         if place not in self._after:
             self._order.append(place)
         self._after[place] = replace(tally)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from augd.transport.auth import Gate
 
 _PROGRESS_AFTER_S = 1.0
+PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
+PATIENCE_MAX_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Options:
 
     listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
+    patience_s: float | None = None  # None: the daemon's own
     is_quiet: bool = False
     is_insecure: bool = False
     lifeline_fd: int | None = None
@@ -58,9 +62,11 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
 
 
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
-    from augd.dataset.sources import is_manifest
-    from augd.transport.address import Address, make_runtime_dir
-    from augd.transport.lock import AddressLock
+    with interruptions_held():
+        from augd.dataset.sources import is_manifest
+        from augd.hire import hire
+        from augd.transport.address import Address, make_runtime_dir
+        from augd.transport.lock import AddressLock
 
     sources = name_paths(paths)
     for source in sources.values():
@@ -70,6 +76,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 f"the images, or the file that lists them"
             )
     wanted = _count_producers(options.num_producers)
+    _check_patience(options.patience_s)
     addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
@@ -78,8 +85,6 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 cleaning.callback(AddressLock.acquire(address).release)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
-        from augd.hire import hire
-
         hired.extend(hire() for _ in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
         return _serve(addresses, sources, hired, options, gate)
@@ -87,8 +92,9 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
 
 def _open_gate(keys: str) -> Gate:
     """Read the keys and prove that they keep strangers out, before anything is bound for them."""
-    from augd.transport.auth import Gate
-    from augd.transport.proof import prove
+    with interruptions_held():
+        from augd.transport.auth import Gate
+        from augd.transport.proof import prove
 
     gate = Gate(Path(keys))
     try:
@@ -97,6 +103,20 @@ def _open_gate(keys: str) -> Gate:
         gate.close()
         raise
     return gate
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back meanwhile; start no process in it, which would inherit that.
+
+    For imports: an exception raised within a native module's own start can end the process by
+    SIGSEGV, and then without a word.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(hired: list[Hired]) -> None:
@@ -147,12 +167,15 @@ def _serve(
     options: Options,
     gate: Gate | None,
 ) -> int:
-    from augd.daemon import Daemon, set_up_log
+    with interruptions_held():
+        from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
-    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, gate)
+    daemon = Daemon(
+        addresses, hired, datasets, options.lifeline_fd, gate, patience_s=options.patience_s
+    )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
@@ -251,3 +274,10 @@ def _count_producers(wanted: int | None) -> int:
     if not 1 <= wanted <= 1024:
         raise OptionError(f"--producers: expected 1..1024, got {wanted}")
     return wanted
+
+
+def _check_patience(patience_s: float | None) -> None:
+    if patience_s is not None and not PATIENCE_MIN_S <= patience_s <= PATIENCE_MAX_S:
+        raise OptionError(
+            f"--patience: expected {PATIENCE_MIN_S}..{PATIENCE_MAX_S} seconds, got {patience_s:g}"
+        )

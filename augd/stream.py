@@ -364,11 +364,13 @@ class Stream:
         gc.collect()  # a batch in a reference cycle holds its slot for nothing
         self._line.release_pending()
         if reader.num_held == reader.num_slots:
-            what = "prefetch" if reader.num_slots > reader.spec.prefetch else "max_lag"
+            limit, name = reader.spec.prefetch, "prefetch"
+            if reader.share is not None and reader.share.max_lag is not None:
+                limit, name = reader.share.max_lag, "max_lag"
             raise BatchesHeld(
                 f"all {reader.num_slots} batches that this stream can hand out are still held, so "
                 "no other can come: copy what you keep (batch.images.copy()), call "
-                f"batch.release(), or connect with {what} > {reader.num_slots - 1}"
+                f"batch.release(), or connect with {name} > {limit}"
             )
 
     def _batch(self, ready: msg.BatchReady) -> Batch:
@@ -472,6 +474,8 @@ class Stream:
                 "saved it did, or start a new run."
             )
         tally = read_tally(state.get("receipt")) if position else Tally()
+        if position:
+            self._receipts.keep((epoch, position), tally)
         reader = self._line.reader
         reader.quarantine = united(as_entries(reader.quarantine), quarantine)
         self._active_pass = None

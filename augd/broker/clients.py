@@ -182,7 +182,7 @@ class Clients:
         session.attach_by = math.inf
         request, session.waiting = session.waiting, None
         if request is not None:
-            self._open(session, request)
+            self._open_attached(session, request)
 
     def _bye(self, session: Session, bye: msg.Bye) -> None:
         """Let a client go that reads on no more; what it holds of a shared stream stays its own."""
@@ -194,6 +194,19 @@ class Clients:
                     session.state = step(SESSION, session.state, "leave")
                 return
         self.close(session.number)
+
+    def unreachable(self, number: int) -> None:
+        """Let a client go that hears nothing more: he will come back as another session.
+
+        Of a shared arena that he maps nothing is taken from him: stopped by a signal, say, he reads
+        on in what he holds. His lifeline tells when he doesn't.
+        """
+        session = self.sessions.get(number)
+        if session is None:
+            return
+        is_reading = session.stream is not None and not session.is_framed
+        held = session.stream.holds(number) if session.stream and is_reading else []
+        self._bye(session, msg.Bye(number, tuple(held)))
 
     def close(self, number: int) -> None:
         """End a session; its stream ends with the last one."""
@@ -219,13 +232,16 @@ class Clients:
     # opening
 
     def _open(self, session: Session, request: msg.Open) -> None:
-        if session.state == "leaving":
+        if session.state == "leaving" or request.opening <= session.opening:
             self._outbox.stale["opening"] += 1
             return
+        session.opening = request.opening
         if session.state == "new":
             session.waiting = request
-            return
-        session.opening = request.opening
+        else:
+            self._open_attached(session, request)
+
+    def _open_attached(self, session: Session, request: msg.Open) -> None:
         if self._works.unhealthy:
             self.send_error(session, "PRODUCERS_UNHEALTHY", self._works.unhealthy)
             return
@@ -532,7 +548,8 @@ class Clients:
     ) -> None:
         """Compute what decides the stream's bytes, and unite both sides' quarantines."""
         facts, spec = self._datasets[stream.dataset], stream.spec
-        if stream.content is None:
+        is_first = stream.content is None
+        if is_first:
             stream.content = content_of(
                 dataset_digest=facts.digest,
                 recipe=expand(parse_recipe(spec.recipe)),
@@ -541,8 +558,9 @@ class Clients:
                 policy=policy_of(spec, has_splits=facts.has_splits),
                 environment=environment,
             )
-        if stream.share is not None and stream.begun:
-            return  # what others read already must not change under them
+        assert stream.content is not None
+        if stream.share is not None and not is_first:
+            return  # what others were told already must not change under them
         known = self._works.registers[stream.dataset].entries(stream.content.digest, place)
         stream.quarantine = united(as_entries(stream.quarantine), known)
         if stream.quarantine:

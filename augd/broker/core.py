@@ -85,6 +85,8 @@ class Broker:
                 self._works.heard(number, message)
             case ev.PeerAttached(number, token, is_framed):
                 self._clients.attached(number, token, is_framed=is_framed)
+            case ev.PeerUnreachable(number):
+                self._clients.unreachable(number)
             case ev.PeerGone(number):
                 self._clients.close(number)
             case ev.Reaped():

@@ -44,6 +44,12 @@ class PeerAttached(Struct, frozen=True):
     is_framed: bool = False
 
 
+class PeerUnreachable(Struct, frozen=True):
+    """What is sent to a client doesn't arrive any more; his lifeline may stand."""
+
+    session: int
+
+
 class PeerGone(Struct, frozen=True):
     """A client's lifeline ended: the process is dead, or has left."""
 
@@ -118,6 +124,7 @@ class Tick(Struct, frozen=True):
 Event = (
     FromPeer
     | PeerAttached
+    | PeerUnreachable
     | PeerGone
     | RightsChanged
     | FromCrew

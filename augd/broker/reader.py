@@ -66,6 +66,7 @@ class BatchesLost(ConnectionLost):
 class Counted:
     """What was delivered of the current epoch, to be compared with EPOCH_END."""
 
+    epoch: int = -1
     batches: int = 0
     samples: int = 0
     digest: int = 0
@@ -132,9 +133,13 @@ class Reader:
 
     @property
     def num_slots(self) -> int:
-        """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it."""
+        """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it.
+
+        With `max_lag`, so many that a sharer can be seen to be that far ahead: he has given back
+        max_lag + 1 more, and has another one in hand.
+        """
         if self.share is not None and self.share.max_lag is not None:
-            return min(self.spec.prefetch, self.share.max_lag) + 1
+            return self.share.max_lag + 2
         return self.spec.prefetch + 1
 
     @property
@@ -180,7 +185,7 @@ class Reader:
     def _batch(self, batch: msg.BatchReady) -> list[Outcome]:
         opened = self.opened
         if self.state != "open" or opened is None:
-            raise ProtocolError(f"BATCH {batch.sequence} before OPENED")
+            raise BatchesLost(f"BATCH {batch.sequence} arrived before OPENED, which was lost")
         if batch.sequence < self._sequence:
             return []  # doubled on the way: had it already
         if batch.sequence > self._sequence:
@@ -188,12 +193,18 @@ class Reader:
                 f"BATCH {batch.sequence} of epoch {batch.epoch} arrived, expected "
                 f"{self._sequence}: batches were lost on the way"
             )
+        if self._counted.batches and batch.epoch != self._counted.epoch:
+            raise BatchesLost(
+                f"BATCH {batch.sequence} of epoch {batch.epoch} arrived before the EPOCH_END of "
+                f"{self._counted.epoch}, which was lost on the way"
+            )
         if batch.slot >= opened.num_slots or batch.rows > self.spec.layout.batch_size:
             raise ProtocolError(f"BATCH names slot {batch.slot} with {batch.rows} rows")
         if batch.slot in self._held:
             raise ProtocolError(f"BATCH names slot {batch.slot}, which is still held")
         self._sequence += 1
         self._held[batch.slot] = batch.generation
+        self._counted.epoch = batch.epoch
         self._counted.batches += 1
         layout, total = self.spec.layout, opened.num_positions
         self._counted.samples += cut.real_rows(layout, total, batch.position)
@@ -202,7 +213,10 @@ class Reader:
         return [Deliver(batch)]
 
     def _end(self, end: msg.EpochEnd) -> list[Outcome]:
-        counted, self._counted = self._counted, Counted()
+        counted = self._counted
+        if end.epoch < counted.epoch or (end.epoch == counted.epoch and not counted.batches):
+            return []  # doubled on the way: had it already
+        self._counted = Counted(end.epoch)
         if (end.batches, end.samples) != (counted.batches, counted.samples):
             raise ProtocolError(
                 f"epoch {end.epoch} ended after {counted.batches} batches with "

@@ -167,7 +167,7 @@ class Stream:
         self.share = share  # None: private
         # One slot for the batch in the trainer's hand, the others are made ahead of it. What a
         # laggard holds when it is left behind comes on top, so that the others don't stand still.
-        spare = 0 if share is None or share.max_lag is None else share.max_lag + 1
+        spare = 0 if share is None or share.max_lag is None else share.max_lag + 2
         self.slots = [Slot(index) for index in range(spec.prefetch + 1 + spare)]
         # Kept in step, because every message to the daemon asks for them: a sum over a thousand
         # slots each time would let a client with many of them hold up all others.
@@ -352,26 +352,33 @@ class Stream:
         """Begin batches while credit and a free slot are there, once it is known what they are."""
         if self.content is None or self.gathers_until is not None or not self.subscribers:
             return
+        while self.begun < min(reader.next for reader in self.subscribers.values()):
+            self._advance()  # rewound for readers that have left since: nobody waits for it
         limit = min(reader.limit for reader in self.subscribers.values())
         while self._free and self.begun < limit:
             self._begin(self.slots[heappop(self._free)])
 
     def _begin(self, slot: Slot) -> None:
-        layout = self.spec.layout
-        self.next_epoch, position = self.next_place()
+        layout, sequence = self.spec.layout, self.begun
+        epoch, position = self._advance()
         rows = cut.batch_rows(layout, self.num_samples, position)
         number = cut.batch_number(layout, position)
-        batch = Batch(self.begun, self.next_epoch, number, position, rows, slot)
+        batch = Batch(sequence, epoch, number, position, rows, slot)
         batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
         batch.pending.extend(_cut_chunks(batch))
         batch.missing = len(batch.pending)
         self._num_pending += batch.missing
         slot.take("fill")
-        slot.owed = sum(reader.next <= self.begun for reader in self.subscribers.values())
+        slot.owed = sum(reader.next <= sequence for reader in self.subscribers.values())
         self.batches.append(batch)
         self._bad_of = {e: n for e, n in self._bad_of.items() if e >= self.batches[0].epoch}
+
+    def _advance(self) -> Place:
+        """Go on by one batch; returns its place."""
+        self.next_epoch, position = self.next_place()
+        self.next_position = position + cut.global_batch(self.spec.layout)
         self.begun += 1
-        self.next_position = position + cut.global_batch(layout)
+        return self.next_epoch, position
 
     def next_chunk(self) -> Chunk | None:
         """Take the first pending chunk in batch order; the caller leases it."""
@@ -477,7 +484,8 @@ class Stream:
         if not self.subscribers:
             return 0.0
         front = self.batches[0].sequence if self.batches else self.begun
-        limit = min(reader.limit for reader in self.subscribers.values())
+        # What was begun stays allowed, also when a reader joins that grants less.
+        limit = max(self.begun, min(reader.limit for reader in self.subscribers.values()))
         allowed = min(limit - front, len(self.slots))
         if allowed <= 0:
             return 0.0

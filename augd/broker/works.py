@@ -260,7 +260,7 @@ class Works:
             return
         dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
         is_suspect = event.kind in SUSPECT_ENDS or (
-            dead.was_silent and event.kind != Ending.STOPPED
+            dead.was_silent and event.kind in ("", Ending.KILLED)
         )
         in_hand = self._in_hand(dead, event) if is_suspect else None
         # Last lease first, so that each goes back in front and the order is kept.
@@ -353,11 +353,13 @@ class Works:
     def kill_hanging(self) -> None:
         """Kill producers that were silent for too long."""
         for producer in self.crew.hanging(self._outbox.now):
-            producer.last_words = f"silent for too long in state {producer.state!r}, killed"
+            what = "at work" if producer.was_silent else "while it started"
+            producer.last_words = f"silent for too long {what}, killed"
             self._outbox.add(ev.KillProducer(producer.number))
 
     def drain(self) -> None:
-        """Have every producer finish what it has in hand, and end."""
+        """Have every producer finish what it has in hand, and end; the dead are not replaced."""
+        self.crew.restart_at.clear()
         for producer in self.crew.members.values():
             if producer.state == "ready":
                 self._tell(producer, msg.Drain())

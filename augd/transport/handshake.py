@@ -1,11 +1,13 @@
-"""Whether a daemon let this client in: ZeroMQ tries for ever and says nothing, its monitor does.
+"""Whether a daemon let this client in, and whether it is still connected: ZeroMQ tries for ever and
+says nothing, its monitor does.
 
-Looked at by clients that came by TCP, while they wait for WELCOME. Reads keys from no file and
-needs none: a client without keys learns here that the daemon wants one.
+Looked at by clients that came by TCP: while they wait for WELCOME, and then for its end. Reads
+keys from no file and needs none: a client without keys learns here that the daemon wants one.
 """
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import zmq
@@ -20,27 +22,47 @@ _REASONS = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
 )
 _FAILED = sum(_REASONS)
+_WATCHED = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _FAILURES_MIN = 3  # without a reason; about 20 ms
+
+# Source: ZMTP 3.1, https://rfc.zeromq.org/spec/37/, "greeting".
+_SIGNATURE, _VERSION = b"\xff" + bytes(8) + b"\x7f", b"\x03"
+_GREETING_BYTES, _MECHANISM = 64, slice(12, 32)
+_CURVE = b"CURVE"
+_GREETING_S = 2.0
 
 _EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a value that it has
 
 
 class Handshake:
-    """Hears that the handshakes of a socket fail, from before it connects."""
+    """Hears what becomes of a socket's connection, from before it connects."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
         """Watch a socket; it is watched until it is closed."""
-        self.socket = watched.get_monitor_socket(_FAILED)
+        self.socket = watched.get_monitor_socket(_WATCHED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._failures: list[int] = []
+        self._has_stood = self._has_ended = False
 
     def has_failed(self) -> bool:
-        """Say whether one failed; never blocks."""
+        """Say whether a handshake failed; never blocks."""
+        self._hear()
+        return bool(self._failures)
+
+    def has_ended(self) -> bool:
+        """Say whether a connection whose handshake had succeeded ever ended; never blocks."""
+        self._hear()
+        return self._has_ended
+
+    def _hear(self) -> None:
         while self.socket.poll(0):
             event, _ = _EVENT.unpack(self.socket.recv_multipart()[0])
             if event & _FAILED:
                 self._failures.append(event)
-        return bool(self._failures)
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._has_stood = True
+            elif self._has_stood:
+                self._has_ended = True
 
     def forget(self) -> None:
         """Forget what failed so far."""
@@ -59,8 +81,28 @@ class Handshake:
         if not self.has_failed():
             return
         reason = max(self._failures, key=_REASONS.index)
-        if reason != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or len(self._failures) >= _FAILURES_MIN:
-            raise _explain(reason, address, has_keys=has_keys)
+        if reason == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            if len(self._failures) < _FAILURES_MIN:
+                return
+            if not has_keys and _mechanism(address) != _CURVE:
+                self._failures.clear()  # a network that breaks, or a daemon that is just ending
+                return
+        raise _explain(reason, address, has_keys=has_keys)
+
+
+def _mechanism(address: Address | TcpAddress) -> bytes:
+    """Ask what listens at a port for its greeting; returns the mechanism that it names, if any."""
+    assert isinstance(address, TcpAddress)
+    greeting = b""
+    try:
+        host = address.host.strip("[]")
+        with socket.create_connection((host, address.port), _GREETING_S) as asking:
+            asking.sendall(_SIGNATURE + _VERSION)
+            while len(greeting) < _GREETING_BYTES and (piece := asking.recv(_GREETING_BYTES)):
+                greeting += piece
+    except OSError:
+        pass
+    return greeting[_MECHANISM].rstrip(b"\0")
 
 
 def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> AugdError:

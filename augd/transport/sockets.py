@@ -9,6 +9,7 @@ here blocks without a deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
@@ -168,11 +169,13 @@ class Dealer:
         Args:
             address: the daemon's.
             curve: the client's keys, for a port that needs them.
-            is_watched: keep in `handshake` what becomes of a port's handshake.
+            is_watched: hear in `monitor` when the connection ends, and keep in `handshake` what
+                becomes of a port's handshake.
         """
         self.has_keys = curve is not None
         self.address = address
         self.handshake: Handshake | None = None
+        self._disconnects: Disconnects | None = None
         self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
@@ -180,7 +183,25 @@ class Dealer:
             from augd.transport.handshake import Handshake
 
             self.handshake = Handshake(self.socket)
+        elif is_watched:
+            self._disconnects = self.watch_disconnects()
         self.socket.connect(str(address))
+
+    @property
+    def monitor(self) -> Readable:
+        """What the poller shall watch to hear of the connection's end, and of its handshake."""
+        watched = self.handshake or self._disconnects
+        assert watched is not None, "is_watched"
+        return watched
+
+    def has_ended(self) -> bool:
+        """Say whether the connection ever ended; never blocks.
+
+        ZeroMQ makes it again by itself, but as somebody whom the daemon doesn't know.
+        """
+        if self.handshake is not None:
+            return self.handshake.has_ended()
+        return self._disconnects is not None and self._disconnects.has_told()
 
     def check_handshake(self, *, is_new: bool) -> None:
         """Raise what the daemon has against this client; nothing when it has nothing.
@@ -227,14 +248,21 @@ class Dealer:
         return size
 
     def send(self, frame: bytes) -> None:
-        """Queue one frame; credits keep the queue far below its high-water mark."""
-        self.socket.send(frame, zmq.NOBLOCK)
+        """Queue one frame; credits keep the queue far below its high-water mark.
+
+        Where a daemon refused the handshake of a connection made again, ZeroMQ has no queue any
+        more: then the frame is lost, as it is with any connection that ended.
+        """
+        with suppress(zmq.Again):
+            self.socket.send(frame, zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket."""
         if self.handshake is not None:
             self.socket.disable_monitor()
             self.handshake.socket.close()
+        if self._disconnects is not None:
+            self._disconnects.close()
         self.socket.close()
 
 

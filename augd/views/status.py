@@ -165,11 +165,25 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Producers keep dying: {report['unhealthy']}"
     if report["restarts"]:
         yield f"{report['restarts']} producers died and were replaced since the daemon started."
+    for name, dataset in report["datasets"].items():
+        if dataset["num_quarantined"]:
+            yield _say_quarantined(name, dataset)
     for stream in report["streams"]:
+        if set(stream["slots"]) == {"sent"} and not stream["images_per_s"]:
+            yield (
+                f"stream {stream['session']}: slow: its trainer has every slot and takes nothing "
+                "just now (a long step, or it is stopped)."
+            )
         for said in list(dict.fromkeys(map(_say_bad, stream["last_bad"])))[-_REASONS_SHOWN:]:
             yield f"stream {stream['session']}: {said}"
     if report["is_cut"]:
         yield "There is more than the daemon's answer holds: some of it is left out here."
+
+
+def _say_quarantined(name: str, dataset: Mapping[str, Any]) -> str:
+    shown = ", ".join(map(str, dataset["quarantined"]))
+    more = ", ..." if len(dataset["quarantined"]) < dataset["num_quarantined"] else ""
+    return f"{name}: samples that killed their decoder are masked: {shown}{more}"
 
 
 def _say_bad(row: Sequence[Any]) -> str:

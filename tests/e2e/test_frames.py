@@ -85,6 +85,7 @@ def test_a_producer_killed_changes_no_byte(daemon):
 
 
 @clause("P-52", "P-97")
+@pytest.mark.fault("trainer SIGKILL")
 def test_a_trainer_killed_with_9_frees_its_memory(daemon):
     code = (
         "import time, augd\n"
@@ -109,7 +110,7 @@ def test_a_trainer_killed_with_9_frees_its_memory(daemon):
 @clause("P-97")
 def test_a_daemon_killed_is_a_named_error(folder, tmp_path):
     with augd.serve({"small": folder}, producers=1, listen="tcp://127.0.0.1:0") as served:
-        with augd.connect(served.address, recipe=SMALL, batch_size=16, timeout_s=20) as stream:
+        with augd.connect(served.address, recipe=SMALL, batch_size=16, timeout_s=2) as stream:
             passing = stream.epoch(0)
             held = next(passing)
             before = held.images.copy()

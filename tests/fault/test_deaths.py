@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import augd
+from augd.transport.ask import Inquirer
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, is_alive, num_fds, producers_of
+from tests.fault.programs import begin_by_hand, finish, is_up, start_by_hand
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 
@@ -29,24 +31,6 @@ def daemon(folder: Path):
         yield served
 
 
-def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
-    """Start `augd serve` as a person would; returns when it says that it serves."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "augd", "serve", str(folder), "--listen", address, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert "serving" in process.stdout.readline()
-    return process
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=20)
-    return process.returncode, errors
-
-
 def mapped_arenas(daemon_pid: int) -> list[str]:
     """Mappings of arenas in a daemon and its producers."""
     return [
@@ -57,6 +41,7 @@ def mapped_arenas(daemon_pid: int) -> list[str]:
     ]
 
 
+@pytest.mark.fault("producer SIGKILL in the middle of a row")
 def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
     undisturbed = digest_epoch(daemon.address, epochs=3)
     assert len(producers_of(daemon.pid)) == 2
@@ -81,20 +66,30 @@ def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
     assert ask_status(daemon.address, 5)["restarts"] == killed
 
 
+@pytest.mark.fault("producer SIGKILL in the middle of a row")
 def test_a_dead_producer_is_noticed_at_once(daemon):
-    victim = producers_of(daemon.pid)[0]
-    await_true(lambda: len(ask_status(daemon.address, 5)["producers"]) == 2, 10, "both started")
-    os.kill(victim, signal.SIGKILL)
-    took_s = await_true(
-        lambda: ask_status(daemon.address, 5)["restarts"] == 1, 5, "the death is noticed"
-    )
-    assert took_s < 1.0
+    """Within 100 ms; on a busy machine it may take the daemon longer to get its turn, at times."""
+    took_s = []
+    inquirer = Inquirer(daemon.address)
+    for count in range(1, 6):
+        await_true(lambda: is_up(daemon.address, 2), 20, "both are up")
+        os.kill(producers_of(daemon.pid)[0], signal.SIGKILL)
+        took_s.append(
+            await_true(
+                lambda count=count: inquirer.status()["restarts"] == count, 5, "the death is seen"
+            )
+        )
+        if took_s[-1] < 0.1:
+            break
+    inquirer.close()
+    assert min(took_s) < 0.1
 
 
+@pytest.mark.fault("daemon SIGKILL")
 def test_kill_9_of_the_daemon_leaves_nothing(folder, tmp_path):
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address)
-    stream = augd.connect(address, recipe=SMALL, batch_size=16)
+    stream = augd.connect(address, recipe=SMALL, batch_size=16, timeout_s=2)
     passing = stream.epoch(0)
     held = next(passing)
     before = held.images.copy()
@@ -103,7 +98,10 @@ def test_kill_9_of_the_daemon_leaves_nothing(folder, tmp_path):
     process.kill()
     await_true(lambda: not any(map(is_alive, relatives)), 1.0, "its children are gone")
     await_true(lambda: not list(tmp_path.iterdir()), 1.0, "its files are gone")
-    with pytest.raises(augd.ConnectError, match=r"the daemon at ipc://.* ended"):
+    with pytest.raises(
+        augd.ConnectError,
+        match=r"the daemon at ipc://.* ended.* No daemon was back within 2 s: no d",
+    ):
         for batch in passing:
             batch.release()
     assert np.array_equal(held.images, before), "what is held stays readable"
@@ -113,6 +111,7 @@ def test_kill_9_of_the_daemon_leaves_nothing(folder, tmp_path):
         augd.connect(address, recipe=SMALL)
 
 
+@pytest.mark.fault("daemon SIGKILL")
 def test_a_new_daemon_at_the_address_of_a_killed_one_gives_the_same_bytes(folder, tmp_path):
     address = f"ipc://{tmp_path}/d"
     digests = []
@@ -124,6 +123,7 @@ def test_a_new_daemon_at_the_address_of_a_killed_one_gives_the_same_bytes(folder
     assert digests[0] == digests[1]
 
 
+@pytest.mark.fault("daemon SIGKILL")
 def test_what_a_kill_of_everything_at_once_left_is_cleared_by_the_next_start(folder, tmp_path):
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address)
@@ -138,11 +138,12 @@ def test_what_a_kill_of_everything_at_once_left_is_cleared_by_the_next_start(fol
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault("daemon SIGTERM, Ctrl-C")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address)
-    stream = augd.connect(address, recipe=SMALL, batch_size=16)
+    stream = augd.connect(address, recipe=SMALL, batch_size=16, timeout_s=1)
     passing = stream.epoch(0)
     next(passing)
     relatives = children_of(process.pid)
@@ -152,29 +153,30 @@ def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     assert "Traceback" not in errors
     assert not any(map(is_alive, relatives))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(augd.AugdError, match=r"the daemon ended|the daemon at"):
+    with pytest.raises(
+        augd.ConnectError, match=r"the daemon .*ended.* No daemon was back within 1 s"
+    ):
         for batch in passing:
             batch.release()
     stream.close()
 
 
+@pytest.mark.fault("daemon SIGTERM, Ctrl-C")
 def test_ctrl_c_while_starting_leaves_nothing(folder, tmp_path):
     for pause_s in (0.05, 0.15, 0.3, 0.5):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "augd", "serve", str(folder), "--listen", f"ipc://{tmp_path}/d"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = begin_by_hand(folder, f"ipc://{tmp_path}/d")
         time.sleep(pause_s)
         relatives = children_of(process.pid)
         process.send_signal(signal.SIGINT)
-        status, _ = finish(process)
-        assert status in (0, 130, -signal.SIGINT)
+        status, errors = finish(process)
+        # Before the program's first line the interpreter has its own ways to end by Ctrl-C.
+        is_early = "Fatal Python error: init" in errors or "Could not import runpy" in errors
+        assert status in (0, 130, -signal.SIGINT) or is_early, errors
         await_true(lambda pids=relatives: not any(map(is_alive, pids)), 2.0, "no child is left")
         await_true(lambda: not list(tmp_path.iterdir()), 2.0, "no file is left")
 
 
+@pytest.mark.fault("trainer SIGKILL")
 def test_a_trainer_killed_with_9_frees_its_memory(folder, daemon):
     code = (
         "import sys, time, augd\n"
@@ -198,6 +200,7 @@ def test_a_trainer_killed_with_9_frees_its_memory(folder, daemon):
     await_true(lambda: not mapped_arenas(daemon.pid), 1.0, "nobody maps the dead trainer's slots")
 
 
+@pytest.mark.fault("daemon SIGKILL")
 def test_a_daemon_dies_with_the_script_that_started_it(folder):
     code = (
         "import time, augd\n"
@@ -214,6 +217,7 @@ def test_a_daemon_dies_with_the_script_that_started_it(folder):
     assert not Path(address.removeprefix("ipc://")).exists()
 
 
+@pytest.mark.fault("second daemon on the same address")
 def test_a_second_daemon_at_the_address_is_refused(folder, daemon):
     with pytest.raises(
         augd.AddressInUse, match=rf"a daemon \(pid {daemon.pid}\) already serves {daemon.address}"
@@ -222,6 +226,7 @@ def test_a_second_daemon_at_the_address_is_refused(folder, daemon):
     assert digest_epoch(daemon.address, epochs=1), "the first is unharmed"
 
 
+@pytest.mark.fault("every producer crashes at start")
 def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatch):
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL is not here')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
@@ -233,33 +238,3 @@ def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatc
             augd.connect(served.address, recipe=SMALL, timeout_s=30)
         assert time.monotonic() - started < 10
         assert len(producers_of(served.pid)) <= 2
-
-
-def test_a_file_that_kills_its_decoder_ends_its_stream_alone(folder, tmp_path, monkeypatch):
-    """Three producers die on it, then the stream fails by name; others go on."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if 'augd.produce' in sys.orig_argv:\n"
-        "    import cv2, os, signal\n"
-        "    imdecode = cv2.imdecode\n"
-        "    def deadly(data, flags):\n"
-        "        if len(data) == 777:\n"
-        "            os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "        return imdecode(data, flags)\n"
-        "    cv2.imdecode = deadly\n"
-    )
-    deadly = make_folder(tmp_path / "deadly", num_classes=1, per_class=40)
-    victim = sorted(deadly.rglob("*.jpg"))[11]
-    content = victim.read_bytes()[:-2]
-    victim.write_bytes(content[:700] + b"\0" * (775 - min(700, len(content))) + b"\xff\xd9")
-    assert victim.stat().st_size == 777
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
-    with augd.serve({"deadly": deadly, "small": folder}, producers=2) as served:
-        with (
-            augd.connect(served.address, dataset="deadly", recipe=SMALL, batch_size=8) as stream,
-            pytest.raises(augd.SampleFailed, match=r"ended 3 producers one after another.*SIGSEGV"),
-        ):
-            for batch in stream.epoch(0):
-                batch.release()
-        with augd.connect(served.address, dataset="small", recipe=SMALL, batch_size=50) as stream:
-            assert len(read_epoch(stream, 0)) == 8

@@ -21,6 +21,7 @@ import augd
 from augd.procfs import anonymous_bytes
 from augd.transport.ask import status
 from tests.fault.processes import await_true, children_of, num_fds, producers_of
+from tests.fault.soak import soak
 from tests.scenes import SMALL, make_folder
 
 pytestmark = pytest.mark.slow
@@ -183,3 +184,11 @@ def come_and_go(addresses: list[str], ends_at: float) -> None:
         for address in addresses:
             broken_off(address)
         time.sleep(0.5)
+
+
+@pytest.mark.fault("producer SIGKILL in the middle of a row", "daemon SIGKILL", "trainer SIGKILL")
+def test_something_is_killed_every_second_and_no_byte_differs() -> None:
+    """`make soak` for a few seconds."""
+    report = soak(20.0, seed=1)
+    assert report.is_good(), "\n".join(report.lines())
+    assert sum(report.faults.values()) > 5

@@ -156,7 +156,7 @@ def test_a_laggard_is_left_behind_with_what_it_holds(wire: Wire) -> None:
     slow, fast = join(wire, share), join(wire, share)
     opened = slow.hear(msg.Opened)
     fast.hear(msg.Opened)
-    assert opened.num_slots == make_spec().prefetch + 1 + 2
+    assert opened.num_slots == make_spec().prefetch + 1 + 3
     held = batches(slow)
     first, second = batches(fast)
     fast.release(first)

@@ -7,63 +7,9 @@ from collections import Counter
 import pytest
 
 from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
 from augd.wire import messages as msg
-
-RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
-
-
-class Table:
-    """A broker with ready producers and clients that open streams; time stands still."""
-
-    def __init__(self, producers: int = 1, num_samples: int = 100_000) -> None:
-        facts = DatasetFacts("0" * 32, "/d", num_samples, (8, 8))
-        self.broker = Broker("i", "/a", {"d": facts}, producers)
-        self.sent: dict[int, list[msg.ToClient]] = {}
-        self.told: list[tuple[int, msg.ToProducer]] = []
-        self.actions: list[ev.Action] = []
-        self.now = 0.0
-        self.feed(ev.Tick())
-        for number in range(producers):
-            self.feed(ev.FromCrew(number, msg.Ready(number, {})))
-
-    def feed(self, event: ev.Event) -> list[ev.Action]:
-        actions = self.broker.handle(event, self.now)
-        self.actions += actions
-        for action in actions:
-            match action:
-                case ev.Tell(number, message):
-                    self.told.append((number, message))
-                case ev.Send(peer, message):
-                    self.sent.setdefault(int(peer), []).append(message)
-                case ev.MakeArena(stream):
-                    self.feed(ev.ArenaMade(stream))
-                case _:
-                    pass
-        return actions
-
-    def open(self, peer: int, *, batch_size: int = 320, prefetch: int = 1, **spec: object) -> int:
-        """Open a stream with as much credit as it has slots; returns the session."""
-        self.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
-        welcome = self.sent[peer][-1]
-        assert isinstance(welcome, msg.Welcome)
-        self.feed(ev.PeerAttached(welcome.session, welcome.token))
-        layout = msg.Layout(batch_size)
-        whole = msg.Spec("d", RECIPE, layout, prefetch=prefetch, **spec)  # type: ignore[arg-type]
-        request = msg.Open(welcome.session, 1, whole, credit=prefetch + 1)
-        self.feed(ev.FromPeer(b"%d" % peer, request))
-        return welcome.session
-
-    def leases(self, producer: int | None = None) -> list[msg.Lease]:
-        return [
-            message
-            for number, message in self.told
-            if isinstance(message, msg.Lease) and producer in (None, number)
-        ]
-
-    def done(self, producer: int, lease: msg.Lease) -> None:
-        self.feed(ev.FromCrew(producer, msg.Done(lease.lease)))
+from tests.table import RECIPE, Table
 
 
 def test_a_producer_is_filled_to_its_depth_and_again_at_low_water() -> None:

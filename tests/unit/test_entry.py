@@ -7,6 +7,8 @@ import pytest
 import augd.serving
 from augd.cli import app
 from augd.entry import read_serve
+from augd.errors import OptionError
+from augd.serving import Options, serve_forever
 
 LINES = [
     "serve photos",
@@ -14,6 +16,8 @@ LINES = [
     "serve photos --producers 3",
     "serve --producers=3 photos --quiet",
     "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
+    "serve photos --patience 5",
+    "serve photos --patience=60 --quiet",
     "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
     "serve --keys=k photos",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
@@ -27,6 +31,8 @@ LEFT_TO_TYPER = [
     "serve photos --producers",
     "serve photos --producers many",
     "serve photos --producers -1",
+    "serve photos --patience 2.5",
+    "serve photos --patience long",
     "serve photos --listen",
     "serve photos --listen --quiet",
     "serve photos --keys",
@@ -49,3 +55,9 @@ def test_both_readings_agree(line: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("line", LEFT_TO_TYPER)
 def test_what_needs_explaining_is_left_to_typer(line: str) -> None:
     assert read_serve(line.split()) is None
+
+
+@pytest.mark.parametrize("patience_s", [1.9, 3601.0, float("nan")])
+def test_patience_has_bounds(tmp_path, patience_s: float) -> None:
+    with pytest.raises(OptionError, match=r"--patience: expected 2\.\.3600 seconds, got"):
+        serve_forever([str(tmp_path)], Options(patience_s=patience_s))

@@ -19,7 +19,7 @@ def marked_faults() -> set[str]:
     """Names that tests are marked with, wherever they lie."""
     found: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
-        found.update(re.findall(r'\bfault\(\s*"([^"]+)"', path.read_text(encoding="utf-8")))
+        found.update(re.findall(r'mark\.fault\(\s*"([^"]+)"', path.read_text(encoding="utf-8")))
     return found
 
 
@@ -41,5 +41,5 @@ def test_every_test_that_is_named_exists() -> None:
 
 def test_every_fault_has_a_test_and_every_marked_one_is_in_the_matrix() -> None:
     rows = rows_of_the_matrix()
-    assert len(rows) == len(set(rows)) > 15
+    assert len(rows) == len(set(rows)) > 12
     assert set(rows) == marked_faults()

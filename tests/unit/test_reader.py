@@ -106,7 +106,7 @@ def test_a_batch_in_a_held_slot_is_refused() -> None:
 def test_a_batch_before_opened_is_refused() -> None:
     reader = open_reader()
     reader.seek(0, 0)
-    with pytest.raises(ProtocolError, match="BATCH 0 before OPENED"):
+    with pytest.raises(BatchesLost, match="BATCH 0 arrived before OPENED, which was lost"):
         reader.handle(batch(0, opening=2))
 
 
@@ -153,3 +153,20 @@ def test_close_says_bye_once_and_nothing_before_a_session() -> None:
     assert reader.close() == [msg.Bye(7)]
     assert reader.close() == []
     assert Reader(SPEC, "n").close() == []
+
+
+def test_the_end_of_an_epoch_counts_once_and_is_missed() -> None:
+    reader = open_reader()
+    for sequence in range(3):
+        reader.handle(batch(sequence, slot=sequence))
+    end = msg.EpochEnd(7, 1, 0, 3, 10)
+    assert reader.handle(end) == [PassEnded(end)]
+    assert reader.handle(end) == []
+    for slot in range(3):
+        reader.release(slot, 0)
+    reader.handle(msg.BatchReady(7, 1, 3, 1, 0, 0, 4, 0, 1))
+    with pytest.raises(BatchesLost) as caught:
+        reader.handle(msg.BatchReady(7, 1, 4, 2, 0, 0, 4, 1, 1))
+    assert str(caught.value) == (
+        "BATCH 4 of epoch 2 arrived before the EPOCH_END of 1, which was lost on the way"
+    )

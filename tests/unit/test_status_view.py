@@ -1,8 +1,8 @@
-"""What `augd status` says of the producers' confinement."""
+"""What `augd status` says of the producers' confinement, and of samples that killed some."""
 
 from __future__ import annotations
 
-from augd.views.status import _confinements
+from augd.views.status import _confinements, _troubles
 
 
 def report(*kinds: str, state: str = "ready") -> dict[str, object]:
@@ -27,3 +27,13 @@ def test_a_sentence_for_each_kind_when_they_differ() -> None:
 
 def test_nothing_is_said_of_what_only_starts() -> None:
     assert list(_confinements(report("", state="starting"))) == []
+
+
+def test_quarantined_samples_are_named() -> None:
+    calm = {"is_draining": False, "unhealthy": "", "restarts": 0, "streams": [], "is_cut": False}
+    datasets = {
+        "calm": {"num_quarantined": 0, "quarantined": []},
+        "pets": {"num_quarantined": 3, "quarantined": [4, 17]},
+    }
+    said = list(_troubles({**calm, "datasets": datasets}))
+    assert said == ["pets: samples that killed their decoder are masked: 4, 17, ..."]

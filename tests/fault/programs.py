@@ -1,0 +1,83 @@
+"""Daemons and trainers to be killed: started as a person would, and followed to the last byte."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import augd
+from augd.transport.ask import status as ask_status
+
+
+def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
+    """Start `augd serve` as a person would; returns when it says that it serves."""
+    process = begin_by_hand(folder, address, *more)
+    assert process.stdout is not None
+    assert "serving" in process.stdout.readline()
+    return process
+
+
+def begin_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
+    """Start `augd serve` and don't wait for it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "augd", "serve", str(folder), "--listen", address, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for its end; returns its status and what it wrote to stderr."""
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL it, and reap it."""
+    process.kill()
+    finish(process)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at, at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def put_in_place(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every Python that is started from now on run this first."""
+    (folder / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path.cwd()}")
+
+
+def follow(
+    stream: augd.Stream,
+    epochs: int,
+    on_batch: Callable[[augd.Batch], None] = lambda batch: None,
+    *,
+    first: int = 0,
+) -> list[tuple[str, dict[str, Any]]]:
+    """Read epochs; returns the digest of every byte and the receipt of each."""
+    found = []
+    for epoch in range(first, first + epochs):
+        digest = hashlib.blake2b()
+        for batch in stream.epoch(epoch):
+            on_batch(batch)
+            for array in (batch.images, batch.labels, batch.ids, batch.valid):
+                digest.update(array.tobytes())
+        found.append((digest.hexdigest(), stream.receipt(epoch)))
+    return found
+
+
+def is_up(address: str, num_producers: int) -> bool:
+    """Say whether all producers of a daemon are ready."""
+    states = [one["state"] for one in ask_status(address, 10)["producers"]]
+    return states == ["ready"] * num_producers

@@ -1,0 +1,117 @@
+"""Plans rendered: a row made of its region alone equals the slow sampling of the whole picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from augd.pixels.outline import Outline, Outlines
+from augd.pixels.render import Renderer
+from augd.plan.planner import Planner
+from augd.plan.recipe import output_size, parse_recipe
+from tests.reference import BEND_BOUND, bent, halved
+
+_ROWS = 8
+_FIRST: tuple[list[dict[str, Any]], ...] = (
+    [{"op": "random_resized_crop", "size": [40, 48]}],
+    [{"op": "scale_jitter", "short": [50, 90], "crop": 48}],
+    [{"op": "resize", "size": [40, 48]}],
+    [{"op": "random_crop", "size": 32, "pad": 4}],
+    [{"op": "resize", "short": 36}, {"op": "center_crop", "size": 32}],
+)
+_BENDING: tuple[dict[str, Any], ...] = (
+    {"op": "rotate", "degrees": 180},
+    {"op": "zoom", "height": 0.6},
+    {"op": "shear", "x": 0.5, "y": 0.5},
+    {"op": "stretch", "x": 0.5, "y": 0.5},
+    {"op": "translate", "x": 0.9, "y": 0.9},
+)
+_LENS: dict[str, Any] = {"op": "lens", "k": [-0.2, 0.2]}
+_WARP: dict[str, Any] = {"op": "local_warp", "alpha": 12.0, "sigma": 2.0}
+_VALUE = (3, 100, 250)
+
+
+def recipe_of(first: int, bending: list[int], *last: dict[str, Any], fill: str) -> dict[str, Any]:
+    value = {"fill_value": list(_VALUE)} if fill == "constant" else {}
+    ops = [*_FIRST[first], {"op": "mirror"}, *(_BENDING[number] for number in bending), *last]
+    return {"ops": ops, "fill": fill, "filter": "linear", **value}
+
+
+def pictures(seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sides = rng.integers(20, 400, (_ROWS, 2)).tolist()
+    return [rng.integers(0, 256, (*side, 3)).astype(np.uint8) for side in sides]
+
+
+def planned(recipe: dict[str, Any], seed: int, made: list[np.ndarray]) -> tuple[Any, Outlines]:
+    parsed = parse_recipe(recipe)
+    size = output_size(parsed, None)
+    heights, widths = np.array([picture.shape[:2] for picture in made], np.int32).T
+    ids, epochs = np.arange(_ROWS), np.zeros(_ROWS, np.int64)
+    plan = Planner(parsed, seed, size).plan(ids, epochs, widths, heights)
+    assert not plan.impossible
+    return size, Outlines(plan, 0, _ROWS)
+
+
+def rendered(
+    renderer: Renderer, picture: np.ndarray, crop: Any, outline: Outline, size: tuple[int, int]
+) -> np.ndarray:
+    x, y, width, height = crop
+    out = np.empty((*size, 3), np.uint8)
+    renderer.render(picture[y : y + height, x : x + width], outline, out)
+    return out
+
+
+_drawn = given(
+    seed=st.integers(0, 2**32 - 1),
+    first=st.integers(0, len(_FIRST) - 1),
+    bending=st.lists(
+        st.integers(0, len(_BENDING) - 1), min_size=1, max_size=3, unique=True
+    ),
+    fill=st.sampled_from(["reflect", "constant", "nearest", "wrap"]),
+    has_lens=st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@_drawn
+def test_a_planned_row_is_the_sampled_picture(
+    seed: int, first: int, bending: list[int], fill: str, has_lens: bool
+) -> None:
+    made = pictures(seed)
+    recipe = recipe_of(first, bending, *[_LENS] * has_lens, fill=fill)
+    size, outlines = planned(recipe, seed, made)
+    renderer = Renderer("linear", size, fill=fill, fill_value=_VALUE)  # type: ignore[arg-type]
+    for row, picture in enumerate(made):
+        outline = outlines[row]
+        if outline.matrix is None:
+            continue
+        found = rendered(renderer, picture, outlines.crop[row], outline, size)
+        matrix = np.array(outline.matrix) * 0.5**outline.halvings
+        small = halved(picture, outline.halvings)
+        exact = bent(small, matrix, size, fill, _VALUE, outline.lens)
+        assert np.abs(found - exact).max() <= BEND_BOUND
+
+
+@settings(max_examples=30, deadline=None)
+@_drawn
+def test_the_region_of_a_warped_row_holds_all_that_it_reads(
+    seed: int, first: int, bending: list[int], fill: str, has_lens: bool
+) -> None:
+    """Made of its region, a row equals the row made of the whole picture, byte for byte."""
+    made = pictures(seed)
+    recipe = recipe_of(first, bending, *[_LENS] * has_lens, _WARP, fill=fill)
+    size, outlines = planned(recipe, seed, made)
+    renderer = Renderer("linear", size, fill=fill, fill_value=_VALUE)  # type: ignore[arg-type]
+    for row, picture in enumerate(made):
+        outline = outlines[row]
+        if outline.matrix is None:
+            continue
+        found = rendered(renderer, picture, outlines.crop[row], outline, size)
+        outline.origin = (0, 0)
+        height, width = picture.shape[:2]
+        whole = rendered(renderer, picture, (0, 0, width, height), outline, size)
+        assert (found == whole).all()

@@ -1,0 +1,99 @@
+"""What the schedules reached: every transition of the broker's tables, counted.
+
+The scheduler is only worth something if it gets everywhere; `test_schedules` asserts that it does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import pytest
+
+from augd.broker import events as ev
+from augd.broker import states
+from augd.wire import messages as msg
+from augd.wire.ending import Ending
+
+TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
+TABLES["producer"] = states.PRODUCER
+USERS = ("clients", "crew", "stream", "works")  # modules that make transitions
+
+FAULTS = {
+    "a gap was found",
+    "a ghost spoke",
+    "checkpoint",
+    "connected again",
+    "connection cut",
+    "continued",
+    "doubled to a trainer",
+    "doubled to the daemon",
+    "drain",
+    "hangs",
+    "killed between two actions",
+    "loaded a state",
+    "messages lost",
+    "one message lost",
+    "repeated late",
+    "restored a state",
+    "seek",
+    "started without its quarantine",
+    "stopped",
+    "the same epoch again",
+    "trainer killed",
+    "trainer left",
+} | {
+    f"poison {ending} {crumb} crumb"
+    for ending in (Ending.SIGNAL, Ending.MEMORY, Ending.KILLED)
+    for crumb in ("with", "without")
+}
+ENDINGS = {f"reaped {ending}" for ending in Ending}
+STALE = {
+    f"stale {kind}"
+    for kind in ("attach", "generation", "lease", "opening", "producer", "ready", "session")
+}
+ERRORS = {
+    f"error {code}"
+    for code in ("BAD_OPTION", "CONNECTION_LOST", "INTERNAL", "OVER_LIMIT", "PRODUCERS_UNHEALTHY")
+} | {"error SAMPLE_FAILED"}
+
+
+def expected() -> set[str]:
+    """Name everything that must have happened."""
+    kinds = (ev.Event, ev.Action, msg.FromClient, msg.ToClient, msg.FromProducer, msg.ToProducer)
+    names = {one.__name__ for union in kinds for one in get_args(union)}
+    # Asked without a session, and answered from a snapshot or at once: no part of the protocol.
+    names -= {"AskStatus", "Ping", "Pong", "Status"}
+    # Of keys and of sockets that refuse a message: tried with real ones (tests/e2e, tests/fault).
+    names -= {"RightsChanged", "PeerUnreachable"}
+    moves = {name_of(table, s, v) for table in TABLES for s, v in verbs_of(TABLES[table])}
+    return names | moves | FAULTS | ENDINGS | STALE | ERRORS
+
+
+def verbs_of(table: states.Table) -> Iterator[tuple[str, str]]:
+    """List the transitions of a table."""
+    for state, verbs in table.items():
+        for verb in verbs:
+            yield state, verb
+
+
+def name_of(table: str, state: str, verb: str) -> str:
+    """Name a transition."""
+    return f"{table} {state}: {verb}"
+
+
+@contextmanager
+def transitions_counted(seen: Counter[str]) -> Iterator[None]:
+    """Count every transition that the broker makes."""
+    names = {id(table): name for name, table in TABLES.items()}
+
+    def step(table: Any, state: str, verb: str) -> str:
+        seen[name_of(names[id(table)], state, verb)] += 1
+        return states.step(table, state, verb)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in USERS:
+            patch.setattr(f"augd.broker.{module}.step", step)
+        yield

@@ -1,0 +1,87 @@
+"""Rules of chunks and of producers that die, each as a way to take it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest import MonkeyPatch as Patch
+
+from augd.broker import works as works_module
+from augd.broker.crew import Producer
+from augd.broker.stream import Chunk, Stream
+from augd.broker.works import Works
+from augd.wire import messages as msg
+from augd.wire.ending import Ending
+
+
+def the_chunks_of_the_dead_are_made_again(patch: Patch) -> None:
+    honest, honest_isolate = Stream.lose_chunk, Stream.isolate
+
+    def lose_chunk(self: Stream, chunk: Chunk, *, is_suspect: bool) -> None:
+        honest(self, chunk, is_suspect=is_suspect)
+        if chunk in chunk.batch.pending:
+            chunk.batch.pending.remove(chunk)
+            self._num_pending -= 1
+
+    def isolate(self: Stream, chunk: Chunk, row: int, sample: int) -> None:
+        chunk.batch.pending.append(chunk)
+        self._num_pending += 1
+        honest_isolate(self, chunk, row, sample)
+
+    patch.setattr(Stream, "lose_chunk", lose_chunk)
+    patch.setattr(Stream, "isolate", isolate)
+
+
+def a_lease_is_answered_once(patch: Patch) -> None:
+    honest = Works.heard
+
+    def heard(self: Works, number: int, message: Any) -> None:
+        producer = self.crew.members.get(number)
+        record = None
+        if producer is not None and isinstance(message, msg.Done):
+            record = producer.leases.get(message.lease)
+        honest(self, number, message)
+        if producer is not None and record is not None and not record.chunk.batch.is_abandoned:
+            producer.leases[message.lease] = record
+
+    patch.setattr(Works, "heard", heard)
+
+
+def who_kills_from_outside_accuses_nobody(patch: Patch) -> None:
+    suspect = (*works_module.SUSPECT_ENDS, Ending.OUTSIDE)
+    patch.setattr(works_module, "SUSPECT_ENDS", suspect)
+
+
+def who_was_stopped_accuses_nobody(patch: Patch) -> None:
+    suspect = (*works_module.SUSPECT_ENDS, Ending.STOPPED)
+    patch.setattr(works_module, "SUSPECT_ENDS", suspect)
+
+
+def one_strike_is_no_verdict(patch: Patch) -> None:
+    patch.setattr("augd.broker.quarantine.STRIKES", 1)
+
+
+def a_suspect_is_made_alone(patch: Patch) -> None:
+    patch.setattr(Producer, "is_alone", lambda self: False)
+
+
+def the_dead_are_not_replaced_in_a_drain(patch: Patch) -> None:
+    honest = Works.drain
+
+    def drain(self: Works) -> None:
+        due = dict(self.crew.restart_at)
+        honest(self)
+        self.crew.restart_at.update(due)
+
+    patch.setattr(Works, "drain", drain)
+
+
+RULES = (
+    the_chunks_of_the_dead_are_made_again,
+    a_lease_is_answered_once,
+    who_kills_from_outside_accuses_nobody,
+    who_was_stopped_accuses_nobody,
+    one_strike_is_no_verdict,
+    a_suspect_is_made_alone,
+    the_dead_are_not_replaced_in_a_drain,
+)

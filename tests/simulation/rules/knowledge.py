@@ -1,0 +1,148 @@
+"""Rules of the quarantine, of states and of receipts, each as a way to take it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest import MonkeyPatch as Patch
+
+from augd.broker.clients import Clients, Session
+from augd.broker.crew import Producer
+from augd.broker.outbox import Outbox
+from augd.broker.quarantine import Register
+from augd.broker.states import step
+from augd.broker.stream import Batch, Chunk, Stream, Subscriber
+from augd.broker.works import Works
+from augd.wire import messages as msg
+from tests.simulation.rows import Place
+from tests.simulation.trainer import Trainer
+from tests.simulation.world import Store
+
+
+def the_quarantine_is_written_down(patch: Patch) -> None:
+    patch.setattr(Store, "write", lambda self, content, entry: None)
+
+
+def it_is_written_down_before_anything_that_follows(patch: Patch) -> None:
+    honest = Outbox.take
+
+    def take(self: Outbox) -> list[Any]:
+        actions = honest(self)
+        return sorted(actions, key=lambda action: type(action).__name__ == "KeepQuarantine")
+
+    patch.setattr(Outbox, "take", take)
+
+
+def what_was_written_down_holds_for_new_streams(patch: Patch) -> None:
+    patch.setattr(Register, "entries", lambda self, content, place: ())
+
+
+def what_a_state_names_holds_for_its_stream(patch: Patch) -> None:
+    honest = Clients._start
+
+    def start(self: Clients, session: Session, stream: Stream, request: msg.Open) -> None:
+        quarantine = dict(stream.quarantine)
+        honest(self, session, stream, request)
+        stream.quarantine = quarantine
+
+    patch.setattr(Clients, "_start", start)
+
+
+def a_verdict_makes_anew_what_was_made_beyond_its_place(patch: Patch) -> None:
+    patch.setattr(Stream, "rewind", lambda self, batch: None)
+
+
+def a_verdict_is_told_to_producers(patch: Patch) -> None:
+    patch.setattr(Works, "mask", lambda self, stream: None)
+
+
+def a_verdict_is_told_to_producers_that_come_later(patch: Patch) -> None:
+    honest = Works._tell_stream
+
+    def tell_stream(self: Works, producer: Producer, stream: Stream) -> None:
+        quarantine, stream.quarantine = stream.quarantine, {}
+        honest(self, producer, stream)
+        stream.quarantine = quarantine
+
+    patch.setattr(Works, "_tell_stream", tell_stream)
+
+
+def a_verdict_is_told_to_clients_before_its_batch(patch: Patch) -> None:
+    honest = Clients.pass_on
+
+    def pass_on(self: Clients) -> None:
+        self._works.verdicts.clear()
+        honest(self)
+
+    patch.setattr(Clients, "pass_on", pass_on)
+
+
+def what_sharers_were_told_does_not_change(patch: Patch) -> None:
+    honest = Clients._settle_content
+
+    def settle(self: Clients, stream: Stream, environment: Any, place: Place) -> None:
+        share, stream.share = stream.share, None
+        honest(self, stream, environment, place)
+        stream.share = share
+
+    patch.setattr(Clients, "_settle_content", settle)
+
+
+def a_state_counts_what_was_yielded(patch: Patch) -> None:
+    """Counting what was received and is not yet handed out."""
+    honest = Trainer.state_place
+
+    def state_place(self: Trainer) -> Place:
+        line, place = self.line, honest(self)
+        for message in line.down:
+            if isinstance(message, msg.BatchReady) and line.reader._is_current(message):
+                after = message.position + self.layout.batch_size * self.layout.world
+                place = message.epoch, after
+        return place
+
+    patch.setattr(Trainer, "state_place", state_place)
+
+
+def every_chunk_counts_in_the_receipt(patch: Patch) -> None:
+    honest = Stream.finish_chunk
+
+    def finish_chunk(self: Stream, chunk: Chunk, done: msg.Done) -> None:
+        is_first = chunk.first_row == 0
+        honest(self, chunk, msg.Done(done.lease) if is_first else done)
+
+    patch.setattr(Stream, "finish_chunk", finish_chunk)
+
+
+def receipts_are_of_one_epoch(patch: Patch) -> None:
+    patch.setattr(Subscriber, "take_sums", lambda self: self.sums)
+
+
+def legal_transitions(patch: Patch) -> None:
+    """A batch that is sent while it is still being filled."""
+    honest = Stream.sendable
+
+    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+        for batch in self.batches:
+            if batch.slot.state == "filling":
+                batch.slot.state = step({"filling": {"send": "ready"}}, "filling", "send")
+        return honest(self, reader)
+
+    patch.setattr(Stream, "sendable", sendable)
+
+
+RULES = (
+    the_quarantine_is_written_down,
+    it_is_written_down_before_anything_that_follows,
+    what_was_written_down_holds_for_new_streams,
+    what_a_state_names_holds_for_its_stream,
+    a_verdict_makes_anew_what_was_made_beyond_its_place,
+    a_verdict_is_told_to_producers,
+    a_verdict_is_told_to_producers_that_come_later,
+    a_verdict_is_told_to_clients_before_its_batch,
+    what_sharers_were_told_does_not_change,
+    a_state_counts_what_was_yielded,
+    every_chunk_counts_in_the_receipt,
+    receipts_are_of_one_epoch,
+    legal_transitions,
+)

@@ -1,0 +1,167 @@
+"""Rules of slots and of those who read them, each as a way to take it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest import MonkeyPatch as Patch
+
+from augd.broker import stream as stream_module
+from augd.broker.clients import Clients, Session
+from augd.broker.crew import Crew, Producer
+from augd.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
+from augd.wire import messages as msg
+from tests.simulation.line import Line
+from tests.simulation.rows import Place
+
+
+def a_release_names_its_generation(patch: Patch) -> None:
+    honest = Stream.release
+
+    def release(self: Stream, session: int, index: int, generation: int) -> bool:
+        return honest(self, session, index, self.slots[index].generation)
+
+    patch.setattr(Stream, "release", release)
+
+
+def a_slot_is_reused_only_after_its_writers_answered(patch: Patch) -> None:
+    def abandon(self: Stream, batch: Batch) -> None:
+        batch.is_abandoned = True
+        self._num_pending -= len(batch.pending)
+        self._num_suspects -= len(batch.suspects)
+        batch.pending.clear()
+        batch.suspects.clear()
+        batch.slot.take("abandon")
+        self._free_by(batch.slot, "drained")
+
+    patch.setattr(Stream, "_abandon", abandon)
+    patch.setattr(Stream, "_drain", lambda self, batch: None)
+
+
+def a_killed_producer_writes_until_it_is_reaped(patch: Patch) -> None:
+    honest = Crew.hanging
+
+    def hanging(self: Crew, now: float) -> Iterator[Producer]:
+        for producer in honest(self, now):
+            for record in producer.leases.values():
+                record.stream.lose_chunk(record.chunk, is_suspect=False)
+            producer.leases.clear()
+            yield producer
+
+    patch.setattr(Crew, "hanging", hanging)
+
+
+def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:
+    honest = Stream._free_if_unused
+
+    def free_if_unused(self: Stream, slot: Slot) -> None:
+        if not slot.owed:
+            slot.readers = ()
+        honest(self, slot)
+
+    honest_sendable = Stream.sendable
+
+    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+        for batch in honest_sendable(self, reader):
+            yield batch
+            if batch.slot.state == "sent":
+                self._free_if_unused(batch.slot)
+
+    patch.setattr(Stream, "_free_if_unused", free_if_unused)
+    patch.setattr(Stream, "sendable", sendable)
+
+
+def a_slot_is_free_when_the_last_sharer_released_it(patch: Patch) -> None:
+    honest = Stream._let_go
+
+    def let_go(self: Stream, slot: Slot, session: int) -> None:
+        slot.readers, slot.owed = (), 0
+        honest(self, slot, session)
+
+    patch.setattr(Stream, "_let_go", let_go)
+
+
+def an_opening_keeps_what_is_held(patch: Patch) -> None:
+    honest = Stream.start
+
+    def start(self: Stream, session: int, opening: int, credit: int, place: Place, _: Any) -> None:
+        honest(self, session, opening, credit, place)
+
+    patch.setattr(Stream, "start", start)
+
+
+def a_departed_reader_keeps_what_it_holds(patch: Patch) -> None:
+    honest = Clients._bye
+
+    def bye(self: Clients, session: Session, message: msg.Bye) -> None:
+        honest(self, session, msg.Bye(message.session))
+
+    patch.setattr(Clients, "_bye", bye)
+
+
+def a_disconnected_reader_that_lives_says_what_it_holds(patch: Patch) -> None:
+    patch.setattr(Line, "leave", Line.close)
+
+
+def a_laggard_keeps_what_it_holds(patch: Patch) -> None:
+    honest = Clients._detach_laggards
+
+    def detach(self: Clients, stream: Stream) -> None:
+        late = [reader.session for reader in stream.laggards()]
+        honest(self, stream)
+        for session in late:
+            stream.keep_only(session, ())
+
+    patch.setattr(Clients, "_detach_laggards", detach)
+
+
+def nobody_waits_for_who_left(patch: Patch) -> None:
+    honest = Stream.leave
+
+    def leave(self: Stream, session: int, held: Any = ()) -> None:
+        reader = self.subscribers.get(session)
+        honest(self, session, held)
+        if reader is not None and reader.max_lag is None and self.subscribers:
+            self.subscribers[session] = reader
+
+    patch.setattr(Stream, "leave", leave)
+
+
+def the_lowest_missing_batch_has_a_slot(patch: Patch) -> None:
+    """A batch that lost a chunk needs a slot once more, behind all that were made ahead of it."""
+    honest = Stream.lose_chunk
+    lost: set[int] = set()
+
+    def lose_chunk(self: Stream, chunk: Chunk, *, is_suspect: bool) -> None:
+        honest(self, chunk, is_suspect=is_suspect)
+        lost.add(id(chunk.batch))
+
+    def first(self: Stream) -> Batch | None:
+        has_free = any(slot.state == "free" for slot in self.slots)
+        able = (b for b in self.batches if b.pending and (has_free or id(b) not in lost))
+        return next(able, None)
+
+    def next_chunk(self: Stream) -> Chunk | None:
+        batch = first(self)
+        self._num_pending -= batch is not None
+        return None if batch is None else stream_module._lease(batch.pending)
+
+    patch.setattr(Stream, "lose_chunk", lose_chunk)
+    patch.setattr(Stream, "next_chunk", next_chunk)
+    patch.setattr(Stream, "has_pending", lambda self: first(self) is not None)
+
+
+RULES = (
+    a_release_names_its_generation,
+    a_slot_is_reused_only_after_its_writers_answered,
+    a_killed_producer_writes_until_it_is_reaped,
+    a_slot_stays_its_readers_until_it_is_released,
+    a_slot_is_free_when_the_last_sharer_released_it,
+    an_opening_keeps_what_is_held,
+    a_departed_reader_keeps_what_it_holds,
+    a_disconnected_reader_that_lives_says_what_it_holds,
+    a_laggard_keeps_what_it_holds,
+    nobody_waits_for_who_left,
+    the_lowest_missing_batch_has_a_slot,
+)

@@ -1,0 +1,45 @@
+"""Hundreds of schedules keep every rule, get on when the faults stop, and leave nothing.
+
+AUGD_SCHEDULES sets how many; 10,000 take about ten minutes. One of them alone is replayed by
+`python -c "from tests.simulation.world import run; run(SEED)"`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from tests.simulation.coverage import expected, transitions_counted
+from tests.simulation.world import run
+
+SCHEDULES = int(os.environ.get("AUGD_SCHEDULES", "500"))
+BLOCK = 50
+BLOCKS = range(0, SCHEDULES, BLOCK)
+
+
+@cache
+def run_block(first: int) -> Counter[str]:
+    """Run the schedules of a block; returns how often each thing happened in them."""
+    seen: Counter[str] = Counter()
+    with transitions_counted(seen):
+        for seed in range(first, min(first + BLOCK, SCHEDULES)):
+            world = run(seed)
+            seen.update(world.seen)
+            seen["delivered"] += world.num_delivered
+    return seen
+
+
+@pytest.mark.parametrize("first", BLOCKS)
+def test_schedules_keep_every_rule_and_get_on(first: int) -> None:
+    assert run_block(first)["delivered"] > 20 * min(BLOCK, SCHEDULES - first)
+
+
+@pytest.mark.skipif(SCHEDULES < 500, reason="AUGD_SCHEDULES: too few of them reach everything")
+def test_the_schedules_reach_everything() -> None:
+    seen: Counter[str] = Counter()
+    for first in BLOCKS[:10]:
+        seen.update(run_block(first))
+    assert {name for name in expected() if seen[name] < 2} == set()

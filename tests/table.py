@@ -1,0 +1,104 @@
+"""A broker on a table: the test is its clients and producers, and time stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from augd.broker import events as ev
+from augd.broker.core import Broker, DatasetFacts
+from augd.wire import messages as msg
+from augd.wire.ending import Ending
+
+RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
+Kind = TypeVar("Kind", bound=msg.Message)
+
+
+class Table:
+    """A broker with ready producers and clients that open streams; time stands still."""
+
+    def __init__(
+        self,
+        producers: int = 1,
+        num_samples: int = 100_000,
+        quarantine: Mapping[str, tuple[msg.Quarantined, ...]] | None = None,
+    ) -> None:
+        facts = DatasetFacts("0" * 32, "/d", num_samples, (8, 8), quarantine=quarantine or {})
+        self.broker = Broker("i", "/a", {"d": facts}, producers)
+        self.sent: dict[int, list[msg.ToClient]] = {}
+        self.told: list[tuple[int, msg.ToProducer]] = []
+        self.actions: list[ev.Action] = []
+        self.now = 0.0
+        self.feed(ev.Tick())
+        for number in range(producers):
+            self.feed(ev.FromCrew(number, msg.Ready(number, {})))
+
+    def feed(self, event: ev.Event) -> list[ev.Action]:
+        actions = self.broker.handle(event, self.now)
+        self.actions += actions
+        for action in actions:
+            match action:
+                case ev.Tell(number, message):
+                    self.told.append((number, message))
+                case ev.Send(peer, message):
+                    self.sent.setdefault(int(peer), []).append(message)
+                case ev.MakeArena(stream):
+                    self.feed(ev.ArenaMade(stream))
+                case _:
+                    pass
+        return actions
+
+    def open(
+        self,
+        peer: int,
+        *,
+        batch_size: int = 320,
+        layout: msg.Layout | None = None,
+        prefetch: int = 1,
+        place: tuple[int, int] = (0, 0),
+        share: msg.Share | None = None,
+        quarantine: msg.Quarantine = (),
+        **spec: object,
+    ) -> int:
+        """Open a stream with as much credit as it has slots; returns the session."""
+        self.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
+        welcome = self.sent[peer][-1]
+        assert isinstance(welcome, msg.Welcome)
+        self.feed(ev.PeerAttached(welcome.session, welcome.token))
+        layout = layout or msg.Layout(batch_size)
+        whole = msg.Spec("d", RECIPE, layout, prefetch=prefetch, **spec)  # type: ignore[arg-type]
+        session, credit = welcome.session, prefetch + 1
+        request = msg.Open(session, 1, whole, *place, credit, quarantine=quarantine, share=share)
+        self.feed(ev.FromPeer(b"%d" % peer, request))
+        return welcome.session
+
+    def leases(self, producer: int | None = None) -> list[msg.Lease]:
+        return [
+            message
+            for number, message in self.told
+            if isinstance(message, msg.Lease) and producer in (None, number)
+        ]
+
+    def done(self, producer: int, lease: msg.Lease) -> None:
+        self.feed(ev.FromCrew(producer, msg.Done(lease.lease)))
+
+    def make_all(self) -> None:
+        """Have every lease that is out, and all that follow, made by its producer."""
+        at = 0
+        while at < len(self.told):
+            number, message = self.told[at]
+            at += 1
+            if isinstance(message, msg.Lease):
+                self.done(number, message)
+
+    def die(self, producer: int, lease: msg.Lease, row: int, sample: int) -> list[ev.Action]:
+        """End a producer by a signal with a sample in hand, and start it anew."""
+        crumb = (lease.lease, row, sample)
+        actions = self.feed(ev.Reaped(producer, "SIGSEGV", Ending.SIGNAL, crumb))
+        self.now += 10.0
+        actions += self.feed(ev.Tick())
+        return actions + self.feed(ev.FromCrew(producer, msg.Ready(producer, {})))
+
+    def got(self, peer: int, kind: type[Kind]) -> list[Kind]:
+        """List the messages of a kind that a client got."""
+        return [message for message in self.sent[peer] if isinstance(message, kind)]
