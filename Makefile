@@ -8,7 +8,7 @@ DATA ?=
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz check format bench clean
+.PHONY: help setup demo test soak fuzz check format bench docs clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ format: $(READY)  ## rewrite the files as `make check` wants them
 
 bench: $(READY)  ## run the benchmarks
 	@$(BIN)/python -m benchmarks
+
+docs: $(READY)  ## make the pictures and tables of docs/augmentation.md
+	@$(BIN)/python -m demo.pictures
 
 clean:  ## remove what the other verbs made, .venv included
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \

@@ -155,7 +155,8 @@ def preview(
 ) -> None:
     """Draw a contact sheet: photos with their crops, beside what a training will see of them.
 
-    The photos are the first that a shuffled stream of this seed delivers in epoch E.
+    The photos are the first that a shuffled stream of this seed delivers in epoch E. With several
+    views of a sample these are the columns, those of epoch E.
     """
     from augd.bench import load_recipe
     from augd.views.preview import PreviewOptions, run_preview
@@ -182,6 +183,23 @@ def explain(
 
     options = ExplainOptions(path, sample, epoch, seed, out, as_json)
     run_explain(options, load_recipe(recipe))
+
+
+@app.command(epilog="Example: augd pca photos/ --out pca.toml")
+def pca(
+    path: DatasetPath,
+    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write.")] = "pca.toml",
+    samples: Annotated[
+        int, typer.Option(metavar="N", help="How many photos to look at, chosen by their paths.")
+    ] = 3000,
+) -> None:
+    """Compute the principal components of a data set's colours, as an op for a recipe.
+
+    Prints the eigenvalues with their standard errors. Bad files are skipped and counted.
+    """
+    from augd.views.pca import PcaOptions, run_pca
+
+    run_pca(PcaOptions(path, out, samples))
 
 
 @app.command(epilog="Example: augd recipes imagenet > my.toml")

@@ -174,22 +174,24 @@ class Production:
         """Decode once what all views need together, and render each from its part of it."""
         first = at * self._num_views
         crops = sketch.outlines.crop[first : first + self._num_views]
-        whole = _box_around(crops)
+        whole = box_around(crops)
         decoded = decode(content, header, whole)
         for view, crop in enumerate(crops):
             tint = None if colour is None else colour[view]
             outline = sketch.outlines[first + view]
-            self._renderer.render(_cut(decoded, whole, crop), outline, out[view], tint)
+            self._renderer.render(cut_region(decoded, whole, crop), outline, out[view], tint)
 
 
-def _box_around(crops: list[Crop]) -> Crop:
+def box_around(crops: list[Crop]) -> Crop:
+    """Return the region of a photo that holds all crops."""
     left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
     right = max(crop[0] + crop[2] for crop in crops)
     bottom = max(crop[1] + crop[3] for crop in crops)
     return left, top, right - left, bottom - top
 
 
-def _cut(decoded: Pixels, whole: Crop, crop: Crop) -> Pixels:
+def cut_region(decoded: Pixels, whole: Crop, crop: Crop) -> Pixels:
+    """Return the crop as a view of what was decoded of the photo, its region `whole`."""
     x, y = crop[0] - whole[0], crop[1] - whole[1]
     return decoded[y : y + crop[3], x : x + crop[2]]
 

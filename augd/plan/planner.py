@@ -33,7 +33,7 @@ _LOW = np.array(0xFFFFFFFF, np.int64)
 _U32 = np.array(32, np.int64)
 
 # The op's place in the counter of what belongs to no op: the order of the colour ops.
-_ORDER_PLACE: Final = 255
+ORDER_PLACE: Final = 255
 
 
 class Planner:
@@ -47,7 +47,7 @@ class Planner:
         self._samplers = [(place, sampler_of(op)) for place, op in enumerate(recipe.ops)]
         num_colours = sum(op.is_colour for op in recipe.ops)
         if recipe.shuffle_colour and num_colours > 1:
-            self._samplers.append((_ORDER_PLACE, ColourOrderSampler(num_colours)))
+            self._samplers.append((ORDER_PLACE, ColourOrderSampler(num_colours)))
         self._key = mix(seed, Purpose.PARAMS)
         self._spaces: dict[int, _Space] = {}
         height, width = out_size

@@ -13,10 +13,11 @@ from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
 from augd.plan.recipe import Recipe
-from augd.views.preview import make_strip, save
+from augd.views.preview import make_sheet, make_strip, save
 from augd.views.sample import Darkroom, check_epoch
-from augd.views.sheet import Sheet
-from augd.views.words import as_plain, describe_crop, describe_rest
+from augd.views.words import as_plain
+
+_SAID = ("op", "applied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def run_explain(options: ExplainOptions, recipe: Recipe) -> None:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
         report = _explain(room, options.sample, options.epoch)
         if options.out is not None:
-            sheet = Sheet((room.height, room.width), 1)
+            sheet = make_sheet(room, 1)
             strip = make_strip(room, options.sample, [options.epoch])
             title = f"sample {options.sample} · seed {options.seed}"
             save(sheet.draw(title, [f"epoch {options.epoch}"], [strip]), options.out)
@@ -65,10 +66,9 @@ def _explain(room: Darkroom, sample: int, epoch: int) -> dict[str, Any]:
         header = room.read(sample).header
     except BadImage as bad:
         return {**report, "bad": str(bad)}
-    (drawn,) = room.drawn(sample, [epoch], header)
-    words = f"{describe_crop(drawn)}, {describe_rest(drawn)}"
     size = [header.width, header.height]
-    return {**report, "format": header.format, "size": size, "words": words, **as_plain(drawn)}
+    drawn = room.drawn(sample, epoch, header)
+    return {**report, "format": header.format, "size": size, **as_plain(drawn)}
 
 
 def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
@@ -80,10 +80,39 @@ def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
     if "bad" in report:
         return "\n".join([*lines, f"bad       {report['bad']}"])
     width, height = report["size"]
-    lines += [f"photo     {report['format']}, {width}x{height}", f"drawn     {report['words']}"]
-    for name in ("crop", "scaled", "window", "mirror", "colour", "impossible"):
-        if report[name] not in (None, False):
-            lines.append(f"  {name:10} {report[name]}")
+    lines.append(f"photo     {report['format']}, {width}x{height}")
+    if report["impossible"] is not None:
+        return "\n".join([*lines, f"masked    {report['impossible']}"])
+    for view in report.get("views", [report]):
+        lines += _view_in_words(view, "views" in report)
     if options.out is not None:
         lines.append(f"picture   {options.out}")
     return "\n".join(lines)
+
+
+def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
+    title = f"view {view['view']}" if is_one_of_many else "drawn"
+    lines = [f"{title:9} {view['words']}"]
+    for name in ("crop", "scaled", "window"):
+        lines.append(f"  {name:18} {_brief(view[name])}")
+    lines += [_op_in_words(op) for op in view["ops"]]
+    for name in ("colour_order", "matrix", "region", "halvings"):
+        if view[name] and (view["bent"] or name == "colour_order"):
+            lines.append(f"  {name:18} {_brief(view[name])}")
+    for name in ("colour", "pivot"):
+        if view[name] is not None:
+            lines.append(f"  {name:18} {_brief(view[name])}")
+    return lines
+
+
+def _op_in_words(op: dict[str, Any]) -> str:
+    drawn = [f"{name} {_brief(value)}" for name, value in op.items() if name not in _SAID]
+    said = ", ".join(drawn) or "applied" if op["applied"] else "not applied"
+    return f"  {op['op']:18} {said}"
+
+
+def _brief(value: Any) -> str:
+    """Write numbers with five digits, and lists of them in brackets."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_brief, value))}]"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

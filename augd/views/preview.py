@@ -19,10 +19,12 @@ from augd.pixels.header import BadImage
 from augd.plan.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip
-from augd.views.words import describe_crop, describe_rest
+from augd.views.words import SEPARATOR, describe_crop, describe_rest
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20
+_SAID_IN_A_LINE = 2
+_LINES_MAX = 4
 _SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
 
 
@@ -46,33 +48,45 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
         AugdError: an option is wrong, there is no data set, or the file cannot be written.
     """
     _check(options)
-    epochs = range(options.epoch, options.epoch + options.columns)
+    num_epochs = 1 if recipe.num_views > 1 else options.columns
+    epochs = range(options.epoch, options.epoch + num_epochs)
     with Darkroom(options.path, recipe, options.seed) as room:
         ids = room.first_ids(options.epoch, options.rows)
-        sheet = Sheet((room.height, room.width), len(epochs))
+        sheet = make_sheet(room, num_epochs)
         _check_side(sheet, len(ids))
         strips = [make_strip(room, sample, epochs) for sample in ids]
-        picture = sheet.draw(_title(options, room), [f"epoch {epoch}" for epoch in epochs], strips)
+        columns = [f"epoch {epoch}" for epoch in epochs]
+        picture = sheet.draw(_title(options, room), columns, strips)
     save(picture, options.out)
+    each = f"{recipe.num_views} views" if recipe.num_views > 1 else f"{num_epochs} epochs"
     print(
-        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in "
-        f"{len(epochs)} epochs ({picture.width}×{picture.height})"
+        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in {each} "
+        f"({picture.width}×{picture.height})"
     )
 
 
+def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
+    """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
+    num_said = sum(not op.is_sizing for op in room.recipe.ops) + (room.recipe.num_views > 1)
+    num_cells = num_epochs * room.recipe.num_views
+    num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
+    return Sheet((room.height, room.width), num_cells, num_lines=num_lines)
+
+
 def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
-    """Read one sample, make its row in each of these epochs, and put all into words."""
+    """Read one sample, make its rows in each of these epochs, and put all into words."""
     path = room.arrays.path(sample)
     label = room.label_of(sample) or f"sample {sample}"
     try:
         negative = room.read(sample)
     except BadImage as bad:
-        return Strip(None, (), label, path, [Cell(None, str(bad), "") for _ in epochs])
-    drawn = room.drawn(sample, epochs, negative.header)
-    cells = [_cell(room, negative, one) for one in drawn]
-    boxes = [one.seen for one in drawn if not one.impossible]
+        num_cells = len(epochs) * room.recipe.num_views
+        return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
+    drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
+    cells = [cell for one in drawn for cell in _cells(room, negative, one)]
+    outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
     size = f"{negative.header.width}x{negative.header.height}"
-    return Strip(_photo(negative), boxes, label, f"{size} · {os.path.basename(path)}", cells)
+    return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
 
 
 def _photo(negative: Negative) -> Pixels | None:
@@ -82,12 +96,16 @@ def _photo(negative: Negative) -> Pixels | None:
         return None  # its rows say why
 
 
-def _cell(room: Darkroom, negative: Negative, drawn: Drawn) -> Cell:
+def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
     try:
-        picture = room.row(negative, drawn)
+        rows = room.rows(negative, drawn)
     except BadImage as bad:
-        return Cell(None, str(bad), "")
-    return Cell(picture, describe_crop(drawn), describe_rest(drawn))
+        return [Cell(None, str(bad), "") for _ in drawn.views]
+    named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]
+    return [
+        Cell(row, describe_crop(view), name + describe_rest(view))
+        for row, name, view in zip(rows, named, drawn.views, strict=True)
+    ]
 
 
 def _title(options: PreviewOptions, room: Darkroom) -> str:

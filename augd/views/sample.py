@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import IndexArrays
@@ -21,35 +22,68 @@ from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.outline import Outline
+from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource
 from augd.plan.draw import Draw
+from augd.plan.ops import Erase, Mirror
+from augd.plan.params import describe
+from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.recipe import Recipe, output_size
+from augd.production import box_around, cut_region
+from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
+
+Box = tuple[int, int, int, int]
+"""x, y, width, height."""
+Corners = Sequence[tuple[float, float]]
 
 _EPOCH_MAX = 2**32 - 1
 _SEED_MAX = 2**63 - 1
 _POSITIONS_AT_ONCE = 1 << 16
+_POINTS_A_SIDE = 12  # of an outline that a lens bends
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was drawn for one row; sizes and places in pixels of the photo, unless said.
+
+    `crop`, `scaled`, `window` and `mirror` are those of the exact path: what crops, resizes and
+    mirrors alone would do. A bent row is read through `matrix` (2, 3) from `region`, halved
+    `halvings` times. `colour` is (3, 4) and `pivot` (3, 3), in grey levels, or None. `steps` are
+    the ops other than crops, `colour_order` the drawn order of the colour ops, if one was drawn.
+    """
+
+    number: int
+    crop: Box
+    scaled: tuple[int, int]
+    window: tuple[int, int]
+    mirror: bool
+    frame: tuple[float, float, float, float]
+    """x, y, width, height of the row in the photo, by the exact path."""
+    seen: Corners
+    """What of the photo ends up in the row: its outline, x and y, clockwise in the row."""
+    is_bent: bool
+    region: Box
+    matrix: NDArray[np.float64]
+    halvings: int
+    colour: NDArray[np.float64] | None
+    pivot: NDArray[np.float64] | None
+    steps: Sequence[Step]
+    colour_order: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What was drawn for one sample in one epoch; sizes and places in pixels of the photo.
+    """What was drawn for one sample in one epoch, view by view.
 
-    `seen` is (x, y, width, height) of what ends up in the row: the crop, or for a window in a
-    resized crop its part of the photo. `colour` is (3, 4), in grey levels, or None. `impossible`
-    says why the row cannot be made, and is empty when it can.
+    `impossible` says why its rows cannot be made, and is empty when they can.
     """
 
     epoch: int
-    crop: tuple[int, int, int, int]
-    scaled: tuple[int, int]
-    window: tuple[int, int]
-    seen: tuple[float, float, float, float]
-    mirror: bool
-    colour: NDArray[np.float64] | None
+    views: Sequence[View]
+    outlines: Outlines
     impossible: str
 
 
@@ -90,8 +124,11 @@ class Darkroom:
         except BaseException:
             self.index.close()
             raise
-        self._planner = Planner(recipe, seed, (self.height, self.width))
-        self._renderer = Renderer(recipe.filter, (self.height, self.width))
+        size = self.height, self.width
+        self._planner = Planner(recipe, seed, size)
+        self._exact_planner = Planner(_without_bends(recipe), seed, size)
+        self._draws = Draws(recipe, seed, size)
+        self._renderer = Renderer.of(recipe, size)
         self._draw = Draw(self.index.num_samples, seed, True)
 
     def __enter__(self) -> Self:
@@ -137,54 +174,96 @@ class Darkroom:
         content = self._source.read(sample)
         return Negative(content, read_header(content))
 
-    def drawn(self, sample: int, epochs: Sequence[int], header: Header) -> list[Drawn]:
-        """Draw the parameters of one sample in each of these epochs."""
-        count = len(epochs)
-        sides = np.empty((2, count), np.int32)
-        sides[0], sides[1] = header.width, header.height
-        ids = np.full(count, sample, np.int64)
-        plan = self._planner.plan(ids, np.array(epochs, np.int64), sides[0], sides[1])
-        return [
-            self._drawn(
-                epoch,
-                tuple(plan.crop[row].tolist()),
-                tuple(plan.scaled[row].tolist()),
-                tuple(plan.window[row].tolist()),
-                bool(plan.mirror[row]),
-                None if plan.colour is None else plan.colour[row],
-                plan.impossible.get(row, ""),
-            )
-            for row, epoch in enumerate(epochs)
-        ]
+    def drawn(self, sample: int, epoch: int, header: Header) -> Drawn:
+        """Draw the parameters of one sample in one epoch."""
+        width, height = (np.full(1, side, np.int32) for side in (header.width, header.height))
+        asked = np.array([sample], np.int64), np.array([epoch], np.int64), width, height
+        plan, exact = self._planner.plan(*asked), self._exact_planner.plan(*asked)
+        num_views = self._planner.num_views
+        steps = self._draws.of(sample, epoch)
+        views = []
+        for number in range(num_views):
+            draw = number if len(steps) > 1 else 0  # the views of a view op share one
+            order = self._draws.colour_order(sample, epoch, draw)
+            views.append(self._view(plan, exact, number, steps[draw], order))
+        return Drawn(epoch, views, Outlines(plan, 0, num_views), plan.impossible.get(0, ""))
 
-    def _drawn(
-        self,
-        epoch: int,
-        crop: tuple[int, int, int, int],
-        scaled: tuple[int, int],
-        window: tuple[int, int],
-        *rest: Any,
-    ) -> Drawn:
-        x, y, width, height = crop
-        step_x, step_y = width / scaled[0], height / scaled[1]
-        seen = (
-            x + window[0] * step_x,
-            y + window[1] * step_y,
-            self.width * step_x,
-            self.height * step_y,
+    def _view(
+        self, plan: Plan, exact: Plan, row: int, steps: Sequence[Step], order: Sequence[str]
+    ) -> View:
+        matrix, exact_matrix = (
+            describe(one, self._planner.num_views, self.width)[row, 6:12].reshape(2, 3)
+            for one in (plan, exact)
         )
-        return Drawn(epoch, crop, scaled, window, seen, *rest)
+        lens = 0.0 if plan.lens is None else float(plan.lens[row])
+        corners = np.array(_seen(exact_matrix, 0.0, self.width, self.height))
+        left, top = corners.min(axis=0).tolist()
+        right, bottom = corners.max(axis=0).tolist()
+        return View(
+            number=row,
+            crop=tuple(exact.crop[row].tolist()),
+            scaled=tuple(exact.scaled[row].tolist()),
+            window=tuple(exact.window[row].tolist()),
+            mirror=bool(exact.mirror[row]),
+            frame=(left, top, right - left, bottom - top),
+            seen=_seen(matrix, lens, self.width, self.height),
+            is_bent=plan.bent is not None and bool(plan.bent[row]),
+            region=tuple(plan.crop[row].tolist()),
+            matrix=matrix,
+            halvings=0 if plan.halvings is None else int(plan.halvings[row]),
+            colour=None if plan.colour is None else plan.colour[row],
+            pivot=None if plan.pivot is None else plan.pivot[row],
+            steps=steps,
+            colour_order=order,
+        )
 
-    def row(self, negative: Negative, drawn: Drawn) -> Pixels:
-        """Make one row: uint8 (height, width, 3), RGB, the caller's own. Raises BadImage."""
+    def rows(self, negative: Negative, drawn: Drawn) -> Pixels:
+        """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
+
+        Where colours are the device's, as it makes them, clipped and rounded. Raises BadImage.
+        """
         if drawn.impossible:
             raise BadImage(drawn.impossible)
-        region = decode(negative.content, negative.header, drawn.crop)
-        out = np.empty((self.height, self.width, 3), np.uint8)
-        colour = None if drawn.colour is None else drawn.colour.tolist()
-        outline = Outline(drawn.scaled, drawn.window, drawn.mirror, colour)
-        self._renderer.render(region, outline, out)
+        crops = drawn.outlines.crop
+        whole = box_around(crops)
+        decoded = decode(negative.content, negative.header, whole)
+        out = np.empty((len(crops), self.height, self.width, 3), np.uint8)
+        colour = np.empty((3, 4), np.float32) if self.recipe.colour_on == "device" else None
+        for view, crop in enumerate(crops):
+            region = cut_region(decoded, whole, crop)
+            self._renderer.render(region, drawn.outlines[view], out[view], colour)
+            if colour is not None:
+                out[view] = _recoloured(out[view], colour)
         return out
+
+
+def _without_bends(recipe: Recipe) -> Recipe:
+    """Return the recipe with every op off that takes rows from the exact path."""
+    ops = [
+        op if op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase) else replace(op, p=0.0)
+        for op in recipe.ops
+    ]
+    return replace(recipe, ops=tuple(ops))
+
+
+def _seen(matrix: NDArray[np.float64], lens: float, width: int, height: int) -> Corners:
+    """Follow the row's edge into the photo: its corners, and points between them if it bends."""
+    share = np.linspace(0.0, 1.0, _POINTS_A_SIDE if lens else 1, endpoint=False)
+    zeros = np.zeros_like(share)
+    x = np.concatenate([share, zeros + 1.0, 1.0 - share, zeros]) * width
+    y = np.concatenate([zeros, share, zeros + 1.0, 1.0 - share]) * height
+    if lens:
+        from_x, from_y = x - width / 2, y - height / 2
+        radius = (from_x**2 + from_y**2) / ((width**2 + height**2) / 4)
+        x, y = width / 2 + from_x * (1 + lens * radius), height / 2 + from_y * (1 + lens * radius)
+    places = matrix @ np.stack([x, y, np.ones_like(x)])
+    return tuple((float(px), float(py)) for px, py in places.T)
+
+
+def _recoloured(row: Pixels, colour: NDArray[np.float32]) -> Pixels:
+    made = row @ colour[:, :3].T + colour[:, 3]
+    shown: Pixels = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+    return shown
 
 
 def check_epoch(epoch: int) -> None:

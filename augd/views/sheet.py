@@ -1,4 +1,4 @@
-"""Contact sheets: each photo with its crops drawn on it, beside the rows that were made of it.
+"""Contact sheets: each photo with outlines of what was cut, beside the rows that were made of it.
 
 After the way of a batch. A row is shown as it is, or with each pixel repeated when it is small;
 only photos are scaled. Reads no file and draws no random number.
@@ -15,14 +15,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from augd.pixels.decode import Pixels
 
-Box = tuple[float, float, float, float]
+Outline = Sequence[tuple[float, float]]
+"""Corners x, y in pixels of the photo; they may lie outside."""
 Colour = tuple[int, int, int]
 
 _PAPER: Colour = (22, 23, 26)
 _HOLE: Colour = (36, 38, 43)
 _INK: Colour = (232, 233, 237)
 _PALE: Colour = (150, 153, 161)
-# One colour for each epoch, on its crop and on its row: apart from each other, and from a photo.
+# One colour for each column, in the photo and on its row: apart from each other, and from a photo.
 _MARKS: tuple[Colour, ...] = (
     (255, 205, 80),
     (80, 175, 255),
@@ -36,15 +37,23 @@ _MARKS: tuple[Colour, ...] = (
 _MARGIN_PX = 24
 _GAP_PX = 14
 _BAR_PX = 4
+_EDGE_PX = 2.0
+_FINER = 4
 _LINE_PX = 17
 _HEAD_PX = 62
-_CELL_SIDE_MIN_PX = 168  # what two lines of words need
+_CELL_SIDE_MIN_PX = 168  # what a line of words needs
+_THIN_FROM = 6  # outlines on one photo, of which thick ones would hide it
 _SHADE = 0.4
+_SEPARATOR = " · "
+CELLS_PER_ROW = 10  # the views of ten_crop, and of each scale of multi_scale
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One made row with two lines under it; `picture` is None where none could be made."""
+    """One made row with words under it; `picture` is None where none could be made.
+
+    `first` has one line, `second` is broken into as many as the sheet has.
+    """
 
     picture: Pixels | None
     first: str
@@ -53,13 +62,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One photo and what was made of it; `boxes` are (x, y, width, height) in its pixels.
+    """One photo and what was made of it: an outline in the photo and a cell for each row.
 
     `photo` is None where it cannot be decoded.
     """
 
     photo: Pixels | None
-    boxes: Sequence[Box]
+    outlines: Sequence[Outline]
     first: str
     second: str
     cells: Sequence[Cell]
@@ -69,7 +78,9 @@ class Sheet:
     """Lays out strips of one size below each other.
 
     `row_px` is (height, width) of a made row, `photo_px` (width, height) of the place for a photo;
-    None gives it the height of a row. With `is_shaded` what no crop holds of a photo is darkened.
+    None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
+    darkened. `num_lines` is how many lines the second words of cells are broken into. Cells stand
+    in rows of at most `cells_per_row`.
     """
 
     def __init__(
@@ -78,39 +89,44 @@ class Sheet:
         num_cells: int,
         photo_px: tuple[int, int] | None = None,
         is_shaded: bool = False,
+        num_lines: int = 1,
+        cells_per_row: int = CELLS_PER_ROW,
     ) -> None:
         height, width = row_px
         self.times = -(-_CELL_SIDE_MIN_PX // min(height, width)) if min(row_px) < 112 else 1
         self._picture_px = width * self.times, height * self.times
         self._cell_width = max(self._picture_px[0], _CELL_SIDE_MIN_PX)
         self._photo_px = photo_px or (round(self._picture_px[1] * 1.4), self._picture_px[1])
-        self._height = max(self._picture_px[1], self._photo_px[1])
-        self._num_cells = num_cells
+        self._num_lines = num_lines
+        self._num_columns = min(num_cells, cells_per_row)
+        under_px = _BAR_PX + (1 + num_lines) * _LINE_PX + 2 * _GAP_PX
+        self._step_px = self._picture_px[1] + under_px
+        num_steps = -(-num_cells // cells_per_row)
+        self._height = max(num_steps * self._step_px, self._photo_px[1] + under_px)
         self._is_shaded = is_shaded
         self._fonts = {size: ImageFont.load_default(size) for size in (12, 13, 18)}
 
     @property
     def width(self) -> int:
         """Width of the whole sheet in pixels."""
-        cells = self._num_cells * (self._cell_width + _GAP_PX)
+        cells = self._num_columns * (self._cell_width + _GAP_PX)
         return 2 * _MARGIN_PX + self._photo_px[0] + cells
 
     def corner(self, strip: int, cell: int) -> tuple[int, int]:
         """Return x, y of the first pixel of a made row on the sheet."""
-        left = _MARGIN_PX + self._photo_px[0] + _GAP_PX + cell * (self._cell_width + _GAP_PX)
-        return left + (self._cell_width - self._picture_px[0]) // 2, self._top(strip)
+        x = self._left(cell) + (self._cell_width - self._picture_px[0]) // 2
+        return x, self._top(strip) + cell // self._num_columns * self._step_px
 
     def _top(self, strip: int) -> int:
-        step = _BAR_PX + self._height + 2 * _LINE_PX + 2 * _GAP_PX
-        return _HEAD_PX + _BAR_PX + strip * step
+        return _HEAD_PX + _BAR_PX + strip * self._height
 
     def draw(self, title: str, columns: Sequence[str], strips: Sequence[Strip]) -> Image.Image:
         """Draw the sheet: a title, a heading for each column of cells, and the strips."""
-        size = self.width, self._top(len(strips)) - _BAR_PX - _GAP_PX + _MARGIN_PX // 2
+        size = self.width, self._top(len(strips)) - _GAP_PX + _MARGIN_PX // 2
         sheet = Image.new("RGB", size, _PAPER)
         pen = ImageDraw.Draw(sheet)
         self._write(pen, (_MARGIN_PX, 12), title, self.width - 2 * _MARGIN_PX, 18, _INK)
-        for number, heading in enumerate(columns):
+        for number, heading in enumerate(columns[: self._num_columns]):
             at = self._left(number), _HEAD_PX - 20
             self._write(pen, at, heading, self._cell_width, 13, _mark(number))
         for number, strip in enumerate(strips):
@@ -120,7 +136,8 @@ class Sheet:
         return sheet
 
     def _left(self, cell: int) -> int:
-        return _MARGIN_PX + self._photo_px[0] + _GAP_PX + cell * (self._cell_width + _GAP_PX)
+        column = cell % self._num_columns
+        return _MARGIN_PX + self._photo_px[0] + _GAP_PX + column * (self._cell_width + _GAP_PX)
 
     def _draw_photo(
         self, sheet: Image.Image, pen: ImageDraw.ImageDraw, number: int, strip: Strip
@@ -131,11 +148,11 @@ class Sheet:
         else:
             picture = _fitted(strip.photo, self._photo_px)
             scale = picture.width / strip.photo.shape[1], picture.height / strip.photo.shape[0]
-            boxes = [_scaled(box, scale) for box in strip.boxes]
+            outlines = [_scaled(outline, scale) for outline in strip.outlines]
             if self._is_shaded:
-                picture = _shaded(picture, boxes)
-            for place, box in enumerate(boxes):
-                _outline(picture, box, _mark(place))
+                picture = _shaded(picture, outlines)
+            for place, outline in enumerate(outlines):
+                _trace(picture, outline, _mark(place), len(outlines) >= _THIN_FROM)
             sheet.paste(picture, (left + (self._photo_px[0] - picture.width) // 2, top))
         self._caption(pen, left, top + self._photo_px[1], self._photo_px[0], strip)
 
@@ -147,7 +164,7 @@ class Sheet:
         if cell.picture is None:
             self._draw_hole(pen, (x, y), self._picture_px, cell.first)
             return
-        pen.rectangle((x, y - _BAR_PX, x + width - 1, y - 2), _mark(place[1]))
+        pen.rectangle((x, y - _BAR_PX, x + width - 1, y - 2), _mark(place[1] % self._num_columns))
         shown = Image.fromarray(cell.picture)
         if self.times > 1:
             shown = shown.resize(self._picture_px, Image.Resampling.NEAREST)
@@ -158,7 +175,23 @@ class Sheet:
         self, pen: ImageDraw.ImageDraw, left: int, bottom: int, width: int, of: Strip | Cell
     ) -> None:
         self._write(pen, (left, bottom + 6), of.first, width, 13, _INK)
-        self._write(pen, (left, bottom + 6 + _LINE_PX), of.second, width, 12, _PALE)
+        for number, line in enumerate(self._broken(of.second, width)):
+            at = left, bottom + 6 + (1 + number) * _LINE_PX
+            self._write(pen, at, line, width, 12, _PALE)
+
+    def _broken(self, text: str, width_px: int) -> list[str]:
+        """Break words at their separators into lines of a width; the last takes what is left."""
+        lines = [""]
+        for part in text.split(_SEPARATOR):
+            longer = f"{lines[-1]}{_SEPARATOR}{part}" if lines[-1] else part
+            if lines[-1] and len(lines) < self._num_lines and self._is_wider(longer, width_px):
+                lines.append(part)
+            else:
+                lines[-1] = longer
+        return lines
+
+    def _is_wider(self, text: str, width_px: int) -> bool:
+        return self._fonts[12].getlength(text) > width_px
 
     def _draw_hole(
         self, pen: ImageDraw.ImageDraw, at: tuple[int, int], size: tuple[int, int], why: str
@@ -200,29 +233,41 @@ def _fitted(photo: Pixels, place_px: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(photo)).resize(size, Image.Resampling.LANCZOS)
 
 
-def _scaled(box: Box, scale: tuple[float, float]) -> Box:
-    x, y, width, height = box
-    return x * scale[0], y * scale[1], width * scale[0], height * scale[1]
+def _scaled(outline: Outline, scale: tuple[float, float]) -> Outline:
+    return [(x * scale[0], y * scale[1]) for x, y in outline]
 
 
-def _corners(box: Box) -> tuple[int, int, int, int]:
-    x, y, width, height = box
-    return round(x), round(y), round(x + width), round(y + height)
+def _shaded(picture: Image.Image, outlines: Sequence[Outline]) -> Image.Image:
+    """Darken what lies in no outline."""
+    mask = Image.new("L", picture.size, 0)
+    for outline in outlines:
+        ImageDraw.Draw(mask).polygon([(round(x), round(y)) for x, y in outline], 255)
+    return Image.composite(picture, picture.point(lambda level: level * _SHADE), mask)
 
 
-def _shaded(picture: Image.Image, boxes: Sequence[Box]) -> Image.Image:
-    """Darken what lies in no box."""
-    dark = picture.point(lambda level: level * _SHADE)
-    for box in boxes:
-        corners = _corners(box)
-        dark.paste(picture.crop(corners), corners[:2])
-    return dark
+def _trace(picture: Image.Image, outline: Outline, colour: Colour, is_thin: bool) -> None:
+    """Draw an outline two pixels wide, or one, with a dark line on either side."""
+    inside = _kept_inside(outline, picture.size)
+    for ink, width_px in (((0, 0, 0), 3 if is_thin else 4), (colour, 1 if is_thin else 2)):
+        picture.paste(ink, mask=_line_mask(picture.size, inside, width_px))
 
 
-def _outline(picture: Image.Image, box: Box, colour: Colour) -> None:
-    """Draw a box two pixels wide, inside its edge, with a dark line on either side."""
-    pen = ImageDraw.Draw(picture)
-    left, top, right, bottom = _corners(box)
-    right, bottom = max(right, left + 8) - 1, max(bottom, top + 8) - 1
-    pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=4)
-    pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=2)
+def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.Image:
+    """Draw a closed line without steps: fourfold, then reduced."""
+    mask = Image.new("L", (size[0] * _FINER, size[1] * _FINER), 0)
+    pen = ImageDraw.Draw(mask)
+    points = [(x * _FINER, y * _FINER) for x, y in (*corners, *corners[:2])]
+    pen.line(points, 255, width_px * _FINER, joint="curve")
+    return mask.reduce(_FINER)
+
+
+def _kept_inside(outline: Outline, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Move lines that lie on the picture's edge just inside it, where they are seen."""
+    width, height = size
+    return [(_off_the_edge(x, width), _off_the_edge(y, height)) for x, y in outline]
+
+
+def _off_the_edge(place: float, side: int) -> float:
+    if abs(place) < _EDGE_PX:
+        return _EDGE_PX
+    return side - 1 - _EDGE_PX if abs(place - side) < _EDGE_PX + 1 else place

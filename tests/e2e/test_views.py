@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import augd
-from augd.plan.recipe import PRESETS, parse_recipe, recipe_from_toml
+from augd.plan.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
 from tests.scenes import SMALL, make_folder
 
 
@@ -26,7 +26,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes"])
+@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes", "pca"])
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -84,6 +84,107 @@ def test_preview_shows_what_a_stream_delivers(folder: Path, tmp_path: Path) -> N
     assert not holds(sheet, np.ascontiguousarray(delivered[0][::-1])), "the search finds anything"
 
 
+BENT = """
+shuffle_colour = true
+[[ops]]
+op = "random_resized_crop"
+size = 32
+[[ops]]
+op = "rotate"
+degrees = 30
+[[ops]]
+op = "local_warp"
+alpha = 20
+sigma = 3
+[[ops]]
+op = "contrast"
+[[ops]]
+op = "pca"
+[[ops]]
+op = "erase"
+p = 0.5
+"""
+TEN = """
+[[ops]]
+op = "resize"
+short = 40
+[[ops]]
+op = "ten_crop"
+size = 32
+"""
+TWO = """
+views = 2
+[[ops]]
+op = "random_resized_crop"
+size = 32
+[[ops]]
+op = "mirror"
+[[ops]]
+op = "rgb_shift"
+"""
+
+
+@pytest.mark.parametrize(("text", "num_views"), [(BENT, 1), (TEN, 10), (TWO, 2)])
+def test_preview_shows_every_recipe_as_delivered(
+    folder: Path, tmp_path: Path, text: str, num_views: int
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    out = tmp_path / "sheet.png"
+    done = run("preview", folder, "--recipe", recipe, "--out", out, "--rows", 2, "--columns", 1)
+    assert done.returncode == 0, done
+    assert (f"{num_views} views" if num_views > 1 else "1 epochs") in done.stdout
+    with Image.open(out) as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    plain = expand(recipe_from_toml(text))
+    with (
+        augd.serve(folder, producers=1) as served,
+        augd.connect(served.address, recipe=plain, batch_size=2) as stream,
+    ):
+        delivered = next(stream.epoch(0)).images.copy()
+    rows = delivered.reshape(-1, 32, 32, 3)
+    assert len(rows) == 2 * num_views
+    for row in rows:
+        assert holds(sheet, row), "a cell is not what a stream delivers"
+
+
+def test_colours_of_the_device_are_shown_as_it_makes_them(folder: Path, tmp_path: Path) -> None:
+    sheets = []
+    for place in ("producer", "device"):
+        recipe = tmp_path / f"{place}.toml"
+        recipe.write_text(f'colour_on = "{place}"\n' + BENT.partition('[[ops]]\nop = "erase')[0])
+        out = tmp_path / f"{place}.png"
+        assert run("preview", folder, "--recipe", recipe, "--out", out).returncode == 0
+        with Image.open(out) as picture:
+            # The title names the recipe's file.
+            sheets.append(np.asarray(picture.convert("RGB"))[50:].astype(int))
+    apart = np.abs(sheets[0] - sheets[1])
+    assert apart.max() <= 1, "further apart than rounding"
+
+
+def test_explain_says_what_every_view_drew(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(TWO)
+    words = ("explain", folder, "--recipe", recipe, "--id", 3)
+    with (
+        augd.serve(folder, producers=1) as served,
+        augd.connect(served.address, recipe=expand(recipe_from_toml(TWO)), params=True) as stream,
+    ):
+        batch = next(stream.epoch(0))
+        row = batch.ids.tolist().index(3)
+        assert batch.params is not None
+        drawn = {name: values[row].copy() for name, values in batch.params.items()}
+        del batch
+    said = json.loads(run(*words, "--json").stdout)["views"]
+    assert [view["crop"] for view in said] == drawn["crop"].tolist()
+    assert [view["mirror"] for view in said] == drawn["mirror"].astype(bool).tolist()
+    assert [view["ops"][1]["shift"] for view in said] == drawn["colour"][:, :, 3].tolist()
+    text = run(*words).stdout
+    assert "view 0 " in text
+    assert "view 1 " in text
+    assert "rgb_shift          shift [" in text
+
+
 def holds(sheet: np.ndarray, cell: np.ndarray) -> bool:
     """Say whether the picture contains this one, pixel for pixel, as it is or enlarged."""
     for factor in range(1, 9):
@@ -127,12 +228,28 @@ def test_bad_input_is_one_line(tmp_path: Path, folder: Path) -> None:
         ("preview", folder, "--rows", 0),
         ("explain", folder, "--id", 99),
         ("explain", folder, "--id", 1, "--epoch", -1),
+        ("pca", folder, "--samples", 1),
+        ("pca", folder, "--out", tmp_path / "missing" / "pca.toml"),
         ("status", f"ipc://{tmp_path}/nobody"),
     ):
         done = run(*words)
         assert done.returncode == 1, done
         (line,) = done.stderr.splitlines()
         assert line.startswith("augd: error: "), line
+
+
+def test_pca_writes_an_op_that_a_recipe_takes(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pca.toml"
+    done = run("pca", folder, "--out", out, "--samples", 9)
+    assert done.returncode == 0, done
+    assert "9 of 16 photos" in done.stdout
+    assert done.stdout.count("±") == 3
+    text = run("recipes", "eval").stdout + out.read_text()
+    op = expand(recipe_from_toml(text))["ops"][-1]
+    assert op["op"] == "pca"
+    assert 0 < op["eigval"][2] < op["eigval"][1] < op["eigval"][0] < 0.75
+    again = run("pca", folder, "--out", out, "--samples", 9)
+    assert again.stdout == done.stdout
 
 
 def test_status_of_a_running_daemon(folder: Path) -> None:

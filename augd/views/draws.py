@@ -1,0 +1,206 @@
+"""What each op of a recipe drew for one row, by name: an angle, a factor, a rectangle.
+
+Beside the way of a batch. A plan holds only what the ops come to together. An op's own part is
+seen in the plan of a recipe that has this op, in its place, and nothing else: random words belong
+to a place, so that they are the same. Where the row is cut from the photo, crops and resizes
+decide together; `sample` tells that.
+
+Invariants: nothing is drawn here that the planner does not draw; no law of an op stands here,
+only how its parameter is read off the numbers of a plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from augd.plan.frame import Frame
+from augd.plan.numerics import Floats
+from augd.plan.op import BaseOp, name_of
+from augd.plan.ops import Mirror, Pca
+from augd.plan.plan import Plan
+from augd.plan.planner import ORDER_PLACE, Planner
+from augd.plan.recipe import Recipe
+from augd.plan.rng import Purpose, mix, philox_words, stream_counter
+from augd.plan.samplers_colour import ColourOrderSampler
+
+# Grey (BT.601) above I and Q (FCC 1953), with the digits of `hue`, which turns the last two.
+_YIQ = np.array(
+    [
+        [0.299, 0.587, 0.114],
+        [0.595716, -0.274453, -0.321263],
+        [0.211456, -0.522591, 0.311135],
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One op, and what it drew; `drawn` is None where it was not applied."""
+
+    op: str
+    drawn: Mapping[str, Any] | None
+
+    def as_plain(self) -> dict[str, Any]:
+        """Write it as plain data."""
+        return {"op": self.op, "applied": self.drawn is not None, **(self.drawn or {})}
+
+
+class Draws:
+    """Tells what the ops of one stream drew. Rows are of `out_size`, (height, width)."""
+
+    def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
+        height, width = out_size
+        self._sides = np.full(1, width, np.int32), np.full(1, height, np.int32)
+        self._readers = [
+            (op, Planner(_alone(recipe, place), seed, out_size))
+            for place, op in enumerate(recipe.ops)
+            if not op.is_sizing
+        ]
+        colours = [name_of(op) for op in recipe.ops if op.is_colour]
+        self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
+        self._key = mix(seed, Purpose.PARAMS)
+        self._num_draws = recipe.views
+
+    def of(self, sample: int, epoch: int) -> list[list[Step]]:
+        """Return the steps of each independent view, in the recipe's order; crops left out."""
+        ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
+        views: list[list[Step]] = [[] for _ in range(self._num_draws)]
+        for op, planner in self._readers:
+            plan = planner.plan(ids, epochs, *self._sides)
+            for view, steps in enumerate(views):
+                steps.append(Step(name_of(op), _read(op, plan, view)))
+        return views
+
+    def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:
+        """Return the colour ops in their drawn order; empty where it is the recipe's."""
+        if not self._shuffled:
+            return []
+        sampler = ColourOrderSampler(len(self._shuffled))
+        blocks = [
+            philox_words(
+                self._key,
+                np.array([sample], np.uint64),
+                epoch,
+                stream_counter(ORDER_PLACE, view, block),
+            ).astype(np.int64)
+            for block in range(sampler.num_blocks)
+        ]
+        words = np.stack(blocks, axis=1)
+        frame = Frame(np.ones((2, 1)), np.ones((2, 1)))
+        sampler.sample(frame, words[[2, 0]], words[[3, 1]])
+        assert frame.colour_order is not None
+        return [self._shuffled[place] for place in frame.colour_order[:, 0].tolist()]
+
+
+def _alone(recipe: Recipe, place: int) -> Recipe:
+    """Return the recipe with one op alone, which keeps its place."""
+    blank = Mirror(p=0.0)
+    return Recipe(ops=(*(blank for _ in range(place)), recipe.ops[place]), views=recipe.views)
+
+
+def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
+    """Read what the only op of a plan drew for a row; None where it was not applied."""
+    if op.is_colour:
+        assert plan.colour is not None
+        matrix = plan.colour[row]
+        is_changed = not np.array_equal(matrix, np.eye(3, 4))
+        read = _READERS_OF_COLOUR.get(name_of(op), _nothing)
+        return read(op, matrix) if is_changed else None
+    if isinstance(op, Mirror):
+        return {} if plan.mirror[row] else None
+    if plan.erase is not None:
+        x, y, width, height = plan.erase[row].tolist()
+        return {"x": x, "y": y, "width": width, "height": height} if width else None
+    if plan.bent is None or not plan.bent[row]:
+        return None
+    return _read_bend(op, plan, row)
+
+
+def _read_bend(op: BaseOp, plan: Plan, row: int) -> dict[str, Any]:
+    if plan.lens is not None:
+        return {"k": float(plan.lens[row])}
+    if plan.warp is not None and plan.warp_key is not None:
+        alpha, sigma = plan.warp
+        return {"alpha": alpha, "sigma": sigma, "key": f"{int(plan.warp_key[row]):016x}"}
+    assert plan.matrix is not None
+    reader = _READERS_OF_MATRIX.get(name_of(op))
+    return {} if reader is None else reader(plan.matrix[row], plan.scaled[row])
+
+
+def _rotation(matrix: Floats, sides: Floats) -> dict[str, Any]:
+    return {"degrees": math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))}
+
+
+def _zoom(matrix: Floats, sides: Floats) -> dict[str, Any]:
+    return {"height": float(matrix[1, 1]), "width": float(matrix[0, 0])}
+
+
+def _shear(matrix: Floats, sides: Floats) -> dict[str, Any]:
+    return {
+        "x": float(-matrix[0, 1] / matrix[0, 0]) + 0.0,
+        "y": float(-matrix[1, 0] / matrix[0, 0]) + 0.0,
+    }
+
+
+def _stretch(matrix: Floats, sides: Floats) -> dict[str, Any]:
+    return {"x": float(1.0 / matrix[0, 0]), "y": float(1.0 / matrix[1, 1])}
+
+
+def _translation(matrix: Floats, sides: Floats) -> dict[str, Any]:
+    x, y = (-matrix[:, 2] / sides + 0.0).tolist()
+    return {"x": x, "y": y}
+
+
+_READERS_OF_MATRIX: dict[str, Callable[[Floats, Floats], dict[str, Any]]] = {
+    "rotate": _rotation,
+    "zoom": _zoom,
+    "shear": _shear,
+    "stretch": _stretch,
+    "translate": _translation,
+}
+
+
+def _components(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    """Solve what was added, V (alpha * lambda), for alpha; the least one where lambda is 0."""
+    assert isinstance(op, Pca)
+    scale = np.array(op.eigval) ** (1.0 if op.mode == "eigval" else 0.5)
+    added = colour[:, 3]
+    alpha = np.linalg.lstsq(np.array(op.eigvec) * scale * 255.0, added, rcond=None)[0]
+    return {"alpha": alpha.tolist(), "shift": added.tolist()}
+
+
+def _shift(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    return {"shift": colour[:, 3].tolist()}
+
+
+def _factor(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    return {"factor": float(colour[0, 0])}
+
+
+def _saturation(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    return {"factor": float(colour[0, 0] - colour[1, 0])}
+
+
+def _hue(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    turned = _YIQ @ colour[:, :3] @ np.linalg.inv(_YIQ)
+    return {"degrees": math.degrees(math.atan2(turned[2, 1], turned[1, 1]))}
+
+
+def _nothing(op: BaseOp, colour: Floats) -> dict[str, Any]:
+    return {}
+
+
+_READERS_OF_COLOUR: dict[str, Callable[[BaseOp, Floats], dict[str, Any]]] = {
+    "pca": _components,
+    "rgb_shift": _shift,
+    "brightness": _factor,
+    "contrast": _factor,
+    "saturation": _saturation,
+    "hue": _hue,
+    "grayscale": _nothing,
+}

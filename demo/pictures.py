@@ -1,0 +1,229 @@
+"""Make what is made of docs/augmentation.md: a picture of each op, and the tables of parameters.
+
+`python -m demo.pictures`, or `make docs`. Each picture is a made photo, with outlines of what is
+cut from it, beside rows as a network would receive them, from the code that producers run. The
+tables come from the ops' own structs, between two marks in the text; a test compares them.
+
+Writes docs/pictures/ and the marked parts of docs/augmentation.md, and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from PIL import Image, ImageDraw, ImageFont
+
+from augd.plan.op import BaseOp, name_of
+from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
+from augd.plan.recipe import Recipe, parse_recipe
+from augd.views.preview import make_strip
+from augd.views.recipes import summarise
+from augd.views.sample import Darkroom
+from augd.views.sheet import Sheet
+from demo.photos import make_photo
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "augmentation.md"
+PICTURES = DOCS / "pictures"
+
+_SIDE_PX = 168
+_CELLS = 4
+_CELLS_PER_ROW = 5  # of view ops
+_QUALITY = 78
+_TOGETHER_TITLE = "eight ops in one resample and one colour pass"
+_DRAWN_CROPS = ("random_resized_crop", "random_crop", "scale_jitter")
+_SHORT = {"op": "resize", "short": _SIDE_PX}
+_SQUARE = {"op": "center_crop", "size": _SIDE_PX}
+
+# What a picture shows: a recipe, and the seed whose first epochs show most of it.
+Scene = tuple[dict[str, Any], int]
+
+
+def _after_crop(op: str, **parameters: Any) -> dict[str, Any]:
+    return {"ops": [_SHORT, _SQUARE, {"op": op, **parameters}]}
+
+
+SCENES: Mapping[str, Scene] = {
+    "random_resized_crop": ({"ops": [{"op": "random_resized_crop", "size": _SIDE_PX}]}, 0),
+    "random_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "random_crop", "size": _SIDE_PX}]}, 0),
+    "scale_jitter": (
+        {"ops": [{"op": "scale_jitter", "short": [176, 352], "crop": _SIDE_PX}]},
+        0,
+    ),
+    "resize": ({"ops": [{"op": "resize", "size": [_SIDE_PX, _SIDE_PX]}]}, 0),
+    "center_crop": ({"ops": [_SHORT | {"short": 192}, _SQUARE]}, 0),
+    "mirror": (_after_crop("mirror", p=0.5), 3),
+    "rotate": (_after_crop("rotate", degrees=30), 0),
+    "zoom": (_after_crop("zoom", height=0.4), 0),
+    "shear": (_after_crop("shear", x=0.4, y=0.2), 0),
+    "stretch": (_after_crop("stretch", x=0.5, y=0.5), 0),
+    "translate": (_after_crop("translate", x=0.25, y=0.25), 0),
+    "lens": (_after_crop("lens", k=[-0.3, 0.5]), 0),
+    "local_warp": (_after_crop("local_warp", alpha=80, sigma=8), 0),
+    "pca": (_after_crop("pca", alpha_std=0.5), 0),
+    "rgb_shift": (_after_crop("rgb_shift", max=40), 0),
+    "brightness": (_after_crop("brightness"), 0),
+    "contrast": (_after_crop("contrast", v=0.8), 0),
+    "saturation": (_after_crop("saturation", v=0.9), 0),
+    "hue": (_after_crop("hue", h=0.25), 0),
+    "grayscale": (_after_crop("grayscale", p=0.5), 3),
+    "erase": (_after_crop("erase"), 0),
+    "five_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "five_crop", "size": _SIDE_PX}]}, 0),
+    "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),
+    "multi_scale": ({"ops": [{"op": "multi_scale", "short": [176, 320], "crop": _SIDE_PX}]}, 0),
+}
+FILLS = ("reflect", "constant", "nearest", "wrap")
+TOGETHER: dict[str, Any] = {
+    "ops": [
+        {"op": "random_resized_crop", "size": _SIDE_PX, "scale": [0.3, 1.0]},
+        {"op": "mirror"},
+        {"op": "rotate", "degrees": 15},
+        {"op": "lens", "k": [-0.1, 0.2]},
+        {"op": "contrast"},
+        {"op": "hue", "h": 0.05},
+        {"op": "pca"},
+        {"op": "erase", "p": 0.3},
+    ]
+}
+
+
+def make_pictures(folder: Path) -> None:
+    """Write a picture of each op, of the fills, and of many ops together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch
+        photos = Path(scratch) / "photos"
+        _make_photos(photos)
+        for name, (recipe, seed) in SCENES.items():
+            _draw(photos, recipe, seed, folder / f"{name}.webp")
+        for fill in FILLS:
+            moved = {**_after_crop("translate", x=0.5, y=0.5), "fill": fill}
+            _draw(photos, moved, 0, folder / f"fill_{fill}.webp")
+        _draw(photos, TOGETHER, 0, folder / "together.webp", _TOGETHER_TITLE, 2)
+
+
+def _make_photos(folder: Path) -> None:
+    """Write a wall with a letter on it, whose sides are told apart, and pebbles."""
+    for name, number in (("bricks", 3), ("pebbles", 8)):
+        (folder / name).mkdir(parents=True)
+        photo = Image.open(io.BytesIO(make_photo(name, number, megapixels=0.19))).convert("RGB")
+        if name == "bricks":
+            font = ImageFont.load_default(300)
+            middle = photo.width / 2, photo.height / 2
+            ImageDraw.Draw(photo).text(middle, "R", (250, 240, 225), font, anchor="mm")
+        photo.save(folder / name / f"{name}.png")
+
+
+def _draw(
+    photos: Path, plain: dict[str, Any], seed: int, out: Path, title: str = "", num_photos: int = 1
+) -> None:
+    recipe = parse_recipe(plain)
+    num_said = sum(not op.is_sizing for op in recipe.ops)
+    is_drawn = num_said or any(name_of(op) in _DRAWN_CROPS for op in recipe.ops)
+    epochs = range(_CELLS if is_drawn else 1)
+    with Darkroom(str(photos), recipe, seed) as room:
+        sheet = Sheet(
+            (room.height, room.width),
+            len(epochs) * recipe.num_views,
+            num_lines=min(4, max(1, num_said)),
+            cells_per_row=_CELLS_PER_ROW,
+        )
+        strips = [make_strip(room, sample, epochs) for sample in range(num_photos)]
+        picture = sheet.draw(title or _title(plain), [f"epoch {epoch}" for epoch in epochs], strips)
+    picture.save(out, quality=_QUALITY, method=6)
+
+
+def _title(plain: dict[str, Any]) -> str:
+    """Say the recipe, without the crop that is there to make a row of it."""
+    ops = plain["ops"]
+    return summarise({**plain, "ops": ops[2:] if ops[:2] == [_SHORT, _SQUARE] else ops})
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+
+def fill_page(text: str) -> str:
+    """Return the page with its tables as the structs have them now."""
+    for name, table in (("ops", table_of_ops()), ("settings", table_of_settings())):
+        begin, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
+        assert text.count(begin) == text.count(end) == 1, begin
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def table_of_ops() -> str:
+    """Write every op with its parameters and their defaults."""
+    lines = ["| op | parameters | |", "|---|---|---|"]
+    for name, cls in OPS_BY_NAME.items():
+        summary = inspect.getdoc(cls) or ""
+        lines.append(f"| [`{name}`](#{name}) | {_parameters(cls)} | {_first_sentence(summary)} |")
+    return "\n".join(lines)
+
+
+def table_of_settings() -> str:
+    """Write the fields of a recipe beside its ops, their choices and defaults."""
+    types = get_type_hints(Recipe)
+    lines = ["| setting | default | choices |", "|---|---|---|"]
+    for field in msgspec.structs.fields(Recipe):
+        if field.name != "ops":
+            choices = ", ".join(f"`{choice}`" for choice in _choices(types[field.name]))
+            lines.append(f"| `{field.name}` | `{_plain(field.default)}` | {choices} |")
+    return "\n".join(lines)
+
+
+def _parameters(cls: type[BaseOp]) -> str:
+    return ", ".join(map(_parameter, msgspec.structs.fields(cls)))
+
+
+def _parameter(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return f"**`{field.name}`**"
+    return f"`{field.name}`" if field.default is None else f"`{field.name}={_plain(field.default)}`"
+
+
+def _plain(value: Any) -> str:
+    if value in (IMAGENET_EIGVAL, IMAGENET_EIGVEC):
+        return "ImageNet's"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    if get_origin(kind) is Literal:
+        yield from get_args(kind)
+    elif kind is bool:
+        yield from ("true", "false")
+    elif kind is int:
+        yield "1, 2, ..."
+    else:
+        yield from ("0..255", "[r, g, b]")
+
+
+def _first_sentence(text: str) -> str:
+    first = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=[.:]) (?=[A-Z~])", first)[0].rstrip(":.").replace("|", "\\|") + "."
+
+
+def main() -> None:
+    """Run `python -m demo.pictures`."""
+    make_pictures(PICTURES)
+    PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    files = list(PICTURES.iterdir())
+    size_kb = sum(file.stat().st_size for file in files) / 1000
+    print(f"{PICTURES}: {len(files)} pictures, {size_kb:.0f} kB; the tables of {PAGE.name}")
+
+
+if __name__ == "__main__":
+    main()
