@@ -66,6 +66,10 @@ def serve(
         typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
     ] = None,
     producers: Producers = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Python module with own ops; may be repeated."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -73,7 +77,10 @@ def serve(
     """Start the daemon and serve these folders until Ctrl-C."""
     from augd.serving import Options, serve_forever
 
-    options = Options(tuple(listen or ()), producers, quiet, insecure, lifeline_fd, ready_fd, keys)
+    options = Options(
+        *(tuple(listen or ()), producers, quiet, insecure, lifeline_fd, ready_fd, keys),
+        plugins=tuple(plugin or ()),
+    )
     raise typer.Exit(serve_forever(paths, options))
 
 

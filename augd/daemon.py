@@ -28,6 +28,7 @@ from augd.dataset.select import Choice, Choices, select
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, hire
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import (
@@ -90,6 +91,8 @@ class Daemon:
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
         gate: Gate | None = None,
+        plugins: Sequence[str] = (),
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -99,9 +102,12 @@ class Daemon:
             datasets: their indexes, by name.
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
             gate: who may come by a port, open and proven; None lets everybody.
+            plugins: modules that producers are started with.
+            catalogue: the ops that there are with them.
         """
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
+        self._plugins = plugins
         self._crew: dict[int, Hired] = {}
         self._memory_kills = MemoryKills()
         self._arenas: dict[int, tuple[int, int]] = {}
@@ -147,7 +153,10 @@ class Daemon:
         paths = [address.attach_path for address in self.addresses if isinstance(address, Address)]
         attach_path = str(paths[0]) if paths else ""
         secret = secrets.token_hex(32)
-        self._broker = Broker(instance, attach_path, facts, len(hired), self._bulk.port, secret)
+        self._broker = Broker(
+            *(instance, attach_path, facts, len(hired), self._bulk.port, secret),
+            catalogue=catalogue,
+        )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
             "listener": self._accept,
@@ -491,7 +500,7 @@ class Daemon:
 
     def _start_producer(self, number: int) -> None:
         try:
-            hired = self._waiting.pop(number, None) or hire()
+            hired = self._waiting.pop(number, None) or hire(self._plugins)
         except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
             self._handle(ev.Reaped(number, f"it could not be started: {error}"))
             return

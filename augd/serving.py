@@ -22,6 +22,7 @@ from augd.errors import AugdError, DatasetError, OptionError
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.hire import Hired
+    from augd.plan.catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
 
@@ -39,6 +40,7 @@ class Options:
     lifeline_fd: int | None = None
     ready_fd: int | None = None
     keys: str | None = None  # the folder of keys; None: nobody needs one
+    plugins: tuple[str, ...] = ()  # modules with own ops, by name
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -80,9 +82,19 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         cleaning.callback(_end, hired)
         from augd.hire import hire
 
-        hired.extend(hire() for _ in range(wanted))
+        catalogue = _look_at(options.plugins)
+        hired.extend(hire(options.plugins) for _ in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
-        return _serve(addresses, sources, hired, options, gate)
+        return _serve(addresses, sources, hired, options, gate, catalogue)
+
+
+def _look_at(plugins: Sequence[str]) -> Catalogue | None:
+    """Find which ops the plug-ins bring, before producers that would all fail are started."""
+    if not plugins:
+        return None
+    from augd.plugins import survey
+
+    return survey(plugins)
 
 
 def _open_gate(keys: str) -> Gate:
@@ -146,13 +158,19 @@ def _serve(
     hired: list[Hired],
     options: Options,
     gate: Gate | None,
+    catalogue: Catalogue | None,
 ) -> int:
     from augd.daemon import Daemon, set_up_log
 
     set_up_log(is_quiet=options.is_quiet)
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
-    daemon = Daemon(addresses, hired, datasets, options.lifeline_fd, gate)
+    from augd.plan.catalogue import BUILT_IN
+
+    daemon = Daemon(
+        *(addresses, hired, datasets, options.lifeline_fd, gate),
+        *(options.plugins, catalogue or BUILT_IN),
+    )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
         f"{name} ({index.num_samples} images, {len(index.classes)} classes)"

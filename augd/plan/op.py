@@ -52,6 +52,11 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return how many rows the op makes of one sample."""
         return 1
 
+    @property
+    def is_after_colour(self) -> bool:
+        """Whether the op changes pixels after the colour pass."""
+        return False
+
     def extent(self, before: Extent) -> Extent:
         """Tell the frame's size after this op; the base leaves it as it is."""
         return before

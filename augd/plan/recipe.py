@@ -14,15 +14,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from reprlib import repr as brief
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from augd.errors import RecipeError
 from augd.plan.op import BaseOp, Extent, name_of
-from augd.plan.ops import Erase, Op
+from augd.plan.ops import OPS_BY_NAME, Op
 from augd.plan.presets import PRESETS
 from augd.plan.refusal import check_names, explain
+
+if TYPE_CHECKING:
+    from augd.plan.catalogue import Catalogue
 
 __all__ = [
     "PRESETS",
@@ -30,6 +33,7 @@ __all__ = [
     "expand",
     "output_size",
     "parse_recipe",
+    "plain_recipe",
     "recipe_from_toml",
     "recipe_to_toml",
 ]
@@ -131,11 +135,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def _check_device(self) -> None:
         for number, op in enumerate(self.ops):
-            if self.colour_on == "device" and isinstance(op, Erase):
+            if self.colour_on == "device" and op.is_after_colour:
+                name = name_of(op)
                 raise ValueError(
-                    f'ops[{number}].op: expected no erase with colour_on="device", got erase. It '
-                    "is filled after the colour pass, which the device would recolour: take one "
-                    "of both out."
+                    f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. It '
+                    "acts after the colour pass, which the device would do later: take one of "
+                    "both out."
                 )
 
 
@@ -208,8 +213,10 @@ def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[
     return height, width
 
 
-def parse_recipe(recipe: str | Mapping[str, Any]) -> Recipe:
-    """Validate a preset's name or plain data.
+def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = None) -> Recipe:
+    """Validate a preset's name or plain data, whose ops are those of `catalogue`.
+
+    Without one only the built-in ops are known.
 
     Raises RecipeError: the path to the value, what was expected and found, and what to do.
     """
@@ -220,11 +227,31 @@ def parse_recipe(recipe: str | Mapping[str, Any]) -> Recipe:
                 'Use one of these names, or plain data such as {"ops": [...]}.'
             )
         recipe = PRESETS[recipe]
-    check_names(recipe, Recipe.__struct_fields__)
+    known = OPS_BY_NAME if catalogue is None else catalogue.by_name
+    recipe_class = Recipe if catalogue is None else catalogue.recipe_class
+    check_names(recipe, Recipe.__struct_fields__, known)
     try:
-        return msgspec.convert(recipe, Recipe)
+        return msgspec.convert(recipe, recipe_class)
     except msgspec.ValidationError as error:
-        raise RecipeError(explain(str(error), recipe, Recipe)) from None
+        raise RecipeError(explain(str(error), recipe, recipe_class, known)) from None
+
+
+def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a recipe as a client sends it: expanded, unless it names ops that are not built in.
+
+    Such a recipe goes as it is: its daemon knows whether they are ops of a plug-in, and is the
+    judge. Raises RecipeError.
+    """
+    ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
+    is_list = isinstance(ops, list | tuple)
+    names = [op.get("op") for op in ops if isinstance(op, Mapping)] if is_list else []
+    if all(name in OPS_BY_NAME for name in names if isinstance(name, str)):
+        return expand(parse_recipe(recipe))
+    try:
+        plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
+    except TypeError as error:
+        raise RecipeError(f"recipe: expected plain data, got something else: {error}.") from None
+    return plain
 
 
 def expand(recipe: Recipe) -> dict[str, Any]:
