@@ -136,8 +136,15 @@ def catalogue_of(survey: Survey) -> Catalogue:
     return Catalogue([(op.module, _stand_in(op)) for op in survey.ops], survey.digests)
 
 
+_INHERITED = Parameter("p", "float", 1.0)
+
+
 def _stand_in(op: OwnOp) -> type[Plugin]:
-    fields = [(one.name, _read_type(one.type), _read_default(one)) for one in op.parameters]
+    fields = [
+        (one.name, _read_type(one.type), _read_default(one))
+        for one in op.parameters
+        if one != _INHERITED
+    ]
     method = "matrix" if op.is_geometric else "pixels"
     made: Any = msgspec.defstruct(
         op.name,
@@ -146,7 +153,6 @@ def _stand_in(op: OwnOp) -> type[Plugin]:
         namespace={method: _runs_elsewhere},
         tag=op.name,
         frozen=True,
-        kw_only=True,
         forbid_unknown_fields=True,
     )
     return made  # type: ignore[no-any-return]

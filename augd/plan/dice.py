@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from augd.plan.numerics import Floats
-from augd.plan.rng import Words, normals, philox_words, stream_counter, uniforms
+from augd.plan.rng import Words, normals, philox_block, philox_words, stream_counter, uniforms
 
 _DRAWS: Final = 1 << 12
 _WORDS_MAX: Final = 4 * (_DRAWS - 1)
@@ -28,13 +28,12 @@ _UNIT: Final = 2.0**-32
 class Dice:
     """The random numbers of one op for one row."""
 
-    __slots__ = ("_draw", "_epoch", "_ids", "_key", "_left", "_place", "_view")
+    __slots__ = ("_draw", "_epoch", "_key", "_left", "_place", "_sample", "_view")
 
     def __init__(self, key: int, sample: int, epoch: int, place: int, view: int) -> None:
         """Begin at the op's `place` in the counter of this sample, epoch and view."""
         self._key = key
-        self._ids: Words = np.array([sample], np.uint64)
-        self._epoch, self._place, self._view = epoch, place, view
+        self._sample, self._epoch, self._place, self._view = sample, epoch, place, view
         self._draw = 0
         self._left: list[int] = []
 
@@ -73,8 +72,7 @@ class Dice:
                     "with uniforms(shape) or normals(shape)"
                 )
             stream = stream_counter(self._place, self._view, self._draw)
-            words = philox_words(self._key, self._ids, self._epoch, stream)
-            self._left = words[::-1, 0].tolist()
+            self._left = list(philox_block(self._key, self._sample, self._epoch, stream))[::-1]
         return self._left.pop()
 
     def _field(self, shape: int | tuple[int, ...]) -> Words:

@@ -93,7 +93,7 @@ def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type,
     annotation = get_type_hints(owner).get(field)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, get_args(annotation)))
-    expected = re.match(r"Expected `(.*?)`( of length \d+| [<>]=? \S+)?", text)
+    expected = re.match(r"Expected `(.*?)`( (?:of length )?(?:[<>]=? )?-?[\d.]+)?", text)
     if not expected:
         return "a value within range"
     names = {"array": "list", "object": "mapping", "null": "nothing"}
