@@ -153,5 +153,7 @@ def _kind(value: object) -> str:
 
 
 def _failure(op: Plugin, method: str, sample: int, epoch: int, error: Exception) -> OwnOpError:
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next  # begin with the plug-in's own frame
     what = f"{method} raised {_kind(error)}: {error}"
     return OwnOpError(name_of(op), sample, epoch, what)
