@@ -34,6 +34,7 @@ __all__ = [
     "output_size",
     "parse_recipe",
     "plain_recipe",
+    "read_toml",
     "recipe_from_toml",
     "recipe_to_toml",
 ]
@@ -276,16 +277,20 @@ def expand(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_from_toml(text: str) -> Recipe:
     """Read a recipe from TOML. Raises RecipeError, also when the TOML itself is broken."""
+    return parse_recipe(read_toml(text))
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Read TOML as plain data, which need not be a recipe. Raises RecipeError when it is broken."""
     import tomllib  # producers never need it, and their start is part of the first batch
 
     try:
-        plain = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
             f"recipe: expected TOML, got text that does not parse: {error}. "
             "See `augd recipes imagenet` for an example."
         ) from None
-    return parse_recipe(plain)
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

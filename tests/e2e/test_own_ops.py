@@ -266,6 +266,27 @@ def test_a_plug_in_that_cannot_be_used_ends_the_start(folder, tmp_path, monkeypa
         augd.serve(folder, producers=1, plugins=["broken"])
 
 
+def test_a_batch_is_replayed_with_the_plug_in(daemon, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with connect(daemon, {"op": "vignette"}, batch_size=8) as stream:
+        digest = next(stream.epoch(0)).digest
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        '[[ops]]\nop = "resize"\nsize = [40, 60]\n[[ops]]\nop = "mirror"\n'
+        '[[ops]]\nop = "vignette"\n'
+    )
+    words = ["--recipe", str(recipe), "--batch-size", "8", "--expect", digest]
+    for more in (["--connect", daemon.address], [str(folder), "--plugin", "examples.own_ops"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "augd", "replay", *more, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done
+        assert "the same bytes" in done.stdout
+
+
 def test_the_command_line_says_it_once(folder, tmp_path):
     words = ["serve", str(folder), "--plugin", "not_there", "--listen", f"ipc://{tmp_path}/d"]
     done = subprocess.run(
