@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -79,6 +78,8 @@ def survey(modules: Sequence[str]) -> Catalogue:
     """
     if not modules:
         return catalogue_of(Survey())
+    import subprocess  # producers, which import this module as well, never need it
+
     near, far = os.pipe()
     with os.fdopen(near, "rb") as answer:
         try:

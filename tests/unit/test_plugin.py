@@ -259,7 +259,7 @@ def test_an_edit_that_fails_names_op_and_sample(gives, says):
 
 
 REFUSED = [
-    ({"op": "everythings"}, r"ops\[1\].op: expected one of .*Did you mean everything\?"),
+    ({"op": "tolld"}, r"ops\[1\].op: expected one of .*Did you mean told\?"),
     ({"op": "everything", "shares": 1}, "ops.1..shares: expected one of the keys op, .*share"),
     ({"op": "everything", "count": 0}, "ops.1..count: expected int >= 1, got 0"),
     ({"op": "everything", "flag": 1}, "ops.1..flag: expected bool, got 1"),
