@@ -22,8 +22,9 @@ from types import ModuleType
 import msgspec
 
 from augd.errors import PluginFailed
-from augd.plan.catalogue import Catalogue, Survey, catalogue_of
+from augd.plan.catalogue import Catalogue
 from augd.plan.plugin import Plugin, is_geometric
+from augd.plan.survey import Survey, catalogue_of, survey_of
 
 _SURVEY_S = 60.0
 _DIGEST_BYTES = 16
@@ -64,7 +65,7 @@ def load(modules: Sequence[str]) -> Catalogue:
         digests[name] = digest_of(module)
     try:
         catalogue = Catalogue(own, digests)
-        catalogue.survey()
+        survey_of(catalogue)
     except ValueError as error:
         raise PluginFailed(f"plug-ins {', '.join(modules)}: {error}") from error
     return catalogue
@@ -150,7 +151,7 @@ def _ops_of(module: ModuleType) -> Iterator[type[Plugin]]:
 
 def _answer(modules: Sequence[str]) -> _Answer:
     try:
-        return _Answer(survey=load(modules).survey())
+        return _Answer(survey=survey_of(load(modules)))
     except PluginFailed as error:
         return _Answer(error=str(error))
 

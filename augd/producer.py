@@ -16,7 +16,6 @@ from augd.dataset.arrays import ChoiceArrays
 from augd.errors import PluginFailed, RecipeError
 from augd.pixels.environment import describe_environment
 from augd.plan.catalogue import Catalogue
-from augd.plugins import tail_of
 from augd.transport import link
 from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb
@@ -131,6 +130,8 @@ def _fail(failed: LeaseFailed) -> msg.Fail:
     cause = failed.__cause__
     assert cause is not None
     if isinstance(cause, PluginFailed):
+        from augd.plugins import tail_of  # loaded by now, as there are plug-ins
+
         text = str(cause) if cause.__cause__ is None else f"{cause}\n{tail_of(cause.__cause__)}"
         return msg.Fail(failed.lease, text[:_FAIL_TEXT_MAX], "PLUGIN_FAILED")
     text = "".join(traceback.format_exception(cause, limit=-4))

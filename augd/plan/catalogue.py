@@ -1,67 +1,42 @@
 """The catalogue: which ops a daemon and its producers know, the built-in ones and own ones.
 
 Where it stands: a producer makes it from the classes of its plug-ins; the daemon, which imports
-none of them, from a survey that a short-lived process made of the same modules. Both parse recipes
-by it, and so refuse and accept the same.
+none of them, from a survey (`survey`) of the same modules. Both parse recipes by it, and so refuse
+and accept the same.
 
-A survey holds the types of parameters as plain data: a name ("bool", "int", "float", "str",
-"null"), or one key of "literal", "tuple", "list" and "union" with what it is made of, beside
-bounds such as "ge".
-
-Invariants: pure; nothing here imports a plug-in or NumPy.
+Invariants: pure; nothing here imports a plug-in or NumPy, nor anything that only plug-ins need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, NoReturn, Union, get_args
+from typing import TYPE_CHECKING, Any, Union, get_args
 
 import msgspec
-from msgspec import inspect
 
 from augd.plan.op import BaseOp, name_of
 from augd.plan.ops import OPS_BY_NAME, Op
-from augd.plan.plugin import Plugin, is_geometric
 from augd.plan.recipe import Recipe
 
+if TYPE_CHECKING:
+    from augd.plan.plugin import Plugin
+
 _PREFIX = "plugin."  # of the environment's entries that are digests of plug-ins
-_BOUNDS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
-_PLAIN: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str, "null": None}
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """A parameter of an own op: its type as plain data, and its default."""
-
-    name: str
-    type: Any
-    default: Any
-
-
-class OwnOp(msgspec.Struct, frozen=True):
-    """An own op as far as a recipe needs to know it."""
-
-    name: str
-    module: str
-    is_geometric: bool
-    parameters: tuple[Parameter, ...]
-
-
-class Survey(msgspec.Struct, frozen=True):
-    """What the daemon is told of its plug-ins: their ops, and the digests of their sources."""
-
-    ops: tuple[OwnOp, ...] = ()
-    digests: dict[str, str] = {}
 
 
 class Catalogue:
     """Ops by name, and the class of the recipes that are made of them."""
 
-    __slots__ = ("_module_of", "by_name", "environment", "recipe_class")
+    __slots__ = ("by_name", "digests", "environment", "module_of", "recipe_class")
 
     by_name: Mapping[str, type[BaseOp]]
     recipe_class: type[Recipe]
+    module_of: Mapping[str, str]
+    """The module of each own op."""
+    digests: Mapping[str, str]
+    """Of each plug-in's source, by module."""
     environment: Mapping[str, str]
-    """The digest of each plug-in's source, by `plugin.MODULE`."""
+    """The same, by `plugin.MODULE`."""
 
     def __init__(self, own: Iterable[tuple[str, type[Plugin]]], digests: Mapping[str, str]) -> None:
         """Take own ops with their modules, and each module's digest.
@@ -69,27 +44,28 @@ class Catalogue:
         Raises:
             ValueError: two ops have one name.
         """
-        self.by_name = dict(OPS_BY_NAME)
-        self._module_of: dict[str, str] = {}
+        by_name, module_of = dict(OPS_BY_NAME), dict[str, str]()
         for module, op_class in own:
             name = name_of(op_class)
-            if name in self.by_name:
-                owner = self._module_of.get(name)
+            if name in by_name:
+                owner = module_of.get(name)
                 raise ValueError(
                     f"{op_class.__name__} of {module}: expected a name of its own, got {name!r}, "
                     f"which is {'a built-in op' if owner is None else f'in {owner}, too'}. "
                     "Rename the class."
                 )
-            self.by_name[name] = op_class
-            self._module_of[name] = module
+            by_name[name] = op_class
+            module_of[name] = module
+        self.by_name, self.module_of = by_name, module_of
+        self.digests = digests
         self.environment = {_PREFIX + module: digest for module, digest in digests.items()}
         self.recipe_class = Recipe
-        if self._module_of:
+        if self.module_of:
             self.recipe_class = self._recipe_class()
 
     def _recipe_class(self) -> type[Recipe]:
         """Make the class of recipes whose ops may be own ones, too."""
-        own_classes = (self.by_name[name] for name in self._module_of)
+        own_classes = (self.by_name[name] for name in self.module_of)
         ops: Any = Union[(*get_args(Op), *own_classes)]
         made: Any = msgspec.defstruct(
             "Recipe",
@@ -103,7 +79,7 @@ class Catalogue:
 
     def environment_of(self, recipe: Recipe, environment: Mapping[str, str]) -> dict[str, str]:
         """Leave out of a producer's environment the plug-ins that a recipe doesn't use."""
-        modules = {self._module_of.get(name_of(op)) for op in recipe.ops}
+        modules = {self.module_of.get(name_of(op)) for op in recipe.ops}
         used = {_PREFIX + module for module in modules if module is not None}
         return {
             name: value
@@ -115,119 +91,6 @@ class Catalogue:
         """Return what the first producer must have said: its libraries, and these plug-ins."""
         libraries = {k: v for k, v in environment.items() if not k.startswith(_PREFIX)}
         return {**libraries, **self.environment}
-
-    def survey(self) -> Survey:
-        """Write the own ops down for a daemon.
-
-        Raises:
-            ValueError: a parameter has no default, or is no plain data.
-        """
-        ops = [
-            OwnOp(name, module, is_geometric(op_class), _parameters(op_class))
-            for name, module in self._module_of.items()
-            if issubclass(op_class := self.by_name[name], Plugin)
-        ]
-        digests = {name.removeprefix(_PREFIX): value for name, value in self.environment.items()}
-        return Survey(tuple(ops), digests)
-
-
-def catalogue_of(survey: Survey) -> Catalogue:
-    """Make a catalogue of classes that have the parameters of own ops and none of their code."""
-    return Catalogue([(op.module, _stand_in(op)) for op in survey.ops], survey.digests)
-
-
-_INHERITED = Parameter("p", "float", 1.0)
-
-
-def _stand_in(op: OwnOp) -> type[Plugin]:
-    fields = [
-        (one.name, _read_type(one.type), _read_default(one))
-        for one in op.parameters
-        if one != _INHERITED
-    ]
-    method = "matrix" if op.is_geometric else "pixels"
-    made: Any = msgspec.defstruct(
-        op.name,
-        fields,
-        bases=(Plugin,),
-        namespace={method: _runs_elsewhere},
-        tag=op.name,
-        frozen=True,
-        forbid_unknown_fields=True,
-    )
-    return made  # type: ignore[no-any-return]
-
-
-def _runs_elsewhere(*_: object) -> NoReturn:
-    raise AssertionError("own ops run in producers")
-
-
-def _read_default(parameter: Parameter) -> Any:
-    found = parameter.default
-    return tuple(found) if isinstance(found, list) else found
-
-
-def _parameters(op_class: type[Plugin]) -> tuple[Parameter, ...]:
-    return tuple(_parameter(op_class, field) for field in msgspec.structs.fields(op_class))
-
-
-def _parameter(op_class: type[Plugin], field: msgspec.structs.FieldInfo) -> Parameter:
-    path = f"{op_class.__name__}.{field.name}"
-    if field.required:
-        raise ValueError(f"{path}: expected a default, got none. Give the parameter one.")
-    default = field.default
-    if default is msgspec.NODEFAULT:
-        default = field.default_factory()
-    kind = _write_type(path, inspect.type_info(field.type))
-    return Parameter(field.encode_name, kind, msgspec.to_builtins(default))
-
-
-def _write_type(path: str, kind: inspect.Type) -> Any:
-    bounds = {name: value for name in _BOUNDS if (value := getattr(kind, name, None)) is not None}
-    match kind:
-        case inspect.BoolType():
-            return "bool"
-        case inspect.IntType():
-            return {"int": 0, **bounds} if bounds else "int"
-        case inspect.FloatType():
-            return {"float": 0, **bounds} if bounds else "float"
-        case inspect.StrType():
-            return {"str": 0, **bounds} if bounds else "str"
-        case inspect.NoneType():
-            return "null"
-        case inspect.LiteralType(values=values):
-            return {"literal": list(values)}
-        case inspect.TupleType(item_types=items):
-            return {"tuple": [_write_type(path, item) for item in items]}
-        case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
-            return {"list": _write_type(path, item), **bounds}
-        case inspect.UnionType(types=types):
-            return {"union": [_write_type(path, one) for one in types]}
-    raise ValueError(
-        f"{path}: expected bool, int, float, str, a Literal, or a tuple, list or union of these, "
-        f"got {type(kind).__name__}. Recipes are plain data."
-    )
-
-
-def _read_type(written: Any) -> Any:
-    if isinstance(written, str):
-        return _PLAIN[written]
-    bounds = {name: written[name] for name in _BOUNDS if name in written}
-    (name,) = written.keys() - bounds.keys()
-    of = written[name]
-    kind: Any
-    match name:
-        case "literal":
-            kind = Literal[tuple(of)]
-        case "tuple":
-            kind = tuple[tuple(_read_type(item) for item in of)]  # type: ignore[misc]
-        case "list":
-            kind = tuple[_read_type(of), ...]  # type: ignore[misc]
-        case "union":
-            kind = Union[tuple(_read_type(one) for one in of)]  # noqa: UP007  known when it runs
-        case _:
-            kind = _PLAIN[name]
-    return Annotated[kind, msgspec.Meta(**bounds)] if bounds else kind
 
 
 BUILT_IN = Catalogue((), {})

@@ -6,7 +6,8 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker.core import Broker
-from augd.plan.catalogue import Catalogue, catalogue_of
+from augd.plan.catalogue import Catalogue
+from augd.plan.survey import catalogue_of, survey_of
 from augd.wire import messages as msg
 from examples.own_ops import Slant, Vignette
 from tests.protocol.harness import RECIPE, Client, FakeWire, make_spec
@@ -19,7 +20,7 @@ KNOWN = Catalogue([(FIRST, Vignette), (SECOND, Slant)], {FIRST: "ab", SECOND: "c
 
 @pytest.fixture
 def fake() -> FakeWire:
-    return FakeWire(catalogue=catalogue_of(KNOWN.survey()))
+    return FakeWire(catalogue=catalogue_of(survey_of(KNOWN)))
 
 
 def with_op(**op: object) -> msg.Spec:
@@ -71,7 +72,7 @@ def test_content_has_the_digests_of_the_modules_that_are_used(
 @clause("P-124")
 @pytest.mark.parametrize("digest", [{}, {f"plugin.{FIRST}": "changed", f"plugin.{SECOND}": "cd"}])
 def test_a_producer_with_another_source_is_sent_away(digest: dict[str, str]) -> None:
-    fake = FakeWire(producers=1, catalogue=catalogue_of(KNOWN.survey()))
+    fake = FakeWire(producers=1, catalogue=catalogue_of(survey_of(KNOWN)))
     fake.environment = {"opencv": "5", **digest}
     fake.lose_producer(0)
     fake.turn_clock(0)

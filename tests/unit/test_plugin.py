@@ -12,13 +12,14 @@ from msgspec import Meta
 import augd
 from augd import plugins
 from augd.errors import PluginFailed, RecipeError
-from augd.plan.catalogue import Catalogue, catalogue_of
+from augd.plan.catalogue import Catalogue
 from augd.plan.content import content_of
 from augd.plan.dice import Dice
 from augd.plan.planner import Planner
 from augd.plan.plugin import OwnOpError, Plugin, SampleInfo
 from augd.plan.recipe import expand, output_size, parse_recipe, plain_recipe
 from augd.plan.rng import Purpose, mix, philox_words, stream_counter
+from augd.plan.survey import catalogue_of, survey_of
 from examples.own_ops import Slant, Vignette
 
 KEY = mix(11, Purpose.PARAMS)
@@ -276,7 +277,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("op", "says"), REFUSED)
 def test_daemon_and_producer_refuse_the_same(op, says):
-    told = catalogue_of(KNOWN.survey())
+    told = catalogue_of(survey_of(KNOWN))
     texts = []
     for known in (KNOWN, told):
         with pytest.raises(RecipeError, match=says) as refused:
@@ -295,7 +296,7 @@ def test_daemon_and_producer_refuse_the_same(op, says):
     ],
 )
 def test_daemon_and_producer_expand_alike(op):
-    told = catalogue_of(KNOWN.survey())
+    told = catalogue_of(survey_of(KNOWN))
     recipe = parse_recipe({"ops": [SQUARE, op]}, told)
     assert expand(recipe) == expand(parse_recipe({"ops": [SQUARE, op]}, KNOWN))
     assert parse_recipe(expand(recipe), told) == recipe
@@ -303,7 +304,7 @@ def test_daemon_and_producer_expand_alike(op):
 
 
 def test_edits_come_after_the_colour_pass_and_so_not_with_it_on_the_device():
-    for known in (KNOWN, catalogue_of(KNOWN.survey())):
+    for known in (KNOWN, catalogue_of(survey_of(KNOWN))):
         recipe = {"ops": [SQUARE, {"op": "vignette"}], "colour_on": "device"}
         with pytest.raises(RecipeError, match=r"ops\[1\].op: expected no vignette with colour_on"):
             parse_recipe(recipe, known)
@@ -400,8 +401,8 @@ def test_a_missing_module_says_where_it_is_looked_for():
 def test_bases_and_what_was_imported_are_no_ops(module):
     text = "from examples.own_ops import Slant\nclass _Base(augd.Plugin):\n  x: int = 1\n"
     found = plugins.load([module(text + GOOD.replace("augd.Plugin", "_Base"))])
-    assert [op.name for op in found.survey().ops] == ["black"]
-    assert found.survey().ops[0].parameters[0].name == "x"
+    assert [op.name for op in survey_of(found).ops] == ["black"]
+    assert survey_of(found).ops[0].parameters[0].name == "x"
 
 
 def test_the_digest_is_that_of_the_source(module, tmp_path):
