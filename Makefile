@@ -50,7 +50,7 @@ docs: $(READY)  ## make the pictures and tables of docs/augmentation.md
 clean:  ## remove what the other verbs made, .venv included
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 		build dist demo-sheet.png finding-*
-	find augd trainer demo benchmarks tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find augd trainer demo benchmarks examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian and Ubuntu ship Python without ensurepip until python3-venv is installed: see to it as
 # root, say it in one line otherwise. An unfinished .venv is made again.

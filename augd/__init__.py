@@ -24,6 +24,7 @@ from augd.errors import (
     Forbidden,
     OptionError,
     OverLimit,
+    PluginFailed,
     ProducersUnhealthy,
     ProtocolError,
     ReceiptMismatch,
@@ -37,10 +38,15 @@ from augd.version import __version__
 if TYPE_CHECKING:
     from augd.client import connect
     from augd.launch import ServedDaemon, serve
+    from augd.plan.dice import Dice
+    from augd.plan.plugin import Plugin, SampleInfo
     from augd.stream import Batch, Stream
 
 _LAZY = {
     "Batch": "augd.stream",
+    "Dice": "augd.plan.dice",
+    "Plugin": "augd.plan.plugin",
+    "SampleInfo": "augd.plan.plugin",
     "Stream": "augd.stream",
     "connect": "augd.client",
     "ServedDaemon": "augd.launch",
@@ -54,14 +60,18 @@ __all__ = [
     "BatchesHeld",
     "ConnectError",
     "DatasetError",
+    "Dice",
     "Forbidden",
     "OptionError",
     "OverLimit",
+    "Plugin",
+    "PluginFailed",
     "ProducersUnhealthy",
     "ProtocolError",
     "ReceiptMismatch",
     "RecipeError",
     "SampleFailed",
+    "SampleInfo",
     "ServedDaemon",
     "SpecMismatch",
     "Stream",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from augd.meter import (
     warm_up,
     who_waits,
 )
-from augd.plan.recipe import Recipe, expand, parse_recipe, recipe_from_toml
+from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
 from augd.procfs import cpu_model
 from augd.stream import Stream
 from augd.version import __version__
@@ -46,6 +46,7 @@ class BenchOptions:
     seconds: float
     as_json: bool
     keys: str | None = None
+    plugins: Sequence[str] = ()
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -64,17 +65,30 @@ def load_recipe(text: str) -> Recipe:
     """Parse the name of a preset, or the TOML file at a path.
 
     Raises:
-        RecipeError: neither, or the file does not hold a valid recipe.
+        RecipeError: neither, or the file does not hold a valid recipe of built-in ops.
     """
+    return parse_recipe(_read_recipe(text))
+
+
+def load_plain_recipe(text: str) -> dict[str, Any]:
+    """Read the same as plain data for a daemon, whose plug-ins' ops it may name.
+
+    Raises:
+        RecipeError: as `load_recipe`, but for the names that only the daemon can judge.
+    """
+    return plain_recipe(_read_recipe(text))
+
+
+def _read_recipe(text: str) -> str | dict[str, Any]:
     if not text.endswith(".toml") and "/" not in text:
-        return parse_recipe(text)
+        return text
     try:
         content = Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"recipe: {text} cannot be read ({error}); give a preset's name or a TOML file"
         ) from None
-    return recipe_from_toml(content)
+    return read_toml(content)
 
 
 def check_options(options: BenchOptions) -> None:
@@ -103,7 +117,7 @@ def run_bench(options: BenchOptions) -> None:
         AugdError: an option is wrong, or the daemon or the data set says no.
     """
     check_options(options)
-    recipe = load_recipe(options.recipe)
+    recipe = load_plain_recipe(options.recipe)
     report = _measure_daemon(options, recipe)
     if options.as_json:
         import json
@@ -113,16 +127,16 @@ def run_bench(options: BenchOptions) -> None:
         print_report(report)
 
 
-def _measure_daemon(options: BenchOptions, recipe: Recipe) -> dict[str, Any]:
+def _measure_daemon(options: BenchOptions, recipe: dict[str, Any]) -> dict[str, Any]:
     with ExitStack() as stack:
         address = options.connect
         if options.path is not None:
-            daemon = stack.enter_context(serve(options.path, producers=options.producers))
+            daemon = stack.enter_context(
+                serve(options.path, producers=options.producers, plugins=options.plugins)
+            )
             address = daemon.address
         stream = stack.enter_context(
-            connect(
-                address, recipe=expand(recipe), batch_size=options.batch_size, keys=options.keys
-            )
+            connect(address, recipe=recipe, batch_size=options.batch_size, keys=options.keys)
         )
         probe = Probe(stream, address, options.keys)
         stack.callback(probe.close)
@@ -134,7 +148,7 @@ def _measure_daemon(options: BenchOptions, recipe: Recipe) -> dict[str, Any]:
 
 def _report(
     options: BenchOptions,
-    recipe: Recipe,
+    recipe: dict[str, Any],
     stream: Stream,
     measured: Measurement,
     snapshot: Mapping[str, Any],
@@ -151,7 +165,7 @@ def _report(
         "dataset": stream.dataset,
         "num_samples": stream.num_samples,
         "recipe": options.recipe,
-        "filter": recipe.filter,
+        "filter": recipe.get("filter", "antialias"),
         "batch_size": options.batch_size,
         "producers": num_producers,
         "content": stream.content,

@@ -35,6 +35,10 @@ ClientKeys = Annotated[
     str | None,
     typer.Option("--keys", metavar="FILE", help="NAME.key, if the daemon wants one [$AUGD_KEYS]."),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="Python module with own ops; repeat for more."),
+]
 
 
 @app.callback()
@@ -70,6 +74,7 @@ def serve(
         float | None,
         typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
     ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -86,6 +91,7 @@ def serve(
         lifeline_fd=lifeline_fd,
         ready_fd=ready_fd,
         keys=keys,
+        plugins=tuple(plugin or ()),
     )
     raise typer.Exit(serve_forever(paths, options))
 
@@ -101,12 +107,17 @@ def bench(
     producers: Producers = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
     keys: ClientKeys = None,
+    plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure images/s, CPU time by process, and who waits for whom."""
     from augd.bench import BenchOptions, run_bench
 
-    run_bench(BenchOptions(path, connect, recipe, batch_size, producers, seconds, as_json, keys))
+    options = BenchOptions(
+        *(path, connect, recipe, batch_size, producers, seconds, as_json, keys),
+        plugins=plugin or (),
+    )
+    run_bench(options)
 
 
 @app.command(epilog="Example: augd status --watch")
@@ -260,12 +271,13 @@ def replay(
         str | None, typer.Option(metavar="FILE", help="Compare with an earlier --out, row by row.")
     ] = None,
     keys: ClientKeys = None,
+    plugin: Plugins = None,
 ) -> None:
     """Make one batch of a run again, byte for byte, and compare it with what arrived then.
 
     Exits with 0, with 1 when the batch differs, and with 1 and an error when it cannot be made.
     """
-    from augd.bench import load_recipe
+    from augd.bench import load_plain_recipe
     from augd.views.replay import ReplayOptions, run_replay
 
     arguments = {
@@ -273,9 +285,10 @@ def replay(
         **{"rank": rank, "world": world, "dataset": dataset, "split": split, "bad": bad},
     }
     options = ReplayOptions(
-        path, connect, epoch, batch, out, state, expect, against, arguments, keys
+        *(path, connect, epoch, batch, out, state, expect, against, arguments, keys),
+        plugins=plugin or (),
     )
-    raise typer.Exit(run_replay(options, load_recipe(recipe)))
+    raise typer.Exit(run_replay(options, load_plain_recipe(recipe)))
 
 
 key_commands = typer.Typer(

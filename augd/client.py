@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from augd.errors import OptionError
 from augd.line import Line, Start
-from augd.plan.recipe import expand, parse_recipe
+from augd.plan.recipe import plain_recipe
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
@@ -58,7 +58,8 @@ def connect(
         address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None finds the
             user's default daemon.
         dataset: a name that the daemon serves; not needed when it serves one.
-        recipe: name of a preset, or plain data (see `augd.plan.recipe`).
+        recipe: name of a preset, or plain data (see `augd.plan.recipe`). Names of ops that are
+            not built in are the daemon's plug-ins to know.
         batch_size: samples per batch and rank.
         seed: decides order and augmentation, 0 <= seed < 2**63.
         shuffle: False gives the index's order.
@@ -109,7 +110,7 @@ def connect(
     """
     spec = msg.Spec(
         dataset=dataset,
-        recipe=expand(parse_recipe(recipe)),
+        recipe=plain_recipe(recipe),
         layout=msg.Layout(batch_size, rank, world, drop_last),
         seed=seed,
         shuffle=shuffle,

@@ -45,16 +45,19 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
         return None
     paths: list[str] = []
     listen: list[str] = []
+    plugins: list[str] = []
     options: dict[str, bool | int | str] = {}
     rest = iter(words[1:])
     for word in rest:
         name, separator, value = word.partition("=")
         if word in _FLAGS:
             options[_FLAGS[word]] = True
-        elif name in _NUMBERS or name in ("--listen", "--keys"):
+        elif name in _NUMBERS or name in ("--listen", "--keys", "--plugin"):
             value = value if separator else next(rest, "")
             if name == "--listen" and value and not value.startswith("-"):
                 listen.append(value)
+            elif name == "--plugin" and value and not value.startswith("-"):
+                plugins.append(value)
             elif name == "--keys" and value and not value.startswith("-"):
                 options["keys"] = value
             elif name in _NUMBERS and value.isascii() and value.isdigit():
@@ -65,4 +68,6 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
             return None
         else:
             paths.append(word)
-    return (paths, Options(listen=tuple(listen), **options)) if paths else None  # type: ignore[arg-type]
+    if not paths:
+        return None
+    return paths, Options(listen=tuple(listen), plugins=tuple(plugins), **options)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ turns a code back into its class.
     ├── OverLimit            more memory or sessions than this machine or daemon grants
     ├── BatchesHeld          every slot of the stream is held by the caller
     ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
+    ├── PluginFailed         an own op raised, or a plug-in cannot be loaded
     ├── ProducersUnhealthy   the producers keep dying and cannot make batches
     ├── ReceiptMismatch      bytes arrived that are not the ones that were made
     └── StreamClosed         the stream was closed, or a newer pass over it began
@@ -102,6 +103,12 @@ class SampleFailed(AugdError):
     code = "SAMPLE_FAILED"
 
 
+class PluginFailed(AugdError):
+    """An own op raised or returned what it must not, or its module cannot be used."""
+
+    code = "PLUGIN_FAILED"
+
+
 class ProducersUnhealthy(AugdError):
     """The producers keep dying, so that batches cannot be made."""
 
@@ -132,6 +139,7 @@ _CLASSES: tuple[type[AugdError], ...] = (
     OverLimit,
     BatchesHeld,
     SampleFailed,
+    PluginFailed,
     ProducersUnhealthy,
     ReceiptMismatch,
     StreamClosed,

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGKILL
 
@@ -72,14 +73,17 @@ class Hired:
         os.close(self.pidfd)
 
 
-def hire() -> Hired:
-    """Start one producer. It dies with the calling thread, which must be the main one."""
+def hire(plugins: Sequence[str] = ()) -> Hired:
+    """Start one producer, with the ops of these plug-in modules.
+
+    It dies with the calling thread, which must be the main one.
+    """
     near, far = make_link()
     crumb, page = make_crumb()
     fds = (far.fileno(), page)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "augd.produce", *map(str, fds), str(os.getpid())],
+            [sys.executable, "-m", "augd.produce", *map(str, fds), str(os.getpid()), *plugins],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},

@@ -79,6 +79,7 @@ def serve(
     insecure: bool = False,
     keys: str | os.PathLike[str] | None = None,
     patience_s: float | None = None,
+    plugins: Sequence[str] = (),
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -94,13 +95,18 @@ def serve(
             it names, and encrypted.
         patience_s: a producer that says nothing for so long while it has work is killed and
             replaced, 2..3600; None is 30.
+        plugins: names of Python modules with own ops (docs/own-ops.md), importable from the
+            working directory, PYTHONPATH or the installed packages.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
     Raises:
         DatasetError, AddressInUse, OptionError: as the daemon says.
+        PluginFailed: a plug-in cannot be imported, or has no op that can be used.
         AugdError: the daemon died, or was not ready in time.
     """
+    if isinstance(plugins, str):
+        raise OptionError(f"plugins: expected a list of module names, got {plugins!r}")
     if producers is not None and producers < 1:
         raise OptionError(f"producers: expected 1 or more, got {producers}")
     listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
@@ -111,6 +117,7 @@ def serve(
         *(part for one in listens for part in ("--listen", one)),
         *(("--insecure",) if insecure else ()),
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
+        *(part for one in plugins for part in ("--plugin", one)),
         *(() if producers is None else ("--producers", str(producers))),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),

@@ -1,9 +1,9 @@
-"""The program of a producer process: `python -m augd.produce LINK_FD CRUMB_FD DAEMON_PID`.
+"""The program of a producer: `python -m augd.produce LINK_FD CRUMB_FD DAEMON_PID [PLUGIN...]`.
 
 Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
 thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
-cannot start. Then it loads its libraries, and gives up the network, other processes and
-writing before it sees the first image. Never forks.
+cannot start. Then it loads its libraries and plug-ins, and gives up the network, other
+processes and writing before it sees the first image. Never forks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 from augd.confine.process import confine, limit
 from augd.transport import link
@@ -21,10 +22,13 @@ from augd.transport.crumb import Crumb
 from augd.wire.codec import encode
 from augd.wire.messages import LastWords
 
+if TYPE_CHECKING:
+    from augd.plan.catalogue import Catalogue
+
 _PR_SET_PDEATHSIG = 1
 
 
-def main(link_fd: int, crumb_fd: int, daemon_pid: int) -> int:
+def main(link_fd: int, crumb_fd: int, daemon_pid: int, *plugins: str) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,12 +36,14 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int) -> int:
     daemon = socket.socket(fileno=link_fd)
     try:
         from augd.pixels.decode import configure, silence_library_noise
+        from augd.plan.catalogue import BUILT_IN
         from augd.producer import Producer
 
         silence_library_noise()
         configure()
         # Not earlier: importing writes the compiled modules that a fresh installation lacks.
-        Producer(daemon, Crumb.inherited(crumb_fd), confine()).run()
+        catalogue = _load(plugins) if plugins else BUILT_IN
+        Producer(daemon, Crumb.inherited(crumb_fd), confine(), catalogue).run()
     except EOFError:
         return 0
     except BaseException as error:
@@ -46,6 +52,12 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int) -> int:
         link.send(daemon, encode(LastWords(text[-4000:])))
         return 1
     return 0
+
+
+def _load(plugins: tuple[str, ...]) -> Catalogue:
+    from augd.plugins import load
+
+    return load(plugins)
 
 
 def die_with(parent_pid: int) -> None:
@@ -57,4 +69,5 @@ def die_with(parent_pid: int) -> None:
 
 if __name__ == "__main__":
     # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
-    os._exit(main(*map(int, sys.argv[1:4])))
+    link_fd, crumb_fd, daemon_pid = map(int, sys.argv[1:4])
+    os._exit(main(link_fd, crumb_fd, daemon_pid, *sys.argv[4:]))

@@ -13,7 +13,9 @@ import time
 import traceback
 
 from augd.dataset.arrays import ChoiceArrays
+from augd.errors import PluginFailed, RecipeError
 from augd.pixels.environment import describe_environment
+from augd.plan.catalogue import Catalogue
 from augd.transport import link
 from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb
@@ -22,23 +24,28 @@ from augd.wire.codec import decode_to_producer, encode
 from augd.workshop import LeaseFailed, Workshop
 
 _ALIVE_EVERY_NS = 1_000_000_000
+_FAIL_TEXT_MAX = 4000
 
 
 class Producer:
     """The loop of a producer process."""
 
-    def __init__(self, daemon: socket.socket, crumb: Crumb, confinement: str) -> None:
+    def __init__(
+        self, daemon: socket.socket, crumb: Crumb, confinement: str, catalogue: Catalogue
+    ) -> None:
         """Take over the link; `run` says READY, and which confinement holds."""
         self._daemon = daemon
         self._confinement = confinement
-        self._workshop = Workshop(self._stay_alive, crumb)
+        self._environment = {**describe_environment(), **catalogue.environment}
+        self._workshop = Workshop(self._stay_alive, crumb, catalogue)
+        self._refused: dict[int, str] = {}  # streams whose recipe an own op refuses, and why
         self._is_draining = False
         self._spoke_at_ns = time.monotonic_ns()
         self._idle_ns = 0
 
     def run(self) -> None:
         """Work until drained. Raises EOFError when the daemon is gone."""
-        self._say(msg.Ready(os.getpid(), describe_environment(), self._confinement))
+        self._say(msg.Ready(os.getpid(), self._environment, self._confinement))
         while not self._is_draining:
             self._listen()
             if len(self._workshop) and not self._is_draining:
@@ -65,6 +72,8 @@ class Producer:
     def _obey(self, message: msg.ToProducer, fds: list[int]) -> None:
         workshop = self._workshop
         match message:
+            case msg.Lease(lease, stream) if stream in self._refused:
+                self._say(msg.Fail(lease, self._refused[stream], "BAD_RECIPE"))
             case msg.Lease():
                 workshop.accept(message)
             case msg.Revoke(leases):
@@ -74,10 +83,14 @@ class Producer:
                 workshop.use_dataset(name, root, *fds)
             case msg.UseStream():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
-                workshop.use_stream(message, arena, _choice_of(message, fds))
+                try:
+                    workshop.use_stream(message, arena, _choice_of(message, fds))
+                except RecipeError as error:  # by a check that the daemon cannot make
+                    self._refused[message.stream] = str(error)[-_FAIL_TEXT_MAX:]
             case msg.Mask():
                 workshop.mask(message)
             case msg.DropStream(stream):
+                self._refused.pop(stream, None)
                 workshop.drop_stream(stream)
             case msg.Drain():
                 self._is_draining = True
@@ -87,8 +100,7 @@ class Producer:
         try:
             made = self._workshop.make_next()
         except LeaseFailed as failed:
-            text = "".join(traceback.format_exception(failed.__cause__, limit=-4))
-            self._say(msg.Fail(failed.lease, text.strip()[-4000:]))
+            self._say(_fail(failed))
             return
         done = msg.Done(
             lease=made.lease,
@@ -111,6 +123,19 @@ class Producer:
         self._spoke_at_ns = time.monotonic_ns()
         if not link.send(self._daemon, encode(message)):
             raise EOFError("the daemon is gone")
+
+
+def _fail(failed: LeaseFailed) -> msg.Fail:
+    """Say why a lease could not be made; of an own op, what failed comes first."""
+    cause = failed.__cause__
+    assert cause is not None
+    if isinstance(cause, PluginFailed):
+        from augd.plugins import tail_of  # loaded by now, as there are plug-ins
+
+        text = str(cause) if cause.__cause__ is None else f"{cause}\n{tail_of(cause.__cause__)}"
+        return msg.Fail(failed.lease, text[:_FAIL_TEXT_MAX], "PLUGIN_FAILED")
+    text = "".join(traceback.format_exception(cause, limit=-4))
+    return msg.Fail(failed.lease, text.strip()[-_FAIL_TEXT_MAX:])
 
 
 def _choice_of(use: msg.UseStream, fds: list[int]) -> ChoiceArrays | None:

@@ -11,6 +11,7 @@ zeros, whatever was written into it before.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,13 @@ from augd.pixels.header import Header
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.draw import Draw
 from augd.plan.params import describe
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.recipe import parse_recipe
+from augd.plan.samplers_plugin import Edit
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
 
@@ -77,7 +80,7 @@ class Rows:
 class Sketch:
     """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
 
-    __slots__ = ("impossible", "outlines", "params", "sizes")
+    __slots__ = ("edits", "impossible", "outlines", "params", "sizes")
 
     def __init__(
         self,
@@ -93,15 +96,27 @@ class Sketch:
         self.outlines = Outlines(plan, first * num_views, end * num_views)
         self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
         self.params = None if params is None else params[first:end]
+        self.edits = None
+        if plan.edits is not None:
+            self.edits = plan.edits[first * num_views : end * num_views]
 
 
 class Production:
     """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
 
     def __init__(
-        self, use: msg.UseStream, dataset: Dataset, arena: Buffer, choice: ChoiceArrays | None
+        self,
+        use: msg.UseStream,
+        dataset: Dataset,
+        arena: Buffer,
+        choice: ChoiceArrays | None,
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
-        """Make views of every slot of `arena`, which must have the announced size."""
+        """Make views of every slot of `arena`, which must have the announced size.
+
+        Raises:
+            RecipeError: an own op refuses its parameters.
+        """
         check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
         self.layout = use.layout
@@ -110,7 +125,7 @@ class Production:
         self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
-        recipe = parse_recipe(use.recipe)
+        recipe = parse_recipe(use.recipe, catalogue)
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
         self._slots = [
             Rows(**{spec.name: _view(memory, at * use.slot_bytes, spec) for spec in use.arrays})
@@ -152,13 +167,20 @@ class Production:
     def render(
         self, content: bytearray, header: Header, sketch: Sketch, at: int, rows: Rows, row: int
     ) -> None:
-        """Make all views of the sketch's sample `at` in `row` of `rows`. Raises BadImage."""
+        """Make all views of the sketch's sample `at` in `row` of `rows`.
+
+        Raises:
+            BadImage: it cannot be decoded.
+            OwnOpError: an own op failed on the finished row.
+        """
         colour = None if rows.colour is None else rows.colour[row]
         if self._num_views == 1:
             region = decode(content, header, sketch.outlines.crop[at])
             self._renderer.render(region, sketch.outlines[at], rows.images[row], colour)
         else:
             self._render_views(content, header, sketch, at, rows.images[row], colour)
+        if sketch.edits is not None:
+            self._edit(sketch.edits, at, rows.images[row])
         if rows.params is not None and sketch.params is not None:
             rows.params[row] = sketch.params[at]
 
@@ -180,6 +202,13 @@ class Production:
             tint = None if colour is None else colour[view]
             outline = sketch.outlines[first + view]
             self._renderer.render(cut_region(decoded, whole, crop), outline, out[view], tint)
+
+    def _edit(self, edits: Sequence[Sequence[Edit]], at: int, out: NDArray[np.uint8]) -> None:
+        """Let own ops edit the finished views of a sample."""
+        views = out if self._num_views > 1 else out[None]
+        for view, finished in enumerate(views):
+            for edit in edits[at * self._num_views + view]:
+                edit.apply(finished)
 
 
 def box_around(crops: list[Crop]) -> Crop:

@@ -23,6 +23,7 @@ from augd.errors import AugdError, DatasetError, OptionError
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.hire import Hired
+    from augd.plan.catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
 
@@ -43,6 +44,7 @@ class Options:
     lifeline_fd: int | None = None
     ready_fd: int | None = None
     keys: str | None = None  # the folder of keys; None: nobody needs one
+    plugins: tuple[str, ...] = ()  # modules with own ops, by name
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -85,9 +87,19 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 cleaning.callback(AddressLock.acquire(address).release)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
-        hired.extend(hire() for _ in range(wanted))
+        catalogue = _look_at(options.plugins)
+        hired.extend(hire(options.plugins) for _ in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
-        return _serve(addresses, sources, hired, options, gate)
+        return _serve(addresses, sources, hired, options, gate, catalogue)
+
+
+def _look_at(plugins: Sequence[str]) -> Catalogue | None:
+    """Find which ops the plug-ins bring, before producers that would all fail are started."""
+    if not plugins:
+        return None
+    from augd.plugins import survey
+
+    return survey(plugins)
 
 
 def _open_gate(keys: str) -> Gate:
@@ -166,6 +178,7 @@ def _serve(
     hired: list[Hired],
     options: Options,
     gate: Gate | None,
+    catalogue: Catalogue | None,
 ) -> int:
     with interruptions_held():
         from augd.daemon import Daemon, set_up_log
@@ -173,8 +186,13 @@ def _serve(
     set_up_log(is_quiet=options.is_quiet)
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
+    from augd.plan.catalogue import BUILT_IN
+
     daemon = Daemon(
-        addresses, hired, datasets, options.lifeline_fd, gate, patience_s=options.patience_s
+        *(addresses, hired, datasets, options.lifeline_fd, gate),
+        patience_s=options.patience_s,
+        plugins=options.plugins,
+        catalogue=catalogue or BUILT_IN,
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(

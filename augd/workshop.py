@@ -23,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.errors import PluginFailed
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.source import FolderSource, ReadAhead, Reading
+from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
@@ -73,6 +76,15 @@ def _is_quarantined(task: Task, row: int, sample: int) -> bool:
     return place >= task.production.quarantine[sample]
 
 
+def _name_failure(error: OwnOpError, production: Production) -> PluginFailed:
+    path = production.dataset.index.path(error.sample)
+    failure = PluginFailed(
+        f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"
+    )
+    failure.__cause__ = error.__cause__
+    return failure
+
+
 class LeaseFailed(Exception):
     """A lease could not be made; the cause is attached, `lease` names it."""
 
@@ -85,13 +97,20 @@ class LeaseFailed(Exception):
 class Workshop:
     """Accepts leases into a queue and makes the rows of its front."""
 
-    def __init__(self, on_row: Callable[[msg.Lease], None], crumb: Crumb | None = None) -> None:
+    def __init__(
+        self,
+        on_row: Callable[[msg.Lease], None],
+        crumb: Crumb | None = None,
+        catalogue: Catalogue = BUILT_IN,
+    ) -> None:
         """Start empty. `on_row` is called after every row that was decoded.
 
-        `crumb` names the row in hand to whoever finds this process dead.
+        `crumb` names the row in hand to whoever finds this process dead; `catalogue` are the ops
+        of recipes.
         """
         self._on_row = on_row
         self._crumb = crumb or Crumb.private()
+        self._catalogue = catalogue
         self._datasets: dict[str, Dataset] = {}
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
@@ -115,9 +134,13 @@ class Workshop:
     def use_stream(
         self, use: msg.UseStream, arena: Buffer, choice: ChoiceArrays | None = None
     ) -> None:
-        """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples."""
+        """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples.
+
+        Raises:
+            RecipeError: an own op refuses its parameters.
+        """
         dataset = self._datasets[use.dataset]
-        self._productions[use.stream] = Production(use, dataset, arena, choice)
+        self._productions[use.stream] = Production(use, dataset, arena, choice, self._catalogue)
 
     def mask(self, mask: msg.Mask) -> None:
         """Take a stream's quarantine: it holds for every row that is made from now on."""
@@ -179,6 +202,9 @@ class Workshop:
             return self._make_rows(task)
         except Exception as error:
             task.reading.cancel()
+            if isinstance(error, OwnOpError):
+                failure = _name_failure(error, task.production)
+                raise LeaseFailed(task.lease.lease) from failure
             raise LeaseFailed(task.lease.lease) from error
 
     def _make_rows(self, task: Task) -> Made:

@@ -26,6 +26,7 @@ from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
 from augd.broker.works import Works
 from augd.errors import AugdError, OptionError
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
@@ -80,6 +81,7 @@ class Clients:
         attach: str,
         bulk_port: int,
         secret: str,
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
         """Start with no session."""
         self._outbox = outbox
@@ -89,6 +91,7 @@ class Clients:
         self._attach = attach
         self._bulk_port = bulk_port
         self._secret = secret.encode()
+        self._catalogue = catalogue
         self.sessions: dict[int, Session] = {}
 
     # sessions
@@ -266,7 +269,7 @@ class Clients:
         spec = request.spec
         name = admission.find_dataset(spec.dataset, self._datasets, session.who)
         facts = self._datasets[name]
-        output_size(parse_recipe(spec.recipe), facts.first_size_px)
+        output_size(parse_recipe(spec.recipe, self._catalogue), facts.first_size_px)
         if spec.layout.rank >= spec.layout.world:
             raise OptionError(
                 f"rank: expected 0..{spec.layout.world - 1} for world={spec.layout.world}, "
@@ -347,7 +350,7 @@ class Clients:
                 f"drop_last leaves no batch: {num_samples} samples, "
                 f"{cut.global_batch(layout)} per global batch; use a smaller batch_size"
             )
-        recipe = parse_recipe(spec.recipe)
+        recipe = parse_recipe(spec.recipe, self._catalogue)
         height, width = output_size(recipe, facts.first_size_px)
         num_targets = facts.num_targets
         if num_targets and chosen is not None and chosen.num_picked:
@@ -550,13 +553,14 @@ class Clients:
         facts, spec = self._datasets[stream.dataset], stream.spec
         is_first = stream.content is None
         if is_first:
+            recipe = parse_recipe(spec.recipe, self._catalogue)
             stream.content = content_of(
                 dataset_digest=facts.digest,
-                recipe=expand(parse_recipe(spec.recipe)),
+                recipe=expand(recipe),
                 seed=spec.seed,
                 shuffle=spec.shuffle,
                 policy=policy_of(spec, has_splits=facts.has_splits),
-                environment=environment,
+                environment=self._catalogue.environment_of(recipe, environment),
             )
         assert stream.content is not None
         if stream.share is not None and not is_first:

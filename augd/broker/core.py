@@ -33,6 +33,7 @@ from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import INFO, Outbox
 from augd.broker.snapshot import describe_dataset, describe_producer, describe_stream, shorten
 from augd.broker.works import Works
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import messages as msg
 from augd.wire.rights import Rights
 
@@ -51,6 +52,7 @@ class Broker:
         bulk_port: int = 0,
         secret: str = "",
         patience_s: float = PATIENCE_S,
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -62,13 +64,15 @@ class Broker:
             bulk_port: TCP port of the bulk socket, if there is one.
             secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
             patience_s: a producer that is silent for longer while it has work hangs.
+            catalogue: the ops that recipes may name.
         """
         self._instance = instance
         self._datasets = dict(datasets)
         self._outbox = Outbox()
-        self._works = Works(self._outbox, num_producers, self._datasets, patience_s)
+        self._works = Works(self._outbox, num_producers, self._datasets, patience_s, catalogue)
         self._clients = Clients(
-            self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret
+            *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
+            catalogue,
         )
         self._drain_ends_at: float | None = None
         self._is_stopped = False

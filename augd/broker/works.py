@@ -24,6 +24,7 @@ from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
 from augd.broker.states import PRODUCER, step
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
@@ -61,9 +62,11 @@ class Works:
         num_producers: int,
         datasets: Mapping[str, DatasetFacts],
         patience_s: float,
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
+        self._catalogue = catalogue
         self._datasets = datasets
         self.crew = Crew(num_producers, patience_s)
         self.streams: dict[int, Stream] = {}
@@ -142,8 +145,8 @@ class Works:
                 record = producer.leases.pop(lease, None)
                 if record is not None:
                     record.stream.lose_chunk(record.chunk, is_suspect=False)
-            case msg.Fail(lease, text):
-                self._failed(producer, lease, text)
+            case msg.Fail():
+                self._failed(producer, message)
             case msg.LastWords(text):
                 producer.last_words = text
             case msg.Alive():
@@ -153,16 +156,16 @@ class Works:
         if producer.state != "starting":
             self._outbox.stale["ready"] += 1  # killed for being late, it spoke before it died
             return
-        if self.environment is None:
-            self.environment = message.environment
-        elif self.environment != message.environment:
+        expected = self.environment or self._catalogue.expect(message.environment)
+        if message.environment != expected:
             producer.last_words = (
-                f"its libraries differ from the other producers': {message.environment}, "
-                f"expected {self.environment}; restart the daemon after an upgrade"
+                f"its libraries or plug-ins differ from the other producers': "
+                f"{message.environment}, expected {expected}; restart the daemon after an upgrade"
             )
             producer.state = step(PRODUCER, producer.state, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
             return
+        self.environment = expected
         producer.state = step(PRODUCER, producer.state, "ready")
         producer.pid = message.pid
         self._note_confinement(producer, message.confinement)
@@ -242,14 +245,15 @@ class Works:
             )
             self._fail(stream, "SAMPLE_FAILED", text)
 
-    def _failed(self, producer: Producer, lease: int, text: str) -> None:
-        record = producer.leases.pop(lease, None)
+    def _failed(self, producer: Producer, fail: msg.Fail) -> None:
+        record = producer.leases.pop(fail.lease, None)
         if record is None:
             self._outbox.stale["lease"] += 1
             return
         record.stream.lose_chunk(record.chunk, is_suspect=True)
         if not record.chunk.batch.is_abandoned:
-            self._fail(record.stream, "INTERNAL", f"a producer failed: {text}")
+            text = f"a producer failed: {fail.text}" if fail.code == "INTERNAL" else fail.text
+            self._fail(record.stream, fail.code, text)
 
     # deaths
 

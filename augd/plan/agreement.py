@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 from augd.plan.op import BaseOp, Extent, name_of
-from augd.plan.ops import Erase
 
 # The op's place in the recipe takes 8 bits of the random counter; no real recipe is near it.
 MAX_OPS = 64
@@ -59,10 +58,11 @@ def check_reduction(ops: Iterable[BaseOp]) -> None:
 def check_device(ops: Iterable[BaseOp]) -> None:
     """Refuse what comes after the colour pass, where that is left to the device."""
     for number, op in enumerate(ops):
-        if isinstance(op, Erase):
+        if op.is_after_colour:
+            name = name_of(op)
             raise ValueError(
-                f'ops[{number}].op: expected no erase with colour_on="device", got erase. It is '
-                "filled after the colour pass, which the device would recolour: take one of both "
+                f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. It '
+                "acts after the colour pass, which the device would do later: take one of both "
                 "out."
             )
 

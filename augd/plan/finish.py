@@ -32,6 +32,7 @@ def finish(frame: Frame, fill: Fill, impossible: dict[int, str]) -> Plan:
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
         np.copyto(window, 0, where=frame.bent)
     return Plan(
+        edits=frame.edits,
         crop=crop.T,
         scaled=scaled.T,
         window=window.T,

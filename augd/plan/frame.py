@@ -15,6 +15,7 @@ image, so that no tap of the resample can look past it, and bending others leave
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from augd.plan.numerics import Floats
 from augd.plan.plan import Bools, LocalWarp, Words
 from augd.plan.rng import Ints
 from augd.plan.tint import Step
+
+if TYPE_CHECKING:
+    from augd.plan.samplers_plugin import Edit
 
 __all__ = ["Bools", "Frame"]
 
@@ -34,8 +38,12 @@ class Frame:
         "affine",
         "bent",
         "colour_order",
+        "edits",
+        "epochs",
         "erase",
+        "ids",
         "impossible",
+        "is_known",
         "is_native",
         "lens",
         "mirror",
@@ -70,6 +78,10 @@ class Frame:
         self.steps: list[Step] = []
         self.colour_order: Ints | None = None
         self.erase: Floats | None = None
+        self.edits: list[list[Edit]] | None = None
+        self.ids: Ints | None = None  # with the next two: for own ops, which are told of each row
+        self.epochs: Ints | None = None
+        self.is_known: Bools | None = None
         self.impossible: dict[int, str] = {}
 
     # the exact path
@@ -155,6 +167,13 @@ class Frame:
         affine, bent = self.begin_matrix()
         affine.move(-x, -y)
         bent |= True if is_bent is None else is_bent
+
+    def place(self, linear: Linear, x: Floats, y: Floats, is_bent: Bools) -> None:
+        """Put a linear map followed by a shift in front: each (n,), neutral where not bent."""
+        affine, bent = self.begin_matrix()
+        affine.move(x, y)
+        affine.bend(linear, x * 0.0, y * 0.0)
+        bent |= is_bent
 
     # the rest
 

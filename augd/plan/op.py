@@ -57,6 +57,11 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return by how much the op may reduce the picture at most, beside crop and resize."""
         return 1.0
 
+    @property
+    def is_after_colour(self) -> bool:
+        """Whether the op changes pixels after the colour pass."""
+        return False
+
     def extent(self, before: Extent) -> Extent:
         """Tell the frame's size after this op; the base leaves it as it is."""
         return before

@@ -187,6 +187,11 @@ class Erase(BaseOp, tag="erase", frozen=True, kw_only=True):
     ratio: Range = (0.3, 3.3)
     p: float = 1.0
 
+    @property
+    def is_after_colour(self) -> bool:
+        """It fills what the colour pass has made."""
+        return True
+
     def __post_init__(self) -> None:
         check_probability(self.p)
         check_area("area", self.area, "Give shares of the crop's area, the smaller one first.")

@@ -16,13 +16,17 @@ had no affine op and no warp, so that its bytes are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from augd.plan.numerics import Floats
+
+if TYPE_CHECKING:
+    from augd.plan.samplers_plugin import Edit
 
 Bools = NDArray[np.bool_]
 Int8s = NDArray[np.int8]
@@ -93,4 +97,9 @@ class Plan:
     """(m, 4): x, y, width, height in the output, filled after colour; width 0 for none.
 
     None when the recipe has no erase.
+    """
+    edits: Sequence[Sequence[Edit]] | None = None
+    """m lists: what own ops do to the finished row, last of all.
+
+    None when the recipe has no own op that edits pixels.
     """

@@ -8,7 +8,8 @@ each view draws its own; those of a view op share what the ops before it drew, a
 
 Invariants: a row's plan depends on (recipe, seed, its id, its epoch, its size, its view) and on
 nothing else, neither on the rows beside it nor on earlier calls; all random words of a chunk are
-drawn in one pass; nothing is computed per sample in Python unless a sample is exceptional.
+drawn in one pass; nothing is computed per sample in Python unless a sample is exceptional or an
+op is a plug-in's.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import numpy as np
 from augd.plan.finish import finish
 from augd.plan.frame import Frame
 from augd.plan.laws import Sampler
+from augd.plan.op import BaseOp
 from augd.plan.plan import Int32s, LocalWarp, Plan
+from augd.plan.plugin import Plugin
 from augd.plan.recipe import Recipe
 from augd.plan.rng import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.samplers import sampler_of
 from augd.plan.samplers_colour import ColourOrderSampler
+from augd.plan.samplers_plugin import PluginSampler
 
 __all__ = ["LocalWarp", "Plan", "Planner"]
 
@@ -44,25 +48,33 @@ class Planner:
     """
 
     def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
-        self._samplers = [(place, sampler_of(op)) for place, op in enumerate(recipe.ops)]
+        self._key = mix(seed, Purpose.PARAMS)
+        self._num_draws = recipe.views
+        self.num_views = recipe.num_views
+        self._has_plugins = any(isinstance(op, Plugin) for op in recipe.ops)
+        self._samplers = [
+            (place, self._sampler_of(op, place)) for place, op in enumerate(recipe.ops)
+        ]
         num_colours = sum(op.is_colour for op in recipe.ops)
         if recipe.shuffle_colour and num_colours > 1:
             self._samplers.append((ORDER_PLACE, ColourOrderSampler(num_colours)))
-        self._key = mix(seed, Purpose.PARAMS)
         self._spaces: dict[int, _Space] = {}
         height, width = out_size
         self._out_sides = np.array([[width], [height]], np.float64)
         self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
         self._fill = recipe.fill
-        self._num_draws = recipe.views
-        self.num_views = recipe.num_views
+
+    def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
+        if isinstance(op, Plugin):
+            return PluginSampler(op, self._key, place, self._num_draws, self.num_views)
+        return sampler_of(op)
 
     def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
         """Plan the `num_views` rows of each of n samples.
 
         `ids` and `epochs` are int64 (n,), epochs below 2**32; `widths` and `heights` are those
         of the images as decoded. A sample with id -1 is planned like any other, and its plan
-        means nothing; its sizes may be 0.
+        means nothing; its sizes may be 0. Raises OwnOpError when an own op fails.
         """
         sides = np.empty((2, len(ids)))
         sides[0] = widths
@@ -74,6 +86,9 @@ class Planner:
         space = self._spaces.get(len(ids)) or self._make_space(len(ids))
         space.draw(ids, epochs)
         frame = Frame(sides, self._out_sides)
+        if self._has_plugins:
+            frame.ids, frame.epochs = ids, epochs
+            frame.is_known = np.repeat((widths > 0) & (heights > 0), self.num_views)
         for sampler, even, odd in space.parts:
             sampler.sample(frame, even, odd)
         if self._is_sized_by_image:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from reprlib import repr as brief
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -27,9 +27,12 @@ from augd.plan.agreement import (
     check_views,
     final_extent,
 )
-from augd.plan.ops import Op
+from augd.plan.ops import OPS_BY_NAME, Op
 from augd.plan.presets import PRESETS
 from augd.plan.refusal import check_names, explain
+
+if TYPE_CHECKING:
+    from augd.plan.catalogue import Catalogue
 
 __all__ = [
     "PRESETS",
@@ -37,6 +40,8 @@ __all__ = [
     "expand",
     "output_size",
     "parse_recipe",
+    "plain_recipe",
+    "read_toml",
     "recipe_from_toml",
     "recipe_to_toml",
 ]
@@ -129,8 +134,10 @@ def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[
     return height, width
 
 
-def parse_recipe(recipe: str | Mapping[str, Any]) -> Recipe:
-    """Validate a preset's name or plain data.
+def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = None) -> Recipe:
+    """Validate a preset's name or plain data, whose ops are those of `catalogue`.
+
+    Without one only the built-in ops are known.
 
     Raises RecipeError: the path to the value, what was expected and found, and what to do.
     """
@@ -141,11 +148,31 @@ def parse_recipe(recipe: str | Mapping[str, Any]) -> Recipe:
                 'Use one of these names, or plain data such as {"ops": [...]}.'
             )
         recipe = PRESETS[recipe]
-    check_names(recipe, Recipe.__struct_fields__)
+    known = OPS_BY_NAME if catalogue is None else catalogue.by_name
+    recipe_class = Recipe if catalogue is None else catalogue.recipe_class
+    check_names(recipe, Recipe.__struct_fields__, known)
     try:
-        return msgspec.convert(recipe, Recipe)
+        return msgspec.convert(recipe, recipe_class)
     except msgspec.ValidationError as error:
-        raise RecipeError(explain(str(error), recipe, Recipe)) from None
+        raise RecipeError(explain(str(error), recipe, recipe_class, known)) from None
+
+
+def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a recipe as a client sends it: expanded, unless it names ops that are not built in.
+
+    Such a recipe goes as it is: its daemon knows whether they are ops of a plug-in, and is the
+    judge. Raises RecipeError.
+    """
+    ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
+    is_list = isinstance(ops, list | tuple)
+    names = [op.get("op") for op in ops if isinstance(op, Mapping)] if is_list else []
+    if all(name in OPS_BY_NAME for name in names if isinstance(name, str)):
+        return expand(parse_recipe(recipe))
+    try:
+        plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
+    except TypeError as error:
+        raise RecipeError(f"recipe: expected plain data, got something else: {error}.") from None
+    return plain
 
 
 def expand(recipe: Recipe) -> dict[str, Any]:
@@ -170,16 +197,20 @@ def expand(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_from_toml(text: str) -> Recipe:
     """Read a recipe from TOML. Raises RecipeError, also when the TOML itself is broken."""
+    return parse_recipe(read_toml(text))
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Read TOML as plain data, which need not be a recipe. Raises RecipeError when it is broken."""
     import tomllib  # producers never need it, and their start is part of the first batch
 
     try:
-        plain = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
             f"recipe: expected TOML, got text that does not parse: {error}. "
             "See `augd recipes imagenet` for an example."
         ) from None
-    return parse_recipe(plain)
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

@@ -14,10 +14,13 @@ from reprlib import repr as brief
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from augd.errors import RecipeError
-from augd.plan.ops import OPS_BY_NAME, list_parameters
+from augd.plan.op import BaseOp
+from augd.plan.ops import list_parameters
+
+Ops = Mapping[str, type[BaseOp]]
 
 
-def check_names(recipe: Any, fields: tuple[str, ...]) -> None:
+def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
     """Refuse unknown keys and ops, naming the known ones, which msgspec's messages don't."""
     if not isinstance(recipe, Mapping):
         raise RecipeError(
@@ -32,22 +35,22 @@ def check_names(recipe: Any, fields: tuple[str, ...]) -> None:
             'Give {"ops": [...]}; the empty list leaves the pixels as they are.'
         )
     for number, op in enumerate(ops):
-        _check_op_names(f"recipe.ops[{number}]", op)
+        _check_op_names(f"recipe.ops[{number}]", op, known)
 
 
-def _check_op_names(path: str, op: Any) -> None:
+def _check_op_names(path: str, op: Any, known: Ops) -> None:
     if not isinstance(op, Mapping):
         raise RecipeError(
             f'{path}: expected a mapping such as {{"op": "mirror", "p": 0.5}}, got {brief(op)}. '
             "Write each op as a mapping with its name under the key op."
         )
     name = op.get("op")
-    if not isinstance(name, str) or name not in OPS_BY_NAME:
+    if not isinstance(name, str) or name not in known:
         raise RecipeError(
-            f"{path}.op: expected one of {', '.join(sorted(OPS_BY_NAME))}, got {brief(name)}."
-            + (_suggest(name, OPS_BY_NAME) or " Use one of these names.")
+            f"{path}.op: expected one of {', '.join(sorted(known))}, got {brief(name)}."
+            + (_suggest(name, known) or " Use one of these names.")
         )
-    _check_keys(path, op, ("op", *list_parameters(OPS_BY_NAME[name])))
+    _check_keys(path, op, ("op", *list_parameters(known[name])))
 
 
 def _check_keys(path: str, plain: Mapping[Any, Any], known: tuple[str, ...]) -> None:
@@ -67,7 +70,7 @@ def _suggest(name: Any, known: Any) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def explain(message: str, recipe: Mapping[str, Any], recipe_class: type) -> str:
+def explain(message: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
     """Turn msgspec's message into the house's: path, expected, got, what to do."""
     text, _, path = message.partition(" - at `$")
     path = "recipe" + path.rstrip("`")
@@ -77,20 +80,20 @@ def explain(message: str, recipe: Mapping[str, Any], recipe_class: type) -> str:
     missing = re.fullmatch(r"Object missing required field `(\w+)`", text)
     if missing:
         return f"{path}.{missing[1]}: expected a value, got none. Add {missing[1]}."
-    wanted, found = _wanted(text, path, recipe, recipe_class), brief(_value_at(path, recipe))
+    wanted, found = _wanted(text, path, recipe, recipe_class, known), brief(_value_at(path, recipe))
     return f"{path}: expected {wanted}, got {found}. Change the value."
 
 
-def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type) -> str:
+def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
     """Say what msgspec wanted at `path`, in words."""
     parent, _, field = path.rpartition(".")
     owner: Any = recipe_class
     if parent != "recipe":
-        owner = OPS_BY_NAME[_value_at(parent, recipe)["op"]]
+        owner = known[_value_at(parent, recipe)["op"]]
     annotation = get_type_hints(owner).get(field)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, get_args(annotation)))
-    expected = re.match(r"Expected `(.*?)`( of length \d+)?", text)
+    expected = re.match(r"Expected `(.*?)`( (?:of length )?(?:[<>]=? )?-?[\d.]+)?", text)
     if not expected:
         return "a value within range"
     names = {"array": "list", "object": "mapping", "null": "nothing"}

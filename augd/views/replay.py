@@ -8,7 +8,7 @@ nothing but the file that it writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from augd.client import connect
 from augd.errors import AugdError, OptionError
 from augd.launch import serve
-from augd.plan.recipe import Recipe, expand
 from augd.stream import Batch, Stream
 
 _ARRAYS = ("ids", "labels", "valid", "images")
@@ -41,9 +40,10 @@ class ReplayOptions:
     against: str | None
     arguments: Mapping[str, Any]
     keys: str | None = None
+    plugins: Sequence[str] = ()
 
 
-def run_replay(options: ReplayOptions, recipe: Recipe) -> int:
+def run_replay(options: ReplayOptions, recipe: dict[str, Any]) -> int:
     """Make the batch, write it, compare it; returns 0, or 1 when it differs.
 
     Raises:
@@ -68,15 +68,16 @@ def run_replay(options: ReplayOptions, recipe: Recipe) -> int:
 
 
 @contextmanager
-def _opened(options: ReplayOptions, recipe: Recipe) -> Iterator[Stream]:
+def _opened(options: ReplayOptions, recipe: dict[str, Any]) -> Iterator[Stream]:
     if (options.path is None) == (options.connect is None):
         raise OptionError("replay: give the folder that was trained from, or --connect ADDR")
     with ExitStack() as stack:
         address = options.connect
         if options.path is not None:
-            address = stack.enter_context(serve(options.path, producers=1)).address
+            daemon = serve(options.path, producers=1, plugins=options.plugins)
+            address = stack.enter_context(daemon).address
         arguments = {"prefetch": 1, "verify": True, "keys": options.keys, **options.arguments}
-        stream = connect(address, recipe=expand(recipe), **arguments)
+        stream = connect(address, recipe=recipe, **arguments)
         yield stack.enter_context(stream)
 
 

@@ -374,10 +374,11 @@ class Dropped(Message, frozen=True, tag="DROPPED"):
 
 
 class Fail(Message, frozen=True, tag="FAIL"):
-    """A lease could not be made, by an error that is no sample's fault."""
+    """A lease could not be made, by an error that is no sample's fault. `code` is that of ERROR."""
 
     lease: Count
     text: Text
+    code: Literal["INTERNAL", "PLUGIN_FAILED", "BAD_RECIPE"] = "INTERNAL"
 
 
 class Alive(Message, frozen=True, tag="ALIVE"):

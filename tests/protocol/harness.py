@@ -19,6 +19,7 @@ import msgspec
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.reader import Attach
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline
@@ -210,6 +211,7 @@ class FakeWire:
         producers: int = 1,
         datasets: Mapping[str, DatasetFacts] | None = None,
         transport: Transport = "memfd",
+        catalogue: Catalogue = BUILT_IN,
     ) -> None:
         self.transport = transport
         facts = DatasetFacts("0" * 32, "/photos", num_samples, (12, 12))
@@ -224,7 +226,7 @@ class FakeWire:
         self.killed: list[int] = []
         self.is_stopped = False
         self.refuses_memory = ""
-        self.environment = {"opencv": "5"}
+        self.environment = {"opencv": "5", **catalogue.environment}
         self.bad: dict[int, str] = {}
         self.masks: dict[int, msg.Quarantine] = {}
         self._streams: dict[int, msg.UseStream] = {}
@@ -233,7 +235,9 @@ class FakeWire:
         self._lifelines: dict[int, FakeConnection] = {}
         self._events: deque[ev.Event] = deque()
         self._is_running = False
-        self.broker = Broker("fake", "/attach", datasets or {"photos": facts}, producers)
+        self.broker = Broker(
+            *("fake", "/attach", datasets or {"photos": facts}, producers), catalogue=catalogue
+        )
         self.deliver(ev.Tick())
 
     def connect(self) -> FakeConnection:

@@ -62,7 +62,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Revoke((99, 100)),
         msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1),
         msg.Dropped(99),
-        msg.Fail(99, "ValueError"),
+        msg.Fail(99, "ValueError", "PLUGIN_FAILED"),
         msg.Alive(99),
         msg.LastWords("MemoryError"),
         msg.Drain(),

@@ -20,6 +20,7 @@ LINES = [
     "serve photos --patience=60 --quiet",
     "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
     "serve --keys=k photos",
+    "serve photos --plugin my_ops --plugin=pack.other_ops",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -36,6 +37,8 @@ LEFT_TO_TYPER = [
     "serve photos --listen",
     "serve photos --listen --quiet",
     "serve photos --keys",
+    "serve photos --plugin",
+    "serve photos --plugin --quiet",
     "serve photos --keys --quiet",
     "serve photos --quite",
     "serve -- --odd",
