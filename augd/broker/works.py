@@ -296,14 +296,19 @@ class Works:
     def _strike(self, record: LeaseRecord, row: int, sample: int) -> None:
         """Have the sample made again alone, or quarantine it."""
         stream, chunk = record.stream, record.chunk
+        is_last = self.registers[stream.dataset].strike(sample)
+        entry = (sample, *stream.place_of(chunk, row))
+        how = f"sample {sample} ended its producer twice ({self.crew.last_death})"
         if chunk.batch.is_abandoned:
+            # Nobody waits for it any more, but it killed: who opens next must be told.
+            if is_last and stream.spec.bad == "mask":
+                self._write_down(stream, entry, how)
             return
-        if not self.registers[stream.dataset].strike(sample):
+        if not is_last:
             if chunk.suspect == NO_SAMPLE:
                 stream.isolate(chunk, row, sample)
             return
         self.crew.deaths_in_row = 0  # the sample was at fault, not the producers
-        how = f"sample {sample} ended its producer twice ({self.crew.last_death})"
         if stream.spec.bad == "fail":
             text = f'{how}. Mend or remove the file, or connect with bad="mask".'
             self._fail(stream, "SAMPLE_FAILED", text)
@@ -311,10 +316,20 @@ class Works:
             text = f"{how}, and {QUARANTINE_MAX} are quarantined already: it is not the samples"
             self._fail(stream, "QUARANTINE_LIMIT", text)
         else:
-            self._quarantine(stream, chunk.batch, (sample, *stream.place_of(chunk, row)), how)
+            self._quarantine(stream, chunk.batch, entry, how)
 
     def _quarantine(self, stream: Stream, batch: Batch, entry: msg.Quarantined, how: str) -> None:
         """Mask a sample from its place on; what was made beyond that place is made again."""
+        text = self._write_down(stream, entry, how)
+        sample, epoch, position = entry
+        stream.quarantine[sample] = (epoch, position)
+        stream.rewind(batch)
+        self.revoke(stream)
+        self.mask(stream)
+        self.verdicts.append(Verdict(stream, entry, text))
+
+    def _write_down(self, stream: Stream, entry: msg.Quarantined, how: str) -> str:
+        """Have a verdict hold for every stream of this content that opens from now on."""
         assert stream.content is not None
         sample, epoch, position = entry
         text = f"{how}: quarantined from position {position} of epoch {epoch} on"
@@ -322,11 +337,7 @@ class Works:
         self.registers[stream.dataset].add(digest, [entry])
         self._outbox.add(ev.KeepQuarantine(stream.dataset, digest, entry, how))
         self._outbox.log(ERROR, text)
-        stream.quarantine[sample] = (epoch, position)
-        stream.rewind(batch)
-        self.revoke(stream)
-        self.mask(stream)
-        self.verdicts.append(Verdict(stream, entry, text))
+        return text
 
     def _blame(self, chunk: Chunk) -> str:
         batch = chunk.batch
