@@ -45,6 +45,10 @@ def rows_made(daemon: augd.ServedDaemon) -> int:
     return sum(producer["rows"] for producer in status(daemon.address)["producers"])
 
 
+def leases_out(daemon: augd.ServedDaemon) -> int:
+    return sum(producer["leases"] for producer in status(daemon.address)["producers"])
+
+
 def read(stream: augd.Stream, epoch: int, pause_s: float = 0.0) -> dict[str, object]:
     for batch in stream.epoch(epoch):
         time.sleep(pause_s)
@@ -70,6 +74,7 @@ def read_together(streams: list[augd.Stream], epoch: int, pauses: list[float]) -
 def test_sharers_get_the_same_bytes_and_each_row_is_made_once(daemon):
     with connect(daemon) as stream:
         alone = [read(stream, epoch) for epoch in range(2)]
+    await_true(lambda: not leases_out(daemon), 5, "what was made ahead is made or given up")
     before = rows_made(daemon)
     with (
         connect(daemon, shared=3) as a,
