@@ -331,7 +331,7 @@ class Works:
     def _write_down(self, stream: Stream, entry: msg.Quarantined, how: str) -> str:
         """Have a verdict hold for every stream of this content that opens from now on."""
         assert stream.content is not None
-        sample, epoch, position = entry
+        _, epoch, position = entry
         text = f"{how}: quarantined from position {position} of epoch {epoch} on"
         digest = stream.content.digest
         self.registers[stream.dataset].add(digest, [entry])
