@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.pixels.decode import Pixels, decode
+from augd.pixels.decode import Pixels
 from augd.pixels.header import Header
+from augd.pixels.orient import reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead
@@ -135,6 +136,7 @@ class Production:
         self._out_width = width
         self.planner = Planner(recipe, use.seed, (height, width))
         self._num_views = self.planner.num_views
+        self.size_of, self._decode = reader_of(recipe.exif)
         self._renderer = Renderer.of(recipe, (height, width))
 
     def rows(self, slot: int, first: int, count: int) -> Rows:
@@ -175,7 +177,7 @@ class Production:
         """
         colour = None if rows.colour is None else rows.colour[row]
         if self._num_views == 1:
-            region = decode(content, header, sketch.outlines.crop[at])
+            region = self._decode(content, header, sketch.outlines.crop[at])
             self._renderer.render(region, sketch.outlines[at], rows.images[row], colour)
         else:
             self._render_views(content, header, sketch, at, rows.images[row], colour)
@@ -197,7 +199,7 @@ class Production:
         first = at * self._num_views
         crops = sketch.outlines.crop[first : first + self._num_views]
         whole = box_around(crops)
-        decoded = decode(content, header, whole)
+        decoded = self._decode(content, header, whole)
         for view, crop in enumerate(crops):
             tint = None if colour is None else colour[view]
             outline = sketch.outlines[first + view]

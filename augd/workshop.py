@@ -251,9 +251,10 @@ class Workshop:
         assert sketch is not None
         try:
             header = read_header(content)
-            if [header.width, header.height] != sketch.sizes[row]:
+            size = task.production.size_of(header)
+            if list(size) != sketch.sizes[row]:
                 task.production.dataset.index.dims[sample] = header.width, header.height
-                sketch, at = self._plan_again(task, row, header.width, header.height), 0
+                sketch, at = self._plan_again(task, row, *size), 0
             if at in sketch.impossible:
                 return sketch.impossible[at]
             task.production.render(content, header, sketch, at, rows, row)

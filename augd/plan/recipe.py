@@ -51,6 +51,7 @@ _LATER_FIELDS: dict[str, Any] = {
     "fill": "reflect",
     "fill_value": 0.0,
     "colour_on": "producer",
+    "exif": "ignore",
     "shuffle_colour": False,
     "views": 1,
 }
@@ -63,7 +64,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reduction (PIL, torchvision), `linear` the faster 2x2 taps. `fill` is what lies outside the
     picture: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
     levels as one number or [r, g, b]), `nearest` (the edge pixel) or `wrap`. `colour_on="device"`
-    leaves the colour pass to the trainer, in float. `shuffle_colour` draws the order of the
+    leaves the colour pass to the trainer, in float. `exif="apply"` turns pictures upright first, as
+    their EXIF orientation says; by default it is ignored, as by PIL, torchvision and the ImageNet
+    weights. `shuffle_colour` draws the order of the
     colour ops for each image. `views` is the number of independent draws of each photo.
     """
 
@@ -72,6 +75,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fill: Literal["reflect", "constant", "nearest", "wrap"] = "reflect"
     fill_value: float | tuple[float, float, float] = 0.0
     colour_on: Literal["producer", "device"] = "producer"
+    exif: Literal["ignore", "apply"] = "ignore"
     shuffle_colour: bool = False
     views: int = 1
 

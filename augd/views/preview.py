@@ -85,7 +85,7 @@ def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
     drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
     cells = [cell for one in drawn for cell in _cells(room, negative, one)]
     outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
-    size = f"{negative.header.width}x{negative.header.height}"
+    size = "{}x{}".format(*negative.size)
     return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
 
 

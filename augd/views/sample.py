@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError
-from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
+from augd.pixels.decode import Pixels, configure, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
+from augd.pixels.orient import Decode, reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource
@@ -89,14 +90,16 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A sample's file as it was read, with its header."""
+    """A sample's file as it was read, with its header, and how its recipe decodes it."""
 
     content: bytearray
     header: Header
+    size: tuple[int, int]
+    decode: Decode
 
     def develop(self) -> Pixels:
         """Decode all of it. Raises BadImage."""
-        return decode(self.content, self.header, (0, 0, self.header.width, self.header.height))
+        return self.decode(self.content, self.header, (0, 0, *self.size))
 
 
 class Darkroom:
@@ -128,6 +131,7 @@ class Darkroom:
         self._planner = Planner(recipe, seed, size)
         self._exact_planner = Planner(_without_bends(recipe), seed, size)
         self._draws = Draws(recipe, seed, size)
+        self._size_of, self._decode = reader_of(recipe.exif)
         self._renderer = Renderer.of(recipe, size)
         self._draw = Draw(self.index.num_samples, seed, True)
 
@@ -172,11 +176,12 @@ class Darkroom:
     def read(self, sample: int) -> Negative:
         """Read a sample's file and its header. Raises BadImage."""
         content = self._source.read(sample)
-        return Negative(content, read_header(content))
+        header = read_header(content)
+        return Negative(content, header, self._size_of(header), self._decode)
 
     def drawn(self, sample: int, epoch: int, header: Header) -> Drawn:
         """Draw the parameters of one sample in one epoch."""
-        width, height = (np.full(1, side, np.int32) for side in (header.width, header.height))
+        width, height = (np.full(1, side, np.int32) for side in self._size_of(header))
         asked = np.array([sample], np.int64), np.array([epoch], np.int64), width, height
         plan, exact = self._planner.plan(*asked), self._exact_planner.plan(*asked)
         num_views = self._planner.num_views
@@ -226,7 +231,7 @@ class Darkroom:
             raise BadImage(drawn.impossible)
         crops = drawn.outlines.crop
         whole = box_around(crops)
-        decoded = decode(negative.content, negative.header, whole)
+        decoded = negative.decode(negative.content, negative.header, whole)
         out = np.empty((len(crops), self.height, self.width, 3), np.uint8)
         colour = np.empty((3, 4), np.float32) if self.recipe.colour_on == "device" else None
         for view, crop in enumerate(crops):

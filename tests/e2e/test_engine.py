@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 import augd
 import trainer
@@ -178,3 +179,44 @@ def test_a_trainer_gets_params_too(daemon):
         assert batch.params["colour"].shape == (8, 3, 4)
     with trainer.connect(daemon.address, **options) as stream:
         assert next(stream.epoch(0)).params is None
+
+
+def test_photos_stand_upright_where_the_recipe_says_so(tmp_path):
+    """Rotated and plain photos in one folder: sizes differ from what is stored, row by row."""
+    rng = np.random.default_rng(3)
+    shown = []
+    for number, orientation in enumerate([1, 6, 3, 8, 5, 1]):
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        small.resize((64, 48)).save(tmp_path / f"{number}.png", exif=exif)
+        turned = ImageOps.exif_transpose(Image.open(tmp_path / f"{number}.png"))
+        shown.append(np.asarray(turned.convert("RGB"))[:40, :40])
+    ops = [{"op": "center_crop", "size": 40}]
+    with augd.serve(tmp_path, producers=2) as served:
+        for epoch in range(2):
+            options = {"batch_size": 6, "shuffle": False}
+            recipe = {"ops": ops, "exif": "apply"}
+            with augd.connect(served.address, recipe=recipe, **options) as stream:
+                (batch,) = stream.epoch(epoch)
+                assert batch.valid.all()
+                for row, picture in enumerate(shown):
+                    height, width = _whole(tmp_path, row)
+                    top, left = round((height - 40) / 2), round((width - 40) / 2)
+                    whole = _upright(tmp_path, row)
+                    part = whole[top : top + 40, left : left + 40]
+                    assert picture.shape == part.shape
+                    assert np.array_equal(batch.images[row], part)
+                applied = stream.content
+                del batch
+            with augd.connect(served.address, recipe={"ops": ops}, **options) as stream:
+                assert stream.content != applied
+
+
+def _upright(folder: Path, number: int) -> np.ndarray:
+    picture = ImageOps.exif_transpose(Image.open(folder / f"{number}.png"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _whole(folder: Path, number: int) -> tuple[int, int]:
+    return _upright(folder, number).shape[:2]

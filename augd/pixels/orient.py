@@ -1,0 +1,71 @@
+"""EXIF orientation: pictures as they are stored, or upright as a viewer shows them.
+
+Between the header and the plan, for recipes with `exif="apply"`: the plan then sees the upright
+size, and a region of the upright picture is decoded from the one that is stored there. By default
+orientations are ignored, as PIL, torchvision and the ImageNet weights do.
+
+Invariants: exact, no pixel is changed; the region alone is decoded and turned.
+Source: Exif 2.32, §4.6.4 (tag 0x0112).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import numpy as np
+
+from augd.pixels.decode import Pixels, decode
+from augd.pixels.header import Header
+
+Region = tuple[int, int, int, int]
+Decode = Callable[[bytes | bytearray, Header, Region], Pixels]
+
+# Orientation: is the stored picture transposed, and then flipped left-right, top-bottom?
+_TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+def stored_size(header: Header) -> tuple[int, int]:
+    """Return (width, height) as stored."""
+    return header.width, header.height
+
+
+def upright_size(header: Header) -> tuple[int, int]:
+    """Return (width, height) of the upright picture."""
+    is_transposed = _TURNS[header.orientation][0]
+    return (header.height, header.width) if is_transposed else (header.width, header.height)
+
+
+def decode_upright(data: bytes | bytearray, header: Header, region: Region) -> Pixels:
+    """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does."""
+    is_transposed, is_mirrored, is_flipped = _TURNS[header.orientation]
+    width, height = upright_size(header)
+    x, y, w, h = region
+    if is_mirrored:
+        x = width - x - w
+    if is_flipped:
+        y = height - y - h
+    pixels = decode(data, header, (y, x, h, w) if is_transposed else (x, y, w, h))
+    if is_transposed:
+        pixels = pixels.transpose(1, 0, 2)
+    if is_mirrored:
+        pixels = pixels[:, ::-1]
+    if is_flipped:
+        pixels = pixels[::-1]
+    return pixels if header.orientation == 1 else np.ascontiguousarray(pixels)
+
+
+def reader_of(
+    exif: Literal["ignore", "apply"],
+) -> tuple[Callable[[Header], tuple[int, int]], Decode]:
+    """Return how a recipe finds a picture's size, and how it decodes a region of it."""
+    return (upright_size, decode_upright) if exif == "apply" else (stored_size, decode)
