@@ -2,7 +2,8 @@
 
 In this process, on one core, from a decoded region that lies in memory to a row of 224 x 224. The
 others do what augd does, op by op as their users compose it: OpenCV on arrays, torchvision (v2,
-functional) on uint8 tensors where it is installed. Sides take turns within a round; CPU time.
+functional) on uint8 tensors where it is installed. Sides take turns within a round; CPU time. Then
+whole streams, end to end: a recipe of eight ops against the preset `imagenet`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.tint import Tint, add_mean
 from augd.plan.plan import LocalWarp
+from benchmarks._competitors import augd_client, eight_op_client
 from benchmarks._report import Figure, Options, Target, run_alone
-from benchmarks._rounds import spread
+from benchmarks._rounds import alternate, cost_ratios, spread
 
 QUESTION = "What does it cost to augment a row?"
 
@@ -66,6 +68,18 @@ def run(options: Options) -> list[Figure]:
         for side in list(times)[1:]:
             ratios = [other / ours for ours, other in zip(times["augd"], times[side], strict=True)]
             figures.append(Figure(f"{case.name}: {side} / augd", "x", spread(ratios)))
+    return [*figures, *_end_to_end(options)]
+
+
+def _end_to_end(options: Options) -> list[Figure]:
+    """Compare whole streams: eight ops of geometry and colour, against the preset imagenet."""
+    figures = []
+    for filter in ("linear", "antialias"):
+        starts = [eight_op_client(options, filter), augd_client(options, filter)]
+        scores = alternate(starts, rounds=options.rounds, seconds=options.seconds)
+        eight, imagenet = scores["augd, eight ops"], scores["augd"]
+        name = f"end to end, {filter}: eight ops / imagenet"
+        figures.append(Figure(name, "x CPU", cost_ratios(eight, imagenet), Target("<=", 1.7)))
     return figures
 
 
