@@ -209,13 +209,15 @@ def replace(path: Path, outside: Path) -> None:
 
 
 def link_out(path: Path, outside: Path) -> None:
-    path.unlink()
-    path.symlink_to(outside)
+    beside = outside.with_name("link")
+    beside.symlink_to(outside)
+    beside.replace(path)  # at once: a producer may be reading ahead
 
 
 def wait_for_nobody(path: Path, outside: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
+    beside = outside.with_name("fifo")
+    os.mkfifo(beside)
+    beside.replace(path)
 
 
 DEEDS = pytest.mark.parametrize(
