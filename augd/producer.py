@@ -21,6 +21,7 @@ from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.codec import decode_to_producer, encode
+from augd.wire.sums import write_digest, write_ids_digest
 from augd.workshop import LeaseFailed, Workshop
 
 _ALIVE_EVERY_NS = 1_000_000_000
@@ -106,8 +107,8 @@ class Producer:
             lease=made.lease,
             num_bad=made.num_bad,
             bad=made.bad,
-            digest=made.digest.to_bytes(16, "little"),
-            ids_digest=made.ids_digest.to_bytes(8, "little"),
+            digest=write_digest(made.digest),
+            ids_digest=write_ids_digest(made.ids_digest),
             busy_ns=time.monotonic_ns() - before_ns,
             plan_ns=self._workshop.plan_ns,
             idle_ns=self._idle_ns,

@@ -26,8 +26,8 @@ from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead
 from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.describe import describe
 from augd.plan.draw import Draw
-from augd.plan.params import describe
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.recipe import parse_recipe

@@ -13,22 +13,16 @@ from typing import Any
 
 from augd.errors import OptionError
 from augd.wire.messages import BatchReady
+from augd.wire.sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_sum
 
 _EPOCHS_MAX = 1000
 _PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more
-_BYTES_MODULUS = 1 << 128
-_IDS_MODULUS = 1 << 64
 
 
 @dataclass(slots=True)
-class Tally:
+class Tally(Sums):
     """What was handed out of an epoch; `is_whole` says that it was counted from its start."""
 
-    batches: int = 0
-    samples: int = 0
-    num_bad: int = 0
-    ids: int = 0
-    bytes: int = 0
     is_whole: bool = True
 
     def as_data(self) -> dict[str, Any]:
@@ -37,8 +31,8 @@ class Tally:
             "batches": self.batches,
             "samples": self.samples,
             "num_bad": self.num_bad,
-            "ids": f"{self.ids:016x}",
-            "bytes": f"{self.bytes:032x}",
+            "ids": f"{self.ids_digest:016x}",
+            "bytes": f"{self.digest:032x}",
             "is_whole": self.is_whole,
         }
 
@@ -49,7 +43,7 @@ def read_tally(data: Mapping[str, Any] | None) -> Tally:
         return Tally(is_whole=False)
     try:
         counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
-        sums = int(data["ids"], 16) % _IDS_MODULUS, int(data["bytes"], 16) % _BYTES_MODULUS
+        sums = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
         return Tally(*counts, *sums, bool(data["is_whole"]))
     except (KeyError, TypeError, ValueError):
         raise OptionError(
@@ -80,11 +74,7 @@ class Receipts:
     def add(self, ready: BatchReady, samples: int, ids: int, next_position: int) -> None:
         """Count a batch that is handed out."""
         tally = self._of[ready.epoch]
-        tally.batches += 1
-        tally.samples += samples
-        tally.num_bad += ready.num_bad
-        tally.ids = (tally.ids + ids) % _IDS_MODULUS
-        tally.bytes = (tally.bytes + int.from_bytes(ready.digest, "little")) % _BYTES_MODULUS
+        tally.add(Sums(1, samples, ready.num_bad, read_sum(ready.digest), ids))
         self.keep((ready.epoch, next_position), tally)
 
     def keep(self, place: tuple[int, int], tally: Tally) -> None:

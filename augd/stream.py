@@ -30,12 +30,14 @@ from augd.errors import (
     StreamClosed,
 )
 from augd.line import Line, Start
+from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
 from augd.receipts import Receipts, Tally, read_tally
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.limits import QUARANTINE_MAX
-from augd.wire.receipt import IDS_MODULUS, ids_digest, rows_digest
+from augd.wire.receipt import ids_digest, rows_digest
+from augd.wire.sums import IDS_MODULUS, read_sum
 
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
@@ -278,7 +280,7 @@ class Stream:
 
     def _compare_ids(self, end: msg.EpochEnd) -> None:
         here, self._ids_digest = self._ids_digest, 0
-        if here != int.from_bytes(end.ids_digest, "little"):
+        if here != read_sum(end.ids_digest):
             raise ReceiptMismatch(
                 f"epoch {end.epoch}: the samples that came have the digest {here:016x}, the "
                 f"producers made {end.ids_digest[::-1].hex()}"
@@ -331,15 +333,14 @@ class Stream:
         start = self._start(self._yielded, share)
         self._line.leave()  # where its memory is shared and the daemon lives, held batches stay
         line = self._dial_until(start, time.monotonic() + self._timeout_s, str(lost))
-        was = dict(self._opened.content_fields)
         assert line.reader.opened is not None
-        now = dict(line.reader.opened.content_fields)
+        was, now = (Content(one.content_fields) for one in (self._opened, line.reader.opened))
         if now != was:
             line.close()
+            named = "; ".join(differences(was, now, "{name}: {a} before, {b} now"))
             raise SpecMismatch(
-                f"the daemon at {line.address} came back with other content: "
-                f"{_name_differences(was, 'before', now, 'now')}. Start it as it was, or connect "
-                "anew."
+                f"the daemon at {line.address} came back with other content: {named}. Start it as "
+                "it was, or connect anew."
             )
         self._adopt(line)
 
@@ -469,12 +470,12 @@ class Stream:
             OptionError: this is no state of a stream.
         """
         epoch, position, fields, quarantine = _read_state(state)
-        here = dict(self._opened.content_fields)
-        if fields != here:
+        saved, here = Content(fields), Content(self._opened.content_fields)
+        if saved != here:
+            named = "; ".join(differences(saved, here, "{name}: {a} when saved, {b} here"))
             raise SpecMismatch(
-                "the saved state is of another stream: "
-                f"{_name_differences(fields, 'when saved', here, 'here')}. Connect as the run that "
-                "saved it did, or start a new run."
+                f"the saved state is of another stream: {named}. Connect as the run that saved it "
+                "did, or start a new run."
             )
         tally = read_tally(state.get("receipt")) if position else Tally()
         if position:
@@ -499,16 +500,6 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-def _name_differences(
-    one: Mapping[str, str], when_one: str, other: Mapping[str, str], when_other: str
-) -> str:
-    differing = sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))
-    return "; ".join(
-        f"{name}: {one.get(name, 'absent')} {when_one}, {other.get(name, 'absent')} {when_other}"
-        for name in differing
-    )
 
 
 def _read_state(
@@ -543,7 +534,7 @@ def _named(params: Array) -> dict[str, Array]:
 def _verify(ready: msg.BatchReady, arrays: Mapping[str, Array]) -> None:
     rows = (arrays["ids"], arrays["labels"], arrays["images"])
     found = rows_digest(*rows, colour=arrays.get("colour"))
-    if found != int.from_bytes(ready.digest, "little"):
+    if found != read_sum(ready.digest):
         raise ReceiptMismatch(
             f"batch {ready.number} of epoch {ready.epoch}: the digest of its bytes is {found:032x} "
             f"here, its producers made {ready.digest[::-1].hex()}: memory was overwritten, or the "

@@ -31,7 +31,8 @@ from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
-from augd.wire.receipt import DIGEST_MODULUS, ids_digest, row_digest
+from augd.wire.receipt import ids_digest, row_digest
+from augd.wire.sums import DIGEST_MODULUS
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20

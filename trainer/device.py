@@ -288,8 +288,14 @@ def params_of(batch: augd.Batch) -> Params:
 
 def views(batch: augd.Batch) -> Tensors:
     """Make tensors of a slot's arrays, without a copy; those of a shared stream are only read."""
+    if batch.images.flags.writeable:
+        return _tensors_of(batch)
     with warnings.catch_warnings():
         # torch has no read-only tensors. Writing to these ends the process, as it must.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-        return images, labels, torch.from_numpy(batch.ids), torch.from_numpy(batch.valid)
+        return _tensors_of(batch)
+
+
+def _tensors_of(batch: augd.Batch) -> Tensors:
+    images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
+    return images, labels, torch.from_numpy(batch.ids), torch.from_numpy(batch.valid)

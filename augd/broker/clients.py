@@ -34,6 +34,7 @@ from augd.wire import messages as msg
 from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
+from augd.wire.sums import write_digest, write_ids_digest
 
 # A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
 SESSIONS_MAX = 128
@@ -593,7 +594,7 @@ class Clients:
             slot=batch.slot.index,
             generation=batch.slot.generation,
             num_bad=batch.sums.num_bad,
-            digest=batch.sums.digest.to_bytes(16, "little"),
+            digest=write_digest(batch.sums.digest),
         )
         self._outbox.send(session.peer, ready)
         if session.is_framed:
@@ -619,8 +620,8 @@ class Clients:
             batches=sums.batches,
             samples=sums.samples,
             num_bad=sums.num_bad,
-            digest=sums.digest.to_bytes(16, "little"),
-            ids_digest=sums.ids_digest.to_bytes(8, "little"),
+            digest=write_digest(sums.digest),
+            ids_digest=write_ids_digest(sums.ids_digest),
         )
         self._outbox.send(session.peer, end)
 

@@ -19,7 +19,7 @@ from augd.wire.messages import Quarantined
 
 STRIKES = 2
 
-Place = tuple[int, int]
+Place = tuple[int, int]  # (epoch, position)
 
 
 def united(*sets: Iterable[Quarantined]) -> dict[int, Place]:

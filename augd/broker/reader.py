@@ -26,6 +26,7 @@ from augd.errors import ConnectionLost, ProtocolError, ReceiptMismatch, error_fr
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
+from augd.wire.sums import Sums, read_sum
 
 
 class Attach(Struct, frozen=True):
@@ -63,13 +64,10 @@ class BatchesLost(ConnectionLost):
 
 
 @dataclass(slots=True)
-class Counted:
+class Counted(Sums):
     """What was delivered of the current epoch, to be compared with EPOCH_END."""
 
     epoch: int = -1
-    batches: int = 0
-    samples: int = 0
-    digest: int = 0
 
 
 @dataclass(slots=True)
@@ -205,24 +203,21 @@ class Reader:
         self._sequence += 1
         self._held[batch.slot] = batch.generation
         self._counted.epoch = batch.epoch
-        self._counted.batches += 1
-        layout, total = self.spec.layout, opened.num_positions
-        self._counted.samples += cut.real_rows(layout, total, batch.position)
-        digest = self._counted.digest + int.from_bytes(batch.digest, "little")
-        self._counted.digest = digest % (1 << 128)
+        samples = cut.real_rows(self.spec.layout, opened.num_positions, batch.position)
+        self._counted.add(Sums(1, samples, batch.num_bad, read_sum(batch.digest)))
         return [Deliver(batch)]
 
     def _end(self, end: msg.EpochEnd) -> list[Outcome]:
         counted = self._counted
         if end.epoch < counted.epoch or (end.epoch == counted.epoch and not counted.batches):
             return []  # doubled on the way: had it already
-        self._counted = Counted(end.epoch)
+        self._counted = Counted(epoch=end.epoch)
         if (end.batches, end.samples) != (counted.batches, counted.samples):
             raise ProtocolError(
                 f"epoch {end.epoch} ended after {counted.batches} batches with "
                 f"{counted.samples} samples here, the daemon sent {end.batches} with {end.samples}"
             )
-        if int.from_bytes(end.digest, "little") != counted.digest:
+        if read_sum(end.digest) != counted.digest:
             raise ReceiptMismatch(
                 f"epoch {end.epoch}: the digests of its {counted.batches} batches add up to "
                 f"{counted.digest:032x} here, and to {end.digest[::-1].hex()} at the daemon"

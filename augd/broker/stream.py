@@ -24,37 +24,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from augd.broker.quarantine import Place
 from augd.broker.states import CHUNK, SLOT, step
 from augd.plan.content import Content
 from augd.wire import cut
 from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Share, Spec
+from augd.wire.sums import Sums, read_sum
 
 CHUNK_ROWS = 32  # what a killed producer costs at most; ~35 ms of work
 NO_SAMPLE = -1
-_SUM_MODULUS = 1 << 128
-_IDS_MODULUS = 1 << 64
 
-Place = tuple[int, int]  # (epoch, position)
 Held = Iterable[tuple[int, int]]  # (slot, generation)
-
-
-@dataclass(slots=True)
-class Sums:
-    """What rows add up to: how many, and their digests (augd/wire/receipt.py)."""
-
-    batches: int = 0
-    samples: int = 0
-    num_bad: int = 0
-    digest: int = 0
-    ids_digest: int = 0
-
-    def add(self, other: Sums) -> None:
-        """Add the sums of other rows."""
-        self.batches += other.batches
-        self.samples += other.samples
-        self.num_bad += other.num_bad
-        self.digest = (self.digest + other.digest) % _SUM_MODULUS
-        self.ids_digest = (self.ids_digest + other.ids_digest) % _IDS_MODULUS
 
 
 @dataclass(slots=True, eq=False)
@@ -413,8 +393,8 @@ class Stream:
             self._drain(batch)
             return
         batch.missing -= 1
-        digest, ids_digest = (int.from_bytes(s, "little") for s in (done.digest, done.ids_digest))
-        batch.sums.add(Sums(0, 0, done.num_bad, digest, ids_digest))
+        sums = Sums(0, 0, done.num_bad, read_sum(done.digest), read_sum(done.ids_digest))
+        batch.sums.add(sums)
         self.total_bad += done.num_bad
         self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) + done.num_bad
         self.bad_rows.extend(done.bad)

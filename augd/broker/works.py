@@ -32,7 +32,6 @@ from augd.wire.limits import QUARANTINE_MAX
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
-SUSPECT_ENDS = (Ending.SIGNAL, Ending.MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +262,9 @@ class Works:
             self._outbox.stale["producer"] += 1
             return
         dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
-        is_suspect = event.kind in SUSPECT_ENDS or (
-            dead.was_silent and event.kind in ("", Ending.KILLED)
-        )
+        # Its daemon kills for several reasons, of which only silence at work blames a sample.
+        is_ours = event.kind in ("", Ending.KILLED)
+        is_suspect = dead.was_silent if is_ours else Ending(event.kind).is_suspect
         in_hand = self._in_hand(dead, event) if is_suspect else None
         # Last lease first, so that each goes back in front and the order is kept.
         for place, record in reversed(list(enumerate(dead.leases.values()))):

@@ -81,12 +81,11 @@ def content_of(
     return Content(dict(_flatten("", nested)))
 
 
-def differences(a: Content, b: Content) -> list[str]:
+def differences(a: Content, b: Content, wording: str = "{name}: {a} against {b}") -> list[str]:
     """Name each field that differs, with both values; empty when the contents are equal."""
-    names = list(a.fields) + [name for name in b.fields if name not in a.fields]
     return [
-        f"{name}: {a.fields.get(name, 'absent')} against {b.fields.get(name, 'absent')}"
-        for name in names
+        wording.format(name=name, a=a.fields.get(name, "absent"), b=b.fields.get(name, "absent"))
+        for name in sorted(a.fields.keys() | b.fields.keys())
         if a.fields.get(name) != b.fields.get(name)
     ]
 

@@ -95,8 +95,8 @@ class RgbShift(BaseOp, tag="rgb_shift", frozen=True, kw_only=True):
         check_number("max", self.max, 0, 255, "Give grey levels of 0..255.")
 
 
-class Brightness(BaseOp, tag="brightness", frozen=True, kw_only=True):
-    """Multiply: y = f x, f ~ U(1-v, 1+v). Source: torchvision, `ColorJitter`; Howard 2013."""
+class _Factor(BaseOp, frozen=True, kw_only=True):
+    """What scales by f ~ U(1-v, 1+v)."""
 
     is_colour: ClassVar[bool] = True
 
@@ -108,37 +108,23 @@ class Brightness(BaseOp, tag="brightness", frozen=True, kw_only=True):
         check_number("v", self.v, 0, 1, _FACTOR)
 
 
-class Contrast(BaseOp, tag="contrast", frozen=True, kw_only=True):
+class Brightness(_Factor, tag="brightness", frozen=True, kw_only=True):
+    """Multiply: y = f x, f ~ U(1-v, 1+v). Source: torchvision, `ColorJitter`; Howard 2013."""
+
+
+class Contrast(_Factor, tag="contrast", frozen=True, kw_only=True):
     """Spread about the mean grey: y = f x + (1-f) m, f ~ U(1-v, 1+v).
 
     m is the mean of 0.299 R + 0.587 G + 0.114 B over the row, after the colour ops before this
     one. Source: torchvision, `ColorJitter`; Howard 2013.
     """
 
-    is_colour: ClassVar[bool] = True
 
-    v: float = 0.4
-    p: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_probability(self.p)
-        check_number("v", self.v, 0, 1, _FACTOR)
-
-
-class Saturation(BaseOp, tag="saturation", frozen=True, kw_only=True):
+class Saturation(_Factor, tag="saturation", frozen=True, kw_only=True):
     """Blend each pixel with its grey: y = f x + (1-f) g, f ~ U(1-v, 1+v).
 
     g = 0.299 R + 0.587 G + 0.114 B of the pixel. Source: torchvision, `ColorJitter`; Howard 2013.
     """
-
-    is_colour: ClassVar[bool] = True
-
-    v: float = 0.4
-    p: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_probability(self.p)
-        check_number("v", self.v, 0, 1, _FACTOR)
 
 
 class Hue(BaseOp, tag="hue", frozen=True, kw_only=True):

@@ -190,13 +190,8 @@ class Resize(BaseOp, tag="resize", frozen=True, kw_only=True):
         return shorten(self.short, before)
 
 
-class CenterCrop(BaseOp, tag="center_crop", frozen=True, kw_only=True):
-    """Cut the window of `size` out of the frame's middle.
-
-    The offset is half the difference, rounded half to even (torchvision). On an image that was
-    not resized before and is smaller than the window, the row cannot be made and is masked.
-    Source: torchvision.
-    """
+class Window(BaseOp, frozen=True, kw_only=True):
+    """What cuts windows of `size` out of the frame as it is, always."""
 
     is_sizing: ClassVar[bool] = True
 
@@ -216,6 +211,15 @@ class CenterCrop(BaseOp, tag="center_crop", frozen=True, kw_only=True):
         if before.exact or before.resampled:
             check_fits("size", self.size_px, before)
         return Extent(*self.size_px, exact=True, resampled=before.resampled)
+
+
+class CenterCrop(Window, tag="center_crop", frozen=True, kw_only=True):
+    """Cut the window of `size` out of the frame's middle.
+
+    The offset is half the difference, rounded half to even (torchvision). On an image that was
+    not resized before and is smaller than the window, the row cannot be made and is masked.
+    Source: torchvision.
+    """
 
 
 class Mirror(BaseOp, tag="mirror", frozen=True, kw_only=True):

@@ -20,29 +20,13 @@ from augd.plan.op import (
     shorten,
     store_size,
 )
+from augd.plan.ops_crop import Window
 
 
-class _CornerCrop(BaseOp, frozen=True, kw_only=True):
+class _CornerCrop(Window, frozen=True, kw_only=True):
     """Windows of `size` at the corners and in the centre."""
 
-    is_sizing: ClassVar[bool] = True
-
     size: Size = 224
-    p: float = 1.0
-
-    def __post_init__(self) -> None:
-        store_size(self, "size", self.size)
-        check_always(self, self.p)
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """Return (height, width)."""
-        return pair(self.size)
-
-    def extent(self, before: Extent) -> Extent:
-        if before.exact or before.resampled:
-            check_fits("size", self.size_px, before)
-        return Extent(*self.size_px, exact=True, resampled=before.resampled)
 
 
 class FiveCrop(_CornerCrop, tag="five_crop", frozen=True, kw_only=True):

@@ -26,9 +26,9 @@ from augd.pixels.orient import Decode, reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource
+from augd.plan.describe import describe
 from augd.plan.draw import Draw
 from augd.plan.ops import Erase, Mirror
-from augd.plan.params import describe
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.recipe import Recipe, output_size

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
-DIGEST_MODULUS = 1 << 128
-IDS_MODULUS = 1 << 64
+from augd.wire.sums import DIGEST_MODULUS
 
 # The finalizer of splitmix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
 # generators", OOPSLA 2014; constants of its variant 13 by D. Stafford.

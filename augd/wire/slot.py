@@ -10,16 +10,13 @@ import math
 from collections.abc import Sequence
 
 from augd.errors import ProtocolError
+from augd.plan.params import NUM_PARAMS
 from augd.wire.messages import ArraySpec
 
 ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
 PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advised one by one
 
 ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float32": 4, "float64": 8}
-
-
-# What `params=True` adds to each row: see `augd.plan.params`.
-NUM_PARAMS = 30
 
 
 def slot_layout(

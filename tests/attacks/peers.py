@@ -158,32 +158,45 @@ def dial(address: Address | TcpAddress) -> socket.socket:
     if isinstance(address, TcpAddress):
         return socket.create_connection((address.host, address.port), TIMEOUT_S)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(TIMEOUT_S)
-    connection.connect(str(address.path))
+    with _closed_on_failure(connection):
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(str(address.path))
     return connection
+
+
+@contextlib.contextmanager
+def _closed_on_failure(connection: socket.socket) -> Iterator[None]:
+    """Close who is not handed on: the traceback of an expected failure outlives its test."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def greet(address: Address | TcpAddress, said: bytes) -> socket.socket:
     """Connect, send a greeting, and wait for the daemon's: libzmq hangs up on who doesn't."""
     connection = dial(address)
-    connection.sendall(said)
-    received = b""
-    while len(received) < 64:
-        piece = connection.recv(64 - len(received))
-        assert piece, "the daemon hung up during the greeting"
-        received += piece
+    with _closed_on_failure(connection):
+        connection.sendall(said)
+        received = b""
+        while len(received) < 64:
+            piece = connection.recv(64 - len(received))
+            assert piece, "the daemon hung up during the greeting"
+            received += piece
     return connection
 
 
 def shake_hands(address: Address | TcpAddress, **properties: bytes) -> socket.socket:
     """Connect and perform the NULL handshake by hand."""
     connection = greet(address, greeting())
-    connection.sendall(ready(**properties))
-    received = b""
-    while b"READY" not in received:
-        piece = connection.recv(4096)
-        assert piece, "the daemon hung up during the handshake"
-        received += piece
+    with _closed_on_failure(connection):
+        connection.sendall(ready(**properties))
+        received = b""
+        while b"READY" not in received:
+            piece = connection.recv(4096)
+            assert piece, "the daemon hung up during the handshake"
+            received += piece
     return connection
 
 
