@@ -54,7 +54,7 @@ clean:  ## remove what the other verbs made, .venv included
 
 # Debian and Ubuntu ship Python without ensurepip until python3-venv is installed: see to it as
 # root, say it in one line otherwise. An unfinished .venv is made again.
-$(READY): pyproject.toml
+$(READY): pyproject.toml hatch_build.py $(wildcard augd/pixels/kernels/*)
 	@test -n "$(PYTHON)" || { echo "make setup: augd needs Python 3.11 or newer as python3, and none was found" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -63,4 +63,5 @@ $(READY): pyproject.toml
 		$(PYTHON) -m venv --clear .venv; }
 	@echo "make setup: installing into .venv (torch is large; the first time takes minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,dev]'
+	@$(BIN)/python -c 'from augd.pixels.native import kernels; kernels or print("make setup: without native kernels; augd doctor says how to get them")'
 	@touch $@

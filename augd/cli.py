@@ -140,6 +140,19 @@ def status(
     run_status(address, watch, as_json, keys)
 
 
+@app.command(epilog="Example: augd doctor && augd serve photos/")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Look at what this machine offers: kernels, memory, limits; and say what to do about it.
+
+    Exits with 1 when something is in the way of a daemon.
+    """
+    from augd.views.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json))
+
+
 @app.command(epilog="Example: augd check photos/ && augd serve photos/")
 def check(
     path: DatasetPath,

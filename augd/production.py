@@ -177,8 +177,8 @@ class Production:
         """
         colour = None if rows.colour is None else rows.colour[row]
         if self._num_views == 1:
-            region = self._decode(content, header, sketch.outlines.crop[at])
-            self._renderer.render(region, sketch.outlines[at], rows.images[row], colour)
+            crop, outline = sketch.outlines.crop[at], sketch.outlines[at]
+            self._renderer.render_photo(content, header, crop, outline, rows.images[row], colour)
         else:
             self._render_views(content, header, sketch, at, rows.images[row], colour)
         if sketch.edits is not None:

@@ -32,6 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
     zmq.Context.instance().socket(zmq.DEALER).close()
 
 
+@pytest.fixture(scope="module", params=["native", "portable", "none"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a module's tests with the native kernels, without their vectors, and without them."""
+    from augd.pixels import native
+
+    wanted, built = request.param, native.kernels
+    if wanted == "none":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "kernels", None)
+            yield wanted
+        return
+    if built is None:
+        pytest.skip("the native kernels are not built here: no C compiler or no libjpeg-turbo")
+    if wanted == "portable" and not built.use_simd(True):
+        pytest.skip("this processor has no vector instructions that the kernels use")
+    built.use_simd(wanted == "native")
+    yield wanted
+    built.use_simd(True)
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
     """Fail a test after which there are more fds, threads, children or files than before."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 import augd
 from augd.pixels import decode as decoding
@@ -24,6 +25,12 @@ SMALL = {
     ],
     "filter": "linear",
 }
+
+EITHER_KERNELS = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.parametrize("kernels", ["native", "none"], indirect=True, scope="module"),
+]
+"""For modules in which vector instructions play no part."""
 
 
 def make_folder(

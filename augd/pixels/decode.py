@@ -1,8 +1,9 @@
 """Decoding: bytes and a region in, exactly that region out as RGB.
 
-Stands between the read and the resample. OpenCV decodes the whole picture for now, except that a
-sequential JPEG is stopped below the region: its height in the frame header is lowered to the MCU
-row that holds the region's last row and the chroma that this row's upsampling looks at. The
+Stands between the read and the resample. JPEGs are decoded by the native kernels, which touch
+little more than the region. Without them OpenCV decodes the whole picture, except that a sequential
+JPEG is stopped below the region: its height in the frame header is lowered to the MCU row that
+holds the region's last row and the chroma that this row's upsampling looks at. Either way the
 result equals whole decoding followed by the crop, bit for bit.
 
 Invariants: BGR never leaves this module; no orientation is applied; a picture is never returned
@@ -27,12 +28,14 @@ import os
 import re
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels import native
 from augd.pixels.header import BadImage, Header
 from augd.pixels.tidy import tidied
 
@@ -112,6 +115,10 @@ def decode(
         )
     if scale != 1:
         raise ValueError(f"scale: expected 1, got {scale}")
+    if is_native(header):
+        out = np.empty((h, w, 3), np.uint8)
+        run_native(native.kernels.decode_jpeg, data, out, header, x, y, scale)
+        return out
     if header.has_alpha:
         return _decode_on_black(data, header, region)
     if header.num_components == 4 and header.format == "jpeg":
@@ -123,6 +130,29 @@ def decode(
         else:
             whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     return whole[y : y + h, x : x + w]
+
+
+def is_native(header: Header) -> bool:
+    """Say whether the kernels decode such a picture: any JPEG but those in CMYK."""
+    return native.kernels is not None and header.format == "jpeg" and header.num_components != 4
+
+
+def run_native(
+    kernel: Callable[..., None],
+    data: bytes | bytearray,
+    out: Pixels,
+    header: Header,
+    *more: int,
+) -> None:
+    """Call a kernel that decodes.
+
+    Raises:
+        BadImage: the picture does not decode.
+    """
+    try:
+        kernel(data, out, header.width, header.height, *more)
+    except native.kernels.DecodeError as error:
+        raise BadImage(str(error)) from None
 
 
 def _rows_needed(header: Header, end: int) -> int:

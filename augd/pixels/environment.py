@@ -11,8 +11,10 @@ import platform
 import cv2
 import PIL  # its version alone: importing PIL.Image costs a producer's start 40 ms
 
+from augd.pixels.native import describe_kernels
+
 # Raise it when the code of this room makes other pixels of the same plan.
-_RENDERING = "2"
+_RENDERING = "3"
 
 
 def describe_environment() -> dict[str, str]:
@@ -22,6 +24,7 @@ def describe_environment() -> dict[str, str]:
     """
     return {
         "rendering": _RENDERING,
+        "kernels": describe_kernels(),
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),

@@ -1,14 +1,16 @@
-"""Rendering: a decoded region and its outline in, one finished row of the slot out.
+"""Rendering: a photo, or a region of it, and its outline in, one finished row of the slot out.
 
 Last step of a sample in a producer. A row takes one of two ways: crop, resize, window and mirror
 are an exact path of whole numbers, here; a row with a matrix is bent in one resample (`bend.py`).
 Then one colour pass (`tint.py`), then the erased rectangle. The result is written straight into
 the row that the caller hands in.
 
+On the exact path the native kernels decode and resize in one go, a few lines at a time: the region
+as such never exists, and lines and columns that the window doesn't need are not decoded.
+
 Invariants: RGB uint8 only; on the exact path no tap of the resample looks past the region; a row
 is resampled once and rounded by the colour pass once; no generator and no clock, so equal
-arguments give equal bytes. Apart from what Pillow's resize makes, nothing of a sample's size is
-allocated.
+arguments give equal bytes. With the kernels nothing of a sample's size is allocated for such a row.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
-from augd.pixels.decode import Pixels
+from augd.pixels.decode import Pixels, is_native, run_native
+from augd.pixels.header import Header
+from augd.pixels.orient import Region, reader_of
 from augd.pixels.outline import Matrix, Outline
 from augd.pixels.tint import Tint, add_mean
 from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]
+Exif = Literal["ignore", "apply"]
 
 ERASED: Final = (124, 116, 104)
 """What `erase` fills with: ImageNet's mean, 255 * (0.485, 0.456, 0.406), rounded."""
@@ -50,8 +56,9 @@ class Renderer:
         fill: Fill = "reflect",
         fill_value: tuple[float, float, float] = (0.0, 0.0, 0.0),
         colour_on: ColourOn = "producer",
+        exif: Exif = "ignore",
     ) -> None:
-        """Make the buffers.
+        """Make the buffers. With `exif` "apply" photos are rendered upright.
 
         Raises:
             ValueError: an option is none of its choices.
@@ -60,7 +67,10 @@ class Renderer:
             raise ValueError(f"filter: expected 'antialias' or 'linear', got {filter!r}")
         if colour_on not in ("producer", "device"):
             raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
+        self._kernels = native.kernels
         self._antialias = filter == "antialias"
+        self._is_stored = exif == "ignore"
+        _, self._decode = reader_of(exif)
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
@@ -76,7 +86,37 @@ class Renderer:
             fill=recipe.fill,
             fill_value=recipe.fill_rgb,
             colour_on=recipe.colour_on,
+            exif=recipe.exif,
         )
+
+    def render_photo(
+        self,
+        data: bytes | bytearray,
+        header: Header,
+        crop: Region,
+        outline: Outline,
+        out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Decode a crop (x, y, w, h) of a photo, and write one row of it. See `render`.
+
+        A `bytearray` may be changed while this runs; it is as before when this returns.
+
+        Raises:
+            BadImage: the photo does not decode, or its crop is too large to be bent.
+            ValueError: as `render`, and for a crop that leaves the photo.
+        """
+        is_upright = self._is_stored or header.orientation == 1
+        if outline.matrix is not None or not is_upright or not is_native(header):
+            self.render(self._decode(data, header, crop), outline, out, colour_out)
+            return
+        self._check_row(out, colour_out)
+        (x, y, width, height), scaled, window = crop, outline.scaled, outline.window
+        run_native(
+            self._kernels.render_jpeg, data, out, header, x, y, 1, width, height,
+            *scaled, *window, outline.mirror, not self._antialias,
+        )  # fmt: skip
+        self._finish(outline, out, colour_out)
 
     def render(
         self,
@@ -102,6 +142,11 @@ class Renderer:
             self._bender.bend(region, outline, out)
         else:
             self._resample(region, outline, out)
+        self._finish(outline, out, colour_out)
+
+    def _finish(
+        self, outline: Outline, out: Pixels, colour_out: NDArray[np.float32] | None
+    ) -> None:
         if colour_out is not None:
             colour_out[...] = add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
         elif outline.colour is not None:
@@ -114,7 +159,9 @@ class Renderer:
         """Take the exact path: resize to `scaled`, cut at `window`, mirror."""
         scaled, window, mirror = outline.scaled, outline.window, outline.mirror
         self._check_window(scaled, window)
-        if region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
+        if self._kernels is not None:
+            self._kernels.resize(region, out, *scaled, *window, mirror, not self._antialias)
+        elif region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
             self._cut(region, window, mirror, out)
         elif self._antialias:
             self._cut(self._antialiased(region, scaled, window), (0, 0), mirror, out)

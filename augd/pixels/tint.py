@@ -13,17 +13,19 @@ that float64 holds exactly, so that no processor gives other bytes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels import native
 from augd.pixels.decode import Pixels
 from augd.pixels.outline import Matrix
 
 # OpenCV's transform of three bytes to three works with 10 bits behind the point, on coefficients
-# below 32 and offsets below 8192 (matmul.simd.hpp, transform_8u).
+# below 32 and offsets below 8192 (matmul.simd.hpp, transform_8u). The native kernel does the same.
 _STEPS: Final = 1 << 10
 _LARGEST_COEFFICIENT: Final = 31.0
 _LARGEST_OFFSET: Final = 8000.0
@@ -59,9 +61,10 @@ def add_mean(colour: Matrix, pivot: Matrix | None, row: Pixels) -> Matrix:
 class Tint:
     """Recolours rows of one size in place. Owns its scratch buffers; for one thread at a time."""
 
-    __slots__ = ("_after", "_before", "_matrix")
+    __slots__ = ("_after", "_before", "_kernels", "_matrix")
 
     def __init__(self) -> None:
+        self._kernels = native.kernels
         self._matrix = np.empty((3, 4), np.float32)
         self._before: NDArray[np.float64] | None = None
         self._after: NDArray[np.float64] | None = None
@@ -70,13 +73,27 @@ class Tint:
         """Apply a 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""
         (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = colour
         if rr == gg == bb == 1.0 and rg == rb == gr == gb == br == bg == 0.0:
-            _shift(row, r, g, b)
+            self._shift(row, r, g, b)
         elif all(_fits(*entries) for entries in colour):
             self._transform(colour, row)
         else:
             self._transform_exactly(colour, row)
 
+    def _shift(self, row: Pixels, *shift: float) -> None:
+        """Shift by whole numbers, because the pixels are whole."""
+        red, green, blue = (max(-255, min(255, math.floor(c + 0.5))) for c in shift)
+        if self._kernels is None:
+            _shift(row, (red, green, blue))
+        else:
+            one = _STEPS
+            red, green, blue = red * one, green * one, blue * one
+            self._kernels.tint(row, one, 0, 0, red, 0, one, 0, green, 0, 0, one, blue)
+
     def _transform(self, colour: Matrix, row: Pixels) -> None:
+        if self._kernels is not None:
+            red, green, blue = colour
+            self._kernels.tint(row, *_in_steps(*red), *_in_steps(*green), *_in_steps(*blue))
+            return
         matrix = self._matrix
         matrix[...] = [_in_steps(*entries) for entries in colour]
         matrix *= 1.0 / _STEPS
@@ -115,13 +132,12 @@ def _in_steps(red: float, green: float, blue: float, offset: float) -> tuple[int
     return *whole, round(offset * _STEPS + lost * _MIDDLE)
 
 
-def _shift(row: Pixels, red: float, green: float, blue: float) -> None:
+def _shift(row: Pixels, shift: Sequence[int]) -> None:
     """Add whole numbers to the channels, in place, saturating.
 
-    A shift rounds to a whole number because the pixels are whole. OpenCV is five times faster on
-    scalars that need no sign, hence up to two passes, of which each channel is changed by one.
+    OpenCV is five times faster on scalars that need no sign, hence up to two passes, of which each
+    channel is changed by one.
     """
-    shift = [max(-255, min(255, math.floor(c + 0.5))) for c in (red, green, blue)]
     if max(shift) > 0:
         # A fourth scalar, since OpenCV reads three as a column of a matrix.
         raised: Any = (*(max(c, 0) for c in shift), 0)

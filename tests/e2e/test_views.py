@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,36 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["status", "check", "preview", "explain", "recipes", "pca"])
+@pytest.mark.parametrize(
+    "command", ["status", "doctor", "check", "preview", "explain", "recipes", "pca"]
+)
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert f"Example: augd {command} " in done.stdout
+
+
+def test_doctor_tells_what_is_there() -> None:
+    done = run("doctor")
+    assert done.returncode == 0, done
+    for subject in ("versions", "processor", "kernels", "memory", "shared memory", "confinement"):
+        assert any(line.startswith(subject) for line in done.stdout.splitlines()), done.stdout
+    found = {one["subject"]: one for one in json.loads(run("doctor", "--json").stdout)}
+    assert not [one for one in found.values() if one["verdict"] == "bad"]
+
+
+def test_doctor_says_what_to_do_without_kernels() -> None:
+    code = "import sys; from augd.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--json"],
+        env={**os.environ, "AUGD_KERNELS": "off"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    kernels = next(one for one in json.loads(done.stdout) if one["subject"] == "kernels")
+    assert kernels["verdict"] == "better"
+    assert "libjpeg-dev" in kernels["advice"]
 
 
 def test_presets_are_listed_and_print_as_toml_that_reads_back() -> None:

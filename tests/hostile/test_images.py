@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from augd.pixels import decode as decoding
+from augd.pixels import native
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import MAX_SCANS, MAX_SEGMENTS, BadImage, read_header
 from augd.pixels.tidy import tidied
@@ -26,7 +27,9 @@ from tests.hostile.images import (
     put,
     segment,
 )
-from tests.scenes import caught_noise
+from tests.scenes import EITHER_KERNELS, caught_noise
+
+pytestmark = EITHER_KERNELS
 
 IMAGES = hostile_images()
 
@@ -128,6 +131,7 @@ def test_what_a_failed_decode_printed_is_not_held_against_the_next(
     region = (0, 0, header.width, header.height)
     with caught_noise():
         with monkeypatch.context() as patch, pytest.raises(BadImage, match="out of luck"):
+            patch.setattr(native, "kernels", None)
             patch.setattr(cv2, "imdecode", fail)
             decode(JPEG, header, region)
         decode(JPEG, header, region)

@@ -15,6 +15,9 @@ from PIL import Image
 from augd.pixels import decode as decoding
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
+from tests.scenes import EITHER_KERNELS
+
+pytestmark = EITHER_KERNELS
 
 _FACTORS = {
     "444": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,

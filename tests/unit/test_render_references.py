@@ -16,6 +16,8 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.plan.plan import LocalWarp
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(height * width)
@@ -37,11 +39,13 @@ def rendered(
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 500, 375), (31, 20, 330, 290), (80, 7, 90, 350)])
-def test_a_resized_crop_is_pillows(crop: tuple[int, int, int, int]) -> None:
+def test_a_resized_crop_is_pillows(kernels: str, crop: tuple[int, int, int, int]) -> None:
     x, y, width, height = crop
     region = photo(375, 500)[y : y + height, x : x + width]
     expected = Image.fromarray(region.copy()).resize((224, 224), Image.Resampling.BILINEAR)
-    assert (rendered(region, (224, 224), (224, 224)) == np.asarray(expected)).all()
+    apart = np.abs(rendered(region, (224, 224), (224, 224)).astype(int) - np.asarray(expected))
+    assert apart.max() <= (0 if kernels == "none" else 1)
+    assert apart.mean() < 0.25  # Pillow rounds between its two passes, the kernels only after them
 
 
 def test_a_resized_crop_is_torchvisions_within_a_level() -> None:

@@ -1,0 +1,67 @@
+"""What `kernels/module.c` exports. All pixels are RGB uint8 (h, w, 3); no argument has a name."""
+
+from augd.pixels.decode import Pixels
+
+VERSION: int
+LIBJPEG_TURBO: str
+HAS_OWN_ENTROPY_DECODER: int
+
+class DecodeError(Exception): ...
+
+def decode_jpeg(
+    data: bytes | bytearray,
+    out: Pixels,
+    width: int,
+    height: int,
+    x: int,
+    y: int,
+    scale: int,
+    /,
+) -> None: ...
+def render_jpeg(
+    data: bytes | bytearray,
+    out: Pixels,
+    width: int,
+    height: int,
+    x: int,
+    y: int,
+    scale: int,
+    region_width: int,
+    region_height: int,
+    scaled_width: int,
+    scaled_height: int,
+    window_x: int,
+    window_y: int,
+    mirror: bool,
+    linear: bool,
+    /,
+) -> None: ...
+def skip_jpeg(data: bytes | bytearray, width: int, height: int, rows: int, /) -> None: ...
+def resize(
+    source: Pixels,
+    out: Pixels,
+    scaled_width: int,
+    scaled_height: int,
+    window_x: int,
+    window_y: int,
+    mirror: bool,
+    linear: bool,
+    /,
+) -> None: ...
+def tint(
+    row: Pixels,
+    rr: int,
+    rg: int,
+    rb: int,
+    r: int,
+    gr: int,
+    gg: int,
+    gb: int,
+    g: int,
+    br: int,
+    bg: int,
+    bb: int,
+    b: int,
+    /,
+) -> None: ...
+def use_simd(wanted: bool, /) -> bool: ...

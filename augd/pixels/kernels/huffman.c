@@ -1,0 +1,389 @@
+/* Huffman decoding with few branches that can be mispredicted, which is what costs the time.
+ *
+ * Bits are kept left-aligned in 64, and refilled eight bytes at a time where none of them is FF: once
+ * for several lookups, whether needed or not. Two tables are indexed by the next bits.
+ *
+ *   look: one symbol. From the low end: 8 bits length, 8 bits run (the zeros before), 16 bits value
+ *     whole     run < SPECIAL: length of code and value together
+ *     special   length is the code's, value is the symbol RRRRSSSS: end of block, 16 zeros, or a
+ *               coefficient whose bits lie beyond the lookup
+ *     0         the code is longer than the lookup: found by comparing with the end of each length
+ *
+ *   leap: all symbols that lie whole in these bits, of which only where they end counts. From the low
+ *     end: 4 bits length, 7 bits places passed, 1 bit end of block. For MCUs beside or above the
+ *     region, half of them in a random crop, of which only the DC values are needed, as predictions.
+ *     A leap may not pass the end of its block, where a DC code would be taken for an AC one.
+ *
+ * Tried and left: pairs of coefficients in one lookup, 2 % faster at best.
+ *
+ * Broken data is an error at once, as a grey rest is no picture. Reading past the end gives zeros
+ * that are counted; whether one was used is looked at once per MCU, which has at most 640 symbols.
+ */
+#include "kernels.h"
+
+#include "huffman.h"
+
+#include <string.h>
+
+
+enum {
+    SPECIAL = 0x80,
+    MAX_CODE_BITS = 16,
+    BLOCK_SIZE = 64,
+    ZEROS_16 = 0xF0,
+    LEAP_ENDS = 1 << 11,
+    PASSES_TOO_FAR = 0x7F, /* what a leap holds where no symbol lies whole */
+    LOOKUPS_PER_REFILL = 5,
+};
+
+/* Zigzag to natural order. A run may lead past the block's end; libjpeg lets that pass too. */
+static const uint8_t natural_order[BLOCK_SIZE + 16] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
+    40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
+    29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+
+static inline int32_t entry_of(int value, int run, int length) {
+    return (int32_t)((uint32_t)value << 16 | (uint32_t)run << 8 | (uint32_t)length);
+}
+
+static inline int length_of(int32_t entry) { return entry & 0xFF; }
+static inline int run_of(int32_t entry) { return entry >> 8 & 0xFF; }
+static inline int value_of(int32_t entry) { return entry >> 16; }
+static inline bool is_whole(int32_t entry) { return entry != 0 && !(entry & SPECIAL << 8); }
+
+/* T.81, F.12: a value of `size` bits, of which those with a leading 0 are negative. */
+static inline int extend(int bits, int size) {
+    return bits < 1 << (size - 1) ? bits - (1 << size) + 1 : bits;
+}
+
+/* Photos mostly bring tables of their own, so that making the lookups counts. */
+
+/* Fill in the entries of a code, which are followed by any bits: T.81, C.2 and F.2.2.1. */
+static void add_code(AugdTable *table, int code, int code_length, int symbol) {
+    const int rest_length = AUGD_LOOK_BITS - code_length, size = symbol & 15;
+    int32_t *entries = table->look + ((size_t)code << rest_length);
+    if ((size == 0 && table->is_ac) || size > rest_length) {
+        for (int rest = 0; rest < 1 << rest_length; rest++)
+            entries[rest] = entry_of(symbol, SPECIAL, code_length);
+        return;
+    }
+    const int run = table->is_ac ? symbol >> 4 : 0, num_rests = 1 << (rest_length - size);
+    for (int bits = 0; bits < 1 << size; bits++) {
+        const int value = size ? extend(bits, size) : 0;
+        const int32_t entry = entry_of(value, run, code_length + size);
+        for (int rest = 0; rest < num_rests; rest++) *entries++ = entry;
+    }
+}
+
+static void make_leaps(AugdTable *ac) {
+    enum { NUM_LOOKS = 1 << AUGD_LOOK_BITS, WINDOW = 1 << AUGD_LEAP_BITS, TOO_LONG = 64 };
+    /* Of each symbol: length with its value, places << 8, end << 15. */
+    uint16_t steps[NUM_LOOKS];
+    for (int bits = 0; bits < NUM_LOOKS; bits++) {
+        const int32_t entry = ac->look[bits];
+        const int symbol = value_of(entry), size = symbol & 15;
+        if (entry == 0)
+            steps[bits] = TOO_LONG;
+        else if (is_whole(entry))
+            steps[bits] = (uint16_t)(length_of(entry) | (run_of(entry) + 1) << 8);
+        else if (size == 0 && symbol != ZEROS_16)
+            steps[bits] = (uint16_t)(length_of(entry) | 1 << 15);
+        else
+            steps[bits] = (uint16_t)((length_of(entry) + size) | ((symbol >> 4) + 1) << 8);
+    }
+    for (unsigned bits = 0; bits < WINDOW; bits++) {
+        int length = 0, passed = 0;
+        bool ends = false;
+        do {
+            const unsigned rest = bits << length & (WINDOW - 1);
+            const unsigned step = steps[rest >> (AUGD_LEAP_BITS - AUGD_LOOK_BITS)];
+            /* Bits beyond the window were taken for zeros; what needed them is too long. */
+            if (length + (int)(step & 0xFF) > AUGD_LEAP_BITS) break;
+            length += (int)(step & 0xFF);
+            passed += (int)(step >> 8 & 0x7F);
+            ends = step >> 15;
+        } while (!ends && passed < BLOCK_SIZE);
+        ac->leap[bits] = (uint16_t)(length | (length ? passed : PASSES_TOO_FAR) << 4 |
+                                    (ends ? LEAP_ENDS : 0));
+    }
+}
+
+/* T.81, C.2: codes of one length are consecutive. libjpeg has checked the table when it started the
+ * scan: codes fit their lengths, and a DC symbol is at most 15. */
+static void make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac) {
+    if (table->is_made && table->is_ac == is_ac &&
+        memcmp(table->bits, source->bits, sizeof table->bits) == 0 &&
+        memcmp(table->symbols, source->huffval, sizeof table->symbols) == 0)
+        return;
+    memcpy(table->bits, source->bits, sizeof table->bits);
+    memcpy(table->symbols, source->huffval, sizeof table->symbols);
+    memset(table->look, 0, sizeof table->look);
+    table->is_ac = is_ac;
+    table->is_made = true;
+    int code = 0, place = 0;
+    for (int length = 1; length <= MAX_CODE_BITS; length++, code <<= 1) {
+        table->place_offset[length] = place - code;
+        for (int i = 0; i < source->bits[length]; i++, code++, place++)
+            if (length <= AUGD_LOOK_BITS) add_code(table, code, length, source->huffval[place]);
+        table->code_end[length] = code << (MAX_CODE_BITS - length);
+    }
+    if (is_ac) make_leaps(table);
+}
+
+/* The bits of a scan, kept in registers while an MCU is decoded. */
+typedef struct {
+    const uint8_t *next, *end;
+    uint64_t bits;
+    int num_bits, num_padding;
+} Bits;
+
+static inline uint64_t load_big_endian(const uint8_t *from) {
+    uint64_t bytes;
+    memcpy(&bytes, from, sizeof bytes);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return bytes;
+#else
+    return __builtin_bswap64(bytes);
+#endif
+}
+
+static inline bool has_ff(uint64_t bytes) {
+    return (~bytes - 0x0101010101010101u) & bytes & 0x8080808080808080u;
+}
+
+/* An FF in the data is followed by 00; FF bytes before a marker are fill bytes (T.81, B.1.1.5). */
+static __attribute__((noinline)) Bits refill_by_bytes(Bits in) {
+    while (in.num_bits < 56) {
+        uint64_t byte = 0;
+        const uint8_t *after = in.next + 1;
+        if (in.next < in.end && (byte = *in.next) == 0xFF) {
+            while (after < in.end && *after == 0xFF) after++;
+            if (after < in.end && *after == 0)
+                after++;
+            else
+                after = NULL;
+        } else if (in.next >= in.end) {
+            after = NULL;
+        }
+        if (after) {
+            in.bits |= byte << (56 - in.num_bits);
+            in.next = after;
+        } else {
+            in.num_padding += 8;
+        }
+        in.num_bits += 8;
+    }
+    return in;
+}
+
+/* Have at least 56 bits: enough for a whole entry or a leap, and a code with its value. */
+static inline void refill(Bits *in) {
+    if (in->end - in->next >= 8) {
+        uint64_t bytes = load_big_endian(in->next);
+        if (!has_ff(bytes)) {
+            in->bits |= bytes >> in->num_bits;
+            in->next += (63 - in->num_bits) >> 3;
+            in->num_bits |= 56;
+            return;
+        }
+    }
+    *in = refill_by_bytes(*in);
+}
+
+static inline void drop(Bits *in, int length) {
+    in->bits <<= length;
+    in->num_bits -= length;
+}
+
+static inline int take(Bits *in, int length) {
+    int taken = (int)(in->bits >> (64 - length));
+    drop(in, length);
+    return taken;
+}
+
+static inline int32_t look(const Bits *in, const AugdTable *table) {
+    return table->look[in->bits >> (64 - AUGD_LOOK_BITS)];
+}
+
+/* Take a code whose entry holds no whole coefficient; -1 when there is none. */
+static __attribute__((noinline)) int find_long(const AugdTable *table, uint64_t bits, int *length) {
+    int code = (int)(bits >> (64 - MAX_CODE_BITS));
+    for (int found = AUGD_LOOK_BITS + 1; found <= MAX_CODE_BITS; found++)
+        if (code < table->code_end[found]) {
+            *length = found;
+            int place = (code >> (MAX_CODE_BITS - found)) + table->place_offset[found];
+            return table->symbols[place & 255];
+        }
+    return -1;
+}
+
+static inline int take_symbol(Bits *in, const AugdTable *table, int32_t entry) {
+    int length = length_of(entry), symbol = value_of(entry);
+    if (entry == 0 && (symbol = find_long(table, in->bits, &length)) < 0) return -1;
+    drop(in, length);
+    return symbol;
+}
+
+/* Where a symbol leaves its block: going on, at its end, or at bits that are no code. */
+typedef enum { GOES_ON, ENDS, BREAKS } Step;
+
+static inline Step take_special(Bits *in, const AugdTable *ac, int32_t entry, JCOEF *block,
+                                int *place) {
+    refill(in);
+    int symbol = take_symbol(in, ac, entry);
+    if (symbol < 0) return BREAKS;
+    int size = symbol & 15;
+    if (size == 0) {
+        *place += 16;
+        return symbol == ZEROS_16 ? GOES_ON : ENDS;
+    }
+    *place += symbol >> 4;
+    int value = extend(take(in, size), size);
+    if (block) block[natural_order[*place]] = (JCOEF)value;
+    ++*place;
+    return GOES_ON;
+}
+
+static inline bool take_dc(Bits *in, const AugdTable *dc, int *last_dc) {
+    refill(in);
+    int32_t entry = look(in, dc);
+    int difference = value_of(entry);
+    if (is_whole(entry)) {
+        drop(in, length_of(entry));
+    } else {
+        int size = take_symbol(in, dc, entry);
+        if (size < 0) return false;
+        difference = size ? extend(take(in, size), size) : 0;
+    }
+    /* Unsigned, as a hostile file may let it overflow. */
+    *last_dc = (int)((unsigned)*last_dc + (unsigned)difference);
+    return true;
+}
+
+/* A lookup takes 11 bits at most, of the 56 that are there after a refill. */
+static inline bool take_block(Bits *in, const AugdTable *ac, JCOEF *block) {
+    for (int place = 1; place < BLOCK_SIZE;) {
+        refill(in);
+        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < BLOCK_SIZE; turn++) {
+            const int32_t entry = look(in, ac);
+            if (__builtin_expect(!is_whole(entry), 0)) {
+                const Step step = take_special(in, ac, entry, block, &place);
+                if (step != GOES_ON) return step == ENDS;
+                break;
+            }
+            drop(in, length_of(entry));
+            place += run_of(entry);
+            block[natural_order[place++]] = (JCOEF)value_of(entry);
+        }
+    }
+    return true;
+}
+
+static inline bool leap_block(Bits *in, const AugdTable *ac) {
+    for (int place = 1; place < BLOCK_SIZE;) {
+        refill(in);
+        for (int turn = 0; turn < LOOKUPS_PER_REFILL; turn++) {
+            const unsigned leap = ac->leap[in->bits >> (64 - AUGD_LEAP_BITS)];
+            const int passed = (int)(leap >> 4 & 0x7F);
+            if (__builtin_expect(place + passed >= BLOCK_SIZE, 0)) {
+                const int32_t entry = look(in, ac);
+                if (is_whole(entry)) {
+                    drop(in, length_of(entry));
+                    place += run_of(entry) + 1;
+                    break;
+                }
+                const Step step = take_special(in, ac, entry, NULL, &place);
+                if (step != GOES_ON) return step == ENDS;
+                break;
+            }
+            drop(in, (int)(leap & 15));
+            place += passed;
+            if (leap & LEAP_ENDS) return true;
+        }
+    }
+    return true;
+}
+
+/* T.81, F.2.2.5: predictions begin again, after a marker with the next number. */
+static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
+    if (entropy->num_bits - entropy->num_padding >= 8)
+        augd_broken_scan(jpeg, "bytes between the data and a restart marker");
+    const uint8_t *at = entropy->next;
+    if (at < entropy->end && *at == 0xFF) {
+        while (at < entropy->end && *at == 0xFF) at++;
+        if (at < entropy->end && *at == JPEG_RST0 + entropy->next_restart) {
+            entropy->next = at + 1;
+            entropy->bits = 0;
+            entropy->num_bits = entropy->num_padding = 0;
+            memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+            entropy->next_restart = (entropy->next_restart + 1) & 7;
+            entropy->restarts_to_go = jpeg->restart_interval;
+            return;
+        }
+    }
+    augd_broken_scan(jpeg, "a restart marker is missing or out of turn");
+}
+
+static inline bool is_wanted(AugdEntropy *entropy, int num_columns) {
+    int column = entropy->column;
+    entropy->column = column + 1 < num_columns ? column + 1 : 0;
+    return column >= entropy->first_column && column < entropy->end_column;
+}
+
+/* Decode one MCU. `rows` is NULL where nobody wants its coefficients; else they are zeros. */
+static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
+    AugdEntropy *entropy = jpeg->client_data;
+    if (jpeg->restart_interval) {
+        if (entropy->restarts_to_go == 0) restart(jpeg, entropy);
+        entropy->restarts_to_go--;
+    }
+    if (!is_wanted(entropy, (int)jpeg->MCUs_per_row)) rows = NULL;
+    Bits in = {entropy->next, entropy->end, entropy->bits, entropy->num_bits, entropy->num_padding};
+    const int num_blocks = jpeg->blocks_in_MCU;
+    for (int number = 0; number < num_blocks; number++) {
+        const AugdBlock *block = &entropy->blocks[number];
+        bool is_code = take_dc(&in, block->dc, block->last_dc);
+        if (is_code && rows) {
+            JCOEF *coefficients = *rows[number];
+            coefficients[0] = (JCOEF)*block->last_dc;
+            is_code = take_block(&in, block->ac, coefficients);
+        } else if (is_code) {
+            is_code = leap_block(&in, block->ac);
+        }
+        if (!is_code) augd_broken_scan(jpeg, "bad Huffman code");
+    }
+    if (in.num_bits < in.num_padding) augd_broken_scan(jpeg, "premature end of data segment");
+    entropy->next = in.next;
+    entropy->bits = in.bits;
+    entropy->num_bits = in.num_bits;
+    entropy->num_padding = in.num_padding;
+    return TRUE;
+}
+
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy) {
+    entropy->next = jpeg->src->next_input_byte;
+    entropy->end = entropy->next + jpeg->src->bytes_in_buffer;
+    entropy->bits = 0;
+    entropy->num_bits = entropy->num_padding = 0;
+    memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+    entropy->restarts_to_go = jpeg->restart_interval;
+    entropy->next_restart = 0;
+    entropy->column = 0;
+    augd_want_columns(entropy, 0, (int)jpeg->MCUs_per_row);
+    for (int number = 0; number < jpeg->blocks_in_MCU; number++) {
+        int component = jpeg->MCU_membership[number];
+        const jpeg_component_info *info = jpeg->cur_comp_info[component];
+        AugdTable *dc = &entropy->dc[info->dc_tbl_no], *ac = &entropy->ac[info->ac_tbl_no];
+        make_table(dc, jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no], false);
+        make_table(ac, jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no], true);
+        entropy->blocks[number] = (AugdBlock){dc, ac, &entropy->last_dc[component]};
+    }
+    jpeg->client_data = entropy;
+    jpeg->entropy->decode_mcu = decode_mcu;
+}
+
+void augd_want_columns(AugdEntropy *entropy, int first, int end) {
+    entropy->first_column = first;
+    entropy->end_column = end;
+}

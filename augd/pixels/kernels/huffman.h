@@ -1,0 +1,56 @@
+/* Huffman decoding of sequential JPEG scans, in the place of libjpeg's own.
+ *
+ * Only the step from bytes to coefficients is replaced (ITU T.81, F.2.2): it takes most of the time
+ * of a photo. libjpeg-turbo goes on to own headers, tables, IDCT, upsampling and colours.
+ */
+#ifndef AUGD_HUFFMAN_H
+#define AUGD_HUFFMAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define JPEG_INTERNALS
+#include <jpeglib.h>
+
+enum { AUGD_LOOK_BITS = 10, AUGD_LEAP_BITS = 11 };
+
+/* A table turned into lookups. See huffman.c for the entries. */
+typedef struct {
+    int32_t look[1 << AUGD_LOOK_BITS];
+    uint16_t leap[1 << AUGD_LEAP_BITS];
+    int32_t code_end[17]; /* by length, left-aligned to 16 bits: codes below it are as long */
+    int32_t place_offset[17];
+    uint8_t symbols[256];
+    UINT8 bits[17]; /* what it was made from: photos of one camera have the same tables */
+    bool is_ac, is_made;
+} AugdTable;
+
+typedef struct {
+    const AugdTable *dc, *ac;
+    int *last_dc;
+} AugdBlock;
+
+typedef struct {
+    const uint8_t *next, *end;
+    uint64_t bits; /* left-aligned */
+    int num_bits;
+    int num_padding; /* of them, zeros that stand for bytes that the file hasn't got */
+    unsigned restarts_to_go;
+    int next_restart;
+    int column, first_column, end_column; /* MCUs; coefficients are wanted of those between */
+    int last_dc[MAX_COMPS_IN_SCAN];
+    AugdBlock blocks[D_MAX_BLOCKS_IN_MCU];
+    AugdTable dc[NUM_HUFF_TBLS], ac[NUM_HUFF_TBLS];
+} AugdEntropy;
+
+/* Take over the scan that `jpeg` has started. `jpeg->client_data` must be free for `entropy`. */
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy);
+
+/* Say that nobody wants the coefficients left and right of these columns of MCUs. */
+void augd_want_columns(AugdEntropy *entropy, int first, int end);
+
+/* Provided by jpeg.c: leave with a message. */
+_Noreturn void augd_broken_scan(j_decompress_ptr jpeg, const char *message);
+
+#endif

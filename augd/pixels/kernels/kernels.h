@@ -1,0 +1,83 @@
+/* The native kernels of augd: what a producer does per pixel, without Python.
+ *
+ * Stands below `augd/pixels/native.py`, which alone calls it. Everything here is deterministic: whole
+ * numbers, or doubles of which only + - * / are used (build with -ffp-contract=off), so that SIMD
+ * and portable code give the same bytes. Nothing here knows Python but module.c; nothing here
+ * keeps state between calls but grown buffers, one set for each thread.
+ *
+ * Pixels are RGB uint8, (height, width, 3), rows `stride` bytes apart.
+ */
+#ifndef AUGD_KERNELS_H
+#define AUGD_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define AUGD_CHANNELS 3
+#define AUGD_MESSAGE_BYTES 256
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define AUGD_HAS_AVX2_CODE 1
+#define AUGD_AVX2 __attribute__((target("avx2,bmi2")))
+#else
+#define AUGD_HAS_AVX2_CODE 0
+#endif
+
+typedef struct {
+    int x, y, width, height;
+} Region;
+
+typedef struct {
+    const uint8_t *data;
+    int width, height;
+    ptrdiff_t stride;
+} Picture;
+
+/* What the caller knows of a JPEG from its header, to be found true. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    int width, height;
+} Jpeg;
+
+/* How a picture becomes a row: scaled to a size, of which a window is made, mirrored if asked for. */
+typedef enum { AUGD_ANTIALIAS, AUGD_LINEAR } Filter;
+typedef struct {
+    int scaled_width, scaled_height;
+    Region window;
+    bool mirror;
+    Filter filter;
+} Scaling;
+
+/* jpeg.c: decode `region`, in pixels of the picture scaled by 1 / scale, into `out`.
+ *
+ * Equals decoding all of it, cropped. Returns false with a text in `message` when libjpeg fails or
+ * when it warns of broken data among what is needed for the region. */
+bool augd_decode_region(Jpeg jpeg, int scale, Region region, uint8_t *out,
+                        char message[AUGD_MESSAGE_BYTES]);
+
+/* Decode a region and scale it, a few lines at a time: the region as such never exists. Equals
+ * augd_decode_region, then augd_resize. */
+bool augd_render_region(Jpeg jpeg, int scale, Region region, Scaling scaling, uint8_t *out,
+                        char message[AUGD_MESSAGE_BYTES]);
+
+/* Entropy-decode the MCU rows down to `rows` by libjpeg's own decoder, and drop them: the work
+ * that no decoder can leave out, as a yardstick. */
+bool augd_skip_rows(Jpeg jpeg, int rows, char message[AUGD_MESSAGE_BYTES]);
+
+/* Whether huffman.c is built in and used, and the version of libjpeg-turbo's headers. */
+bool augd_has_own_entropy_decoder(void);
+const char *augd_libjpeg_version(void);
+
+/* resize.c: scale a picture. Returns false when memory is short. */
+bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
+
+/* tint.c: recolour pixels in place, by coefficients and offsets in steps of 1/1024. */
+void augd_tint(uint8_t *pixels, size_t num_pixels, const int16_t coefficients[3][3],
+               const int32_t offsets[3]);
+
+/* module.c: SIMD is chosen once, and can be forbidden to compare both. */
+bool augd_use_avx2(void);
+
+#endif

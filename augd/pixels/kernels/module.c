@@ -1,0 +1,284 @@
+/* The Python side of the kernels: arguments checked, the GIL released, errors raised.
+ *
+ * CPython's limited API of 3.11, so that one build serves all later versions.
+ */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "kernels.h"
+
+enum { VERSION = 1 }; /* as augd/pixels/native.py expects it */
+
+static PyObject *decode_error;
+static bool is_avx2_used;
+
+bool augd_use_avx2(void) { return is_avx2_used; }
+
+static bool has_avx2(void) {
+#if AUGD_HAS_AVX2_CODE
+    return __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
+}
+
+static bool take_ints(PyObject *const *args, int *out, int count) {
+    for (int number = 0; number < count; number++) {
+        long value = PyLong_AsLong(args[number]);
+        if (value == -1 && PyErr_Occurred()) return false;
+        if (value < INT32_MIN || value > INT32_MAX) {
+            PyErr_SetString(PyExc_OverflowError, "expected a number of 32 bits");
+            return false;
+        }
+        out[number] = (int)value;
+    }
+    return true;
+}
+
+static bool has_count(const char *name, Py_ssize_t found, Py_ssize_t expected) {
+    if (found == expected) return true;
+    PyErr_Format(PyExc_TypeError, "%s: expected %zd arguments, got %zd", name, expected, found);
+    return false;
+}
+
+/* Borrow (h, w, 3) uint8 with dense pixels; rows may lie apart unless they are to be written. */
+static bool take_pixels(PyObject *from, Py_buffer *view, bool is_written) {
+    if (PyObject_GetBuffer(from, view, is_written ? PyBUF_CONTIG : PyBUF_STRIDED_RO) < 0)
+        return false;
+    if (view->ndim == 3 && view->itemsize == 1 && view->shape[2] == AUGD_CHANNELS &&
+        view->shape[0] > 0 && view->shape[1] > 0 && view->shape[0] < 1 << 20 &&
+        view->shape[1] < 1 << 20 &&
+        (is_written || (view->strides[2] == 1 && view->strides[1] == AUGD_CHANNELS)))
+        return true;
+    PyBuffer_Release(view);
+    PyErr_Format(PyExc_ValueError, "%s: expected uint8 (h, w, 3) with dense pixels",
+                 is_written ? "out" : "source");
+    return false;
+}
+
+static bool take_bytes(PyObject *from, Py_buffer *view) {
+    return PyObject_GetBuffer(from, view, PyBUF_SIMPLE) == 0;
+}
+
+/* The arguments that say what is decoded of which JPEG, after its bytes and `out`. */
+enum { WIDTH, HEIGHT, X, Y, SCALE, NUM_DECODING };
+
+static bool is_region(const int *given, int width, int height) {
+    if (given[X] >= 0 && given[Y] >= 0 && given[SCALE] >= 1 && given[SCALE] <= 8 && width >= 1 &&
+        height >= 1 && width <= given[WIDTH] && height <= given[HEIGHT])
+        return true;
+    PyErr_SetString(PyExc_ValueError, "region: expected a part of the picture, and scale 1..8");
+    return false;
+}
+
+/* Those that say how it is scaled: see Scaling. */
+enum { SCALED_WIDTH, SCALED_HEIGHT, WINDOW_X, WINDOW_Y, MIRROR, LINEAR, NUM_SCALING };
+
+static bool take_scaling(const int *given, const Py_buffer *out, Scaling *scaling) {
+    const Region window = {given[WINDOW_X], given[WINDOW_Y], (int)out->shape[1],
+                           (int)out->shape[0]};
+    *scaling = (Scaling){given[SCALED_WIDTH], given[SCALED_HEIGHT], window, given[MIRROR] != 0,
+                         given[LINEAR] ? AUGD_LINEAR : AUGD_ANTIALIAS};
+    if (window.x >= 0 && window.y >= 0 && given[SCALED_WIDTH] - window.x >= window.width &&
+        given[SCALED_HEIGHT] - window.y >= window.height)
+        return true;
+    PyErr_SetString(PyExc_ValueError, "window: expected a part of the scaled picture");
+    return false;
+}
+
+static PyObject *decode_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int given[NUM_DECODING];
+    char message[AUGD_MESSAGE_BYTES];
+    Py_buffer data, out;
+    if (!has_count("decode_jpeg", count, 2 + NUM_DECODING) ||
+        !take_ints(args + 2, given, NUM_DECODING) || !take_bytes(args[0], &data))
+        return NULL;
+    if (!take_pixels(args[1], &out, true)) {
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    const Region region = {given[X], given[Y], (int)out.shape[1], (int)out.shape[0]};
+    if (is_region(given, region.width, region.height)) {
+        const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
+        bool is_done;
+        Py_BEGIN_ALLOW_THREADS
+        is_done = augd_decode_region(jpeg, given[SCALE], region, out.buf, message);
+        Py_END_ALLOW_THREADS
+        if (is_done)
+            result = Py_NewRef(Py_None);
+        else
+            PyErr_SetString(decode_error, message);
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *render_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { REGION_WIDTH = NUM_DECODING, REGION_HEIGHT, FIRST_OF_SCALING };
+    enum { NUM_INTS = FIRST_OF_SCALING + NUM_SCALING };
+    int given[NUM_INTS];
+    char message[AUGD_MESSAGE_BYTES];
+    Py_buffer data, out;
+    Scaling scaling;
+    if (!has_count("render_jpeg", count, 2 + NUM_INTS) || !take_ints(args + 2, given, NUM_INTS) ||
+        !take_bytes(args[0], &data))
+        return NULL;
+    if (!take_pixels(args[1], &out, true)) {
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    const Region region = {given[X], given[Y], given[REGION_WIDTH], given[REGION_HEIGHT]};
+    if (is_region(given, region.width, region.height) &&
+        take_scaling(given + FIRST_OF_SCALING, &out, &scaling)) {
+        const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
+        bool is_done;
+        Py_BEGIN_ALLOW_THREADS
+        is_done = augd_render_region(jpeg, given[SCALE], region, scaling, out.buf, message);
+        Py_END_ALLOW_THREADS
+        if (is_done)
+            result = Py_NewRef(Py_None);
+        else
+            PyErr_SetString(decode_error, message);
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *skip_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { ROWS = HEIGHT + 1, NUM_INTS };
+    int given[NUM_INTS];
+    char message[AUGD_MESSAGE_BYTES];
+    Py_buffer data;
+    if (!has_count("skip_jpeg", count, 1 + NUM_INTS) || !take_ints(args + 1, given, NUM_INTS) ||
+        !take_bytes(args[0], &data))
+        return NULL;
+    const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
+    bool is_done;
+    Py_BEGIN_ALLOW_THREADS
+    is_done = augd_skip_rows(jpeg, given[ROWS], message);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    if (is_done) return Py_NewRef(Py_None);
+    PyErr_SetString(decode_error, message);
+    return NULL;
+}
+
+static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int given[NUM_SCALING];
+    Py_buffer source, out;
+    Scaling scaling;
+    if (!has_count("resize", count, 2 + NUM_SCALING) || !take_ints(args + 2, given, NUM_SCALING) ||
+        !take_pixels(args[0], &source, false))
+        return NULL;
+    if (!take_pixels(args[1], &out, true)) {
+        PyBuffer_Release(&source);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (take_scaling(given, &out, &scaling)) {
+        const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+                                 source.strides[0]};
+        bool is_done;
+        Py_BEGIN_ALLOW_THREADS
+        is_done = augd_resize(picture, scaling, out.buf);
+        Py_END_ALLOW_THREADS
+        result = is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    }
+    PyBuffer_Release(&source);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int given[12];
+    Py_buffer row;
+    if (!has_count("tint", count, 13) || !take_ints(args + 1, given, 12) ||
+        !take_pixels(args[0], &row, true))
+        return NULL;
+    int16_t coefficients[3][3];
+    int32_t offsets[3];
+    for (int to = 0; to < 3; to++) {
+        for (int from = 0; from < 3; from++)
+            coefficients[to][from] = (int16_t)given[4 * to + from];
+        offsets[to] = given[4 * to + 3];
+    }
+    Py_BEGIN_ALLOW_THREADS
+    augd_tint(row.buf, (size_t)(row.shape[0] * row.shape[1]), coefficients, offsets);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&row);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *use_simd(PyObject *module, PyObject *wanted) {
+    (void)module;
+    int is_wanted = PyObject_IsTrue(wanted);
+    if (is_wanted < 0) return NULL;
+    is_avx2_used = is_wanted && has_avx2();
+    return PyBool_FromLong(is_avx2_used);
+}
+
+PyDoc_STRVAR(decode_jpeg_doc,
+"decode_jpeg(data, out, width, height, x, y, scale, /)\n--\n\n"
+"Decode the region of out's size at (x, y), in pixels of the picture scaled by 1 / scale.\n\n"
+"`width` and `height` are what the header was found to say. Raises DecodeError.");
+PyDoc_STRVAR(render_jpeg_doc,
+"render_jpeg(data, out, width, height, x, y, scale, region_width, region_height,\n"
+"            scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
+"Decode a region and resize it, as decode_jpeg and resize do, without keeping the region.");
+PyDoc_STRVAR(skip_jpeg_doc,
+"skip_jpeg(data, width, height, rows, /)\n--\n\n"
+"Entropy-decode the first rows by libjpeg alone and drop them: a yardstick for benchmarks.");
+PyDoc_STRVAR(resize_doc,
+"resize(source, out, scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
+"Scale source and write the window of out's size at (x, y), antialiased unless linear.");
+PyDoc_STRVAR(tint_doc,
+"tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, /)\n--\n\n"
+"Recolour a row in place by a 3x4 matrix in steps of 1/1024; coefficients fit 16 bits.");
+PyDoc_STRVAR(use_simd_doc,
+"use_simd(wanted, /)\n--\n\nUse vector instructions if wanted and there; says whether they are.");
+
+static PyMethodDef methods[] = {
+    {"decode_jpeg", (PyCFunction)(void (*)(void))decode_jpeg, METH_FASTCALL, decode_jpeg_doc},
+    {"render_jpeg", (PyCFunction)(void (*)(void))render_jpeg, METH_FASTCALL, render_jpeg_doc},
+    {"skip_jpeg", (PyCFunction)(void (*)(void))skip_jpeg, METH_FASTCALL, skip_jpeg_doc},
+    {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
+    {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
+    {"use_simd", use_simd, METH_O, use_simd_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int start_module(PyObject *module) {
+    is_avx2_used = has_avx2();
+    decode_error = PyErr_NewExceptionWithDoc("augd.pixels._kernels.DecodeError",
+                                             "A JPEG does not decode; the text says why.",
+                                             NULL, NULL);
+    if (!decode_error || PyModule_AddObjectRef(module, "DecodeError", decode_error) < 0 ||
+        PyModule_AddIntConstant(module, "VERSION", VERSION) < 0 ||
+        PyModule_AddStringConstant(module, "LIBJPEG_TURBO", augd_libjpeg_version()) < 0 ||
+        PyModule_AddIntConstant(module, "HAS_OWN_ENTROPY_DECODER",
+                                augd_has_own_entropy_decoder()) < 0)
+        return -1;
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, start_module},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_kernels", .m_methods = methods, .m_slots = slots,
+    .m_doc = "Native kernels: regions of JPEGs, resize, colours. See kernels/kernels.h.",
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&definition); }

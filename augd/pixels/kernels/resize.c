@@ -1,0 +1,311 @@
+/* Separable resize of a region straight into a row of a slot, in whole numbers.
+ *
+ * Columns first, then rows of pixels: for every output row, the source rows under it are summed to
+ * one line of 16-bit numbers, 7 of them behind the point, and this line is then summed to pixels. The
+ * larger the reduction, the more this saves against the other order, which would filter each source
+ * row along its length. Only the window is made, and mirroring is the order of the weights.
+ *
+ * Weights have 14 bits and sum to exactly 1: they are differences of rounded sums, so that a flat
+ * area keeps its level and rounding doesn't gather anywhere. No sum leaves 32 bits.
+ *
+ * Source: Pillow, `Resample.c`, for the triangle filter and where its taps lie; half-pixel centres.
+ */
+#include "resize.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if AUGD_HAS_AVX2_CODE
+#include <immintrin.h>
+#endif
+
+enum {
+    WEIGHT_BITS = 14,
+    WEIGHT_SUM = 1 << WEIGHT_BITS,
+    LINE_BITS = 7,
+    DOWN_SHIFT = WEIGHT_BITS - LINE_BITS, /* 255 << LINE_BITS fits 15 bits */
+    ACROSS_SHIFT = WEIGHT_BITS + LINE_BITS,
+    PADDING = 64,    /* samples that vectors may read or write beyond a line */
+    PAIRS_SIZE = 16, /* of two output pixels: two weights four times, for each */
+};
+
+static double smaller(double a, double b) { return a < b ? a : b; }
+static double larger(double a, double b) { return a > b ? a : b; }
+
+static double triangle(int tap, double centre, double per_support) {
+    const double distance = (tap + 0.5 - centre) * per_support;
+    return larger(0.0, 1.0 - (distance < 0.0 ? -distance : distance));
+}
+
+/* Write the weights of the taps [first, end) under a triangle of half width `support`. */
+static void weigh(int16_t *weights, int first, int end, double centre, double support) {
+    const double per_support = 1.0 / support;
+    double total = 0.0, sum = 0.0;
+    for (int tap = first; tap < end; tap++) total += triangle(tap, centre, per_support);
+    const double per_total = WEIGHT_SUM / total;
+    int given = 0;
+    for (int tap = first; tap < end; tap++) {
+        sum += triangle(tap, centre, per_support);
+        const int until_here = (int)(sum * per_total + 0.5);
+        weights[tap - first] = (int16_t)(until_here - given);
+        given = until_here;
+    }
+}
+
+/* The support is one source pixel where a side grows, and for the linear filter always. */
+static double support_of(int source_side, int scaled_side, Filter filter) {
+    double step = (double)source_side / scaled_side;
+    return filter == AUGD_ANTIALIAS && step > 1.0 ? step : 1.0;
+}
+
+static int count_taps(int source_side, double support) {
+    int most = (int)(2.0 * support);
+    if (most < 2.0 * support) most++;
+    if (most > source_side) most = source_side;
+    return (most + 1) & ~1;
+}
+
+/* Fill in the taps of the outputs [start, start + num_outputs) of an axis of `scaled_side`. */
+static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int start, double support,
+                       bool mirror) {
+    const double step = (double)source_side / scaled_side;
+    memset(taps->weights, 0, sizeof(int16_t) * (size_t)taps->num_outputs * (size_t)taps->num_taps);
+    for (int number = 0; number < taps->num_outputs; number++) {
+        double centre = (start + number + 0.5) * step;
+        int first = (int)larger(0.0, centre - support + 0.5);
+        int end = (int)smaller(source_side, centre + support + 0.5);
+        /* Rounding may add a tap at the very end of the support, where it weighs nothing. */
+        if (end > first + taps->num_taps) end = first + taps->num_taps;
+        int at = mirror ? taps->num_outputs - 1 - number : number;
+        taps->first[at] = first;
+        weigh(taps->weights + (size_t)at * (size_t)taps->num_taps, first, end, centre, support);
+    }
+}
+
+/* columns first: a line from the source rows under one output row */
+
+/* The source lines under an output row. There may be fewer of them than taps. */
+typedef struct {
+    const uint8_t *first;
+    ptrdiff_t stride;
+    int count, size; /* samples of each */
+} Lines;
+
+static void sum_down_portably(int16_t *line, Lines source, int begin, const int16_t *weights) {
+    for (int at = begin; at < source.size; at++) {
+        const uint8_t *from = source.first + at;
+        int32_t sum = 1 << (DOWN_SHIFT - 1);
+        for (int tap = 0; tap < source.count; tap++, from += source.stride)
+            sum += weights[tap] * *from;
+        line[at] = (int16_t)(sum >> DOWN_SHIFT);
+    }
+}
+
+/* then rows: pixels from the line */
+
+static inline uint8_t to_byte(int32_t sum) {
+    return (uint8_t)((sum + (1 << (ACROSS_SHIFT - 1))) >> ACROSS_SHIFT); /* at most 255 */
+}
+
+static void sum_across_portably(uint8_t *out, const int16_t *line, const AugdTaps *across, int begin) {
+    for (int x = begin; x < across->num_outputs; x++) {
+        const int16_t *from = line + across->first[x] * AUGD_CHANNELS;
+        const int16_t *weights = across->weights + (size_t)x * (size_t)across->num_taps;
+        int32_t red = 0, green = 0, blue = 0;
+        for (int tap = 0; tap < across->num_taps; tap++, from += AUGD_CHANNELS) {
+            red += weights[tap] * from[0];
+            green += weights[tap] * from[1];
+            blue += weights[tap] * from[2];
+        }
+        out[x * AUGD_CHANNELS] = to_byte(red);
+        out[x * AUGD_CHANNELS + 1] = to_byte(green);
+        out[x * AUGD_CHANNELS + 2] = to_byte(blue);
+    }
+}
+
+#if AUGD_HAS_AVX2_CODE
+
+static inline int32_t weight_pair(const int16_t *weights) {
+    int32_t pair;
+    memcpy(&pair, weights, sizeof pair);
+    return pair;
+}
+
+/* 32 samples of two rows, interleaved to pairs and summed under a pair of weights. Returns how far
+ * it came; unpacking and packing both work within lanes, so that samples keep their order. */
+AUGD_AVX2 static int sum_down_by_avx2(int16_t *line, Lines source, const int16_t *weights) {
+    enum { SAMPLES = 32, HALF = 16 };
+    const __m256i rounding = _mm256_set1_epi32(1 << (DOWN_SHIFT - 1));
+    int at = 0;
+    for (; at + SAMPLES <= source.size; at += SAMPLES) {
+        const uint8_t *from = source.first + at;
+        __m256i sum0 = rounding, sum1 = rounding, sum2 = rounding, sum3 = rounding;
+        for (int tap = 0; tap < source.count; tap += 2, from += 2 * source.stride) {
+            /* The last of an odd number is paired with itself, under a weight of 0. */
+            const uint8_t *below = tap + 1 < source.count ? from + source.stride : from;
+            const __m256i weight = _mm256_set1_epi32(weight_pair(weights + tap));
+            __m256i a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
+            __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)below));
+            sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
+            sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
+            a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(from + HALF)));
+            b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(below + HALF)));
+            sum2 = _mm256_add_epi32(sum2, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
+            sum3 = _mm256_add_epi32(sum3, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
+        }
+        _mm256_storeu_si256((__m256i *)(line + at),
+                            _mm256_packs_epi32(_mm256_srai_epi32(sum0, DOWN_SHIFT),
+                                               _mm256_srai_epi32(sum1, DOWN_SHIFT)));
+        _mm256_storeu_si256((__m256i *)(line + at + HALF),
+                            _mm256_packs_epi32(_mm256_srai_epi32(sum2, DOWN_SHIFT),
+                                               _mm256_srai_epi32(sum3, DOWN_SHIFT)));
+    }
+    return at;
+}
+
+/* Lay out the weights across once per picture, not once per row. */
+static void lay_out_pairs(int16_t *pairs, const AugdTaps *across) {
+    for (int x = 0; x + 1 < across->num_outputs; x += 2)
+        for (int tap = 0; tap < across->num_taps; tap += 2, pairs += PAIRS_SIZE)
+            for (int number = 0; number < PAIRS_SIZE; number++) {
+                const int output = x + number / (PAIRS_SIZE / 2);
+                pairs[number] =
+                    across->weights[(size_t)output * (size_t)across->num_taps +
+                                    (size_t)(tap + number % 2)];
+            }
+}
+
+/* One output pixel in each lane: two taps at a time, their channels interleaved to pairs. */
+AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const AugdTaps *across,
+                                               const int16_t *pairs, int x) {
+    const __m256i interleave = _mm256_setr_epi8(
+        0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1,
+        0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
+    const int16_t *from = line + across->first[x] * AUGD_CHANNELS;
+    const int16_t *next = line + across->first[x + 1] * AUGD_CHANNELS;
+    const int num_taps = across->num_taps;
+    __m256i sum = _mm256_set1_epi32(1 << (ACROSS_SHIFT - 1));
+    pairs += (size_t)x / 2 * (size_t)num_taps / 2 * PAIRS_SIZE;
+    for (int tap = 0; tap < num_taps; tap += 2, pairs += PAIRS_SIZE) {
+        __m256i samples = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(
+                _mm_loadu_si128((const __m128i *)(from + tap * AUGD_CHANNELS))),
+            _mm_loadu_si128((const __m128i *)(next + tap * AUGD_CHANNELS)), 1);
+        __m256i weights = _mm256_loadu_si256((const __m256i *)pairs);
+        sum = _mm256_add_epi32(
+            sum, _mm256_madd_epi16(_mm256_shuffle_epi8(samples, interleave), weights));
+    }
+    return _mm256_srli_epi32(sum, ACROSS_SHIFT);
+}
+
+AUGD_AVX2 static int sum_across_by_avx2(uint8_t *out, const int16_t *line, const AugdTaps *across,
+                                        const int16_t *pairs) {
+    /* Bytes R G B 0 of pixels 0 and 2 in one lane, 1 and 3 in the other. */
+    const __m128i drop_fourth =
+        _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    int x = 0;
+    for (; x + 6 <= across->num_outputs; x += 4) { /* 16 bytes are written for 12 */
+        __m256i both = _mm256_packs_epi32(sum_two_pixels(line, across, pairs, x),
+                                          sum_two_pixels(line, across, pairs, x + 2));
+        /* 64-bit quarters 0, 2 / 1, 3 to 0, 1, 2, 3 */
+        both = _mm256_permute4x64_epi64(both, 0xD8);
+        __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(both),
+                                         _mm256_extracti128_si256(both, 1));
+        _mm_storeu_si128((__m128i *)(out + x * AUGD_CHANNELS),
+                         _mm_shuffle_epi8(bytes, drop_fourth));
+    }
+    return x;
+}
+
+#endif
+
+void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdiff_t stride,
+                    int num_lines, uint8_t *out) {
+    const AugdTaps *down = &scaler->down;
+    const int16_t *weights = down->weights + (size_t)y * (size_t)down->num_taps;
+    const Lines source = {lines, stride, num_lines < down->num_taps ? num_lines : down->num_taps,
+                          scaler->needed.width * AUGD_CHANNELS};
+    int made = 0, written = 0;
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2()) made = sum_down_by_avx2(scaler->line, source, weights);
+#endif
+    sum_down_portably(scaler->line, source, made, weights);
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2())
+        written = sum_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
+#endif
+    sum_across_portably(out, scaler->line, &scaler->across, written);
+}
+
+void *augd_keep(AugdKept *kept, size_t size) {
+    if (kept->size < size) {
+        free(kept->memory);
+        kept->memory = malloc(size);
+        kept->size = kept->memory ? size : 0;
+    }
+    return kept->memory;
+}
+
+/* Count the taps from the first of all, and return how far they reach. */
+static int count_from_first(AugdTaps *taps, int source_side, int *first) {
+    int end = 0;
+    *first = source_side;
+    for (int at = 0; at < taps->num_outputs; at++) {
+        if (taps->first[at] < *first) *first = taps->first[at];
+        if (taps->first[at] + taps->num_taps > end) end = taps->first[at] + taps->num_taps;
+    }
+    for (int at = 0; at < taps->num_outputs; at++) taps->first[at] -= *first;
+    return (end < source_side ? end : source_side) - *first;
+}
+
+bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height, Scaling scaling) {
+    static _Thread_local AugdKept kept;
+    const Region window = scaling.window;
+    const double support_x = support_of(source_width, scaling.scaled_width, scaling.filter);
+    const double support_y = support_of(source_height, scaling.scaled_height, scaling.filter);
+    AugdTaps across = {.num_outputs = window.width, .num_taps = count_taps(source_width, support_x)};
+    AugdTaps down = {.num_outputs = window.height, .num_taps = count_taps(source_height, support_y)};
+    const size_t num_first = (size_t)window.width + (size_t)window.height;
+    const size_t num_across = (size_t)window.width * (size_t)across.num_taps;
+    const size_t num_down = (size_t)window.height * (size_t)down.num_taps;
+    const size_t line_size =
+        ((size_t)source_width + (size_t)across.num_taps) * AUGD_CHANNELS + PADDING;
+    const size_t num_pairs = AUGD_HAS_AVX2_CODE ? num_across / 4 * PAIRS_SIZE : 0;
+    int *first = augd_keep(&kept, num_first * sizeof(int) +
+                                      (num_across + num_down + num_pairs + line_size) *
+                                          sizeof(int16_t));
+    if (!first) return false;
+    across.first = first;
+    down.first = first + window.width;
+    across.weights = (int16_t *)(first + num_first);
+    down.weights = across.weights + num_across;
+    place_taps(&across, source_width, scaling.scaled_width, window.x, support_x, scaling.mirror);
+    place_taps(&down, source_height, scaling.scaled_height, window.y, support_y, false);
+    Region needed;
+    needed.width = count_from_first(&across, source_width, &needed.x);
+    needed.height = count_from_first(&down, source_height, &needed.y);
+    int16_t *pairs = down.weights + num_down;
+    int16_t *line = pairs + num_pairs;
+    /* Taps without weight may lie beyond the line's end: any numbers will do that are there. */
+    const size_t size = (size_t)needed.width * AUGD_CHANNELS;
+    memset(line + size, 0, (line_size - size) * sizeof *line);
+#if AUGD_HAS_AVX2_CODE
+    lay_out_pairs(pairs, &across);
+#endif
+    *scaler = (AugdScaler){needed, down, across, line, pairs};
+    return true;
+}
+
+bool augd_resize(Picture source, Scaling scaling, uint8_t *out) {
+    AugdScaler scaler;
+    if (!augd_prepare_scaler(&scaler, source.width, source.height, scaling)) return false;
+    const Region needed = scaler.needed;
+    const uint8_t *begin = source.data + needed.y * source.stride + needed.x * AUGD_CHANNELS;
+    for (int y = 0; y < scaling.window.height; y++) {
+        int first = scaler.down.first[y];
+        augd_scale_row(&scaler, y, begin + first * source.stride, source.stride,
+                       needed.height - first, out);
+        out += scaling.window.width * AUGD_CHANNELS;
+    }
+    return true;
+}

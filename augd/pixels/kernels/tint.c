@@ -1,0 +1,89 @@
+/* The colour pass: one 3x4 matrix on (R, G, B, 1), in whole numbers of 1/1024, halves up.
+ *
+ * The arithmetic is that of OpenCV's `transform` of bytes (matmul.simd.hpp), which does this where
+ * the kernels are not built: equal bytes from both.
+ */
+#include "kernels.h"
+
+#include <string.h>
+
+#if AUGD_HAS_AVX2_CODE
+#include <immintrin.h>
+#endif
+
+enum { STEP_BITS = 10, HALF_STEP = 1 << (STEP_BITS - 1) };
+
+static inline uint8_t to_byte(int32_t steps) {
+    int32_t level = steps >> STEP_BITS;
+    return (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
+}
+
+static void tint_portably(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
+                          const int32_t offsets[3]) {
+    for (uint8_t *end = pixels + num_pixels * AUGD_CHANNELS; pixels < end; pixels += AUGD_CHANNELS) {
+        int32_t r = pixels[0], g = pixels[1], b = pixels[2];
+        for (int to = 0; to < AUGD_CHANNELS; to++)
+            pixels[to] = to_byte(c[to][0] * r + c[to][1] * g + c[to][2] * b + offsets[to] + HALF_STEP);
+    }
+}
+
+#if AUGD_HAS_AVX2_CODE
+
+enum { PIXELS_PER_TURN = 8, LANE_BYTES = 12, READ_BYTES = 28 };
+
+/* Eight pixels: twelve bytes in each lane, spread to pairs (R, G) and (B, 0) of 16 bits. */
+AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
+                                     const int32_t offsets[3]) {
+    const __m256i red_green = _mm256_setr_epi8(
+        0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1,
+        0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1);
+    const __m256i blue = _mm256_setr_epi8(
+        2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1,
+        2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1);
+    const __m256i interleave = _mm256_setr_epi8(
+        0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1,
+        0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1);
+    __m256i by_red_green[3], by_blue[3], offset[3];
+    for (int to = 0; to < AUGD_CHANNELS; to++) {
+        by_red_green[to] = _mm256_set1_epi32(
+            (int32_t)((uint32_t)(uint16_t)c[to][1] << 16 | (uint16_t)c[to][0]));
+        by_blue[to] = _mm256_set1_epi32((uint16_t)c[to][2]);
+        offset[to] = _mm256_set1_epi32(offsets[to] + HALF_STEP);
+    }
+    size_t done = 0;
+    /* Each turn reads four bytes beyond its pixels, and writes none there. */
+    for (; (num_pixels - done) * AUGD_CHANNELS >= READ_BYTES; done += PIXELS_PER_TURN) {
+        uint8_t *at = pixels + done * AUGD_CHANNELS;
+        __m256i source = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
+            _mm_loadu_si128((const __m128i *)(at + LANE_BYTES)), 1);
+        __m256i rg = _mm256_shuffle_epi8(source, red_green);
+        __m256i b = _mm256_shuffle_epi8(source, blue);
+        __m256i level[3];
+        for (int to = 0; to < AUGD_CHANNELS; to++) {
+            __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(rg, by_red_green[to]),
+                                           _mm256_madd_epi16(b, by_blue[to]));
+            level[to] = _mm256_srai_epi32(_mm256_add_epi32(sum, offset[to]), STEP_BITS);
+        }
+        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(level[0], level[1]),
+                                            _mm256_packs_epi32(level[2], level[2]));
+        bytes = _mm256_shuffle_epi8(bytes, interleave);
+        __m128i high = _mm256_extracti128_si256(bytes, 1);
+        _mm_storeu_si128((__m128i *)at, _mm256_castsi256_si128(bytes));
+        _mm_storel_epi64((__m128i *)(at + LANE_BYTES), high);
+        int32_t last = _mm_extract_epi32(high, 2);
+        memcpy(at + LANE_BYTES + 8, &last, sizeof last);
+    }
+    return done;
+}
+
+#endif
+
+void augd_tint(uint8_t *pixels, size_t num_pixels, const int16_t coefficients[3][3],
+               const int32_t offsets[3]) {
+    size_t done = 0;
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2()) done = tint_by_avx2(pixels, num_pixels, coefficients, offsets);
+#endif
+    tint_portably(pixels + done * AUGD_CHANNELS, num_pixels - done, coefficients, offsets);
+}

@@ -1,0 +1,53 @@
+"""The native kernels, where this installation has them: regions of JPEGs, resize, colours.
+
+Beside the modules that use them. They are built with the package when a C compiler and
+libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do the same work, about
+half as fast, and resized pixels may differ by a level. Which of the two is active is part of a
+stream's content. `AUGD_KERNELS=off` leaves them out, to compare.
+
+Invariants: nothing is chosen after the import; the same numbers with vector instructions and
+without.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+_VERSION = 1
+"""Of what modules and kernels agree on: the arguments, and the pixels made of them."""
+
+_SWITCH = "AUGD_KERNELS"
+
+
+def _load() -> Any:
+    if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no"):
+        return None
+    try:
+        from augd.pixels import _kernels
+    except ModuleNotFoundError:
+        return None
+    return _checked(_kernels)
+
+
+def _checked(found: ModuleType) -> ModuleType:
+    version = getattr(found, "VERSION", None)
+    if version != _VERSION:
+        raise ImportError(
+            f"augd's kernels are of another version: expected {_VERSION}, got {version}, from "
+            f"{found.__file__}. Build them anew: `make setup` in a checkout, "
+            f"`pip install --force-reinstall augd` otherwise"
+        )
+    return found
+
+
+kernels: Any = _load()
+"""The extension module, described in `_kernels.pyi`; None where there is none."""
+
+
+def describe_kernels() -> str:
+    """Name what makes pixels, as it becomes part of a stream's content."""
+    if kernels is None:
+        return "none"
+    return f"{_VERSION}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"

@@ -1,0 +1,195 @@
+"""`augd doctor`: what this machine offers to augd, and what is in its way.
+
+Before everything else: run it where something is slow or refuses to start. Each line says what was
+found and, where it could be better, what to do.
+
+Invariants: changes nothing that outlives it; each thing is found out by trying it, as a daemon
+would, and not by the name of the system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Final, Literal
+
+from augd.errors import AugdError
+from augd.pixels import native
+from augd.procfs import cpu_model
+from augd.transport.address import make_runtime_dir, runtime_dir
+from augd.transport.arena import available_bytes, make_arena
+from augd.version import __version__
+
+Verdict = Literal["good", "better", "bad"]
+
+_MARKS: Final = {"good": "ok", "better": "could be better", "bad": "in the way"}
+_MB: Final = 1 << 20
+# A stream of 256 images of 224 px, five slots: what `connect` asks for by default.
+_ARENA_BYTES: Final = 256 * 224 * 224 * 3 * 5
+# An index, hints and an arena for each of many sessions, two sockets for each client.
+_FDS_WANTED: Final = 4096
+_TRY_S: Final = 30.0
+_LIBRARIES: Final = ("numpy", "opencv-python-headless", "pillow", "pyzmq", "msgspec", "xxhash")
+
+_TO_BUILD: Final = (
+    "without them a producer makes about half as many images. Install a C compiler and "
+    "libjpeg-turbo's headers (Debian, Ubuntu: apt-get install gcc libc6-dev libjpeg-dev "
+    "python3-dev), then install augd anew"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    found: str
+    verdict: Verdict = "good"
+    advice: str = ""
+
+
+def run_doctor(as_json: bool) -> int:
+    """Print all findings; returns 1 when something is in the way, else 0."""
+    findings = examine()
+    if as_json:
+        print(json.dumps([asdict(one) for one in findings]))
+    else:
+        print("\n".join(lines(findings)))
+    return int(any(one.verdict == "bad" for one in findings))
+
+
+def examine() -> list[Finding]:
+    """Look at everything. Takes about a second."""
+    looks: tuple[Callable[[], Finding], ...] = (
+        _versions,
+        _processor,
+        _kernels,
+        _memory,
+        _arena,
+        _open_files,
+        _runtime_folder,
+        _confinement,
+        _trainer,
+    )
+    return [look() for look in looks]
+
+
+def lines(findings: list[Finding]) -> list[str]:
+    """Lay the findings out for a terminal."""
+    width = max(len(one.subject) for one in findings)
+    text = []
+    for one in findings:
+        text.append(f"{one.subject:{width}}  {_MARKS[one.verdict]}: {one.found}")
+        if one.advice:
+            text.append(f"{'':{width}}  {one.advice}")
+    return text
+
+
+def _versions() -> Finding:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+    where = f"augd {__version__}, Python {platform.python_version()}"
+    return Finding("versions", f"{where}, Linux {platform.release()}, {versions}")
+
+
+def _processor() -> Finding:
+    num_cores = len(os.sched_getaffinity(0))
+    found = f"{num_cores} of {os.cpu_count()} cores, {cpu_model()}"
+    if num_cores > 1:
+        return Finding("processor", found)
+    advice = "producers and the training share one core: give the process more"
+    return Finding("processor", found, "better", advice)
+
+
+def _kernels() -> Finding:
+    kernels = native.kernels
+    if kernels is None:
+        return Finding("kernels", "none: OpenCV and Pillow make the pixels", "better", _TO_BUILD)
+    vectors = "vector instructions" if kernels.use_simd(True) else "no vector instructions"
+    entropy = "own" if kernels.HAS_OWN_ENTROPY_DECODER else "libjpeg's"
+    found = f"version {native.describe_kernels()}, {entropy} entropy decoder, {vectors}"
+    if kernels.HAS_OWN_ENTROPY_DECODER:
+        return Finding("kernels", found)
+    advice = (
+        "jpegint.h of libjpeg-turbo was not there at the build: decoding takes a quarter longer"
+    )
+    return Finding("kernels", found, "better", advice)
+
+
+def _memory() -> Finding:
+    free = available_bytes()
+    found = f"{free // _MB:,} MB are free for arenas"
+    if free > 4 * _ARENA_BYTES:
+        return Finding("memory", found)
+    advice = (
+        f"a stream of 256 images of 224 px takes {_ARENA_BYTES // _MB} MB: ask for a smaller "
+        f"batch_size or prefetch, or raise the container's limit"
+    )
+    return Finding("memory", found, "better", advice)
+
+
+def _arena() -> Finding:
+    try:
+        os.close(make_arena("doctor", 1 << 16))
+    except (OSError, AugdError) as error:
+        advice = 'trainers on this machine get their batches over TCP: transport="frames"'
+        return Finding("shared memory", f"no sealed memfd: {error}", "bad", advice)
+    return Finding("shared memory", "sealed memfds work; /dev/shm is not used")
+
+
+def _open_files() -> Finding:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,} for a process"
+    if most == resource.RLIM_INFINITY or most >= _FDS_WANTED:
+        return Finding("open files", found)
+    advice = (
+        f"raise the hard limit to {_FDS_WANTED:,}: ulimit -Hn, or LimitNOFILE= of a systemd unit"
+    )
+    return Finding("open files", found, "better", advice)
+
+
+def _runtime_folder() -> Finding:
+    folder = runtime_dir()
+    try:
+        make_runtime_dir(folder)
+    except (OSError, AugdError) as error:
+        advice = "set AUGD_RUNTIME_DIR to a folder that only you can enter"
+        return Finding("runtime folder", str(error), "bad", advice)
+    return Finding("runtime folder", f"{folder}, for you alone")
+
+
+def _confinement() -> Finding:
+    """Confine a process, as a producer does to itself: there is no way back for this one."""
+    code = "from augd.confine.process import confine; print(confine())"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_TRY_S
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("confinement", f"no answer within {_TRY_S:.0f} s", "bad", "try again")
+    holds = done.stdout.strip()
+    if "seccomp" in holds:
+        return Finding("confinement", f"producers are confined by {holds}")
+    advice = (
+        "this kernel or container forbids seccomp filters: a hostile image that takes a producer "
+        "over has a network. Serve only images that you trust, or allow it"
+    )
+    return Finding("confinement", holds or "none", "better", advice)
+
+
+def _trainer() -> Finding:
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        advice = "pip install 'augd[trainer]' where you train; producers need no torch"
+        return Finding("trainer", "torch is not installed here", "good", advice)
+    if shutil.which("nvidia-smi") is None:
+        return Finding("trainer", f"torch {version}; no NVIDIA driver: trains on the processor")
+    return Finding("trainer", f"torch {version}, with an NVIDIA driver")
