@@ -8,6 +8,7 @@ from benchmarks import (
     delivery,
     first_batch,
     frames,
+    kernels,
     memory,
     planning,
     safety,
@@ -22,6 +23,7 @@ _BENCHMARKS = {
     "memory": (memory.QUESTION, memory.run),
     "planning": (planning.QUESTION, planning.run),
     "augmentation": (augmentation.QUESTION, augmentation.run),
+    "kernels": (kernels.QUESTION, kernels.run),
     "safety": (safety.QUESTION, safety.run),
 }
 

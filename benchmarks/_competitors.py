@@ -59,16 +59,28 @@ def verifying_client(options: Options, filter: Filter) -> Callable[[], Competito
 
 
 def null_sink(
-    options: Options, filter: Filter, *, without: str = "", name: str = "null sink"
+    options: Options,
+    filter: Filter,
+    *,
+    without: str = "",
+    name: str = "null sink",
+    processes: int = 0,
 ) -> Callable[[], Competitor]:
-    """Start the producers' work alone, in as many processes; `without` one safety feature."""
+    """Start the producers' work alone, in as many processes or in so many; `without` a safety."""
+    workers = processes or options.workers
     return lambda: Competitor(
         name,
         "null_sink",
-        arguments={**_augd_arguments(options, filter), "without": without},
-        processes=options.workers,
+        arguments={**_augd_arguments(options, filter), "workers": workers, "without": without},
+        processes=workers,
         environment=ENVIRONMENT,
     )
+
+
+def entropy(options: Options) -> Callable[[], Competitor]:
+    """Start libjpeg-turbo's entropy decoding alone, of the rows that one producer makes."""
+    arguments = {"photos": str(options.photos), "recipe": recipe("linear")}
+    return lambda: Competitor("entropy", "entropy", arguments=arguments, environment=ENVIRONMENT)
 
 
 def sharers(options: Options, filter: Filter, clients: int) -> Callable[[], Competitor]:

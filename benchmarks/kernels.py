@@ -1,0 +1,196 @@
+"""What do the native kernels gain: against the libraries that they replace, and against the limit.
+
+The crops of `imagenet`'s law, of the photos that are given. In this process, on one core, sides in
+turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize alone, from
+decoded crops, against Pillow, OpenCV and torch. Then one producer's workshop as a process, against
+libjpeg-turbo's entropy decoding alone of the same rows on the same core.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.index import load_or_build
+from augd.pixels import native
+from augd.pixels.decode import Pixels, configure, decode, is_native, silence_library_noise
+from augd.pixels.header import Header, read_header
+from augd.pixels.outline import Outline
+from augd.pixels.render import Renderer
+from augd.pixels.source import FolderSource
+from augd.pixels.tint import Tint
+from augd.plan.planner import Planner
+from augd.plan.recipe import parse_recipe
+from benchmarks._competitors import entropy, null_sink, recipe
+from benchmarks._report import Figure, Options, Target, run_alone
+from benchmarks._rounds import Spread, alternate, ratios, spread
+
+QUESTION = "What do the native kernels gain?"
+
+_SIZE = (224, 224)
+_NUM_PHOTOS = 100
+_TINT = [[1.1, -0.1, 0.05, 3.0], [0.02, 0.9, 0.1, -4.0], [-0.05, 0.1, 1.2, 2.0]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Crop:
+    content: bytearray
+    header: Header
+    region: tuple[int, int, int, int]
+    pixels: Pixels
+
+
+Work = Callable[[_Crop], object]
+
+
+def run(options: Options) -> list[Figure]:
+    """Measure the kernels side by side with what they replace, then a whole producer."""
+    if native.kernels is None:
+        raise SystemExit("benchmarks.kernels: no native kernels here; augd doctor says why")
+    configure()
+    silence_library_noise()
+    crops = _crops(options)
+    figures: list[Figure] = []
+    for name, sides, targets in _cases():
+        times = _measure(sides, crops, options)
+        figures += [Figure(f"{name}: {side}", "µs", spread(us)) for side, us in times.items()]
+        for side in list(times)[1:]:
+            found = _ratio(times[side], times["augd"])
+            figures.append(Figure(f"{name}: {side} / augd", "x", found, targets.get(side)))
+    starts = [null_sink(options, "linear", name="producer", processes=1), entropy(options)]
+    scores = alternate(starts, rounds=options.rounds, seconds=options.seconds)
+    found = ratios(scores["producer"], scores["entropy"])
+    name = "one producer, linear / libjpeg-turbo's entropy decoding alone"
+    figures.append(Figure(name, "x images/s", found, Target(">=", 0.85)))
+    return figures
+
+
+def _ratio(others: Sequence[float], ours: Sequence[float]) -> Spread:
+    return spread(other / our for other, our in zip(others, ours, strict=True))
+
+
+def _crops(options: Options) -> list[_Crop]:
+    index = load_or_build(str(options.photos))
+    arrays = IndexArrays(index.fd, index.dims_fd)
+    planner = Planner(parse_recipe(recipe("linear")), 0, _SIZE)
+    found = []
+    with FolderSource(arrays.root, arrays) as source:
+        step = max(1, index.num_samples // _NUM_PHOTOS)
+        for sample in range(0, index.num_samples, step):
+            content = source.read(sample)
+            header = read_header(content)
+            if not is_native(header):
+                continue
+            size = (np.full(1, side, np.int32) for side in (header.width, header.height))
+            plan = planner.plan(np.array([sample]), np.zeros(1, np.int64), *size)
+            x, y, width, height = plan.crop[0].tolist()
+            region = (x, y, width, height)
+            found.append(_Crop(content, header, region, decode(content, header, region).copy()))
+    index.close()
+    return found
+
+
+def _measure(
+    sides: dict[str, Work], crops: Sequence[_Crop], options: Options
+) -> dict[str, list[float]]:
+    """Return CPU time per crop in µs, a number per round: all sides at one crop, then the next."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(options.rounds + 1):
+        totals = dict.fromkeys(sides, 0)
+        for crop in crops:
+            for side, work in sides.items():
+                before_ns = time.thread_time_ns()
+                work(crop)
+                totals[side] += time.thread_time_ns() - before_ns
+        if number:  # the first round warms up
+            for side, total_ns in totals.items():
+                times[side].append(total_ns / len(crops) / 1000)
+    return times
+
+
+def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
+    resize_targets = {"torch": Target(">=", 1.5)}
+    return [
+        ("a crop of a JPEG to a row, linear", _from_jpeg("linear"), {}),
+        ("a crop of a JPEG to a row, antialiased", _from_jpeg("antialias"), {}),
+        ("resize, linear", _resizes("linear"), {}),
+        ("resize, antialiased", _resizes("antialias"), resize_targets),
+        ("colour pass", _tints(), {}),
+    ]
+
+
+def _without_kernels(make: Callable[[], Any]) -> Any:
+    """Make something that uses OpenCV and Pillow, in the process that has the kernels."""
+    kernels, native.kernels = native.kernels, None
+    try:
+        return make()
+    finally:
+        native.kernels = kernels
+
+
+def _from_jpeg(filter: Any) -> dict[str, Work]:
+    ours, theirs = Renderer(filter, _SIZE), _without_kernels(lambda: Renderer(filter, _SIZE))
+    out = np.empty((*_SIZE, 3), np.uint8)
+    outline = Outline(_SIZE, mirror=True)
+
+    def by_libraries(crop: _Crop) -> None:
+        kernels, native.kernels = native.kernels, None
+        theirs.render_photo(crop.content, crop.header, crop.region, outline, out)
+        native.kernels = kernels
+
+    return {
+        "augd": lambda crop: ours.render_photo(
+            crop.content, crop.header, crop.region, outline, out
+        ),
+        "OpenCV" if filter == "linear" else "OpenCV + Pillow": by_libraries,
+    }
+
+
+def _resizes(filter: Any) -> dict[str, Work]:
+    renderer, out = Renderer(filter, _SIZE), np.empty((*_SIZE, 3), np.uint8)
+    outline = Outline(_SIZE)
+    sides: dict[str, Work] = {"augd": lambda crop: renderer.render(crop.pixels, outline, out)}
+    if filter == "linear":
+        sides["OpenCV"] = lambda crop: cv2.resize(crop.pixels, _SIZE, dst=out)
+        return sides
+    sides["Pillow"] = lambda crop: Image.fromarray(crop.pixels).resize(
+        _SIZE, Image.Resampling.BILINEAR
+    )
+    if importlib.util.find_spec("torch") is not None:
+        sides["torch"] = _torch_resize()
+    return sides
+
+
+def _torch_resize() -> Work:
+    """As torchvision does it, on uint8 in the layout that is the faster of its two: channels last."""
+    import torch
+
+    torch.set_num_threads(1)
+    interpolate: Any = torch.nn.functional.interpolate
+
+    def resize(crop: _Crop) -> object:
+        image = torch.from_numpy(crop.pixels).permute(2, 0, 1)[None]
+        return interpolate(image, _SIZE, mode="bilinear", antialias=True)
+
+    return resize
+
+
+def _tints() -> dict[str, Work]:
+    ours, theirs = Tint(), _without_kernels(Tint)
+    row = np.random.default_rng(0).integers(0, 256, (*_SIZE, 3)).astype(np.uint8)
+    return {
+        "augd": lambda _: ours.apply(_TINT, row),
+        "OpenCV": lambda _: theirs.apply(_TINT, row),
+    }
+
+
+if __name__ == "__main__":
+    run_alone("kernels", QUESTION, run)

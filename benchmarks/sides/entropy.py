@@ -1,0 +1,74 @@
+"""Competitor: nothing but the entropy decoding that a producer's rows need, by libjpeg-turbo alone.
+
+The same samples in the same order, with the same crops: of each photo, libjpeg-turbo's own decoder
+reads the MCU rows down to the crop's end and drops them. Files lie in memory, crops are planned
+beforehand. A yardstick: what no decoder could leave out, before the native kernels did.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.index import load_or_build
+from augd.pixels import native
+from augd.pixels.decode import is_native
+from augd.pixels.header import read_header
+from augd.pixels.source import FolderSource
+from augd.plan.draw import Draw
+from augd.plan.planner import Planner
+from augd.plan.recipe import output_size, parse_recipe
+from benchmarks._rounds import answer_rounds
+
+_NUM_PHOTOS = 1000  # held in memory; a larger set is measured by its first ones
+_CHUNK = 32
+
+
+def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, int]]:
+    """Yield content, width, height and the rows that are needed, of each sample of epoch 0."""
+    index = load_or_build(arguments["photos"])
+    arrays = IndexArrays(index.fd, index.dims_fd)
+    recipe = parse_recipe(arguments["recipe"])
+    planner = Planner(recipe, 0, output_size(recipe, arrays.first_size_px))
+    source = FolderSource(arrays.root, arrays)
+    draw = Draw(index.num_samples, 0, True)
+    ids, epochs = draw.rows(0, np.arange(min(index.num_samples, _NUM_PHOTOS)))
+    for sample, epoch in zip(ids.tolist(), epochs.tolist(), strict=True):
+        content = source.read(sample)
+        header = read_header(content)
+        if not is_native(header):
+            continue
+        size = (np.full(1, side, np.int32) for side in (header.width, header.height))
+        plan = planner.plan(np.array([sample]), np.array([epoch]), *size)
+        _, y, _, height = plan.crop[0].tolist()
+        yield content, header.width, header.height, y + height
+    source.close()
+    index.close()
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: photos, recipe."""
+    work = list(_work(arguments))
+    skip = native.kernels.skip_jpeg
+
+    def run_round(seconds: float) -> dict[str, float]:
+        started, before_s = time.monotonic(), time.process_time()
+        images = 0
+        while (passed_s := time.monotonic() - started) < seconds:
+            for at in range(images, images + _CHUNK):
+                skip(*work[at % len(work)])
+            images += _CHUNK
+        cpu_s = time.process_time() - before_s
+        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+
+    answer_rounds(run_round)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
