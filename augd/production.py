@@ -177,7 +177,8 @@ class Production:
         """
         colour = None if rows.colour is None else rows.colour[row]
         if self._num_views == 1:
-            region = self._decode(content, header, sketch.outlines.crop[at])
+            outlines = sketch.outlines
+            region = self._decode(content, header, outlines.crop[at], outlines.scale[at])
             self._renderer.render(region, sketch.outlines[at], rows.images[row], colour)
         else:
             self._render_views(content, header, sketch, at, rows.images[row], colour)
@@ -199,11 +200,13 @@ class Production:
         first = at * self._num_views
         crops = sketch.outlines.crop[first : first + self._num_views]
         whole = box_around(crops)
-        decoded = self._decode(content, header, whole)
+        scale = sketch.outlines.scale[first]
+        decoded = self._decode(content, header, whole, scale)
         for view, crop in enumerate(crops):
             tint = None if colour is None else colour[view]
             outline = sketch.outlines[first + view]
-            self._renderer.render(cut_region(decoded, whole, crop), outline, out[view], tint)
+            region = cut_region(decoded, whole, crop, scale)
+            self._renderer.render(region, outline, out[view], tint)
 
     def _edit(self, edits: Sequence[Sequence[Edit]], at: int, out: NDArray[np.uint8]) -> None:
         """Let own ops edit the finished views of a sample."""
@@ -221,10 +224,10 @@ def box_around(crops: list[Crop]) -> Crop:
     return left, top, right - left, bottom - top
 
 
-def cut_region(decoded: Pixels, whole: Crop, crop: Crop) -> Pixels:
-    """Return the crop as a view of what was decoded of the photo, its region `whole`."""
-    x, y = crop[0] - whole[0], crop[1] - whole[1]
-    return decoded[y : y + crop[3], x : x + crop[2]]
+def cut_region(decoded: Pixels, whole: Crop, crop: Crop, scale: int) -> Pixels:
+    """Return the crop as a view of what was decoded of the photo: `whole`, at 1/scale."""
+    x, y = (crop[0] - whole[0]) // scale, (crop[1] - whole[1]) // scale
+    return decoded[y : y + -(-crop[3] // scale), x : x + -(-crop[2] // scale)]
 
 
 def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:

@@ -8,6 +8,7 @@ from benchmarks import (
     delivery,
     first_batch,
     frames,
+    large_photos,
     memory,
     planning,
     safety,
@@ -22,6 +23,7 @@ _BENCHMARKS = {
     "memory": (memory.QUESTION, memory.run),
     "planning": (planning.QUESTION, planning.run),
     "augmentation": (augmentation.QUESTION, augmentation.run),
+    "large_photos": (large_photos.QUESTION, large_photos.run),
     "safety": (safety.QUESTION, safety.run),
 }
 

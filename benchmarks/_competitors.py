@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from augd.hire import ENVIRONMENT
@@ -10,6 +11,8 @@ from benchmarks._report import Options
 from benchmarks._rounds import Competitor
 
 BATCH_SIZE = 256
+# A photo of three megapixels takes ten times as long: as many batches in a round.
+_LARGE_PHOTO_BATCH_SIZE = 32
 
 Filter = Literal["antialias", "linear"]
 
@@ -50,6 +53,18 @@ def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     return lambda: Competitor(
         "augd", "augd_client", arguments=_augd_arguments(options, filter)
     )  # fmt: skip
+
+
+def large_photo_client(
+    options: Options, photos: Path, side_px: int, scaled_decode: str
+) -> Callable[[], Competitor]:
+    """Start augd on other photos, with rows of `side_px` and scaled decoding off or "auto"."""
+    plain = recipe("linear")
+    plain["ops"][0]["size"] = side_px
+    plain["scaled_decode"] = scaled_decode
+    arguments = {**_augd_arguments(options, "linear"), "photos": str(photos), "recipe": plain}
+    arguments["batch_size"] = _LARGE_PHOTO_BATCH_SIZE
+    return lambda: Competitor(scaled_decode, "augd_client", arguments=arguments)
 
 
 def verifying_client(options: Options, filter: Filter) -> Callable[[], Competitor]:

@@ -62,7 +62,7 @@ class Planner:
         height, width = out_size
         self._out_sides = np.array([[width], [height]], np.float64)
         self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
-        self._fill = recipe.fill
+        self._recipe = recipe
 
     def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
         if isinstance(op, Plugin):
@@ -93,7 +93,8 @@ class Planner:
             sampler.sample(frame, even, odd)
         if self._is_sized_by_image:
             self._check_size(frame)
-        return finish(frame, self._fill, self._by_sample(frame.impossible, ids))
+        impossible = self._by_sample(frame.impossible, ids)
+        return finish(frame, self._recipe, self.num_views, impossible)
 
     def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
         """Name each sample with a row that cannot be made once, and padding never."""

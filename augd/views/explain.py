@@ -96,6 +96,8 @@ def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
     for name in ("crop", "scaled", "window"):
         lines.append(f"  {name:18} {_brief(view[name])}")
     lines += [_op_in_words(op) for op in view["ops"]]
+    if view["scale"] != 1:
+        lines.append(f"  {'decoded at':18} 1/{view['scale']}")
     for name in ("colour_order", "matrix", "region", "halvings"):
         if view[name] and (view["bent"] or name == "colour_order"):
             lines.append(f"  {name:18} {_brief(view[name])}")

@@ -52,8 +52,9 @@ class View:
 
     `crop`, `scaled`, `window` and `mirror` are those of the exact path: what crops, resizes and
     mirrors alone would do. A bent row is read through `matrix` (2, 3) from `region`, halved
-    `halvings` times. `colour` is (3, 4) and `pivot` (3, 3), in grey levels, or None. `steps` are
-    the ops other than crops, `colour_order` the drawn order of the colour ops, if one was drawn.
+    `halvings` times. The photo is decoded at 1/`scale`. `colour` is (3, 4) and `pivot` (3, 3), in
+    grey levels, or None. `steps` are the ops other than crops, `colour_order` the drawn order of
+    the colour ops, if one was drawn.
     """
 
     number: int
@@ -69,6 +70,7 @@ class View:
     region: Box
     matrix: NDArray[np.float64]
     halvings: int
+    scale: int
     colour: NDArray[np.float64] | None
     pivot: NDArray[np.float64] | None
     steps: Sequence[Step]
@@ -99,7 +101,7 @@ class Negative:
 
     def develop(self) -> Pixels:
         """Decode all of it. Raises BadImage."""
-        return self.decode(self.content, self.header, (0, 0, *self.size))
+        return self.decode(self.content, self.header, (0, 0, *self.size), 1)
 
 
 class Darkroom:
@@ -216,6 +218,7 @@ class Darkroom:
             region=tuple(plan.crop[row].tolist()),
             matrix=matrix,
             halvings=0 if plan.halvings is None else int(plan.halvings[row]),
+            scale=1 if plan.scale is None else int(plan.scale[row]),
             colour=None if plan.colour is None else plan.colour[row],
             pivot=None if plan.pivot is None else plan.pivot[row],
             steps=steps,
@@ -229,13 +232,13 @@ class Darkroom:
         """
         if drawn.impossible:
             raise BadImage(drawn.impossible)
-        crops = drawn.outlines.crop
+        crops, scale = drawn.outlines.crop, drawn.outlines.scale[0]
         whole = box_around(crops)
-        decoded = negative.decode(negative.content, negative.header, whole)
+        decoded = negative.decode(negative.content, negative.header, whole, scale)
         out = np.empty((len(crops), self.height, self.width, 3), np.uint8)
         colour = np.empty((3, 4), np.float32) if self.recipe.colour_on == "device" else None
         for view, crop in enumerate(crops):
-            region = cut_region(decoded, whole, crop)
+            region = cut_region(decoded, whole, crop, scale)
             self._renderer.render(region, drawn.outlines[view], out[view], colour)
             if colour is not None:
                 out[view] = _recoloured(out[view], colour)

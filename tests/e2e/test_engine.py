@@ -213,6 +213,39 @@ def test_photos_stand_upright_where_the_recipe_says_so(tmp_path):
                 assert stream.content != applied
 
 
+def test_scaled_photos_are_the_same_for_any_batch_size_and_number_of_producers(tmp_path):
+    """JPEGs that the decoder scales and PNGs that it doesn't, upright or not."""
+    rng = np.random.default_rng(4)
+    for number, orientation in enumerate([1, 6, 3, 8, 5, 1, 1, 6]):
+        small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        kind = "png" if number % 4 == 3 else "jpg"
+        small.resize((403, 301), Image.Resampling.BICUBIC).save(
+            tmp_path / f"{number}.{kind}", exif=exif
+        )
+    recipe = {
+        "ops": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 20, "p": 0.5}],
+        "views": 2,
+        "exif": "apply",
+    }
+    found = {}
+    for producers, scaled in ((1, "auto"), (2, "auto"), (2, "off")):
+        with augd.serve(tmp_path, producers=producers) as served:
+            asked = {"batch_size": 8 if producers == 1 else 3, "params": True}
+            batches = read(served, {**recipe, "scaled_decode": scaled}, **asked)
+        found[producers, scaled] = (
+            np.concatenate([batch["images"] for batch in batches]),
+            np.concatenate([batch["params"]["crop"] for batch in batches]),
+        )
+    assert all(map(np.array_equal, found[1, "auto"], found[2, "auto"]))
+    (plain, exact), (images, crops) = found[2, "off"], found[2, "auto"]
+    assert not np.array_equal(images, plain), "else nothing was scaled"
+    assert np.abs(crops - exact).max() <= 8, "an edge moves by 4 px at most, a side by 8"
+    # Smooth pictures of 400 px: where a crop's edge moved, by a part of a pixel of the row.
+    assert np.abs(images.astype(int) - plain).mean() < 4
+
+
 def _upright(folder: Path, number: int) -> np.ndarray:
     picture = ImageOps.exif_transpose(Image.open(folder / f"{number}.png"))
     return np.asarray(picture.convert("RGB"))

@@ -124,7 +124,20 @@ op = "rgb_shift"
 """
 
 
-@pytest.mark.parametrize(("text", "num_views"), [(BENT, 1), (TEN, 10), (TWO, 2)])
+SCALED = """
+scaled_decode = "auto"
+[[ops]]
+op = "random_resized_crop"
+size = 12
+scale = [0.5, 1]
+[[ops]]
+op = "rotate"
+degrees = 5
+p = 0.5
+"""
+
+
+@pytest.mark.parametrize(("text", "num_views"), [(BENT, 1), (TEN, 10), (TWO, 2), (SCALED, 1)])
 def test_preview_shows_every_recipe_as_delivered(
     folder: Path, tmp_path: Path, text: str, num_views: int
 ) -> None:

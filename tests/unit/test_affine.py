@@ -103,7 +103,7 @@ def test_the_reduction_is_the_largest_singular_value(seed):
     numbers = np.random.default_rng(seed).normal(size=4)
     mapped.xx, mapped.xy, mapped.yx, mapped.yy = numbers[:, None]
     exact = np.linalg.svd(numbers.reshape(2, 2))[1][0]
-    assert mapped.reduction()[0] == pytest.approx(exact, rel=1e-12)
+    assert mapped.reductions()[0][0] == pytest.approx(exact, rel=1e-12)
 
 
 # Whole recipes. What was drawn is read from another field or from the matrix itself.

@@ -243,8 +243,13 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         ([CROP], {"shuffle_colour": 1}, "recipe.shuffle_colour: expected bool, got 1."),
         (
             [CROP],
-            {"scaled_decode": "auto"},
-            "recipe.scaled_decode: expected one of the keys ops, filter, fill, fill_value, ",
+            {"scaled_decode": True},
+            "recipe.scaled_decode: expected one of 'off', 'auto', got True. Change the value.",
+        ),
+        (
+            [CROP],
+            {"scale_decode": "auto"},
+            "recipe.scale_decode: expected one of the keys ops, filter, fill, fill_value, ",
         ),
     ],
 )

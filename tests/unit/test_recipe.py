@@ -297,8 +297,13 @@ PARAMETERS = (
 )
 OPS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3)
 FIELDS = st.dictionaries(
-    st.sampled_from(("filter", "fill", "fill_value", "colour_on", "shuffle_colour", "views")),
-    VALUES | st.sampled_from(("linear", "constant", "wrap", "device")),
+    st.sampled_from(
+        (
+            *("filter", "fill", "fill_value", "colour_on", "shuffle_colour", "views", "exif"),
+            "scaled_decode",
+        )
+    ),
+    VALUES | st.sampled_from(("linear", "constant", "wrap", "device", "apply", "auto")),
     max_size=3,
 )
 NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)
