@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.errors import PluginFailed
 from augd.pixels.decode import Pixels
 from augd.pixels.header import Header
 from augd.pixels.orient import reader_of
@@ -30,6 +31,7 @@ from augd.plan.describe import describe
 from augd.plan.draw import Draw
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
+from augd.plan.plugin import OwnOpError
 from augd.plan.recipe import parse_recipe
 from augd.plan.samplers_plugin import Edit
 from augd.wire import messages as msg
@@ -214,6 +216,16 @@ class Production:
         for view, finished in enumerate(views):
             for edit in edits[at * self._num_views + view]:
                 edit.apply(finished)
+
+
+def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
+    """Say which op failed at which file; the exception in the plug-in is the cause."""
+    path = index.path(error.sample)
+    failure = PluginFailed(
+        f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"
+    )
+    failure.__cause__ = error.__cause__
+    return failure
 
 
 def box_around(crops: list[Crop]) -> Crop:

@@ -28,7 +28,7 @@ from augd.plan.recipe import Recipe
 from augd.plan.rng import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.samplers import sampler_of
 from augd.plan.samplers_colour import ColourOrderSampler
-from augd.plan.samplers_plugin import PluginSampler
+from augd.plan.samplers_plugin import OnDraw, PluginSampler
 
 __all__ = ["LocalWarp", "Plan", "Planner"]
 
@@ -47,7 +47,15 @@ class Planner:
     threads at once: the work arrays are kept between calls.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        out_size: tuple[int, int],
+        on_own_draw: OnDraw | None = None,
+    ) -> None:
+        """Make the samplers. `on_own_draw` is told what own ops draw."""
+        self._on_own_draw = on_own_draw
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws = recipe.views
         self.num_views = recipe.num_views
@@ -66,7 +74,9 @@ class Planner:
 
     def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
         if isinstance(op, Plugin):
-            return PluginSampler(op, self._key, place, self._num_draws, self.num_views)
+            return PluginSampler(
+                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw
+            )
         return sampler_of(op)
 
     def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
