@@ -13,9 +13,9 @@ from benchmarks import (
     planning,
     safety,
 )
-from benchmarks._report import run_all
+from benchmarks._report import Benchmark, run_all
 
-_BENCHMARKS = {
+_BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "delivery": (delivery.QUESTION, delivery.run),
     "dataloader": (dataloader.QUESTION, dataloader.run),
     "frames": (frames.QUESTION, frames.run),

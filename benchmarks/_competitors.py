@@ -13,6 +13,9 @@ from benchmarks._rounds import Competitor
 BATCH_SIZE = 256
 # A photo of three megapixels takes ten times as long: as many batches in a round.
 _LARGE_PHOTO_BATCH_SIZE = 32
+# The slowest library makes about a hundred rows a second, and what it prefetched is waited for
+# after each round. What a row costs does not depend on it.
+_ONE_BY_ONE_BATCH_SIZE = 32
 
 Filter = Literal["antialias", "linear"]
 
@@ -102,6 +105,21 @@ def torch_loader(options: Options, filter: Filter) -> Callable[[], Competitor]:
             "filter": filter,
             "batch_size": BATCH_SIZE,
             "workers": options.workers,
+        },
+    )
+
+
+def eight_op_loader(options: Options, filter: Filter, library: str) -> Callable[[], Competitor]:
+    """Start a DataLoader whose rows get the eight ops one by one, by this library."""
+    return lambda: Competitor(
+        library,
+        "eight_ops_loader",
+        arguments={
+            "photos": str(options.photos),
+            "filter": filter,
+            "batch_size": _ONE_BY_ONE_BATCH_SIZE,
+            "workers": options.workers,
+            "library": library,
         },
     )
 
