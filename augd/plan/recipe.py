@@ -225,12 +225,13 @@ def recipe_to_toml(recipe: Recipe) -> str:
     """Write a recipe as TOML with every default in it; `recipe_from_toml` reads it back equal."""
     plain = expand(recipe)
     ops = plain.pop("ops")
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    settings = {"filter": plain["filter"], **_LATER_FIELDS, **plain}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     if not ops:
         lines.append("ops = []")
     for op in ops:
         lines += ["", "[[ops]]"]
-        # Strings, finite numbers and lists of them are written alike in JSON and TOML.
+        # Strings, booleans, finite numbers and lists of them are written alike in JSON and TOML.
         lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
     return "\n".join(lines) + "\n"
 

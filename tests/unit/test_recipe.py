@@ -15,9 +15,11 @@ from augd.errors import RecipeError
 from augd.plan.ops import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
 from augd.plan.recipe import (
     PRESETS,
+    Recipe,
     expand,
     output_size,
     parse_recipe,
+    read_toml,
     recipe_from_toml,
     recipe_to_toml,
 )
@@ -79,7 +81,9 @@ def test_expanded_data_and_toml_read_back_equal(name):
     recipe = parse_recipe(name)
     assert parse_recipe(expand(recipe)) == recipe
     assert parse_recipe(json.loads(json.dumps(expand(recipe)))) == recipe
-    assert recipe_from_toml(recipe_to_toml(recipe)) == recipe
+    text = recipe_to_toml(recipe)
+    assert recipe_from_toml(text) == recipe
+    assert set(read_toml(text)) == set(Recipe.__struct_fields__), "every setting, to be changed"
 
 
 def test_toml_as_written_by_hand_equals_plain_data():
