@@ -139,7 +139,7 @@ def _as_json(params: Any) -> Any:
     try:
         json.dumps(params, allow_nan=False)
     except (TypeError, ValueError):
-        return reprlib.repr(params)
+        return " ".join(reprlib.repr(params).split())
     return params
 
 

@@ -84,7 +84,8 @@ class View:
 class Drawn:
     """What was drawn for one sample in one epoch, view by view.
 
-    `impossible` says why its rows cannot be made, and is empty when they can.
+    `edits` are what own ops do to the finished rows, view by view. `impossible` says why its rows
+    cannot be made, and is empty when they can.
     """
 
     epoch: int
