@@ -55,14 +55,3 @@ def test_noise_that_was_rounded_to_grey_levels_has_lost_its_small_components():
     assert (added @ VECTORS[:, 2]).std() < 0.2
     with pytest.raises(AssertionError):
         assert_pca_noise(np.rint(added), VALUES)
-
-
-def test_mirrors_of_one_sample_in_successive_epochs_are_independent():
-    from tests.laws import assert_counts, assert_rate
-
-    epochs = [plan_of([{"op": "mirror"}], num=NUM, epoch=epoch).mirror for epoch in range(3)]
-    for mirror in epochs:
-        assert_rate(mirror, 0.5)
-        assert_counts(np.bincount(2 * mirror[:-1] + mirror[1:], minlength=4))
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert_counts(np.bincount(2 * epochs[a] + epochs[b], minlength=4))
