@@ -26,6 +26,7 @@ from augd.meter import (
     warm_up,
     who_waits,
 )
+from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
 from augd.procfs import cpu_model
 from augd.stream import Stream
@@ -61,13 +62,14 @@ def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def load_recipe(text: str) -> Recipe:
+def load_recipe(text: str, catalogue: Catalogue | None = None) -> Recipe:
     """Parse the name of a preset, or the TOML file at a path.
 
     Raises:
-        RecipeError: neither, or the file does not hold a valid recipe of built-in ops.
+        RecipeError: neither, or the file does not hold a valid recipe of the catalogue's ops,
+            which without one are the built-in ones.
     """
-    return parse_recipe(_read_recipe(text))
+    return parse_recipe(_read_recipe(text), catalogue)
 
 
 def load_plain_recipe(text: str) -> dict[str, Any]:

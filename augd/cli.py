@@ -176,6 +176,7 @@ def preview(
     columns: Annotated[int, typer.Option(metavar="K", help="How many epochs of each.")] = 5,
     seed: Seed = 0,
     epoch: Annotated[int, typer.Option(metavar="E", help="The first of the epochs.")] = 0,
+    plugin: Plugins = None,
 ) -> None:
     """Draw a contact sheet: photos with their crops, beside what a training will see of them.
 
@@ -183,10 +184,11 @@ def preview(
     views of a sample these are the columns, those of epoch E.
     """
     from augd.bench import load_recipe
+    from augd.plugins import load_here
     from augd.views.preview import PreviewOptions, run_preview
 
     options = PreviewOptions(path, recipe, out, rows, columns, seed, epoch)
-    run_preview(options, load_recipe(recipe))
+    run_preview(options, load_recipe(recipe, load_here(plugin or ())))
 
 
 @app.command(epilog="Example: augd explain photos/ --epoch 3 --id 17 --out crop.png")
@@ -200,13 +202,16 @@ def explain(
         str | None, typer.Option(metavar="FILE", help="Draw the crop on its photo into this file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Print the drawn parameters of one sample, and draw the crop on its photo."""
     from augd.bench import load_recipe
+    from augd.plugins import load_here
     from augd.views.explain import ExplainOptions, run_explain
 
     options = ExplainOptions(path, sample, epoch, seed, out, as_json)
-    run_explain(options, load_recipe(recipe))
+    catalogue = load_here(plugin or ())
+    run_explain(options, load_recipe(recipe, catalogue), catalogue)
 
 
 @app.command(epilog="Example: augd pca photos/ --out pca.toml")

@@ -1,8 +1,9 @@
 """Plug-in modules: imported in producers, looked at for the daemon, which never imports them.
 
-Beside the way of a batch: `load` runs in every producer before it confines itself, and in a
-short-lived process (`python -m augd.plugins FD MODULE...`) whose survey tells the daemon which ops
-there are. A module that cannot be used is an error of the daemon's start, with its traceback.
+Beside the way of a batch: `load` runs in every producer before it confines itself, in the commands
+that make rows in their own process (`augd preview`, `augd explain`), and in a short-lived process
+(`python -m augd.plugins FD MODULE...`) whose survey tells the daemon which ops there are. A module
+that cannot be used is an error of the daemon's start, with its traceback.
 
 Invariants: a plug-in is imported by its name, as the operator gave it, and never by a client's
 word; this module itself imports neither NumPy nor a plug-in until `load` is called.
@@ -52,8 +53,8 @@ def load(modules: Sequence[str]) -> Catalogue:
         except Exception as error:
             raise PluginFailed(
                 f"plug-in {name} cannot be imported: {tail_of(error)}\n"
-                "Give a module's name as in `import NAME`; it is looked for in the daemon's "
-                "working directory, in PYTHONPATH and among the installed packages"
+                "Give a module's name as in `import NAME`; it is looked for in the working "
+                "directory, in PYTHONPATH and among the installed packages"
             ) from error
         found = list(_ops_of(module))
         if not found:
@@ -69,6 +70,17 @@ def load(modules: Sequence[str]) -> Catalogue:
     except ValueError as error:
         raise PluginFailed(f"plug-ins {', '.join(modules)}: {error}") from error
     return catalogue
+
+
+def load_here(modules: Sequence[str]) -> Catalogue:
+    """Import these modules in a command of a shell, which looks where a daemon's producers look.
+
+    Raises:
+        PluginFailed: as `load`.
+    """
+    if modules and "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, unlike an installed script
+    return load(modules)
 
 
 def survey(modules: Sequence[str]) -> Catalogue:
@@ -114,6 +126,12 @@ def tail_of(error: BaseException) -> str:
     """Write an exception down with the last lines of its traceback."""
     lines = traceback.format_exception(error, limit=-_FRAMES_SHOWN, chain=False)
     return "".join(lines).strip()
+
+
+def tell(failure: PluginFailed) -> str:
+    """Write down what failed, and what was raised in the plug-in, with its traceback."""
+    cause = failure.__cause__
+    return str(failure) if cause is None else f"{failure}\n{tail_of(cause)}"
 
 
 def digest_of(module: ModuleType) -> str:

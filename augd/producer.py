@@ -131,10 +131,9 @@ def _fail(failed: LeaseFailed) -> msg.Fail:
     cause = failed.__cause__
     assert cause is not None
     if isinstance(cause, PluginFailed):
-        from augd.plugins import tail_of  # loaded by now, as there are plug-ins
+        from augd.plugins import tell  # loaded by now, as there are plug-ins
 
-        text = str(cause) if cause.__cause__ is None else f"{cause}\n{tail_of(cause.__cause__)}"
-        return msg.Fail(failed.lease, text[:_FAIL_TEXT_MAX], "PLUGIN_FAILED")
+        return msg.Fail(failed.lease, tell(cause)[:_FAIL_TEXT_MAX], "PLUGIN_FAILED")
     text = "".join(traceback.format_exception(cause, limit=-4))
     return msg.Fail(failed.lease, text.strip()[-_FAIL_TEXT_MAX:])
 

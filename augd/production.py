@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.errors import PluginFailed
 from augd.pixels.decode import Pixels
 from augd.pixels.header import Header
 from augd.pixels.orient import reader_of
@@ -30,6 +31,7 @@ from augd.plan.describe import describe
 from augd.plan.draw import Draw
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
+from augd.plan.plugin import OwnOpError
 from augd.plan.recipe import parse_recipe
 from augd.plan.samplers_plugin import Edit
 from augd.wire import messages as msg
@@ -177,8 +179,11 @@ class Production:
         """
         colour = None if rows.colour is None else rows.colour[row]
         if self._num_views == 1:
-            crop, outline = sketch.outlines.crop[at], sketch.outlines[at]
-            self._renderer.render_photo(content, header, crop, outline, rows.images[row], colour)
+            outlines = sketch.outlines
+            self._renderer.render_photo(
+                content, header, outlines.crop[at], outlines.scale[at], outlines[at],
+                rows.images[row], colour,
+            )  # fmt: skip
         else:
             self._render_views(content, header, sketch, at, rows.images[row], colour)
         if sketch.edits is not None:
@@ -199,11 +204,13 @@ class Production:
         first = at * self._num_views
         crops = sketch.outlines.crop[first : first + self._num_views]
         whole = box_around(crops)
-        decoded = self._decode(content, header, whole)
+        scale = sketch.outlines.scale[first]
+        decoded = self._decode(content, header, whole, scale)
         for view, crop in enumerate(crops):
             tint = None if colour is None else colour[view]
             outline = sketch.outlines[first + view]
-            self._renderer.render(cut_region(decoded, whole, crop), outline, out[view], tint)
+            region = cut_region(decoded, whole, crop, scale)
+            self._renderer.render(region, outline, out[view], tint)
 
     def _edit(self, edits: Sequence[Sequence[Edit]], at: int, out: NDArray[np.uint8]) -> None:
         """Let own ops edit the finished views of a sample."""
@@ -211,6 +218,16 @@ class Production:
         for view, finished in enumerate(views):
             for edit in edits[at * self._num_views + view]:
                 edit.apply(finished)
+
+
+def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
+    """Say which op failed at which file; the exception in the plug-in is the cause."""
+    path = index.path(error.sample)
+    failure = PluginFailed(
+        f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"
+    )
+    failure.__cause__ = error.__cause__
+    return failure
 
 
 def box_around(crops: list[Crop]) -> Crop:
@@ -221,10 +238,10 @@ def box_around(crops: list[Crop]) -> Crop:
     return left, top, right - left, bottom - top
 
 
-def cut_region(decoded: Pixels, whole: Crop, crop: Crop) -> Pixels:
-    """Return the crop as a view of what was decoded of the photo, its region `whole`."""
-    x, y = crop[0] - whole[0], crop[1] - whole[1]
-    return decoded[y : y + crop[3], x : x + crop[2]]
+def cut_region(decoded: Pixels, whole: Crop, crop: Crop, scale: int) -> Pixels:
+    """Return the crop as a view of what was decoded of the photo: `whole`, at 1/scale."""
+    x, y = (crop[0] - whole[0]) // scale, (crop[1] - whole[1]) // scale
+    return decoded[y : y + -(-crop[3] // scale), x : x + -(-crop[2] // scale)]
 
 
 def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:

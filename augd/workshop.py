@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.errors import PluginFailed
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.source import FolderSource, ReadAhead, Reading
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
-from augd.production import Buffer, Dataset, Production, Rows, Sketch
+from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.receipt import ids_digest, row_digest
@@ -75,15 +74,6 @@ def _first_position(task: Task) -> int:
 def _is_quarantined(task: Task, row: int, sample: int) -> bool:
     place = task.lease.epoch, _first_position(task) + row
     return place >= task.production.quarantine[sample]
-
-
-def _name_failure(error: OwnOpError, production: Production) -> PluginFailed:
-    path = production.dataset.index.path(error.sample)
-    failure = PluginFailed(
-        f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"
-    )
-    failure.__cause__ = error.__cause__
-    return failure
 
 
 class LeaseFailed(Exception):
@@ -204,7 +194,7 @@ class Workshop:
         except Exception as error:
             task.reading.cancel()
             if isinstance(error, OwnOpError):
-                failure = _name_failure(error, task.production)
+                failure = name_failure(error, task.production.dataset.index)
                 raise LeaseFailed(task.lease.lease) from failure
             raise LeaseFailed(task.lease.lease) from error
 

@@ -9,13 +9,14 @@ from benchmarks import (
     first_batch,
     frames,
     kernels,
+    large_photos,
     memory,
     planning,
     safety,
 )
-from benchmarks._report import run_all
+from benchmarks._report import Benchmark, run_all
 
-_BENCHMARKS = {
+_BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "delivery": (delivery.QUESTION, delivery.run),
     "dataloader": (dataloader.QUESTION, dataloader.run),
     "frames": (frames.QUESTION, frames.run),
@@ -24,6 +25,7 @@ _BENCHMARKS = {
     "planning": (planning.QUESTION, planning.run),
     "augmentation": (augmentation.QUESTION, augmentation.run),
     "kernels": (kernels.QUESTION, kernels.run),
+    "large_photos": (large_photos.QUESTION, large_photos.run),
     "safety": (safety.QUESTION, safety.run),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from augd.hire import ENVIRONMENT
@@ -10,6 +11,11 @@ from benchmarks._report import Options
 from benchmarks._rounds import Competitor
 
 BATCH_SIZE = 256
+# A photo of three megapixels takes ten times as long: as many batches in a round.
+_LARGE_PHOTO_BATCH_SIZE = 32
+# The slowest library makes about a hundred rows a second, and what it prefetched is waited for
+# after each round. What a row costs does not depend on it.
+_ONE_BY_ONE_BATCH_SIZE = 32
 
 Filter = Literal["antialias", "linear"]
 
@@ -50,6 +56,18 @@ def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     return lambda: Competitor(
         "augd", "augd_client", arguments=_augd_arguments(options, filter)
     )  # fmt: skip
+
+
+def large_photo_client(
+    options: Options, photos: Path, side_px: int, scaled_decode: str
+) -> Callable[[], Competitor]:
+    """Start augd on other photos, with rows of `side_px` and scaled decoding off or "auto"."""
+    plain = recipe("linear")
+    plain["ops"][0]["size"] = side_px
+    plain["scaled_decode"] = scaled_decode
+    arguments = {**_augd_arguments(options, "linear"), "photos": str(photos), "recipe": plain}
+    arguments["batch_size"] = _LARGE_PHOTO_BATCH_SIZE
+    return lambda: Competitor(scaled_decode, "augd_client", arguments=arguments)
 
 
 def verifying_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
@@ -99,6 +117,21 @@ def torch_loader(options: Options, filter: Filter) -> Callable[[], Competitor]:
             "filter": filter,
             "batch_size": BATCH_SIZE,
             "workers": options.workers,
+        },
+    )
+
+
+def eight_op_loader(options: Options, filter: Filter, library: str) -> Callable[[], Competitor]:
+    """Start a DataLoader whose rows get the eight ops one by one, by this library."""
+    return lambda: Competitor(
+        library,
+        "eight_ops_loader",
+        arguments={
+            "photos": str(options.photos),
+            "filter": filter,
+            "batch_size": _ONE_BY_ONE_BATCH_SIZE,
+            "workers": options.workers,
+            "library": library,
         },
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -64,7 +64,15 @@ class Figure:
         return None if self.target is None else self.target.is_met(self.spread.median)
 
 
-Benchmark = Callable[[Options], list[Figure]]
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What could not be measured here, and what to do about it."""
+
+    name: str
+    why: str
+
+
+Benchmark = Callable[[Options], Sequence[Figure | Absent]]
 
 
 def rates(name: str, scores: Sequence[Score]) -> list[Figure]:
@@ -83,7 +91,7 @@ def run_alone(name: str, question: str, benchmark: Benchmark) -> None:
 def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> None:
     """Run benchmarks one after another, print a table after each and one JSON line at the end."""
     options = _parse_options(program)
-    found: dict[str, list[Figure]] = {}
+    found: dict[str, Sequence[Figure | Absent]] = {}
     with _cores(options.workers), _photos(options.photos) as photos:
         filled = Options(photos, options.rounds, options.seconds, options.workers)
         for name, (question, benchmark) in benchmarks.items():
@@ -92,8 +100,7 @@ def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> No
         facts = machine_facts(describe_environment())
     document = {
         "figures": {
-            name: [{**asdict(figure), "is_met": figure.is_met} for figure in figures]
-            for name, figures in found.items()
+            name: [_as_plain(figure) for figure in figures] for name, figures in found.items()
         },
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -102,6 +109,12 @@ def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> No
         "machine": facts,
     }
     print(json.dumps(document))
+
+
+def _as_plain(figure: Figure | Absent) -> dict[str, Any]:
+    if isinstance(figure, Absent):
+        return asdict(figure)
+    return {**asdict(figure), "is_met": figure.is_met}
 
 
 def _parse_options(program: str) -> argparse.Namespace:
@@ -142,13 +155,16 @@ def _photos(given: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _print_table(question: str, figures: Sequence[Figure]) -> None:
+def _print_table(question: str, figures: Sequence[Figure | Absent]) -> None:
     table = Table("", "median", "range", "target", "", title=question, box=None, title_style="bold")
     table.title_justify = "left"
     table.columns[0].no_wrap = True
     for column in table.columns[1:4]:
         column.justify = "right"
     for figure in figures:
+        if isinstance(figure, Absent):
+            table.add_row(f"{figure.name}: {figure.why}")
+            continue
         found, target = figure.spread, figure.target
         table.add_row(
             figure.name,

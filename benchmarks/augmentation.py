@@ -2,8 +2,10 @@
 
 In this process, on one core, from a decoded region that lies in memory to a row of 224 x 224. The
 others do what augd does, op by op as their users compose it: OpenCV on arrays, torchvision (v2,
-functional) on uint8 tensors where it is installed. Sides take turns within a round; CPU time. Then
-whole streams, end to end: a recipe of eight ops against the preset `imagenet`.
+functional) on uint8 tensors where it is installed. Sides take turns within a round; CPU time.
+
+Then whole streams, end to end: a recipe of eight ops against the preset `imagenet`, and beside it
+the same eight ops one by one in a DataLoader, by OpenCV, Albumentations and torchvision v2.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import importlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,8 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.tint import Tint, add_mean
 from augd.plan.plan import LocalWarp
-from benchmarks._competitors import augd_client, eight_op_client
-from benchmarks._report import Figure, Options, Target, run_alone
+from benchmarks._competitors import Filter, augd_client, eight_op_client, eight_op_loader
+from benchmarks._report import Absent, Figure, Options, Target, rates, run_alone
 from benchmarks._rounds import alternate, cost_ratios, spread
 
 QUESTION = "What does it cost to augment a row?"
@@ -46,6 +48,13 @@ _PCA = (4.0, -2.5, 1.5)
 _SHARE_OF_ROUND = 0.02
 _COLOUR_US = 25.0
 
+# Who makes the eight ops, by the filter of the resize; Albumentations has no antialiased one.
+_PEERS: Mapping[Filter, Sequence[str]] = {
+    "linear": ("OpenCV", "Albumentations", "torchvision"),
+    "antialias": ("OpenCV", "torchvision"),
+}
+_PACKAGES = {"Albumentations": "albumentations", "torchvision": "torchvision"}
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -56,31 +65,50 @@ class _Case:
     target: Target | None = None
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> list[Figure | Absent]:
     """Measure each case on its own; the sides of a case in turns."""
     configure()
-    figures: list[Figure] = []
+    figures: list[Figure | Absent] = []
     for case in _cases():
         times = _rounds(case, options)
         for side, times_us in times.items():
             target = case.target if side == "augd" else None
             figures.append(Figure(f"{case.name}: {side}", "µs", spread(times_us), target))
         for side in list(times)[1:]:
-            ratios = [other / ours for ours, other in zip(times["augd"], times[side], strict=True)]
-            figures.append(Figure(f"{case.name}: {side} / augd", "x", spread(ratios)))
+            found = [other / ours for ours, other in zip(times["augd"], times[side], strict=True)]
+            figures.append(Figure(f"{case.name}: {side} / augd", "x", spread(found)))
     return [*figures, *_end_to_end(options)]
 
 
-def _end_to_end(options: Options) -> list[Figure]:
-    """Compare whole streams: eight ops of geometry and colour, against the preset imagenet."""
-    figures = []
+def _end_to_end(options: Options) -> list[Figure | Absent]:
+    """Compare whole streams: eight ops of geometry and colour, with imagenet and by others."""
+    figures: list[Figure | Absent] = []
+    filter: Filter
     for filter in ("linear", "antialias"):
+        peers = [name for name in _PEERS[filter] if not _missing(name)]
         starts = [eight_op_client(options, filter), augd_client(options, filter)]
+        starts += [eight_op_loader(options, filter, peer) for peer in peers]
         scores = alternate(starts, rounds=options.rounds, seconds=options.seconds)
         eight, imagenet = scores["augd, eight ops"], scores["augd"]
-        name = f"end to end, {filter}: eight ops / imagenet"
-        figures.append(Figure(name, "x CPU", cost_ratios(eight, imagenet), Target("<=", 1.7)))
+        name = f"end to end, {filter}: eight ops"
+        cost = cost_ratios(eight, imagenet)
+        figures.append(Figure(f"{name} / imagenet", "x CPU", cost, Target("<=", 1.7)))
+        figures += rates(f"{name}, augd", eight)
+        for peer in _PEERS[filter]:
+            if peer not in peers:
+                why = f"not measured, for want of it: pip install {_missing(peer)}"
+                figures.append(Absent(f"{name}, {peer}", why))
+                continue
+            theirs = scores[peer]
+            figures += rates(f"{name}, {peer}", theirs)
+            figures.append(Figure(f"{name}, {peer} / augd", "x CPU", cost_ratios(theirs, eight)))
     return figures
+
+
+def _missing(peer: str) -> str:
+    """Name the packages that a peer needs and that are not here; empty when all are."""
+    packages = ("torch", _PACKAGES[peer]) if peer in _PACKAGES else ("torch",)
+    return " ".join(name for name in packages if importlib.util.find_spec(name) is None)
 
 
 def _rounds(case: _Case, options: Options) -> dict[str, list[float]]:

@@ -1,9 +1,9 @@
 """What do the native kernels gain: against the libraries that they replace, and against the limit.
 
-The crops of `imagenet`'s law, of the photos that are given. In this process, on one core, sides in
-turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize alone, from
-decoded crops, against Pillow, OpenCV and torch. Then one producer's workshop as a process, against
-libjpeg-turbo's entropy decoding alone of the same rows on the same core.
+The crops of `imagenet`'s law, of the photos that are given. In this process, on one core, sides
+in turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize
+alone, from decoded crops, against Pillow, OpenCV and torch. Then one producer's workshop as a
+process, against libjpeg-turbo's entropy decoding alone of the same rows on the same core.
 """
 
 from __future__ import annotations
@@ -143,12 +143,12 @@ def _from_jpeg(filter: Any) -> dict[str, Work]:
 
     def by_libraries(crop: _Crop) -> None:
         kernels, native.kernels = native.kernels, None
-        theirs.render_photo(crop.content, crop.header, crop.region, outline, out)
+        theirs.render_photo(crop.content, crop.header, crop.region, 1, outline, out)
         native.kernels = kernels
 
     return {
         "augd": lambda crop: ours.render_photo(
-            crop.content, crop.header, crop.region, outline, out
+            crop.content, crop.header, crop.region, 1, outline, out
         ),
         "OpenCV" if filter == "linear" else "OpenCV + Pillow": by_libraries,
     }
@@ -170,7 +170,7 @@ def _resizes(filter: Any) -> dict[str, Work]:
 
 
 def _torch_resize() -> Work:
-    """As torchvision does it, on uint8 in the layout that is the faster of its two: channels last."""
+    """As torchvision does it, on uint8 in the faster of its two layouts: channels last."""
     import torch
 
     torch.set_num_threads(1)

@@ -84,12 +84,15 @@ class Bender:
         self._scratch: Field | None = None
 
     def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
-        """Write one row by the outline's matrix. `region` begins at its `origin`.
+        """Write one row by the outline's matrix.
+
+        `region` begins at its `origin`, and was decoded at its `scale`.
 
         Raises:
             BadImage: the region is too large for OpenCV even when halved.
         """
-        halved = self._halver.halve(region, outline.halvings)
+        num_left = outline.halvings - (outline.scale.bit_length() - 1)
+        halved = self._halver.halve(region, num_left)
         if max(halved.shape) > _SIDE_MAX:
             raise BadImage(
                 f"too large to be rotated or warped at its own size: expected sides of at most "

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.header import BadImage, Header
+from augd.pixels.reduce import reduce
 from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
@@ -54,6 +55,14 @@ _HARMLESS: Final = re.compile(
     rb"|Unknown Adobe color transform"
 )
 _END_OF_IMAGE: Final = b"d9"
+# OpenCV's IMREAD_REDUCED_COLOR_2 and so on say BGR as well, which excludes RGB; the bits of the
+# scale alone are called after grey.
+_AT_SCALE: Final = {
+    1: _AS_RGB,
+    2: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 _STRIP_PIXELS: Final = 1 << 16
 # One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
@@ -98,15 +107,18 @@ def _divert_standard_error() -> int:
 def decode(
     data: bytes | bytearray, header: Header, region: tuple[int, int, int, int], scale: int = 1
 ) -> Pixels:
-    """Decode the region (x, y, w, h), in pixels of the stored picture, to RGB.
+    """Decode the region (x, y, w, h), in pixels of the stored picture, to RGB, at 1/`scale`.
 
-    The result is uint8 (h, w, 3) and may be a view of a larger array. A `bytearray` is changed
-    while this runs and is as before when it returns; `bytes` cost a copy where a JPEG is stopped
-    early. Deterministic for given library versions.
+    The result is uint8 (h, w, 3), sides divided by `scale` and rounded up, and may be a view of a
+    larger array. JPEGs are scaled by the inverse DCT; others, and CMYK, which OpenCV cannot decode
+    so, are decoded as they are and reduced by means of scale x scale pixels. A `bytearray` is
+    changed while this runs and is as before when it returns; `bytes` cost a copy where a JPEG is
+    stopped early. Deterministic for given library versions.
 
     Raises:
         BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
-        ValueError: the region is empty or not inside the picture, or `scale` is not 1.
+        ValueError: the region is empty or not inside the picture; `scale` is not 1, 2, 4 or 8, or
+            the region does not begin and end at its multiples or the picture's edge.
     """
     x, y, w, h = region
     if not (0 <= x < x + w <= header.width and 0 <= y < y + h <= header.height):
@@ -114,21 +126,26 @@ def decode(
             f"region: expected a part of {header.width}x{header.height}, got {w}x{h} at ({x}, {y})"
         )
     if scale != 1:
-        raise ValueError(f"scale: expected 1, got {scale}")
+        _check_scale(header, region, scale)
+        if header.format != "jpeg" or header.num_components == 4:
+            return reduce(decode(data, header, region), scale)
     if is_native(header):
-        out = np.empty((h, w, 3), np.uint8)
-        run_native(native.kernels.decode_jpeg, data, out, header, x, y, scale)
+        out = np.empty((-(-h // scale), -(-w // scale), 3), np.uint8)
+        run_native(native.kernels.decode_jpeg, data, out, header, x // scale, y // scale, scale)
         return out
     if header.has_alpha:
         return _decode_on_black(data, header, region)
     if header.num_components == 4 and header.format == "jpeg":
         whole = _decode_cmyk(data, header)
     else:
-        rows = _rows_needed(header, y + h)
+        rows = _rows_needed(header, y + h, scale)
         if rows < header.height:
-            whole = _decode_top(data, header, rows)
+            whole = _decode_top(data, header, rows, scale)
         else:
-            whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
+            found = _imdecode(data, header, _AT_SCALE[scale])
+            whole = _checked(found, header, header.height, scale)
+    if scale != 1:
+        x, y, w, h = x // scale, y // scale, -(-w // scale), -(-h // scale)
     return whole[y : y + h, x : x + w]
 
 
@@ -155,19 +172,32 @@ def run_native(
         raise BadImage(str(error)) from None
 
 
-def _rows_needed(header: Header, end: int) -> int:
+def _check_scale(header: Header, region: tuple[int, int, int, int], scale: int) -> None:
+    if scale not in _AT_SCALE:
+        raise ValueError(f"scale: expected 1, 2, 4 or 8, got {scale}")
+    x, y, w, h = region
+    for start, end, side in ((x, x + w, header.width), (y, y + h, header.height)):
+        if start % scale or (end % scale and end != side):
+            raise ValueError(
+                f"region: expected multiples of the scale {scale} or the picture's edge, got "
+                f"{w}x{h} at ({x}, {y}) of {header.width}x{header.height}"
+            )
+
+
+def _rows_needed(header: Header, end: int, scale: int = 1) -> int:
     """Give the height that must be decoded so that the rows above `end` come out exact.
 
-    Smooth upsampling of a row looks one chroma row further down, hence one more row group.
+    Smooth upsampling of a row looks one chroma row further down, hence one more row group, which
+    is one of the scaled picture.
     """
     if not header.can_stop_early:
         return header.height
     if header.max_v_sampling > 1:
-        end += header.max_v_sampling
+        end += header.max_v_sampling * scale
     return min(header.height, -(-end // header.mcu_height) * header.mcu_height)
 
 
-def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
+def _decode_top(data: bytes | bytearray, header: Header, rows: int, scale: int) -> Pixels:
     """Decode the first `rows` rows of a sequential JPEG, by lowering the height that it states."""
     if isinstance(data, bytes):
         data = bytearray(data)
@@ -175,7 +205,7 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int) -> Pixels:
     stated = data[at : at + 2]
     data[at : at + 2] = rows.to_bytes(2, "big")
     try:
-        return _checked(_imdecode(data, header, _AS_RGB), header, rows)
+        return _checked(_imdecode(data, header, _AT_SCALE[scale]), header, rows, scale)
     finally:
         data[at : at + 2] = stated
 
@@ -191,7 +221,7 @@ def _decode_on_black(
         whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
         return whole[y : y + h, x : x + w]
     if found.shape[:2] != (header.height, header.width):
-        raise _other_size(found, header, header.height)
+        raise _other_size(found, header.width, header.height)
     out = np.empty((h, w, 3), np.uint8)
     # In strips, so that what a large picture takes beside itself stays small.
     num_rows = max(1, _STRIP_PIXELS // w)
@@ -282,17 +312,18 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split()) or repr(error)
 
 
-def _checked(found: Any, header: Header, height: int) -> Pixels:
+def _checked(found: Any, header: Header, height: int, scale: int = 1) -> Pixels:
     if found is None:
         raise BadImage(f"the {header.format.upper()} decoder gave up: the file is damaged")
-    if found.shape != (height, header.width, 3) or found.dtype != np.uint8:
-        raise _other_size(found, header, height)
+    expected = -(-height // scale), -(-header.width // scale), 3
+    if found.shape != expected or found.dtype != np.uint8:
+        raise _other_size(found, expected[1], expected[0])
     pixels: Pixels = found
     return pixels
 
 
-def _other_size(found: NDArray[Any], header: Header, height: int) -> BadImage:
+def _other_size(found: NDArray[Any], width: int, height: int) -> BadImage:
     return BadImage(
-        f"decoded to another size: expected {header.width}x{height} RGB, got shape "
+        f"decoded to another size: expected {width}x{height} RGB, got shape "
         f"{found.shape} of {found.dtype}"
     )

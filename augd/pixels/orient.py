@@ -17,9 +17,10 @@ import numpy as np
 
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import Header
+from augd.pixels.reduce import reduce
 
 Region = tuple[int, int, int, int]
-Decode = Callable[[bytes | bytearray, Header, Region], Pixels]
+Decode = Callable[[bytes | bytearray, Header, Region, int], Pixels]
 
 # Orientation: is the stored picture transposed, and then flipped left-right, top-bottom?
 _TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
@@ -45,16 +46,24 @@ def upright_size(header: Header) -> tuple[int, int]:
     return (header.height, header.width) if is_transposed else (header.width, header.height)
 
 
-def decode_upright(data: bytes | bytearray, header: Header, region: Region) -> Pixels:
-    """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does."""
+def decode_upright(
+    data: bytes | bytearray, header: Header, region: Region, scale: int = 1
+) -> Pixels:
+    """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does.
+
+    Scaled pixels are those of the upright picture. Where they aren't the decoder's, since a flipped
+    side is no multiple of the scale, the region is decoded at its own size and reduced.
+    """
     is_transposed, is_mirrored, is_flipped = _TURNS[header.orientation]
     width, height = upright_size(header)
+    if (is_mirrored and width % scale) or (is_flipped and height % scale):
+        return reduce(decode_upright(data, header, region), scale)
     x, y, w, h = region
     if is_mirrored:
         x = width - x - w
     if is_flipped:
         y = height - y - h
-    pixels = decode(data, header, (y, x, h, w) if is_transposed else (x, y, w, h))
+    pixels = decode(data, header, (y, x, h, w) if is_transposed else (x, y, w, h), scale)
     if is_transposed:
         pixels = pixels.transpose(1, 0, 2)
     if is_mirrored:

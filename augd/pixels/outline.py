@@ -25,8 +25,8 @@ Matrix = Sequence[Sequence[float]]
 class Outline:
     """What the renderer is told of one row. The fields mean what they mean in a `Plan`.
 
-    With `matrix` the row is bent: `origin`, `halvings`, `lens`, `warp` and `warp_key` count, and
-    `scaled`, `window` and `mirror` don't.
+    With `matrix` the row is bent: `origin`, `halvings`, `scale`, `lens`, `warp` and `warp_key`
+    count, and `scaled`, `window` and `mirror` don't.
     """
 
     scaled: tuple[int, int] = (0, 0)
@@ -39,6 +39,8 @@ class Outline:
     origin: tuple[int, int] = (0, 0)
     """x, y of the region in the stored picture."""
     halvings: int = 0
+    scale: int = 1
+    """The region was decoded at 1/scale, which is log2(scale) of the halvings."""
     lens: float = 0.0
     warp: LocalWarp | None = None
     """None where none was drawn for the row."""
@@ -48,16 +50,18 @@ class Outline:
 class Outlines:
     """The outlines of the rows `first` to `end` of a plan, counted from 0.
 
-    `crop` says which region each row needs, as (x, y, width, height).
+    `crop` says which region each row needs, as (x, y, width, height), and `scale` that it is
+    decoded at 1/scale.
     """
 
-    __slots__ = ("_bends", "_row", "_rows", "_warp", "crop")
+    __slots__ = ("_bends", "_row", "_rows", "_warp", "crop", "scale")
 
     def __init__(self, plan: Plan, first: int, end: int) -> None:
         """Read the arrays of a plan."""
         part = slice(first, end)
         num_rows = len(plan.crop[part])
         self.crop: list[tuple[int, int, int, int]] = plan.crop[part].tolist()
+        self.scale: list[int] = _column(plan.scale, part, num_rows, 1)
         self._row = Outline()
         self._rows: list[tuple[Any, ...]] = list(
             zip(
@@ -88,6 +92,7 @@ class Outlines:
             is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._bends[row]
             filled.matrix = matrix if is_bent else None
             filled.origin = self.crop[row][:2]
+            filled.scale = self.scale[row]
             filled.warp = self._warp if is_warped else None
             filled.warp_key = key
         return filled

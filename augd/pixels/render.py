@@ -94,11 +94,14 @@ class Renderer:
         data: bytes | bytearray,
         header: Header,
         crop: Region,
+        scale: int,
         outline: Outline,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
-        """Decode a crop (x, y, w, h) of a photo, and write one row of it. See `render`.
+        """Decode a crop (x, y, w, h) of a photo at 1/`scale`, and write one row of it.
+
+        See `decode` for the crop and the scale, and `render` for the others.
 
         A `bytearray` may be changed while this runs; it is as before when this returns.
 
@@ -108,13 +111,15 @@ class Renderer:
         """
         is_upright = self._is_stored or header.orientation == 1
         if outline.matrix is not None or not is_upright or not is_native(header):
-            self.render(self._decode(data, header, crop), outline, out, colour_out)
+            self.render(self._decode(data, header, crop, scale), outline, out, colour_out)
             return
         self._check_row(out, colour_out)
-        (x, y, width, height), scaled, window = crop, outline.scaled, outline.window
+        # From the photo's pixels to those of the scaled one, of which the last may be a part.
+        x, y, width, height = crop
+        x, y, width, height = x // scale, y // scale, -(-width // scale), -(-height // scale)
         run_native(
-            self._kernels.render_jpeg, data, out, header, x, y, 1, width, height,
-            *scaled, *window, outline.mirror, not self._antialias,
+            self._kernels.render_jpeg, data, out, header, x, y, scale, width, height,
+            *outline.scaled, *outline.window, outline.mirror, not self._antialias,
         )  # fmt: skip
         self._finish(outline, out, colour_out)
 

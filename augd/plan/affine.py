@@ -94,11 +94,14 @@ class Affine:
                 matrix[:, row, column] = values
         return matrix
 
-    def reduction(self) -> Floats:
-        """Return how much the picture is reduced where it is most: the largest singular value."""
+    def reductions(self) -> tuple[Floats, Floats]:
+        """Return how much the picture is reduced at most and at least: the singular values."""
         first = self.xx * self.xx + self.xy * self.xy
         second = self.yx * self.yx + self.yy * self.yy
         mixed = 2.0 * (self.xx * self.yx + self.xy * self.yy)
         gap = first - second
         root = np.sqrt(gap * gap + mixed * mixed)
-        return np.asarray(np.sqrt(0.5 * (first + second + root)), dtype=np.float64)
+        most = np.asarray(np.sqrt(0.5 * (first + second + root)), dtype=np.float64)
+        # By the area, as the difference of both squares has lost its digits where they are alike.
+        area = np.abs(self.xx * self.yy - self.xy * self.yx)
+        return most, area / most

@@ -14,23 +14,31 @@ from augd.plan.affine import Affine
 from augd.plan.frame import Frame
 from augd.plan.numerics import Floats
 from augd.plan.plan import Bools, Int8s, Int32s, Plan
+from augd.plan.recipe import Recipe
 from augd.plan.region import Fill, count_halvings, find_region
+from augd.plan.scale import round_crops, scale_of_bend, scale_of_resize, share_scale
 from augd.plan.tint import compose
 
 
-def finish(frame: Frame, fill: Fill, impossible: dict[int, str]) -> Plan:
+def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, str]) -> Plan:
     """Write the frame out as a plan."""
     crop, scaled, window = _write_exact_path(frame)
     mirror = np.zeros(frame.num_rows, np.bool_) if frame.mirror is None else frame.mirror
     colour = pivot = matrix = halvings = None
+    scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
     if frame.steps:
         tint = compose(frame.steps, frame.colour_order, frame.num_rows)
         colour, pivot = tint.stack(), tint.stack_pivot()
     if frame.affine is not None and frame.bent is not None:
         matrix = frame.affine.stack()
-        halvings = _write_regions(frame, frame.affine, frame.bent, fill, crop)
+        halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe.fill, crop)
+        if scale is not None:
+            np.copyto(scale, scale_of_bend(least, halvings), where=frame.bent)
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
         np.copyto(window, 0, where=frame.bent)
+    if scale is not None:
+        scale = share_scale(scale, num_views)
+        round_crops(crop, scale, frame.picture, frame.bent)
     return Plan(
         edits=frame.edits,
         crop=crop.T,
@@ -46,6 +54,7 @@ def finish(frame: Frame, fill: Fill, impossible: dict[int, str]) -> Plan:
         warp=frame.warp,
         warp_key=frame.warp_key,
         warp_on=frame.warp_on,
+        scale=scale,
         pivot=pivot,
         erase=None if frame.erase is None else frame.erase.T.astype(np.int32),
     )
@@ -80,16 +89,25 @@ def _keep_native(
     np.copyto(window, 0, where=is_native)
 
 
-def _write_regions(frame: Frame, affine: Affine, bent: Bools, fill: Fill, crop: Int32s) -> Int8s:
-    """Write the regions of bent rows into `crop`; return how often each is halved."""
-    reduction = affine.reduction()
+def _write_regions(
+    frame: Frame, affine: Affine, bent: Bools, fill: Fill, crop: Int32s
+) -> tuple[Int8s, Floats]:
+    """Write the regions of bent rows into `crop`.
+
+    Returns how often each is halved, and by how much its matrix and lens reduce it at least.
+    """
+    reduction, least = affine.reductions()
     stretch: Floats | float = 1.0
     if frame.lens is not None:
         # Where the lens pulls the edges in, radii grow by 1 + k at the corner and, from one
         # pixel to the next, by 1 + 3 k.
+        # Where it pushes them out, both are below 1.
         outwards = np.maximum(frame.lens, 0.0)
         reduction = reduction * (1.0 + 3.0 * outwards)
         stretch = 1.0 + outwards
+        least = least * np.maximum(1.0 + 3.0 * np.minimum(frame.lens, 0.0), 0.0)
+    # What a local warp squeezes is not counted: 1.4 at alpha = sigma ** 2, at one place in a
+    # hundred, for which the whole row would be blurred.
     reach: Floats | float = 0.0
     if frame.warp is not None and frame.warp_on is not None:
         reach = np.where(frame.warp_on, frame.warp.alpha, 0.0)
@@ -97,4 +115,4 @@ def _write_regions(frame: Frame, affine: Affine, bent: Bools, fill: Fill, crop: 
     halvings[~bent] = 0
     region = find_region(affine, frame.out_sides, frame.picture, fill, halvings, stretch, reach)
     np.copyto(crop, region, where=bent)
-    return halvings
+    return halvings, least

@@ -78,7 +78,8 @@ class Plan:
     halvings: Int8s | None = None
     """(m,): how often the region is halved (means of 2x2) before the one resample.
 
-    So often that what remains to be reduced is at most 1.5; 0 where not bent. None with `matrix`.
+    So often that what remains to be reduced is at most 1.5; 0 where not bent. Those that the
+    decoder did, by `scale`, are among them. None with `matrix`.
     """
     lens: Floats | None = None
     """(m,): k of `lens`, 0 for none; None when the recipe has no lens."""
@@ -88,6 +89,12 @@ class Plan:
     """uint64 (m,): the key of the row's noise field; None with `warp`."""
     warp_on: Bools | None = None
     """(m,): rows whose local_warp was drawn; None with `warp`."""
+    scale: Int8s | None = None
+    """(m,): s, where the picture is decoded at 1/s: 1, 2, 4 or 8; equal for all views of a sample.
+
+    `crop` then begins at multiples of s, and ends at one or at the picture's edge. None where the
+    recipe decodes every picture at its own size.
+    """
     pivot: Floats | None = None
     """(m, 3, 3): C, by which the row's mean RGB before the colour pass is multiplied.
 

@@ -28,7 +28,7 @@ from augd.plan.recipe import Recipe
 from augd.plan.rng import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.samplers import sampler_of
 from augd.plan.samplers_colour import ColourOrderSampler
-from augd.plan.samplers_plugin import PluginSampler
+from augd.plan.samplers_plugin import OnDraw, PluginSampler
 
 __all__ = ["LocalWarp", "Plan", "Planner"]
 
@@ -47,7 +47,15 @@ class Planner:
     threads at once: the work arrays are kept between calls.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        out_size: tuple[int, int],
+        on_own_draw: OnDraw | None = None,
+    ) -> None:
+        """Make the samplers. `on_own_draw` is told what own ops draw."""
+        self._on_own_draw = on_own_draw
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws = recipe.views
         self.num_views = recipe.num_views
@@ -62,11 +70,13 @@ class Planner:
         height, width = out_size
         self._out_sides = np.array([[width], [height]], np.float64)
         self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
-        self._fill = recipe.fill
+        self._recipe = recipe
 
     def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
         if isinstance(op, Plugin):
-            return PluginSampler(op, self._key, place, self._num_draws, self.num_views)
+            return PluginSampler(
+                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw
+            )
         return sampler_of(op)
 
     def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
@@ -93,7 +103,8 @@ class Planner:
             sampler.sample(frame, even, odd)
         if self._is_sized_by_image:
             self._check_size(frame)
-        return finish(frame, self._fill, self._by_sample(frame.impossible, ids))
+        impossible = self._by_sample(frame.impossible, ids)
+        return finish(frame, self._recipe, self.num_views, impossible)
 
     def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
         """Name each sample with a row that cannot be made once, and padding never."""

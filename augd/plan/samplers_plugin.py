@@ -13,7 +13,7 @@ unknown size, or that an op before refused, is never shown to a plug-in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,6 +31,9 @@ from augd.plan.rng import Ints
 _REDUCTION_MAX: Final = 64.0
 _OFFSET_MAX_PX: Final = 1e6
 _AFFINE: Final = (0.0, 0.0, 1.0)
+
+OnDraw = Callable[[int, int, Any], None]
+"""Told the op's place in the recipe, the row, and the parameters that it drew for it."""
 
 
 class Edit(NamedTuple):
@@ -57,12 +60,24 @@ class PluginSampler:
 
     num_blocks = 1
 
-    def __init__(self, op: Plugin, key: int, place: int, num_draws: int, num_views: int) -> None:
-        """Take the op, its place in the random counter, and how rows stand for views."""
+    def __init__(
+        self,
+        op: Plugin,
+        key: int,
+        place: int,
+        num_draws: int,
+        num_views: int,
+        on_draw: OnDraw | None = None,
+    ) -> None:
+        """Take the op, its place in the random counter, and how rows stand for views.
+
+        `on_draw` is told what was drawn.
+        """
         self._op = op
         self._key, self._place = key, place
         self._num_draws, self._num_views = num_draws, num_views
         self._chance = Chance(op.p)
+        self._on_draw = on_draw
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Draw each row's parameters, and bend it or leave an edit with it."""
@@ -107,9 +122,12 @@ class PluginSampler:
         view = row % self._num_draws
         dice = Dice(self._key, told.sample, told.epoch, self._place, view)
         try:
-            return self._op.sample(dice, told)
+            params = self._op.sample(dice, told)
         except Exception as error:
             raise _failure(self._op, "sample", told.sample, told.epoch, error) from error
+        if self._on_draw is not None:
+            self._on_draw(self._place, row, params)
+        return params
 
     def _matrix(self, params: Any, told: SampleInfo) -> Floats:
         try:

@@ -11,7 +11,9 @@ only how its parameter is read off the numbers of a plan.
 
 from __future__ import annotations
 
+import json
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from augd.plan.op import BaseOp, name_of
 from augd.plan.ops import Mirror, Pca
 from augd.plan.plan import Plan
 from augd.plan.planner import ORDER_PLACE, Planner
+from augd.plan.plugin import Plugin
 from augd.plan.recipe import Recipe
 from augd.plan.rng import Purpose, mix, philox_words, stream_counter
 from augd.plan.samplers_colour import ColourOrderSampler
@@ -36,6 +39,13 @@ _YIQ = np.array(
         [0.211456, -0.522591, 0.311135],
     ]
 )
+
+
+# Of an array that an own op drew: a matrix's, and not a field's.
+_NUMBERS_SHOWN = 16
+
+OwnDraws = Mapping[tuple[int, int], Any]
+"""What own ops drew, by the op's place in the recipe and the view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +67,33 @@ class Draws:
         height, width = out_size
         self._sides = np.full(1, width, np.int32), np.full(1, height, np.int32)
         self._readers = [
-            (op, Planner(_alone(recipe, place), seed, out_size))
+            (place, op, None if isinstance(op, Plugin) else _planner(recipe, place, seed, out_size))
             for place, op in enumerate(recipe.ops)
             if not op.is_sizing
         ]
         colours = [name_of(op) for op in recipe.ops if op.is_colour]
         self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
         self._key = mix(seed, Purpose.PARAMS)
-        self._num_draws = recipe.views
+        self._num_draws, self._num_views = recipe.views, recipe.num_views
 
-    def of(self, sample: int, epoch: int) -> list[list[Step]]:
-        """Return the steps of each independent view, in the recipe's order; crops left out."""
+    def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[Step]]:
+        """Return the steps of each view, in the recipe's order; crops left out.
+
+        `own` is what own ops drew when the sample was planned: they may draw by its size, and so
+        are not asked again.
+        """
         ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
-        views: list[list[Step]] = [[] for _ in range(self._num_draws)]
-        for op, planner in self._readers:
-            plan = planner.plan(ids, epochs, *self._sides)
+        views: list[list[Step]] = [[] for _ in range(self._num_views)]
+        for place, op, planner in self._readers:
+            plan = None if planner is None else planner.plan(ids, epochs, *self._sides)
             for view, steps in enumerate(views):
-                steps.append(Step(name_of(op), _read(op, plan, view)))
+                # The views of a view op share what was drawn.
+                drawn = (
+                    _own_drawn(own or {}, place, view)
+                    if plan is None
+                    else _read(op, plan, view % self._num_draws)
+                )
+                steps.append(Step(name_of(op), drawn))
         return views
 
     def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:
@@ -97,10 +117,30 @@ class Draws:
         return [self._shuffled[place] for place in frame.colour_order[:, 0].tolist()]
 
 
-def _alone(recipe: Recipe, place: int) -> Recipe:
-    """Return the recipe with one op alone, which keeps its place."""
+def _planner(recipe: Recipe, place: int, seed: int, out_size: tuple[int, int]) -> Planner:
+    """Make the planner of one op alone, which keeps its place."""
     blank = Mirror(p=0.0)
-    return Recipe(ops=(*(blank for _ in range(place)), recipe.ops[place]), views=recipe.views)
+    ops = (*(blank for _ in range(place)), recipe.ops[place])
+    return Planner(Recipe(ops=ops, views=recipe.views), seed, out_size)
+
+
+def _own_drawn(own: OwnDraws, place: int, view: int) -> dict[str, Any] | None:
+    """Return what an own op drew, under the name that its methods have for it."""
+    if (place, view) not in own:
+        return None
+    params = own[place, view]
+    return {} if params is None else {"params": _as_json(params)}
+
+
+def _as_json(params: Any) -> Any:
+    """Write what an own op drew as JSON data; in Python's words where it is none, or much."""
+    if isinstance(params, np.generic | np.ndarray) and params.size <= _NUMBERS_SHOWN:
+        params = params.tolist()
+    try:
+        json.dumps(params, allow_nan=False)
+    except (TypeError, ValueError):
+        return " ".join(reprlib.repr(params).split())
+    return params
 
 
 def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:

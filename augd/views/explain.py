@@ -6,12 +6,14 @@ After the way of a batch, without one, like `preview`. Changes nothing but the f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
+from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe import Recipe
 from augd.views.preview import make_sheet, make_strip, save
 from augd.views.sample import Darkroom, check_epoch
@@ -32,7 +34,7 @@ class ExplainOptions:
     as_json: bool
 
 
-def run_explain(options: ExplainOptions, recipe: Recipe) -> None:
+def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:
     """Print the drawn parameters, and draw the crop on its photo beside the row.
 
     Raises:
@@ -43,7 +45,9 @@ def run_explain(options: ExplainOptions, recipe: Recipe) -> None:
         last = room.index.num_samples - 1
         if not 0 <= options.sample <= last:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
-        report = _explain(room, options.sample, options.epoch)
+        environment = {**describe_environment(), **catalogue.environment}
+        environment = catalogue.environment_of(recipe, environment)
+        report = _explain(room, options.sample, options.epoch, environment)
         if options.out is not None:
             sheet = make_sheet(room, 1)
             strip = make_strip(room, options.sample, [options.epoch])
@@ -52,7 +56,9 @@ def run_explain(options: ExplainOptions, recipe: Recipe) -> None:
     print(json.dumps(report) if options.as_json else _in_words(report, options))
 
 
-def _explain(room: Darkroom, sample: int, epoch: int) -> dict[str, Any]:
+def _explain(
+    room: Darkroom, sample: int, epoch: int, environment: Mapping[str, str]
+) -> dict[str, Any]:
     report: dict[str, Any] = {
         "id": sample,
         "path": room.arrays.path(sample),
@@ -60,7 +66,7 @@ def _explain(room: Darkroom, sample: int, epoch: int) -> dict[str, Any]:
         "position": room.position_of(sample, epoch),
         "seed": room.seed,
         "epoch": epoch,
-        "environment": describe_environment(),
+        "environment": environment,
     }
     try:
         header = room.read(sample).header
@@ -96,6 +102,8 @@ def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
     for name in ("crop", "scaled", "window"):
         lines.append(f"  {name:18} {_brief(view[name])}")
     lines += [_op_in_words(op) for op in view["ops"]]
+    if view["scale"] != 1:
+        lines.append(f"  {'decoded at':18} 1/{view['scale']}")
     for name in ("colour_order", "matrix", "region", "halvings"):
         if view[name] and (view["bent"] or name == "colour_order"):
             lines.append(f"  {name:18} {_brief(view[name])}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile, load_or_build
-from augd.errors import DatasetError, OptionError
+from augd.errors import DatasetError, OptionError, PluginFailed
 from augd.pixels.decode import Pixels, configure, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.orient import Decode, reader_of
@@ -31,8 +31,11 @@ from augd.plan.draw import Draw
 from augd.plan.ops import Erase, Mirror
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
+from augd.plan.plugin import OwnOpError
 from augd.plan.recipe import Recipe, output_size
-from augd.production import box_around, cut_region
+from augd.plan.samplers_plugin import Edit
+from augd.plugins import tell
+from augd.production import box_around, cut_region, name_failure
 from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
 
@@ -52,8 +55,9 @@ class View:
 
     `crop`, `scaled`, `window` and `mirror` are those of the exact path: what crops, resizes and
     mirrors alone would do. A bent row is read through `matrix` (2, 3) from `region`, halved
-    `halvings` times. `colour` is (3, 4) and `pivot` (3, 3), in grey levels, or None. `steps` are
-    the ops other than crops, `colour_order` the drawn order of the colour ops, if one was drawn.
+    `halvings` times. The photo is decoded at 1/`scale`. `colour` is (3, 4) and `pivot` (3, 3), in
+    grey levels, or None. `steps` are the ops other than crops, `colour_order` the drawn order of
+    the colour ops, if one was drawn.
     """
 
     number: int
@@ -69,6 +73,7 @@ class View:
     region: Box
     matrix: NDArray[np.float64]
     halvings: int
+    scale: int
     colour: NDArray[np.float64] | None
     pivot: NDArray[np.float64] | None
     steps: Sequence[Step]
@@ -79,12 +84,14 @@ class View:
 class Drawn:
     """What was drawn for one sample in one epoch, view by view.
 
-    `impossible` says why its rows cannot be made, and is empty when they can.
+    `edits` are what own ops do to the finished rows, view by view. `impossible` says why its rows
+    cannot be made, and is empty when they can.
     """
 
     epoch: int
     views: Sequence[View]
     outlines: Outlines
+    edits: Sequence[Sequence[Edit]] | None
     impossible: str
 
 
@@ -99,7 +106,7 @@ class Negative:
 
     def develop(self) -> Pixels:
         """Decode all of it. Raises BadImage."""
-        return self.decode(self.content, self.header, (0, 0, *self.size))
+        return self.decode(self.content, self.header, (0, 0, *self.size), 1)
 
 
 class Darkroom:
@@ -128,7 +135,8 @@ class Darkroom:
             self.index.close()
             raise
         size = self.height, self.width
-        self._planner = Planner(recipe, seed, size)
+        self._own_drawn: dict[tuple[int, int], Any] = {}
+        self._planner = Planner(recipe, seed, size, self._note_own_draw)
         self._exact_planner = Planner(_without_bends(recipe), seed, size)
         self._draws = Draws(recipe, seed, size)
         self._size_of, self._decode = reader_of(recipe.exif)
@@ -180,18 +188,30 @@ class Darkroom:
         return Negative(content, header, self._size_of(header), self._decode)
 
     def drawn(self, sample: int, epoch: int, header: Header) -> Drawn:
-        """Draw the parameters of one sample in one epoch."""
+        """Draw the parameters of one sample in one epoch.
+
+        Raises:
+            PluginFailed: an own op failed.
+        """
         width, height = (np.full(1, side, np.int32) for side in self._size_of(header))
         asked = np.array([sample], np.int64), np.array([epoch], np.int64), width, height
-        plan, exact = self._planner.plan(*asked), self._exact_planner.plan(*asked)
+        self._own_drawn.clear()
+        try:
+            plan, exact = self._planner.plan(*asked), self._exact_planner.plan(*asked)
+        except OwnOpError as error:
+            raise PluginFailed(tell(name_failure(error, self.arrays))) from None
         num_views = self._planner.num_views
-        steps = self._draws.of(sample, epoch)
+        steps = self._draws.of(sample, epoch, self._own_drawn)
         views = []
         for number in range(num_views):
-            draw = number if len(steps) > 1 else 0  # the views of a view op share one
+            draw = number % self.recipe.views  # the views of a view op share one
             order = self._draws.colour_order(sample, epoch, draw)
-            views.append(self._view(plan, exact, number, steps[draw], order))
-        return Drawn(epoch, views, Outlines(plan, 0, num_views), plan.impossible.get(0, ""))
+            views.append(self._view(plan, exact, number, steps[number], order))
+        impossible = plan.impossible.get(0, "")
+        return Drawn(epoch, views, Outlines(plan, 0, num_views), plan.edits, impossible)
+
+    def _note_own_draw(self, place: int, row: int, params: Any) -> None:
+        self._own_drawn[place, row] = params
 
     def _view(
         self, plan: Plan, exact: Plan, row: int, steps: Sequence[Step], order: Sequence[str]
@@ -216,6 +236,7 @@ class Darkroom:
             region=tuple(plan.crop[row].tolist()),
             matrix=matrix,
             halvings=0 if plan.halvings is None else int(plan.halvings[row]),
+            scale=1 if plan.scale is None else int(plan.scale[row]),
             colour=None if plan.colour is None else plan.colour[row],
             pivot=None if plan.pivot is None else plan.pivot[row],
             steps=steps,
@@ -225,21 +246,35 @@ class Darkroom:
     def rows(self, negative: Negative, drawn: Drawn) -> Pixels:
         """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
 
-        Where colours are the device's, as it makes them, clipped and rounded. Raises BadImage.
+        Where colours are the device's, as it makes them, clipped and rounded.
+
+        Raises:
+            BadImage: they cannot be made.
+            PluginFailed: an own op failed.
         """
         if drawn.impossible:
             raise BadImage(drawn.impossible)
-        crops = drawn.outlines.crop
+        crops, scale = drawn.outlines.crop, drawn.outlines.scale[0]
         whole = box_around(crops)
-        decoded = negative.decode(negative.content, negative.header, whole)
+        decoded = negative.decode(negative.content, negative.header, whole, scale)
         out = np.empty((len(crops), self.height, self.width, 3), np.uint8)
         colour = np.empty((3, 4), np.float32) if self.recipe.colour_on == "device" else None
         for view, crop in enumerate(crops):
-            region = cut_region(decoded, whole, crop)
+            region = cut_region(decoded, whole, crop, scale)
             self._renderer.render(region, drawn.outlines[view], out[view], colour)
             if colour is not None:
                 out[view] = _recoloured(out[view], colour)
+        self._edit(drawn, out)
         return out
+
+    def _edit(self, drawn: Drawn, out: Pixels) -> None:
+        """Let own ops edit the finished views."""
+        try:
+            for edits, row in zip(drawn.edits or (), out, strict=False):
+                for edit in edits:
+                    edit.apply(row)
+        except OwnOpError as error:
+            raise PluginFailed(tell(name_failure(error, self.arrays))) from None
 
 
 def _without_bends(recipe: Recipe) -> Recipe:

@@ -161,6 +161,7 @@ def _view_as_plain(view: View) -> dict[str, Any]:
         "matrix": view.matrix.tolist(),
         "region": list(view.region),
         "halvings": view.halvings,
+        "scale": view.scale,
         "colour": None if view.colour is None else view.colour.tolist(),
         "pivot": None if view.pivot is None else view.pivot.tolist(),
     }

@@ -29,9 +29,9 @@ from augd.procfs import cpu_s
 from benchmarks._rounds import answer_rounds, settle
 
 _PREFETCH_FACTOR = 4
-_EPOCH_SAMPLES = 1 << 20
+EPOCH_SAMPLES = 1 << 20
 _SIDE_PX = 224
-_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 # Source: fb.resnet.torch; eigenvalues of RGB in [0, 1], eigenvectors as columns.
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = (
@@ -53,12 +53,12 @@ class Photos(Dataset[tuple[Pixels, int]]):
 
     def __len__(self) -> int:
         """Return the samples of the long epoch."""
-        return _EPOCH_SAMPLES
+        return EPOCH_SAMPLES
 
     def __getitem__(self, number: int) -> tuple[Pixels, int]:
         """Make one row."""
         content = np.fromfile(self._paths[number % len(self._paths)], np.uint8)
-        photo: Any = cv2.imdecode(content, _FLAGS)
+        photo: Any = cv2.imdecode(content, FLAGS)
         x, y, width, height = draw_crop(photo.shape[1], photo.shape[0])
         row = self._resize(photo[y : y + height, x : x + width])
         if random.random() < 0.5:
@@ -108,14 +108,23 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
+def photos_in(folder: str) -> list[str]:
+    """List the JPEGs of a folder."""
+    files = sorted(Path(folder).rglob("*"))
+    return [str(path) for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
+
+
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, filter, batch_size, workers."""
+    serve(Photos(photos_in(arguments["photos"]), arguments["filter"]), arguments)
+
+
+def serve(rows: Dataset[tuple[Any, int]], arguments: Mapping[str, Any]) -> None:
+    """Serve rounds of a DataLoader of these rows. Arguments: batch_size, workers."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    files = sorted(Path(arguments["photos"]).rglob("*"))
-    paths = [str(path) for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
     loader = DataLoader(
-        Photos(paths, arguments["filter"]),
+        rows,
         batch_size=arguments["batch_size"],
         shuffle=True,
         num_workers=arguments["workers"],

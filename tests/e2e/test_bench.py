@@ -129,3 +129,15 @@ def test_a_data_loader_can_be_compared(folder):
     with Competitor("DataLoader", "torch_loader", arguments=arguments) as loader:
         score = loader.run(0.2)
     assert score.images_per_s > 0 and score.cpu_s_per_1000 > 0
+
+
+@pytest.mark.parametrize("library", ["OpenCV", "torchvision", "Albumentations"])
+def test_eight_ops_one_by_one_can_be_compared(folder, library):
+    pytest.importorskip("torch")
+    if library != "OpenCV":
+        pytest.importorskip(library.lower())
+    arguments = {"photos": str(folder), "filter": "linear", "batch_size": 4, "workers": 1}
+    arguments["library"] = library
+    with Competitor(library, "eight_ops_loader", arguments=arguments) as loader:
+        score = loader.run(0.2)
+    assert score.images_per_s > 0 and score.cpu_s_per_1000 > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,68 @@ def test_photos_stand_upright_where_the_recipe_says_so(tmp_path):
                 del batch
             with augd.connect(served.address, recipe={"ops": ops}, **options) as stream:
                 assert stream.content != applied
+
+
+IMPOSSIBLE = [
+    ({"op": "center_crop", "size": 50}, "center_crop: expected an image of at least 50x50"),
+    ({"op": "ten_crop", "size": 50}, "ten_crop: expected an image of at least 50x50"),
+]
+
+
+@pytest.mark.parametrize(("op", "says"), IMPOSSIBLE)
+@pytest.mark.parametrize("scaled", ["off", "auto"])
+def test_what_cannot_be_made_of_one_photo_is_a_bad_sample_by_name(tmp_path, op, says, scaled):
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=8, size_px=(80, 60))
+    Image.fromarray(np.full((49, 70, 3), 9, np.uint8)).save(folder / "class0" / "0003.jpg")
+    recipe = {"ops": [*COLOURS, op], "scaled_decode": scaled}
+    with augd.serve(folder, producers=1) as served:
+        asked = {"recipe": recipe, "batch_size": 8, "shuffle": False}
+        with augd.connect(served.address, max_bad_fraction=0.2, **asked) as stream:
+            batch = next(stream.epoch(0))
+            assert batch.valid.tolist() == [number != 3 for number in range(8)]
+            assert batch.labels[3] == -100
+            assert not batch.images[3].any()
+            assert batch.images[4].any()
+            del batch
+        named = re.escape(f"3 (class0/0003.jpg): {says}, got 70x49")
+        with (
+            augd.connect(served.address, bad="fail", **asked) as stream,
+            pytest.raises(augd.SampleFailed, match=named),
+        ):
+            next(stream.epoch(0))
+
+
+def test_scaled_photos_are_the_same_for_any_batch_size_and_number_of_producers(tmp_path):
+    """JPEGs that the decoder scales and PNGs that it doesn't, upright or not."""
+    rng = np.random.default_rng(4)
+    for number, orientation in enumerate([1, 6, 3, 8, 5, 1, 1, 6]):
+        small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        kind = "png" if number % 4 == 3 else "jpg"
+        small.resize((403, 301), Image.Resampling.BICUBIC).save(
+            tmp_path / f"{number}.{kind}", exif=exif
+        )
+    recipe = {
+        "ops": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 20, "p": 0.5}],
+        "views": 2,
+        "exif": "apply",
+    }
+    found = {}
+    for producers, scaled in ((1, "auto"), (2, "auto"), (2, "off")):
+        with augd.serve(tmp_path, producers=producers) as served:
+            asked = {"batch_size": 8 if producers == 1 else 3, "params": True}
+            batches = read(served, {**recipe, "scaled_decode": scaled}, **asked)
+        found[producers, scaled] = (
+            np.concatenate([batch["images"] for batch in batches]),
+            np.concatenate([batch["params"]["crop"] for batch in batches]),
+        )
+    assert all(map(np.array_equal, found[1, "auto"], found[2, "auto"]))
+    (plain, exact), (images, crops) = found[2, "off"], found[2, "auto"]
+    assert not np.array_equal(images, plain), "else nothing was scaled"
+    assert np.abs(crops - exact).max() <= 8, "an edge moves by 4 px at most, a side by 8"
+    # Smooth pictures of 400 px: where a crop's edge moved, by a part of a pixel of the row.
+    assert np.abs(images.astype(int) - plain).mean() < 4
 
 
 def _upright(folder: Path, number: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import augd
 from augd.plan.dice import Dice
+from augd.plan.recipe import expand, parse_recipe, read_toml
 from augd.plan.rng import Purpose, mix
+from augd.plugins import load
 from augd.transport.ask import status as ask_status
 from examples.own_ops import Vignette
+from tests.e2e.test_views import holds
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import make_folder
 
@@ -285,6 +290,93 @@ def test_a_batch_is_replayed_with_the_plug_in(daemon, folder, tmp_path, monkeypa
         )
         assert done.returncode == 0, done
         assert "the same bytes" in done.stdout
+
+
+OWN = """
+views = 2
+[[ops]]
+op = "resize"
+size = [40, 60]
+[[ops]]
+op = "mirror"
+[[ops]]
+op = "slant"
+most = 0.5
+p = 0.5
+[[ops]]
+op = "vignette"
+"""
+
+
+def show(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "augd", *map(str, words)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_own_ops_are_previewed_as_delivered_and_explained(daemon, folder, tmp_path):
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(OWN)
+    plain = expand(parse_recipe(read_toml(OWN), load(["examples.own_ops"])))
+    with augd.connect(daemon.address, recipe=plain, batch_size=3, params=True) as stream:
+        batch = next(stream.epoch(0))
+        ids, rows = batch.ids.tolist(), batch.images.copy()
+        matrices, bent = batch.params["matrix"].copy(), batch.params["bent"].copy()
+        digests = {n: v for n, v in stream.state_dict()["content"].items() if "plugin." in n}
+        del batch
+    known = ["--recipe", recipe, "--plugin", "examples.own_ops"]
+    sheet = tmp_path / "sheet.png"
+    done = show("preview", folder, *known, "--rows", 3, "--out", sheet)
+    assert done.returncode == 0, done
+    with Image.open(sheet) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert all(holds(pixels, row) for views in rows for row in views)
+    said_to_be_slanted = []
+    for sample, sample_matrices in zip(ids, matrices, strict=True):
+        words = ["explain", folder, *known, "--id", sample]
+        said = json.loads(show(*words, "--json").stdout)
+        assert said["environment"]["plugin.examples.own_ops"] == json.loads(*digests.values())
+        for view, matrix in zip(said["views"], sample_matrices, strict=True):
+            assert view["matrix"] == matrix.tolist()
+            ops = {op["op"]: op for op in view["ops"]}
+            dice = Dice(mix(0, Purpose.PARAMS), sample, 0, 3, view["view"])
+            assert ops["vignette"]["params"] == dice.uniform(0.2, 0.8)
+            said_to_be_slanted.append(ops["slant"]["applied"])
+            assert ops["slant"]["applied"] == ("params" in ops["slant"])
+        text = show(*words).stdout
+        assert f"  vignette           params {ops['vignette']['params']:.5g}" in text
+    assert said_to_be_slanted == bent.astype(bool).ravel().tolist()
+    assert len(set(said_to_be_slanted)) == 2
+
+
+def test_what_is_shown_fails_as_what_is_served(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    recipe = tmp_path / "own.toml"
+
+    def refused(command, op, *more):
+        recipe.write_text(f"[[ops]]\nop = 'resize'\nsize = 40\n[[ops]]\nop = '{op}'\n")
+        done = show(command, folder, "--recipe", recipe, "--out", tmp_path / "s.png", *more)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    for command in (["preview", "--rows", "40"], ["explain", "--id", "3"]):
+        command, *more = command
+        says = refused(command, "vignette", *more)
+        assert "expected one of brightness" in says and "got 'vignette'" in says
+        says = refused(command, "trips", *more, "--plugin", "not_there")
+        assert says.startswith("augd: error: plug-in not_there cannot be imported")
+        says = refused(command, "trips", *more, "--plugin", "trouble")
+        first, *trace = says.splitlines()
+        assert first == (
+            "augd: error: op trips failed at sample 3 (class0/0003.jpg), epoch 0: "
+            "pixels raised ValueError: tripped over 3"
+        )
+        assert trace[0] == "Traceback (most recent call last):"
+        assert trace[-1] == "ValueError: tripped over 3"
+        says = refused(command, "crooked", *more, "--plugin", "trouble")
+        assert "op crooked failed at sample" in says and "got an array of 2x2" in says
 
 
 def test_the_command_line_says_it_once(folder, tmp_path):

@@ -150,7 +150,21 @@ op = "rgb_shift"
 """
 
 
-@pytest.mark.parametrize(("text", "num_views"), [(BENT, 1), (TEN, 10), (TWO, 2)])
+SCALED = """
+scaled_decode = "auto"
+[[ops]]
+op = "random_resized_crop"
+size = 24
+scale = [0.8, 1]
+ratio = [1, 1]
+[[ops]]
+op = "rotate"
+degrees = 5
+p = 0.5
+"""
+
+
+@pytest.mark.parametrize(("text", "num_views"), [(BENT, 1), (TEN, 10), (TWO, 2), (SCALED, 1)])
 def test_preview_shows_every_recipe_as_delivered(
     folder: Path, tmp_path: Path, text: str, num_views: int
 ) -> None:
@@ -168,7 +182,7 @@ def test_preview_shows_every_recipe_as_delivered(
         augd.connect(served.address, recipe=plain, batch_size=2) as stream,
     ):
         delivered = next(stream.epoch(0)).images.copy()
-    rows = delivered.reshape(-1, 32, 32, 3)
+    rows = delivered.reshape(-1, *delivered.shape[-3:])
     assert len(rows) == 2 * num_views
     for row in rows:
         assert holds(sheet, row), "a cell is not what a stream delivers"
@@ -205,10 +219,21 @@ def test_explain_says_what_every_view_drew(folder: Path, tmp_path: Path) -> None
     assert [view["crop"] for view in said] == drawn["crop"].tolist()
     assert [view["mirror"] for view in said] == drawn["mirror"].astype(bool).tolist()
     assert [view["ops"][1]["shift"] for view in said] == drawn["colour"][:, :, 3].tolist()
+    assert [view["scale"] for view in said] == [1, 1]
     text = run(*words).stdout
+    assert "decoded at" not in text
     assert "view 0 " in text
     assert "view 1 " in text
     assert "rgb_shift          shift [" in text
+
+
+def test_explain_says_at_which_scale_a_photo_was_decoded(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "scaled.toml"
+    recipe.write_text(SCALED.replace("size = 24", "size = 8"))
+    words = ("explain", folder, "--recipe", recipe, "--id", 3)
+    said = json.loads(run(*words, "--json").stdout)
+    assert said["scale"] in (4, 8)
+    assert f"decoded at         1/{said['scale']}" in run(*words).stdout
 
 
 def holds(sheet: np.ndarray, cell: np.ndarray) -> bool:

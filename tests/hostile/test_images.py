@@ -70,6 +70,21 @@ def test_each_gets_its_verdict(one: Hostile) -> None:
         assert np.array_equal(whole(one.data), whole(one.like))
 
 
+@pytest.mark.parametrize("one", IMAGES, ids=lambda one: one.name)
+def test_each_gets_the_same_verdict_at_an_eighth(one: Hostile) -> None:
+    if one.verdict is Verdict.REFUSED:
+        return
+    header = read_header(one.data)
+    region = (0, 0, header.width, header.height)
+    with caught_noise():
+        try:
+            decode(one.data, header, region, 8)
+        except BadImage as bad:
+            assert one.verdict is Verdict.MASKED and str(bad).isprintable()
+        else:
+            assert one.verdict is Verdict.GOOD
+
+
 def test_bombs_cost_no_memory() -> None:
     """Each is looked at under a limit that unpacking it would break."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -302,6 +302,7 @@ RECIPES = [
     {"ops": [{"op": "multi_scale", "short": [100, 200], "crop": 90}]},
     {"ops": [{"op": "random_crop", "size": 200, "pad": 3}, {"op": "rotate", "degrees": 9}]},
     {"ops": [{"op": "rotate", "degrees": 90}, CROP], "fill": "wrap"},
+    {"ops": [CROP, {"op": "rotate", "degrees": 9, "p": 0.5}], "scaled_decode": "auto", "views": 2},
 ]
 SIDES = st.integers(1, 3000)
 ROWS = st.lists(

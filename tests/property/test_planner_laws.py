@@ -22,11 +22,11 @@ from tests.laws import RARE, assert_counts, assert_independent, assert_rate, ass
 NUM = 20_000
 
 
-def plan_of(ops, size=(1024, 1024), num=NUM, seed=1, first_size_px=None) -> Plan:
+def plan_of(ops, size=(1024, 1024), num=NUM, seed=1, first_size_px=None, epoch=0) -> Plan:
     recipe = parse_recipe({"ops": ops})
     planner = Planner(recipe, seed, output_size(recipe, first_size_px or size))
     widths, heights = (np.full(num, side, np.int32) for side in size)
-    return planner.plan(np.arange(num), np.zeros(num, np.int64), widths, heights)
+    return planner.plan(np.arange(num), np.full(num, epoch, np.int64), widths, heights)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,15 @@ def test_crop_position_is_independent_of_size_and_of_the_other_axis():
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_mirror_follows_its_rate(p):
     assert_rate(plan_of([{"op": "mirror", "p": p}]).mirror, p)
+
+
+def test_mirrors_of_one_sample_in_successive_epochs_are_independent():
+    epochs = [plan_of([{"op": "mirror"}], epoch=epoch).mirror for epoch in range(3)]
+    for mirror in epochs:
+        assert_rate(mirror, 0.5)
+        assert_counts(np.bincount(2 * mirror[:-1] + mirror[1:], minlength=4))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert_counts(np.bincount(2 * epochs[a] + epochs[b], minlength=4))
 
 
 def test_ops_draw_apart():

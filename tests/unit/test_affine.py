@@ -98,12 +98,13 @@ def test_the_first_op_is_nearest_to_the_picture():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_reduction_is_the_largest_singular_value(seed):
+def test_the_reductions_are_the_singular_values(seed):
     mapped = Affine(1)
     numbers = np.random.default_rng(seed).normal(size=4)
     mapped.xx, mapped.xy, mapped.yx, mapped.yy = numbers[:, None]
-    exact = np.linalg.svd(numbers.reshape(2, 2))[1][0]
-    assert mapped.reduction()[0] == pytest.approx(exact, rel=1e-12)
+    most, least = np.linalg.svd(numbers.reshape(2, 2))[1]
+    assert mapped.reductions()[0][0] == pytest.approx(most, rel=1e-12)
+    assert mapped.reductions()[1][0] == pytest.approx(least, rel=1e-12)
 
 
 # Whole recipes. What was drawn is read from another field or from the matrix itself.

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from benchmarks._report import Figure, Target
+from benchmarks import augmentation
+from benchmarks._report import Absent, Figure, Target, _as_plain, _print_table
 from benchmarks._rounds import Score, Spread, ratios, spread
 from benchmarks.memory import growth_per_epoch
 from benchmarks.sides.null_sink import _leases
@@ -29,6 +30,18 @@ def test_targets():
     assert Target(">=", 2.0).is_met(2.0) and not Target(">=", 2.0).is_met(1.9)
     assert Figure("a", "s", Spread(1, 1, 9), Target("<=", 2.0)).is_met is True
     assert Figure("a", "s", Spread(1, 1, 9)).is_met is None
+
+
+def test_a_peer_that_is_not_installed_is_named_with_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(augmentation.importlib.util, "find_spec", lambda name: None)
+    assert augmentation._missing("OpenCV") == "torch"
+    assert augmentation._missing("Albumentations") == "torch albumentations"
+    monkeypatch.setattr(augmentation.importlib.util, "find_spec", lambda name: object())
+    assert augmentation._missing("Albumentations") == ""
+    absent = Absent("eight ops, Albumentations", "pip install albumentations")
+    assert _as_plain(absent) == {"name": absent.name, "why": absent.why}
+    _print_table("What?", [absent, Figure("a", "s", Spread(1, 1, 9))])
+    assert "eight ops, Albumentations: pip install albumentations" in capsys.readouterr().out
 
 
 def test_growth_looks_at_settled_windows_only():

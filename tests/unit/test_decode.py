@@ -178,10 +178,26 @@ def test_a_region_outside_is_a_mistake_of_the_caller(region: tuple[int, int, int
         decode(data, read_header(data), region)
 
 
-def test_other_scales_are_refused() -> None:
-    data = encoded(Image.fromarray(RGB), "PNG")
-    with pytest.raises(ValueError, match="scale: expected 1, got 2"):
-        decode(data, read_header(data), (0, 0, 8, 8), 2)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_other_scales_and_regions_between_scaled_pixels_are_refused(kind: str) -> None:
+    data = encoded(Image.fromarray(RGB), kind)
+    header = read_header(data)
+    for scale in (0, 3, 16):
+        with pytest.raises(ValueError, match=f"scale: expected 1, 2, 4 or 8, got {scale}"):
+            decode(data, header, (0, 0, 8, 8), scale)
+    for region in ((2, 0, 8, 8), (0, 4, 8, 10), (0, 0, WIDTH - 1, 8)):
+        with pytest.raises(ValueError, match="expected multiples of the scale 4 or the picture's"):
+            decode(data, header, region, 4)
+    assert decode(data, header, (4, 8, WIDTH - 4, HEIGHT - 8), 4).shape == (23, 32, 3)
+
+
+@caught_noise()
+def test_a_scaled_jpeg_with_missing_data_is_bad() -> None:
+    data = encoded(Image.fromarray(RGB), "JPEG", quality=95)
+    cut = data[: len(data) // 2] + b"\xff\xd9"
+    with pytest.raises(BadImage, match="broken scan"):
+        decode(cut, read_header(cut), (0, 0, WIDTH, HEIGHT), 8)
+    assert decode(data, read_header(data), (0, 0, WIDTH, HEIGHT), 8).shape == (13, 17, 3)
 
 
 def reason(data: bytes) -> str:

@@ -14,7 +14,7 @@ import pytest
 from augd.pixels.header import Header
 from augd.plan.ops import OPS_BY_NAME
 from augd.plan.recipe import parse_recipe
-from augd.views.draws import Draws, Step
+from augd.views.draws import Draws, Step, _as_json
 from augd.views.sample import Darkroom, Drawn, View
 from augd.views.words import as_plain, describe_crop, describe_rest, say_step
 from tests.scenes import caught_noise, make_folder
@@ -195,3 +195,13 @@ def test_a_window_in_the_padding_lies_outside_the_photo(folder: Path) -> None:
         assert view.seen[0] == (x, y)
         outside += x < 0 or y < 0
     assert outside
+
+
+def test_what_an_own_op_drew_is_written_as_json_or_in_words():
+    assert _as_json((1, 2.5)) == (1, 2.5)
+    assert _as_json(np.float64(0.5)) == 0.5
+    assert _as_json(np.eye(2)) == [[1.0, 0.0], [0.0, 1.0]]
+    field = _as_json(np.zeros((40, 40)))
+    assert field.startswith("array(") and "\n" not in field and len(field) < 60
+    assert _as_json(float("nan")) == "nan"
+    assert _as_json({1}) == "{1}"

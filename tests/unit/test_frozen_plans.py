@@ -65,6 +65,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "five_crop": {"ops": [SHORT, {"op": "five_crop", "size": 64}]},
     "ten_crop": {"ops": [SHORT, {"op": "ten_crop", "size": 64}]},
     "multi_scale": {"ops": [{"op": "multi_scale", "short": [64, 81], "crop": 64}]},
+    "scaled": {
+        "ops": [
+            {"op": "random_resized_crop", "size": 48},
+            {"op": "rotate", "degrees": 9, "p": 0.5},
+        ],
+        "scaled_decode": "auto",
+        "views": 2,
+    },
     "views": {"ops": [CROP, {"op": "mirror"}, {"op": "pca"}], "views": 3},
 }
 

@@ -243,8 +243,13 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         ([CROP], {"shuffle_colour": 1}, "recipe.shuffle_colour: expected bool, got 1."),
         (
             [CROP],
-            {"scaled_decode": "auto"},
-            "recipe.scaled_decode: expected one of the keys ops, filter, fill, fill_value, ",
+            {"scaled_decode": True},
+            "recipe.scaled_decode: expected one of 'off', 'auto', got True. Change the value.",
+        ),
+        (
+            [CROP],
+            {"scale_decode": "auto"},
+            "recipe.scale_decode: expected one of the keys ops, filter, fill, fill_value, ",
         ),
     ],
 )
@@ -303,6 +308,7 @@ def test_the_number_of_views_is_that_of_the_recipe_or_its_view_op(ops, fields, v
 def test_fields_at_their_defaults_are_left_out_so_that_old_contents_stay_equal():
     assert list(expand(parse_recipe("imagenet"))) == ["filter", "ops"]
     said = {"fill": "reflect", "fill_value": 0, "views": 1, "colour_on": "producer"}
+    said |= {"exif": "ignore", "scaled_decode": "off", "shuffle_colour": False}
     assert expand(parse_recipe({"ops": [CROP], **said})) == expand(parse_recipe({"ops": [CROP]}))
     fields = {"fill": "constant", "fill_value": [1, 2, 3], "shuffle_colour": True, "views": 4}
     recipe = parse_recipe({"ops": [CROP], "colour_on": "device", **fields})

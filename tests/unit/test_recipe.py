@@ -15,9 +15,11 @@ from augd.errors import RecipeError
 from augd.plan.ops import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
 from augd.plan.recipe import (
     PRESETS,
+    Recipe,
     expand,
     output_size,
     parse_recipe,
+    read_toml,
     recipe_from_toml,
     recipe_to_toml,
 )
@@ -79,7 +81,9 @@ def test_expanded_data_and_toml_read_back_equal(name):
     recipe = parse_recipe(name)
     assert parse_recipe(expand(recipe)) == recipe
     assert parse_recipe(json.loads(json.dumps(expand(recipe)))) == recipe
-    assert recipe_from_toml(recipe_to_toml(recipe)) == recipe
+    text = recipe_to_toml(recipe)
+    assert recipe_from_toml(text) == recipe
+    assert set(read_toml(text)) == set(Recipe.__struct_fields__), "every setting, to be changed"
 
 
 def test_toml_as_written_by_hand_equals_plain_data():
@@ -297,8 +301,13 @@ PARAMETERS = (
 )
 OPS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3)
 FIELDS = st.dictionaries(
-    st.sampled_from(("filter", "fill", "fill_value", "colour_on", "shuffle_colour", "views")),
-    VALUES | st.sampled_from(("linear", "constant", "wrap", "device")),
+    st.sampled_from(
+        (
+            *("filter", "fill", "fill_value", "colour_on", "shuffle_colour", "views", "exif"),
+            "scaled_decode",
+        )
+    ),
+    VALUES | st.sampled_from(("linear", "constant", "wrap", "device", "apply", "auto")),
     max_size=3,
 )
 NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)

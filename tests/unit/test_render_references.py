@@ -12,9 +12,10 @@ from PIL import Image
 
 from augd.pixels.decode import decode
 from augd.pixels.header import read_header
-from augd.pixels.outline import Outline
+from augd.pixels.outline import Outline, Outlines
 from augd.pixels.render import Renderer
 from augd.plan.plan import LocalWarp
+from tests.plans import plan_of
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -78,6 +79,43 @@ def test_ten_crops_are_torchvisions(shape: tuple[int, int]) -> None:
     for crop, (x, y, mirror) in zip(expected, windows, strict=True):
         found = rendered(picture, (shape[1], shape[0]), (224, 224), (x, y), mirror)
         assert (found == crop.permute(1, 2, 0).numpy()).all()
+
+
+@pytest.mark.parametrize(("name", "num_views"), [("five_crop", 5), ("ten_crop", 10)])
+@pytest.mark.parametrize("shape", [(300, 260), (257, 401), (225, 224), (224, 224)])
+def test_planned_views_are_torchvisions(name: str, num_views: int, shape: tuple[int, int]) -> None:
+    """From the recipe on: what is planned and rendered, in torchvision's order."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    picture = photo(*shape)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    expected = getattr(functional, name)(tensor, [224, 224])
+    plan = plan_of([{"op": name, "size": 224}], size=(shape[1], shape[0]))
+    outlines = Outlines(plan, 0, num_views)
+    out = np.empty((224, 224, 3), np.uint8)
+    renderer = Renderer("antialias", (224, 224))
+    for view, crop in enumerate(expected):
+        x, y, width, height = outlines.crop[view]
+        renderer.render(picture[y : y + height, x : x + width], outlines[view], out)
+        assert (out == crop.permute(1, 2, 0).numpy()).all()
+
+
+def test_views_after_a_resize_are_torchvisions_within_two_levels() -> None:
+    """As the preset `ten-crop`: short side 256, then ten crops of 224."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    picture = photo(375, 500)
+    resized = functional.resize(torch.from_numpy(picture).permute(2, 0, 1), [256], antialias=True)
+    plan = plan_of("ten-crop", size=(500, 375))
+    outlines = Outlines(plan, 0, 10)
+    out = np.empty((224, 224, 3), np.uint8)
+    renderer = Renderer("antialias", (224, 224))
+    for view, crop in enumerate(functional.ten_crop(resized, [224, 224])):
+        x, y, width, height = outlines.crop[view]
+        renderer.render(picture[y : y + height, x : x + width], outlines[view], out)
+        apart = np.abs(out.astype(int) - crop.permute(1, 2, 0).numpy())
+        # A window of the resize has its box in float32: two passes of one level each.
+        assert apart.max() <= 2 and apart.mean() < 0.25
 
 
 def jpeg(picture: NDArray[np.uint8]) -> bytearray:

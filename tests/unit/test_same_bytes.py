@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from augd.pixels.decode import decode
+from augd.pixels.header import read_header
 from augd.pixels.outline import Outline
 from augd.pixels.render import Fill, Renderer
 from augd.plan.plan import LocalWarp
@@ -46,7 +48,22 @@ def digests() -> dict[str, str]:
         found["tinted"].update(out)
         renderer.render(region, Outline((size[1], size[0]), mirror=True), out)
         found["linear"].update(out)
+    found["decoded"], found["scaled"] = decoded(rng)
     return {name: digest.hexdigest() for name, digest in found.items()}
+
+
+def decoded(rng: np.random.Generator) -> tuple[hashlib.blake2b, hashlib.blake2b]:
+    """Decode JPEGs of every kind, at their own size and at 1/2, 1/4 and 1/8."""
+    whole, scaled = hashlib.blake2b(), hashlib.blake2b()
+    noise = rng.integers(0, 256, (83, 107, 3)).astype(np.uint8)
+    for factors in (0x111111, 0x211111, 0x221111, 0x121111):
+        options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors]
+        data = cv2.imencode(".jpg", noise, options)[1].tobytes()
+        header = read_header(data)
+        for scale in (1, 2, 4, 8):
+            pixels = decode(data, header, (0, 0, 107, 83), scale)
+            (whole if scale == 1 else scaled).update(pixels.tobytes())
+    return whole, scaled
 
 
 def numpy_features() -> str:
@@ -71,7 +88,7 @@ def in_a_process(**environment: str) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("library", ["opencv", "numpy", "ipp"])
+@pytest.mark.parametrize("library", ["opencv", "numpy", "ipp", "libjpeg"])
 def test_other_instructions_give_the_same_bytes(library: str) -> None:
     here = digests()
     if library == "opencv":
@@ -85,6 +102,8 @@ def test_other_instructions_give_the_same_bytes(library: str) -> None:
             pytest.skip("this NumPy uses no instructions here that could be switched off")
         there = in_a_process(NPY_DISABLE_CPU_FEATURES=features)
         assert there["numpy"] == ""
+    elif library == "libjpeg":
+        there = in_a_process(JSIMD_FORCENONE="1")
     else:
         there = in_a_process(OPENCV_IPP="disabled")
     assert {name: there[name] for name in here} == here
