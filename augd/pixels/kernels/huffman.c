@@ -1,7 +1,8 @@
 /* Huffman decoding with few branches that can be mispredicted, which is what costs the time.
  *
- * Bits are kept left-aligned in 64, and refilled eight bytes at a time where none of them is FF: once
- * for several lookups, whether needed or not. Two tables are indexed by the next bits.
+ * The zeros that are stuffed after FF are taken out beforehand, some kilobytes at a time. Bits are kept
+ * left-aligned in 64 and refilled without a branch, once for several lookups, whether needed or not.
+ * Two tables are indexed by the next bits.
  *
  *   look: one symbol. From the low end: 8 bits length, 8 bits run (the zeros before), 16 bits value
  *     whole     run < SPECIAL: length of code and value together
@@ -16,8 +17,8 @@
  *
  * Tried and left: pairs of coefficients in one lookup, 2 % faster at best.
  *
- * Broken data is an error at once, as a grey rest is no picture. Reading past the end gives zeros
- * that are counted; whether one was used is looked at once per MCU, which has at most 640 symbols.
+ * Broken data is an error at once, as a grey rest is no picture. Behind the data lie zeros for an MCU;
+ * whether one of them was used is looked at once per MCU.
  */
 #include "kernels.h"
 
@@ -54,7 +55,8 @@ static inline bool is_whole(int32_t entry) { return entry != 0 && !(entry & SPEC
 
 /* T.81, F.12: a value of `size` bits, of which those with a leading 0 are negative. */
 static inline int extend(int bits, int size) {
-    return bits < 1 << (size - 1) ? bits - (1 << size) + 1 : bits;
+    const int is_negative = (bits >> (size - 1)) - 1; /* all ones, or none */
+    return bits - (is_negative & ((1 << size) - 1));
 }
 
 /* Photos mostly bring tables of their own, so that making the lookups counts. */
@@ -131,11 +133,49 @@ static void make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac) {
     if (is_ac) make_leaps(table);
 }
 
+/* An FF in the data is followed by 00; FF bytes before a marker are fill bytes (T.81, B.1.1.5). */
+static uint8_t *unstuff(AugdEntropy *entropy, uint8_t *to, const uint8_t *to_end) {
+    const uint8_t *source = entropy->source, *end = entropy->source_end;
+    while (to < to_end && source < end) {
+        const size_t most = (size_t)(to_end - to < end - source ? to_end - to : end - source);
+        const uint8_t *found = memchr(source, 0xFF, most);
+        const size_t plain = found ? (size_t)(found - source) : most;
+        memcpy(to, source, plain);
+        to += plain;
+        source += plain;
+        if (!found) continue;
+        const uint8_t *after = source + 1;
+        while (after < end && *after == 0xFF) after++;
+        if (after == end || *after != 0) break;
+        *to++ = 0xFF;
+        source = after + 1;
+    }
+    entropy->is_at_marker = to < to_end;
+    entropy->source = source;
+    return to;
+}
+
+/* Have at least an MCU's bytes in `data`, or all that there are with zeros behind. */
+static void fill(AugdEntropy *entropy) {
+    uint8_t *to = entropy->data;
+    const size_t num_left = entropy->end > entropy->next ? (size_t)(entropy->end - entropy->next) : 0;
+    memmove(to, entropy->next, num_left);
+    to = unstuff(entropy, to + num_left, entropy->data + AUGD_DATA_BYTES);
+    entropy->next = entropy->data;
+    entropy->end = to;
+    if (entropy->is_at_marker) memset(to, 0, AUGD_MCU_BYTES);
+}
+
+/* How many bits there are before the next marker; less than 0 when zeros behind them were taken. */
+static int64_t count_left(const AugdEntropy *entropy) {
+    return (entropy->end - entropy->next) * 8 + entropy->num_bits;
+}
+
 /* The bits of a scan, kept in registers while an MCU is decoded. */
 typedef struct {
-    const uint8_t *next, *end;
+    const uint8_t *next;
     uint64_t bits;
-    int num_bits, num_padding;
+    int num_bits;
 } Bits;
 
 static inline uint64_t load_big_endian(const uint8_t *from) {
@@ -148,47 +188,11 @@ static inline uint64_t load_big_endian(const uint8_t *from) {
 #endif
 }
 
-static inline bool has_ff(uint64_t bytes) {
-    return (~bytes - 0x0101010101010101u) & bytes & 0x8080808080808080u;
-}
-
-/* An FF in the data is followed by 00; FF bytes before a marker are fill bytes (T.81, B.1.1.5). */
-static __attribute__((noinline)) Bits refill_by_bytes(Bits in) {
-    while (in.num_bits < 56) {
-        uint64_t byte = 0;
-        const uint8_t *after = in.next + 1;
-        if (in.next < in.end && (byte = *in.next) == 0xFF) {
-            while (after < in.end && *after == 0xFF) after++;
-            if (after < in.end && *after == 0)
-                after++;
-            else
-                after = NULL;
-        } else if (in.next >= in.end) {
-            after = NULL;
-        }
-        if (after) {
-            in.bits |= byte << (56 - in.num_bits);
-            in.next = after;
-        } else {
-            in.num_padding += 8;
-        }
-        in.num_bits += 8;
-    }
-    return in;
-}
-
-/* Have at least 56 bits: enough for a whole entry or a leap, and a code with its value. */
+/* Have at least 56 bits: enough for five lookups, or for a code of 16 bits and its value. */
 static inline void refill(Bits *in) {
-    if (in->end - in->next >= 8) {
-        uint64_t bytes = load_big_endian(in->next);
-        if (!has_ff(bytes)) {
-            in->bits |= bytes >> in->num_bits;
-            in->next += (63 - in->num_bits) >> 3;
-            in->num_bits |= 56;
-            return;
-        }
-    }
-    *in = refill_by_bytes(*in);
+    in->bits |= load_big_endian(in->next) >> in->num_bits;
+    in->next += (63 - in->num_bits) >> 3;
+    in->num_bits |= 56;
 }
 
 static inline void drop(Bits *in, int length) {
@@ -230,7 +234,7 @@ typedef enum { GOES_ON, ENDS, BREAKS } Step;
 
 static inline Step take_special(Bits *in, const AugdTable *ac, int32_t entry, JCOEF *block,
                                 int *place) {
-    refill(in);
+    if (in->num_bits < 32) refill(in);
     int symbol = take_symbol(in, ac, entry);
     if (symbol < 0) return BREAKS;
     int size = symbol & 15;
@@ -307,22 +311,21 @@ static inline bool leap_block(Bits *in, const AugdTable *ac) {
 
 /* T.81, F.2.2.5: predictions begin again, after a marker with the next number. */
 static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
-    if (entropy->num_bits - entropy->num_padding >= 8)
+    if (!entropy->is_at_marker) fill(entropy);
+    if (!entropy->is_at_marker || count_left(entropy) >= 8)
         augd_broken_scan(jpeg, "bytes between the data and a restart marker");
-    const uint8_t *at = entropy->next;
-    if (at < entropy->end && *at == 0xFF) {
-        while (at < entropy->end && *at == 0xFF) at++;
-        if (at < entropy->end && *at == JPEG_RST0 + entropy->next_restart) {
-            entropy->next = at + 1;
-            entropy->bits = 0;
-            entropy->num_bits = entropy->num_padding = 0;
-            memset(entropy->last_dc, 0, sizeof entropy->last_dc);
-            entropy->next_restart = (entropy->next_restart + 1) & 7;
-            entropy->restarts_to_go = jpeg->restart_interval;
-            return;
-        }
-    }
-    augd_broken_scan(jpeg, "a restart marker is missing or out of turn");
+    const uint8_t *at = entropy->source, *end = entropy->source_end;
+    while (at < end && *at == 0xFF) at++;
+    if (at == end || *at != JPEG_RST0 + entropy->next_restart)
+        augd_broken_scan(jpeg, "a restart marker is missing or out of turn");
+    entropy->source = at + 1;
+    entropy->next = entropy->end = entropy->data;
+    entropy->bits = 0;
+    entropy->num_bits = 0;
+    fill(entropy);
+    memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+    entropy->next_restart = (entropy->next_restart + 1) & 7;
+    entropy->restarts_to_go = jpeg->restart_interval;
 }
 
 static inline bool is_wanted(AugdEntropy *entropy, int num_columns) {
@@ -339,7 +342,8 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
         entropy->restarts_to_go--;
     }
     if (!is_wanted(entropy, (int)jpeg->MCUs_per_row)) rows = NULL;
-    Bits in = {entropy->next, entropy->end, entropy->bits, entropy->num_bits, entropy->num_padding};
+    if (!entropy->is_at_marker && entropy->end - entropy->next < AUGD_MCU_BYTES) fill(entropy);
+    Bits in = {entropy->next, entropy->bits, entropy->num_bits};
     const int num_blocks = jpeg->blocks_in_MCU;
     for (int number = 0; number < num_blocks; number++) {
         const AugdBlock *block = &entropy->blocks[number];
@@ -353,19 +357,20 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
         }
         if (!is_code) augd_broken_scan(jpeg, "bad Huffman code");
     }
-    if (in.num_bits < in.num_padding) augd_broken_scan(jpeg, "premature end of data segment");
     entropy->next = in.next;
     entropy->bits = in.bits;
     entropy->num_bits = in.num_bits;
-    entropy->num_padding = in.num_padding;
+    if (count_left(entropy) < 0) augd_broken_scan(jpeg, "premature end of data segment");
     return TRUE;
 }
 
 void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy) {
-    entropy->next = jpeg->src->next_input_byte;
-    entropy->end = entropy->next + jpeg->src->bytes_in_buffer;
+    entropy->source = jpeg->src->next_input_byte;
+    entropy->source_end = entropy->source + jpeg->src->bytes_in_buffer;
+    entropy->next = entropy->end = entropy->data;
     entropy->bits = 0;
-    entropy->num_bits = entropy->num_padding = 0;
+    entropy->num_bits = 0;
+    fill(entropy);
     memset(entropy->last_dc, 0, sizeof entropy->last_dc);
     entropy->restarts_to_go = jpeg->restart_interval;
     entropy->next_restart = 0;

@@ -13,7 +13,12 @@
 #define JPEG_INTERNALS
 #include <jpeglib.h>
 
-enum { AUGD_LOOK_BITS = 10, AUGD_LEAP_BITS = 11 };
+enum {
+    AUGD_LOOK_BITS = 10,
+    AUGD_LEAP_BITS = 11,
+    AUGD_MCU_BYTES = 4096, /* more than any MCU takes: 10 blocks of 64 symbols of 31 bits */
+    AUGD_DATA_BYTES = 16384,
+};
 
 /* A table turned into lookups. See huffman.c for the entries. */
 typedef struct {
@@ -32,16 +37,18 @@ typedef struct {
 } AugdBlock;
 
 typedef struct {
-    const uint8_t *next, *end;
-    uint64_t bits; /* left-aligned */
+    const uint8_t *source, *source_end; /* what lies behind `data`, as it is in the file */
+    bool is_at_marker;                  /* and begins with a marker, or there is none */
+    const uint8_t *next, *end;          /* in `data` */
+    uint64_t bits;                      /* taken from there, left-aligned */
     int num_bits;
-    int num_padding; /* of them, zeros that stand for bytes that the file hasn't got */
     unsigned restarts_to_go;
     int next_restart;
     int column, first_column, end_column; /* MCUs; coefficients are wanted of those between */
     int last_dc[MAX_COMPS_IN_SCAN];
     AugdBlock blocks[D_MAX_BLOCKS_IN_MCU];
     AugdTable dc[NUM_HUFF_TBLS], ac[NUM_HUFF_TBLS];
+    uint8_t data[AUGD_DATA_BYTES + AUGD_MCU_BYTES];
 } AugdEntropy;
 
 /* Take over the scan that `jpeg` has started. `jpeg->client_data` must be free for `entropy`. */

@@ -26,8 +26,13 @@ enum {
     DOWN_SHIFT = WEIGHT_BITS - LINE_BITS, /* 255 << LINE_BITS fits 15 bits */
     ACROSS_SHIFT = WEIGHT_BITS + LINE_BITS,
     PADDING = 64,    /* samples that vectors may read or write beyond a line */
+    SAMPLES = 32,    /* of a line, made at a time */
+    GROUP = 4,       /* output pixels, made at a time */
     PAIRS_SIZE = 16, /* of two output pixels: two weights four times, for each */
 };
+
+/* Outputs are made in groups. Those beyond the last have the first tap and no weight. */
+static int round_up(int num_outputs) { return (num_outputs + GROUP - 1) / GROUP * GROUP; }
 
 static double smaller(double a, double b) { return a < b ? a : b; }
 static double larger(double a, double b) { return a > b ? a : b; }
@@ -69,7 +74,8 @@ static int count_taps(int source_side, double support) {
 static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int start, double support,
                        bool mirror) {
     const double step = (double)source_side / scaled_side;
-    memset(taps->weights, 0, sizeof(int16_t) * (size_t)taps->num_outputs * (size_t)taps->num_taps);
+    const size_t num_weights = (size_t)round_up(taps->num_outputs) * (size_t)taps->num_taps;
+    memset(taps->weights, 0, sizeof *taps->weights * num_weights);
     for (int number = 0; number < taps->num_outputs; number++) {
         double centre = (start + number + 0.5) * step;
         int first = (int)larger(0.0, centre - support + 0.5);
@@ -91,11 +97,11 @@ typedef struct {
     int count, size; /* samples of each */
 } Lines;
 
-static void sum_down_portably(int16_t *line, Lines source, int begin, const int16_t *weights) {
-    for (int at = begin; at < source.size; at++) {
-        const uint8_t *from = source.first + at;
+static void sum_down_portably(int16_t *line, const Lines *source, const int16_t *weights) {
+    for (int at = 0; at < source->size; at++) {
+        const uint8_t *from = source->first + at;
         int32_t sum = 1 << (DOWN_SHIFT - 1);
-        for (int tap = 0; tap < source.count; tap++, from += source.stride)
+        for (int tap = 0; tap < source->count; tap++, from += source->stride)
             sum += weights[tap] * *from;
         line[at] = (int16_t)(sum >> DOWN_SHIFT);
     }
@@ -107,8 +113,8 @@ static inline uint8_t to_byte(int32_t sum) {
     return (uint8_t)((sum + (1 << (ACROSS_SHIFT - 1))) >> ACROSS_SHIFT); /* at most 255 */
 }
 
-static void sum_across_portably(uint8_t *out, const int16_t *line, const AugdTaps *across, int begin) {
-    for (int x = begin; x < across->num_outputs; x++) {
+static void sum_across_portably(uint8_t *out, const int16_t *line, const AugdTaps *across) {
+    for (int x = 0; x < across->num_outputs; x++) {
         const int16_t *from = line + across->first[x] * AUGD_CHANNELS;
         const int16_t *weights = across->weights + (size_t)x * (size_t)across->num_taps;
         int32_t red = 0, green = 0, blue = 0;
@@ -131,41 +137,47 @@ static inline int32_t weight_pair(const int16_t *weights) {
     return pair;
 }
 
-/* 32 samples of two rows, interleaved to pairs and summed under a pair of weights. Returns how far
- * it came; unpacking and packing both work within lanes, so that samples keep their order. */
-AUGD_AVX2 static int sum_down_by_avx2(int16_t *line, Lines source, const int16_t *weights) {
-    enum { SAMPLES = 32, HALF = 16 };
+/* 32 samples of two rows, interleaved to pairs and summed under a pair of weights. Unpacking and
+ * packing both work within lanes, so that samples keep their order. */
+AUGD_AVX2 static inline void sum_samples(int16_t *line, const uint8_t *from, const Lines *source,
+                                         const int16_t *weights) {
+    enum { HALF = SAMPLES / 2 };
     const __m256i rounding = _mm256_set1_epi32(1 << (DOWN_SHIFT - 1));
-    int at = 0;
-    for (; at + SAMPLES <= source.size; at += SAMPLES) {
-        const uint8_t *from = source.first + at;
-        __m256i sum0 = rounding, sum1 = rounding, sum2 = rounding, sum3 = rounding;
-        for (int tap = 0; tap < source.count; tap += 2, from += 2 * source.stride) {
-            /* The last of an odd number is paired with itself, under a weight of 0. */
-            const uint8_t *below = tap + 1 < source.count ? from + source.stride : from;
-            const __m256i weight = _mm256_set1_epi32(weight_pair(weights + tap));
-            __m256i a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
-            __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)below));
-            sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
-            sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
-            a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(from + HALF)));
-            b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(below + HALF)));
-            sum2 = _mm256_add_epi32(sum2, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
-            sum3 = _mm256_add_epi32(sum3, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
-        }
-        _mm256_storeu_si256((__m256i *)(line + at),
-                            _mm256_packs_epi32(_mm256_srai_epi32(sum0, DOWN_SHIFT),
-                                               _mm256_srai_epi32(sum1, DOWN_SHIFT)));
-        _mm256_storeu_si256((__m256i *)(line + at + HALF),
-                            _mm256_packs_epi32(_mm256_srai_epi32(sum2, DOWN_SHIFT),
-                                               _mm256_srai_epi32(sum3, DOWN_SHIFT)));
+    __m256i sum0 = rounding, sum1 = rounding, sum2 = rounding, sum3 = rounding;
+    for (int tap = 0; tap < source->count; tap += 2, from += 2 * source->stride) {
+        /* The last of an odd number is paired with itself, under a weight of 0. */
+        const uint8_t *below = tap + 1 < source->count ? from + source->stride : from;
+        const __m256i weight = _mm256_set1_epi32(weight_pair(weights + tap));
+        __m256i a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
+        __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)below));
+        sum0 = _mm256_add_epi32(sum0, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
+        sum1 = _mm256_add_epi32(sum1, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
+        a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(from + HALF)));
+        b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(below + HALF)));
+        sum2 = _mm256_add_epi32(sum2, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
+        sum3 = _mm256_add_epi32(sum3, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
     }
-    return at;
+    _mm256_storeu_si256((__m256i *)line, _mm256_packs_epi32(_mm256_srai_epi32(sum0, DOWN_SHIFT),
+                                                            _mm256_srai_epi32(sum1, DOWN_SHIFT)));
+    _mm256_storeu_si256((__m256i *)(line + HALF),
+                        _mm256_packs_epi32(_mm256_srai_epi32(sum2, DOWN_SHIFT),
+                                           _mm256_srai_epi32(sum3, DOWN_SHIFT)));
+}
+
+/* The last samples are made with some before them, a second time. */
+AUGD_AVX2 static void sum_down_by_avx2(int16_t *line, const Lines *source, const int16_t *weights) {
+    int at = 0;
+    for (; at + SAMPLES <= source->size; at += SAMPLES)
+        sum_samples(line + at, source->first + at, source, weights);
+    if (at < source->size) {
+        at = source->size - SAMPLES;
+        sum_samples(line + at, source->first + at, source, weights);
+    }
 }
 
 /* Lay out the weights across once per picture, not once per row. */
 static void lay_out_pairs(int16_t *pairs, const AugdTaps *across) {
-    for (int x = 0; x + 1 < across->num_outputs; x += 2)
+    for (int x = 0; x < round_up(across->num_outputs); x += 2)
         for (int tap = 0; tap < across->num_taps; tap += 2, pairs += PAIRS_SIZE)
             for (int number = 0; number < PAIRS_SIZE; number++) {
                 const int output = x + number / (PAIRS_SIZE / 2);
@@ -176,16 +188,14 @@ static void lay_out_pairs(int16_t *pairs, const AugdTaps *across) {
 }
 
 /* One output pixel in each lane: two taps at a time, their channels interleaved to pairs. */
-AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const AugdTaps *across,
-                                               const int16_t *pairs, int x) {
+AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const int *first,
+                                               const int16_t *pairs, int num_taps) {
     const __m256i interleave = _mm256_setr_epi8(
         0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1,
         0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
-    const int16_t *from = line + across->first[x] * AUGD_CHANNELS;
-    const int16_t *next = line + across->first[x + 1] * AUGD_CHANNELS;
-    const int num_taps = across->num_taps;
+    const int16_t *from = line + first[0] * AUGD_CHANNELS;
+    const int16_t *next = line + first[1] * AUGD_CHANNELS;
     __m256i sum = _mm256_set1_epi32(1 << (ACROSS_SHIFT - 1));
-    pairs += (size_t)x / 2 * (size_t)num_taps / 2 * PAIRS_SIZE;
     for (int tap = 0; tap < num_taps; tap += 2, pairs += PAIRS_SIZE) {
         __m256i samples = _mm256_inserti128_si256(
             _mm256_castsi128_si256(
@@ -198,23 +208,42 @@ AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const AugdTa
     return _mm256_srli_epi32(sum, ACROSS_SHIFT);
 }
 
-AUGD_AVX2 static int sum_across_by_avx2(uint8_t *out, const int16_t *line, const AugdTaps *across,
-                                        const int16_t *pairs) {
-    /* Bytes R G B 0 of pixels 0 and 2 in one lane, 1 and 3 in the other. */
+/* Inlined for each usual number of taps, so that the loop over them goes away. */
+AUGD_AVX2 static inline __attribute__((always_inline)) void sum_across_taps(
+    uint8_t *out, const int16_t *line, const AugdTaps *across, const int16_t *pairs, int num_taps) {
+    /* Bytes R G B 0 of four pixels to twelve bytes. */
     const __m128i drop_fourth =
         _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    int x = 0;
-    for (; x + 6 <= across->num_outputs; x += 4) { /* 16 bytes are written for 12 */
-        __m256i both = _mm256_packs_epi32(sum_two_pixels(line, across, pairs, x),
-                                          sum_two_pixels(line, across, pairs, x + 2));
-        /* 64-bit quarters 0, 2 / 1, 3 to 0, 1, 2, 3 */
+    const size_t step = (size_t)num_taps / 2 * PAIRS_SIZE;
+    for (int x = 0; x < across->num_outputs; x += GROUP, pairs += 2 * step) {
+        const int *first = across->first + x;
+        __m256i both = _mm256_packs_epi32(sum_two_pixels(line, first, pairs, num_taps),
+                                          sum_two_pixels(line, first + 2, pairs + step, num_taps));
+        /* 64-bit quarters hold pixels 0, 2 | 1, 3: to 0, 1, 2, 3 */
         both = _mm256_permute4x64_epi64(both, 0xD8);
-        __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(both),
-                                         _mm256_extracti128_si256(both, 1));
-        _mm_storeu_si128((__m128i *)(out + x * AUGD_CHANNELS),
-                         _mm_shuffle_epi8(bytes, drop_fourth));
+        const __m128i bytes = _mm_shuffle_epi8(
+            _mm_packus_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)),
+            drop_fourth);
+        uint8_t *to = out + x * AUGD_CHANNELS;
+        if (x + 6 <= across->num_outputs) { /* 16 bytes are written for 12 */
+            _mm_storeu_si128((__m128i *)to, bytes);
+        } else {
+            uint8_t last[16];
+            const int num_left = across->num_outputs - x;
+            _mm_storeu_si128((__m128i *)last, bytes);
+            memcpy(to, last, (size_t)(num_left < GROUP ? num_left : GROUP) * AUGD_CHANNELS);
+        }
     }
-    return x;
+}
+
+AUGD_AVX2 static void sum_across_by_avx2(uint8_t *out, const int16_t *line, const AugdTaps *across,
+                                         const int16_t *pairs) {
+    switch (across->num_taps) {
+    case 2: sum_across_taps(out, line, across, pairs, 2); break;
+    case 4: sum_across_taps(out, line, across, pairs, 4); break;
+    case 6: sum_across_taps(out, line, across, pairs, 6); break;
+    default: sum_across_taps(out, line, across, pairs, across->num_taps);
+    }
 }
 
 #endif
@@ -225,16 +254,15 @@ void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdi
     const int16_t *weights = down->weights + (size_t)y * (size_t)down->num_taps;
     const Lines source = {lines, stride, num_lines < down->num_taps ? num_lines : down->num_taps,
                           scaler->needed.width * AUGD_CHANNELS};
-    int made = 0, written = 0;
 #if AUGD_HAS_AVX2_CODE
-    if (augd_use_avx2()) made = sum_down_by_avx2(scaler->line, source, weights);
+    if (augd_use_avx2() && source.size >= SAMPLES) {
+        sum_down_by_avx2(scaler->line, &source, weights);
+        sum_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
+        return;
+    }
 #endif
-    sum_down_portably(scaler->line, source, made, weights);
-#if AUGD_HAS_AVX2_CODE
-    if (augd_use_avx2())
-        written = sum_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
-#endif
-    sum_across_portably(out, scaler->line, &scaler->across, written);
+    sum_down_portably(scaler->line, &source, weights);
+    sum_across_portably(out, scaler->line, &scaler->across);
 }
 
 void *augd_keep(AugdKept *kept, size_t size) {
@@ -265,9 +293,10 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
     const double support_y = support_of(source_height, scaling.scaled_height, scaling.filter);
     AugdTaps across = {.num_outputs = window.width, .num_taps = count_taps(source_width, support_x)};
     AugdTaps down = {.num_outputs = window.height, .num_taps = count_taps(source_height, support_y)};
-    const size_t num_first = (size_t)window.width + (size_t)window.height;
-    const size_t num_across = (size_t)window.width * (size_t)across.num_taps;
-    const size_t num_down = (size_t)window.height * (size_t)down.num_taps;
+    const size_t columns = (size_t)round_up(window.width), rows = (size_t)round_up(window.height);
+    const size_t num_first = columns + rows;
+    const size_t num_across = columns * (size_t)across.num_taps;
+    const size_t num_down = rows * (size_t)down.num_taps;
     const size_t line_size =
         ((size_t)source_width + (size_t)across.num_taps) * AUGD_CHANNELS + PADDING;
     const size_t num_pairs = AUGD_HAS_AVX2_CODE ? num_across / 4 * PAIRS_SIZE : 0;
@@ -276,7 +305,8 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
                                           sizeof(int16_t));
     if (!first) return false;
     across.first = first;
-    down.first = first + window.width;
+    down.first = first + columns;
+    memset(first, 0, num_first * sizeof *first);
     across.weights = (int16_t *)(first + num_first);
     down.weights = across.weights + num_across;
     place_taps(&across, source_width, scaling.scaled_width, window.x, support_x, scaling.mirror);
