@@ -70,6 +70,9 @@ def serve(
         typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
     ] = None,
     producers: Producers = None,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
+    ] = False,
     patience: Annotated[
         float | None,
         typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
@@ -85,6 +88,7 @@ def serve(
     options = Options(
         listen=tuple(listen or ()),
         num_producers=producers,
+        is_pinned=pin,
         patience_s=patience,
         is_quiet=quiet,
         is_insecure=insecure,

@@ -28,7 +28,7 @@ from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
-from augd.hire import Hired, hire
+from augd.hire import Hired, Terms, hire
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
@@ -94,7 +94,7 @@ class Daemon:
         gate: Gate | None = None,
         *,
         patience_s: float | None = None,
-        plugins: Sequence[str] = (),
+        terms: Terms,
         catalogue: Catalogue = BUILT_IN,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
@@ -106,12 +106,12 @@ class Daemon:
             lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
             gate: who may come by a port, open and proven; None lets everybody.
             patience_s: how long a producer may be silent at work; None is the broker's own.
-            plugins: modules that producers are started with.
+            terms: what producers are started with.
             catalogue: the ops that there are with them.
         """
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
-        self._plugins = plugins
+        self._terms = terms
         self._crew: dict[int, Hired] = {}
         self._memory_kills = MemoryKills()
         self._arenas: dict[int, tuple[int, int]] = {}
@@ -510,7 +510,7 @@ class Daemon:
 
     def _start_producer(self, number: int) -> None:
         try:
-            hired = self._waiting.pop(number, None) or hire(self._plugins)
+            hired = self._waiting.pop(number, None) or hire(self._terms, number)
         except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
             self._handle(ev.Reaped(number, f"it could not be started: {error}"))
             return

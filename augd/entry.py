@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from augd.errors import AugdError
 from augd.serving import Options, serve_forever
 
-_FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure"}
+_FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
 _NUMBERS = {
     "--producers": "num_producers",
     "--patience": "patience_s",

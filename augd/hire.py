@@ -73,8 +73,20 @@ class Hired:
         os.close(self.pidfd)
 
 
-def hire(plugins: Sequence[str] = ()) -> Hired:
-    """Start one producer, with the ops of these plug-in modules.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all producers of a daemon are started with.
+
+    `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
+    leaving the choice to the kernel.
+    """
+
+    plugins: Sequence[str] = ()
+    cores: Sequence[int] = ()
+
+
+def hire(terms: Terms, place: int) -> Hired:
+    """Start the producer of one place, counted from 0; a replacement gets the place of the dead.
 
     It dies with the calling thread, which must be the main one.
     """
@@ -83,7 +95,14 @@ def hire(plugins: Sequence[str] = ()) -> Hired:
     fds = (far.fileno(), page)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "augd.produce", *map(str, fds), str(os.getpid()), *plugins],
+            [
+                sys.executable,
+                "-m",
+                "augd.produce",
+                *map(str, fds),
+                str(os.getpid()),
+                *terms.plugins,
+            ],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},
@@ -93,4 +112,7 @@ def hire(plugins: Sequence[str] = ()) -> Hired:
     finally:
         far.close()
         os.close(page)
+    if terms.cores:
+        # Before it has threads of its own, which inherit this.
+        os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
     return Hired(process, near, os.pidfd_open(process.pid), crumb)

@@ -22,7 +22,7 @@ from augd.errors import AugdError, DatasetError, OptionError
 
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
-    from augd.hire import Hired
+    from augd.hire import Hired, Terms
     from augd.plan.catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
@@ -45,6 +45,7 @@ class Options:
     ready_fd: int | None = None
     keys: str | None = None  # the folder of keys; None: nobody needs one
     plugins: tuple[str, ...] = ()  # modules with own ops, by name
+    is_pinned: bool = False  # each producer to a core
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -66,7 +67,7 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
     with interruptions_held():
         from augd.dataset.sources import is_manifest
-        from augd.hire import hire
+        from augd.hire import Terms, hire
         from augd.transport.address import Address, make_runtime_dir
         from augd.transport.lock import AddressLock
 
@@ -88,9 +89,11 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
-        hired.extend(hire(options.plugins) for _ in range(wanted))
+        cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+        terms = Terms(options.plugins, cores)
+        hired.extend(hire(terms, place) for place in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
-        return _serve(addresses, sources, hired, options, gate, catalogue)
+        return _serve(addresses, sources, hired, terms, options, gate, catalogue)
 
 
 def _look_at(plugins: Sequence[str]) -> Catalogue | None:
@@ -176,6 +179,7 @@ def _serve(
     addresses: Sequence[Address | TcpAddress],
     sources: dict[str, Path],
     hired: list[Hired],
+    terms: Terms,
     options: Options,
     gate: Gate | None,
     catalogue: Catalogue | None,
@@ -191,7 +195,7 @@ def _serve(
     daemon = Daemon(
         *(addresses, hired, datasets, options.lifeline_fd, gate),
         patience_s=options.patience_s,
-        plugins=options.plugins,
+        terms=terms,
         catalogue=catalogue or BUILT_IN,
     )
     at = " and ".join(str(address) for address in daemon.addresses)

@@ -238,3 +238,32 @@ def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatc
             augd.connect(served.address, recipe=SMALL, timeout_s=30)
         assert time.monotonic() - started < 10
         assert len(producers_of(served.pid)) <= 2
+
+
+def test_pinned_producers_keep_their_cores_also_when_replaced(folder, tmp_path):
+    """`--pin`: one core each, in turns; a replacement takes the core of the dead."""
+    cores = sorted(os.sched_getaffinity(0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "augd", "serve", str(folder), "--producers", "2", "--pin"]
+        + ["--listen", f"ipc://{tmp_path}/pinned", "--quiet"]
+    )
+    try:
+        await_true(lambda: len(producers_of(process.pid)) == 2, 20.0, "two producers")
+
+        def pinned() -> list[set[int]]:
+            return sorted((os.sched_getaffinity(pid) for pid in producers_of(process.pid)), key=min)
+
+        expected = sorted(({cores[place % len(cores)]} for place in range(2)), key=min)
+        assert pinned() == expected
+        assert len(digest_epoch(f"ipc://{tmp_path}/pinned", epochs=1)) == 1
+        victim = producers_of(process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        await_true(
+            lambda: len(alive := producers_of(process.pid)) == 2 and victim not in alive,
+            20.0,
+            "a replacement",
+        )
+        assert pinned() == expected
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -13,7 +13,7 @@ import pytest
 import augd
 from augd.dataset.index import IndexFile, load_or_build
 from augd.deaths import MemoryKills
-from augd.hire import Hired, hire
+from augd.hire import Hired, Terms, hire
 from augd.plan.recipe import expand, parse_recipe
 from augd.transport import link
 from augd.transport.arena import make_arena
@@ -53,7 +53,7 @@ class Employer:
     """A daemon's hands without a daemon: one producer, one data set, one stream."""
 
     def __init__(self, index: IndexFile) -> None:
-        self.hired: Hired = hire()
+        self.hired: Hired = hire(Terms(), 0)
         self._heard: list[msg.FromProducer] = []
         arrays, slot_bytes = slot_layout(ROWS, 32, 32)
         self._arena = make_arena("augd-arena", slot_bytes)

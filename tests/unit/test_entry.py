@@ -17,6 +17,7 @@ LINES = [
     "serve --producers=3 photos --quiet",
     "serve photos --listen ipc:///tmp/a --listen=tcp://127.0.0.1:1 --insecure",
     "serve photos --patience 5",
+    "serve photos --pin --producers 2",
     "serve photos --patience=60 --quiet",
     "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
     "serve --keys=k photos",
