@@ -24,7 +24,7 @@ from typing import IO, Any
 from augd.procfs import cpu_s
 
 _READY_S = 120.0
-_ANSWER_S = 120.0  # beyond the round itself: warm-up, and what was prefetched running out
+_ANSWER_S = 240.0  # beyond the round itself: warm-up, and what was prefetched running out
 _END_S = 15.0
 _IDLE_SHARE = 0.02
 

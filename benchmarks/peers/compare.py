@@ -231,13 +231,13 @@ def judge(looks: Mapping[str, Any], batch_size: int, means: Sequence[float]) -> 
     if batch_size == 1:
         return  # one picture may look like anything
     found, differ = looks["channel_means"], looks["row_means_std"]
-    within = _MEANS_WITHIN * max(differ, _ROWS_DIFFER) / math.sqrt(batch_size)
-    if any(abs(mine - mean) > within for mine, mean in zip(found, means, strict=True)):
-        expected = ", ".join(f"{mean:.0f}" for mean in means)
-        got = ", ".join(f"{mean:.0f}" for mean in found)
-        raise Unfit(f"mean R, G, B: expected {expected} within {within:.0f}, got {got}")
     if differ < _ROWS_DIFFER:
         raise Unfit(
             f"rows' means differ by {differ:.1f}, expected {_ROWS_DIFFER:g} or "
             "more: it seems to deliver one picture over and over"
         )
+    within = _MEANS_WITHIN * differ / math.sqrt(batch_size)
+    if any(abs(mine - mean) > within for mine, mean in zip(found, means, strict=True)):
+        expected = ", ".join(f"{mean:.0f}" for mean in means)
+        got = ", ".join(f"{mean:.0f}" for mean in found)
+        raise Unfit(f"mean R, G, B: expected {expected} within {within:.0f}, got {got}")

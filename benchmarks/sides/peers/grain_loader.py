@@ -58,7 +58,7 @@ def main(arguments: Mapping[str, Any]) -> None:
     serve_batches(
         iter(rows),
         lambda batch: batch,
-        ahead=(_BUFFERED + 1) * arguments["workers"],
+        ahead=2 * _BUFFERED * arguments["workers"],  # in workers, and on their way
         versions=lambda: {"grain": version("grain"), "opencv": cv2.__version__},
     )
 

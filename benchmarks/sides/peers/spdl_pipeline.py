@@ -56,7 +56,7 @@ def main(arguments: Mapping[str, Any]) -> None:
         serve_batches(
             iter(pipeline),
             lambda batch: batch,
-            ahead=_BUFFERED + 3,  # one each being stacked, gathered and waiting for the sink
+            ahead=_BUFFERED + 4,  # and in the queues between its stages
             versions=lambda: {"spdl": version("spdl")},
         )
 
