@@ -24,6 +24,7 @@ from augd.pixels.environment import describe_environment
 from benchmarks._rounds import Score, Spread, spread
 
 NUM_PHOTOS = 1000
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 _WIDTH = 110  # also where there is no terminal
 
 
@@ -133,8 +134,11 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def name_photos(given: Path | None) -> str:
-    """Say what was measured on; of a folder its own name, not where it lies."""
-    return given.resolve().name if given else f"{NUM_PHOTOS} made by demo.photos"
+    """Say what was measured on; not where it lies."""
+    if given is None:
+        return f"{NUM_PHOTOS} photos made by demo.photos"
+    count = sum(path.suffix.lower() in JPEG_SUFFIXES for path in given.rglob("*"))
+    return f"{count} photos of a folder"
 
 
 @contextmanager

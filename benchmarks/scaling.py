@@ -68,6 +68,7 @@ class Part:
     `all_cores`: else it runs on as many as there are workers.
     """
 
+    title: str
     x_label: str
     y_label: str
     measure: Callable[[Options, str], list[Point]]
@@ -192,11 +193,19 @@ def _percent(share: Spread) -> Spread:
 
 
 PARTS: dict[str, Part] = {
-    "producers": Part("producers", "images/s", _producers, all_cores=True),
-    "sizes": Part("megapixels of a photo", "images/s", _sizes, "xy"),
-    "batches": Part("rows of a batch", "images/s, and ms", _batches, "xy"),
-    "samples": Part("samples of a data set", "µs, and MB", _samples, "x"),
-    "disk": Part("", "images/s", _disk),
+    "producers": Part("By producers", "producers", "images/s", _producers, all_cores=True),
+    "sizes": Part("By the size of photos", "megapixels of a photo", "images/s", _sizes, "xy"),
+    "batches": Part(
+        "By the size of batches", "rows of a batch", "images/s, and ms", _batches, "xy"
+    ),
+    "samples": Part(
+        "Order and plan alone, by the size of the data set",
+        "samples of a data set",
+        "µs, and MB",
+        _samples,
+        "x",
+    ),
+    "disk": Part("One epoch, the photos in the page cache and out of it", "", "images/s", _disk),
 }
 
 
@@ -307,11 +316,12 @@ def _subsection(part: str, points: Sequence[Point]) -> str:
     places = sorted({point.x for point in points})
     label = PARTS[part].x_label
     if not label:
-        return markdown_table(["", "found"], [[name, cells[places[0], name]] for name in names])
+        table = markdown_table(["", "found"], [[name, cells[places[0], name]] for name in names])
+        return f"**{PARTS[part].title}**\n\n{table}"
     header = [label, *(name if "," in name else PARTS[part].y_label for name in names)]
     rows = [[_number(x), *(cells.get((x, name), "") for name in names)] for x in places]
     picture = f"![{PARTS[part].y_label} over {label}](performance/scaling-{part}.png)"
-    return f"{markdown_table(header, rows)}\n\n{picture}"
+    return f"**{PARTS[part].title}**\n\n{markdown_table(header, rows)}\n\n{picture}"
 
 
 def _cell(found: Spread) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,9 +78,16 @@ def section(document: Mapping[str, Any], measured: Sides, plots: Sequence[str]) 
     if document["left_out"]:
         parts.append(
             "Left out here:\n\n"
-            + "\n".join(f"- {name}: {why}" for name, why in document["left_out"].items())
+            + "\n".join(
+                f"- {name}: {no_folders(why)}" for name, why in document["left_out"].items()
+            )
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def no_folders(text: str) -> str:
+    """Take the folders of this machine out of what a peer said; names of files stay."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
 
 
 def _aim_row(figure: Figure) -> list[str]:

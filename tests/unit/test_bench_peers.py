@@ -22,7 +22,7 @@ from benchmarks.peers.figures import (
     quantile,
     speed_ratios,
 )
-from benchmarks.peers.table import rows, section
+from benchmarks.peers.table import no_folders, rows, section
 from benchmarks.sides.peers._loop import describe, photo_paths
 
 
@@ -111,6 +111,15 @@ def test_the_section_names_everything():
     assert "| augd linear / DALI | 2.00 (2.00..2.00) | >= 1.6 | met |" in text
     assert "](performance/peers-speed.png)" in text
     assert "- SPDL: no ffmpeg" in text and "DALI (lib 1.2)" in text
+
+
+def test_folders_of_the_machine_stay_out_of_the_document():
+    said = (
+        "ImportError: '/opt/env/lib/x.so' needs libav (.peers/spdl.log): and/or see /a/b/c.jpg: 1/2"
+    )
+    assert no_folders(said) == (
+        "ImportError: 'x.so' needs libav (.peers/spdl.log): and/or see c.jpg: 1/2"
+    )
 
 
 def test_sections_are_replaced_between_their_markers():

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks._law import MIRROR_P, SIDE_PX, draw_crop
 from benchmarks.sides.peers._loop import photo_paths, serve_batches
 
-_BUFFERED = 4  # batches per worker, as the DataLoader's
+_BUFFERED = 2  # batches per worker, as the DataLoader's
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 

@@ -26,7 +26,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from benchmarks._law import MIRROR_P, RATIO, SCALE, SIDE_PX, draw_crop
 from benchmarks.sides.peers._loop import photo_paths, serve_batches
 
-_PREFETCH_FACTOR = 4
+_PREFETCH_FACTOR = 2  # batches per worker; its default
 _EPOCH_SAMPLES = 1 << 20
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
