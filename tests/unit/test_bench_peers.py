@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from benchmarks.peers.figures import (
     speed_ratios,
 )
 from benchmarks.peers.table import no_folders, rows, section
+from benchmarks.sides.peers import _loop
 from benchmarks.sides.peers._loop import describe, photo_paths
 
 
@@ -193,6 +195,32 @@ def test_looking_at_a_batch_in_either_order_of_axes():
     planes = describe(np.moveaxis(images, -1, 1))
     assert planes["channel_means"] == found["channel_means"] and planes["shape"] == [2, 3, 5, 4]
     assert describe(np.zeros((7, 0, 0, 3), np.uint8)) == {"shape": [7, 0, 0, 3]}
+
+
+def test_what_lay_ready_is_not_counted(monkeypatch, capsys):
+    now_s = [0.0]
+
+    def batches():
+        for number in range(100):
+            now_s[0] += 0.0 if number < 6 else 0.25  # five lay ready beside the first
+            yield np.full((4, 224, 224, 3), number, np.uint8)
+
+    released: list[int] = []
+    monkeypatch.setattr(_loop, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr(_loop, "settle", lambda pids, timeout_s: None)
+    monkeypatch.setattr("sys.stdin", ["1\n"])
+    _loop.serve_batches(
+        batches(),
+        lambda batch: batch,
+        ahead=2,
+        versions=lambda: {"lib": "1"},
+        release=lambda batch: released.append(int(batch[0, 0, 0, 0])),
+    )
+    ready, answer = map(json.loads, capsys.readouterr().out.splitlines())
+    assert ready["versions"] == {"lib": "1"} and ready["looks"]["shape"] == [4, 224, 224, 3]
+    assert answer["waits_s"] == [0.25] * 4 and answer["seconds"] == 1.0
+    assert answer["images"] == 16
+    assert released == list(range(11))  # the first, five that lay ready, one waited for, four
 
 
 def test_crops_follow_the_law():
