@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from augd.errors import AugdError
 from augd.procfs import cpu_s
 
 _READY_S = 120.0
@@ -230,11 +231,19 @@ def settle(pids: Sequence[int], timeout_s: float = 30.0) -> None:
     """Wait until these processes use no CPU: what they prefetch must not fall into others' time."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.1
-    before = sum(map(cpu_s, pids))
+    before = _total_cpu_s(pids)
     while time.monotonic() < deadline:
         time.sleep(pause_s)
-        after = sum(map(cpu_s, pids))
+        after = _total_cpu_s(pids)
         if after - before < _IDLE_SHARE * pause_s:
             return
         before = after
     raise TimeoutError(f"processes {list(pids)} are still at work after {timeout_s:g} s")
+
+
+def _total_cpu_s(pids: Sequence[int]) -> float:
+    total_s = 0.0
+    for pid in pids:
+        with suppress(AugdError):  # it ended, and needs none any more
+            total_s += cpu_s(pid)
+    return total_s

@@ -23,13 +23,14 @@ import numpy as np
 
 from benchmarks import _tree
 from benchmarks._law import SIDE_PX
-from benchmarks._rounds import Competitor, Score
+from benchmarks._rounds import Competitor, Score, settle
 from benchmarks.peers.catalogue import Side
 from benchmarks.peers.figures import Measured
 from benchmarks.peers.install import install, python_of, telling_line
 from benchmarks.sides.peers._loop import photo_paths
 
 _READY_S = 300.0  # FFCV compiles its pipeline before the first batch
+_IDLE_AFTER_S = 120.0
 _LOOK_EVERY_S = 0.05
 _LOOKED_AT = 256
 # Standard errors that the mean of a batch may be away from that of the photos. With 256 crops of
@@ -109,12 +110,19 @@ def _start(side: Side, course: Course, folder: Path, log: IO[bytes]) -> Competit
 
 
 def _check(side: Side, competitor: Competitor, course: Course, means: Sequence[float]) -> None:
-    """Refuse a side that makes something else, or uses cores that others may not."""
+    """Refuse a side that makes something else, leaves the cores, or is never idle."""
     if side.pictures:
         judge(competitor.ready["looks"], course.batch_size, means)
     strays = _tree.cores(competitor.pid) - set(course.cores)
     if strays:
         raise Unfit(f"it left the cores {list(course.cores)} for {sorted(strays)}")
+    try:  # or what it makes ahead would delay the next side's first batch
+        settle(_tree.tree(competitor.pid), _IDLE_AFTER_S)
+    except TimeoutError:
+        raise Unfit(
+            f"it still uses the cores after {_IDLE_AFTER_S:g} s in which nobody asked for a batch: "
+            "the others would have to share them"
+        ) from None
 
 
 def _write_ffcv(side: Side, photos: Path, folder: Path) -> Path:
@@ -170,6 +178,8 @@ def _leaving_out(name: str, left_out: dict[str, str], log: IO[bytes]) -> Iterato
         left_out[name] = str(error)
     except (RuntimeError, TimeoutError, BrokenPipeError) as error:
         left_out[name] = f"{_what(error)}: {_last_words(log)}"
+    except ValueError:
+        left_out[name] = "its library prints where only answers belong (standard output)"
     if name in left_out:
         print(f"benchmarks.peers: left out {name}: {left_out[name]}", file=sys.stderr, flush=True)
 
