@@ -46,6 +46,7 @@ QUESTION = "How does it scale?"
 _NAME = "scaling"
 _MEGAPIXELS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 _NUM_SIZED = 48  # a 12-megapixel photo takes a second to make, and 5 MB to keep
+_SIZED_BATCH = 16
 _BATCHES = (1, 4, 16, 64, 256, 1024)
 _NUM_SAMPLES = tuple(10**power for power in range(3, 10))
 _DISK_BATCH = 64
@@ -116,14 +117,14 @@ def _producers(options: Options, filter: str) -> list[Point]:
 
 
 def _sizes(options: Options, filter: str) -> list[Point]:
-    """Make photos of one size each, and take batches of a few of them."""
+    """Make photos of one size each, and take small batches of them."""
     with tempfile.TemporaryDirectory(prefix="augd-bench-") as folder:
         for size in _MEGAPIXELS:
             make_photos(Path(folder, f"{size:g}"), _NUM_SIZED, megapixels=size)
 
         def start(size: float) -> Callable[[], Competitor]:
             photos = Path(folder, f"{size:g}")
-            return lambda: _augd(f"{size:g}", photos, filter, options.workers, _NUM_SIZED)
+            return lambda: _augd(f"{size:g}", photos, filter, options.workers, _SIZED_BATCH)
 
         found = _in_turns(options, {size: start(size) for size in _MEGAPIXELS})
     return [Point(filter, size, _speeds(scores)) for size, scores in found.items()]
