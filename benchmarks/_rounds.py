@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import IO, Any
 
 from augd.errors import AugdError
 from augd.procfs import cpu_s
+from benchmarks._tree import tree
 
 _READY_S = 120.0
 _ANSWER_S = 240.0  # beyond the round itself: warm-up, and what was prefetched running out
@@ -154,7 +156,9 @@ class Competitor:
             try:
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:
-                process.kill()
+                for pid in tree(process.pid):  # workers of some loaders would outlive it
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
