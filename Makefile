@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
+PEERS ?=
 SECONDS ?=
 
 .DEFAULT_GOAL := help
@@ -41,14 +42,15 @@ format: $(READY)  ## rewrite the files as `make check` wants them
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-bench: $(READY)  ## run the benchmarks
-	@$(BIN)/python -m benchmarks
+bench: $(READY)  ## run the benchmarks; PEERS=1 installs other loaders and runs them beside
+	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
+	@test -z "$(PEERS)" || $(BIN)/python -m benchmarks.peers $(if $(DATA),--data "$(DATA)")
 
 docs: $(READY)  ## make the pictures and tables of docs/augmentation.md
 	@$(BIN)/python -m demo.pictures
 
 clean:  ## remove what the other verbs made, .venv included
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf .venv .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 		build dist demo-sheet.png finding-*
 	find augd trainer demo benchmarks examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -24,6 +24,7 @@ from augd.pixels.environment import describe_environment
 from benchmarks._rounds import Score, Spread, spread
 
 NUM_PHOTOS = 1000
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 _WIDTH = 110  # also where there is no terminal
 
 
@@ -92,11 +93,11 @@ def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> No
     """Run benchmarks one after another, print a table after each and one JSON line at the end."""
     options = _parse_options(program)
     found: dict[str, Sequence[Figure | Absent]] = {}
-    with _cores(options.workers), _photos(options.photos) as photos:
+    with pinned(options.workers), lent_photos(options.photos) as photos:
         filled = Options(photos, options.rounds, options.seconds, options.workers)
         for name, (question, benchmark) in benchmarks.items():
             found[name] = benchmark(filled)
-            _print_table(question, found[name])
+            show(question, found[name])
         facts = machine_facts(describe_environment())
     document = {
         "figures": {
@@ -105,7 +106,7 @@ def run_all(benchmarks: Mapping[str, tuple[str, Benchmark]], program: str) -> No
         "rounds": options.rounds,
         "seconds": options.seconds,
         "workers": options.workers,
-        "photos": str(options.photos) if options.photos else f"{NUM_PHOTOS} made by demo.photos",
+        "photos": name_photos(options.photos),
         "machine": facts,
     }
     print(json.dumps(document))
@@ -119,31 +120,54 @@ def _as_plain(figure: Figure | Absent) -> dict[str, Any]:
 
 def _parse_options(program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=program)
-    parser.add_argument("--photos", type=Path, help=f"a folder of JPEGs [{NUM_PHOTOS} are made]")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds per competitor [5]")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round [5]")
-    parser.add_argument("--workers", type=int, default=2, help="producers, or workers [2]")
+    add_options(parser)
     options = parser.parse_args()
+    check_options(parser, options)
+    return options
+
+
+def add_options(parser: argparse.ArgumentParser, *, seconds: float = 5.0) -> None:
+    """Add what every benchmark takes."""
+    parser.add_argument(
+        *("--photos", "--data"), type=Path, help=f"a folder of JPEGs [{NUM_PHOTOS} are made]"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per competitor [5]")
+    parser.add_argument(
+        "--seconds", type=float, default=seconds, help=f"length of a round [{seconds:g}]"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="producers, or workers [2]")
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant."""
     if options.photos is not None and not options.photos.is_dir():
         parser.error(f"--photos: {options.photos} is not a folder")
     if options.rounds < 1 or options.seconds <= 0 or options.workers < 1:
         parser.error("--rounds, --seconds and --workers: expected more than 0")
-    return options
+
+
+def name_photos(given: Path | None) -> str:
+    """Say what was measured on; not where it lies."""
+    if given is None:
+        return f"{NUM_PHOTOS} photos made by demo.photos"
+    count = sum(path.suffix.lower() in JPEG_SUFFIXES for path in given.rglob("*"))
+    return f"{count} photos of a folder"
 
 
 @contextmanager
-def _cores(wanted: int) -> Iterator[None]:
+def pinned(wanted: int) -> Iterator[list[int]]:
     """Keep everything that is measured on as many cores as there are workers, always the same."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:wanted])
+    cores = sorted(before)[:wanted]
+    os.sched_setaffinity(0, cores)
     try:
-        yield
+        yield cores
     finally:
         os.sched_setaffinity(0, before)
 
 
 @contextmanager
-def _photos(given: Path | None) -> Iterator[Path]:
+def lent_photos(given: Path | None) -> Iterator[Path]:
     """Lend the folder that was given, or make photos that are gone afterwards."""
     if given is not None:
         yield given.resolve()
@@ -155,7 +179,8 @@ def _photos(given: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _print_table(question: str, figures: Sequence[Figure | Absent]) -> None:
+def show(question: str, figures: Sequence[Figure | Absent]) -> None:
+    """Print a table of figures."""
     table = Table("", "median", "range", "target", "", title=question, box=None, title_style="bold")
     table.title_justify = "left"
     table.columns[0].no_wrap = True

@@ -2,8 +2,9 @@
 
 The harness of every benchmark. A competitor is one program of `benchmarks.sides`, or several
 processes of it that start together; it is started once, then told to run for some seconds, and
-idles until it is told again. Only one runs at a time, in the order ABBA ABBA ..., so that a
-machine that grows slower does it to all. Every wait is bounded; nothing outlives the harness.
+idles until it is told again. It may run in another Python environment than the checkout's. Only one
+runs at a time, in the order ABBA ABBA ..., so that a machine that grows slower does it to all.
+Every wait is bounded; nothing outlives the harness.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
+from augd.errors import AugdError
 from augd.procfs import cpu_s
+from benchmarks._tree import tree
 
 _READY_S = 120.0
-_ANSWER_S = 120.0  # beyond the round itself: warm-up, and what was prefetched running out
+_ANSWER_S = 240.0  # beyond the round itself: warm-up, and what was prefetched running out
 _END_S = 15.0
 _IDLE_SHARE = 0.02
 
@@ -49,11 +53,17 @@ class Score:
 
     images_per_s: float
     cpu_s_per_1000: float
-    extras: Mapping[str, float]
+    extras: Mapping[str, Any]
 
 
 class Competitor:
-    """The processes of one side. Use it in `with`."""
+    """The processes of one side. Use it in `with`.
+
+    Attributes:
+        name: for the table.
+        ready: what the side's first process had to say when it was ready.
+        started_s: of the monotonic clock, just before its processes were started.
+    """
 
     def __init__(
         self,
@@ -63,6 +73,9 @@ class Competitor:
         arguments: Mapping[str, Any],
         processes: int = 1,
         environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        log: IO[bytes] | None = None,
+        ready_s: float = _READY_S,
     ) -> None:
         """Start the processes of `benchmarks.sides.<side>` and wait until they are ready.
 
@@ -72,16 +85,21 @@ class Competitor:
             arguments: passed as one JSON object; `process` is added, the process's number.
             processes: how many of them work at the same time.
             environment: variables to add.
+            python: the interpreter, and so the environment, that the side runs in.
+            log: where its standard error goes; the terminal by default.
+            ready_s: the longest that it may take until it is ready.
         """
         self.name = name
+        self.started_s = time.monotonic()
         self._processes = [
             subprocess.Popen(
                 [
-                    *(sys.executable, "-m", f"benchmarks.sides.{side}"),
+                    *(python, "-m", f"benchmarks.sides.{side}"),
                     json.dumps({**arguments, "process": number}),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=log,
                 env={**os.environ, **(environment or {})},
                 # As augd's producers are: a session is what the kernel shares cores out by.
                 start_new_session=True,
@@ -89,18 +107,37 @@ class Competitor:
             for number in range(processes)
         ]
         try:
-            for process in self._processes:
-                _answer(process, _READY_S)
+            answers = [_answer(process, ready_s) for process in self._processes]
+            self.ready = answers[0]
         except BaseException:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Pid of the side's first process."""
+        return self._processes[0].pid
+
     def run(self, seconds: float) -> Score:
         """Let it run for some seconds, and wait until it is idle again."""
+        self.begin(seconds)
+        return self.end(seconds)
+
+    def begin(self, seconds: float) -> None:
+        """Let it run for some seconds; `end` must follow."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(f"{seconds}\n".encode())
             process.stdin.flush()
+
+    def has_answered(self, timeout_s: float) -> bool:
+        """Wait so long for the first process's answer, or its end; say whether it is there."""
+        output = self._processes[0].stdout
+        assert output is not None
+        return bool(select.select([output], [], [], timeout_s)[0])
+
+    def end(self, seconds: float) -> Score:
+        """Wait until it has run, and is idle again."""
         answers = [_answer(process, seconds + _ANSWER_S) for process in self._processes]
         images = sum(answer["images"] for answer in answers)
         return Score(
@@ -112,13 +149,16 @@ class Competitor:
     def close(self) -> None:
         """End the processes: they leave when their input ends, or are killed."""
         for process in self._processes:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it ended by itself, and what it was told is lost
+                process.stdin.close()
         for process in self._processes:
             try:
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:
-                process.kill()
+                for pid in tree(process.pid):  # workers of some loaders would outlive it
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
@@ -132,7 +172,7 @@ class Competitor:
         self.close()
 
 
-def _answer(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, float]:
+def _answer(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
     """Read one line, under a deadline."""
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], timeout_s)[0]:
@@ -140,7 +180,7 @@ def _answer(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, flo
     line = process.stdout.readline()
     if not line:
         raise RuntimeError(f"{process.args!r} ended; its output above says why")
-    answer: dict[str, float] = json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
     return answer
 
 
@@ -175,17 +215,19 @@ def cost_ratios(one: Sequence[Score], other: Sequence[Score]) -> Spread:
 # the other end: what a side does
 
 
-def answer_rounds(run_round: Callable[[float], Mapping[str, float]]) -> None:
+def answer_rounds(
+    run_round: Callable[[float], Mapping[str, Any]], ready: Mapping[str, Any] | None = None
+) -> None:
     """Serve a `Competitor`: run rounds as they are asked for, until the input ends.
 
-    `run_round(seconds)` returns at least images, seconds and cpu_s.
+    `run_round(seconds)` returns at least images, seconds and cpu_s. `ready` is said once, before.
     """
-    _say({})
+    _say(ready or {})
     for line in sys.stdin:
         _say(run_round(float(line)))
 
 
-def _say(answer: Mapping[str, float]) -> None:
+def _say(answer: Mapping[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
@@ -193,11 +235,19 @@ def settle(pids: Sequence[int], timeout_s: float = 30.0) -> None:
     """Wait until these processes use no CPU: what they prefetch must not fall into others' time."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.1
-    before = sum(map(cpu_s, pids))
+    before = _total_cpu_s(pids)
     while time.monotonic() < deadline:
         time.sleep(pause_s)
-        after = sum(map(cpu_s, pids))
+        after = _total_cpu_s(pids)
         if after - before < _IDLE_SHARE * pause_s:
             return
         before = after
     raise TimeoutError(f"processes {list(pids)} are still at work after {timeout_s:g} s")
+
+
+def _total_cpu_s(pids: Sequence[int]) -> float:
+    total_s = 0.0
+    for pid in pids:
+        with suppress(AugdError):  # it ended, and needs none any more
+            total_s += cpu_s(pid)
+    return total_s

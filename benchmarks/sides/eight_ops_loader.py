@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from benchmarks._law import draw_crop
 from benchmarks.sides.torch_loader import (
     EPOCH_SAMPLES,
     FLAGS,
     Pixels,
     add_pca,
-    draw_crop,
     photos_in,
     serve,
 )

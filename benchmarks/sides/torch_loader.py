@@ -10,7 +10,6 @@ the pause that a DataLoader makes between epochs is not counted against it.
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 import time
@@ -26,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from augd.procfs import cpu_s
+from benchmarks._law import draw_crop
 from benchmarks._rounds import answer_rounds, settle
 
 _PREFETCH_FACTOR = 4
@@ -73,19 +73,6 @@ class Photos(Dataset[tuple[Pixels, int]]):
         image = Image.fromarray(crop)
         # reducing_gap is left out: it would be another filter.
         return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-
-
-def draw_crop(width: int, height: int) -> tuple[int, int, int, int]:
-    """Draw x, y, w, h as torchvision's RandomResizedCrop does."""
-    low, high = math.log(3 / 4), math.log(4 / 3)
-    for _ in range(10):
-        area = width * height * random.uniform(0.08, 1.0)
-        ratio = math.exp(random.uniform(low, high))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return random.randint(0, width - w), random.randint(0, height - h), w, h
-    w, h = min(width, round(height * 4 / 3)), min(height, round(width / (3 / 4)))
-    return (width - w) // 2, (height - h) // 2, w, h
 
 
 def add_pca(row: Any) -> Any:

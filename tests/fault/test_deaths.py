@@ -243,26 +243,23 @@ def test_producers_that_all_crash_are_a_named_error(folder, tmp_path, monkeypatc
 def test_pinned_producers_keep_their_cores_also_when_replaced(folder, tmp_path):
     """`--pin`: one core each, in turns; a replacement takes the core of the dead."""
     cores = sorted(os.sched_getaffinity(0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "augd", "serve", str(folder), "--producers", "2", "--pin"]
-        + ["--listen", f"ipc://{tmp_path}/pinned", "--quiet"]
-    )
+    address = f"ipc://{tmp_path}/pinned"
+    words = ["serve", str(folder), "--producers", "2", "--pin", "--listen", address, "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "augd", *words])
     try:
-        await_true(lambda: len(producers_of(process.pid)) == 2, 20.0, "two producers")
+        await_true(lambda: Path(f"{tmp_path}/pinned").exists(), 20.0, "the socket")
+        await_true(lambda: is_up(address, 2), 20.0, "two producers")
 
         def pinned() -> list[set[int]]:
             return sorted((os.sched_getaffinity(pid) for pid in producers_of(process.pid)), key=min)
 
         expected = sorted(({cores[place % len(cores)]} for place in range(2)), key=min)
         assert pinned() == expected
-        assert len(digest_epoch(f"ipc://{tmp_path}/pinned", epochs=1)) == 1
+        assert len(digest_epoch(address, epochs=1)) == 1
         victim = producers_of(process.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        await_true(
-            lambda: len(alive := producers_of(process.pid)) == 2 and victim not in alive,
-            20.0,
-            "a replacement",
-        )
+        await_true(lambda: victim not in producers_of(process.pid), 20.0, "its end")
+        await_true(lambda: is_up(address, 2), 20.0, "a replacement")
         assert pinned() == expected
     finally:
         process.terminate()

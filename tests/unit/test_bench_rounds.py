@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from benchmarks import augmentation
-from benchmarks._report import Absent, Figure, Target, _as_plain, _print_table
+from benchmarks._report import Absent, Figure, Target, _as_plain, show
 from benchmarks._rounds import Score, Spread, ratios, spread
 from benchmarks.memory import growth_per_epoch
 from benchmarks.sides.null_sink import _leases
@@ -40,7 +40,7 @@ def test_a_peer_that_is_not_installed_is_named_with_what_to_do(monkeypatch, caps
     assert augmentation._missing("Albumentations") == ""
     absent = Absent("eight ops, Albumentations", "pip install albumentations")
     assert _as_plain(absent) == {"name": absent.name, "why": absent.why}
-    _print_table("What?", [absent, Figure("a", "s", Spread(1, 1, 9))])
+    show("What?", [absent, Figure("a", "s", Spread(1, 1, 9))])
     assert "eight ops, Albumentations: pip install albumentations" in capsys.readouterr().out
 
 

@@ -1,0 +1,58 @@
+"""Competitor: order and plan alone, for a data set of any number of samples, none of which exists.
+
+What a producer does before it opens a file, several leases at once, at places all over the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from augd.broker.crew import DEPTH
+from augd.broker.stream import CHUNK_ROWS
+from augd.plan.order import Order
+from augd.plan.planner import Planner
+from augd.plan.recipe import output_size, parse_recipe
+from augd.procfs import anonymous_bytes
+from benchmarks._rounds import answer_rounds
+
+_PHOTO_PX = (375, 500)  # height, width: ImageNet's median
+_ROWS = DEPTH * CHUNK_ROWS
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: num_samples, recipe."""
+    num_samples = arguments["num_samples"]
+    recipe = parse_recipe(arguments["recipe"])
+    order = Order(num_samples, seed=0, shuffle=True)
+    planner = Planner(recipe, 0, output_size(recipe, _PHOTO_PX[::-1]))
+    rows = np.arange(_ROWS, dtype=np.int64)
+    epochs = np.zeros(_ROWS, np.int64)
+    heights, widths = (np.full(_ROWS, side, np.int32) for side in _PHOTO_PX)
+
+    def run_round(seconds: float) -> dict[str, float]:
+        started, before_s = time.monotonic(), time.process_time()
+        planned = 0
+        while (passed_s := time.monotonic() - started) < seconds:
+            first = random.randrange(max(1, num_samples - _ROWS))
+            planner.plan(order.ids(0, first + rows), epochs, widths, heights)
+            planned += _ROWS
+        return {
+            "images": planned,
+            "seconds": passed_s,
+            "cpu_s": time.process_time() - before_s,
+            "anonymous_bytes": anonymous_bytes(os.getpid()),
+        }
+
+    answer_rounds(run_round)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
