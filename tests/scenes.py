@@ -26,6 +26,15 @@ SMALL = {
     "filter": "linear",
 }
 
+
+@contextmanager
+def opencv_decodes() -> Iterator[None]:
+    """Leave the kernels out of all producers: deeds that are done in OpenCV's place need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUGD_KERNELS", "off")
+        yield
+
+
 EITHER_KERNELS = [
     pytest.mark.usefixtures("kernels"),
     pytest.mark.parametrize("kernels", ["native", "none"], indirect=True, scope="module"),

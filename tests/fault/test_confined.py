@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import augd
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, producers_of
-from tests.scenes import digest_epoch, make_folder
+from tests.scenes import digest_epoch, make_folder, opencv_decodes
 
 # What somebody would try who runs his own code in place of a decoder. The report was opened before
 # the producer confined itself: afterwards no file can be written.
@@ -67,6 +68,12 @@ if "augd.produce" in sys.orig_argv:
     import augd.confine.process
     augd.confine.process.confine = lambda: ""
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_kernels() -> Iterator[None]:
+    with opencv_decodes():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -259,8 +259,7 @@ def test_pinned_producers_keep_their_cores_also_when_replaced(folder, tmp_path):
         victim = producers_of(process.pid)[0]
         os.kill(victim, signal.SIGKILL)
         await_true(lambda: victim not in producers_of(process.pid), 20.0, "its end")
-        await_true(lambda: is_up(address, 2), 20.0, "a replacement")
-        assert pinned() == expected
+        await_true(lambda: pinned() == expected and is_up(address, 2), 20.0, "a replacement")
     finally:
         process.terminate()
         process.wait(20)

@@ -23,7 +23,7 @@ from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from augd.wire.slot import slot_layout
 from tests.fault.processes import await_true, producers_of
-from tests.scenes import SMALL, make_folder
+from tests.scenes import SMALL, make_folder, opencv_decodes
 
 ROWS = 16
 VICTIM = 11  # in an order without shuffling, the sample is the row
@@ -47,6 +47,12 @@ if "augd.produce" in sys.orig_argv:
     from augd.pixels.source import FolderSource
     {more}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_kernels() -> Iterator[None]:
+    with opencv_decodes():
+        yield
 
 
 class Employer:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from augd.procfs import anonymous_bytes
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, is_alive, producers_of
 from tests.fault.programs import follow, is_up, put_in_place
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
 VICTIM = 11
 VICTIM_BYTES = 7_777
@@ -45,6 +45,12 @@ if "augd.produce" in sys.orig_argv:
     cv2.imdecode = hooked
 """
 ALWAYS, ONCE = 10**6, 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_kernels() -> Iterator[None]:
+    with opencv_decodes():
+        yield
 
 
 @pytest.fixture
