@@ -225,8 +225,9 @@ elif "serve" in sys.orig_argv:
 """
 
 
-def is_ready(address: str) -> bool:
-    return [one["state"] for one in ask_status(address, 5)["producers"]] == ["ready"]
+def is_idle(address: str) -> bool:
+    (only,) = ask_status(address, 5)["producers"]
+    return only["state"] == "ready" and not only["leases"]
 
 
 def test_the_daemon_hands_the_class_and_the_sample_to_the_broker(tmp_path, monkeypatch):
@@ -243,10 +244,10 @@ def test_the_daemon_hands_the_class_and_the_sample_to_the_broker(tmp_path, monke
             assert batch.ids[~batch.valid].tolist() == [victim]
             batch.release()
         said = report.read_text().splitlines()
-        await_true(lambda: is_ready(served.address), 10, "it is replaced")
+        await_true(lambda: is_idle(served.address), 10, "it is replaced")
         os.kill(producers_of(served.pid)[0], signal.SIGKILL)
         await_true(lambda: len(report.read_text().splitlines()) > len(said), 10, "it is reaped")
-        await_true(lambda: is_ready(served.address), 10, "it is replaced once more")
+        await_true(lambda: is_idle(served.address), 10, "it is replaced once more")
     assert said == [f"SIGSEGV signal {victim}"] * 2
     assert report.read_text().splitlines()[len(said)] == "SIGKILL outside None"
     assert report.read_text().splitlines()[-1] == "exit status 0 drained None"
