@@ -95,10 +95,11 @@ def null_sink(
     )
 
 
-def entropy(options: Options) -> Callable[[], Competitor]:
-    """Start libjpeg-turbo's entropy decoding alone, of the rows that one producer makes."""
-    arguments = {"photos": str(options.photos), "recipe": recipe("linear")}
-    return lambda: Competitor("entropy", "entropy", arguments=arguments, environment=ENVIRONMENT)
+def entropy(options: Options, *, whole: bool) -> Callable[[], Competitor]:
+    """Start libjpeg-turbo's entropy decoding alone: whole photos, or down to the crops' ends."""
+    name = "whole photos" if whole else "down to the crops' ends"
+    arguments = {"photos": str(options.photos), "recipe": recipe("linear"), "whole": whole}
+    return lambda: Competitor(name, "entropy", arguments=arguments, environment=ENVIRONMENT)
 
 
 def sharers(options: Options, filter: Filter, clients: int) -> Callable[[], Competitor]:

@@ -65,11 +65,13 @@ def run(options: Options) -> list[Figure]:
         for side in list(times)[1:]:
             found = _ratio(times[side], times["augd"])
             figures.append(Figure(f"{name}: {side} / augd", "x", found, targets.get(side)))
-    starts = [null_sink(options, "linear", name="producer", processes=1), entropy(options)]
+    starts = [null_sink(options, "linear", name="producer", processes=1)]
+    starts += [entropy(options, whole=whole) for whole in (True, False)]
     scores = alternate(starts, rounds=options.rounds, seconds=options.seconds)
-    found = ratios(scores["producer"], scores["entropy"])
-    name = "one producer, linear / libjpeg-turbo's entropy decoding alone"
-    figures.append(Figure(name, "x images/s", found, Target(">=", 0.85)))
+    producer = scores.pop("producer")
+    for extent, alone in scores.items():
+        name = f"one producer, linear / entropy decoding alone, {extent}"
+        figures.append(Figure(name, "x images/s", ratios(producer, alone), Target(">=", 0.85)))
     return figures
 
 

@@ -1,8 +1,9 @@
 """Competitor: nothing but the entropy decoding that a producer's rows need, by libjpeg-turbo alone.
 
-The same samples in the same order, with the same crops: of each photo, libjpeg-turbo's own decoder
-reads the MCU rows down to the crop's end and drops them. Files lie in memory, crops are planned
-beforehand. A yardstick: what no decoder could leave out, before the native kernels did.
+The same samples in the same order: of each photo, libjpeg-turbo's own decoder reads the MCU rows
+and drops them, all of them, or those down to the end of the producer's crop. Files lie in memory,
+crops are planned beforehand. A yardstick: what no decoder could leave out, before the native
+kernels did.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, i
         size = (np.full(1, side, np.int32) for side in (header.width, header.height))
         plan = planner.plan(np.array([sample]), np.array([epoch]), *size)
         _, y, _, height = plan.crop[0].tolist()
-        yield content, header.width, header.height, y + height
+        rows = header.height if arguments["whole"] else y + height
+        yield content, header.width, header.height, rows
     source.close()
     index.close()
 
 
 def main(arguments: Mapping[str, Any]) -> None:
-    """Serve rounds. Arguments: photos, recipe."""
+    """Serve rounds. Arguments: photos, recipe, whole."""
     work = list(_work(arguments))
     skip = native.kernels.skip_jpeg
 
