@@ -44,9 +44,35 @@ def fit(
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
     ] = None,
-    arch: Annotated[str, typer.Option(help="Network of torchvision.models.")] = "resnet18",
+    arch: Annotated[
+        str, typer.Option(help="Network of torchvision.models, or small-convnet.")
+    ] = "resnet18",
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="DEFAULT, IMAGENET1K_V1, ...; or a .pt file."),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="scratch, head, partial, full, two-phase, auto [auto with weights]."),
+    ] = None,
+    similar: Annotated[
+        bool, typer.Option("--similar/--different", help="To the weights' images; for auto.")
+    ] = True,
+    unfreeze: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Last stages that learn: partial, two-phase.")
+    ] = 1,
+    head_epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of two-phase, for the head [half].")
+    ] = None,
+    stage_share: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Rate from stage to stage down [upper 1/10, lower 1/100]."),
+    ] = None,
+    low_share: Annotated[
+        float, typer.Option(metavar="F", help="Rate of two-phase's second phase.")
+    ] = 0.01,
     recipe: Annotated[
-        str, typer.Option(help="imagenet, eval, none, or a TOML file with a recipe.")
+        str, typer.Option(help="imagenet, keras-small, eval, none, or a TOML file with a recipe.")
     ] = "imagenet",
     size: Annotated[
         int | None, typer.Option(min=1, metavar="PX", help="Side of the images [224].")
@@ -57,13 +83,29 @@ def fit(
     ] = 0.1,
     batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
     epochs: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
-    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    optimizer: Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")] = "sgd",
     lr: Annotated[
-        float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, adamw: 0.001].")
+        float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[sgd: 0.0001, adamw: 0.05]")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="[sgd: 0.0001, adamw: 0.05, rmsprop: 0]")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="cosine or constant.")] = "cosine",
     warmup_epochs: Annotated[
-        float | None, typer.Option(help="Rising learning rate, before the cosine [N/20].")
+        float | None, typer.Option(help="Rising learning rate at first [cosine: N/20].")
+    ] = None,
+    label_smoothing: Annotated[float, typer.Option(metavar="S", help="0.1, say.")] = 0.0,
+    mixup: Annotated[float, typer.Option(metavar="ALPHA", help="0.2, say.")] = 0.0,
+    dropout: Annotated[
+        float | None, typer.Option(metavar="P", help="Before the head [what the network has].")
+    ] = None,
+    drop_connect: Annotated[float, typer.Option(metavar="P", help="Of the head's weights.")] = 0.0,
+    ema: Annotated[
+        float | None, typer.Option(metavar="DECAY", help="Average the weights: 0.999, say.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="End a phase after N epochs without a better one."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
     producers: Annotated[
@@ -87,38 +129,14 @@ def fit(
         bool, typer.Option("--json", help="End with one JSON object on stdout.")
     ] = False,
 ) -> None:
-    """Train a network from the beginning and validate it after every epoch.
+    """Train a network, from the beginning or from weights, and validate it after every epoch.
 
     Exits with 1 when something is wrong, and with 130 after Ctrl-C, which saves.
     """
+    given = dict(locals())
     from trainer.fit_command import FitOptions, run_fit
 
-    options = FitOptions(
-        path=path,
-        connect=connect,
-        dataset=dataset,
-        arch=arch,
-        recipe=recipe,
-        size=size,
-        val_fraction=val_fraction,
-        batch_size=batch_size,
-        epochs=epochs,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup_epochs=warmup_epochs,
-        seed=seed,
-        producers=producers,
-        device=device,
-        amp=amp,
-        out=out,
-        resume=resume,
-        checkpoint_every=checkpoint_every,
-        limit_train_batches=limit_train_batches,
-        as_json=as_json,
-        keys=keys,
-    )
-    raise typer.Exit(run_fit(options))
+    raise typer.Exit(run_fit(FitOptions(**given)))
 
 
 def main(arguments: list[str] | None = None) -> Any:
