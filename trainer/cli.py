@@ -23,6 +23,29 @@ app = typer.Typer(
 )
 
 
+SamplesPath = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PATH", help="Folder of class folders, of train/ and val/; or .csv, .jsonl."
+    ),
+]
+Connect = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="Read from a running daemon instead.")
+]
+Keys = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="NAME.key, if that daemon wants one [$AUGD_KEYS]."),
+]
+Dataset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
+]
+Producers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Producer processes [one per core].")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N [cuda if any].")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
+
+
 @app.callback()
 def _root() -> None:
     """Train networks on augd's streams."""
@@ -30,20 +53,10 @@ def _root() -> None:
 
 @app.command(epilog="Example: trainer fit photos/ --arch resnet18 --epochs 30 --out run")
 def fit(
-    path: Annotated[
-        str | None,
-        typer.Argument(help="Folder of class folders, of train/ and val/; or .csv, .jsonl."),
-    ] = None,
-    connect: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="Train from a running daemon instead.")
-    ] = None,
-    keys: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="NAME.key, if that daemon wants one [$AUGD_KEYS]."),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
-    ] = None,
+    path: SamplesPath = None,
+    connect: Connect = None,
+    keys: Keys = None,
+    dataset: Dataset = None,
     arch: Annotated[
         str, typer.Option(help="Network of torchvision.models, or small-convnet.")
     ] = "resnet18",
@@ -108,10 +121,8 @@ def fit(
         typer.Option(min=1, metavar="N", help="End a phase after N epochs without a better one."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
-    producers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Producer processes [one per core].")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N [cuda if any].")] = None,
+    producers: Producers = None,
+    device: Device = None,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in float16 on CUDA.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets last.pt and best.pt.")] = Path(
         "run"
@@ -125,9 +136,7 @@ def fit(
     limit_train_batches: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Shorten the epochs, for a trial.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on stdout.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a network, from the beginning or from weights, and validate it after every epoch.
 
@@ -137,6 +146,40 @@ def fit(
     from trainer.fit_command import FitOptions, run_fit
 
     raise typer.Exit(run_fit(FitOptions(**given)))
+
+
+@app.command(epilog="Example: trainer evaluate photos/ --checkpoint run/best.pt --views ten-crop")
+def evaluate(
+    path: SamplesPath = None,
+    connect: Connect = None,
+    keys: Keys = None,
+    dataset: Dataset = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Of trainer fit, or its folder; several are averaged."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|val|test", help="[test, else val].")
+    ] = None,
+    views: Annotated[str, typer.Option(help="none, ten-crop or multi-scale.")] = "none",
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="B", help="Images that pass at once.")
+    ] = 64,
+    producers: Producers = None,
+    device: Device = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Gets results.json and confusion.png.")
+    ] = Path("evaluation"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure checkpoints on samples that were held back: accuracy, top-5, who is taken for whom.
+
+    With views or several checkpoints, probabilities are averaged after the softmax.
+    """
+    given = dict(locals())
+    from trainer.evaluate_command import EvaluateOptions, run_evaluate
+
+    raise typer.Exit(run_evaluate(EvaluateOptions(**given)))
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -155,6 +155,7 @@ def settle(options: FitOptions) -> Settings:
         stage_share=options.stage_share,
         low_share=options.low_share,
         head_epochs=_head_epochs(options, strategy),
+        val_fraction=options.val_fraction,
         batch_size=options.batch_size,
         epochs=options.epochs,
         optimizer=optimizer,

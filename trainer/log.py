@@ -1,4 +1,4 @@
-"""What a run tells TensorBoard: numbers, pictures and confusion matrices, step by step.
+"""What a run tells TensorBoard: numbers and pictures, step by step.
 
 Where it stands: beside the loop and the evaluation, which hand it what they have anyway. Numbers
 are read from no device here. Without tensorboard, and on every rank but the first, nothing is

@@ -83,12 +83,14 @@ class Display:
             self._bar.remove_task(self._task)
             self._task = None
 
-    def advance(self, loss: float, accuracy: float, pace: Pace) -> None:
-        """Count a batch, and show how it goes."""
+    def advance(self, loss: float | None, accuracy: float | None, pace: Pace) -> None:
+        """Count a batch, and show how it goes; None is not shown."""
         if self._task is None or self._bar.disable:
             return
         rate, waiting = pace.read()
-        told = f"loss {loss:.3f}  {accuracy:.1%}  {rate:.0f} images/s  waiting {waiting:.1%}"
+        told = f"{rate:.0f} images/s  waiting {waiting:.1%}"
+        if loss is not None and accuracy is not None:
+            told = f"loss {loss:.3f}  {accuracy:.1%}  {told}"
         self._bar.update(self._task, advance=1, told=told)
 
     def say(self, line: str) -> None:

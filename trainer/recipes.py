@@ -18,6 +18,8 @@ _SHORT_PER_SIDE = 256 / 224
 _DEFAULT_SIDE_PX = 224
 _PRESETS = ("imagenet", "eval", "keras-small", "none")
 _KERAS_SIDE_PX = 180
+# He et al. 2015, section 3.4: the scales of the test, for crops of 224.
+_SHORTS = (224, 256, 384, 480, 640)
 # Ops that choose nothing by chance: what is left of a recipe that only resizes.
 _CERTAIN = ("resize", "center_crop")
 _CROPS = ("random_resized_crop", "random_crop", "scale_jitter")
@@ -76,6 +78,16 @@ def evaluation_recipe(size_px: tuple[int, int], image_filter: str = "antialias")
     short = round(max(size_px) * _SHORT_PER_SIDE)
     window = {"op": "center_crop", "size": list(size_px)}
     return {"ops": [{"op": "resize", "short": short}, window], "filter": image_filter}
+
+
+def views_recipe(views: str, size_px: tuple[int, int], image_filter: str = "antialias") -> Plain:
+    """Write the presets `ten-crop` and `multi-scale` for another (height, width)."""
+    size = list(size_px)
+    if views == "ten-crop":
+        plain = evaluation_recipe(size_px, image_filter)
+        return {**plain, "ops": [plain["ops"][0], {"op": "ten_crop", "size": size}]}
+    shorts = [round(max(size_px) * short / _DEFAULT_SIDE_PX) for short in _SHORTS]
+    return {"ops": [{"op": "multi_scale", "short": shorts, "crop": size}], "filter": image_filter}
 
 
 def _of_plain(plain: Plain) -> Recipes:

@@ -32,6 +32,7 @@ class Settings:
     stage_share: float | None
     low_share: float
     head_epochs: int
+    val_fraction: float
     batch_size: int
     epochs: int
     optimizer: str

@@ -135,7 +135,7 @@ class TestHead:
         assert not changed_names(plain, subject_of(dropout=0.5).network.state_dict())
 
     def test_a_head_that_cannot(self):
-        with pytest.raises(augd.OptionError, match="--dropout: needs a linear classifier, and tha"):
+        with pytest.raises(augd.OptionError, match="--dropout: needs a linear classifier, and"):
             subject_of("squeezenet1_1", dropout=0.5)
 
 
