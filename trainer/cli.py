@@ -45,6 +45,36 @@ Producers = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N [cuda if any].")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
 
+Arch = Annotated[str, typer.Option(help="Network of torchvision.models, or small-convnet.")]
+Recipe = Annotated[
+    str, typer.Option(help="imagenet, keras-small, eval, none, or a TOML file with a recipe.")
+]
+Size = Annotated[int | None, typer.Option(min=1, metavar="PX", help="Side of the images [224].")]
+ValFraction = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="For validation, if the data set has no val/ or test/."),
+]
+Optimizer = Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
+]
+WeightDecay = Annotated[float | None, typer.Option(help="[sgd: 0.0001, adamw: 0.05, rmsprop: 0]")]
+Schedule = Annotated[str, typer.Option(help="cosine or constant.")]
+LabelSmoothing = Annotated[float, typer.Option(metavar="S", help="0.1, say.")]
+Mixup = Annotated[float, typer.Option(metavar="ALPHA", help="0.2, say.")]
+Dropout = Annotated[
+    float | None, typer.Option(metavar="P", help="Before the head [what the network has].")
+]
+DropConnect = Annotated[float, typer.Option(metavar="P", help="Of the head's weights.")]
+Ema = Annotated[
+    float | None, typer.Option(metavar="DECAY", help="Average the weights: 0.999, say.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="End a phase after N epochs without a better one."),
+]
+Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
+
 
 @app.callback()
 def _root() -> None:
@@ -57,9 +87,7 @@ def fit(
     connect: Connect = None,
     keys: Keys = None,
     dataset: Dataset = None,
-    arch: Annotated[
-        str, typer.Option(help="Network of torchvision.models, or small-convnet.")
-    ] = "resnet18",
+    arch: Arch = "resnet18",
     weights: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="DEFAULT, IMAGENET1K_V1, ...; or a .pt file."),
@@ -84,43 +112,25 @@ def fit(
     low_share: Annotated[
         float, typer.Option(metavar="F", help="Rate of two-phase's second phase.")
     ] = 0.01,
-    recipe: Annotated[
-        str, typer.Option(help="imagenet, keras-small, eval, none, or a TOML file with a recipe.")
-    ] = "imagenet",
-    size: Annotated[
-        int | None, typer.Option(min=1, metavar="PX", help="Side of the images [224].")
-    ] = None,
-    val_fraction: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="For validation, if the data set has no val/ or test/."),
-    ] = 0.1,
+    recipe: Recipe = "imagenet",
+    size: Size = None,
+    val_fraction: ValFraction = 0.1,
     batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
     epochs: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
-    optimizer: Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")] = "sgd",
-    lr: Annotated[
-        float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="[sgd: 0.0001, adamw: 0.05, rmsprop: 0]")
-    ] = None,
-    schedule: Annotated[str, typer.Option(help="cosine or constant.")] = "cosine",
+    optimizer: Optimizer = "sgd",
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    schedule: Schedule = "cosine",
     warmup_epochs: Annotated[
         float | None, typer.Option(help="Rising learning rate at first [cosine: N/20].")
     ] = None,
-    label_smoothing: Annotated[float, typer.Option(metavar="S", help="0.1, say.")] = 0.0,
-    mixup: Annotated[float, typer.Option(metavar="ALPHA", help="0.2, say.")] = 0.0,
-    dropout: Annotated[
-        float | None, typer.Option(metavar="P", help="Before the head [what the network has].")
-    ] = None,
-    drop_connect: Annotated[float, typer.Option(metavar="P", help="Of the head's weights.")] = 0.0,
-    ema: Annotated[
-        float | None, typer.Option(metavar="DECAY", help="Average the weights: 0.999, say.")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="End a phase after N epochs without a better one."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    label_smoothing: LabelSmoothing = 0.0,
+    mixup: Mixup = 0.0,
+    dropout: Dropout = None,
+    drop_connect: DropConnect = 0.0,
+    ema: Ema = None,
+    patience: Patience = None,
+    seed: Seed = 0,
     producers: Producers = None,
     device: Device = None,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in float16 on CUDA.")] = False,
@@ -146,6 +156,52 @@ def fit(
     from trainer.fit_command import FitOptions, run_fit
 
     raise typer.Exit(run_fit(FitOptions(**given)))
+
+
+@app.command(epilog="Example: trainer features photos/ --arch resnet50 --weights DEFAULT")
+def features(
+    path: SamplesPath = None,
+    connect: Connect = None,
+    keys: Keys = None,
+    dataset: Dataset = None,
+    arch: Arch = "resnet18",
+    weights: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="DEFAULT, IMAGENET1K_V1, ...; or a .pt file.")
+    ] = "DEFAULT",
+    recipe: Recipe = "eval",
+    size: Size = None,
+    passes: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Epochs to store, each augmented differently.")
+    ] = 1,
+    val_fraction: ValFraction = 0.1,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Of the head.")] = 30,
+    optimizer: Optimizer = "sgd",
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    schedule: Schedule = "cosine",
+    label_smoothing: LabelSmoothing = 0.0,
+    mixup: Mixup = 0.0,
+    dropout: Dropout = None,
+    drop_connect: DropConnect = 0.0,
+    ema: Ema = None,
+    patience: Patience = None,
+    seed: Seed = 0,
+    producers: Producers = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets features/ and best.pt.")] = Path(
+        "features"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Store what a frozen network makes of each image, and train a new head on that in seconds.
+
+    Asked again, it uses what is stored; of other weights, recipe or samples it refuses to.
+    """
+    given = dict(locals())
+    from trainer.features_command import FeaturesOptions, run_features
+
+    raise typer.Exit(run_features(FeaturesOptions(**given)))
 
 
 @app.command(epilog="Example: trainer evaluate photos/ --checkpoint run/best.pt --views ten-crop")

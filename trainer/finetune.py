@@ -104,7 +104,7 @@ def plan_phases(plan: Plan, anatomy: Anatomy) -> list[Phase]:
         OptionError: more stages are to be unfrozen than there are.
     """
     names = [stage.name for stage in anatomy.stages]
-    if not 1 <= plan.unfreeze <= len(names):
+    if plan.strategy in ("partial", "two-phase") and not 1 <= plan.unfreeze <= len(names):
         raise augd.OptionError(
             f"--unfreeze: expected 1..{len(names)}, the stages of this network "
             f"({', '.join(names)}), got {plan.unfreeze}"
