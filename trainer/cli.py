@@ -238,6 +238,43 @@ def evaluate(
     raise typer.Exit(run_evaluate(EvaluateOptions(**given)))
 
 
+@app.command(epilog="Example: trainer inspect photos/ --checkpoint run --layer layer3 --channel 7")
+def inspect(
+    path: SamplesPath = None,
+    connect: Connect = None,
+    keys: Keys = None,
+    dataset: Dataset = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of trainer fit, or its folder [run].")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|val|test", help="[test, else val].")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Images to look at.")] = 500,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of patches and Grad-CAM [last maps].")
+    ] = None,
+    channel: Annotated[
+        list[int] | None, typer.Option(metavar="C", help="Of patches [the six strongest].")
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Scatter the images, not dots.")
+    ] = False,
+    cams: Annotated[int, typer.Option(min=1, metavar="N", help="Images for Grad-CAM.")] = 6,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 32,
+    producers: Producers = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets the pictures.")] = Path(
+        "inspection"
+    ),
+) -> None:
+    """Draw filters, features by PCA and t-SNE, patches that excite channels, and Grad-CAM."""
+    given = dict(locals())
+    from trainer.inspect_command import InspectOptions, run_inspect
+
+    raise typer.Exit(run_inspect(InspectOptions(**given)))
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
     try:
