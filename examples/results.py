@@ -214,7 +214,9 @@ def transfer(lab: Lab) -> Iterator[str]:
             seconds.setdefault(strategy, []).append(result["seconds"])
         result = lab.run(
             f"features-{seed}",
-            *("features", lab.data, *lab.common(), *recipe, *weights, "--dropout", 0),
+            "features",
+            lab.data,
+            *(*lab.common(), *recipe, *weights, "--dropout", 0),
             *("--epochs", epochs, "--seed", seed, "--out", lab.work / "features" / str(seed)),
         )
         found.setdefault("features", []).append(result["last_val_accuracy"])

@@ -115,15 +115,30 @@ def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
     assert found["accuracy"] == (shares.argmax(1) == batch.labels).float().mean().item()
 
 
-def test_an_ensemble_and_many_scales(ground, tmp_path, capsys):
+def test_an_ensemble(ground, tmp_path, capsys):
     _, root = ground
-    more = ["--checkpoint", root / "run1", "--views", "multi-scale", "--split", "val"]
+    more = ["--checkpoint", root / "run1", "--split", "val"]
     status, both = evaluate(ground, tmp_path / "both", *more)
     assert status == 0 and len(both["alone"]) == 2
     assert "Each network alone: " in capsys.readouterr().out
     _, one = evaluate(ground, tmp_path / "one", *more[2:])
     assert one["accuracy"] == both["alone"][0] and "alone" not in one
     assert both["loss"] != one["loss"]
+
+
+def test_many_scales_are_those_of_the_preset(ground):
+    daemon, _ = ground
+    options = {"dataset": "photos", "split": "val", "limit": 1, "batch_size": 1, "device": "cpu"}
+    with (
+        trainer.connect(daemon.address, recipe="multi-scale", **options) as preset,
+        trainer.connect(
+            daemon.address, recipe=views_recipe("multi-scale", (224, 224)), **options
+        ) as ours,
+    ):
+        assert ours.content == preset.content
+    recipe = views_recipe("multi-scale", (32, 32))
+    with trainer.connect(daemon.address, recipe=recipe, **options) as stream:
+        assert next(stream.epoch(0)).images.shape == (1, 50, 3, 32, 32)
 
 
 def test_averaged_weights_are_the_ones_that_were_validated(ground):

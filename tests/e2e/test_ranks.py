@@ -52,7 +52,7 @@ def fit(*arguments: object) -> None:
 def test_two_ranks_are_one(photos, tmp_path, capsys):
     common = [
         *(photos, "--producers", 1, "--arch", "small-convnet", "--recipe", "keras-small"),
-        *("--size", 78, "--dropout", 0, "--lr", 0.003, "--epochs", 2, "--device", "cpu"),
+        *("--size", 78, "--dropout", 0, "--lr", 0.003, "--epochs", 1, "--device", "cpu"),
     ]
     fit(*common, "--batch-size", 10, "--out", tmp_path / "one")
     alone = capsys.readouterr().out

@@ -50,7 +50,6 @@ class TestAnatomy:
             ),
             ("squeezenet1_1", [f"features.{n}" for n in (0, 3, 6, 9)], "classifier.1"),
             ("shufflenet_v2_x0_5", ["conv1.0", "stage2", "stage3", "stage4.0"], "fc"),
-            ("densenet121", None, "classifier"),
             ("efficientnet_b0", None, "classifier.1"),
             ("mobilenet_v3_small", None, "classifier.3"),
             ("convnext_tiny", None, "classifier.2"),
