@@ -284,3 +284,14 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        # By its name: whoever asks for --help only, or mistypes, need not wait for torch.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        reason = str(error).partition("\n")[0]
+        print(
+            f"trainer: error: the device has no memory left ({reason}). Choose a smaller "
+            "--batch-size or --size, or end what else runs on it.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

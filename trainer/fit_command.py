@@ -118,7 +118,8 @@ def run_fit(options: FitOptions) -> int:
         for line in (_introduce(training, splits, num_images), *why, *notes, *_plan(training)):
             display.say(line)
         status = _train(training, cleaning.enter_context(Interrupt()))
-        ranks.wait()  # the daemon of rank 0 serves all of them
+        if status == 0:
+            ranks.wait()  # the daemon of rank 0 serves all of them
     if status == 0 and ranks.is_first:
         _conclude(training, display, as_json=options.as_json)
     return status

@@ -122,13 +122,18 @@ def everything(weights: Path) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(daemon, weights, tmp_path_factory):
+def whole_run(daemon, weights, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     assert fit(*common(daemon, out, *everything(weights))) == 0
     torch.set_num_threads(before)
-    return load(out / "last.pt")
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole_run) -> dict:
+    return load(whole_run / "last.pt")
 
 
 @pytest.mark.parametrize("step", [2, 5, 7], ids=["phase 1", "its last step", "phase 2"])
@@ -142,6 +147,26 @@ def test_resumes_exactly_with_everything_on(
     torch.rand(17)  # whatever the next process did before
     assert fit(*options, "--resume") == 0
     assert_same(load(tmp_path / "last.pt"), uninterrupted)
+
+
+def test_tensorboard_has_the_history_and_every_stages_rate(whole_run, uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole_run / "tensorboard")).Reload()
+    history = uninterrupted["history"]
+    for tag, name in (
+        ("loss/training", "train_loss"),
+        ("accuracy/validation", "val_accuracy"),
+        ("speed/share_of_time_waiting", "waiting"),
+        ("rate/fc", "lr"),
+    ):
+        shares = [1, 1, 0.1, 0.1] if tag == "rate/fc" else [1] * 4
+        found = [(one.step, one.value) for one in events.Scalars(tag)]
+        expected = [record[name] * share for record, share in zip(history, shares, strict=True)]
+        assert [step for step, _ in found] == [3, 6, 9, 12]
+        assert [value for _, value in found] == pytest.approx(expected, rel=1e-5), tag
+    assert [one.step for one in events.Scalars("rate/stage3")] == [9, 12], "frozen before"
+    assert events.Tags()["images"] == ["batch"]
 
 
 def test_the_average_is_what_is_validated(uninterrupted):
@@ -202,6 +227,14 @@ def test_patience_ends_a_phase_and_not_the_run(daemon, weights, tmp_path, monkey
 
 
 class TestTrouble:
+    def test_out_of_memory_elsewhere(self, daemon, tmp_path, monkeypatch, capsys):
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand so on")
+
+        monkeypatch.setattr(Training, "validate", full)
+        line = refused(capsys, *common(daemon, tmp_path), "--limit-train-batches", 1)
+        assert "the device has no memory left (CUDA out of memory. Tried to allocate 2 GiB)" in line
+
     def test_a_batch_without_a_loss_can_be_made_again(self, photos, tmp_path, capsys):
         line = refused(
             capsys, photos, "--producers", 1, "--arch", ARCH, "--size", 32, "--batch-size", BATCH,
