@@ -179,6 +179,9 @@ class TestFrozen:
         train(learner)  # which puts the network into training mode before every step
         changed = changed_names(before, copy_of(learner))
         assert changed == expected
+        parameters = dict(learner.network.named_parameters())
+        with_gradient = {name for name, one in parameters.items() if one.grad is not None}
+        assert with_gradient == expected & parameters.keys(), "none is computed for the rest"
         if strategy in ("full", "scratch"):
             assert changed == before.keys()
         else:
