@@ -159,8 +159,14 @@ class Learner:
 
     @contextmanager
     def judging(self) -> Iterator[None]:
-        """Put the network into evaluation mode, with averaged weights if there are any."""
+        """Put the network into evaluation mode, with averaged weights if there are any.
+
+        Ranks judge by the statistics of rank 0, which are the ones that are saved.
+        """
         self.network.eval()
+        self.ranks.align(self.network.buffers())
+        if self.average is not None:
+            self.ranks.align(self.average.state_dict().values())
         if self.average is None:
             yield
             return

@@ -9,7 +9,7 @@ stream. Small numbers go by gloo on the CPU, so that counting rows never waits f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -58,6 +58,12 @@ class Ranks:
         parts = [torch.empty_like(tensor) for _ in range(self.world)]
         torch.distributed.all_gather(parts, tensor)
         return parts
+
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the values that rank 0 has."""
+        if self.world > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Wait until every rank is here."""
