@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,15 @@ from trainer.ranks import Ranks, join_ranks
 ROOT = Path(__file__).resolve().parents[2]
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-# Two commands in one process each: most of a rank's time is loading torch.
+# Two commands in one process each: most of a rank's time is loading torch. torchrun's own store is
+# for one group of processes: what the first left in it would mislead the second, which has its own.
 PROGRAM = """
-import json, sys
+import json, os, sys
 from trainer.cli import main
-for command in json.loads(sys.argv[1]):
+port, *commands = json.loads(sys.argv[1])
+for number, command in enumerate(commands):
+    if number:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
     try:
         main(command)
     except SystemExit as ended:
@@ -44,17 +49,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_by_two(folder: Path, *commands: list[object]) -> str:
     program = folder / "ranks.py"
     program.write_text(PROGRAM)
-    given = json.dumps([[*map(str, command)] for command in commands])
-    done = subprocess.run(
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    given = json.dumps([port, *([*map(str, command)] for command in commands)])
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
         [sys.executable, *LAUNCH, str(program), given],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)},
+        env=os.environ | environment,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    try:
+        printed, complaints = process.communicate(timeout=100)
+    except BaseException:
+        process.terminate()  # torchrun ends the ranks, which would wait for each other for ever
+        process.communicate()
+        raise
+    assert process.returncode == 0, complaints
+    return printed
 
 
 def run(*arguments: object) -> None:
