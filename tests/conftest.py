@@ -86,6 +86,8 @@ def _open_files() -> Iterator[str]:
         kind = target.partition(":")[0]
         if kind in ("socket", "pipe") or "memfd" in target or "pidfd" in target:
             yield f"fd of {kind}"
+        elif "/mpl-data/fonts/" in target:
+            continue  # matplotlib opens its fonts with the first picture and keeps them
         elif target.startswith("/") and not target.startswith(("/dev", "/proc", "/sys")):
             yield f"fd of {target}"
 

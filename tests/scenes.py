@@ -62,6 +62,21 @@ def make_folder(
     return folder
 
 
+def make_coloured(
+    folder: Path, per_class: int, classes: tuple[str, ...] = ("green", "red")
+) -> Path:
+    """Write small JPEGs of noise around a colour per class, which a network learns in no time."""
+    rng = np.random.default_rng(3)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        colour = [(60, 40, 160), (40, 150, 60), (160, 60, 40)][sum(map(ord, name)) % 3]
+        for index in range(per_class):
+            noise = rng.normal(colour, 40, (48, 48, 3)) + number
+            picture = noise.clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{index:03}.jpg"), picture)
+    return folder
+
+
 def read_epoch(stream: augd.Stream, epoch: int) -> list[dict[str, np.ndarray]]:
     """Read one epoch into private memory."""
     return [

@@ -6,6 +6,8 @@
         stream = trainer.connect(daemon.address, recipe="imagenet", batch_size=256)
         for batch in stream.epoch(0):
             batch.images    # float32 (B, 3, H, W) on the device, normalised there
+        for images, labels in stream: ...                       # the next epoch, in pairs
+        for images, labels in trainer.as_dataloader(stream): ...  # for Lightning and friends
 
 The last step of a batch's way: `client` is the stream, `device` and `cuda` make the
 tensors, `handover` decides when a copy starts and when a slot goes back. Nothing here decodes or
@@ -14,5 +16,6 @@ augments, and nothing of augd is used that augd doesn't export.
 
 from trainer.client import Stream, connect
 from trainer.device import IMAGENET_MEAN, IMAGENET_STD, Batch
+from trainer.loader import as_dataloader
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Stream", "connect"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Stream", "as_dataloader", "connect"]

@@ -17,9 +17,15 @@ import torch
 
 import augd
 
-FORMAT = 1
+FORMAT = 2
 
 State = dict[str, Any]
+
+_ELSE = {
+    "--resume": "Name the run's folder with --out, or leave --resume out to start from the "
+    "beginning."
+}
+_OTHER = {"--resume": "Start from the beginning with another --out."}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -46,28 +52,27 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint into CPU memory.
+def load_checkpoint(path: Path, option: str = "--resume") -> State:
+    """Read a checkpoint into CPU memory; errors speak of the option that named it.
 
     Raises:
         OptionError: there is none, or the file is none.
     """
     if not path.is_file():
         raise augd.OptionError(
-            f"--resume: {path} does not exist. Name the run's folder with --out, or leave "
-            "--resume out to start from the beginning."
+            f"{option}: {path} does not exist. {_ELSE.get(option, 'Check the path.')}"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"]
     except Exception as error:  # whatever the unpickler meets in a file that is none
         raise augd.OptionError(
-            f"--resume: {path} is no checkpoint of trainer fit, or a damaged one "
-            f"({type(error).__name__}). Start from the beginning with another --out."
+            f"{option}: {path} is no checkpoint of trainer fit, or a damaged one "
+            f"({type(error).__name__}). {_OTHER.get(option, 'Give one that it wrote.')}"
         ) from None
     if found != FORMAT:
         raise augd.OptionError(
-            f"--resume: {path} has format {found!r}, this trainer reads {FORMAT}. "
+            f"{option}: {path} has format {found!r}, this trainer reads {FORMAT}. "
             "Use the version that wrote it."
         )
     return dict(state)

@@ -8,6 +8,7 @@ process, and keeps no batch that it has handed out.
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -52,6 +53,7 @@ class Stream:
         self._last: tuple[int, int] | None = None  # epoch and position of what was handed out
         self._num_batches = 0
         self._num_samples = 0
+        self._compute_s = 0.0
         self._closer = weakref.finalize(self, _close, feed, stream)
 
     @property
@@ -90,30 +92,36 @@ class Stream:
             ConnectError: the daemon ended, or nothing came within `timeout_s`.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        return map(self._counted, self._feed.epoch(epoch))
+        return _Pass(self, self._feed.epoch(epoch))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
+        return map(_pair, self.next_epoch())
+
+    def next_epoch(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch, counted as `for images, labels in stream` does."""
         epoch = self._next_pass
         self._next_pass += 1
-        return map(_pair, self.epoch(epoch))
+        return self.epoch(epoch)
 
-    def _counted(self, batch: Batch) -> Batch:
+    def _count(self, batch: Batch) -> None:
         self._num_batches += 1
         self._num_samples += len(batch)
         self._last = (batch.epoch, batch.position)
-        return batch
 
     def stats(self) -> dict[str, float]:
         """Count what was handed out so far, and where its time went.
 
         wait_s: seconds in which no batch was here. transfer_s: on the CPU, seconds spent on
-        turning slots into tensors; on CUDA, seconds spent on waiting for copies.
+        turning slots into tensors; on CUDA, seconds spent on waiting for copies. compute_s:
+        seconds that the caller spent between two batches of a pass; on CUDA that is the time to
+        issue his work, unless he waits for it.
         """
         return self._stream.stats() | {
             "batches": self._num_batches,
             "samples": self._num_samples,
             "transfer_s": self._feed.transfer_s,
+            "compute_s": self._compute_s,
         }
 
     def receipt(self, epoch: int) -> dict[str, Any]:
@@ -155,6 +163,29 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+class _Pass:
+    """One pass: counts what it hands out, and the time until it is asked for more.
+
+    Not a generator: its frame would hold the batch, and so the slot, till the next one.
+    """
+
+    def __init__(self, stream: Stream, batches: Iterator[Batch]) -> None:
+        self._stream, self._batches = stream, batches
+        self._left_s: float | None = None  # when the caller went off with a batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._left_s is not None:
+            self._stream._compute_s += time.perf_counter() - self._left_s
+            self._left_s = None
+        batch = next(self._batches)
+        self._stream._count(batch)
+        self._left_s = time.perf_counter()
+        return batch
 
 
 def _pair(batch: Batch) -> tuple[Tensor, Tensor]:

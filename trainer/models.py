@@ -1,23 +1,40 @@
-"""torchvision's networks by name, with a head for the classes at hand.
+"""Networks by name, with a head for the classes at hand, and taken apart for fine-tuning.
 
-Where it stands: once, before the first step. The only module that knows torchvision, which it
-loads when a network is built. Nothing here downloads: networks start from random weights, drawn
-from torch's generator as the caller seeded it.
+Where it stands: once, before the first step. The only module that builds torchvision's networks,
+which it loads when it does. Nothing here downloads: networks come with random weights, drawn from
+torch's generator as the caller seeded it; `trainer.weights` puts others in.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import augd
+from trainer.anatomy import Anatomy, dissect
+from trainer.convnet import SIDE_PX as SMALL_SIDE_PX
+from trainer.convnet import SmallConvNet
+from trainer.head import regularise_head
+
+SMALL_CONVNET = "small-convnet"
 
 # These two give a second output in training, for a loss that only their paper's schedule uses.
+# Their published weights want another normalisation, which `transform_input` makes of ours.
 _WITH_SECOND_HEAD = ("googlenet", "inception_v3")
+# What torchvision's networks were designed for: stages are the same whatever the images' size.
+_SIDE_PX = 224
+
+
+class Subject(NamedTuple):
+    """What is trained: a network, and its parts."""
+
+    arch: str
+    network: nn.Module
+    anatomy: Anatomy
 
 
 def check_arch(arch: str) -> None:
@@ -26,28 +43,67 @@ def check_arch(arch: str) -> None:
     Raises:
         OptionError: torchvision is missing, or has no such classifier.
     """
-    models = _torchvision_models()
-    known = models.list_models(module=models)
+    if arch == SMALL_CONVNET:
+        return
+    models = torchvision_models()
+    known = [*models.list_models(module=models), SMALL_CONVNET]
     if arch not in known:
         close = get_close_matches(arch.lower(), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
         raise augd.OptionError(f"--arch: torchvision has no classifier {arch!r}; {hint}")
 
 
+def build_subject(
+    arch: str,
+    num_classes: int,
+    size_px: tuple[int, int] | None = None,
+    *,
+    dropout: float | None = None,
+    drop_connect: float = 0.0,
+) -> Subject:
+    """Build an untrained network and find its parts; `size_px` is (height, width).
+
+    Args:
+        arch: a classifier of torchvision's, or "small-convnet".
+        num_classes: numbers that the head gives.
+        size_px: of the images, for networks that fix it.
+        dropout: share of the head's inputs zeroed in training; None leaves what the network has.
+        drop_connect: share of the head's weights zeroed in training.
+
+    Raises:
+        OptionError: as `check_arch` says, or the size or the head does not fit.
+    """
+    network = build_model(arch, num_classes, size_px)
+    side_px = SMALL_SIDE_PX if arch == SMALL_CONVNET else _SIDE_PX
+    has_fixed_size = size_px is not None and arch.startswith((SMALL_CONVNET, "vit_", "maxvit_"))
+    anatomy = dissect(network, size_px if has_fixed_size and size_px else (side_px, side_px))
+    regularise_head(network, anatomy, dropout, drop_connect)
+    return Subject(arch, network, anatomy)
+
+
 def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = None) -> nn.Module:
     """Build an untrained network; `size_px` (height, width) is for those that fix it.
 
     Raises:
-        OptionError: as `check_arch` says, or the network takes square images only.
+        OptionError: as `check_arch` says, or the size is none for this network.
     """
     check_arch(arch)
-    models = _torchvision_models()
+    if arch == SMALL_CONVNET:
+        return SmallConvNet(num_classes) if size_px is None else SmallConvNet(num_classes, size_px)
+    models = torchvision_models()
     special: dict[str, Any] = {}
     if arch in _WITH_SECOND_HEAD:
-        special = {"aux_logits": False, "init_weights": True}
+        special = {"aux_logits": False, "init_weights": True, "transform_input": True}
     elif arch.startswith("vit_") and size_px is not None:
         special = {"image_size": _square(arch, size_px)}
-    network: nn.Module = models.get_model(arch, weights=None, num_classes=num_classes, **special)
+    elif arch.startswith("maxvit_") and size_px is not None:
+        special = {"input_size": size_px}
+    try:
+        network: nn.Module = models.get_model(
+            arch, weights=None, num_classes=num_classes, **special
+        )
+    except ValueError as error:  # maxvit's windows must divide the size
+        raise augd.OptionError(f"--arch: {arch}: {error}") from None
     return network
 
 
@@ -59,7 +115,7 @@ def check_input(network: nn.Module, arch: str, images: Tensor) -> None:
     Raises:
         OptionError: the network cannot take images of this size.
     """
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with torch.no_grad():
@@ -74,7 +130,8 @@ def check_input(network: nn.Module, arch: str, images: Tensor) -> None:
             "Try another --size, or another network."
         ) from None
     finally:
-        network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _square(arch: str, size_px: tuple[int, int]) -> int:
@@ -84,7 +141,12 @@ def _square(arch: str, size_px: tuple[int, int]) -> int:
     return height
 
 
-def _torchvision_models() -> ModuleType:
+def torchvision_models() -> ModuleType:
+    """Load torchvision's models.
+
+    Raises:
+        OptionError: it is not installed, or broken.
+    """
     try:
         import torchvision.models  # type: ignore[import-untyped]
     except ImportError as error:

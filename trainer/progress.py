@@ -22,13 +22,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from trainer.client import Stream
+from trainer.source import Source
 
 
 class Pace:
     """How fast a stream's samples are used, and which share of the time is waiting for them."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Source) -> None:
         """Count from now on."""
         self._stream = stream
         self._started_s = time.perf_counter()
@@ -45,9 +45,10 @@ class Pace:
 class Display:
     """Bar and lines; use it in `with`."""
 
-    def __init__(self, num_epochs: int, *, is_json: bool) -> None:
-        """Draw nothing yet."""
+    def __init__(self, num_epochs: int, *, is_json: bool, is_silent: bool = False) -> None:
+        """Draw nothing yet; a silent one never does."""
         self._num_epochs = num_epochs
+        self._is_silent = is_silent
         self._file = sys.stderr if is_json else sys.stdout
         console = Console(stderr=True)
         self._bar = Progress(
@@ -58,7 +59,7 @@ class Display:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=is_silent or not console.is_terminal,
         )
         self._task: TaskID | None = None
 
@@ -82,16 +83,20 @@ class Display:
             self._bar.remove_task(self._task)
             self._task = None
 
-    def advance(self, loss: float, accuracy: float, pace: Pace) -> None:
-        """Count a batch, and show how it goes."""
+    def advance(self, loss: float | None, accuracy: float | None, pace: Pace) -> None:
+        """Count a batch, and show how it goes; None is not shown."""
         if self._task is None or self._bar.disable:
             return
         rate, waiting = pace.read()
-        told = f"loss {loss:.3f}  {accuracy:.1%}  {rate:.0f} images/s  waiting {waiting:.1%}"
+        told = f"{rate:.0f} images/s  waiting {waiting:.1%}"
+        if loss is not None and accuracy is not None:
+            told = f"loss {loss:.3f}  {accuracy:.1%}  {told}"
         self._bar.update(self._task, advance=1, told=told)
 
     def say(self, line: str) -> None:
         """Print a line."""
+        if self._is_silent:
+            return
         is_drawn = self._bar.live.is_started
         self._bar.stop()  # rich would print it where the bar is, also when that is not stdout
         print(line, file=self._file, flush=True)

@@ -6,6 +6,7 @@ image of the same size, from its middle. Nothing here checks an op: the daemon d
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,13 @@ import augd
 # torchvision's models are trained at 224 px and validated on the middle of a short side of 256.
 _SHORT_PER_SIDE = 256 / 224
 _DEFAULT_SIDE_PX = 224
-_PRESETS = ("imagenet", "eval", "none")
+_PRESETS = ("imagenet", "eval", "keras-small", "none")
+_KERAS_SIDE_PX = 180
+# He et al. 2015, section 3.4: the scales of the test, for crops of 224.
+_SHORTS = (224, 256, 384, 480, 640)
+# Ops that choose nothing by chance: what is left of a recipe that only resizes.
+_CERTAIN = ("resize", "center_crop")
+_CROPS = ("random_resized_crop", "random_crop", "scale_jitter")
 
 Plain = dict[str, Any]
 
@@ -46,6 +53,8 @@ def choose_recipes(recipe: str, side_px: int | None) -> Recipes:
     if recipe == "none":
         _refuse_size(side_px, 'recipe "none" takes the images as they are')
         return Recipes("none", "none", None)
+    if recipe == "keras-small":
+        return _of_plain(keras_recipe(side_px or _KERAS_SIDE_PX))
     side_px = side_px or _DEFAULT_SIDE_PX
     evaluation = evaluation_recipe((side_px, side_px))
     training = imagenet_recipe(side_px) if recipe == "imagenet" else evaluation
@@ -58,6 +67,12 @@ def imagenet_recipe(side_px: int) -> Plain:
     return {"ops": [crop, {"op": "mirror", "p": 0.5}, {"op": "pca", "alpha_std": 0.1}]}
 
 
+def keras_recipe(side_px: int) -> Plain:
+    """Write the preset `keras-small` for another size."""
+    ops: list[Plain] = [{"op": "resize", "size": [side_px, side_px]}, {"op": "mirror", "p": 0.5}]
+    return {"ops": [*ops, {"op": "rotate", "factor": 0.1}, {"op": "zoom", "height": 0.2}]}
+
+
 def evaluation_recipe(size_px: tuple[int, int], image_filter: str = "antialias") -> Plain:
     """Write the preset `eval` for another (height, width): 256 of the short side to 224."""
     short = round(max(size_px) * _SHORT_PER_SIDE)
@@ -65,10 +80,22 @@ def evaluation_recipe(size_px: tuple[int, int], image_filter: str = "antialias")
     return {"ops": [{"op": "resize", "short": short}, window], "filter": image_filter}
 
 
+def views_recipe(views: str, size_px: tuple[int, int], image_filter: str = "antialias") -> Plain:
+    """Write the presets `ten-crop` and `multi-scale` for another (height, width)."""
+    size = list(size_px)
+    if views == "ten-crop":
+        plain = evaluation_recipe(size_px, image_filter)
+        return {**plain, "ops": [plain["ops"][0], {"op": "ten_crop", "size": size}]}
+    shorts = [round(max(size_px) * short / _DEFAULT_SIDE_PX) for short in _SHORTS]
+    return {"ops": [{"op": "multi_scale", "short": shorts, "crop": size}], "filter": image_filter}
+
+
 def _of_plain(plain: Plain) -> Recipes:
     size_px = _size_of(plain)
     if size_px is None:
         return Recipes(plain, "none", None)
+    if certain := _certain_part(plain):
+        return Recipes(plain, {**plain, "ops": certain}, size_px)
     return Recipes(plain, evaluation_recipe(size_px, plain.get("filter", "antialias")), size_px)
 
 
@@ -82,6 +109,23 @@ def _size_of(plain: Plain) -> tuple[int, int] | None:
         case [[int(height), int(width)]]:
             return height, width
     return None
+
+
+def _certain_part(plain: Plain) -> list[Plain]:
+    """Return the ops that resize, of a recipe that crops nothing by chance."""
+    if any(op.get("op") in _CROPS for op in plain["ops"]):
+        return []
+    return [op for op in plain["ops"] if op.get("op") in _CERTAIN]
+
+
+def as_toml(plain: str | Plain) -> str:
+    """Write a recipe as TOML, for the commands that read a file."""
+    if isinstance(plain, str):
+        raise augd.RecipeError(f"recipe: {plain!r} is a preset's name: give that to --recipe")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if name != "ops"]
+    for op in plain["ops"]:
+        lines += ["", "[[ops]]", *(f"{name} = {json.dumps(value)}" for name, value in op.items())]
+    return "\n".join(lines).lstrip() + "\n"
 
 
 def _read(path: str) -> Plain:

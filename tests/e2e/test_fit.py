@@ -19,8 +19,9 @@ import torch
 import augd
 from trainer.cli import main
 from trainer.device import Batch
-from trainer.fit import Training, usable_rows
+from trainer.fit import Training
 from trainer.recipes import choose_recipes
+from trainer.source import usable_rows
 from trainer.splits import open_splits
 
 BATCH = 8
@@ -333,7 +334,7 @@ class TestErrors:
             (["--amp"], "--amp: is for CUDA devices, and this run is on the CPU"),
             (
                 ["--recipe", "vgg"],
-                "recipe: expected imagenet, eval, none or a TOML file, got 'vgg'",
+                "recipe: expected imagenet, eval, keras-small, none or a TOML file, got 'vgg'",
             ),
             (["--dataset", "cats"], "'cats' is not served here, expected one of: .*photos"),
             (["--lr", 1e30], "the loss is not finite in epoch 1, batch [23] of 3: the training di"),

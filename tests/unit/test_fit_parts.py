@@ -42,15 +42,16 @@ class TestRate:
         assert warm_cosine(0, 0, 10) == 1
 
     def test_reaches_every_group(self):
-        optimiser = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]} for _ in "ab"], lr=1)
+        groups = [{"params": [nn.Parameter(torch.ones(1))], "share": share} for share in (1, 0.5)]
+        optimiser = torch.optim.SGD(groups, lr=1)
         set_rate(optimiser, 0.25)
-        assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+        assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.125]
 
     def test_optimisers_get_what_was_asked_for(self):
-        network = nn.Linear(2, 2)
-        sgd = make_optimiser(network, "sgd", 0.3, 0.01).param_groups[0]
+        groups = [{"params": list(nn.Linear(2, 2).parameters())}]
+        sgd = make_optimiser(groups, "sgd", 0.3, 0.01).param_groups[0]
         assert (sgd["lr"], sgd["weight_decay"], sgd["momentum"]) == (0.3, 0.01, 0.9)
-        adamw = make_optimiser(network, "adamw", 0.3, 0.01)
+        adamw = make_optimiser(groups, "adamw", 0.3, 0.01)
         assert isinstance(adamw, torch.optim.AdamW)
         assert adamw.param_groups[0]["weight_decay"] == 0.01
 
@@ -141,13 +142,13 @@ class TestCheckpoint:
             load_checkpoint(tmp_path / "last.pt")
 
     def test_runs_no_code_of_the_file(self, tmp_path):
-        torch.save({"format": 1, "state": Path("/")}, tmp_path / "last.pt")
+        torch.save({"format": 2, "state": Path("/")}, tmp_path / "last.pt")
         with pytest.raises(augd.OptionError, match="UnpicklingError"):
             load_checkpoint(tmp_path / "last.pt")
 
     def test_another_format(self, tmp_path):
         torch.save({"format": 99}, tmp_path / "last.pt")
-        with pytest.raises(augd.OptionError, match="has format 99, this trainer reads 1"):
+        with pytest.raises(augd.OptionError, match="has format 99, this trainer reads 2"):
             load_checkpoint(tmp_path / "last.pt")
 
     def test_of_another_run_names_every_difference(self):
@@ -230,7 +231,7 @@ class TestRecipes:
     @pytest.mark.parametrize(
         ("recipe", "says"),
         [
-            ("imagnet", "expected imagenet, eval, none or a TOML file, got 'imagnet'"),
+            ("imagnet", "expected imagenet, eval, keras-small, none or a TOML file, got 'imagnet'"),
             ("/nowhere/my.toml", "my.toml cannot be read .*No such file"),
         ],
     )
@@ -255,7 +256,7 @@ class TestOptions:
                 {"path": None, "connect": "ipc://x", "producers": 2},
                 "--producers: a running daemon has its own; leave --producers out",
             ),
-            ({"optimizer": "lion"}, "--optimizer: expected sgd or adamw, got 'lion'"),
+            ({"optimizer": "lion"}, "--optimizer: expected sgd, adamw or rmsprop, got 'lion'"),
             ({"lr": 0.0}, "--lr: expected a positive number, got 0.0"),
             ({"lr": math.nan}, "--lr: expected a positive number, got nan"),
             ({"weight_decay": -1.0}, "--weight-decay: expected 0 or more, got -1.0"),

@@ -1,0 +1,180 @@
+"""`trainer evaluate` with a real daemon: what it measures is what a loop by hand measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import augd
+import trainer
+from tests.scenes import make_coloured
+from trainer.cli import main
+from trainer.recipes import views_recipe
+from trainer.trained import read_trained
+
+ARCH = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory):
+    """A daemon, and the folders of two short runs."""
+    root = tmp_path_factory.mktemp("ground")
+    for split, count in (("train", 8), ("val", 4), ("test", 6)):
+        make_coloured(root / "photos" / split, count)
+    bad = next((root / "photos" / "test" / "red").iterdir())
+    bad.write_bytes(bad.read_bytes()[:150])
+    make_coloured(root / "others", 8, ("blue", "green"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sets = {"photos": root / "photos", "others": root / "others"}
+    with augd.serve(sets, producers=1) as daemon:
+        for seed in (0, 1):
+            status = run(
+                "fit", "--connect", daemon.address, "--dataset", "photos", "--arch", ARCH,
+                "--size", 32, "--batch-size", 8, "--optimizer", "adamw", "--lr", 3e-3, "--epochs",
+                2, "--seed", seed, "--device", "cpu", "--ema", 0.5, "--out", root / f"run{seed}",
+            )  # fmt: skip
+            assert status == 0
+        yield daemon, root
+    torch.set_num_threads(before)
+
+
+def evaluate(ground, out: Path, *more: object) -> tuple[int, dict]:
+    daemon, root = ground
+    status = run(
+        "evaluate", "--connect", daemon.address, "--dataset", "photos", "--batch-size", 5,
+        "--device", "cpu", "--out", out, "--checkpoint", root / "run0", *more,
+    )  # fmt: skip
+    return status, json.loads((out / "results.json").read_text())
+
+
+def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
+    daemon, root = ground
+    status, found = evaluate(ground, tmp_path, "--json")
+    assert status == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == found
+    assert "11 images of split 'test', views: none: accuracy" in printed.err
+    assert "1 images could not be read, and do not count." in printed.err
+    assert (found["split"], found["samples"], found["masked"]) == ("test", 11, 1)
+
+    trained = read_trained(root / "run0" / "best.pt")
+    options = {"dataset": "photos", "split": "test", "shuffle": False, "device": "cpu"}
+    options |= {"recipe": trained.validation, "batch_size": 12, "max_bad_fraction": 0.5}
+    with trainer.connect(daemon.address, **options) as stream:
+        (batch,) = stream.epoch(0)
+    with torch.no_grad():
+        shares = trained.subject.network(batch.images[batch.valid]).softmax(1)
+    labels = batch.labels[batch.valid]
+    hits = shares.argmax(1) == labels
+    assert found["accuracy"] == pytest.approx(hits.float().mean().item())
+    loss = torch.nn.functional.nll_loss(shares.log(), labels).item()
+    assert found["loss"] == pytest.approx(loss, rel=1e-4)
+    assert [one["samples"] for one in found["classes"]] == [6, 5]
+    assert np.array(found["confusion"]).sum() == 11
+
+    picture = np.asarray(Image.open(tmp_path / "confusion.png"))
+    assert picture.shape[2] == 3 and picture.std() > 10
+    events = list((tmp_path / "tensorboard").iterdir())
+    assert len(events) == 1 and events[0].stat().st_size > 1000
+
+
+def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
+    daemon, root = ground
+    _, found = evaluate(ground, tmp_path, "--views", "ten-crop", "--split", "val")
+    trained = read_trained(root / "run0")
+    recipe = views_recipe("ten-crop", (32, 32))
+    options = {"dataset": "photos", "split": "val", "shuffle": False, "device": "cpu"}
+    with trainer.connect(daemon.address, recipe=recipe, batch_size=8, **options) as stream:
+        (batch,) = stream.epoch(0)
+    assert batch.images.shape == (8, 10, 3, 32, 32)
+    with torch.no_grad():
+        views = [trained.subject.network(batch.images[:, view]).softmax(1) for view in range(10)]
+    shares = sum(views) / 10
+    loss = torch.nn.functional.nll_loss(shares.log(), batch.labels).item()
+    assert found["loss"] == pytest.approx(loss, rel=1e-4)
+    assert found["accuracy"] == (shares.argmax(1) == batch.labels).float().mean().item()
+
+
+def test_an_ensemble(ground, tmp_path, capsys):
+    _, root = ground
+    more = ["--checkpoint", root / "run1", "--split", "val"]
+    status, both = evaluate(ground, tmp_path / "both", *more)
+    assert status == 0 and len(both["alone"]) == 2
+    assert "Each network alone: " in capsys.readouterr().out
+    _, one = evaluate(ground, tmp_path / "one", *more[2:])
+    assert one["accuracy"] == both["alone"][0] and "alone" not in one
+    assert both["loss"] != one["loss"]
+
+
+def test_many_scales_are_those_of_the_preset(ground):
+    daemon, _ = ground
+    options = {"dataset": "photos", "split": "val", "limit": 1, "batch_size": 1, "device": "cpu"}
+    with (
+        trainer.connect(daemon.address, recipe="multi-scale", **options) as preset,
+        trainer.connect(
+            daemon.address, recipe=views_recipe("multi-scale", (224, 224)), **options
+        ) as ours,
+    ):
+        assert ours.content == preset.content
+    recipe = views_recipe("multi-scale", (32, 32))
+    with trainer.connect(daemon.address, recipe=recipe, **options) as stream:
+        assert next(stream.epoch(0)).images.shape == (1, 50, 3, 32, 32)
+
+
+def test_averaged_weights_are_the_ones_that_were_validated(ground):
+    _, root = ground
+    state = torch.load(root / "run0" / "best.pt", weights_only=True)
+    network = read_trained(root / "run0").subject.network
+    assert torch.equal(network.fc.weight, state["ema"]["fc.weight"])
+    assert not torch.equal(network.fc.weight, state["model"]["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--views", "crops"], "--views: expected none, ten-crop, multi-scale, got 'crops'"),
+        (["--checkpoint", "/nowhere"], "--checkpoint: /nowhere does not exist. Check the path."),
+        (["--dataset", "others"], "'blue', 'green', and "),
+        (["--split", "test", "--dataset", "others"], "got 'test'"),
+    ],
+)
+def test_refused(ground, tmp_path, capsys, options, says):
+    daemon, root = ground
+    chosen = ["--dataset", "photos", "--checkpoint", root / "run0", *options]
+    assert run("evaluate", "--connect", daemon.address, "--out", tmp_path, *chosen) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trainer: error: ") and says in line, line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_ensemble_of_other_sizes(ground, tmp_path, capsys):
+    daemon, root = ground
+    state = torch.load(root / "run1" / "best.pt", weights_only=True)
+    state["recipes"]["size_px"] = (40, 40)
+    torch.save(state, tmp_path / "other.pt")
+    status = run(
+        "evaluate", "--connect", daemon.address, "--dataset", "photos", "--checkpoint",
+        root / "run0", "--checkpoint", tmp_path / "other.pt", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 1
+    assert "is for images of (height, width) (40, 40), " in capsys.readouterr().err

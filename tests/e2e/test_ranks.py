@@ -1,0 +1,145 @@
+"""`trainer fit` under torchrun: two ranks go the steps of one process with both their rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import augd
+from tests.scenes import make_coloured
+from trainer.cli import main
+from trainer.ranks import Ranks, join_ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+# Two commands in one process each: most of a rank's time is loading torch. torchrun's own store is
+# for one group of processes: what the first left in it would mislead the second, which has its own.
+PROGRAM = """
+import json, os, sys
+from trainer.cli import main
+port, *commands = json.loads(sys.argv[1])
+for number, command in enumerate(commands):
+    if number:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
+    try:
+        main(command)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos to train on: with 5 rows a rank, the last step has 4 rows for one and 0."""
+    root = tmp_path_factory.mktemp("photos")
+    make_coloured(root / "train", 12)
+    make_coloured(root / "val", 3)
+    return root
+
+
+def run_by_two(folder: Path, *commands: list[object]) -> str:
+    program = folder / "ranks.py"
+    program.write_text(PROGRAM)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    given = json.dumps([port, *([*map(str, command)] for command in commands)])
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *LAUNCH, str(program), given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    try:
+        printed, complaints = process.communicate(timeout=100)
+    except BaseException:
+        process.terminate()  # torchrun ends the ranks, which would wait for each other for ever
+        process.communicate()
+        raise
+    assert process.returncode == 0, complaints
+    return printed
+
+
+def run(*arguments: object) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    torch.set_num_threads(before)
+    assert not ended.value.code
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one(photos, tmp_path, capsys):
+    common = [
+        *(photos, "--producers", 1, "--arch", "small-convnet", "--recipe", "keras-small"),
+        *("--size", 78, "--dropout", 0, "--lr", 0.003, "--epochs", 1, "--device", "cpu"),
+    ]
+    run("fit", *common, "--batch-size", 10, "--out", tmp_path / "one")
+    alone = capsys.readouterr().out
+    normed = [
+        *(photos, "--producers", 1, "--arch", "shufflenet_v2_x0_5", "--size", 32, "--epochs", 1),
+        *("--ema", 0.5, "--lr", 0.05, "--batch-size", 5, "--device", "cpu"),
+    ]
+    both = run_by_two(
+        tmp_path,
+        ["fit", *common, "--batch-size", 5, "--out", tmp_path / "two"],
+        ["fit", *normed, "--out", tmp_path / "normed"],
+    )
+    told = "24 images to train on, 6 to validate with (split 'val')"
+    assert f"on cpu: {told}" in alone
+    assert both.count(f"on cpu, 2 ranks: {told}") == 2, "one of them speaks, in either run"
+    one, two = (
+        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two")
+    )
+    for name, weights in one["model"].items():
+        assert torch.allclose(weights, two["model"][name], rtol=1e-4, atol=1e-6), name
+    for a, b in zip(one["history"], two["history"], strict=True):
+        for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+    assert len(two["rng"]) == 2 and not torch.equal(*two["rng"]), "dropout of their own"
+    assert two["settings"]["world"] == 2
+
+    # Both judged by the statistics that were saved: one process finds the same.
+    last = tmp_path / "normed" / "last.pt"
+    options = ["--split", "val", "--device", "cpu", "--producers", 1, "--out", tmp_path / "found"]
+    run("evaluate", photos, "--checkpoint", last, *options)
+    found = json.loads((tmp_path / "found" / "results.json").read_text())
+    judged = torch.load(last, weights_only=True)["history"][-1]
+    assert judged["val_loss"] == pytest.approx(found["loss"], rel=1e-5)
+
+
+class TestEnvironment:
+    def test_alone(self, monkeypatch):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        with join_ranks() as ranks:
+            assert (ranks.rank, ranks.world, ranks.is_first) == (0, 1, True)
+            assert ranks.sums(1, 2.5) == [1, 2.5] and ranks.told("x") == "x"
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        with join_ranks() as ranks:
+            assert ranks.world == 1
+        network = torch.nn.Linear(1, 1)
+        assert Ranks().parallel(network) is network
+
+    def test_half_of_it(self, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        with (
+            pytest.raises(
+                augd.OptionError, match="got RANK=1, WORLD_SIZE=2, LOCAL_RANK=None: start the rank"
+            ),
+            join_ranks(),
+        ):
+            pass

@@ -1,0 +1,68 @@
+"""Settings and small networks that the trainer's tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.fit_command import FitOptions, settle
+from trainer.learner import Learner, Place
+from trainer.models import Subject, build_subject
+from trainer.settings import Settings
+
+OPTIONS: dict[str, Any] = {
+    "path": "photos", "connect": None, "dataset": None, "arch": "resnet18", "recipe": "imagenet",
+    "size": None, "val_fraction": 0.1, "batch_size": 64, "epochs": 10, "optimizer": "sgd",
+    "lr": None, "weight_decay": None, "warmup_epochs": None, "seed": 0, "producers": None,
+    "device": None, "amp": False, "out": Path("run"), "resume": False, "checkpoint_every": None,
+    "limit_train_batches": None, "as_json": False,
+}  # fmt: skip
+# Buffers and normalisations, and a tenth of a second to build and to train.
+ARCH = "shufflenet_v2_x0_5"
+NUM_CLASSES = 3
+
+
+def settings_of(**changed: Any) -> Settings:
+    return settle(FitOptions(**OPTIONS | changed))
+
+
+def subject_of(arch: str = ARCH, num_classes: int = NUM_CLASSES, **options: Any) -> Subject:
+    torch.manual_seed(5)
+    return build_subject(arch, num_classes, (32, 32), **options)
+
+
+def learner_of(subject: Subject | None = None, per_epoch: int = 2, **changed: Any) -> Learner:
+    changed = {"weights": "DEFAULT", "arch": ARCH, "lr": 0.1} | changed
+    if changed.get("strategy") == "scratch":
+        changed["weights"] = None
+    subject = subject or subject_of(changed["arch"])
+    return Learner(settings_of(**changed), subject, torch.device("cpu"), per_epoch)
+
+
+def rows(number: int = 8, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose colour tells their class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(number) % NUM_CLASSES
+    images = torch.randn(number, 3, 32, 32, generator=generator)
+    images[torch.arange(number), labels] += 2
+    return images, labels
+
+
+def train(learner: Learner, epochs: range | None = None) -> None:
+    """Go all steps of some epochs, or of the whole run."""
+    for epoch in epochs or range(learner.settings.epochs):
+        learner.enter(epoch)
+        for batch in range(learner.batches_per_epoch):
+            learner.network.train()
+            learner.step(*rows(seed=10 * epoch + batch), Place(epoch, batch))
+
+
+def copy_of(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: one.clone() for name, one in learner.network.state_dict().items()}
+
+
+def changed_names(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name, one in before.items() if not torch.equal(one, after[name])}

@@ -1,0 +1,62 @@
+"""What a run tells TensorBoard: numbers and pictures, step by step.
+
+Where it stands: beside the loop and the evaluation, which hand it what they have anyway. Numbers
+are read from no device here. Without tensorboard, and on every rank but the first, nothing is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Log:
+    """Events in a folder; use it in `with`, or `close` it: a thread writes them."""
+
+    def __init__(self, folder: Path | None, first_step: int = 0) -> None:
+        """Write nothing yet; what a crashed run wrote from `first_step` on is struck out."""
+        self._folder, self._first_step = folder, first_step
+        self._writer: Any = None
+
+    def _open(self) -> Any:
+        if self._writer is None and self._folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._folder = None  # a run is worth more than its curves
+                return None
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._first_step or None)
+        return self._writer
+
+    def numbers(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Write numbers by name, such as "loss/training"; None is left out."""
+        writer = self._open()
+        if writer is not None:
+            for name, value in values.items():
+                if value is not None:
+                    writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Write a picture, uint8 (H, W, 3), RGB."""
+        writer = self._open()
+        if writer is not None:
+            writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left, and end the thread."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> Log:
+        """Return the log itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()

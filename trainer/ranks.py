@@ -1,0 +1,104 @@
+"""The processes that train one network together, one rank each.
+
+Where it stands: around a run, when `torchrun` started it: then RANK, WORLD_SIZE and LOCAL_RANK are
+set, and gradients are averaged by DistributedDataParallel. Alone, every method is the identity and
+torch.distributed is not loaded. Ranks need no word about batches: each opens its own shard of the
+stream. Small numbers go by gloo on the CPU, so that counting rows never waits for a device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+import augd
+
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+class Ranks:
+    """One process of `world`; `rank` 0 is the one that speaks and writes."""
+
+    def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
+        """Made by `join_ranks`."""
+        self.rank, self.world, self.local_rank = rank, world, local_rank
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes."""
+        return self.rank == 0
+
+    def sums(self, *numbers: float) -> list[float]:
+        """Add numbers up over the ranks; every rank gets the sums."""
+        if self.world == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64)
+        torch.distributed.all_reduce(total)
+        return [float(number) for number in total]
+
+    def told(self, text: str) -> str:
+        """Return what rank 0 says; the others' text is not looked at."""
+        if self.world == 1:
+            return text
+        content = torch.zeros(1024, dtype=torch.uint8)
+        if self.is_first:
+            data = text.encode()
+            content[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        torch.distributed.broadcast(content, 0)
+        return bytes(content.tolist()).rstrip(b"\0").decode()
+
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """Return every rank's tensor, of equal shapes, on the CPU."""
+        if self.world == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, tensor)
+        return parts
+
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the values that rank 0 has."""
+        if self.world > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """Have the ranks' gradients averaged; parameters that are frozen now stay out of it."""
+        if self.world == 1:
+            return network
+        return nn.parallel.DistributedDataParallel(network)
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """Join the ranks that the environment names; alone where it names none.
+
+    Raises:
+        OptionError: the environment names a part of what is needed.
+    """
+    given = [os.environ.get(name) for name in _NAMES]
+    if given[1] in (None, "1"):
+        yield Ranks()
+        return
+    try:
+        rank, world, local_rank = (int(value or "") for value in given)
+    except ValueError:
+        told = ", ".join(f"{name}={value}" for name, value in zip(_NAMES, given, strict=True))
+        raise augd.OptionError(
+            f"expected whole numbers in RANK, WORLD_SIZE and LOCAL_RANK, got {told}: start the "
+            "ranks with torchrun, or take WORLD_SIZE out of the environment"
+        ) from None
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, rank=rank, world_size=world)
+    try:
+        yield Ranks(rank, world, local_rank)
+    finally:
+        torch.distributed.destroy_process_group()
