@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from trainer.fit_command import FitOptions, settle, settle_strategy
 from trainer.head import Head
 from trainer.learner import Place
 from trainer.models import build_model, build_subject
+from trainer.ranks import Ranks
 
 
 @pytest.fixture(autouse=True)
@@ -326,3 +328,26 @@ class TestAuto:
 def test_refused_options(changed, says):
     with pytest.raises(augd.OptionError, match=re.escape(says)):
         settle(FitOptions(**OPTIONS | changed))
+
+
+class SecondRank(Ranks):
+    """The second of two ranks, without the first: what it is told is nines."""
+
+    def align(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            tensor.fill_(9)
+
+
+def test_ranks_judge_by_the_statistics_and_the_average_of_the_first() -> None:
+    """Each rank's BatchNorm has seen other rows; saved and judged are those of rank 0."""
+    learner = learner_of(strategy="full", ema=0.5)
+    learner.network.train()
+    learner.step(*rows(), Place(0, 0))
+    learner.ranks = SecondRank(1, 2, 1)
+    own = copy_of(learner)
+    buffers = {name for name, _ in learner.network.named_buffers()}
+    with learner.judging():
+        assert all(bool((one == 9).all()) for one in learner.network.state_dict().values())
+        assert not learner.network.training
+    for name, one in learner.network.state_dict().items():
+        assert torch.equal(one, torch.full_like(one, 9) if name in buffers else own[name]), name
