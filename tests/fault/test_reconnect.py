@@ -192,7 +192,7 @@ def test_a_state_of_other_content_is_refused_by_name(tmp_path, monkeypatch, what
     else:
         (tmp_path / "sitecustomize.py").write_text(OTHER_LIBRARY)
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
-        says = r'environment.kernels: absent when saved, "another" here'
+        says = r'environment.kernels: .* when saved, "another" here'
     with (
         augd.serve(folder, producers=1) as served,
         augd.connect(served.address, **options) as one,
