@@ -52,6 +52,26 @@ class Small(nn.Module):
         return self.fc(maps.mean((2, 3)))
 
 
+class ChannelsLast(nn.Module):
+    """Between two permutations maps are (B, H, W, C), as in Swin and in ConvNeXt's blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3)
+        self.mix = nn.Linear(4, 5)
+        self.back = Permute()
+        self.fc = nn.Linear(5, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.back(self.mix(self.one(images).permute(0, 2, 3, 1)))
+        return self.fc(maps.mean((2, 3)))
+
+
+class Permute(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.permute(0, 3, 1, 2)
+
+
 def test_filters_are_shown_around_grey():
     network = Small()
     picture = filters(network)
@@ -148,6 +168,20 @@ class TestLayers:
             self.find("resnet18", "layer9")
         with pytest.raises(augd.OptionError, match=r"gives maps .*, and fc gives none: choose ano"):
             self.find("resnet18", "fc")
+
+    def test_one_that_gives_a_tuple(self):
+        attention = "encoder.layers.encoder_layer_0.self_attention"
+        network = subject_of("vit_b_32", 3)
+        with pytest.raises(augd.OptionError, match=rf"and {attention} gives none: choose ano"):
+            find_layer(network.network, network.anatomy, attention, torch.zeros(1, 3, 32, 32))
+
+    def test_channels_last_of_four_are_no_maps(self):
+        network = ChannelsLast()
+        anatomy = dissect(network, (16, 16))
+        image = torch.zeros(1, 3, 16, 16)
+        assert find_layer(network, anatomy, "back", image) == "back"
+        with pytest.raises(augd.OptionError, match=r"\(B, C, H, W\), and mix gives none"):
+            find_layer(network, anatomy, "mix", image)
 
 
 def test_features_are_what_the_head_gets():

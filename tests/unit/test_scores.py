@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainer.charts import draw_confusion
-from trainer.evaluate import ensemble, probabilities
+from trainer.evaluate import probabilities
 from trainer.pictures import as_seen, contact_sheet
 from trainer.scores import Scores
 
@@ -70,13 +70,6 @@ def test_views_are_averaged_after_the_softmax():
     assert torch.allclose(found, by_hand, atol=1e-6)
     of_mean_logits = (views.mean((1, 3, 4)) * 3).softmax(1)
     assert not torch.allclose(found, of_mean_logits, atol=1e-3), "which would be something else"
-
-
-def test_an_ensemble_is_the_mean_of_its_networks():
-    images = torch.randn(3, 3, 4, 4)
-    networks = [Linear(1.0), Linear(9.0)]
-    by_hand = (probabilities(networks[0], images, 4) + probabilities(networks[1], images, 4)) / 2
-    assert torch.allclose(ensemble(networks, images, 4), by_hand)
 
 
 def test_a_confusion_matrix_is_darkest_where_most_are():
