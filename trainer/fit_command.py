@@ -23,6 +23,7 @@ from trainer.checkpoint import State, check_same_run, load_checkpoint
 from trainer.finetune import STRATEGIES, choose_strategy
 from trainer.fit import Training, settings_dict
 from trainer.interrupt import Interrupt
+from trainer.learner import ROWS_MIN
 from trainer.models import build_subject, check_arch
 from trainer.optimise import OPTIMISERS, SCHEDULES
 from trainer.progress import Display
@@ -138,6 +139,11 @@ def settle(options: FitOptions) -> Settings:
     strategy = options.strategy or ("scratch" if options.weights is None else "auto")
     _check_choice("--strategy", strategy, STRATEGIES)
     _check_weights(strategy, options.weights)
+    if options.batch_size < ROWS_MIN:
+        raise augd.OptionError(
+            f"--batch-size: expected {ROWS_MIN} or more, got {options.batch_size}: a single row "
+            "has no statistics that BatchNorm could learn from"
+        )
     lr, weight_decay = _DEFAULTS[optimizer]
     if optimizer == "sgd":
         lr *= options.batch_size / _SGD_BATCH
