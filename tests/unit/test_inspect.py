@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from trainer.inspect import (
     project,
     strongest,
 )
-from trainer.inspect_command import in_detail
+from trainer.inspect_command import _Inspection, in_detail
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +221,18 @@ def test_a_recipe_in_detail_shows_the_same_part():
         "ops": [{"op": "resize", "short": 768}, {"op": "center_crop", "size": [672, 600]}],
         "filter": "linear",
     }
+
+
+def test_several_labels_per_image_are_refused():
+    images = torch.zeros(2, 3, 8, 8)
+    rows = (images, torch.zeros(2, 3), torch.arange(2), torch.ones(2, dtype=torch.bool))
+    stream = SimpleNamespace(
+        epoch=lambda epoch: iter([Batch(rows, (epoch, 0, 0))]), classes=["a"], dataset="tags"
+    )
+    inspection = object.__new__(_Inspection)
+    inspection._stream = stream
+    with pytest.raises(augd.DatasetError, match="'tags' has several labels per image; the trainer"):
+        inspection._first_batch()
 
 
 def test_cut_keeps_the_sides_ratio():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from trainer.charts import draw_confusion
 from trainer.evaluate import probabilities
+from trainer.evaluate_command import as_text
 from trainer.pictures import as_seen, contact_sheet
 from trainer.scores import Scores
 
@@ -70,6 +72,13 @@ def test_views_are_averaged_after_the_softmax():
     assert torch.allclose(found, by_hand, atol=1e-6)
     of_mean_logits = (views.mean((1, 3, 4)) * 3).softmax(1)
     assert not torch.allclose(found, of_mean_logits, atol=1e-3), "which would be something else"
+
+
+def test_results_are_written_with_a_row_of_the_matrix_per_line():
+    result = {"samples": 3, "confusion": [[1, 0], [0, 2]], "alone": [0.5, 1.0]}
+    text = as_text(result)
+    assert json.loads(text) == result
+    assert text.endswith('  "confusion": [\n    [1, 0],\n    [0, 2]\n  ]\n}\n')
 
 
 def test_a_confusion_matrix_is_darkest_where_most_are():
