@@ -250,7 +250,10 @@ def inspect(
     split: Annotated[
         str | None, typer.Option(metavar="train|val|test", help="[test, else val].")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Images to look at.")] = 500,
+    # More dots than that are a blot, and t-SNE would take days.
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Images to look at.")
+    ] = 500,
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of patches and Grad-CAM [last maps].")
     ] = None,

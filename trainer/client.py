@@ -44,9 +44,17 @@ class Stream:
     closes itself, and so does the process's end, however it ends.
     """
 
-    def __init__(self, stream: augd.Stream, feed: _Feed, device: torch.device) -> None:
+    def __init__(
+        self,
+        stream: augd.Stream,
+        feed: _Feed,
+        device: torch.device,
+        *,
+        world: int = 1,
+        drop_last: bool = False,
+    ) -> None:
         """Made by `connect`."""
-        self.device = device
+        self.device, self.world, self.drop_last = device, world, drop_last
         self._stream = stream
         self._feed = feed
         self._next_pass = 0
@@ -298,7 +306,7 @@ def connect(
     except BaseException:
         stream.close()
         raise
-    return Stream(stream, feed, target)
+    return Stream(stream, feed, target, world=world, drop_last=drop_last)
 
 
 def _cuda_feed(

@@ -30,11 +30,6 @@ def probabilities(network: nn.Module, images: Tensor, rows_max: int) -> Tensor:
     return shares.view(len(images), -1, shares.shape[1]).mean(1)
 
 
-def ensemble(networks: Sequence[nn.Module], images: Tensor, rows_max: int) -> Tensor:
-    """Return the mean of what networks say, (B, K): each counts the same."""
-    return torch.stack([probabilities(one, images, rows_max) for one in networks]).mean(0)
-
-
 def evaluate(
     networks: Sequence[nn.Module],
     source: Source,

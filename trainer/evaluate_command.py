@@ -175,8 +175,7 @@ def _write(out: Path, result: dict[str, Any], step: int) -> None:
     picture = draw_confusion(result["confusion"], [one["name"] for one in result["classes"]])
     save_png(out / "confusion.png", picture)
     try:
-        text = json.dumps(result, indent=2) + "\n"
-        (out / "results.json").write_text(text, encoding="utf-8")
+        (out / "results.json").write_text(as_text(result), encoding="utf-8")
     except OSError as error:
         raise augd.AugdError(
             f"{out} cannot be written to ({error}); choose another --out"
@@ -185,6 +184,13 @@ def _write(out: Path, result: dict[str, Any], step: int) -> None:
         names = ("accuracy", "top5", "loss")
         log.numbers(step, {f"evaluation/{name}": result[name] for name in names})
         log.picture(step, "evaluation/confusion", picture)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Write results as JSON: last the confusion matrix, a row per line."""
+    rest = {name: value for name, value in result.items() if name != "confusion"}
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in result["confusion"])
+    return f'{json.dumps(rest, indent=2)[:-2]},\n  "confusion": [\n{rows}\n  ]\n}}\n'
 
 
 def _told(result: dict[str, Any], out: Path) -> list[str]:

@@ -307,7 +307,9 @@ class StoredSource:
     def _order(self, epoch: int, count: int) -> NDArray[np.int64]:
         if self._seed is None:
             return np.arange(count)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        # A stream's seed may have 63 bits, and the generator takes no more than 64.
+        mixed = (self._seed * 1_000_003 + epoch) % 2**63
+        generator = torch.Generator().manual_seed(mixed)
         order: NDArray[np.int64] = torch.randperm(count, generator=generator).numpy()
         return order
 

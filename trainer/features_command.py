@@ -81,6 +81,7 @@ def run_features(options: FeaturesOptions) -> int:
         AugdError: an option, the weights or the data set does not fit.
     """
     settings = settle(_as_fit(options))
+    check_out(options.out)
     check_arch(settings.arch)
     weights = find_weights(settings.arch, options.weights)
     recipes = choose_recipes(options.recipe, options.size)
@@ -116,6 +117,38 @@ def run_features(options: FeaturesOptions) -> int:
     if options.as_json:
         print(json.dumps(report), flush=True)
     return 0
+
+
+def check_out(out: Path) -> None:
+    """Check that nothing in `out` would be written over but an earlier head on the same features.
+
+    Raises:
+        OptionError: a run of `trainer fit` is there, or a best.pt or head/ of something else.
+    """
+    last, best, head = out / "last.pt", out / "best.pt", out / "head"
+    if last.exists():
+        raise augd.OptionError(
+            f"--out: {last} is of a run of trainer fit, whose best.pt would be written over; "
+            "choose another --out"
+        )
+    if head.exists() and not _is_of_a_head(head):
+        raise augd.OptionError(
+            f"--out: {head} would be written over, and is not of trainer features: expected "
+            "last.pt or best.pt in it; move it away, or choose another --out"
+        )
+    if best.exists() and not (out / "features").exists() and not head.exists():
+        raise augd.OptionError(
+            f"--out: {best} would be written over, and is not of trainer features: expected "
+            "features/ or head/ beside it; move it away, or choose another --out"
+        )
+
+
+def _is_of_a_head(folder: Path) -> bool:
+    """Say whether training a head left this; before its first checkpoint it has events at most."""
+    if not folder.is_dir():
+        return False
+    names = {one.name for one in folder.iterdir()}
+    return bool(names & {"last.pt", "best.pt"}) or names <= {"tensorboard"}
 
 
 def _as_fit(options: FeaturesOptions) -> FitOptions:
@@ -195,7 +228,7 @@ def _train(
     """Train the head on what is stored; returns its run and the seconds that it took."""
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = options.out / "head"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier head on the same features
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier head, as `check_out` saw
     dataset = options.dataset or "features"
     passes = [store.training(number) for number in range(options.passes)]
     common = {"dataset": dataset}

@@ -2,8 +2,9 @@
 
 A network that has learnt one task knows much that helps with the next one. Its first stages see
 edges and colours, which every photo has; its last ones see what that one task was about; and its
-head tells that task's classes apart. So the head is always new, and the question is how much of the
-rest may change. The more images there are, and the more they differ from the old ones, the more:
+head tells that task's classes apart. So for other classes the head is new (where weights are of the
+same classes it is kept), it learns in any case, and the question is how much of the rest may
+change. The more images there are, and the more they differ from the old ones, the more:
 
                    few images                          many images
     similar        head: the rest stays as it is       full: all learn, lower stages slower

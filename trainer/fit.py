@@ -194,8 +194,8 @@ class Training:
             )
 
     def _show(self, images: Tensor) -> None:
-        """Log the first batch, as the network sees it."""
-        if images.dim() == 4:
+        """Log the first batch, as the network sees it; of none but bad samples there is nothing."""
+        if len(images) and images.dim() == 4:
             from trainer.pictures import contact_sheet
 
             self._log.picture(0, "batch", contact_sheet(images))

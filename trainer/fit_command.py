@@ -23,6 +23,7 @@ from trainer.checkpoint import State, check_same_run, load_checkpoint
 from trainer.finetune import STRATEGIES, choose_strategy
 from trainer.fit import Training, settings_dict
 from trainer.interrupt import Interrupt
+from trainer.learner import ROWS_MIN
 from trainer.models import build_subject, check_arch
 from trainer.optimise import OPTIMISERS, SCHEDULES
 from trainer.progress import Display
@@ -138,6 +139,11 @@ def settle(options: FitOptions) -> Settings:
     strategy = options.strategy or ("scratch" if options.weights is None else "auto")
     _check_choice("--strategy", strategy, STRATEGIES)
     _check_weights(strategy, options.weights)
+    if options.batch_size < ROWS_MIN:
+        raise augd.OptionError(
+            f"--batch-size: expected {ROWS_MIN} or more, got {options.batch_size}: a single row "
+            "has no statistics that BatchNorm could learn from"
+        )
     lr, weight_decay = _DEFAULTS[optimizer]
     if optimizer == "sgd":
         lr *= options.batch_size / _SGD_BATCH
@@ -372,7 +378,7 @@ def _replayer(
     """Return a function that says how a batch of the training stream is made again."""
 
     def say(epoch: int, number: int) -> str:
-        if options.val_fraction != _VAL_FRACTION:  # which the command has no option for
+        def in_python() -> str:
             arguments = {
                 **{"recipe": recipes.training, "batch_size": settings.batch_size},
                 **{"seed": settings.seed, "split": "train", "rank": ranks.rank},
@@ -380,14 +386,20 @@ def _replayer(
             }
             told = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
             return f"batch {number} of augd.connect(..., {told}).epoch({epoch})"
+
+        if options.val_fraction != _VAL_FRACTION:  # which the command has no option for
+            return in_python()
         where: list[Any] = [options.path] if options.path else ["--connect", options.connect]
         if options.dataset is not None:
             where += ["--dataset", options.dataset]
         recipe: str = recipes.training if isinstance(recipes.training, str) else ""
         if not recipe:
             file = options.out / "training.toml"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(as_toml(recipes.training), encoding="utf-8")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(as_toml(recipes.training), encoding="utf-8")
+            except OSError:  # what is to be told is the loss, not this
+                return in_python()
             recipe = str(file)
         parts = [
             *("augd", "replay", *where, "--epoch", epoch, "--batch", number),

@@ -47,9 +47,17 @@ def filters(network: nn.Module) -> Picture:
 
 @contextmanager
 def watched(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a module gives while inside; copies, so that nothing later changes them."""
+    """Collect what a module gives while inside; copies, so that nothing later changes them.
+
+    Tensors only: an attention layer, say, gives a tuple, of which nothing is collected.
+    """
     seen: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+
+    def collect(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.append(output.clone())
+
+    handle = module.register_forward_hook(collect)
     try:
         yield seen
     finally:
@@ -63,7 +71,9 @@ def find_layer(network: nn.Module, anatomy: Anatomy, name: str | None, image: Te
         OptionError: no such layer, or it has no maps (B, C, H, W).
     """
     if name is None:
-        names = [module for stage in anatomy.stages for module in stage.modules]
+        # Swin's stages give (B, H, W, C), and a layer behind them the maps.
+        names = [one for one, _ in network.named_children()]
+        names += [module for stage in anatomy.stages for module in stage.modules]
     elif name in dict(network.named_modules()):
         names = [name]
     else:
@@ -71,14 +81,35 @@ def find_layer(network: nn.Module, anatomy: Anatomy, name: str | None, image: Te
         close = ", ".join(get_close_matches(name, known, 3)) or ", ".join(known[:8])
         raise augd.OptionError(f"--layer: there is no {name!r}; did you mean one of {close}?")
     for layer in reversed(names):
-        with torch.no_grad(), watched(network.get_submodule(layer)) as seen:
-            network(image)
-        if seen and seen[0].dim() == 4 and (name is not None or seen[0].shape[2:].numel() > 1):
+        shape = _shape_of(network, layer, image)
+        if len(shape) != 4 or (name is None and shape[2:] == (1, 1)):
+            continue
+        if _has_channels_second(network, layer, image, shape):
             return layer
     raise augd.OptionError(
         f"--layer: expected a layer that gives maps (B, C, H, W), and "
         f"{name or type(network).__name__} gives none: choose another"
     )
+
+
+@torch.no_grad()
+def _shape_of(network: nn.Module, layer: str, image: Tensor) -> torch.Size:
+    """Return the shape of what a layer gives; an empty one where that is no tensor."""
+    with watched(network.get_submodule(layer)) as seen:
+        network(image)
+    return seen[0].shape if seen else torch.Size()
+
+
+def _has_channels_second(network: nn.Module, layer: str, image: Tensor, shape: torch.Size) -> bool:
+    """Tell (B, C, H, W) from (B, H, W, C): an image twice as high changes H and never C.
+
+    A network that takes images of one size only cannot be asked, and is believed.
+    """
+    try:
+        higher = _shape_of(network, layer, torch.cat([image, image], 2))
+    except (RuntimeError, ValueError, AssertionError):
+        return True
+    return len(higher) == 4 and higher[1] == shape[1]
 
 
 @torch.no_grad()

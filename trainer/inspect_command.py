@@ -34,6 +34,7 @@ from trainer.inspect import (
 )
 from trainer.log import Log
 from trainer.pictures import Picture, as_seen, save_png
+from trainer.source import usable_rows
 from trainer.trained import Trained, read_trained
 
 _RUN = Path("run")
@@ -129,7 +130,7 @@ class _Inspection:
 
     def _first_batch(self) -> Batch:
         for batch in self._stream.epoch(0):
-            if bool(batch.valid.any()):
+            if len(usable_rows(batch, self._stream)[1]):
                 return batch
         raise augd.DatasetError(
             f"no image of split {self._split!r} of data set {self._stream.dataset!r} can be read"
@@ -140,14 +141,14 @@ class _Inspection:
         anatomy = self._trained.subject.anatomy
         rows, labels, pictures = [], [], []
         for batch in self._stream.epoch(0):
-            if not bool(batch.valid.any()):
+            images, truth = usable_rows(batch, self._stream)
+            if not len(truth):
                 continue
-            images = batch.images[batch.valid]
             rows.append(features(self._network, anatomy, images).float().cpu().numpy())
-            labels.append(batch.labels[batch.valid].cpu().numpy())
+            labels.append(truth.cpu().numpy())
             if self._options.thumbnails:
                 pictures += [cut(one, _whole(one), 64) for one in as_seen(images)]
-        points, truth = np.concatenate(rows), np.concatenate(labels)
+        points, of_points = np.concatenate(rows), np.concatenate(labels)
         if len(points) < _POINTS_MIN:
             raise augd.DatasetError(
                 f"split {self._split!r} has {len(points)} images that can be read; a scatter needs "
@@ -156,7 +157,7 @@ class _Inspection:
         return {
             name: draw_scatter(
                 project(points, name),
-                truth,
+                of_points,
                 self._trained.classes,
                 f"last features by {title}: {len(points)} images of split {self._split!r}",
                 pictures or None,

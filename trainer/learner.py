@@ -22,7 +22,7 @@ from trainer.regularise import Average, Mixed, loss_of, mixup
 from trainer.settings import Settings
 
 # BatchNorm cannot tell a single row's mean from its noise, and torch refuses to.
-_ROWS_MIN = 2
+ROWS_MIN = 2
 
 
 class Place(NamedTuple):
@@ -117,7 +117,7 @@ class Learner:
         weighed by their rows: the gradient is that of all ranks' rows in one batch.
         """
         set_rate(self.optimiser, self.rate(place))
-        own = len(labels) if len(labels) >= _ROWS_MIN else 0
+        own = len(labels) if len(labels) >= ROWS_MIN else 0
         (num_rows,) = self.ranks.sums(own)
         if not num_rows:
             return None
@@ -179,7 +179,7 @@ class Learner:
         For the time after a step ran out of it: changes buffers, and no weight.
         """
         rows = len(labels) // 2
-        while rows >= _ROWS_MIN:
+        while rows >= ROWS_MIN:
             self.optimiser.zero_grad(set_to_none=True)
             if self._fits(images[:rows], labels[:rows]):
                 return rows

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+import augd
 from trainer.client import Stream
 
 Pair = tuple[Tensor, Tensor]
@@ -34,6 +35,13 @@ class _Epochs(IterableDataset[Pair]):
                 images, labels = images[batch.valid], labels[batch.valid]
             if len(labels):
                 yield images, labels
+            elif self.stream.world > 1:
+                # Left out on this rank alone, it would leave the others waiting for a step.
+                raise augd.DatasetError(
+                    f"the batch at position {batch.position} of epoch {batch.epoch} has no "
+                    "sample that can be read on this rank, and ranks must go the same steps: mend "
+                    "the samples (augd status counts them), or give drop_invalid=False"
+                )
 
 
 class StreamLoader(DataLoader[Pair]):
@@ -70,6 +78,16 @@ def as_dataloader(stream: Stream, *, drop_invalid: bool = True) -> DataLoader[Pa
         stream: remains the caller's to close.
         drop_invalid: leave out rows that are bad samples or padding, label -100, so that no loss
             has to know about them; on CUDA this waits for each batch's copy. A batch without a
-            valid row is left out.
+            valid row is left out. With ranks the stream must be of `connect(drop_last=True)`:
+            in an epoch's last, short batch a rank may have no row, and would go a step less.
+
+    Raises:
+        OptionError: drop_invalid, for one rank of several without drop_last: DDP would hang.
     """
+    if drop_invalid and stream.world > 1 and not stream.drop_last:
+        raise augd.OptionError(
+            f"drop_invalid: with world={stream.world} and drop_last=False ranks give different "
+            "numbers of batches, and DistributedDataParallel hangs; connect with drop_last=True, "
+            "or give drop_invalid=False and leave rows with label -100 out of the loss"
+        )
     return StreamLoader(stream, drop_invalid=drop_invalid)

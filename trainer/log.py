@@ -14,23 +14,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import augd
+
 
 class Log:
     """Events in a folder; use it in `with`, or `close` it: a thread writes them."""
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:
-        """Write nothing yet; what a crashed run wrote from `first_step` on is struck out."""
+        """Write nothing yet; what a crashed run wrote after `first_step` is struck out.
+
+        An epoch's point stands at the steps done by its end: a run that goes on from there has it.
+        """
         self._folder, self._first_step = folder, first_step
         self._writer: Any = None
 
     def _open(self) -> Any:
+        """Return the writer; None where nothing is written.
+
+        Raises:
+            AugdError: the folder cannot be written.
+        """
         if self._writer is None and self._folder is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 self._folder = None  # a run is worth more than its curves
                 return None
-            self._writer = SummaryWriter(str(self._folder), purge_step=self._first_step or None)
+            # The writer strikes out its step, too, and steps that are done stay.
+            purge_step = self._first_step + 1 if self._first_step else None
+            try:
+                self._writer = SummaryWriter(str(self._folder), purge_step=purge_step)
+            except OSError as error:
+                raise augd.AugdError(
+                    f"{self._folder} cannot be written ({error}); choose another --out"
+                ) from None
         return self._writer
 
     def numbers(self, step: int, values: Mapping[str, float | None]) -> None:

@@ -22,6 +22,8 @@ _KERAS_SIDE_PX = 180
 _SHORTS = (224, 256, 384, 480, 640)
 # Ops that choose nothing by chance: what is left of a recipe that only resizes.
 _CERTAIN = ("resize", "center_crop")
+# Ops of test time, which make several images of one.
+_VIEWS = ("five_crop", "ten_crop", "multi_scale")
 _CROPS = ("random_resized_crop", "random_crop", "scale_jitter")
 
 Plain = dict[str, Any]
@@ -40,7 +42,7 @@ def choose_recipes(recipe: str, side_px: int | None) -> Recipes:
 
     Raises:
         RecipeError: neither a preset nor a readable file.
-        OptionError: a size for a recipe that has its own.
+        OptionError: a size for a recipe that has its own, or a recipe that makes views.
     """
     if recipe.endswith(".toml") or "/" in recipe:
         _refuse_size(side_px, "a TOML file says the size itself: change it there")
@@ -91,12 +93,28 @@ def views_recipe(views: str, size_px: tuple[int, int], image_filter: str = "anti
 
 
 def _of_plain(plain: Plain) -> Recipes:
+    _refuse_views(plain)
     size_px = _size_of(plain)
     if size_px is None:
         return Recipes(plain, "none", None)
     if certain := _certain_part(plain):
         return Recipes(plain, {**plain, "ops": certain}, size_px)
     return Recipes(plain, evaluation_recipe(size_px, plain.get("filter", "antialias")), size_px)
+
+
+def _refuse_views(plain: Plain) -> None:
+    """Refuse rows of several images; what makes no sense otherwise the daemon will refuse."""
+    ops = plain.get("ops")
+    names = [op.get("op") for op in ops if isinstance(op, dict)] if isinstance(ops, list) else []
+    found = [name for name in names if name in _VIEWS]
+    if plain.get("views", 1) != 1:
+        found.append(f"views = {plain['views']!r}")
+    if found:
+        raise augd.OptionError(
+            f"--recipe: {found[0]} makes several views of each image, and training takes one: "
+            "expected a recipe without views; take it out, and ask for views afterwards with "
+            "trainer evaluate --views"
+        )
 
 
 def _size_of(plain: Plain) -> tuple[int, int] | None:

@@ -52,7 +52,7 @@ def usable_rows(batch: Batch, source: Source) -> tuple[Tensor, Tensor]:
     num_classes = len(source.classes)
     if labels.is_floating_point():
         raise augd.DatasetError(
-            f"data set {source.dataset!r} has several labels per image; trainer fit trains on one "
+            f"data set {source.dataset!r} has several labels per image; the trainer takes one "
             "class per image"
         )
     # One question to the device for the usual case: all rows are good.

@@ -116,7 +116,7 @@ def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
 
 
 def test_an_ensemble(ground, tmp_path, capsys):
-    _, root = ground
+    daemon, root = ground
     more = ["--checkpoint", root / "run1", "--split", "val"]
     status, both = evaluate(ground, tmp_path / "both", *more)
     assert status == 0 and len(both["alone"]) == 2
@@ -124,6 +124,18 @@ def test_an_ensemble(ground, tmp_path, capsys):
     _, one = evaluate(ground, tmp_path / "one", *more[2:])
     assert one["accuracy"] == both["alone"][0] and "alone" not in one
     assert both["loss"] != one["loss"]
+
+    trained = [read_trained(root / name) for name in ("run0", "run1")]
+    options = {"dataset": "photos", "split": "val", "shuffle": False, "device": "cpu"}
+    options |= {"recipe": trained[0].validation, "batch_size": 8}
+    with trainer.connect(daemon.address, **options) as stream:
+        (batch,) = stream.epoch(0)
+    with torch.no_grad():
+        first, second = (each.subject.network(batch.images).softmax(1) for each in trained)
+    shares = (first + second) / 2
+    loss = torch.nn.functional.nll_loss(shares.log(), batch.labels).item()
+    assert both["loss"] == pytest.approx(loss, rel=1e-4)
+    assert both["accuracy"] == (shares.argmax(1) == batch.labels).float().mean().item()
 
 
 def test_many_scales_are_those_of_the_preset(ground):

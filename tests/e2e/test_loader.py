@@ -74,11 +74,35 @@ def test_shards_cover_each_sample_once(daemon):
     seen: list[torch.Tensor] = []
     for rank in range(3):
         with connect(daemon, rank=rank, world=3, batch_size=2) as stream:
-            loader = trainer.as_dataloader(stream)
-            lengths = [len(labels) for _, labels in loader]
-            assert sum(lengths) <= 6
+            loader = trainer.as_dataloader(stream, drop_invalid=False)
+            assert [len(labels) for _, labels in loader] == [2, 2, 2]
             seen += [batch.ids[batch.valid] for batch in stream.epoch(0)]
     assert sorted(torch.cat(seen).tolist()) == [n for n in range(NUM_PHOTOS) if n != 10]
+
+
+def test_ranks_go_the_same_steps(daemon):
+    lengths = []
+    for rank in range(3):
+        with (
+            connect(daemon, rank=rank, world=3, batch_size=2) as stream,
+            pytest.raises(augd.OptionError, match=r"world=3 .*; connect with drop_last=True, "),
+        ):
+            trainer.as_dataloader(stream)
+        with connect(daemon, rank=rank, world=3, batch_size=2, drop_last=True) as stream:
+            lengths.append(sum(1 for _ in trainer.as_dataloader(stream)))
+    assert lengths == [2, 2, 2]
+
+
+def test_a_rank_does_not_skip_a_step(daemon):
+    options = {"world": 2, "batch_size": 1, "drop_last": True, "shuffle": False}
+    ended = []
+    for rank in range(2):
+        with connect(daemon, rank=rank, **options) as stream:
+            try:
+                ended.append(len(list(trainer.as_dataloader(stream))))
+            except augd.DatasetError as error:
+                ended.append(str(error).partition(" has")[0])
+    assert sorted(map(str, ended)) == ["7", "the batch at position 10 of epoch 0"]
 
 
 def test_stats_tell_computing_from_waiting(daemon):

@@ -223,6 +223,19 @@ class TestRecipes:
         with pytest.raises(augd.OptionError, match="--size: a TOML file says the size itself"):
             choose_recipes(str(path), 32)
 
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ('[[ops]]\nop = "ten_crop"\nsize = 224', "--recipe: ten_crop makes several views"),
+            ('[[ops]]\nop = "multi_scale"', "--recipe: multi_scale makes several views"),
+            ('views = 4\n[[ops]]\nop = "mirror"', "--recipe: views = 4 makes several views"),
+        ],
+    )
+    def test_views_are_for_evaluation(self, tmp_path, text, says):
+        (tmp_path / "my.toml").write_text(text)
+        with pytest.raises(augd.OptionError, match=rf"^{says} .*trainer evaluate --views$"):
+            choose_recipes(str(tmp_path / "my.toml"), None)
+
     def test_images_as_they_are(self, tmp_path):
         assert choose_recipes("none", None) == ("none", "none", None)
         (tmp_path / "mirror.toml").write_text('[[ops]]\nop = "mirror"\n')
@@ -257,6 +270,7 @@ class TestOptions:
                 "--producers: a running daemon has its own; leave --producers out",
             ),
             ({"optimizer": "lion"}, "--optimizer: expected sgd, adamw or rmsprop, got 'lion'"),
+            ({"batch_size": 1}, "--batch-size: expected 2 or more, got 1: a single row has no"),
             ({"lr": 0.0}, "--lr: expected a positive number, got 0.0"),
             ({"lr": math.nan}, "--lr: expected a positive number, got nan"),
             ({"weight_decay": -1.0}, "--weight-decay: expected 0 or more, got -1.0"),

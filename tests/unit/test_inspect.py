@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from trainer.inspect import (
     project,
     strongest,
 )
-from trainer.inspect_command import in_detail
+from trainer.inspect_command import _Inspection, in_detail
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,26 @@ class Small(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.relu(self.two(self.pool(self.one(images))))
         return self.fc(maps.mean((2, 3)))
+
+
+class ChannelsLast(nn.Module):
+    """Between two permutations maps are (B, H, W, C), as in Swin and in ConvNeXt's blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3)
+        self.mix = nn.Linear(4, 5)
+        self.back = Permute()
+        self.fc = nn.Linear(5, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.back(self.mix(self.one(images).permute(0, 2, 3, 1)))
+        return self.fc(maps.mean((2, 3)))
+
+
+class Permute(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.permute(0, 3, 1, 2)
 
 
 def test_filters_are_shown_around_grey():
@@ -149,6 +171,20 @@ class TestLayers:
         with pytest.raises(augd.OptionError, match=r"gives maps .*, and fc gives none: choose ano"):
             self.find("resnet18", "fc")
 
+    def test_one_that_gives_a_tuple(self):
+        attention = "encoder.layers.encoder_layer_0.self_attention"
+        network = subject_of("vit_b_32", 3)
+        with pytest.raises(augd.OptionError, match=rf"and {attention} gives none: choose ano"):
+            find_layer(network.network, network.anatomy, attention, torch.zeros(1, 3, 32, 32))
+
+    def test_channels_last_of_four_are_no_maps(self):
+        network = ChannelsLast()
+        anatomy = dissect(network, (16, 16))
+        image = torch.zeros(1, 3, 16, 16)
+        assert find_layer(network, anatomy, "back", image) == "back"
+        with pytest.raises(augd.OptionError, match=r"\(B, C, H, W\), and mix gives none"):
+            find_layer(network, anatomy, "mix", image)
+
 
 def test_features_are_what_the_head_gets():
     network = Small().eval()
@@ -185,6 +221,18 @@ def test_a_recipe_in_detail_shows_the_same_part():
         "ops": [{"op": "resize", "short": 768}, {"op": "center_crop", "size": [672, 600]}],
         "filter": "linear",
     }
+
+
+def test_several_labels_per_image_are_refused():
+    images = torch.zeros(2, 3, 8, 8)
+    rows = (images, torch.zeros(2, 3), torch.arange(2), torch.ones(2, dtype=torch.bool))
+    stream = SimpleNamespace(
+        epoch=lambda epoch: iter([Batch(rows, (epoch, 0, 0))]), classes=["a"], dataset="tags"
+    )
+    inspection = object.__new__(_Inspection)
+    inspection._stream = stream
+    with pytest.raises(augd.DatasetError, match="'tags' has several labels per image; the trainer"):
+        inspection._first_batch()
 
 
 def test_cut_keeps_the_sides_ratio():

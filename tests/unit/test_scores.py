@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from trainer.charts import draw_confusion
-from trainer.evaluate import ensemble, probabilities
+from trainer.evaluate import probabilities
+from trainer.evaluate_command import as_text
 from trainer.pictures import as_seen, contact_sheet
 from trainer.scores import Scores
 
@@ -72,11 +74,11 @@ def test_views_are_averaged_after_the_softmax():
     assert not torch.allclose(found, of_mean_logits, atol=1e-3), "which would be something else"
 
 
-def test_an_ensemble_is_the_mean_of_its_networks():
-    images = torch.randn(3, 3, 4, 4)
-    networks = [Linear(1.0), Linear(9.0)]
-    by_hand = (probabilities(networks[0], images, 4) + probabilities(networks[1], images, 4)) / 2
-    assert torch.allclose(ensemble(networks, images, 4), by_hand)
+def test_results_are_written_with_a_row_of_the_matrix_per_line():
+    result = {"samples": 3, "confusion": [[1, 0], [0, 2]], "alone": [0.5, 1.0]}
+    text = as_text(result)
+    assert json.loads(text) == result
+    assert text.endswith('  "confusion": [\n    [1, 0],\n    [0, 2]\n  ]\n}\n')
 
 
 def test_a_confusion_matrix_is_darkest_where_most_are():

@@ -10,6 +10,7 @@ import torch
 
 import augd
 import trainer
+from trainer.cli import main
 
 NOWHERE = "ipc:///nonexistent/augd"
 
@@ -76,3 +77,10 @@ def test_the_keywords_are_those_of_augd_and_four_more():
 def test_a_stream_has_what_augds_stream_has():
     missing = set(dir(augd.Stream)) - set(dir(trainer.Stream)) - {"arena", "has_colour", "is_ready"}
     assert {name for name in missing if not name.startswith("_")} == set()
+
+
+def test_inspect_looks_at_so_many_images_at_most(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "photos", "--limit", str(2**70)])
+    assert ended.value.code == 2
+    assert "'--limit'" in capsys.readouterr().err

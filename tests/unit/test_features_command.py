@@ -1,0 +1,57 @@
+"""The parts of `trainer features` that need no daemon: what it writes over, and what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import augd
+from trainer.features import Pass, StoredSource
+from trainer.features_command import check_out
+
+
+def put(out: Path, *names: str) -> None:
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("features/key.json", "head/last.pt", "head/best.pt", "best.pt"),
+        ("features/key.json", "head/tensorboard/events"),
+        ("head/best.pt", "best.pt"),
+    ],
+)
+def test_its_own_folder_is_used_again(tmp_path, names):
+    put(tmp_path, *names)
+    check_out(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("last.pt", "best.pt"), r"last.pt is of a run of trainer fit, .*; choose another --out"),
+        (("head/thesis.tex",), r"head would be written over, and is not .*; move it away, or"),
+        (("head",), r"head would be written over, and is not .*; move it away, or"),
+        (("best.pt",), r"best.pt would be written over, and is not .*; move it away, or"),
+    ],
+)
+def test_nothing_else_is_written_over(tmp_path, names, says):
+    put(tmp_path, *names)
+    with pytest.raises(augd.OptionError, match=rf"^--out: .*{says}"):
+        check_out(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [2**62, 2**63 - 1])
+def test_every_seed_of_a_stream_shuffles(seed):
+    rows = Pass(np.zeros((50, 2), np.float32), np.zeros(50, np.int64), np.arange(50))
+    source = StoredSource([rows], ["a"], 50, torch.device("cpu"), dataset="set", shuffle_seed=seed)
+    orders = [next(source.epoch(epoch)).ids.tolist() for epoch in range(2)]
+    assert orders[0] != orders[1]
+    assert all(sorted(order) == list(range(50)) for order in orders)
