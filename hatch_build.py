@@ -87,8 +87,12 @@ def _libjpeg() -> dict[str, list[str]]:
     """Say how libjpeg-turbo is linked: the system's, or a static one that the wheel carries."""
     static = os.environ.get("AUGD_LIBJPEG")
     if not static:
-        return {"libraries": ["jpeg"]}
+        return {"libraries": ["jpeg", "m"]}
     found = sorted(Path(static).glob("lib*/libjpeg.a"))
     if not found:
         raise FileNotFoundError(f"AUGD_LIBJPEG: expected lib*/libjpeg.a in {static}, got none")
-    return {"include_dirs": [str(Path(static, "include"))], "extra_objects": [str(found[0])]}
+    return {
+        "include_dirs": [str(Path(static, "include"))],
+        "extra_objects": [str(found[0])],
+        "libraries": ["m"],
+    }

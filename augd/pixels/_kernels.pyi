@@ -50,18 +50,18 @@ def resize(
 ) -> None: ...
 def tint(
     row: Pixels,
-    rr: int,
-    rg: int,
-    rb: int,
-    r: int,
-    gr: int,
-    gg: int,
-    gb: int,
-    g: int,
-    br: int,
-    bg: int,
-    bb: int,
-    b: int,
+    rr: float,
+    rg: float,
+    rb: float,
+    r: float,
+    gr: float,
+    gg: float,
+    gb: float,
+    g: float,
+    br: float,
+    bg: float,
+    bb: float,
+    b: float,
     /,
-) -> None: ...
+) -> bool: ...
 def use_simd(wanted: bool, /) -> bool: ...

@@ -13,7 +13,6 @@ that float64 holds exactly, so that no processor gives other bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import cv2
@@ -71,29 +70,20 @@ class Tint:
 
     def apply(self, colour: Matrix, row: Pixels) -> None:
         """Apply a 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""
+        if self._kernels is not None:
+            red, green, blue = colour
+            if not self._kernels.tint(row, *red, *green, *blue):
+                self._transform_exactly(colour, row)
+            return
         (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = colour
         if rr == gg == bb == 1.0 and rg == rb == gr == gb == br == bg == 0.0:
-            self._shift(row, r, g, b)
+            _shift(row, r, g, b)
         elif all(_fits(*entries) for entries in colour):
             self._transform(colour, row)
         else:
             self._transform_exactly(colour, row)
 
-    def _shift(self, row: Pixels, *shift: float) -> None:
-        """Shift by whole numbers, because the pixels are whole."""
-        red, green, blue = (max(-255, min(255, math.floor(c + 0.5))) for c in shift)
-        if self._kernels is None:
-            _shift(row, (red, green, blue))
-        else:
-            one = _STEPS
-            red, green, blue = red * one, green * one, blue * one
-            self._kernels.tint(row, one, 0, 0, red, 0, one, 0, green, 0, 0, one, blue)
-
     def _transform(self, colour: Matrix, row: Pixels) -> None:
-        if self._kernels is not None:
-            red, green, blue = colour
-            self._kernels.tint(row, *_in_steps(*red), *_in_steps(*green), *_in_steps(*blue))
-            return
         matrix = self._matrix
         matrix[...] = [_in_steps(*entries) for entries in colour]
         matrix *= 1.0 / _STEPS
@@ -132,12 +122,13 @@ def _in_steps(red: float, green: float, blue: float, offset: float) -> tuple[int
     return *whole, round(offset * _STEPS + lost * _MIDDLE)
 
 
-def _shift(row: Pixels, shift: Sequence[int]) -> None:
+def _shift(row: Pixels, red: float, green: float, blue: float) -> None:
     """Add whole numbers to the channels, in place, saturating.
 
-    OpenCV is five times faster on scalars that need no sign, hence up to two passes, of which each
-    channel is changed by one.
+    A shift rounds to a whole number because the pixels are whole. OpenCV is five times faster on
+    scalars that need no sign, hence up to two passes, of which each channel is changed by one.
     """
+    shift = [max(-255, min(255, math.floor(c + 0.5))) for c in (red, green, blue)]
     if max(shift) > 0:
         # A fourth scalar, since OpenCV reads three as a column of a matrix.
         raised: Any = (*(max(c, 0) for c in shift), 0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from augd.pixels import native
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import read_header
+from augd.pixels.tint import Tint
 from tests.property.test_decode_property import _FACTORS, jpeg
 
 if native.kernels is None:
@@ -132,26 +133,30 @@ def test_scaled_pictures_are_those_of_opencv(kind: str, scale: int) -> None:
     assert np.abs(found.astype(int) - by_opencv).max() <= 1
 
 
-@settings(max_examples=100, deadline=None)
+_ENTRY = st.floats(-40, 40) | st.sampled_from([0.0, 1.0, 0.5 / 1024, -1.5 / 1024, 31.0])
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 60),
     st.integers(1, 40),
-    st.lists(st.integers(-31 * 1024, 31 * 1024), min_size=9, max_size=9),
-    st.lists(st.integers(-8_000 * 1024, 8_000 * 1024), min_size=3, max_size=3),
+    st.lists(_ENTRY, min_size=9, max_size=9) | st.just(np.eye(3).ravel().tolist()),
+    st.lists(st.floats(-9_000, 9_000), min_size=3, max_size=3),
     st.integers(0, 1 << 30),
 )
-def test_tinting_is_opencvs_transform(
-    width: int, height: int, coefficients: list[int], offsets: list[int], seed: int
+def test_tinting_gives_the_bytes_that_opencv_gives(
+    width: int, height: int, entries: list[float], offsets: list[float], seed: int
 ) -> None:
-    matrix = np.array(coefficients).reshape(3, 3)
-    matrix[0, 1] = matrix[0, 1] or 1  # without an entry beside the diagonal OpenCV goes another way
-    rows = np.hstack([matrix, np.array(offsets)[:, None]])
+    colour = np.hstack([np.array(entries).reshape(3, 3), np.array(offsets)[:, None]]).tolist()
+    expected = noise(height, width, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "kernels", None)
+        Tint().apply(colour, expected)
     source = noise(height, width, seed)
-    expected = cv2.transform(source, (rows / 1024).astype(np.float32))
     for is_wanted in (True, False):
         kernels.use_simd(is_wanted)
         slot = np.stack([source, source, source])
-        kernels.tint(slot[1], *rows.ravel().tolist())
+        Tint().apply(colour, slot[1])
         assert np.array_equal(slot[1], expected)
         assert np.array_equal(slot[0], source) and np.array_equal(slot[2], source)
     kernels.use_simd(True)

@@ -73,9 +73,9 @@ const char *augd_libjpeg_version(void);
 /* resize.c: scale a picture. Returns false when memory is short. */
 bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
 
-/* tint.c: recolour pixels in place, by coefficients and offsets in steps of 1/1024. */
-void augd_tint(uint8_t *pixels, size_t num_pixels, const int16_t coefficients[3][3],
-               const int32_t offsets[3]);
+/* tint.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as augd/pixels/tint.py says.
+ * Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
+bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
 
 /* module.c: SIMD is chosen once, and can be forbidden to compare both. */
 bool augd_use_avx2(void);

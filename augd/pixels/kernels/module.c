@@ -200,23 +200,21 @@ static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t coun
 
 static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int given[12];
+    double matrix[3][4];
     Py_buffer row;
-    if (!has_count("tint", count, 13) || !take_ints(args + 1, given, 12) ||
-        !take_pixels(args[0], &row, true))
-        return NULL;
-    int16_t coefficients[3][3];
-    int32_t offsets[3];
-    for (int to = 0; to < 3; to++) {
-        for (int from = 0; from < 3; from++)
-            coefficients[to][from] = (int16_t)given[4 * to + from];
-        offsets[to] = given[4 * to + 3];
+    if (!has_count("tint", count, 1 + 12)) return NULL;
+    for (int number = 0; number < 12; number++) {
+        const double entry = PyFloat_AsDouble(args[1 + number]);
+        if (entry == -1.0 && PyErr_Occurred()) return NULL;
+        matrix[number / 4][number % 4] = entry;
     }
+    if (!take_pixels(args[0], &row, true)) return NULL;
+    bool is_done;
     Py_BEGIN_ALLOW_THREADS
-    augd_tint(row.buf, (size_t)(row.shape[0] * row.shape[1]), coefficients, offsets);
+    is_done = augd_tint(row.buf, (size_t)(row.shape[0] * row.shape[1]), matrix);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&row);
-    return Py_NewRef(Py_None);
+    return PyBool_FromLong(is_done);
 }
 
 static PyObject *use_simd(PyObject *module, PyObject *wanted) {
@@ -243,7 +241,7 @@ PyDoc_STRVAR(resize_doc,
 "Scale source and write the window of out's size at (x, y), antialiased unless linear.");
 PyDoc_STRVAR(tint_doc,
 "tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, /)\n--\n\n"
-"Recolour a row in place by a 3x4 matrix in steps of 1/1024; coefficients fit 16 bits.");
+"Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.");
 PyDoc_STRVAR(use_simd_doc,
 "use_simd(wanted, /)\n--\n\nUse vector instructions if wanted and there; says whether they are.");
 

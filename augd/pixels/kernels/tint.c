@@ -5,6 +5,7 @@
  */
 #include "kernels.h"
 
+#include <math.h>
 #include <string.h>
 
 #if AUGD_HAS_AVX2_CODE
@@ -12,6 +13,9 @@
 #endif
 
 enum { STEP_BITS = 10, HALF_STEP = 1 << (STEP_BITS - 1) };
+
+/* As in augd/pixels/tint.py, whose arithmetic is repeated here to the last bit. */
+static const double LARGEST_COEFFICIENT = 31.0, LARGEST_OFFSET = 8000.0, MIDDLE = 127.5;
 
 static inline uint8_t to_byte(int32_t steps) {
     int32_t level = steps >> STEP_BITS;
@@ -79,11 +83,42 @@ AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const i
 
 #endif
 
-void augd_tint(uint8_t *pixels, size_t num_pixels, const int16_t coefficients[3][3],
-               const int32_t offsets[3]) {
+/* Round a row of the matrix; what its coefficients lose is given back at a middle grey. Halves go to
+ * even, as Python's round has it. */
+static bool round_row(const double row[4], int16_t coefficients[3], int32_t *offset) {
+    double lost = 0.0;
+    for (int from = 0; from < AUGD_CHANNELS; from++) {
+        if (!(fabs(row[from]) <= LARGEST_COEFFICIENT)) return false;
+        const double steps = row[from] * (1 << STEP_BITS), whole = nearbyint(steps);
+        coefficients[from] = (int16_t)whole;
+        lost += steps - whole;
+    }
+    if (!(fabs(row[3]) <= LARGEST_OFFSET)) return false;
+    *offset = (int32_t)nearbyint(row[3] * (1 << STEP_BITS) + lost * MIDDLE);
+    return true;
+}
+
+/* A matrix that only shifts does so by whole numbers, because the pixels are whole. */
+static bool is_shift(const double matrix[3][4]) {
+    for (int to = 0; to < AUGD_CHANNELS; to++)
+        for (int from = 0; from < AUGD_CHANNELS; from++)
+            if (matrix[to][from] != (to == from ? 1.0 : 0.0)) return false;
+    return true;
+}
+
+bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
+    const bool has_shift_only = is_shift(matrix);
+    int16_t coefficients[3][3];
+    int32_t offsets[3];
+    for (int to = 0; to < AUGD_CHANNELS; to++) {
+        double row[4] = {matrix[to][0], matrix[to][1], matrix[to][2], matrix[to][3]};
+        if (has_shift_only) row[3] = fmax(-255.0, fmin(255.0, floor(row[3] + 0.5)));
+        if (!round_row(row, coefficients[to], &offsets[to])) return false;
+    }
     size_t done = 0;
 #if AUGD_HAS_AVX2_CODE
     if (augd_use_avx2()) done = tint_by_avx2(pixels, num_pixels, coefficients, offsets);
 #endif
     tint_portably(pixels + done * AUGD_CHANNELS, num_pixels - done, coefficients, offsets);
+    return true;
 }
