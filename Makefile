@@ -51,7 +51,7 @@ docs: $(READY)  ## make the pictures and tables of docs/augmentation.md
 
 clean:  ## remove what the other verbs made, .venv included
 	rm -rf .venv .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		build dist demo-sheet.png finding-*
+		build dist demo-sheet.png finding-* augd/pixels/_kernels*.so
 	find augd trainer demo benchmarks examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian and Ubuntu ship Python without ensurepip until python3-venv is installed: see to it as

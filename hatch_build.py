@@ -1,9 +1,9 @@
 """Build the native kernels with the package, where a C compiler and libjpeg-turbo are there.
 
-Where they are not, the package is built without them and works the same, about half as fast; the
-reason is printed. `AUGD_BUILD_KERNELS=require` makes their lack an error, as for wheels that are
-published; `AUGD_BUILD_KERNELS=off` leaves them out. One build serves all versions of Python from
-3.11 on: the limited API.
+Where they are not, the package is built without them and works the same, about half as fast;
+`pip -v` shows the reason. `AUGD_BUILD_KERNELS=require` makes their lack an error, as for wheels
+that are published; `AUGD_BUILD_KERNELS=off` leaves them out. One build serves all versions of
+Python from 3.11 on: the limited API.
 
 `AUGD_LIBJPEG=DIR` links libjpeg-turbo statically, from DIR/include and DIR/lib*/libjpeg.a.
 """
@@ -44,6 +44,7 @@ class KernelsHook(BuildHookInterface[Any]):
                     raise
                 self.app.display_warning(f"augd is built without its native kernels: {error}")
         if built is None:
+            self.clean([])  # an older build would be used, and be taken for this one
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
@@ -63,6 +64,8 @@ class KernelsHook(BuildHookInterface[Any]):
             f"augd.pixels.{_NAME}",
             sources=[str(source) for source in sorted((folder / "kernels").glob("*.c"))],
             extra_compile_args=_FLAGS,
+            # A static libjpeg is this module's alone, whatever else the process loads.
+            extra_link_args=["-Wl,--exclude-libs,ALL"],
             py_limited_api=True,
             **_libjpeg(),
         )

@@ -111,24 +111,19 @@ def decode(
 
     The result is uint8 (h, w, 3), sides divided by `scale` and rounded up, and may be a view of a
     larger array. JPEGs are scaled by the inverse DCT; others, and CMYK, which OpenCV cannot decode
-    so, are decoded as they are and reduced by means of scale x scale pixels. A `bytearray` is
-    changed while this runs and is as before when it returns; `bytes` cost a copy where a JPEG is
-    stopped early. Deterministic for given library versions.
+    so, are decoded as they are and reduced by means of scale x scale pixels. Without
+    kernels a `bytearray` is changed while this runs and is as before when it returns, and `bytes`
+    cost a copy where a JPEG is stopped early. Deterministic for given library versions.
 
     Raises:
         BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
         ValueError: the region is empty or not inside the picture; `scale` is not 1, 2, 4 or 8, or
             the region does not begin and end at its multiples or the picture's edge.
     """
+    check_region(header, region, scale)
     x, y, w, h = region
-    if not (0 <= x < x + w <= header.width and 0 <= y < y + h <= header.height):
-        raise ValueError(
-            f"region: expected a part of {header.width}x{header.height}, got {w}x{h} at ({x}, {y})"
-        )
-    if scale != 1:
-        _check_scale(header, region, scale)
-        if header.format != "jpeg" or header.num_components == 4:
-            return reduce(decode(data, header, region), scale)
+    if scale != 1 and (header.format != "jpeg" or header.num_components == 4):
+        return reduce(decode(data, header, region), scale)
     if is_native(header):
         out = np.empty((-(-h // scale), -(-w // scale), 3), np.uint8)
         run_native(native.kernels.decode_jpeg, data, out, header, x // scale, y // scale, scale)
@@ -172,10 +167,17 @@ def run_native(
         raise BadImage(str(error)) from None
 
 
-def _check_scale(header: Header, region: tuple[int, int, int, int], scale: int) -> None:
+def check_region(header: Header, region: tuple[int, int, int, int], scale: int) -> None:
+    """Raise ValueError for what `decode` says that it refuses."""
+    x, y, w, h = region
+    if not (0 <= x < x + w <= header.width and 0 <= y < y + h <= header.height):
+        raise ValueError(
+            f"region: expected a part of {header.width}x{header.height}, got {w}x{h} at ({x}, {y})"
+        )
+    if scale == 1:
+        return
     if scale not in _AT_SCALE:
         raise ValueError(f"scale: expected 1, 2, 4 or 8, got {scale}")
-    x, y, w, h = region
     for start, end, side in ((x, x + w, header.width), (y, y + h, header.height)):
         if start % scale or (end % scale and end != side):
             raise ValueError(

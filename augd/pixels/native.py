@@ -22,12 +22,17 @@ _SWITCH = "AUGD_KERNELS"
 
 
 def _load() -> Any:
-    if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no"):
+    if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no", "false"):
         return None
     try:
         from augd.pixels import _kernels
     except ModuleNotFoundError:
         return None
+    except ImportError as error:  # built here, but what it is linked with has gone
+        raise ImportError(
+            f"augd's kernels don't load: {error}. Install libjpeg-turbo or augd anew, or do "
+            f"without them: {_SWITCH}=off"
+        ) from error
     return _checked(_kernels)
 
 
@@ -47,7 +52,10 @@ kernels: Any = _load()
 
 
 def describe_kernels() -> str:
-    """Name what makes pixels, as it becomes part of a stream's content."""
+    """Name what makes pixels, as it becomes part of a stream's content.
+
+    libjpeg-turbo's version is that of the headers: a library says none of its own.
+    """
     if kernels is None:
         return "none"
     return f"{_VERSION}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"

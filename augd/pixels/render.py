@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
-from augd.pixels.decode import Pixels, is_native, run_native
+from augd.pixels.decode import Pixels, check_region, is_native, run_native
 from augd.pixels.header import Header
 from augd.pixels.orient import Region, reader_of
 from augd.pixels.outline import Matrix, Outline
@@ -110,10 +110,13 @@ class Renderer:
             ValueError: as `render`, and for a crop that leaves the photo.
         """
         is_upright = self._is_stored or header.orientation == 1
-        if outline.matrix is not None or not is_upright or not is_native(header):
+        is_fused = self._kernels is not None and outline.matrix is None and is_upright
+        if not is_fused or not is_native(header):
             self.render(self._decode(data, header, crop, scale), outline, out, colour_out)
             return
         self._check_row(out, colour_out)
+        self._check_window(outline.scaled, outline.window)
+        check_region(header, crop, scale)
         # From the photo's pixels to those of the scaled one, of which the last may be a part.
         x, y, width, height = crop
         x, y, width, height = x // scale, y // scale, -(-width // scale), -(-height // scale)

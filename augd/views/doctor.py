@@ -40,9 +40,10 @@ _TRY_S: Final = 30.0
 _LIBRARIES: Final = ("numpy", "opencv-python-headless", "pillow", "pyzmq", "msgspec", "xxhash")
 
 _TO_BUILD: Final = (
-    "without them a producer makes about half as many images. Install a C compiler and "
+    "without them a producer makes about half as many images. AUGD_KERNELS=off leaves them out; "
+    "else they were not built, and pip -v says why: mostly for want of a C compiler and "
     "libjpeg-turbo's headers (Debian, Ubuntu: apt-get install gcc libc6-dev libjpeg-dev "
-    "python3-dev), then install augd anew"
+    "python3-dev). Then install augd anew"
 )
 
 

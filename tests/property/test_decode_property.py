@@ -29,6 +29,7 @@ _FACTORS = {
 
 
 def jpeg(rgb: NDArray[np.uint8], kind: str, quality: int, restart: int, progressive: bool) -> bytes:
+    """Encode; with Huffman tables of its own where the quality is odd."""
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         quality,
@@ -36,6 +37,8 @@ def jpeg(rgb: NDArray[np.uint8], kind: str, quality: int, restart: int, progress
         restart,
         cv2.IMWRITE_JPEG_PROGRESSIVE,
         int(progressive),
+        cv2.IMWRITE_JPEG_OPTIMIZE,
+        quality % 2,
     ]
     if kind == "grey":
         rgb = rgb[..., 0]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from augd.pixels import native
 from augd.pixels.environment import describe_environment
@@ -98,7 +104,7 @@ def test_decoding_and_resizing_in_one_go_are_the_same(
     drawn: tuple[tuple[Any, ...], tuple[int, int]],
     seed: int,
 ) -> None:
-    data = jpeg(noise(height, width, seed), kind, 80, restart, progressive)
+    data = jpeg(noise(height, width, seed), kind, 80 + seed % 2, restart, progressive)
     rng = np.random.default_rng(seed)
     width, height = (-(-side // scale) for side in (width, height))
     whole = decoded(data, (0, 0, width, height), scale)
@@ -187,6 +193,62 @@ def test_a_large_reduction_is_within_a_level_of_float64() -> None:
     assert np.abs(out - exact).max() <= 1.0
 
 
+def test_each_picture_is_decoded_by_its_own_tables() -> None:
+    pictures = [jpeg(smooth(90, 120, seed), "420", 91, 0, False) for seed in range(4)]
+    assert len({data[data.index(b"\xff\xc4") :][:60] for data in pictures}) == 4
+    for data in (*pictures, *pictures):
+        by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert np.abs(decoded(data, (0, 0, 120, 90)).astype(int) - by_opencv).max() <= 1
+
+
+def test_a_progressive_picture_without_its_last_scans() -> None:
+    """libjpeg smooths its blocks by their neighbours; a region is still that of the whole."""
+    buffer = io.BytesIO()
+    Image.fromarray(smooth(120, 160)).save(buffer, "JPEG", progressive=True, quality=90)
+    data = buffer.getvalue()
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    cut = data[: scans[3]] + b"\xff\xd9"
+    whole = decoded(cut, (0, 0, 160, 120))
+    for x in range(0, 150, 7):
+        for y in range(0, 110, 9):
+            assert np.array_equal(decoded(cut, (x, y, 10, 10)), whole[y : y + 10, x : x + 10])
+
+
+def test_fill_bytes_before_a_stuffed_zero_are_skipped() -> None:
+    data = jpeg(noise(64, 96), "444", 90, 0, False)
+    scan = data.index(b"\xff\xda") + 14
+    filled = data[:scan] + data[scan:-2].replace(b"\xff\x00", b"\xff\xff\xff\x00") + b"\xff\xd9"
+    assert len(filled) > len(data)
+    assert np.array_equal(decoded(filled, (0, 0, 96, 64)), decoded(data, (0, 0, 96, 64)))
+
+
+def test_libjpegs_own_entropy_decoder_gives_the_same(tmp_path: Path) -> None:
+    """What is built where jpegint.h is missing."""
+    compiler = sysconfig.get_config_var("CC").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no C compiler here: {compiler}")
+    folder = Path(native.__file__).parent / "kernels"
+    include = sysconfig.get_path("include")
+    built = tmp_path / "_kernels.abi3.so"
+    command = [compiler, "-std=c11", "-O1", "-ffp-contract=off", "-fPIC", "-shared"]
+    command += ["-DAUGD_OWN_ENTROPY=0", f"-I{include}", *map(str, sorted(folder.glob("*.c")))]
+    done = subprocess.run(
+        [*command, "-ljpeg", "-lm", "-o", str(built)], capture_output=True, text=True, timeout=100
+    )
+    if done.returncode:
+        pytest.skip(f"the kernels do not compile here: {done.stderr.splitlines()[0]}")
+    spec = importlib.util.spec_from_file_location("_kernels", built)
+    assert spec is not None and spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert not other.HAS_OWN_ENTROPY_DECODER
+    for kind in KINDS:
+        data = jpeg(smooth(99, 133), kind, 85, 4, False)
+        out = np.empty((40, 50, 3), np.uint8)
+        other.decode_jpeg(data, out, 133, 99, 61, 33, 1)
+        assert np.array_equal(out, decoded(data, (61, 33, 50, 40)))
+
+
 def test_tables_of_another_picture_are_not_taken() -> None:
     """A JPEG without its Huffman tables does not decode by those of the one before."""
     data = jpeg(noise(40, 50), "420", 80, 0, False)
@@ -270,7 +332,7 @@ def test_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(OverflowError, match="32 bits"):
         kernels.resize(source, out, 1 << 40, *WINDOW[1:])
     data = jpeg(source, "444", 80, 0, False)
-    for place in ((-1, 0, 1), (0, 0, 0), (0, 0, 9)):
+    for place in ((-1, 0, 1), (0, 0, 0), (0, 0, 9), (2**31 - 2, 0, 1), (0, 2**31 - 2, 1)):
         with pytest.raises(ValueError, match=r"region: expected a part .* scale 1\.\.8"):
             kernels.decode_jpeg(data, out, 9, 9, *place)
     read_only = out.view()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from augd.pixels.header import read_header
 from augd.pixels.outline import Outline
 from augd.pixels.render import Filter, Renderer
 from augd.pixels.tint import COLOUR_ERROR
@@ -216,6 +217,25 @@ def test_a_window_outside_is_refused() -> None:
     out = np.empty((16, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=r"window: expected 20x16 at \(1, 0\) inside .* of 20x16"):
         renderer.render(noise(30, 30), Outline((20, 16), (1, 0)), out)
+
+
+@pytest.mark.parametrize(
+    ("crop", "scale", "says"),
+    [
+        ((480, 0, 50, 50), 1, r"region: expected a part of 500x400, got 50x50 at \(480, 0\)"),
+        ((0, 0, 96, 96), 3, "scale: expected 1, 2, 4 or 8, got 3"),
+        ((1, 0, 96, 96), 2, "region: expected multiples of the scale 2"),
+    ],
+)
+def test_a_crop_that_cannot_be_decoded_is_the_planners_fault(
+    crop: tuple[int, int, int, int], scale: int, says: str
+) -> None:
+    data = bytearray(cv2.imencode(".jpg", noise(400, 500))[1].tobytes())
+    out = np.empty((16, 20, 3), np.uint8)
+    with pytest.raises(ValueError, match=says):
+        Renderer("linear", (16, 20)).render_photo(
+            data, read_header(data), crop, scale, Outline((20, 16)), out
+        )
 
 
 def test_an_unknown_filter_is_refused() -> None:

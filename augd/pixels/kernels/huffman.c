@@ -22,7 +22,11 @@
  */
 #include "kernels.h"
 
+#if AUGD_OWN_ENTROPY
+
 #include "huffman.h"
+
+#include <jerror.h>
 
 #include <string.h>
 
@@ -111,8 +115,8 @@ static void make_leaps(AugdTable *ac) {
     }
 }
 
-/* T.81, C.2: codes of one length are consecutive. libjpeg has checked the table when it started the
- * scan: codes fit their lengths, and a DC symbol is at most 15. */
+/* T.81, C.2: codes of one length are consecutive. libjpeg has checked the table when it started a
+ * scan of DCT coefficients: codes fit their lengths, and a DC symbol is at most 15. */
 static void make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac) {
     if (table->is_made && table->is_ac == is_ac &&
         memcmp(table->bits, source->bits, sizeof table->bits) == 0 &&
@@ -379,6 +383,9 @@ void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     for (int number = 0; number < jpeg->blocks_in_MCU; number++) {
         int component = jpeg->MCU_membership[number];
         const jpeg_component_info *info = jpeg->cur_comp_info[component];
+        /* A lossless scan, which newer versions know, has no AC table. */
+        if (!jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no] || !jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no])
+            ERREXIT1(jpeg, JERR_NO_HUFF_TABLE, info->ac_tbl_no);
         AugdTable *dc = &entropy->dc[info->dc_tbl_no], *ac = &entropy->ac[info->ac_tbl_no];
         make_table(dc, jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no], false);
         make_table(ac, jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no], true);
@@ -392,3 +399,5 @@ void augd_want_columns(AugdEntropy *entropy, int first, int end) {
     entropy->first_column = first;
     entropy->end_column = end;
 }
+
+#endif

@@ -10,13 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__has_include)
-#if __has_include(<jpegint.h>) /* libjpeg-turbo's, which not every system ships */
-#define AUGD_OWN_ENTROPY 1
-#endif
-#endif
-
-#ifdef AUGD_OWN_ENTROPY
+#if AUGD_OWN_ENTROPY
 #include "huffman.h"
 #else
 #include <jpeglib.h>
@@ -44,7 +38,7 @@ typedef struct {
     jmp_buf on_error;
     char *message;
     bool is_in_scan;
-#ifdef AUGD_OWN_ENTROPY
+#if AUGD_OWN_ENTROPY
     AugdEntropy entropy;
 #endif
 } Decoder;
@@ -62,7 +56,7 @@ static _Noreturn void leave(j_common_ptr jpeg, const char *kind) {
 
 static void on_error(j_common_ptr jpeg) { leave(jpeg, "does not decode"); }
 
-#ifdef AUGD_OWN_ENTROPY
+#if AUGD_OWN_ENTROPY
 _Noreturn void augd_broken_scan(j_decompress_ptr jpeg, const char *message) {
     Decoder *self = (Decoder *)jpeg;
     snprintf(self->message, AUGD_MESSAGE_BYTES, "broken scan: Corrupt JPEG data: %s", message);
@@ -119,6 +113,17 @@ static bool has_usual_sampling(j_decompress_ptr jpeg) {
     return true;
 }
 
+/* A progressive picture whose last scans are missing has its blocks smoothed by their neighbours,
+ * two to each side. libjpeg says so by coefficients that it doesn't know exactly. */
+static bool is_smoothed(j_decompress_ptr jpeg) {
+    enum { NUM_LOOKED_AT = 10 };
+    if (!jpeg->progressive_mode || !jpeg->coef_bits) return false;
+    for (int component = 0; component < jpeg->num_components; component++)
+        for (int place = 0; place < NUM_LOOKED_AT; place++)
+            if (jpeg->coef_bits[component][place] != 0) return true;
+    return false;
+}
+
 static void start(Decoder *self, int scale) {
     j_decompress_ptr jpeg = &self->jpeg;
     jpeg->out_color_space = JCS_RGB;
@@ -128,7 +133,7 @@ static void start(Decoder *self, int scale) {
     jpeg->scale_denom = (unsigned)scale;
     self->is_in_scan = true;
     jpeg_start_decompress(jpeg);
-#ifdef AUGD_OWN_ENTROPY
+#if AUGD_OWN_ENTROPY
     if (!jpeg->arith_code && !jpeg->progressive_mode && !jpeg_has_multiple_scans(jpeg))
         augd_take_over(jpeg, &self->entropy);
 #endif
@@ -138,7 +143,7 @@ static void start(Decoder *self, int scale) {
 static void crop_columns(Decoder *self, JDIMENSION *left, JDIMENSION *width) {
     j_decompress_ptr jpeg = &self->jpeg;
     jpeg_crop_scanline(jpeg, left, width);
-#ifdef AUGD_OWN_ENTROPY
+#if AUGD_OWN_ENTROPY
     /* As jpeg_crop_scanline counts MCUs, which it alone keeps. */
     JDIMENSION mcu_width = (JDIMENSION)jpeg->MIN_DCT_SCALED_SIZE;
     if (jpeg->num_components > 1) mcu_width *= (JDIMENSION)jpeg->max_h_samp_factor;
@@ -150,7 +155,7 @@ static void crop_columns(Decoder *self, JDIMENSION *left, JDIMENSION *width) {
 /* Leave out what lies beside and above `region`. Returns where it begins in the lines to come. */
 static size_t crop(Decoder *self, Region region) {
     j_decompress_ptr jpeg = &self->jpeg;
-    if (!has_usual_sampling(jpeg)) return (size_t)region.x * AUGD_CHANNELS;
+    if (!has_usual_sampling(jpeg) || is_smoothed(jpeg)) return (size_t)region.x * AUGD_CHANNELS;
     const int margin = jpeg->max_h_samp_factor * DCTSIZE, end = region.x + region.width + margin;
     JDIMENSION left = region.x > margin ? (JDIMENSION)(region.x - margin) : 0;
     JDIMENSION width = (JDIMENSION)end < jpeg->output_width ? (JDIMENSION)end : jpeg->output_width;
@@ -201,7 +206,8 @@ static void scale_region(Decoder *self, Region region, const AugdScaler *scaler,
                            scaler->needed.width, scaler->needed.height};
     const size_t offset = crop(self, needed);
     const size_t stride = (size_t)self->jpeg.output_width * AUGD_CHANNELS;
-    const int capacity = 2 * scaler->down.num_taps + 2 * LINES_AT_ONCE;
+    const int most = needed.height + LINES_AT_ONCE, enough = 2 * scaler->down.num_taps + 2 * LINES_AT_ONCE;
+    const int capacity = enough < most ? enough : most;
     uint8_t *lines = keep_lines(self, stride * (size_t)capacity);
     int first = 0, end = 0; /* of the needed lines: those that are there */
     for (int y = 0; y < scaler->down.num_outputs; y++) {
@@ -289,12 +295,6 @@ bool augd_skip_rows(Jpeg source, int rows, char message[AUGD_MESSAGE_BYTES]) {
     return is_done;
 }
 
-bool augd_has_own_entropy_decoder(void) {
-#ifdef AUGD_OWN_ENTROPY
-    return true;
-#else
-    return false;
-#endif
-}
+bool augd_has_own_entropy_decoder(void) { return AUGD_OWN_ENTROPY; }
 
 const char *augd_libjpeg_version(void) { return TEXT(LIBJPEG_TURBO_VERSION); }

@@ -2,8 +2,9 @@
  *
  * Stands below `augd/pixels/native.py`, which alone calls it. Everything here is deterministic: whole
  * numbers, or doubles of which only + - * / are used (build with -ffp-contract=off), so that SIMD
- * and portable code give the same bytes. Nothing here knows Python but module.c; nothing here
- * keeps state between calls but grown buffers, one set for each thread.
+ * and portable code give the same bytes. Nothing here knows Python but module.c. What is kept
+ * between calls, one set for each thread and until the process ends, are grown buffers and the
+ * lookups of the last Huffman tables.
  *
  * Pixels are RGB uint8, (height, width, 3), rows `stride` bytes apart.
  */
@@ -19,9 +20,21 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define AUGD_HAS_AVX2_CODE 1
-#define AUGD_AVX2 __attribute__((target("avx2,bmi2")))
+#define AUGD_AVX2 __attribute__((target("avx2")))
 #else
 #define AUGD_HAS_AVX2_CODE 0
+#endif
+
+/* Whether huffman.c is built: it plugs into libjpeg-turbo's jpegint.h, which not every system ships. */
+#ifndef AUGD_OWN_ENTROPY
+#if defined(__has_include)
+#if __has_include(<jpegint.h>)
+#define AUGD_OWN_ENTROPY 1
+#endif
+#endif
+#endif
+#ifndef AUGD_OWN_ENTROPY
+#define AUGD_OWN_ENTROPY 0
 #endif
 
 typedef struct {

@@ -65,10 +65,15 @@ static bool take_bytes(PyObject *from, Py_buffer *view) {
 enum { WIDTH, HEIGHT, X, Y, SCALE, NUM_DECODING };
 
 static bool is_region(const int *given, int width, int height) {
-    if (given[X] >= 0 && given[Y] >= 0 && given[SCALE] >= 1 && given[SCALE] <= 8 && width >= 1 &&
-        height >= 1 && width <= given[WIDTH] && height <= given[HEIGHT])
+    enum { SIDE_MAX = 65535 }; /* of any JPEG */
+    if (given[SCALE] >= 1 && given[SCALE] <= 8 && given[WIDTH] <= SIDE_MAX &&
+        given[HEIGHT] <= SIDE_MAX && width >= 1 && height >= 1 && given[X] >= 0 && given[Y] >= 0 &&
+        given[X] <= given[WIDTH] - width && given[Y] <= given[HEIGHT] - height)
         return true;
-    PyErr_SetString(PyExc_ValueError, "region: expected a part of the picture, and scale 1..8");
+    PyErr_Format(PyExc_ValueError,
+                 "region: expected a part of the picture, and scale 1..8, got %dx%d at (%d, %d) of "
+                 "%dx%d at 1/%d",
+                 width, height, given[X], given[Y], given[WIDTH], given[HEIGHT], given[SCALE]);
     return false;
 }
 
@@ -157,9 +162,13 @@ static PyObject *skip_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t c
     int given[NUM_INTS];
     char message[AUGD_MESSAGE_BYTES];
     Py_buffer data;
-    if (!has_count("skip_jpeg", count, 1 + NUM_INTS) || !take_ints(args + 1, given, NUM_INTS) ||
-        !take_bytes(args[0], &data))
+    if (!has_count("skip_jpeg", count, 1 + NUM_INTS) || !take_ints(args + 1, given, NUM_INTS))
         return NULL;
+    if (given[ROWS] < 1 || given[ROWS] > given[HEIGHT]) {
+        PyErr_Format(PyExc_ValueError, "rows: expected 1..%d, got %d", given[HEIGHT], given[ROWS]);
+        return NULL;
+    }
+    if (!take_bytes(args[0], &data)) return NULL;
     const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
     bool is_done;
     Py_BEGIN_ALLOW_THREADS
