@@ -11,7 +11,6 @@ zeros, whatever was written into it before.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.errors import PluginFailed
-from augd.pixels.decode import Pixels
 from augd.pixels.header import Header
 from augd.pixels.orient import reader_of
 from augd.pixels.outline import Outlines
@@ -33,12 +31,10 @@ from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.plugin import OwnOpError
 from augd.plan.recipe import parse_recipe
-from augd.plan.samplers_plugin import Edit
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
 
 Buffer = bytearray | memoryview | mmap.mmap
-Crop = tuple[int, int, int, int]
 
 LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
 _UNTINTED = np.eye(3, 4, dtype=np.float32)
@@ -138,7 +134,7 @@ class Production:
         self._out_width = width
         self.planner = Planner(recipe, use.seed, (height, width))
         self._num_views = self.planner.num_views
-        self.size_of, self._decode = reader_of(recipe.exif)
+        self.size_of, _ = reader_of(recipe.exif)
         self._renderer = Renderer.of(recipe, (height, width))
 
     def rows(self, slot: int, first: int, count: int) -> Rows:
@@ -177,47 +173,20 @@ class Production:
             BadImage: it cannot be decoded.
             OwnOpError: an own op failed on the finished row.
         """
-        colour = None if rows.colour is None else rows.colour[row]
-        if self._num_views == 1:
-            outlines = sketch.outlines
-            self._renderer.render_photo(
-                content, header, outlines.crop[at], outlines.scale[at], outlines[at],
-                rows.images[row], colour,
-            )  # fmt: skip
-        else:
-            self._render_views(content, header, sketch, at, rows.images[row], colour)
+        first = at * self._num_views
+        out = self._views_of(rows.images[row])
+        colour = None if rows.colour is None else self._views_of(rows.colour[row])
+        self._renderer.render_sample(content, header, sketch.outlines, first, out, colour)
         if sketch.edits is not None:
-            self._edit(sketch.edits, at, rows.images[row])
+            for view, finished in enumerate(out):
+                for edit in sketch.edits[first + view]:
+                    edit.apply(finished)
         if rows.params is not None and sketch.params is not None:
             rows.params[row] = sketch.params[at]
 
-    def _render_views(
-        self,
-        content: bytearray,
-        header: Header,
-        sketch: Sketch,
-        at: int,
-        out: NDArray[np.uint8],
-        colour: NDArray[np.float32] | None,
-    ) -> None:
-        """Decode once what all views need together, and render each from its part of it."""
-        first = at * self._num_views
-        crops = sketch.outlines.crop[first : first + self._num_views]
-        whole = box_around(crops)
-        scale = sketch.outlines.scale[first]
-        decoded = self._decode(content, header, whole, scale)
-        for view, crop in enumerate(crops):
-            tint = None if colour is None else colour[view]
-            outline = sketch.outlines[first + view]
-            region = cut_region(decoded, whole, crop, scale)
-            self._renderer.render(region, outline, out[view], tint)
-
-    def _edit(self, edits: Sequence[Sequence[Edit]], at: int, out: NDArray[np.uint8]) -> None:
-        """Let own ops edit the finished views of a sample."""
-        views = out if self._num_views > 1 else out[None]
-        for view, finished in enumerate(views):
-            for edit in edits[at * self._num_views + view]:
-                edit.apply(finished)
+    def _views_of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Give a row's array the axis of views, which it has where there are several."""
+        return array if self._num_views > 1 else array[None]
 
 
 def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
@@ -228,20 +197,6 @@ def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
     )
     failure.__cause__ = error.__cause__
     return failure
-
-
-def box_around(crops: list[Crop]) -> Crop:
-    """Return the region of a photo that holds all crops."""
-    left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
-    right = max(crop[0] + crop[2] for crop in crops)
-    bottom = max(crop[1] + crop[3] for crop in crops)
-    return left, top, right - left, bottom - top
-
-
-def cut_region(decoded: Pixels, whole: Crop, crop: Crop, scale: int) -> Pixels:
-    """Return the crop as a view of what was decoded of the photo: `whole`, at 1/scale."""
-    x, y = (crop[0] - whole[0]) // scale, (crop[1] - whole[1]) // scale
-    return decoded[y : y + -(-crop[3] // scale), x : x + -(-crop[2] // scale)]
 
 
 def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:

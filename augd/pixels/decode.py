@@ -111,9 +111,9 @@ def decode(
 
     The result is uint8 (h, w, 3), sides divided by `scale` and rounded up, and may be a view of a
     larger array. JPEGs are scaled by the inverse DCT; others, and CMYK, which OpenCV cannot decode
-    so, are decoded as they are and reduced by means of scale x scale pixels. Without
-    kernels a `bytearray` is changed while this runs and is as before when it returns, and `bytes`
-    cost a copy where a JPEG is stopped early. Deterministic for given library versions.
+    so, are decoded as they are and reduced by means of scale x scale pixels. Without kernels a
+    `bytearray` is changed while this runs and is as before when it returns, and `bytes` cost a
+    copy where a JPEG is stopped early. Deterministic for given library versions.
 
     Raises:
         BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
@@ -125,8 +125,9 @@ def decode(
     if scale != 1 and (header.format != "jpeg" or header.num_components == 4):
         return reduce(decode(data, header, region), scale)
     if is_native(header):
-        out = np.empty((-(-h // scale), -(-w // scale), 3), np.uint8)
-        run_native(native.kernels.decode_jpeg, data, out, header, x // scale, y // scale, scale)
+        x, y, w, h = at_scale(region, scale)
+        out = np.empty((h, w, 3), np.uint8)
+        run_native(native.kernels.decode_jpeg, data, out, header, x, y, scale)
         return out
     if header.has_alpha:
         return _decode_on_black(data, header, region)
@@ -139,9 +140,14 @@ def decode(
         else:
             found = _imdecode(data, header, _AT_SCALE[scale])
             whole = _checked(found, header, header.height, scale)
-    if scale != 1:
-        x, y, w, h = x // scale, y // scale, -(-w // scale), -(-h // scale)
+    x, y, w, h = at_scale(region, scale)
     return whole[y : y + h, x : x + w]
+
+
+def at_scale(region: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
+    """Count a region in the pixels of the picture at 1/`scale`, the last of which may be a part."""
+    x, y, w, h = region
+    return x // scale, y // scale, -(-w // scale), -(-h // scale)
 
 
 def is_native(header: Header) -> bool:

@@ -20,6 +20,7 @@ from augd.pixels.header import Header
 from augd.pixels.reduce import reduce
 
 Region = tuple[int, int, int, int]
+Exif = Literal["ignore", "apply"]
 Decode = Callable[[bytes | bytearray, Header, Region, int], Pixels]
 
 # Orientation: is the stored picture transposed, and then flipped left-right, top-bottom?
@@ -73,8 +74,6 @@ def decode_upright(
     return pixels if header.orientation == 1 else np.ascontiguousarray(pixels)
 
 
-def reader_of(
-    exif: Literal["ignore", "apply"],
-) -> tuple[Callable[[Header], tuple[int, int]], Decode]:
+def reader_of(exif: Exif) -> tuple[Callable[[Header], tuple[int, int]], Decode]:
     """Return how a recipe finds a picture's size, and how it decodes a region of it."""
     return (upright_size, decode_upright) if exif == "apply" else (stored_size, decode)

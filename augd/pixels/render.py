@@ -15,6 +15,7 @@ arguments give equal bytes. With the kernels nothing of a sample's size is alloc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import cv2
@@ -23,16 +24,15 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
-from augd.pixels.decode import Pixels, check_region, is_native, run_native
+from augd.pixels.decode import Pixels, at_scale, check_region, is_native, run_native
 from augd.pixels.header import Header
-from augd.pixels.orient import Region, reader_of
-from augd.pixels.outline import Matrix, Outline
+from augd.pixels.orient import Exif, Region, reader_of
+from augd.pixels.outline import Matrix, Outline, Outlines
 from augd.pixels.tint import Tint, add_mean
 from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]
-Exif = Literal["ignore", "apply"]
 
 ERASED: Final = (124, 116, 104)
 """What `erase` fills with: ImageNet's mean, 255 * (0.485, 0.456, 0.406), rounded."""
@@ -89,6 +89,35 @@ class Renderer:
             exif=recipe.exif,
         )
 
+    def render_sample(
+        self,
+        data: bytes | bytearray,
+        header: Header,
+        outlines: Outlines,
+        first: int,
+        out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Make all views of a sample, whose outlines begin at `first`; its photo is decoded once.
+
+        `out` is uint8 (views, height, width, 3) and `colour_out` float32 (views, 3, 4); see
+        `render_photo`, which raises what this does.
+        """
+        num_views, scale = len(out), outlines.scale[first]
+        if num_views == 1:
+            tint = None if colour_out is None else colour_out[0]
+            self.render_photo(
+                data, header, outlines.crop[first], scale, outlines[first], out[0], tint
+            )
+            return
+        crops = outlines.crop[first : first + num_views]
+        whole = box_around(crops)
+        decoded = self._decode(data, header, whole, scale)
+        for view, crop in enumerate(crops):
+            tint = None if colour_out is None else colour_out[view]
+            region = cut_region(decoded, whole, crop, scale)
+            self.render(region, outlines[first + view], out[view], tint)
+
     def render_photo(
         self,
         data: bytes | bytearray,
@@ -117,9 +146,7 @@ class Renderer:
         self._check_row(out, colour_out)
         self._check_window(outline.scaled, outline.window)
         check_region(header, crop, scale)
-        # From the photo's pixels to those of the scaled one, of which the last may be a part.
-        x, y, width, height = crop
-        x, y, width, height = x // scale, y // scale, -(-width // scale), -(-height // scale)
+        x, y, width, height = at_scale(crop, scale)
         run_native(
             self._kernels.render_jpeg, data, out, header, x, y, scale, width, height,
             *outline.scaled, *outline.window, outline.mirror, not self._antialias,
@@ -246,3 +273,17 @@ class Renderer:
             (self._width, self._height), Image.Resampling.BILINEAR, box=box
         )
         return np.asarray(resized)
+
+
+def box_around(crops: Sequence[Region]) -> Region:
+    """Return the region of a photo that holds all crops."""
+    left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
+    right = max(crop[0] + crop[2] for crop in crops)
+    bottom = max(crop[1] + crop[3] for crop in crops)
+    return left, top, right - left, bottom - top
+
+
+def cut_region(decoded: Pixels, whole: Region, crop: Region, scale: int) -> Pixels:
+    """Return the crop as a view of what was decoded of the photo: `whole`, at 1/scale."""
+    x, y, width, height = at_scale((crop[0] - whole[0], crop[1] - whole[1], *crop[2:]), scale)
+    return decoded[y : y + height, x : x + width]

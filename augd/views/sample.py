@@ -35,7 +35,7 @@ from augd.plan.plugin import OwnOpError
 from augd.plan.recipe import Recipe, output_size
 from augd.plan.samplers_plugin import Edit
 from augd.plugins import tell
-from augd.production import box_around, cut_region, name_failure
+from augd.production import name_failure
 from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
 
@@ -254,16 +254,16 @@ class Darkroom:
         """
         if drawn.impossible:
             raise BadImage(drawn.impossible)
-        crops, scale = drawn.outlines.crop, drawn.outlines.scale[0]
-        whole = box_around(crops)
-        decoded = negative.decode(negative.content, negative.header, whole, scale)
-        out = np.empty((len(crops), self.height, self.width, 3), np.uint8)
-        colour = np.empty((3, 4), np.float32) if self.recipe.colour_on == "device" else None
-        for view, crop in enumerate(crops):
-            region = cut_region(decoded, whole, crop, scale)
-            self._renderer.render(region, drawn.outlines[view], out[view], colour)
-            if colour is not None:
-                out[view] = _recoloured(out[view], colour)
+        num_views = len(drawn.views)
+        out = np.empty((num_views, self.height, self.width, 3), np.uint8)
+        is_on_device = self.recipe.colour_on == "device"
+        colour = np.empty((num_views, 3, 4), np.float32) if is_on_device else None
+        self._renderer.render_sample(
+            negative.content, negative.header, drawn.outlines, 0, out, colour
+        )
+        if colour is not None:
+            for row, matrix in zip(out, colour, strict=True):
+                row[...] = _recoloured(row, matrix)
         self._edit(drawn, out)
         return out
 

@@ -18,10 +18,9 @@ from augd.pixels.header import read_header
 from augd.pixels.orient import decode_upright, upright_size
 from augd.pixels.outline import Outlines
 from augd.pixels.reduce import reduce
-from augd.pixels.render import Renderer
+from augd.pixels.render import Renderer, box_around, cut_region
 from augd.plan.plan import Plan
 from augd.plan.recipe import output_size, parse_recipe
-from augd.production import box_around, cut_region
 from tests.plans import plan_of
 from tests.property.test_decode_property import _FACTORS, jpeg
 

@@ -92,18 +92,28 @@ static bool take_scaling(const int *given, const Py_buffer *out, Scaling *scalin
     return false;
 }
 
+/* Borrow the bytes of a JPEG, and the array to write to. */
+static bool take_jpeg(PyObject *const *args, Py_buffer *data, Py_buffer *out) {
+    if (!take_bytes(args[0], data)) return false;
+    if (take_pixels(args[1], out, true)) return true;
+    PyBuffer_Release(data);
+    return false;
+}
+
+static PyObject *answer(bool is_done, const char *message) {
+    if (is_done) return Py_NewRef(Py_None);
+    PyErr_SetString(decode_error, message);
+    return NULL;
+}
+
 static PyObject *decode_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     int given[NUM_DECODING];
     char message[AUGD_MESSAGE_BYTES];
     Py_buffer data, out;
     if (!has_count("decode_jpeg", count, 2 + NUM_DECODING) ||
-        !take_ints(args + 2, given, NUM_DECODING) || !take_bytes(args[0], &data))
+        !take_ints(args + 2, given, NUM_DECODING) || !take_jpeg(args, &data, &out))
         return NULL;
-    if (!take_pixels(args[1], &out, true)) {
-        PyBuffer_Release(&data);
-        return NULL;
-    }
     PyObject *result = NULL;
     const Region region = {given[X], given[Y], (int)out.shape[1], (int)out.shape[0]};
     if (is_region(given, region.width, region.height)) {
@@ -112,10 +122,7 @@ static PyObject *decode_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t
         Py_BEGIN_ALLOW_THREADS
         is_done = augd_decode_region(jpeg, given[SCALE], region, out.buf, message);
         Py_END_ALLOW_THREADS
-        if (is_done)
-            result = Py_NewRef(Py_None);
-        else
-            PyErr_SetString(decode_error, message);
+        result = answer(is_done, message);
     }
     PyBuffer_Release(&data);
     PyBuffer_Release(&out);
@@ -131,12 +138,8 @@ static PyObject *render_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_buffer data, out;
     Scaling scaling;
     if (!has_count("render_jpeg", count, 2 + NUM_INTS) || !take_ints(args + 2, given, NUM_INTS) ||
-        !take_bytes(args[0], &data))
+        !take_jpeg(args, &data, &out))
         return NULL;
-    if (!take_pixels(args[1], &out, true)) {
-        PyBuffer_Release(&data);
-        return NULL;
-    }
     PyObject *result = NULL;
     const Region region = {given[X], given[Y], given[REGION_WIDTH], given[REGION_HEIGHT]};
     if (is_region(given, region.width, region.height) &&
@@ -146,10 +149,7 @@ static PyObject *render_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t
         Py_BEGIN_ALLOW_THREADS
         is_done = augd_render_region(jpeg, given[SCALE], region, scaling, out.buf, message);
         Py_END_ALLOW_THREADS
-        if (is_done)
-            result = Py_NewRef(Py_None);
-        else
-            PyErr_SetString(decode_error, message);
+        result = answer(is_done, message);
     }
     PyBuffer_Release(&data);
     PyBuffer_Release(&out);
@@ -175,9 +175,7 @@ static PyObject *skip_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t c
     is_done = augd_skip_rows(jpeg, given[ROWS], message);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
-    if (is_done) return Py_NewRef(Py_None);
-    PyErr_SetString(decode_error, message);
-    return NULL;
+    return answer(is_done, message);
 }
 
 static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
