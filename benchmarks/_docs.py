@@ -5,10 +5,14 @@ Also where a run's figures are kept, so that they can be shown again without mea
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks._plots import load_pyplot
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -58,6 +62,32 @@ def kept(name: str) -> dict[str, Any]:
         )
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
+
+
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a benchmark takes that has a section of docs/performance.md."""
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write tables and plots into docs/performance.md"
+    )
+    parser.add_argument("--render", action="store_true", help="show the last run, measure nothing")
+
+
+def document_of(
+    name: str,
+    options: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+) -> dict[str, Any]:
+    """Measure and keep what was found, or load the last run, as the options ask for."""
+    if options.write_docs:
+        load_pyplot()  # or say now that it is missing, not after half an hour
+    if not options.render:
+        document = measure(options)
+        keep(name, document)
+        return document
+    try:
+        return kept(name)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
 
 
 def markdown_table(header: list[str], rows: list[list[str]], left: int = 1) -> str:

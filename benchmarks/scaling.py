@@ -25,8 +25,15 @@ from typing import Any
 
 from augd.bench import machine_facts
 from augd.pixels.environment import describe_environment
-from benchmarks._docs import PLOTS, describe_machine, keep, kept, markdown_table, write_section
-from benchmarks._plots import lines, load_pyplot
+from benchmarks._docs import (
+    PLOTS,
+    add_document_options,
+    describe_machine,
+    document_of,
+    markdown_table,
+    write_section,
+)
+from benchmarks._plots import lines
 from benchmarks._report import (
     Figure,
     Options,
@@ -216,10 +223,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--filter", choices=("antialias", "linear"), default="antialias")
-    parser.add_argument(
-        "--write-docs", action="store_true", help="write tables and plots into docs/performance.md"
-    )
-    parser.add_argument("--render", action="store_true", help="show the last run, measure nothing")
+    add_document_options(parser)
     options = parser.parse_args(arguments)
     check_options(parser, options)
     return options
@@ -228,16 +232,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 def main() -> None:
     """Measure or load, print, keep, and write what was asked for."""
     options = parse_options(sys.argv[1:])
-    if options.write_docs:
-        load_pyplot()  # or say now that it is missing, not after half an hour
-    if options.render:
-        try:
-            document = kept(_NAME)
-        except FileNotFoundError as error:
-            sys.exit(str(error))
-    else:
-        document = _measure(options)
-        keep(_NAME, document)
+    document = document_of(_NAME, options, _measure)
     points = {
         part: [Point(one["series"], one["x"], Spread(**one["found"])) for one in found]
         for part, found in document["parts"].items()

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from augd.bench import machine_facts
 from augd.pixels.environment import describe_environment
-from benchmarks._docs import keep, kept, write_section
-from benchmarks._plots import load_pyplot
+from benchmarks._docs import add_document_options, document_of, write_section
 from benchmarks._report import add_options, check_options, lent_photos, name_photos, pinned, show
 from benchmarks.peers.catalogue import SIDES_BY_NAME
 from benchmarks.peers.compare import Course, compare
@@ -33,10 +32,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     add_options(parser, seconds=_SECONDS)
     parser.add_argument("--batch-size", type=int, default=256, help="rows of a batch [256]")
     parser.add_argument("--sides", nargs="+", metavar="NAME", help="only these rows of the table")
-    parser.add_argument(
-        "--write-docs", action="store_true", help="write table and plots into docs/performance.md"
-    )
-    parser.add_argument("--render", action="store_true", help="show the last run, measure nothing")
+    add_document_options(parser)
     options = parser.parse_args(arguments)
     check_options(parser, options)
     if options.batch_size < 1:
@@ -51,16 +47,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 def main() -> None:
     """Measure or load, print, keep, and write what was asked for."""
     options = parse_options(sys.argv[1:])
-    if options.write_docs:
-        load_pyplot()  # or say now that it is missing, not after half an hour
-    if options.render:
-        try:
-            document = kept(_NAME)
-        except FileNotFoundError as error:
-            sys.exit(str(error))
-    else:
-        document = _measure(options)
-        keep(_NAME, document)
+    document = document_of(_NAME, options, _measure)
     measured = {name: Measured(**side) for name, side in document["sides"].items()}
     _print(measured)
     if options.write_docs:

@@ -26,12 +26,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from benchmarks._law import draw_crop
+from benchmarks.sides.peers._loop import photo_paths
 from benchmarks.sides.torch_loader import (
     EPOCH_SAMPLES,
     FLAGS,
     Pixels,
     add_pca,
-    photos_in,
     serve,
 )
 
@@ -159,7 +159,7 @@ LIBRARIES: Mapping[str, Callable[[str], Ops]] = {
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, filter, batch_size, workers, library."""
-    rows = Rows(photos_in(arguments["photos"]), arguments["library"], arguments["filter"])
+    rows = Rows(photo_paths(arguments["photos"]), arguments["library"], arguments["filter"])
     serve(rows, arguments)
 
 

@@ -14,7 +14,6 @@ import random
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -27,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from augd.procfs import cpu_s
 from benchmarks._law import draw_crop
 from benchmarks._rounds import answer_rounds, settle
+from benchmarks.sides.peers._loop import photo_paths
 
 _PREFETCH_FACTOR = 4
 EPOCH_SAMPLES = 1 << 20
@@ -93,34 +93,34 @@ def add_pca(row: Any) -> Any:
 def start_worker(_: int) -> None:
     """Leave the parallelism to the workers."""
     cv2.setNumThreads(0)
-
-
-def photos_in(folder: str) -> list[str]:
-    """List the JPEGs of a folder."""
-    files = sorted(Path(folder).rglob("*"))
-    return [str(path) for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
-
-
-def main(arguments: Mapping[str, Any]) -> None:
-    """Serve rounds. Arguments: photos, filter, batch_size, workers."""
-    serve(Photos(photos_in(arguments["photos"]), arguments["filter"]), arguments)
-
-
-def serve(rows: Dataset[tuple[Any, int]], arguments: Mapping[str, Any]) -> None:
-    """Serve rounds of a DataLoader of these rows. Arguments: batch_size, workers."""
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    loader = DataLoader(
+
+
+def load(
+    rows: Dataset[tuple[Any, int]], arguments: Mapping[str, Any], prefetch_factor: int
+) -> DataLoader[tuple[Any, int]]:
+    """Make a DataLoader of rows, workers persistent. Arguments: batch_size, workers."""
+    start_worker(0)
+    return DataLoader(
         rows,
         batch_size=arguments["batch_size"],
         shuffle=True,
         num_workers=arguments["workers"],
-        prefetch_factor=_PREFETCH_FACTOR,
+        prefetch_factor=prefetch_factor,
         persistent_workers=True,
         worker_init_fn=start_worker,
         drop_last=True,
     )
-    batches: Any = iter(loader)
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: photos, filter, batch_size, workers."""
+    serve(Photos(photo_paths(arguments["photos"]), arguments["filter"]), arguments)
+
+
+def serve(rows: Dataset[tuple[Any, int]], arguments: Mapping[str, Any]) -> None:
+    """Serve rounds of a DataLoader of these rows. Arguments: batch_size, workers."""
+    batches: Any = iter(load(rows, arguments, _PREFETCH_FACTOR))
     workers = [process.pid for process in batches._workers]
 
     def run_round(seconds: float) -> dict[str, float]:

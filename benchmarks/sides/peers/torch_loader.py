@@ -19,12 +19,13 @@ import numpy as np
 import torch
 import torchvision  # type: ignore[import-untyped]
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import io
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from benchmarks._law import MIRROR_P, RATIO, SCALE, SIDE_PX, draw_crop
 from benchmarks.sides.peers._loop import photo_paths, serve_batches
+from benchmarks.sides.torch_loader import load
 
 _PREFETCH_FACTOR = 2  # batches per worker; its default
 _EPOCH_SAMPLES = 1 << 20
@@ -86,12 +87,6 @@ def _crop() -> Any:
     return v2.RandomResizedCrop(SIDE_PX, scale=SCALE, ratio=RATIO, antialias=True)
 
 
-def start_worker(_: int) -> None:
-    """Leave the parallelism to the workers."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
 _ROWS: dict[str, Callable[[], Callable[[str], Any]]] = {
     "pil": PilRows,
     "io": IoRows,
@@ -101,17 +96,8 @@ _ROWS: dict[str, Callable[[], Callable[[str], Any]]] = {
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, rows, batch_size, workers."""
-    start_worker(0)
-    loader = DataLoader(
-        Photos(photo_paths(arguments["photos"]), _ROWS[arguments["rows"]]()),
-        batch_size=arguments["batch_size"],
-        shuffle=True,
-        num_workers=arguments["workers"],
-        prefetch_factor=_PREFETCH_FACTOR,
-        persistent_workers=True,
-        worker_init_fn=start_worker,
-        drop_last=True,
-    )
+    rows = Photos(photo_paths(arguments["photos"]), _ROWS[arguments["rows"]]())
+    loader = load(rows, arguments, _PREFETCH_FACTOR)
     maker = (
         {"opencv": cv2.__version__}
         if arguments["rows"] == "opencv"
