@@ -54,6 +54,8 @@ ValFraction = Annotated[
     float,
     typer.Option(min=0, max=1, help="For validation, if the data set has no val/ or test/."),
 ]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="B")]
+HeldBack = Annotated[str | None, typer.Option(metavar="train|val|test", help="[test, else val].")]
 Optimizer = Annotated[str, typer.Option(help="sgd, adamw or rmsprop.")]
 Rate = Annotated[
     float | None, typer.Option(help="Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
@@ -115,7 +117,7 @@ def fit(
     recipe: Recipe = "imagenet",
     size: Size = None,
     val_fraction: ValFraction = 0.1,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
+    batch_size: BatchSize = 64,
     epochs: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
     optimizer: Optimizer = "sgd",
     lr: Rate = None,
@@ -174,7 +176,7 @@ def features(
         int, typer.Option(min=1, metavar="K", help="Epochs to store, each augmented differently.")
     ] = 1,
     val_fraction: ValFraction = 0.1,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="B")] = 64,
+    batch_size: BatchSize = 64,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Of the head.")] = 30,
     optimizer: Optimizer = "sgd",
     lr: Rate = None,
@@ -214,9 +216,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Of trainer fit, or its folder; several are averaged."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="train|val|test", help="[test, else val].")
-    ] = None,
+    split: HeldBack = None,
     views: Annotated[str, typer.Option(help="none, ten-crop or multi-scale.")] = "none",
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="B", help="Images that pass at once.")
@@ -247,9 +247,7 @@ def inspect(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of trainer fit, or its folder [run].")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="train|val|test", help="[test, else val].")
-    ] = None,
+    split: HeldBack = None,
     # More dots than that are a blot, and t-SNE would take days.
     limit: Annotated[
         int, typer.Option(min=1, max=100_000, metavar="N", help="Images to look at.")

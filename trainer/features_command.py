@@ -30,13 +30,14 @@ from trainer.features import (
     store_features,
 )
 from trainer.fit import Training
-from trainer.fit_command import FitOptions, settle
+from trainer.fit_command import FitOptions, open_run, settle
 from trainer.interrupt import Interrupt
 from trainer.models import build_subject, check_arch
 from trainer.progress import Display, Pace
+from trainer.ranks import Ranks
 from trainer.recipes import Recipes, choose_recipes
 from trainer.settings import Settings
-from trainer.splits import Splits, open_splits
+from trainer.splits import Splits
 from trainer.weights import find_weights, put_weights
 
 
@@ -80,14 +81,15 @@ def run_features(options: FeaturesOptions) -> int:
         SpecMismatch: what is stored is of other weights, recipes or samples.
         AugdError: an option, the weights or the data set does not fit.
     """
-    settings = settle(_as_fit(options))
+    online = _as_fit(options)
+    settings = settle(online)
     check_out(options.out)
     check_arch(settings.arch)
     weights = find_weights(settings.arch, options.weights)
     recipes = choose_recipes(options.recipe, options.size)
     with ExitStack() as cleaning:
         display = cleaning.enter_context(Display(settings.epochs, is_json=options.as_json))
-        splits = _open(options, settings, recipes, cleaning)
+        splits = open_run(online, settings, recipes, Ranks(), cleaning)
         classes = splits.training.classes
         torch.manual_seed(settings.seed)
         subject = build_subject(
@@ -164,28 +166,6 @@ def _as_fit(options: FeaturesOptions) -> FitOptions:
         checkpoint_every=None,
         limit_train_batches=None,
     )
-
-
-def _open(
-    options: FeaturesOptions, settings: Settings, recipes: Recipes, cleaning: ExitStack
-) -> Splits:
-    address = options.connect
-    if options.path is not None:
-        served = augd.serve(options.path, producers=options.producers)
-        address = cleaning.enter_context(served).address
-    assert address is not None
-    splits = open_splits(
-        address,
-        recipes,
-        dataset=options.dataset,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        val_fraction=options.val_fraction,
-        device=options.device,
-        keys=options.keys,
-    )
-    cleaning.callback(splits.close)
-    return splits
 
 
 def _key(options: FeaturesOptions, splits: Splits, base: str, arch: str) -> Key:

@@ -109,7 +109,7 @@ def run_fit(options: FitOptions) -> int:
     with ExitStack() as cleaning:
         ranks = cleaning.enter_context(join_ranks())
         display = Display(settings.epochs, is_json=options.as_json, is_silent=not ranks.is_first)
-        splits = _open(options, settings, recipes, ranks, cleaning)
+        splits = open_run(options, settings, recipes, ranks, cleaning)
         num_images = sum_of_images(splits, ranks)
         settings, why = settle_strategy(settings, num_images, is_similar=options.similar)
         training, notes = _prepare(
@@ -290,7 +290,7 @@ def _check_place(options: FitOptions) -> None:
         )
 
 
-def _open(
+def open_run(
     options: FitOptions,
     settings: Settings,
     recipes: Recipes,
