@@ -52,6 +52,17 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     built.use_simd(True)
 
 
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Leave the cores to the producers, and have sums in one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
     """Fail a test after which there are more fds, threads, children or files than before."""

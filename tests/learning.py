@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from trainer.cli import main
 from trainer.fit_command import FitOptions, settle
 from trainer.learner import Learner, Place
 from trainer.models import Subject, build_subject
@@ -66,3 +68,39 @@ def copy_of(learner: Learner) -> dict[str, torch.Tensor]:
 def changed_names(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
     assert before.keys() == after.keys()
     return {name for name, one in before.items() if not torch.equal(one, after[name])}
+
+
+def run_trainer(*arguments: object) -> int:
+    """Run a `trainer` command in this process, on one thread; returns its exit status."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments)])
+    finally:
+        torch.set_num_threads(before)
+    return int(ended.value.code or 0)
+
+
+def load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, weights_only=True)
+    return found
+
+
+def assert_same(a: object, b: object) -> None:
+    """Compare bit by bit, but for what a clock measured."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert isinstance(b, dict)
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"images_per_s", "waiting"}:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple)
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
+    else:
+        assert a == b

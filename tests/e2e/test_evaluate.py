@@ -12,26 +12,15 @@ from PIL import Image
 
 import augd
 import trainer
+from tests.learning import run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
 from trainer.recipes import views_recipe
 from trainer.trained import read_trained
 
 ARCH = "shufflenet_v2_x0_5"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    return int(ended.value.code or 0)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +37,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
     sets = {"photos": root / "photos", "others": root / "others"}
     with augd.serve(sets, producers=1) as daemon:
         for seed in (0, 1):
-            status = run(
+            status = run_trainer(
                 "fit", "--connect", daemon.address, "--dataset", "photos", "--arch", ARCH,
                 "--size", 32, "--batch-size", 8, "--optimizer", "adamw", "--lr", 3e-3, "--epochs",
                 2, "--seed", seed, "--device", "cpu", "--ema", 0.5, "--out", root / f"run{seed}",
@@ -60,7 +49,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
 
 def evaluate(ground, out: Path, *more: object) -> tuple[int, dict]:
     daemon, root = ground
-    status = run(
+    status = run_trainer(
         "evaluate", "--connect", daemon.address, "--dataset", "photos", "--batch-size", 5,
         "--device", "cpu", "--out", out, "--checkpoint", root / "run0", *more,
     )  # fmt: skip
@@ -173,7 +162,7 @@ def test_averaged_weights_are_the_ones_that_were_validated(ground):
 def test_refused(ground, tmp_path, capsys, options, says):
     daemon, root = ground
     chosen = ["--dataset", "photos", "--checkpoint", root / "run0", *options]
-    assert run("evaluate", "--connect", daemon.address, "--out", tmp_path, *chosen) == 1
+    assert run_trainer("evaluate", "--connect", daemon.address, "--out", tmp_path, *chosen) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("trainer: error: ") and says in line, line
     assert not list(tmp_path.iterdir())
@@ -184,7 +173,7 @@ def test_an_ensemble_of_other_sizes(ground, tmp_path, capsys):
     state = torch.load(root / "run1" / "best.pt", weights_only=True)
     state["recipes"]["size_px"] = (40, 40)
     torch.save(state, tmp_path / "other.pt")
-    status = run(
+    status = run_trainer(
         "evaluate", "--connect", daemon.address, "--dataset", "photos", "--checkpoint",
         root / "run0", "--checkpoint", tmp_path / "other.pt", "--out", tmp_path / "out",
     )  # fmt: skip

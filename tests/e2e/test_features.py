@@ -12,6 +12,7 @@ import torch
 
 import augd
 import trainer
+from tests.learning import run_trainer
 from tests.scenes import make_coloured
 from trainer.cli import main
 from trainer.features import Pass, Store, StoredSource, digest_of_base
@@ -24,12 +25,7 @@ NUM_TRAIN = 20
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +58,7 @@ def run(command: str, ground, out: Path, *more: object) -> int:
         *("--recipe", "eval", "--size", 32, "--batch-size", 64, "--device", "cpu", "--epochs", 8),
         *("--optimizer", "adamw", "--lr", 0.01, "--out", out, *more),
     ]
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    return int(ended.value.code or 0)
+    return run_trainer(*arguments)
 
 
 @pytest.fixture(scope="module")

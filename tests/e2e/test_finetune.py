@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import augd
+from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
 from trainer.device import Batch
 from trainer.fit import Training
 from trainer.learner import Learner
@@ -28,12 +28,7 @@ ARCH = "shufflenet_v2_x0_5"
 BATCH = 8
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +56,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", *map(str, arguments)])
-    return int(ended.value.code or 0)
+    return run_trainer("fit", *arguments)
 
 
 def refused(capsys, *arguments: object) -> str:
@@ -78,26 +71,6 @@ def common(daemon: augd.ServedDaemon, out: Path, *more: object) -> list[object]:
         *("--connect", daemon.address, "--arch", ARCH, "--size", 32, "--batch-size", BATCH),
         *("--lr", 0.01, "--epochs", 4, "--device", "cpu", "--out", out, *more),
     ]
-
-
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
-
-
-def assert_same(a: object, b: object) -> None:
-    """Compare bit by bit, but for what a clock measured."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a.keys() - {"images_per_s", "waiting"}:
-            assert_same(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for one, other in zip(a, b, strict=True):
-            assert_same(one, other)
-    else:
-        assert a == b
 
 
 def stop_at(monkeypatch, step: int) -> None:

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 import augd
+from tests.learning import assert_same, load, run_trainer
+from tests.scenes import make_coloured
 from trainer.cli import main
 from trainer.device import Batch
 from trainer.fit import Training
@@ -25,36 +27,17 @@ from trainer.source import usable_rows
 from trainer.splits import open_splits
 
 BATCH = 8
-COLOURS = {"green": (40, 150, 60), "red": (60, 40, 160)}  # BGR
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Leave the cores to the producers, and sums in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make_photos(folder: Path, per_class: int, classes=tuple(COLOURS)) -> Path:
-    """Write noise around a colour per class."""
-    rng = np.random.default_rng(3)
-    for name in classes:
-        (folder / name).mkdir(parents=True)
-        for number in range(per_class):
-            noise = rng.normal(COLOURS[name], 40, (48, 48, 3))
-            picture = noise.clip(0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{number:03}.jpg"), picture)
-    return folder
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 photos to train on: three batches; 10 to validate with."""
     root = tmp_path_factory.mktemp("photos")
-    make_photos(root / "train", 12)
-    make_photos(root / "val", 5)
+    make_coloured(root / "train", 12)
+    make_coloured(root / "val", 5)
     return root
 
 
@@ -65,10 +48,7 @@ def daemon(photos):
 
 
 def fit(*arguments: object) -> int:
-    """Run the command in this process; returns its exit status."""
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", *map(str, arguments)])
-    return int(ended.value.code or 0)
+    return run_trainer("fit", *arguments)
 
 
 def common(daemon: augd.ServedDaemon, out: Path, arch: str = "squeezenet1_1") -> list[object]:
@@ -77,26 +57,6 @@ def common(daemon: augd.ServedDaemon, out: Path, arch: str = "squeezenet1_1") ->
         *("--connect", daemon.address, "--arch", arch, "--size", 32, "--batch-size", BATCH),
         *("--optimizer", "adamw", "--lr", 3e-4, "--epochs", 3, "--device", "cpu", "--out", out),
     ]
-
-
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
-
-
-def assert_same(a: object, b: object) -> None:
-    """Compare bit by bit, but for what a clock measured."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a.keys() - {"images_per_s", "waiting"}:
-            assert_same(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for one, other in zip(a, b, strict=True):
-            assert_same(one, other)
-    else:
-        assert a == b
 
 
 def test_learns(photos, tmp_path, capsys):
@@ -255,10 +215,10 @@ def ids_of(stream) -> list[int]:
 def test_training_and_validation_share_no_sample(tmp_path, layout):
     recipes = choose_recipes("imagenet", 32)
     if layout == "no folders":
-        make_photos(tmp_path, 20)
+        make_coloured(tmp_path, 20)
     else:
-        make_photos(tmp_path / "train", 14)
-        make_photos(tmp_path / layout.split()[-1], 6)
+        make_coloured(tmp_path / "train", 14)
+        make_coloured(tmp_path / layout.split()[-1], 6)
     with augd.serve({"photos": tmp_path}, producers=1) as daemon:
         splits = open_splits(
             daemon.address, recipes, batch_size=BATCH, val_fraction=0.3, device="cpu"
@@ -316,8 +276,8 @@ class TestErrors:
         assert not (tmp_path / "run").exists()
 
     def test_a_sample_without_a_class(self, tmp_path, capsys):
-        make_photos(tmp_path / "train", 6)
-        make_photos(tmp_path, 4, ["green"])
+        make_coloured(tmp_path / "train", 6)
+        make_coloured(tmp_path, 4, ["green"])
         (tmp_path / "green").rename(tmp_path / "test")
         line = self.refused(
             capsys, tmp_path, "--arch", "squeezenet1_1", "--size", 32, "--device", "cpu",
@@ -360,8 +320,8 @@ class TestErrors:
             options = [*common(daemon, out), "--limit-train-batches", 1, *changed, "--resume"]
             line = self.refused(capsys, *options)
             assert re.search(says, line), line
-        make_photos(tmp_path / "other" / "train", 12)
-        make_photos(tmp_path / "other" / "val", 5)
+        make_coloured(tmp_path / "other" / "train", 12)
+        make_coloured(tmp_path / "other" / "val", 5)
         (tmp_path / "other" / "train" / "red").rename(tmp_path / "other" / "train" / "scarlet")
         with augd.serve({"photos": tmp_path / "other"}, producers=1) as other:
             line = self.refused(capsys, *common(other, out), "--limit-train-batches", 1, "--resume")

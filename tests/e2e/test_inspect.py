@@ -11,17 +11,8 @@ import torch
 from PIL import Image
 
 import augd
+from tests.learning import run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
-
-
-def run(*arguments: object) -> int:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    torch.set_num_threads(before)
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
     bad = root / "photos" / "val" / "green" / "001.jpg"
     bad.write_bytes(bad.read_bytes()[:150])
     with augd.serve({"photos": root / "photos"}, producers=1) as daemon:
-        status = run(
+        status = run_trainer(
             "fit", "--connect", daemon.address, "--arch", "small-convnet", "--recipe",
             "keras-small", "--size", 80, "--batch-size", 8, "--optimizer", "rmsprop", "--epochs",
             2, "--device", "cpu", "--out", root / "run",
@@ -48,7 +39,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
 
 def inspect(ground, out: Path, *more: object) -> int:
     daemon, root = ground
-    return run(
+    return run_trainer(
         "inspect", "--connect", daemon.address, "--checkpoint", root / "run", "--device", "cpu",
         "--batch-size", 4, "--split", "val", "--out", out, *more,
     )  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import augd
+from tests.learning import run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
 from trainer.ranks import Ranks, join_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,22 +48,13 @@ def run_by_two(*command: object) -> str:
     return printed
 
 
-def run(*arguments: object) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    torch.set_num_threads(before)
-    assert not ended.value.code
-
-
 @pytest.mark.slow
 def test_two_ranks_are_one(photos, tmp_path, capsys):
     common = [
         *(photos, "--producers", 1, "--arch", "small-convnet", "--recipe", "keras-small"),
         *("--size", 78, "--dropout", 0, "--lr", 0.003, "--epochs", 1, "--device", "cpu"),
     ]
-    run("fit", *common, "--batch-size", 10, "--out", tmp_path / "one")
+    assert run_trainer("fit", *common, "--batch-size", 10, "--out", tmp_path / "one") == 0
     alone = capsys.readouterr().out
     both = run_by_two("fit", *common, "--batch-size", 5, "--out", tmp_path / "two")
     told = "24 images to train on, 6 to validate with (split 'val')"

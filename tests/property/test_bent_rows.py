@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,20 @@ def rendered(
     return out
 
 
+def bent_rows(
+    recipe: Any, seed: int, fill: str
+) -> Iterator[tuple[Renderer, tuple[int, int], np.ndarray, Outline, np.ndarray]]:
+    """Yield renderer, size, picture, outline and the row made of its region, of bent rows."""
+    made = pictures(seed)
+    size, outlines = planned(recipe, seed, made)
+    renderer = Renderer("linear", size, fill=fill, fill_value=_VALUE)  # type: ignore[arg-type]
+    for row, picture in enumerate(made):
+        outline = outlines[row]
+        if outline.matrix is not None:
+            found = rendered(renderer, picture, outlines.crop[row], outline, size)
+            yield renderer, size, picture, outline, found
+
+
 _drawn = given(
     seed=st.integers(0, 2**32 - 1),
     first=st.integers(0, len(_FIRST) - 1),
@@ -81,15 +96,8 @@ _drawn = given(
 def test_a_planned_row_is_the_sampled_picture(
     seed: int, first: int, bending: list[int], fill: str, has_lens: bool
 ) -> None:
-    made = pictures(seed)
     recipe = recipe_of(first, bending, *[_LENS] * has_lens, fill=fill)
-    size, outlines = planned(recipe, seed, made)
-    renderer = Renderer("linear", size, fill=fill, fill_value=_VALUE)  # type: ignore[arg-type]
-    for row, picture in enumerate(made):
-        outline = outlines[row]
-        if outline.matrix is None:
-            continue
-        found = rendered(renderer, picture, outlines.crop[row], outline, size)
+    for _, size, picture, outline, found in bent_rows(recipe, seed, fill):
         matrix = np.array(outline.matrix) * 0.5**outline.halvings
         small = halved(picture, outline.halvings)
         exact = bent(small, matrix, size, fill, _VALUE, outline.lens)
@@ -102,15 +110,8 @@ def test_the_region_of_a_warped_row_holds_all_that_it_reads(
     seed: int, first: int, bending: list[int], fill: str, has_lens: bool
 ) -> None:
     """Made of its region, a row equals the row made of the whole picture, byte for byte."""
-    made = pictures(seed)
     recipe = recipe_of(first, bending, *[_LENS] * has_lens, _WARP, fill=fill)
-    size, outlines = planned(recipe, seed, made)
-    renderer = Renderer("linear", size, fill=fill, fill_value=_VALUE)  # type: ignore[arg-type]
-    for row, picture in enumerate(made):
-        outline = outlines[row]
-        if outline.matrix is None:
-            continue
-        found = rendered(renderer, picture, outlines.crop[row], outline, size)
+    for renderer, size, picture, outline, found in bent_rows(recipe, seed, fill):
         outline.origin = (0, 0)
         height, width = picture.shape[:2]
         whole = rendered(renderer, picture, (0, 0, width, height), outline, size)

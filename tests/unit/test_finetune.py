@@ -31,13 +31,7 @@ from trainer.learner import Place
 from trainer.models import build_model, build_subject
 from trainer.ranks import Ranks
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 class TestAnatomy:

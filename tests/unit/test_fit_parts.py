@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import augd
+from tests.learning import OPTIONS
 from trainer.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.fit_command import FitOptions, settle
 from trainer.interrupt import Interrupt
@@ -20,14 +21,6 @@ from trainer.models import build_model, check_arch, check_input
 from trainer.optimise import make_optimiser, set_rate, warm_cosine
 from trainer.recipes import choose_recipes
 from trainer.tally import Tally
-
-OPTIONS = {
-    "path": "photos", "connect": None, "dataset": None, "arch": "resnet18", "recipe": "imagenet",
-    "size": None, "val_fraction": 0.1, "batch_size": 64, "epochs": 10, "optimizer": "sgd",
-    "lr": None, "weight_decay": None, "warmup_epochs": None, "seed": 0, "producers": None,
-    "device": None, "amp": False, "out": Path("run"), "resume": False, "checkpoint_every": None,
-    "limit_train_batches": None, "as_json": False,
-}  # fmt: skip
 
 
 class TestRate:

@@ -30,12 +30,8 @@ from trainer.inspect_command import _Inspection, in_detail
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seeded(one_torch_thread):
     torch.manual_seed(8)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):
