@@ -4,9 +4,10 @@
 
 FOLDER has train/ and test/, each with a folder per class. Every figure comes from a run that this
 program makes, through the same commands that anybody would type; the page names them. Runs are
-kept in WORK by name and not made again, so that what was interrupted goes on. Accuracies are those
-of the last epoch on test/: no epoch is chosen by them. A gain is paired by seed, with a 95 %
-interval after Student.
+kept in WORK by name and not made again, so that what was interrupted goes on. With --jobs 2 two
+seeds train side by side on a thread each, which takes less time than one after the other on two;
+what is timed runs alone, at the end. Accuracies are those of the last epoch on test/: no epoch is
+chosen by them. A gain is paired by seed, with a 95 % interval after Student.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 _STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 _TURNS = (0, 90, 180, 270)
+_Found = TypeVar("_Found")
 _STRATEGIES = ("scratch", "head", "partial", "full", "two-phase")
 
 
@@ -40,9 +44,11 @@ class Lab:
         data: the photos.
         work: folder of runs and of what they printed.
         size: side of the images, in pixels.
-        epochs: of a run from scratch; transfer takes a third of them.
+        epochs: of a run from scratch; transfer takes a third of them, and pretraining, whose
+            photos are four times as many, half of them.
         seeds: how many, from 0 on.
         producers: producer processes of each run; None is one per core.
+        jobs: how many runs are made at the same time.
     """
 
     data: Path
@@ -51,6 +57,12 @@ class Lab:
     epochs: int
     seeds: int
     producers: int | None
+    jobs: int
+
+    def by_seed(self, one: Callable[[int], _Found]) -> list[_Found]:
+        """Return what `one` finds for every seed."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(one, range(self.seeds)))
 
     def run(self, name: str, command: str, data: Path | None, *options: object) -> dict[str, Any]:
         """Run a command of `trainer`, or read what it printed when it was run before."""
@@ -67,6 +79,7 @@ class Lab:
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
+                env=os.environ | ({"OMP_NUM_THREADS": "1"} if self.jobs > 1 else {}),
             )
             result = json.loads(done.stdout)
             result["seconds"] = time.perf_counter() - started_s
@@ -141,15 +154,15 @@ def augmentation(lab: Lab) -> Iterator[str]:
     """Compare training with augmentation and dropout to training without, seed by seed."""
     with_it = ["--recipe", "keras-small", "--size", lab.size]
     without = ["--recipe", plain_recipe(lab), "--dropout", 0]
-    rows, gains, views = [], [], []
-    for seed in range(lab.seeds):
+
+    def one(seed: int) -> tuple[float, float, float]:
         more = ["--epochs", lab.epochs, "--seed", seed]
         bare = last_accuracy(lab.fit(f"plain-{seed}", *without, *more))
         full = last_accuracy(lab.fit(f"augmented-{seed}", *with_it, *more))
-        crops = evaluate(lab, f"augmented-{seed}", "ten-crop")
-        gains.append(full - bare)
-        views.append(crops - full)
-        rows.append([str(seed), share(bare), share(full), share(crops)])
+        return bare, full, evaluate(lab, f"augmented-{seed}", "ten-crop")
+
+    found = lab.by_seed(one)
+    rows = [[str(seed), *map(share, values)] for seed, values in enumerate(found)]
     yield "## From scratch: augmentation and dropout, one view and ten\n"
     yield (
         f"The small convnet at {lab.size} px, RMSprop at 0.001, batches of 32, {lab.epochs} "
@@ -157,8 +170,8 @@ def augmentation(lab: Lab) -> Iterator[str]:
         "dropout 0.5.\n"
     )
     yield from table(["seed", "without", "with", "with, ten-crop"], rows)
-    yield f"\nGain of augmentation and dropout: {gain(gains)}."
-    yield f"Gain of ten views over one: {gain(views)}.\n"
+    yield f"\nGain of augmentation and dropout: {gain([full - bare for bare, full, _ in found])}."
+    yield f"Gain of ten views over one: {gain([crops - full for _, full, crops in found])}.\n"
     yield from commands(
         "fit DATA --arch small-convnet --recipe plain.toml --dropout 0 ...",
         "fit DATA --arch small-convnet --recipe keras-small "
@@ -177,69 +190,80 @@ def evaluate(lab: Lab, name: str, views: str) -> float:
 
 
 def make_rotations(data: Path, out: Path) -> None:
-    """Write every training photo turned by 0, 90, 180 and 270 degrees, into a folder per turn.
+    """Write photos turned by 0, 90, 180, 270 degrees, into train/ and val/ with a class per turn.
 
-    A task that needs no labels, and the shapes of things to be solved (Gidaris et al. 2018).
+    A task that needs no labels, and the shapes of things to be solved (Gidaris et al. 2018). A
+    quarter of test/ says how well it is solved: no photo is on both sides.
     """
-    photos = sorted(path for path in (data / "train").rglob("*") if path.is_file())
-    for turn in _TURNS:
-        folder = out / f"turned-{turn}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(photos):
-            target = folder / f"{number:05}.jpg"
-            if not target.exists():
-                with Image.open(path) as photo:
-                    photo.convert("RGB").rotate(turn, expand=True).save(target, quality=95)
+    for split, source, step in (("train", "train", 1), ("val", "test", 4)):
+        photos = sorted(path for path in (data / source).rglob("*") if path.is_file())[::step]
+        for turn in _TURNS:
+            folder = out / split / f"turned-{turn}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, path in enumerate(photos):
+                target = folder / f"{number:05}.jpg"
+                if not target.exists():
+                    with Image.open(path) as photo:
+                        photo.convert("RGB").rotate(turn, expand=True).save(target, quality=95)
 
 
 def transfer(lab: Lab) -> Iterator[str]:
     """Pretrain on turned photos, then move to the classes, by every strategy and by features."""
-    turned = lab.work / "turned"
+    turned, alone = lab.work / "turned", replace(lab, jobs=1)
     make_rotations(lab.data, turned)
     recipe = ["--recipe", plain_recipe(lab)]
-    pretrained = lab.fit("pretrained", *recipe, "--epochs", lab.epochs, data=turned)
+    before = max(2, lab.epochs // 2)
+    pretrained = alone.fit("pretrained", *recipe, "--epochs", before, data=turned)
     weights = ["--weights", lab.checkpoint("pretrained")]
     epochs = max(2, lab.epochs // 3)
-    found: dict[str, list[float]] = {}
-    seconds: dict[str, list[float]] = {}
-    for seed in range(lab.seeds):
-        for strategy in _STRATEGIES:
-            start = [] if strategy == "scratch" else weights
-            result = lab.fit(
-                f"{strategy}-{seed}",
-                *(*recipe, *start, "--strategy", strategy, "--unfreeze", 2, "--low-share", 0.1),
-                *("--epochs", epochs, "--seed", seed, "--dropout", 0),
-            )
-            found.setdefault(strategy, []).append(last_accuracy(result))
-            seconds.setdefault(strategy, []).append(result["seconds"])
-        result = lab.run(
-            f"features-{seed}",
+
+    def strategy(lab: Lab, name: str, seed: int, run: str) -> dict[str, Any]:
+        start = [] if name == "scratch" else weights
+        return lab.fit(
+            f"{run}-{seed}",
+            *(*recipe, *start, "--strategy", name, "--unfreeze", 2, "--low-share", 0.1),
+            *("--epochs", epochs, "--seed", seed, "--dropout", 0),
+        )
+
+    def features(lab: Lab, seed: int, run: str) -> dict[str, Any]:
+        return lab.run(
+            f"{run}-{seed}",
             "features",
             lab.data,
             *(*lab.common(), *recipe, *weights, "--dropout", 0),
-            *("--epochs", epochs, "--seed", seed, "--out", lab.work / "features" / str(seed)),
+            *("--epochs", epochs, "--seed", seed, "--out", lab.work / "features" / run / str(seed)),
         )
-        found.setdefault("features", []).append(result["last_val_accuracy"])
-        seconds.setdefault("features", []).append(result["seconds"])
+
+    def one(seed: int) -> dict[str, float]:
+        found = {name: last_accuracy(strategy(lab, name, seed, name)) for name in _STRATEGIES}
+        return found | {"features": features(lab, seed, "features")["last_val_accuracy"]}
+
+    found = lab.by_seed(one)
     yield "## Transfer: from turned photos to classes\n"
     yield (
         "No weights are downloaded: the small convnet first learns by how much a training photo is "
-        f"turned (four classes, no labels needed; {share(last_accuracy(pretrained))} of held-back "
-        f"photos after {lab.epochs} epochs), then moves to the classes for {epochs} epochs. "
-        "`features` is `head` on stored activations; seconds are those of whole commands.\n"
+        f"turned (four classes, no labels needed; {share(last_accuracy(pretrained))} of other "
+        f"photos after {before} epochs), then moves to the classes for {epochs} epochs. "
+        "`features` is `head` on stored activations.\n"
     )
     rows = []
-    for name, values in found.items():
-        against = [a - b for a, b in zip(values, found["scratch"], strict=True)]
+    for name in found[0]:
+        values = [accuracies[name] for accuracies in found]
+        against = [accuracies[name] - accuracies["scratch"] for accuracies in found]
         told = "" if name == "scratch" else gain(against)
-        taken = f"{statistics.fmean(seconds[name]):.0f} s"
-        rows.append([name, share(statistics.fmean(values)), told, taken])
-    yield from table(["strategy", "accuracy", "against scratch", "time"], rows)
-    yield ""
+        rows.append([name, share(statistics.fmean(values)), told])
+    yield from table(["strategy", "accuracy", "against scratch"], rows)
+    online = strategy(alone, "head", 0, "alone-head")["seconds"]
+    stored = features(alone, 0, "alone-features")["seconds"]
+    yield (
+        f"\nThe head alone, {epochs} epochs, whole commands with nothing beside them: online "
+        f"{online:.0f} s, on features {stored:.0f} s ({online / stored:.1f} x).\n"
+    )
     yield from commands(
-        "fit TURNED --arch small-convnet --recipe plain.toml ... --out pretrained",
+        f"fit TURNED --arch small-convnet --recipe plain.toml --epochs {before} ... "
+        "--out pretrained",
         "fit DATA --weights pretrained/last.pt --strategy STRATEGY --unfreeze 2 --low-share 0.1 "
-        "...",
+        f"--epochs {epochs} ...",
         "features DATA --weights pretrained/last.pt ...",
     )
 
@@ -261,8 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--producers", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     given = parser.parse_args(arguments)
-    lab = Lab(given.data, given.work, given.size, given.epochs, given.seeds, given.producers)
+    lab = Lab(
+        given.data,
+        given.work,
+        given.size,
+        given.epochs,
+        given.seeds,
+        given.producers,
+        given.jobs,
+    )
     lines = [
         "# Results\n",
         f"Made by `python -m examples.results --data DATA --size {lab.size} --epochs {lab.epochs} "
