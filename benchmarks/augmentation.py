@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from augd.pixels.decode import configure
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
-from augd.pixels.tint import Tint, add_mean
+from augd.pixels.tint import Tint
 from augd.plan.plan import LocalWarp
 from benchmarks._competitors import Filter, augd_client, eight_op_client, eight_op_loader
 from benchmarks._report import Absent, Figure, Options, Target, rates, run_alone
@@ -192,7 +192,7 @@ def _tinted(row: Pixels) -> Work:
     colour = np.hstack([saturate @ linear, np.array(_PCA)[:, None]]).tolist()
     mean_part = (saturate @ pivot).tolist()
     tint, out = Tint(), row.copy()
-    return lambda: tint.apply(add_mean(colour, mean_part, out), out)
+    return lambda: tint.apply(tint.add_mean(colour, mean_part, out), out)
 
 
 def _rotation() -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from augd.pixels.decode import Pixels, at_scale, check_region, is_native, run_na
 from augd.pixels.header import Header
 from augd.pixels.orient import Exif, Region, reader_of
 from augd.pixels.outline import Matrix, Outline, Outlines
-from augd.pixels.tint import Tint, add_mean
+from augd.pixels.tint import Tint
 from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
@@ -183,9 +183,10 @@ class Renderer:
         self, outline: Outline, out: Pixels, colour_out: NDArray[np.float32] | None
     ) -> None:
         if colour_out is not None:
-            colour_out[...] = add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
+            colour_out[...] = self._tint.add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
         elif outline.colour is not None:
-            self._tint.apply(add_mean(outline.colour, outline.pivot, out), out)
+            colour = self._tint.add_mean(outline.colour, outline.pivot, out)
+            self._tint.apply(colour, out)
         if outline.erase is not None:
             x, y, width, height = outline.erase
             out[y : y + height, x : x + width] = ERASED

@@ -42,21 +42,6 @@ _BESIDE_THE_DIAGONAL: Final = 2.0**-20
 _EXACT_STEPS: Final = float(1 << 24)
 
 
-def add_mean(colour: Matrix, pivot: Matrix | None, row: Pixels) -> Matrix:
-    """Return the 3x4 matrix A | b + C mean(row), where `colour` is A | b and `pivot` is C.
-
-    The mean is that of exact sums. `row` is uint8 (h, w, 3).
-    """
-    if pivot is None:
-        return colour
-    num_pixels = row.shape[0] * row.shape[1]
-    red, green, blue = (total / num_pixels for total in cv2.sumElems(row)[:3])
-    return [
-        [rr, rg, rb, offset + ((cr * red + cg * green) + cb * blue)]
-        for (rr, rg, rb, offset), (cr, cg, cb) in zip(colour, pivot, strict=True)
-    ]
-
-
 class Tint:
     """Recolours rows of one size in place. Owns its scratch buffers; for one thread at a time."""
 
@@ -67,6 +52,21 @@ class Tint:
         self._matrix = np.empty((3, 4), np.float32)
         self._before: NDArray[np.float64] | None = None
         self._after: NDArray[np.float64] | None = None
+
+    def add_mean(self, colour: Matrix, pivot: Matrix | None, row: Pixels) -> Matrix:
+        """Return the 3x4 matrix A | b + C mean(row), where `colour` is A | b and `pivot` is C.
+
+        The mean is that of exact sums. `row` is C-contiguous uint8 (h, w, 3).
+        """
+        if pivot is None:
+            return colour
+        sums = cv2.sumElems(row)[:3] if self._kernels is None else self._kernels.sums(row)
+        num_pixels = row.shape[0] * row.shape[1]
+        red, green, blue = (total / num_pixels for total in sums)
+        return [
+            [rr, rg, rb, offset + ((cr * red + cg * green) + cb * blue)]
+            for (rr, rg, rb, offset), (cr, cg, cb) in zip(colour, pivot, strict=True)
+        ]
 
     def apply(self, colour: Matrix, row: Pixels) -> None:
         """Apply a 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""

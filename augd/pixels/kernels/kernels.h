@@ -90,6 +90,9 @@ bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
  * Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
 bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
 
+/* Sum each channel. */
+void augd_sum(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]);
+
 /* module.c: SIMD is chosen once, and can be forbidden to compare both. */
 bool augd_use_avx2(void);
 

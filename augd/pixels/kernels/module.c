@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-enum { VERSION = 1 }; /* as augd/pixels/native.py expects it */
+enum { VERSION = 2 }; /* as augd/pixels/native.py expects it */
 
 static PyObject *decode_error;
 static bool is_avx2_used;
@@ -224,6 +224,19 @@ static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyBool_FromLong(is_done);
 }
 
+static PyObject *sums(PyObject *module, PyObject *given) {
+    (void)module;
+    uint64_t found[AUGD_CHANNELS];
+    Py_buffer row;
+    if (!take_pixels(given, &row, true)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    augd_sum(row.buf, (size_t)(row.shape[0] * row.shape[1]), found);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&row);
+    return Py_BuildValue("KKK", (unsigned long long)found[0], (unsigned long long)found[1],
+                         (unsigned long long)found[2]);
+}
+
 static PyObject *use_simd(PyObject *module, PyObject *wanted) {
     (void)module;
     int is_wanted = PyObject_IsTrue(wanted);
@@ -249,6 +262,9 @@ PyDoc_STRVAR(resize_doc,
 PyDoc_STRVAR(tint_doc,
 "tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, /)\n--\n\n"
 "Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.");
+PyDoc_STRVAR(sums_doc,
+"sums(row, /)\n--\n\n"
+"Sum each channel of a row.");
 PyDoc_STRVAR(use_simd_doc,
 "use_simd(wanted, /)\n--\n\nUse vector instructions if wanted and there; says whether they are.");
 
@@ -258,6 +274,7 @@ static PyMethodDef methods[] = {
     {"skip_jpeg", (PyCFunction)(void (*)(void))skip_jpeg, METH_FASTCALL, skip_jpeg_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
+    {"sums", sums, METH_O, sums_doc},
     {"use_simd", use_simd, METH_O, use_simd_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,4 +1,5 @@
-/* The colour pass: one 3x4 matrix on (R, G, B, 1), in whole numbers of 1/1024, halves up.
+/* The colour pass: one 3x4 matrix on (R, G, B, 1), in whole numbers of 1/1024, halves up; and the sums
+ * of the channels, of which contrast makes its pivot.
  *
  * The arithmetic is that of OpenCV's `transform` of bytes (matmul.simd.hpp), which does this where
  * the kernels are not built: equal bytes from both.
@@ -33,7 +34,13 @@ static void tint_portably(uint8_t *pixels, size_t num_pixels, const int16_t c[3]
 
 #if AUGD_HAS_AVX2_CODE
 
-enum { PIXELS_PER_TURN = 8, LANE_BYTES = 12, READ_BYTES = 28 };
+enum { PIXELS_PER_TURN = 8, LANE_BYTES = 12, TURN_BYTES = 2 * LANE_BYTES, READ_BYTES = 28 };
+
+AUGD_AVX2 static inline __m256i read_turn(const uint8_t *at) {
+    return _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
+        _mm_loadu_si128((const __m128i *)(at + LANE_BYTES)), 1);
+}
 
 /* Eight pixels: twelve bytes in each lane, spread to pairs (R, G) and (B, 0) of 16 bits. */
 AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
@@ -54,13 +61,18 @@ AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const i
         by_blue[to] = _mm256_set1_epi32((uint16_t)c[to][2]);
         offset[to] = _mm256_set1_epi32(offsets[to] + HALF_STEP);
     }
-    size_t done = 0;
-    /* Each turn reads four bytes beyond its pixels, and writes none there. */
-    for (; (num_pixels - done) * AUGD_CHANNELS >= READ_BYTES; done += PIXELS_PER_TURN) {
-        uint8_t *at = pixels + done * AUGD_CHANNELS;
-        __m256i source = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
-            _mm_loadu_si128((const __m128i *)(at + LANE_BYTES)), 1);
+    const size_t num_bytes = num_pixels * AUGD_CHANNELS;
+    const size_t turns = num_bytes < READ_BYTES ? 0 : (num_bytes - READ_BYTES) / TURN_BYTES + 1;
+    if (!turns) return 0;
+    /* Each turn reads and spoils four bytes beyond its own. The next one has been read by then, and
+     * writes them; the last ones are put back. */
+    uint8_t *const end = pixels + turns * TURN_BYTES;
+    int32_t beyond;
+    memcpy(&beyond, end, sizeof beyond);
+    __m256i next = read_turn(pixels);
+    for (uint8_t *at = pixels; at < end; at += TURN_BYTES) {
+        const __m256i source = next;
+        if (at + TURN_BYTES < end) next = read_turn(at + TURN_BYTES);
         __m256i rg = _mm256_shuffle_epi8(source, red_green);
         __m256i b = _mm256_shuffle_epi8(source, blue);
         __m256i level[3];
@@ -72,13 +84,11 @@ AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const i
         __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(level[0], level[1]),
                                             _mm256_packs_epi32(level[2], level[2]));
         bytes = _mm256_shuffle_epi8(bytes, interleave);
-        __m128i high = _mm256_extracti128_si256(bytes, 1);
         _mm_storeu_si128((__m128i *)at, _mm256_castsi256_si128(bytes));
-        _mm_storel_epi64((__m128i *)(at + LANE_BYTES), high);
-        int32_t last = _mm_extract_epi32(high, 2);
-        memcpy(at + LANE_BYTES + 8, &last, sizeof last);
+        _mm_storeu_si128((__m128i *)(at + LANE_BYTES), _mm256_extracti128_si256(bytes, 1));
     }
-    return done;
+    memcpy(end, &beyond, sizeof beyond);
+    return turns * PIXELS_PER_TURN;
 }
 
 #endif
@@ -121,4 +131,47 @@ bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
 #endif
     tint_portably(pixels + done * AUGD_CHANNELS, num_pixels - done, coefficients, offsets);
     return true;
+}
+
+#if AUGD_HAS_AVX2_CODE
+
+enum { VECTOR_BYTES = 32 };
+
+/* Three vectors hold 32 pixels. Byte `at` of vector v belongs to channel (32 v + at) % 3, so that a
+ * channel's bytes are every third one, from another one on in each vector. */
+AUGD_AVX2 static size_t sum_by_avx2(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]) {
+    uint8_t every_third[AUGD_CHANNELS + VECTOR_BYTES] = {0};
+    for (int at = 0; at < AUGD_CHANNELS + VECTOR_BYTES; at += AUGD_CHANNELS) every_third[at] = 0xFF;
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i from[AUGD_CHANNELS], totals[AUGD_CHANNELS] = {zero, zero, zero};
+    for (int first = 0; first < AUGD_CHANNELS; first++)
+        from[first] = _mm256_loadu_si256((const __m256i *)(every_third + AUGD_CHANNELS - first));
+    size_t done = 0;
+    for (; num_pixels - done >= VECTOR_BYTES; done += VECTOR_BYTES)
+        for (int part = 0; part < AUGD_CHANNELS; part++) {
+            const __m256i bytes = _mm256_loadu_si256(
+                (const __m256i *)(pixels + done * AUGD_CHANNELS + part * VECTOR_BYTES));
+            for (int of = 0; of < AUGD_CHANNELS; of++) {
+                const __m256i own = _mm256_and_si256(bytes, from[(of + part) % AUGD_CHANNELS]);
+                totals[of] = _mm256_add_epi64(totals[of], _mm256_sad_epu8(own, zero));
+            }
+        }
+    for (int of = 0; of < AUGD_CHANNELS; of++) {
+        uint64_t lanes[4];
+        _mm256_storeu_si256((__m256i *)lanes, totals[of]);
+        sums[of] += lanes[0] + lanes[1] + lanes[2] + lanes[3];
+    }
+    return done;
+}
+
+#endif
+
+void augd_sum(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]) {
+    size_t done = 0;
+    memset(sums, 0, AUGD_CHANNELS * sizeof *sums);
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2()) done = sum_by_avx2(pixels, num_pixels, sums);
+#endif
+    for (; done < num_pixels; done++)
+        for (int of = 0; of < AUGD_CHANNELS; of++) sums[of] += pixels[done * AUGD_CHANNELS + of];
 }
