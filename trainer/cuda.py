@@ -19,6 +19,7 @@ from torch import Tensor
 import augd
 from trainer.device import (
     Batch,
+    LabelRange,
     Params,
     Tensors,
     colour_of,
@@ -27,6 +28,7 @@ from trainer.device import (
     ordinary_tensors,
     params_of,
     place_of,
+    range_of,
     scale_and_shift,
     views,
 )
@@ -126,6 +128,7 @@ class OnDevice:
     params: Params
     copied: torch.cuda.Event
     place: tuple[int, int, int]
+    label_range: LabelRange
 
 
 class CudaLane:
@@ -160,7 +163,9 @@ class CudaLane:
                 raise
             copied = _cuda.Event()
             copied.record(self._side)
-        return OnDevice(tensors, colour, params_of(batch), copied, place_of(batch)), copied
+        label_range = range_of(batch.labels)
+        told = OnDevice(tensors, colour, params_of(batch), copied, place_of(batch), label_range)
+        return told, copied
 
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
@@ -184,7 +189,8 @@ class CudaLane:
             with ordinary_tensors():
                 images = self._normaliser(images, copied.colour)
             self._read[buffer].record(consumer)
-        return Batch((images, labels, ids, valid), copied.place, params=copied.params)
+        told = copied.params, copied.label_range
+        return Batch((images, labels, ids, valid), copied.place, None, *told)
 
     def _buffer(self, buffer: int, images: Tensor) -> Tensor:
         """Return rows of the ring's buffer; the first batch of a stream is its largest."""

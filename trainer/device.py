@@ -13,15 +13,18 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import augd
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
 Params = dict[str, Tensor] | None
+LabelRange = tuple[float, float] | None
 
 # Of RGB in [0, 1]; what torchvision's and nearly all other ImageNet weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -45,6 +48,8 @@ class Batch:
         valid: bool (B,): false for bad samples and for padding (black before normalising).
         params: with `params=True`, what was drawn for each row, by name: float64, on the CPU.
         epoch, number, position: which batch it is, and where it begins in the epoch.
+        label_range: lowest and highest label where that was seen on the CPU, else None: asking a
+            device for it would wait for all work that it was given before.
 
     The tensors are the caller's to keep and to change, but for `normalize=False` on the CPU:
     then they are views into a slot of shared memory, which is given back when the batch and
@@ -56,6 +61,7 @@ class Batch:
         "epoch",
         "ids",
         "images",
+        "label_range",
         "labels",
         "number",
         "params",
@@ -69,8 +75,10 @@ class Batch:
         place: tuple[int, int, int],
         slot: augd.Batch | None = None,
         params: Params = None,
+        label_range: LabelRange = None,
     ) -> None:
         """Made by `Stream`."""
+        self.label_range = label_range
         self.params = params
         self.images, self.labels, self.ids, self.valid = tensors
         self.epoch, self.number, self.position = place
@@ -248,7 +256,8 @@ class HostFeed:
         return map(deliver, self._stream.epoch(epoch))
 
     def _view(self, batch: augd.Batch) -> Batch:
-        return Batch(views(batch), place_of(batch), batch, params_of(batch))
+        told = params_of(batch), range_of(batch.labels)
+        return Batch(views(batch), place_of(batch), batch, *told)
 
     def _convert(self, batch: augd.Batch) -> Batch:
         assert self._normaliser is not None
@@ -257,10 +266,10 @@ class HostFeed:
             images, labels, ids, valid = views(batch)
             floats = self._normaliser(images, colour_of(batch))
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
-            params = params_of(batch)
+            told = params_of(batch), range_of(batch.labels)
         batch.release()
         self.transfer_s += time.perf_counter() - before
-        return Batch(tensors, place_of(batch), params=params)
+        return Batch(tensors, place_of(batch), None, *told)
 
     def forget(self) -> None:
         """Do nothing: no batch is taken ahead."""
@@ -272,6 +281,11 @@ class HostFeed:
 def place_of(batch: augd.Batch) -> tuple[int, int, int]:
     """Return epoch, number and position of a batch."""
     return batch.epoch, batch.number, batch.position
+
+
+def range_of(labels: NDArray[Any]) -> LabelRange:
+    """Return the lowest and the highest label."""
+    return labels.min().item(), labels.max().item()
 
 
 def colour_of(batch: augd.Batch) -> Tensor | None:

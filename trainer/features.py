@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import augd
 from trainer.anatomy import Anatomy
-from trainer.device import Batch
+from trainer.device import Batch, range_of
 from trainer.models import Subject
 from trainer.source import Source, usable_rows
 
@@ -297,12 +297,13 @@ class StoredSource:
         for number in range(begin, len(self)):
             first = number * self._batch_size
             chosen = order[first : first + self._batch_size]
-            tensors = [torch.from_numpy(np.asarray(part[chosen])).to(self._device) for part in rows]
-            features, labels, ids = tensors
+            arrays = [np.asarray(part[chosen]) for part in rows]
+            features, labels, ids = (torch.from_numpy(one).to(self._device) for one in arrays)
             self._place = (epoch, number + 1)
             self._counts["batches"] += 1
             self._counts["samples"] += len(chosen)
-            yield Batch((features, labels, ids, labels >= 0), (epoch, number, first))
+            tensors = (features, labels, ids, labels >= 0)
+            yield Batch(tensors, (epoch, number, first), label_range=range_of(arrays[1]))
 
     def _order(self, epoch: int, count: int) -> NDArray[np.int64]:
         if self._seed is None:

@@ -83,6 +83,7 @@ def join_ranks() -> Iterator[Ranks]:
 
     Raises:
         OptionError: the environment names a part of what is needed.
+        ConnectError: another rank ended.
     """
     given = [os.environ.get(name) for name in _NAMES]
     if given[1] in (None, "1"):
@@ -100,5 +101,16 @@ def join_ranks() -> Iterator[Ranks]:
     torch.distributed.init_process_group(backend, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, local_rank)
+    except RuntimeError as error:
+        if not _is_of_the_connection(error):
+            raise
+        raise augd.ConnectError(
+            f"rank {rank} of {world} lost the others: one of them ended, and says why itself"
+        ) from error
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _is_of_the_connection(error: RuntimeError) -> bool:
+    """Say whether the other ranks could not be reached; gloo has no class of its own for that."""
+    return isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)

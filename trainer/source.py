@@ -55,9 +55,9 @@ def usable_rows(batch: Batch, source: Source) -> tuple[Tensor, Tensor]:
             f"data set {source.dataset!r} has several labels per image; the trainer takes one "
             "class per image"
         )
-    # One question to the device for the usual case: all rows are good.
-    if bool(((labels >= 0) & (labels < num_classes)).all()):
-        return images, labels
+    low, high = batch.label_range or (int(labels.min()), int(labels.max()))
+    if low >= 0 and high < num_classes:
+        return images, labels  # as usual; the device was asked nothing
     images, labels, ids = (rows[batch.valid] for rows in (images, labels, batch.ids))
     if bool((labels < 0).any()):
         raise augd.DatasetError(

@@ -339,6 +339,10 @@ def test_rows_that_are_not_valid_never_reach_the_network(daemon):
         batch = Batch((images, torch.tensor([1, -100, 0, 1]), ids, valid), (0, 0, 0))
         rows, labels = usable_rows(batch, stream)
         assert (rows.flatten().tolist(), labels.tolist()) == ([0, 2, 3], [1, 0, 1])
+        # Labels on a device are not read where the CPU has seen them.
+        unreadable = torch.empty(4, dtype=torch.int64, device="meta")
+        batch = Batch((images, unreadable, ids, valid), (0, 0, 0), label_range=(0, 1))
+        assert usable_rows(batch, stream) == (images, unreadable)
         batch = Batch((images, torch.tensor([1, -100, -1, 1]), ids, valid), (0, 0, 0))
         with pytest.raises(augd.DatasetError, match="sample 2 of data set 'photos' has no class"):
             usable_rows(batch, stream)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import augd
-from tests.learning import run_trainer
+from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
 from trainer.ranks import Ranks, join_ranks
 
@@ -29,40 +30,58 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_by_two(*command: object) -> str:
+def start_two(*command: object) -> subprocess.Popen[str]:
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, *LAUNCH, "-m", "trainer", *map(str, command)],
+    return subprocess.Popen(
+        [sys.executable, *LAUNCH, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
     )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
-        printed, complaints = process.communicate(timeout=100)
+        return process.communicate(timeout=100)
     except BaseException:
         process.terminate()  # torchrun ends the ranks, which would wait for each other for ever
         process.communicate()
         raise
+
+
+def fit_by_two(*options: object) -> str:
+    process = start_two("-m", "trainer", "fit", *options)
+    printed, complaints = finish(process)
     assert process.returncode == 0, complaints
     return printed
 
 
-@pytest.mark.slow
-def test_two_ranks_are_one(photos, tmp_path, capsys):
-    common = [
+def options_of(photos: Path, batch_size: int, out: Path) -> list[object]:
+    return [
         *(photos, "--producers", 1, "--arch", "small-convnet", "--recipe", "keras-small"),
         *("--size", 78, "--dropout", 0, "--lr", 0.003, "--epochs", 1, "--device", "cpu"),
+        *("--batch-size", batch_size, "--out", out),
     ]
-    assert run_trainer("fit", *common, "--batch-size", 10, "--out", tmp_path / "one") == 0
+
+
+@pytest.fixture(scope="module")
+def both(photos, tmp_path_factory) -> tuple[dict, str]:
+    """The checkpoint of a run by two ranks, and what it printed."""
+    out = tmp_path_factory.mktemp("ranks") / "two"
+    printed = fit_by_two(*options_of(photos, 5, out))
+    return load(out / "last.pt"), printed
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one(photos, both, tmp_path, capsys):
+    two, printed = both
+    assert run_trainer("fit", *options_of(photos, 10, tmp_path / "one")) == 0
     alone = capsys.readouterr().out
-    both = run_by_two("fit", *common, "--batch-size", 5, "--out", tmp_path / "two")
     told = "24 images to train on, 6 to validate with (split 'val')"
     assert f"on cpu: {told}" in alone
-    assert both.count(f"on cpu, 2 ranks: {told}") == 1, "one of them speaks"
-    one, two = (
-        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two")
-    )
+    assert printed.count(f"on cpu, 2 ranks: {told}") == 1, "one of them speaks"
+    one = load(tmp_path / "one" / "last.pt")
     for name, weights in one["model"].items():
         assert torch.allclose(weights, two["model"][name], rtol=1e-4, atol=1e-6), name
     for a, b in zip(one["history"], two["history"], strict=True):
@@ -70,6 +89,43 @@ def test_two_ranks_are_one(photos, tmp_path, capsys):
             assert a[name] == pytest.approx(b[name], rel=1e-4)
     assert len(two["rng"]) == 2 and not torch.equal(*two["rng"]), "dropout of their own"
     assert two["settings"]["world"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # three starts of torch, twice over
+def test_ranks_that_were_killed_go_on_exactly(photos, both, tmp_path):
+    options = [*options_of(photos, 5, tmp_path), "--checkpoint-every", 1]
+    process = start_two("-m", "trainer", "fit", *options)
+    try:
+        deadline_s = time.monotonic() + 90
+        while not (tmp_path / "last.pt").exists():
+            assert process.poll() is None and time.monotonic() < deadline_s
+            time.sleep(0.001)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    left = load(tmp_path / "last.pt")
+    assert left["schedule"]["batch"] in (1, 2), "in mid-epoch"
+    fit_by_two(*options, "--resume")
+    assert_same(load(tmp_path / "last.pt"), both[0])
+
+
+@pytest.mark.slow
+def test_a_rank_that_lost_the_others_says_so(tmp_path):
+    program = tmp_path / "half.py"
+    program.write_text(
+        "import os\n"
+        "from trainer.ranks import join_ranks\n"
+        "with join_ranks() as ranks:\n"
+        "    ranks.sums(1)\n"
+        "    if ranks.rank == 1:\n"
+        "        os._exit(3)\n"
+        "    ranks.sums(1)\n"
+    )
+    process = start_two(program)
+    _, complaints = finish(process)
+    assert process.returncode != 0
+    assert "ConnectError: rank 0 of 2 lost the others: one of them ended, and says" in complaints
 
 
 class TestEnvironment:

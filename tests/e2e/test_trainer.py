@@ -362,6 +362,18 @@ def test_cuda_registers_the_arena(daemon):
 
 @gpu
 @needs_gpu
+def test_cuda_allocates_nothing_after_the_first_batches(daemon):
+    with connect(daemon, device="cuda") as stream:
+        for epoch in (0, 1):
+            list(stream.epoch(epoch))
+        before = torch.cuda.memory_stats()["num_device_alloc"]
+        for epoch in range(2, 8):
+            list(stream.epoch(epoch))
+        assert torch.cuda.memory_stats()["num_device_alloc"] == before
+
+
+@gpu
+@needs_gpu
 def test_cuda_behind_a_busy_consumer(daemon):
     """Copies are issued long before the device gets to them, and nothing is mixed up."""
     with connect(daemon, device="cuda", prefetch=2) as stream:
