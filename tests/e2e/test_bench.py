@@ -111,7 +111,7 @@ def test_refusals_are_one_line(arguments, says):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["delivery", "first_batch"])
+@pytest.mark.parametrize("name", ["delivery", "first_batch", "waiting"])
 def test_benchmarks_run_and_say_what_they_found(folder, name):
     options = ["--photos", str(folder), "--rounds", "1", "--seconds", "0.3"]
     done = run(f"benchmarks.{name}", *options)
