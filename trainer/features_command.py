@@ -259,8 +259,7 @@ def _report(training: Training, store: Store, head_s: float, *, is_new: bool) ->
     return {
         "best_val_accuracy": best["val_accuracy"],
         "best_epoch": best["epoch"],
-        "last_val_accuracy": training.history[-1]["val_accuracy"],
-        "epochs": num_epochs,
+        "epochs": training.history,
         "passes": store.key["passes"],
         "images": training.training.num_samples,
         "is_new": is_new,
