@@ -186,9 +186,9 @@ def show(question: str, figures: Sequence[Figure | Absent]) -> None:
     table.columns[0].no_wrap = True
     for column in table.columns[1:4]:
         column.justify = "right"
+    absent = [figure for figure in figures if isinstance(figure, Absent)]
     for figure in figures:
         if isinstance(figure, Absent):
-            table.add_row(f"{figure.name}: {figure.why}")
             continue
         found, target = figure.spread, figure.target
         table.add_row(
@@ -199,7 +199,9 @@ def show(question: str, figures: Sequence[Figure | Absent]) -> None:
             {None: "", True: "met", False: "missed"}[figure.is_met],
         )
     console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, _WIDTH)).print(table, "")
+    console = Console(highlight=False, width=max(console.width, _WIDTH))
+    # Below the table: a sentence in a cell would leave no room for the numbers.
+    console.print(table, *(f" {figure.name}: {figure.why}" for figure in absent), "", sep="\n")
 
 
 def _number(value: float) -> str:

@@ -60,12 +60,15 @@ class Tint:
         """
         if pivot is None:
             return colour
-        sums = cv2.sumElems(row)[:3] if self._kernels is None else self._kernels.sums(row)
+        if self._kernels is None:
+            red, green, blue, _ = cv2.sumElems(row)
+        else:
+            red, green, blue = self._kernels.sums(row)
         num_pixels = row.shape[0] * row.shape[1]
-        red, green, blue = (total / num_pixels for total in sums)
+        red, green, blue = red / num_pixels, green / num_pixels, blue / num_pixels
         return [
-            [rr, rg, rb, offset + ((cr * red + cg * green) + cb * blue)]
-            for (rr, rg, rb, offset), (cr, cg, cb) in zip(colour, pivot, strict=True)
+            [*entries[:3], entries[3] + ((of[0] * red + of[1] * green) + of[2] * blue)]
+            for entries, of in zip(colour, pivot, strict=True)
         ]
 
     def apply(self, colour: Matrix, row: Pixels) -> None:
