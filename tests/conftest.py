@@ -82,7 +82,10 @@ def _belongings() -> Counter[str]:
     things: Counter[str] = Counter(_open_files())
     things.update(f"thread {one.name}" for one in threading.enumerate())
     things.update(f"child {pid}" for pid in _children())
-    for folder in (Path("/dev/shm"), Path(os.environ["AUGD_RUNTIME_DIR"])):
+    folders = [Path(os.environ["AUGD_RUNTIME_DIR"])]
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # else it is the other workers' place, too
+        folders.append(Path("/dev/shm"))
+    for folder in folders:
         if folder.is_dir():
             things.update(str(path) for path in folder.iterdir())
     return things
