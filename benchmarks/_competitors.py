@@ -74,6 +74,21 @@ def decoding_client(options: Options, plain: dict[str, Any], name: str) -> Start
     return lambda: Competitor(name, "augd_client", arguments=arguments)
 
 
+def new_daemon(
+    options: Options,
+    plain: dict[str, Any],
+    name: str,
+    *,
+    is_cold: bool,
+    cache: str | None = None,
+    folder: str = "",
+) -> Start:
+    """Start what measures a new daemon's first epoch; see `benchmarks.sides.new_daemon`."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain, "batch_size": 50}
+    arguments |= {"is_cold": is_cold, "cache": cache, "folder": folder}
+    return lambda: Competitor(name, "new_daemon", arguments=arguments, ready_s=_COMPILES_S)
+
+
 def resize_only(options: Options, plain: dict[str, Any], name: str) -> Start:
     """Start the resize kernel alone, on the crops of the same law, from decoded pictures."""
     arguments = {**_augd_arguments(options, "linear"), "recipe": plain}
