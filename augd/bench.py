@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from augd.broker.cache import say_cache
 from augd.client import connect
 from augd.errors import OptionError, RecipeError
 from augd.launch import serve
@@ -48,6 +49,7 @@ class BenchOptions:
     as_json: bool
     keys: str | None = None
     plugins: Sequence[str] = ()
+    cache: str | None = None
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -106,6 +108,11 @@ def check_options(options: BenchOptions) -> None:
             f"--producers: the daemon at {options.connect} has its own; leave the option out, "
             "or give a folder instead of --connect"
         )
+    if options.connect is not None and options.cache is not None:
+        raise OptionError(
+            f"--cache: the daemon at {options.connect} has its own or none; leave the option out, "
+            "or give a folder instead of --connect"
+        )
     if not 0.1 <= options.seconds <= _SECONDS_MAX:
         raise OptionError(
             f"--seconds: expected 0.1..{_SECONDS_MAX:.0f}, got {options.seconds:g}; 10 is plenty"
@@ -134,7 +141,12 @@ def _measure_daemon(options: BenchOptions, recipe: dict[str, Any]) -> dict[str, 
         address = options.connect
         if options.path is not None:
             daemon = stack.enter_context(
-                serve(options.path, producers=options.producers, plugins=options.plugins)
+                serve(
+                    options.path,
+                    producers=options.producers,
+                    plugins=options.plugins,
+                    cache=options.cache,
+                )
             )
             address = daemon.address
         stream = stack.enter_context(
@@ -171,6 +183,7 @@ def _report(
         "batch_size": options.batch_size,
         "producers": num_producers,
         "content": stream.content,
+        "cache": snapshot["cache"],
         "machine": machine_facts(snapshot["environment"]),
     }
 
@@ -200,6 +213,8 @@ def print_report(report: Mapping[str, Any]) -> None:
         table.add_row(name, f"{cost:.3f}", share, memory.get(name, ""))
     console.print(table)
     console.print(f"{report['who_waits']}\nplanning and order: {report['plan_us']:.1f} µs a sample")
+    if report["cache"] is not None:
+        console.print(say_cache(report["cache"]))
     for line in _remarks(report):
         console.print(line)
     facts = report["machine"]

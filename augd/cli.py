@@ -35,6 +35,10 @@ ClientKeys = Annotated[
     str | None,
     typer.Option("--keys", metavar="FILE", help="NAME.key, if the daemon wants one [$AUGD_KEYS]."),
 ]
+CacheText = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="SPEC", help="Keep decoded pictures: ram:8GB, disk:DIR:200GB."),
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE", help="Python module with own ops; repeat for more."),
@@ -78,6 +82,7 @@ def serve(
         typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
     ] = None,
     plugin: Plugins = None,
+    cache: CacheText = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -96,6 +101,7 @@ def serve(
         ready_fd=ready_fd,
         keys=keys,
         plugins=tuple(plugin or ()),
+        cache=cache,
     )
     raise typer.Exit(serve_forever(paths, options))
 
@@ -112,6 +118,7 @@ def bench(
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
     keys: ClientKeys = None,
     plugin: Plugins = None,
+    cache: CacheText = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure images/s, CPU time by process, and who waits for whom."""
@@ -120,6 +127,7 @@ def bench(
     options = BenchOptions(
         *(path, connect, recipe, batch_size, producers, seconds, as_json, keys),
         plugins=plugin or (),
+        cache=cache,
     )
     run_bench(options)
 

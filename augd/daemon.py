@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
+from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import PATIENCE_S
 from augd.dataset import quarantine
@@ -40,6 +41,7 @@ from augd.transport.arena import (
     read_only,
 )
 from augd.transport.bulk import BulkSender
+from augd.transport.cache import CacheStore
 from augd.transport.doors import Doors
 from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
@@ -96,6 +98,7 @@ class Daemon:
         patience_s: float | None = None,
         terms: Terms,
         catalogue: Catalogue = BUILT_IN,
+        cache: CacheStore | None = None,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -108,6 +111,7 @@ class Daemon:
             patience_s: how long a producer may be silent at work; None is the broker's own.
             terms: what producers are started with.
             catalogue: the ops that there are with them.
+            cache: where decoded pictures are kept, the caller's to close; None keeps none.
         """
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
@@ -117,6 +121,7 @@ class Daemon:
         self._arenas: dict[int, tuple[int, int]] = {}
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
         self._choices = Choices()
+        self._cache = cache
         self._lifelines: dict[int, _Connection] = {}
         self._strangers: dict[int, _Connection] = {}  # by fd, the oldest first
         self._is_running = True
@@ -165,6 +170,7 @@ class Daemon:
             secrets.token_hex(32),
             patience_s=PATIENCE_S if patience_s is None else patience_s,
             catalogue=catalogue,
+            cache=None if cache is None else Cache(cache.facts(), len(hired)),
         )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
@@ -387,6 +393,12 @@ class Daemon:
                 self._give_arena(action)
             case ev.KeepQuarantine():
                 self._keep_quarantine(action)
+            case ev.PutCached(dataset, entry):
+                assert self._cache is not None
+                self._cache.put(dataset, entry)
+            case ev.ClearCache(environment):
+                assert self._cache is not None
+                self._cache.clear(environment)
             case ev.SendSlot():
                 self._send_slot(action)
             case ev.DropArena(stream):
@@ -416,6 +428,18 @@ class Daemon:
         if isinstance(message, msg.UseDataset):
             index = self._datasets[message.name]
             fds = (index.fd, index.dims_fd)
+            if self._cache is not None:
+                fds = (*fds, self._cache.table_fd(message.name))
+        elif isinstance(message, msg.UseCache):
+            assert self._cache is not None
+            fds = (self._cache.fd,)
+        elif isinstance(message, msg.CacheRoom):
+            assert self._cache is not None
+            try:
+                self._cache.take_space((message.start, message.end))
+            except OSError as error:
+                self._handle(ev.CacheFull(str(error.strerror)))
+                return
         elif isinstance(message, msg.UseStream):
             fds = (self._arenas[message.stream][0],)
             if message.chosen is not None:

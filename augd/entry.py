@@ -52,14 +52,14 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
         name, separator, value = word.partition("=")
         if word in _FLAGS:
             options[_FLAGS[word]] = True
-        elif name in _NUMBERS or name in ("--listen", "--keys", "--plugin"):
+        elif name in _NUMBERS or name in ("--listen", "--keys", "--plugin", "--cache"):
             value = value if separator else next(rest, "")
             if name == "--listen" and value and not value.startswith("-"):
                 listen.append(value)
             elif name == "--plugin" and value and not value.startswith("-"):
                 plugins.append(value)
-            elif name == "--keys" and value and not value.startswith("-"):
-                options["keys"] = value
+            elif name in ("--keys", "--cache") and value and not value.startswith("-"):
+                options[name[2:]] = value
             elif name in _NUMBERS and value.isascii() and value.isdigit():
                 options[_NUMBERS[name]] = int(value)
             else:

@@ -80,6 +80,7 @@ def serve(
     keys: str | os.PathLike[str] | None = None,
     patience_s: float | None = None,
     plugins: Sequence[str] = (),
+    cache: str | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -97,6 +98,8 @@ def serve(
             replaced, 2..3600; None is 30.
         plugins: names of Python modules with own ops (docs/own-ops.md), importable from the
             working directory, PYTHONPATH or the installed packages.
+        cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
+            docs/storage.md says when.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -118,6 +121,7 @@ def serve(
         *(("--insecure",) if insecure else ()),
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(part for one in plugins for part in ("--plugin", one)),
+        *(() if cache is None else ("--cache", cache)),
         *(() if producers is None else ("--producers", str(producers))),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),

@@ -14,6 +14,7 @@ import traceback
 
 from augd.dataset.arrays import ChoiceArrays
 from augd.errors import PluginFailed, RecipeError
+from augd.pixelcache import PixelCache
 from augd.pixels.environment import describe_environment
 from augd.plan.catalogue import Catalogue
 from augd.transport import link
@@ -39,6 +40,7 @@ class Producer:
         self._confinement = confinement
         self._environment = {**describe_environment(), **catalogue.environment}
         self._workshop = Workshop(self._stay_alive, crumb, catalogue)
+        self._cache: PixelCache | None = None
         self._refused: dict[int, str] = {}  # streams whose recipe an own op refuses, and why
         self._is_draining = False
         self._spoke_at_ns = time.monotonic_ns()
@@ -80,6 +82,12 @@ class Producer:
             case msg.Revoke(leases):
                 for lease in workshop.revoke(set(leases)):
                     self._say(msg.Dropped(lease))
+            case msg.UseCache():
+                self._cache = PixelCache(fds[0], message)
+                workshop.use_cache(self._cache)
+            case msg.CacheRoom():
+                assert self._cache is not None
+                self._cache.add_room(message)
             case msg.UseDataset(name, root):
                 workshop.use_dataset(name, root, *fds)
             case msg.UseStream():
@@ -112,9 +120,13 @@ class Producer:
             busy_ns=time.monotonic_ns() - before_ns,
             plan_ns=self._workshop.plan_ns,
             idle_ns=self._idle_ns,
+            hits=made.hits,
+            misses=made.misses,
         )
         self._workshop.plan_ns = self._idle_ns = 0
         self._say(done)
+        for news in self._workshop.cache_news():
+            self._say(news)
 
     def _stay_alive(self, lease: msg.Lease) -> None:
         if time.monotonic_ns() - self._spoke_at_ns > _ALIVE_EVERY_NS:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.errors import PluginFailed
+from augd.pixelcache import CachedPictures
 from augd.pixels.header import Header
-from augd.pixels.orient import reader_of
+from augd.pixels.orient import Decoded, reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.source import FolderSource, ReadAhead
@@ -47,6 +48,7 @@ class Dataset:
     index: IndexArrays
     source: FolderSource
     ahead: ReadAhead
+    cache: CachedPictures | None = None
 
 
 @dataclass(slots=True)
@@ -125,6 +127,8 @@ class Production:
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
         recipe = parse_recipe(use.recipe, catalogue)
+        # What is decoded at another scale has other pixels than its whole picture, reduced.
+        self.cache = dataset.cache if recipe.scaled_decode == "off" else None
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
         self._slots = [
             Rows(**{spec.name: _view(memory, at * use.slot_bytes, spec) for spec in use.arrays})
@@ -177,9 +181,26 @@ class Production:
         out = self._views_of(rows.images[row])
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
         self._renderer.render_sample(content, header, sketch.outlines, first, out, colour)
+        self._finish(out, sketch, at, rows, row)
+
+    def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
+        """Say for each sample whether its picture is in the cache, by a number that is not 0."""
+        return [0] * len(ids) if self.cache is None else self.cache.find(ids)
+
+    def render_decoded(self, photo: Decoded, sketch: Sketch, at: int, rows: Rows, row: int) -> None:
+        """Make all views of the sketch's sample `at` from its whole picture; see `render`."""
+        out = self._views_of(rows.images[row])
+        colour = None if rows.colour is None else self._views_of(rows.colour[row])
+        self._renderer.render_decoded(photo, sketch.outlines, at * self._num_views, out, colour)
+        self._finish(out, sketch, at, rows, row)
+
+    def _finish(
+        self, out: NDArray[np.uint8], sketch: Sketch, at: int, rows: Rows, row: int
+    ) -> None:
+        """Let own ops edit the finished views, and write down what was drawn."""
         if sketch.edits is not None:
-            for view, finished in enumerate(out):
-                for edit in sketch.edits[first + view]:
+            for number, finished in enumerate(out, at * self._num_views):
+                for edit in sketch.edits[number]:
                     edit.apply(finished)
         if rows.params is not None and sketch.params is not None:
             rows.params[row] = sketch.params[at]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from augd.plan.catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
+    from augd.transport.cache import CacheSpec, CacheStore
 
 _PROGRESS_AFTER_S = 1.0
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
@@ -46,6 +47,7 @@ class Options:
     keys: str | None = None  # the folder of keys; None: nobody needs one
     plugins: tuple[str, ...] = ()  # modules with own ops, by name
     is_pinned: bool = False  # each producer to a core
+    cache: str | None = None  # where decoded pictures are kept; None: nowhere
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -80,6 +82,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
             )
     wanted = _count_producers(options.num_producers)
     _check_patience(options.patience_s)
+    cache = _read_cache(options.cache)
     addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
@@ -93,7 +96,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         terms = Terms(options.plugins, cores)
         hired.extend(hire(terms, place) for place in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
-        return _serve(addresses, sources, hired, terms, options, gate, catalogue)
+        return _serve(addresses, sources, hired, terms, options, gate, catalogue, cache, cleaning)
 
 
 def _look_at(plugins: Sequence[str]) -> Catalogue | None:
@@ -183,6 +186,8 @@ def _serve(
     options: Options,
     gate: Gate | None,
     catalogue: Catalogue | None,
+    cache: CacheSpec | None,
+    cleaning: ExitStack,
 ) -> int:
     with interruptions_held():
         from augd.daemon import Daemon, set_up_log
@@ -192,11 +197,15 @@ def _serve(
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
 
+    store = _open_cache(cache, datasets) if cache is not None else None
+    if store is not None:
+        cleaning.callback(store.close)
     daemon = Daemon(
         *(addresses, hired, datasets, options.lifeline_fd, gate),
         patience_s=options.patience_s,
         terms=terms,
         catalogue=catalogue or BUILT_IN,
+        cache=store,
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
@@ -212,6 +221,20 @@ def _serve(
         sys.stdout.flush()
     tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
     return daemon.run()
+
+
+def _read_cache(text: str | None) -> CacheSpec | None:
+    if text is None:
+        return None
+    from augd.transport.cache import parse_cache
+
+    return parse_cache(text)
+
+
+def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:
+    from augd.transport.cache import CacheStore
+
+    return CacheStore(spec, datasets)
 
 
 def _raise_fd_limit() -> None:

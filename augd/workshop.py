@@ -23,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
+from augd.pixels.orient import Decoded, Stored
 from augd.pixels.source import FolderSource, ReadAhead, Reading
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
@@ -51,7 +53,9 @@ class Task:
     epochs: NDArray[np.int64]
     rows: Iterator[bytearray | BadImage]
     reading: Reading
+    cached: list[int]  # for each row: whether its picture was in the cache, and no file is read
     sketch: Sketch | None = None
+    hits: int = 0
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class Made:
     bad: tuple[msg.BadRow, ...] = ()
     digest: int = 0
     ids_digest: int = 0
+    hits: int = 0
+    misses: int = 0
 
 
 def _first_position(task: Task) -> int:
@@ -103,6 +109,7 @@ class Workshop:
         self._crumb = crumb or Crumb.private()
         self._catalogue = catalogue
         self._datasets: dict[str, Dataset] = {}
+        self._cache: PixelCache | None = None
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
         self._tasks: deque[Task] = deque()
@@ -114,13 +121,28 @@ class Workshop:
         """Return the number of leases in the queue."""
         return len(self._tasks) + len(self._accepted)
 
-    def use_dataset(self, name: str, root: str, index_fd: int, dims_fd: int) -> None:
-        """Open a data set; the fds stay the caller's."""
+    def use_cache(self, cache: PixelCache) -> None:
+        """Keep decoded pictures in a cache, of the data sets that are opened from now on."""
+        self._cache = cache
+
+    def use_dataset(
+        self, name: str, root: str, index_fd: int, dims_fd: int, table_fd: int = -1
+    ) -> None:
+        """Open a data set, with the table of its cached pictures; the fds stay the caller's."""
         index = IndexArrays(index_fd, dims_fd)
         source = FolderSource(root, index)
-        self._datasets[name] = Dataset(
-            index, source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
-        )
+        ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
+        cached = None
+        if self._cache is not None and table_fd >= 0:
+            cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
+        self._datasets[name] = Dataset(index, source, ahead, cached)
+
+    def cache_news(self) -> Iterator[msg.Cached]:
+        """Yield what the daemon must hear of the cache, once."""
+        for dataset in self._datasets.values():
+            news = None if dataset.cache is None else dataset.cache.take_news()
+            if news is not None:
+                yield news
 
     def use_stream(
         self, use: msg.UseStream, arena: Buffer, choice: ChoiceArrays | None = None
@@ -167,9 +189,14 @@ class Workshop:
         for lease in leases:
             part = slice(row, row + lease.rows)
             drawn, row = ids[part], part.stop
-            samples = [sample for sample in drawn.tolist() if sample >= 0]
+            cached = production.find_cached(drawn)
+            samples = [
+                sample
+                for sample, is_cached in zip(drawn.tolist(), cached, strict=True)
+                if sample >= 0 and not is_cached
+            ]
             reading = production.dataset.ahead.submit(samples)
-            task = Task(lease, production, drawn, epochs[part], iter(reading), reading)
+            task = Task(lease, production, drawn, epochs[part], iter(reading), reading, cached)
             self._tasks.append(task)
 
     def revoke(self, leases: set[int]) -> list[int]:
@@ -219,11 +246,13 @@ class Workshop:
             if sample >= 0:
                 made.digest += row_digest(rows.ids, rows.labels, rows.images, row, rows.colour)
         made.digest %= DIGEST_MODULUS
+        if production.cache is not None:
+            made.hits, made.misses = task.hits, int((task.ids >= 0).sum()) - task.hits
         return made
 
     def _make_row(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
         """Fill one row; returns None, or why the sample is bad."""
-        content = next(task.rows)
+        content = None if task.cached[row] else next(task.rows)
         if isinstance(content, BadImage):
             return str(content)
         if sample in task.production.quarantine and _is_quarantined(task, row, sample):
@@ -231,28 +260,66 @@ class Workshop:
         # From here on it is this sample's fault; waiting for its file was not.
         self._crumb.set(task.lease.lease, row, sample)
         try:
+            if content is None:
+                return self._render_cached(task, row, sample, rows)
             return self._render_row(task, row, sample, content, rows)
         finally:
             self._crumb.clear()
 
+    def _render_cached(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
+        """Fill a row from the cache; from its file, should the cache be damaged there."""
+        production = task.production
+        assert production.cache is not None
+        photo = production.cache.picture(sample)
+        if photo is None:
+            try:
+                content = production.dataset.source.read(sample)
+            except BadImage as bad:
+                return str(bad)
+            return self._render_row(task, row, sample, content, rows)
+        task.hits += 1
+        return self._render_photo(task, row, sample, photo, rows)
+
     def _render_row(
         self, task: Task, row: int, sample: int, content: bytearray, rows: Rows
     ) -> str | None:
-        sketch, at = task.sketch, row
-        assert sketch is not None
+        production = task.production
         try:
             header = read_header(content)
-            size = task.production.size_of(header)
-            if list(size) != sketch.sizes[row]:
-                task.production.dataset.index.dims[sample] = header.width, header.height
-                sketch, at = self._plan_again(task, row, *size), 0
+            if production.cache is not None:
+                photo = production.cache.add(sample, content, header)
+                if photo is not None:
+                    return self._render_photo(task, row, sample, photo, rows)
+            sketch, at = self._sketch_of(task, row, sample, header)
             if at in sketch.impossible:
                 return sketch.impossible[at]
-            task.production.render(content, header, sketch, at, rows, row)
+            production.render(content, header, sketch, at, rows, row)
         except BadImage as bad:
             return str(bad)
         self._on_row(task.lease)
         return None
+
+    def _render_photo(
+        self, task: Task, row: int, sample: int, photo: Decoded, rows: Rows
+    ) -> str | None:
+        sketch, at = self._sketch_of(task, row, sample, photo)
+        if at in sketch.impossible:
+            return sketch.impossible[at]
+        try:
+            task.production.render_decoded(photo, sketch, at, rows, row)
+        except BadImage as bad:
+            return str(bad)
+        self._on_row(task.lease)
+        return None
+
+    def _sketch_of(self, task: Task, row: int, sample: int, stored: Stored) -> tuple[Sketch, int]:
+        """Return the sketch in which a row is planned, and where: with the size that it has."""
+        assert task.sketch is not None
+        size = task.production.size_of(stored)
+        if list(size) == task.sketch.sizes[row]:
+            return task.sketch, row
+        task.production.dataset.index.dims[sample] = stored.width, stored.height
+        return self._plan_again(task, row, *size), 0
 
     # planning
 
@@ -284,7 +351,7 @@ class Workshop:
         """
         index = task.production.dataset.index
         dims = index.dims
-        rows = np.flatnonzero(task.ids >= 0).tolist()
+        rows = [row for row in np.flatnonzero(task.ids >= 0).tolist() if not task.cached[row]]
         if index.sizes_bytes[task.ids[rows]].sum() > _LEARN_BYTES:
             return
         contents = list(task.rows)

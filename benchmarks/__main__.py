@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import (
     augmentation,
+    cache,
     dataloader,
     delivery,
     first_batch,
@@ -27,6 +28,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "augmentation": (augmentation.QUESTION, augmentation.run),
     "kernels": (kernels.QUESTION, kernels.run),
     "large_photos": (large_photos.QUESTION, large_photos.run),
+    "cache": (cache.QUESTION, cache.run),
     "safety": (safety.QUESTION, safety.run),
     "waiting": (waiting.QUESTION, waiting.run),
 }

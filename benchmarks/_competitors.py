@@ -9,6 +9,7 @@ from typing import Any, Literal
 from augd.hire import ENVIRONMENT
 from benchmarks._report import Options
 from benchmarks._rounds import Competitor
+from benchmarks.peers.install import python_of
 
 BATCH_SIZE = 256
 # A photo of three megapixels takes ten times as long: as many batches in a round.
@@ -17,7 +18,10 @@ _LARGE_PHOTO_BATCH_SIZE = 32
 # after each round. What a row costs does not depend on it.
 _ONE_BY_ONE_BATCH_SIZE = 32
 
+_COMPILES_S = 300.0  # FFCV compiles its pipeline before the first batch
+
 Filter = Literal["antialias", "linear"]
+Start = Callable[[], Competitor]
 
 
 def recipe(filter: Filter) -> dict[str, Any]:
@@ -56,6 +60,57 @@ def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     return lambda: Competitor(
         "augd", "augd_client", arguments=_augd_arguments(options, filter)
     )  # fmt: skip
+
+
+def cached_client(options: Options, plain: dict[str, Any], name: str, cache: str) -> Start:
+    """Start augd with a cache of decoded pictures, which is full before the first round."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain, "cache": cache}
+    return lambda: Competitor(name, "augd_client", arguments=arguments)
+
+
+def decoding_client(options: Options, plain: dict[str, Any], name: str) -> Start:
+    """Start augd without a cache."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain}
+    return lambda: Competitor(name, "augd_client", arguments=arguments)
+
+
+def new_daemon(
+    options: Options,
+    plain: dict[str, Any],
+    name: str,
+    *,
+    is_cold: bool,
+    cache: str | None = None,
+    folder: str = "",
+) -> Start:
+    """Start what measures a new daemon's first epoch; see `benchmarks.sides.new_daemon`."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain, "batch_size": 50}
+    arguments |= {"is_cold": is_cold, "cache": cache, "folder": folder}
+    return lambda: Competitor(name, "new_daemon", arguments=arguments, ready_s=_COMPILES_S)
+
+
+def resize_only(options: Options, plain: dict[str, Any], name: str) -> Start:
+    """Start the resize kernel alone, on the crops of the same law, from decoded pictures."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain}
+    return lambda: Competitor(
+        name,
+        "resize_only",
+        arguments=arguments,
+        processes=options.workers,
+        environment=ENVIRONMENT,
+    )
+
+
+def ffcv_raw(options: Options, file: str, name: str) -> Start:
+    """Start FFCV on a file of decoded photos."""
+    arguments = {"file": file, "batch_size": BATCH_SIZE, "workers": options.workers}
+    return lambda: Competitor(
+        name,
+        "peers.ffcv_loader",
+        arguments=arguments,
+        python=python_of("ffcv"),
+        ready_s=_COMPILES_S,
+    )
 
 
 def large_photo_client(

@@ -27,6 +27,7 @@ from typing import Any
 
 from augd.broker import admission
 from augd.broker import events as ev
+from augd.broker.cache import Cache
 from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
 from augd.broker.facts import DatasetFacts
@@ -53,6 +54,7 @@ class Broker:
         secret: str = "",
         patience_s: float = PATIENCE_S,
         catalogue: Catalogue = BUILT_IN,
+        cache: Cache | None = None,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -65,11 +67,14 @@ class Broker:
             secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
             patience_s: a producer that is silent for longer while it has work hangs.
             catalogue: the ops that recipes may name.
+            cache: the books of the decoded pictures, if they are kept.
         """
         self._instance = instance
         self._datasets = dict(datasets)
         self._outbox = Outbox()
-        self._works = Works(self._outbox, num_producers, self._datasets, patience_s, catalogue)
+        self._works = Works(
+            *(self._outbox, num_producers, self._datasets, patience_s, catalogue, cache)
+        )
         self._clients = Clients(
             *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
             catalogue,
@@ -103,6 +108,8 @@ class Broker:
                 self._clients.arena_made(number)
             case ev.ArenaFailed(number, reason):
                 self._clients.arena_failed(number, reason)
+            case ev.CacheFull(reason):
+                self._works.cache_full(reason)
             case ev.DrainAsked(why):
                 self._drain(why)
             case ev.Tick():
@@ -185,6 +192,7 @@ class Broker:
             "restarts": works.crew.restarts,
             "stale": dict(self._outbox.stale),
             "environment": works.environment or {},
+            "cache": None if works.cache is None else works.cache.describe(),
             "datasets": {
                 name: describe_dataset(facts, works.registers[name])
                 for name, facts in self._datasets.items()

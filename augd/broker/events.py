@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from augd.wire.messages import (
+    CacheEntry,
     Chosen,
     FromClient,
     FromProducer,
@@ -111,6 +112,12 @@ class ArenaFailed(Struct, frozen=True):
     reason: str
 
 
+class CacheFull(Struct, frozen=True):
+    """The disk of the cache has less space than was promised; a producer lacks a room."""
+
+    reason: str
+
+
 class DrainAsked(Struct, frozen=True):
     """A person or the parent wants the daemon to end."""
 
@@ -133,6 +140,7 @@ Event = (
     | SelectFailed
     | ArenaMade
     | ArenaFailed
+    | CacheFull
     | DrainAsked
     | Tick
 )
@@ -190,6 +198,19 @@ class KeepQuarantine(Struct, frozen=True):
     how: str
 
 
+class ClearCache(Struct, frozen=True):
+    """Take every picture out of the cache, whose next ones are decoded by other libraries."""
+
+    environment: dict[str, str]
+
+
+class PutCached(Struct, frozen=True):
+    """Write a picture's record: from now on it is found."""
+
+    dataset: str
+    entry: CacheEntry
+
+
 class SendSlot(Struct, frozen=True):
     """Send a batch's bytes in pieces, to a session that was attached by the bulk socket."""
 
@@ -243,6 +264,8 @@ Action = (
     | MakeArena
     | GiveArena
     | KeepQuarantine
+    | ClearCache
+    | PutCached
     | SendSlot
     | DropArena
     | EndSession

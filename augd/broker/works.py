@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from augd.broker import events as ev
+from augd.broker.cache import Cache
 from augd.broker.crew import Crew, LeaseRecord, Producer
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
@@ -62,11 +63,13 @@ class Works:
         datasets: Mapping[str, DatasetFacts],
         patience_s: float,
         catalogue: Catalogue = BUILT_IN,
+        cache: Cache | None = None,
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
         self._catalogue = catalogue
         self._datasets = datasets
+        self.cache = cache
         self.crew = Crew(num_producers, patience_s)
         self.streams: dict[int, Stream] = {}
         self.registers = {name: Register(facts.quarantine) for name, facts in datasets.items()}
@@ -146,6 +149,8 @@ class Works:
                     record.stream.lose_chunk(record.chunk, is_suspect=False)
             case msg.Fail():
                 self._failed(producer, message)
+            case msg.Cached():
+                self._cached(producer, message)
             case msg.LastWords(text):
                 producer.last_words = text
             case msg.Alive():
@@ -169,8 +174,11 @@ class Works:
         producer.pid = message.pid
         self._note_confinement(producer, message.confinement)
         self.unhealthy = ""
+        if self.cache is not None:
+            self._tell_cache(producer, self.cache, expected)
+        is_cached = self.cache is not None
         for name, facts in self._datasets.items():
-            self._tell(producer, msg.UseDataset(name, facts.root, facts.digest))
+            self._tell(producer, msg.UseDataset(name, facts.root, facts.digest, is_cached))
         for stream in self.streams.values():
             if stream.has_arena:
                 self._tell_stream(producer, stream)
@@ -206,11 +214,41 @@ class Works:
         if stream.quarantine:
             self._tell(producer, _mask_of(stream))
 
+    def _tell_cache(self, producer: Producer, cache: Cache, environment: Mapping[str, str]) -> None:
+        other = cache.decodes_as(environment)
+        if other is not None:
+            self._outbox.add(ev.ClearCache(other))
+        facts = cache.facts
+        self._tell(producer, msg.UseCache(facts.size_bytes, facts.is_checked))
+        self._give_rooms(producer, cache)
+
+    def _give_rooms(self, producer: Producer, cache: Cache, wanted_bytes: int = 0) -> None:
+        for start, end in cache.next_rooms(producer.number, wanted_bytes):
+            self._tell(producer, msg.CacheRoom(start, end))
+
+    def _cached(self, producer: Producer, message: msg.Cached) -> None:
+        """Have the pictures found that a producer wrote, and give it room for more."""
+        if self.cache is None or producer.state == "starting":
+            return
+        for entry in message.entries:
+            if self.cache.put(producer.number, message.dataset, entry):
+                self._outbox.add(ev.PutCached(message.dataset, entry))
+        self._give_rooms(producer, self.cache, message.wanted_bytes)
+
+    def cache_full(self, reason: str) -> None:
+        """Fill the cache no further."""
+        if self.cache is not None:
+            self.cache.stop()
+        self._outbox.log(WARNING, f"the cache is filled no further: {reason}")
+
     def _done(self, producer: Producer, done: msg.Done) -> None:
         record = producer.leases.pop(done.lease, None)
         producer.busy_ns += done.busy_ns
         producer.plan_ns += done.plan_ns
         producer.idle_ns += done.idle_ns
+        if self.cache is not None:
+            self.cache.hits += done.hits
+            self.cache.misses += done.misses
         if record is None:
             self._outbox.stale["lease"] += 1
             return
@@ -262,6 +300,8 @@ class Works:
             self._outbox.stale["producer"] += 1
             return
         dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
+        if self.cache is not None:
+            self.cache.leave(event.producer)
         # Its daemon kills for several reasons, of which only silence at work blames a sample.
         is_ours = event.kind in ("", Ending.KILLED)
         is_suspect = dead.was_silent if is_ours else Ending(event.kind).is_suspect

@@ -144,6 +144,18 @@ def decode(
     return whole[y : y + h, x : x + w]
 
 
+def decode_whole(data: bytes | bytearray, header: Header, out: Pixels) -> None:
+    """Decode the whole picture into `out`, C-contiguous uint8 (height, width, 3); see `decode`.
+
+    Raises:
+        BadImage: as `decode`; `out` then holds anything.
+    """
+    if is_native(header):
+        run_native(native.kernels.decode_jpeg, data, out, header, 0, 0, 1)
+    else:
+        np.copyto(out, decode(data, header, (0, 0, header.width, header.height)))
+
+
 def at_scale(region: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
     """Count a region in the pixels of the picture at 1/`scale`, the last of which may be a part."""
     x, y, w, h = region

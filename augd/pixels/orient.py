@@ -11,7 +11,7 @@ Source: Exif 2.32, §4.6.4 (tag 0x0112).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,12 +36,34 @@ _TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
 }
 
 
-def stored_size(header: Header) -> tuple[int, int]:
+class Stored(Protocol):
+    """What is known of a stored picture: its header, or itself, decoded."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def orientation(self) -> int: ...
+
+
+class Decoded(NamedTuple):
+    """A whole picture, decoded as it is stored: RGB uint8 (height, width, 3), for reading."""
+
+    pixels: Pixels
+    width: int
+    height: int
+    orientation: int
+
+
+def stored_size(header: Stored) -> tuple[int, int]:
     """Return (width, height) as stored."""
     return header.width, header.height
 
 
-def upright_size(header: Header) -> tuple[int, int]:
+def upright_size(header: Stored) -> tuple[int, int]:
     """Return (width, height) of the upright picture."""
     is_transposed = _TURNS[header.orientation][0]
     return (header.height, header.width) if is_transposed else (header.width, header.height)
@@ -65,15 +87,19 @@ def decode_upright(
     if is_flipped:
         y = height - y - h
     pixels = decode(data, header, (y, x, h, w) if is_transposed else (x, y, w, h), scale)
+    return pixels if header.orientation == 1 else np.ascontiguousarray(turn(pixels, header))
+
+
+def turn(pixels: Pixels, stored: Stored) -> Pixels:
+    """Return stored pixels as the upright picture shows them: a view."""
+    is_transposed, is_mirrored, is_flipped = _TURNS[stored.orientation]
     if is_transposed:
         pixels = pixels.transpose(1, 0, 2)
     if is_mirrored:
         pixels = pixels[:, ::-1]
-    if is_flipped:
-        pixels = pixels[::-1]
-    return pixels if header.orientation == 1 else np.ascontiguousarray(pixels)
+    return pixels[::-1] if is_flipped else pixels
 
 
-def reader_of(exif: Exif) -> tuple[Callable[[Header], tuple[int, int]], Decode]:
+def reader_of(exif: Exif) -> tuple[Callable[[Stored], tuple[int, int]], Decode]:
     """Return how a recipe finds a picture's size, and how it decodes a region of it."""
     return (upright_size, decode_upright) if exif == "apply" else (stored_size, decode)

@@ -26,7 +26,7 @@ from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
 from augd.pixels.decode import Pixels, at_scale, check_region, is_native, run_native
 from augd.pixels.header import Header
-from augd.pixels.orient import Exif, Region, reader_of
+from augd.pixels.orient import Decoded, Exif, Region, reader_of, turn
 from augd.pixels.outline import Matrix, Outline, Outlines
 from augd.pixels.tint import Tint
 from augd.plan.recipe import Recipe
@@ -117,6 +117,29 @@ class Renderer:
             tint = None if colour_out is None else colour_out[view]
             region = cut_region(decoded, whole, crop, scale)
             self.render(region, outlines[first + view], out[view], tint)
+
+    def render_decoded(
+        self,
+        photo: Decoded,
+        outlines: Outlines,
+        first: int,
+        out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Make all views of a sample from its whole picture: the bytes of `render_sample`.
+
+        Its outlines must be at scale 1. The crop is a view of the picture: nothing is copied,
+        unless the picture is turned.
+        """
+        is_turned = not self._is_stored and photo.orientation != 1
+        pixels = turn(photo.pixels, photo) if is_turned else photo.pixels
+        for view, row in enumerate(out, first):
+            x, y, width, height = outlines.crop[view]
+            region = pixels[y : y + height, x : x + width]
+            if is_turned:
+                region = np.ascontiguousarray(region)
+            tint = None if colour_out is None else colour_out[view - first]
+            self.render(region, outlines[view], row, tint)
 
     def render_photo(
         self,

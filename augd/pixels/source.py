@@ -265,8 +265,9 @@ class ReadAhead:
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("read-ahead is closed")
-            self._waiting.extend(slices)
-            self._changed.notify_all()
+            if slices:  # else the threads would wake up for nothing, and want the GIL
+                self._waiting.extend(slices)
+                self._changed.notify_all()
         return Reading(self, slices)
 
     def close(self, timeout_s: float = 5.0) -> bool:

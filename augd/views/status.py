@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from augd.broker.cache import say_cache
 from augd.transport.ask import Inquirer
 from augd.views.pace import compare
 
@@ -88,6 +89,7 @@ def draw(report: Mapping[str, Any]) -> Group:
         Text(),
         _draw_producers(report),
         *(Text(line, style="dim") for line in _confinements(report)),
+        *(() if report.get("cache") is None else (Text(say_cache(report["cache"])),)),
     ]
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]

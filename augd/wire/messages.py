@@ -287,6 +287,22 @@ class BadRow(Struct, frozen=True):
     reason: Text
 
 
+class CacheEntry(Struct, frozen=True, omit_defaults=True):
+    """A whole picture that lies decoded in the cache, from byte `offset` on, as it is stored.
+
+    `orientation` is EXIF's; `digest` is xxh3-64 of the pixels where the cache outlives its daemon.
+    `replaces` says that the picture that was there was found damaged.
+    """
+
+    sample: Count
+    offset: Count
+    width: Small
+    height: Small
+    orientation: Annotated[int, Meta(ge=1, le=8)] = 1
+    digest: Sum = b""
+    replaces: bool = False
+
+
 class Ready(Message, frozen=True, tag="READY"):
     """The producer stands. `environment` names the versions that decide pixels.
 
@@ -299,12 +315,33 @@ class Ready(Message, frozen=True, tag="READY"):
     confinement: Name = ""
 
 
+class UseCache(Message, frozen=True, tag="CACHE"):
+    """There is a cache of decoded pictures; the fd of its pixels rides along.
+
+    `is_checked` says that what is in it may be older than its daemon: digests count.
+    """
+
+    size_bytes: Count
+    is_checked: bool = False
+
+
+class CacheRoom(Message, frozen=True, tag="ROOM"):
+    """Bytes [start, end) of the cache are this producer's to fill, after the rooms it has."""
+
+    start: Count
+    end: Count
+
+
 class UseDataset(Message, frozen=True, tag="DATASET"):
-    """A data set exists; two fds ride along: its index and its size hints."""
+    """A data set exists; two fds ride along: its index and its size hints.
+
+    With `is_cached` a third does: the table of its cached pictures.
+    """
 
     name: Name
     root: Text
     digest: Digest
+    is_cached: bool = False
 
 
 class UseStream(Message, frozen=True, tag="STREAM"):
@@ -355,7 +392,10 @@ class Revoke(Message, frozen=True, tag="REVOKE"):
 
 
 class Done(Message, frozen=True, tag="DONE"):
-    """The rows of a lease are in the slot. Times in ns since the last DONE, `plan_ns` of CPU."""
+    """The rows of a lease are in the slot. Times in ns since the last DONE, `plan_ns` of CPU.
+
+    With a cache, `hits` rows came from it and `misses` did not.
+    """
 
     lease: Count
     num_bad: Small = 0
@@ -365,6 +405,8 @@ class Done(Message, frozen=True, tag="DONE"):
     busy_ns: Count = 0
     plan_ns: Count = 0
     idle_ns: Count = 0
+    hits: Small = 0
+    misses: Small = 0
 
 
 class Dropped(Message, frozen=True, tag="DROPPED"):
@@ -379,6 +421,17 @@ class Fail(Message, frozen=True, tag="FAIL"):
     lease: Count
     text: Text
     code: Literal["INTERNAL", "PLUGIN_FAILED", "BAD_RECIPE"] = "INTERNAL"
+
+
+class Cached(Message, frozen=True, tag="CACHED"):
+    """Pictures lie in the producer's rooms, whole, in the order in which they were written.
+
+    A room before one of them is given back. `wanted_bytes` says that a picture fitted nowhere.
+    """
+
+    dataset: Name
+    entries: tuple[CacheEntry, ...] = ()
+    wanted_bytes: Count = 0
 
 
 class Alive(Message, frozen=True, tag="ALIVE"):
@@ -410,8 +463,10 @@ ToClient = (
     | Status
     | Pong
 )
-FromProducer = Ready | Done | Dropped | Fail | Alive | LastWords
-ToProducer = UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain
+FromProducer = Ready | Done | Dropped | Fail | Cached | Alive | LastWords
+ToProducer = (
+    UseCache | CacheRoom | UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain
+)
 
 
 # over the UNIX socket, or the bulk socket

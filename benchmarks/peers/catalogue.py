@@ -98,6 +98,7 @@ TF_DATA = "tf.data"
 DALI_ANTIALIAS = "DALI, antialiased"
 DALI_LINEAR = "DALI"
 FFCV_JPG = "FFCV, JPEG as it is"
+FFCV_RAW = "FFCV, raw"
 
 SIDES: tuple[Side, ...] = (
     Side(AUGD_LINEAR, "augd_stream", TWO_TAPS, options={"recipe": recipe("linear")}),
@@ -110,7 +111,7 @@ SIDES: tuple[Side, ...] = (
     Side(DALI_ANTIALIAS, "dali", ANTIALIASED, environment="dali", options={"antialias": True}),
     Side(FFCV_JPG, "ffcv_loader", AREA, "packed", "ffcv", ffcv_form="jpg"),
     Side("FFCV, up to 400 px", "ffcv_loader", AREA, "shrunk to 400 px", "ffcv", ffcv_form="small"),
-    Side("FFCV, raw", "ffcv_loader", AREA, "decoded", "ffcv", ffcv_form="raw"),
+    Side(FFCV_RAW, "ffcv_loader", AREA, "decoded", "ffcv", ffcv_form="raw"),
     Side("SPDL", "spdl_pipeline", "antialiased (swscale)", environment="spdl"),
     Side("Grain, OpenCV", "grain_loader", TWO_TAPS, environment="grain"),
 )

@@ -98,7 +98,7 @@ def _start(side: Side, course: Course, folder: Path, log: IO[bytes]) -> Competit
         **side.options,
     }
     if side.ffcv_form:
-        arguments["file"] = str(_write_ffcv(side, course.photos, folder))
+        arguments["file"] = str(write_ffcv(side, course.photos, folder))
     return Competitor(
         side.name,
         f"peers.{side.module}",
@@ -125,7 +125,12 @@ def _check(side: Side, competitor: Competitor, course: Course, means: Sequence[f
         ) from None
 
 
-def _write_ffcv(side: Side, photos: Path, folder: Path) -> Path:
+def write_ffcv(side: Side, photos: Path, folder: Path) -> Path:
+    """Write the photos into FFCV's own file, in the form that the side reads.
+
+    Raises:
+        Unfit: it cannot be written.
+    """
     out = folder / f"{side.ffcv_form}.ffcv"
     arguments = json.dumps({"photos": str(photos), "form": side.ffcv_form, "out": str(out)})
     done = subprocess.run(

@@ -34,6 +34,13 @@ def log_of(name: str) -> Path:
     return FOLDER / f"{name}.log"
 
 
+def is_installed(name: str) -> bool:
+    """Say whether an environment is there as it should be."""
+    stamp = FOLDER / name / ".ready"
+    wanted = json.dumps(ENVIRONMENTS[name].requirements)
+    return stamp.is_file() and stamp.read_text() == wanted
+
+
 def install(names: Iterable[str]) -> dict[str, str]:
     """Make the environments that are not there yet; returns why not, for those that cannot be."""
     reasons = {}
@@ -52,9 +59,7 @@ def _install(name: str, environment: Environment) -> None:
             f"Debian packages are missing: {' '.join(missing)}; as root: "
             f"apt-get install --no-install-recommends {' '.join(missing)}"
         )
-    stamp = FOLDER / name / ".ready"
-    wanted = json.dumps(environment.requirements)
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if is_installed(name):
         return
     print(f"benchmarks.peers: installing {name} into .peers/{name}", file=sys.stderr, flush=True)
     FOLDER.mkdir(exist_ok=True)
@@ -66,7 +71,7 @@ def _install(name: str, environment: Environment) -> None:
         _run([*pip, *environment.requirements], log_of(name), log.fileno())
         for module in environment.modules:
             _run([python, "-c", f"import {module}"], log_of(name), log.fileno(), _PROBE_S)
-    stamp.write_text(wanted)
+    (FOLDER / name / ".ready").write_text(json.dumps(environment.requirements))
 
 
 def _run(command: list[str], log: Path, log_fd: int, timeout_s: float = _INSTALL_S) -> None:
@@ -105,10 +110,10 @@ def missing_packages(alternatives: Iterable[tuple[str, ...]]) -> list[str]:
     """Return the first of each alternative none of which is installed; none without dpkg."""
     if shutil.which("dpkg-query") is None:
         return []
-    return [names[0] for names in alternatives if not any(map(_is_installed, names))]
+    return [names[0] for names in alternatives if not any(map(_has_package, names))]
 
 
-def _is_installed(package: str) -> bool:
+def _has_package(package: str) -> bool:
     asked = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Status}", package],
         capture_output=True,

@@ -27,6 +27,7 @@ _CHOSEN = msg.Chosen(900, 3, 2)
 _SHARE = msg.Share("here", 2, 30.0, 4)
 _QUARANTINE = ((41, 5, 640),)
 _DIGEST = bytes(range(16))
+_ENTRY = msg.CacheEntry(41, 64, 500, 375, 6, _DIGEST[:8], True)
 _BAD = msg.BadRow(41, "cat/41.jpg", "JPEG ends after 10 of 99 bytes")
 
 # One of each, with every field set to something else than its default.
@@ -54,15 +55,18 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Status({"restarts": 1}),
         msg.Pong(),
         msg.Ready(4711, {"opencv": "5.0"}, "seccomp"),
-        msg.UseDataset("photos", "/photos", "aabb"),
+        msg.UseCache(1 << 33, True),
+        msg.CacheRoom(64, 1 << 26),
+        msg.UseDataset("photos", "/photos", "aabb", True),
         msg.UseStream(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3, _CHOSEN),
         msg.Mask(4, _QUARANTINE),
         msg.DropStream(4),
         msg.Lease(99, 4, 5, 4096, 32, 32, 1, 1),
         msg.Revoke((99, 100)),
-        msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1),
+        msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1, 30, 2),
         msg.Dropped(99),
         msg.Fail(99, "ValueError", "PLUGIN_FAILED"),
+        msg.Cached("photos", (_ENTRY,), 1 << 20),
         msg.Alive(99),
         msg.LastWords("MemoryError"),
         msg.Drain(),

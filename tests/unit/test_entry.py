@@ -22,6 +22,8 @@ LINES = [
     "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
     "serve --keys=k photos",
     "serve photos --plugin my_ops --plugin=pack.other_ops",
+    "serve photos --cache ram:8GB --quiet",
+    "serve --cache=disk:/c:8GB photos",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -38,6 +40,7 @@ LEFT_TO_TYPER = [
     "serve photos --listen",
     "serve photos --listen --quiet",
     "serve photos --keys",
+    "serve photos --cache",
     "serve photos --plugin",
     "serve photos --plugin --quiet",
     "serve photos --keys --quiet",

@@ -46,7 +46,8 @@ def render_messages(kinds: Any) -> str:
 
 def render_parts() -> str:
     lines: list[str] = []
-    for kind in (msg.Spec, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow):
+    kinds = (msg.Spec, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow)
+    for kind in (*kinds, msg.CacheEntry):
         lines += [f"**{kind.__name__}**: {_summary(kind)}", "", *_fields(kind)]
     return "\n".join(lines).rstrip()
 

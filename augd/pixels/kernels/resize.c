@@ -28,6 +28,7 @@ enum {
     PADDING = 64,    /* samples that vectors may read or write beyond a line */
     SAMPLES = 32,    /* of a line, made at a time */
     GROUP = 4,       /* output pixels, made at a time */
+    FETCH_AHEAD = 2, /* output rows whose source lines are on their way */
     PAIRS_SIZE = 16, /* of two output pixels: two weights four times, for each */
 };
 
@@ -326,13 +327,31 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
     return true;
 }
 
+/* Ask for the source lines [first, end) before they are used: a crop of a picture that lies in
+ * memory is no stream that a processor foresees, since every line begins on another page. */
+static void fetch_lines(const uint8_t *begin, ptrdiff_t stride, size_t size, int first, int end) {
+    enum { CACHE_LINE = 64 };
+    for (int line = first; line < end; line++)
+        for (size_t at = 0; at < size; at += CACHE_LINE)
+            __builtin_prefetch(begin + line * stride + at);
+}
+
 bool augd_resize(Picture source, Scaling scaling, uint8_t *out) {
     AugdScaler scaler;
     if (!augd_prepare_scaler(&scaler, source.width, source.height, scaling)) return false;
     const Region needed = scaler.needed;
     const uint8_t *begin = source.data + needed.y * source.stride + needed.x * AUGD_CHANNELS;
+    int fetched = 0;
     for (int y = 0; y < scaling.window.height; y++) {
         int first = scaler.down.first[y];
+        if (y + FETCH_AHEAD < scaling.window.height) {
+            const int next = scaler.down.first[y + FETCH_AHEAD];
+            const int end = next + scaler.down.num_taps;
+            if (fetched < next) fetched = next;
+            fetch_lines(begin, source.stride, (size_t)needed.width * AUGD_CHANNELS, fetched,
+                        end < needed.height ? end : needed.height);
+            fetched = end;
+        }
         augd_scale_row(&scaler, y, begin + first * source.stride, source.stride,
                        needed.height - first, out);
         out += scaling.window.width * AUGD_CHANNELS;

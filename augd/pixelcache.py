@@ -1,0 +1,155 @@
+"""The cache of decoded pictures as a producer sees it: pixels to read, and rooms to fill.
+
+Between the source and the decoder of a sample: a picture that is found needs neither. It is given
+as a view of the mapped cache; nothing is read, copied or allocated of its size. What is not found
+is decoded whole, straight into a room of this producer, and told to the daemon when the chunk is
+done (augd/broker/cache.py is the theory of operation).
+
+Invariants: no bytes are written but those of own rooms, and none of them twice; whatever a table
+says, no view leaves the cache; a picture that does not decode whole is left to whoever decodes
+only the region.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from augd.pixels.decode import Pixels, decode_whole
+from augd.pixels.header import BadImage, Header
+from augd.pixels.orient import Decoded
+from augd.wire.cache import RECORD, TABLE_START, aligned, table_bytes
+from augd.wire.messages import Cached, CacheEntry, CacheRoom, UseCache
+
+_OFFSETS: Final = np.dtype({"names": ["offset"], "formats": ["<i8"], "itemsize": RECORD.size})
+_NEVER: Final = 1 << 62
+
+
+class PixelCache:
+    """The pixels of all data sets, mapped, and the rooms that this producer may fill."""
+
+    def __init__(self, fd: int, use: UseCache) -> None:
+        """Map the cache. The fd stays the caller's and may be closed afterwards."""
+        self.is_checked = use.is_checked
+        self.size_bytes = use.size_bytes
+        # Two mappings, so that what is read cannot be written by mistake.
+        self.pixels = mmap.mmap(fd, use.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._own = mmap.mmap(fd, use.size_bytes)
+        self._rooms: list[list[int]] = []
+        # What was asked for in vain: no need to ask again for as much.
+        self._refused_bytes = _NEVER
+        self._wanted_bytes = 0
+
+    def add_room(self, room: CacheRoom) -> None:
+        """Take a room."""
+        self._rooms.append([room.start, room.end])
+        self._refused_bytes = _NEVER
+
+    def place(self, width: int, height: int) -> tuple[int, Pixels] | None:
+        """Return where the next picture of this size goes, and its bytes; None where no room is."""
+        size_bytes = width * height * 3
+        for number, (start, end) in enumerate(self._rooms):
+            if start + size_bytes <= end:
+                del self._rooms[:number]
+                return start, np.ndarray((height, width, 3), np.uint8, self._own, start)
+        if size_bytes < self._refused_bytes:
+            self._refused_bytes = self._wanted_bytes = size_bytes
+        return None
+
+    def keep(self, end: int) -> None:
+        """Say that the picture that was placed last is whole and ends there."""
+        self._rooms[0][0] = aligned(end)
+
+    def take_wanted_bytes(self) -> int:
+        """Return the size of a picture that fitted into no room, once; 0 for none."""
+        wanted, self._wanted_bytes = self._wanted_bytes, 0
+        return wanted
+
+
+class CachedPictures:
+    """The pictures of one data set. Positions in its table are sample ids."""
+
+    def __init__(self, cache: PixelCache, name: str, table_fd: int, num_samples: int) -> None:
+        """Map the table. The fd stays the caller's and may be closed afterwards."""
+        self._cache = cache
+        self._name = name
+        size_bytes = table_bytes(num_samples)
+        self._table = mmap.mmap(table_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        records = np.frombuffer(self._table, _OFFSETS, num_samples, TABLE_START)
+        self._offsets: NDArray[np.int64] = records["offset"]
+        # Found to be what its digest says, or not to decode whole; each by this process.
+        self._is_sound = np.zeros(num_samples if cache.is_checked else 0, np.bool_)
+        self._damaged: set[int] = set()
+        self._unfit: set[int] = set()
+        self._entries: list[CacheEntry] = []
+
+    def find(self, ids: NDArray[np.int64]) -> list[int]:
+        """Say for each sample whether its picture is there: its place, or 0."""
+        found: list[int] = np.where(ids >= 0, self._offsets[ids], 0).tolist()
+        return found
+
+    def picture(self, sample: int) -> Decoded | None:
+        """Give the picture of a sample that was found; None when it turns out to be damaged.
+
+        Its pixels are a view into the cache, which is never written over.
+        """
+        record = RECORD.unpack_from(self._table, TABLE_START + sample * RECORD.size)
+        offset, _, digest, width, height, orientation, is_fresh, _, _ = record
+        if not (
+            width > 0 < height
+            and 0 < offset <= self._cache.size_bytes - width * height * 3
+            and 1 <= orientation <= 8
+        ):
+            self._damaged.add(sample)
+            return None
+        pixels = np.ndarray((height, width, 3), np.uint8, self._cache.pixels, offset)
+        if self._cache.is_checked and not is_fresh and not self._is_sound[sample]:
+            if _digest(pixels) != digest:
+                self._damaged.add(sample)
+                return None
+            self._is_sound[sample] = True
+        return Decoded(pixels, width, height, orientation)
+
+    def add(self, sample: int, content: bytes | bytearray, header: Header) -> Decoded | None:
+        """Decode a picture into the cache; None when there is no room, or it is not sound.
+
+        It is the caller's to use at once; others find it when the daemon has heard of it.
+        """
+        if sample in self._unfit:
+            return None
+        width, height, cache = header.width, header.height, self._cache
+        placed = cache.place(width, height)
+        if placed is None:
+            return None
+        start, pixels = placed
+        try:
+            decode_whole(content, header, pixels)
+        except BadImage:
+            # The region that is needed may be sound all the same.
+            self._unfit.add(sample)
+            return None
+        cache.keep(start + pixels.nbytes)
+        entry = CacheEntry(
+            *(sample, start, width, height, header.orientation),
+            digest=_digest(pixels) if cache.is_checked else b"",
+            replaces=sample in self._damaged,
+        )
+        self._damaged.discard(sample)
+        self._entries.append(entry)
+        return Decoded(pixels, width, height, header.orientation)
+
+    def take_news(self) -> Cached | None:
+        """Return what the daemon must hear since the last call; None for nothing."""
+        wanted = self._cache.take_wanted_bytes()
+        if not self._entries and not wanted:
+            return None
+        entries, self._entries = tuple(self._entries), []
+        return Cached(self._name, entries, wanted)
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return xxhash.xxh3_64_digest(pixels.data)

@@ -1,0 +1,88 @@
+"""Competitor: the resize kernel and nothing else, on the crops that a stream would make.
+
+All photos are decoded before, the crops of some epochs are planned before, and rows are written
+into a slot's worth of memory. What is left is what a row from a cache costs at the least.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.index import load_or_build
+from augd.pixels import native
+from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
+from augd.pixels.header import read_header
+from augd.pixels.source import FolderSource
+from augd.plan.draw import Draw
+from augd.plan.planner import Planner
+from augd.plan.recipe import output_size, parse_recipe
+from benchmarks._rounds import answer_rounds
+
+_ROWS = 4096  # crops that are planned, and made again and again
+
+
+def _decoded(index: IndexArrays) -> list[Pixels]:
+    with FolderSource(index.root, index) as source:
+        found = []
+        for sample in range(index.num_samples):
+            content = source.read(sample)
+            header = read_header(content)
+            found.append(decode(content, header, (0, 0, header.width, header.height)))
+    return found
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: photos, recipe, batch_size, workers, process."""
+    if native.kernels is None:
+        raise SystemExit("benchmarks.sides.resize_only: no native kernels; augd doctor says why")
+    configure()
+    silence_library_noise()
+    found = load_or_build(arguments["photos"])
+    index = IndexArrays(found.fd, found.dims_fd)
+    recipe = parse_recipe(arguments["recipe"])
+    height, width = output_size(recipe, index.first_size_px)
+    pictures = _decoded(index)
+    draw = Draw(index.num_samples, arguments["process"], shuffle=True)
+    ids, epochs = draw.rows(0, np.arange(_ROWS))
+    sizes = np.array([pictures[sample].shape[1::-1] for sample in ids.tolist()], np.int32)
+    plan = Planner(recipe, 0, (height, width)).plan(ids, epochs, sizes[:, 0], sizes[:, 1])
+    rows = list(
+        zip(ids.tolist(), plan.crop.tolist(), plan.scaled.tolist(), plan.window.tolist(),
+            plan.mirror.tolist(), strict=True)
+    )  # fmt: skip
+    batch = arguments["batch_size"]
+    slot = np.frombuffer(mmap.mmap(-1, batch * height * width * 3), np.uint8)
+    out = slot.reshape(batch, height, width, 3)
+    resize, is_linear = native.kernels.resize, recipe.filter == "linear"
+
+    def make() -> Iterator[int]:
+        while True:
+            for number, (sample, (x, y, w, h), scaled, window, mirror) in enumerate(rows):
+                region = pictures[sample][y : y + h, x : x + w]
+                resize(region, out[number % batch], *scaled, *window, mirror, is_linear)
+                yield number
+
+    endless = make()
+
+    def run_round(seconds: float) -> dict[str, float]:
+        started, before_s = time.monotonic(), time.process_time()
+        images = 0
+        while (passed_s := time.monotonic() - started) < seconds:
+            for _ in range(32):
+                next(endless)
+            images += 32
+        return {"images": images, "seconds": passed_s, "cpu_s": time.process_time() - before_s}
+
+    answer_rounds(run_round)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

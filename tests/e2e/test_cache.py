@@ -1,0 +1,217 @@
+"""A cache of decoded pictures, end to end: the same bytes, no file read twice, found again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import augd
+from augd.errors import OptionError, OverLimit
+from augd.transport.ask import status as ask_status
+from tests.fault.processes import await_true
+from tests.fault.programs import follow
+from tests.hostile.images import hostile_images
+from tests.scenes import SMALL, make_folder
+
+CROP = {"op": "random_resized_crop", "size": 32}
+RECIPES: dict[str, Any] = {
+    "small": SMALL,
+    "antialias": {"ops": [{"op": "scale_jitter", "short": [36, 60], "crop": 32}]},
+    "views": {"ops": [{"op": "resize", "short": 40}, {"op": "ten_crop", "size": 32}]},
+    "bent": {"ops": [CROP, {"op": "rotate", "degrees": 20}, {"op": "lens"}]},
+    "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
+}
+NUM = 60
+OPTIONS = {"batch_size": 8, "verify": True, "timeout_s": 30}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=NUM // 2)
+
+
+def read(
+    folder: Path,
+    cache: str | None,
+    recipes: dict[str, Any],
+    *,
+    epochs: int = 2,
+    before_last: Callable[[], object] = lambda: None,
+    **options: Any,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Read epochs of each recipe from a daemon; returns their bytes' digests and the cache."""
+    found = {}
+    with augd.serve(folder, producers=2, cache=cache) as daemon:
+        for name, recipe in recipes.items():
+            with augd.connect(daemon.address, recipe=recipe, **{**OPTIONS, **options}) as stream:
+                found[name] = follow(stream, epochs - 1)
+            before_last()
+            with augd.connect(daemon.address, recipe=recipe, **{**OPTIONS, **options}) as stream:
+                found[name] += follow(stream, 1, first=epochs - 1)
+        return found, ask_status(daemon.address, 10)["cache"]
+
+
+def hits_of_last_epoch(folder: Path, cache: str, recipe: Any = SMALL) -> tuple[int, int]:
+    """Return how many rows of a second epoch came from the cache, and how many did not."""
+    with augd.serve(folder, producers=2, cache=cache) as daemon:
+        seen = []
+        for epoch in range(2):
+            with augd.connect(daemon.address, recipe=recipe, prefetch=1, **OPTIONS) as stream:
+                for batch in stream.epoch(epoch):
+                    del batch
+            # What was made ahead of the stream's end counts, too.
+            await_true(
+                lambda: (
+                    not any(one["leases"] for one in ask_status(daemon.address, 10)["producers"])
+                ),
+                10,
+                "nothing is made any more",
+            )
+            cached = ask_status(daemon.address, 10)["cache"]
+            seen.append((cached["hits"], cached["misses"]))
+        return seen[1][0] - seen[0][0], seen[1][1] - seen[0][1]
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_every_recipe_gives_the_same_bytes_with_and_without(folder, tmp_path, kind) -> None:
+    where = "ram:16MB" if kind == "ram" else f"disk:{tmp_path}/c:16MB"
+    with_cache, cache = read(folder, where, RECIPES)
+    without, nothing = read(folder, None, RECIPES)
+    assert with_cache == without
+    assert nothing is None
+    assert cache is not None
+    assert (cache["kind"], cache["entries"]) == (kind, NUM)
+    assert cache["hits"] > 2 * NUM * (len(RECIPES) - 1), "filled by the first recipe, used by all"
+
+
+@pytest.mark.clause("P-143")
+def test_after_the_first_epoch_every_row_is_from_the_cache(folder) -> None:
+    hits, misses = hits_of_last_epoch(folder, "ram:16MB")
+    assert misses == 0
+    assert hits >= NUM
+
+
+@pytest.mark.clause("P-143")
+def test_a_plan_that_chooses_the_scale_of_decoding_leaves_the_cache_alone(folder) -> None:
+    recipe = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
+    with_cache, cache = read(folder, "ram:16MB", {"scaled": recipe})
+    without, _ = read(folder, None, {"scaled": recipe})
+    assert with_cache == without
+    assert cache is not None
+    assert cache["hits"] == cache["misses"] == cache["entries"] == 0
+
+
+def test_a_full_cache_keeps_what_it_has_and_changes_no_byte(folder) -> None:
+    with_cache, cache = read(folder, "ram:1.1MB", {"small": SMALL}, epochs=4)
+    without, _ = read(folder, None, {"small": SMALL}, epochs=4)
+    assert with_cache == without
+    assert cache is not None
+    assert 10 < cache["entries"] <= NUM
+    assert cache["filled_bytes"] <= cache["capacity_bytes"] == 268 * 4096
+
+
+def test_hostile_images_have_the_same_verdicts_and_bytes(tmp_path: Path) -> None:
+    """Damage outside the region that is decoded is not looked at, by a cache neither."""
+    folder = make_folder(tmp_path / "set", num_classes=0, per_class=10)
+    for image in hostile_images():
+        # A bomb's header is refused in the same way; its bytes make the test slow.
+        if len(image.data) < 200_000:
+            (folder / image.file_name).write_bytes(image.data)
+    recipes = {"small": SMALL}
+    options = {"max_bad_fraction": 1.0, "epochs": 2}
+    with_cache, cache = read(folder, "ram:400MB", recipes, **options)
+    without, _ = read(folder, None, recipes, **options)
+    assert with_cache == without
+    assert cache is not None
+    assert cache["hits"] > 0
+
+
+def test_a_cache_on_disk_is_found_again(folder, tmp_path) -> None:
+    where = f"disk:{tmp_path}/c:16MB"
+    first, _ = read(folder, where, {"small": SMALL})
+    again, cache = read(folder, where, {"small": SMALL})
+    assert again == first
+    assert cache is not None
+    assert (cache["entries"], cache["misses"]) == (NUM, 0), "from the first row on"
+
+
+def test_damage_on_disk_is_found_and_mended(folder, tmp_path) -> None:
+    where = f"disk:{tmp_path}/c:16MB"
+    first, _ = read(folder, where, {"small": SMALL})
+    pixels = tmp_path / "c" / "augd.pixels"
+    content = bytearray(pixels.read_bytes())
+    content[:500_000] = bytes(500_000)  # as a loss of power leaves pages that were not written
+    pixels.write_bytes(content)
+    for expected in ("some", "none"):
+        again, cache = read(folder, where, {"small": SMALL})
+        assert again == first
+        assert cache is not None
+        assert cache["entries"] == NUM
+        assert bool(cache["misses"]) == (expected == "some")
+
+
+def test_a_table_of_nonsense_is_made_anew(folder, tmp_path) -> None:
+    where = f"disk:{tmp_path}/c:16MB"
+    first, _ = read(folder, where, {"small": SMALL})
+    (table,) = (tmp_path / "c").glob("augd-*.table")
+    size = table.stat().st_size
+    table.write_bytes(table.read_bytes()[:4096] + os.urandom(size - 4096))
+    again, cache = read(folder, where, {"small": SMALL})
+    assert again == first
+    assert cache is not None
+    assert cache["entries"] == NUM
+
+
+def test_what_is_cached_outlives_its_file_while_the_daemon_lives(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set", num_classes=0, per_class=20)
+
+    def lose_files() -> None:
+        for path in folder.glob("000*.jpg"):
+            path.unlink()
+
+    recipes = {"small": SMALL}
+    undisturbed, _ = read(folder, None, recipes)
+    with_cache, _ = read(folder, "ram:16MB", recipes, before_last=lose_files)
+    assert with_cache == undisturbed
+
+
+def test_two_data_sets_share_a_cache(folder, tmp_path) -> None:
+    other = make_folder(tmp_path / "other", num_classes=0, per_class=20, size_px=(50, 70))
+    with augd.serve({"a": folder, "b": other}, producers=2, cache="ram:16MB") as daemon:
+        for _ in range(2):
+            for name in ("a", "b"):
+                with augd.connect(daemon.address, dataset=name, recipe=SMALL, **OPTIONS) as stream:
+                    assert sum(int(batch.valid.sum()) for batch in stream.epoch(0)) in (20, NUM)
+        cache = ask_status(daemon.address, 10)["cache"]
+    assert cache["entries"] == 20 + NUM
+
+
+def test_it_is_refused_at_the_start_when_it_cannot_be(folder, tmp_path) -> None:
+    with pytest.raises(OptionError, match="--cache: expected a size as 800MB"):
+        augd.serve(folder, cache="ram:lots")
+    free_tb = shutil.disk_usage(tmp_path).free // 10**12 + 2
+    with pytest.raises(OverLimit, match=r"MB are asked for, \d+ MB can be given by the disk"):
+        augd.serve(folder, cache=f"disk:{tmp_path}/c:{free_tb}TB")
+
+
+def test_status_and_bench_say_what_came_from_it(folder) -> None:
+    command = [sys.executable, "-m", "augd", "bench", str(folder), "--producers", "1"]
+    command += ["--seconds", "0.5", "--batch-size", "16", "--cache", "ram:16MB"]
+    plain = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert f"cache (ram): {NUM} pictures, 0.00 of 0.02 GB; " in plain.stdout
+    with augd.serve(folder, producers=1, cache="ram:16MB") as daemon:
+        shown = subprocess.run(
+            [sys.executable, "-m", "augd", "status", daemon.address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert "cache (ram): 0 pictures, 0.00 of 0.02 GB\n" in shown.stdout

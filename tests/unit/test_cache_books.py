@@ -1,0 +1,262 @@
+"""The books of the cache: rooms, what producers wrote in them, and space that never leaks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from augd.broker import events as ev
+from augd.broker.cache import DECODING, ROOM_MIN_BYTES, Cache, say_cache
+from augd.broker.core import Broker, DatasetFacts
+from augd.wire import messages as msg
+from augd.wire.cache import ALIGNMENT, CacheFacts, Span
+
+SIZE = 1 << 20
+ENVIRONMENT = dict.fromkeys(DECODING, "1")
+PICTURE = 100 * 50 * 3
+clause = pytest.mark.clause
+
+
+def make_cache(size_bytes: int = SIZE, num_producers: int = 2, num_samples: int = 100) -> Cache:
+    facts = CacheFacts(
+        "ram", size_bytes, [(ALIGNMENT, size_bytes)], {"photos": bytearray(num_samples)}
+    )
+    return Cache(facts, num_producers)
+
+
+def entry(sample: int, offset: int, *, replaces: bool = False) -> msg.CacheEntry:
+    return msg.CacheEntry(sample, offset, 100, 50, replaces=replaces)
+
+
+def held(cache: Cache) -> list[Span]:
+    return [(room.at, room.end) for rooms in cache._rooms.values() for room in rooms]
+
+
+def total(spans: Iterable[Span]) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def check_space(cache: Cache) -> None:
+    """Free parts and rooms never overlap, and neighbours are one part."""
+    spans = cache.facts.spans
+    assert spans == sorted(spans)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(spans)), "not merged"
+    everything = sorted(spans + [span for span in held(cache) if span[0] < span[1]])
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(everything))
+    assert all(start >= ALIGNMENT and end <= cache.facts.size_bytes for start, end in everything)
+
+
+def test_each_producer_has_two_rooms_of_its_own() -> None:
+    cache = make_cache()
+    rooms = [cache.next_rooms(producer) for producer in (0, 1)]
+    assert [len(given) for given in rooms] == [2, 2]
+    assert total(rooms[0]) == 2 * SIZE // 8
+    check_space(cache)
+    assert cache.next_rooms(0) == [], "it has them"
+
+
+@clause("P-140")
+def test_what_is_whole_is_published_and_the_next_room_comes_in_time() -> None:
+    cache = make_cache()
+    (first, second) = cache.next_rooms(0)
+    at, samples = first[0], iter(range(100))
+    while at + PICTURE <= first[1]:
+        assert cache.put(0, "photos", entry(next(samples), at))
+        at += -(-PICTURE // ALIGNMENT) * ALIGNMENT
+        assert cache.next_rooms(0) == []
+    assert cache.put(0, "photos", entry(next(samples), second[0])), "it went to the next room"
+    check_space(cache)
+    assert (at, first[1]) in cache.facts.spans, "the rest of the first is free again"
+    (third,) = cache.next_rooms(0)
+    assert third[0] >= second[1]
+    assert cache.describe()["entries"] == next(samples) == 9
+    assert cache.describe()["filled_bytes"] == 9 * PICTURE
+
+
+@clause("P-140")
+def test_of_two_producers_with_one_sample_the_first_counts_and_nothing_leaks() -> None:
+    cache = make_cache()
+    (mine, _), (other, _) = cache.next_rooms(0), cache.next_rooms(1)
+    assert cache.put(0, "photos", entry(7, mine[0]))
+    free = total(cache.facts.spans)
+    assert not cache.put(1, "photos", entry(7, other[0]))
+    assert total(cache.facts.spans) == free + -(-PICTURE // ALIGNMENT) * ALIGNMENT
+    check_space(cache)
+    assert not cache.put(1, "photos", entry(8, other[0])), "those bytes are not its own any more"
+
+
+@clause("P-140")
+def test_a_damaged_picture_is_replaced_and_its_bytes_stay_untouched() -> None:
+    cache = make_cache()
+    first, _ = cache.next_rooms(0)
+    assert cache.put(0, "photos", entry(7, first[0]))
+    again = first[0] + -(-PICTURE // ALIGNMENT) * ALIGNMENT
+    assert cache.put(0, "photos", entry(7, again, replaces=True))
+    assert all(start > again for start, _ in cache.facts.spans), "somebody may look at the old one"
+    assert cache.describe()["entries"] == 1
+
+
+@clause("P-140")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        entry(7, 0),
+        entry(7, SIZE - 64),
+        entry(7, 1 << 40),
+        entry(100, 64),
+        entry(2**40, 64),
+        msg.CacheEntry(7, 64, 0, 50),
+        msg.CacheEntry(7, 64, 2**31 - 1, 2**31 - 1),
+    ],
+)
+def test_what_is_not_the_producers_own_is_not_published(wrong: msg.CacheEntry) -> None:
+    cache = make_cache()
+    cache.next_rooms(0)
+    before = held(cache), list(cache.facts.spans)
+    assert not cache.put(0, "photos", wrong)
+    assert not cache.put(1, "photos", entry(7, 64)), "a room of another"
+    assert not cache.put(0, "elsewhere", entry(7, 64))
+    assert (held(cache), cache.facts.spans) == before
+
+
+@clause("P-141")
+def test_whenever_a_producer_dies_only_what_it_told_of_is_taken() -> None:
+    """At each step of filling: before the first picture, between any two, at the end."""
+    for num_told in range(20):
+        cache = make_cache()
+        at = None
+        for sample in range(num_told):
+            rooms = cache.next_rooms(0) if at is None else []
+            room = cache._rooms[0][0]
+            if room.at + PICTURE > room.end:
+                room = cache._rooms[0][1]
+            at = room.at
+            assert cache.put(0, "photos", entry(sample, at))
+            cache.next_rooms(0)
+            check_space(cache)
+            del rooms
+        cache.next_rooms(0)
+        cache.leave(0)
+        check_space(cache)
+        assert not held(cache)
+        taken = SIZE - ALIGNMENT - total(cache.facts.spans)
+        assert taken == num_told * -(-PICTURE // ALIGNMENT) * ALIGNMENT
+
+
+@clause("P-141")
+def test_a_thousand_kills_leak_nothing() -> None:
+    cache = make_cache()
+    for _ in range(1000):
+        cache.next_rooms(0)
+        cache.leave(0)
+    assert cache.facts.spans == [(ALIGNMENT, SIZE)]
+
+
+def test_a_full_cache_gives_no_room_and_smaller_pictures_still_fit() -> None:
+    cache = make_cache(size_bytes=4 * ROOM_MIN_BYTES, num_producers=1)
+    given = cache.next_rooms(0)
+    while more := cache.next_rooms(0, wanted_bytes=ROOM_MIN_BYTES):
+        given += more
+    assert total(given) > 2 * ROOM_MIN_BYTES
+    assert cache.next_rooms(0, wanted_bytes=ROOM_MIN_BYTES) == []
+    check_space(cache)
+
+
+def test_a_picture_larger_than_a_room_makes_rooms_larger() -> None:
+    cache = make_cache(size_bytes=64 << 20, num_producers=1)
+    cache._room_bytes = 1 << 20
+    cache.next_rooms(0)
+    (large,) = cache.next_rooms(0, wanted_bytes=1_500_000)
+    assert total([large]) == pytest.approx(8 * 1_500_000, abs=ALIGNMENT)
+    assert cache.next_rooms(0, wanted_bytes=100 << 20) == [], "larger than the whole cache"
+
+
+def test_after_a_full_disk_nobody_gets_a_room() -> None:
+    cache = make_cache()
+    cache.next_rooms(0)
+    cache.stop()
+    cache.leave(0)
+    assert cache.next_rooms(1) == [] == cache.next_rooms(1, wanted_bytes=100)
+
+
+@clause("P-142")
+def test_pictures_of_other_libraries_go_before_anybody_gets_a_room() -> None:
+    cache = make_cache()
+    cache.facts.environment = dict(ENVIRONMENT)
+    cache.facts.present["photos"][3] = 1
+    cache.facts.spans, cache.facts.num_entries, cache.facts.filled_bytes = [], 1, PICTURE
+    assert cache.decodes_as({**ENVIRONMENT, "plugin.mine": "a"}) is None, "an op decodes nothing"
+    assert cache.facts.num_entries == 1
+    found = cache.decodes_as({**ENVIRONMENT, "opencv": "2"})
+    assert found == {**ENVIRONMENT, "opencv": "2"}
+    assert cache.facts.spans == [(ALIGNMENT, SIZE)]
+    assert not any(cache.facts.present["photos"])
+    assert cache.describe()["entries"] == cache.describe()["filled_bytes"] == 0
+
+
+def make_broker(cache: Cache | None) -> Broker:
+    facts = DatasetFacts("d" * 32, "/photos", 100, (100, 50))
+    broker = Broker("i", "/a", {"photos": facts}, 2, cache=cache)
+    broker.handle(ev.Tick(), 0.0)
+    return broker
+
+
+def told(actions: list[ev.Action], producer: int = 0) -> list[msg.Message]:
+    return [a.message for a in actions if isinstance(a, ev.Tell) and a.producer == producer]
+
+
+@clause("P-142")
+def test_the_broker_empties_first_then_tells_of_cache_rooms_and_data_sets() -> None:
+    broker = make_broker(make_cache())
+    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    assert isinstance(actions[0], ev.ClearCache)
+    kinds = [type(message) for message in told(actions)]
+    assert kinds == [msg.UseCache, msg.CacheRoom, msg.CacheRoom, msg.UseDataset]
+    assert told(actions)[-1].is_cached
+    second = broker.handle(ev.FromCrew(1, msg.Ready(12, dict(ENVIRONMENT), "seccomp")), 1.0)
+    assert not any(isinstance(action, ev.ClearCache) for action in second), "once"
+
+
+@clause("P-140", "P-141", "P-143")
+def test_the_broker_publishes_gives_the_next_room_counts_and_takes_back() -> None:
+    cache = make_cache()
+    broker = make_broker(cache)
+    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    rooms = [message for message in told(actions) if isinstance(message, msg.CacheRoom)]
+    good, wrong = entry(4, rooms[1].start), entry(5, 0)
+    actions = broker.handle(ev.FromCrew(0, msg.Cached("photos", (good, wrong))), 1.1)
+    assert [a for a in actions if isinstance(a, ev.PutCached)] == [ev.PutCached("photos", good)]
+    assert [type(message) for message in told(actions)] == [msg.CacheRoom]
+    broker.handle(ev.FromCrew(0, msg.Done(99, hits=30, misses=2)), 1.2)
+    found = broker.snapshot()["cache"]
+    assert (found["hits"], found["misses"], found["entries"]) == (30, 2, 1)
+    broker.handle(ev.Reaped(0, "killed by SIGKILL"), 1.3)
+    check_space(cache)
+    assert not held(cache)
+    broker.handle(ev.FromCrew(0, msg.Cached("photos", (entry(6, 64),))), 1.4)
+    assert broker.snapshot()["cache"]["entries"] == 1, "the dead say nothing"
+
+
+def test_a_full_disk_is_said_to_the_operator() -> None:
+    broker = make_broker(make_cache())
+    actions = broker.handle(ev.CacheFull("No space left on device"), 1.0)
+    assert ev.Log(30, "the cache is filled no further: No space left on device") in actions
+
+
+def test_without_a_cache_nobody_hears_of_one() -> None:
+    broker = make_broker(None)
+    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    (use,) = told(actions)
+    assert isinstance(use, msg.UseDataset)
+    assert not use.is_cached
+    broker.handle(ev.FromCrew(0, msg.Cached("photos", (entry(1, 64),))), 1.1)
+    assert broker.snapshot()["cache"] is None
+
+
+def test_it_is_said_in_a_line() -> None:
+    cache = make_cache(size_bytes=8_000_000_000)
+    assert say_cache(cache.describe()) == "cache (ram): 0 pictures, 0.00 of 8.00 GB"
+    cache.hits, cache.misses = 900, 100
+    assert say_cache(cache.describe()).endswith("; 90% of 1,000 images came from it")
