@@ -23,8 +23,8 @@ from augd.meter import (
     all_batches,
     measure,
     memory_bytes,
+    verdict_on,
     warm_up,
-    who_waits,
 )
 from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
@@ -156,12 +156,13 @@ def _report(
     snapshot: Mapping[str, Any],
 ) -> dict[str, Any]:
     num_producers = len(snapshot["producers"])
-    limit, sentence = who_waits(measured, num_producers)
+    verdict = verdict_on(measured, num_producers)
     daemon, producers = memory_bytes(snapshot)
     return {
         **asdict(measured),
-        "limit": limit,
-        "who_waits": sentence,
+        "limit": verdict.limit,
+        "who_waits": verdict.sentence,
+        "enough_producers": verdict.enough,
         "daemon_anonymous_bytes": daemon,
         "producers_anonymous_bytes": producers,
         "dataset": stream.dataset,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from augd.broker import events as ev
 from augd.broker.crew import Crew, LeaseRecord, Producer
@@ -24,6 +24,7 @@ from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
 from augd.broker.states import PRODUCER, step
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
+from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
@@ -65,6 +66,8 @@ class Works:
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
+        self.made = Made()
+        self._sent_before = {name: Sent() for name in datasets}  # of streams that are gone
         self._catalogue = catalogue
         self._datasets = datasets
         self.crew = Crew(num_producers, patience_s)
@@ -94,11 +97,20 @@ class Works:
     def drop(self, stream: Stream) -> None:
         """Forget a stream that nobody reads any more."""
         del self.streams[stream.number]
+        self._sent_before[stream.dataset].add(stream.total)
         stream.fail()
         self.revoke(stream)
         for producer in self.crew.ready():
             self._tell(producer, msg.DropStream(stream.number))
         self._outbox.add(ev.DropArena(stream.number))
+
+    def sent(self, dataset: str) -> Sent:
+        """Add up what was sent of a data set since the daemon started."""
+        whole = replace(self._sent_before[dataset])
+        for stream in self.streams.values():
+            if stream.dataset == dataset:
+                whole.add(stream.total)
+        return whole
 
     def mask(self, stream: Stream) -> None:
         """Tell the producers a stream's whole quarantine, before they make more of it."""
@@ -211,12 +223,16 @@ class Works:
         producer.busy_ns += done.busy_ns
         producer.plan_ns += done.plan_ns
         producer.idle_ns += done.idle_ns
+        self.made.busy_ns += done.busy_ns
+        self.made.idle_ns += done.idle_ns
         if record is None:
             self._outbox.stale["lease"] += 1
             return
         stream, chunk = record.stream, record.chunk
         producer.chunks_done += 1
         producer.rows_done += chunk.rows
+        self.made.chunks += 1
+        self.made.images += chunk.rows
         self.crew.deaths_in_row = 0
         if chunk.suspect != NO_SAMPLE:
             self.registers[stream.dataset].forgive(chunk.suspect)
