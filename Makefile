@@ -64,6 +64,6 @@ $(READY): pyproject.toml hatch_build.py $(wildcard augd/pixels/kernels/*)
 		|| { echo "make setup: this Python lacks venv; run: sudo apt-get install python3-venv" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear .venv; }
 	@echo "make setup: installing into .venv (torch is large; the first time takes minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,http,dev]'
 	@$(BIN)/python -c 'from augd.pixels.native import kernels; kernels or print("make setup: without native kernels; augd doctor says how to get them")'
 	@touch $@

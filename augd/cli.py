@@ -78,6 +78,17 @@ def serve(
         typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
     ] = None,
     plugin: Plugins = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Show what happens there, to a browser."),
+    ] = None,
+    http_token: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Show it only to who knows this token [no token]."),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", help="How the log is written.")
+    ] = "text",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -96,6 +107,9 @@ def serve(
         ready_fd=ready_fd,
         keys=keys,
         plugins=tuple(plugin or ()),
+        http=http,
+        http_token=http_token,
+        log_format=log_format,
     )
     raise typer.Exit(serve_forever(paths, options))
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from augd.dataset.sources import dataset_name
 from augd.errors import AugdError, OptionError, error_from_code
@@ -33,6 +34,7 @@ class ServedDaemon:
 
     Attributes:
         addresses: where it listens, in the order of `listen`.
+        http: URL of its page, empty without one.
         pid: of the daemon's process.
     """
 
@@ -42,6 +44,7 @@ class ServedDaemon:
         self._lifeline_fd = lifeline_fd
         self._owner_pid = os.getpid()
         self.addresses: list[str] = []
+        self.http = ""
         self.pid = process.pid
 
     @property
@@ -80,6 +83,8 @@ def serve(
     keys: str | os.PathLike[str] | None = None,
     patience_s: float | None = None,
     plugins: Sequence[str] = (),
+    http: str | None = None,
+    http_token: str | os.PathLike[str] | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -97,6 +102,10 @@ def serve(
             replaced, 2..3600; None is 30.
         plugins: names of Python modules with own ops (docs/own-ops.md), importable from the
             working directory, PYTHONPATH or the installed packages.
+        http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
+            `daemon.http` says which.
+        http_token: a file with the token that the page asks for; without one it is for this
+            machine only.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -118,6 +127,8 @@ def serve(
         *(("--insecure",) if insecure else ()),
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(part for one in plugins for part in ("--plugin", one)),
+        *(() if http is None else ("--http", http)),
+        *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
         *(() if producers is None else ("--producers", str(producers))),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
@@ -139,12 +150,14 @@ def serve(
         os.close(ready_write)
     daemon = ServedDaemon(process, lifeline_write)
     try:
-        daemon.addresses = _await_ready(ready_read, timeout_s)
+        said = _await_ready(ready_read, timeout_s)
     except BaseException:
         daemon.close()
         raise
     finally:
         os.close(ready_read)
+    daemon.addresses = said["addresses"]
+    daemon.http = said.get("http", "")
     return daemon
 
 
@@ -164,8 +177,8 @@ def _arguments(paths: Paths) -> list[str]:
     return [f"{dataset_name(path) or 'data'}={path}"]
 
 
-def _await_ready(ready_fd: int, timeout_s: float) -> list[str]:
-    """Read the daemon's one line: its addresses; raise what it says when it cannot start."""
+def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:
+    """Read the daemon's one line: where it is; raise what it says when it cannot start."""
     deadline = time.monotonic() + timeout_s
     line = b""
     while not line.endswith(b"\n"):
@@ -176,8 +189,7 @@ def _await_ready(ready_fd: int, timeout_s: float) -> list[str]:
         if not piece:
             raise AugdError("the daemon ended before it was ready; its output says why")
         line += piece
-    said = json.loads(line)
+    said: dict[str, Any] = json.loads(line)
     if "error" in said:
         raise error_from_code(said["code"], said["error"])
-    addresses: list[str] = said["addresses"]
-    return addresses
+    return said

@@ -22,6 +22,7 @@ LINES = [
     "serve photos --listen tcp://0.0.0.0:7000 --keys /k/keys",
     "serve --keys=k photos",
     "serve photos --plugin my_ops --plugin=pack.other_ops",
+    "serve photos --http 127.0.0.1:8600 --http-token=t --log-format json",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -41,6 +42,8 @@ LEFT_TO_TYPER = [
     "serve photos --plugin",
     "serve photos --plugin --quiet",
     "serve photos --keys --quiet",
+    "serve photos --http",
+    "serve photos --log-format --quiet",
     "serve photos --quite",
     "serve -- --odd",
 ]
