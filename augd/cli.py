@@ -127,6 +127,15 @@ def bench(
     keys: ClientKeys = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    is_explained: Annotated[
+        bool, typer.Option("--explain", help="Say what limits, try what would help, measure it.")
+    ] = False,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION|MS", help="With --explain: what is done with each batch."
+        ),
+    ] = None,
 ) -> None:
     """Measure images/s, CPU time by process, and who waits for whom."""
     from augd.bench import BenchOptions, run_bench
@@ -134,6 +143,8 @@ def bench(
     options = BenchOptions(
         *(path, connect, recipe, batch_size, producers, seconds, as_json, keys),
         plugins=plugin or (),
+        is_explained=is_explained,
+        step=step,
     )
     run_bench(options)
 

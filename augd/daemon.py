@@ -408,9 +408,9 @@ class Daemon:
             self._poller.unregister(page.link.fileno())  # its pidfd tells the rest
             return
         if isinstance(asked, said.AskSnapshot):
-            uptime_s = time.monotonic() - self._started_at
-            snapshot = self._broker.snapshot()
-            page.tell(said.Snapshot(shorten(snapshot), uptime_s, time.process_time()))
+            now = time.monotonic()
+            snapshot = shorten(self._broker.snapshot(now))
+            page.tell(said.Snapshot(snapshot, now - self._started_at, time.process_time()))
         elif isinstance(asked, said.Look):
             seen = self._broker.look(asked.stream, asked.slot)
             if seen is None:

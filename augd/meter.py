@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +120,16 @@ def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
             return
 
 
-def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measurement:
-    """Read batches for `seconds`, at least one; start when the production is at full speed."""
+def measure(
+    batches: Iterator[Batch],
+    probe: Probe,
+    seconds: float,
+    step: Callable[[Batch], object] | None = None,
+) -> Measurement:
+    """Read batches for `seconds`, at least one; start when the production is at full speed.
+
+    `step` is what a training does with each batch before it lets go.
+    """
     next(batches).release()
     started, before = time.monotonic(), probe.read()
     images = bad = num_batches = 0
@@ -132,6 +140,8 @@ def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measureme
         num_batches += 1
         images += len(batch)
         bad += len(batch) - int(batch.valid.sum())
+        if step is not None and passed_s < seconds:
+            step(batch)
         batch.release()
     return compare(before, probe.read(), images, num_batches, bad, passed_s)
 

@@ -13,6 +13,7 @@ from benchmarks import (
     memory,
     planning,
     safety,
+    watching,
 )
 from benchmarks._report import Benchmark, run_all
 
@@ -27,6 +28,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "kernels": (kernels.QUESTION, kernels.run),
     "large_photos": (large_photos.QUESTION, large_photos.run),
     "safety": (safety.QUESTION, safety.run),
+    "watching": (watching.QUESTION, watching.run),
 }
 
 if __name__ == "__main__":

@@ -194,9 +194,10 @@ class Broker:
         batch = found.in_hand() if slot is None else found.slots[slot].batch
         return None if batch is None else describe_batch(found, batch)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything that a person or a benchmark wants to know, as plain data."""
+    def snapshot(self, now: float | None = None) -> dict[str, Any]:
+        """Everything that a person or a benchmark wants to know, as plain data; by default now."""
         works = self._works
+        now = self._outbox.now if now is None else now
         return {
             "instance": self._instance,
             "is_draining": self._drain_ends_at is not None,
@@ -212,7 +213,7 @@ class Broker:
                 name: describe_dataset(facts, works.registers[name], works.sent(name))
                 for name, facts in self._datasets.items()
             },
-            "producers": [describe_producer(p) for p in works.crew.members.values()],
+            "producers": [describe_producer(p, now) for p in works.crew.members.values()],
             "streams": [
                 describe_stream(stream, [one.number for one in self._clients.on(stream)])
                 for stream in works.streams.values()

@@ -23,7 +23,7 @@ STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
 _NAMED_MAX = 20
 
 
-def describe_producer(producer: Producer) -> dict[str, Any]:
+def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
     """Say what a producer is and has done; times in seconds since it started."""
     return {
         "number": producer.number,
@@ -35,7 +35,7 @@ def describe_producer(producer: Producer) -> dict[str, Any]:
         "rows": producer.rows_done,
         "busy_s": producer.busy_ns / 1e9,
         "plan_s": producer.plan_ns / 1e9,
-        "idle_s": producer.idle_ns / 1e9,
+        "idle_s": producer.idle_s(now),
     }
 
 

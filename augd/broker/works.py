@@ -162,6 +162,7 @@ class Works:
                 producer.last_words = text
             case msg.Alive():
                 pass
+        producer.rest_if_idle(self._outbox.now)
 
     def _ready(self, producer: Producer, message: msg.Ready) -> None:
         if producer.state != "starting":
@@ -225,6 +226,7 @@ class Works:
         producer.idle_ns += done.idle_ns
         self.made.busy_ns += done.busy_ns
         self.made.idle_ns += done.idle_ns
+        producer.rested_s = 0.0
         if record is None:
             self._outbox.stale["lease"] += 1
             return
@@ -441,6 +443,7 @@ class Works:
         number = self._outbox.number()
         if not producer.leases:
             producer.heard_at = self._outbox.now
+            producer.work(self._outbox.now)
         self._turn = max(stream.turn, self._turn)
         stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
         producer.leases[number] = LeaseRecord(stream, chunk)

@@ -58,9 +58,7 @@ def _pace_of_producer(before: Plain | None, after: Plain, seconds: float) -> dic
     busy_s, idle_s = after["busy_s"] - start["busy_s"], after["idle_s"] - start["idle_s"]
     rows = after["rows"] - start["rows"]
     if rows and busy_s + idle_s > 0:
-        # What it waited since its last chunk is not reported yet.
-        silent_s = max(0.0, seconds - busy_s - idle_s) if not after["leases"] else 0.0
-        share = busy_s / (busy_s + idle_s + silent_s)
+        share = busy_s / (busy_s + idle_s)
     else:
         share = 1.0 if start["leases"] and after["leases"] else 0.0
     return {"busy_share": share, "images_per_s": rows / seconds}

@@ -62,3 +62,22 @@ def test_the_batch_in_hand_is_the_earliest_that_was_not_released() -> None:
     again = table.broker.look(opened.stream, seen.slot)
     assert again is not None and again.generation > seen.generation
     assert table.broker.look(opened.stream + 99) is None
+
+
+def test_a_producer_that_gets_no_work_waits_all_the_same() -> None:
+    """It reports with its next chunk, which may never come; the broker knows without it."""
+    table = Table()
+    began = table.now
+    table.now += 3.0
+    table.feed(ev.Tick())
+    (idle,) = table.broker.snapshot()["producers"]
+    assert idle["idle_s"] == 3.0
+    assert table.broker.snapshot(table.now + 2.0)["producers"][0]["idle_s"] == 5.0
+    table.open(0, batch_size=32, prefetch=2)
+    table.now += 1.0
+    (busy,) = table.broker.snapshot(table.now)["producers"]
+    assert busy["idle_s"] == 3.0, "at work since then, and nothing is forgotten"
+    done = msg.Done(table.leases()[0].lease, busy_ns=1_000_000_000, idle_ns=3_000_000_000)
+    table.feed(ev.FromCrew(0, done))
+    assert table.broker.snapshot()["producers"][0]["idle_s"] == 3.0, "its own word took the place"
+    assert table.now - began == 4.0
