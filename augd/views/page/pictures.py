@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,9 @@ from augd.wire.page import Seen
 
 ROWS_MAX = 64
 _KEPT = 4  # batches, for watchers that look at the same time
-_TRIES = 5
+# A trainer that waits has no batch in hand, one with short steps has each only for a moment.
+_TRIED_S = 2.0
+_PAUSE_S = 0.01
 _SIDE_MAX_PX = 320
 _QUALITY = 88
 
@@ -53,15 +56,17 @@ class Pictures:
         self._numbers = itertools.count(1)
 
     def take(self, stream: int, first: int, count: int) -> tuple[int, Copied] | None:
-        """Copy rows of the batch in hand; None where there is none. Raises `DaemonGone`."""
-        for _ in range(_TRIES):
+        """Copy rows of the batch in hand, waiting a little for one. Raises `DaemonGone`."""
+        deadline = time.monotonic() + _TRIED_S
+        while time.monotonic() < deadline:
             found = self._lookout.look(stream)
             if found is None:
-                return None
+                time.sleep(_PAUSE_S)
+                continue
             copied = _copy(*found, first, min(count, ROWS_MAX))
             again = self._lookout.look(stream, copied.seen.slot)
             if again is None:
-                return None
+                continue
             os.close(again[1])
             if again[0].generation == copied.seen.generation:
                 key = next(self._numbers)
@@ -69,7 +74,7 @@ class Pictures:
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
                 return key, copied
-        return None  # batches of a few rows, gone faster than they can be copied
+        return None
 
     def kept(self, key: int) -> Copied | None:
         """Return what was taken under this key; None once others took its place."""
