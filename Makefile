@@ -51,8 +51,11 @@ bench: $(READY)  ## run the benchmarks; PEERS=1 installs other loaders and runs 
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 	@test -z "$(PEERS)" || $(BIN)/python -m benchmarks.peers $(if $(DATA),--data "$(DATA)")
 
-docs: $(READY)  ## make the pictures and tables of docs/augmentation.md
+docs: $(READY)  ## make the pictures and tables of docs/augmentation.md, and the site in build/site
 	@$(BIN)/python -m demo.pictures
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:  ## remove what the other verbs made, .venv included
 	rm -rf .venv .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
@@ -69,6 +72,6 @@ $(READY): pyproject.toml hatch_build.py $(wildcard augd/pixels/kernels/*)
 		|| { echo "make setup: this Python lacks venv; run: sudo apt-get install python3-venv" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear .venv; }
 	@echo "make setup: installing into .venv (torch is large; the first time takes minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trainer,http,dev]'
 	@$(BIN)/python -c 'from augd.pixels.native import kernels; kernels or print("make setup: without native kernels; augd doctor says how to get them")'
 	@touch $@

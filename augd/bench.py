@@ -6,6 +6,7 @@ one JSON object for programs. Leaves nothing behind, in memory or on disk.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from augd.advice import Setting, explain, find_step, say
 from augd.broker.cache import say_cache
 from augd.client import connect
 from augd.errors import OptionError, RecipeError
@@ -24,8 +26,8 @@ from augd.meter import (
     all_batches,
     measure,
     memory_bytes,
+    verdict_on,
     warm_up,
-    who_waits,
 )
 from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
@@ -50,6 +52,8 @@ class BenchOptions:
     keys: str | None = None
     plugins: Sequence[str] = ()
     cache: str | None = None
+    is_explained: bool = False
+    step: str | None = None
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -103,6 +107,13 @@ def check_options(options: BenchOptions) -> None:
             f"PATH: expected a folder or --connect ADDR, got {found}; "
             "`augd bench photos/` measures a daemon of its own"
         )
+    if options.is_explained and options.connect is not None:
+        raise OptionError(
+            f"--explain: it tries other settings with daemons of its own, expected PATH; "
+            f"`augd status {options.connect}` says who waits in what runs there"
+        )
+    if options.step is not None and not options.is_explained:
+        raise OptionError("--step: expected --explain with it; it stands for the training")
     if options.connect is not None and options.producers is not None:
         raise OptionError(
             f"--producers: the daemon at {options.connect} has its own; leave the option out, "
@@ -127,13 +138,26 @@ def run_bench(options: BenchOptions) -> None:
     """
     check_options(options)
     recipe = load_plain_recipe(options.recipe)
+    if options.is_explained:
+        _explain(options, recipe)
+        return
     report = _measure_daemon(options, recipe)
     if options.as_json:
-        import json
-
         print(json.dumps(report))
     else:
         print_report(report)
+
+
+def _explain(options: BenchOptions, recipe: dict[str, Any]) -> None:
+    assert options.path is not None
+    num_cores = len(os.sched_getaffinity(0))
+    num_producers = options.producers or num_cores
+    setting = Setting(options.path, recipe, options.batch_size, num_producers, options.plugins)
+    tried = list(explain(setting, find_step(options.step), options.seconds))
+    if options.as_json:
+        print(json.dumps({"tried": [one.as_plain() for one in tried], "cores": num_cores}))
+    else:
+        print("\n".join(say(tried, num_cores)))
 
 
 def _measure_daemon(options: BenchOptions, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -168,12 +192,13 @@ def _report(
     snapshot: Mapping[str, Any],
 ) -> dict[str, Any]:
     num_producers = len(snapshot["producers"])
-    limit, sentence = who_waits(measured, num_producers)
+    verdict = verdict_on(measured, num_producers)
     daemon, producers = memory_bytes(snapshot)
     return {
         **asdict(measured),
-        "limit": limit,
-        "who_waits": sentence,
+        "limit": verdict.limit,
+        "who_waits": verdict.sentence,
+        "enough_producers": verdict.enough,
         "daemon_anonymous_bytes": daemon,
         "producers_anonymous_bytes": producers,
         "dataset": stream.dataset,

@@ -83,6 +83,17 @@ def serve(
     ] = None,
     plugin: Plugins = None,
     cache: CacheText = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Show what happens there, to a browser."),
+    ] = None,
+    http_token: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Show it only to who knows this token [no token]."),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", help="How the log is written.")
+    ] = "text",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -102,6 +113,9 @@ def serve(
         keys=keys,
         plugins=tuple(plugin or ()),
         cache=cache,
+        http=http,
+        http_token=http_token,
+        log_format=log_format,
     )
     raise typer.Exit(serve_forever(paths, options))
 
@@ -120,6 +134,15 @@ def bench(
     plugin: Plugins = None,
     cache: CacheText = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    is_explained: Annotated[
+        bool, typer.Option("--explain", help="Say what limits, try what would help, measure it.")
+    ] = False,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION|MS", help="With --explain: what is done with each batch."
+        ),
+    ] = None,
 ) -> None:
     """Measure images/s, CPU time by process, and who waits for whom."""
     from augd.bench import BenchOptions, run_bench
@@ -128,6 +151,8 @@ def bench(
         *(path, connect, recipe, batch_size, producers, seconds, as_json, keys),
         plugins=plugin or (),
         cache=cache,
+        is_explained=is_explained,
+        step=step,
     )
     run_bench(options)
 

@@ -8,6 +8,7 @@ need after a kill -9.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -18,18 +19,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import PATIENCE_S
+from augd.broker.snapshot import shorten
 from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, Choices, select
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, Terms, hire
+from augd.page import Page
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
@@ -46,6 +50,7 @@ from augd.transport.doors import Doors
 from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+from augd.wire import page as said
 
 if TYPE_CHECKING:
     from augd.transport.auth import Gate
@@ -58,6 +63,7 @@ _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 p
 # A client that floods its socket must not keep lifelines and producers waiting.
 _MESSAGES_PER_TURN = 64
 _LOOK_AGAIN_S = 0.1
+_PAGE_AGAIN_S = 10.0  # after it could not even be started
 _RIGHTS_CHANGED = (
     "the daemon's operator changed or removed this key: connect again, and ask for it if that fails"
 )
@@ -99,6 +105,7 @@ class Daemon:
         terms: Terms,
         catalogue: Catalogue = BUILT_IN,
         cache: CacheStore | None = None,
+        page: Page | None = None,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -112,7 +119,10 @@ class Daemon:
             terms: what producers are started with.
             catalogue: the ops that there are with them.
             cache: where decoded pictures are kept, the caller's to close; None keeps none.
+            page: shows what happens to whoever calls it by HTTP; None where nobody asked for it.
         """
+        self._page = page
+        self._started_at = time.monotonic()
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
         self._terms = terms
@@ -183,6 +193,8 @@ class Daemon:
             "pidfd": self._reap,
             "signal": self._read_signal,
             "parent": self._parent_gone,
+            "page": self._answer_page,
+            "page-end": self._page_ended,
         }
 
     def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
@@ -196,12 +208,14 @@ class Daemon:
     def run(self) -> int:
         """Serve until drained; returns 0."""
         self._handle(ev.Tick())
+        self._start_page()
         while self._is_running:
             ready = self._poller.wait(self._timeout_s())
             if self._look_again_at is not None and time.monotonic() >= self._look_again_at:
                 self._look_again_at = None
                 self._find_who_left()
             self._look_at_rights()
+            self._start_page()
             if not ready:
                 self._handle(ev.Tick())
             for tag in ready:
@@ -223,6 +237,8 @@ class Daemon:
         moments = [self._broker.next_deadline(), self._look_again_at]
         if self._gate is not None:
             moments.append(self._gate.look_at)
+        if self._page is not None:
+            moments.append(self._page.starts_at)
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 
@@ -370,6 +386,53 @@ class Daemon:
         assert self._lifeline_fd is not None
         self._poller.unregister(self._lifeline_fd)
         self._handle(ev.DrainAsked("the program that started it ended"))
+
+    # the page
+
+    def _start_page(self) -> None:
+        """Start the page when it is due: at first, and some time after it ended."""
+        page = self._page
+        if page is None or page.starts_at is None or page.starts_at > time.monotonic():
+            return
+        try:
+            page.start()
+        except OSError as error:
+            page.starts_at = time.monotonic() + _PAGE_AGAIN_S
+            _log.warning("the page could not be started: %s", error)
+            return
+        assert page.link is not None
+        self._poller.register(page.link.fileno(), _Tag("page"))
+        self._poller.register(page.pidfd, _Tag("page-end"))
+
+    def _answer_page(self, _: _Tag) -> None:
+        page = self._page
+        if page is None or page.link is None:
+            return  # ended by an earlier event of the same round
+        try:
+            asked = page.ask()
+        except (EOFError, OSError, ValueError):
+            self._poller.unregister(page.link.fileno())  # its pidfd tells the rest
+            return
+        if isinstance(asked, said.AskSnapshot):
+            now = time.monotonic()
+            snapshot = shorten(self._broker.snapshot(now))
+            page.tell(said.Snapshot(snapshot, now - self._started_at, time.process_time()))
+        elif isinstance(asked, said.Look):
+            seen = self._broker.look(asked.stream, asked.slot)
+            if seen is None:
+                page.tell(said.Nothing())
+                return
+            reading = read_only(self._arenas[seen.stream][0])
+            page.tell(seen, (reading,))
+            os.close(reading)
+
+    def _page_ended(self, _: _Tag) -> None:
+        page = self._page
+        if page is None or page.link is None or not page.has_ended():
+            return
+        self._poller.unregister(page.link.fileno())
+        self._poller.unregister(page.pidfd)
+        _log.warning("%s", page.ended(time.monotonic()))
 
     # actions
 
@@ -543,6 +606,8 @@ class Daemon:
         self._poller.register(hired.pidfd, _Tag("pidfd", number))
 
     def _close(self) -> None:
+        if self._page is not None:
+            self._page.close()
         for connection in (*self._lifelines.values(), *self._strangers.values()):
             connection.socket.close()
         for fd, _ in self._arenas.values():
@@ -578,10 +643,20 @@ def _signal_fd() -> socket.socket:
     return near
 
 
-def set_up_log(*, is_quiet: bool) -> None:
-    """Write the daemon's lines to stderr, without dates: journals add them."""
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        text = record.getMessage()
+        level = record.levelname.lower()
+        return json.dumps({"time": at, "level": level, "message": text, "pid": record.process})
+
+
+def set_up_log(*, is_quiet: bool, is_json: bool = False) -> None:
+    """Write the daemon's lines to stderr: plain without dates, which journals add, or as JSON."""
     line = logging.StreamHandler(sys.stderr)
-    line.setFormatter(logging.Formatter("augd: %(message)s"))
+    line.setFormatter(_JsonLines() if is_json else logging.Formatter("augd: %(message)s"))
     _log.addHandler(line)
     _log.setLevel(logging.WARNING if is_quiet else logging.INFO)
     _log.propagate = False

@@ -14,6 +14,8 @@ from augd.errors import AugdError
 from augd.serving import Options, serve_forever
 
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
+_WORDS = {"--keys": "keys", "--http": "http", "--http-token": "http_token"}
+_WORDS |= {"--log-format": "log_format", "--cache": "cache"}
 _NUMBERS = {
     "--producers": "num_producers",
     "--patience": "patience_s",
@@ -52,14 +54,14 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
         name, separator, value = word.partition("=")
         if word in _FLAGS:
             options[_FLAGS[word]] = True
-        elif name in _NUMBERS or name in ("--listen", "--keys", "--plugin", "--cache"):
+        elif name in _NUMBERS or name in _WORDS or name in ("--listen", "--plugin"):
             value = value if separator else next(rest, "")
             if name == "--listen" and value and not value.startswith("-"):
                 listen.append(value)
             elif name == "--plugin" and value and not value.startswith("-"):
                 plugins.append(value)
-            elif name in ("--keys", "--cache") and value and not value.startswith("-"):
-                options[name[2:]] = value
+            elif name in _WORDS and value and not value.startswith("-"):
+                options[_WORDS[name]] = value
             elif name in _NUMBERS and value.isascii() and value.isdigit():
                 options[_NUMBERS[name]] = int(value)
             else:

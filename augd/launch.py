@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from augd.dataset.sources import dataset_name
 from augd.errors import AugdError, OptionError, error_from_code
@@ -33,6 +34,7 @@ class ServedDaemon:
 
     Attributes:
         addresses: where it listens, in the order of `listen`.
+        http: URL of its page, empty without one.
         pid: of the daemon's process.
     """
 
@@ -42,6 +44,7 @@ class ServedDaemon:
         self._lifeline_fd = lifeline_fd
         self._owner_pid = os.getpid()
         self.addresses: list[str] = []
+        self.http = ""
         self.pid = process.pid
 
     @property
@@ -81,6 +84,8 @@ def serve(
     patience_s: float | None = None,
     plugins: Sequence[str] = (),
     cache: str | None = None,
+    http: str | None = None,
+    http_token: str | os.PathLike[str] | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -100,6 +105,10 @@ def serve(
             working directory, PYTHONPATH or the installed packages.
         cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
             docs/storage.md says when.
+        http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
+            `daemon.http` says which.
+        http_token: a file with the token that the page asks for; without one it is for this
+            machine only.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -122,6 +131,8 @@ def serve(
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(part for one in plugins for part in ("--plugin", one)),
         *(() if cache is None else ("--cache", cache)),
+        *(() if http is None else ("--http", http)),
+        *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
         *(() if producers is None else ("--producers", str(producers))),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
@@ -143,12 +154,14 @@ def serve(
         os.close(ready_write)
     daemon = ServedDaemon(process, lifeline_write)
     try:
-        daemon.addresses = _await_ready(ready_read, timeout_s)
+        said = _await_ready(ready_read, timeout_s)
     except BaseException:
         daemon.close()
         raise
     finally:
         os.close(ready_read)
+    daemon.addresses = said["addresses"]
+    daemon.http = said.get("http", "")
     return daemon
 
 
@@ -168,8 +181,8 @@ def _arguments(paths: Paths) -> list[str]:
     return [f"{dataset_name(path) or 'data'}={path}"]
 
 
-def _await_ready(ready_fd: int, timeout_s: float) -> list[str]:
-    """Read the daemon's one line: its addresses; raise what it says when it cannot start."""
+def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:
+    """Read the daemon's one line: where it is; raise what it says when it cannot start."""
     deadline = time.monotonic() + timeout_s
     line = b""
     while not line.endswith(b"\n"):
@@ -180,8 +193,7 @@ def _await_ready(ready_fd: int, timeout_s: float) -> list[str]:
         if not piece:
             raise AugdError("the daemon ended before it was ready; its output says why")
         line += piece
-    said = json.loads(line)
+    said: dict[str, Any] = json.loads(line)
     if "error" in said:
         raise error_from_code(said["code"], said["error"])
-    addresses: list[str] = said["addresses"]
-    return addresses
+    return said

@@ -120,12 +120,13 @@ class Line:
 
     def next(self) -> Deliver | PassEnded | Parted:
         """Wait for the next batch, or the end of the epoch, or of the session."""
-        deadline = time.monotonic() + self.timeout_s
+        began = time.monotonic()
         with self._busy:
             self._flush()
             while True:
-                for outcome in self._step(deadline):
+                for outcome in self._step(began + self.timeout_s):
                     if isinstance(outcome, Deliver | PassEnded | Parted):
+                        self.reader.waited_us += round(1e6 * (time.monotonic() - began))
                         return outcome
 
     def is_ready(self) -> bool:

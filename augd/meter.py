@@ -9,20 +9,19 @@ status. It changes nothing in the daemon and adds no work to a producer.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from augd.procfs import anonymous_bytes, cpu_s, parent_pid
 from augd.stream import Batch, Stream
 from augd.transport.ask import Inquirer
+from augd.verdict import Verdict, judge
 
 _WARM_UP_S = 1.0
 _WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are learnt
-_WAITS_LITTLE = 0.1  # a share of waiting below which nobody needs to care
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,16 @@ def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
             return
 
 
-def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measurement:
-    """Read batches for `seconds`, at least one; start when the production is at full speed."""
+def measure(
+    batches: Iterator[Batch],
+    probe: Probe,
+    seconds: float,
+    step: Callable[[Batch], object] | None = None,
+) -> Measurement:
+    """Read batches for `seconds`, at least one; start when the production is at full speed.
+
+    `step` is what a training does with each batch before it lets go.
+    """
     next(batches).release()
     started, before = time.monotonic(), probe.read()
     images = bad = num_batches = 0
@@ -133,6 +140,8 @@ def measure(batches: Iterator[Batch], probe: Probe, seconds: float) -> Measureme
         num_batches += 1
         images += len(batch)
         bad += len(batch) - int(batch.valid.sum())
+        if step is not None and passed_s < seconds:
+            step(batch)
         batch.release()
     return compare(before, probe.read(), images, num_batches, bad, passed_s)
 
@@ -176,29 +185,10 @@ def _share(part: float, whole: float) -> float:
     return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
 
 
-def who_waits(measured: Measurement, num_producers: int) -> tuple[str, str]:
-    """Name the limit ("producers", "client", "both" or "none") and say it in a sentence."""
-    waits, idle = measured.client_wait_share, measured.producers_idle_share
-    shares = f"waiting took {waits:.0%} of the client's time and {idle:.0%} of the producers'"
-    if waits < _WAITS_LITTLE and idle < _WAITS_LITTLE:
-        return "none", f"Nobody waits: {shares}."
-    if idle < _WAITS_LITTLE:
-        where = "" if measured.on_core > 0.8 else _off_core(measured.on_core)
-        return "producers", f"The client waits for the producers: {shares}.{where}"
-    if waits < _WAITS_LITTLE:
-        enough = max(1, math.ceil(num_producers * (1 - idle)))
-        return "client", (
-            f"The producers wait for the client: {shares}. "
-            f"{enough} of {num_producers} producers would be enough."
-        )
-    return "both", f"Both wait: {shares}. Try a larger batch size, or fewer producers."
-
-
-def _off_core(on_core: float) -> str:
-    return (
-        f" While producers worked they had a core {on_core:.0%} of the time: "
-        "they wait for storage, or for cores that others use."
-    )
+def verdict_on(measured: Measurement, num_producers: int) -> Verdict:
+    """Say who waited for whom."""
+    shares = measured.client_wait_share, measured.producers_idle_share
+    return judge(*shares, num_producers, on_core=measured.on_core)
 
 
 def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:

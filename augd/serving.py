@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
     from augd.transport.cache import CacheSpec, CacheStore
+    from augd.transport.http import Porch
 
 _PROGRESS_AFTER_S = 1.0
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
@@ -48,6 +49,9 @@ class Options:
     plugins: tuple[str, ...] = ()  # modules with own ops, by name
     is_pinned: bool = False  # each producer to a core
     cache: str | None = None  # where decoded pictures are kept; None: nowhere
+    http: str | None = None  # HOST:PORT of the page
+    http_token: str | None = None  # the file that its token is in
+    log_format: str = "text"  # or "json"
 
 
 def serve_forever(paths: Sequence[str], options: Options) -> int:
@@ -83,12 +87,14 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
     wanted = _count_producers(options.num_producers)
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
+    _check_page(options)
     addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
             if isinstance(address, Address):
                 make_runtime_dir(address.path.parent)
                 cleaning.callback(AddressLock.acquire(address).release)
+        porch = _open_porch(options, cleaning)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
@@ -96,7 +102,37 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         terms = Terms(options.plugins, cores)
         hired.extend(hire(terms, place) for place in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
-        return _serve(addresses, sources, hired, terms, options, gate, catalogue, cache, cleaning)
+        parts = gate, catalogue, cache, porch
+        return _serve(addresses, sources, hired, terms, options, *parts, cleaning)
+
+
+def _check_page(options: Options) -> None:
+    """Refuse what the page cannot be, before anything is started."""
+    if options.log_format not in ("text", "json"):
+        raise OptionError(f"--log-format: expected text or json, got {options.log_format!r}")
+    if options.http is None:
+        if options.http_token is not None:
+            raise OptionError("--http-token: expected --http HOST:PORT with it; it guards the page")
+        return
+    from importlib.util import find_spec
+
+    missing = [
+        name for name in ("starlette", "uvicorn", "prometheus_client") if not find_spec(name)
+    ]
+    if missing:
+        raise OptionError(
+            f"--http: {', '.join(missing)} is not installed; pip install 'augd[http]' brings it"
+        )
+
+
+def _open_porch(options: Options, cleaning: ExitStack) -> Porch | None:
+    if options.http is None:
+        return None
+    from augd.transport.http import open_porch
+
+    porch = open_porch(options.http, options.http_token)
+    cleaning.callback(porch.listener.close)
+    return porch
 
 
 def _look_at(plugins: Sequence[str]) -> Catalogue | None:
@@ -187,12 +223,13 @@ def _serve(
     gate: Gate | None,
     catalogue: Catalogue | None,
     cache: CacheSpec | None,
+    porch: Porch | None,
     cleaning: ExitStack,
 ) -> int:
     with interruptions_held():
         from augd.daemon import Daemon, set_up_log
 
-    set_up_log(is_quiet=options.is_quiet)
+    set_up_log(is_quiet=options.is_quiet, is_json=options.log_format == "json")
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
@@ -200,12 +237,18 @@ def _serve(
     store = _open_cache(cache, datasets) if cache is not None else None
     if store is not None:
         cleaning.callback(store.close)
+    page = None
+    if porch is not None:
+        from augd.page import Page
+
+        page = Page(porch, options.plugins, datasets)
     daemon = Daemon(
         *(addresses, hired, datasets, options.lifeline_fd, gate),
         patience_s=options.patience_s,
         terms=terms,
         catalogue=catalogue or BUILT_IN,
         cache=store,
+        page=page,
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
@@ -218,8 +261,11 @@ def _serve(
             print(
                 f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
             )
+        if porch is not None:
+            print(f"augd: look at it at {porch.url}")
         sys.stdout.flush()
-    tell_ready(options.ready_fd, {"addresses": [str(one) for one in daemon.addresses]})
+    ready = {"addresses": [str(one) for one in daemon.addresses]}
+    tell_ready(options.ready_fd, ready if porch is None else {**ready, "http": porch.url})
     return daemon.run()
 
 

@@ -15,6 +15,7 @@ from benchmarks import (
     planning,
     safety,
     waiting,
+    watching,
 )
 from benchmarks._report import Benchmark, run_all
 
@@ -31,6 +32,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "cache": (cache.QUESTION, cache.run),
     "safety": (safety.QUESTION, safety.run),
     "waiting": (waiting.QUESTION, waiting.run),
+    "watching": (watching.QUESTION, watching.run),
 }
 
 if __name__ == "__main__":

@@ -240,13 +240,9 @@ def connect(
 ) -> Stream:
     """Connect to a daemon and open a stream of tensors; production starts at once.
 
-    Args before `device` are those of `augd.connect`.
+    What is not named below is as in `augd.connect`.
 
     Args:
-        address: `ipc://PATH` as the daemon printed it; None finds the user's default daemon.
-        dataset, recipe, batch_size, seed, shuffle, drop_last, rank, world, split,
-            val_fraction, classes, limit, balance, bad, max_bad_fraction, params, verify, shared,
-            max_lag, prefetch, transport, timeout_s, keys: see `augd.connect`.
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on

@@ -121,12 +121,12 @@ def seen_by(
         return snapshot
     own = {one.number for one in _of(who, sessions)}
     datasets = {
-        name: {**facts, "root": ""}
+        name: {**facts, "root": "", "sent": {}}
         for name, facts in snapshot["datasets"].items()
         if _may_read(who, name)
     }
     streams = [one for one in snapshot["streams"] if one["session"] in own]
-    return {**snapshot, "datasets": datasets, "streams": streams}
+    return {**snapshot, "datasets": datasets, "streams": streams, "made": {}}
 
 
 def _of(who: Rights, sessions: Iterable[Holder]) -> list[Holder]:

@@ -32,10 +32,18 @@ from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import INFO, Outbox
-from augd.broker.snapshot import describe_dataset, describe_producer, describe_stream, shorten
+from augd.broker.snapshot import (
+    describe_batch,
+    describe_dataset,
+    describe_made,
+    describe_producer,
+    describe_stream,
+    shorten,
+)
 from augd.broker.works import Works
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import messages as msg
+from augd.wire.page import Seen
 from augd.wire.rights import Rights
 
 DRAIN_S = 5.0
@@ -181,23 +189,39 @@ class Broker:
             self._drain_ends_at = self._outbox.now + 1.0
             self._works.kill_all()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything that a person or a benchmark wants to know, as plain data."""
+    def look(self, stream: int, slot: int | None = None) -> Seen | None:
+        """Say what lies in a slot of a stream, by default in that of the batch in a reader's hand.
+
+        For the page, which copies rows and asks again: while the generation is the same, so are
+        the bytes. None where there is no such stream, or nobody reads a batch of it.
+        """
+        found = self._works.streams.get(stream)
+        if found is None:
+            return None
+        batch = found.in_hand() if slot is None else found.slots[slot].batch
+        return None if batch is None else describe_batch(found, batch)
+
+    def snapshot(self, now: float | None = None) -> dict[str, Any]:
+        """Everything that a person or a benchmark wants to know, as plain data; by default now."""
         works = self._works
+        now = self._outbox.now if now is None else now
         return {
             "instance": self._instance,
             "is_draining": self._drain_ends_at is not None,
             "is_cut": False,
             "unhealthy": works.unhealthy,
+            "num_places": works.crew.size,
             "restarts": works.crew.restarts,
+            "last_death": works.crew.last_death,
+            "made": describe_made(works.made),
             "stale": dict(self._outbox.stale),
             "environment": works.environment or {},
             "cache": None if works.cache is None else works.cache.describe(),
             "datasets": {
-                name: describe_dataset(facts, works.registers[name])
+                name: describe_dataset(facts, works.registers[name], works.sent(name))
                 for name, facts in self._datasets.items()
             },
-            "producers": [describe_producer(p) for p in works.crew.members.values()],
+            "producers": [describe_producer(p, now) for p in works.crew.members.values()],
             "streams": [
                 describe_stream(stream, [one.number for one in self._clients.on(stream)])
                 for stream in works.streams.values()

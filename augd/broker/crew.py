@@ -52,8 +52,25 @@ class Producer:
     busy_ns: int = 0
     plan_ns: int = 0
     idle_ns: int = 0
+    rests_since: float | None = None  # has no lease since then
+    rested_s: float = 0.0  # before the leases that it has; it says so itself with its next DONE
     last_words: str = ""
     was_silent: bool = False  # killed, because it hung
+
+    def rest_if_idle(self, now: float) -> None:
+        """Note since when it has nothing to make."""
+        if self.state == "ready" and not self.leases and self.rests_since is None:
+            self.rests_since = now
+
+    def work(self, now: float) -> None:
+        """Note that it has something to make."""
+        if self.rests_since is not None:
+            self.rested_s, self.rests_since = self.rested_s + now - self.rests_since, None
+
+    def idle_s(self, now: float) -> float:
+        """Tell how long it waited for work so far, the wait that it has not reported included."""
+        resting_s = 0.0 if self.rests_since is None else max(0.0, now - self.rests_since)
+        return self.idle_ns / 1e9 + self.rested_s + resting_s
 
     def silence_ends_at(self, patience_s: float) -> float | None:
         """When this producer will have to be killed if it says nothing more."""

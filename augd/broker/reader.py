@@ -84,6 +84,7 @@ class Reader:
     opened: msg.Opened | None = None
     quarantine: dict[int, tuple[int, int]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    waited_us: int = 0  # by whoever waits: how long, since the last OPEN
     _target: tuple[int, int] = (0, 0)
     _sequence: int = 0
     _released: int = 0
@@ -110,7 +111,7 @@ class Reader:
     def _open(self) -> list[Outcome]:
         self.state = "opening"
         self.opening += 1
-        self._sequence = self._released = 0
+        self._sequence = self._released = self.waited_us = 0
         self._voided = set(self._held)
         self._counted = Counted()
         epoch, position = self._target
@@ -242,7 +243,7 @@ class Reader:
             return [release]
         self._released += 1
         credit = self._released + self.num_slots
-        return [release, msg.Flow(self.session, self.opening, credit)]
+        return [release, msg.Flow(self.session, self.opening, credit, self.waited_us)]
 
     def leave(self) -> list[Outcome]:
         """Say BYE and keep what is held: of a shared stream nobody overwrites it."""

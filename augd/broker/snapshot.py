@@ -13,14 +13,17 @@ from msgspec import msgpack
 from augd.broker.crew import Producer
 from augd.broker.facts import DatasetFacts
 from augd.broker.quarantine import Register
-from augd.broker.stream import Stream
+from augd.broker.stream import Batch, Stream
+from augd.broker.totals import Made, Sent
+from augd.wire import cut
 from augd.wire.limits import HEADER_BYTES_MAX
+from augd.wire.page import Seen
 
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
 _NAMED_MAX = 20
 
 
-def describe_producer(producer: Producer) -> dict[str, Any]:
+def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
     """Say what a producer is and has done; times in seconds since it started."""
     return {
         "number": producer.number,
@@ -32,12 +35,12 @@ def describe_producer(producer: Producer) -> dict[str, Any]:
         "rows": producer.rows_done,
         "busy_s": producer.busy_ns / 1e9,
         "plan_s": producer.plan_ns / 1e9,
-        "idle_s": producer.idle_ns / 1e9,
+        "idle_s": producer.idle_s(now),
     }
 
 
-def describe_dataset(facts: DatasetFacts, register: Register) -> dict[str, Any]:
-    """Say what a data set is, and which of its samples are quarantined."""
+def describe_dataset(facts: DatasetFacts, register: Register, sent: Sent) -> dict[str, Any]:
+    """Say what a data set is, what was sent of it, and which of its samples are quarantined."""
     quarantined = sorted(register.samples())
     return {
         "num_samples": facts.num_samples,
@@ -45,6 +48,27 @@ def describe_dataset(facts: DatasetFacts, register: Register) -> dict[str, Any]:
         "root": facts.root,
         "num_quarantined": len(quarantined),
         "quarantined": quarantined[:_NAMED_MAX],
+        "sent": describe_sent(sent),
+    }
+
+
+def describe_sent(sent: Sent) -> dict[str, Any]:
+    """Say what was sent, and how long its readers waited for it."""
+    return {
+        "batches": sent.batches,
+        "images": sent.images,
+        "bad": sent.bad,
+        "waited_s": sent.waited_us / 1e6,
+    }
+
+
+def describe_made(made: Made) -> dict[str, Any]:
+    """Say what all producers made since the daemon started, and how long that took them."""
+    return {
+        "images": made.images,
+        "chunks": made.chunks,
+        "busy_s": made.busy_ns / 1e9,
+        "idle_s": made.idle_ns / 1e9,
     }
 
 
@@ -57,6 +81,7 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
     readers = sorted(stream.subscribers.values(), key=lambda reader: reader.next)
     slowest = readers[0] if readers else None
     return {
+        "stream": stream.number,
         "session": slowest.session if slowest else min(sessions, default=0),
         "sessions": sessions,
         "is_shared": stream.share is not None,
@@ -72,10 +97,34 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
         ],
         "slots": dict(Counter(slot.state for slot in stream.slots)),
         "arena_bytes": stream.arena_bytes,
-        "bad": stream.total_bad,
+        "bad": stream.total.bad,
+        "images": stream.total.images,
+        "waited_s": stream.total.waited_us / 1e6,
+        "num_batches": cut.batches_left(stream.spec.layout, stream.num_samples),
         "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
         "quarantined": [[s, *place] for s, place in sorted(stream.quarantine.items())][:_NAMED_MAX],
     }
+
+
+def describe_batch(stream: Stream, batch: Batch) -> Seen:
+    """Say where a batch lies, and what its rows were made by."""
+    selection = stream.spec.selection
+    return Seen(
+        stream=stream.number,
+        dataset=stream.dataset,
+        epoch=batch.epoch,
+        number=batch.number,
+        rows=batch.rows,
+        slot=batch.slot.index,
+        generation=batch.slot.generation,
+        arrays=stream.arrays,
+        slot_bytes=stream.slot_bytes,
+        num_slots=len(stream.slots),
+        recipe=stream.spec.recipe,
+        seed=stream.spec.seed,
+        classes=selection.classes,
+        is_balanced=selection.balance is not None,
+    )
 
 
 def shorten(snapshot: dict[str, Any]) -> dict[str, Any]:

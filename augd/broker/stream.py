@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 
 from augd.broker.quarantine import Place
 from augd.broker.states import CHUNK, SLOT, step
+from augd.broker.totals import Sent
 from augd.plan.content import Content
 from augd.wire import cut
 from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Share, Spec
@@ -79,6 +80,7 @@ class Slot:
     state: str = "free"
     generation: int = 0
     writers: int = 0
+    batch: Batch | None = None  # what was begun in it last
     owed: int = 0  # readers that its batch is still to be sent to
     readers: tuple[int, ...] = ()  # sessions that have not released it; mostly one
 
@@ -104,6 +106,7 @@ class Subscriber:
     max_lag: int | None = None
     sent: int = 0
     released: int = 0
+    waited_us: int = 0
     sums: Sums = field(default_factory=Sums)  # of the current epoch
 
     @property
@@ -167,7 +170,7 @@ class Stream:
         self.is_failed = False  # ended with an ERROR: only an OPEN goes on
         self.turn = 0.0  # where in the crew's virtual time this stream's next lease stands
         self.bad_rows: deque[BadRow] = deque(maxlen=100)
-        self.total_bad = 0
+        self.total = Sent()
         self._bad_of: dict[int, int] = {}  # by epoch
 
     # readers
@@ -251,6 +254,12 @@ class Stream:
             return False
         reader.credit = max(reader.credit, credit)
         return True
+
+    def note_wait(self, session: int, waited_us: int) -> None:
+        """Take a reader's word for how long it waited since its opening."""
+        reader = self.subscribers[session]
+        self.total.waited_us += max(0, waited_us - reader.waited_us)
+        reader.waited_us = max(reader.waited_us, waited_us)
 
     def release(self, session: int, index: int, generation: int) -> bool:
         """Take a slot back from a reader; say False when the message is stale."""
@@ -349,6 +358,7 @@ class Stream:
         batch.missing = len(batch.pending)
         self._num_pending += batch.missing
         slot.take("fill")
+        slot.batch = batch
         slot.owed = sum(reader.next <= sequence for reader in self.subscribers.values())
         self.batches.append(batch)
         self._bad_of = {e: n for e, n in self._bad_of.items() if e >= self.batches[0].epoch}
@@ -395,7 +405,7 @@ class Stream:
         batch.missing -= 1
         sums = Sums(0, 0, done.num_bad, read_sum(done.digest), read_sum(done.ids_digest))
         batch.sums.add(sums)
-        self.total_bad += done.num_bad
+        self.total.bad += done.num_bad
         self._bad_of[batch.epoch] = self._bad_of.get(batch.epoch, 0) + done.num_bad
         self.bad_rows.extend(done.bad)
         if batch.missing == 0:
@@ -447,8 +457,15 @@ class Stream:
             batch.slot.owed -= 1
             reader.sent += 1
             reader.sums.add(batch.sums)
+            self.total.batches += 1
+            self.total.images += batch.sums.samples
             self._drop_unowed()
             yield batch
+
+    def in_hand(self) -> Batch | None:
+        """Return the batch that a reader works on: the earliest sent one that is not released."""
+        read = [slot.batch for slot in self.slots if slot.batch is not None and slot.readers]
+        return min(read, key=lambda batch: batch.sequence, default=None)
 
     def is_last(self, batch: Batch) -> bool:
         """Say whether the epoch ends with this batch."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from augd.broker import events as ev
 from augd.broker.cache import Cache
@@ -25,6 +25,7 @@ from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
 from augd.broker.states import PRODUCER, step
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
+from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
@@ -67,6 +68,8 @@ class Works:
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
+        self.made = Made()
+        self._sent_before = {name: Sent() for name in datasets}  # of streams that are gone
         self._catalogue = catalogue
         self._datasets = datasets
         self.cache = cache
@@ -97,11 +100,20 @@ class Works:
     def drop(self, stream: Stream) -> None:
         """Forget a stream that nobody reads any more."""
         del self.streams[stream.number]
+        self._sent_before[stream.dataset].add(stream.total)
         stream.fail()
         self.revoke(stream)
         for producer in self.crew.ready():
             self._tell(producer, msg.DropStream(stream.number))
         self._outbox.add(ev.DropArena(stream.number))
+
+    def sent(self, dataset: str) -> Sent:
+        """Add up what was sent of a data set since the daemon started."""
+        whole = replace(self._sent_before[dataset])
+        for stream in self.streams.values():
+            if stream.dataset == dataset:
+                whole.add(stream.total)
+        return whole
 
     def mask(self, stream: Stream) -> None:
         """Tell the producers a stream's whole quarantine, before they make more of it."""
@@ -155,6 +167,7 @@ class Works:
                 producer.last_words = text
             case msg.Alive():
                 pass
+        producer.rest_if_idle(self._outbox.now)
 
     def _ready(self, producer: Producer, message: msg.Ready) -> None:
         if producer.state != "starting":
@@ -249,12 +262,17 @@ class Works:
         if self.cache is not None:
             self.cache.hits += done.hits
             self.cache.misses += done.misses
+        self.made.busy_ns += done.busy_ns
+        self.made.idle_ns += done.idle_ns
+        producer.rested_s = 0.0
         if record is None:
             self._outbox.stale["lease"] += 1
             return
         stream, chunk = record.stream, record.chunk
         producer.chunks_done += 1
         producer.rows_done += chunk.rows
+        self.made.chunks += 1
+        self.made.images += chunk.rows
         self.crew.deaths_in_row = 0
         if chunk.suspect != NO_SAMPLE:
             self.registers[stream.dataset].forgive(chunk.suspect)
@@ -465,6 +483,7 @@ class Works:
         number = self._outbox.number()
         if not producer.leases:
             producer.heard_at = self._outbox.now
+            producer.work(self._outbox.now)
         self._turn = max(stream.turn, self._turn)
         stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
         producer.leases[number] = LeaseRecord(stream, chunk)

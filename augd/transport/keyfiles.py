@@ -54,6 +54,15 @@ def read_table(path: Path, *, is_secret: bool) -> dict[str, Any]:
         raise OptionError(f"{path} is not valid TOML: mend it or make it anew") from None
 
 
+def read_secret(path: Path) -> bytes:
+    """Read a small file that nobody else can read.
+
+    Raises:
+        OptionError: it is missing, a link, too large, or open to others.
+    """
+    return _read_checked(path, is_secret=True)
+
+
 def _read_checked(path: Path, *, is_secret: bool) -> bytes:
     """Read a small file, the checks made on what was opened and not on what the path names."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -112,8 +112,10 @@ class Negative:
 class Darkroom:
     """Makes rows of one data set, recipe and seed, one at a time. Use it in a `with`."""
 
-    def __init__(self, path: str, recipe: Recipe, seed: int) -> None:
+    def __init__(self, path: str | IndexFile, recipe: Recipe, seed: int) -> None:
         """Open the data set, indexed before or now. Takes this process's standard error over.
+
+        An index that is open already stays the caller's.
 
         Raises:
             DatasetError: there is no data set at `path`.
@@ -125,14 +127,18 @@ class Darkroom:
         silence_library_noise()
         self.recipe = recipe
         self.seed = seed
-        with Patience("indexing") as progress:
-            self.index: IndexFile = load_or_build(path, progress=progress)
+        self._is_own = isinstance(path, str)
+        if isinstance(path, str):
+            with Patience("indexing") as progress:
+                path = load_or_build(path, progress=progress)
+        self.index = path
         try:
             self.arrays = IndexArrays(self.index.fd, self.index.dims_fd)
             self.height, self.width = output_size(recipe, self.arrays.first_size_px)
             self._source = _open_source(self.arrays)
         except BaseException:
-            self.index.close()
+            if self._is_own:
+                self.index.close()
             raise
         size = self.height, self.width
         self._own_drawn: dict[tuple[int, int], Any] = {}
@@ -153,7 +159,8 @@ class Darkroom:
         trace: TracebackType | None,
     ) -> None:
         self._source.close()
-        self.index.close()
+        if self._is_own:
+            self.index.close()
 
     def first_ids(self, epoch: int, count: int) -> list[int]:
         """Return the samples at the first positions of an epoch, at most `count`."""
@@ -181,9 +188,13 @@ class Darkroom:
         label = int(self.arrays.labels[sample])
         return classes[label] if label >= 0 else ""
 
+    def read_file(self, sample: int) -> bytearray:
+        """Read a sample's file, whatever it holds. Raises BadImage."""
+        return self._source.read(sample)
+
     def read(self, sample: int) -> Negative:
         """Read a sample's file and its header. Raises BadImage."""
-        content = self._source.read(sample)
+        content = self.read_file(sample)
         header = read_header(content)
         return Negative(content, header, self._size_of(header), self._decode)
 

@@ -141,7 +141,18 @@ def _confinements(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _draw_streams(report: Mapping[str, Any]) -> Table:
-    titles = ("stream", "data set", "epoch", "made up to", "batch", "images/s", "slots", "bad")
+    titles = (
+        "stream",
+        "data set",
+        "epoch",
+        "made up to",
+        "batch",
+        "images/s",
+        "waits",
+        "slots",
+        "lag",
+        "bad",
+    )
     table = _table(*titles)
     for one in report["streams"]:
         slots = ", ".join(f"{one['slots'][s]} {s}" for s in _SLOTS if one["slots"].get(s))
@@ -152,7 +163,9 @@ def _draw_streams(report: Mapping[str, Any]) -> Table:
             f"{one['position']:,}",
             str(one["batch_size"]),
             f"{one['images_per_s']:,.0f}",
+            f"{one['waited_share']:.0%}",
             slots,
+            str(max((reader[4] for reader in one["readers"]), default=0)),
             f"{one['bad']:,}",
         )
         table.add_row(*map(Text, cells))
@@ -166,7 +179,10 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
     if report["unhealthy"]:
         yield f"Producers keep dying: {report['unhealthy']}"
     if report["restarts"]:
-        yield f"{report['restarts']} producers died and were replaced since the daemon started."
+        yield (
+            f"{report['restarts']} producers died and were replaced since the daemon started; "
+            f"the last: {report['last_death']}"
+        )
     for name, dataset in report["datasets"].items():
         if dataset["num_quarantined"]:
             yield _say_quarantined(name, dataset)

@@ -142,11 +142,12 @@ class Open(Message, frozen=True, tag="OPEN"):
 
 
 class Flow(Message, frozen=True, tag="FLOW"):
-    """How many batches may be sent, counted since the OPEN named by `opening`."""
+    """How many batches may be sent, and how long the client waited, since the OPEN of `opening`."""
 
     session: Count
     opening: Count
     credit: Count
+    waited_us: Count = 0
 
 
 class Release(Message, frozen=True, tag="RELEASE"):

@@ -40,7 +40,7 @@ def check(report: dict[str, Any]) -> None:
     for name in ("daemon_cpu_share", "client_wait_share", "producers_idle_share", "on_core"):
         assert 0 <= report[name] <= 1, name
     assert report["daemon_cpu_s"] < report["producers_cpu_s"]
-    assert report["limit"] in ("producers", "client", "both", "none")
+    assert report["limit"] in ("producers", "trainer", "both", "none")
     assert "%" in report["who_waits"]
     assert 1e6 < report["daemon_anonymous_bytes"] < 60e6
     assert len(report["producers_anonymous_bytes"]) == report["producers"]

@@ -15,6 +15,27 @@ import pytest
 import augd
 from augd.transport.ask import status as ask_status
 
+VICTIM_BYTES = 7_777
+
+# A decoder with a deed of its own for one file, which it knows by its size. What must be remembered
+# from one producer to the next stands in a file that is opened before they give up writing.
+HOOK = """
+import sys
+if "augd.produce" in sys.orig_argv:
+    import ctypes, os, time
+    import cv2
+    marks = open({marks!r}, "ab")
+    imdecode = cv2.imdecode
+
+    def hooked(data, flags):
+        if len(data) == {size_bytes} and os.fstat(marks.fileno()).st_size < {times}:
+            os.write(marks.fileno(), b".")
+            {deed}
+        return imdecode(data, flags)
+
+    cv2.imdecode = hooked
+"""
+
 
 def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
     """Start `augd serve` as a person would; returns when it says that it serves."""
@@ -81,3 +102,12 @@ def is_up(address: str, num_producers: int) -> bool:
     """Say whether all producers of a daemon are ready."""
     states = [one["state"] for one in ask_status(address, 10)["producers"]]
     return states == ["ready"] * num_producers
+
+
+def mark_victim(photo: Path) -> None:
+    """Give a JPEG the size by which `HOOK` knows it, by a comment that changes no pixel."""
+    content = photo.read_bytes()
+    comment_bytes = VICTIM_BYTES - len(content) - 4  # a segment of its own, after the first marker
+    segment = b"\xff\xfe" + (comment_bytes + 2).to_bytes(2, "big") + b"." * comment_bytes
+    photo.write_bytes(content[:2] + segment + content[2:])
+    assert photo.stat().st_size == VICTIM_BYTES

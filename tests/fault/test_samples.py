@@ -19,31 +19,12 @@ import augd
 from augd.procfs import anonymous_bytes
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, is_alive, producers_of
-from tests.fault.programs import follow, is_up, put_in_place
+from tests.fault.programs import HOOK, VICTIM_BYTES, follow, is_up, mark_victim, put_in_place
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
 VICTIM = 11
-VICTIM_BYTES = 7_777
 OPTIONS = {"recipe": SMALL, "batch_size": 8, "timeout_s": 60}
 
-# A decoder with a deed of its own for one file, which it knows by its size. What must be remembered
-# from one producer to the next stands in a file that is opened before they give up writing.
-HOOK = """
-import sys
-if "augd.produce" in sys.orig_argv:
-    import ctypes, os, time
-    import cv2
-    marks = open({marks!r}, "ab")
-    imdecode = cv2.imdecode
-
-    def hooked(data, flags):
-        if len(data) == {size_bytes} and os.fstat(marks.fileno()).st_size < {times}:
-            os.write(marks.fileno(), b".")
-            {deed}
-        return imdecode(data, flags)
-
-    cv2.imdecode = hooked
-"""
 ALWAYS, ONCE = 10**6, 1
 
 
@@ -57,11 +38,7 @@ def without_kernels() -> Iterator[None]:
 def folder(tmp_path: Path) -> Path:
     made = make_folder(tmp_path / "set", num_classes=1, per_class=40)
     victim = sorted(made.rglob("*.jpg"))[VICTIM]
-    content = victim.read_bytes()
-    comment_bytes = VICTIM_BYTES - len(content) - 4  # a segment of its own, after the first marker
-    segment = b"\xff\xfe" + (comment_bytes + 2).to_bytes(2, "big") + b"." * comment_bytes
-    victim.write_bytes(content[:2] + segment + content[2:])
-    assert victim.stat().st_size == VICTIM_BYTES
+    mark_victim(victim)
     return made
 
 

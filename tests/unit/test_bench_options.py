@@ -9,9 +9,10 @@ import pytest
 
 from augd.bench import BenchOptions, check_options, load_recipe
 from augd.errors import AugdError, ConnectError, OptionError, RecipeError
-from augd.meter import Measurement, Reading, compare, who_waits
+from augd.meter import Measurement, Reading, compare, verdict_on
 from augd.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
 from augd.transport.ask import status
+from augd.verdict import judge
 
 GIVEN = BenchOptions("photos", None, "imagenet", 256, None, 10.0, False)
 NO_PID = 2**22 + 1  # above the kernel's own limit
@@ -114,27 +115,9 @@ def test_a_replaced_producer_counts_from_its_start():
     assert (found.restarts, found.other_streams) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    ("waits", "idle", "limit", "says"),
-    [
-        (0.97, 0.01, "producers", "The client waits for the producers: waiting took 97% of the"),
-        (0.02, 0.6, "client", "The producers wait for the client: waiting took 2% of the client's"),
-        (0.5, 0.4, "both", "Both wait: waiting took 50% of the client's time and 40% of the pro"),
-        (0.05, 0.04, "none", "Nobody waits: waiting took 5% of the client's time and 4% of the p"),
-    ],
-)
-def test_who_waits(waits, idle, limit, says):
-    found = measured(client_wait_share=waits, producers_idle_share=idle)
-    assert who_waits(found, 5)[0] == limit
-    assert who_waits(found, 5)[1].startswith(says)
-
-
-def test_what_to_do_about_waiting():
-    idle = measured(client_wait_share=0.0, producers_idle_share=0.55)
-    assert who_waits(idle, 4)[1].endswith("2 of 4 producers would be enough.")
-    starved = measured(client_wait_share=1.0, producers_idle_share=0.0, on_core=0.4)
-    assert "a core 40% of the time: they wait for storage" in who_waits(starved, 4)[1]
-    assert "storage" not in who_waits(measured(client_wait_share=1.0), 4)[1]
+def test_the_verdict_is_on_what_was_measured():
+    found = measured(client_wait_share=0.25, producers_idle_share=0.0, on_core=0.4)
+    assert verdict_on(found, 3) == judge(0.25, 0.0, 3, on_core=0.4)
 
 
 def test_what_the_kernel_knows():

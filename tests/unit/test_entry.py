@@ -24,6 +24,7 @@ LINES = [
     "serve photos --plugin my_ops --plugin=pack.other_ops",
     "serve photos --cache ram:8GB --quiet",
     "serve --cache=disk:/c:8GB photos",
+    "serve photos --http 127.0.0.1:8600 --http-token=t --log-format json",
     "serve photos --lifeline-fd 5 --ready-fd=6 --quiet",
 ]
 LEFT_TO_TYPER = [
@@ -44,6 +45,8 @@ LEFT_TO_TYPER = [
     "serve photos --plugin",
     "serve photos --plugin --quiet",
     "serve photos --keys --quiet",
+    "serve photos --http",
+    "serve photos --log-format --quiet",
     "serve photos --quite",
     "serve -- --odd",
 ]

@@ -1,0 +1,37 @@
+"""What streams and producers did, counted: numbers that only grow while the daemon lives. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the readers of a stream, or of all streams of a data set, were sent.
+
+    `images` counts rows that are no padding, once for each reader; `bad` the rows that were made
+    masked, once for each production. `waited_us` is how long the readers waited for batches, by
+    their own word.
+    """
+
+    batches: int = 0
+    images: int = 0
+    bad: int = 0
+    waited_us: int = 0
+
+    def add(self, other: Sent) -> None:
+        """Add what another stream was sent."""
+        self.batches += other.batches
+        self.images += other.images
+        self.bad += other.bad
+        self.waited_us += other.waited_us
+
+
+@dataclass(slots=True)
+class Made:
+    """What all producers made, the dead ones included; times in ns."""
+
+    images: int = 0
+    chunks: int = 0
+    busy_ns: int = 0
+    idle_ns: int = 0

@@ -1,0 +1,84 @@
+"""Who waits for whom, and what to do about it: shares of time in, one sentence out.
+
+Beside the way of a batch. Pure: `augd status`, the page and `augd bench` measure in their own ways
+and are judged here, so that they never disagree about equal numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+LITTLE = 0.1  # a share of waiting below which nobody needs to care
+_ALMOST_ALL = 0.9  # of the time spent waiting: how many producers would do cannot be told from that
+
+Limit = Literal["producers", "trainer", "both", "none", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who limits the pace, said in a sentence; `enough` producers would do, None: not known."""
+
+    limit: Limit
+    sentence: str
+    enough: int | None = None
+
+
+def judge(waits: float, idle: float, num_producers: int, *, on_core: float = 1.0) -> Verdict:
+    """Name the limit.
+
+    Args:
+        waits: share of the time that the trainer waited for a batch.
+        idle: share of the time that the producers had nothing to make, their mean.
+        num_producers: how many there are.
+        on_core: share of their working time that the producers had a core.
+    """
+    shares = f"the trainer waited {waits:.0%} of the time, the producers {idle:.0%}"
+    if waits < LITTLE and idle < LITTLE:
+        return Verdict("none", f"Nobody waits: {shares}.", num_producers)
+    if idle < LITTLE:
+        enough = producers_for(waits, idle, num_producers)
+        return Verdict(
+            "producers",
+            f"Decoding is the limit: {shares}. {_more(enough, num_producers)}{_off_core(on_core)}",
+            enough,
+        )
+    if waits < LITTLE:
+        enough = max(1, math.ceil(num_producers * (1 - idle)))
+        few = f" {enough} of {num_producers} producers would be enough."
+        sentence = (
+            f"The training step is the limit: {shares}.{few if enough < num_producers else ''}"
+        )
+        return Verdict("trainer", sentence, enough)
+    return Verdict(
+        "both",
+        f"Both wait: {shares}. Batches are on their way, or come in bursts: raise prefetch or the "
+        "batch size, or connect by ipc:// on the daemon's machine.",
+    )
+
+
+def producers_for(waits: float, idle: float, num_producers: int) -> int | None:
+    """Say how many producers the trainer would not wait for; None when it takes all there is.
+
+    It used up what they made in the share of the time that it did not wait.
+    """
+    if waits >= _ALMOST_ALL:
+        return None
+    return max(num_producers + 1, math.ceil(num_producers * (1 - idle) / (1 - waits)))
+
+
+def _more(enough: int | None, num_producers: int) -> str:
+    if enough is None:
+        return "It takes whatever is made: more producers make more, up to one per core."
+    more = enough - num_producers
+    return f"{more} more producer{'s' if more > 1 else ''} would do, where cores are free."
+
+
+def _off_core(on_core: float) -> str:
+    if on_core > 0.8:
+        return ""
+    return (
+        f" While producers worked they had a core {on_core:.0%} of the time: "
+        "they wait for storage, or for cores that others use."
+    )

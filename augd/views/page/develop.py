@@ -1,0 +1,126 @@
+"""What looks at files for the page: `augd.views.page.develop LINK_FD PARENT_PID [PLUGIN...]`.
+
+Confined as a producer is, since it decodes the very files that have killed some. Answers one
+question after another until the page ends; whatever is wrong with a file is an answer, too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+from typing import Any
+
+from msgspec import msgpack
+from PIL import Image, ImageFile, ImageOps
+
+from augd.confine.process import confine, limit
+from augd.dataset.index import IndexFile
+from augd.dataset.layout import read_index_header
+from augd.errors import AugdError
+from augd.pixels.header import BadImage
+from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe import parse_recipe
+from augd.plugins import load
+from augd.produce import die_with
+from augd.transport import link
+from augd.views.page.studio import Answer, Ask
+from augd.views.sample import Darkroom
+from augd.views.words import as_plain
+
+_SIDE_PX = 240
+_BYTES_MAX = 60_000  # of a picture: it travels in one message
+# Any will do: a photo is shown as it is, and needs none.
+_PLAIN = parse_recipe({"ops": [{"op": "center_crop", "size": 8}]})
+
+
+class Bench:
+    """Opens samples of the data sets that it was given."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Know no data set yet."""
+        self._catalogue = catalogue
+        self._indexes: dict[str, IndexFile] = {}
+        self._rooms: dict[bytes, Darkroom] = {}
+
+    def add(self, name: str, fd: int, dims_fd: int) -> None:
+        """Take a data set's index over."""
+        header, _ = read_index_header(fd)
+        size_bytes = os.fstat(fd).st_size
+        self._indexes[name] = IndexFile(fd, dims_fd, header, size_bytes, None, True)
+
+    def answer(self, asked: Ask) -> Answer:
+        """Show a file, or say what was drawn for it."""
+        try:
+            return self._photo(asked) if asked.recipe is None else self._words(asked)
+        except (AugdError, BadImage, OSError, ValueError, SyntaxError, MemoryError) as error:
+            return Answer(why=str(error) or type(error).__name__)
+        except Image.DecompressionBombError as error:
+            return Answer(why=str(error))
+
+    def _photo(self, asked: Ask) -> Answer:
+        content = self._room(asked).read_file(asked.sample)
+        with Image.open(io.BytesIO(content)) as file:
+            file.draft("RGB", (_SIDE_PX, _SIDE_PX))
+            picture = ImageOps.exif_transpose(file.convert("RGB"))
+        return Answer(jpeg=_shrink(picture))
+
+    def _words(self, asked: Ask) -> Answer:
+        room = self._room(asked)
+        plain = as_plain(room.drawn(asked.sample, asked.epoch, room.read(asked.sample).header))
+        return Answer(words=tuple(view["words"] for view in plain.get("views", [plain])))
+
+    def _room(self, asked: Ask) -> Darkroom:
+        """Return the darkroom of a data set, recipe and seed: the last one, or a new one."""
+        key = msgpack.encode((asked.dataset, asked.recipe, asked.seed))
+        room = self._rooms.get(key)
+        if room is None:
+            recipe = _PLAIN
+            if asked.recipe is not None:
+                recipe = parse_recipe(asked.recipe, self._catalogue)
+            room = Darkroom(self._indexes[asked.dataset], recipe, asked.seed)
+            self._rooms = {key: room}
+        return room
+
+
+def _shrink(picture: Image.Image) -> bytes:
+    """Encode a picture small enough for one message."""
+    picture.thumbnail((_SIDE_PX, _SIDE_PX))
+    out = io.BytesIO()
+    for quality in (80, 50, 20):
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=quality)
+        if out.tell() <= _BYTES_MAX:
+            break
+    return out.getvalue()
+
+
+def main(link_fd: int, parent_pid: int, *plugins: str) -> None:
+    """Answer until the page ends."""
+    die_with(parent_pid)
+    limit()
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # what there is of a broken photo is what helps
+    Image.init()
+    page = socket.socket(fileno=link_fd)
+    try:
+        bench = Bench(load(plugins) if plugins else BUILT_IN)
+        for _ in range(msgpack.decode(_receive(page)[0], type=int)):
+            name, fds = _receive(page)
+            bench.add(msgpack.decode(name, type=str), fds[0], fds[1])
+        confine()
+        while True:
+            asked = msgpack.decode(_receive(page)[0], type=Ask)
+            link.send(page, msgpack.encode(bench.answer(asked)))
+    except EOFError:
+        pass
+
+
+def _receive(page: socket.socket) -> tuple[Any, list[int]]:
+    received = link.receive(page, wait=True)
+    assert received is not None
+    return received
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

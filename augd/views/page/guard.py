@@ -1,0 +1,88 @@
+"""Who may look: by the token if one is set, else by the name that the page is called by.
+
+An ASGI layer around all routes. Without a token the port is this machine's own, and a web page from
+elsewhere whose name was made to mean this machine (DNS rebinding) is refused by the Host header.
+Every refusal says what to do. The token is compared in constant time and is in no cookie: that
+holds a digest of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from augd.wire.page import Begin
+
+COOKIE = "augd"
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/login", "/page.css", "/icon.svg"))
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
+        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+class Guard:
+    """Lets through who may look, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, begin: Begin) -> None:
+        """Stand before `app`."""
+        self._app = app
+        self._token = begin.token.encode()
+        self._hosts = begin.hosts
+        self.cookie = hmac.digest(self._token, b"augd page", "sha256").hex() if begin.token else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._judge(Request(scope))
+        await (refusal or self._app)(scope, receive, _with_headers(send))
+
+    def _judge(self, request: Request) -> Response | None:
+        host = request.headers.get("host", "")
+        if self._hosts and host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
+            text = (
+                f"This page answers to {', '.join(self._hosts)}, not to {host!r}. Open it by one "
+                "of those names, or start the daemon with --http-token FILE."
+            )
+            return PlainTextResponse(text, 421)
+        if request.method not in ("GET", "HEAD") and request.url.path != "/login":
+            return PlainTextResponse("This page only shows; expected GET.", 405)
+        if not self._token or request.url.path in OPEN_PATHS or self._is_known(request):
+            return None
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("/login", 303)
+        text = "expected the header 'Authorization: Bearer TOKEN' with the token of --http-token"
+        return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
+
+    def _is_known(self, request: Request) -> bool:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self.is_token(token)
+        cookie = request.cookies.get(COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self.cookie.encode())
+
+    def is_token(self, text: str) -> bool:
+        """Compare with the token, in a time that does not tell how much of it is right."""
+        return bool(self._token) and hmac.compare_digest(text.strip().encode(), self._token)
+
+
+def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
+    async def send_more(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+        await send(message)
+
+    return send_more

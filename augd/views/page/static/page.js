@@ -1,0 +1,261 @@
+// Draws what /events sends. Changes only what differs, so that focus, selection and what a screen
+// reader is at stay where they are; text goes in as text, never as HTML.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const percent = (share) => `${Math.round(100 * share)}%`;
+const whole = (number) => Math.round(number).toLocaleString("en");
+const POINTS_MAX = 720;
+const SLOTS = ["sent", "ready", "filling", "draining", "free"];
+const NAMES = { sent: "with the trainer", ready: "finished", filling: "being made", draining: "being freed", free: "free" };
+
+let points = [];
+let looking = null; // {stream, count} while a batch is shown
+let withPhotos = false;
+
+function make(tag, text, className) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
+}
+
+// One row of `body` for each of `items`, kept by key.
+function rows(body, items, key, create, update) {
+  const kept = new Map([...body.children].map((node) => [node.dataset.key, node]));
+  items.forEach((item, place) => {
+    const name = String(key(item));
+    let node = kept.get(name);
+    if (!node) {
+      node = create(item);
+      node.dataset.key = name;
+    }
+    kept.delete(name);
+    update(node, item);
+    if (body.children[place] !== node) body.insertBefore(node, body.children[place] || null);
+  });
+  for (const node of kept.values()) node.remove();
+}
+
+function bar(id, share) {
+  const node = byId(id);
+  const value = Math.round(100 * share);
+  node.setAttribute("aria-valuenow", String(value));
+  node.firstElementChild.style.width = `${value}%`;
+  say(byId(`${id}-text`), `${value}%`);
+}
+
+function draw(report) {
+  const served = Object.entries(report.datasets).map(([name, one]) => `${name} (${whole(one.num_samples)} images)`);
+  say(byId("served"), served.join(", "));
+  say(byId("verdict"), report.who_waits);
+  const hasStreams = report.streams.length > 0;
+  bar("busy", report.busy_share);
+  bar("wait", report.waited_share);
+  bar("train", hasStreams && report.images_per_s ? 1 - report.waited_share : 0);
+  drawTroubles(report);
+  drawPace(report);
+  drawStreams(report);
+  drawProducers(report);
+  drawBad(report);
+}
+
+function drawTroubles(report) {
+  const said = [];
+  if (report.is_draining) said.push("The daemon is draining: it ends, and opens no more streams.");
+  if (report.unhealthy) said.push(`Producers keep dying: ${report.unhealthy}`);
+  if (report.is_cut) said.push("There is more than one answer of the daemon holds: some of it is left out.");
+  rows(byId("troubles"), said, (text) => text, (text) => make("li", text), () => {});
+}
+
+function drawPace(report) {
+  points = points.concat(report.points).slice(-POINTS_MAX);
+  say(byId("rate"), whole(report.images_per_s));
+  const [first, last] = [points[0][0], points[points.length - 1][0]];
+  const highest = Math.max(1, ...points.map((point) => point[1]));
+  const span = Math.max(1, last - first);
+  const at = ([time, rate]) => `${(600 * (time - first) / span).toFixed(1)},${(135 - 130 * rate / highest).toFixed(1)}`;
+  byId("line").setAttribute("points", points.map(at).join(" "));
+  const minutes = span < 90 ? `${Math.round(span)} s` : `${Math.round(span / 60)} min`;
+  say(byId("since"), `${minutes} ago`);
+  say(byId("highest"), `highest ${whole(highest)}`);
+  byId("chart").setAttribute("aria-label", `Images per second over ${minutes}: ${whole(report.images_per_s)} now, ${whole(highest)} at most`);
+}
+
+function drawStreams(report) {
+  byId("no-streams").hidden = report.streams.length > 0;
+  rows(byId("streams").tBodies[0], report.streams, (one) => one.stream, createStream, (row, one) => {
+    const cells = row.children;
+    say(cells[2], one.is_shared ? `${one.dataset}, shared by ${one.readers.length}` : one.dataset);
+    say(cells[3], String(one.epoch));
+    say(cells[4], whole(one.position));
+    say(cells[5], whole(one.images_per_s));
+    say(cells[6], percent(one.waited_share));
+    drawSlots(cells[7], one.slots);
+    say(cells[8], String(Math.max(0, ...one.readers.map((reader) => reader[4]))));
+    say(cells[9], whole(one.bad));
+  });
+}
+
+function createStream(one) {
+  const row = make("tr");
+  const head = make("th", String(one.stream));
+  head.scope = "row";
+  const button = make("button", "Look");
+  button.type = "button";
+  button.setAttribute("aria-label", `Look at the batch of stream ${one.stream}`);
+  button.addEventListener("click", () => look(one.stream, 24, true));
+  const cell = make("td");
+  cell.append(button);
+  row.append(head, cell);
+  for (const kind of ["", "", "number", "number", "number", "", "number", "number"]) row.append(make("td", "", kind));
+  return row;
+}
+
+function drawSlots(cell, slots) {
+  const states = SLOTS.flatMap((state) => Array(slots[state] || 0).fill(state));
+  const text = SLOTS.filter((state) => slots[state]).map((state) => `${slots[state]} ${NAMES[state]}`).join(", ");
+  if (cell.dataset.text === text) return;
+  cell.dataset.text = text;
+  const shown = make("span");
+  shown.setAttribute("role", "img");
+  shown.setAttribute("aria-label", text);
+  shown.title = text;
+  shown.append(...states.slice(0, 32).map((state) => make("span", undefined, `slot ${state}`)));
+  cell.replaceChildren(shown);
+}
+
+function drawProducers(report) {
+  const there = new Map(report.producers.map((one) => [one.number, one]));
+  const places = report.is_cut ? report.producers : Array.from({ length: report.num_places }, (_, number) => there.get(number) || { number, state: "gone" });
+  const died = report.restarts === 1 ? "1 producer died and was replaced" : `${report.restarts} producers died and were replaced`;
+  say(byId("restarts"), report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "None has died.");
+  rows(byId("producers").tBodies[0], places, (one) => one.number, (one) => {
+    const row = make("tr");
+    const head = make("th", String(one.number));
+    head.scope = "row";
+    row.append(head, make("td"));
+    for (let count = 0; count < 5; count += 1) row.append(make("td", "", "number"));
+    return row;
+  }, (row, one) => {
+    const cells = row.children;
+    say(cells[1], one.state === "gone" ? "starts again soon" : one.state);
+    cells[1].className = `state-${one.state}`;
+    const isThere = one.state === "ready";
+    say(cells[2], one.pid ? String(one.pid) : "");
+    say(cells[3], isThere ? whole(one.images_per_s) : "");
+    say(cells[4], isThere ? percent(one.busy_share) : "");
+    say(cells[5], isThere ? whole(one.rows) : "");
+    say(cells[6], isThere ? String(one.leases) : "");
+  });
+}
+
+// Bad and quarantined samples, once each.
+function blamed(report) {
+  const found = new Map();
+  for (const one of report.streams) {
+    for (const [sample, path, reason] of one.last_bad) found.set(`${one.dataset}/${sample}`, { dataset: one.dataset, sample, path, reason });
+  }
+  for (const [dataset, one] of Object.entries(report.datasets)) {
+    for (const [sample, path] of one.quarantined) {
+      found.set(`${dataset}/${sample}`, { dataset, sample, path, reason: "quarantined: it ended its producer twice, and is masked from now on" });
+    }
+  }
+  return [...found.values()];
+}
+
+function drawBad(report) {
+  const found = blamed(report);
+  byId("no-bad").hidden = found.length > 0;
+  byId("show-photos").hidden = found.length === 0 || withPhotos;
+  rows(byId("bad"), found, (one) => `${one.dataset}/${one.sample}`, (one) => {
+    const item = make("li", undefined, "plain");
+    item.append(make("p"));
+    return item;
+  }, (item, one) => {
+    say(item.querySelector("p"), `${one.dataset}, sample ${one.sample} (${one.path}): ${one.reason}`);
+    if (withPhotos && !item.dataset.asked) showPhoto(item, one);
+  });
+}
+
+async function showPhoto(item, one) {
+  item.dataset.asked = "yes";
+  const url = `samples/${encodeURIComponent(one.dataset)}/${one.sample}.jpg`;
+  let answer;
+  try { answer = await fetch(url); } catch { return; }
+  if (answer.headers.get("content-type") !== "image/jpeg") {
+    item.append(make("p", `No picture: ${await answer.text()}`, "empty"));
+    return;
+  }
+  const picture = make("img");
+  picture.alt = `Sample ${one.sample} of ${one.dataset}, as far as it can be read`;
+  picture.src = URL.createObjectURL(await answer.blob());
+  picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+  item.classList.remove("plain");
+  item.prepend(picture);
+}
+
+async function look(stream, count, isNew) {
+  looking = { stream, count };
+  byId("batch").hidden = false;
+  say(byId("drawn"), "");
+  if (isNew) byId("h-batch").focus();
+  const answer = await fetch(`streams/${stream}/batch.json?count=${count}`);
+  const batch = await answer.json().catch(() => ({ problem: "the daemon ended" }));
+  if (batch.problem) {
+    say(byId("batch-text"), `No picture: ${batch.problem}.`);
+    byId("pictures").replaceChildren();
+    return;
+  }
+  say(byId("batch-text"), `Batch ${batch.number} of epoch ${batch.epoch}, stream ${batch.stream}, ${batch.dataset}: ${batch.pictures.length} of ${batch.rows} rows, as bytes in the slot. Choose a picture to see what was drawn for it.`);
+  byId("batch-more").hidden = batch.pictures.length >= Math.min(64, batch.rows);
+  byId("pictures").replaceChildren(...batch.pictures.map((one) => createPicture(batch, one)));
+}
+
+function createPicture(batch, one) {
+  const item = make("li");
+  const button = make("button", undefined, one.is_valid ? "" : "invalid");
+  button.type = "button";
+  const picture = make("img");
+  picture.alt = "";
+  picture.loading = "lazy";
+  picture.src = `batches/${batch.key}/${one.row}.jpg`;
+  const label = one.label || (one.id < 0 ? "padding" : one.path.split("/").pop());
+  button.append(picture, make("span", `${label} · ${one.id}${one.is_valid ? "" : " · masked"}`));
+  button.setAttribute("aria-label", `Row ${one.row}: ${label}, sample ${one.id}${one.is_valid ? "" : ", masked"}. What was drawn?`);
+  button.addEventListener("click", async () => {
+    const answer = await (await fetch(`batches/${batch.key}/${one.row}.json`)).json();
+    const text = answer.problem || answer.words.join("; ");
+    say(byId("drawn"), `Row ${one.row}, sample ${one.id}${one.path ? ` (${one.path})` : ""}, label ${one.label || "none"}: ${text}`);
+    button.title = text;
+  });
+  item.append(button);
+  return item;
+}
+
+byId("batch-again").addEventListener("click", () => look(looking.stream, looking.count, false));
+byId("batch-more").addEventListener("click", () => look(looking.stream, 64, false));
+byId("batch-close").addEventListener("click", () => { byId("batch").hidden = true; byId("main").focus(); });
+byId("show-photos").addEventListener("click", () => {
+  withPhotos = true;
+  byId("show-photos").hidden = true;
+});
+
+// Not while the tab is hidden: nobody sees it, and the daemon is left alone.
+let source = null;
+function follow() {
+  if (document.hidden) {
+    if (source) source.close();
+    source = null;
+  } else if (!source) {
+    points = [];
+    source = new EventSource("events");
+    source.addEventListener("message", (event) => { say(byId("connection"), ""); draw(JSON.parse(event.data)); });
+    source.addEventListener("end", () => say(byId("connection"), "The daemon ended."));
+    source.addEventListener("error", () => say(byId("connection"), "No connection; trying again…"));
+    source.addEventListener("open", () => { points = []; });
+  }
+}
+document.addEventListener("visibilitychange", follow);
+follow();

@@ -1,0 +1,107 @@
+"""Files looked at in a process of its own: small pictures of bad samples, and what was drawn.
+
+A sample is bad or quarantined because its bytes broke or killed a decoder: the page must not open
+it. This process may; it is confined as producers are, and when it dies or hangs the page says so
+and starts another. This is the page's end; what the process does is in `develop`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, msgpack
+
+from augd.deaths import describe_status
+from augd.transport import link
+from augd.views.page.lookout import Indexed
+
+_ANSWER_S = 10.0
+
+
+class Ask(Struct, frozen=True):
+    """Show a sample's file; with a recipe, say what was drawn for it in an epoch."""
+
+    dataset: str
+    sample: int
+    epoch: int = 0
+    recipe: dict[str, Any] | None = None
+    seed: int = 0
+
+
+class Answer(Struct, frozen=True):
+    """A JPEG, or a line for each view; `why` says why there is none."""
+
+    jpeg: bytes = b""
+    words: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Studio:
+    """The page's end: starts the process when it is first needed."""
+
+    def __init__(self, datasets: Mapping[str, Indexed], plugins: Sequence[str]) -> None:
+        """Start nothing yet."""
+        self._datasets = datasets
+        self._plugins = plugins
+        self._busy = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+
+    def ask(self, asked: Ask) -> Answer:
+        """Have a file looked at; never raises for what it does to the process that looks."""
+        with self._busy:
+            if self._process is None:
+                self._start()
+            assert self._link is not None and self._process is not None
+            try:
+                link.send(self._link, msgpack.encode(asked))
+                received = link.receive(self._link, wait=True)
+                assert received is not None
+                return msgpack.decode(received[0], type=Answer)
+            except TimeoutError:
+                self._end()
+                return Answer(why=f"its decoder had nothing to show after {_ANSWER_S:g} s")
+            except (EOFError, OSError):
+                return Answer(why=f"its decoder died: {describe_status(self._end())}")
+
+    def _start(self) -> None:
+        near, far = link.make_link()
+        near.settimeout(_ANSWER_S)
+        command = [sys.executable, "-m", "augd.views.page.develop", str(far.fileno())]
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(os.getpid()), *self._plugins],
+                pass_fds=(far.fileno(),),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            far.close()
+        self._link = near
+        link.send(near, msgpack.encode(len(self._datasets)))
+        for name, indexed in self._datasets.items():
+            link.send(near, msgpack.encode(name), indexed.fds)
+
+    def _end(self) -> int:
+        """Reap the process; returns its status, or that of the SIGKILL that it gets."""
+        assert self._process is not None and self._link is not None
+        try:
+            status = self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._link.close()
+        self._process = self._link = None
+        return status
+
+    def close(self) -> None:
+        """End the process."""
+        with self._busy:
+            if self._process is not None:
+                self._process.kill()
+                self._end()

@@ -1,0 +1,95 @@
+"""What has happened lately: snapshots compared, the pace kept for the chart, watchers told.
+
+Asks twice a second while somebody watches and every few seconds while nobody does, so that a page
+opened later shows what went before. Bounded: half an hour of points.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from augd.views.pace import compare
+from augd.views.page.lookout import DaemonGone, Lookout
+from augd.wire.page import Snapshot
+
+_WATCHED_S = 0.5
+_UNWATCHED_S = 5.0
+_OVER_S = 3.0  # what a pace is an average of
+_POINTS = 720
+
+Report = dict[str, Any]
+
+
+class Watch:
+    """Keeps the latest report. `run` it as a task."""
+
+    def __init__(self, lookout: Lookout) -> None:
+        """Start with no report."""
+        self._lookout = lookout
+        self._kept: deque[tuple[float, Snapshot]] = deque()
+        self._points: deque[tuple[float, float]] = deque(maxlen=_POINTS)
+        self._news = asyncio.Condition()
+        self._is_wanted = asyncio.Event()
+        self.num_watchers = 0
+        self.report: Report = {}
+
+    async def run(self) -> None:
+        """Look again and again until the daemon ends."""
+        with suppress(DaemonGone):
+            while True:
+                await self._look()
+                self._is_wanted.clear()
+                every_s = _WATCHED_S if self.num_watchers else _UNWATCHED_S
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_wanted.wait(), every_s)
+        async with self._news:
+            self.report = {}
+            self._news.notify_all()
+
+    async def _look(self) -> None:
+        snapshot = await asyncio.to_thread(self._lookout.snapshot)
+        now = time.monotonic()
+        self._kept.append((now, snapshot))
+        while len(self._kept) > 2 and now - self._kept[1][0] >= _OVER_S:
+            self._kept.popleft()
+        before = self._kept[0]
+        if now > before[0]:
+            self.report = self._compare(before[1], snapshot, now - before[0])
+            self._points.append((time.time(), self.report["images_per_s"]))
+            async with self._news:
+                self._news.notify_all()
+
+    async def reports(self) -> AsyncIterator[Report]:
+        """Yield the latest report with the points before it, then each that follows, to its end."""
+        self.num_watchers += 1
+        self._is_wanted.set()
+        try:
+            if self.report:
+                yield {**self.report, "points": list(self._points)}
+            while True:
+                async with self._news:
+                    await self._news.wait()
+                if not self.report:
+                    return
+                yield {**self.report, "points": [self._points[-1]]}
+        finally:
+            self.num_watchers -= 1
+
+    def _compare(self, before: Snapshot, after: Snapshot, seconds: float) -> Report:
+        report = compare(before.snapshot, after.snapshot, seconds)
+        datasets = {
+            name: {**one, "quarantined": self._named(name, one["quarantined"])}
+            for name, one in report["datasets"].items()
+        }
+        cpu_share = (after.cpu_s - before.cpu_s) / seconds
+        more = {"uptime_s": after.uptime_s, "daemon_cpu_share": cpu_share}
+        return {**report, **more, "datasets": datasets}
+
+    def _named(self, dataset: str, samples: list[int]) -> list[tuple[int, str]]:
+        arrays = self._lookout.datasets[dataset].arrays
+        return [(sample, arrays.path(sample)) for sample in samples]

@@ -1,0 +1,86 @@
+"""The pages of docs/ do what they say: their Python and their shell lines run, as written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.photos import make_photos
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ["quick-start.md", "guides/resume.md", "guides/several-gpus.md", "guides/bad-epoch.md"]
+
+
+@pytest.fixture(scope="module")
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    make_photos(folder / "photos", 100, classes=["bricks", "leaves", "waves"])
+    return folder
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    found = []
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        for kind, code in re.findall(r"```(python|sh)\n(.*?)```", text, re.DOTALL):
+            found.append((page, kind, code))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "code"), blocks(), ids=lambda value: value[:24] if len(value) < 30 else ""
+)
+def test_a_block_runs_as_it_is_written(page, kind, code, working_folder):
+    if "import trainer" in code:
+        pytest.importorskip("torch")
+    if kind == "sh":
+        command = ["sh", "-e", "-c", code]
+    else:
+        (working_folder / "script.py").write_text(code)
+        command = [sys.executable, "script.py"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=working_folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_page_is_in_the_sites_menu():
+    menu = (DOCS.parent / "mkdocs.yml").read_text()
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert pages == set(re.findall(r": (\S+\.md)$", menu, re.M)) - {
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    }
+
+
+@pytest.mark.slow
+def test_the_site_is_made_without_a_fault(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=DOCS.parent,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
+    for name in ("augd.client.connect", "augd.stream.Stream", "trainer.client.connect"):
+        assert f'id="{name}"' in reference
+    assert "https://fonts.googleapis.com" not in (tmp_path / "site" / "index.html").read_text()

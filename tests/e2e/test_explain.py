@@ -1,0 +1,94 @@
+"""`augd bench --explain`: its advice is followed, by itself, and the trainer waits less."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scenes import make_folder
+
+SLOW = """
+import time
+import augd
+
+class Slow(augd.Plugin):
+    \"\"\"Takes its time, which another producer could use.\"\"\"
+
+    def pixels(self, row, params):
+        time.sleep(0.006)
+
+def train(batch):
+    time.sleep(0.004 * len(batch))
+"""
+RECIPE = """
+[[ops]]
+op = "random_resized_crop"
+size = 16
+[[ops]]
+op = "slow"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "slow_ops.py").write_text(SLOW)
+    (tmp_path / "slow.toml").write_text(RECIPE)
+    make_folder(tmp_path / "photos", num_classes=0, per_class=64, size_px=(32, 32))
+    return tmp_path
+
+
+def bench(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    options = ["--recipe", "slow.toml", "--plugin", "slow_ops", "--batch-size", "16"]
+    return subprocess.run(
+        [sys.executable, "-m", "augd", "bench", *more[:1], "--explain", *options, *more[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+@pytest.mark.slow
+def test_the_advice_is_right(folder):
+    """A row takes more than 6 ms, a step 4 ms for each: one producer is too few."""
+    options = ["--step", "slow_ops:train", "--producers", "1", "--seconds", "1.5"]
+    done = bench(folder, "photos", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    tried = json.loads(done.stdout)["tried"]
+    base, followed = tried[:2]
+    assert base["limit"] == "producers" and base["client_wait_share"] > 0.2
+    assert followed["producers"] == base["enough"] > 1
+    assert followed["what"] == f"{base['enough']} producers instead of 1"
+    assert followed["client_wait_share"] < base["client_wait_share"] / 2
+    assert followed["images_per_s"] > 1.2 * base["images_per_s"]
+
+
+@pytest.mark.slow
+def test_it_is_said_in_words(folder):
+    done = bench(folder, "photos", "--step", "250", "--producers", "2", "--seconds", "3")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("The training step is the limit: the trainer waited")
+    assert lines[0].endswith("1 of 2 producers would be enough.")
+    assert lines[1].startswith("  as asked: ") and "images/s, the trainer waited" in lines[1]
+    assert lines[2].startswith("  1 producer instead of 2: ")
+    assert lines[3].startswith("1 producer instead of 2: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--connect=ipc:///tmp/a"], "--explain: it tries other settings with daemons of its"),
+        (["photos", "--step", "soon"], "--step: expected MODULE:FUNCTION, which is called with"),
+        (["photos", "--step", "slow_ops:no"], "--step slow_ops:no: module 'slow_ops' has no attr"),
+        (["photos", "--step", "nowhere:no"], "--step nowhere:no: No module named 'nowhere'; it is"),
+    ],
+)
+def test_refusals_are_one_line(folder, options, says):
+    done = bench(folder, *options)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"augd: error: {says}")

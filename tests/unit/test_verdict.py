@@ -1,0 +1,91 @@
+"""Who waits for whom: one sentence and one number from shares of time."""
+
+from __future__ import annotations
+
+import pytest
+
+from augd.verdict import judge
+from augd.views.pace import compare
+
+BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
+
+
+@pytest.mark.parametrize(
+    ("waits", "idle", "limit", "enough", "says"),
+    [
+        (0.97, 0.01, "producers", None, "Decoding is the limit: {}. It takes whatever is made"),
+        (0.31, 0.0, "producers", 8, "Decoding is the limit: {}. 3 more producers would do, where"),
+        (0.12, 0.09, "producers", 6, "Decoding is the limit: {}. 1 more producer would do, where"),
+        (0.02, 0.6, "trainer", 2, "The training step is the limit: {}. 2 of 5 producers would"),
+        (0.02, 0.15, "trainer", 5, "The training step is the limit: {}."),
+        (0.5, 0.4, "both", None, "Both wait: {}. Batches are on their way, or come in bursts"),
+        (0.05, 0.04, "none", 5, "Nobody waits: {}."),
+    ],
+)
+def test_the_limit_is_named_with_both_shares(waits, idle, limit, enough, says):
+    verdict = judge(waits, idle, 5)
+    assert (verdict.limit, verdict.enough) == (limit, enough)
+    assert verdict.sentence.startswith(says.format(BOTH.format(waits, idle)))
+
+
+def test_producers_that_had_no_core_are_told_apart():
+    assert (
+        "a core 40% of the time: they wait for storage" in judge(1.0, 0.0, 4, on_core=0.4).sentence
+    )
+    assert "storage" not in judge(1.0, 0.0, 4).sentence
+
+
+def producer(**changes):
+    one = {"number": 0, "pid": 10, "state": "ready", "rows": 0, "busy_s": 0.0, "idle_s": 0.0}
+    return {**one, "leases": 1, **changes}
+
+
+def stream(**changes):
+    one = {"stream": 7, "images": 0, "waited_s": 0.0, "readers": [[1, 5, 0, 1, 0]]}
+    return {**one, "slots": {"filling": 1, "sent": 1}, **changes}
+
+
+def snapshot(producers, streams):
+    return {"producers": producers, "streams": streams}
+
+
+def test_shares_are_of_the_time_between_two_snapshots():
+    before = snapshot([producer()], [stream()])
+    later = producer(rows=300, busy_s=1.9, idle_s=0.1)
+    after = snapshot([later], [stream(images=256, waited_s=0.5)])
+    report = compare(before, after, 2.0)
+    assert report["images_per_s"] == 128.0
+    assert report["producers"][0]["images_per_s"] == 150.0
+    assert report["busy_share"] == pytest.approx(0.95)
+    assert report["waited_share"] == 0.25
+    assert report["limit"] == "producers"
+    assert report["enough_producers"] == 2
+
+
+def test_two_readers_of_one_stream_share_what_they_waited():
+    readers = [[1, 5, 0, 1, 0], [2, 5, 0, 1, 0]]
+    after = stream(images=10, waited_s=2.0, readers=readers)
+    report = compare(snapshot([producer()], [stream()]), snapshot([producer()], [after]), 2.0)
+    assert report["waited_share"] == 0.5
+
+
+def test_a_replacement_counts_from_its_start():
+    before = snapshot([producer(rows=900, busy_s=50.0)], [stream()])
+    after = snapshot([producer(pid=11, rows=30, busy_s=0.5, idle_s=0.5)], [stream(images=30)])
+    (found,) = compare(before, after, 1.0)["producers"]
+    assert (found["busy_share"], found["images_per_s"]) == (0.5, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("producers", "streams", "says"),
+    [
+        ([], [], "Nobody waits: no stream is open."),
+        ([producer(state="starting")], [stream()], "The trainers wait: no producer is ready yet."),
+        ([producer()], [stream()], "The producers are at work on the next batch"),
+        ([producer(leases=0)], [stream(slots={"sent": 2})], "The producers wait for the trainers:"),
+        ([producer(leases=0)], [stream(slots={"free": 2})], "Nothing moves just now: no batch was"),
+    ],
+)
+def test_what_is_said_where_nothing_moves(producers, streams, says):
+    same = snapshot(producers, streams)
+    assert compare(same, same, 1.0)["who_waits"].startswith(says)
