@@ -97,7 +97,21 @@ class CachedPictures:
     def find(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is there: its place, or 0."""
         found: list[int] = np.where(ids >= 0, self._offsets[ids], 0).tolist()
+        if self._cache.is_checked:
+            for sample, offset in zip(ids.tolist(), found, strict=True):
+                if offset:
+                    self._fetch(sample)
         return found
+
+    def _fetch(self, sample: int) -> None:
+        """Have the kernel read a picture from the disk before it is used, unless it is there."""
+        offset, _, _, width, height, *_ = RECORD.unpack_from(
+            self._table, TABLE_START + sample * RECORD.size
+        )
+        start = offset - offset % mmap.PAGESIZE
+        size_bytes = offset + width * height * 3 - start
+        if start >= 0 and 0 < size_bytes <= self._cache.size_bytes - start:
+            self._cache.pixels.madvise(mmap.MADV_WILLNEED, start, size_bytes)
 
     @property
     def pixels(self) -> mmap.mmap:
