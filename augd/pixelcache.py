@@ -25,7 +25,14 @@ from augd.pixels.orient import Decoded
 from augd.wire.cache import RECORD, TABLE_START, aligned, table_bytes
 from augd.wire.messages import Cached, CacheEntry, CacheRoom, UseCache
 
-_OFFSETS: Final = np.dtype({"names": ["offset"], "formats": ["<i8"], "itemsize": RECORD.size})
+_RECORDS: Final = np.dtype(
+    {
+        "names": ["offset", "size", "is_fresh"],
+        "formats": ["<i8", "(2,)<i4", "?"],
+        "offsets": [0, 24, 33],
+        "itemsize": RECORD.size,
+    }
+)
 _NEVER: Final = 1 << 62
 
 
@@ -79,8 +86,8 @@ class CachedPictures:
         self._name = name
         size_bytes = table_bytes(num_samples)
         self._table = mmap.mmap(table_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
-        records = np.frombuffer(self._table, _OFFSETS, num_samples, TABLE_START)
-        self._offsets: NDArray[np.int64] = records["offset"]
+        self._records = np.frombuffer(self._table, _RECORDS, num_samples, TABLE_START)
+        self._offsets: NDArray[np.int64] = self._records["offset"]
         # Found to be what its digest says, or not to decode whole; each by this process.
         self._is_sound = np.zeros(num_samples if cache.is_checked else 0, np.bool_)
         self._damaged: set[int] = set()
@@ -90,7 +97,35 @@ class CachedPictures:
     def find(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is there: its place, or 0."""
         found: list[int] = np.where(ids >= 0, self._offsets[ids], 0).tolist()
+        if self._cache.is_checked:
+            for sample, offset in zip(ids.tolist(), found, strict=True):
+                if offset:
+                    self._fetch(sample)
         return found
+
+    def _fetch(self, sample: int) -> None:
+        """Have the kernel read a picture from the disk before it is used, unless it is there."""
+        offset, _, _, width, height, *_ = RECORD.unpack_from(
+            self._table, TABLE_START + sample * RECORD.size
+        )
+        start = offset - offset % mmap.PAGESIZE
+        size_bytes = offset + width * height * 3 - start
+        if start >= 0 and 0 < size_bytes <= self._cache.size_bytes - start:
+            self._cache.pixels.madvise(mmap.MADV_WILLNEED, start, size_bytes)
+
+    @property
+    def pixels(self) -> mmap.mmap:
+        """The mapped cache, for reading."""
+        return self._cache.pixels
+
+    def places(self, ids: NDArray[np.int64]) -> NDArray[np.void] | None:
+        """Give the records of samples that were all found; None where one is to be looked at."""
+        if (
+            self._cache.is_checked
+            and not (self._records["is_fresh"][ids] | self._is_sound[ids]).all()
+        ):
+            return None
+        return self._records[ids]
 
     def picture(self, sample: int) -> Decoded | None:
         """Give the picture of a sample that was found; None when it turns out to be damaged.
@@ -121,6 +156,8 @@ class CachedPictures:
         """
         if sample in self._unfit:
             return None
+        if self._offsets[sample] and sample not in self._damaged:
+            return self.picture(sample)  # it came while the row waited for its turn
         width, height, cache = header.width, header.height, self._cache
         placed = cache.place(width, height)
         if placed is None:

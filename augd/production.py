@@ -81,7 +81,7 @@ class Rows:
 class Sketch:
     """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
 
-    __slots__ = ("edits", "impossible", "outlines", "params", "sizes")
+    __slots__ = ("edits", "impossible", "outlines", "params", "part", "plan", "sizes")
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class Sketch:
         params: NDArray[np.float64] | None,
     ) -> None:
         """Take the samples `first` to `end` of a plan."""
+        self.plan, self.part = plan, slice(first * num_views, end * num_views)
         self.sizes: list[list[int]] = sizes[first:end].tolist()
         self.outlines = Outlines(plan, first * num_views, end * num_views)
         self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
@@ -186,6 +187,33 @@ class Production:
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is in the cache, by a number that is not 0."""
         return [0] * len(ids) if self.cache is None else self.cache.find(ids)
+
+    def render_cached(self, ids: NDArray[np.int64], sketch: Sketch, rows: Rows) -> bool:
+        """Make a chunk's rows from the cache in one go; say whether they could be made so.
+
+        Only where every row is a whole picture of the planned size on the exact path, once: the
+        usual case, and what is not is made row by row.
+        """
+        if self.cache is None or self.quarantine or sketch.impossible or sketch.edits is not None:
+            return False
+        if self._num_views > 1 or not self._renderer.can_render_rows(sketch.plan):
+            return False
+        places = self.cache.places(ids)
+        if places is None or not np.array_equal(places["size"], sketch.sizes):
+            return False
+        self._renderer.render_rows(
+            self.cache.pixels,
+            places["offset"].copy(),
+            places["size"].copy(),
+            sketch.plan,
+            sketch.part,
+            sketch.outlines,
+            rows.images,
+            rows.colour,
+        )
+        if rows.params is not None:
+            rows.params[:] = sketch.params
+        return True
 
     def render_decoded(self, photo: Decoded, sketch: Sketch, at: int, rows: Rows, row: int) -> None:
         """Make all views of the sketch's sample `at` from its whole picture; see `render`."""

@@ -32,7 +32,7 @@ from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest, row_digest
+from augd.wire.receipt import ids_digest, row_digest, rows_digest
 from augd.wire.sums import DIGEST_MODULUS
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
@@ -235,6 +235,15 @@ class Workshop:
         np.greater_equal(task.ids, 0, out=rows.valid)
         production.write_labels(task.ids, rows.labels)
         made = Made(lease.lease, ids_digest=ids_digest(_first_position(task), task.ids))
+        if (
+            all(task.cached)
+            and task.sketch
+            and production.render_cached(task.ids, task.sketch, rows)
+        ):
+            self._on_row(lease)
+            made.hits = lease.rows
+            made.digest = rows_digest(rows.ids, rows.labels, rows.images, rows.colour)
+            return made
         for row, sample in enumerate(task.ids.tolist()):
             reason = self._make_row(task, row, sample, rows) if sample >= 0 else ""
             if reason is not None:

@@ -62,15 +62,11 @@ def augd_client(options: Options, filter: Filter) -> Callable[[], Competitor]:
     )  # fmt: skip
 
 
-def cached_client(options: Options, plain: dict[str, Any], name: str, cache: str) -> Start:
-    """Start augd with a cache of decoded pictures, which is full before the first round."""
-    arguments = {**_augd_arguments(options, "linear"), "recipe": plain, "cache": cache}
-    return lambda: Competitor(name, "augd_client", arguments=arguments)
-
-
-def decoding_client(options: Options, plain: dict[str, Any], name: str) -> Start:
-    """Start augd without a cache."""
-    arguments = {**_augd_arguments(options, "linear"), "recipe": plain}
+def cached_client(
+    options: Options, plain: dict[str, Any], name: str, cache: str | None, **more: Any
+) -> Start:
+    """Start augd with a cache that is full before the first round, or with none."""
+    arguments = {**_augd_arguments(options, "linear"), "recipe": plain, "cache": cache, **more}
     return lambda: Competitor(name, "augd_client", arguments=arguments)
 
 

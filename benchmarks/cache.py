@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks._competitors import (
     Start,
     cached_client,
-    decoding_client,
     ffcv_raw,
     new_daemon,
     resize_only,
@@ -25,13 +24,14 @@ from benchmarks._report import Absent, Figure, Options, Target, rates, run_alone
 from benchmarks._rounds import alternate, cost_ratios, ratios
 from benchmarks.peers.catalogue import FFCV_RAW, SIDES_BY_NAME, recipe
 from benchmarks.peers.compare import Unfit, write_ffcv
-from benchmarks.peers.install import is_installed
+from benchmarks.peers.install import is_ready
 from demo.photos import make_photos
 
 QUESTION = "What does a cache of decoded pictures gain?"
 
 _CACHE = "ram:2GB"  # a thousand photos of ImageNet decoded are 0.6 GB
 _NUM_LARGE = 120
+_LARGE_BATCH = 32  # as many batches in a round as of small photos
 _AGAINST_FFCV = {"linear": Target(">=", 4.5), "antialias": Target(">=", 3.0)}
 _OF_THE_LIMIT = Target(">=", 0.7)
 
@@ -40,7 +40,7 @@ def run(options: Options) -> Sequence[Figure | Absent]:
     """Measure both filters beside FFCV."""
     with tempfile.TemporaryDirectory(prefix="augd-bench-") as folder:
         why, file = "", ""
-        if is_installed("ffcv"):
+        if is_ready("ffcv"):
             try:
                 file = str(write_ffcv(SIDES_BY_NAME[FFCV_RAW], options.photos, Path(folder)))
             except Unfit as error:
@@ -89,7 +89,10 @@ def _large_photos(options: Options, folder: Path) -> list[Figure]:
     make_photos(photos, _NUM_LARGE, megapixels=3.0)
     large = replace(options, photos=photos)
     plain = recipe("antialias")
-    starts = [cached_client(large, plain, "cache", _CACHE), decoding_client(large, plain, "decode")]
+    starts = [
+        cached_client(large, plain, name, cache, batch_size=_LARGE_BATCH)
+        for name, cache in (("cache", _CACHE), ("decode", None))
+    ]
     scores = alternate(starts, rounds=options.rounds, seconds=options.seconds)
     cache, decoding = scores["cache"], scores["decode"]
     return [
@@ -103,7 +106,7 @@ def _compare(options: Options, filter: str, file: str) -> list[Figure]:
     plain = recipe(filter)
     starts: list[Start] = [
         cached_client(options, plain, "cache", _CACHE),
-        decoding_client(options, plain, "decoding"),
+        cached_client(options, plain, "decoding", None),
         resize_only(options, plain, "resize"),
     ]
     if file:

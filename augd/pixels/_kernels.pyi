@@ -1,5 +1,10 @@
 """What `kernels/module.c` exports. All pixels are RGB uint8 (h, w, 3); no argument has a name."""
 
+from mmap import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
 from augd.pixels.decode import Pixels
 
 VERSION: int
@@ -45,6 +50,18 @@ def resize(
     window_x: int,
     window_y: int,
     mirror: bool,
+    linear: bool,
+    /,
+) -> None: ...
+def resize_rows(
+    cache: mmap | bytes,
+    out: Pixels,
+    offset: NDArray[np.int64],
+    size: NDArray[np.int32],
+    crop: NDArray[np.int32],
+    scaled: NDArray[np.int32],
+    window: NDArray[np.int32],
+    mirror: NDArray[np.bool_],
     linear: bool,
     /,
 ) -> None: ...

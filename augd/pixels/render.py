@@ -16,6 +16,7 @@ arguments give equal bytes. With the kernels nothing of a sample's size is alloc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from mmap import mmap
 from typing import Final, Literal
 
 import cv2
@@ -29,6 +30,7 @@ from augd.pixels.header import Header
 from augd.pixels.orient import Decoded, Exif, Region, reader_of, turn
 from augd.pixels.outline import Matrix, Outline, Outlines
 from augd.pixels.tint import Tint
+from augd.plan.plan import Plan
 from augd.plan.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
@@ -38,6 +40,11 @@ ERASED: Final = (124, 116, 104)
 """What `erase` fills with: ImageNet's mean, 255 * (0.485, 0.456, 0.406), rounded."""
 
 _UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
+
+
+_COLOUR_OUT: Final = (
+    "colour_out: expected an array with colour_on='device' and none with 'producer'"
+)
 
 
 class Renderer:
@@ -141,6 +148,41 @@ class Renderer:
             tint = None if colour_out is None else colour_out[view - first]
             self.render(region, outlines[view], row, tint)
 
+    def can_render_rows(self, plan: Plan) -> bool:
+        """Say whether `render_rows` can make the rows of this plan: stored pictures, exact path."""
+        return self._kernels is not None and self._is_stored and plan.matrix is None
+
+    def render_rows(
+        self,
+        cache: mmap,
+        offsets: NDArray[np.int64],
+        sizes: NDArray[np.int32],
+        plan: Plan,
+        rows: slice,
+        outlines: Outlines,
+        out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Make the rows of a slice of a plan from pictures in a cache, as `render_decoded` does.
+
+        Each lies from its offset on, uint8 (height, width, 3); `sizes` are (width, height).
+        `outlines` and `out`, uint8 (rows, height, width, 3), begin with the slice's first row.
+
+        Raises:
+            ValueError: a picture is not in the cache, or a crop not in its picture.
+        """
+        if self._is_tinted_here != (colour_out is None):
+            raise ValueError(_COLOUR_OUT)
+        self._kernels.resize_rows(
+            cache, out, offsets, sizes,
+            *map(np.ascontiguousarray, (plan.crop[rows], plan.scaled[rows], plan.window[rows])),
+            plan.mirror[rows], not self._antialias,
+        )  # fmt: skip
+        if plan.colour is not None or plan.erase is not None or colour_out is not None:
+            for number, row in enumerate(out):
+                tint = None if colour_out is None else colour_out[number]
+                self._finish(outlines[number], row, tint)
+
     def render_photo(
         self,
         data: bytes | bytearray,
@@ -242,9 +284,7 @@ class Renderer:
                 f"strides {out.strides}"
             )
         if self._is_tinted_here != (colour_out is None):
-            raise ValueError(
-                "colour_out: expected an array with colour_on='device' and none with 'producer'"
-            )
+            raise ValueError(_COLOUR_OUT)
 
     def _check_window(self, scaled: tuple[int, int], window: tuple[int, int]) -> None:
         height, width = self._height, self._width

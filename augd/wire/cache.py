@@ -31,9 +31,6 @@ RECORD: Final = struct.Struct("<qq8siiBBHI")
 `is_fresh`: written since the daemon started, so that the digest need not be looked at.
 """
 
-RECORD_FIELDS: Final = {"offset": "<i8", "mtime_ns": "<i8", "digest": "S8", "size": "(2,)<i4"}
-"""The first fields, by name, as NumPy calls their types."""
-
 Span = tuple[int, int]
 """Bytes [start, end) of the cache."""
 

@@ -38,7 +38,8 @@ def row_digest(
     `colour` float32 (n, [v,] 3, 4) where colours are the device's; bytes as they lie in the slot,
     little-endian. All views of a sample are one row.
     """
-    head = ids[row].tobytes() + labels[row].tobytes()
+    # Of slices: a scalar of its own for each number would take longer.
+    head = ids[row : row + 1].tobytes() + labels[row : row + 1].tobytes()
     if colour is not None:
         head += colour[row].tobytes()
     return int(xxh3_128_intdigest(images[row], xxh3_64_intdigest(head)))

@@ -34,7 +34,7 @@ def log_of(name: str) -> Path:
     return FOLDER / f"{name}.log"
 
 
-def is_installed(name: str) -> bool:
+def is_ready(name: str) -> bool:
     """Say whether an environment is there as it should be."""
     stamp = FOLDER / name / ".ready"
     wanted = json.dumps(ENVIRONMENTS[name].requirements)
@@ -59,7 +59,7 @@ def _install(name: str, environment: Environment) -> None:
             f"Debian packages are missing: {' '.join(missing)}; as root: "
             f"apt-get install --no-install-recommends {' '.join(missing)}"
         )
-    if is_installed(name):
+    if is_ready(name):
         return
     print(f"benchmarks.peers: installing {name} into .peers/{name}", file=sys.stderr, flush=True)
     FOLDER.mkdir(exist_ok=True)
@@ -110,10 +110,10 @@ def missing_packages(alternatives: Iterable[tuple[str, ...]]) -> list[str]:
     """Return the first of each alternative none of which is installed; none without dpkg."""
     if shutil.which("dpkg-query") is None:
         return []
-    return [names[0] for names in alternatives if not any(map(_has_package, names))]
+    return [names[0] for names in alternatives if not any(map(_is_installed, names))]
 
 
-def _has_package(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     asked = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Status}", package],
         capture_output=True,

@@ -252,10 +252,10 @@ def check_digests(scene: Scene, is_fresh: bool) -> None:
         again = scene.pictures.picture(3)
         assert again is not None
         assert np.array_equal(again.pixels, whole(data))
-        scene.pictures.add(3, data, read_header(data))
-        told = scene.pictures.take_news()
-        assert told is not None
-        assert not told.entries[0].replaces, "only what was found damaged"
+        there = scene.pictures.add(3, data, read_header(data))
+        assert there is not None
+        assert not there.pixels.flags.writeable, "it is there: nothing is decoded"
+        assert scene.pictures.take_news() is None
 
 
 @pytest.mark.parametrize(
@@ -278,3 +278,130 @@ def test_whatever_a_table_says_no_view_leaves_the_cache(
     packed = RECORD.pack(offset, 0, b"", width, height, orientation, 1, 0, 0)
     scene.table[TABLE_START : TABLE_START + RECORD.size] = packed
     assert scene.pictures.picture(0) is None
+
+
+IN_ONE_GO = {
+    "linear": {"ops": [{"op": "random_resized_crop", "size": 24}, {"op": "mirror"}]},
+    "antialias": {"ops": [{"op": "scale_jitter", "short": [26, 60], "crop": 24}]},
+    "colours": {"ops": [{"op": "random_resized_crop", "size": 24}, {"op": "pca"}, {"op": "erase"}]},
+    "device": {"ops": [{"op": "resize", "size": 24}, {"op": "contrast"}], "colour_on": "device"},
+}
+
+
+@pytest.mark.parametrize("name", IN_ONE_GO)
+def test_rows_made_in_one_go_are_those_made_one_by_one(kernels: str, name: str) -> None:
+    plain = {**IN_ONE_GO[name], "filter": "antialias" if name == "antialias" else "linear"}
+    recipe, num = parse_recipe(plain), 8
+    planner = planner_of(plain["ops"], **{k: v for k, v in plain.items() if k != "ops"})
+    sizes = np.array([(WIDTH, HEIGHT)] * num, np.int32)
+    plan = planner.plan(np.arange(num), np.zeros(num, np.int64), sizes[:, 0], sizes[:, 1])
+    renderer, part = Renderer.of(recipe, (24, 24)), slice(3, 7)
+    outlines = Outlines(plan, part.start, part.stop)
+    if kernels == "none":
+        assert not renderer.can_render_rows(plan)
+        return
+    assert renderer.can_render_rows(plan)
+    with made_scene(is_checked=False) as scene:
+        for sample in range(num):
+            data = photo(orientation=1 + sample)
+            scene.pictures.add(sample, data, read_header(data))
+        scene.publish()
+        places = scene.pictures.places(np.arange(num)[part])
+        assert places is not None
+        rows = np.zeros((2, 4, 24, 24, 3), np.uint8)
+        colours = np.zeros((2, 4, 3, 4), np.float32)
+        has_colour = recipe.colour_on == "device"
+        renderer.render_rows(
+            *(scene.pictures.pixels, places["offset"].copy(), places["size"].copy()),
+            *(plan, part, outlines, rows[0], colours[0] if has_colour else None),
+        )
+        for row in range(4):
+            stored = scene.pictures.picture(part.start + row)
+            assert stored is not None
+            tint = colours[1][row : row + 1] if has_colour else None
+            renderer.render_decoded(stored, outlines, row, rows[1][row : row + 1], tint)
+        assert rows[0].any(axis=(1, 2, 3)).all()
+        assert np.array_equal(rows[0], rows[1])
+        assert np.array_equal(colours[0], colours[1])
+        del places, stored
+
+
+def test_old_pictures_are_not_made_in_one_go_before_their_digest_was_seen() -> None:
+    with made_scene(is_checked=True) as scene:
+        data = KINDS["jpeg"]
+        for sample in range(3):
+            scene.pictures.add(sample, data, read_header(data))
+        scene.publish(is_fresh=False)
+        ids = np.array([2, 0])
+        assert scene.pictures.places(ids) is None
+        for sample in ids.tolist():
+            assert scene.pictures.picture(sample) is not None
+        assert scene.pictures.places(ids) is not None
+
+
+GOOD = {
+    "offset": 16,
+    "size": (20, 10),
+    "crop": (2, 3, 12, 7),
+    "scaled": (6, 5),
+    "window": (1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": -1},
+        {"offset": 1000},
+        {"offset": 2**62},
+        {"size": (20, 2**20)},
+        {"size": (-20, -10)},
+        {"size": (0, 10)},
+        {"crop": (-1, 3, 12, 7)},
+        {"crop": (2, 3, 19, 7)},
+        {"crop": (2, 3, 12, 8)},
+        {"crop": (2, 3, 0, 7)},
+        {"crop": (2**31 - 1, 3, 2**31 - 1, 7)},
+        {"scaled": (4, 5)},
+        {"window": (-1, 1)},
+        {"window": (3, 1)},
+    ],
+)
+def test_the_kernel_looks_at_every_number(kernels: str, change: dict[str, object]) -> None:
+    if kernels == "none":
+        pytest.skip("there is no kernel")
+    from augd.pixels.native import kernels as native
+
+    cache = np.random.default_rng(0).integers(0, 256, 1000).astype(np.uint8)
+
+    def run(*rows: dict[str, object]) -> NDArray[np.uint8]:
+        out = np.zeros((len(rows), 4, 4, 3), np.uint8)
+        types = {"offset": np.int64, "size": np.int32, "crop": np.int32}
+        columns = [
+            np.array([row[name] for row in rows], types.get(name, np.int32)) for name in GOOD
+        ]
+        native.resize_rows(cache.data, out, *columns, np.zeros(len(rows), np.bool_), True)
+        return out
+
+    picture = cache[16 : 16 + 600].reshape(10, 20, 3)
+    alone = np.zeros((4, 4, 3), np.uint8)
+    native.resize(picture[3:10, 2:14], alone, 6, 5, 1, 1, False, True)
+    assert np.array_equal(run(GOOD)[0], alone)
+    with pytest.raises(ValueError, match="row 1: expected a picture in the cache, a crop of it"):
+        run(GOOD, {**GOOD, **change})
+
+
+def test_the_kernel_refuses_arrays_of_other_sizes(kernels: str) -> None:
+    if kernels == "none":
+        pytest.skip("there is no kernel")
+    from augd.pixels.native import kernels as native
+
+    out, one = np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int64)
+    two = [np.zeros((2, n), np.int32) for n in (2, 4, 2, 2)]
+    flags = np.zeros(2, np.bool_)
+    with pytest.raises(ValueError, match="expected 2 dense items of 8 bytes, got 8 bytes"):
+        native.resize_rows(bytes(100), out, one, *two, flags, True)
+    with pytest.raises(ValueError, match=r"out: expected uint8 \(rows, h, w, 3\)"):
+        native.resize_rows(bytes(100), out[0], one, *two, flags, True)
+    with pytest.raises(TypeError, match="resize_rows: expected 9 arguments, got 2"):
+        native.resize_rows(bytes(100), out)

@@ -205,6 +205,95 @@ static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t coun
     return result;
 }
 
+/* Borrow a dense array of these item bytes: an array that says of each of `count` rows so many. */
+static bool take_array(PyObject *from, Py_buffer *view, Py_ssize_t itemsize, Py_ssize_t count) {
+    if (PyObject_GetBuffer(from, view, PyBUF_CONTIG_RO) < 0) return false;
+    if (view->itemsize == itemsize && view->len == itemsize * count) return true;
+    PyErr_Format(PyExc_ValueError, "expected %zd dense items of %zd bytes, got %zd bytes", count,
+                 itemsize, view->len);
+    PyBuffer_Release(view);
+    return false;
+}
+
+/* Where a row comes from and what is made of it; the arrays are dense, one row after the other. */
+typedef struct {
+    const int64_t *offset;
+    const int32_t *size, *crop, *scaled, *window;
+    const uint8_t *mirror;
+} Rows;
+
+static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row, Filter filter,
+                       const Py_buffer *out, bool *is_inside) {
+    const int64_t offset = rows->offset[row];
+    const int32_t *size = rows->size + 2 * row, *crop = rows->crop + 4 * row;
+    const int32_t *scaled = rows->scaled + 2 * row, *window = rows->window + 2 * row;
+    const int width = (int)out->shape[2], height = (int)out->shape[1];
+    *is_inside = size[0] > 0 && size[1] > 0 && size[0] < 1 << 20 && size[1] < 1 << 20 &&
+                 offset >= 0 &&
+                 (int64_t)size[0] * size[1] * AUGD_CHANNELS <= (int64_t)cache->len - offset &&
+                 crop[0] >= 0 && crop[1] >= 0 && crop[2] > 0 && crop[3] > 0 &&
+                 crop[2] <= size[0] - crop[0] && crop[3] <= size[1] - crop[1] && window[0] >= 0 &&
+                 window[1] >= 0 && width <= scaled[0] - window[0] &&
+                 height <= scaled[1] - window[1];
+    if (!*is_inside) return false;
+    const ptrdiff_t stride = (ptrdiff_t)size[0] * AUGD_CHANNELS;
+    const uint8_t *first = (const uint8_t *)cache->buf + offset + crop[1] * stride +
+                           (ptrdiff_t)crop[0] * AUGD_CHANNELS;
+    const Picture picture = {first, crop[2], crop[3], stride};
+    const Scaling scaling = {scaled[0], scaled[1], {window[0], window[1], width, height},
+                             rows->mirror[row] != 0, filter};
+    return augd_resize(picture, scaling, (uint8_t *)out->buf + row * height * width * AUGD_CHANNELS);
+}
+
+static PyObject *resize_rows(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { CACHE, OUT, OFFSET, SIZE, CROP, SCALED, WINDOW, MIRROR_OF, IS_LINEAR, NUM_ARGS };
+    enum { FIRST_ARRAY = OFFSET, NUM_ARRAYS = IS_LINEAR - OFFSET };
+    static const Py_ssize_t itemsizes[NUM_ARRAYS] = {8, 4, 4, 4, 4, 1};
+    static const Py_ssize_t items[NUM_ARRAYS] = {1, 2, 4, 2, 2, 1};
+    Py_buffer cache, out, arrays[NUM_ARRAYS];
+    if (!has_count("resize_rows", count, NUM_ARGS) || !take_bytes(args[CACHE], &cache)) return NULL;
+    PyObject *result = NULL;
+    if (PyObject_GetBuffer(args[OUT], &out, PyBUF_CONTIG) < 0) goto release_cache;
+    if (out.ndim != 4 || out.itemsize != 1 || out.shape[3] != AUGD_CHANNELS || out.shape[1] < 1 ||
+        out.shape[2] < 1 || out.shape[1] >= 1 << 20 || out.shape[2] >= 1 << 20) {
+        PyErr_SetString(PyExc_ValueError, "out: expected uint8 (rows, h, w, 3)");
+        goto release_out;
+    }
+    const Py_ssize_t num_rows = out.shape[0];
+    int taken = 0;
+    for (; taken < NUM_ARRAYS; taken++)
+        if (!take_array(args[FIRST_ARRAY + taken], &arrays[taken], itemsizes[taken],
+                        items[taken] * num_rows))
+            goto release_arrays;
+    const int is_linear = PyObject_IsTrue(args[IS_LINEAR]);
+    if (is_linear < 0) goto release_arrays;
+    const Rows rows = {arrays[0].buf, arrays[1].buf, arrays[2].buf,
+                       arrays[3].buf, arrays[4].buf, arrays[5].buf};
+    bool is_done = true, is_inside = true;
+    Py_ssize_t row = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (; is_done && row < num_rows; row++)
+        is_done = resize_row(&cache, &rows, row, is_linear ? AUGD_LINEAR : AUGD_ANTIALIAS, &out,
+                             &is_inside);
+    Py_END_ALLOW_THREADS
+    if (is_done)
+        result = Py_NewRef(Py_None);
+    else if (is_inside)
+        PyErr_NoMemory();
+    else
+        PyErr_Format(PyExc_ValueError,
+                     "row %zd: expected a picture in the cache, a crop of it and a window of that",
+                     row - 1);
+release_arrays:
+    while (taken > 0) PyBuffer_Release(&arrays[--taken]);
+release_out:
+    PyBuffer_Release(&out);
+release_cache:
+    PyBuffer_Release(&cache);
+    return result;
+}
+
 static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     double matrix[3][4];
@@ -259,6 +348,10 @@ PyDoc_STRVAR(skip_jpeg_doc,
 PyDoc_STRVAR(resize_doc,
 "resize(source, out, scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
 "Scale source and write the window of out's size at (x, y), antialiased unless linear.");
+PyDoc_STRVAR(resize_rows_doc,
+"resize_rows(cache, out, offset, size, crop, scaled, window, mirror, linear, /)\n--\n\n"
+"As resize, for the rows of `out`, each from a crop of the picture at its offset of the cache.\n\n"
+"`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `mirror`.");
 PyDoc_STRVAR(tint_doc,
 "tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, /)\n--\n\n"
 "Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.");
@@ -273,6 +366,7 @@ static PyMethodDef methods[] = {
     {"render_jpeg", (PyCFunction)(void (*)(void))render_jpeg, METH_FASTCALL, render_jpeg_doc},
     {"skip_jpeg", (PyCFunction)(void (*)(void))skip_jpeg, METH_FASTCALL, skip_jpeg_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
+    {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
     {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
     {"sums", sums, METH_O, sums_doc},
     {"use_simd", use_simd, METH_O, use_simd_doc},
