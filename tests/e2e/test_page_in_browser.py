@@ -1,10 +1,11 @@
 """The page in a browser without a screen: it moves, it can be used, and it has no serious fault.
 
-With AUGD_PICTURES=docs/pictures the last test writes the pictures of docs/watching.md.
+With AUGD_PICTURES=docs/operations the last test writes the pictures of docs/watching.md.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -214,10 +215,7 @@ def keep(tab: Any, name: str) -> None:
     """Write a picture for the docs, where they are wanted."""
     folder = os.environ.get("AUGD_PICTURES")
     if folder:
-        png = Path(folder) / f"page-{name}.png"
         tab.evaluate("document.activeElement.blur()")
         tab.evaluate("scrollTo(0, 0)")
-        tab.screenshot(path=png, full_page=name == "light")
-        with Image.open(png) as picture:
-            picture.save(png.with_suffix(".webp"), quality=85)
-        png.unlink()
+        with Image.open(io.BytesIO(tab.screenshot(full_page=name == "light"))) as picture:
+            picture.save(Path(folder) / f"page-{name}.webp", quality=85)
