@@ -45,6 +45,25 @@ def test_doctor_tells_what_is_there() -> None:
     assert not [one for one in found.values() if one["verdict"] == "bad"]
 
 
+def test_doctor_says_what_to_do_where_torch_sees_no_gpu(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees one here")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "augd", "doctor", "--json"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    found = next(one for one in json.loads(done.stdout) if one["subject"] == "trainer")
+    assert found["verdict"] == "better" and found["found"].endswith(": no device")
+    assert found["advice"].startswith("there is an NVIDIA driver, but torch sees no CUDA device:")
+
+
 def test_doctor_says_what_to_do_without_kernels() -> None:
     code = "import sys; from augd.cli import main; main(sys.argv[1:])"
     done = subprocess.run(
