@@ -36,6 +36,23 @@ def test_help_has_an_example(command: str) -> None:
     assert f"Example: augd {command} " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("program", "typed", "offered"),
+    [("augd", "augd st", "status"), ("augd", "augd serve --http-", "--http-token"),
+     ("trainer", "trainer eval", "evaluate")],
+)  # fmt: skip
+def test_the_shell_completes(program: str, typed: str, offered: str) -> None:
+    asked = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program)],
+        env={**os.environ, **asked, "COMP_CWORD": str(typed.count(" "))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == [offered], done.stderr
+
+
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor")
     assert done.returncode == 0, done
