@@ -127,9 +127,7 @@ class Page:
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     async def status(self, _: Request) -> Response:
-        async for report in self._watch.reports():
-            return JSONResponse(report)
-        raise DaemonGone("the daemon ended")
+        return JSONResponse(await self._watch.fresh())
 
     async def metrics(self, _: Request) -> Response:
         snapshot = await asyncio.to_thread(self._lookout.snapshot)

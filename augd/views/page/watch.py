@@ -37,18 +37,22 @@ class Watch:
         self._is_wanted = asyncio.Event()
         self.num_watchers = 0
         self.report: Report = {}
+        self._num_begun = 0
+        self._seen_by = 0  # the look that the report is of
+        self._has_ended = False
 
     async def run(self) -> None:
         """Look again and again until the daemon ends."""
         with suppress(DaemonGone):
             while True:
+                self._is_wanted.clear()  # before looking: who asks meanwhile wants the next look
+                self._num_begun += 1
                 await self._look()
-                self._is_wanted.clear()
                 every_s = _WATCHED_S if self.num_watchers else _UNWATCHED_S
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._is_wanted.wait(), every_s)
         async with self._news:
-            self.report = {}
+            self.report, self._has_ended = {}, True
             self._news.notify_all()
 
     async def _look(self) -> None:
@@ -60,9 +64,28 @@ class Watch:
         before = self._kept[0]
         if now > before[0]:
             self.report = self._compare(before[1], snapshot, now - before[0])
+            self._seen_by = self._num_begun
             self._points.append((time.time(), self.report["images_per_s"]))
             async with self._news:
                 self._news.notify_all()
+
+    async def fresh(self) -> Report:
+        """Look now, and return what was seen: nothing that happened before this call is missing.
+
+        Raises:
+            DaemonGone: it ended.
+        """
+        before = self._num_begun
+        self.num_watchers += 1
+        self._is_wanted.set()
+        try:
+            async with self._news:
+                await self._news.wait_for(lambda: self._has_ended or self._seen_by > before)
+        finally:
+            self.num_watchers -= 1
+        if self._has_ended:
+            raise DaemonGone("the daemon ended")
+        return {**self.report, "points": list(self._points)}
 
     async def reports(self) -> AsyncIterator[Report]:
         """Yield the latest report with the points before it, then each that follows, to its end."""
