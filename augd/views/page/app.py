@@ -30,7 +30,7 @@ from starlette.routing import Route
 from augd.views.page import metrics
 from augd.views.page.guard import COOKIE, Guard
 from augd.views.page.lookout import DaemonGone, Lookout
-from augd.views.page.pictures import ROWS_MAX, Pictures, encode
+from augd.views.page.pictures import ROWS_MAX, Pictures
 from augd.views.page.studio import Ask, Studio
 from augd.views.page.watch import Watch
 
@@ -162,7 +162,7 @@ class Page:
         at = request.path_params["row"] - (copied.first if copied else 0)
         if copied is None or not 0 <= at < len(copied.ids):
             return PlainTextResponse("that batch is no longer kept; take the one of now", 404)
-        made = await asyncio.to_thread(encode, copied.images[at])
+        made = await asyncio.to_thread(copied.picture, at)
         return Response(made, media_type="image/jpeg")
 
     async def words(self, request: Request) -> Response:
