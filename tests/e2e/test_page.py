@@ -31,8 +31,8 @@ parser = pytest.importorskip("prometheus_client.parser", reason="the extra http 
 OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 8}
 
 
-def fetch(url: str, **headers: str) -> tuple[int, bytes]:
-    request = urllib.request.Request(url, headers=headers)
+def fetch(url: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, answer.read()
@@ -246,6 +246,10 @@ def test_a_token_opens_it(folder, tmp_path):
             opener.open(f"{served.http}/login", b"token=wrong", timeout=20)
         with refused.value as error:
             assert error.code == 403 and b"That is not the token." in error.read()
+        assert fetch(f"{served.http}/login", b"x" * 5000) == (
+            413,
+            b"expected a token",
+        )
         with opener.open(f"{served.http}/login", b"token=0123456789abcde%66", timeout=20) as page:
             assert b"Who waits for whom" in page.read()
         assert b"0123456789abcdef" not in Path(f"/proc/{served.pid}/cmdline").read_bytes()

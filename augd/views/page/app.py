@@ -101,7 +101,8 @@ class Page:
         page = self._files["login.html"]
         if request.method == "GET":
             return HTMLResponse(page.replace("{problem}", ""))
-        if int(request.headers.get("content-length") or _LOGIN_BYTES_MAX + 1) > _LOGIN_BYTES_MAX:
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or len(length) > 4 or int(length) > _LOGIN_BYTES_MAX:
             return PlainTextResponse("expected a token", 413)
         # starlette reads forms by one more library, which one field does not need.
         form = parse_qs((await request.body()).decode("ascii", "replace"))
