@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import threading
@@ -209,6 +210,17 @@ def test_no_serious_fault_and_nothing_beyond_the_edge(browser, daemon, options):
         width = page.tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert width <= 0, "the page itself scrolls sideways"
         keep(page.tab, "dark" if "color_scheme" in options else "phone" if options else "light")
+
+
+def test_the_end_of_the_daemon_is_said(browser, home):
+    with augd.serve(home / "photos", producers=1, http="127.0.0.1:0") as served:
+        page = Open(browser, served.http, {})
+        playwright.expect(page.tab.locator("#verdict")).to_have_text(
+            "Nobody waits: no stream is open.", timeout=20_000
+        )
+    with page:
+        said = page.tab.locator("#connection")
+        playwright.expect(said).to_have_text(re.compile("The daemon ended|No connection"))
 
 
 def keep(tab: Any, name: str) -> None:
