@@ -19,7 +19,6 @@ app = typer.Typer(
     name="augd",
     help="Image batches for training, from a daemon of CPU producers.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -8,18 +8,15 @@ need after a kill -9.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
@@ -395,7 +392,7 @@ class Daemon:
         if page is None or page.starts_at is None or page.starts_at > time.monotonic():
             return
         try:
-            page.start()
+            page.start(time.monotonic())
         except OSError as error:
             page.starts_at = time.monotonic() + _PAGE_AGAIN_S
             _log.warning("the page could not be started: %s", error)
@@ -410,7 +407,7 @@ class Daemon:
             return  # ended by an earlier event of the same round
         try:
             asked = page.ask()
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError):
             self._poller.unregister(page.link.fileno())  # its pidfd tells the rest
             return
         if isinstance(asked, said.AskSnapshot):
@@ -641,22 +638,3 @@ def _signal_fd() -> socket.socket:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     return near
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line, for programs that collect logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        text = record.getMessage()
-        level = record.levelname.lower()
-        return json.dumps({"time": at, "level": level, "message": text, "pid": record.process})
-
-
-def set_up_log(*, is_quiet: bool, is_json: bool = False) -> None:
-    """Write the daemon's lines to stderr: plain without dates, which journals add, or as JSON."""
-    line = logging.StreamHandler(sys.stderr)
-    line.setFormatter(_JsonLines() if is_json else logging.Formatter("augd: %(message)s"))
-    _log.addHandler(line)
-    _log.setLevel(logging.WARNING if is_quiet else logging.INFO)
-    _log.propagate = False

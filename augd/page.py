@@ -13,7 +13,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import MsgspecError
 
 from augd.dataset.index import IndexFile
 from augd.deaths import describe_status
@@ -37,9 +39,10 @@ class Page:
     link: socket.socket | None = None
     pidfd: int = -1
     _process: subprocess.Popen[bytes] | None = None
-    _pause_s: float = field(default=_PAUSE_S)
+    _started_at: float = 0.0
+    _pause_s: float = _PAUSE_S
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Start it; it dies with the calling thread, which must be the main one.
 
         Raises:
@@ -60,7 +63,7 @@ class Page:
             raise
         finally:
             far.close()
-        self.link, self.starts_at = near, None
+        self.link, self.starts_at, self._started_at = near, None, now
         self.pidfd = os.pidfd_open(self._process.pid)
         self.tell(said.Begin(self.porch.token, self.porch.hosts, len(self.datasets)))
         for name, index in self.datasets.items():
@@ -75,17 +78,22 @@ class Page:
         """Take what it asks; None when nothing is there.
 
         Raises:
-            EOFError: it is gone.
+            EOFError: it is gone, or says what nobody understands.
         """
         assert self.link is not None
         received = link.receive(self.link, wait=False)
-        return None if received is None else said.decode(received[0])
+        try:
+            return None if received is None else said.decode(received[0])
+        except MsgspecError as error:
+            raise EOFError(str(error)) from None
 
     def ended(self, now: float) -> str:
         """Take its end: close what is left of it, and say how it ended and when it comes back."""
         assert self._process is not None
         how = describe_status(self._process.wait(_END_S))
         self._let_go()
+        if now - self._started_at > _PAUSE_MAX_S:
+            self._pause_s = _PAUSE_S
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _PAUSE_MAX_S)
         self.starts_at = now + pause_s
         return f"the page ended: {how}; it is started again in {pause_s:g} s"

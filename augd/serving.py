@@ -227,9 +227,10 @@ def _serve(
     cleaning: ExitStack,
 ) -> int:
     with interruptions_held():
-        from augd.daemon import Daemon, set_up_log
+        from augd.daemon import Daemon
+        from augd.logs import set_up_log
 
-    set_up_log(is_quiet=options.is_quiet, is_json=options.log_format == "json")
+    set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
     _raise_fd_limit()
     datasets = {name: _load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN

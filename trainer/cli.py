@@ -17,7 +17,6 @@ app = typer.Typer(
     name="trainer",
     help="Train networks on augd's streams.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -7,6 +7,7 @@ when; this issues it. Nothing here waits for the device, except when the arena i
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,19 @@ class Pinned:
         if self.is_pinned:
             self.is_pinned = False
             self._cudart.cudaHostUnregister(self._root.ctypes.data)
+
+
+def try_pinning() -> str:
+    """Say whether CUDA registers shared memory here: "pinned", "not pinned" or "no device"."""
+    if not _cuda.is_available():
+        return "no device"
+    with warnings.catch_warnings(), mmap.mmap(-1, mmap.PAGESIZE) as arena:  # shared, as arenas are
+        warnings.simplefilter("ignore")
+        pinned = Pinned(memoryview(arena), _cuda.cudart())
+        is_pinned = pinned.is_pinned
+        pinned.close()
+        del pinned
+    return "pinned" if is_pinned else "not pinned"
 
 
 def _forget_last_error() -> None:

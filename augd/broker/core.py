@@ -196,7 +196,7 @@ class Broker:
         the bytes. None where there is no such stream, or nobody reads a batch of it.
         """
         found = self._works.streams.get(stream)
-        if found is None:
+        if found is None or (slot is not None and not 0 <= slot < len(found.slots)):
             return None
         batch = found.in_hand() if slot is None else found.slots[slot].batch
         return None if batch is None else describe_batch(found, batch)

@@ -88,7 +88,8 @@ def _read_token(file: str | None) -> str:
     if file is not None:
         token, where = read_secret(Path(file)).decode("utf-8", "replace").strip(), file
     else:
-        token, where = os.environ.get(TOKEN_VARIABLE, "").strip(), f"${TOKEN_VARIABLE}"
+        # Taken out: producers, which inherit the variables, have no use for it.
+        token, where = os.environ.pop(TOKEN_VARIABLE, "").strip(), f"${TOKEN_VARIABLE}"
         if not token:
             return ""
     is_sound = token.isascii() and token.isprintable() and " " not in token

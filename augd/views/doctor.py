@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Final, Literal
 
 from augd.errors import AugdError
@@ -37,6 +38,7 @@ _ARENA_BYTES: Final = 256 * 224 * 224 * 3 * 5
 # An index, hints and an arena for each of many sessions, two sockets for each client.
 _FDS_WANTED: Final = 4096
 _TRY_S: Final = 30.0
+_TORCH_S: Final = 120.0  # to import it from a cold disk, and to start CUDA
 _LIBRARIES: Final = ("numpy", "opencv-python-headless", "pillow", "pyzmq", "msgspec", "xxhash")
 
 _TO_BUILD: Final = (
@@ -79,6 +81,7 @@ def examine() -> list[Finding]:
         _runtime_folder,
         _confinement,
         _trainer,
+        _page,
     )
     return [look() for look in looks]
 
@@ -169,13 +172,9 @@ def _runtime_folder() -> Finding:
 def _confinement() -> Finding:
     """Confine a process, as a producer does to itself: there is no way back for this one."""
     code = "from augd.confine.process import confine; print(confine())"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_TRY_S
-        )
-    except subprocess.TimeoutExpired:
-        return Finding("confinement", f"no answer within {_TRY_S:.0f} s", "bad", "try again")
-    holds = done.stdout.strip()
+    holds, problem = _ask(code, _TRY_S)
+    if problem.startswith("no answer"):
+        return Finding("confinement", problem, "bad", "try again")
     if "seccomp" in holds:
         return Finding("confinement", f"producers are confined by {holds}")
     advice = (
@@ -193,4 +192,37 @@ def _trainer() -> Finding:
         return Finding("trainer", "torch is not installed here", "good", advice)
     if shutil.which("nvidia-smi") is None:
         return Finding("trainer", f"torch {version}; no NVIDIA driver: trains on the processor")
-    return Finding("trainer", f"torch {version}, with an NVIDIA driver")
+    # By a process of its own: this one must not load torch.
+    code = "from trainer.cuda import try_pinning; print(try_pinning())"
+    said, problem = _ask(code, _TORCH_S)
+    if said == "pinned":
+        return Finding(
+            "trainer", f"torch {version}; CUDA registers shared memory: copies are pinned"
+        )
+    advice = {
+        "no device": "there is an NVIDIA driver, but torch sees no CUDA device: install a torch "
+        "that is built for it, and look at CUDA_VISIBLE_DEVICES",
+        "not pinned": "CUDA registers no shared memory: copies to the GPU hold the CPU up. Raise "
+        "the limit of locked memory: ulimit -l unlimited, or LimitMEMLOCK= of a systemd unit",
+    }.get(said, "torch could not be tried; run it by hand and see")
+    return Finding("trainer", f"torch {version}: {said or problem}", "better", advice)
+
+
+def _page() -> Finding:
+    wanted = ("starlette", "uvicorn", "prometheus_client")
+    missing = [name for name in wanted if find_spec(name) is None]
+    if not missing:
+        return Finding("page", "augd serve --http HOST:PORT works here")
+    advice = "for `augd serve --http`: pip install 'augd[http]'"
+    return Finding("page", f"{', '.join(missing)} not installed", "good", advice)
+
+
+def _ask(code: str, timeout_s: float) -> tuple[str, str]:
+    """Run code in a fresh interpreter; returns what it printed, and what went wrong."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"no answer within {timeout_s:.0f} s"
+    return done.stdout.strip(), (done.stderr.strip().splitlines() or [""])[-1]

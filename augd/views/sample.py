@@ -38,6 +38,7 @@ from augd.plugins import tell
 from augd.production import name_failure
 from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
+from augd.views.tinted import recoloured
 
 Box = tuple[int, int, int, int]
 """x, y, width, height."""
@@ -274,7 +275,7 @@ class Darkroom:
         )
         if colour is not None:
             for row, matrix in zip(out, colour, strict=True):
-                row[...] = _recoloured(row, matrix)
+                row[...] = recoloured(row, matrix)
         self._edit(drawn, out)
         return out
 
@@ -309,12 +310,6 @@ def _seen(matrix: NDArray[np.float64], lens: float, width: int, height: int) -> 
         x, y = width / 2 + from_x * (1 + lens * radius), height / 2 + from_y * (1 + lens * radius)
     places = matrix @ np.stack([x, y, np.ones_like(x)])
     return tuple((float(px), float(py)) for px, py in places.T)
-
-
-def _recoloured(row: Pixels, colour: NDArray[np.float32]) -> Pixels:
-    made = row @ colour[:, :3].T + colour[:, 3]
-    shown: Pixels = np.clip(np.rint(made), 0, 255).astype(np.uint8)
-    return shown
 
 
 def check_epoch(epoch: int) -> None:

@@ -31,8 +31,8 @@ parser = pytest.importorskip("prometheus_client.parser", reason="the extra http 
 OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 8}
 
 
-def fetch(url: str, **headers: str) -> tuple[int, bytes]:
-    request = urllib.request.Request(url, headers=headers)
+def fetch(url: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, answer.read()
@@ -150,6 +150,27 @@ def test_the_batch_in_hand_is_shown_byte_for_byte(daemon):
     assert gone["problem"].startswith("no batch is with a trainer at this moment")
 
 
+@pytest.mark.parametrize("more", [{"colour_on": "device"}, {"views": 3}], ids=["colour", "views"])
+def test_colours_of_the_device_and_views_are_shown(daemon, more):
+    recipe = {**SMALL, **more}
+    with augd.connect(daemon.address, recipe=recipe, batch_size=4, max_bad_fraction=1) as stream:
+        batch = next(stream.epoch(0))
+        rows = batch.images if batch.images.ndim == 5 else batch.images[:, None]
+        if batch.colour is not None:
+            matrix, offset = batch.colour[..., :3], batch.colour[:, None, None, None, :, 3]
+            rows = np.clip(np.einsum("bvhwc,bdc->bvhwd", rows, matrix) + offset, 0, 255)
+        number = fetch_json(f"{daemon.http}/status.json")["streams"][0]["stream"]
+        shown = fetch_json(f"{daemon.http}/streams/{number}/batch.json?count=2")
+        with Image.open(io.BytesIO(fetch(f"{daemon.http}/batches/{shown['key']}/1.jpg")[1])) as one:
+            found = np.asarray(one)
+        wanted = np.concatenate(list(rows[1]), axis=1)
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted.astype(float)).mean() < 12
+        words = fetch_json(f"{daemon.http}/batches/{shown['key']}/1.json")["words"]
+        assert len(words) == len(rows[1])
+        del batch, rows
+
+
 def test_a_broken_photo_is_shown_as_far_as_it_goes_and_no_other_file(daemon, folder):
     with augd.connect(daemon.address, max_bad_fraction=1, **OPTIONS) as stream:
         for _ in stream.epoch(0):
@@ -225,6 +246,10 @@ def test_a_token_opens_it(folder, tmp_path):
             opener.open(f"{served.http}/login", b"token=wrong", timeout=20)
         with refused.value as error:
             assert error.code == 403 and b"That is not the token." in error.read()
+        assert fetch(f"{served.http}/login", b"x" * 5000) == (
+            413,
+            b"expected a token",
+        )
         with opener.open(f"{served.http}/login", b"token=0123456789abcde%66", timeout=20) as page:
             assert b"Who waits for whom" in page.read()
         assert b"0123456789abcdef" not in Path(f"/proc/{served.pid}/cmdline").read_bytes()

@@ -1,11 +1,13 @@
 """The page in a browser without a screen: it moves, it can be used, and it has no serious fault.
 
-With AUGD_PICTURES=docs/pictures the last test writes the pictures of docs/watching.md.
+With AUGD_PICTURES=docs/operations the last test writes the pictures of docs/watching.md.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import signal
 import threading
@@ -210,14 +212,22 @@ def test_no_serious_fault_and_nothing_beyond_the_edge(browser, daemon, options):
         keep(page.tab, "dark" if "color_scheme" in options else "phone" if options else "light")
 
 
+def test_the_end_of_the_daemon_is_said(browser, home):
+    with augd.serve(home / "photos", producers=1, http="127.0.0.1:0") as served:
+        page = Open(browser, served.http, {})
+        playwright.expect(page.tab.locator("#verdict")).to_have_text(
+            "Nobody waits: no stream is open.", timeout=20_000
+        )
+    with page:
+        said = page.tab.locator("#connection")
+        playwright.expect(said).to_have_text(re.compile("The daemon ended|No connection"))
+
+
 def keep(tab: Any, name: str) -> None:
     """Write a picture for the docs, where they are wanted."""
     folder = os.environ.get("AUGD_PICTURES")
     if folder:
-        png = Path(folder) / f"page-{name}.png"
         tab.evaluate("document.activeElement.blur()")
         tab.evaluate("scrollTo(0, 0)")
-        tab.screenshot(path=png, full_page=name == "light")
-        with Image.open(png) as picture:
-            picture.save(png.with_suffix(".webp"), quality=85)
-        png.unlink()
+        with Image.open(io.BytesIO(tab.screenshot(full_page=name == "light"))) as picture:
+            picture.save(Path(folder) / f"page-{name}.webp", quality=85)

@@ -36,6 +36,23 @@ def test_help_has_an_example(command: str) -> None:
     assert f"Example: augd {command} " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("program", "typed", "offered"),
+    [("augd", "augd st", "status"), ("augd", "augd serve --http-", "--http-token"),
+     ("trainer", "trainer eval", "evaluate")],
+)  # fmt: skip
+def test_the_shell_completes(program: str, typed: str, offered: str) -> None:
+    asked = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program)],
+        env={**os.environ, **asked, "COMP_CWORD": str(typed.count(" "))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == [offered], done.stderr
+
+
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor")
     assert done.returncode == 0, done
@@ -43,6 +60,25 @@ def test_doctor_tells_what_is_there() -> None:
         assert any(line.startswith(subject) for line in done.stdout.splitlines()), done.stdout
     found = {one["subject"]: one for one in json.loads(run("doctor", "--json").stdout)}
     assert not [one for one in found.values() if one["verdict"] == "bad"]
+
+
+def test_doctor_says_what_to_do_where_torch_sees_no_gpu(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees one here")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "augd", "doctor", "--json"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    found = next(one for one in json.loads(done.stdout) if one["subject"] == "trainer")
+    assert found["verdict"] == "better" and found["found"].endswith(": no device")
+    assert found["advice"].startswith("there is an NVIDIA driver, but torch sees no CUDA device:")
 
 
 def test_doctor_says_what_to_do_without_kernels() -> None:

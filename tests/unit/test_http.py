@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def test_with_a_token_any_name_will_do(token_file: Path, monkeypatch: pytest.Mon
     porch = open_porch("127.0.0.1:0", None)
     porch.listener.close()
     assert (porch.token, porch.hosts) == (TOKEN, ())
+    assert TOKEN_VARIABLE not in os.environ, "producers don't inherit it"
 
 
 @pytest.mark.parametrize("text", ["8600", "localhost", ":8600", "127.0.0.1:", "h:x", "h:70000"])

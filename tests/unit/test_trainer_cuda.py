@@ -229,3 +229,17 @@ def test_a_shared_arena_is_registered_for_reading_only(memory: bytes, flags: int
     )
     trainer.cuda.Pinned(memoryview(memory), cudart).close()
     assert asked == [flags]
+
+
+@pytest.mark.parametrize(("error", "said"), [(0, "pinned"), (2, "not pinned")])
+def test_pinning_is_tried_with_shared_memory(monkeypatch, error: int, said: str) -> None:
+    registered: list[int] = []
+    cudart = SimpleNamespace(
+        cudaHostRegister=lambda pointer, size_bytes, flags: registered.append(size_bytes) or error,
+        cudaHostUnregister=lambda pointer: 0,
+    )
+    monkeypatch.setattr(trainer.cuda, "_forget_last_error", lambda: None)
+    fake = SimpleNamespace(is_available=lambda: True, cudart=lambda: cudart)
+    monkeypatch.setattr(trainer.cuda, "_cuda", fake)
+    assert trainer.cuda.try_pinning() == said
+    assert registered and registered[0] > 0

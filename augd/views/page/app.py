@@ -30,7 +30,7 @@ from starlette.routing import Route
 from augd.views.page import metrics
 from augd.views.page.guard import COOKIE, Guard
 from augd.views.page.lookout import DaemonGone, Lookout
-from augd.views.page.pictures import ROWS_MAX, Pictures, encode
+from augd.views.page.pictures import ROWS_MAX, Pictures
 from augd.views.page.studio import Ask, Studio
 from augd.views.page.watch import Watch
 
@@ -101,7 +101,8 @@ class Page:
         page = self._files["login.html"]
         if request.method == "GET":
             return HTMLResponse(page.replace("{problem}", ""))
-        if int(request.headers.get("content-length") or _LOGIN_BYTES_MAX + 1) > _LOGIN_BYTES_MAX:
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or len(length) > 4 or int(length) > _LOGIN_BYTES_MAX:
             return PlainTextResponse("expected a token", 413)
         # starlette reads forms by one more library, which one field does not need.
         form = parse_qs((await request.body()).decode("ascii", "replace"))
@@ -162,7 +163,7 @@ class Page:
         at = request.path_params["row"] - (copied.first if copied else 0)
         if copied is None or not 0 <= at < len(copied.ids):
             return PlainTextResponse("that batch is no longer kept; take the one of now", 404)
-        made = await asyncio.to_thread(encode, copied.images[at])
+        made = await asyncio.to_thread(copied.picture, at)
         return Response(made, media_type="image/jpeg")
 
     async def words(self, request: Request) -> Response:

@@ -51,7 +51,7 @@ class Guard:
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
     def _judge(self, request: Request) -> Response | None:
-        host = request.headers.get("host", "")
+        host = request.headers.get("host", "").lower()
         if self._hosts and host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
             text = (
                 f"This page answers to {', '.join(self._hosts)}, not to {host!r}. Open it by one "

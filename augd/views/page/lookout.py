@@ -16,7 +16,7 @@ from augd.errors import AugdError
 from augd.transport import link
 from augd.wire import page as said
 
-_ANSWER_S = 5.0  # a daemon that chooses among many millions of samples is busy for seconds
+_ANSWER_S = 10.0  # a daemon that chooses among many millions of samples is busy for seconds
 
 
 class DaemonGone(AugdError):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from augd.transport.arena import map_arena
 from augd.views.page.lookout import Lookout
+from augd.views.tinted import recoloured
 from augd.wire.messages import ArraySpec
 from augd.wire.page import Seen
 
@@ -44,6 +45,20 @@ class Copied:
     labels: Array
     ids: NDArray[np.int64]
     valid: NDArray[np.bool_]
+    colour: Array | None  # where colours are left to the device
+
+    def picture(self, at: int) -> bytes:
+        """Encode a row as JPEG, its colours as the device makes them, its views side by side."""
+        pixels = self.images[at]
+        views = pixels if pixels.ndim == 4 else pixels[None]
+        if self.colour is not None:
+            matrices = self.colour[at].reshape(-1, 3, 4)
+            views = np.stack([recoloured(*pair) for pair in zip(views, matrices, strict=True)])
+        picture = Image.fromarray(np.concatenate(list(views), axis=1))
+        picture.thumbnail((_SIDE_MAX_PX * len(views), _SIDE_MAX_PX))
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=_QUALITY)
+        return out.getvalue()
 
 
 class Pictures:
@@ -114,7 +129,8 @@ def _copy(seen: Seen, fd: int, first: int, count: int) -> Copied:
     slot = memoryview(arena)[seen.slot * seen.slot_bytes : (seen.slot + 1) * seen.slot_bytes]
     last = min(seen.rows, first + count)
     rows = {spec.name: _rows(slot, spec, first, last) for spec in seen.arrays}
-    return Copied(seen, first, rows["images"], rows["labels"], rows["ids"], rows["valid"])
+    names = ("images", "labels", "ids", "valid")
+    return Copied(seen, first, **{name: rows[name] for name in names}, colour=rows.get("colour"))
 
 
 def _rows(slot: memoryview, spec: ArraySpec, first: int, last: int) -> Array:
@@ -129,14 +145,3 @@ def _name(label: Any, classes: Any) -> str:
     if np.ndim(label):
         return ", ".join(classes[column] for column in np.flatnonzero(label > 0))
     return classes[label] if 0 <= label < len(classes) else ""
-
-
-def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode a row as JPEG: uint8 (H, W, 3), or (V, H, W, 3) with its views side by side."""
-    if pixels.ndim == 4:
-        pixels = np.concatenate(list(pixels), axis=1)
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_SIDE_MAX_PX * max(1, pixels.shape[1] // pixels.shape[0]), _SIDE_MAX_PX))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=_QUALITY)
-    return out.getvalue()

@@ -196,13 +196,20 @@ async function showPhoto(item, one) {
   item.prepend(picture);
 }
 
+async function ask(url) {
+  try {
+    return await (await fetch(url)).json();
+  } catch {
+    return { problem: "the daemon does not answer" };
+  }
+}
+
 async function look(stream, count, isNew) {
   looking = { stream, count };
   byId("batch").hidden = false;
   say(byId("drawn"), "");
   if (isNew) byId("h-batch").focus();
-  const answer = await fetch(`streams/${stream}/batch.json?count=${count}`);
-  const batch = await answer.json().catch(() => ({ problem: "the daemon ended" }));
+  const batch = await ask(`streams/${stream}/batch.json?count=${count}`);
   if (batch.problem) {
     say(byId("batch-text"), `No picture: ${batch.problem}.`);
     byId("pictures").replaceChildren();
@@ -225,7 +232,7 @@ function createPicture(batch, one) {
   button.append(picture, make("span", `${label} · ${one.id}${one.is_valid ? "" : " · masked"}`));
   button.setAttribute("aria-label", `Row ${one.row}: ${label}, sample ${one.id}${one.is_valid ? "" : ", masked"}. What was drawn?`);
   button.addEventListener("click", async () => {
-    const answer = await (await fetch(`batches/${batch.key}/${one.row}.json`)).json();
+    const answer = await ask(`batches/${batch.key}/${one.row}.json`);
     const text = answer.problem || answer.words.join("; ");
     say(byId("drawn"), `Row ${one.row}, sample ${one.id}${one.path ? ` (${one.path})` : ""}, label ${one.label || "none"}: ${text}`);
     button.title = text;

@@ -1,0 +1,15 @@
+"""Rows whose colours are left to the device, as it makes them, to be shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def recoloured(row: NDArray[np.uint8], colour: NDArray[Any]) -> NDArray[np.uint8]:
+    """Apply a matrix (3, 4) to a row (H, W, 3), in grey levels; clipped and rounded."""
+    made = row @ colour[:, :3].T + colour[:, 3]
+    shown: NDArray[np.uint8] = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+    return shown
