@@ -15,7 +15,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-_VERSION = 1
+_VERSION = 2
 """Of what modules and kernels agree on: the arguments, and the pixels made of them."""
 
 _SWITCH = "AUGD_KERNELS"
