@@ -8,7 +8,8 @@ Theory of operation. The ids of all leases that came together are drawn together
 are given to the read-ahead. Planning waits until the rows are needed, and then covers as many
 queued chunks of the stream as have known image sizes, because it costs per call and not per row.
 Sizes are hints that all producers share through a mapped file: each row's header is read when it
-is decoded, and a row whose size differs is planned again by itself.
+is decoded, and a row whose size differs is planned again by itself. A data set whose index knows
+where in its files which pixels are is planned before it is read: its plan says what is to be read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -24,7 +26,9 @@ from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.pixels.header import BadImage, read_header
-from augd.pixels.source import FolderSource, ReadAhead, Reading
+from augd.pixels.segments import Part
+from augd.pixels.shards import open_source
+from augd.pixels.source import ReadAhead, Reading, Row
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
@@ -49,7 +53,7 @@ class Task:
     production: Production
     ids: NDArray[np.int64]
     epochs: NDArray[np.int64]
-    rows: Iterator[bytearray | BadImage]
+    rows: Iterator[Row]
     reading: Reading
     sketch: Sketch | None = None
 
@@ -117,7 +121,7 @@ class Workshop:
     def use_dataset(self, name: str, root: str, index_fd: int, dims_fd: int) -> None:
         """Open a data set; the fds stay the caller's."""
         index = IndexArrays(index_fd, dims_fd)
-        source = FolderSource(root, index)
+        source = open_source(root, index)
         self._datasets[name] = Dataset(
             index, source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
         )
@@ -162,14 +166,25 @@ class Workshop:
             for first, lease in zip(firsts, leases, strict=True)
         ]
         ids, epochs = production.draw.rows(epoch, np.concatenate(spans))
+        plan, sizes = None, None
+        if production.dataset.index.has_segments:
+            # What of a file is read follows from its plan. An unknown size is found to differ.
+            sizes = np.maximum(production.sizes(ids), 1)
+            # An own op that fails does so again when its rows are made, and is told of then.
+            with suppress(OwnOpError):
+                plan = production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         self.plan_ns += time.thread_time_ns() - before_ns
         row = 0
         for lease in leases:
             part = slice(row, row + lease.rows)
             drawn, row = ids[part], part.stop
             samples = [sample for sample in drawn.tolist() if sample >= 0]
-            reading = production.dataset.ahead.submit(samples)
-            task = Task(lease, production, drawn, epochs[part], iter(reading), reading)
+            sketch, regions = None, None
+            if plan is not None and sizes is not None:
+                sketch = production.sketch(plan, sizes, part.start, part.stop)
+                regions = production.regions(sketch, drawn.tolist())
+            reading = production.dataset.ahead.submit(samples, regions)
+            task = Task(lease, production, drawn, epochs[part], iter(reading), reading, sketch)
             self._tasks.append(task)
 
     def revoke(self, leases: set[int]) -> list[int]:
@@ -236,16 +251,22 @@ class Workshop:
             self._crumb.clear()
 
     def _render_row(
-        self, task: Task, row: int, sample: int, content: bytearray, rows: Rows
+        self, task: Task, row: int, sample: int, content: bytearray | Part, rows: Rows
     ) -> str | None:
         sketch, at = task.sketch, row
         assert sketch is not None
         try:
-            header = read_header(content)
-            size = task.production.size_of(header)
+            if isinstance(content, Part):
+                header, photo = content.header, content.photo
+            else:
+                header = photo = read_header(content)
+            size = task.production.size_of(photo)
             if list(size) != sketch.sizes[row]:
-                task.production.dataset.index.dims[sample] = header.width, header.height
+                dataset = task.production.dataset
+                dataset.index.dims[sample] = photo.width, photo.height
                 sketch, at = self._plan_again(task, row, *size), 0
+                if isinstance(content, Part):  # of another plan
+                    content, header = dataset.source.read(sample), photo
             if at in sketch.impossible:
                 return sketch.impossible[at]
             task.production.render(content, header, sketch, at, rows, row)
@@ -264,12 +285,13 @@ class Workshop:
         before_ns = time.thread_time_ns()
         group = [task]
         for other in self._tasks:
-            if other.production is not task.production or not dims[other.ids].all():
+            is_ready = other.sketch is None and dims[other.ids].all()
+            if other.production is not task.production or not is_ready:
                 break
             group.append(other)
         ids = np.concatenate([member.ids for member in group])
         epochs = np.concatenate([member.epochs for member in group])
-        sizes = dims[ids]
+        sizes = task.production.sizes(ids)
         plan = task.production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
         for member in group:
@@ -290,7 +312,7 @@ class Workshop:
         contents = list(task.rows)
         task.rows = iter(contents)
         for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
-            if not dims[sample, 0] and not isinstance(content, BadImage):
+            if not dims[sample, 0] and isinstance(content, bytearray):
                 self._crumb.set(task.lease.lease, row, sample)
                 try:
                     header = read_header(content)
