@@ -11,6 +11,7 @@ from benchmarks import (
     kernels,
     large_photos,
     memory,
+    packed,
     planning,
     safety,
 )
@@ -26,6 +27,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "augmentation": (augmentation.QUESTION, augmentation.run),
     "kernels": (kernels.QUESTION, kernels.run),
     "large_photos": (large_photos.QUESTION, large_photos.run),
+    "packed": (packed.QUESTION, packed.run),
     "safety": (safety.QUESTION, safety.run),
 }
 
