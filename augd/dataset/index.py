@@ -33,7 +33,6 @@ from augd.dataset.layout import (
     write_index,
 )
 from augd.dataset.manifest import read_manifest, real_manifest
-from augd.dataset.shards import read_shards
 from augd.dataset.sources import is_manifest, is_sharded
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
@@ -137,6 +136,8 @@ def load_or_build(
     if is_table:
         found = read_manifest(real, progress=progress)
     elif is_sharded(real):
+        from augd.dataset.shards import read_shards  # with tarfile, which folders need not wait for
+
         found = read_shards(real, progress=progress)
     else:
         found = scan(real, progress=progress)

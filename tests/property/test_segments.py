@@ -18,7 +18,8 @@ from augd.pixels.outline import Outlines
 from augd.pixels.render import Filter, Renderer
 from augd.pixels.segments import Table, cut_part, find_segments
 from augd.plan.plan import Plan
-from tests.scenes import EITHER_KERNELS
+from tests.hostile.images import Verdict, hostile_images
+from tests.scenes import EITHER_KERNELS, caught_noise
 
 pytestmark = EITHER_KERNELS
 
@@ -239,6 +240,32 @@ def test_what_cannot_be_cut_stays_as_it_is() -> None:
         packed = pack_photo(data)
         assert (packed.how, packed.data, packed.table) == ("kept", data, None)
         assert reason in packed.reason
+
+
+@pytest.mark.usefixtures("native_only")
+def test_hostile_images_stay_as_they_are() -> None:
+    """Whatever does not decode in a folder must not come to decode in a packed set."""
+    num_packed = 0
+    with caught_noise():
+        for one in hostile_images():
+            packed = pack_photo(one.data)
+            if packed.how == "packed":
+                assert one.verdict is Verdict.GOOD, one
+                num_packed += 1
+            else:
+                assert packed.data == one.data and packed.reason
+    assert num_packed
+
+
+@pytest.mark.usefixtures("native_only")
+@pytest.mark.parametrize("room", [0, 1, 100, 1000])
+def test_too_little_room_is_no_overflow(room: int) -> None:
+    """libjpeg writes a byte before it looks for room; the bytes behind must stay what they are."""
+    data = _jpeg(130, 75, "420", 0)
+    memory = bytearray(b"\xa5" * 4096)
+    with pytest.raises(native.kernels.DecodeError, match=r"(?i)buffer"):
+        native.kernels.transcode_jpeg(data, memoryview(memory)[:room], 130, 75, 3)
+    assert memory[room:] == b"\xa5" * (4096 - room)
 
 
 @pytest.mark.usefixtures("native_only")
