@@ -27,7 +27,7 @@ from augd.pixels import native
 from augd.pixels.shards import open_source
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, is_alive
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 
@@ -97,6 +97,19 @@ def batches(daemon: augd.Daemon, dataset: str, **options: Any) -> list[dict[str,
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_packed_and_loose_photos_give_the_same_bytes(daemon: augd.Daemon, name: str) -> None:
+    compare(daemon, name)
+
+
+def test_without_kernels_they_do_so_too(loose: Path, packed: Path) -> None:
+    with (
+        opencv_decodes(),
+        augd.serve({"loose": loose, "packed": packed}, producers=1) as daemon,
+    ):
+        for name in ("scaled", "windows", "bent"):
+            compare(daemon, name)
+
+
+def compare(daemon: augd.Daemon, name: str) -> None:
     one, other = (batches(daemon, it, recipe=RECIPES[name]) for it in ("loose", "packed"))
     assert len(one) == len(other) == 8
     for batch, twin in zip(one, other, strict=True):
