@@ -27,7 +27,7 @@ Producers = Annotated[
     int | None, typer.Option("--producers", metavar="N", help="Producer processes [one per core].")
 ]
 
-DatasetPath = Annotated[str, typer.Argument(help="Folder of images, or a .csv or .jsonl manifest.")]
+DatasetPath = Annotated[str, typer.Argument(help="Folder of images or tar shards, or a manifest.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Preset, or a TOML file with a recipe.")]
 Seed = Annotated[int, typer.Option(metavar="S", help="The seed of the stream.")]
 ClientKeys = Annotated[
@@ -343,6 +343,45 @@ def replay(
         plugins=plugin or (),
     )
     raise typer.Exit(run_replay(options, load_plain_recipe(recipe)))
+
+
+@app.command(epilog="Example: augd pack photos/ packed/   then: augd serve packed/")
+def pack(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Any data set that can be served.")],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="A new folder, or one begun before.")
+    ],
+    shard_mb: Annotated[int, typer.Option(metavar="MB", help="Size of a shard, at most.")] = 256,
+    short_side: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Shrink larger photos and encode them anew [not]."),
+    ] = None,
+    quality: Annotated[int, typer.Option(metavar="Q", help="JPEG quality of shrunk photos.")] = 90,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes that pack [one per core].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Pack photos without loss into tar shards from which a crop is read and decoded by itself.
+
+    Pixels stay the same, and are compared. Killed or broken off, the same command goes on.
+    """
+    from augd.packing.command import PackOptions, run_pack
+
+    run_pack(source, target, PackOptions(shard_mb, short_side, quality, workers, as_json))
+
+
+@app.command(epilog="Example: augd index shards/   then: augd serve shards/")
+def index(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder of .tar shards, as WebDataset has them.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Index tar shards that others have made, once, so that serving them needs no walk."""
+    from augd.packing.command import run_index
+
+    run_index(source, as_json)
 
 
 key_commands = typer.Typer(

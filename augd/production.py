@@ -21,10 +21,18 @@ from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.errors import PluginFailed
 from augd.pixelcache import CachedPictures
 from augd.pixels.header import Header
-from augd.pixels.orient import Decoded, reader_of
+from augd.pixels.orient import (
+    Decoded,
+    Region,
+    reader_of,
+    stored_origin,
+    stored_region,
+    upright_origin,
+)
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
-from augd.pixels.source import FolderSource, ReadAhead
+from augd.pixels.segments import Part
+from augd.pixels.source import ReadAhead, Source
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.describe import describe
 from augd.plan.draw import Draw
@@ -46,7 +54,7 @@ class Dataset:
     """A data set as a producer holds it; opened once, shared by its streams."""
 
     index: IndexArrays
-    source: FolderSource
+    source: Source
     ahead: ReadAhead
     cache: CachedPictures | None = None
 
@@ -140,6 +148,8 @@ class Production:
         self.planner = Planner(recipe, use.seed, (height, width))
         self._num_views = self.planner.num_views
         self.size_of, _ = reader_of(recipe.exif)
+        self._is_upright = recipe.exif == "apply"
+        self._origin_of = upright_origin if self._is_upright else stored_origin
         self._renderer = Renderer.of(recipe, (height, width))
 
     def rows(self, slot: int, first: int, count: int) -> Rows:
@@ -169,10 +179,45 @@ class Production:
             params = described.reshape(-1, *shape)
         return Sketch(plan, sizes, first, end, self._num_views, params)
 
+    def sizes(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the sizes of these samples as the recipe sees them, int32 (n, 2), 0 if unknown."""
+        index = self.dataset.index
+        sizes = index.dims[ids]
+        if self._is_upright and len(index.orientations):
+            is_transposed = index.orientations[ids] > 4
+            sizes[is_transposed] = sizes[is_transposed, ::-1]
+        return sizes
+
+    def regions(self, sketch: Sketch, ids: list[int]) -> list[Region | None]:
+        """Say what of each sample's stored picture its views need; None where it is all."""
+        return [self._region(sketch, at, sample) for at, sample in enumerate(ids) if sample >= 0]
+
+    def _region(self, sketch: Sketch, at: int, sample: int) -> Region | None:
+        if at in sketch.impossible:
+            return None
+        first = at * self._num_views
+        turn = int(self.dataset.index.orientations[sample]) if self._is_upright else 1
+        region = self._renderer.needed(sketch.outlines, first, self._num_views, turn == 1)
+        if turn == 1:
+            return region
+        # Of a turned picture, scaled pixels are counted from an edge that a part may not have.
+        if sketch.outlines.scale[first] != 1:
+            return None
+        width, height = sketch.sizes[at]
+        return stored_region(turn, (width, height), region)
+
     def render(
-        self, content: bytearray, header: Header, sketch: Sketch, at: int, rows: Rows, row: int
+        self,
+        content: bytearray | Part,
+        header: Header,
+        sketch: Sketch,
+        at: int,
+        rows: Rows,
+        row: int,
     ) -> None:
         """Make all views of the sketch's sample `at` in `row` of `rows`.
+
+        `header` is that of the content, which may be a part of the photo.
 
         Raises:
             BadImage: it cannot be decoded.
@@ -181,7 +226,13 @@ class Production:
         first = at * self._num_views
         out = self._views_of(rows.images[row])
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
-        self._renderer.render_sample(content, header, sketch.outlines, first, out, colour)
+        data: bytearray
+        origin: tuple[int, int] | None
+        if isinstance(content, Part):
+            data, origin = content.data, self._origin_of(content)
+        else:
+            data, origin = content, None
+        self._renderer.render_sample(data, header, sketch.outlines, first, out, colour, origin)
         self._finish(out, sketch, at, rows, row)
 
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:

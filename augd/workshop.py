@@ -8,7 +8,8 @@ Theory of operation. The ids of all leases that came together are drawn together
 are given to the read-ahead. Planning waits until the rows are needed, and then covers as many
 queued chunks of the stream as have known image sizes, because it costs per call and not per row.
 Sizes are hints that all producers share through a mapped file: each row's header is read when it
-is decoded, and a row whose size differs is planned again by itself.
+is decoded, and a row whose size differs is planned again by itself. A data set whose index knows
+where in its files which pixels are is planned before it is read: its plan says what is to be read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -26,7 +28,9 @@ from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.orient import Decoded, Stored
-from augd.pixels.source import FolderSource, ReadAhead, Reading
+from augd.pixels.segments import Part
+from augd.pixels.shards import open_source
+from augd.pixels.source import ReadAhead, Reading, Row
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
@@ -51,7 +55,7 @@ class Task:
     production: Production
     ids: NDArray[np.int64]
     epochs: NDArray[np.int64]
-    rows: Iterator[bytearray | BadImage]
+    rows: Iterator[Row]
     reading: Reading
     cached: list[int]  # for each row: whether its picture was in the cache, and no file is read
     sketch: Sketch | None = None
@@ -130,7 +134,7 @@ class Workshop:
     ) -> None:
         """Open a data set, with the table of its cached pictures; the fds stay the caller's."""
         index = IndexArrays(index_fd, dims_fd)
-        source = FolderSource(root, index)
+        source = open_source(root, index)
         ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
         cached = None
         if self._cache is not None and table_fd >= 0:
@@ -184,6 +188,13 @@ class Workshop:
             for first, lease in zip(firsts, leases, strict=True)
         ]
         ids, epochs = production.draw.rows(epoch, np.concatenate(spans))
+        plan, sizes = None, None
+        if production.dataset.index.has_segments and production.cache is None:
+            # What of a file is read follows from its plan. An unknown size is found to differ.
+            sizes = np.maximum(production.sizes(ids), 1)
+            # An own op that fails does so again when its rows are made, and is told of then.
+            with suppress(OwnOpError):
+                plan = production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         self.plan_ns += time.thread_time_ns() - before_ns
         row = 0
         for lease in leases:
@@ -195,8 +206,13 @@ class Workshop:
                 for sample, is_cached in zip(drawn.tolist(), cached, strict=True)
                 if sample >= 0 and not is_cached
             ]
-            reading = production.dataset.ahead.submit(samples)
-            task = Task(lease, production, drawn, epochs[part], iter(reading), reading, cached)
+            sketch, regions = None, None
+            if plan is not None and sizes is not None:
+                sketch = production.sketch(plan, sizes, part.start, part.stop)
+                regions = production.regions(sketch, drawn.tolist())
+            reading = production.dataset.ahead.submit(samples, regions)
+            rows = iter(reading)
+            task = Task(lease, production, drawn, epochs[part], rows, reading, cached, sketch)
             self._tasks.append(task)
 
     def revoke(self, leases: set[int]) -> list[int]:
@@ -290,16 +306,21 @@ class Workshop:
         return self._render_photo(task, row, sample, photo, rows)
 
     def _render_row(
-        self, task: Task, row: int, sample: int, content: bytearray, rows: Rows
+        self, task: Task, row: int, sample: int, content: bytearray | Part, rows: Rows
     ) -> str | None:
         production = task.production
         try:
-            header = read_header(content)
-            if production.cache is not None:
-                photo = production.cache.add(sample, content, header)
-                if photo is not None:
-                    return self._render_photo(task, row, sample, photo, rows)
-            sketch, at = self._sketch_of(task, row, sample, header)
+            if isinstance(content, Part):
+                header, stored = content.header, content.photo
+            else:
+                header = stored = read_header(content)
+                if production.cache is not None:
+                    photo = production.cache.add(sample, content, header)
+                    if photo is not None:
+                        return self._render_photo(task, row, sample, photo, rows)
+            sketch, at = self._sketch_of(task, row, sample, stored)
+            if isinstance(content, Part) and sketch is not task.sketch:  # of another plan
+                content, header = production.dataset.source.read(sample), stored
             if at in sketch.impossible:
                 return sketch.impossible[at]
             production.render(content, header, sketch, at, rows, row)
@@ -340,12 +361,13 @@ class Workshop:
         before_ns = time.thread_time_ns()
         group = [task]
         for other in self._tasks:
-            if other.production is not task.production or not dims[other.ids].all():
+            is_ready = other.sketch is None and dims[other.ids].all()
+            if other.production is not task.production or not is_ready:
                 break
             group.append(other)
         ids = np.concatenate([member.ids for member in group])
         epochs = np.concatenate([member.epochs for member in group])
-        sizes = dims[ids]
+        sizes = task.production.sizes(ids)
         plan = task.production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
         for member in group:
@@ -366,7 +388,7 @@ class Workshop:
         contents = list(task.rows)
         task.rows = iter(contents)
         for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
-            if not dims[sample, 0] and not isinstance(content, BadImage):
+            if not dims[sample, 0] and isinstance(content, bytearray):
                 self._crumb.set(task.lease.lease, row, sample)
                 try:
                     header = read_header(content)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from augd.hire import ENVIRONMENT
+from augd.plan.recipe import expand, parse_recipe
 from benchmarks._report import Options
 from benchmarks._rounds import Competitor
 from benchmarks.peers.install import python_of
@@ -144,6 +145,25 @@ def null_sink(
         processes=workers,
         environment=ENVIRONMENT,
     )
+
+
+def preset_sink(options: Options, preset: str, photos: Path, name: str) -> Callable[[], Competitor]:
+    """Start the producers' work alone on a preset, with 2x2 taps, and on these photos."""
+    plain = {**expand(parse_recipe(preset)), "filter": "linear"}
+    arguments = {**_augd_arguments(options, "linear"), "photos": str(photos), "recipe": plain}
+    return lambda: Competitor(
+        name,
+        "null_sink",
+        arguments=arguments,
+        processes=options.workers,
+        environment=ENVIRONMENT,
+    )
+
+
+def crops(photos: Path, way: str) -> Callable[[], Competitor]:
+    """Start reading and decoding crops of 224 px: "segments", "region" or "whole"."""
+    arguments = {"photos": str(photos), "side_px": 224, "way": way}
+    return lambda: Competitor(way, "crop_reader", arguments=arguments, environment=ENVIRONMENT)
 
 
 def entropy(options: Options, *, whole: bool) -> Callable[[], Competitor]:

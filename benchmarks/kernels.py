@@ -25,7 +25,7 @@ from augd.pixels.decode import Pixels, configure, decode, is_native, silence_lib
 from augd.pixels.header import Header, read_header
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
 from augd.pixels.tint import Tint
 from augd.plan.planner import Planner
 from augd.plan.recipe import parse_recipe
@@ -84,7 +84,7 @@ def _crops(options: Options) -> list[_Crop]:
     arrays = IndexArrays(index.fd, index.dims_fd)
     planner = Planner(parse_recipe(recipe("linear")), 0, _SIZE)
     found = []
-    with FolderSource(arrays.root, arrays) as source:
+    with open_source(arrays.root, arrays) as source:
         step = max(1, index.num_samples // _NUM_PHOTOS)
         for sample in range(0, index.num_samples, step):
             content = source.read(sample)

@@ -11,27 +11,31 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.found import shown
-from augd.dataset.layout import DIMS_BYTES, ArrayName, read_index_header
+from augd.dataset.found import Shard, shown
+from augd.dataset.layout import DIMS_BYTES, ITEM_BYTES, ArrayName, read_index_header
 from augd.errors import DatasetError
+from augd.pixels.segments import Table
 
 _INT64: Final = np.dtype("<i8")
 _INT32: Final = np.dtype("<i4")
+_UINT8: Final = np.dtype("|u1")
 _FLOAT32: Final = np.dtype("<f4")
 
 
 class IndexArrays:
     """A data set's index, mapped. Positions in the arrays are sample ids.
 
-    `labels`, `sizes_bytes`, `mtimes_ns`: int64 (num_samples,), read-only. `targets`: float32
-    (num_samples, num_classes) of a multi-label data set, read-only, else None. `dims`: int32
-    (num_samples, 2) of width and height, shared and writable by every process, zero where not yet
-    known; a hint, to be checked against each file's own header.
+    `splits`: uint8, as `found.SPLIT_CODES`, 0 for none. `labels`, `sizes_bytes`, `mtimes_ns`: int64
+    (num_samples,), read-only. `targets`: float32 (num_samples, num_classes) of a multi-label data
+    set, read-only, else None. `dims`: int32 (num_samples, 2) of width and height, shared and
+    writable by every process, zero where not yet known; a hint, to be checked against each file's
+    own header. `shards` is empty unless samples are ranges of these: `shard_numbers` and
+    `shard_offsets` say which.
     """
 
     def __init__(self, index_fd: int, dims_fd: int) -> None:
@@ -49,18 +53,37 @@ class IndexArrays:
         index = mmap.mmap(index_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         places = {place.name: place for place in header.arrays}
 
-        def view(name: ArrayName) -> NDArray[np.int64]:
+        def view(name: ArrayName, dtype: np.dtype[Any] = _INT64) -> NDArray[Any]:
             place = places[name]
-            return np.frombuffer(index, _INT64, place.length, start + place.offset)
+            return np.frombuffer(index, dtype, place.length, start + place.offset)
 
         self.labels: NDArray[np.int64] = view("labels")
         self.sizes_bytes: NDArray[np.int64] = view("sizes_bytes")
         self.mtimes_ns: NDArray[np.int64] = view("mtimes_ns")
+        self.splits: NDArray[np.uint8] = view("splits", _UINT8)
         self.targets: NDArray[np.float32] | None = None
         if header.num_targets:
-            place = places["targets"]
-            flat = np.frombuffer(index, _FLOAT32, place.length, start + place.offset)
+            flat = view("targets", _FLOAT32)
             self.targets = flat.reshape(header.num_samples, header.num_targets)
+        self.shards: list[Shard] = header.shards
+        self.shard_numbers: NDArray[np.int32] = view("shard_numbers", _INT32)
+        self.shard_offsets: NDArray[np.int64] = view("shard_offsets")
+        self.orientations: NDArray[np.uint8] = view("orientations", _UINT8)
+
+        # Of one sample at a time, which plain views give faster than arrays do.
+        def plain(name: ArrayName, code: Literal["B", "H", "i", "q"]) -> memoryview:
+            place = places[name]
+            first = start + place.offset
+            size = place.length * ITEM_BYTES[place.dtype]
+            return memoryview(index)[first : first + size].cast(code)
+
+        self.has_segments: bool = places["segment_lengths"].length > 0
+        self._sides_px = plain("sides_px", "i")
+        self._mcus = plain("mcus", "B")
+        self._intervals = plain("intervals", "i")
+        self._scan_offsets = plain("scan_offsets", "i")
+        self._segment_starts = plain("segment_starts", "q")
+        self._segment_lengths = plain("segment_lengths", "H")
         self._path_offsets: NDArray[np.int64] = view("path_offsets")
         at = start + places["paths"].offset
         self._paths = memoryview(index)[at : at + places["paths"].length]
@@ -73,6 +96,22 @@ class IndexArrays:
     def path(self, sample: int) -> str:
         """Give the path of a sample below the root, for messages: one printable line."""
         return shown(self.path_bytes(sample))
+
+    def segments(self, sample: int) -> Table | None:
+        """Give the table of a sample's restart segments; None where it has none.
+
+        Raises:
+            BadImage: its table can't be that of such a photo.
+        """
+        if not self.has_segments or not (mcu := self._mcus[sample]):
+            return None
+        return Table.of(
+            (self._sides_px[2 * sample], self._sides_px[2 * sample + 1]),
+            (8 * (mcu >> 4), 8 * (mcu & 15)),
+            self._intervals[sample],
+            self._scan_offsets[sample],
+            self._segment_lengths[self._segment_starts[sample] : self._segment_starts[sample + 1]],
+        )
 
 
 class ChoiceArrays:

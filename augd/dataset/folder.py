@@ -21,10 +21,10 @@ from typing import Final
 import msgspec
 
 from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Progress, shown
+from augd.dataset.sources import IMAGE_SUFFIXES
 from augd.errors import DatasetError
 
-EXTENSIONS: Final = (b"jpg", b"jpeg", b"png", b"webp")
-_EXTENSIONS: Final = frozenset(EXTENSIONS)
+_EXTENSIONS: Final = frozenset(IMAGE_SUFFIXES)
 
 
 def scan(root: str | bytes | os.PathLike[str], *, progress: Progress | None = None) -> Found:
@@ -131,7 +131,7 @@ class _Scanner:
     def _refuse(self, part: _Part, filled: Sequence[bytes]) -> None:
         root, loose = shown(os.path.join(self._root, part.path).rstrip(b"/")), part.loose
         if not loose and not filled:
-            looked_for = " ".join(e.decode() for e in EXTENSIONS)
+            looked_for = " ".join(e.decode() for e in IMAGE_SUFFIXES)
             raise DatasetError(
                 f"no images in {root}: looked for {looked_for}, saw {self._num_others} other "
                 f"files in {len(self._watched)} folders. Give a folder of class folders, or "

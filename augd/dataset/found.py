@@ -38,6 +38,14 @@ Progress = Callable[[int], None]
 """Called with the number of files seen so far, every few thousand files."""
 
 
+class Shard(msgspec.Struct, frozen=True, array_like=True):
+    """A tar file that holds samples: its path below the root, its size and its time."""
+
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+
+
 class Found(msgspec.Struct):
     """The samples of a data set. Position in the arrays is the sample id.
 
@@ -46,6 +54,13 @@ class Found(msgspec.Struct):
     `targets` holds float32, `len(classes)` for each sample of a multi-label data set, and nothing
     for others. `watched` maps relative paths ("" is the root) of the folders, or of the manifest,
     to their times in ns, which were read before they were.
+
+    What follows `shards` is empty unless samples are ranges of these: number of the shard and
+    offset in bytes; width and height, 0 while unknown, and EXIF orientation. Of JPEGs whose restart
+    segments are known (`pixels/segments.py`), `mcus` holds the MCU's width and height in blocks, as
+    16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
+    the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
+    `digest` is set where it is not that of these fields: see `layout.digest_of`.
     """
 
     source: bytes
@@ -61,6 +76,17 @@ class Found(msgspec.Struct):
     splits: bytearray = msgspec.field(default_factory=bytearray)
     paths: bytearray = msgspec.field(default_factory=bytearray)
     targets: array[float] = msgspec.field(default_factory=lambda: array("f"))
+    shards: list[Shard] = msgspec.field(default_factory=list)
+    shard_numbers: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    shard_offsets: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    sides_px: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    orientations: bytearray = msgspec.field(default_factory=bytearray)
+    mcus: bytearray = msgspec.field(default_factory=bytearray)
+    intervals: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    scan_offsets: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    segment_starts: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    segment_lengths: array[int] = msgspec.field(default_factory=lambda: array("H"))
+    digest: str = ""
 
     @property
     def num_samples(self) -> int:
@@ -87,6 +113,41 @@ class Found(msgspec.Struct):
         self.limit_hashes.append(limit_hash)
         self.paths += path
         self.path_offsets.append(len(self.paths))
+
+    def place(self, place: Place) -> None:
+        """Say where the sample lies that was added last; of all samples, or of none."""
+        self.shard_numbers.append(place.shard)
+        self.shard_offsets.append(place.offset)
+        self.sides_px.extend((place.width, place.height))
+        self.orientations.append(place.orientation)
+        self.mcus.append(place.mcu)
+        self.intervals.append(place.interval)
+        self.scan_offsets.append(place.scan_offset)
+        if not self.segment_starts:
+            self.segment_starts.append(0)
+        self.segment_lengths.frombytes(place.lengths)
+        self.segment_starts.append(len(self.segment_lengths))
+
+    def forget_places(self) -> None:
+        """Drop where samples lie, to say it anew."""
+        self.shard_numbers, self.shard_offsets = array("i"), array("q")
+        self.sides_px, self.orientations, self.mcus = array("i"), bytearray(), bytearray()
+        self.intervals, self.scan_offsets = array("i"), array("i")
+        self.segment_starts, self.segment_lengths = array("q"), array("H")
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a sample lies in a shard, and what its header says; `lengths` as in `Found`."""
+
+    shard: int
+    offset: int
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    mcu: int = 0
+    interval: int = 0
+    scan_offset: int = 0
+    lengths: bytes = b""
 
 
 def path_hashes(path: bytes) -> tuple[int, int]:

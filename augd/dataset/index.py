@@ -33,7 +33,7 @@ from augd.dataset.layout import (
     write_index,
 )
 from augd.dataset.manifest import read_manifest, real_manifest
-from augd.dataset.sources import is_manifest
+from augd.dataset.sources import is_manifest, is_sharded
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
 
@@ -118,14 +118,14 @@ def load_or_build(
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> IndexFile:
-    """Open the cached index of a folder or manifest, or look at all of it and write one.
+    """Open the cached index of a folder, of shards or a manifest, or look at it and write one.
 
     The cached one is used while the modification time of every folder, or of the manifest, is as
     it was. That does not see a file rewritten in place: its size and time are compared whenever
     it is read.
 
     Raises:
-        DatasetError: as `folder.scan` or `manifest.read_manifest`.
+        DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.
     """
     is_table = is_manifest(root)
     real = real_manifest(root) if is_table else real_root(root)
@@ -133,11 +133,19 @@ def load_or_build(
     if not rebuild and (cached := cache.load()) is not None:
         return cached
     started_ns = time.time_ns()
-    found = read_manifest(real, progress=progress) if is_table else scan(real, progress=progress)
-    return cache.store(_header(found, started_ns), found)
+    if is_table:
+        found = read_manifest(real, progress=progress)
+    elif is_sharded(real):
+        from augd.dataset.shards import read_shards  # with tarfile, which folders need not wait for
+
+        found = read_shards(real, progress=progress)
+    else:
+        found = scan(real, progress=progress)
+    return cache.store(header_of(found, started_ns), found)
 
 
-def _header(found: Found, started_ns: int) -> IndexHeader:
+def header_of(found: Found, started_ns: int) -> IndexHeader:
+    """Make the header of an index of what was found since `started_ns`."""
     settled_ns = started_ns - _TICK_NS
     return IndexHeader(
         digest=digest_of(found),
@@ -151,18 +159,22 @@ def _header(found: Found, started_ns: int) -> IndexHeader:
             path: mtime_ns if mtime_ns < settled_ns else _UNSETTLED
             for path, mtime_ns in found.watched.items()
         },
-        first_size_px=_first_size_px(os.path.join(found.root, found.path(0))),
+        first_size_px=_first_size_px(found),
+        shards=found.shards,
         arrays=places_of(found),
     )
 
 
-def _first_size_px(path: bytes) -> tuple[int, int] | None:
-    """Read the size of one image; None when it is bad."""
+def _first_size_px(found: Found) -> tuple[int, int] | None:
+    """Read the size of the first image; None when it is bad."""
+    path, offset = found.path(0), 0
+    if found.shards:
+        path, offset = found.shards[found.shard_numbers[0]].path, found.shard_offsets[0]
+    if found.sizes_bytes[0] > _MAX_FIRST_BYTES:
+        return None
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > _MAX_FIRST_BYTES:
-                return None
-            content = file.read()
+        with open(os.path.join(found.root, path), "rb") as file:
+            content = os.pread(file.fileno(), found.sizes_bytes[0], offset)
         header = read_header(content)
     except (OSError, BadImage):
         return None
@@ -204,6 +216,7 @@ class _Cache:
         except OSError as error:
             return self._store_in_memory(header, found, error)
         dims_fd, warning = self._open_dims(header)
+        _write_dims(dims_fd, found)
         self._sweep(header.digest)
         return IndexFile(fd, dims_fd, header, size_bytes, self._path, False, warning)
 
@@ -227,8 +240,9 @@ class _Cache:
         size_bytes = write_index(fd, header, found)
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        warning = self._not_writable(error)
-        return IndexFile(fd, _dims_in_memory(header), header, size_bytes, None, False, warning)
+        dims_fd, warning = _dims_in_memory(header), self._not_writable(error)
+        _write_dims(dims_fd, found)
+        return IndexFile(fd, dims_fd, header, size_bytes, None, False, warning)
 
     def _not_writable(self, error: OSError) -> str:
         return (
@@ -305,6 +319,12 @@ def _dims_in_memory(header: IndexHeader) -> int:
     fd = os.memfd_create("augd-dims", os.MFD_CLOEXEC)
     os.ftruncate(fd, header.num_samples * DIMS_BYTES)
     return fd
+
+
+def _write_dims(fd: int, found: Found) -> None:
+    """Write the sizes that an index knows; unknown ones stay as they are."""
+    if any(found.sides_px):
+        os.pwrite(fd, found.sides_px.tobytes(), 0)
 
 
 def _unlink_quietly(path: str) -> None:

@@ -18,11 +18,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from augd.dataset.found import Found
+from augd.dataset.found import Found, Shard
 from augd.errors import DatasetError
 
 MAGIC: Final = b"AUGDIDX\n"
-VERSION: Final = 2
+VERSION: Final = 3
 ALIGNMENT: Final = 64
 DIMS_BYTES: Final = 8
 """Bytes of the sizes sidecar per sample: int32 width, int32 height."""
@@ -39,11 +39,22 @@ ArrayName = Literal[
     "limit_hashes",
     "path_offsets",
     "targets",
+    "shard_numbers",
+    "shard_offsets",
+    "sides_px",
+    "orientations",
+    "mcus",
+    "intervals",
+    "scan_offsets",
+    "segment_starts",
+    "segment_lengths",
     "paths",
 ]
-Dtype = Literal["<i8", "<u8", "<f4", "|u1"]
+Dtype = Literal["<i8", "<u8", "<i4", "<f4", "<u2", "|u1"]
 
-ITEM_BYTES: Final[dict[Dtype, int]] = {"<i8": 8, "<u8": 8, "<f4": 4, "|u1": 1}
+ITEM_BYTES: Final[dict[Dtype, int]] = {
+    **{"<i8": 8, "<u8": 8, "<i4": 4, "<f4": 4, "<u2": 2, "|u1": 1}
+}
 DTYPES: Final[dict[ArrayName, Dtype]] = {
     "labels": "<i8",
     "splits": "|u1",
@@ -53,9 +64,23 @@ DTYPES: Final[dict[ArrayName, Dtype]] = {
     "limit_hashes": "<u8",
     "path_offsets": "<i8",
     "targets": "<f4",
+    "shard_numbers": "<i4",
+    "shard_offsets": "<i8",
+    "sides_px": "<i4",
+    "orientations": "|u1",
+    "mcus": "|u1",
+    "intervals": "<i4",
+    "scan_offsets": "<i4",
+    "segment_starts": "<i8",
+    "segment_lengths": "<u2",
     "paths": "|u1",
 }
 """In the order of the file, whose last array is never empty, so that it ends where that ends."""
+
+
+_OF_SHARDS: Final[tuple[ArrayName, ...]] = tuple(DTYPES)[
+    tuple(DTYPES).index("shard_numbers") : tuple(DTYPES).index("segment_lengths")
+]
 
 
 class ArrayPlace(msgspec.Struct, frozen=True, array_like=True):
@@ -73,6 +98,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     `source` is the real path of the folder or manifest that was indexed, `root` the folder that
     paths are relative to; `watched` maps what the index depends on to its time in ns.
     `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
+    `shards` is empty unless samples are ranges of tar files.
     """
 
     digest: str
@@ -84,6 +110,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     classes: list[str]
     watched: dict[bytes, int]
     first_size_px: tuple[int, int] | None
+    shards: list[Shard]
     arrays: list[ArrayPlace]
 
 
@@ -118,16 +145,19 @@ def read_index_header(fd: int) -> tuple[IndexHeader, int]:
         header = msgspec.msgpack.decode(
             os.pread(fd, length, _PREFIX.size), type=IndexHeader, strict=True
         )
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"index file: its header does not decode: {error}") from None
     n = header.num_samples
     found = {place.name: (place.dtype, place.length) for place in header.arrays}
     lengths = {"path_offsets": n + 1, "targets": n * header.num_targets}
-    expected = {
-        name: (dtype, lengths.get(name, n)) for name, dtype in DTYPES.items() if name != "paths"
-    }
-    paths = found.pop("paths", None)
-    if n < 1 or paths is None or paths[0] != "|u1" or found != expected:
+    if header.shards:
+        lengths |= {"sides_px": 2 * n, "segment_starts": n + 1}
+    else:
+        lengths |= dict.fromkeys(_OF_SHARDS, 0)
+    for name in ("paths", "segment_lengths"):
+        lengths[name] = found.get(name, ("", -1))[1]
+    expected = {name: (dtype, lengths.get(name, n)) for name, dtype in DTYPES.items()}
+    if n < 1 or found != expected or (lengths["segment_lengths"] and not header.shards):
         raise DatasetError(f"index file: its arrays do not hold {n} samples: {found}")
     for place in header.arrays:
         end = start + place.offset + place.length * ITEM_BYTES[place.dtype]
@@ -158,6 +188,27 @@ def write_index(fd: int, header: IndexHeader, found: Found) -> int:
         return file.seek(0, os.SEEK_END)
 
 
+def read_found(fd: int) -> Found:
+    """Read an index file back. Its digest is kept; nothing in the arrays was checked.
+
+    Raises:
+        DatasetError: as `read_index_header`.
+    """
+    header, start = read_index_header(fd)
+    found = Found(header.source, header.root, dict(header.watched), header.classes)
+    found.shards, found.digest = header.shards, header.digest
+    contents: dict[str, array[int] | array[float] | bytearray] = dict(arrays_of(found))
+    for place in header.arrays:
+        content = os.pread(fd, place.length * ITEM_BYTES[place.dtype], start + place.offset)
+        into = contents[place.name]
+        if isinstance(into, bytearray):
+            into[:] = content
+        else:
+            del into[:]
+            into.frombytes(content)
+    return found
+
+
 def arrays_of(found: Found) -> list[tuple[ArrayName, array[int] | array[float] | bytearray]]:
     """List the arrays of a data set in the order of the file."""
     return [(name, getattr(found, name)) for name in DTYPES]
@@ -175,7 +226,13 @@ def places_of(found: Found) -> list[ArrayPlace]:
 
 
 def digest_of(found: Found) -> str:
-    """Digest what decides the samples and their order; neither the root nor times are in it."""
+    """Digest what decides the samples and their order; neither the root nor times are in it.
+
+    A set that was packed without loss has the digest of what it was packed from: the same samples
+    with the same pixels, in other files.
+    """
+    if found.digest:
+        return found.digest
     state = hashlib.blake2b(digest_size=16, person=b"augd.index.1")
     names = msgspec.msgpack.encode(found.classes)
     state.update(struct.pack("<QQ", found.num_samples, len(names)))

@@ -138,10 +138,11 @@ def _json_rows(file: TextIO) -> Iterator[Row]:
             raise BadRow(
                 line, f'expected an object with "path", a text, got {shape}. Give it a path.'
             )
-        yield _json_row(line, found)
+        yield json_row(line, found)
 
 
-def _json_row(line: int, found: dict[str, Any]) -> Row:
+def json_row(line: int, found: dict[str, Any]) -> Row:
+    """Make a row of an object with "path" and what else is known of it. Raises BadRow."""
     label, labels, split = found.get("label"), found.get("labels"), found.get("split")
     is_unlabelled = not found.keys() - {"path", "split"}
     if (label is None) == (labels is None) and not is_unlabelled:

@@ -42,6 +42,32 @@ def render_jpeg(
     /,
 ) -> None: ...
 def skip_jpeg(data: bytes | bytearray, width: int, height: int, rows: int, /) -> None: ...
+def transcode_jpeg(
+    data: bytes | bytearray, out: bytearray, width: int, height: int, interval: int, /
+) -> int: ...
+def measure_segments(
+    lengths: NDArray[np.uint16],
+    columns: int,
+    rows: int,
+    left: int,
+    top: int,
+    num_columns: int,
+    num_rows: int,
+    /,
+) -> tuple[int, int, int]: ...
+def cut_segments(
+    lengths: NDArray[np.uint16],
+    body: bytes | bytearray,
+    out: bytearray,
+    columns: int,
+    rows: int,
+    left: int,
+    top: int,
+    num_columns: int,
+    num_rows: int,
+    start: int,
+    /,
+) -> bool: ...
 def resize(
     source: Pixels,
     out: Pixels,

@@ -18,6 +18,7 @@ import numpy as np
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import Header
 from augd.pixels.reduce import reduce
+from augd.pixels.segments import Part
 
 Region = tuple[int, int, int, int]
 Exif = Literal["ignore", "apply"]
@@ -69,6 +70,34 @@ def upright_size(header: Stored) -> tuple[int, int]:
     return (header.height, header.width) if is_transposed else (header.width, header.height)
 
 
+def stored_region(orientation: int, upright: tuple[int, int], region: Region) -> Region:
+    """Return where a region of the upright picture, of such a size, lies in the stored one."""
+    is_transposed, is_mirrored, is_flipped = _TURNS[orientation]
+    x, y, w, h = region
+    if is_mirrored:
+        x = upright[0] - x - w
+    if is_flipped:
+        y = upright[1] - y - h
+    return (y, x, h, w) if is_transposed else (x, y, w, h)
+
+
+def upright_origin(part: Part) -> tuple[int, int]:
+    """Return x, y of a part in the upright photo."""
+    is_transposed, is_mirrored, is_flipped = _TURNS[part.header.orientation]
+    x, y = (part.y, part.x) if is_transposed else (part.x, part.y)
+    width, height = upright_size(part.photo)
+    part_width, part_height = upright_size(part.header)
+    return (
+        width - x - part_width if is_mirrored else x,
+        height - y - part_height if is_flipped else y,
+    )
+
+
+def stored_origin(part: Part) -> tuple[int, int]:
+    """Return x, y of a part in the stored photo."""
+    return part.x, part.y
+
+
 def decode_upright(
     data: bytes | bytearray, header: Header, region: Region, scale: int = 1
 ) -> Pixels:
@@ -77,16 +106,12 @@ def decode_upright(
     Scaled pixels are those of the upright picture. Where they aren't the decoder's, since a flipped
     side is no multiple of the scale, the region is decoded at its own size and reduced.
     """
-    is_transposed, is_mirrored, is_flipped = _TURNS[header.orientation]
+    _, is_mirrored, is_flipped = _TURNS[header.orientation]
     width, height = upright_size(header)
     if (is_mirrored and width % scale) or (is_flipped and height % scale):
         return reduce(decode_upright(data, header, region), scale)
-    x, y, w, h = region
-    if is_mirrored:
-        x = width - x - w
-    if is_flipped:
-        y = height - y - h
-    pixels = decode(data, header, (y, x, h, w) if is_transposed else (x, y, w, h), scale)
+    region = stored_region(header.orientation, (width, height), region)
+    pixels = decode(data, header, region, scale)
     return pixels if header.orientation == 1 else np.ascontiguousarray(turn(pixels, header))
 
 

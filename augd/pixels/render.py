@@ -15,6 +15,7 @@ arguments give equal bytes. With the kernels nothing of a sample's size is alloc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from mmap import mmap
 from typing import Final, Literal
@@ -96,6 +97,36 @@ class Renderer:
             exif=recipe.exif,
         )
 
+    def needed(self, outlines: Outlines, first: int, num_views: int, is_upright: bool) -> Region:
+        """Return the region (x, y, w, h) of a photo that must be there to make these views of it.
+
+        `is_upright` says that the photo is stored as the recipe sees it. The region is less than a
+        crop where that is not resampled whole: what lies around the window is not looked at.
+        """
+        if num_views > 1 or self._kernels is None or not is_upright:
+            return box_around(outlines.crop[first : first + num_views])
+        crop, scale, outline = outlines.crop[first], outlines.scale[first], outlines[first]
+        if outline.matrix is not None:
+            return crop
+        _, _, width, height = at_scale(crop, scale)
+        (out_width, out_height), (window_x, window_y) = outline.scaled, outline.window
+        left, right = self._tapped(width, out_width, window_x, self._width)
+        top, bottom = self._tapped(height, out_height, window_y, self._height)
+        x, y = left * scale, top * scale
+        return (
+            *(crop[0] + x, crop[1] + y),
+            *(min(right * scale, crop[2]) - x, min(bottom * scale, crop[3]) - y),
+        )
+
+    def _tapped(self, side: int, scaled: int, start: int, count: int) -> tuple[int, int]:
+        """Return the first pixel and the end of those under the taps of a window: see resize.c."""
+        step = side / scaled
+        support = step if self._antialias and step > 1.0 else 1.0
+        taps = (min(math.ceil(2.0 * support), side) + 1) & ~1
+        first = int(max(0.0, (start + 0.5) * step - support + 0.5))
+        last = int(max(0.0, (start + count - 0.5) * step - support + 0.5))
+        return first, min(last + taps, side)
+
     def render_sample(
         self,
         data: bytes | bytearray,
@@ -104,20 +135,26 @@ class Renderer:
         first: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
+        origin: tuple[int, int] | None = None,
     ) -> None:
         """Make all views of a sample, whose outlines begin at `first`; its photo is decoded once.
 
-        `out` is uint8 (views, height, width, 3) and `colour_out` float32 (views, 3, 4); see
-        `render_photo`, which raises what this does.
+        `data` may hold a part of the photo, at `origin` (x, y), in which lies what is `needed`; the
+        header is then the part's. `out` is uint8 (views, height, width, 3) and `colour_out` float32
+        (views, 3, 4); see `render_photo`, which raises what this does.
         """
         num_views, scale = len(out), outlines.scale[first]
         if num_views == 1:
             tint = None if colour_out is None else colour_out[0]
             self.render_photo(
-                data, header, outlines.crop[first], scale, outlines[first], out[0], tint
+                *(data, header, outlines.crop[first], scale, outlines[first], out[0], tint),
+                origin=origin,
             )
             return
-        crops = outlines.crop[first : first + num_views]
+        left, top = origin or (0, 0)
+        crops = [
+            (x - left, y - top, w, h) for x, y, w, h in outlines.crop[first : first + num_views]
+        ]
         whole = box_around(crops)
         decoded = self._decode(data, header, whole, scale)
         for view, crop in enumerate(crops):
@@ -192,10 +229,13 @@ class Renderer:
         outline: Outline,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
+        *,
+        origin: tuple[int, int] | None = None,
     ) -> None:
         """Decode a crop (x, y, w, h) of a photo at 1/`scale`, and write one row of it.
 
-        See `decode` for the crop and the scale, and `render` for the others.
+        See `decode` for the crop and the scale, `render_sample` for the origin, and `render` for
+        the others.
 
         A `bytearray` may be changed while this runs; it is as before when this returns.
 
@@ -203,6 +243,8 @@ class Renderer:
             BadImage: the photo does not decode, or its crop is too large to be bent.
             ValueError: as `render`, and for a crop that leaves the photo.
         """
+        if origin is not None:
+            crop = crop[0] - origin[0], crop[1] - origin[1], crop[2], crop[3]
         is_upright = self._is_stored or header.orientation == 1
         is_fused = self._kernels is not None and outline.matrix is None and is_upright
         if not is_fused or not is_native(header):
@@ -210,7 +252,8 @@ class Renderer:
             return
         self._check_row(out, colour_out)
         self._check_window(outline.scaled, outline.window)
-        check_region(header, crop, scale)
+        if origin is None:
+            check_region(header, crop, scale)
         x, y, width, height = at_scale(crop, scale)
         run_native(
             self._kernels.render_jpeg, data, out, header, x, y, scale, width, height,

@@ -1,6 +1,7 @@
 """Reading samples: an id in, the file's bytes out, ahead of the decoder.
 
-First stage of a producer. `FolderSource` opens files below the data set's root and nowhere else;
+First stage of a producer. A source knows where the bytes of a sample lie: `FolderSource`, here, in
+a file of its own below the data set's root; `ShardSource` (`shards.py`) in a range of a shard.
 `ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a bound of bytes.
 
 Invariants: never opens what lies outside the root, never blocks on a FIFO, never returns bytes of
@@ -10,8 +11,6 @@ in a thread. It knows no decoder.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
 import threading
@@ -24,19 +23,15 @@ from typing import Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
+from augd.pixels.segments import Part, Region
 
 MAX_FILE_BYTES: Final = 512 << 20
 """Largest file that is read: what 64 megapixels of 16-bit RGBA take uncompressed."""
 
-Row = bytearray | BadImage
-"""What a read gives: the bytes of the file, or why there are none."""
-
-_SYS_OPENAT2: Final = 437
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_BENEATH: Final = 0x08
-# Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
-_OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+Row = bytearray | Part | BadImage
+"""What a read gives: the bytes of the file or what is needed of it, or why there are none."""
 
 
 class Samples(Protocol):
@@ -53,12 +48,32 @@ class Samples(Protocol):
     def path(self, sample: int) -> str: ...
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+class Source(Protocol):
+    """Where the samples of a data set are read from, by several threads at once."""
+
+    @property
+    def sizes_bytes(self) -> NDArray[np.int64]: ...
+
+    def path(self, sample: int) -> str:
+        """Name a sample for messages: its path in the data set."""
+
+    def read(self, sample: int) -> bytearray:
+        """Read a sample whole; the caller owns the bytes. Raises BadImage."""
+
+    def read_region(self, sample: int, region: Region) -> bytearray | Part:
+        """Read what a region of the stored picture needs, or all of it. Raises BadImage."""
+
+    def close(self) -> None:
+        """Close what is open; reads after this fail. Closing twice is fine."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class FolderSource:
@@ -69,26 +84,11 @@ class FolderSource:
         self._samples = samples
         self.sizes_bytes = samples.sizes_bytes
         self._mtimes_ns = samples.mtimes_ns
-        self._root = os.path.realpath(os.fsencode(root))
-        self._root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._how = _OpenHow(_OPEN_FLAGS, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-        self._how_address = ctypes.addressof(self._how)
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
-        self._syscall.restype = ctypes.c_long
-        self._syscall.argtypes = (
-            ctypes.c_long,
-            ctypes.c_long,
-            ctypes.c_char_p,
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-        )
-        self._has_openat2 = self._probe()
+        self._root = Root(root)
 
     def close(self) -> None:
         """Close the root folder; reads after this fail. Closing twice is fine."""
-        fd, self._root_fd = self._root_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._root.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,10 +112,7 @@ class FolderSource:
             BadImage: deleted, unreadable, empty, not a regular file, outside the root, or changed
                 since it was indexed.
         """
-        try:
-            fd = self._open(self._samples.path_bytes(sample))
-        except OSError as error:
-            raise _cannot_open(error) from None
+        fd = self._root.open(self._samples.path_bytes(sample))
         try:
             found = os.fstat(fd)
             self._check(sample, found)
@@ -133,6 +130,10 @@ class FolderSource:
             raise BadImage(f"cannot be read: {error.strerror}") from None
         finally:
             os.close(fd)
+
+    def read_region(self, sample: int, region: Region) -> bytearray:
+        """Read the whole file: where in it a region lies is not known."""
+        return self.read(sample)
 
     def _check(self, sample: int, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
@@ -154,53 +155,17 @@ class FolderSource:
                 f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {found.st_size:,}"
             )
 
-    def _open(self, path: bytes) -> int:
-        if not self._has_openat2:
-            return self._open_by_realpath(path)
-        fd = self._openat2(path)
-        if fd < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return fd
-
-    def _openat2(self, path: bytes) -> int:
-        found: int = self._syscall(
-            _SYS_OPENAT2, self._root_fd, path, self._how_address, ctypes.sizeof(_OpenHow)
-        )
-        return found
-
-    def _open_by_realpath(self, path: bytes) -> int:
-        """Open where the kernel lacks openat2 (before 5.6, or a seccomp filter that hides it).
-
-        The folders could be exchanged between the check and the open; the last step could not.
-        """
-        real = os.path.realpath(os.path.join(self._root, path))
-        if not real.startswith(self._root.rstrip(b"/") + b"/"):
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        return os.open(real, _OPEN_FLAGS | os.O_NOFOLLOW)
-
-    def _probe(self) -> bool:
-        fd = self._openat2(b".")
-        if fd >= 0:
-            os.close(fd)
-        return fd >= 0
-
-
-def _cannot_open(error: OSError) -> BadImage:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return BadImage("deleted since it was indexed")
-    if error.errno in (errno.EXDEV, errno.ELOOP):
-        return BadImage("a link that leaves the data set's root: links must stay below it")
-    return BadImage(f"cannot be opened: {error.strerror}")
-
 
 class _Slice:
     """A few rows that one thread reads in one go. Claimed once, by a thread or by its taker."""
 
-    __slots__ = ("is_claimed", "is_dropped", "rows", "samples", "size_bytes")
+    __slots__ = ("is_claimed", "is_dropped", "regions", "rows", "samples", "size_bytes")
 
-    def __init__(self, samples: Sequence[int], size_bytes: int) -> None:
+    def __init__(
+        self, samples: Sequence[int], regions: Sequence[Region | None], size_bytes: int
+    ) -> None:
         self.samples = samples
+        self.regions = regions
         self.size_bytes = size_bytes
         self.is_claimed = False
         self.is_dropped = False
@@ -234,7 +199,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        source: FolderSource,
+        source: Source,
         *,
         num_threads: int = 2,
         max_bytes: int = 48 << 20,
@@ -255,13 +220,17 @@ class ReadAhead:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, samples: Sequence[int]) -> Reading:
+    def submit(
+        self, samples: Sequence[int], regions: Sequence[Region | None] | None = None
+    ) -> Reading:
         """Queue the rows of a chunk; returns at once.
+
+        `regions` says what is needed of each stored picture, None where it is all.
 
         Raises:
             RuntimeError: after `close`.
         """
-        slices = list(self._slices(samples))
+        slices = list(self._slices(samples, regions or [None] * len(samples)))
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("read-ahead is closed")
@@ -284,22 +253,22 @@ class ReadAhead:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _slices(self, samples: Sequence[int]) -> Iterator[_Slice]:
+    def _slices(self, samples: Sequence[int], regions: Sequence[Region | None]) -> Iterator[_Slice]:
         """Cut into slices of `rows_per_slice` rows, fewer where the files are large."""
         sizes = self._source.sizes_bytes[np.asarray(samples, np.int64)].tolist()
         start, held = 0, 0
         for at, size_bytes in enumerate(sizes):
             is_full = at - start >= self._rows_per_slice or held + size_bytes > self._slice_bytes
             if at > start and is_full:
-                yield _Slice(samples[start:at], held)
+                yield _Slice(samples[start:at], regions[start:at], held)
                 start, held = at, 0
             held += size_bytes
         if sizes:
-            yield _Slice(samples[start:], held)
+            yield _Slice(samples[start:], regions[start:], held)
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
-            rows = [self._read(sample) for sample in task.samples]
+            rows = list(map(self._read, task.samples, task.regions))
             with self._changed:
                 if task.is_dropped:
                     self._held_bytes -= task.size_bytes
@@ -324,9 +293,11 @@ class ReadAhead:
     def _fits(self, task: _Slice) -> bool:
         return self._held_bytes + task.size_bytes <= self._max_bytes
 
-    def _read(self, sample: int) -> Row:
+    def _read(self, sample: int, region: Region | None) -> Row:
         try:
-            return self._source.read(sample)
+            if region is None:
+                return self._source.read(sample)
+            return self._source.read_region(sample, region)
         except BadImage as bad:
             return bad
         except Exception as error:
@@ -335,8 +306,8 @@ class ReadAhead:
 
     def _take(self, task: _Slice) -> Iterator[Row]:
         if task.rows is None and self._claim_or_wait(task):
-            for sample in task.samples:
-                yield self._read(sample)
+            for sample, region in zip(task.samples, task.regions, strict=True):
+                yield self._read(sample, region)
         else:
             yield from self._handed_over(task)
 

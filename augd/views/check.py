@@ -150,28 +150,29 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield a report for people, line by line."""
     bad, num_samples = report["bad"], report["num_samples"]
     where = shown(os.fsencode(report["path"]))
-    yield f"{where}: {num_samples:,} images, {_size(report['size_bytes'])}"
+    yield f"{where}: {num_samples:,} images, {say_size(report['size_bytes'])}"
     yield from _statistics(report)
-    yield from _section(
-        f"{_count(bad, 'bad file')}, whose rows would be masked",
+    yield from section(
+        f"{say_count(bad, 'bad file')}, whose rows would be masked",
         [f"{one['path']}: {one['reason']}" for one in bad],
     )
     rotated = report["rotated"]
-    yield from _section(
-        f"{_count(rotated, 'file')} rotated by EXIF: augd takes pixels as they are stored",
+    yield from section(
+        f"{say_count(rotated, 'file')} rotated by EXIF: augd takes pixels as they are stored",
         [f"{one['path']}: orientation {one['orientation']}" for one in rotated],
     )
     huge = report["huge"]
-    yield from _section(
-        f"{_count(huge, 'file')} of more than 12 megapixels: decoding them takes most of the time",
+    yield from section(
+        f"{say_count(huge, 'file')} of more than 12 megapixels: "
+        f"decoding them takes most of the time",
         [f"{one['path']}: {one['width']}×{one['height']}" for one in huge],
     )
     duplicates = report["duplicates"]
-    yield from _section(
-        f"{_count(duplicates, 'group')} of equal files", [_say_twins(one) for one in duplicates]
+    yield from section(
+        f"{say_count(duplicates, 'group')} of equal files", [_say_twins(one) for one in duplicates]
     )
     empty = report["empty_classes"]
-    yield from _section(f"{_count(empty, 'class', 'classes')} without an image", empty)
+    yield from section(f"{say_count(empty, 'class', 'classes')} without an image", empty)
     yield ""
     checked = f"{num_samples:,} files looked at in {report['seconds']:.1f} s"
     yield f"{checked}: {f'{len(bad):,} bad' if bad else 'every one decodes'}."
@@ -208,7 +209,8 @@ def _say_twins(group: Mapping[str, Any]) -> str:
     return f"{said} (their labels differ)" if group["labels_differ"] else said
 
 
-def _section(title: str, entries: Sequence[str]) -> Iterator[str]:
+def section(title: str, entries: Sequence[str]) -> Iterator[str]:
+    """Yield a title and the first entries below it; nothing when there are none."""
     if entries:
         yield ""
         yield title
@@ -217,11 +219,13 @@ def _section(title: str, entries: Sequence[str]) -> Iterator[str]:
             yield f"  ... and {len(entries) - _SHOWN:,} more (--json has all)"
 
 
-def _count(things: Sequence[Any], one: str, many: str = "") -> str:
+def say_count(things: Sequence[Any], one: str, many: str = "") -> str:
+    """Say how many things there are, and what they are called."""
     return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
 
 
-def _size(size_bytes: int) -> str:
+def say_size(size_bytes: int) -> str:
+    """Say a size in the largest fitting unit."""
     for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size_bytes >= step:
             return f"{size_bytes / step:.1f} {unit}"

@@ -26,7 +26,8 @@ from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
 from augd.pixels.decode import configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, read_header
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
+from augd.pixels.source import Source
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,7 +98,7 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
         worker.stdout.close()
 
 
-def examine(index: IndexArrays, source: FolderSource, sample: int, has_twin: bool) -> Examined:
+def examine(index: IndexArrays, source: Source, sample: int, has_twin: bool) -> Examined:
     """Read and decode one file whole."""
     try:
         content = source.read(sample)
@@ -121,7 +122,7 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
     index = IndexArrays(index_fd, dims_fd)
     _, places, counts = np.unique(index.sizes_bytes, return_inverse=True, return_counts=True)
     has_twin = counts[places] > 1
-    with FolderSource(index.root, index) as source:
+    with open_source(index.root, index) as source:
         for sample in range(first, index.num_samples, step):
             found = examine(index, source, sample, bool(has_twin[sample]))
             sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")

@@ -30,7 +30,8 @@ from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, read_header
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
+from augd.pixels.source import Source
 from augd.plan.ops import IMAGENET_EIGVAL
 from augd.views.progress import Patience
 
@@ -118,7 +119,7 @@ def _measure(index: IndexFile, num_samples: int) -> tuple[list[Moments], list[st
     arrays = IndexArrays(index.fd, index.dims_fd)
     chosen = choose([arrays.path_bytes(sample) for sample in range(index.num_samples)], num_samples)
     found, bad = [], []
-    source = FolderSource(arrays.root, arrays)
+    source = open_source(arrays.root, arrays)
     try:
         with Patience("looking at colours", len(chosen)) as progress:
             for num_done, sample in enumerate(chosen, 1):
@@ -138,7 +139,7 @@ def choose(paths: Sequence[bytes], num_samples: int) -> list[int]:
     return sorted(range(len(paths)), key=hashes.__getitem__)[:num_samples]
 
 
-def _decoded(source: FolderSource, sample: int) -> Pixels:
+def _decoded(source: Source, sample: int) -> Pixels:
     content = source.read(sample)
     header = read_header(content)
     return decode(content, header, (0, 0, header.width, header.height))

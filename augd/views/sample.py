@@ -25,7 +25,8 @@ from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.orient import Decode, reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
+from augd.pixels.source import Source
 from augd.plan.describe import describe
 from augd.plan.draw import Draw
 from augd.plan.ops import Erase, Mirror
@@ -322,9 +323,9 @@ def _check_range(name: str, value: int, highest: int) -> None:
         raise OptionError(f"{name}: expected 0..{highest}, got {value}; the first one is 0")
 
 
-def _open_source(arrays: IndexArrays) -> FolderSource:
+def _open_source(arrays: IndexArrays) -> Source:
     try:
-        return FolderSource(arrays.root, arrays)
+        return open_source(arrays.root, arrays)
     except OSError as error:
         raise DatasetError(
             f"the data set's folder {arrays.root!r} cannot be opened ({error.strerror}). "

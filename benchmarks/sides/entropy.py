@@ -21,7 +21,7 @@ from augd.dataset.index import load_or_build
 from augd.pixels import native
 from augd.pixels.decode import is_native
 from augd.pixels.header import read_header
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
 from augd.plan.draw import Draw
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
@@ -37,7 +37,7 @@ def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, i
     arrays = IndexArrays(index.fd, index.dims_fd)
     recipe = parse_recipe(arguments["recipe"])
     planner = Planner(recipe, 0, output_size(recipe, arrays.first_size_px))
-    source = FolderSource(arrays.root, arrays)
+    source = open_source(arrays.root, arrays)
     draw = Draw(index.num_samples, 0, True)
     ids, epochs = draw.rows(0, np.arange(min(index.num_samples, _NUM_PHOTOS)))
     for sample, epoch in zip(ids.tolist(), epochs.tolist(), strict=True):

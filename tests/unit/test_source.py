@@ -52,8 +52,8 @@ def root(tmp_path: Path) -> Path:
 def source(root: Path, request: pytest.FixtureRequest) -> Iterator[FolderSource]:
     with FolderSource(root, Listed(root, NAMES)) as opened:
         if request.param == "realpath":
-            opened._has_openat2 = False
-        elif not opened._has_openat2:
+            opened._root._has_openat2 = False
+        elif not opened._root._has_openat2:
             pytest.skip("this kernel has no openat2")
         yield opened
 
@@ -140,7 +140,7 @@ def test_unreadable_files_are_bad(source: FolderSource, monkeypatch: pytest.Monk
     def refuse(path: bytes) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(source, "_open", refuse)
+    monkeypatch.setattr(source._root, "_open", refuse)
     assert reason(source, 0) == "cannot be opened: Permission denied"
 
 
@@ -255,16 +255,16 @@ def test_the_budget_bounds_what_lies_read(root: Path, max_bytes: int) -> None:
 
 
 def test_slices_are_few_rows_and_few_bytes(ahead: ReadAhead) -> None:
-    slices = list(ahead._slices(range(20)))
+    slices = list(ahead._slices(range(20), [None] * 20))
     assert [list(s.samples) for s in slices] == [
         list(range(8)),
         list(range(8, 16)),
         list(range(16, 20)),
     ]
     ahead._slice_bytes = 250
-    assert max(len(s.samples) for s in ahead._slices(range(20))) == 2
+    assert max(len(s.samples) for s in ahead._slices(range(20), [None] * 20)) == 2
     ahead._slice_bytes = 1
-    assert [len(s.samples) for s in ahead._slices(range(20))] == [1] * 20
+    assert [len(s.samples) for s in ahead._slices(range(20), [None] * 20)] == [1] * 20
 
 
 def test_cancelled_rows_give_their_budget_back(root: Path) -> None:

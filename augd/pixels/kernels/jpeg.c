@@ -200,10 +200,8 @@ static void copy_region(Decoder *self, Region region, uint8_t *out) {
     }
 }
 
-/* Scale the region's lines as they come. Those that taps still need move up when room is short. */
-static void scale_region(Decoder *self, Region region, const AugdScaler *scaler, uint8_t *out) {
-    const Region needed = {region.x + scaler->needed.x, region.y + scaler->needed.y,
-                           scaler->needed.width, scaler->needed.height};
+/* Scale the lines as they come. Those that taps still need move up when room is short. */
+static void scale_region(Decoder *self, Region needed, const AugdScaler *scaler, uint8_t *out) {
     const size_t offset = crop(self, needed);
     const size_t stride = (size_t)self->jpeg.output_width * AUGD_CHANNELS;
     const int most = needed.height + LINES_AT_ONCE, enough = 2 * scaler->down.num_taps + 2 * LINES_AT_ONCE;
@@ -241,7 +239,8 @@ static void prepare(Decoder *self, char *message) {
 static bool begin(Decoder *self, Jpeg source, int scale, Region region) {
     if (!open_jpeg(self, source)) return false;
     start(self, scale);
-    if (region.x + region.width <= (int)self->jpeg.output_width &&
+    if (region.x >= 0 && region.y >= 0 &&
+        region.x + region.width <= (int)self->jpeg.output_width &&
         region.y + region.height <= (int)self->jpeg.output_height)
         return true;
     snprintf(self->message, AUGD_MESSAGE_BYTES, "region: expected a part of %ux%u",
@@ -272,8 +271,10 @@ bool augd_render_region(Jpeg source, int scale, Region region, Scaling scaling, 
         snprintf(message, AUGD_MESSAGE_BYTES, "out of memory");
         return false;
     }
-    if (setjmp(self->on_error) == 0 && begin(self, source, scale, region)) {
-        scale_region(self, region, &scaler, out);
+    const Region needed = {region.x + scaler.needed.x, region.y + scaler.needed.y,
+                           scaler.needed.width, scaler.needed.height};
+    if (setjmp(self->on_error) == 0 && begin(self, source, scale, needed)) {
+        scale_region(self, needed, &scaler, out);
         is_done = true;
     }
     jpeg_destroy_decompress(&self->jpeg);

@@ -71,13 +71,35 @@ bool augd_decode_region(Jpeg jpeg, int scale, Region region, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]);
 
 /* Decode a region and scale it, a few lines at a time: the region as such never exists. Equals
- * augd_decode_region, then augd_resize. */
+ * augd_decode_region, then augd_resize. Where the JPEG is a part of a picture, the region may reach
+ * beyond it, if nothing is needed of what lies there. */
 bool augd_render_region(Jpeg jpeg, int scale, Region region, Scaling scaling, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]);
 
 /* Entropy-decode the MCU rows down to `rows` by libjpeg's own decoder, and drop them: the work
  * that no decoder can leave out, as a yardstick. */
 bool augd_skip_rows(Jpeg jpeg, int rows, char message[AUGD_MESSAGE_BYTES]);
+
+/* transcode.c: write the JPEG's coefficients again, with a restart marker after every
+ * `restart_interval` MCUs. Returns how many bytes were written to `out`, which holds `size`; 0, with
+ * a text in `message`, when libjpeg fails or warns, or when they are more. */
+size_t augd_transcode(Jpeg jpeg, int restart_interval, uint8_t *out, size_t size,
+                      char message[AUGD_MESSAGE_BYTES]);
+
+/* The lengths of a picture's restart segments, row by row, each with the marker behind it. */
+typedef struct {
+    const uint16_t *lengths;
+    int columns, rows;
+} Segments;
+
+/* segments.c: how many bytes the segments from `first` to before `end` take. */
+size_t augd_segment_bytes(const uint16_t *lengths, size_t first, size_t end);
+
+/* Copy a rectangle of segments from `body`, which reaches from its first to the end of its last one,
+ * and number their markers anew. Returns false when a marker is not where the lengths say, or when
+ * they don't take all of `body` and `out`. */
+bool augd_cut_segments(Segments all, Region kept, const uint8_t *body, size_t body_size, uint8_t *out,
+                       size_t out_size);
 
 /* Whether huffman.c is built in and used, and the version of libjpeg-turbo's headers. */
 bool augd_has_own_entropy_decoder(void);

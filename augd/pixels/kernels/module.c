@@ -64,8 +64,23 @@ static bool take_bytes(PyObject *from, Py_buffer *view) {
 /* The arguments that say what is decoded of which JPEG, after its bytes and `out`. */
 enum { WIDTH, HEIGHT, X, Y, SCALE, NUM_DECODING };
 
+enum { SIDE_MAX = 65535 }; /* of any JPEG */
+
+/* Of the region that is scaled, only what taps touch must be in the picture, which jpeg.c looks at. */
+static bool is_near(const int *given, int width, int height) {
+    if (given[SCALE] >= 1 && given[SCALE] <= 8 && given[WIDTH] <= SIDE_MAX &&
+        given[HEIGHT] <= SIDE_MAX && width >= 1 && height >= 1 && width <= SIDE_MAX &&
+        height <= SIDE_MAX && given[X] >= -SIDE_MAX && given[Y] >= -SIDE_MAX &&
+        given[X] <= SIDE_MAX && given[Y] <= SIDE_MAX)
+        return true;
+    PyErr_Format(PyExc_ValueError,
+                 "region: expected sides and places up to 65535, and scale 1..8, got %dx%d at "
+                 "(%d, %d) at 1/%d",
+                 width, height, given[X], given[Y], given[SCALE]);
+    return false;
+}
+
 static bool is_region(const int *given, int width, int height) {
-    enum { SIDE_MAX = 65535 }; /* of any JPEG */
     if (given[SCALE] >= 1 && given[SCALE] <= 8 && given[WIDTH] <= SIDE_MAX &&
         given[HEIGHT] <= SIDE_MAX && width >= 1 && height >= 1 && given[X] >= 0 && given[Y] >= 0 &&
         given[X] <= given[WIDTH] - width && given[Y] <= given[HEIGHT] - height)
@@ -142,7 +157,7 @@ static PyObject *render_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t
         return NULL;
     PyObject *result = NULL;
     const Region region = {given[X], given[Y], given[REGION_WIDTH], given[REGION_HEIGHT]};
-    if (is_region(given, region.width, region.height) &&
+    if (is_near(given, region.width, region.height) &&
         take_scaling(given + FIRST_OF_SCALING, &out, &scaling)) {
         const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
         bool is_done;
@@ -176,6 +191,112 @@ static PyObject *skip_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t c
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     return answer(is_done, message);
+}
+
+static PyObject *transcode_jpeg(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { INTERVAL = HEIGHT + 1, NUM_INTS, INTERVAL_MAX = 65535 };
+    int given[NUM_INTS];
+    char message[AUGD_MESSAGE_BYTES];
+    Py_buffer data, out;
+    if (!has_count("transcode_jpeg", count, 2 + NUM_INTS) || !take_ints(args + 2, given, NUM_INTS))
+        return NULL;
+    if (given[INTERVAL] < 0 || given[INTERVAL] > INTERVAL_MAX) {
+        PyErr_Format(PyExc_ValueError, "interval: expected 0..%d, got %d", INTERVAL_MAX,
+                     given[INTERVAL]);
+        return NULL;
+    }
+    if (!take_bytes(args[0], &data)) return NULL;
+    if (PyObject_GetBuffer(args[1], &out, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    const Jpeg jpeg = {data.buf, (size_t)data.len, given[WIDTH], given[HEIGHT]};
+    size_t size;
+    Py_BEGIN_ALLOW_THREADS
+    size = augd_transcode(jpeg, given[INTERVAL], out.buf, (size_t)out.len, message);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&out);
+    if (size > 0) return PyLong_FromSize_t(size);
+    PyErr_SetString(decode_error, message);
+    return NULL;
+}
+
+/* Borrow the lengths of segments: uint16, of which there must be `count`. */
+static bool take_lengths(PyObject *from, Py_buffer *view, Py_ssize_t count) {
+    if (PyObject_GetBuffer(from, view, PyBUF_C_CONTIGUOUS) < 0) return false;
+    if (view->itemsize == sizeof(uint16_t) && view->len / view->itemsize == count &&
+        (uintptr_t)view->buf % sizeof(uint16_t) == 0)
+        return true;
+    PyBuffer_Release(view);
+    PyErr_Format(PyExc_ValueError, "lengths: expected uint16 (%zd,)", count);
+    return false;
+}
+
+/* How segments lie, and which of them: see Segments and Region. */
+enum { COLUMNS, ROWS, LEFT, TOP, NUM_COLUMNS, NUM_ROWS, NUM_CELLS };
+
+static bool take_cells(PyObject *const *args, int *given) {
+    enum { SIDE_MAX = 8192 }; /* of a JPEG, in blocks */
+    if (!take_ints(args, given, NUM_CELLS)) return false;
+    if (given[COLUMNS] <= SIDE_MAX && given[ROWS] <= SIDE_MAX && given[LEFT] >= 0 &&
+        given[TOP] >= 0 && given[NUM_COLUMNS] >= 1 && given[NUM_ROWS] >= 1 &&
+        given[NUM_COLUMNS] <= given[COLUMNS] - given[LEFT] &&
+        given[NUM_ROWS] <= given[ROWS] - given[TOP])
+        return true;
+    PyErr_SetString(PyExc_ValueError, "cells: expected a part of the segments");
+    return false;
+}
+
+static PyObject *measure_segments(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int given[NUM_CELLS];
+    Py_buffer lengths;
+    if (!has_count("measure_segments", count, 1 + NUM_CELLS) || !take_cells(args + 1, given) ||
+        !take_lengths(args[0], &lengths, (Py_ssize_t)given[COLUMNS] * given[ROWS]))
+        return NULL;
+    const Segments all = {lengths.buf, given[COLUMNS], given[ROWS]};
+    const size_t columns = (size_t)all.columns, left = (size_t)given[LEFT], top = (size_t)given[TOP];
+    const size_t first = top * columns + left, width = (size_t)given[NUM_COLUMNS];
+    const size_t last_row = top + (size_t)given[NUM_ROWS] - 1;
+    const size_t before = augd_segment_bytes(all.lengths, 0, first);
+    const size_t span = augd_segment_bytes(all.lengths, first, last_row * columns + left + width);
+    size_t kept = 0;
+    for (size_t row = top; row <= last_row; row++)
+        kept += augd_segment_bytes(all.lengths, row * columns + left, row * columns + left + width);
+    PyBuffer_Release(&lengths);
+    return Py_BuildValue("nnn", (Py_ssize_t)before, (Py_ssize_t)span, (Py_ssize_t)kept);
+}
+
+static PyObject *cut_segments(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { START = 3 + NUM_CELLS, NUM_ARGS };
+    int given[NUM_CELLS], start;
+    Py_buffer lengths, body, out;
+    if (!has_count("cut_segments", count, NUM_ARGS) || !take_cells(args + 3, given) ||
+        !take_ints(args + START, &start, 1) ||
+        !take_lengths(args[0], &lengths, (Py_ssize_t)given[COLUMNS] * given[ROWS]))
+        return NULL;
+    if (!take_bytes(args[1], &body)) {
+        PyBuffer_Release(&lengths);
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[2], &out, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&body);
+        PyBuffer_Release(&lengths);
+        return NULL;
+    }
+    const Segments all = {lengths.buf, given[COLUMNS], given[ROWS]};
+    const Region kept = {given[LEFT], given[TOP], given[NUM_COLUMNS], given[NUM_ROWS]};
+    const bool fits = start >= 0 && start <= out.len;
+    const bool is_done = fits && augd_cut_segments(all, kept, body.buf, (size_t)body.len,
+                                                   (uint8_t *)out.buf + start,
+                                                   (size_t)(out.len - start));
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&body);
+    PyBuffer_Release(&lengths);
+    return PyBool_FromLong(is_done);
 }
 
 static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -345,6 +466,16 @@ PyDoc_STRVAR(render_jpeg_doc,
 PyDoc_STRVAR(skip_jpeg_doc,
 "skip_jpeg(data, width, height, rows, /)\n--\n\n"
 "Entropy-decode the first rows by libjpeg alone and drop them: a yardstick for benchmarks.");
+PyDoc_STRVAR(transcode_jpeg_doc,
+"transcode_jpeg(data, out, width, height, interval, /)\n--\n\n"
+"Write a JPEG's coefficients again, with a restart marker after every `interval` MCUs.\n\n"
+"Returns how many bytes of `out` were written. Raises DecodeError, also when out is too small.");
+PyDoc_STRVAR(measure_segments_doc,
+"measure_segments(lengths, columns, rows, left, top, num_columns, num_rows, /)\n--\n\n"
+"Sum the lengths before a rectangle of segments, from its first to its last, and inside it.");
+PyDoc_STRVAR(cut_segments_doc,
+"cut_segments(lengths, body, out, columns, rows, left, top, num_columns, num_rows, start, /)\n--\n\n"
+"Copy a rectangle of segments to out[start:]. False: they are not where the lengths say.");
 PyDoc_STRVAR(resize_doc,
 "resize(source, out, scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
 "Scale source and write the window of out's size at (x, y), antialiased unless linear.");
@@ -365,6 +496,10 @@ static PyMethodDef methods[] = {
     {"decode_jpeg", (PyCFunction)(void (*)(void))decode_jpeg, METH_FASTCALL, decode_jpeg_doc},
     {"render_jpeg", (PyCFunction)(void (*)(void))render_jpeg, METH_FASTCALL, render_jpeg_doc},
     {"skip_jpeg", (PyCFunction)(void (*)(void))skip_jpeg, METH_FASTCALL, skip_jpeg_doc},
+    {"transcode_jpeg", (PyCFunction)(void (*)(void))transcode_jpeg, METH_FASTCALL, transcode_jpeg_doc},
+    {"measure_segments", (PyCFunction)(void (*)(void))measure_segments, METH_FASTCALL,
+     measure_segments_doc},
+    {"cut_segments", (PyCFunction)(void (*)(void))cut_segments, METH_FASTCALL, cut_segments_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
     {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},

@@ -1,0 +1,306 @@
+"""A data set of tar shards: by the index that lies beside them, or by walking them.
+
+First look at a folder of `.tar` files. `augd pack` and `augd index` leave `augd.index` there, in
+the format of the cached index, and with it the sizes of images and where their restart segments
+lie. Without it labels come from `.cls` and `.json` members, or from the members' folders, and
+splits from the shards' names (`train-000.tar`).
+
+Invariants: an index that lies beside shards is a stranger's: every number in it is checked, and the
+shards' sizes with it, before it is used; shards lie in the folder itself and are opened below it;
+the order of samples is that of the index, or of shards by name and members as they lie. Imports no
+NumPy.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+
+from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Place, Progress, Shard, shown
+from augd.dataset.layout import read_found
+from augd.dataset.marking import Marking, marking_of
+from augd.dataset.rows import BadRow, Row, json_row
+from augd.dataset.tars import Member, walk_tar
+from augd.errors import DatasetError
+from augd.pixels.header import MAX_PIXELS
+
+INDEX_NAME: Final = b"augd.index"
+CLASSES_NAME: Final = b"classes.json"
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+_DIGITS_MAX: Final = 9
+_SAID: Final = frozenset(("label", "labels", "split"))
+
+
+def read_shards(root: bytes, *, progress: Progress | None = None) -> Found:
+    """List the images in the shards of a folder, with their labels and splits.
+
+    Raises:
+        DatasetError: no shards, one that is damaged or unreadable, labels that don't fit, or an
+            index that is not of these shards.
+    """
+    try:
+        found = _read_index(root)
+        return found if found is not None else walk_shards(root, progress=progress)
+    except OSError as error:
+        raise DatasetError(
+            f"shards in {shown(root)} cannot be read: {error.strerror}. Check their permissions."
+        ) from None
+
+
+def walk_shards(root: bytes, *, progress: Progress | None = None) -> Found:
+    """List the images in the shards of a folder by walking these, whether there is an index or not.
+
+    Raises:
+        DatasetError: as `read_shards`.
+        OSError: a shard cannot be read.
+    """
+    return _Walker(root, progress).walk()
+
+
+def list_shards(root: bytes) -> list[Shard]:
+    """List the shards of a folder by name, with their sizes and times."""
+    names = sorted(
+        name
+        for name in os.listdir(root)
+        if name.lower().endswith(b".tar") and not name.startswith(b".")
+    )
+    shards = []
+    for name in names:
+        path = os.path.join(root, name)
+        found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise DatasetError(
+                f"shard {shown(path)}: expected a file, got a link or none. Shards lie in the "
+                f"folder itself: copy it there."
+            )
+        shards.append(Shard(name, found.st_size, found.st_mtime_ns))
+    return shards
+
+
+def watched_of(root: bytes, shards: Iterable[Shard]) -> dict[bytes, int]:
+    """Map what the index of a folder of shards depends on to its time in ns."""
+    watched = {b"": os.stat(root).st_mtime_ns}
+    watched |= {shard.path: shard.mtime_ns for shard in shards}
+    index = os.path.join(root, INDEX_NAME)
+    if os.path.exists(index):
+        watched[INDEX_NAME] = os.stat(index).st_mtime_ns
+    return watched
+
+
+def _read_index(root: bytes) -> Found | None:
+    """Read the index beside the shards, checked; None where there is none."""
+    if (fd := _open_beside(root, INDEX_NAME)) is None:
+        return None
+    try:
+        found = read_found(fd)
+        _check(found, list_shards(root))
+    except DatasetError as error:
+        raise DatasetError(
+            f"{shown(os.path.join(root, INDEX_NAME))}: {error} Remove it, or make it anew: "
+            f"augd index {shown(root)}"
+        ) from None
+    finally:
+        os.close(fd)
+    found.source = found.root = root
+    found.watched = watched_of(root, found.shards)
+    return found
+
+
+def _open_beside(root: bytes, name: bytes) -> int | None:
+    """Open a file that lies beside the shards; None where there is none."""
+    path = os.path.join(root, name)
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DatasetError(f"{shown(path)}: expected a file, got none. Remove it.")
+    return fd
+
+
+def _check(found: Found, shards: list[Shard]) -> None:
+    """Refuse an index that is not of these shards, or not one that augd can have written.
+
+    Takes the shards' times from those that are there: a set that was copied is the same set.
+    """
+    _check_shards(found, shards)
+    numbers, sizes = found.shard_numbers, found.sizes_bytes
+    ends = map(operator.add, found.shard_offsets, sizes)
+    limits = [shard.size_bytes for shard in shards]
+    num_targets = len(found.targets)
+    lies = {
+        "digest": not _DIGEST.fullmatch(found.digest),
+        "labels": min(found.labels) < -1 or max(found.labels) >= max(1, len(found.classes)),
+        "targets": num_targets not in (0, len(found.classes) * found.num_samples),
+        "splits": max(found.splits) > max(SPLIT_CODES.values()),
+        "path_offsets": not _rises(found.path_offsets, len(found.paths)),
+        "shard_numbers": min(numbers) < 0 or max(numbers) >= len(shards),
+    }
+    # Only now can the numbers of shards be used as such.
+    lies["shard_offsets or sizes_bytes"] = (
+        lies["shard_numbers"]
+        or min(found.shard_offsets) < 0
+        or min(sizes) < 0
+        or any(map(operator.gt, ends, map(limits.__getitem__, numbers)))
+    )
+    lies |= {
+        "sides_px": min(found.sides_px) < 0 or max(found.sides_px) > MAX_PIXELS,
+        "orientations": min(found.orientations) < 1 or max(found.orientations) > 8,
+        "mcus": any(mcu and not (mcu >> 4 and mcu & 15) for mcu in set(found.mcus)),
+        "intervals": any(
+            interval < 1 for interval, mcu in zip(found.intervals, found.mcus, strict=True) if mcu
+        ),
+        "scan_offsets": min(found.scan_offsets) < 0
+        or any(map(operator.gt, found.scan_offsets, sizes)),
+        "segment_starts": not _rises(found.segment_starts, len(found.segment_lengths)),
+    }
+    wrong = [name for name, is_a_lie in lies.items() if is_a_lie]
+    if wrong:
+        raise DatasetError(f"its {' and '.join(wrong)} can't be true.")
+
+
+def _check_shards(found: Found, shards: list[Shard]) -> None:
+    there = {shard.path: shard for shard in shards}
+    for shard in found.shards:
+        if shard.path not in there:
+            raise DatasetError(f"shard {shown(shard.path)} is missing.")
+        size_bytes = there[shard.path].size_bytes
+        if size_bytes != shard.size_bytes:
+            raise DatasetError(
+                f"shard {shown(shard.path)} has changed: expected {shard.size_bytes} bytes, got "
+                f"{size_bytes}."
+            )
+    if len(found.shards) != len(shards):
+        known = {shard.path for shard in found.shards}
+        more = next(path for path in there if path not in known)
+        raise DatasetError(f"shard {shown(more)} is not in it.")
+    found.shards = [there[shard.path] for shard in found.shards]
+    shards[:] = found.shards
+
+
+def _rises(positions: Any, end: int) -> bool:
+    return (
+        positions[0] == 0 and positions[-1] == end and all(a <= b for a, b in pairwise(positions))
+    )
+
+
+class _Walker:
+    def __init__(self, root: bytes, progress: Progress | None) -> None:
+        self._root = root
+        self._progress = progress
+        self._shards = list_shards(root)
+        self._splits = _splits_of([shard.path for shard in self._shards])
+        self._classes = _read_classes(root)
+
+    def walk(self) -> Found:
+        result = Found(self._root, self._root, watched_of(self._root, self._shards))
+        result.shards = self._shards
+        marking: Marking | None = None
+        for number, member in self._members():
+            where = f"{shown(self._shards[number].path)}, {shown(member.path)}"
+            try:
+                row = self._row(result.num_samples, member)
+                if marking is None:
+                    marking = marking_of(row)
+                marking.add(row)
+            except BadRow as bad:
+                raise DatasetError(f"shard {where}: {bad}") from None
+            split = SPLIT_CODES.get(row.split or "", 0) or self._splits[number]
+            result.append(member.path, -1, split, (member.size_bytes, 0))
+            result.place(Place(number, member.offset))
+            if self._progress is not None and result.num_samples % REPORT_EVERY == 0:
+                self._progress(result.num_samples)
+        if marking is None:
+            raise DatasetError(
+                f"the shards in {shown(self._root)} hold no images: looked for members that end in "
+                f"jpg jpeg png webp. Pack images: augd pack SRC DST"
+            )
+        marking.finish(result, shown(self._root))
+        if self._classes is not None and not result.targets:
+            self._name_classes(result)
+        return result
+
+    def _members(self) -> Iterator[tuple[int, Member]]:
+        for number, shard in enumerate(self._shards):
+            for member in walk_tar(os.path.join(self._root, shard.path)):
+                yield number, member
+
+    def _row(self, number: int, member: Member) -> Row:
+        """Read what a member's neighbours, or else its folders, say of its labels."""
+        path = os.fsdecode(member.path)
+        said = _decoded(number, member.json)
+        split = said.get("split")
+        if said.keys() & {"label", "labels"}:
+            return json_row(number, {"path": path, **said})
+        if member.cls is not None:
+            label = member.cls.decode("utf-8", "backslashreplace").strip()
+            if self._classes is not None and label.isascii() and label.isdecimal():
+                if len(label) > _DIGITS_MAX or int(label) >= len(self._classes):
+                    raise BadRow(
+                        number,
+                        f".cls: expected a number below {len(self._classes)}, as classes.json has "
+                        f"so many, got {label[:80]}. Correct it.",
+                    )
+                label = self._classes[int(label)]
+            return Row(number, path, label=label, split=split)
+        folders = path.split("/")[:-1]
+        if folders and folders[0] in SPLIT_CODES:
+            folders = folders[1:]
+        return Row(number, path, label=folders[0] if folders else None, split=split)
+
+    def _name_classes(self, result: Found) -> None:
+        """Take the numbers of classes from `classes.json`; some may have no sample."""
+        assert self._classes is not None
+        places = {name: number for number, name in enumerate(self._classes)}
+        if set(result.classes) <= set(places):
+            final = [places[name] for name in result.classes]
+            for sample, label in enumerate(result.labels):
+                result.labels[sample] = final[label]
+            result.classes = self._classes
+
+
+def _decoded(number: int, content: bytes | None) -> dict[str, Any]:
+    """Read what a `.json` member says of labels; others' objects hold anything."""
+    if content is None:
+        return {}
+    try:
+        found = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRow(number, f".json does not decode: {error}. Correct it.") from None
+    said = {key: found[key] for key in _SAID & found.keys()} if isinstance(found, dict) else {}
+    if not isinstance(said.get("split", ""), str):
+        raise BadRow(number, "split: expected a text. Correct it.")
+    return said
+
+
+def _splits_of(names: list[bytes]) -> list[int]:
+    """Read splits off the shards' names (`imagenet-train-0017.tar`): of all shards, or of none."""
+    splits = []
+    for name in names:
+        words = re.split(rb"[^a-z]+", name.lower())
+        codes = {SPLIT_CODES[word.decode()] for word in words if word.decode() in SPLIT_CODES}
+        splits.append(codes.pop() if len(codes) == 1 else 0)
+    return splits if all(splits) else [0] * len(names)
+
+
+def _read_classes(root: bytes) -> list[str] | None:
+    if (fd := _open_beside(root, CLASSES_NAME)) is None:
+        return None
+    with open(fd, "rb") as file:
+        try:
+            return msgspec.json.decode(file.read(), type=list[str])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DatasetError(
+                f"{shown(os.path.join(root, CLASSES_NAME))}: expected a JSON list of class names: "
+                f"{error}. Correct or remove it."
+            ) from None

@@ -1,0 +1,354 @@
+"""`augd pack` and `augd index`: a data set made into shards with an index, or an index of shards.
+
+Before the way of a batch. `augd pack` writes only below its target; what is half done lies in
+`.augd-pack` there, with what it was begun from, so that the same command goes on after any end.
+
+Invariants: the index is written last, when every shard is there; an index keeps the digest of its
+source exactly when every photo's pixels are those of the source.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.folder import real_root
+from augd.dataset.found import Found, Shard, shown
+from augd.dataset.index import IndexFile, header_of, load_or_build
+from augd.dataset.layout import read_found, write_index
+from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, list_shards, walk_shards
+from augd.dataset.sources import is_sharded
+from augd.errors import AugdError, DatasetError, OptionError
+from augd.packing.photo import Shrink, place_of, require_kernels
+from augd.packing.shard import (
+    STATE_NAME,
+    Entry,
+    Job,
+    Options,
+    is_done,
+    plan_shards,
+    read_entries,
+    written_whole,
+)
+from augd.packing.workers import pack_all
+from augd.pixels.header import BadImage, read_header
+from augd.pixels.segments import find_segments
+from augd.views.check import say_count, say_size, section
+from augd.views.progress import Patience
+
+_PLAN_VERSION: Final = 1
+
+
+class PackOptions(msgspec.Struct, frozen=True):
+    """The command's options. Sides in pixels, sizes in megabytes."""
+
+    shard_mb: int = 256
+    short_side_px: int | None = None
+    quality: int = 90
+    num_workers: int | None = None
+    as_json: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a packing was begun from, to be the same when it goes on."""
+
+    version: int
+    source: str
+    options: Options
+
+
+def run_pack(source: str, target: str, options: PackOptions) -> None:
+    """Pack a data set and print what came of it.
+
+    Raises:
+        AugdError: an option, the source or the target is not fit for it, or as `pack_all`.
+    """
+    report = pack(source, target, options)
+    print(json.dumps(report) if options.as_json else "\n".join(_lines(report)))
+
+
+def pack(source: str, target: str, options: PackOptions) -> dict[str, Any]:
+    """Pack a data set; returns what came of it, as plain data. See `run_pack`."""
+    require_kernels()
+    chosen = _chosen(options)
+    started = time.monotonic()
+    with Patience("indexing") as progress:
+        index = load_or_build(source, progress=progress)
+    try:
+        plan = Plan(_PLAN_VERSION, index.digest, chosen)
+        with _begun(index, target, plan) as folder:
+            report = _pack(index, folder, chosen, options.num_workers)
+    except OSError as error:
+        raise AugdError(
+            f"{target} cannot be packed: {error}. Run the same command again to go on."
+        ) from None
+    finally:
+        index.close()
+    return {
+        "source": source,
+        "target": target,
+        **report,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _chosen(options: PackOptions) -> Options:
+    for name, value, low, high in (
+        ("--shard-mb", options.shard_mb, 1, 1 << 20),
+        ("--quality", options.quality, 1, 100),
+        ("--short-side", options.short_side_px, 1, 65535),
+        ("--workers", options.num_workers, 1, 1024),
+    ):
+        if value is not None and not low <= value <= high:
+            raise OptionError(f"{name}: expected {low}..{high}, got {value}")
+    side = options.short_side_px
+    shrink = None if side is None else Shrink(side, options.quality)
+    return Options(options.shard_mb * 10**6, shrink)
+
+
+@contextmanager
+def _begun(index: IndexFile, target: str, plan: Plan) -> Iterator[str]:
+    """Begin in the target, or go on there; nobody else packs there meanwhile."""
+    folder = os.path.realpath(target)
+    state = os.path.join(folder, STATE_NAME)
+    source = os.fsdecode(index.header.source)
+    if os.path.join(folder, "").startswith(os.path.join(source, "")):
+        raise OptionError(f"DST: expected a folder outside of {source}, got {target}")
+    if os.path.exists(os.path.join(folder, os.fsdecode(INDEX_NAME))):
+        raise OptionError(f"DST: {target} is packed already. Give another folder, or remove it.")
+    try:
+        if os.path.isdir(folder) and os.listdir(folder) and not os.path.isdir(state):
+            raise OptionError(f"DST: expected an empty or a new folder, got {target}")
+        os.makedirs(state, exist_ok=True)
+        plan_path = os.path.join(state, "plan.json")
+        lock = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OptionError(f"DST: {target} cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OptionError(f"DST: another augd pack is at work in {target}") from None
+        content = msgspec.json.encode(plan)
+        if not os.path.exists(plan_path):
+            with written_whole(plan_path) as file:
+                file.write(content)
+        with open(plan_path, "rb") as file:
+            if file.read() != content:
+                raise OptionError(
+                    f"DST: {target} was begun from another source, or with other options. Give "
+                    f"those again to go on, or remove it."
+                )
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _pack(
+    index: IndexFile, folder: str, options: Options, num_workers: int | None
+) -> dict[str, Any]:
+    arrays = IndexArrays(index.fd, index.dims_fd)
+    jobs = plan_shards(arrays, options.shard_bytes)
+    done = sum(len(job.samples) for job in jobs if is_done(folder, job))
+    wanted = min(num_workers or len(os.sched_getaffinity(0)), len(jobs))
+    with Patience("packing", index.num_samples) as progress:
+        for num_begun, _ in enumerate(pack_all(index, folder, options, wanted), done):
+            progress(num_begun)
+        progress(index.num_samples)
+    report = _finish(index, arrays, jobs, folder)
+    shutil.rmtree(os.path.join(folder, STATE_NAME))
+    return {**report, "resumed": done}
+
+
+def _finish(index: IndexFile, arrays: IndexArrays, jobs: list[Job], folder: str) -> dict[str, Any]:
+    """Write the index of all shards; returns what they hold."""
+    found = read_found(index.fd)
+    root = os.fsencode(folder)
+    found.source = found.root = root
+    found.forget_places()
+    found.shards, found.sizes_bytes = list_shards(root), array("q")
+    found.mtimes_ns = array("q", bytes(8 * found.num_samples))
+    numbers = {shard.path: number for number, shard in enumerate(found.shards)}
+    if set(numbers) != {f"{job.name}.tar".encode() for job in jobs}:
+        raise DatasetError(f"{folder} holds other shards than it was packed with. Remove it.")
+    kept: list[dict[str, Any]] = []
+    num_shrunk = 0
+    for job, entry in _in_order(folder, jobs, found.num_samples):
+        place = msgspec.structs.replace(entry.place, shard=numbers[f"{job.name}.tar".encode()])
+        found.sizes_bytes.append(entry.size_bytes)
+        found.place(place)
+        num_shrunk += entry.is_shrunk
+        if entry.kept:
+            reason = {"id": entry.sample, "path": arrays.path(entry.sample), "reason": entry.kept}
+            kept.append(reason)
+    if num_shrunk:
+        found.digest = ""
+    if found.classes:
+        with written_whole(os.path.join(folder, os.fsdecode(CLASSES_NAME))) as file:
+            file.write(msgspec.json.encode(found.classes))
+    index_bytes = _write_index(found)
+    return {
+        "num_samples": found.num_samples,
+        "num_shards": len(jobs),
+        "num_shrunk": num_shrunk,
+        "source_bytes": int(arrays.sizes_bytes.sum()),
+        "shard_bytes": sum(shard.size_bytes for shard in found.shards),
+        "index_bytes": index_bytes,
+        "kept": kept,
+    }
+
+
+def _in_order(folder: str, jobs: list[Job], num_samples: int) -> Iterator[tuple[Job, Entry]]:
+    """Yield all entries in the order of the samples; splits may lie mixed in it."""
+    job_of = np.empty(num_samples, np.int64)
+    for number, job in enumerate(jobs):
+        job_of[job.samples] = number
+    opened: dict[int, Iterator[Entry]] = {}
+    for sample, number in enumerate(job_of.tolist()):
+        job = jobs[number]
+        if sample == job.samples[0]:
+            opened[number] = iter(read_entries(folder, job))
+        entry = next(opened[number], None)
+        if entry is None or entry.sample != sample:
+            raise DatasetError(
+                f"{folder}: what was packed of {job.name} is damaged. Remove {job.name}.tar and "
+                f"run the same command again."
+            )
+        yield job, entry
+        if sample == job.samples[-1]:
+            del opened[number]
+
+
+def run_index(source: str, as_json: bool) -> None:
+    """Index a folder of tar shards and print what is in them.
+
+    Raises:
+        DatasetError: there are no shards, or one is damaged.
+    """
+    try:
+        report = index_shards(source)
+    except OSError as error:
+        raise DatasetError(f"{source} cannot be indexed: {error}") from None
+    print(json.dumps(report) if as_json else "\n".join(_index_lines(report)))
+
+
+def index_shards(source: str) -> dict[str, Any]:
+    """Write `augd.index` beside shards; returns what is in them. See `run_index`."""
+    started = time.monotonic()
+    root = real_root(source)
+    if not is_sharded(root):
+        raise DatasetError(
+            f"{source} holds no tar shards, or images and folders beside them. A folder of images "
+            f"needs no index: serve it, or pack it (augd pack SRC DST)."
+        )
+    with Patience("listing") as progress:
+        walked = walk_shards(root, progress=progress)
+    found = msgspec.structs.replace(walked, shards=walked.shards)
+    found.forget_places()
+    bad: list[dict[str, Any]] = []
+    num_cut = 0
+    with Patience("looking at images", walked.num_samples) as progress:
+        for sample, content in enumerate(_contents(walked)):
+            header, table = None, None
+            try:
+                header = read_header(content)
+                table = find_segments(content, header)
+            except BadImage as error:
+                path = shown(walked.path(sample))
+                bad.append({"id": sample, "path": path, "reason": str(error)})
+            numbers = walked.shard_numbers, walked.shard_offsets
+            found.place(place_of(header, table, *(number[sample] for number in numbers)))
+            num_cut += table is not None
+            progress(sample + 1)
+    return {
+        "source": source,
+        "num_samples": found.num_samples,
+        "num_shards": len(found.shards),
+        "num_cut": num_cut,
+        "classes": len(found.classes),
+        "shard_bytes": sum(shard.size_bytes for shard in found.shards),
+        "index_bytes": _write_index(found),
+        "bad": bad,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _contents(found: Found) -> Iterator[bytes]:
+    """Yield the bytes of all samples of shards, which lie in the order of the samples."""
+    opened, fd = -1, -1
+    try:
+        for number, offset, size_bytes in zip(
+            found.shard_numbers, found.shard_offsets, found.sizes_bytes, strict=True
+        ):
+            if number != opened:
+                if fd >= 0:
+                    os.close(fd)
+                path = os.path.join(found.root, found.shards[number].path)
+                fd, opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC), number
+            yield os.pread(fd, size_bytes, offset)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _write_index(found: Found) -> int:
+    """Write `augd.index` beside the shards, free of what holds on this machine only."""
+    header = msgspec.structs.replace(
+        header_of(found, 0),
+        source=b"",
+        root=b"",
+        watched={},
+        shards=[Shard(shard.path, shard.size_bytes, 0) for shard in found.shards],
+    )
+    with written_whole(os.path.join(os.fsdecode(found.root), os.fsdecode(INDEX_NAME))) as file:
+        return write_index(file.fileno(), header, found)
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    source_bytes, shard_bytes = report["source_bytes"], report["shard_bytes"]
+    whole_bytes = shard_bytes + report["index_bytes"]
+    yield (
+        f"{report['target']}: {report['num_samples']:,} images in "
+        f"{report['num_shards']:,} shards, {report['seconds']:.1f} s"
+    )
+    if report["resumed"]:
+        yield f"  {report['resumed']:,} of them were packed before"
+    yield (
+        f"  {say_size(source_bytes)} became {say_size(whole_bytes)}, "
+        f"{whole_bytes / source_bytes:.3f} times as much; {say_size(report['index_bytes'])} of it "
+        f"are the index"
+    )
+    if report["num_shrunk"]:
+        yield f"  {report['num_shrunk']:,} were shrunk and encoded anew: this is another data set"
+    kept = report["kept"]
+    yield from section(
+        f"{say_count(kept, 'file')} kept as it is, read whole as in a folder",
+        [f"{one['path']}: {one['reason']}" for one in kept],
+    )
+
+
+def _index_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{report['source']}: {report['num_samples']:,} images in {report['num_shards']:,} shards, "
+        f"{say_size(report['shard_bytes'])}, {report['classes']:,} classes"
+    )
+    yield (
+        f"  {report['num_cut']:,} have restart markers, so that crops cost what they hold; "
+        f"{say_size(report['index_bytes'])} of index, {report['seconds']:.1f} s"
+    )
+    bad = report["bad"]
+    yield from section(
+        f"{say_count(bad, 'bad file')}, whose rows would be masked",
+        [f"{one['path']}: {one['reason']}" for one in bad],
+    )

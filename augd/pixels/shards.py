@@ -1,0 +1,209 @@
+"""Reading samples out of shards: ranges of a few large files instead of files of their own.
+
+Beside `FolderSource`, for data sets of tar shards. Where the bytes of a sample lie is (shard,
+offset, size). Of JPEGs whose restart segments the index knows, only the header and the rows of
+segments under a region are read: two reads that follow each other, however many segments that is.
+
+Invariants: as of `FolderSource`. A shard that changed since it was indexed makes each of its
+samples a bad one; nothing is read beyond a sample's range. Descriptors of shards stay open, up to a
+bound.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augd.pixels.beneath import Root
+from augd.pixels.header import BadImage, read_header
+from augd.pixels.segments import Part, Region, Table, cut_part
+from augd.pixels.source import MAX_FILE_BYTES, FolderSource, Samples, Source
+
+_OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
+# Of a part that is nearly all of the photo, putting it together costs what it saves.
+_WORTH_SHARE: Final = 0.8
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_EMPTY: Final = bytearray()
+
+
+class ShardFacts(Protocol):
+    """A shard as the index has it: its path below the root, its size and its time."""
+
+    @property
+    def path(self) -> bytes: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+
+class ShardSamples(Samples, Protocol):
+    """What the source needs of the index beside that. Positions in the arrays are sample ids."""
+
+    @property
+    def shards(self) -> Sequence[ShardFacts]: ...
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int32]: ...
+
+    @property
+    def shard_offsets(self) -> NDArray[np.int64]: ...
+
+    def segments(self, sample: int) -> Table | None: ...
+
+
+class ShardSource:
+    """Read the samples of a data set of shards. Reads may come from several threads at once."""
+
+    def __init__(self, root: str | bytes | os.PathLike[str], samples: ShardSamples) -> None:
+        """Open the root folder. Raises OSError when it cannot be opened."""
+        self._samples = samples
+        self.sizes_bytes = samples.sizes_bytes
+        self._root = Root(root)
+        self._fds: dict[int, int] = {}
+        self._scratch = threading.local()
+
+    def close(self) -> None:
+        """Close the shards and the root folder; reads after this fail. Closing twice is fine."""
+        self._root.close()
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def path(self, sample: int) -> str:
+        """Name a sample for messages: its path in the data set."""
+        return self._samples.path(sample)
+
+    def read(self, sample: int) -> bytearray:
+        """Read a sample whole. The caller owns the bytes.
+
+        Raises:
+            BadImage: its shard is deleted, unreadable, outside the root or changed since it was
+                indexed, or the sample is empty.
+        """
+        content = bytearray(self._size(sample))
+        self._read(sample, (0, content))
+        return content
+
+    def read_region(self, sample: int, region: Region) -> bytearray | Part:
+        """Read what a region of the stored picture needs; all of it where that is not known.
+
+        Raises:
+            BadImage: as `read`, or the sample is not what the index says.
+        """
+        table = self._samples.segments(sample)
+        if table is None or not table.holds(region):
+            return self.read(sample)
+        cells = table.around(region)
+        span = table.span(cells)
+        size_bytes = self._size(sample)
+        if table.scan_offset + span.kept > _WORTH_SHARE * size_bytes:
+            return self.read(sample)
+        if span.first + span.size > size_bytes:
+            raise BadImage(
+                f"its index lists segments up to byte {span.first + span.size} of {size_bytes}. "
+                f"Index the set again."
+            )
+        head, body = bytearray(table.scan_offset), self._lend(span.size)
+        self._read(sample, (0, head), (span.first, body))
+        photo = read_header(head + _END_OF_IMAGE)
+        return cut_part(head, body, photo, table, cells, span.kept)
+
+    def _size(self, sample: int) -> int:
+        size_bytes = int(self.sizes_bytes[sample])
+        if not size_bytes:
+            raise BadImage("the file is empty")
+        if size_bytes > MAX_FILE_BYTES:
+            raise BadImage(
+                f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {size_bytes:,}"
+            )
+        return size_bytes
+
+    def _lend(self, size: int) -> memoryview:
+        """Lend this thread's buffer: new memory costs more than to read into what is there."""
+        held: bytearray = getattr(self._scratch, "buffer", _EMPTY)
+        if len(held) < size:
+            held = self._scratch.buffer = bytearray(size)
+        return memoryview(held)[:size]
+
+    def _read(self, sample: int, *reads: tuple[int, bytearray | memoryview]) -> None:
+        """Fill buffers with what begins at so many bytes into a sample."""
+        number = int(self._samples.shard_numbers[sample])
+        shard = self._samples.shards[number]
+        offset = int(self._samples.shard_offsets[sample])
+        try:
+            fd, is_kept = self._fds.get(number, -1), True
+            if fd < 0:
+                fd, is_kept = self._open(number, shard)
+            try:
+                _check(shard, os.fstat(fd))
+                for first, into in reads:
+                    _fill(fd, offset + first, into)
+                # Written to while it was read: what was found may be half old and half new.
+                _check(shard, os.fstat(fd))
+            finally:
+                if not is_kept:
+                    os.close(fd)
+        except OSError as error:
+            raise BadImage(f"its shard cannot be read: {error.strerror}") from None
+
+    def _open(self, number: int, shard: ShardFacts) -> tuple[int, bool]:
+        """Open a shard; says whether it stays open, which not too many do."""
+        try:
+            fd = self._root.open(shard.path)
+        except BadImage as bad:
+            raise BadImage(f"its shard {_shown(shard)}: {bad}") from None
+        if len(self._fds) >= _OPEN_MAX:
+            return fd, False
+        kept = self._fds.setdefault(number, fd)
+        if kept != fd:  # another thread was faster
+            os.close(fd)
+        return kept, True
+
+
+def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> Source:
+    """Open the source of a data set, by what its index says of it. Raises OSError."""
+    return ShardSource(root, samples) if samples.shards else FolderSource(root, samples)
+
+
+def _fill(fd: int, start: int, into: bytearray | memoryview) -> None:
+    size = len(into)
+    num_read = os.preadv(fd, (into,), start)
+    while num_read < size:
+        more = os.preadv(fd, (memoryview(into)[num_read:],), start + num_read)
+        if not more:
+            raise BadImage(f"cut off: expected {size} bytes, got {num_read}")
+        num_read += more
+
+
+def _check(shard: ShardFacts, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise BadImage(f"its shard {_shown(shard)} is not a regular file")
+    if found.st_size != shard.size_bytes or found.st_mtime_ns != shard.mtime_ns:
+        raise BadImage(
+            f"its shard {_shown(shard)} changed since it was indexed: expected {shard.size_bytes} "
+            f"bytes of {shard.mtime_ns} ns, got {found.st_size} of {found.st_mtime_ns}"
+        )
+
+
+def _shown(shard: ShardFacts) -> str:
+    return shard.path.decode("utf-8", "backslashreplace")

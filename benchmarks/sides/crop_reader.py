@@ -1,0 +1,74 @@
+"""Competitor: reads photos and decodes a crop of each at its own scale, and nothing else.
+
+By the segments under it, by decoding a region of the whole file, or by decoding all of it with
+OpenCV. Every side crops the same places of the same photos.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.index import load_or_build
+from augd.pixels import native
+from augd.pixels.decode import configure, decode
+from augd.pixels.header import read_header
+from augd.pixels.segments import Part
+from augd.pixels.shards import open_source
+from benchmarks._rounds import answer_rounds
+
+_CHUNK = 4
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: photos, side_px, way: "segments", "region" or "whole"."""
+    side, way = arguments["side_px"], arguments["way"]
+    configure()
+    if way == "whole":
+        native.kernels = None
+    index = load_or_build(arguments["photos"])
+    arrays = IndexArrays(index.fd, index.dims_fd)
+    source = open_source(arrays.root, arrays)
+    rng = np.random.default_rng(0)
+
+    def crop() -> None:
+        sample = int(rng.integers(index.num_samples))
+        at_x, at_y = rng.random(2)
+        if way == "segments":
+            table = arrays.segments(sample)
+            assert table is not None
+            width, height = table.width, table.height
+            x, y = int(at_x * (width - side)), int(at_y * (height - side))
+            part = source.read_region(sample, (x, y, side, side))
+            assert isinstance(part, Part)
+            decode(part.data, part.header, (x - part.x, y - part.y, side, side))
+            return
+        content = source.read(sample)
+        header = read_header(content)
+        x, y = int(at_x * (header.width - side)), int(at_y * (header.height - side))
+        if way == "region":
+            decode(content, header, (x, y, side, side))
+        else:
+            decode(content, header, (0, 0, header.width, header.height))
+
+    def run_round(seconds: float) -> dict[str, float]:
+        started, before_s = time.monotonic(), time.process_time()
+        images = 0
+        while (passed_s := time.monotonic() - started) < seconds:
+            for _ in range(_CHUNK):
+                crop()
+            images += _CHUNK
+        cpu_s = time.process_time() - before_s
+        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+
+    answer_rounds(run_round)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

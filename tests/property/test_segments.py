@@ -1,0 +1,296 @@
+"""Packed photos: coefficients stay, and a part made of segments decodes to what the whole does."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from augd.packing.photo import Shrink, pack_photo
+from augd.pixels import native
+from augd.pixels.decode import decode
+from augd.pixels.header import BadImage, Header, read_header
+from augd.pixels.outline import Outlines
+from augd.pixels.render import Filter, Renderer
+from augd.pixels.segments import Table, cut_part, find_segments
+from augd.plan.plan import Plan
+from tests.hostile.images import Verdict, hostile_images
+from tests.scenes import EITHER_KERNELS, caught_noise
+
+pytestmark = EITHER_KERNELS
+
+_SAMPLINGS = {
+    "444": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    "422": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "440": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+    "411": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
+}
+_SIZES = ((1, 1), (17, 9), (33, 48), (130, 75), (241, 96))
+
+
+@cache
+def _scene(width: int, height: int) -> np.ndarray:
+    rng = np.random.default_rng(width * 1000 + height)
+    small = rng.integers(0, 256, (max(2, height // 6), max(2, width // 6), 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@cache
+def _jpeg(width: int, height: int, sampling: str, interval: int, quality: int = 92) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
+    picture = _scene(width, height)
+    if sampling == "grey":
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    elif sampling == "progressive":
+        options += [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    else:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLINGS[sampling]]
+    _, data = cv2.imencode(".jpg", picture, options)
+    return data.tobytes()
+
+
+def _part_pixels(
+    data: bytes, header: Header, table: Table, region: tuple[int, int, int, int], scale: int
+) -> np.ndarray:
+    cells = table.around(region)
+    span = table.span(cells)
+    head, body = data[: table.scan_offset], data[span.first : span.first + span.size]
+    part = cut_part(head, body, header, table, cells, span.kept)
+    assert read_header(part.data) == part.header, "a part is a JPEG in its own right"
+    x, y, width, height = region
+    return decode(part.data, part.header, (x - part.x, y - part.y, width, height), scale)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    size=st.sampled_from(_SIZES),
+    sampling=st.sampled_from([*_SAMPLINGS, "grey"]),
+    divisor=st.integers(1, 16),
+    scale=st.sampled_from([1, 1, 2, 4, 8]),
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_a_part_decodes_to_what_the_whole_does(
+    size: tuple[int, int],
+    sampling: str,
+    divisor: int,
+    scale: int,
+    corners: tuple[float, float, float, float],
+) -> None:
+    width, height = size
+    plain = read_header(_jpeg(width, height, sampling, 0))
+    mcu_width = 8 if sampling == "grey" else plain.mcu_width
+    num_mcus = -(-width // mcu_width)
+    interval = [n for n in range(1, num_mcus + 1) if num_mcus % n == 0][:divisor][-1]
+    data = _jpeg(width, height, sampling, interval)
+    header = read_header(data)
+    table = find_segments(data, header)
+    assert table is not None
+    assert table.interval == interval
+    edges = []
+    for side, one, other in ((width, *corners[:2]), (height, *corners[2:])):
+        start = int(min(one, other) * (side - 1)) // scale * scale
+        end = min(side, -(-(int(max(one, other) * (side - 1)) + 1) // scale) * scale)
+        edges.append((start, end))
+    (left, right), (top, bottom) = edges
+    region = left, top, right - left, bottom - top
+    found = _part_pixels(data, header, table, region, scale)
+    np.testing.assert_array_equal(found, decode(data, header, region, scale))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sampling=st.sampled_from(["444", "420"]),
+    filter=st.sampled_from(["antialias", "linear"]),
+    scale=st.sampled_from([1, 1, 2]),
+    crop=st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(1, 16), st.integers(1, 7)),
+    scaled=st.tuples(st.integers(16, 200), st.integers(12, 90)),
+    mirror=st.booleans(),
+    data=st.data(),
+)
+def test_a_row_is_rendered_from_what_is_needed_of_it(
+    sampling: str,
+    filter: Filter,
+    scale: int,
+    crop: tuple[int, int, int, int],
+    scaled: tuple[int, int],
+    mirror: bool,
+    data: st.DataObject,
+) -> None:
+    """Also where the window is a small part of a large crop, as of a centre crop."""
+    photo = _jpeg(241, 96, sampling, 1)
+    header = read_header(photo)
+    table = find_segments(photo, header)
+    assert table is not None
+    x, y = 16 * crop[0], 16 * crop[1]
+    region = x, y, min(16 * crop[2], 240 - x), min(16 * crop[3], 96 - y)
+    window = data.draw(st.integers(0, scaled[0] - 16)), data.draw(st.integers(0, scaled[1] - 12))
+    plan = Plan(
+        crop=np.array([region], np.int32),
+        scaled=np.array([scaled], np.int32),
+        window=np.array([window], np.int32),
+        mirror=np.array([mirror]),
+        scale=np.array([scale], np.int8),
+        colour=None,
+        impossible={},
+    )
+    renderer = Renderer(filter, (12, 16))
+    outlines = Outlines(plan, 0, 1)
+    whole, cut = np.empty((1, 12, 16, 3), np.uint8), np.empty((1, 12, 16, 3), np.uint8)
+    renderer.render_sample(photo, header, outlines, 0, whole)
+    needed = renderer.needed(outlines, 0, 1, True)
+    assert table.holds(needed)
+    cells = table.around(needed)
+    span = table.span(cells)
+    head, body = photo[: table.scan_offset], photo[span.first : span.first + span.size]
+    part = cut_part(head, body, header, table, cells, span.kept)
+    renderer.render_sample(part.data, part.header, outlines, 0, cut, origin=(part.x, part.y))
+    np.testing.assert_array_equal(cut, whole)
+
+
+def test_segments_that_make_no_rows_are_not_used() -> None:
+    data = _jpeg(130, 75, "420", 4)  # of 9 MCUs
+    assert find_segments(data, read_header(data)) is None
+    data = _jpeg(130, 75, "420", 0)
+    assert find_segments(data, read_header(data)) is None
+
+
+def _cut(data: bytes, header: Header, table: Table) -> None:
+    cells = 1, 1, 2, 3
+    span = table.span(cells)
+    body = data[span.first : span.first + span.size]
+    cut_part(data[: table.scan_offset], body, header, table, cells, span.kept)
+
+
+def test_a_lying_table_is_found_out() -> None:
+    data = _jpeg(130, 75, "420", 3)
+    header = read_header(data)
+    table = find_segments(data, header)
+    assert table is not None
+    lengths = np.frombuffer(table.lengths, np.uint16)
+    for place in range(len(lengths)):
+        for change in (-3, 1, 7):
+            lying = lengths.copy()
+            lying[place] = int(lying[place]) + change
+            lied = table._replace(lengths=memoryview(lying.tobytes()).cast("H"))
+            left, top = place % 3, place // 3
+            if left >= 1 and 1 <= top < 4:
+                with pytest.raises(BadImage, match="restart markers are not where its index says"):
+                    _cut(data, header, lied)
+    for field, value in (("width", 146), ("height", 59), ("mcu_width", 8), ("scan_offset", 1)):
+        with pytest.raises(BadImage, match=r"header is not the one|not where its index"):
+            _cut(data, header, table._replace(**{field: value}))
+    with pytest.raises(BadImage, match=r"lists 14 segments: expected 3 x 5\. Index the set again"):
+        Table.of((130, 75), (16, 16), 3, table.scan_offset, table.lengths[:14])
+
+
+def _packed_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray, Header]:
+    packed = pack_photo(data)
+    assert packed.how == "packed", packed.reason
+    header, made = read_header(data), read_header(packed.data)
+    region = 0, 0, header.width, header.height
+    return decode(data, header, region), decode(packed.data, made, region), made
+
+
+@pytest.fixture
+def native_only(kernels: str) -> None:
+    if native.kernels is None:
+        pytest.skip("packing is done by the kernels")
+
+
+@pytest.mark.usefixtures("native_only")
+@pytest.mark.parametrize("sampling", [*_SAMPLINGS, "grey", "progressive"])
+@pytest.mark.parametrize("size", _SIZES)
+def test_packing_changes_no_pixel(sampling: str, size: tuple[int, int]) -> None:
+    before, after, header = _packed_pixels(_jpeg(*size, sampling, 0))
+    np.testing.assert_array_equal(before, after)
+    assert not header.progressive
+
+
+@pytest.mark.usefixtures("native_only")
+def test_blocks_of_applications_stay() -> None:
+    plain = _jpeg(130, 75, "420", 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    blocks = [(0xE1, exif), (0xE2, b"ICC_PROFILE\0\x01\x01profile"), (0xFE, b"a comment")]
+    written = b"".join(
+        bytes((0xFF, code)) + (len(content) + 2).to_bytes(2, "big") + content
+        for code, content in blocks
+    )
+    packed = pack_photo(plain[:2] + written + plain[2:])
+    assert packed.header is not None
+    assert (packed.how, packed.header.orientation) == ("packed", 6)
+    for _, content in blocks:
+        assert packed.data.count(content) == 1
+
+
+@pytest.mark.usefixtures("native_only")
+def test_what_cannot_be_cut_stays_as_it_is() -> None:
+    _, png = cv2.imencode(".png", _scene(33, 48))
+    whole = _jpeg(130, 75, "420", 0)
+    broken = whole[:-300] + whole[-2:]
+    for data, reason in (
+        (png.tobytes(), "PNG: only RGB and grey JPEGs are cut"),
+        (broken, "broken scan"),
+        (b"nothing", "not an image"),
+    ):
+        packed = pack_photo(data)
+        assert (packed.how, packed.data, packed.table) == ("kept", data, None)
+        assert reason in packed.reason
+
+
+@pytest.mark.usefixtures("native_only")
+def test_hostile_images_stay_as_they_are() -> None:
+    """Whatever does not decode in a folder must not come to decode in a packed set."""
+    num_packed = 0
+    with caught_noise():
+        for one in hostile_images():
+            packed = pack_photo(one.data)
+            if packed.how == "packed":
+                assert one.verdict is Verdict.GOOD, one
+                num_packed += 1
+            else:
+                assert packed.data == one.data and packed.reason
+    assert num_packed
+
+
+@pytest.mark.usefixtures("native_only")
+@pytest.mark.parametrize("room", [0, 1, 100, 1000])
+def test_too_little_room_is_no_overflow(room: int) -> None:
+    """libjpeg writes a byte before it looks for room; the bytes behind must stay what they are."""
+    data = _jpeg(130, 75, "420", 0)
+    memory = bytearray(b"\xa5" * 4096)
+    with pytest.raises(native.kernels.DecodeError, match=r"(?i)buffer"):
+        native.kernels.transcode_jpeg(data, memoryview(memory)[:room], 130, 75, 3)
+    assert memory[room:] == b"\xa5" * (4096 - room)
+
+
+@pytest.mark.usefixtures("native_only")
+def test_shrinking_makes_another_photo() -> None:
+    data = _jpeg(241, 96, "420", 0)
+    packed = pack_photo(data, Shrink(48, 90))
+    assert packed.header is not None
+    assert (packed.header.width, packed.header.height, packed.is_shrunk) == (120, 48, True)
+    small = pack_photo(data, Shrink(96, 90))
+    assert (small.is_shrunk, small.how) == (False, "packed"), "nothing is enlarged or encoded anew"
+
+
+@pytest.mark.usefixtures("native_only")
+def test_the_kernel_and_plain_python_cut_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _jpeg(241, 96, "420", 2)
+    header = read_header(data)
+    table = find_segments(data, header)
+    assert table is not None
+    for cells in ((0, 0, 8, 6), (2, 1, 3, 4), (7, 5, 1, 1), (0, 3, 8, 2)):
+        made = []
+        for kernels in (native.kernels, None):
+            with monkeypatch.context() as patch:
+                patch.setattr(native, "kernels", kernels)
+                span = table.span(cells)
+                body = data[span.first : span.first + span.size]
+                head = data[: table.scan_offset]
+                made.append((span, cut_part(head, body, header, table, cells, span.kept)))
+        assert made[0] == made[1]
