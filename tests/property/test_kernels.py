@@ -353,7 +353,7 @@ def test_they_can_be_left_out_and_are_part_of_the_content(switch: str) -> None:
         check=True,
     ).stdout.strip()
     assert found == ("none" if switch else describe_environment()["kernels"])
-    assert describe_environment()["kernels"].startswith("1, libjpeg-turbo ")
+    assert describe_environment()["kernels"].startswith("2, libjpeg-turbo ")
 
 
 def test_kernels_of_another_version_are_refused() -> None:
@@ -361,5 +361,5 @@ def test_kernels_of_another_version_are_refused() -> None:
         VERSION = 0
         __file__ = "old.so"
 
-    with pytest.raises(ImportError, match=r"expected 1, got 0, from old\.so\. Build them anew"):
+    with pytest.raises(ImportError, match=r"expected 2, got 0, from old\.so\. Build them anew"):
         native._checked(Old)  # type: ignore[arg-type]
