@@ -414,6 +414,9 @@ class Daemon:
             now = time.monotonic()
             snapshot = shorten(self._broker.snapshot(now))
             page.tell(said.Snapshot(snapshot, now - self._started_at, time.process_time()))
+        elif isinstance(asked, said.AskDataset) and asked.name in self._datasets:
+            index = self._datasets[asked.name]
+            page.tell(said.Dataset(), (index.fd, index.dims_fd))
         elif isinstance(asked, said.Look):
             seen = self._broker.look(asked.stream, asked.slot)
             if seen is None:

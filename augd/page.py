@@ -12,12 +12,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import MsgspecError
 
-from augd.dataset.index import IndexFile
 from augd.deaths import describe_status
 from augd.transport import link
 from augd.transport.http import Porch
@@ -34,7 +33,7 @@ class Page:
 
     porch: Porch
     plugins: Sequence[str]
-    datasets: Mapping[str, IndexFile]
+    datasets: tuple[str, ...]
     starts_at: float | None = 0.0  # when it is to be started; None while it runs
     link: socket.socket | None = None
     pidfd: int = -1
@@ -65,9 +64,7 @@ class Page:
             far.close()
         self.link, self.starts_at, self._started_at = near, None, now
         self.pidfd = os.pidfd_open(self._process.pid)
-        self.tell(said.Begin(self.porch.token, self.porch.hosts, len(self.datasets)))
-        for name, index in self.datasets.items():
-            self.tell(said.Dataset(name), (index.fd, index.dims_fd))
+        self.tell(said.Begin(self.porch.token, self.porch.hosts, self.datasets))
 
     def tell(self, note: said.Note, fds: Sequence[int] = ()) -> None:
         """Send; what it doesn't read is its own loss."""

@@ -242,7 +242,7 @@ def _serve(
     if porch is not None:
         from augd.page import Page
 
-        page = Page(porch, options.plugins, datasets)
+        page = Page(porch, options.plugins, tuple(datasets))
     daemon = Daemon(
         *(addresses, hired, datasets, options.lifeline_fd, gate),
         patience_s=options.patience_s,

@@ -26,13 +26,17 @@ class Begin(Note, frozen=True, tag="BEGIN"):
 
     token: str
     hosts: tuple[str, ...]
-    num_datasets: int
+    datasets: tuple[str, ...]
+
+
+class AskDataset(Note, frozen=True, tag="ASK_DATASET"):
+    """Page to daemon: answered by Dataset. Asked for, since a link holds only so many fds."""
+
+    name: str
 
 
 class Dataset(Note, frozen=True, tag="DATASET"):
-    """Daemon to page, once for each data set: its index's two fds ride along."""
-
-    name: str
+    """Daemon to page: the two fds of the data set's index ride along."""
 
 
 class AskSnapshot(Note, frozen=True, tag="ASK"):
@@ -77,7 +81,7 @@ class Seen(Note, frozen=True, tag="SEEN"):
     is_balanced: bool
 
 
-Spoken = Begin | Dataset | AskSnapshot | Snapshot | Look | Nothing | Seen
+Spoken = Begin | AskDataset | Dataset | AskSnapshot | Snapshot | Look | Nothing | Seen
 
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Spoken).decode

@@ -109,19 +109,19 @@ async def let_in(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost:9000", "localhost", "[::1]:8600"])
 def test_without_a_token_this_machine_looks_by_its_own_names(guard: Any, host: str) -> None:
-    local = guard(let_in, Begin("", ("127.0.0.1", "localhost", "[::1]"), 0))
+    local = guard(let_in, Begin("", ("127.0.0.1", "localhost", "[::1]"), ()))
     assert answer(local, host=host) == (200, "in")
 
 
 def test_a_name_that_was_made_to_mean_this_machine_is_refused(guard: Any) -> None:
-    local = guard(let_in, Begin("", ("127.0.0.1", "localhost", "[::1]"), 0))
+    local = guard(let_in, Begin("", ("127.0.0.1", "localhost", "[::1]"), ()))
     status, text = answer(local, host="evil.example:8600")
     assert status == 421
     assert "answers to 127.0.0.1, localhost, [::1], not to 'evil.example:8600'" in text
 
 
 def test_nothing_is_changed_from_outside(guard: Any) -> None:
-    local = guard(let_in, Begin("", ("localhost",), 0))
+    local = guard(let_in, Begin("", ("localhost",), ()))
     assert answer(local, method="POST", host="localhost") == (
         405,
         "This page only shows; expected GET.",
@@ -129,7 +129,7 @@ def test_nothing_is_changed_from_outside(guard: Any) -> None:
 
 
 def test_with_a_token_only_who_knows_it_looks(guard: Any) -> None:
-    closed = guard(let_in, Begin(TOKEN, (), 0))
+    closed = guard(let_in, Begin(TOKEN, (), ()))
     wrong = answer(closed, authorization=f"Bearer {TOKEN[:-1]}x")
     assert wrong == (401, "expected the header 'Authorization: Bearer TOKEN' with the token of "
                      "--http-token")  # fmt: skip

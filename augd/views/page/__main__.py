@@ -14,12 +14,12 @@ def main(link_fd: int, listener_fd: int, daemon_pid: int, *plugins: str) -> None
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from augd.views.page.app import run
-    from augd.views.page.lookout import Lookout
+    from augd.views.page.lookout import DaemonGone, Lookout
 
     try:
         with Lookout(socket.socket(fileno=link_fd)) as lookout:
             run(lookout, socket.socket(fileno=listener_fd), plugins)
-    except EOFError:
+    except (EOFError, DaemonGone):
         pass  # the daemon ended before it had begun
 
 

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from msgspec import msgpack
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from augd.confine.process import confine, limit
 from augd.dataset.index import IndexFile
@@ -54,6 +54,8 @@ class Bench:
         """Show a file, or say what was drawn for it."""
         try:
             return self._photo(asked) if asked.recipe is None else self._words(asked)
+        except UnidentifiedImageError:
+            return Answer(why="nothing in the file can be read as a picture")
         except (AugdError, BadImage, OSError, ValueError, SyntaxError, MemoryError) as error:
             return Answer(why=str(error) or type(error).__name__)
         except Image.DecompressionBombError as error:

@@ -38,7 +38,7 @@ class Lookout:
         """Take over an inherited link and hear what the daemon says first.
 
         Raises:
-            EOFError: the daemon is gone.
+            EOFError, DaemonGone: the daemon is gone.
         """
         self._link = daemon
         self._link.settimeout(_ANSWER_S)
@@ -48,10 +48,9 @@ class Lookout:
         assert isinstance(begin, said.Begin)
         self.begin = begin
         self.datasets: dict[str, Indexed] = {}
-        for _ in range(begin.num_datasets):
-            dataset, fds = self._receive()
-            assert isinstance(dataset, said.Dataset)
-            self.datasets[dataset.name] = Indexed((fds[0], fds[1]), IndexArrays(*fds))
+        for name in begin.datasets:
+            _, fds = self._ask(said.AskDataset(name))
+            self.datasets[name] = Indexed((fds[0], fds[1]), IndexArrays(*fds))
 
     def _receive(self) -> tuple[said.Spoken, list[int]]:
         received = link.receive(self._link, wait=True)

@@ -7,12 +7,14 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 const percent = (share) => `${Math.round(100 * share)}%`;
 const whole = (number) => Math.round(number).toLocaleString("en");
 const POINTS_MAX = 720;
+const BAD_MAX = 100;
 const SLOTS = ["sent", "ready", "filling", "draining", "free"];
 const NAMES = { sent: "with the trainer", ready: "finished", filling: "being made", draining: "being freed", free: "free" };
 
 let points = [];
 let looking = null; // {stream, count} while a batch is shown
 let withPhotos = false;
+const everBad = new Map();
 
 function make(tag, text, className) {
   const node = document.createElement(tag);
@@ -151,9 +153,9 @@ function drawProducers(report) {
   });
 }
 
-// Bad and quarantined samples, once each.
+// Bad and quarantined samples, once each: a report names the last few, so the ones before are kept.
 function blamed(report) {
-  const found = new Map();
+  const found = everBad;
   for (const one of report.streams) {
     for (const [sample, path, reason] of one.last_bad) found.set(`${one.dataset}/${sample}`, { dataset: one.dataset, sample, path, reason });
   }
@@ -162,7 +164,8 @@ function blamed(report) {
       found.set(`${dataset}/${sample}`, { dataset, sample, path, reason: "quarantined: it ended its producer twice, and is masked from now on" });
     }
   }
-  return [...found.values()];
+  for (const key of [...found.keys()].slice(0, -BAD_MAX)) found.delete(key);
+  return [...found.values()].sort((a, b) => a.dataset.localeCompare(b.dataset) || a.sample - b.sample);
 }
 
 function drawBad(report) {
