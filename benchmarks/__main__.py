@@ -12,6 +12,7 @@ from benchmarks import (
     large_photos,
     memory,
     planning,
+    remote,
     safety,
 )
 from benchmarks._report import Benchmark, run_all
@@ -26,6 +27,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "augmentation": (augmentation.QUESTION, augmentation.run),
     "kernels": (kernels.QUESTION, kernels.run),
     "large_photos": (large_photos.QUESTION, large_photos.run),
+    "remote": (remote.QUESTION, remote.run),
     "safety": (safety.QUESTION, safety.run),
 }
 
