@@ -118,6 +118,7 @@ def test_a_new_daemon_has_the_old_ones_producers(folder: Path, local: list[str])
         assert relay.producers() == pids, "they had no part in it"
 
 
+@pytest.mark.slow
 @pytest.mark.clause("P-137", "P-138")
 def test_a_host_that_stops_is_missed_by_nobody_and_welcome_again(
     folder: Path, address: str, local: list[str]
@@ -153,7 +154,7 @@ if "augd.produce" in sys.orig_argv:
     import cv2, os, signal
     imdecode, whole = cv2.imdecode, open({str(victim)!r}, "rb").read()
     def hooked(data, flags):
-        if bytes(data) == whole:
+        if len(data) == len(whole) and bytes(data[-64:]) == whole[-64:]:  # its header is changed
             os.kill(os.getpid(), signal.SIGSEGV)
         return imdecode(data, flags)
     cv2.imdecode = hooked
