@@ -145,7 +145,9 @@ class Broker:
                 stream = self._works.stream_of(number, lease)
             case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
                 stream = self._clients.stream_of(session)
-            case ev.FromCrew(_, msg.Alive()) | ev.FromRemote(_, msg.Alive() | msg.Beat()):
+            case ev.FromCrew(_, msg.Alive() | msg.LastWords()):
+                pass
+            case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
                 pass
             case _:
                 return None

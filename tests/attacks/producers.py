@@ -207,7 +207,7 @@ def a_flood_of_rows(ground: Ground) -> None:
 
 @attack("A95")
 def a_flood_of_words(ground: Ground) -> None:
-    """Join, and send 8,000 ALIVEs, BEATs, LAST_WORDS and FAILs of leases never held.
+    """Join, and send 4,000 ALIVEs, BEATs, LAST_WORDS and FAILs of leases never held.
 
     Seen: nothing; the last words are kept, once.
     """
