@@ -72,7 +72,17 @@ def serve(
         str | None,
         typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
     ] = None,
-    producers: Producers = None,
+    producers: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto|ray:N", help="Producer processes [one per core]."),
+    ] = None,
+    ray_address: Annotated[
+        str, typer.Option(metavar="ADDR", help="The Ray cluster that ray:N producers run on.")
+    ] = "auto",
+    ray_keys: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Their key, at this path on every node, if one is due."),
+    ] = None,
     pin: Annotated[
         bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
     ] = False,
@@ -98,11 +108,13 @@ def serve(
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the daemon and serve these folders until Ctrl-C."""
-    from augd.serving import Options, serve_forever
+    from augd.serving import Options, read_producers, serve_forever
 
     options = Options(
         listen=tuple(listen or ()),
-        num_producers=producers,
+        **read_producers(producers),
+        ray_address=ray_address,
+        ray_keys=ray_keys,
         is_pinned=pin,
         patience_s=patience,
         is_quiet=quiet,
@@ -117,6 +129,46 @@ def serve(
         log_format=log_format,
     )
     raise typer.Exit(serve_forever(paths, options))
+
+
+@app.command(epilog="Example: augd produce photos/ --connect tcp://trainer:7000 --keys me.key")
+def produce(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]PATH...", help="The daemon's data sets, as they are here."),
+    ],
+    connect: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="The daemon's [your default one].")
+    ] = None,
+    producers: Producers = None,
+    keys: ClientKeys = None,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
+    ] = False,
+    plugin: Plugins = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What `augd status` calls this host.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Lend producers of this host to a daemon on another, until Ctrl-C or the daemon's end.
+
+    They may come and go at any time: the bytes of the batches stay the same.
+    """
+    from augd.lending import Lending, lend_forever
+
+    options = Lending(
+        connect,
+        num_producers=producers,
+        keys=keys,
+        plugins=tuple(plugin or ()),
+        is_pinned=pin,
+        is_quiet=quiet,
+        host=host,
+        lifeline_fd=lifeline_fd,
+    )
+    raise typer.Exit(lend_forever(paths, options))
 
 
 @app.command(epilog="Example: augd bench photos/ --recipe imagenet --seconds 10")
@@ -404,6 +456,7 @@ KeyDatasets = Annotated[
 ]
 MaxStreams = Annotated[int, typer.Option(metavar="N", help="Streams that it may have open.")]
 MaxGigabytes = Annotated[float, typer.Option(metavar="GB", help="Memory of all its streams.")]
+MayProduce = Annotated[bool, typer.Option("--produce", help="Let producers join with this key.")]
 
 
 @key_commands.command("new", epilog="Example: augd keys new alice --dataset photos")
@@ -413,6 +466,7 @@ def keys_new(
     datasets: KeyDatasets = None,
     max_streams: MaxStreams = STREAMS_DEFAULT,
     max_gigabytes: MaxGigabytes = BYTES_DEFAULT / 10**9,
+    produce: MayProduce = False,
     folder: KeyFolder = None,
     server: Annotated[
         str | None,
@@ -425,7 +479,7 @@ def keys_new(
     if server is not None:
         run_new_elsewhere(name, server, out)
         return
-    run_new(folder, name, out, Bounds(datasets or (), max_streams, max_gigabytes))
+    run_new(folder, name, out, Bounds(datasets or (), max_streams, max_gigabytes, produce))
 
 
 @key_commands.command("add", epilog="Example: augd keys add alice 'PUBLIC KEY' --max-streams 2")
@@ -437,12 +491,13 @@ def keys_add(
     datasets: KeyDatasets = None,
     max_streams: MaxStreams = STREAMS_DEFAULT,
     max_gigabytes: MaxGigabytes = BYTES_DEFAULT / 10**9,
+    produce: MayProduce = False,
     folder: KeyFolder = None,
 ) -> None:
     """Let a client in whose key was made on its own host."""
     from augd.views.keys import Bounds, run_add
 
-    run_add(folder, name, public, Bounds(datasets or (), max_streams, max_gigabytes))
+    run_add(folder, name, public, Bounds(datasets or (), max_streams, max_gigabytes, produce))
 
 
 @key_commands.command("list")

@@ -2,8 +2,8 @@
 
 It waits on everything at once: clients' messages, their lifelines, the links and pidfds of
 the producers, signals, and its parent's lifeline. All decisions are the broker's. It moves
-no pixels and imports neither NumPy nor an image library; it writes nothing that it would
-need after a kill -9.
+no pixels but those that come from or go to other hosts, and imports neither NumPy nor an image
+library; it writes nothing that it would need after a kill -9.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
-from augd.broker.crew import PATIENCE_S
+from augd.broker.crew import PATIENCE_S, PLACES_MAX
 from augd.broker.snapshot import shorten
+from augd.choosing import choose
 from augd.dataset import quarantine
 from augd.dataset.index import IndexFile
-from augd.dataset.select import Choice, Choices, select
+from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.hire import Hired, Terms, hire
@@ -35,8 +36,6 @@ from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import (
-    SPARE_BYTES,
-    available_bytes,
     make_arena,
     map_arena,
     read_only,
@@ -44,18 +43,19 @@ from augd.transport.arena import (
 from augd.transport.bulk import BulkSender
 from augd.transport.cache import CacheStore
 from augd.transport.doors import Doors
+from augd.transport.rows import RowsSocket
+from augd.transport.signals import signal_fd
 from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire import page as said
+from augd.wire.slot import row_frames
 
 if TYPE_CHECKING:
     from augd.transport.auth import Gate
     from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
-
-_CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
 
 # A client that floods its socket must not keep lifelines and producers waiting.
 _MESSAGES_PER_TURN = 64
@@ -103,6 +103,7 @@ class Daemon:
         catalogue: Catalogue = BUILT_IN,
         cache: CacheStore | None = None,
         page: Page | None = None,
+        producers_max: int = 0,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -117,6 +118,7 @@ class Daemon:
             catalogue: the ops that there are with them.
             cache: where decoded pictures are kept, the caller's to close; None keeps none.
             page: shows what happens to whoever calls it by HTTP; None where nobody asked for it.
+            producers_max: how many there may be, where they follow what is needed.
         """
         self._page = page
         self._started_at = time.monotonic()
@@ -126,7 +128,7 @@ class Daemon:
         self._crew: dict[int, Hired] = {}
         self._memory_kills = MemoryKills()
         self._arenas: dict[int, tuple[int, int]] = {}
-        self._maps: dict[int, memoryview] = {}  # of streams whose bytes are sent
+        self._maps: dict[int, memoryview] = {}  # of streams whose bytes travel
         self._choices = Choices()
         self._cache = cache
         self._lifelines: dict[int, _Connection] = {}
@@ -134,7 +136,7 @@ class Daemon:
         self._is_running = True
         self._events: deque[ev.Event] = deque()
         self._poller = Poller()
-        self._signals = _signal_fd()
+        self._signals = signal_fd()
         self._poller.register(self._signals.fileno(), _Tag("signal"))
         self._lifeline_fd = lifeline_fd
         if lifeline_fd is not None:
@@ -145,11 +147,15 @@ class Daemon:
         curve = gate.curve if gate is not None else None
         self._doors = Doors(curve)
         self._bulk = BulkSender(curve)
+        self._rows = RowsSocket(gate.produce_curve if gate is not None else None)
         for number, router in enumerate(self._doors.routers):
             self._poller.register(router, _Tag("router", number))
         for number, router in enumerate(self._bulk.doors.routers):
             self._poller.register(router, _Tag("bulk", number))
             self._poller.register(self._bulk.disconnects[number], _Tag("left", number))
+        for number, router in enumerate(self._rows.doors.routers):
+            self._poller.register(router, _Tag("rows", number))
+            self._poller.register(self._rows.disconnects[number], _Tag("left", number))
         self._look_again_at: float | None = None
         self._listener: socket.socket | None = None
         self.addresses = [self._bind(address) for address in addresses]
@@ -178,12 +184,16 @@ class Daemon:
             patience_s=PATIENCE_S if patience_s is None else patience_s,
             catalogue=catalogue,
             cache=None if cache is None else Cache(cache.facts(), len(hired)),
+            rows_port=self._rows.port,
+            producers_max=producers_max,
+            pid=os.getpid(),
         )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,
             "listener": self._accept,
             "lifeline": self._read_lifeline,
             "bulk": self._read_bulk,
+            "rows": self._read_rows,
             "left": self._look_who_left,
             "gate": self._serve_gate,
             "link": self._read_link,
@@ -197,6 +207,7 @@ class Daemon:
     def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         bound = self._doors.bind(address)
         self._bulk.bind(address)
+        self._rows.bind(address)
         if isinstance(address, Address):
             self._listener = attach.listen(address.attach_path)
             self._poller.register(self._listener.fileno(), _Tag("listener"))
@@ -293,12 +304,68 @@ class Daemon:
     def _look_who_left(self, tag: _Tag) -> None:
         """Find whose connection ended. ZeroMQ tells that one did, and a little later which."""
         self._bulk.disconnects[tag.number].forget()
+        self._rows.disconnects[tag.number].forget()
         self._find_who_left()
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
     def _find_who_left(self) -> None:
         for session in self._bulk.unreachable():
             self._handle(ev.PeerGone(session))
+        for producer in self._rows.unreachable():
+            self._handle(ev.RemoteGone(producer, "the connection to its host ended"))
+
+    def _read_rows(self, tag: _Tag) -> None:
+        """Take what remote producers say; after a chunk's pixels it is others' turn."""
+        for _turn in range(_MESSAGES_PER_TURN):
+            received = self._rows.receive(tag.number)
+            if received is None:
+                return
+            message = self._hear_remote(tag.number, *received)
+            if self._rows.drop_rows(tag.number) or isinstance(message, msg.Done):
+                return
+
+    def _hear_remote(
+        self, door: int, peer: bytes, header: bytes, user: str | None
+    ) -> msg.FromRelay | None:
+        """Take one message with the rows that it brings; returns it, None for nonsense."""
+        number = self._rows.number_of(peer)
+        try:
+            self._rights_of(user)
+            message = codec.decode_from_relay(header)
+            if number is None:
+                self._attach_remote(peer, message)
+            elif not self._take_rows(door, number, message):
+                raise ProtocolError("its rows are not those of the lease that it answers")
+            else:
+                self._handle(ev.FromRemote(number, message))
+            return message
+        except (ProtocolError, Forbidden, OSError) as error:
+            if number is None:
+                self._rows.part_with(peer, str(error))
+            else:
+                _log.error("producer %d said nonsense and is parted with: %s", number, error)
+                self._handle(ev.RemoteGone(number, str(error)))
+            return None
+
+    def _attach_remote(self, peer: bytes, message: msg.FromRelay) -> None:
+        match message:
+            case msg.AttachAs(number, token) if self._broker.admits_remote(number, token):
+                self._rows.admit(number, peer)
+                self._handle(ev.RemoteAttached(number, token))
+            case _:
+                raise ProtocolError("nobody here knows this connection; join again")
+
+    def _take_rows(self, door: int, number: int, message: msg.FromRelay) -> bool:
+        """Receive a lease's rows into their slot; say False when they are not what was leased."""
+        target = None
+        if isinstance(message, msg.Done):
+            target = self._broker.target(number, message.lease)
+        if target is None:  # too late, or a message that brings none
+            self._rows.drop_rows(door)
+            return True
+        slot = self._map(target.stream)[target.slot_offset :]
+        frames = row_frames(target.arrays, target.first_row, target.rows)
+        return self._rows.receive_rows(door, [slot[at : at + size] for at, size in frames])
 
     def _accept(self, _: _Tag) -> None:
         assert self._listener is not None
@@ -479,14 +546,24 @@ class Daemon:
             case ev.StartProducer(number):
                 self._start_producer(number)
             case ev.KillProducer(number):
-                if number in self._crew:
+                if number >= PLACES_MAX:
+                    self._tell_remote(number, msg.Kill())
+                elif number in self._crew:
                     self._crew[number].kill()
+            case ev.ForgetProducer(number, why):
+                if why:
+                    self._rows.send(number, msg.Part(why))
+                self._rows.forget(number)
             case ev.Log(level, text):
                 _log.log(level, text)
             case ev.Stop():
                 self._is_running = False
 
-    def _tell(self, number: int, message: msg.ToProducer) -> None:
+    def _tell(self, number: int, message: msg.ToProducer | msg.ToRelay) -> None:
+        if number >= PLACES_MAX:
+            assert not isinstance(message, msg.UseCache | msg.CacheRoom)  # which go by fds
+            self._tell_remote(number, message)
+            return
         fds: tuple[int, ...] = ()
         if isinstance(message, msg.UseDataset):
             index = self._datasets[message.name]
@@ -514,12 +591,21 @@ class Daemon:
             self._handle(ev.FromCrew(number, msg.LastWords("it did not read its messages")))
             hired.kill()
 
+    def _tell_remote(self, number: int, message: msg.ToRelay) -> None:
+        try:
+            is_told = self._rows.send(number, message)
+        except ProtocolError as error:  # too large, with what its own host must choose by
+            self._handle(ev.RemoteGone(number, str(error)))
+            return
+        if not is_told:
+            self._handle(ev.RemoteGone(number, "the connection to its host ended"))
+
     def _select(self, action: ev.SelectSamples) -> None:
         try:
             shared = self._choices.take(
                 action.stream,
                 (action.dataset, action.selection),
-                lambda: self._choose(action.dataset, action.selection),
+                lambda: choose(self._datasets[action.dataset], action.selection),
             )
         except AugdError as error:
             self._handle(ev.SelectFailed(action.stream, error.code, str(error)))
@@ -529,24 +615,6 @@ class Daemon:
             return
         chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
         self._handle(ev.Selected(action.stream, chosen))
-
-    def _choose(self, dataset: str, asked: msg.Selection) -> Choice:
-        """Choose samples; takes about a quarter of a second per million of the data set."""
-        index = self._datasets[dataset]
-        if _CHOOSING_BYTES * index.num_samples + SPARE_BYTES > available_bytes():
-            raise OverLimit(
-                f"choosing among {index.num_samples} samples takes "
-                f"{_CHOOSING_BYTES * index.num_samples / 1e6:.0f} MB, which this machine has not "
-                f"free. Connect without split, classes, limit and balance."
-            )
-        return select(
-            index,
-            split=asked.split,
-            val_fraction=asked.val_fraction,
-            classes=asked.classes,
-            limit=asked.limit,
-            balance=asked.balance,
-        )
 
     def _make_arena(self, action: ev.MakeArena) -> None:
         try:
@@ -581,19 +649,23 @@ class Daemon:
             _log.warning("%s is quarantined in %s; delete its line to have it tried", path, kept)
 
     def _send_slot(self, action: ev.SendSlot) -> None:
-        arena = self._maps.get(action.stream)
-        if arena is None:
-            fd, size_bytes = self._arenas[action.stream]
-            try:
-                arena = self._maps[action.stream] = memoryview(map_arena(fd, size_bytes))
-            except OSError as error:
-                _log.error("session %d: its arena cannot be mapped: %s", action.session, error)
-                self._handle(ev.PeerGone(action.session))
-                return
+        try:
+            arena = self._map(action.stream)
+        except OSError as error:
+            _log.error("session %d: its arena cannot be mapped: %s", action.session, error)
+            self._handle(ev.PeerGone(action.session))
+            return
         start = action.slot * action.slot_bytes
         piece = msg.Piece(action.session, action.opening, action.sequence, 0, 0)
         if not self._bulk.send(piece, arena[start : start + action.slot_bytes]):
             self._handle(ev.PeerGone(action.session))
+
+    def _map(self, stream: int) -> memoryview:
+        """Return the arena of a stream whose bytes travel; raises OSError when it can't be had."""
+        if stream not in self._maps:
+            fd, size_bytes = self._arenas[stream]
+            self._maps[stream] = memoryview(map_arena(fd, size_bytes))
+        return self._maps[stream]
 
     def _start_producer(self, number: int) -> None:
         try:
@@ -616,6 +688,7 @@ class Daemon:
         if self._listener is not None:
             self._listener.close()
         self._bulk.close()
+        self._rows.close()
         self._doors.close()
         if self._gate is not None:
             self._gate.close()
@@ -630,14 +703,3 @@ def _encode(message: msg.ToClient) -> bytes:
     except (ProtocolError, UnicodeEncodeError) as error:
         _log.error("a message could not be encoded: %s", error)
         return codec.encode(msg.Error("INTERNAL", f"the daemon's answer does not encode: {error}"))
-
-
-def _signal_fd() -> socket.socket:
-    """Turn SIGINT and SIGTERM into bytes on a socket that the poller watches."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    signal.set_wakeup_fd(far.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    return near

@@ -92,7 +92,7 @@ def serve(
 
     Args:
         paths: one folder or manifest (`.csv`, `.jsonl`), or several by name.
-        producers: producer processes; None is one per core.
+        producers: producer processes; None is one per core, 0 leaves all to `augd produce`.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
         insecure: let anybody who reaches the port connect; without it the port must be this
@@ -119,8 +119,8 @@ def serve(
     """
     if isinstance(plugins, str):
         raise OptionError(f"plugins: expected a list of module names, got {plugins!r}")
-    if producers is not None and producers < 1:
-        raise OptionError(f"producers: expected 1 or more, got {producers}")
+    if producers is not None and producers < 0:
+        raise OptionError(f"producers: expected 0 or more, got {producers}")
     listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
     lifeline_read, lifeline_write = os.pipe()
     ready_read, ready_write = os.pipe()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augd.procfs import anonymous_bytes, cpu_s, parent_pid
+from augd.procfs import anonymous_bytes, cpu_s
 from augd.stream import Batch, Stream
 from augd.transport.ask import Inquirer
 from augd.verdict import Verdict, judge
@@ -81,7 +81,7 @@ class Probe:
     def read(self) -> Reading:
         """Read every counter now."""
         snapshot = self.snapshot()
-        crew = {one["pid"]: one for one in snapshot["producers"] if one["pid"]}
+        crew = {one["pid"]: one for one in own_producers(snapshot)}
         return Reading(
             client_cpu_s=cpu_s(os.getpid()),
             client_wait_s=self._stream.stats()["wait_s"],
@@ -101,7 +101,12 @@ class Probe:
 
 def daemon_pid(snapshot: Mapping[str, Any]) -> int:
     """Pid of the daemon: the parent of its producers, which are there once a stream is open."""
-    return parent_pid(next(one["pid"] for one in snapshot["producers"] if one["pid"]))
+    return int(snapshot["pid"])
+
+
+def own_producers(snapshot: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the producers that run on the daemon's host: the pids of others say nothing here."""
+    return [one for one in snapshot["producers"] if one["pid"] and not one["host"]]
 
 
 def all_batches(stream: Stream) -> Iterator[Batch]:
@@ -193,5 +198,5 @@ def verdict_on(measured: Measurement, num_producers: int) -> Verdict:
 
 def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:
     """Anonymous memory of the daemon, and of each producer."""
-    pids = [one["pid"] for one in snapshot["producers"] if one["pid"]]
+    pids = [one["pid"] for one in own_producers(snapshot)]
     return anonymous_bytes(daemon_pid(snapshot)), [anonymous_bytes(pid) for pid in pids]

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from augd.transport.http import Porch
 
 _PROGRESS_AFTER_S = 1.0
+PRODUCERS_MAX = 1024
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
 PATIENCE_MAX_S = 3600
 
@@ -40,6 +41,10 @@ class Options:
 
     listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
+    is_auto: bool = False  # as many producers as are needed, one per core at most
+    ray: int = 0  # producers that Ray places on the nodes of a cluster, instead of own ones
+    ray_address: str = "auto"
+    ray_keys: str | None = None  # a key that may produce, at this path on every node
     patience_s: float | None = None  # None: the daemon's own
     is_quiet: bool = False
     is_insecure: bool = False
@@ -72,19 +77,13 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
 
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
     with interruptions_held():
-        from augd.dataset.sources import is_manifest
         from augd.hire import Terms, hire
         from augd.transport.address import Address, make_runtime_dir
         from augd.transport.lock import AddressLock
 
     sources = name_paths(paths)
-    for source in sources.values():
-        if not source.is_dir() and not (is_manifest(source) and source.is_file()):
-            raise DatasetError(
-                f"{source} is not a folder, nor a .csv or .jsonl manifest; give the folder of "
-                f"the images, or the file that lists them"
-            )
-    wanted = _count_producers(options.num_producers)
+    check_sources(sources)
+    wanted = count_producers(options.num_producers)
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
     _check_page(options)
@@ -95,6 +94,10 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
                 make_runtime_dir(address.path.parent)
                 cleaning.callback(AddressLock.acquire(address).release)
         porch = _open_porch(options, cleaning)
+        if options.ray:
+            from augd.on_ray import check_ray
+
+            check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
@@ -232,7 +235,7 @@ def _serve(
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
     _raise_fd_limit()
-    datasets = {name: _load_index(name, source) for name, source in sources.items()}
+    datasets = {name: load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
 
     store = _open_cache(cache, datasets) if cache is not None else None
@@ -250,6 +253,7 @@ def _serve(
         catalogue=catalogue or BUILT_IN,
         cache=store,
         page=page,
+        producers_max=len(hired) if options.is_auto else 0,
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
@@ -258,6 +262,8 @@ def _serve(
     )
     if not options.is_quiet:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        if not hired and not options.ray:
+            print("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
         if gate is not None:
             print(
                 f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
@@ -265,9 +271,21 @@ def _serve(
         if porch is not None:
             print(f"augd: look at it at {porch.url}")
         sys.stdout.flush()
-    ready = {"addresses": [str(one) for one in daemon.addresses]}
-    tell_ready(options.ready_fd, ready if porch is None else {**ready, "http": porch.url})
-    return daemon.run()
+    told = {"addresses": [str(one) for one in daemon.addresses]}
+    tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
+    if not options.ray:
+        return daemon.run()
+    from augd.on_ray import Placed, placing
+
+    produce = Placed(
+        num_producers=options.ray,
+        ray_address=options.ray_address,
+        paths={name: os.path.abspath(source) for name, source in sources.items()},
+        keys=options.ray_keys,
+        plugins=options.plugins,
+    )
+    with placing(produce, daemon.addresses):
+        return daemon.run()
 
 
 def _read_cache(text: str | None) -> CacheSpec | None:
@@ -303,7 +321,8 @@ def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
         os.close(ready_fd)
 
 
-def _load_index(name: str, source: Path) -> IndexFile:
+def load_index(name: str, source: Path) -> IndexFile:
+    """Open a data set's index, or make it, with a line on the terminal while that takes time."""
     from augd.dataset.index import load_or_build
 
     progress = _Progress(name)
@@ -360,11 +379,50 @@ def name_paths(paths: Sequence[str]) -> dict[str, Path]:
     return sources
 
 
-def _count_producers(wanted: int | None) -> int:
+def read_producers(text: str | None) -> dict[str, Any]:
+    """Read what `--producers` says into fields of `Options`: a number, `auto` or `ray:N`.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if text is None or text == "auto":
+        return {"is_auto": text is not None}
+    kind, _, number = text.rpartition(":")
+    if kind not in ("", "ray") or not (number.isascii() and number.isdigit()):
+        raise OptionError(f"--producers: expected a number, auto or ray:N, got {text!r}")
+    if kind == "":
+        return {"num_producers": int(number)}
+    if not 1 <= int(number) <= PRODUCERS_MAX:
+        raise OptionError(f"--producers ray:N: expected N in 1..{PRODUCERS_MAX}, got {number}")
+    return {"num_producers": 0, "ray": int(number)}
+
+
+def check_sources(sources: Mapping[str, Path]) -> None:
+    """Refuse what is no data set, before anything is started for it.
+
+    Raises:
+        DatasetError: names the first.
+    """
+    from augd.dataset.sources import is_manifest
+
+    for source in sources.values():
+        if not source.is_dir() and not (is_manifest(source) and source.is_file()):
+            raise DatasetError(
+                f"{source} is not a folder, nor a .csv or .jsonl manifest; give the folder of "
+                f"the images, or the file that lists them"
+            )
+
+
+def count_producers(wanted: int | None) -> int:
+    """Return how many producers an option asks for: one per core where it says nothing.
+
+    Raises:
+        OptionError: it is out of range.
+    """
     if wanted is None:
         return len(os.sched_getaffinity(0))
-    if not 1 <= wanted <= 1024:
-        raise OptionError(f"--producers: expected 1..1024, got {wanted}")
+    if not 0 <= wanted <= PRODUCERS_MAX:
+        raise OptionError(f"--producers: expected 0..{PRODUCERS_MAX}, got {wanted}")
     return wanted
 
 

@@ -110,6 +110,13 @@ def ffcv_raw(options: Options, file: str, name: str) -> Start:
     )
 
 
+def remote_client(options: Options, filter: Filter, *, has_keys: bool) -> Callable[[], Competitor]:
+    """Start augd with a daemon that has no producer, and a relay that lends it all."""
+    name = "remote, CURVE" if has_keys else "remote"
+    arguments = {**_augd_arguments(options, filter), "remote": name}
+    return lambda: Competitor(name, "augd_client", arguments=arguments)
+
+
 def large_photo_client(
     options: Options, photos: Path, side_px: int, scaled_decode: str
 ) -> Callable[[], Competitor]:
@@ -208,7 +215,9 @@ def eight_op_loader(options: Options, filter: Filter, library: str) -> Callable[
     )
 
 
-def transfer(kind: Literal["frames", "plain socket"]) -> Callable[[], Competitor]:
+def transfer(
+    kind: Literal["frames", "plain socket", "rows", "rows, CURVE"],
+) -> Callable[[], Competitor]:
     """Start two processes that move slots over loopback."""
     return lambda: Competitor(kind, "transfer", arguments={"receive": kind})
 

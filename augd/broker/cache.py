@@ -58,7 +58,8 @@ class Cache:
 
     def _largest_room(self) -> int:
         return max(
-            ROOM_MIN_BYTES, self.facts.size_bytes // (_ROOMS_PER_PRODUCER * self.num_producers)
+            ROOM_MIN_BYTES,
+            self.facts.size_bytes // (_ROOMS_PER_PRODUCER * max(1, self.num_producers)),
         )
 
     def decodes_as(self, environment: Mapping[str, str]) -> dict[str, str] | None:

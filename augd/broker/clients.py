@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from augd.broker import admission
@@ -120,6 +120,11 @@ class Clients:
             hello.nonce, self._instance, number, self._attach, token, self._bulk_port
         )
         self._outbox.send(peer, welcome)
+
+    def stream_of(self, number: int) -> Stream | None:
+        """Return the stream of a session; None when it has none."""
+        session = self.sessions.get(number)
+        return None if session is None else session.stream
 
     def rights_changed(self, name: str, text: str) -> None:
         """End the sessions that a client began under other rights."""
@@ -492,16 +497,20 @@ class Clients:
         moments += [s.gathers_until for s in self._works.streams.values() if s.gathers_until]
         return min((moment for moment in moments if moment < math.inf), default=None)
 
-    def settle(self) -> None:
-        """Announce what stands and send what is ready."""
+    def part_with_unattached(self) -> None:
+        """End the sessions that nobody attached in time."""
         for session in [s for s in self.sessions.values() if s.attach_by <= self._outbox.now]:
             text = f"the session was not attached within {ATTACH_S:g} s of its HELLO"
             self._outbox.send(session.peer, msg.Error("PROTOCOL_STATE", text, session.number))
             self.close(session.number)
-        for session in list(self.sessions.values()):
+
+    def settle(self, streams: Sequence[Stream]) -> None:
+        """Announce what stands and send what is ready of these streams."""
+        touched = set(streams)
+        for session in [one for one in self.sessions.values() if one.stream in touched]:
             self._announce(session)
             self._deliver(session)
-        for stream in self._works.streams.values():
+        for stream in streams:
             self._end_gathering(stream)
             self._detach_laggards(stream)
 

@@ -15,9 +15,13 @@ written by one while it is read by another:
 3. Every message that names a session, an opening, a lease or a generation that is not the
    current one is stale: ignored and counted, never an error.
 4. After each event `_settle` brings the world forward until nothing more can be done, so no
-   event needs to know what it may have made possible.
+   event needs to know what it may have made possible. The words that come most, of chunks that
+   are done and slots that are free, make something possible for one stream only: the others are
+   looked at with the next other event, and twenty times a second, so that many streams don't slow
+   each other down.
 
-It has two halves: augd/broker/clients.py talks to clients, augd/broker/works.py makes batches.
+It has two halves: augd/broker/clients.py talks to clients, augd/broker/works.py makes batches,
+with augd/broker/remotes.py for the producers that join from other hosts.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import INFO, Outbox
+from augd.broker.remotes import Remotes, Target
 from augd.broker.snapshot import (
     describe_batch,
     describe_dataset,
@@ -40,6 +45,7 @@ from augd.broker.snapshot import (
     describe_stream,
     shorten,
 )
+from augd.broker.stream import Stream
 from augd.broker.works import Works
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import messages as msg
@@ -47,6 +53,7 @@ from augd.wire.page import Seen
 from augd.wire.rights import Rights
 
 DRAIN_S = 5.0
+_ALL_EVERY_S = 0.05
 
 
 class Broker:
@@ -63,6 +70,9 @@ class Broker:
         patience_s: float = PATIENCE_S,
         catalogue: Catalogue = BUILT_IN,
         cache: Cache | None = None,
+        rows_port: int = 0,
+        producers_max: int = 0,
+        pid: int = 0,
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -76,8 +86,12 @@ class Broker:
             patience_s: a producer that is silent for longer while it has work hangs.
             catalogue: the ops that recipes may name.
             cache: the books of the decoded pictures, if they are kept.
+            producers_max: follow what is needed, with 1 to so many producers; 0 keeps the places.
+            pid: of the daemon, for whoever measures it.
+            rows_port: TCP port of the socket for remote producers' rows, if there is one.
         """
         self._instance = instance
+        self._pid = pid
         self._datasets = dict(datasets)
         self._outbox = Outbox()
         self._works = Works(
@@ -87,19 +101,30 @@ class Broker:
             *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
             catalogue,
         )
+        self._works.producers_max = producers_max
+        self._remotes = Remotes(self._outbox, self._works, self._datasets, rows_port, secret)
+        self._all_at = 0.0  # when all streams are looked at again, whatever happens
         self._drain_ends_at: float | None = None
         self._is_stopped = False
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
         """Take one event at time `now` (seconds, monotonic) and return what is to be done."""
         self._outbox.now = now
+        streams = self._touched_by(event)
         match event:
             case ev.FromPeer(peer, message, who):
                 self._from_peer(peer, message, who)
             case ev.RightsChanged(name, text):
                 self._clients.rights_changed(name, text)
+                self._remotes.rights_changed(name, text)
             case ev.FromCrew(number, message):
                 self._works.heard(number, message)
+            case ev.FromRemote(number, message):
+                self._remotes.heard(number, message, is_draining=self._is_draining)
+            case ev.RemoteAttached(number, token):
+                self._remotes.attached(number, token)
+            case ev.RemoteGone(number, why):
+                self._remotes.gone(number, why, is_draining=self._is_draining)
             case ev.PeerAttached(number, token, is_framed):
                 self._clients.attached(number, token, is_framed=is_framed)
             case ev.PeerUnreachable(number):
@@ -107,7 +132,7 @@ class Broker:
             case ev.PeerGone(number):
                 self._clients.close(number)
             case ev.Reaped():
-                self._works.reaped(event, is_draining=self._drain_ends_at is not None)
+                self._works.reaped(event, is_draining=self._is_draining)
             case ev.Selected(number, chosen):
                 self._clients.selected(number, chosen)
             case ev.SelectFailed(number, code, text):
@@ -122,14 +147,37 @@ class Broker:
                 self._drain(why)
             case ev.Tick():
                 pass
-        self._settle()
+        self._settle(streams)
         return self._outbox.take()
+
+    def _touched_by(self, event: ev.Event) -> list[Stream] | None:
+        """List the streams for which an event may make something possible; None for any."""
+        if self._outbox.now >= self._all_at:
+            return None
+        stream = None
+        match event:
+            case ev.FromCrew(number, msg.Done(lease)) | ev.FromRemote(number, msg.Done(lease)):
+                stream = self._works.stream_of(number, lease)
+            case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
+                stream = self._clients.stream_of(session)
+            case ev.FromCrew(_, msg.Alive() | msg.LastWords()):
+                pass
+            case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
+                pass
+            case _:
+                return None
+        return [] if stream is None else [stream]
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._drain_ends_at is not None
 
     def next_deadline(self) -> float | None:
         """When `handle` wants a Tick at the latest; None when nothing is due by itself."""
         moments = (
             self._works.crew.next_deadline(),
             self._clients.next_deadline(),
+            self._works.staffing.next_look() if self._works.producers_max else None,
             self._drain_ends_at,
         )
         return min((moment for moment in moments if moment is not None), default=None)
@@ -138,11 +186,21 @@ class Broker:
         """Say whether this attachment is the session's; see `Clients.admits`."""
         return self._clients.admits(number, token, is_framed=is_framed)
 
+    def admits_remote(self, number: int, token: str) -> bool:
+        """Say whether this attachment is that of a producer that joined; see `Remotes.admits`."""
+        return self._remotes.admits(number, token)
+
+    def target(self, number: int, lease: int) -> Target | None:
+        """Say where a remote producer's rows belong; None when it has no such lease."""
+        return self._remotes.target(number, lease)
+
     def _from_peer(self, peer: bytes, message: msg.FromClient, who: Rights | None) -> None:
         match message:
-            case msg.Hello() if self._drain_ends_at is not None:
+            case msg.Hello() | msg.Join() if self._is_draining:
                 text = "the daemon is draining; start it again"
                 self._outbox.send(peer, msg.Error("DRAINING", text))
+            case msg.Join():
+                self._remotes.join(peer, message, who)
             case msg.Hello():
                 self._clients.hello(peer, message, who)
             case msg.AskStatus():
@@ -154,16 +212,22 @@ class Broker:
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
                 self._clients.heard(peer, message, who)
 
-    def _settle(self) -> None:
-        """Bring the world forward until nothing more can be done."""
+    def _settle(self, streams: list[Stream] | None) -> None:
+        """Bring these streams, or all, forward until nothing more can be done."""
         self._clients.pass_on()
         self._works.kill_hanging()
         if self._drain_ends_at is not None:
             self._settle_drain(self._drain_ends_at)
             return
+        if streams is None:
+            self._works.staff()
         self._works.start_due()
-        self._clients.settle()
-        for stream in self._works.streams.values():
+        if streams is None:
+            self._all_at = self._outbox.now + _ALL_EVERY_S
+            streams = list(self._works.streams.values())
+            self._clients.part_with_unattached()
+        self._clients.settle(streams)
+        for stream in streams:
             stream.plan_ahead()
         self._works.lease_out()
 
@@ -207,6 +271,7 @@ class Broker:
         now = self._outbox.now if now is None else now
         return {
             "instance": self._instance,
+            "pid": self._pid,
             "is_draining": self._drain_ends_at is not None,
             "is_cut": False,
             "unhealthy": works.unhealthy,
@@ -214,6 +279,7 @@ class Broker:
             "restarts": works.crew.restarts,
             "last_death": works.crew.last_death,
             "made": describe_made(works.made),
+            "needed_producers": works.staffing.needed,
             "stale": dict(self._outbox.stale),
             "environment": works.environment or {},
             "cache": None if works.cache is None else works.cache.describe(),

@@ -13,10 +13,12 @@ from augd.wire.messages import (
     Chosen,
     FromClient,
     FromProducer,
+    FromRelay,
     Quarantined,
     Selection,
     ToClient,
     ToProducer,
+    ToRelay,
 )
 from augd.wire.rights import Rights
 
@@ -69,6 +71,27 @@ class FromCrew(Struct, frozen=True):
 
     producer: int
     message: FromProducer
+
+
+class FromRemote(Struct, frozen=True):
+    """A remote producer's message, or its relay's. All the rows of a DONE have arrived."""
+
+    producer: int
+    message: FromRelay
+
+
+class RemoteAttached(Struct, frozen=True):
+    """A remote producer's connection for rows stands; `Broker.admits_remote` says who counts."""
+
+    producer: int
+    token: str
+
+
+class RemoteGone(Struct, frozen=True):
+    """A remote producer's connection ended, or it broke the protocol."""
+
+    producer: int
+    why: str
 
 
 class Reaped(Struct, frozen=True):
@@ -135,6 +158,9 @@ Event = (
     | PeerGone
     | RightsChanged
     | FromCrew
+    | FromRemote
+    | RemoteAttached
+    | RemoteGone
     | Reaped
     | Selected
     | SelectFailed
@@ -160,10 +186,10 @@ class Send(Struct, frozen=True):
 
 
 class Tell(Struct, frozen=True):
-    """Send to a producer; the fds that belong to the message ride along."""
+    """Send to a producer; to one of this host, with the fds that belong to the message."""
 
     producer: int
-    message: ToProducer
+    message: ToProducer | ToRelay
 
 
 class SelectSamples(Struct, frozen=True):
@@ -246,6 +272,13 @@ class KillProducer(Struct, frozen=True):
     producer: int
 
 
+class ForgetProducer(Struct, frozen=True):
+    """Take nothing more from a remote producer's connection; it is told why, where it still is."""
+
+    producer: int
+    why: str
+
+
 class Log(Struct, frozen=True):
     """A line for the operator. `level` is of the logging module: 20 info, 30 warning, 40 error."""
 
@@ -271,6 +304,7 @@ Action = (
     | EndSession
     | StartProducer
     | KillProducer
+    | ForgetProducer
     | Log
     | Stop
 )

@@ -40,7 +40,7 @@ class Outbox:
         """Send to a client."""
         self._actions.append(ev.Send(peer, message, classes))
 
-    def tell(self, producer: int, message: msg.ToProducer) -> None:
+    def tell(self, producer: int, message: msg.ToProducer | msg.ToRelay) -> None:
         """Send to a producer."""
         self._actions.append(ev.Tell(producer, message))
 

@@ -28,6 +28,7 @@ def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
     return {
         "number": producer.number,
         "pid": producer.pid,
+        "host": "" if producer.remote is None else producer.remote.host,
         "state": producer.state,
         "confinement": producer.confinement,
         "leases": len(producer.leases),

@@ -390,6 +390,10 @@ class Stream:
         """Say whether a chunk waits for a producer."""
         return self._num_pending > 0
 
+    def has_suspects(self) -> bool:
+        """Say whether a chunk waits for a fresh producer."""
+        return self._num_suspects > 0
+
     def num_pending(self) -> int:
         """Count the chunks that wait for a producer."""
         return self._num_pending
@@ -504,6 +508,11 @@ def _lease(queue: list[Chunk]) -> Chunk:
     chunk.state = step(CHUNK, chunk.state, "lease")
     chunk.batch.slot.writers += 1
     return chunk
+
+
+def chunk_rows_max(batch_size: int) -> int:
+    """Return the most rows that a chunk of such batches has, the last of an epoch included."""
+    return min(batch_size, CHUNK_ROWS * 3 // 2)
 
 
 def _cut_chunks(batch: Batch) -> Iterator[Chunk]:

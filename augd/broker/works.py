@@ -16,21 +16,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heapreplace
 
 from augd.broker import events as ev
 from augd.broker.cache import Cache
-from augd.broker.crew import Crew, LeaseRecord, Producer
+from augd.broker.crew import DEPTH, REAP_S, Crew, LeaseRecord, Producer
 from augd.broker.facts import DatasetFacts
-from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
+from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
-from augd.broker.states import PRODUCER, step
-from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream
+from augd.broker.staffing import Staffing
+from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, chunk_rows_max
 from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from augd.wire.limits import QUARANTINE_MAX
+from augd.wire.slot import chunk_layout
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
@@ -75,15 +77,23 @@ class Works:
         self.cache = cache
         self.crew = Crew(num_producers, patience_s)
         self.streams: dict[int, Stream] = {}
+        self.staffing = Staffing()
+        self.producers_max = 0  # where the crew follows what is needed: how many it may have
         self.registers = {name: Register(facts.quarantine) for name, facts in datasets.items()}
         self.environment: dict[str, str] | None = None
         self.unhealthy = ""
         self.failures: list[Failure] = []
         self.verdicts: list[Verdict] = []
         self._has_warned_of_open = False
-        self._turn = 0.0  # virtual time of the leases: see _next_stream
+        self._turn = 0.0  # virtual time of the leases: see lease_out
 
     # streams
+
+    def stream_of(self, number: int, lease: int) -> Stream | None:
+        """Return the stream of a lease; None when that producer doesn't have it."""
+        producer = self.crew.members.get(number)
+        record = producer.leases.get(lease) if producer is not None else None
+        return None if record is None else record.stream
 
     def add(self, stream: Stream) -> None:
         """Take a new stream on; its arena is asked for."""
@@ -156,7 +166,7 @@ class Works:
             case msg.Done():
                 self._done(producer, message)
             case msg.Dropped(lease):
-                record = producer.leases.pop(lease, None)
+                record = self.crew.take_back(producer, lease)
                 if record is not None:
                     record.stream.lose_chunk(record.chunk, is_suspect=False)
             case msg.Fail():
@@ -164,7 +174,7 @@ class Works:
             case msg.Cached():
                 self._cached(producer, message)
             case msg.LastWords(text):
-                producer.last_words = text
+                producer.last_words = text[:ERROR_TEXT_MAX]
             case msg.Alive():
                 pass
         producer.rest_if_idle(self._outbox.now)
@@ -173,30 +183,39 @@ class Works:
         if producer.state != "starting":
             self._outbox.stale["ready"] += 1  # killed for being late, it spoke before it died
             return
-        expected = self.environment or self._catalogue.expect(message.environment)
+        expected = self.expected_environment(message.environment)
         if message.environment != expected:
             producer.last_words = (
                 f"its libraries or plug-ins differ from the other producers': "
                 f"{message.environment}, expected {expected}; restart the daemon after an upgrade"
             )
-            producer.state = step(PRODUCER, producer.state, "kill")
+            self.crew.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
             return
         self.environment = expected
-        producer.state = step(PRODUCER, producer.state, "ready")
         producer.pid = message.pid
-        self._note_confinement(producer, message.confinement)
+        self.note_confinement(producer, message.confinement)
+        self.take_on(producer)
+
+    def expected_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return what a producer must have said that says this; the first one decides for all."""
+        return self.environment or self._catalogue.expect(environment)
+
+    def take_on(self, producer: Producer) -> None:
+        """Tell a producer that agrees with the others what there is to make."""
+        self.crew.turn(producer, "ready")
         self.unhealthy = ""
-        if self.cache is not None:
-            self._tell_cache(producer, self.cache, expected)
-        is_cached = self.cache is not None
+        is_cached = self.cache is not None and producer.remote is None  # it goes by fds
+        if self.cache is not None and is_cached:
+            self._tell_cache(producer, self.cache)
         for name, facts in self._datasets.items():
-            self._tell(producer, msg.UseDataset(name, facts.root, facts.digest, is_cached))
+            root = facts.root if producer.remote is None else ""  # it has one of its own
+            self._tell(producer, msg.UseDataset(name, root, facts.digest, is_cached))
         for stream in self.streams.values():
             if stream.has_arena:
                 self._tell_stream(producer, stream)
 
-    def _note_confinement(self, producer: Producer, confinement: str) -> None:
+    def note_confinement(self, producer: Producer, confinement: str) -> None:
         """Keep what holds a producer in, and say once when nothing keeps it from the network."""
         producer.confinement = confinement
         if "seccomp" in confinement or self._has_warned_of_open:
@@ -211,6 +230,10 @@ class Works:
 
     def _tell_stream(self, producer: Producer, stream: Stream) -> None:
         spec = stream.spec
+        arrays, slot_bytes, num_slots = stream.arrays, stream.slot_bytes, len(stream.slots)
+        if producer.remote is not None:  # memory for the chunks that it may have at a time
+            rows = chunk_rows_max(spec.layout.batch_size)
+            (arrays, slot_bytes), num_slots = chunk_layout(arrays, rows), DEPTH
         use = msg.UseStream(
             stream=stream.number,
             dataset=stream.dataset,
@@ -218,17 +241,19 @@ class Works:
             layout=spec.layout,
             seed=spec.seed,
             shuffle=spec.shuffle,
-            arrays=stream.arrays,
-            slot_bytes=stream.slot_bytes,
-            num_slots=len(stream.slots),
+            arrays=arrays,
+            slot_bytes=slot_bytes,
+            num_slots=num_slots,
             chosen=stream.chosen,
+            selection=msg.Selection() if producer.remote is None else spec.selection,
         )
         self._tell(producer, use)
         if stream.quarantine:
             self._tell(producer, _mask_of(stream))
 
-    def _tell_cache(self, producer: Producer, cache: Cache, environment: Mapping[str, str]) -> None:
-        other = cache.decodes_as(environment)
+    def _tell_cache(self, producer: Producer, cache: Cache) -> None:
+        assert self.environment is not None
+        other = cache.decodes_as(self.environment)
         if other is not None:
             self._outbox.add(ev.ClearCache(other))
         facts = cache.facts
@@ -241,7 +266,7 @@ class Works:
 
     def _cached(self, producer: Producer, message: msg.Cached) -> None:
         """Have the pictures found that a producer wrote, and give it room for more."""
-        if self.cache is None or producer.state == "starting":
+        if self.cache is None or producer.state == "starting" or producer.remote is not None:
             return
         for entry in message.entries:
             if self.cache.put(producer.number, message.dataset, entry):
@@ -255,8 +280,9 @@ class Works:
         self._outbox.log(WARNING, f"the cache is filled no further: {reason}")
 
     def _done(self, producer: Producer, done: msg.Done) -> None:
-        record = producer.leases.pop(done.lease, None)
+        record = self.crew.take_back(producer, done.lease)
         producer.busy_ns += done.busy_ns
+        self.staffing.worked(done.busy_ns)
         producer.plan_ns += done.plan_ns
         producer.idle_ns += done.idle_ns
         if self.cache is not None:
@@ -301,7 +327,7 @@ class Works:
             self._fail(stream, "SAMPLE_FAILED", text)
 
     def _failed(self, producer: Producer, fail: msg.Fail) -> None:
-        record = producer.leases.pop(fail.lease, None)
+        record = self.crew.take_back(producer, fail.lease)
         if record is None:
             self._outbox.stale["lease"] += 1
             return
@@ -317,7 +343,9 @@ class Works:
         if event.producer not in self.crew.members:
             self._outbox.stale["producer"] += 1
             return
-        dead = self.crew.bury(event.producer, event.how, self._outbox.now, is_draining=is_draining)
+        dead = self.crew.bury(
+            event.producer, event.how, self._outbox.now, kind=event.kind, is_draining=is_draining
+        )
         if self.cache is not None:
             self.cache.leave(event.producer)
         # Its daemon kills for several reasons, of which only silence at work blames a sample.
@@ -330,8 +358,9 @@ class Works:
             record.stream.lose_chunk(record.chunk, is_suspect=is_blamed)
         if is_draining:
             return
-        how = self.crew.last_death
-        self._outbox.log(WARNING, f"producer {dead.number} (pid {dead.pid}) ended: {how}")
+        how = dead.last_words or event.how
+        level = INFO if dead.is_leaving or event.kind == Ending.DRAINED else WARNING
+        self._outbox.log(level, f"producer {dead.number} ({_place_of(dead)}) ended: {how}")
         if in_hand is not None:
             self._strike(*in_hand)
         for record in dead.leases.values():
@@ -422,86 +451,143 @@ class Works:
         for number in self.crew.due(self._outbox.now):
             self._outbox.add(ev.StartProducer(number))
 
+    def staff(self) -> None:
+        """Look how many producers are needed, and follow that if the operator says so."""
+        now, crew = self._outbox.now, self.crew
+        has_streams = bool(self.streams)
+        if not self.staffing.look(now, len(crew.ready()), has_streams=has_streams):
+            return
+        if not self.producers_max:
+            return
+        change = self.staffing.change(crew.size, self.producers_max)
+        if change:
+            self._outbox.log(INFO, f"producers: {crew.size} are {crew.size + change} from now on")
+        for _ in range(change):
+            crew.grow(now)
+        for _ in range(-change):
+            producer = crew.shrink()
+            if producer is not None:
+                self._tell(producer, msg.Drain())
+
     def kill_hanging(self) -> None:
-        """Kill producers that were silent for too long."""
-        for producer in self.crew.hanging(self._outbox.now):
+        """Kill producers that were silent for too long, or give up remote ones that are nowhere."""
+        now = self._outbox.now
+        for producer in self.crew.overdue(now):
+            remote = producer.remote
+            if remote is not None and producer.lives_until(self.crew.patience_s) <= now:
+                self.lose(producer, "nothing was heard from its host for too long")
+                continue
+            producer.was_silent = producer.state == "ready"
             what = "at work" if producer.was_silent else "while it started"
             producer.last_words = f"silent for too long {what}, killed"
+            if remote is not None:
+                remote.part_at = now + REAP_S
+            self.crew.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
 
     def drain(self) -> None:
         """Have every producer finish what it has in hand, and end; the dead are not replaced."""
         self.crew.restart_at.clear()
-        for producer in self.crew.members.values():
+        for producer in list(self.crew.members.values()):
             if producer.state == "ready":
                 self._tell(producer, msg.Drain())
+            elif producer.remote is not None:
+                self.lose(producer, "the daemon is draining", is_draining=True)
             elif producer.state == "starting":
                 self._outbox.add(ev.KillProducer(producer.number))
 
     def kill_all(self) -> None:
         """Kill what did not end by itself."""
-        for number in self.crew.members:
-            self._outbox.add(ev.KillProducer(number))
+        for producer in list(self.crew.members.values()):
+            if producer.remote is None:
+                self._outbox.add(ev.KillProducer(producer.number))
+            else:
+                self.lose(producer, "it did not drain in time", is_draining=True)
+
+    def lose(self, producer: Producer, why: str, *, is_draining: bool = False) -> None:
+        """Count on a remote producer no more: what it had goes back at once.
+
+        Nothing is waited for: only this daemon writes into the slots, and it takes no rows of a
+        producer that it doesn't know.
+        """
+        self._outbox.add(ev.ForgetProducer(producer.number, why))
+        event = ev.Reaped(producer.number, why, Ending.LOST)
+        self.reaped(event, is_draining=is_draining)
 
     def lease_out(self) -> None:
-        """Fill the hungry producers, one chunk each in turns; fresh ones get suspects alone."""
-        self._lease_suspects()
+        """Fill the hungry producers, one chunk each in turns; fresh ones get suspects alone.
+
+        Whose chunk is next is chosen by start-time fair queueing, so that rows go out in proportion
+        to `lack`: each lease moves its stream on by rows / lack in a virtual time; the one that
+        stands furthest back is next. A stream that waited for credit does not save its turns up.
+        Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+        """
+        spared = self._lease_suspects()
         pending = sum(stream.num_pending() for stream in self.streams.values())
         if not pending:
             return
         depth = self.crew.depth(pending)
-        hungry = self.crew.hungry(depth)
+        hungry = [producer for producer in self.crew.hungry(depth) if producer is not spared]
+        if not hungry:
+            return
+        waiting = [stream for stream in self.streams.values() if stream.has_pending()]
+        queue = [(max(one.turn, self._turn), at, one) for at, one in enumerate(waiting)]
+        heapify(queue)
         while hungry:
             for producer in hungry:
-                stream = self._next_stream()
-                if stream is None:
+                if not queue:
                     return
+                _, at, stream = queue[0]
                 chunk = stream.next_chunk()
                 assert chunk is not None
                 self._lease(producer, stream, chunk)
+                if stream.has_pending():
+                    heapreplace(queue, (stream.turn, at, stream))
+                else:
+                    heappop(queue)
             hungry = [producer for producer in hungry if len(producer.leases) < depth]
 
-    def _lease_suspects(self) -> None:
+    def _lease_suspects(self) -> Producer | None:
+        """Lease suspects to fresh producers; returns one that must become idle for those left."""
         for stream in self.streams.values():
-            while (producer := self.crew.fresh()) is not None:
+            while stream.has_suspects() and (producer := self.crew.fresh()) is not None:
                 chunk = stream.next_suspect()
-                if chunk is None:
-                    break
+                assert chunk is not None
                 self._lease(producer, stream, chunk)
-
-    def _next_stream(self) -> Stream | None:
-        """Choose by start-time fair queueing, so that rows go out in proportion to `lack`.
-
-        Each lease moves its stream on by rows / lack in a virtual time; the one that stands
-        furthest back is next. A stream that waited for credit does not save its turns up.
-        Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
-        """
-        waiting = [stream for stream in self.streams.values() if stream.has_pending()]
-        return min(waiting, key=lambda stream: max(stream.turn, self._turn), default=None)
+        are_left = any(stream.has_suspects() for stream in self.streams.values())
+        return self.crew.spared() if are_left else None
 
     def _lease(self, producer: Producer, stream: Stream, chunk: Chunk) -> None:
         number = self._outbox.number()
         if not producer.leases:
-            producer.heard_at = self._outbox.now
             producer.work(self._outbox.now)
         self._turn = max(stream.turn, self._turn)
         stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
-        producer.leases[number] = LeaseRecord(stream, chunk)
         batch = chunk.batch
+        position, first_row, slot = batch.position, chunk.first_row, batch.slot.index
+        if producer.remote is not None:  # the same rows, at the head of a slot of its own
+            position, first_row, slot = position + first_row, 0, producer.free_slot()
+        record = LeaseRecord(stream, chunk, at=slot)
+        self.crew.lend(producer, number, record, self._outbox.now)
         lease = msg.Lease(
             lease=number,
             stream=stream.number,
             epoch=batch.epoch,
-            position=batch.position,
-            first_row=chunk.first_row,
+            position=position,
+            first_row=first_row,
             rows=chunk.rows,
-            slot=batch.slot.index,
+            slot=slot,
             attempt=chunk.attempt,
         )
         self._tell(producer, lease)
 
     def _tell(self, producer: Producer, message: msg.ToProducer) -> None:
         self._outbox.tell(producer.number, message)
+
+
+def _place_of(producer: Producer) -> str:
+    where = "" if producer.remote is None else f" on {producer.remote.host}"
+    return f"pid {producer.pid}{where}"
 
 
 def _mask_of(stream: Stream) -> msg.Mask:

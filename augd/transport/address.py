@@ -67,6 +67,11 @@ class Address:
         return self.path.with_name(self.path.name + ".bulk")
 
     @property
+    def rows_path(self) -> Path:
+        """Socket that takes the rows of producers which this daemon did not start."""
+        return self.path.with_name(self.path.name + ".rows")
+
+    @property
     def lock_path(self) -> Path:
         """Held by flock while a daemon lives; holds its pid."""
         return self.path.with_name(self.path.name + ".lock")
@@ -145,6 +150,13 @@ def bulk_address(address: Address | TcpAddress, port: int) -> Address | TcpAddre
     """Return where the bulk socket of a daemon is: beside the path, or at a port of the host."""
     if isinstance(address, Address):
         return Address(address.bulk_path)
+    return TcpAddress(address.host, port)
+
+
+def rows_address(address: Address | TcpAddress, port: int) -> Address | TcpAddress:
+    """Return where the rows socket of a daemon is: beside the path, or at a port of the host."""
+    if isinstance(address, Address):
+        return Address(address.rows_path)
     return TcpAddress(address.host, port)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import zmq
@@ -25,7 +25,7 @@ from zmq.utils import z85
 from augd.errors import AugdError, Forbidden
 from augd.transport import keys
 from augd.transport.clients import Clients
-from augd.transport.curve import DOMAIN, ServerCurve
+from augd.transport.curve import DOMAIN, PRODUCE_DOMAIN, ServerCurve
 from augd.transport.keyfiles import check_folder
 from augd.wire.rights import Rights
 
@@ -40,12 +40,17 @@ _LOG_EVERY_S = 1.0  # strangers must not fill a disk
 _REQUESTS_PER_TURN = 64
 
 
-def answer(request: Sequence[bytes], users: Mapping[bytes, str]) -> list[bytes]:
+def answer(
+    request: Sequence[bytes],
+    users: Mapping[bytes, str],
+    may_produce: Callable[[str], bool] = lambda user: False,
+) -> list[bytes]:
     """Answer one ZAP request; everything but a known key at our sockets is refused.
 
     Args:
         request: version, request id, domain, address, identity, mechanism, credentials.
         users: what ZeroMQ shall call the owner of a public key, which here is 32 raw bytes.
+        may_produce: says who is let in at the sockets that take producers' rows.
     """
     request_id = request[1] if len(request) > 1 else b""
 
@@ -55,12 +60,16 @@ def answer(request: Sequence[bytes], users: Mapping[bytes, str]) -> list[bytes]:
     if len(request) < _REQUEST_FRAMES_MIN or request[0] != ZAP_VERSION:
         return reply(b"500", b"malformed request")
     _, _, domain, _, _, mechanism, *credentials = request
-    if domain != DOMAIN or mechanism != b"CURVE":
+    if domain not in (DOMAIN, PRODUCE_DOMAIN) or mechanism != b"CURVE":
         return reply(b"400", b"not a domain or mechanism of this daemon")
     if len(credentials) != 1 or len(credentials[0]) != _KEY_BYTES:
         return reply(b"400", b"no key")
     user = users.get(credentials[0])
-    return reply(b"400", b"unknown key") if user is None else reply(b"200", b"OK", user)
+    if user is None:
+        return reply(b"400", b"unknown key")
+    if domain == PRODUCE_DOMAIN and not may_produce(user):
+        return reply(b"400", b"not a key that may produce")
+    return reply(b"200", b"OK", user)
 
 
 REVOKED = (
@@ -75,6 +84,7 @@ class Gate:
 
     Attributes:
         curve: what the daemon's sockets must have set.
+        produce_curve: the same for those that take producers' rows.
         socket: wants `serve` when it is readable.
     """
 
@@ -87,6 +97,7 @@ class Gate:
         check_folder(folder)
         pair = keys.read_server_pair(folder)
         self.curve = ServerCurve(pair.secret)
+        self.produce_curve = ServerCurve(pair.secret, PRODUCE_DOMAIN)
         self.server = pair.public
         self.clients = Clients(folder)
         self.look_at = time.monotonic() + LOOK_S
@@ -116,7 +127,7 @@ class Gate:
             except zmq.Again:
                 return
             route, request = frames[:2], frames[2:]
-            reply = answer(request, users)
+            reply = answer(request, users, self.clients.may_produce)
             if reply[2] != b"200" and not self._canaries:
                 self._log_refusal(request)
             self.socket.send_multipart([*route, *reply], zmq.NOBLOCK)

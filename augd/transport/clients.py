@@ -36,6 +36,11 @@ class Clients:
         """Return what the owner of a connection may do now; None when he may nothing."""
         return self._rights.get(user)
 
+    def may_produce(self, user: str) -> bool:
+        """Say whether producers may join with the key of a connection now."""
+        rights = self._rights.get(user)
+        return rights is not None and rights.may_produce
+
     def look_again(self) -> list[str]:
         """Read what has changed; return the names of clients whose key or rights did."""
         marks = self._read_marks()

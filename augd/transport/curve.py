@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ENV_KEYS = "AUGD_KEYS"
 DOMAIN = b"augd"
+PRODUCE_DOMAIN = b"augd.produce"  # of the sockets that take rows: only from keys that may produce
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,13 @@ class ServerCurve:
     """The daemon's side."""
 
     secret: bytes = field(repr=False)
+    domain: bytes = DOMAIN
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
         """Refuse whoever the authenticator doesn't let in, and everybody when there is none."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
-        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.setsockopt(zmq.ZAP_DOMAIN, self.domain)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 

@@ -7,7 +7,7 @@ id, since the ids of two sockets may be equal. Without keys there is a single do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from augd.transport.address import Address, TcpAddress
 from augd.transport.sockets import Curve, Router
@@ -18,9 +18,12 @@ _PLAIN, _KEYED = 0, 1
 class Doors:
     """One or two ROUTERs behind the verbs of one."""
 
-    def __init__(self, curve: Curve | None = None) -> None:
+    def __init__(
+        self, curve: Curve | None = None, make_router: Callable[[Curve | None], Router] = Router
+    ) -> None:
         """Make unbound sockets; with `curve`, ports are for clients with keys only."""
-        self.routers = [Router()] if curve is None else [Router(), Router(curve)]
+        curves = [None] if curve is None else [None, curve]
+        self.routers = [make_router(one) for one in curves]
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address as `Router.bind` does: at a port with keys if there are any."""

@@ -151,6 +151,8 @@ def register(folder: Path, known: Known) -> Path:
         lines.append("datasets = [" + ", ".join(map(_quote, rights.datasets)) + "]")
     lines.append(f"max_streams = {rights.max_streams}")
     lines.append(f"max_gigabytes = {rights.max_bytes / _GIGABYTE:g}")
+    if rights.may_produce:
+        lines.append("produce = true")
     head = (
         f"# What {rights.name} may do. Without `datasets`: all of them. Remove the file to revoke."
     )
@@ -199,11 +201,11 @@ def client_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _rights_of(table: Mapping[str, Any], path: Path) -> Rights:
-    unknown = sorted(table.keys() - {"public", "datasets", "max_streams", "max_gigabytes"})
+    fields = ("public", "datasets", "max_streams", "max_gigabytes", "produce")
+    unknown = sorted(table.keys() - set(fields))
     if unknown:
         raise OptionError(
-            f"{path}: {unknown[0][:80]!r} is no field of a client; expected public, datasets, "
-            "max_streams, max_gigabytes"
+            f"{path}: {unknown[0][:80]!r} is no field of a client; expected {', '.join(fields)}"
         )
     datasets = table.get("datasets")
     if datasets is not None and not _are_names(datasets):
@@ -212,11 +214,15 @@ def _rights_of(table: Mapping[str, Any], path: Path) -> Rights:
     gigabytes = _number_of(table, "max_gigabytes", BYTES_DEFAULT / _GIGABYTE, GIGABYTES_MAX, path)
     if streams != int(streams):
         raise OptionError(f"{path}: max_streams: expected a whole number, got {streams}")
+    may_produce = table.get("produce", False)
+    if not isinstance(may_produce, bool):
+        raise OptionError(f"{path}: produce: expected true or false, got {may_produce!r:.80}")
     return Rights(
         name=path.name.removesuffix(".toml"),
         datasets=None if datasets is None else tuple(datasets),
         max_streams=int(streams),
         max_bytes=int(gigabytes * _GIGABYTE),
+        may_produce=may_produce,
     )
 
 

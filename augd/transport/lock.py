@@ -84,7 +84,7 @@ class AddressLock:
 
 
 def _sockets(address: Address) -> list[Path]:
-    return [address.path, address.attach_path, address.bulk_path]
+    return [address.path, address.attach_path, address.bulk_path, address.rows_path]
 
 
 def _try_lock(path: Path) -> int | None:

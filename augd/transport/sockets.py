@@ -64,11 +64,16 @@ def _socket(kind: int, message_bytes_max: int, curve: Curve | None) -> zmq.Socke
 class Router:
     """The daemon's side: addressed sends, bounded receives, at one or more addresses."""
 
-    def __init__(self, curve: Curve | None = None) -> None:
+    def __init__(
+        self,
+        curve: Curve | None = None,
+        frame_bytes_max: int = HEADER_BYTES_MAX,
+        unread_max: int = _UNREAD_MAX,
+    ) -> None:
         """Make an unbound socket; with `curve`, for clients with keys only."""
-        self.socket = _socket(zmq.ROUTER, HEADER_BYTES_MAX, curve)
+        self.socket = _socket(zmq.ROUTER, frame_bytes_max, curve)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
+        self.socket.setsockopt(zmq.RCVHWM, unread_max)
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address, whose lock the caller holds; returns it with its real port.
@@ -116,6 +121,30 @@ class Router:
             user = None
         return peer.bytes, [frame.bytes for frame in frames], user
 
+    def receive_header(self) -> tuple[bytes, bytes, str | None] | None:
+        """Return who sends a message, its first frame, and the user as `receive_named` does.
+
+        None when there is no message now. `receive_into` and `drop_rest` take what follows it.
+        """
+        try:
+            peer = self.socket.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        try:
+            user = str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
+        except zmq.ZMQError:
+            user = None
+        has_header = self.socket.getsockopt(zmq.RCVMORE)
+        return peer.bytes, self.socket.recv(zmq.NOBLOCK) if has_header else b"", user
+
+    def receive_into(self, target: memoryview) -> bool:
+        """Receive the next frame of a message; say whether there was one, of just this size."""
+        return _receive_into(self.socket, target) == len(target)
+
+    def drop_rest(self) -> int:
+        """Drop the frames of the message that were not received; returns how many they were."""
+        return _drop_rest(self.socket)
+
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Send to one client; say False when he is gone or takes nothing more.
 
@@ -156,6 +185,21 @@ def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
             "stop it, or choose another port with --listen"
         )
     return OptionError(f"--listen {address}: {error.strerror}; expected an address of this host")
+
+
+def _receive_into(socket: zmq.Socket[bytes], target: memoryview) -> int:
+    """Receive the next frame of a message; returns the frame's own size, 0 when there is none."""
+    if not socket.getsockopt(zmq.RCVMORE):
+        return 0
+    return int(socket.recv_into(target, flags=zmq.NOBLOCK))
+
+
+def _drop_rest(socket: zmq.Socket[bytes]) -> int:
+    num_dropped = 0
+    while socket.getsockopt(zmq.RCVMORE):
+        socket.recv(zmq.NOBLOCK, copy=False)
+        num_dropped += 1
+    return num_dropped
 
 
 class Dealer:
@@ -240,11 +284,8 @@ class Dealer:
         More than fits is cut off without a word, so the caller compares the sizes. 0 when no
         frame follows. What follows it in turn is dropped.
         """
-        if not self.socket.getsockopt(zmq.RCVMORE):
-            return 0
-        size = int(self.socket.recv_into(target, flags=zmq.NOBLOCK))
-        while self.socket.getsockopt(zmq.RCVMORE):
-            self.socket.recv(zmq.NOBLOCK)
+        size = _receive_into(self.socket, target)
+        _drop_rest(self.socket)
         return size
 
     def send(self, frame: bytes) -> None:
@@ -256,14 +297,27 @@ class Dealer:
         with suppress(zmq.Again):
             self.socket.send(frame, zmq.NOBLOCK)
 
-    def close(self) -> None:
-        """Close the socket."""
+    def send_rows(self, frames: Sequence[bytes | memoryview]) -> None:
+        """Queue a message; memoryviews are not copied, and must stay as they are until answered."""
+        with suppress(zmq.Again):
+            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close the socket; what is queued is sent on for at most `linger_s`, in the background."""
         if self.handshake is not None:
             self.socket.disable_monitor()
             self.handshake.socket.close()
         if self._disconnects is not None:
             self._disconnects.close()
-        self.socket.close()
+        self.socket.close(int(linger_s * 1000))
+
+
+def send_last_words() -> None:
+    """Close what is open and wait until closed sockets have sent on what they linger for.
+
+    ZeroMQ sends in the background; a process that just ends takes that with it.
+    """
+    zmq.Context.instance().destroy()
 
 
 class Disconnects:
@@ -315,10 +369,11 @@ class Poller:
         self._tags[key] = tag
         self._poller.register(key, zmq.POLLIN)
 
-    def unregister(self, source: int) -> None:
-        """Stop watching an fd, before it is closed; nothing happens when it isn't watched."""
-        if self._tags.pop(source, None) is not None:
-            self._poller.unregister(source)
+    def unregister(self, source: Readable | int) -> None:
+        """Stop watching, before it is closed; nothing happens when it isn't watched."""
+        key = source if isinstance(source, int) else source.socket
+        if self._tags.pop(key, None) is not None:
+            self._poller.unregister(key)
 
     def wait_for(self, socket: Dealer | Router, timeout_s: float) -> bool:
         """Wait for this socket alone, at most `timeout_s`; say whether something came."""

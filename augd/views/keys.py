@@ -28,6 +28,7 @@ class Bounds:
     datasets: Sequence[str]
     max_streams: int
     max_gigabytes: float
+    may_produce: bool = False
 
     def rights_of(self, name: str) -> Rights:
         """Make the rights of a client.
@@ -42,7 +43,8 @@ class Bounds:
             if not 0 <= value <= high:
                 raise OptionError(f"{option}: expected 0..{high}, got {value:g}")
         datasets = tuple(self.datasets) or None
-        return Rights(name, datasets, self.max_streams, int(self.max_gigabytes * 10**9))
+        max_bytes = int(self.max_gigabytes * 10**9)
+        return Rights(name, datasets, self.max_streams, max_bytes, self.may_produce)
 
 
 def run_new(folder: Path | None, name: str, out: Path | None, bounds: Bounds) -> None:
@@ -107,7 +109,9 @@ def run_list(folder: Path | None) -> None:
     """Print the daemon's public key and what each client may do."""
     folder = folder or keys.default_folder()
     print(f"{folder}: the daemon's public key is '{keys.read_server_pair(folder).public.decode()}'")
-    table = Table("client", "fingerprint", "data sets", "streams", "GB", box=None, pad_edge=False)
+    table = Table(
+        "client", "fingerprint", "data sets", "streams", "GB", "produces", box=None, pad_edge=False
+    )
     clients = keys.read_clients(folder)
     for name, found in clients.items():
         table.add_row(*map(Text, (name, *_cells(found))))
@@ -125,4 +129,5 @@ def _cells(found: keys.Known | OptionError) -> tuple[str, ...]:
         datasets,
         str(rights.max_streams),
         f"{rights.max_bytes / 1e9:g}",
+        "yes" if rights.may_produce else "",
     )

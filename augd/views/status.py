@@ -94,6 +94,9 @@ def draw(report: Mapping[str, Any]) -> Group:
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]
     parts += [Text(line, style="yellow") for line in _troubles(report)]
+    if report["needed_producers"] is not None:
+        said = f"Needed at this pace: {report['needed_producers']} producers."
+        parts.append(Text(said, style="dim"))
     return Group(*parts, Text(), Text(report["who_waits"]))
 
 
@@ -113,11 +116,15 @@ def _table(*titles: str) -> Table:
 
 
 def _draw_producers(report: Mapping[str, Any]) -> Table:
-    table = _table("producer", "state", "pid", "images", "images/s", "busy", "chunks waiting")
+    are_remote = any(one["host"] for one in report["producers"])
+    hosts = ("host",) if are_remote else ()
+    titles = ("pid", "images", "images/s", "busy", "chunks waiting")
+    table = _table("producer", "state", *hosts, *titles)
     for one in report["producers"]:
         cells = (
             str(one["number"]),
             one["state"],
+            *((one["host"] or "here",) if are_remote else ()),
             str(one["pid"] or ""),
             f"{one['rows']:,}",
             f"{one['images_per_s']:,.0f}",

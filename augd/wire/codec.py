@@ -18,10 +18,12 @@ from augd.wire.messages import (
     PROTOCOL_VERSION,
     FromClient,
     FromProducer,
+    FromRelay,
     Message,
     OverAttach,
     ToClient,
     ToProducer,
+    ToRelay,
 )
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])
@@ -32,6 +34,8 @@ _from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(From
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 _from_producer: msgspec.msgpack.Decoder[FromProducer] = msgspec.msgpack.Decoder(FromProducer)
 _to_producer: msgspec.msgpack.Decoder[ToProducer] = msgspec.msgpack.Decoder(ToProducer)
+_from_relay: msgspec.msgpack.Decoder[FromRelay] = msgspec.msgpack.Decoder(FromRelay)
+_to_relay: msgspec.msgpack.Decoder[ToRelay] = msgspec.msgpack.Decoder(ToRelay)
 _over_attach: msgspec.msgpack.Decoder[OverAttach] = msgspec.msgpack.Decoder(OverAttach)
 _names: msgspec.msgpack.Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
 
@@ -72,6 +76,16 @@ def decode_from_producer(frame: bytes | memoryview) -> FromProducer:
 def decode_to_producer(frame: bytes | memoryview) -> ToProducer:
     """Decode what a daemon sent to its producer; raises `ProtocolError`."""
     return _decode(frame, _to_producer)
+
+
+def decode_from_relay(frame: bytes | memoryview) -> FromRelay:
+    """Decode what came over the rows socket; raises `ProtocolError`."""
+    return _decode(frame, _from_relay)
+
+
+def decode_to_relay(frame: bytes | memoryview) -> ToRelay:
+    """Decode what a daemon sent to a remote producer; raises `ProtocolError`."""
+    return _decode(frame, _to_relay)
 
 
 def decode_over_attach(frame: bytes | memoryview) -> OverAttach:

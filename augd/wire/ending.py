@@ -26,6 +26,8 @@ class Ending(StrEnum):
     """Its daemon killed it for being silent, but it had been stopped (SIGSTOP, a debugger)."""
     OUTSIDE = "outside"
     """Somebody else ended it by a signal that says nothing: SIGKILL, SIGTERM and the like."""
+    LOST = "lost"
+    """Of another host: its connection ended, and nothing more is known of it."""
 
     @property
     def is_suspect(self) -> bool:

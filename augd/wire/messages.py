@@ -173,6 +173,19 @@ class Ping(Message, frozen=True, tag="PING"):
     """Ask for a PONG; any message counts as a heartbeat."""
 
 
+class Join(Message, frozen=True, tag="JOIN"):
+    """A producer of another host offers itself. It must agree with the daemon in all that it names.
+
+    `datasets` are digests by name, `environment` and `confinement` are those of READY.
+    """
+
+    host: Name
+    pid: Small
+    datasets: Annotated[dict[Name, Digest], Meta(max_length=256)]
+    environment: dict[Name, Name]
+    confinement: Name = ""
+
+
 # daemon -> client
 
 
@@ -277,6 +290,14 @@ class Pong(Message, frozen=True, tag="PONG"):
     """The answer to PING."""
 
 
+class Joined(Message, frozen=True, tag="JOINED"):
+    """The producer may attach: as `producer`, with this token, on the rows socket's TCP port."""
+
+    producer: Count
+    token: Name
+    rows_port: Small = 0
+
+
 # daemon <-> producer
 
 
@@ -346,7 +367,10 @@ class UseDataset(Message, frozen=True, tag="DATASET"):
 
 
 class UseStream(Message, frozen=True, tag="STREAM"):
-    """A stream exists; its arena's fd rides along, and with `chosen` that of the list."""
+    """A stream exists; its arena's fd rides along, and with `chosen` that of the list.
+
+    To a remote producer no fd does: it makes memory of its own, and the list by `selection`.
+    """
 
     stream: Count
     dataset: Name
@@ -358,6 +382,7 @@ class UseStream(Message, frozen=True, tag="STREAM"):
     slot_bytes: Count
     num_slots: Small
     chosen: Chosen | None = None
+    selection: Selection = Selection()
 
 
 class Mask(Message, frozen=True, tag="MASK"):
@@ -451,7 +476,37 @@ class Drain(Message, frozen=True, tag="DRAIN"):
     """Finish and end."""
 
 
-FromClient = Hello | Open | Flow | Release | Bye | AskStatus | Ping
+# daemon <-> remote producer
+
+
+class Kill(Message, frozen=True, tag="KILL"):
+    """Daemon to relay: SIGKILL this producer, it hangs; answered by ENDED."""
+
+
+class Part(Message, frozen=True, tag="PART"):
+    """Daemon to relay: nobody here knows this connection, or does any more. Join again."""
+
+    text: Text
+
+
+class Beat(Message, frozen=True, tag="BEAT"):
+    """Relay to daemon: it lives; with `is_idle` its producer has made all that it was given."""
+
+    is_idle: bool = False
+
+
+class Ended(Message, frozen=True, tag="ENDED"):
+    """Relay to daemon: the producer was reaped, its last message of this connection.
+
+    `how` in words, `kind` as the daemon's own kernel would tell it, `crumb` as P-77 has it.
+    """
+
+    how: Text
+    kind: Literal["drained", "error", "signal", "memory", "killed", "stopped", "outside"]
+    crumb: tuple[Count, Small, Count] | None = None
+
+
+FromClient = Hello | Open | Flow | Release | Bye | AskStatus | Ping | Join
 ToClient = (
     Welcome
     | Opened
@@ -463,6 +518,7 @@ ToClient = (
     | Error
     | Status
     | Pong
+    | Joined
 )
 FromProducer = Ready | Done | Dropped | Fail | Cached | Alive | LastWords
 ToProducer = (
@@ -498,3 +554,6 @@ class Piece(Message, frozen=True, tag="PIECE"):
 
 
 OverAttach = AttachAs | ArenaHere | Piece
+# over the rows socket
+FromRelay = AttachAs | Done | Dropped | Fail | Alive | LastWords | Beat | Ended
+ToRelay = UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain | Kill | Part

@@ -19,9 +19,11 @@ class Rights(Struct, frozen=True):
     """What one client may do; `datasets` is None where all are his to read.
 
     `max_streams` counts streams that are open at a time, `max_bytes` the memory of their arenas.
+    `may_produce` lets producers join with this key, whose rows the daemon passes on.
     """
 
     name: str
     datasets: tuple[str, ...] | None = None
     max_streams: int = STREAMS_DEFAULT
     max_bytes: int = BYTES_DEFAULT
+    may_produce: bool = False

@@ -7,10 +7,11 @@ arithmetic on Python integers, so that no product can overflow; allocates nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from augd.errors import ProtocolError
 from augd.plan.params import NUM_PARAMS
+from augd.wire.limits import PIECE_BYTES
 from augd.wire.messages import ArraySpec
 
 ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
@@ -49,12 +50,37 @@ def slot_layout(
         wanted.append(("colour", "float32", (*rows, 3, 4)))
     if has_params:
         wanted.append(("params", "float64", (*rows, NUM_PARAMS)))
+    return _lay_out(wanted)
+
+
+def chunk_layout(arrays: Sequence[ArraySpec], rows: int) -> tuple[tuple[ArraySpec, ...], int]:
+    """Lay the same arrays out for so many rows: the slot of one chunk, and its size in bytes."""
+    return _lay_out([(spec.name, spec.dtype, (rows, *spec.shape[1:])) for spec in arrays])
+
+
+def _lay_out(
+    wanted: Iterable[tuple[str, str, tuple[int, ...]]],
+) -> tuple[tuple[ArraySpec, ...], int]:
     arrays = []
     offset = 0
     for name, dtype, shape in wanted:
         arrays.append(ArraySpec(name, dtype, shape, offset))
         offset = _round_up(offset + size_bytes(dtype, shape), ALIGNMENT_BYTES)
     return tuple(arrays), _round_up(offset, PAGE_BYTES)
+
+
+def row_frames(arrays: Sequence[ArraySpec], first_row: int, rows: int) -> list[tuple[int, int]]:
+    """Say in which frames a range of rows travels: (offset in the slot, size in bytes) of each.
+
+    Array by array, each cut into frames of at most `PIECE_BYTES`; both sides count them alike.
+    """
+    frames = []
+    for spec in arrays:
+        row_bytes = size_bytes(spec.dtype, spec.shape[1:])
+        first, end = spec.offset + first_row * row_bytes, (first_row + rows) * row_bytes
+        for start in range(first, spec.offset + end, PIECE_BYTES):
+            frames.append((start, min(PIECE_BYTES, spec.offset + end - start)))
+    return frames
 
 
 def size_bytes(dtype: str, shape: Sequence[int]) -> int:

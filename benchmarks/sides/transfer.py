@@ -13,22 +13,30 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from augd.procfs import cpu_s
+from augd.transport import keys
 from augd.transport.address import TcpAddress
+from augd.transport.auth import Gate
 from augd.transport.bulk import BulkSender
+from augd.transport.curve import client_curve
+from augd.transport.rows import RowsSocket
 from augd.transport.slots import FramedSlots
-from augd.transport.sockets import Poller
+from augd.transport.sockets import Dealer, Poller
 from augd.wire import messages as msg
-from augd.wire.codec import decode_over_attach
-from augd.wire.slot import slot_layout
+from augd.wire.codec import decode_over_attach, encode
+from augd.wire.rights import Rights
+from augd.wire.slot import row_frames, slot_layout
 from benchmarks._rounds import answer_rounds
 
 _ROWS = 256
+_CHUNKS = 8
 _ARRAYS, SLOT_BYTES = slot_layout(_ROWS, 224, 224)
 _NUM_SLOTS = 5
 _LOOPBACK = "127.0.0.1"
@@ -68,15 +76,65 @@ class _BySocket:
             filled += got
 
 
+class _ByRows:
+    """A daemon's rows socket: the sender is a remote producer, and connects; with keys or without.
+
+    A message is a chunk, an eighth of a slot, as producers send them.
+    """
+
+    def __init__(self, stack: ExitStack, kind: str) -> None:
+        self.memory = memoryview(mmap.mmap(-1, SLOT_BYTES * _NUM_SLOTS))
+        self._gate: Gate | None = None
+        self.keys = ""
+        if kind == "rows, CURVE":
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server, pair = keys.make_server_pair(folder / "keys"), keys.make_pair()
+            self.keys = str(folder / "maker.key")
+            own = keys.ClientKeys("maker", pair, server.public)
+            keys.write_client_keys(Path(self.keys), own)
+            known = keys.Known(pair.public, Rights("maker", may_produce=True))
+            keys.register(folder / "keys", known)
+            self._gate = Gate(folder / "keys")
+            self._gate.open()
+            stack.callback(self._gate.close)
+        self._rows = RowsSocket(None if self._gate is None else self._gate.produce_curve)
+        stack.callback(self._rows.close)
+        self._door = len(self._rows.doors.routers) - 1
+        self._rows.bind(TcpAddress(_LOOPBACK, 0))
+        self.port = self._rows.port
+        self._poller = Poller()
+        self._poller.register(self._rows.doors.routers[self._door], "rows")
+        if self._gate is not None:
+            self._poller.register(self._gate, "gate")
+
+    def receive(self, number: int) -> None:
+        start = number % _NUM_SLOTS * SLOT_BYTES
+        for chunk in range(_CHUNKS):
+            while self._rows.receive(self._door) is None:
+                if "gate" in self._poller.wait(_TIMEOUT_S) and self._gate is not None:
+                    self._gate.serve()
+            places = _frames_of(self.memory[start : start + SLOT_BYTES], chunk)
+            if not self._rows.receive_rows(self._door, places):
+                raise RuntimeError("what came is not what was sent")
+
+
+def _frames_of(slot: memoryview, chunk: int) -> list[memoryview]:
+    rows = _ROWS // _CHUNKS
+    return [slot[at : at + size] for at, size in row_frames(_ARRAYS, chunk * rows, rows)]
+
+
 def receive(kind: str) -> None:
     """Serve rounds: be the receiver, with a sender of its own."""
     with ExitStack() as stack:
-        sender = stack.enter_context(_start_sender(kind))
+        by_rows = _ByRows(stack, kind) if kind.startswith("rows") else None
+        towards = (by_rows.port, by_rows.keys) if by_rows is not None else (0, "")
+        sender = stack.enter_context(_start_sender(kind, *towards))
         assert sender.stdin is not None and sender.stdout is not None
         allowance = sender.stdin
         stack.callback(sender.stdin.close)  # its end ends the sender
         port = int(sender.stdout.readline())
-        receiver = _ByFrames(port) if kind == "frames" else _BySocket(port)
+        by_others = _ByFrames if kind == "frames" else _BySocket
+        receiver = by_rows or by_others(port)
         number = 0
 
         def allow(count: int) -> None:
@@ -91,7 +149,7 @@ def receive(kind: str) -> None:
 
         allow(_NUM_SLOTS)
         take(_NUM_SLOTS)
-        if bytes(receiver.memory) != _content():
+        if by_rows is None and bytes(receiver.memory) != _content():
             raise RuntimeError("what came is not what was sent")
 
         def run_round(seconds: float) -> dict[str, float]:
@@ -117,9 +175,10 @@ def receive(kind: str) -> None:
         answer_rounds(run_round)
 
 
-def _start_sender(kind: str) -> subprocess.Popen[bytes]:
+def _start_sender(kind: str, port: int, keys: str) -> subprocess.Popen[bytes]:
+    arguments = json.dumps({"send": kind, "port": port, "keys": keys})
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.sides.transfer", json.dumps({"send": kind})],
+        [sys.executable, "-m", "benchmarks.sides.transfer", arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -134,7 +193,7 @@ def _content() -> bytes:
     )
 
 
-def send(kind: str) -> None:
+def send(kind: str, port: int = 0, keys: str = "") -> None:
     """Be the sender, until the pipe from the receiver ends."""
     memory = mmap.mmap(-1, SLOT_BYTES * _NUM_SLOTS)
     memory[:] = _content()
@@ -142,8 +201,23 @@ def send(kind: str) -> None:
     slots = [whole[at : at + SLOT_BYTES] for at in range(0, len(whole), SLOT_BYTES)]
     if kind == "frames":
         _send_frames(slots)
+    elif kind.startswith("rows"):
+        _send_rows(slots, TcpAddress(_LOOPBACK, port), keys)
     else:
         _send_plainly(slots)
+
+
+def _send_rows(slots: list[memoryview], address: TcpAddress, keys: str) -> None:
+    dealer = Dealer(address, client_curve(address, keys or None))
+    header = encode(msg.Done(1))
+    print(0, flush=True)
+    number = 0
+    while allowed := os.read(0, _NUM_SLOTS):
+        for _ in allowed:
+            for chunk in range(_CHUNKS):
+                dealer.send_rows([header, *_frames_of(slots[number % _NUM_SLOTS], chunk)])
+            number += 1
+    dealer.close()
 
 
 def _send_frames(slots: list[memoryview]) -> None:
@@ -182,7 +256,7 @@ def _send_plainly(slots: list[memoryview]) -> None:
 def main(arguments: Mapping[str, Any]) -> None:
     """Be one end. Arguments: `receive` or `send`, with "frames" or "plain socket"."""
     if "send" in arguments:
-        send(arguments["send"])
+        send(arguments["send"], arguments["port"], arguments["keys"])
     else:
         receive(arguments["receive"])
 

@@ -43,7 +43,7 @@ class Attack:
         return " ".join(does.split()), " ".join(seen.split())
 
 
-_MODULES = ("garbage", "sessions", "specs", "floods", "attachments", "bytes_by_hand")
+_MODULES = ("garbage", "sessions", "specs", "floods", "attachments", "bytes_by_hand", "producers")
 _ATTACKS: dict[str, Attack] = {}
 
 

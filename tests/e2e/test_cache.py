@@ -91,14 +91,14 @@ def test_every_recipe_gives_the_same_bytes_with_and_without(folder, tmp_path, ki
     assert cache["hits"] > 2 * NUM * (len(RECIPES) - 1), "filled by the first recipe, used by all"
 
 
-@pytest.mark.clause("P-143")
+@pytest.mark.clause("P-153")
 def test_after_the_first_epoch_every_row_is_from_the_cache(folder) -> None:
     hits, misses = hits_of_last_epoch(folder, "ram:16MB")
     assert misses == 0
     assert hits >= NUM
 
 
-@pytest.mark.clause("P-143")
+@pytest.mark.clause("P-153")
 def test_a_plan_that_chooses_the_scale_of_decoding_leaves_the_cache_alone(folder) -> None:
     recipe = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
     with_cache, cache = read(folder, "ram:16MB", {"scaled": recipe})

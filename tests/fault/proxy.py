@@ -1,4 +1,4 @@
-"""A network that fails on demand: stands between a client and a daemon's two ports.
+"""A network that fails on demand: stands between a client, or a producer, and a daemon's ports.
 
 Listens on another address of the loopback at the same port numbers, so that the bulk port which
 WELCOME names leads through it, too. Loses nothing that the network would not lose: a connection
@@ -16,6 +16,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from augd.transport.address import TcpAddress
+from augd.transport.sockets import Dealer, Poller
+from augd.wire import codec
+from augd.wire import messages as msg
 
 HERE, THERE = "127.0.0.2", "127.0.0.1"
 _TURN_S = 0.01
@@ -37,6 +42,22 @@ def listening_ports(pid: int) -> list[int]:
     return sorted(ports)
 
 
+def _bulk_port(control: TcpAddress) -> int:
+    """Ask a daemon for its bulk port."""
+    dealer = Dealer(control)
+    try:
+        dealer.send(codec.encode(msg.Hello("ports", transport="frames")))
+        assert Poller().wait_for(dealer, 10.0)
+        welcome = codec.decode_to_client((dealer.receive() or [b""])[0])
+        assert isinstance(welcome, msg.Welcome)
+        dealer.send(codec.encode(msg.Bye(welcome.session)))
+        dealer.send(codec.encode(msg.Ping()))
+        assert Poller().wait_for(dealer, 10.0), "BYE has been read by now"
+        return welcome.bulk_port
+    finally:
+        dealer.close()
+
+
 @dataclass(eq=False)
 class Pair:
     """A connection of a client, and the one that continues it."""
@@ -48,7 +69,7 @@ class Pair:
 
 
 class Proxy:
-    """Forwards both ports of a daemon. `close` it, or use it in `with`."""
+    """Forwards the ports of a daemon. `close` it, or use it in `with`."""
 
     def __init__(self, control_port: int, daemon_pid: int) -> None:
         self.control_port = control_port
@@ -69,10 +90,12 @@ class Proxy:
         return f"tcp://{HERE}:{self.control_port}"
 
     def lead_to(self, daemon_pid: int) -> None:
-        """Forward to a daemon that came to the same control port; its bulk port is another."""
-        (bulk_port,) = set(listening_ports(daemon_pid)) - {self.control_port}
+        """Forward to a daemon that came to the same control port; its other ports are others."""
+        bulk_port = _bulk_port(TcpAddress(THERE, self.control_port))
+        (rows_port,) = set(listening_ports(daemon_pid)) - {self.control_port, bulk_port}
+        ports = {"control": self.control_port, "bulk": bulk_port, "rows": rows_port}
         with self._lock:
-            for kind, port in (("control", self.control_port), ("bulk", bulk_port)):
+            for kind, port in ports.items():
                 if kind in self._listeners:
                     if self._listeners[kind].getsockname()[1] == port:
                         continue

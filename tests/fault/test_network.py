@@ -51,8 +51,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     made.close()
 
 
-def test_the_proxy_is_in_the_way_of_both_ports(network):
-    assert len(listening_ports(network.process.pid)) == 2
+def test_the_proxy_is_in_the_way_of_all_ports(network):
+    assert len(listening_ports(network.process.pid)) == 3
     seen = []
     with augd.connect(network.proxy.address, **OPTIONS) as stream:
         for batch in stream.epoch(0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from augd.broker import events as ev
-from tests.simulation import traffic
+from tests.simulation import outpost, traffic
 from tests.simulation.rows import Violation
 from tests.simulation.world import World, step
 
@@ -51,6 +51,7 @@ def move_all(world: World) -> None:
             pass
     while step(world, traffic.hear_worker):
         pass
+    step(world, outpost.settle)
     pass_time(world)
 
 
@@ -67,6 +68,7 @@ def pass_time(world: World) -> None:
     deadline = world.daemon.broker.next_deadline()
     world.say_alive()
     is_stuck = any(worker.is_hanging for worker in world.daemon.workers.values())
+    is_stuck |= any(one.number and one.is_stuck for one in world.outposts)
     is_greeting = any(one.line.reader.state != "open" for one in world.trainers)
     world.now += 0.5
     if is_stuck and deadline is not None and not is_greeting:
@@ -105,6 +107,7 @@ def settle_drain(world: World) -> None:
             pass
         if worker.ending is not None:
             daemon.reap(number)
+    outpost.settle(world)
     if not daemon.has_stopped:
         world.now += 1.0
         daemon.tick()

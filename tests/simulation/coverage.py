@@ -19,11 +19,14 @@ from augd.wire.ending import Ending
 
 TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
 TABLES["producer"] = states.PRODUCER
-USERS = ("clients", "crew", "stream", "works")  # modules that make transitions
+USERS = ("clients", "crew", "stream")  # modules that make transitions
 
 FAULTS = {
     "a gap was found",
     "a ghost spoke",
+    "a host falls silent",
+    "a host is cut off",
+    "rows came late",
     "checkpoint",
     "connected again",
     "connection cut",
@@ -49,7 +52,8 @@ FAULTS = {
     for ending in (Ending.SIGNAL, Ending.MEMORY, Ending.KILLED)
     for crumb in ("with", "without")
 }
-ENDINGS = {f"reaped {ending}" for ending in Ending}
+ENDINGS = {f"reaped {ending}" for ending in Ending if ending != Ending.LOST}
+ENDINGS |= {f"reaped {e} elsewhere" for e in ("signal", "memory", "killed", "drained", "outside")}
 STALE = {
     f"stale {kind}"
     for kind in ("attach", "generation", "lease", "opening", "producer", "ready", "session")
@@ -63,11 +67,13 @@ ERRORS = {
 def expected() -> set[str]:
     """Name everything that must have happened."""
     kinds = (ev.Event, ev.Action, msg.FromClient, msg.ToClient, msg.FromProducer, msg.ToProducer)
+    kinds = (*kinds, msg.FromRelay)
     names = {one.__name__ for union in kinds for one in get_args(union)}
     # Asked without a session, and answered from a snapshot or at once: no part of the protocol.
     names -= {"AskStatus", "Ping", "Pong", "Status"}
     # Of keys and of sockets that refuse a message: tried with real ones (tests/e2e, tests/fault).
     names -= {"RightsChanged", "PeerUnreachable"}
+    names -= {"AttachAs"}  # an event of its own
     moves = {name_of(table, s, v) for table in TABLES for s, v in verbs_of(TABLES[table])}
     return names | moves | FAULTS | ENDINGS | STALE | ERRORS
 

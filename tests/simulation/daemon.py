@@ -16,7 +16,8 @@ from augd.broker.reader import Attach
 from augd.wire import messages as msg
 from tests.simulation.books import Books
 from tests.simulation.line import HANGUP, Line
-from tests.simulation.rows import Violation
+from tests.simulation.outpost import Outpost
+from tests.simulation.rows import Row, Violation
 from tests.simulation.worker import Arena, Worker
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Daemon:
         self.broker = Broker(name, "/a", {"d": facts}, world.num_producers, secret=name)
         self.books = Books(world.kept)
         self.workers: dict[int, Worker] = {}
+        self.outposts: dict[int, Outpost] = {}
         self.lines: dict[bytes, Line] = {}
         self.arenas: dict[int, Arena] = {}
         self.made: set[int] = set()  # streams that ever had memory
@@ -101,6 +103,23 @@ class Daemon:
             self.books.close_lease(number, message.lease)
         self.feed(ev.FromCrew(number, message))
 
+    def hear_remote(
+        self, number: int, message: msg.FromRelay, rows: list[Row] | None = None
+    ) -> None:
+        """Take a remote producer's message; its rows go where its lease is, if it has one."""
+        target = None
+        if isinstance(message, msg.Done):
+            target = self.broker.target(number, message.lease)
+        if target is not None and rows is not None:
+            slot_bytes = self.broker._works.streams[target.stream].slot_bytes
+            slot, arena = target.slot_offset // slot_bytes, self.arena(target.stream)
+            if arena.num_reading[slot]:
+                raise Violation(f"{message} is written while a trainer reads its slot")
+            if len(rows) != target.rows:
+                raise Violation(f"{len(rows)} rows for the {target.rows} of {message}")
+            arena.slots[slot][target.first_row : target.first_row + target.rows] = rows
+        self.feed(ev.FromRemote(number, message))
+
     def reap(self, number: int) -> None:
         """Wait for a dead producer: first what it said, then how it ended."""
         worker = self.workers[number]
@@ -121,6 +140,9 @@ class Daemon:
             case ev.Send(peer, message):
                 if peer in self.lines:
                     self.send(self.lines[peer], message)
+                for outpost in self.world.outposts:
+                    if outpost.peer == peer:
+                        outpost.joined(message)
             case ev.Tell(number, message):
                 self.tell(number, message)
             case ev.SelectSamples(stream):
@@ -143,8 +165,14 @@ class Daemon:
                 self.world.keep(content, entry)
             case ev.StartProducer(number):
                 self.start_worker(number)
+            case ev.ForgetProducer(number, why):
+                outpost = self.outposts.pop(number, None)
+                if outpost is not None and outpost.number == number and why:
+                    outpost.lose(is_told=False)
             case ev.KillProducer(number):
-                if number in self.workers:
+                if number in self.outposts:
+                    self.tell(number, msg.Kill())
+                elif number in self.workers:
                     self.world.kill_by_daemon(self.workers[number])
             case ev.Stop():
                 self.has_stopped = True
@@ -202,8 +230,10 @@ class Daemon:
             rows = list(self.arena(action.stream).slots[action.slot])
             line.send(line.bulk, ((action.opening, action.sequence), rows))
 
-    def tell(self, number: int, message: msg.ToProducer) -> None:
+    def tell(self, number: int, message: msg.ToProducer | msg.ToRelay) -> None:
         """Send to a producer; a lease must be of memory that nobody else uses."""
+        if number in self.outposts:
+            self.outposts[number].down.append(message)
         if number not in self.workers:
             return
         memory = None

@@ -62,5 +62,6 @@ def check_bounds(world: World) -> None:
         raise Violation(f"{len(broker._clients.sessions)} sessions")
     if len(broker._works.streams) > len(broker._clients.sessions):
         raise Violation("there are streams of nobody")
-    if len(broker._works.crew.members) > world.num_producers:
+    num_remote = len(broker._remotes.members())
+    if len(broker._works.crew.members) > world.num_producers + num_remote:
         raise Violation("there are more producers than places")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 
-from tests.simulation import faults, programs, traffic
+from tests.simulation import faults, outpost, programs, traffic
 from tests.simulation.world import World, step
 
 NUM_STEPS = 500
@@ -24,6 +24,10 @@ WEIGHTS: dict[Callable[[World], bool], float] = {
     traffic.reap: 2,
     traffic.turn_clock: 1,
     traffic.notice: 1.5,
+    outpost.connect: 2,
+    outpost.bring_on: 30,
+    outpost.break_off: 0.2,
+    outpost.haunt: 0.3,
     programs.seek: 0.35,
     programs.checkpoint: 0.4,
     programs.restore: 0.12,

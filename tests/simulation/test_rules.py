@@ -8,11 +8,11 @@ import pytest
 
 from augd.errors import ProtocolError, ReceiptMismatch
 from tests.simulation.rows import Violation
-from tests.simulation.rules import deaths, knowledge, sessions, slots
+from tests.simulation.rules import deaths, knowledge, remotes, sessions, slots
 from tests.simulation.world import run
 
 SCHEDULES = 500
-RULES = (*sessions.RULES, *slots.RULES, *deaths.RULES, *knowledge.RULES)
+RULES = (*sessions.RULES, *slots.RULES, *deaths.RULES, *knowledge.RULES, *remotes.RULES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

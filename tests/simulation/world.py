@@ -21,6 +21,7 @@ from augd.wire.ending import Ending
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line
+from tests.simulation.outpost import HOSTS_MAX, Outpost
 from tests.simulation.rows import Place, Violation, following, sample_at
 from tests.simulation.trainer import Checkpoint, Trainer
 from tests.simulation.worker import Poison, Worker
@@ -63,6 +64,8 @@ class World:
         self.deaths: Counter[int] = Counter()
         self.seen: Counter[str] = Counter()
         self.story: deque[Any] = deque(maxlen=40)
+        self.outposts = [Outpost(self, f"host {n}") for n in range(rng.randrange(HOSTS_MAX + 1))]
+        self.remote_ghosts: deque[Any] = deque(maxlen=40)
         self.lines: list[Line] = []
         self.trainers: list[Trainer] = []
         self.orphans: list[Worker] = []  # of a daemon that was killed
@@ -138,6 +141,10 @@ class World:
             worker.die(Ending.OUTSIDE)
             self.orphans.append(worker)
         self.ghosts.clear()
+        self.remote_ghosts.clear()
+        for outpost in self.outposts:
+            outpost.number = 0
+            outpost.is_silent = False
 
     def keep(self, content: str, entry: msg.Quarantined) -> None:
         """Write an entry down; nobody may be convicted who did not kill twice."""
@@ -183,6 +190,8 @@ class World:
         for number, worker in list(self.daemon.workers.items()):
             if worker.is_alive and worker.tasks and number in self.daemon.workers:
                 self.daemon.hear_worker(number, msg.Alive(worker.tasks[0].lease.lease))
+        for outpost in self.outposts:
+            outpost.beat()
 
     # trainers
 

@@ -346,7 +346,7 @@ def test_an_authenticator_that_answers_all_alike_is_no_start(
 ) -> None:
     monkeypatch.setattr(proof, "PROOF_S", 0.3)
     reply = [b"1.0", b"1", status, b"", b"canary" if status == b"200" else b"", b""]
-    monkeypatch.setattr(auth, "answer", lambda request, users: [reply[0], request[1], *reply[2:]])
+    monkeypatch.setattr(auth, "answer", lambda request, *_: [reply[0], request[1], *reply[2:]])
     with pytest.raises(AugdError, match=said):
         prove(gate)
 
@@ -357,7 +357,7 @@ def test_an_authenticator_that_names_nobody_is_no_start(
 ) -> None:
     right = auth.answer
     monkeypatch.setattr(
-        auth, "answer", lambda request, users: right(request, dict.fromkeys(users, ""))
+        auth, "answer", lambda request, users, _: right(request, dict.fromkeys(users, ""))
     )
     with pytest.raises(AugdError, match="ZeroMQ did not say whose message it was"):
         prove(gate)

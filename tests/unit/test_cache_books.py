@@ -57,7 +57,7 @@ def test_each_producer_has_two_rooms_of_its_own() -> None:
     assert cache.next_rooms(0) == [], "it has them"
 
 
-@clause("P-140")
+@clause("P-150")
 def test_what_is_whole_is_published_and_the_next_room_comes_in_time() -> None:
     cache = make_cache()
     (first, second) = cache.next_rooms(0)
@@ -75,7 +75,7 @@ def test_what_is_whole_is_published_and_the_next_room_comes_in_time() -> None:
     assert cache.describe()["filled_bytes"] == 9 * PICTURE
 
 
-@clause("P-140")
+@clause("P-150")
 def test_of_two_producers_with_one_sample_the_first_counts_and_nothing_leaks() -> None:
     cache = make_cache()
     (mine, _), (other, _) = cache.next_rooms(0), cache.next_rooms(1)
@@ -87,7 +87,7 @@ def test_of_two_producers_with_one_sample_the_first_counts_and_nothing_leaks() -
     assert not cache.put(1, "photos", entry(8, other[0])), "those bytes are not its own any more"
 
 
-@clause("P-140")
+@clause("P-150")
 def test_a_damaged_picture_is_replaced_and_its_bytes_stay_untouched() -> None:
     cache = make_cache()
     first, _ = cache.next_rooms(0)
@@ -98,7 +98,7 @@ def test_a_damaged_picture_is_replaced_and_its_bytes_stay_untouched() -> None:
     assert cache.describe()["entries"] == 1
 
 
-@clause("P-140")
+@clause("P-150")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -121,7 +121,7 @@ def test_what_is_not_the_producers_own_is_not_published(wrong: msg.CacheEntry) -
     assert (held(cache), cache.facts.spans) == before
 
 
-@clause("P-141")
+@clause("P-151")
 def test_whenever_a_producer_dies_only_what_it_told_of_is_taken() -> None:
     """At each step of filling: before the first picture, between any two, at the end."""
     for num_told in range(20):
@@ -145,7 +145,7 @@ def test_whenever_a_producer_dies_only_what_it_told_of_is_taken() -> None:
         assert taken == num_told * -(-PICTURE // ALIGNMENT) * ALIGNMENT
 
 
-@clause("P-141")
+@clause("P-151")
 def test_a_thousand_kills_leak_nothing() -> None:
     cache = make_cache()
     for _ in range(1000):
@@ -181,7 +181,7 @@ def test_after_a_full_disk_nobody_gets_a_room() -> None:
     assert cache.next_rooms(1) == [] == cache.next_rooms(1, wanted_bytes=100)
 
 
-@clause("P-142")
+@clause("P-152")
 def test_pictures_of_other_libraries_go_before_anybody_gets_a_room() -> None:
     cache = make_cache()
     cache.facts.environment = dict(ENVIRONMENT)
@@ -207,7 +207,7 @@ def told(actions: list[ev.Action], producer: int = 0) -> list[msg.Message]:
     return [a.message for a in actions if isinstance(a, ev.Tell) and a.producer == producer]
 
 
-@clause("P-142")
+@clause("P-152")
 def test_the_broker_empties_first_then_tells_of_cache_rooms_and_data_sets() -> None:
     broker = make_broker(make_cache())
     actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
@@ -219,7 +219,7 @@ def test_the_broker_empties_first_then_tells_of_cache_rooms_and_data_sets() -> N
     assert not any(isinstance(action, ev.ClearCache) for action in second), "once"
 
 
-@clause("P-140", "P-141", "P-143")
+@clause("P-150", "P-151", "P-153")
 def test_the_broker_publishes_gives_the_next_room_counts_and_takes_back() -> None:
     cache = make_cache()
     broker = make_broker(cache)

@@ -8,7 +8,7 @@ import augd.serving
 from augd.cli import app
 from augd.entry import read_serve
 from augd.errors import OptionError
-from augd.serving import Options, serve_forever
+from augd.serving import Options, read_producers, serve_forever
 
 LINES = [
     "serve photos",
@@ -36,6 +36,8 @@ LEFT_TO_TYPER = [
     "serve photos --producers",
     "serve photos --producers many",
     "serve photos --producers -1",
+    "serve photos --producers auto",
+    "serve photos --producers ray:3",
     "serve photos --patience 2.5",
     "serve photos --patience long",
     "serve photos --listen",
@@ -71,3 +73,25 @@ def test_what_needs_explaining_is_left_to_typer(line: str) -> None:
 def test_patience_has_bounds(tmp_path, patience_s: float) -> None:
     with pytest.raises(OptionError, match=r"--patience: expected 2\.\.3600 seconds, got"):
         serve_forever([str(tmp_path)], Options(patience_s=patience_s))
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (None, {"is_auto": False}),
+        ("auto", {"is_auto": True}),
+        ("0", {"num_producers": 0}),
+        ("12", {"num_producers": 12}),
+        ("ray:64", {"num_producers": 0, "ray": 64}),
+    ],
+)
+def test_what_producers_may_be(text: str | None, fields: dict[str, object]) -> None:
+    assert read_producers(text) == fields
+
+
+@pytest.mark.parametrize(
+    "text", ["many", "-1", "ray:", "ray:x", "slurm:3", "1.5", "ray:0", "ray:5000"]
+)
+def test_what_they_may_not_be(text: str) -> None:
+    with pytest.raises(OptionError, match=r"--producers( ray:N)?: expected .*, got "):
+        read_producers(text)

@@ -164,6 +164,7 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
         ("KEY\nmax_streams = true", "max_streams: expected a number in 0..10000, got True"),
         ("KEY\nmax_gigabytes = nan", "max_gigabytes: expected a number in 0..1e+06, got nan"),
         ("KEY\nmax_gigabytes = inf", "max_gigabytes: expected a number in 0..1e+06, got inf"),
+        ("KEY\nproduce = 1", "produce: expected true or false, got 1"),
         ("KEY\nmax_stream = 1", "'max_stream' is no field of a client; expected public, datasets"),
         ("public = ", "is not valid TOML"),
         ("\udc80", "is not valid TOML"),

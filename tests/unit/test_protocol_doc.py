@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from augd.broker import clients, core, crew, outbox, quarantine, stream, works
+from augd import station
+from augd.broker import clients, core, crew, outbox, quarantine, remotes, stream, works
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, QUARANTINE_MAX
@@ -123,6 +124,15 @@ def render_bounds() -> str:
         ("ERROR_TEXT_MAX", outbox.ERROR_TEXT_MAX, "characters of an ERROR's text"),
         ("ATTACH_S", clients.ATTACH_S, "s from HELLO to ATTACH"),
         ("DRAIN_S", core.DRAIN_S, "s that draining producers get before they are killed"),
+        ("JOIN_S", crew.JOIN_S, "s from JOINED to a remote producer's ATTACH"),
+        ("REAP_S", crew.REAP_S, "s from KILL to ENDED"),
+        ("REMOTES_MAX", remotes.REMOTES_MAX, "remote producers at a time"),
+        (
+            "PLACES_MAX",
+            crew.PLACES_MAX,
+            "producers that a daemon starts, at most; others count from here",
+        ),
+        ("BEAT_S", station.BEAT_S, "s between BEATs of a relay"),
         ("START_S", crew.START_S, "s from a producer's start to READY"),
         ("PATIENCE_S", crew.PATIENCE_S, "s that a producer with leases may say nothing"),
         ("PAUSE_MAX_S", crew.PAUSE_MAX_S, "s between restarts of a producer, at most"),
@@ -141,6 +151,8 @@ def render_bounds() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "client to daemon": lambda: render_messages(msg.FromClient),
     "daemon to client": lambda: render_messages(msg.ToClient),
+    "daemon to relay": lambda: render_messages(msg.Kill | msg.Part),
+    "relay to daemon": lambda: render_messages(msg.Beat | msg.Ended),
     "over the attach socket": lambda: render_messages(msg.OverAttach),
     "daemon to producer": lambda: render_messages(msg.ToProducer),
     "producer to daemon": lambda: render_messages(msg.FromProducer),

@@ -40,16 +40,18 @@ def a_slot_is_reused_only_after_its_writers_answered(patch: Patch) -> None:
 
 
 def a_killed_producer_writes_until_it_is_reaped(patch: Patch) -> None:
-    honest = Crew.hanging
+    honest = Crew.overdue
 
-    def hanging(self: Crew, now: float) -> Iterator[Producer]:
-        for producer in honest(self, now):
-            for record in producer.leases.values():
+    def overdue(self: Crew, now: float) -> list[Producer]:
+        found = honest(self, now)
+        for producer in found:
+            for lease in list(producer.leases):
+                record = self.take_back(producer, lease)
+                assert record is not None
                 record.stream.lose_chunk(record.chunk, is_suspect=False)
-            producer.leases.clear()
-            yield producer
+        return found
 
-    patch.setattr(Crew, "hanging", hanging)
+    patch.setattr(Crew, "overdue", overdue)
 
 
 def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:

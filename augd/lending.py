@@ -1,0 +1,66 @@
+"""What `augd produce` does, from its options to the end of the relay."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from augd.errors import OptionError
+from augd.hire import Terms
+from augd.logs import set_up_log
+from augd.serving import (
+    check_sources,
+    count_producers,
+    interruptions_held,
+    load_index,
+    name_paths,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """How producers are lent, apart from what they read."""
+
+    connect: str | None
+    num_producers: int | None = None
+    keys: str | None = None
+    plugins: tuple[str, ...] = ()
+    is_pinned: bool = False
+    is_quiet: bool = False
+    host: str | None = None  # what `augd status` calls this one
+    lifeline_fd: int | None = None
+
+
+def lend_forever(paths: Sequence[str], options: Lending) -> int:
+    """Lend producers until drained; returns the exit status.
+
+    Raises:
+        AugdError: they cannot join: nothing is left running.
+    """
+    with interruptions_held():
+        from augd.relay import Relay
+        from augd.station import Office
+        from augd.transport.address import parse_address
+        from augd.transport.curve import client_curve
+        from augd.transport.sockets import Poller
+
+    address = parse_address(options.connect)
+    curve = client_curve(address, options.keys)
+    sources = name_paths(paths)
+    check_sources(sources)
+    wanted = count_producers(options.num_producers)
+    if not wanted:
+        raise OptionError("--producers: expected 1..1024, got 0")
+    if options.plugins:
+        from augd.plugins import survey
+
+        survey(options.plugins)  # before producers that would all fail are started
+    set_up_log(is_quiet=options.is_quiet)
+    cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+    datasets = {name: load_index(name, source) for name, source in sources.items()}
+    host = options.host or socket.gethostname()
+    terms = Terms(options.plugins, cores)
+    office = Office(address, curve, host[:256], datasets, terms, Poller())
+    return Relay(office, wanted, options.lifeline_fd).run()

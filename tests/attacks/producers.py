@@ -1,0 +1,255 @@
+"""What a peer may try who says that it is a producer, or joined as one and then lies.
+
+It is trusted with pixels, hence none of these sends wrong pixels of the right size: what it must
+not do is to harm the daemon, to write anywhere else, or to keep others waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import zmq
+
+from augd.broker.crew import PLACES_MAX
+from augd.broker.remotes import REMOTES_MAX
+from augd.transport.address import rows_address
+from augd.wire import codec
+from augd.wire import messages as msg
+from augd.wire.limits import PIECE_BYTES
+from augd.wire.slot import row_frames
+from tests.attacks.catalogue import attack
+from tests.attacks.ground import Ground
+from tests.attacks.peers import Peer
+from tests.fault.processes import await_true
+
+
+def offer(ground: Ground, **changes: Any) -> msg.Join:
+    """What a producer with this daemon's own data sets and libraries says."""
+    seen = ground.status()
+    digests = {name: one["digest"] for name, one in seen["datasets"].items()}
+    fields = {"host": "evil", "pid": 1, "datasets": digests, "environment": seen["environment"]}
+    return msg.Join(**{**fields, **changes})
+
+
+class Impostor:
+    """A producer that joined, with a rows socket that says what it likes."""
+
+    def __init__(self, ground: Ground) -> None:
+        with ground.peer("port") as peer:
+            peer.say(offer(ground))
+            joined = peer.hear()
+            assert isinstance(joined, msg.Joined), joined
+        self.number = joined.producer
+        self.token, self.port = joined.token, joined.rows_port
+        self.rows = Peer(rows_address(ground.port, joined.rows_port))
+        self.streams: dict[int, msg.UseStream] = {}
+
+    def attach(self) -> None:
+        self.rows.say(msg.AttachAs(self.number, self.token))
+
+    def hear(self) -> msg.Message:
+        message = codec.decode_to_relay(self.rows.socket.recv_multipart()[0])
+        if isinstance(message, msg.UseStream):
+            self.streams[message.stream] = message
+        return message
+
+    def lease(self) -> msg.Lease:
+        while not isinstance(message := self.hear(), msg.Lease):
+            pass
+        return message
+
+    def rows_of(self, lease: msg.Lease) -> list[bytes]:
+        frames = row_frames(self.streams[lease.stream].arrays, lease.first_row, lease.rows)
+        return [bytes(size) for _, size in frames]
+
+    def await_part(self) -> str:
+        while not isinstance(message := self.hear(), msg.Part):
+            pass
+        return message.text
+
+
+@contextlib.contextmanager
+def impostor(ground: Ground) -> Iterator[Impostor]:
+    made = Impostor(ground)
+    try:
+        yield made
+    finally:
+        made.rows.close()
+        await_true(lambda: made.number not in _remotes(ground), 10.0, "it is forgotten")
+
+
+def _remotes(ground: Ground) -> set[int]:
+    numbers = (one["number"] for one in ground.status()["producers"])
+    return {number for number in numbers if number >= PLACES_MAX}
+
+
+@attack("A90")
+def joins_that_do_not_fit(ground: Ground) -> None:
+    """Offer producers with other data sets, digests, libraries, long names and wrong types.
+
+    Seen: SPEC_MISMATCH that names what differs, or MALFORMED; nobody joins.
+    """
+    with ground.peer("port") as peer:
+        wrong: list[Any] = [
+            offer(ground, datasets={}),
+            offer(ground, datasets={"photos": "0" * 32}),
+            offer(ground, datasets={"photos": "0" * 32, "more": ""}),
+            offer(ground, environment={}),
+            offer(ground, environment={"opencv": "x" * 256}),
+        ]
+        for message in wrong:
+            peer.say(message)
+            error = peer.hear()
+            assert isinstance(error, msg.Error) and error.code == "SPEC_MISMATCH", error
+        malformed = [
+            codec.encode(offer(ground, host="h" * 257)),
+            codec.encode(offer(ground, pid=-1)),
+            codec.encode(offer(ground, datasets={str(n): "" for n in range(300)})),
+            codec.encode(offer(ground, environment={"a": 1})),
+        ]
+        assert peer.shout(malformed) == {"ERROR MALFORMED": len(malformed)}
+
+
+@attack("A91")
+def strangers_on_the_rows_socket(ground: Ground) -> None:
+    """Say ATTACH with guessed numbers and tokens, and what only producers say, and random bytes.
+
+    Seen: PART for each; nobody's rows are taken.
+    """
+    with (
+        impostor(ground) as joined,
+        Peer(rows_address(ground.port, joined.port)) as stranger,
+    ):
+        said: list[Any] = [msg.AttachAs(n, joined.token) for n in range(5)]
+        said += [msg.AttachAs(joined.number, token) for token in ("", "0" * 32, joined.token[:-1])]
+        said += [msg.AttachAs(PLACES_MAX, ""), msg.AttachAs(2**62, joined.token)]
+        said += [[codec.encode(msg.Done(n)), bytes(1000)] for n in range(50)]
+        said += [msg.Ended("no", "signal"), msg.Beat(), msg.Alive(1), msg.Ping(), b"", [b"", b""]]
+        said += [os.urandom(random.Random(n).randrange(300)) for n in range(200)]
+        for message in said:
+            stranger.say(message)
+            answer = codec.decode_to_relay(stranger.socket.recv_multipart()[0])
+            assert isinstance(answer, msg.Part), answer
+        joined.attach()
+        assert isinstance(joined.hear(), msg.UseDataset)
+
+
+@attack("A92", peak_mb=40)
+def rows_that_lie(ground: Ground) -> None:
+    """Answer leases with no rows, too few, too many, too short, too long, and frames swapped.
+
+    Seen: the producer is parted with at once; its leases are made by others.
+    """
+    lies: list[Callable[[list[bytes]], list[bytes]]] = [
+        lambda rows: [],
+        lambda rows: rows[:-1],
+        lambda rows: [*rows, b""],
+        lambda rows: [*rows, *[bytes(1000)] * 1000],
+        lambda rows: [rows[0][:-1], *rows[1:]],
+        lambda rows: [rows[0] + b"\0", *rows[1:]],
+        lambda rows: [bytes(PIECE_BYTES), *rows[1:]],
+        lambda rows: rows[::-1],
+        lambda rows: [b"".join(rows)],
+        lambda rows: [b""] * len(rows),
+    ]
+    for lie in lies:
+        with impostor(ground) as liar:
+            liar.attach()
+            lease = liar.lease()
+            header = codec.encode(msg.Done(lease.lease))
+            liar.rows.say([header, *lie(liar.rows_of(lease))])
+            assert "its rows are not those of the lease" in liar.await_part()
+
+
+@attack("A93", peak_mb=40)
+def leases_of_others(ground: Ground) -> None:
+    """Answer leases that it doesn't hold: of others, past and future, twice, and give them up.
+
+    Seen: all of it is stale and counted; what it brings is dropped unread.
+    """
+    with impostor(ground) as thief:
+        thief.attach()
+        lease = thief.lease()
+        rows = thief.rows_of(lease)
+        before = sum(ground.status()["stale"].values())
+        numbers = [n for n in range(lease.lease - 40, lease.lease + 4000, 7) if n >= 0]
+        for number in numbers:
+            if number < lease.lease or number > lease.lease + 1000:
+                for message in (msg.Done(number), msg.Dropped(number), msg.Fail(number, "no")):
+                    thief.rows.say([codec.encode(message), *rows])
+        thief.rows.say(msg.Ended("done with", "outside", (lease.lease, 2**31 - 1, 2**62)))
+        await_true(
+            lambda: sum(ground.status()["stale"].values()) > before, 10.0, "stale ones are counted"
+        )
+
+
+@attack("A94", peak_mb=64)
+def a_flood_of_rows(ground: Ground) -> None:
+    """Send 100 messages of 4 MB each, that answer nothing, as fast as they are taken.
+
+    Seen: two are read ahead, the others wait in their sender.
+    """
+    with impostor(ground) as flood:
+        flood.attach()
+        flood.lease()
+        header, large = codec.encode(msg.Done(0)), bytes(PIECE_BYTES)
+        flood.rows.socket.setsockopt(zmq.SNDHWM, 4)
+        for _ in range(100):
+            flood.rows.say([header, large])  # waits while the daemon has enough unread
+        flood.rows.say(msg.Ended("enough", "outside"))
+        await_true(lambda: flood.number not in _remotes(ground), 60.0, "all of it was read")
+
+
+@attack("A95")
+def a_flood_of_words(ground: Ground) -> None:
+    """Join, and send 4,000 ALIVEs, BEATs, LAST_WORDS and FAILs of leases never held.
+
+    Seen: nothing; the last words are kept, once.
+    """
+    with impostor(ground) as talker:
+        talker.attach()
+        talker.lease()
+        words: list[Any] = [
+            msg.Alive(0),
+            msg.Beat(True),
+            msg.LastWords("x" * 16_000),
+            msg.Fail(0, ""),
+        ]
+        for _ in range(5_000):
+            talker.rows.say(*words)
+        talker.rows.say(msg.Ended("enough", "drained"))
+
+
+@attack("A96", is_slow=True)
+def joins_without_end(ground: Ground) -> None:
+    """Say JOIN 5,000 times and attach nothing.
+
+    Seen: OVER_LIMIT beyond REMOTES_MAX; they are forgotten when they don't attach.
+    """
+    with ground.peer("port") as peer:
+        join = offer(ground)
+        answers = peer.shout(join for _ in range(5_000))
+        assert answers.keys() == {"JOINED", "ERROR OVER_LIMIT"}
+        assert answers["JOINED"] >= REMOTES_MAX
+        await_true(lambda: not _remotes(ground), 20.0, "all are forgotten")
+
+
+@attack("A97", peak_mb=40)
+def crashes_in_a_row(ground: Ground) -> None:
+    """Join, take leases, and leave without a word or with a crash, forty times.
+
+    Seen: the leases are made by others; nobody is called unhealthy for one who left silently.
+    """
+    for number in range(40):
+        with impostor(ground) as one:
+            one.attach()
+            lease = one.lease()
+            if number % 4 == 0:
+                one.rows.say(msg.Done(lease.lease, num_bad=0))  # no rows
+            time.sleep(0.01)
+    assert not ground.status()["unhealthy"]

@@ -1,0 +1,38 @@
+"""`augd serve --producers auto`: processes come and go as they are needed, and no byte changes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fault.processes import await_true, producers_of
+from tests.fault.programs import finish, start_by_hand
+from tests.scenes import digest_epoch, make_folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is nothing to drain")
+def test_a_slow_trainer_leaves_one_producer_and_a_fast_one_has_all(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=160)
+    address = f"ipc://{tmp_path}/d"
+    daemon = start_by_hand(folder, address, "--producers", "auto")
+    try:
+        most = len(producers_of(daemon.pid))
+        assert most == min(1024, len(os.sched_getaffinity(0)))
+        fast = digest_epoch(address, epochs=3)
+        started = time.monotonic()
+
+        def take_its_time(_: object) -> None:
+            if len(producers_of(daemon.pid)) > 1 and time.monotonic() - started < 60:
+                time.sleep(0.5)
+
+        assert digest_epoch(address, epochs=3, on_batch=take_its_time) == fast
+        await_true(lambda: len(producers_of(daemon.pid)) == 1, 5, "one is enough")
+    finally:
+        daemon.terminate()
+        code, said = finish(daemon)
+    assert code == 0
+    assert "from now on" in said and "died" not in said

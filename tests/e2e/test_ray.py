@@ -1,0 +1,157 @@
+"""Producers placed by Ray: three nodes on one machine; an actor, a node and the daemon are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import augd
+from augd.serving import Options, serve_forever
+from tests.fault.processes import await_true, children_of, command_of, is_alive
+from tests.fault.test_remote import at
+from tests.relays import remotes
+from tests.scenes import digest_epoch, make_folder
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra `ray`"),
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+UP_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=150)
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    print("removed", flush=True)
+cluster.shutdown()
+"""
+
+
+class Nodes:
+    """A cluster of three nodes of one core each, in a process of its own."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._process.stdout is not None
+        self.address = self._next_line()
+
+    def _next_line(self) -> str:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.startswith("removed") or ":" in line.split()[0]:
+                return line.strip()
+        raise AssertionError("the cluster did not start")
+
+    def remove_one(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert self._next_line() == "removed"
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    made = Nodes()
+    yield made
+    made.close()
+
+
+def lenders(folder: Path) -> list[int]:
+    """Pids of the actors' `augd produce` of this folder, by their command."""
+    words = b"\0produce\0small=%s\0" % bytes(folder)
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if words in command_of(pid)]
+
+
+@contextmanager
+def served(folder: Path, path: str, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "augd", "serve", f"small={folder}", "--listen", path]
+    more = ["--listen", "tcp://127.0.0.1:0", "--producers", "ray:3", "--ray-address", nodes.address]
+    process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
+    try:
+        await_true(lambda: is_up(path, 3), UP_S, "all three joined")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_up(path: str, count: int) -> bool:
+    try:
+        return [one["state"] for one in remotes(path)].count("ready") >= count
+    except augd.AugdError:
+        return False
+
+
+def test_the_stream_is_exact_whatever_is_lost_and_nothing_is_left(
+    folder: Path, nodes: Nodes, tmp_path: Path
+) -> None:
+    with augd.serve({"small": folder}, producers=1) as daemon:
+        local = digest_epoch(daemon.address, epochs=3)
+    path = f"ipc://{tmp_path}/d"
+    with served(folder, path, nodes) as process:
+        relays = lenders(folder)
+        assert len(relays) == 3
+
+        def kill_actor() -> None:
+            actor = int(Path(f"/proc/{relays[0]}/stat").read_text().rpartition(")")[2].split()[1])
+            assert b"ray::" in command_of(actor)
+            family = [relays[0], *children_of(relays[0])]
+            os.kill(actor, signal.SIGKILL)
+            await_true(lambda: not any(map(is_alive, family)), 10, "it leaves no process")
+
+        def on_batch(batch: augd.Batch) -> None:
+            at(0, 3, kill_actor)(batch)
+            at(1, 3, nodes.remove_one)(batch)
+
+        assert digest_epoch(path, epochs=3, on_batch=on_batch, timeout_s=120) == local
+        await_true(lambda: is_up(path, 2), UP_S, "Ray started the killed one again")
+        process.kill()
+        await_true(lambda: not lenders(folder), 30, "the daemon's end is theirs")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, r"--producers ray:N: other nodes need a port, expected --listen tcp://HOST:PORT"),
+        ({"listen": ("tcp://0.0.0.0:0",), "keys": "k"}, r"expected --ray-keys FILE"),
+    ],
+)
+def test_what_cannot_work_is_said_at_the_start(
+    folder: Path, options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(augd.OptionError, match=text):
+        serve_forever([str(folder)], Options(ray=2, num_producers=0, **options))
