@@ -37,6 +37,7 @@ class Setting:
     batch_size: int
     producers: int
     plugins: Sequence[str] = ()
+    cache: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,12 @@ def explain(setting: Setting, step: Step | None, seconds: float) -> Iterator[Tri
 def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Tried:
     with ExitStack() as stack:
         daemon = stack.enter_context(
-            serve(setting.path, producers=setting.producers, plugins=setting.plugins)
+            serve(
+                setting.path,
+                producers=setting.producers,
+                plugins=setting.plugins,
+                cache=setting.cache,
+            )
         )
         stream = stack.enter_context(
             connect(daemon.address, recipe=setting.recipe, batch_size=setting.batch_size)
@@ -128,7 +134,7 @@ def _other_producers(base: Tried) -> tuple[str, Setting] | None:
 
 def _scaled_decode(base: Tried) -> tuple[str, Setting] | None:
     """Decode large photos smaller, where decoding is what is waited for; other pixels come out."""
-    if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode"):
+    if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode") == "auto":
         return None
     recipe = {**base.setting.recipe, "scaled_decode": "auto"}
     return 'scaled_decode="auto" (other pixels)', replace(base.setting, recipe=recipe)

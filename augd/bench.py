@@ -119,6 +119,8 @@ def check_options(options: BenchOptions) -> None:
             f"--producers: the daemon at {options.connect} has its own; leave the option out, "
             "or give a folder instead of --connect"
         )
+    if options.producers == 0:
+        raise OptionError("--producers: expected 1 or more, got 0: nothing would be made")
     if options.connect is not None and options.cache is not None:
         raise OptionError(
             f"--cache: the daemon at {options.connect} has its own or none; leave the option out, "
@@ -152,7 +154,8 @@ def _explain(options: BenchOptions, recipe: dict[str, Any]) -> None:
     assert options.path is not None
     num_cores = len(os.sched_getaffinity(0))
     num_producers = options.producers or num_cores
-    setting = Setting(options.path, recipe, options.batch_size, num_producers, options.plugins)
+    asked = options.batch_size, num_producers, options.plugins, options.cache
+    setting = Setting(options.path, recipe, *asked)
     tried = list(explain(setting, find_step(options.step), options.seconds))
     if options.as_json:
         print(json.dumps({"tried": [one.as_plain() for one in tried], "cores": num_cores}))
@@ -228,7 +231,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     costs = {name: report[f"{name}_cpu_s"] for name in ("producers", "daemon", "client")}
-    largest = max(report["producers_anonymous_bytes"])
+    largest = max(report["producers_anonymous_bytes"], default=0)  # 0: all are on other hosts
     memory = {
         "producers": f"{largest / 1e6:.0f} MB each",
         "daemon": f"{report['daemon_anonymous_bytes'] / 1e6:.0f} MB",

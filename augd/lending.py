@@ -16,6 +16,7 @@ from augd.serving import (
     interruptions_held,
     load_index,
     name_paths,
+    raise_fd_limit,
 )
 
 
@@ -58,6 +59,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
 
         survey(options.plugins)  # before producers that would all fail are started
     set_up_log(is_quiet=options.is_quiet)
+    raise_fd_limit()
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()

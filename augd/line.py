@@ -203,7 +203,8 @@ class Line:
             return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
         return (
             f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
-            f"{self.reader.state!r}: it may be overloaded or its storage slow; see its output, "
+            f"{self.reader.state!r}: it may have no producers (augd status), be overloaded or its "
+            "storage slow; see its output, "
             "or connect with a larger timeout_s"
         )
 

@@ -26,13 +26,17 @@ _WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All counters at one moment. Those of producers are by pid; seconds since they started."""
+    """All counters at one moment; seconds since they started.
+
+    Those of producers are by number; what only their own host can tell is by pid, of this host's.
+    """
 
     client_cpu_s: float
     client_wait_s: float
     daemon_cpu_s: float
     producers_cpu_s: dict[int, float]
     idle_s: dict[int, float]
+    own_idle_s: dict[int, float]
     plan_s: dict[int, float]
     rows: dict[int, int]
     restarts: int
@@ -87,7 +91,8 @@ class Probe:
             client_wait_s=self._stream.stats()["wait_s"],
             daemon_cpu_s=cpu_s(daemon_pid(snapshot)),
             producers_cpu_s={pid: cpu_s(pid) for pid in crew},
-            idle_s={pid: one["idle_s"] for pid, one in crew.items()},
+            idle_s={one["number"]: one["idle_s"] for one in snapshot["producers"]},
+            own_idle_s={pid: one["idle_s"] for pid, one in crew.items()},
             plan_s={pid: one["plan_s"] for pid, one in crew.items()},
             rows={pid: one["rows"] for pid, one in crew.items()},
             restarts=snapshot["restarts"],
@@ -100,7 +105,7 @@ class Probe:
 
 
 def daemon_pid(snapshot: Mapping[str, Any]) -> int:
-    """Pid of the daemon: the parent of its producers, which are there once a stream is open."""
+    """Return the pid of the daemon."""
     return int(snapshot["pid"])
 
 
@@ -159,7 +164,9 @@ def compare(
     client = after.client_cpu_s - before.client_cpu_s
     producers = _grown(before.producers_cpu_s, after.producers_cpu_s)
     idle = _grown(before.idle_s, after.idle_s)
-    offered = seconds * max(1, len(after.rows))
+    own_idle = _grown(before.own_idle_s, after.own_idle_s)
+    worked = seconds * len(after.own_idle_s)
+    worked -= min(own_idle, worked)
     thousands = images / 1000
     return Measurement(
         images=images,
@@ -172,8 +179,8 @@ def compare(
         client_cpu_s=client / thousands,
         daemon_cpu_share=daemon / (daemon + client + producers),
         client_wait_share=_share(after.client_wait_s - before.client_wait_s, seconds),
-        producers_idle_share=_share(idle, offered),
-        on_core=_share(producers, offered - min(idle, offered)),
+        producers_idle_share=_share(idle, seconds * max(1, len(after.idle_s))),
+        on_core=_share(producers, worked) if worked else 1.0,
         plan_us=1e6 * _grown(before.plan_s, after.plan_s) / max(1, _grown(before.rows, after.rows)),
         restarts=after.restarts - before.restarts,
         other_streams=after.num_streams - 1,

@@ -71,6 +71,11 @@ class PixelCache:
         """Say that the picture that was placed last is whole and ends there."""
         self._rooms[0][0] = aligned(end)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a picture fitted into no room, and no room came since."""
+        return self._refused_bytes < _NEVER
+
     def take_wanted_bytes(self) -> int:
         """Return the size of a picture that fitted into no room, once; 0 for none."""
         wanted, self._wanted_bytes = self._wanted_bytes, 0
@@ -112,6 +117,11 @@ class CachedPictures:
         size_bytes = offset + width * height * 3 - start
         if start >= 0 and 0 < size_bytes <= self._cache.size_bytes - start:
             self._cache.pixels.madvise(mmap.MADV_WILLNEED, start, size_bytes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is not there yet will hardly find room."""
+        return self._cache.is_full
 
     @property
     def pixels(self) -> mmap.mmap:

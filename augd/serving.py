@@ -234,7 +234,7 @@ def _serve(
         from augd.logs import set_up_log
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
-    _raise_fd_limit()
+    raise_fd_limit()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
 
@@ -302,7 +302,7 @@ def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:
     return CacheStore(spec, datasets)
 
 
-def _raise_fd_limit() -> None:
+def raise_fd_limit() -> None:
     """Take all the fds that may be had: libzmq ends the process when accept finds none at a path.
 
     Each client takes up to four, each connection of a stranger one; 1,024 are the usual start.

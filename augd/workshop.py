@@ -189,7 +189,9 @@ class Workshop:
         ]
         ids, epochs = production.draw.rows(epoch, np.concatenate(spans))
         plan, sizes = None, None
-        if production.dataset.index.has_segments and production.cache is None:
+        cache = production.cache
+        # A picture that is to be cached is needed whole.
+        if production.dataset.index.has_segments and (cache is None or cache.is_full):
             # What of a file is read follows from its plan. An unknown size is found to differ.
             sizes = np.maximum(production.sizes(ids), 1)
             # An own op that fails does so again when its rows are made, and is told of then.
@@ -201,15 +203,15 @@ class Workshop:
             part = slice(row, row + lease.rows)
             drawn, row = ids[part], part.stop
             cached = production.find_cached(drawn)
-            samples = [
-                sample
+            wanted = [
+                -1 if is_cached else sample
                 for sample, is_cached in zip(drawn.tolist(), cached, strict=True)
-                if sample >= 0 and not is_cached
             ]
+            samples = [sample for sample in wanted if sample >= 0]
             sketch, regions = None, None
             if plan is not None and sizes is not None:
                 sketch = production.sketch(plan, sizes, part.start, part.stop)
-                regions = production.regions(sketch, drawn.tolist())
+                regions = production.regions(sketch, wanted)
             reading = production.dataset.ahead.submit(samples, regions)
             rows = iter(reading)
             task = Task(lease, production, drawn, epochs[part], rows, reading, cached, sketch)

@@ -160,7 +160,7 @@ class Broker:
                 stream = self._works.stream_of(number, lease)
             case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
                 stream = self._clients.stream_of(session)
-            case ev.FromCrew(_, msg.Alive() | msg.LastWords()):
+            case ev.FromCrew(_, msg.Alive() | msg.LastWords() | msg.Cached()):
                 pass
             case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
                 pass

@@ -155,10 +155,10 @@ class Crew:
         self.size -= 1
         self.restart_at.pop(self.size, None)
         producer = self.members.get(self.size)
-        if producer is None or producer.state != "ready":
+        if producer is None:
             return None
-        producer.is_leaving = True
-        return producer
+        producer.is_leaving = True  # one that starts is told when it is ready
+        return producer if producer.state == "ready" else None
 
     # Kept in step, because every message to the daemon asks for them: looking at a thousand
     # producers each time would let them hold up each other.
@@ -251,7 +251,7 @@ class Crew:
 
         Where none is and none will be, one that does nothing at the moment.
         """
-        idle = [producer for producer in self.ready() if not producer.leases]
+        idle = [one for one in self.ready() if not one.leases and not one.is_leaving]
         unused = [producer for producer in idle if not producer.chunks_done]
         return next(iter(unused if unused or self._is_one_coming() else idle), None)
 

@@ -205,6 +205,10 @@ class Works:
         """Tell a producer that agrees with the others what there is to make."""
         self.crew.turn(producer, "ready")
         self.unhealthy = ""
+        if producer.is_leaving:
+            self._tell(producer, msg.Drain())
+            return
+        producer.rest_if_idle(self._outbox.now)
         is_cached = self.cache is not None and producer.remote is None  # it goes by fds
         if self.cache is not None and is_cached:
             self._tell_cache(producer, self.cache)
@@ -459,7 +463,9 @@ class Works:
             return
         if not self.producers_max:
             return
-        change = self.staffing.change(crew.size, self.producers_max)
+        num_lent = sum(producer.remote is not None for producer in crew.ready())
+        change = self.staffing.change(crew.size + num_lent, self.producers_max + num_lent)
+        change = max(change, 1 - crew.size)  # who lends may leave at any moment
         if change:
             self._outbox.log(INFO, f"producers: {crew.size} are {crew.size + change} from now on")
         for _ in range(change):

@@ -20,7 +20,8 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,10 +99,16 @@ class _Table:
         self.num_samples = index.num_samples
         self.memory = memoryview(mmap.mmap(fd, table_bytes(index.num_samples)))
         header, start = read_index_header(index.fd)
-        place = next(place for place in header.arrays if place.name == "mtimes_ns")
+        places = {place.name: start + place.offset for place in header.arrays}
         whole = memoryview(mmap.mmap(index.fd, 0, mmap.MAP_SHARED, mmap.PROT_READ))
-        first = start + place.offset
-        self.mtimes_ns = whole[first : first + 8 * index.num_samples].cast("q")
+        self.mtimes_ns: Sequence[int]
+        if header.shards:  # a sample's time is that of its shard
+            first, times = places["shard_numbers"], [shard.mtime_ns for shard in header.shards]
+            numbers = whole[first : first + 4 * index.num_samples].cast("i")
+            self.mtimes_ns = array("q", map(times.__getitem__, numbers))
+        else:
+            first = places["mtimes_ns"]
+            self.mtimes_ns = whole[first : first + 8 * index.num_samples].cast("q")
 
     def clear(self) -> None:
         """Take every record out."""

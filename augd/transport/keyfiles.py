@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,8 @@ def read_table(path: Path, *, is_secret: bool) -> dict[str, Any]:
     Raises:
         OptionError: it is missing, no TOML, or open to others.
     """
+    import tomllib  # which a daemon without keys never needs
+
     content = _read_checked(path, is_secret=is_secret)
     try:
         return tomllib.loads(content.decode())

@@ -160,6 +160,10 @@ class Darkroom:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened here; an index that was given stays its owner's."""
         self._source.close()
         if self._is_own:
             self.index.close()

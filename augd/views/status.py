@@ -94,7 +94,7 @@ def draw(report: Mapping[str, Any]) -> Group:
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]
     parts += [Text(line, style="yellow") for line in _troubles(report)]
-    if report["needed_producers"] is not None:
+    if report["needed_producers"] is not None and report["enough_producers"] is None:
         said = f"Needed at this pace: {report['needed_producers']} producers."
         parts.append(Text(said, style="dim"))
     return Group(*parts, Text(), Text(report["who_waits"]))

@@ -131,6 +131,8 @@ DECODERS: Final[tuple[Callable[[bytes], msg.Message], ...]] = (
     codec.decode_from_producer,
     codec.decode_to_producer,
     codec.decode_over_attach,
+    codec.decode_from_relay,  # at the end: an input's first byte is a place in this list
+    codec.decode_to_relay,
 )
 TARGETS: Final[dict[str, Callable[[bytes], object]]] = {
     "header": header,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from augd import daemon
+from augd import choosing
 from augd.dataset import select as module
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.dataset.found import path_hashes
@@ -259,9 +259,7 @@ def test_choosing_needs_memory_that_is_there(
     tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened(pets(tmp_path / "set", 3))
-    served = daemon.Daemon.__new__(daemon.Daemon)
-    served._datasets = {"pets": index}
-    assert len(served._choose("pets", msg.Selection(limit=4)).ids) == 4
-    monkeypatch.setattr(daemon, "available_bytes", lambda: 9 * 128 + daemon.SPARE_BYTES - 1)
+    assert len(choosing.choose(index, msg.Selection(limit=4)).ids) == 4
+    monkeypatch.setattr(choosing, "available_bytes", lambda: 9 * 128 + choosing.SPARE_BYTES - 1)
     with pytest.raises(OverLimit, match="choosing among 9 samples takes 0 MB, which this machine"):
-        served._choose("pets", msg.Selection(limit=4))
+        choosing.choose(index, msg.Selection(limit=4))

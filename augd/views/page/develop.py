@@ -82,6 +82,8 @@ class Bench:
             if asked.recipe is not None:
                 recipe = parse_recipe(asked.recipe, self._catalogue)
             room = Darkroom(self._indexes[asked.dataset], recipe, asked.seed)
+            for last in self._rooms.values():
+                last.close()
             self._rooms = {key: room}
         return room
 

@@ -130,7 +130,9 @@ function drawSlots(cell, slots) {
 
 function drawProducers(report) {
   const there = new Map(report.producers.map((one) => [one.number, one]));
-  const places = report.is_cut ? report.producers : Array.from({ length: report.num_places }, (_, number) => there.get(number) || { number, state: "gone" });
+  const own = Array.from({ length: report.num_places }, (_, number) => there.get(number) || { number, state: "gone" });
+  const lent = report.producers.filter((one) => one.number >= report.num_places);
+  const places = report.is_cut ? report.producers : [...own, ...lent];
   const died = report.restarts === 1 ? "1 producer died and was replaced" : `${report.restarts} producers died and were replaced`;
   say(byId("restarts"), report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "None has died.");
   rows(byId("producers").tBodies[0], places, (one) => one.number, (one) => {
@@ -145,7 +147,7 @@ function drawProducers(report) {
     say(cells[1], one.state === "gone" ? "starts again soon" : one.state);
     cells[1].className = `state-${one.state}`;
     const isThere = one.state === "ready";
-    say(cells[2], one.pid ? String(one.pid) : "");
+    say(cells[2], one.pid ? `${one.pid}${one.host ? ` on ${one.host}` : ""}` : "");
     say(cells[3], isThere ? whole(one.images_per_s) : "");
     say(cells[4], isThere ? percent(one.busy_share) : "");
     say(cells[5], isThere ? whole(one.rows) : "");
