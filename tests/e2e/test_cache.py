@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import augd
 from augd.errors import OptionError, OverLimit
@@ -215,3 +218,31 @@ def test_status_and_bench_say_what_came_from_it(folder) -> None:
             check=True,
         )
     assert "cache (ram): 0 pictures, 0.00 of 0.02 GB\n" in shown.stdout
+
+
+def test_a_disk_cache_of_shards_that_were_written_again_is_not_believed(tmp_path: Path) -> None:
+    """Same names, same sizes, other pixels: only the shard's time tells."""
+    shards = tmp_path / "set"
+    shards.mkdir()
+
+    def write(level: int) -> None:
+        picture = io.BytesIO()
+        Image.new("RGB", (24, 24), (level, level, level)).save(picture, "PNG", compress_level=0)
+        with tarfile.open(shards / "a.tar", "w") as tar:
+            for number in range(8):
+                member = tarfile.TarInfo(f"grey/{number}.png")
+                member.size = len(picture.getvalue())
+                tar.addfile(member, io.BytesIO(picture.getvalue()))
+
+    def levels() -> set[int]:
+        recipe = {"ops": [{"op": "resize", "size": 16}]}
+        with (
+            augd.serve(shards, producers=1, cache=f"disk:{tmp_path}/c:1MiB") as daemon,
+            augd.connect(daemon.address, recipe=recipe, **OPTIONS) as stream,
+        ):
+            return {int(level) for batch in stream.epoch(0) for level in set(batch.images.flat)}
+
+    write(10)
+    assert levels() == {10}
+    write(200)
+    assert levels() == {200}

@@ -312,6 +312,20 @@ def test_without_kernels_it_says_what_it_needs(
         pack(str(loose), str(tmp_path / "new"), PackOptions())
 
 
+@pytest.mark.parametrize("size", ["1MiB", "16MB"])
+def test_beside_a_cache_that_is_full_and_one_that_is_not(loose: Path, packed: Path, size) -> None:
+    """Rows from the cache, from parts of photos and from whole ones, in one chunk."""
+    with augd.serve({"packed": packed}, producers=1, cache=f"ram:{size}") as daemon:
+        found = batches(daemon, "packed", recipe=SMALL) + batches(daemon, "packed", recipe=SMALL)
+        cached = ask_status(daemon.address, 10)["cache"]
+    with augd.serve({"packed": loose}, producers=1) as daemon:
+        expected = batches(daemon, "packed", recipe=SMALL)
+    for batch, twin in zip(found, expected + expected, strict=True):
+        for part, array in batch.items():
+            np.testing.assert_array_equal(array, twin[part])
+    assert cached["hits"] and cached["misses"]
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of noise, which make several shards of one megabyte."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +77,20 @@ def test_by_a_path_on_the_same_host(
 ) -> None:
     with lent(elsewhere, daemon.address, "--producers", "1"):
         assert digest_epoch(daemon.address, epochs=2) == local
+
+
+def test_bench_measures_a_daemon_without_producers_of_its_own(
+    daemon: augd.ServedDaemon, elsewhere: Path
+) -> None:
+    with lent(elsewhere, daemon.addresses[1], "--producers", "1"):
+        bench = [sys.executable, "-m", "augd", "bench", "--connect", daemon.address]
+        more = ["--recipe", "eval", "--batch-size", "16", "--seconds", "0.5", "--json"]
+        done = subprocess.run([*bench, *more], capture_output=True, text=True, timeout=60)
+        told = subprocess.run([*bench, *more[:-1]], capture_output=True, text=True, timeout=60)
+    assert done.returncode == told.returncode == 0, done.stderr + told.stderr
+    report = json.loads(done.stdout)
+    assert (report["producers"], report["producers_anonymous_bytes"]) == (1, [])
+    assert report["on_core"] == 1.0, "nothing is known of another host's cores"
 
 
 @clause("P-134")

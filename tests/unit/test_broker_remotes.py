@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augd.broker import events as ev
-from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, PLACES_MAX, REAP_S
+from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, PLACES_MAX, REAP_S, Crew
 from augd.broker.remotes import Target
 from augd.broker.stream import chunk_rows_max
 from augd.wire import messages as msg
@@ -323,3 +323,17 @@ def test_a_drain_ends_though_a_host_does_not_answer() -> None:
         table.now += 5.0
         actions = table.feed(ev.Tick())
     assert actions[-1] == ev.Stop()
+
+
+def test_a_place_that_is_given_up_while_its_producer_starts_stays_given_up() -> None:
+    team = Crew(2, PATIENCE_S)
+    assert list(team.due(0.0)) == [0, 1]
+    team.turn(team.members[0], "ready")
+    assert team.shrink() is None, "who starts cannot be told yet"
+    starting = team.members[1]
+    assert starting.is_leaving
+    team.turn(starting, "ready")
+    assert team.bury(1, "it ended", 1.0, is_draining=False) is starting
+    assert not team.restart_at, "and is not replaced"
+    team.grow(1.0)
+    assert list(team.due(1.0)) == [1]
