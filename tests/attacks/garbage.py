@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import zmq
@@ -207,7 +207,7 @@ def the_wrong_way(ground: Ground) -> None:
 
     Seen: MALFORMED.
     """
-    from_client = (msg.Hello, msg.Open, msg.Flow, msg.Release, msg.Bye, msg.AskStatus, msg.Ping)
+    from_client = get_args(msg.FromClient)
     others = [message for message in MESSAGES.values() if not isinstance(message, from_client)]
     with ground.peer() as peer:
         assert peer.shout(others) == {"ERROR MALFORMED": len(others)}
