@@ -65,7 +65,8 @@ def reading(**changes) -> Reading:
         client_wait_s=0.0,
         daemon_cpu_s=0.0,
         producers_cpu_s={1: 10.0, 2: 20.0},
-        idle_s={1: 1.0, 2: 2.0},
+        idle_s={0: 1.0, 1: 2.0},
+        own_idle_s={1: 1.0, 2: 2.0},
         plan_s={1: 1.0, 2: 1.0},
         rows={1: 100, 2: 100},
         restarts=0,
@@ -80,7 +81,8 @@ def measured(**changes) -> Measurement:
         client_wait_s=3.6,
         daemon_cpu_s=0.1,
         producers_cpu_s={1: 13.9, 2: 23.9},
-        idle_s={1: 1.0, 2: 2.0},
+        idle_s={0: 1.0, 1: 2.0},
+        own_idle_s={1: 1.0, 2: 2.0},
         plan_s={1: 1.01, 2: 1.01},
         rows={1: 1100, 2: 1100},
     )
@@ -104,7 +106,8 @@ def test_what_is_counted():
 def test_a_replaced_producer_counts_from_its_start():
     after = reading(
         producers_cpu_s={1: 11.0, 3: 0.5},
-        idle_s={1: 1.0, 3: 0.0},
+        idle_s={0: 1.0, 1: 0.0},
+        own_idle_s={1: 1.0, 3: 0.0},
         plan_s={1: 1.0, 3: 0.0},
         rows={1: 150, 3: 50},
         restarts=1,
@@ -113,6 +116,13 @@ def test_a_replaced_producer_counts_from_its_start():
     found = compare(reading(), after, images=100, batches=1, bad=0, seconds=1.0)
     assert found.producers_cpu_s == pytest.approx(15.0)
     assert (found.restarts, found.other_streams) == (1, 2)
+
+
+def test_lent_producers_count_by_their_idle_time_alone():
+    lent = {"producers_cpu_s": {}, "own_idle_s": {}, "plan_s": {}, "rows": {}}
+    before, after = reading(**lent, idle_s={1024: 1.0}), reading(**lent, idle_s={1024: 3.0})
+    found = compare(before, after, images=100, batches=1, bad=0, seconds=4.0)
+    assert (found.producers_idle_share, found.on_core, found.producers_cpu_s) == (0.5, 1.0, 0.0)
 
 
 def test_the_verdict_is_on_what_was_measured():
