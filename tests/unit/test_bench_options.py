@@ -120,7 +120,10 @@ def test_a_replaced_producer_counts_from_its_start():
 
 def test_lent_producers_count_by_their_idle_time_alone():
     lent = {"producers_cpu_s": {}, "own_idle_s": {}, "plan_s": {}, "rows": {}}
-    before, after = reading(**lent, idle_s={1024: 1.0}), reading(**lent, idle_s={1024: 3.0})
+    before, after = (
+        reading(**lent, idle_s={1024: 1.0}),
+        reading(**lent, idle_s={1024: 3.0}, daemon_cpu_s=0.1),
+    )
     found = compare(before, after, images=100, batches=1, bad=0, seconds=4.0)
     assert (found.producers_idle_share, found.on_core, found.producers_cpu_s) == (0.5, 1.0, 0.0)
 
