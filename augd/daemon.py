@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
-from augd.broker.crew import PATIENCE_S, PLACES_MAX
+from augd.broker.crew import PATIENCE_S
 from augd.broker.snapshot import shorten
 from augd.choosing import choose
 from augd.dataset import quarantine
@@ -49,6 +49,7 @@ from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire import page as said
+from augd.wire.limits import PLACES_MAX
 from augd.wire.slot import row_frames
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augd.errors import AugdError, DatasetError, OptionError
+from augd.wire.limits import PLACES_MAX
 
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from augd.transport.http import Porch
 
 _PROGRESS_AFTER_S = 1.0
-PRODUCERS_MAX = 1024
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
 PATIENCE_MAX_S = 3600
 
@@ -392,8 +392,8 @@ def read_producers(text: str | None) -> dict[str, Any]:
         raise OptionError(f"--producers: expected a number, auto or ray:N, got {text!r}")
     if kind == "":
         return {"num_producers": int(number)}
-    if not 1 <= int(number) <= PRODUCERS_MAX:
-        raise OptionError(f"--producers ray:N: expected N in 1..{PRODUCERS_MAX}, got {number}")
+    if not 1 <= int(number) <= PLACES_MAX:
+        raise OptionError(f"--producers ray:N: expected N in 1..{PLACES_MAX}, got {number}")
     return {"num_producers": 0, "ray": int(number)}
 
 
@@ -421,8 +421,8 @@ def count_producers(wanted: int | None) -> int:
     """
     if wanted is None:
         return len(os.sched_getaffinity(0))
-    if not 0 <= wanted <= PRODUCERS_MAX:
-        raise OptionError(f"--producers: expected 0..{PRODUCERS_MAX}, got {wanted}")
+    if not 0 <= wanted <= PLACES_MAX:
+        raise OptionError(f"--producers: expected 0..{PLACES_MAX}, got {wanted}")
     return wanted
 
 

@@ -24,7 +24,6 @@ from augd.broker.stream import NO_SAMPLE, Chunk, Stream
 from augd.wire.ending import Ending
 from augd.wire.rights import Rights
 
-PLACES_MAX = 1024  # producers that a daemon starts itself
 LOW_WATER = 1
 DEPTH = 8  # chunks that are planned in one go, which costs per call and not per row
 START_S = 60.0  # imports on a cold disk; beyond it a start is counted as hanging

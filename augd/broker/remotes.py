@@ -23,12 +23,13 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from augd.broker import events as ev
-from augd.broker.crew import PLACES_MAX, Producer, Remote
+from augd.broker.crew import Producer, Remote
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import INFO, Outbox
 from augd.broker.works import Works
 from augd.errors import AugdError, Forbidden, OverLimit, SpecMismatch
 from augd.wire import messages as msg
+from augd.wire.limits import PLACES_MAX
 from augd.wire.rights import Rights
 
 REMOTES_MAX = 4096

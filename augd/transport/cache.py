@@ -20,9 +20,9 @@ import hashlib
 import mmap
 import os
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -94,21 +94,24 @@ class _Table:
     """The records of one data set, mapped."""
 
     def __init__(self, fd: int, index: IndexFile) -> None:
-        """Map the table, which has its full size, and the times of the index."""
+        """Map the table, which has its full size."""
         self.fd = fd
         self.num_samples = index.num_samples
         self.memory = memoryview(mmap.mmap(fd, table_bytes(index.num_samples)))
-        header, start = read_index_header(index.fd)
+        self._index = index
+
+    @cached_property
+    def mtimes_ns(self) -> Sequence[int]:
+        """The time of each sample's file, of its shard where it lies in one."""
+        header, start = read_index_header(self._index.fd)
         places = {place.name: start + place.offset for place in header.arrays}
-        whole = memoryview(mmap.mmap(index.fd, 0, mmap.MAP_SHARED, mmap.PROT_READ))
-        self.mtimes_ns: Sequence[int]
-        if header.shards:  # a sample's time is that of its shard
-            first, times = places["shard_numbers"], [shard.mtime_ns for shard in header.shards]
-            numbers = whole[first : first + 4 * index.num_samples].cast("i")
-            self.mtimes_ns = array("q", map(times.__getitem__, numbers))
-        else:
+        whole = memoryview(mmap.mmap(self._index.fd, 0, mmap.MAP_SHARED, mmap.PROT_READ))
+        if not header.shards:
             first = places["mtimes_ns"]
-            self.mtimes_ns = whole[first : first + 8 * index.num_samples].cast("q")
+            return whole[first : first + 8 * self.num_samples].cast("q")
+        first, times = places["shard_numbers"], [shard.mtime_ns for shard in header.shards]
+        numbers = whole[first : first + 4 * self.num_samples].cast("i")
+        return [times[number] for number in numbers]
 
     def clear(self) -> None:
         """Take every record out."""
@@ -272,7 +275,9 @@ class CacheStore:
     def put(self, dataset: str, entry: CacheEntry) -> None:
         """Write a picture's record."""
         table = self._tables[dataset]
-        write_record(table.memory, entry, table.mtimes_ns[entry.sample])
+        # Compared at a start, and memory outlives none.
+        mtime_ns = 0 if self._spec.folder is None else table.mtimes_ns[entry.sample]
+        write_record(table.memory, entry, mtime_ns)
 
     def take_space(self, span: Span) -> None:
         """Make sure that these bytes of the file can be written: a hole of a full disk can't.

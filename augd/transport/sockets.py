@@ -115,11 +115,7 @@ class Router:
             peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        try:
-            user = str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
-        except zmq.ZMQError:
-            user = None
-        return peer.bytes, [frame.bytes for frame in frames], user
+        return peer.bytes, [frame.bytes for frame in frames], _user_of(peer)
 
     def receive_header(self) -> tuple[bytes, bytes, str | None] | None:
         """Return who sends a message, its first frame, and the user as `receive_named` does.
@@ -130,10 +126,7 @@ class Router:
             peer = self.socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        try:
-            user = str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
-        except zmq.ZMQError:
-            user = None
+        user = _user_of(peer)
         has_header = self.socket.getsockopt(zmq.RCVMORE)
         return peer.bytes, self.socket.recv(zmq.NOBLOCK) if has_header else b"", user
 
@@ -185,6 +178,14 @@ def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
             "stop it, or choose another port with --listen"
         )
     return OptionError(f"--listen {address}: {error.strerror}; expected an address of this host")
+
+
+def _user_of(peer: zmq.Frame) -> str | None:
+    """Name whom the authenticator took a peer for; see `Router.receive_named`."""
+    try:
+        return str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
+    except zmq.ZMQError:
+        return None
 
 
 def _receive_into(socket: zmq.Socket[bytes], target: memoryview) -> int:

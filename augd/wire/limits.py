@@ -6,5 +6,8 @@ HEADER_BYTES_MAX = 64 * 1024
 # message and a queue that one message fills.
 PIECE_BYTES = 4 * 1024 * 1024
 
+# Producers that a daemon starts itself, or has placed; numbers from here on are of remote ones.
+PLACES_MAX = 1024
+
 # Samples that a stream may have in quarantine: beyond, something else than the samples is broken.
 QUARANTINE_MAX = 1000

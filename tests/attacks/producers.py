@@ -15,12 +15,11 @@ from typing import Any
 
 import zmq
 
-from augd.broker.crew import PLACES_MAX
 from augd.broker.remotes import REMOTES_MAX
 from augd.transport.address import rows_address
 from augd.wire import codec
 from augd.wire import messages as msg
-from augd.wire.limits import PIECE_BYTES
+from augd.wire.limits import PIECE_BYTES, PLACES_MAX
 from augd.wire.slot import row_frames
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground

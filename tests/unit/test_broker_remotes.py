@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from augd.broker import events as ev
-from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, PLACES_MAX, REAP_S, Crew
+from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
 from augd.broker.remotes import Target
 from augd.broker.stream import chunk_rows_max
 from augd.wire import messages as msg
+from augd.wire.limits import PLACES_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import chunk_layout, row_frames, slot_layout
 from tests.table import Table

@@ -20,7 +20,7 @@ from augd import station
 from augd.broker import clients, core, crew, outbox, quarantine, remotes, stream, works
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, QUARANTINE_MAX
+from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -129,7 +129,7 @@ def render_bounds() -> str:
         ("REMOTES_MAX", remotes.REMOTES_MAX, "remote producers at a time"),
         (
             "PLACES_MAX",
-            crew.PLACES_MAX,
+            PLACES_MAX,
             "producers that a daemon starts, at most; others count from here",
         ),
         ("BEAT_S", station.BEAT_S, "s between BEATs of a relay"),
