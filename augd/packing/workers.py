@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -26,8 +25,8 @@ from augd.dataset.index import IndexFile
 from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
 from augd.packing.shard import Options, is_done, plan_shards, write_shard
-from augd.pixels.decode import configure, silence_library_noise
 from augd.pixels.shards import open_source
+from augd.views.examine import answer, begin_work
 
 _SILENCE_S: Final = 300.0  # far more than 64 megapixels take to be packed and compared
 _STRIKES: Final = 2
@@ -155,27 +154,19 @@ def _work(index_fd: int, dims_fd: int, task: Task) -> None:
                 continue
             arguments = task.folder, number, job, index, source, task.options.shrink
             for sample in write_shard(*arguments, feared.__contains__):
-                _say(_Said(sample))
-
-
-def _say(said: _Said) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
-    sys.stdout.buffer.flush()
+                answer(_Said(sample))
 
 
 def main() -> None:
-    """Run a worker. Ends without a word on Ctrl-C, or when nobody reads what it says."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    configure()
-    silence_library_noise()
+    """Run a worker."""
+    begin_work()
     index_fd, dims_fd, task = sys.argv[1:]
     try:
         _work(int(index_fd), int(dims_fd), msgspec.json.decode(task, type=Task))
     except AugdError as error:
-        _say(_Said(error=str(error)))
+        answer(_Said(error=str(error)))
     except OSError as error:
-        _say(_Said(error=f"cannot be packed: {error}. Run the same command again to go on."))
+        answer(_Said(error=f"cannot be packed: {error}. Run the same command again to go on."))
 
 
 if __name__ == "__main__":

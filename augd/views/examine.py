@@ -124,17 +124,26 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
     has_twin = counts[places] > 1
     with open_source(index.root, index) as source:
         for sample in range(first, index.num_samples, step):
-            found = examine(index, source, sample, bool(has_twin[sample]))
-            sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
-            sys.stdout.buffer.flush()
+            answer(examine(index, source, sample, bool(has_twin[sample])))
 
 
-def main() -> None:
-    """Run a worker. Ends without a word on Ctrl-C, or when nobody reads its answers."""
+def begin_work() -> None:
+    """Set up a worker that decodes; it ends without a word on Ctrl-C, or when nobody reads it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     configure()
     silence_library_noise()
+
+
+def answer(said: msgspec.Struct) -> None:
+    """Write a worker's line to whoever started it."""
+    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Run a worker."""
+    begin_work()
     _work(*map(int, sys.argv[1:]))
 
 
