@@ -16,10 +16,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from augd.client import connect
 from augd.errors import OptionError
 from augd.launch import serve
-from augd.meter import Measurement, Probe, all_batches, measure, verdict_on, warm_up
+from augd.meter import Measurement, measure, opened, verdict_on
 from augd.stream import Batch
 from augd.verdict import LITTLE, Verdict
 
@@ -106,13 +105,8 @@ def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Trie
                 cache=setting.cache,
             )
         )
-        stream = stack.enter_context(
-            connect(daemon.address, recipe=setting.recipe, batch_size=setting.batch_size)
-        )
-        probe = Probe(stream, daemon.address)
-        stack.callback(probe.close)
-        batches = all_batches(stream)
-        warm_up(stream, batches)
+        asked = daemon.address, setting.recipe, setting.batch_size
+        _, probe, batches = stack.enter_context(opened(*asked))
         measured = measure(batches, probe, seconds, step)
     return Tried(what, setting, measured, verdict_on(measured, setting.producers))
 

@@ -17,17 +17,14 @@ from typing import Any
 
 from augd.advice import Setting, explain, find_step, say
 from augd.broker.cache import say_cache
-from augd.client import connect
 from augd.errors import OptionError, RecipeError
 from augd.launch import serve
 from augd.meter import (
     Measurement,
-    Probe,
-    all_batches,
     measure,
     memory_bytes,
+    opened,
     verdict_on,
-    warm_up,
 )
 from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
@@ -176,13 +173,8 @@ def _measure_daemon(options: BenchOptions, recipe: dict[str, Any]) -> dict[str, 
                 )
             )
             address = daemon.address
-        stream = stack.enter_context(
-            connect(address, recipe=recipe, batch_size=options.batch_size, keys=options.keys)
-        )
-        probe = Probe(stream, address, options.keys)
-        stack.callback(probe.close)
-        batches = all_batches(stream)
-        warm_up(stream, batches)
+        asked = address, recipe, options.batch_size, options.keys
+        stream, probe, batches = stack.enter_context(opened(*asked))
         measured = measure(batches, probe, options.seconds)
         return _report(options, recipe, stream, measured, probe.snapshot())
 

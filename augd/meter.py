@@ -12,13 +12,17 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from augd.client import connect
 from augd.procfs import anonymous_bytes, cpu_s
 from augd.stream import Batch, Stream
 from augd.transport.ask import Inquirer
 from augd.verdict import Verdict, judge
+
+_Batch = TypeVar("_Batch", covariant=True)
 
 _WARM_UP_S = 1.0
 _WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are learnt
@@ -114,7 +118,13 @@ def own_producers(snapshot: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in snapshot["producers"] if one["pid"] and not one["host"]]
 
 
-def all_batches(stream: Stream) -> Iterator[Batch]:
+class Epochs(Protocol[_Batch]):
+    """A stream of whatever batches."""
+
+    def epoch(self, epoch: int) -> Iterator[_Batch]: ...
+
+
+def all_batches(stream: Epochs[_Batch]) -> Iterator[_Batch]:
     """Yield the batches of epoch 0, 1, 2, ... without end."""
     return itertools.chain.from_iterable(stream.epoch(epoch) for epoch in itertools.count())
 
@@ -128,6 +138,21 @@ def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
         was_epoch = batch.epoch > 0 or number >= len(stream)
         if passed_s >= _WARM_UP_MAX_S or (passed_s >= _WARM_UP_S and was_epoch):
             return
+
+
+@contextmanager
+def opened(
+    address: str | None, recipe: Mapping[str, Any], batch_size: int, keys: str | None = None
+) -> Iterator[tuple[Stream, Probe, Iterator[Batch]]]:
+    """Open a stream to be measured: it runs as it will, and the probe reads what it costs."""
+    with connect(address, recipe=recipe, batch_size=batch_size, keys=keys) as stream:
+        probe = Probe(stream, address, keys)
+        try:
+            batches = all_batches(stream)
+            warm_up(stream, batches)
+            yield stream, probe, batches
+        finally:
+            probe.close()
 
 
 def measure(

@@ -227,6 +227,15 @@ def answer_rounds(
         _say(run_round(float(line)))
 
 
+def run_chunks(make: Callable[[], int], seconds: float) -> dict[str, float]:
+    """Have a side that is one process make chunk after chunk; `make` returns its images."""
+    started, before_s = time.monotonic(), time.process_time()
+    images = 0
+    while (passed_s := time.monotonic() - started) < seconds:
+        images += make()
+    return {"images": images, "seconds": passed_s, "cpu_s": time.process_time() - before_s}
+
+
 def _say(answer: Mapping[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 

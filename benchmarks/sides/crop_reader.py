@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from augd.pixels.decode import configure, decode
 from augd.pixels.header import read_header
 from augd.pixels.segments import Part
 from augd.pixels.shards import open_source
-from benchmarks._rounds import answer_rounds
+from benchmarks._rounds import answer_rounds, run_chunks
 
 _CHUNK = 4
 
@@ -57,17 +57,12 @@ def main(arguments: Mapping[str, Any]) -> None:
         else:
             decode(content, header, (0, 0, header.width, header.height))
 
-    def run_round(seconds: float) -> dict[str, float]:
-        started, before_s = time.monotonic(), time.process_time()
-        images = 0
-        while (passed_s := time.monotonic() - started) < seconds:
-            for _ in range(_CHUNK):
-                crop()
-            images += _CHUNK
-        cpu_s = time.process_time() - before_s
-        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+    def make() -> int:
+        for _ in range(_CHUNK):
+            crop()
+        return _CHUNK
 
-    answer_rounds(run_round)
+    answer_rounds(partial(run_chunks, make))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ kernels did.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from augd.pixels.shards import open_source
 from augd.plan.draw import Draw
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
-from benchmarks._rounds import answer_rounds
+from benchmarks._rounds import answer_rounds, run_chunks
 
 _NUM_PHOTOS = 1000  # held in memory; a larger set is measured by its first ones
 _CHUNK = 32
@@ -59,17 +60,14 @@ def main(arguments: Mapping[str, Any]) -> None:
     work = list(_work(arguments))
     skip = native.kernels.skip_jpeg
 
-    def run_round(seconds: float) -> dict[str, float]:
-        started, before_s = time.monotonic(), time.process_time()
-        images = 0
-        while (passed_s := time.monotonic() - started) < seconds:
-            for at in range(images, images + _CHUNK):
-                skip(*work[at % len(work)])
-            images += _CHUNK
-        cpu_s = time.process_time() - before_s
-        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+    endless = itertools.cycle(work)
 
-    answer_rounds(run_round)
+    def make() -> int:
+        for one in itertools.islice(endless, _CHUNK):
+            skip(*one)
+        return _CHUNK
+
+    answer_rounds(partial(run_chunks, make))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ first kernel of a step to its last, as CUDA's own events tell; it waits for the 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 
 import augd
 import trainer
+from augd.meter import all_batches
 from benchmarks._rounds import answer_rounds, settle
 from benchmarks._tree import cpu_between, cpu_by_pid, tree
 from trainer import cuda as trainer_cuda
@@ -111,7 +111,7 @@ def main(arguments: Mapping[str, Any]) -> None:
         ) as stream,
     ):
         step = make_step(arguments["step"])
-        batches = _all_batches(stream)
+        batches = all_batches(stream)
         for _ in range(_WARM_UP_STEPS):
             step(next(batches))
         _cuda.synchronize()
@@ -159,11 +159,6 @@ def main(arguments: Mapping[str, Any]) -> None:
 
 def _event() -> Any:
     return _cuda.Event(enable_timing=True)
-
-
-def _all_batches(stream: Any) -> Iterator[Any]:
-    for epoch in itertools.count():
-        yield from stream.epoch(epoch)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import mmap
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,7 +27,7 @@ from augd.transport.crumb import Crumb, make_crumb
 from augd.wire import messages as msg
 from augd.wire.slot import slot_layout
 from augd.workshop import Workshop
-from benchmarks._rounds import answer_rounds
+from benchmarks._rounds import answer_rounds, run_chunks
 
 _SLOTS = 2
 _STREAM = 1
@@ -124,12 +123,7 @@ def main(arguments: Mapping[str, Any]) -> None:
 
     def run_round(seconds: float) -> dict[str, float]:
         sink.make_chunk()
-        started, before_s = time.monotonic(), time.process_time()
-        images = 0
-        while (passed_s := time.monotonic() - started) < seconds:
-            images += sink.make_chunk()
-        cpu_s = time.process_time() - before_s
-        return {"images": images, "seconds": passed_s, "cpu_s": cpu_s}
+        return run_chunks(sink.make_chunk, seconds)
 
     answer_rounds(run_round)
 

@@ -6,31 +6,26 @@ after that at a share of this rate, as a GPU would that is so much slower than i
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import augd
 import trainer
-from augd.meter import Probe, daemon_pid
+from augd.meter import all_batches, daemon_pid
 from augd.procfs import cpu_s
+from augd.transport.ask import status
 from benchmarks._rounds import answer_rounds, settle
 
 _FREE_SHARE = 0.4  # of a round
-
-
-def _all_batches(stream: trainer.Stream) -> Iterator[Any]:
-    return itertools.chain.from_iterable(map(stream.epoch, itertools.count()))
 
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, recipe, batch_size, workers, share."""
     with (
         augd.serve(arguments["photos"], producers=arguments["workers"]) as daemon,
-        augd.connect(daemon.address, batch_size=1, limit=1) as observer,
         trainer.connect(
             daemon.address,
             recipe=arguments["recipe"],
@@ -40,10 +35,9 @@ def main(arguments: Mapping[str, Any]) -> None:
             normalize=False,  # two cores: what the CPU would do for the GPU is the producers' time
         ) as stream,
     ):
-        probe = Probe(observer, daemon.address)
-        snapshot = probe.snapshot()
+        snapshot = status(daemon.address)
         pids = [daemon_pid(snapshot), *(one["pid"] for one in snapshot["producers"])]
-        batches = _all_batches(stream)
+        batches = all_batches(stream)
         for _ in range(len(stream) * 2):
             next(batches).release()  # the first epochs read the disk and learn sizes
 
@@ -78,7 +72,6 @@ def main(arguments: Mapping[str, Any]) -> None:
             }
 
         answer_rounds(run_round)
-        probe.close()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from augd.plan.order import Order
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
 from augd.procfs import anonymous_bytes
-from benchmarks._rounds import answer_rounds
+from benchmarks._rounds import answer_rounds, run_chunks
 
 _PHOTO_PX = (375, 500)  # height, width: ImageNet's median
 _ROWS = DEPTH * CHUNK_ROWS
@@ -37,19 +36,13 @@ def main(arguments: Mapping[str, Any]) -> None:
     epochs = np.zeros(_ROWS, np.int64)
     heights, widths = (np.full(_ROWS, side, np.int32) for side in _PHOTO_PX)
 
+    def plan() -> int:
+        first = random.randrange(max(1, num_samples - _ROWS))
+        planner.plan(order.ids(0, first + rows), epochs, widths, heights)
+        return _ROWS
+
     def run_round(seconds: float) -> dict[str, float]:
-        started, before_s = time.monotonic(), time.process_time()
-        planned = 0
-        while (passed_s := time.monotonic() - started) < seconds:
-            first = random.randrange(max(1, num_samples - _ROWS))
-            planner.plan(order.ids(0, first + rows), epochs, widths, heights)
-            planned += _ROWS
-        return {
-            "images": planned,
-            "seconds": passed_s,
-            "cpu_s": time.process_time() - before_s,
-            "anonymous_bytes": anonymous_bytes(os.getpid()),
-        }
+        return run_chunks(plan, seconds) | {"anonymous_bytes": anonymous_bytes(os.getpid())}
 
     answer_rounds(run_round)
 

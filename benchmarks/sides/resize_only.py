@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import mmap
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,18 @@ from augd.dataset.index import load_or_build
 from augd.pixels import native
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.header import read_header
-from augd.pixels.source import FolderSource
+from augd.pixels.shards import open_source
 from augd.plan.draw import Draw
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
-from benchmarks._rounds import answer_rounds
+from benchmarks._rounds import answer_rounds, run_chunks
 
+_CHUNK = 32
 _ROWS = 4096  # crops that are planned, and made again and again
 
 
 def _decoded(index: IndexArrays) -> list[Pixels]:
-    with FolderSource(index.root, index) as source:
+    with open_source(index.root, index) as source:
         found = []
         for sample in range(index.num_samples):
             content = source.read(sample)
@@ -63,25 +64,21 @@ def main(arguments: Mapping[str, Any]) -> None:
     out = slot.reshape(batch, height, width, 3)
     resize, is_linear = native.kernels.resize, recipe.filter == "linear"
 
-    def make() -> Iterator[int]:
+    def resized() -> Iterator[int]:
         while True:
             for number, (sample, (x, y, w, h), scaled, window, mirror) in enumerate(rows):
                 region = pictures[sample][y : y + h, x : x + w]
                 resize(region, out[number % batch], *scaled, *window, mirror, is_linear)
                 yield number
 
-    endless = make()
+    endless = resized()
 
-    def run_round(seconds: float) -> dict[str, float]:
-        started, before_s = time.monotonic(), time.process_time()
-        images = 0
-        while (passed_s := time.monotonic() - started) < seconds:
-            for _ in range(32):
-                next(endless)
-            images += 32
-        return {"images": images, "seconds": passed_s, "cpu_s": time.process_time() - before_s}
+    def make() -> int:
+        for _ in range(_CHUNK):
+            next(endless)
+        return _CHUNK
 
-    answer_rounds(run_round)
+    answer_rounds(partial(run_chunks, make))
 
 
 if __name__ == "__main__":
