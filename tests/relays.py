@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import augd
 from augd.transport.ask import status
 from tests.fault.processes import await_true, children_of
 
 READY_S = 30.0
+
+OnBatch = Callable[[augd.Batch], None]
+
+
+def at(epoch: int, number: int, act: Callable[[], Any]) -> OnBatch:
+    """Do something once, at one batch."""
+
+    def on_batch(batch: augd.Batch) -> None:
+        if (batch.epoch, batch.number) == (epoch, number):
+            act()
+
+    return on_batch
 
 
 class Lent:

@@ -14,6 +14,8 @@ from augd.transport.sockets import Curve, Router
 
 _PLAIN, _KEYED = 0, 1
 
+Beside = Callable[[Address | TcpAddress, int], Address | TcpAddress]
+
 
 class Doors:
     """One or two ROUTERs behind the verbs of one."""
@@ -54,3 +56,47 @@ class Doors:
         """Close the sockets."""
         for router in self.routers:
             router.close()
+
+
+class Annex:
+    """Doors beside the daemon's own: whoever attaches here is already known by a number."""
+
+    def __init__(self, doors: Doors, beside: Beside, knock: Sequence[bytes]) -> None:
+        """Take unbound doors; they are bound `beside` each address of the daemon.
+
+        `knock` is a message that means nothing: it is sent to learn whether somebody is there.
+        """
+        self.doors = doors
+        self.disconnects = [router.watch_disconnects() for router in doors.routers]
+        self.port = 0
+        self._beside = beside
+        self._knock = knock
+        self._peers: dict[int, bytes] = {}
+
+    def bind(self, address: Address | TcpAddress) -> None:
+        """Listen beside a path, or at a free port of a host's address."""
+        bound = self.doors.bind(self._beside(address, 0))
+        if isinstance(bound, TcpAddress):
+            self.port = bound.port
+
+    def admit(self, number: int, peer: bytes) -> None:
+        """Take this connection for that of a number, once it is known that it is."""
+        self._peers[number] = peer
+
+    def forget(self, number: int) -> None:
+        """Send nothing more to a number."""
+        self._peers.pop(number, None)
+
+    def unreachable(self) -> list[int]:
+        """List the numbers whose connection ended."""
+        return [
+            number
+            for number, peer in self._peers.items()
+            if not self.doors.can_reach(peer, self._knock)
+        ]
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for watched in self.disconnects:
+            watched.close()
+        self.doors.close()

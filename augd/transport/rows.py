@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from augd.transport.address import Address, TcpAddress, rows_address
-from augd.transport.doors import Doors
+from augd.transport.address import rows_address
+from augd.transport.doors import Annex, Doors
 from augd.transport.sockets import Curve, Router
 from augd.wire import messages as msg
 from augd.wire.codec import encode
@@ -23,39 +23,32 @@ _UNREAD_MAX = 2
 # CURVE wraps each frame: a nonce, a name, a box. Source: RFC 26, "MESSAGE command".
 _ENVELOPE_BYTES = 64
 # A REVOKE of nothing: only sent to learn whether somebody is still there.
-_KNOCK = encode(msg.Revoke(()))
+_KNOCK = (encode(msg.Revoke(())),)
 
 
-class RowsSocket:
+class RowsSocket(Annex):
     """Talks to the producers that attached here, each known by the number that it joined as."""
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
-        self.doors = Doors(curve, _make_router)
-        self.disconnects = [router.watch_disconnects() for router in self.doors.routers]
-        self.port = 0
-        self._peers: dict[int, bytes] = {}
+        super().__init__(Doors(curve, _make_router), rows_address, _KNOCK)
         self._numbers: dict[bytes, int] = {}
 
-    def bind(self, address: Address | TcpAddress) -> None:
-        """Listen beside a path, or at a free port of a host's address."""
-        bound = self.doors.bind(rows_address(address, 0))
-        if isinstance(bound, TcpAddress):
-            self.port = bound.port
-
-    def admit(self, producer: int, peer: bytes) -> None:
+    def admit(self, number: int, peer: bytes) -> None:
         """Take what this peer says from now on for the producer's."""
-        self._peers[producer], self._numbers[peer] = peer, producer
+        super().admit(number, peer)
+        self._numbers[peer] = number
 
     def number_of(self, peer: bytes) -> int | None:
         """Return whose connection this is, None for somebody who did not attach."""
         return self._numbers.get(peer)
 
-    def forget(self, producer: int) -> None:
+    def forget(self, number: int) -> None:
         """Take what its connection says from now on for a stranger's."""
-        peer = self._peers.pop(producer, None)
+        peer = self._peers.get(number)
         if peer is not None:
             del self._numbers[peer]
+        super().forget(number)
 
     def receive(self, door: int) -> tuple[bytes, bytes, str | None] | None:
         """Return (peer, header, user) of one message, as `Doors.receive` does; None without one.
@@ -90,20 +83,6 @@ class RowsSocket:
     def part_with(self, peer: bytes, why: str) -> None:
         """Tell a stranger that nobody knows it here."""
         self.doors.send(peer, [encode(msg.Part(why))])
-
-    def unreachable(self) -> list[int]:
-        """List the producers whose connection ended."""
-        return [
-            number
-            for number, peer in self._peers.items()
-            if not self.doors.can_reach(peer, [_KNOCK])
-        ]
-
-    def close(self) -> None:
-        """Close the socket."""
-        for watched in self.disconnects:
-            watched.close()
-        self.doors.close()
 
 
 def _make_router(curve: Curve | None) -> Router:

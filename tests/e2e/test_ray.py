@@ -17,8 +17,7 @@ import pytest
 import augd
 from augd.serving import Options, serve_forever
 from tests.fault.processes import await_true, children_of, command_of, is_alive
-from tests.fault.test_remote import at
-from tests.relays import remotes
+from tests.relays import at, remotes
 from tests.scenes import digest_epoch, make_folder
 
 pytestmark = [

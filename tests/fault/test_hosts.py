@@ -15,9 +15,8 @@ import pytest
 import augd
 from tests.fault.hosts import Host, hosts
 from tests.fault.processes import await_true
-from tests.fault.test_remote import at
 from tests.keyring import Keyring
-from tests.relays import Lent, await_remotes, remotes
+from tests.relays import Lent, at, await_remotes, remotes
 from tests.scenes import SMALL, digest_epoch, make_folder
 
 pytestmark = [

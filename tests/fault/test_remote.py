@@ -7,10 +7,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,13 +18,12 @@ from augd.transport.ask import status
 from tests.fault.processes import await_true, is_alive
 from tests.fault.programs import finish, free_port, kill, put_in_place, start_by_hand
 from tests.fault.proxy import Proxy
-from tests.relays import await_remotes, lent, remotes
+from tests.relays import at, await_remotes, lent, remotes
 from tests.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
 
 pytestmark = pytest.mark.fault("remote producer, its relay, its host or its link ends")
 
 PRODUCERS = ("--producers", "1")
-OnBatch = Callable[[augd.Batch], None]
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +52,6 @@ def started(folder: Path, address: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.terminate()
         finish(process)
-
-
-def at(epoch: int, number: int, act: Callable[[], Any]) -> OnBatch:
-    """Do something once, at one batch."""
-
-    def on_batch(batch: augd.Batch) -> None:
-        if (batch.epoch, batch.number) == (epoch, number):
-            act()
-
-    return on_batch
 
 
 @pytest.mark.clause("P-137")
