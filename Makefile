@@ -48,6 +48,7 @@ format: $(READY)  ## rewrite the files as `make check` wants them
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: $(READY)  ## run the benchmarks; PEERS=1 installs other loaders and runs them beside
+	@test -z "$(PEERS)" || $(BIN)/python -m benchmarks.peers.install albumentations
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 	@test -z "$(PEERS)" || $(BIN)/python -m benchmarks.peers $(if $(DATA),--data "$(DATA)")
 

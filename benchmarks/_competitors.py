@@ -19,6 +19,9 @@ _LARGE_PHOTO_BATCH_SIZE = 32
 # after each round. What a row costs does not depend on it.
 _ONE_BY_ONE_BATCH_SIZE = 32
 
+ENVIRONMENT_OF = {"Albumentations": "albumentations"}
+"""Libraries of `eight_op_loader` that have a peers' environment of their own."""
+
 _COMPILES_S = 300.0  # FFCV compiles its pipeline before the first batch
 
 Filter = Literal["antialias", "linear"]
@@ -212,6 +215,7 @@ def eight_op_loader(options: Options, filter: Filter, library: str) -> Callable[
             "workers": options.workers,
             "library": library,
         },
+        python=python_of(ENVIRONMENT_OF.get(library, "")),
     )
 
 

@@ -27,9 +27,16 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.tint import Tint
 from augd.plan.plan import LocalWarp
-from benchmarks._competitors import Filter, augd_client, eight_op_client, eight_op_loader
+from benchmarks._competitors import (
+    ENVIRONMENT_OF,
+    Filter,
+    augd_client,
+    eight_op_client,
+    eight_op_loader,
+)
 from benchmarks._report import Absent, Figure, Options, Target, rates, run_alone
 from benchmarks._rounds import alternate, cost_ratios, spread
+from benchmarks.peers.install import is_ready
 
 QUESTION = "What does it cost to augment a row?"
 
@@ -53,7 +60,7 @@ _PEERS: Mapping[Filter, Sequence[str]] = {
     "linear": ("OpenCV", "Albumentations", "torchvision"),
     "antialias": ("OpenCV", "torchvision"),
 }
-_PACKAGES = {"Albumentations": "albumentations", "torchvision": "torchvision"}
+_PACKAGES = {"torchvision": "torchvision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ def _end_to_end(options: Options) -> list[Figure | Absent]:
         figures += rates(f"{name}, augd", eight)
         for peer in _PEERS[filter]:
             if peer not in peers:
-                why = f"not measured, for want of it: pip install {_missing(peer)}"
+                why = f"not measured, for want of it: {_missing(peer)}"
                 figures.append(Absent(f"{name}, {peer}", why))
                 continue
             theirs = scores[peer]
@@ -106,9 +113,14 @@ def _end_to_end(options: Options) -> list[Figure | Absent]:
 
 
 def _missing(peer: str) -> str:
-    """Name the packages that a peer needs and that are not here; empty when all are."""
+    """Give the command that brings what a peer needs and is not here; empty when all is."""
+    environment = ENVIRONMENT_OF.get(peer)
+    if environment is not None:
+        ready = is_ready(environment)
+        return "" if ready else f"python -m benchmarks.peers.install {environment}"
     packages = ("torch", _PACKAGES[peer]) if peer in _PACKAGES else ("torch",)
-    return " ".join(name for name in packages if importlib.util.find_spec(name) is None)
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"pip install {' '.join(missing)}" if missing else ""
 
 
 def _rounds(case: _Case, options: Options) -> dict[str, list[float]]:
@@ -192,7 +204,7 @@ def _tinted(row: Pixels) -> Work:
     colour = np.hstack([saturate @ linear, np.array(_PCA)[:, None]]).tolist()
     mean_part = (saturate @ pivot).tolist()
     tint, out = Tint(), row.copy()
-    return lambda: tint.apply(tint.add_mean(colour, mean_part, out), out)
+    return lambda: tint.apply(colour, mean_part, out)
 
 
 def _rotation() -> NDArray[np.float64]:

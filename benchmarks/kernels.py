@@ -189,8 +189,8 @@ def _tints() -> dict[str, Work]:
     ours, theirs = Tint(), _without_kernels(Tint)
     row = np.random.default_rng(0).integers(0, 256, (*_SIZE, 3)).astype(np.uint8)
     return {
-        "augd": lambda _: ours.apply(_TINT, row),
-        "OpenCV": lambda _: theirs.apply(_TINT, row),
+        "augd": lambda _: ours.apply(_TINT, None, row),
+        "OpenCV": lambda _: theirs.apply(_TINT, None, row),
     }
 
 

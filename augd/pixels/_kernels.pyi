@@ -91,6 +91,27 @@ def resize_rows(
     linear: bool,
     /,
 ) -> None: ...
+def bend(
+    source: Pixels,
+    out: Pixels,
+    xx: float,
+    xy: float,
+    yx: float,
+    yy: float,
+    x: float,
+    y: float,
+    whole_x: float,
+    whole_y: float,
+    fill: int,
+    red: int,
+    green: int,
+    blue: int,
+    grid: NDArray[np.float32] | None,
+    lens: float,
+    field: NDArray[np.float32] | None,
+    scale: float,
+    /,
+) -> None: ...
 def tint(
     row: Pixels,
     rr: float,
@@ -106,6 +127,7 @@ def tint(
     bb: float,
     b: float,
     /,
+    *pivot: float,
 ) -> bool: ...
 def sums(row: Pixels, /) -> tuple[int, int, int]: ...
 def use_simd(wanted: bool, /) -> bool: ...

@@ -5,12 +5,16 @@ an affine op or a warp. Halved as often as the plan says, then read once at posi
 
     output pixel -> lens about the output's centre + local warp -> matrix -> region
 
-with bilinear weights. Positions are rounded to 1/256 px. OpenCV 5 reads at float32 positions, and
-with 8 bits behind the point no product or sum of its bilinear weights and bytes needs more than
-the 24 bits of a float32: no step is rounded but the last, to nearest, so that no processor, fused
-or not, gives other bytes. A result is within `BEND_ERROR` grey levels of the exact one, at most
-one level from the exact one rounded. OpenCV 4 rounds positions to 1/32 px on its own: there the
-weights are coarser and the error up to eight levels, between a black and a white pixel.
+with bilinear weights. Positions are rounded to 1/256 px; from there on the native kernel computes
+in whole numbers, and rounds once, halves to even. A result is within `BEND_ERROR` grey levels of
+the exact one, at most one level from the exact one rounded.
+
+Without kernels NumPy computes the positions, by the same operations in the same order, and OpenCV
+samples. OpenCV 5 does so in float32, and with 8 bits behind the point no product or sum of its
+weights and bytes needs more than the 24 bits of one: no step is rounded but the last, so that no
+processor, fused or not, gives other bytes, nor does the kernel. OpenCV 4 rounds positions to 1/32
+px on its own: there the weights are coarser and the error up to eight levels, between a black and
+a white pixel.
 
 The fill begins where the region ends. The plan makes sure that this is the picture's edge wherever
 a position lies outside, and that a side is whole where a fill comes from its other end. In a
@@ -25,34 +29,26 @@ from __future__ import annotations
 import math
 from typing import Final, Literal, get_args
 
-import cv2
-import numpy as np
-
+from augd.pixels import native
 from augd.pixels.decode import Pixels
 from augd.pixels.halve import Halver
 from augd.pixels.header import BadImage
 from augd.pixels.outline import Outline
-from augd.pixels.warp import Field, LocalWarper, Steps, bend_by_lens, lens_grid
+from augd.pixels.remap import Places, Remapper
+from augd.pixels.warp import Field, LocalWarper, lens_grid
+from augd.plan.plan import LocalWarp
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
 
-_BORDERS: Final = {
-    "reflect": cv2.BORDER_REFLECT,
-    "constant": cv2.BORDER_CONSTANT,
-    "nearest": cv2.BORDER_REPLICATE,
-    "wrap": cv2.BORDER_WRAP,
-}
+_FILLS: Final[tuple[Fill, ...]] = get_args(Fill)  # as the kernel counts them, too
 
 _SIDE_MAX: Final = 32766  # imgwarp.cpp: below SHRT_MAX
-
-# Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
-# 2**15 and 2**16 these are all that there are.
-_ROUNDER: Final = np.float32(1.5 * 2**15)
 
 BEND_ERROR: Final = 0.5 + 255 * 2 * (2.0**-9 + 2.0**-11)
 """Grey levels: the last rounding, and on both axes a position half a step off.
 
 2**-11 px are lost in float32, as far as 2,048 px from the output's centre, or 512 with warps.
+Beyond 16,384 px nothing is promised but that a pixel is one of the region's, or the fill.
 """
 
 
@@ -66,22 +62,19 @@ class Bender:
         fill_value: tuple[float, float, float],
     ) -> None:
         """Make rows of `out_size` (height, width); `fill_value` is R, G, B for "constant"."""
-        if fill not in get_args(Fill):
-            raise ValueError(f"fill: expected one of {', '.join(get_args(Fill))}, got {fill!r}")
-        height, width = out_size
+        if fill not in _FILLS:
+            raise ValueError(f"fill: expected one of {', '.join(_FILLS)}, got {fill!r}")
         self._out_size = out_size
-        self._border = _BORDERS[fill]
-        self._fill_value = (*(math.floor(level + 0.5) for level in fill_value), 0)
-        self._centre = width / 2, height / 2
-        self._across = np.arange(width) + (0.5 - width / 2)
-        self._down = np.arange(height)[:, None] + (0.5 - height / 2)
-        self._maps: Field = np.empty((2, height, width), np.float32)
-        self._row_parts: Field = np.empty((2, 1, width), np.float32)
-        self._column_parts: Field = np.empty((2, height, 1), np.float32)
+        self._centre = out_size[1] / 2, out_size[0] / 2
+        red, green, blue = (math.floor(level + 0.5) for level in fill_value)
+        self._fill = _FILLS.index(fill), red, green, blue
         self._halver = Halver()
-        self._warper: LocalWarper | None = None
         self._lens_grid: Field | None = None
-        self._scratch: Field | None = None
+        self._warper: LocalWarper | None = None
+        self._kernels = native.kernels
+        self._remapper: Remapper | None = None
+        if self._kernels is None:
+            self._remapper = Remapper(out_size, fill, (red, green, blue))
 
     def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
         """Write one row by the outline's matrix.
@@ -93,60 +86,37 @@ class Bender:
         """
         num_left = outline.halvings - (outline.scale.bit_length() - 1)
         halved = self._halver.halve(region, num_left)
-        if max(halved.shape) > _SIDE_MAX:
+        if max(halved.shape) > _SIDE_MAX:  # with kernels, too: the same samples are bad
             raise BadImage(
                 f"too large to be rotated or warped at its own size: expected sides of at most "
                 f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
             )
-        self._make_maps(outline)
-        cv2.remap(
-            halved,
-            self._maps[0],
-            self._maps[1],
-            cv2.INTER_LINEAR,
-            dst=out,
-            borderMode=self._border,
-            borderValue=self._fill_value,
+        places = _find_places(outline, self._centre)
+        grid = self._grid() if outline.lens != 0.0 else None
+        warper = self._warper_of(outline.warp) if outline.warp is not None else None
+        if self._remapper is not None:
+            self._remapper.sample(halved, places, grid, outline.lens, warper, outline.warp_key, out)
+            return
+        field = None if warper is None else warper.draw(outline.warp_key)
+        scale = 0.0 if warper is None else warper.scale
+        (xx, xy), (yx, yy) = places.steps
+        self._kernels.bend(
+            *(halved, out, xx, xy, yx, yy, *places.centre, *places.whole, *self._fill),
+            *(grid, outline.lens, field, scale),
         )
 
-    def _make_maps(self, outline: Outline) -> None:
-        """Write where each output pixel is read: x and y in the halved region, from its first.
+    def _grid(self) -> Field:
+        if self._lens_grid is None:
+            self._lens_grid = lens_grid(self._out_size)
+        return self._lens_grid
 
-        Positions are counted from a whole pixel near that of the output's centre until they are
-        rounded, so that it does not matter which region of the picture was decoded.
-        """
-        maps, rows, columns = self._maps, self._row_parts, self._column_parts
-        steps, centre, whole = _steps(outline, self._centre)
-        is_warped = outline.lens != 0.0 or outline.warp is not None
-        for axis, (step_x, step_y) in enumerate(steps):
-            np.multiply(self._across, step_x, out=rows[axis], casting="same_kind")
-            columns[axis] = self._down * step_y + (0.0 if is_warped else centre[axis])
-        np.add(rows, columns, out=maps)
-        if is_warped:
-            self._warp(outline, steps)
-            maps += np.array(centre, np.float32)[:, None, None]
-        maps += _ROUNDER
-        maps -= np.array([_ROUNDER - place for place in whole], np.float32)[:, None, None]
-
-    def _warp(self, outline: Outline, steps: Steps) -> None:
-        if outline.lens != 0.0:
-            if self._lens_grid is None or self._scratch is None:
-                self._lens_grid = lens_grid(self._out_size)
-                self._scratch = np.empty_like(self._lens_grid)
-            bend_by_lens(self._maps, self._lens_grid, outline.lens, self._scratch)
-        if outline.warp is not None:
-            if self._warper is None or self._warper.warp != outline.warp:
-                self._warper = LocalWarper(outline.warp, self._out_size)
-            self._warper.add(self._maps, outline.warp_key, steps)
+    def _warper_of(self, warp: LocalWarp) -> LocalWarper:
+        if self._warper is None or self._warper.warp != warp:
+            self._warper = LocalWarper(warp, self._out_size)
+        return self._warper
 
 
-def _steps(
-    outline: Outline, centre: tuple[float, float]
-) -> tuple[Steps, tuple[float, float], tuple[int, int]]:
-    """Return the matrix's 2x2 part, and where the output's centre falls, as fraction and whole.
-
-    In pixels of the halved region, where a pixel's centre has whole numbers, as OpenCV has it.
-    """
+def _find_places(outline: Outline, centre: tuple[float, float]) -> Places:
     assert outline.matrix is not None
     (xx, xy, x), (yx, yy, y) = outline.matrix
     scale = 2.0**-outline.halvings
@@ -154,7 +124,7 @@ def _steps(
     middle_y = (yx * centre[0] + yy * centre[1] + y) * scale - 0.5
     pixel_x, pixel_y = math.floor(middle_x), math.floor(middle_y)
     first_x, first_y = (place >> outline.halvings for place in outline.origin)
-    return (
+    return Places(
         ((xx * scale, xy * scale), (yx * scale, yy * scale)),
         (middle_x - pixel_x, middle_y - pixel_y),
         (pixel_x - first_x, pixel_y - first_y),

@@ -24,7 +24,7 @@ def describe_environment() -> dict[str, str]:
     """
     return {
         "rendering": _RENDERING,
-        "kernels": describe_kernels(),
+        "kernels": describe_kernels(int(cv2.__version__.partition(".")[0])),
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),

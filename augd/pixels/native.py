@@ -1,4 +1,4 @@
-"""The native kernels, where this installation has them: regions of JPEGs, resize, colours.
+"""The native kernels, where this installation has them: regions of JPEGs, resampling, colours.
 
 Beside the modules that use them. They are built with the package when a C compiler and
 libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do the same work, about
@@ -15,8 +15,14 @@ import os
 from types import ModuleType
 from typing import Any
 
-_VERSION = 2
-"""Of what modules and kernels agree on: the arguments, and the pixels made of them."""
+_VERSION = 3
+"""Of what modules and kernels agree on: functions and arguments."""
+
+_PIXELS, _PIXELS_BESIDE_OPENCV_4 = 2, 3
+"""Of the pixels that are made with kernels, raised when they become others.
+
+Bent rows were once OpenCV's. Those of OpenCV 5 the kernel makes again, those of 4 it doesn't.
+"""
 
 _SWITCH = "AUGD_KERNELS"
 
@@ -51,11 +57,12 @@ kernels: Any = _load()
 """The extension module, described in `_kernels.pyi`; None where there is none."""
 
 
-def describe_kernels() -> str:
-    """Name what makes pixels, as it becomes part of a stream's content.
+def describe_kernels(opencv_major: int) -> str:
+    """Name what makes pixels beside such an OpenCV, as it becomes part of a stream's content.
 
     libjpeg-turbo's version is that of the headers: a library says none of its own.
     """
     if kernels is None:
         return "none"
-    return f"{_VERSION}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"
+    pixels = _PIXELS if opencv_major >= 5 else _PIXELS_BESIDE_OPENCV_4
+    return f"{pixels}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"

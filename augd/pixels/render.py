@@ -293,8 +293,7 @@ class Renderer:
         if colour_out is not None:
             colour_out[...] = self._tint.add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
         elif outline.colour is not None:
-            colour = self._tint.add_mean(outline.colour, outline.pivot, out)
-            self._tint.apply(colour, out)
+            self._tint.apply(outline.colour, outline.pivot, out)
         if outline.erase is not None:
             x, y, width, height = outline.erase
             out[y : y + height, x : x + width] = ERASED

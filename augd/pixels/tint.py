@@ -71,13 +71,19 @@ class Tint:
             for entries, of in zip(colour, pivot, strict=True)
         ]
 
-    def apply(self, colour: Matrix, row: Pixels) -> None:
-        """Apply a 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""
+    def apply(self, colour: Matrix, pivot: Matrix | None, row: Pixels) -> None:
+        """Apply `add_mean`'s 3x4 matrix on (R, G, B, 1) to a C-contiguous uint8 row (h, w, 3)."""
         if self._kernels is not None:
             red, green, blue = colour
-            if not self._kernels.tint(row, *red, *green, *blue):
-                self._transform_exactly(colour, row)
+            if pivot is None:
+                is_done = self._kernels.tint(row, *red, *green, *blue)
+            else:
+                of_red, of_green, of_blue = pivot
+                is_done = self._kernels.tint(row, *red, *green, *blue, *of_red, *of_green, *of_blue)
+            if not is_done:
+                self._transform_exactly(self.add_mean(colour, pivot, row), row)
             return
+        colour = self.add_mean(colour, pivot, row)
         (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = colour
         if rr == gg == bb == 1.0 and rg == rb == gr == gb == br == bg == 0.0:
             _shift(row, r, g, b)

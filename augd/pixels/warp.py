@@ -65,10 +65,13 @@ def bend_by_lens(maps: Field, grid: Field, k: float, scratch: Field) -> None:
 class LocalWarper:
     """Makes the fields of one recipe's local_warp. For one thread at a time."""
 
-    __slots__ = ("_counters", "_field", "_noise", "_philox", "_scale", "_weights", "_words", "warp")
+    __slots__ = ("_counters", "_field", "_noise", "_philox", "_weights", "_words", "scale", "warp")
 
     def __init__(self, warp: LocalWarp, out_size: tuple[int, int]) -> None:
-        """Make the buffers for rows of `out_size`, (height, width)."""
+        """Make the buffers for rows of `out_size`, (height, width).
+
+        Times `scale`, a field is a displacement in output pixels.
+        """
         self.warp = warp
         self._noise: Field = np.empty((2, *out_size), np.float32)
         self._field: Field = np.empty((2, *out_size), np.float32)
@@ -77,7 +80,16 @@ class LocalWarper:
         self._counters = np.arange(num_blocks, dtype=np.uint64)
         self._words = np.empty((4, num_blocks), "<u4")
         self._weights = _weights(warp.sigma)
-        self._scale = warp.alpha / _FIELD_MAX
+        self.scale = warp.alpha / _FIELD_MAX
+
+    def draw(self, key: int) -> Field:
+        """Return a row's field, float32 (2, h, w), in units of `scale`; valid until the next one.
+
+        `key` is the row's 64 bits.
+        """
+        self._draw_noise(key)
+        self._smooth()
+        return self._field
 
     def add(self, maps: Field, key: int, steps: Steps) -> None:
         """Add a field to positions, in place.
@@ -85,15 +97,14 @@ class LocalWarper:
         `maps` is (2, h, w), x and y; `key` the row's 64 bits; `steps` the 2x2 matrix that turns
         a displacement in output pixels, (x, y), into one of these positions.
         """
-        self._draw(key)
-        self._smooth()
+        field = self.draw(key)
         scratch = self._noise[0]
         for positions, factors in zip(maps, steps, strict=True):
-            for displacement, factor in zip(self._field, factors, strict=True):
-                np.multiply(displacement, np.float32(factor * self._scale), out=scratch)
+            for displacement, factor in zip(field, factors, strict=True):
+                np.multiply(displacement, np.float32(factor * self.scale), out=scratch)
                 np.add(positions, scratch, out=positions)
 
-    def _draw(self, key: int) -> None:
+    def _draw_noise(self, key: int) -> None:
         philox, words = self._philox, self._words
         philox.even[0] = key & _LOW_32
         philox.odd[0] = key >> 32

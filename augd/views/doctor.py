@@ -118,7 +118,8 @@ def _kernels() -> Finding:
         return Finding("kernels", "none: OpenCV and Pillow make the pixels", "better", _TO_BUILD)
     vectors = "vector instructions" if kernels.use_simd(True) else "no vector instructions"
     entropy = "own" if kernels.HAS_OWN_ENTROPY_DECODER else "libjpeg's"
-    found = f"version {native.describe_kernels()}, {entropy} entropy decoder, {vectors}"
+    version = f"version {kernels.VERSION}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"
+    found = f"{version}, {entropy} entropy decoder, {vectors}"
     if kernels.HAS_OWN_ENTROPY_DECODER:
         return Finding("kernels", found)
     advice = (

@@ -81,6 +81,11 @@ ENVIRONMENTS: dict[str, Environment] = {
     "grain": Environment(
         ("grain>=0.2.10,<1", "opencv-python-headless>=4.11", "numpy>=2"), ("grain", "cv2")
     ),
+    # For `benchmarks.augmentation`; like the other sides there it is driven by torch's DataLoader.
+    "albumentations": Environment(
+        ("albumentations>=2.0.8,<3", "numpy>=2", "pillow", "torch>=2.4"),
+        ("albumentations", "torch.utils.data"),
+    ),
     # It is compiled here; its numba knows no newer NumPy, and Pillow is needed at run time.
     "ffcv": Environment(
         ("ffcv>=1.0.2,<2", "numpy>=2,<2.3", "pillow", "torch>=2.4", "torchvision>=0.19"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from augd.pixels.render import Renderer
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
 from tests.reference import BEND_BOUND, bent, halved
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 _ROWS = 8
 _FIRST: tuple[list[dict[str, Any]], ...] = (

@@ -16,6 +16,8 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from tests.reference import BEND_BOUND, bent, halved
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 FILLS = ("reflect", "constant", "nearest", "wrap")
 VALUE = (10, 200, 90)
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from augd.pixels import native
 from augd.pixels.decode import decode
 from augd.pixels.header import read_header
 from augd.pixels.outline import Outline
@@ -91,10 +92,13 @@ def in_a_process(**environment: str) -> dict[str, object]:
 @pytest.mark.parametrize("library", ["opencv", "numpy", "ipp", "libjpeg"])
 def test_other_instructions_give_the_same_bytes(library: str) -> None:
     here = digests()
-    if library == "opencv":
+    if library == "opencv":  # which leaves most to the kernels, where they are
         if not cv2.checkHardwareSupport(_CPU_AVX2):
             pytest.skip("this processor, or this OpenCV, has no AVX2 that could be switched off")
-        there = in_a_process(OPENCV_CPU_DISABLE=_WIDE, OPENCV_IPP="disabled")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "kernels", None)
+            here = digests()
+        there = in_a_process(AUGD_KERNELS="off", OPENCV_CPU_DISABLE=_WIDE, OPENCV_IPP="disabled")
         assert not there["avx2"]
     elif library == "numpy":
         features = numpy_features()
@@ -107,3 +111,25 @@ def test_other_instructions_give_the_same_bytes(library: str) -> None:
     else:
         there = in_a_process(OPENCV_IPP="disabled")
     assert {name: there[name] for name in here} == here
+
+
+def test_the_kernels_give_the_same_bytes_without_vectors() -> None:
+    if native.kernels is None or not native.kernels.use_simd(True):
+        pytest.skip("no native kernels here, or no vector instructions that they use")
+    here = digests()
+    native.kernels.use_simd(False)
+    without = digests()
+    native.kernels.use_simd(True)
+    assert without == here
+
+
+@pytest.mark.skipif(int(cv2.__version__[0]) < 5, reason="OpenCV 4 samples at 1/32 px")
+def test_bent_rows_are_the_same_with_and_without_kernels() -> None:
+    if native.kernels is None:
+        pytest.skip("the native kernels are not built here: no C compiler or no libjpeg-turbo")
+    here = digests()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "kernels", None)
+        without = digests()
+    for kind in ("bent", "warped", "tinted"):
+        assert without[kind] == here[kind]

@@ -14,6 +14,8 @@ from augd.pixels.warp import LocalWarper, _weights, bend_by_lens, lens_grid
 from augd.plan.plan import LocalWarp
 from tests.reference import BEND_BOUND, centres, sampled
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 SIZE = (96, 128)
 # In 1/4096 px.
 KNOWN_FIELD = [

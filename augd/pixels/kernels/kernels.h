@@ -108,9 +108,35 @@ const char *augd_libjpeg_version(void);
 /* resize.c: scale a picture. Returns false when memory is short. */
 bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
 
+/* How places outside a region are filled, as augd/pixels/bend.py counts them. */
+typedef enum { AUGD_REFLECT, AUGD_CONSTANT, AUGD_NEAREST, AUGD_WRAP, AUGD_NUM_FILLS } Fill;
+
+/* Where each pixel of a row is read: `steps` times its way from the row's middle, which is at `whole`
+ * plus `centre`, x and y in pixels of the region, whose middles have whole numbers. A lens and a field
+ * move it first: see augd/pixels/bend.py, which says what is rounded when. */
+typedef struct {
+    int width, height; /* of the row */
+    double steps[2][2], centre[2], whole[2];
+    const float *grid; /* (height, width), how far a lens of 1 moves each pixel; NULL without one */
+    double lens;
+    const float *field; /* (2, height, width), times `field_scale`; NULL without one */
+    double field_scale;
+    Fill fill;
+    uint8_t fill_value[AUGD_CHANNELS];
+} Bending;
+
+/* bend.c: make a row by bilinear samples. Whatever the numbers are, nothing is read outside the
+ * source. Returns false when memory is short. */
+bool augd_bend(Picture source, const Bending *bending, uint8_t *out);
+
 /* tint.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as augd/pixels/tint.py says.
  * Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
 bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
+
+/* Add a 3x3 matrix on the mean of the pixels to the last column of `matrix`, as augd/pixels/tint.py
+ * does, bit for bit. */
+void augd_add_mean(const uint8_t *pixels, size_t num_pixels, const double pivot[3][3],
+                   double matrix[3][4]);
 
 /* Sum each channel. */
 void augd_sum(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]);

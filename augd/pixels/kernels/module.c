@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-enum { VERSION = 2 }; /* as augd/pixels/native.py expects it */
+enum { VERSION = 3 }; /* as augd/pixels/native.py expects it */
 
 static PyObject *decode_error;
 static bool is_avx2_used;
@@ -32,6 +32,14 @@ static bool take_ints(PyObject *const *args, int *out, int count) {
             return false;
         }
         out[number] = (int)value;
+    }
+    return true;
+}
+
+static bool take_doubles(PyObject *const *args, double *out, int count) {
+    for (int number = 0; number < count; number++) {
+        out[number] = PyFloat_AsDouble(args[number]);
+        if (out[number] == -1.0 && PyErr_Occurred()) return false;
     }
     return true;
 }
@@ -415,20 +423,96 @@ release_cache:
     return result;
 }
 
-static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    double matrix[3][4];
-    Py_buffer row;
-    if (!has_count("tint", count, 1 + 12)) return NULL;
-    for (int number = 0; number < 12; number++) {
-        const double entry = PyFloat_AsDouble(args[1 + number]);
-        if (entry == -1.0 && PyErr_Occurred()) return NULL;
-        matrix[number / 4][number % 4] = entry;
+/* Borrow a dense array of float32; none for None. */
+static bool take_floats(PyObject *from, Py_buffer *view, Py_ssize_t count) {
+    view->obj = NULL;
+    view->buf = NULL;
+    if (from == Py_None) return true;
+    if (!take_array(from, view, sizeof(float), count)) return false;
+    if ((uintptr_t)view->buf % sizeof(float) == 0) return true;
+    PyBuffer_Release(view);
+    PyErr_SetString(PyExc_ValueError, "expected float32 at addresses that are multiples of 4");
+    return false;
+}
+
+static bool take_fill(const int *given, Bending *bending) {
+    enum { LEVEL_MAX = 255 };
+    const int *levels = given + 1;
+    for (int of = 0; of < AUGD_CHANNELS; of++) {
+        if (levels[of] < 0 || levels[of] > LEVEL_MAX || given[0] < 0 || given[0] >= AUGD_NUM_FILLS) {
+            PyErr_Format(PyExc_ValueError,
+                         "fill: expected 0..%d and levels of 0..%d, got %d and (%d, %d, %d)",
+                         AUGD_NUM_FILLS - 1, LEVEL_MAX, given[0], levels[0], levels[1], levels[2]);
+            return false;
+        }
+        bending->fill_value[of] = (uint8_t)levels[of];
     }
-    if (!take_pixels(args[0], &row, true)) return NULL;
+    bending->fill = (Fill)given[0];
+    return true;
+}
+
+static PyObject *bend(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { NUM_PLACES = 4 + 2 + 2, NUM_FILL = 1 + AUGD_CHANNELS };
+    enum { SOURCE, OUT, PLACES, FILL = PLACES + NUM_PLACES, GRID = FILL + NUM_FILL };
+    enum { LENS = GRID + 1, FIELD, FIELD_SCALE, NUM_ARGS };
+    double places[NUM_PLACES];
+    int fill[NUM_FILL];
+    Bending bending;
+    Py_buffer source, out, grid, field;
+    if (!has_count("bend", count, NUM_ARGS) || !take_doubles(args + PLACES, places, NUM_PLACES) ||
+        !take_ints(args + FILL, fill, NUM_FILL) || !take_doubles(args + LENS, &bending.lens, 1) ||
+        !take_doubles(args + FIELD_SCALE, &bending.field_scale, 1) || !take_fill(fill, &bending) ||
+        !take_pixels(args[SOURCE], &source, false))
+        return NULL;
+    PyObject *result = NULL;
+    if (!take_pixels(args[OUT], &out, true)) goto release_source;
+    bending.height = (int)out.shape[0];
+    bending.width = (int)out.shape[1];
+    for (int axis = 0; axis < 2; axis++) {
+        bending.steps[axis][0] = places[2 * axis];
+        bending.steps[axis][1] = places[2 * axis + 1];
+        bending.centre[axis] = places[4 + axis];
+        bending.whole[axis] = places[6 + axis];
+    }
+    const Py_ssize_t num_pixels = out.shape[0] * out.shape[1];
+    if (!take_floats(args[GRID], &grid, num_pixels)) goto release_out;
+    if (!take_floats(args[FIELD], &field, 2 * num_pixels)) goto release_grid;
+    bending.grid = grid.buf;
+    bending.field = field.buf;
+    const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+                             source.strides[0]};
     bool is_done;
     Py_BEGIN_ALLOW_THREADS
-    is_done = augd_tint(row.buf, (size_t)(row.shape[0] * row.shape[1]), matrix);
+    is_done = augd_bend(picture, &bending, out.buf);
+    Py_END_ALLOW_THREADS
+    result = is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    PyBuffer_Release(&field);
+release_grid:
+    PyBuffer_Release(&grid);
+release_out:
+    PyBuffer_Release(&out);
+release_source:
+    PyBuffer_Release(&source);
+    return result;
+}
+
+static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { NUM_ENTRIES = 12, NUM_OF_PIVOT = 9, MEANLESS = 1 + NUM_ENTRIES };
+    double matrix[3][4], pivot[3][3];
+    const bool has_pivot = count == MEANLESS + NUM_OF_PIVOT;
+    Py_buffer row;
+    if ((!has_pivot && !has_count("tint", count, MEANLESS)) ||
+        !take_doubles(args + 1, matrix[0], NUM_ENTRIES) ||
+        (has_pivot && !take_doubles(args + MEANLESS, pivot[0], NUM_OF_PIVOT)) ||
+        !take_pixels(args[0], &row, true))
+        return NULL;
+    const size_t num_pixels = (size_t)(row.shape[0] * row.shape[1]);
+    bool is_done;
+    Py_BEGIN_ALLOW_THREADS
+    if (has_pivot) augd_add_mean(row.buf, num_pixels, pivot, matrix);
+    is_done = augd_tint(row.buf, num_pixels, matrix);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&row);
     return PyBool_FromLong(is_done);
@@ -483,9 +567,16 @@ PyDoc_STRVAR(resize_rows_doc,
 "resize_rows(cache, out, offset, size, crop, scaled, window, mirror, linear, /)\n--\n\n"
 "As resize, for the rows of `out`, each from a crop of the picture at its offset of the cache.\n\n"
 "`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `mirror`.");
+PyDoc_STRVAR(bend_doc,
+"bend(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
+"     field, scale, /)\n--\n\n"
+"Make a row by bilinear samples of source, each at a place of its own.\n\n"
+"The row's middle is read at (whole_x + x, whole_y + y). `fill` is the place of a fill among reflect,\n"
+"constant, nearest, wrap. `grid` is float32 (h, w), `field` float32 (2, h, w), or None.");
 PyDoc_STRVAR(tint_doc,
-"tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, /)\n--\n\n"
-"Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.");
+"tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, *pivot)\n--\n\n"
+"Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.\n\n"
+"With the nine numbers of a pivot, a 3x3 matrix, its product with the row's mean is added first.");
 PyDoc_STRVAR(sums_doc,
 "sums(row, /)\n--\n\n"
 "Sum each channel of a row.");
@@ -502,6 +593,7 @@ static PyMethodDef methods[] = {
     {"cut_segments", (PyCFunction)(void (*)(void))cut_segments, METH_FASTCALL, cut_segments_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
+    {"bend", (PyCFunction)(void (*)(void))bend, METH_FASTCALL, bend_doc},
     {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
     {"sums", sums, METH_O, sums_doc},
     {"use_simd", use_simd, METH_O, use_simd_doc},
@@ -529,7 +621,7 @@ static PyModuleDef_Slot slots[] = {
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "_kernels", .m_methods = methods, .m_slots = slots,
-    .m_doc = "Native kernels: regions of JPEGs, resize, colours. See kernels/kernels.h.",
+    .m_doc = "Native kernels: regions of JPEGs, resampling, colours. See kernels/kernels.h.",
 };
 
 PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&definition); }

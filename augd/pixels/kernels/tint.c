@@ -135,33 +135,42 @@ bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
 
 #if AUGD_HAS_AVX2_CODE
 
-enum { VECTOR_BYTES = 32 };
+enum {
+    VECTOR_BYTES = 32,
+    LANES = VECTOR_BYTES / 2,
+    PARTS = AUGD_CHANNELS, /* three vectors hold 32 pixels */
+    TURNS_AT_MOST = 257,   /* of adding a byte to 16 bits */
+};
 
-/* Three vectors hold 32 pixels. Byte `at` of vector v belongs to channel (32 v + at) % 3, so that a
- * channel's bytes are every third one, from another one on in each vector. */
-AUGD_AVX2 static size_t sum_by_avx2(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]) {
-    uint8_t every_third[AUGD_CHANNELS + VECTOR_BYTES] = {0};
-    for (int at = 0; at < AUGD_CHANNELS + VECTOR_BYTES; at += AUGD_CHANNELS) every_third[at] = 0xFF;
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i from[AUGD_CHANNELS], totals[AUGD_CHANNELS] = {zero, zero, zero};
-    for (int first = 0; first < AUGD_CHANNELS; first++)
-        from[first] = _mm256_loadu_si256((const __m256i *)(every_third + AUGD_CHANNELS - first));
-    size_t done = 0;
-    for (; num_pixels - done >= VECTOR_BYTES; done += VECTOR_BYTES)
-        for (int part = 0; part < AUGD_CHANNELS; part++) {
-            const __m256i bytes = _mm256_loadu_si256(
-                (const __m256i *)(pixels + done * AUGD_CHANNELS + part * VECTOR_BYTES));
-            for (int of = 0; of < AUGD_CHANNELS; of++) {
-                const __m256i own = _mm256_and_si256(bytes, from[(of + part) % AUGD_CHANNELS]);
-                totals[of] = _mm256_add_epi64(totals[of], _mm256_sad_epu8(own, zero));
-            }
+/* Bytes at even and at odd places are added up by themselves, and belong to channels only at the end:
+ * place p of part v is channel (32 v + p) % 3. */
+AUGD_AVX2 static void sum_turns(const uint8_t *pixels, size_t turns, uint64_t sums[3]) {
+    const __m256i even = _mm256_set1_epi16(0xFF);
+    __m256i totals[PARTS][2];
+    for (int part = 0; part < PARTS; part++) totals[part][0] = totals[part][1] = _mm256_setzero_si256();
+    for (; turns; turns--)
+        for (int part = 0; part < PARTS; part++, pixels += VECTOR_BYTES) {
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)pixels);
+            totals[part][0] = _mm256_add_epi16(totals[part][0], _mm256_and_si256(bytes, even));
+            totals[part][1] = _mm256_add_epi16(totals[part][1], _mm256_srli_epi16(bytes, 8));
         }
-    for (int of = 0; of < AUGD_CHANNELS; of++) {
-        uint64_t lanes[4];
-        _mm256_storeu_si256((__m256i *)lanes, totals[of]);
-        sums[of] += lanes[0] + lanes[1] + lanes[2] + lanes[3];
+    for (int part = 0; part < PARTS; part++)
+        for (int odd = 0; odd < 2; odd++) {
+            uint16_t lanes[LANES];
+            _mm256_storeu_si256((__m256i *)lanes, totals[part][odd]);
+            for (int lane = 0; lane < LANES; lane++)
+                sums[(part * VECTOR_BYTES + 2 * lane + odd) % AUGD_CHANNELS] += lanes[lane];
+        }
+}
+
+AUGD_AVX2 static size_t sum_by_avx2(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]) {
+    const size_t all_turns = num_pixels / VECTOR_BYTES;
+    for (size_t done = 0; done < all_turns; done += TURNS_AT_MOST) {
+        const size_t left = all_turns - done;
+        sum_turns(pixels + done * PARTS * VECTOR_BYTES, left < TURNS_AT_MOST ? left : TURNS_AT_MOST,
+                  sums);
     }
-    return done;
+    return all_turns * VECTOR_BYTES;
 }
 
 #endif
@@ -174,4 +183,14 @@ void augd_sum(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]) {
 #endif
     for (; done < num_pixels; done++)
         for (int of = 0; of < AUGD_CHANNELS; of++) sums[of] += pixels[done * AUGD_CHANNELS + of];
+}
+
+void augd_add_mean(const uint8_t *pixels, size_t num_pixels, const double pivot[3][3],
+                   double matrix[3][4]) {
+    uint64_t sums[AUGD_CHANNELS];
+    double mean[AUGD_CHANNELS];
+    augd_sum(pixels, num_pixels, sums);
+    for (int of = 0; of < AUGD_CHANNELS; of++) mean[of] = (double)sums[of] / (double)num_pixels;
+    for (int to = 0; to < AUGD_CHANNELS; to++)
+        matrix[to][3] += (pivot[to][0] * mean[0] + pivot[to][1] * mean[1]) + pivot[to][2] * mean[2];
 }
