@@ -2,13 +2,15 @@
 
 The crops of `imagenet`'s law, of the photos that are given. In this process, on one core, sides
 in turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize
-alone, from decoded crops, against Pillow, OpenCV and torch. Then one producer's workshop as a
+alone, from decoded crops, against Pillow, OpenCV and torch; crops turned by ten degrees, halving
+included, and the colour pass, as without them. Then one producer's workshop as a
 process, against libjpeg-turbo's entropy decoding alone of the same rows on the same core.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ QUESTION = "What do the native kernels gain?"
 
 _SIZE = (224, 224)
 _NUM_PHOTOS = 100
+_COS, _SIN = math.cos(math.radians(10)), math.sin(math.radians(10))
 _TINT = [[1.1, -0.1, 0.05, 3.0], [0.02, 0.9, 0.1, -4.0], [-0.05, 0.1, 1.2, 2.0]]
 
 
@@ -125,6 +128,7 @@ def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
         ("a crop of a JPEG to a row, antialiased", _from_jpeg("antialias"), {}),
         ("resize, linear", _resizes("linear"), {}),
         ("resize, antialiased", _resizes("antialias"), resize_targets),
+        ("bent row", _bends(), {}),
         ("colour pass", _tints(), {}),
     ]
 
@@ -183,6 +187,32 @@ def _torch_resize() -> Work:
         return interpolate(image, _SIZE, mode="bilinear", antialias=True)
 
     return resize
+
+
+def _bends() -> dict[str, Work]:
+    """Turn each crop about its middle, halved where more than 1.5 to 1 would be left."""
+    ours, theirs = Renderer("linear", _SIZE), _without_kernels(lambda: Renderer("linear", _SIZE))
+    out = np.empty((*_SIZE, 3), np.uint8)
+    turn = np.array([[_COS, -_SIN], [_SIN, _COS]])
+
+    def outline_of(crop: _Crop) -> Outline:
+        sides = np.array(crop.region[2:])
+        steps = np.diag(sides / _SIZE[0]) @ turn
+        start = sides / 2 - steps @ (np.array(_SIZE) / 2)
+        halvings = max(0, math.ceil(math.log2(max(crop.region[2:]) / _SIZE[0] / 1.5)))
+        matrix = np.hstack([steps, start[:, None]])
+        return Outline(matrix=matrix.tolist(), halvings=halvings)
+
+    outlines: dict[int, Outline] = {}
+
+    def by(renderer: Renderer) -> Work:
+        def work(crop: _Crop) -> None:
+            outline = outlines.get(id(crop)) or outlines.setdefault(id(crop), outline_of(crop))
+            renderer.render(crop.pixels, outline, out)
+
+        return work
+
+    return {"augd": by(ours), "OpenCV": by(theirs)}
 
 
 def _tints() -> dict[str, Work]:

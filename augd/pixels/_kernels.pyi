@@ -91,6 +91,7 @@ def resize_rows(
     linear: bool,
     /,
 ) -> None: ...
+def halve(source: Pixels, out: Pixels, /) -> None: ...
 def bend(
     source: Pixels,
     out: Pixels,

@@ -3,6 +3,8 @@
 Before the resample of a row that takes the matrix path: bilinear taps look at two pixels per
 axis, whatever the reduction, and would skip what lies between. The plan says how often.
 
+The native kernel does it, or OpenCV, with the same bytes.
+
 Invariants: exact whole numbers, halves rounded up; an odd side's last pixels are taken twice, so
 that every pixel of the region counts; nothing is allocated once the scratch buffers have grown.
 """
@@ -12,15 +14,17 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from augd.pixels import native
 from augd.pixels.decode import Pixels
 
 
 class Halver:
     """Halves regions. Owns its scratch buffers; for one thread at a time."""
 
-    __slots__ = ("_buffers",)
+    __slots__ = ("_buffers", "_halve")
 
     def __init__(self) -> None:
+        self._halve = _halve if native.kernels is None else native.kernels.halve
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
 
     def halve(self, region: Pixels, times: int) -> Pixels:
@@ -31,7 +35,7 @@ class Halver:
         for number in range(times):
             height, width = (region.shape[0] + 1) // 2, (region.shape[1] + 1) // 2
             halved = self._scratch(number % 2, height, width)
-            _halve(region, halved)
+            self._halve(region, halved)
             region = halved
         return region
 

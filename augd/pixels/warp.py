@@ -1,8 +1,8 @@
 """Displacement fields: what `lens` and `local_warp` add to the positions that a row is read at.
 
-Beside the matrix path, which joins them with the matrix into one pair of maps. A lens is a factor
-on the way from the output's centre. A local warp is a field of uniform noise in [-1, 1], one value
-for each output pixel and axis, smoothed by a Gaussian and scaled.
+Beside the matrix path, which joins them with the matrix into one position per pixel. A lens is a
+factor on the way from the output's centre. A local warp is a field of uniform noise in [-1, 1],
+one value for each output pixel and axis, smoothed by a Gaussian and scaled.
 
 Invariants: a field depends on nothing but its key, the output's size, alpha and sigma. No sum is
 ever rounded: noise and weights are whole numbers, so small that float32 holds every sum of their

@@ -1,4 +1,4 @@
-"""The kernel of the bent resample: the bytes of OpenCV 5, and nothing read outside the region."""
+"""The kernels of bent rows: the bytes of OpenCV 5, and nothing read outside the region."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from augd.pixels import native
+from augd.pixels.halve import Halver
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.plan.plan import LocalWarp
@@ -181,7 +182,7 @@ def guarded(size: int, at_end: bool) -> tuple[mmap.mmap, Any]:
 
 
 def bend_between_guards(seed: int) -> None:
-    """Bend by all kinds of numbers, most of them senseless, from and into guarded memory."""
+    """Bend by all kinds of numbers, and halve, from and into guarded memory."""
     rng = np.random.default_rng(seed)
     for number in range(4000):
         kernels.use_simd(bool(number % 2))
@@ -207,7 +208,10 @@ def bend_between_guards(seed: int) -> None:
         kernels.bend(region, out, *numbers.tolist(), fill, 255, 255, 255, *warps)
         assert out.min() >= region.min()
         assert out.max() <= (255 if fill == 1 else region.max())
-        del region, flat, out, flat_out, kept, held
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        lent, flat_half = guarded(int(rows * columns * 3), bool(number & 8))
+        kernels.halve(region, flat_half.reshape(rows, columns, 3))
+        del region, flat, out, flat_out, flat_half, kept, held, lent
     print("all of them")
 
 
@@ -220,6 +224,22 @@ def test_no_numbers_make_it_read_or_write_outside() -> None:
             cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout.strip()) == (0, "all of them"), done.stderr
+
+
+def test_halving_by_vectors_and_without_is_what_opencv_makes() -> None:
+    rng = np.random.default_rng(3)
+    for height, width in ((1, 1), (2, 2), (3, 20), (17, 9), (8, 10), (30, 23), (2, 64), (5, 111)):
+        around = rng.integers(0, 256, (height, width + 4, 3)).astype(np.uint8)
+        region = around[:, 1 : 1 + width]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "kernels", None)
+            expected = Halver().halve(region, 1)
+        for is_wanted in (True, False):
+            kernels.use_simd(is_wanted)
+            assert np.array_equal(Halver().halve(region, 1), expected)
+    kernels.use_simd(True)
+    with pytest.raises(ValueError, match=r"out: expected \(3, 56, 3\), got \(3, 55, 3\)"):
+        kernels.halve(region, np.empty((3, 55, 3), np.uint8))
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -190,6 +190,11 @@ def test_halving_is_exact(size: tuple[int, int], times: int, strided: bool) -> N
     assert (Halver().halve(region, times) == halved(region, times)).all()
 
 
+def test_halving_white_stays_white() -> None:
+    for width in range(1, 70):
+        assert (Halver().halve(np.full((7, width, 3), 255, np.uint8), 1) == 255).all()
+
+
 @pytest.mark.parametrize("angle", [0.0, 0.3, -1.1])
 @pytest.mark.parametrize("reduction", [0.7, 1.0, 1.4])
 def test_a_ramp_stays_a_ramp(angle: float, reduction: float) -> None:

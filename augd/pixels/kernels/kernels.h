@@ -108,6 +108,9 @@ const char *augd_libjpeg_version(void);
 /* resize.c: scale a picture. Returns false when memory is short. */
 bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
 
+/* halve.c: halve a picture; `out` has its sides halved, rounded up. */
+void augd_halve(Picture source, uint8_t *out);
+
 /* How places outside a region are filled, as augd/pixels/bend.py counts them. */
 typedef enum { AUGD_REFLECT, AUGD_CONSTANT, AUGD_NEAREST, AUGD_WRAP, AUGD_NUM_FILLS } Fill;
 

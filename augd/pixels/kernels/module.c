@@ -423,6 +423,32 @@ release_cache:
     return result;
 }
 
+static PyObject *halve(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    Py_buffer source, out;
+    if (!has_count("halve", count, 2) || !take_pixels(args[0], &source, false)) return NULL;
+    if (!take_pixels(args[1], &out, true)) {
+        PyBuffer_Release(&source);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    const Py_ssize_t height = (source.shape[0] + 1) / 2, width = (source.shape[1] + 1) / 2;
+    if (out.shape[0] == height && out.shape[1] == width) {
+        const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+                                 source.strides[0]};
+        Py_BEGIN_ALLOW_THREADS
+        augd_halve(picture, out.buf);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    } else {
+        PyErr_Format(PyExc_ValueError, "out: expected (%zd, %zd, 3), got (%zd, %zd, 3)", height,
+                     width, out.shape[0], out.shape[1]);
+    }
+    PyBuffer_Release(&source);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 /* Borrow a dense array of float32; none for None. */
 static bool take_floats(PyObject *from, Py_buffer *view, Py_ssize_t count) {
     view->obj = NULL;
@@ -567,6 +593,9 @@ PyDoc_STRVAR(resize_rows_doc,
 "resize_rows(cache, out, offset, size, crop, scaled, window, mirror, linear, /)\n--\n\n"
 "As resize, for the rows of `out`, each from a crop of the picture at its offset of the cache.\n\n"
 "`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `mirror`.");
+PyDoc_STRVAR(halve_doc,
+"halve(source, out, /)\n--\n\n"
+"Make means of 2x2 pixels, halves up; an odd side's last pixels count twice.");
 PyDoc_STRVAR(bend_doc,
 "bend(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
 "     field, scale, /)\n--\n\n"
@@ -593,6 +622,7 @@ static PyMethodDef methods[] = {
     {"cut_segments", (PyCFunction)(void (*)(void))cut_segments, METH_FASTCALL, cut_segments_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
+    {"halve", (PyCFunction)(void (*)(void))halve, METH_FASTCALL, halve_doc},
     {"bend", (PyCFunction)(void (*)(void))bend, METH_FASTCALL, bend_doc},
     {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
     {"sums", sums, METH_O, sums_doc},
