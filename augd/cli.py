@@ -355,6 +355,10 @@ def replay(
     batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
     seed: Seed = 0,
     shuffle: Annotated[bool, typer.Option(help="As the stream was connected.")] = True,
+    blocks: Annotated[
+        str | None,
+        typer.Option(metavar="SIZExWINDOW", help='It was, with shuffle="blocks:SIZExWINDOW".'),
+    ] = None,
     drop_last: Annotated[bool, typer.Option("--drop-last")] = False,
     rank: Annotated[int, typer.Option(metavar="R")] = 0,
     world: Annotated[int, typer.Option(metavar="W")] = 1,
@@ -386,8 +390,9 @@ def replay(
     from augd.bench import load_plain_recipe
     from augd.views.replay import ReplayOptions, run_replay
 
+    shuffled = shuffle if blocks is None else f"blocks:{blocks}"
     arguments = {
-        **{"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "drop_last": drop_last},
+        **{"batch_size": batch_size, "seed": seed, "shuffle": shuffled, "drop_last": drop_last},
         **{"rank": rank, "world": world, "dataset": dataset, "split": split, "bad": bad},
     }
     options = ReplayOptions(

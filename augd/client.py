@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from augd.errors import OptionError
 from augd.line import Line, Start
 from augd.plan.recipe import plain_recipe
+from augd.plan.shuffle import read_shuffle
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
@@ -32,7 +33,7 @@ def connect(
     recipe: str | Mapping[str, Any] = "imagenet",
     batch_size: int = 256,
     seed: int = 0,
-    shuffle: bool = True,
+    shuffle: bool | str = True,
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,
@@ -62,7 +63,10 @@ def connect(
             not built in are the daemon's plug-ins to know.
         batch_size: samples per batch and rank.
         seed: decides order and augmentation, 0 <= seed < 2**63.
-        shuffle: False gives the index's order.
+        shuffle: True mixes the whole epoch, False gives the index's order. "blocks" keeps what
+            are neighbours in the index near each other, so that shards are read stretch by
+            stretch: it shuffles blocks of 64 samples and mixes each 256 of them; other numbers
+            are written "blocks:64x256" (docs/storage.md).
         drop_last: leave out the last batch of an epoch when it is not full.
         rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
             padded (id -1, label -100, valid false), so that ranks see equal counts.
@@ -113,7 +117,7 @@ def connect(
         recipe=plain_recipe(recipe),
         layout=msg.Layout(batch_size, rank, world, drop_last),
         seed=seed,
-        shuffle=shuffle,
+        shuffle=read_shuffle(shuffle),
         bad=bad,
         max_bad_fraction=max_bad_fraction,
         prefetch=prefetch,

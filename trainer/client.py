@@ -214,7 +214,7 @@ def connect(
     recipe: str | Mapping[str, Any] = "imagenet",
     batch_size: int = 256,
     seed: int = 0,
-    shuffle: bool = True,
+    shuffle: bool | str = True,
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,

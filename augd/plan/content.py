@@ -17,9 +17,12 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from augd.plan.shuffle import Blocks, Shuffle
+
 # Raise one when the numbers it stands for change, so that a resume is refused by name.
 RNG_SCHEME = "philox4x32-10/1"
 ORDER_SCHEME = "feistel8/1"
+BLOCKS_SCHEME = "windows of blocks, feistel8 of both/1"
 PLAN_SCHEME = "plan/1"
 SELECTION_SCHEME = "xxh3-128 of paths, philox within classes/1"
 
@@ -57,7 +60,7 @@ def content_of(
     dataset_digest: str,
     recipe: Mapping[str, Any],
     seed: int,
-    shuffle: bool,
+    shuffle: Shuffle,
     policy: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> Content:
@@ -67,15 +70,16 @@ def content_of(
     samples, decoding, split); `environment` are versions and hashes by name: decoder, kernels,
     plug-ins. Values are JSON data with finite numbers. Raises ValueError or TypeError on others.
     """
+    is_in_blocks = isinstance(shuffle, Blocks)
     nested = {
         "dataset": dataset_digest,
         "recipe": recipe,
         "seed": seed,
-        "shuffle": shuffle,
+        "shuffle": str(shuffle) if is_in_blocks else shuffle,
         "policy": policy,
         "environment": environment,
         "rng": RNG_SCHEME,
-        "order": ORDER_SCHEME,
+        "order": BLOCKS_SCHEME if is_in_blocks else ORDER_SCHEME,
         "plan": PLAN_SCHEME,
     }
     return Content(dict(_flatten("", nested)))

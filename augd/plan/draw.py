@@ -19,6 +19,7 @@ import numpy as np
 
 from augd.plan.order import Order
 from augd.plan.rng import Ints, Purpose, Words, mix, philox_words
+from augd.plan.shuffle import Shuffle
 
 _U32 = np.array(32, np.uint64)
 
@@ -36,7 +37,7 @@ class Draw:
         self,
         num_samples: int,
         seed: int,
-        shuffle: bool,
+        shuffle: Shuffle,
         chosen: Ints | None = None,
         offsets: Ints | None = None,
     ) -> None:

@@ -48,6 +48,8 @@ class Purpose(IntEnum):
     ORDER = 1
     PARAMS = 2
     BALANCE = 3
+    BLOCKS = 4
+    WINDOWS = 5
 
 
 def mix(seed: int, purpose: Purpose) -> int:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from augd.plan.shuffle import Shuffle
 from augd.wire.limits import QUARANTINE_MAX
 
 PROTOCOL_VERSION = 1
@@ -89,7 +90,7 @@ class Spec(Struct, frozen=True, omit_defaults=True):
     recipe: dict[str, Any]
     layout: Layout
     seed: Seed = 0
-    shuffle: bool = True
+    shuffle: Shuffle = True
     bad: Literal["mask", "fail"] = "mask"
     max_bad_fraction: Fraction = 0.01
     prefetch: Annotated[int, Meta(ge=1, le=1024)] = 4
@@ -377,7 +378,7 @@ class UseStream(Message, frozen=True, tag="STREAM"):
     recipe: dict[str, Any]
     layout: Layout
     seed: Seed
-    shuffle: bool
+    shuffle: Shuffle
     arrays: tuple[ArraySpec, ...]
     slot_bytes: Count
     num_slots: Small

@@ -188,6 +188,17 @@ def test_replay_makes_any_batch_again(daemon, folder, recipe_file, tmp_path):
     assert other.returncode == 0, other
 
 
+def test_replay_knows_of_blocks(daemon, folder, recipe_file):
+    with connect(daemon, shuffle="blocks:8x2") as stream:
+        first = next(stream.epoch(0)).digest
+    common = ("--recipe", recipe_file, "--batch-size", 16, "--expect", first)
+    again = replay(folder, *common, "--blocks", "8x2")
+    assert again.returncode == 0, again
+    assert replay(folder, *common).returncode == 1
+    wrong = replay(folder, *common, "--blocks", "8")
+    assert "got 'blocks:8'" in wrong.stderr
+
+
 def test_replay_says_what_differs(daemon, recipe_file, tmp_path):
     common = ("--connect", daemon.address, "--recipe", recipe_file, "--batch-size", 16)
     out = tmp_path / "batch.npz"

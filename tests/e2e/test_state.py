@@ -9,6 +9,8 @@ import pytest
 
 import augd
 import trainer
+from augd.plan.order import Order
+from augd.plan.shuffle import Blocks
 from tests.scenes import SMALL, make_folder, read_epoch
 
 
@@ -112,6 +114,7 @@ def test_the_short_form_goes_on_too(daemon):
     [
         ({"seed": 1}, "seed: 0 when saved, 1 here"),
         ({"shuffle": False}, "shuffle: true when saved, false here"),
+        ({"shuffle": "blocks:8x2"}, 'shuffle: true when saved, "blocks:8x2" here'),
         ({"recipe": {**SMALL, "filter": "antialias"}}, r'filter: "linear" when saved, "antialias"'),
         ({"split": "train"}, "split"),
     ],
@@ -123,6 +126,42 @@ def test_other_content_is_refused_and_named(daemon, options, says):
         augd.connect(daemon.address, **{"recipe": SMALL, "batch_size": 16, **options}) as stream,
         pytest.raises(augd.SpecMismatch, match=says),
     ):
+        stream.load_state_dict(state)
+
+
+def test_blocks_go_on_anywhere_by_any_layout_and_not_as_other_blocks(daemon):
+    blocks = {"shuffle": "blocks:8x2"}
+    order = Order(70, 0, Blocks(8, 2)).ids(1, np.arange(70, dtype=np.int64)).tolist()
+
+    def ids_of(batches: list[dict[str, np.ndarray]]) -> list[int]:
+        return np.concatenate([batch["ids"] for batch in batches]).tolist()
+
+    with connect(daemon, **blocks) as stream:
+        whole = read_epoch(stream, 1)
+        assert ids_of(whole) == order
+        passing = stream.epoch(1)
+        next(passing).release()
+        next(passing).release()
+        state = stream.state_dict()
+    with connect(daemon, batch_size=11, drop_last=True, **blocks) as stream:
+        stream.load_state_dict(state)
+        rest = read_epoch(stream, 1)
+        assert ids_of(rest) == order[32:65]
+        assert np.array_equal(rows_of(rest), rows_of(whole)[32:65])
+    ranks = []
+    for rank in range(2):
+        with connect(daemon, batch_size=8, rank=rank, world=2, **blocks) as stream:
+            ranks.append([batch["ids"] for batch in read_epoch(stream, 1)])
+    together = np.concatenate([part for pair in zip(*ranks, strict=True) for part in pair])
+    assert together[together >= 0].tolist() == order
+    with connect(daemon, shuffle="blocks:8x2", split="train") as stream:
+        in_part = ids_of(read_epoch(stream, 0))
+    with connect(daemon, shuffle=False, split="train") as stream:
+        chosen = np.array(ids_of(read_epoch(stream, 0)))
+    places = Order(len(chosen), 0, Blocks(8, 2)).ids(0, np.arange(len(chosen)))
+    assert in_part == chosen[places].tolist(), "blocks of what was chosen"
+    named = pytest.raises(augd.SpecMismatch, match='"blocks:8x2" when saved, "blocks:8x4" here')
+    with connect(daemon, shuffle="blocks:8x4") as stream, named:
         stream.load_state_dict(state)
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augd.plan.order import Order, feistel, feistel_sides, round_keys
+from augd.plan.order import Order
+from augd.plan.permutation import feistel, feistel_sides, round_keys
 
 
 def chi_square_bound(freedom: int) -> float:

@@ -9,6 +9,7 @@ import pytest
 from augd.plan import content as content_module
 from augd.plan.content import content_of, differences
 from augd.plan.recipe import expand, parse_recipe
+from augd.plan.shuffle import Blocks
 
 BASE = {
     "dataset_digest": "00ff",
@@ -62,6 +63,13 @@ def test_equal_content_has_an_equal_digest_whatever_the_order_of_keys():
         ({"dataset_digest": "00fe"}, ['dataset: "00ff" against "00fe"']),
         ({"seed": 8}, ["seed: 7 against 8"]),
         ({"shuffle": False}, ["shuffle: true against false"]),
+        (
+            {"shuffle": Blocks(64, 256)},
+            [
+                'order: "feistel8/1" against "windows of blocks, feistel8 of both/1"',
+                'shuffle: true against "blocks:64x256"',
+            ],
+        ),
         ({"policy": {"bad": "mask"}}, ["policy.max_bad_fraction: 0.01 against absent"]),
         (
             {"environment": {**BASE["environment"], "opencv": "4.13.0"}},
@@ -93,6 +101,13 @@ def test_a_new_scheme_is_new_content(monkeypatch, name):
     before = content_of(**BASE)
     monkeypatch.setattr(content_module, name, "other/2")
     assert len(differences(before, content_of(**BASE))) == 1
+
+
+def test_a_new_scheme_of_blocks_is_new_content_of_those_alone(monkeypatch):
+    blocks, whole = changed(shuffle=Blocks()), content_of(**BASE)
+    monkeypatch.setattr(content_module, "BLOCKS_SCHEME", "other/2")
+    assert len(differences(blocks, changed(shuffle=Blocks()))) == 1
+    assert whole == content_of(**BASE)
 
 
 def test_no_ops_and_an_empty_policy_are_told_from_absent_ones():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from augd.errors import OptionError
-from augd.plan.order import SORTED_UP_TO, Order, feistel_sides
+from augd.plan.order import Order
+from augd.plan.permutation import SORTED_UP_TO, feistel_sides
 
 TRILLION = 10**12
 

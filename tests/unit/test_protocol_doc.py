@@ -19,6 +19,7 @@ from msgspec import inspect
 from augd import station
 from augd.broker import clients, core, crew, outbox, quarantine, remotes, stream, works
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
+from augd.plan.shuffle import Blocks
 from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 
@@ -47,7 +48,7 @@ def render_messages(kinds: Any) -> str:
 
 def render_parts() -> str:
     lines: list[str] = []
-    kinds = (msg.Spec, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow)
+    kinds = (msg.Spec, Blocks, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow)
     for kind in (*kinds, msg.CacheEntry):
         lines += [f"**{kind.__name__}**: {_summary(kind)}", "", *_fields(kind)]
     return "\n".join(lines).rstrip()

@@ -1,0 +1,42 @@
+"""Competitor: the order alone, of a data set that doesn't exist, as one of many producers asks.
+
+Several leases at once, the next ones of the epoch after those that the other producers took.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from augd.broker.crew import DEPTH
+from augd.broker.stream import CHUNK_ROWS
+from augd.plan.order import Order
+from augd.plan.shuffle import read_shuffle
+from benchmarks._rounds import answer_rounds, run_chunks
+
+_ROWS = DEPTH * CHUNK_ROWS
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve rounds. Arguments: num_samples, shuffle, producers."""
+    order = Order(arguments["num_samples"], 0, read_shuffle(arguments["shuffle"]))
+    rows = np.arange(_ROWS, dtype=np.int64)
+    # Epochs as long as the data set, one after the other.
+    turns = count(0, _ROWS * arguments["producers"])
+
+    def draw() -> int:
+        epoch, first = divmod(next(turns), order.num_samples)
+        order.ids(epoch, first + rows)
+        return _ROWS
+
+    answer_rounds(partial(run_chunks, draw))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
