@@ -36,7 +36,6 @@ from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 from augd.wire.sums import write_digest, write_ids_digest
 
-# A link holds about 160 unread STREAM messages: a producer that starts gets one per stream.
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
 

@@ -66,6 +66,8 @@ class Producer:
     pid: int = 0
     confinement: str = ""  # what READY said
     leases: dict[int, LeaseRecord] = field(default_factory=dict)  # insertion order = work order
+    datasets: set[str] = field(default_factory=set)  # that it was told of
+    streams: set[int] = field(default_factory=set)
     chunks_done: int = 0
     rows_done: int = 0
     busy_ns: int = 0

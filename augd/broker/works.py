@@ -102,10 +102,8 @@ class Works:
         self._outbox.add(ev.MakeArena(stream.number, size_bytes))
 
     def arena_made(self, stream: Stream) -> None:
-        """Let the producers see a stream whose memory stands."""
+        """Have the rows of a stream made, now that its memory stands."""
         stream.has_arena = True
-        for producer in self.crew.ready():
-            self._tell_stream(producer, stream)
 
     def drop(self, stream: Stream) -> None:
         """Forget a stream that nobody reads any more."""
@@ -113,7 +111,8 @@ class Works:
         self._sent_before[stream.dataset].add(stream.total)
         stream.fail()
         self.revoke(stream)
-        for producer in self.crew.ready():
+        for producer in self._told(stream):
+            producer.streams.discard(stream.number)
             self._tell(producer, msg.DropStream(stream.number))
         self._outbox.add(ev.DropArena(stream.number))
 
@@ -127,9 +126,12 @@ class Works:
 
     def mask(self, stream: Stream) -> None:
         """Tell the producers a stream's whole quarantine, before they make more of it."""
-        if stream.has_arena:
-            for producer in self.crew.ready():
-                self._tell(producer, _mask_of(stream))
+        for producer in self._told(stream):
+            self._tell(producer, _mask_of(stream))
+
+    def _told(self, stream: Stream) -> list[Producer]:
+        """Return the producers that know of a stream."""
+        return [one for one in self.crew.ready() if stream.number in one.streams]
 
     def revoke(self, stream: Stream) -> None:
         """Ask producers, once, to skip leases of this stream that nobody waits for any more."""
@@ -209,15 +211,9 @@ class Works:
             self._tell(producer, msg.Drain())
             return
         producer.rest_if_idle(self._outbox.now)
-        is_cached = self.cache is not None and producer.remote is None  # it goes by fds
-        if self.cache is not None and is_cached:
+        if self._has_cache(producer):
+            assert self.cache is not None
             self._tell_cache(producer, self.cache)
-        for name, facts in self._datasets.items():
-            root = facts.root if producer.remote is None else ""  # it has one of its own
-            self._tell(producer, msg.UseDataset(name, root, facts.digest, is_cached))
-        for stream in self.streams.values():
-            if stream.has_arena:
-                self._tell_stream(producer, stream)
 
     def note_confinement(self, producer: Producer, confinement: str) -> None:
         """Keep what holds a producer in, and say once when nothing keeps it from the network."""
@@ -232,8 +228,25 @@ class Works:
             "only images that you trust, or allow seccomp",
         )
 
+    def _has_cache(self, producer: Producer) -> bool:
+        return self.cache is not None and producer.remote is None  # it goes by fds
+
     def _tell_stream(self, producer: Producer, stream: Stream) -> None:
+        """Tell a producer of a stream, and of its data set, before the first lease of each.
+
+        Not before it is needed: a link holds some 160 messages that nobody read yet, and a daemon
+        may serve more data sets and streams than that.
+        """
+        if stream.number in producer.streams:
+            return
+        producer.streams.add(stream.number)
         spec = stream.spec
+        if stream.dataset not in producer.datasets:
+            producer.datasets.add(stream.dataset)
+            facts = self._datasets[stream.dataset]
+            root = facts.root if producer.remote is None else ""  # it has one of its own
+            has_cache = self._has_cache(producer)
+            self._tell(producer, msg.UseDataset(stream.dataset, root, facts.digest, has_cache))
         arrays, slot_bytes, num_slots = stream.arrays, stream.slot_bytes, len(stream.slots)
         if producer.remote is not None:  # memory for the chunks that it may have at a time
             rows = chunk_rows_max(spec.layout.batch_size)
@@ -564,6 +577,7 @@ class Works:
         return self.crew.spared() if are_left else None
 
     def _lease(self, producer: Producer, stream: Stream, chunk: Chunk) -> None:
+        self._tell_stream(producer, stream)
         number = self._outbox.number()
         if not producer.leases:
             producer.work(self._outbox.now)

@@ -23,12 +23,15 @@ _TEXT: Final = re.compile(r"blocks(?::([0-9]{1,9})x([0-9]{1,9}))?")
 class Blocks(Struct, frozen=True):
     """A shuffle by blocks: of `size` samples that are neighbours, mixed `window` at a time."""
 
-    size: Annotated[int, Meta(ge=1, le=BLOCK_SIZE_MAX)] = 64
-    window: Annotated[int, Meta(ge=1, le=WINDOW_MAX)] = 256
+    size: Annotated[int, Meta(ge=1, le=BLOCK_SIZE_MAX)]
+    window: Annotated[int, Meta(ge=1, le=WINDOW_MAX)]
 
     def __str__(self) -> str:
         return f"blocks:{self.size}x{self.window}"
 
+
+DEFAULT: Final = Blocks(64, 256)
+"""What "blocks" alone means."""
 
 Shuffle = bool | Blocks
 """True shuffles an epoch whole, False leaves the index's order."""
@@ -45,7 +48,7 @@ def read_shuffle(asked: Any) -> Shuffle:
     match = _TEXT.fullmatch(asked) if isinstance(asked, str) else None
     if match is not None:
         if match[1] is None:
-            return Blocks()
+            return DEFAULT
         size, window = int(match[1]), int(match[2])
         if 1 <= size <= BLOCK_SIZE_MAX and 1 <= window <= WINDOW_MAX:
             return Blocks(size, window)

@@ -182,7 +182,7 @@ class Join(Message, frozen=True, tag="JOIN"):
 
     host: Name
     pid: Small
-    datasets: Annotated[dict[Name, Digest], Meta(max_length=256)]
+    datasets: Annotated[dict[Name, Digest], Meta(max_length=1024)]
     environment: dict[Name, Name]
     confinement: Name = ""
 

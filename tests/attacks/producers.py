@@ -108,7 +108,7 @@ def joins_that_do_not_fit(ground: Ground) -> None:
         malformed = [
             codec.encode(offer(ground, host="h" * 257)),
             codec.encode(offer(ground, pid=-1)),
-            codec.encode(offer(ground, datasets={str(n): "" for n in range(300)})),
+            codec.encode(offer(ground, datasets={str(n): "" for n in range(1025)})),
             codec.encode(offer(ground, environment={"a": 1})),
         ]
         assert peer.shout(malformed) == {"ERROR MALFORMED": len(malformed)}

@@ -83,8 +83,8 @@ def test_a_producer_that_comes_later_is_told_of_the_choice() -> None:
 
 
 def test_labels_of_several_classes_are_as_wide_as_what_was_picked() -> None:
-    table = Table(num_targets=9)
     for selection, picked, width in ((ASKED, 2, 2), (msg.Selection(limit=5), 0, 9)):
+        table = Table(num_targets=9)
         number, _ = table.choose(table.attach(), msg.Chosen(100, 0, picked), selection=selection)
         (use,) = of_kind(table.feed(ev.ArenaMade(number)), msg.UseStream)
         labels = next(array for array in use.arrays if array.name == "labels")

@@ -208,13 +208,12 @@ def told(actions: list[ev.Action], producer: int = 0) -> list[msg.Message]:
 
 
 @clause("P-152")
-def test_the_broker_empties_first_then_tells_of_cache_rooms_and_data_sets() -> None:
+def test_the_broker_empties_first_then_tells_of_cache_and_rooms() -> None:
     broker = make_broker(make_cache())
     actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
     assert isinstance(actions[0], ev.ClearCache)
     kinds = [type(message) for message in told(actions)]
-    assert kinds == [msg.UseCache, msg.CacheRoom, msg.CacheRoom, msg.UseDataset]
-    assert told(actions)[-1].is_cached
+    assert kinds == [msg.UseCache, msg.CacheRoom, msg.CacheRoom]
     second = broker.handle(ev.FromCrew(1, msg.Ready(12, dict(ENVIRONMENT), "seccomp")), 1.0)
     assert not any(isinstance(action, ev.ClearCache) for action in second), "once"
 
@@ -248,9 +247,7 @@ def test_a_full_disk_is_said_to_the_operator() -> None:
 def test_without_a_cache_nobody_hears_of_one() -> None:
     broker = make_broker(None)
     actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
-    (use,) = told(actions)
-    assert isinstance(use, msg.UseDataset)
-    assert not use.is_cached
+    assert told(actions) == []
     broker.handle(ev.FromCrew(0, msg.Cached("photos", (entry(1, 64),))), 1.1)
     assert broker.snapshot()["cache"] is None
 

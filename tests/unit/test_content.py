@@ -104,9 +104,9 @@ def test_a_new_scheme_is_new_content(monkeypatch, name):
 
 
 def test_a_new_scheme_of_blocks_is_new_content_of_those_alone(monkeypatch):
-    blocks, whole = changed(shuffle=Blocks()), content_of(**BASE)
+    blocks, whole = changed(shuffle=Blocks(64, 256)), content_of(**BASE)
     monkeypatch.setattr(content_module, "BLOCKS_SCHEME", "other/2")
-    assert len(differences(blocks, changed(shuffle=Blocks()))) == 1
+    assert len(differences(blocks, changed(shuffle=Blocks(64, 256)))) == 1
     assert whole == content_of(**BASE)
 
 
