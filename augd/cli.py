@@ -55,7 +55,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="[NAME=]PATH...",
-            help="Folders of images, of class folders, of train/ and val/; or .csv, .jsonl.",
+            help="Folders of images, of class folders, of train/ and val/; .csv, .jsonl; or "
+            "plugin:MODULE:CLASS?ARGUMENT.",
         ),
     ],
     listen: Annotated[

@@ -16,7 +16,7 @@ turns a code back into its class.
     ├── OverLimit            more memory or sessions than this machine or daemon grants
     ├── BatchesHeld          every slot of the stream is held by the caller
     ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
-    ├── PluginFailed         an own op raised, or a plug-in cannot be loaded
+    ├── PluginFailed         an own op raised, or a plug-in or own source cannot be used
     ├── ProducersUnhealthy   the producers keep dying and cannot make batches
     ├── ReceiptMismatch      bytes arrived that are not the ones that were made
     └── StreamClosed         the stream was closed, or a newer pass over it began
@@ -104,7 +104,7 @@ class SampleFailed(AugdError):
 
 
 class PluginFailed(AugdError):
-    """An own op raised or returned what it must not, or its module cannot be used."""
+    """An own op raised or returned what it must not; or a module or own source can't be used."""
 
     code = "PLUGIN_FAILED"
 

@@ -78,11 +78,12 @@ class Terms:
     """What all producers of a daemon are started with.
 
     `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
-    leaving the choice to the kernel.
+    leaving the choice to the kernel. `sources` are the own sources, as NAME=plugin:MODULE:CLASS.
     """
 
     plugins: Sequence[str] = ()
     cores: Sequence[int] = ()
+    sources: Sequence[str] = ()
 
 
 def hire(terms: Terms, place: int) -> Hired:
@@ -102,6 +103,7 @@ def hire(terms: Terms, place: int) -> Hired:
                 *map(str, fds),
                 str(os.getpid()),
                 *terms.plugins,
+                *terms.sources,
             ],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,

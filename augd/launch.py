@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from augd.dataset.sources import dataset_name
+from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.transport.address import make_runtime_dir, runtime_dir
 
@@ -91,7 +91,8 @@ def serve(
     """Start a daemon that serves these data sets and dies with this process.
 
     Args:
-        paths: one folder or manifest (`.csv`, `.jsonl`), or several by name.
+        paths: one folder, manifest (`.csv`, `.jsonl`) or own source
+            (`plugin:MODULE:CLASS?ARGUMENT`, docs/own-sources.md), or several by name.
         producers: producer processes; None is one per core, 0 leaves all to `augd produce`.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
@@ -176,6 +177,9 @@ def _arguments(paths: Paths) -> list[str]:
         if not paths:
             raise OptionError("paths: expected at least one data set, got none")
         return [f"{name}={os.fspath(path)}" for name, path in paths.items()]
+    own = parse_own(os.fspath(paths))
+    if own is not None:
+        return [f"{own.class_name}={own}"]
     # With its name written out, a path that contains "=" is no name.
     path = Path(paths).absolute()
     return [f"{dataset_name(path) or 'data'}={path}"]

@@ -14,6 +14,7 @@ from augd.serving import (
     check_sources,
     count_producers,
     interruptions_held,
+    list_own,
     load_index,
     name_paths,
     raise_fd_limit,
@@ -63,6 +64,6 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()
-    terms = Terms(options.plugins, cores)
+    terms = Terms(options.plugins, cores, list_own(sources))
     office = Office(address, curve, host[:256], datasets, terms, Poller())
     return Relay(office, wanted, options.lifeline_fd).run()

@@ -1,9 +1,11 @@
 """The program of a producer: `python -m augd.produce LINK_FD CRUMB_FD DAEMON_PID [PLUGIN...]`.
 
+What has a `=` in it is no plug-in with ops but an own source: NAME=plugin:MODULE:CLASS?ARGUMENT.
+
 Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
 thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
-cannot start. Then it loads its libraries and plug-ins, and gives up the network, other
-processes and writing before it sees the first image. Never forks.
+cannot start. Then it loads its libraries and plug-ins, opens its own sources, and gives up the
+network, other processes and writing before it sees the first image. Never forks.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ from augd.wire.messages import LastWords
 
 if TYPE_CHECKING:
     from augd.plan.catalogue import Catalogue
+    from augd.workshop import OpenOwn
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(link_fd: int, crumb_fd: int, daemon_pid: int, *plugins: str) -> int:
+def main(link_fd: int, crumb_fd: int, daemon_pid: int, *words: str) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
+    plugins = tuple(word for word in words if "=" not in word)
+    sources = dict(word.split("=", 1) for word in words if "=" in word)
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit()
@@ -43,7 +48,8 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, *plugins: str) -> int:
         configure()
         # Not earlier: importing writes the compiled modules that a fresh installation lacks.
         catalogue = _load(plugins) if plugins else BUILT_IN
-        Producer(daemon, Crumb.inherited(crumb_fd), confine(), catalogue).run()
+        open_own = _open(sources) if sources else None
+        Producer(daemon, Crumb.inherited(crumb_fd), confine(), catalogue, open_own).run()
     except EOFError:
         return 0
     except BaseException as error:
@@ -58,6 +64,12 @@ def _load(plugins: tuple[str, ...]) -> Catalogue:
     from augd.plugins import load
 
     return load(plugins)
+
+
+def _open(sources: dict[str, str]) -> OpenOwn:
+    from augd.own_sources import OwnSources
+
+    return OwnSources(sources).open
 
 
 def die_with(parent_pid: int) -> None:

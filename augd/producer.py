@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import traceback
+from typing import Literal
 
 from augd.dataset.arrays import ChoiceArrays
 from augd.errors import PluginFailed, RecipeError
@@ -23,25 +24,35 @@ from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
 from augd.wire.codec import decode_to_producer, encode
 from augd.wire.sums import write_digest, write_ids_digest
-from augd.workshop import LeaseFailed, Workshop
+from augd.workshop import LeaseFailed, OpenOwn, Workshop
 
 _ALIVE_EVERY_NS = 1_000_000_000
 _FAIL_TEXT_MAX = 4000
+_Code = Literal["BAD_RECIPE", "PLUGIN_FAILED"]
 
 
 class Producer:
     """The loop of a producer process."""
 
     def __init__(
-        self, daemon: socket.socket, crumb: Crumb, confinement: str, catalogue: Catalogue
+        self,
+        daemon: socket.socket,
+        crumb: Crumb,
+        confinement: str,
+        catalogue: Catalogue,
+        open_own: OpenOwn | None = None,
     ) -> None:
-        """Take over the link; `run` says READY, and which confinement holds."""
+        """Take over the link; `run` says READY, and which confinement holds.
+
+        `catalogue` are the ops of recipes, `open_own` gives own sources by their data set.
+        """
         self._daemon = daemon
         self._confinement = confinement
         self._environment = {**describe_environment(), **catalogue.environment}
-        self._workshop = Workshop(self._stay_alive, crumb, catalogue)
+        self._workshop = Workshop(self._stay_alive, crumb, catalogue, open_own)
         self._cache: PixelCache | None = None
-        self._refused: dict[int, str] = {}  # streams whose recipe an own op refuses, and why
+        # Streams whose recipe an own op refuses, or whose own source cannot be used: code, text.
+        self._refused: dict[int, tuple[_Code, str]] = {}
         self._is_draining = False
         self._spoke_at_ns = time.monotonic_ns()
         self._idle_ns = 0
@@ -76,7 +87,8 @@ class Producer:
         workshop = self._workshop
         match message:
             case msg.Lease(lease, stream) if stream in self._refused:
-                self._say(msg.Fail(lease, self._refused[stream], "BAD_RECIPE"))
+                code, text = self._refused[stream]
+                self._say(msg.Fail(lease, text, code))
             case msg.Lease():
                 workshop.accept(message)
             case msg.Revoke(leases):
@@ -95,9 +107,12 @@ class Producer:
                 try:
                     workshop.use_stream(message, arena, _choice_of(message, fds))
                 except RecipeError as error:  # by a check that the daemon cannot make
-                    self._refused[message.stream] = str(error)[-_FAIL_TEXT_MAX:]
-            case msg.Mask():
-                workshop.mask(message)
+                    self._refused[message.stream] = "BAD_RECIPE", str(error)[-_FAIL_TEXT_MAX:]
+                except PluginFailed as error:
+                    self._refused[message.stream] = "PLUGIN_FAILED", str(error)[:_FAIL_TEXT_MAX]
+            case msg.Mask(stream):
+                if stream not in self._refused:
+                    workshop.mask(message)
             case msg.DropStream(stream):
                 self._refused.pop(stream, None)
                 workshop.drop_stream(stream)

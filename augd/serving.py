@@ -23,6 +23,7 @@ from augd.wire.limits import PLACES_MAX
 
 if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
+    from augd.dataset.sources import OwnSource
     from augd.hire import Hired, Terms
     from augd.plan.catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
@@ -102,7 +103,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
         cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
-        terms = Terms(options.plugins, cores)
+        terms = Terms(options.plugins, cores, list_own(sources))
         hired.extend(hire(terms, place) for place in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
         parts = gate, catalogue, cache, porch
@@ -219,7 +220,7 @@ def choose_addresses(
 
 def _serve(
     addresses: Sequence[Address | TcpAddress],
-    sources: dict[str, Path],
+    sources: dict[str, Path | OwnSource],
     hired: list[Hired],
     terms: Terms,
     options: Options,
@@ -280,7 +281,10 @@ def _serve(
     produce = Placed(
         num_producers=options.ray,
         ray_address=options.ray_address,
-        paths={name: os.path.abspath(source) for name, source in sources.items()},
+        paths={
+            name: os.path.abspath(source) if isinstance(source, Path) else str(source)
+            for name, source in sources.items()
+        },
         keys=options.ray_keys,
         plugins=options.plugins,
     )
@@ -321,8 +325,12 @@ def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
         os.close(ready_fd)
 
 
-def load_index(name: str, source: Path) -> IndexFile:
+def load_index(name: str, source: Path | OwnSource) -> IndexFile:
     """Open a data set's index, or make it, with a line on the terminal while that takes time."""
+    if not isinstance(source, Path):
+        from augd.own_sources import index_own
+
+        return index_own(name, source)
     from augd.dataset.index import load_or_build
 
     progress = _Progress(name)
@@ -356,18 +364,27 @@ class _Progress:
             print(file=sys.stderr)
 
 
-def name_paths(paths: Sequence[str]) -> dict[str, Path]:
+def list_own(sources: Mapping[str, Path | OwnSource]) -> list[str]:
+    """List the own sources among them, as producers are told of them."""
+    return [f"{name}={source}" for name, source in sources.items() if not isinstance(source, Path)]
+
+
+def name_paths(paths: Sequence[str]) -> dict[str, Path | OwnSource]:
     """Turn `NAME=PATH` and plain paths into sources by name.
 
-    A plain path has the name of its last part, a manifest's without the ending.
+    A plain path has the name of its last part, a manifest's without the ending; an own source that
+    of its class.
     """
-    from augd.dataset.sources import dataset_name
+    from augd.dataset.sources import dataset_name, parse_own
 
-    sources: dict[str, Path] = {}
+    sources: dict[str, Path | OwnSource] = {}
     for text in paths:
         name, separator, rest = text.partition("=")
+        alone = parse_own(text)
         # A plain path that contains "=" has a slash before it, or exists as it is written.
-        if not separator or "/" in name or Path(text).exists():
+        if alone is not None:
+            name, rest = alone.class_name, text
+        elif not separator or "/" in name or Path(text).exists():
             name, rest = dataset_name(Path(text).absolute()), text
         if not name or not rest:
             raise OptionError(f"PATH: expected a folder or manifest, or NAME=PATH, got {text!r}")
@@ -375,7 +392,7 @@ def name_paths(paths: Sequence[str]) -> dict[str, Path]:
             raise OptionError(
                 f"PATH: two data sets are named {name!r}; name them apart: NAME={rest}"
             )
-        sources[name] = Path(rest)
+        sources[name] = parse_own(rest) or Path(rest)
     return sources
 
 
@@ -397,7 +414,7 @@ def read_producers(text: str | None) -> dict[str, Any]:
     return {"num_producers": 0, "ray": int(number)}
 
 
-def check_sources(sources: Mapping[str, Path]) -> None:
+def check_sources(sources: Mapping[str, Path | OwnSource]) -> None:
     """Refuse what is no data set, before anything is started for it.
 
     Raises:
@@ -406,6 +423,8 @@ def check_sources(sources: Mapping[str, Path]) -> None:
     from augd.dataset.sources import is_manifest
 
     for source in sources.values():
+        if not isinstance(source, Path):
+            continue  # found out by surveying it
         if not source.is_dir() and not (is_manifest(source) and source.is_file()):
             raise DatasetError(
                 f"{source} is not a folder, nor a .csv or .jsonl manifest; give the folder of "

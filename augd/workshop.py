@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.errors import PluginFailed
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.orient import Decoded, Stored
 from augd.pixels.segments import Part
 from augd.pixels.shards import open_source
-from augd.pixels.source import ReadAhead, Reading, Row
+from augd.pixels.source import ReadAhead, Reading, Row, Source
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
@@ -44,6 +45,8 @@ _READ_AHEAD_BYTES = 16 << 20
 # Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
 # of 2 MB. The rows of larger ones are planned one by one.
 _LEARN_BYTES = 64 << 20
+OpenOwn = Callable[[str, IndexArrays], Source]
+
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
 
 
@@ -103,16 +106,19 @@ class Workshop:
         on_row: Callable[[msg.Lease], None],
         crumb: Crumb | None = None,
         catalogue: Catalogue = BUILT_IN,
+        open_own: OpenOwn | None = None,
     ) -> None:
         """Start empty. `on_row` is called after every row that was decoded.
 
         `crumb` names the row in hand to whoever finds this process dead; `catalogue` are the ops
-        of recipes.
+        of recipes; `open_own` gives the source of a data set that is not made of files.
         """
+        self._open_own = open_own
         self._on_row = on_row
         self._crumb = crumb or Crumb.private()
         self._catalogue = catalogue
         self._datasets: dict[str, Dataset] = {}
+        self._lost: dict[str, PluginFailed] = {}  # data sets whose own source cannot be used
         self._cache: PixelCache | None = None
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
@@ -132,10 +138,22 @@ class Workshop:
     def use_dataset(
         self, name: str, root: str, index_fd: int, dims_fd: int, table_fd: int = -1
     ) -> None:
-        """Open a data set, with the table of its cached pictures; the fds stay the caller's."""
+        """Open a data set, with the table of its cached pictures; the fds stay the caller's.
+
+        One whose own source cannot be used has no stream: `use_stream` says why.
+        """
         index = IndexArrays(index_fd, dims_fd)
-        source = open_source(root, index)
-        ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
+        if index.own:
+            assert self._open_own is not None
+            try:
+                source = self._open_own(name, index)
+            except PluginFailed as failure:
+                self._lost[name] = failure
+                return
+            ahead = ReadAhead(source, num_threads=0)
+        else:
+            source = open_source(root, index)
+            ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
         cached = None
         if self._cache is not None and table_fd >= 0:
             cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
@@ -155,7 +173,10 @@ class Workshop:
 
         Raises:
             RecipeError: an own op refuses its parameters.
+            PluginFailed: the own source of its data set cannot be used.
         """
+        if use.dataset in self._lost:
+            raise self._lost[use.dataset]
         dataset = self._datasets[use.dataset]
         self._productions[use.stream] = Production(use, dataset, arena, choice, self._catalogue)
 

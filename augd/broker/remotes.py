@@ -123,7 +123,8 @@ class Remotes:
         if digest != expected:
             raise SpecMismatch(
                 f"data set {name!r}: expected the index digest {expected}, got {digest}: the paths "
-                "below its root, the files' sizes or the labels differ; copy it again"
+                "below its root, the files' sizes or the labels differ, or an own source's code or "
+                "digest(); copy it again"
             )
 
     def admits(self, number: int, token: str) -> bool:

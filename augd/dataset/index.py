@@ -33,7 +33,7 @@ from augd.dataset.layout import (
     write_index,
 )
 from augd.dataset.manifest import read_manifest, real_manifest
-from augd.dataset.sources import is_manifest, is_sharded
+from augd.dataset.sources import is_manifest, is_sharded, refuse_own
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
 
@@ -127,6 +127,7 @@ def load_or_build(
     Raises:
         DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.
     """
+    refuse_own(root)
     is_table = is_manifest(root)
     real = real_manifest(root) if is_table else real_root(root)
     cache = _Cache(cache_dir, real)
@@ -142,6 +143,13 @@ def load_or_build(
     else:
         found = scan(real, progress=progress)
     return cache.store(header_of(found, started_ns), found)
+
+
+def store_own(found: Found, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:
+    """Write the index of an own source, whose identity is `own`; it is made at each start."""
+    found_now = header_of(found, 0)
+    header = msgspec.structs.replace(found_now, own=own, first_size_px=first_size_px)
+    return _Cache(None, found.source).store(header, found)
 
 
 def header_of(found: Found, started_ns: int) -> IndexHeader:

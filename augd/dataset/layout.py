@@ -98,7 +98,8 @@ class IndexHeader(msgspec.Struct, frozen=True):
     `source` is the real path of the folder or manifest that was indexed, `root` the folder that
     paths are relative to; `watched` maps what the index depends on to its time in ns.
     `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
-    `shards` is empty unless samples are ranges of tar files.
+    `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
+    (augd/own_sources.py), whose samples lie in no file that is known here.
     """
 
     digest: str
@@ -112,6 +113,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     first_size_px: tuple[int, int] | None
     shards: list[Shard]
     arrays: list[ArrayPlace]
+    own: str = ""
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:

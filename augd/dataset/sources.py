@@ -1,4 +1,4 @@
-"""What a data set's path may be: a folder of images, one of tar shards, or a manifest file.
+"""What a data set may be: a folder of images, one of tar shards, a manifest file, an own source.
 
 Asked before a daemon starts its producers, hence imports nothing that takes time.
 
@@ -8,11 +8,60 @@ Invariants: opens no file, and imports nothing but the standard library's paths.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from augd.errors import DatasetError, OptionError
+
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 IMAGE_SUFFIXES: Final = (b"jpg", b"jpeg", b"png", b"webp")
+OWN_PREFIX: Final = "plugin:"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSource:
+    """An own source by name: a class of a module, and the text that it is made with, if any."""
+
+    module: str
+    class_name: str
+    argument: str | None = None
+
+    def __str__(self) -> str:
+        more = "" if self.argument is None else f"?{self.argument}"
+        return f"{OWN_PREFIX}{self.module}:{self.class_name}{more}"
+
+
+def parse_own(text: str) -> OwnSource | None:
+    """Read `plugin:MODULE:CLASS` or `plugin:MODULE:CLASS?ARGUMENT`; None for anything else.
+
+    Raises:
+        OptionError: it begins so and goes on otherwise.
+    """
+    if not text.startswith(OWN_PREFIX):
+        return None
+    place, mark, argument = text.removeprefix(OWN_PREFIX).partition("?")
+    module, colon, class_name = place.partition(":")
+    if not (colon and class_name.isidentifier()) or not all(
+        map(str.isidentifier, module.split("."))
+    ):
+        raise OptionError(
+            f"PATH: expected plugin:MODULE:CLASS or plugin:MODULE:CLASS?ARGUMENT, got {text!r}"
+        )
+    return OwnSource(module, class_name, argument if mark else None)
+
+
+def refuse_own(path: str | bytes | os.PathLike[str]) -> None:
+    """Refuse an own source where only files are looked at.
+
+    Raises:
+        DatasetError: it is one.
+    """
+    if os.fsdecode(path).startswith(OWN_PREFIX):
+        raise DatasetError(
+            f"{os.fsdecode(path)} is an own source, which only daemons and their producers open: "
+            "serve, produce, bench and replay. Give a folder, shards or a manifest here"
+        )
 
 
 def is_manifest(path: str | bytes | os.PathLike[str]) -> bool:

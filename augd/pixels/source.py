@@ -23,6 +23,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.errors import PluginFailed
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
 from augd.pixels.segments import Part, Region
@@ -190,7 +191,7 @@ class Reading:
 
 
 class ReadAhead:
-    """Read the files of coming chunks while others are decoded.
+    """Read the files of coming chunks while others are decoded; without threads, when asked for.
 
     At most `max_bytes` lie read and not yet taken, by the sizes in the index. Slices start in the
     order in which they were submitted; one that has not started when its rows are asked for is
@@ -234,7 +235,7 @@ class ReadAhead:
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("read-ahead is closed")
-            if slices:  # else the threads would wake up for nothing, and want the GIL
+            if slices and self._threads:  # else they would wake up for nothing, and want the GIL
                 self._waiting.extend(slices)
                 self._changed.notify_all()
         return Reading(self, slices)
@@ -300,6 +301,8 @@ class ReadAhead:
             return self._source.read_region(sample, region)
         except BadImage as bad:
             return bad
+        except PluginFailed:
+            raise  # of an own source, no sample's fault; no thread reads it but the taker's
         except Exception as error:
             # A thread that died here would leave the taker waiting for ever.
             return BadImage(f"reading failed: {error!r}")

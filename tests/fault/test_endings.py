@@ -11,21 +11,14 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.dataset.index import IndexFile, load_or_build
-from augd.deaths import MemoryKills
-from augd.hire import Hired, Terms, hire
-from augd.plan.recipe import expand, parse_recipe
-from augd.transport import link
-from augd.transport.arena import make_arena
+from augd.dataset.index import load_or_build
 from augd.transport.ask import status as ask_status
-from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
-from augd.wire.slot import slot_layout
+from tests.employer import ROWS, Employer
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import SMALL, make_folder, opencv_decodes
 
-ROWS = 16
 VICTIM = 11  # in an order without shuffling, the sample is the row
 
 HOOK = """
@@ -53,53 +46,6 @@ if "augd.produce" in sys.orig_argv:
 def without_kernels() -> Iterator[None]:
     with opencv_decodes():
         yield
-
-
-class Employer:
-    """A daemon's hands without a daemon: one producer, one data set, one stream."""
-
-    def __init__(self, index: IndexFile) -> None:
-        self.hired: Hired = hire(Terms(), 0)
-        self._heard: list[msg.FromProducer] = []
-        arrays, slot_bytes = slot_layout(ROWS, 32, 32)
-        self._arena = make_arena("augd-arena", slot_bytes)
-        use = msg.UseStream(
-            stream=1,
-            dataset="small",
-            recipe=expand(parse_recipe(SMALL)),
-            layout=msg.Layout(ROWS),
-            seed=0,
-            shuffle=False,
-            arrays=arrays,
-            slot_bytes=slot_bytes,
-            num_slots=1,
-        )
-        self.tell(msg.UseDataset("small", str(index.root), index.digest), index.fd, index.dims_fd)
-        self.tell(use, self._arena)
-
-    def tell(self, message: msg.ToProducer, *fds: int) -> None:
-        assert link.send(self.hired.link, codec.encode(message), fds)
-
-    def lease(self, number: int) -> None:
-        self.tell(msg.Lease(number, 1, 0, 0, 0, ROWS, 0))
-
-    def has_said(self, kind: type[msg.Message]) -> bool:
-        try:
-            while (received := link.receive(self.hired.link, wait=False)) is not None:
-                self._heard.append(codec.decode_from_producer(received[0]))
-        except EOFError:
-            pass
-        return any(isinstance(message, kind) for message in self._heard)
-
-    def await_end(self) -> tuple[Ending, tuple[int, int, int] | None]:
-        self.hired.process.wait(20)
-        return self.hired.ending(MemoryKills([])), self.hired.crumb()
-
-    def close(self) -> None:
-        self.hired.process.kill()
-        self.hired.process.wait()
-        self.hired.close()
-        os.close(self._arena)
 
 
 @pytest.fixture

@@ -211,6 +211,25 @@ def test_rows_come_in_order(ahead: ReadAhead) -> None:
     assert ahead._held_bytes == 0
 
 
+def test_without_threads_rows_are_read_where_they_are_taken(root: Path) -> None:
+    readers: set[int] = set()
+
+    class Noted(FolderSource):
+        def read(self, sample: int) -> bytearray:
+            readers.add(threading.get_ident())
+            return super().read(sample)
+
+    with Noted(root, Listed(root, NAMES)) as opened:
+        ahead = ReadAhead(opened, num_threads=0)
+        for _ in range(3):
+            reading = ahead.submit(list(range(20)))
+            assert [bytes(row) for row in reading] == [content(n) for n in range(20)]
+            ahead.submit(list(range(20))).cancel()
+        assert readers == {threading.get_ident()}
+        assert not ahead._waiting, "nothing is kept that no thread will ever take"
+        assert ahead.close()
+
+
 def test_chunks_may_be_taken_in_another_order(ahead: ReadAhead) -> None:
     first, second = ahead.submit(range(20)), ahead.submit(range(20, 40))
     assert rows(second)[0] == content(20)
