@@ -168,17 +168,38 @@ def test_two_ranks_on_two_hosts_by_one_daemon(site: Site, folder: Path) -> None:
     with rank_on(site, east, 0) as first, rank_on(site, west, 1) as second:
         far = [json.loads(one.communicate(timeout=60)[0]) for one in (first, second)]
     assert sorted(far[0][0] + far[1][0]) == list(range(300))
+    assert far == both_here(folder)
+
+
+def both_here(folder: Path) -> list[object]:
+    """What both ranks see where one host does everything."""
     with augd.serve({"small": folder}, producers=1) as daemon:
-        near = [
-            json.loads(
-                subprocess.run(
-                    [sys.executable, "-c", RANK, daemon.address, "", str(rank)],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    timeout=60,
-                ).stdout
+        return [run_rank((), daemon.address, rank) for rank in (0, 1)]
+
+
+def run_rank(before: tuple[str, ...], address: str, rank: int) -> object:
+    command = [*before, sys.executable, "-c", RANK, address, "", str(rank)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+def test_two_ranks_on_two_hosts_each_by_its_own_daemon(folder: Path, tmp_path: Path) -> None:
+    """No word goes between the hosts; together they see what one host alone sees."""
+    with hosts("east", "west") as (_, *others):
+        seen = []
+        for rank, host in enumerate(others):
+            address = f"ipc://{tmp_path}/{host.name}"
+            command = [*host.inside, sys.executable, "-m", "augd", "serve", f"small={folder}"]
+            daemon = subprocess.Popen(
+                [*command, "--listen", address, "--producers", "1"],
+                stdout=subprocess.PIPE,
+                text=True,
             )
-            for rank in (0, 1)
-        ]
-    assert far == near
+            try:
+                assert daemon.stdout is not None
+                assert "serving" in daemon.stdout.readline()
+                seen.append(run_rank(tuple(host.inside), address, rank))
+            finally:
+                daemon.terminate()
+                daemon.communicate(timeout=30)
+    assert seen == both_here(folder)

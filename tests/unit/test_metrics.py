@@ -45,6 +45,11 @@ def test_what_the_broker_counted_is_what_is_told() -> None:
     assert found["augd_healthy",] == 1
 
 
+def test_how_many_producers_are_needed_is_told_once_it_is_known() -> None:
+    assert ("augd_needed_producers",) not in values(rendered(needed_producers=None))
+    assert values(rendered(needed_producers=7))["augd_needed_producers",] == 7
+
+
 @pytest.mark.parametrize("change", [{"unhealthy": "SIGSEGV"}, {"is_draining": True}])
 def test_not_healthy(change: dict[str, Any]) -> None:
     assert values(rendered(**change))["augd_healthy",] == 0

@@ -54,6 +54,12 @@ class _Collector(Collector):
 def _of_producers(snapshot: dict[str, Any]) -> Iterator[Metric]:
     states = Counter(one["state"] for one in snapshot["producers"])
     yield _by("augd_producers", "Producer processes.", "state", {s: states[s] for s in _STATES})
+    if snapshot["needed_producers"] is not None:
+        yield GaugeMetricFamily(
+            "augd_needed_producers",
+            "How many producers the trainers take the work of.",
+            snapshot["needed_producers"],
+        )
     made = snapshot["made"]
     for name, text, value in (
         ("restarts", "Producers that died and were replaced.", snapshot["restarts"]),
