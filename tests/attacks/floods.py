@@ -16,7 +16,7 @@ from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, frame, read_until, shake_hands
 from tests.attacks.sessions import session_of
-from tests.fault.processes import await_true, is_alive, producers_of
+from tests.fault.processes import is_alive, producers_of
 
 
 @attack("A40", is_slow=True)
@@ -208,19 +208,22 @@ def seeks_at_a_stalled_producer(ground: Ground) -> None:
 
 @attack("A57")
 def visits_at_a_stalled_producer(ground: Ground) -> None:
-    """Come, open and leave 400 times while the producer stands still: more than its link holds.
+    """Come, open and leave 150 times while the producer stands still: more than its link holds.
 
-    Seen: the producer is replaced, no stream is blamed for it.
+    Seen: it is told of nothing that it has no lease of, and goes on when it can.
     """
+    restarts = ground.status()["restarts"]
     producer = producers_of(ground.daemon.pid)[0]
     os.kill(producer, signal.SIGSTOP)
     try:
-        for _ in range(400):
+        for _ in range(150):
             with session_of(ground) as visitor:
                 visitor.open(make_spec(4), credit=1)
                 assert not [m for m in visitor.peer.heard() if isinstance(m, msg.Error)]
-        await_true(lambda: not is_alive(producer), 5.0, "it is killed, as it cannot be told")
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(producer, signal.SIGCONT)
-    await_true(lambda: ground.status()["producers"][0]["state"] == "ready", 10.0, "its heir stands")
+        os.kill(producer, signal.SIGCONT)
+    with session_of(ground) as visitor:
+        visitor.open(make_spec(4), credit=1)
+        visitor.await_batch()
+    assert is_alive(producer)
+    assert ground.status()["restarts"] == restarts
