@@ -12,6 +12,7 @@ without.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +32,9 @@ def _load() -> Any:
     if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no", "false"):
         return None
     try:
-        from augd.pixels import _kernels
+        # Not `from augd.pixels import _kernels`: that tells a module that was never built from
+        # one that doesn't load by nothing but its words.
+        found = import_module("augd.pixels._kernels")
     except ModuleNotFoundError:
         return None
     except ImportError as error:  # built here, but what it is linked with has gone
@@ -39,7 +42,7 @@ def _load() -> Any:
             f"augd's kernels don't load: {error}. Install libjpeg-turbo or augd anew, or do "
             f"without them: {_SWITCH}=off"
         ) from error
-    return _checked(_kernels)
+    return _checked(found)
 
 
 def _checked(found: ModuleType) -> ModuleType:
