@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augd.errors import AugdError
+from augd.version import __version__
 from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT
 
 app = typer.Typer(
@@ -44,8 +45,21 @@ Plugins = Annotated[
 ]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
     """Image batches for training, from a daemon of CPU producers."""
 
 

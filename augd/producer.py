@@ -120,7 +120,7 @@ class Producer:
                 self._is_draining = True
 
     def _work(self) -> None:
-        before_ns = time.monotonic_ns()
+        before_ns, cpu_before_ns = time.monotonic_ns(), time.thread_time_ns()
         try:
             made = self._workshop.make_next()
         except LeaseFailed as failed:
@@ -137,6 +137,7 @@ class Producer:
             idle_ns=self._idle_ns,
             hits=made.hits,
             misses=made.misses,
+            cpu_ns=time.thread_time_ns() - cpu_before_ns,
         )
         self._workshop.plan_ns = self._idle_ns = 0
         self._say(done)

@@ -125,7 +125,7 @@ def _check_page(options: Options) -> None:
     ]
     if missing:
         raise OptionError(
-            f"--http: {', '.join(missing)} is not installed; pip install 'augd[http]' brings it"
+            f"--http: not installed: {', '.join(missing)}; pip install 'augd[http]' brings them"
         )
 
 

@@ -14,6 +14,15 @@ tensors, `handover` decides when a copy starts and when a slot goes back. Nothin
 augments, and nothing of augd is used that augd doesn't export.
 """
 
+try:
+    import torch as torch
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "trainer needs torch, which is not installed here: pip install 'augd[trainer]'. "
+        "augd.connect gives the same batches as NumPy arrays, without it.",
+        name="torch",
+    ) from None
+
 from trainer.client import Stream, connect
 from trainer.device import IMAGENET_MEAN, IMAGENET_STD, Batch
 from trainer.loader import as_dataloader

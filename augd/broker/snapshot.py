@@ -98,6 +98,8 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
         ],
         "slots": dict(Counter(slot.state for slot in stream.slots)),
         "arena_bytes": stream.arena_bytes,
+        "chunk_rows": stream.chunk_rows(),
+        "row_s": stream.row_ns / 1e9,
         "bad": stream.total.bad,
         "images": stream.total.images,
         "waited_s": stream.total.waited_us / 1e6,

@@ -32,7 +32,14 @@ from augd.wire import cut
 from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Share, Spec
 from augd.wire.sums import Sums, read_sum
 
-CHUNK_ROWS = 32  # what a killed producer costs at most; ~35 ms of work
+CHUNK_ROWS = 32  # what a killed producer costs at most
+# While nobody knows how long a row takes: all producers get a part of the first batch.
+CHUNK_ROWS_UNKNOWN = 8
+# What a chunk should take its producer: 32 usual rows. Where rows take longer, as of photos of 12
+# megapixels, larger chunks would let a new stream wait for seconds behind those that are leased
+# already; a lease costs the daemon a third of a millisecond, so smaller ones would cost too much.
+CHUNK_NS = 50_000_000
+_WEIGHT = 8  # chunks over which the time of a row is averaged
 NO_SAMPLE = -1
 
 Held = Iterable[tuple[int, int]]  # (slot, generation)
@@ -158,6 +165,8 @@ class Stream:
         self._num_pending = 0
         self._num_suspects = 0
         self._num_finished = 0
+        self.row_ns = 0.0  # CPU time of a row, 0 while nobody knows it
+        self._num_paced = 0  # chunks by which it is known
         self.has_arena = False
         self.content: Content | None = None
         self.quarantine: dict[int, Place] = {}
@@ -354,7 +363,7 @@ class Stream:
         number = cut.batch_number(layout, position)
         batch = Batch(sequence, epoch, number, position, rows, slot)
         batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
-        batch.pending.extend(_cut_chunks(batch))
+        batch.pending.extend(_cut_chunks(batch, self.chunk_rows()))
         batch.missing = len(batch.pending)
         self._num_pending += batch.missing
         slot.take("fill")
@@ -397,6 +406,23 @@ class Stream:
     def num_pending(self) -> int:
         """Count the chunks that wait for a producer."""
         return self._num_pending
+
+    def chunk_rows(self) -> int:
+        """Return about how many rows the chunks of the next batch have."""
+        if not self.row_ns:
+            return min(CHUNK_ROWS_UNKNOWN, CHUNK_ROWS)
+        return max(1, min(CHUNK_ROWS, round(CHUNK_NS / self.row_ns)))
+
+    def learn_pace(self, rows: int, cpu_ns: int) -> bool:
+        """Learn from a finished chunk how long a row takes; say, once, that it is known well.
+
+        By CPU time: rows that wait for a slow disk need many leased ahead of them, to be read.
+        """
+        if not cpu_ns:
+            return False
+        self._num_paced += 1
+        self.row_ns += (cpu_ns / rows - self.row_ns) / min(self._num_paced, _WEIGHT)
+        return self._num_paced == _WEIGHT
 
     def finish_chunk(self, chunk: Chunk, done: Done) -> None:
         """Count a chunk as done; its batch is ready with the last one."""
@@ -515,9 +541,9 @@ def chunk_rows_max(batch_size: int) -> int:
     return min(batch_size, CHUNK_ROWS * 3 // 2)
 
 
-def _cut_chunks(batch: Batch) -> Iterator[Chunk]:
-    """Cut a batch into equal chunks of about CHUNK_ROWS rows."""
-    pieces = max(1, round(batch.rows / CHUNK_ROWS))
+def _cut_chunks(batch: Batch, rows: int) -> Iterator[Chunk]:
+    """Cut a batch into equal chunks of about so many rows."""
+    pieces = max(1, round(batch.rows / rows))
     for piece in range(pieces):
         first = batch.rows * piece // pieces
         yield Chunk(batch, first, batch.rows * (piece + 1) // pieces - first)

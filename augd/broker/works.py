@@ -319,6 +319,12 @@ class Works:
         self.crew.deaths_in_row = 0
         if chunk.suspect != NO_SAMPLE:
             self.registers[stream.dataset].forgive(chunk.suspect)
+        if stream.learn_pace(chunk.rows, done.cpu_ns):
+            self._outbox.log(
+                INFO,
+                f"stream {stream.number}: a row takes {stream.row_ns / 1e6:.2g} ms of CPU time: "
+                f"chunks of about {stream.chunk_rows()} rows",
+            )
         stream.finish_chunk(chunk, done)
         if done.num_bad and not chunk.batch.is_abandoned:
             self._judge_bad(stream, chunk.batch, done)

@@ -123,7 +123,9 @@ def _kernels() -> Finding:
     if kernels.HAS_OWN_ENTROPY_DECODER:
         return Finding("kernels", found)
     advice = (
-        "jpegint.h of libjpeg-turbo was not there at the build: decoding takes a quarter longer"
+        "jpegint.h of libjpeg-turbo was not there at the build: decoding takes a quarter longer. "
+        "Distributions leave it out from version 3 on: install a wheel, or build with "
+        "AUGD_LIBJPEG=DIR, which tools/libjpeg-turbo.sh DIR makes"
     )
     return Finding("kernels", found, "better", advice)
 
@@ -175,7 +177,10 @@ def _confinement() -> Finding:
     code = "from augd.confine.process import confine; print(confine())"
     holds, problem = _ask(code, _TRY_S)
     if problem.startswith("no answer"):
-        return Finding("confinement", problem, "bad", "try again")
+        advice = (
+            "a fresh interpreter should take a second: is the machine, or its disk, overloaded?"
+        )
+        return Finding("confinement", problem, "bad", advice)
     if "seccomp" in holds:
         return Finding("confinement", f"producers are confined by {holds}")
     advice = (

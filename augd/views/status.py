@@ -93,6 +93,7 @@ def draw(report: Mapping[str, Any]) -> Group:
     ]
     if report["streams"]:
         parts += [Text(), _draw_streams(report)]
+        parts += [Text(line, style="dim") for line in _chunks(report)]
     parts += [Text(line, style="yellow") for line in _troubles(report)]
     if report["needed_producers"] is not None and report["enough_producers"] is None:
         said = f"Needed at this pace: {report['needed_producers']} producers."
@@ -177,6 +178,16 @@ def _draw_streams(report: Mapping[str, Any]) -> Table:
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _chunks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how large the chunks of each stream are, once it is known what a row takes."""
+    for one in report["streams"]:
+        if one["row_s"]:
+            yield (
+                f"stream {one['session']}: a row takes {1e3 * one['row_s']:.2g} ms of CPU time: "
+                f"chunks of about {one['chunk_rows']} rows"
+            )
 
 
 def _troubles(report: Mapping[str, Any]) -> Iterator[str]:

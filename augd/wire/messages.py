@@ -421,7 +421,8 @@ class Revoke(Message, frozen=True, tag="REVOKE"):
 class Done(Message, frozen=True, tag="DONE"):
     """The rows of a lease are in the slot. Times in ns since the last DONE, `plan_ns` of CPU.
 
-    With a cache, `hits` rows came from it and `misses` did not.
+    With a cache, `hits` rows came from it and `misses` did not. `cpu_ns` is the CPU time of making
+    these rows, without waiting for their files; 0 says nothing.
     """
 
     lease: Count
@@ -434,6 +435,7 @@ class Done(Message, frozen=True, tag="DONE"):
     idle_ns: Count = 0
     hits: Small = 0
     misses: Small = 0
+    cpu_ns: Count = 0
 
 
 class Dropped(Message, frozen=True, tag="DROPPED"):

@@ -23,6 +23,7 @@ import augd
 from demo.photos import make_photos
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import HOOK, mark_victim, put_in_place
+from tests.relays import await_remotes, lent
 from tests.scenes import make_folder, opencv_decodes
 
 for module in ("starlette", "uvicorn", "prometheus_client"):
@@ -63,18 +64,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def daemon(home: Path) -> Iterator[augd.ServedDaemon]:
+def photos(home: Path) -> Path:
+    make_photos(home / "photos", 96, classes=["bricks", "leaves", "waves"])
+    return home / "photos"
+
+
+@pytest.fixture(scope="module")
+def daemon(home: Path, photos: Path) -> Iterator[augd.ServedDaemon]:
     """One of whose photos kills every producer that decodes it."""
     tiny = make_folder(home / "tiny", num_classes=2, per_class=20)
     mark_victim(sorted(tiny.rglob("*.jpg"))[VICTIM])
-    make_photos(home / "photos", 96, classes=["bricks", "leaves", "waves"])
     with opencv_decodes(), pytest.MonkeyPatch.context() as patch:
         deed = "import ctypes; ctypes.string_at(0)"
         text = HOOK.format(marks=str(home / "marks"), size_bytes=7_777, times=10**6, deed=deed)
         put_in_place(text, home, patch)
-        served = augd.serve(
-            {"photos": home / "photos", "tiny": tiny}, producers=2, http="127.0.0.1:0"
-        )
+        served = augd.serve({"photos": photos, "tiny": tiny}, producers=2, http="127.0.0.1:0")
     with served:
         yield served
 
@@ -159,6 +163,31 @@ def test_figures_move_and_a_killed_producer_shows_within_two_seconds(browser, da
         assert "SIGKILL" in page.text("#restarts")
 
 
+def test_lent_producers_have_rows_of_their_own_while_they_are_there(browser, photos):
+    """Behind the daemon's own places, with their host; a relay that ends takes its row along."""
+    options: Any = {"producers": 1, "listen": "tcp://127.0.0.1:0", "http": "127.0.0.1:0"}
+    with augd.serve({"small": photos}, **options) as served, Open(browser, served.http, {}) as page:
+        rows = page.tab.locator("#producers tbody tr")
+        playwright.expect(rows).to_have_count(1, timeout=20_000)
+        own = page.tab.locator("#producers tbody tr:first-child td:nth-child(3)")
+        playwright.expect(own).to_have_text(re.compile(r"^\d+$"))
+        with lent(photos, served.address, "--producers", "1") as relay:
+            await_remotes(served.address, 1)
+            with Trainer(served.address, "small", 16):
+                playwright.expect(rows).to_have_count(2)
+                process = rows.last.locator("td:nth-child(3)")
+                expected = f"{relay.producers()[0]} on {os.uname().nodename}"
+                playwright.expect(process).to_have_text(expected)
+                await_true(
+                    lambda: int(rows.last.locator("td:nth-child(6)").text_content() or 0) > 0,
+                    20,
+                    "it makes images",
+                )
+            relay.end()
+        playwright.expect(rows).to_have_count(1)
+        assert page.text("#restarts") == "None has died."
+
+
 def test_a_quarantined_sample_appears_with_its_picture(browser, daemon):
     with Trainer(daemon.address, "tiny", 8), Open(browser, daemon.http, {}) as page:
         item = page.tab.locator("#bad li").filter(has_text=f"tiny, sample {VICTIM}")
@@ -212,8 +241,8 @@ def test_no_serious_fault_and_nothing_beyond_the_edge(browser, daemon, options):
         keep(page.tab, "dark" if "color_scheme" in options else "phone" if options else "light")
 
 
-def test_the_end_of_the_daemon_is_said(browser, home):
-    with augd.serve(home / "photos", producers=1, http="127.0.0.1:0") as served:
+def test_the_end_of_the_daemon_is_said(browser, photos):
+    with augd.serve(photos, producers=1, http="127.0.0.1:0") as served:
         page = Open(browser, served.http, {})
         playwright.expect(page.tab.locator("#verdict")).to_have_text(
             "Nobody waits: no stream is open.", timeout=20_000

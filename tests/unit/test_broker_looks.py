@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augd.broker import events as ev
+from augd.broker import stream as stream_module
 from augd.wire import messages as msg
 from tests.table import Table
 
@@ -81,3 +82,33 @@ def test_a_producer_that_gets_no_work_waits_all_the_same() -> None:
     table.feed(ev.FromCrew(0, done))
     assert table.broker.snapshot()["producers"][0]["idle_s"] == 3.0, "its own word took the place"
     assert table.now - began == 4.0
+
+
+def test_chunks_take_no_longer_than_usual_rows_would(monkeypatch) -> None:
+    """Photos of 12 megapixels: a new stream would wait for seconds behind what is leased."""
+    monkeypatch.setattr(stream_module, "CHUNK_ROWS_UNKNOWN", 8)
+    table = Table(producers=2)
+    session = table.open(0, batch_size=64, prefetch=1)
+    assert {lease.rows for lease in table.leases()} == {8}, "nobody knows yet"
+    table.make_all(row_ns=25_000_000)
+    said = [action for action in table.actions if isinstance(action, ev.Log)]
+    text = "stream 2: a row takes 25 ms of CPU time: chunks of about 2 rows"
+    assert [one.text for one in said if "a row takes" in one.text] == [text]
+    num_before = len(table.leases())
+    first = table.got(0, msg.BatchReady)[0]
+    release(table, session, first)
+    flow(table, session, 3, 0)
+    assert {lease.rows for lease in table.leases()[num_before:]} == {2}
+    (one,) = table.broker.snapshot()["streams"]
+    assert (one["chunk_rows"], one["row_s"]) == (2, 0.025)
+
+
+@pytest.mark.parametrize(
+    ("row_ns", "rows"), [(100, 32), (1_500_000, 32), (1_700_000, 29), (10**9, 1), (0, 8)]
+)
+def test_rows_of_a_chunk(monkeypatch, row_ns: int, rows: int) -> None:
+    monkeypatch.setattr(stream_module, "CHUNK_ROWS_UNKNOWN", 8)
+    table = Table()
+    table.open(0, batch_size=64, prefetch=1)
+    table.make_all(row_ns=row_ns)
+    assert table.broker.snapshot()["streams"][0]["chunk_rows"] == rows

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from augd.views.status import _confinements, _troubles
+from rich.console import Console
+
+from augd.views.pace import compare
+from augd.views.status import _confinements, _troubles, draw
+from tests.table import Table
 
 
 def report(*kinds: str, state: str = "ready") -> dict[str, object]:
@@ -37,3 +41,16 @@ def test_quarantined_samples_are_named() -> None:
     }
     said = list(_troubles({**calm, "datasets": datasets}))
     assert said == ["pets: samples that killed their decoder are masked: 4, 17, ..."]
+
+
+def test_what_was_chosen_for_a_stream_is_shown() -> None:
+    table = Table()
+    session = table.open(0, batch_size=32, prefetch=1)
+    before = table.broker.snapshot()
+    table.make_all(row_ns=10_000_000)
+    report = {"address": "ipc:///a", **compare(before, table.broker.snapshot(), 0.5)}
+    console = Console(width=160)
+    with console.capture() as shown:
+        console.print(draw(report))
+    said = f"stream {session}: a row takes 10 ms of CPU time: chunks of about 5 rows"
+    assert said in [line.rstrip() for line in shown.get().splitlines()]
