@@ -397,6 +397,14 @@ class Stream:
         real = cut.real_rows(layout, self._opened.num_positions, ready.position)
         self._receipts.add(ready, real, digest, ready.position + cut.global_batch(layout))
 
+    def note_transfer(self, seconds: float) -> None:
+        """Tell the daemon, with the next batch given back, what handing one to a device took.
+
+        For `augd status` and the page: time in which the caller was held up between two batches,
+        and did not work on one. `trainer.connect` does it.
+        """
+        self._line.reader.transfer_us += round(1e6 * seconds)
+
     def stats(self) -> dict[str, float]:
         """Return what was delivered so far, and the seconds spent waiting for it.
 

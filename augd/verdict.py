@@ -25,7 +25,14 @@ class Verdict:
     enough: int | None = None
 
 
-def judge(waits: float, idle: float, num_producers: int, *, on_core: float = 1.0) -> Verdict:
+def judge(
+    waits: float,
+    idle: float,
+    num_producers: int,
+    *,
+    on_core: float = 1.0,
+    transfer: float = 0.0,
+) -> Verdict:
     """Name the limit.
 
     Args:
@@ -33,8 +40,11 @@ def judge(waits: float, idle: float, num_producers: int, *, on_core: float = 1.0
         idle: share of the time that the producers had nothing to make, their mean.
         num_producers: how many there are.
         on_core: share of their working time that the producers had a core.
+        transfer: share of the time that handing batches to a device held the trainer up.
     """
     shares = f"the trainer waited {waits:.0%} of the time, the producers {idle:.0%}"
+    if transfer >= LITTLE:
+        shares += f"; handing batches to its device took it {transfer:.0%}"
     if waits < LITTLE and idle < LITTLE:
         return Verdict("none", f"Nobody waits: {shares}.", num_producers)
     if idle < LITTLE:

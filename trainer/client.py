@@ -62,6 +62,7 @@ class Stream:
         self._num_batches = 0
         self._num_samples = 0
         self._compute_s = 0.0
+        self._told_s = 0.0  # of the time for transfers
         self._closer = weakref.finalize(self, _close, feed, stream)
 
     @property
@@ -113,6 +114,9 @@ class Stream:
         return self.epoch(epoch)
 
     def _count(self, batch: Batch) -> None:
+        transfer_s = self._feed.transfer_s
+        self._stream.note_transfer(transfer_s - self._told_s)
+        self._told_s = transfer_s
         self._num_batches += 1
         self._num_samples += len(batch)
         self._last = (batch.epoch, batch.position)

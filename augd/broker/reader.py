@@ -85,6 +85,7 @@ class Reader:
     quarantine: dict[int, tuple[int, int]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     waited_us: int = 0  # by whoever waits: how long, since the last OPEN
+    transfer_us: int = 0  # by whoever hands batches to a device: how long, since the last OPEN
     _target: tuple[int, int] = (0, 0)
     _sequence: int = 0
     _released: int = 0
@@ -111,7 +112,7 @@ class Reader:
     def _open(self) -> list[Outcome]:
         self.state = "opening"
         self.opening += 1
-        self._sequence = self._released = self.waited_us = 0
+        self._sequence = self._released = self.waited_us = self.transfer_us = 0
         self._voided = set(self._held)
         self._counted = Counted()
         epoch, position = self._target
@@ -243,7 +244,8 @@ class Reader:
             return [release]
         self._released += 1
         credit = self._released + self.num_slots
-        return [release, msg.Flow(self.session, self.opening, credit, self.waited_us)]
+        told = self.waited_us, self.transfer_us
+        return [release, msg.Flow(self.session, self.opening, credit, *told)]
 
     def leave(self) -> list[Outcome]:
         """Say BYE and keep what is held: of a shared stream nobody overwrites it."""

@@ -114,6 +114,7 @@ class Subscriber:
     sent: int = 0
     released: int = 0
     waited_us: int = 0
+    transfer_us: int = 0
     sums: Sums = field(default_factory=Sums)  # of the current epoch
 
     @property
@@ -264,11 +265,13 @@ class Stream:
         reader.credit = max(reader.credit, credit)
         return True
 
-    def note_wait(self, session: int, waited_us: int) -> None:
-        """Take a reader's word for how long it waited since its opening."""
+    def note_times(self, session: int, waited_us: int, transfer_us: int) -> None:
+        """Take a reader's word for how long it waited, and handed over, since its opening."""
         reader = self.subscribers[session]
         self.total.waited_us += max(0, waited_us - reader.waited_us)
+        self.total.transfer_us += max(0, transfer_us - reader.transfer_us)
         reader.waited_us = max(reader.waited_us, waited_us)
+        reader.transfer_us = max(reader.transfer_us, transfer_us)
 
     def release(self, session: int, index: int, generation: int) -> bool:
         """Take a slot back from a reader; say False when the message is stale."""

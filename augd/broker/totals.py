@@ -10,14 +10,15 @@ class Sent:
     """What the readers of a stream, or of all streams of a data set, were sent.
 
     `images` counts rows that are no padding, once for each reader; `bad` the rows that were made
-    masked, once for each production. `waited_us` is how long the readers waited for batches, by
-    their own word.
+    masked, once for each production. `waited_us` is how long the readers waited for batches, and
+    `transfer_us` how long handing them to a device held them up, by their own word.
     """
 
     batches: int = 0
     images: int = 0
     bad: int = 0
     waited_us: int = 0
+    transfer_us: int = 0
 
     def add(self, other: Sent) -> None:
         """Add what another stream was sent."""
@@ -25,6 +26,7 @@ class Sent:
         self.images += other.images
         self.bad += other.bad
         self.waited_us += other.waited_us
+        self.transfer_us += other.transfer_us
 
 
 @dataclass(slots=True)

@@ -21,9 +21,10 @@ _MADE = ("ready", "sent")  # slots with a finished batch, on this side or the tr
 def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
     """Add to the later snapshot what happened in the `seconds` between the two.
 
-    Producers get `busy_share` and `images_per_s`, streams `images_per_s` and `waited_share`; the
-    whole gets `seconds`, `images_per_s`, `busy_share`, `waited_share`, `limit` (as in
-    `augd.verdict`), `who_waits`, a sentence, and `enough_producers`, None where it cannot be told.
+    Producers get `busy_share` and `images_per_s`, streams `images_per_s`, `waited_share` and
+    `transfer_share`; the whole gets `seconds`, `images_per_s`, `busy_share`, `waited_share`,
+    `transfer_share`, `limit` (as in `augd.verdict`), `who_waits`, a sentence, and
+    `enough_producers`, None where it cannot be told.
     """
     earlier = {one["number"]: one for one in before["producers"]}
     producers = [
@@ -45,6 +46,7 @@ def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
         "images_per_s": sum(one["images_per_s"] for one in streams),
         "busy_share": sum(one["busy_share"] for one in ready) / max(1, len(ready)),
         "waited_share": max((one["waited_share"] for one in streams), default=0.0),
+        "transfer_share": max((one["transfer_share"] for one in streams), default=0.0),
         "limit": verdict.limit,
         "who_waits": verdict.sentence,
         "enough_producers": verdict.enough,
@@ -65,11 +67,18 @@ def _pace_of_producer(before: Plain | None, after: Plain, seconds: float) -> dic
 
 
 def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[str, float]:
-    """Tell images sent per second, and the share of the time that a reader waited for them."""
+    """Tell images sent per second, and how readers spent their time between them."""
     images = after["images"] - (before["images"] if before else 0)
-    waited_s = after["waited_s"] - (before["waited_s"] if before else 0.0)
-    share = waited_s / seconds / max(1, len(after["readers"]))
-    return {"images_per_s": images / seconds, "waited_share": min(1.0, share)}
+
+    def share(of: str) -> float:
+        spent_s = after[of] - (before[of] if before else 0.0)
+        return min(1.0, float(spent_s) / seconds / max(1, len(after["readers"])))
+
+    return {
+        "images_per_s": images / seconds,
+        "waited_share": share("waited_s"),
+        "transfer_share": share("transfer_s"),
+    }
 
 
 def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
@@ -82,7 +91,8 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
     busy = sum(one["busy_share"] for one in ready) / len(ready)
     if any(one["images_per_s"] for one in streams):
         waits = max(one["waited_share"] for one in streams)
-        return judge(waits, 1 - busy, len(ready))
+        transfer = max(one["transfer_share"] for one in streams)
+        return judge(waits, 1 - busy, len(ready), transfer=transfer)
     if busy >= 1 - LITTLE:
         return Verdict(
             "producers", "The producers are at work on the next batch; none was sent yet."

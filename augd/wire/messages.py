@@ -143,12 +143,16 @@ class Open(Message, frozen=True, tag="OPEN"):
 
 
 class Flow(Message, frozen=True, tag="FLOW"):
-    """How many batches may be sent, and how long the client waited, since the OPEN of `opening`."""
+    """How many batches may be sent, and how long the client waited, since the OPEN of `opening`.
+
+    `transfer_us` is how long it was held up by handing batches to its device.
+    """
 
     session: Count
     opening: Count
     credit: Count
     waited_us: Count = 0
+    transfer_us: Count = 0
 
 
 class Release(Message, frozen=True, tag="RELEASE"):

@@ -128,6 +128,19 @@ def test_metrics_equal_a_client_that_is_sent_no_more(daemon):
         del first
 
 
+def test_what_the_way_to_a_device_took_is_told(daemon):
+    trainer = pytest.importorskip("trainer", exc_type=ImportError)
+    before = counted(daemon.http)["augd_trainer_transfer_seconds_total", "small"]
+    with trainer.connect(daemon.address, max_bad_fraction=1, device="cpu", **OPTIONS) as stream:
+        for _ in stream.epoch(0):
+            pass
+        spent_s = stream.stats()["transfer_s"]
+        (one,) = fetch_json(f"{daemon.http}/status.json")["streams"]
+        assert 0 < one["transfer_s"] <= spent_s + 0.001
+    told = counted(daemon.http)["augd_trainer_transfer_seconds_total", "small"] - before
+    assert 0 < told <= spent_s + 0.001
+
+
 def test_the_batch_in_hand_is_shown_byte_for_byte(daemon):
     with augd.connect(daemon.address, params=True, max_bad_fraction=1, **OPTIONS) as stream:
         batch = next(stream.epoch(0))

@@ -10,8 +10,11 @@ from augd.wire import messages as msg
 from tests.table import Table
 
 
-def flow(table: Table, session: int, credit: int, waited_us: int, opening: int = 1) -> None:
-    table.feed(ev.FromPeer(b"0", msg.Flow(session, opening, credit, waited_us)))
+def flow(
+    table: Table, session: int, credit: int, waited_us: int, opening: int = 1, transfer_us: int = 0
+) -> None:
+    said = msg.Flow(session, opening, credit, waited_us, transfer_us)
+    table.feed(ev.FromPeer(b"0", said))
 
 
 def release(table: Table, session: int, batch: msg.BatchReady) -> None:
@@ -19,16 +22,16 @@ def release(table: Table, session: int, batch: msg.BatchReady) -> None:
 
 
 @pytest.mark.clause("P-69")
-def test_a_client_says_how_long_it_waited() -> None:
+def test_a_client_says_how_long_it_waited_and_handed_over() -> None:
     table = Table()
     session = table.open(0, batch_size=32, prefetch=2)
-    flow(table, session, 4, 250_000)
-    flow(table, session, 5, 1_000_000)
-    flow(table, session, 6, 400_000)
-    flow(table, session, 7, 9_000_000, opening=2)
+    flow(table, session, 4, 250_000, transfer_us=300_000)
+    flow(table, session, 5, 1_000_000, transfer_us=500_000)
+    flow(table, session, 6, 400_000, transfer_us=400_000)
+    flow(table, session, 7, 9_000_000, opening=2, transfer_us=9_000_000)
     snapshot = table.broker.snapshot()
-    assert snapshot["streams"][0]["waited_s"] == 1.0
-    assert snapshot["datasets"]["d"]["sent"]["waited_s"] == 1.0
+    for told in (snapshot["streams"][0], snapshot["datasets"]["d"]["sent"]):
+        assert (told["waited_s"], told["transfer_s"]) == (1.0, 0.5)
 
 
 def test_what_was_sent_is_counted_also_when_the_stream_is_gone() -> None:
@@ -41,7 +44,7 @@ def test_what_was_sent_is_counted_also_when_the_stream_is_gone() -> None:
     assert snapshot["streams"] == []
     assert snapshot["datasets"]["d"]["sent"] == {
         **{"batches": 6, "images": 192},
-        **{"bad": 0, "waited_s": 0.0},
+        **{"bad": 0, "waited_s": 0.0, "transfer_s": 0.0},
     }
     assert snapshot["made"]["images"] == 192
 

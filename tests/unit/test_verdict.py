@@ -41,8 +41,9 @@ def producer(**changes):
 
 
 def stream(**changes):
-    one = {"stream": 7, "images": 0, "waited_s": 0.0, "readers": [[1, 5, 0, 1, 0]]}
-    return {**one, "slots": {"filling": 1, "sent": 1}, **changes}
+    one = {"stream": 7, "images": 0, "waited_s": 0.0, "transfer_s": 0.0}
+    more = {"readers": [[1, 5, 0, 1, 0]], "slots": {"filling": 1, "sent": 1}}
+    return {**one, **more, **changes}
 
 
 def snapshot(producers, streams):
@@ -60,6 +61,20 @@ def test_shares_are_of_the_time_between_two_snapshots():
     assert report["waited_share"] == 0.25
     assert report["limit"] == "producers"
     assert report["enough_producers"] == 2
+
+
+def test_the_way_to_the_device_is_told_where_it_takes_time():
+    before = snapshot([producer()], [stream()])
+    later = producer(rows=300, busy_s=0.5, idle_s=1.5)
+    after = snapshot([later], [stream(images=256, waited_s=0.1, transfer_s=0.5)])
+    report = compare(before, after, 2.0)
+    assert report["transfer_share"] == 0.25
+    assert report["who_waits"] == (
+        "The training step is the limit: the trainer waited 5% of the time, the producers 75%; "
+        "handing batches to its device took it 25%."
+    )
+    short = snapshot([later], [stream(images=256, waited_s=0.1, transfer_s=0.1)])
+    assert "device" not in compare(before, short, 2.0)["who_waits"]
 
 
 def test_two_readers_of_one_stream_share_what_they_waited():

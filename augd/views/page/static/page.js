@@ -55,7 +55,8 @@ function draw(report) {
   const hasStreams = report.streams.length > 0;
   bar("busy", report.busy_share);
   bar("wait", report.waited_share);
-  bar("train", hasStreams && report.images_per_s ? 1 - report.waited_share : 0);
+  bar("transfer", report.transfer_share);
+  bar("train", hasStreams && report.images_per_s ? Math.max(0, 1 - report.waited_share - report.transfer_share) : 0);
   drawTroubles(report);
   drawPace(report);
   drawStreams(report);
