@@ -30,8 +30,8 @@ from augd.pixels.orient import (
     upright_origin,
 )
 from augd.pixels.outline import Outlines
-from augd.pixels.render import Renderer
-from augd.pixels.segments import Part
+from augd.pixels.render import Renderer, box_around
+from augd.pixels.segments import Cut, Part, widened
 from augd.pixels.source import ReadAhead, Source
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.describe import describe
@@ -190,21 +190,36 @@ class Production:
 
     def regions(self, sketch: Sketch, ids: list[int]) -> list[Region | None]:
         """Say what of each sample's stored picture its views need; None where it is all."""
-        return [self._region(sketch, at, sample) for at, sample in enumerate(ids) if sample >= 0]
+        boxes = self._boxes(sketch)
+        if not self._is_upright and sketch.plan.scale is None and not sketch.impossible:
+            return [box for box, sample in zip(boxes, ids, strict=True) if sample >= 0]
+        return [
+            self._region(sketch, at, sample, boxes[at])
+            for at, sample in enumerate(ids)
+            if sample >= 0
+        ]
 
-    def _region(self, sketch: Sketch, at: int, sample: int) -> Region | None:
+    def _boxes(self, sketch: Sketch) -> list[Region]:
+        if self._num_views == 1:
+            return list(map(tuple, self._renderer.needed(sketch.plan, sketch.part).tolist()))
+        crops, step = sketch.outlines.crop, self._num_views
+        return [box_around(crops[first : first + step]) for first in range(0, len(crops), step)]
+
+    def _region(self, sketch: Sketch, at: int, sample: int, region: Region) -> Region | None:
         if at in sketch.impossible:
             return None
         first = at * self._num_views
         turn = int(self.dataset.index.orientations[sample]) if self._is_upright else 1
-        region = self._renderer.needed(sketch.outlines, first, self._num_views, turn == 1)
-        if turn == 1:
-            return region
-        # Of a turned picture, scaled pixels are counted from an edge that a part may not have.
-        if sketch.outlines.scale[first] != 1:
-            return None
+        scale = sketch.outlines.scale[first]
         width, height = sketch.sizes[at]
-        return stored_region(turn, (width, height), region)
+        if turn == 1:
+            return region if scale == 1 else widened(region, scale, width, height)
+        # Of a turned picture, scaled pixels are counted from an edge that a part may not have; and
+        # which window is needed is told of pictures that are stored as they are seen.
+        if scale != 1:
+            return None
+        crops = sketch.outlines.crop[first : first + self._num_views]
+        return stored_region(turn, (width, height), box_around(crops))
 
     def render(
         self,
@@ -234,6 +249,28 @@ class Production:
             data, origin = content, None
         self._renderer.render_sample(data, header, sketch.outlines, first, out, colour, origin)
         self._finish(out, sketch, at, rows, row)
+
+    def can_render_cuts(self, sketch: Sketch) -> bool:
+        """Say whether the rows of a sketch are made of cuts as they are: the usual case."""
+        return (
+            self._num_views == 1
+            and not sketch.impossible
+            and self._renderer.can_render_cuts(sketch.plan)
+        )
+
+    def render_cut(self, cut: Cut, sketch: Sketch, at: int, rows: Rows, row: int) -> bool:
+        """Make the sketch's sample `at` in `row` of `rows`; False where it does not decode so.
+
+        Raises:
+            OwnOpError: an own op failed on the finished row.
+        """
+        colour = None if rows.colour is None else rows.colour[row]
+        out = rows.images[row]
+        if not self._renderer.render_cut(cut, sketch.outlines, at, out, colour):
+            return False
+        if sketch.edits is not None or rows.params is not None:
+            self._finish(out[None], sketch, at, rows, row)
+        return True
 
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is in the cache, by a number that is not 0."""

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from augd.pixels import native
 from augd.pixels.header import BadImage, Header
 from augd.pixels.reduce import reduce
+from augd.pixels.segments import Cut
 from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
@@ -154,6 +155,33 @@ def decode_whole(data: bytes | bytearray, header: Header, out: Pixels) -> None:
         run_native(native.kernels.decode_jpeg, data, out, header, 0, 0, 1)
     else:
         np.copyto(out, decode(data, header, (0, 0, header.width, header.height)))
+
+
+def decode_cut(cut: Cut, region: tuple[int, int, int, int], scale: int = 1) -> Pixels:
+    """Decode a region of a photo from what was read of it; see `decode`, whose result it equals.
+
+    Raises:
+        BadImage: the segments are not what their index says, or are broken.
+    """
+    x, y, w, h = at_scale(region, scale)
+    if not native.has_own_entropy_decoder():
+        part = cut.part()
+        inside = region[0] - part.x, region[1] - part.y, *region[2:]
+        return decode(bytearray(part.data), part.header, inside, scale)
+    out = np.empty((h, w, 3), np.uint8)
+    try:
+        native.kernels.decode_cut(*cut_arguments(cut, out), x, y, scale)
+    except native.kernels.DecodeError as error:
+        raise BadImage(str(error)) from None
+    return out
+
+
+def cut_arguments(cut: Cut, out: Pixels) -> tuple[Any, ...]:
+    """Give the first arguments of the kernels that decode a cut photo."""
+    data, table, cells, _ = cut
+    return (
+        data, out, table.lengths, table.columns, table.rows, *cells, table.scan_offset, *table[:5],
+    )  # fmt: skip
 
 
 def at_scale(region: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:

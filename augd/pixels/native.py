@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_VERSION = 3
+_VERSION = 4
 """Of what modules and kernels agree on: functions and arguments."""
 
 _PIXELS, _PIXELS_BESIDE_OPENCV_4 = 2, 3
@@ -58,6 +58,11 @@ def _checked(found: ModuleType) -> ModuleType:
 
 kernels: Any = _load()
 """The extension module, described in `_kernels.pyi`; None where there is none."""
+
+
+def has_own_entropy_decoder() -> bool:
+    """Say whether segments of a JPEG are decoded where they lie."""
+    return kernels is not None and bool(kernels.HAS_OWN_ENTROPY_DECODER)
 
 
 def describe_kernels(opencv_major: int) -> str:

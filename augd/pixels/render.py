@@ -15,7 +15,6 @@ arguments give equal bytes. With the kernels nothing of a sample's size is alloc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from mmap import mmap
 from typing import Final, Literal
@@ -26,10 +25,18 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
-from augd.pixels.decode import Pixels, at_scale, check_region, is_native, run_native
+from augd.pixels.decode import (
+    Pixels,
+    at_scale,
+    check_region,
+    cut_arguments,
+    is_native,
+    run_native,
+)
 from augd.pixels.header import Header
 from augd.pixels.orient import Decoded, Exif, Region, reader_of, turn
 from augd.pixels.outline import Matrix, Outline, Outlines
+from augd.pixels.segments import Cut
 from augd.pixels.tint import Tint
 from augd.plan.plan import Plan
 from augd.plan.recipe import Recipe
@@ -97,35 +104,42 @@ class Renderer:
             exif=recipe.exif,
         )
 
-    def needed(self, outlines: Outlines, first: int, num_views: int, is_upright: bool) -> Region:
-        """Return the region (x, y, w, h) of a photo that must be there to make these views of it.
+    def needed(self, plan: Plan, rows: slice) -> NDArray[np.int64]:
+        """Return the region of each row's photo that must be there to make it: int64 (n, 4).
 
-        `is_upright` says that the photo is stored as the recipe sees it. The region is less than a
-        crop where that is not resampled whole: what lies around the window is not looked at.
+        That is (x, y, width, height) of the photo as the recipe sees it, where it is stored so. It
+        is less than the crop where that is not resampled whole: what lies around the window is
+        not looked at.
         """
-        if num_views > 1 or self._kernels is None or not is_upright:
-            return box_around(outlines.crop[first : first + num_views])
-        crop, scale, outline = outlines.crop[first], outlines.scale[first], outlines[first]
-        if outline.matrix is not None:
+        crop = plan.crop[rows].astype(np.int64)
+        if self._kernels is None:
             return crop
-        _, _, width, height = at_scale(crop, scale)
-        (out_width, out_height), (window_x, window_y) = outline.scaled, outline.window
-        left, right = self._tapped(width, out_width, window_x, self._width)
-        top, bottom = self._tapped(height, out_height, window_y, self._height)
-        x, y = left * scale, top * scale
-        return (
-            *(crop[0] + x, crop[1] + y),
-            *(min(right * scale, crop[2]) - x, min(bottom * scale, crop[3]) - y),
-        )
+        scale = 1 if plan.scale is None else plan.scale[rows].astype(np.int64)
+        window, scaled = plan.window[rows], plan.scaled[rows]
+        region = np.empty_like(crop)
+        for axis, count in enumerate((self._width, self._height)):
+            side = crop[:, 2 + axis]
+            start, end = self._tapped(-(-side // scale), scaled[:, axis], window[:, axis], count)
+            region[:, axis] = crop[:, axis] + start * scale
+            region[:, 2 + axis] = np.minimum(end * scale, side) - start * scale
+        if plan.bent is not None:
+            region[plan.bent[rows]] = crop[plan.bent[rows]]
+        return region
 
-    def _tapped(self, side: int, scaled: int, start: int, count: int) -> tuple[int, int]:
+    def _tapped(
+        self,
+        side: NDArray[np.int64],
+        scaled: NDArray[np.int32],
+        start: NDArray[np.int32],
+        count: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first pixel and the end of those under the taps of a window: see resize.c."""
-        step = side / scaled
-        support = step if self._antialias and step > 1.0 else 1.0
-        taps = (min(math.ceil(2.0 * support), side) + 1) & ~1
-        first = int(max(0.0, (start + 0.5) * step - support + 0.5))
-        last = int(max(0.0, (start + count - 0.5) * step - support + 0.5))
-        return first, min(last + taps, side)
+        step = side / np.maximum(scaled, 1)  # of rows that are bent it may be 0
+        support = np.maximum(step, 1.0) if self._antialias else np.ones_like(step)
+        taps = (np.minimum(np.ceil(2.0 * support).astype(np.int64), side) + 1) & ~1
+        first = np.maximum(0.0, (start + 0.5) * step - support + 0.5).astype(np.int64)
+        last = np.maximum(0.0, (start + count - 0.5) * step - support + 0.5).astype(np.int64)
+        return first, np.minimum(last + taps, side)
 
     def render_sample(
         self,
@@ -219,6 +233,36 @@ class Renderer:
             for number, row in enumerate(out):
                 tint = None if colour_out is None else colour_out[number]
                 self._finish(outlines[number], row, tint)
+
+    def can_render_cuts(self, plan: Plan) -> bool:
+        """Say whether `render_cut` can make the rows of this plan: stored pictures, exact path."""
+        return native.has_own_entropy_decoder() and self._is_stored and plan.matrix is None
+
+    def render_cut(
+        self,
+        cut: Cut,
+        outlines: Outlines,
+        row: int,
+        out: Pixels,
+        colour_out: NDArray[np.float32] | None = None,
+    ) -> bool:
+        """Make a row of what was read of its photo; False where that does not decode.
+
+        The cut holds what is `needed`; `out` and `colour_out` as for `render`.
+        """
+        self._check_row(out, colour_out)
+        outline = outlines[row]
+        scale = outlines.scale[row]
+        x, y, width, height = at_scale(outlines.crop[row], scale)
+        try:
+            self._kernels.render_cut(
+                *cut_arguments(cut, out), x, y, scale, width, height,
+                *outline.scaled, *outline.window, outline.mirror, not self._antialias,
+            )  # fmt: skip
+        except self._kernels.DecodeError:
+            return False
+        self._finish(outline, out, colour_out)
+        return True
 
     def render_photo(
         self,

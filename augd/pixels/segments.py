@@ -3,11 +3,12 @@
 Restart markers cut a scan into segments that are decoded by themselves. Where a whole number of
 them makes a row of MCUs, a region needs only the segments under it: they are put one after the
 other behind the photo's own header, which is told their size, and their markers are numbered anew.
-Whoever decodes a JPEG decodes the part, and gets the pixels that he would get of the whole: one MCU
-more on each side where chroma is upsampled keeps its smoothing as it is in the whole photo.
+Whoever decodes a JPEG decodes the part, and gets the pixels that he would get of the whole: one
+pixel more on each side where chroma is upsampled keeps its smoothing as it is in the whole photo.
 
 `find_segments` makes the table when a set is indexed; `Table.span` says which bytes a region needs,
-before anything is read, and `cut_part` makes a part of them.
+before anything is read: a `Cut` holds them. Our own decoder finds the segments in it where they
+lie; for those without it `cut_part` makes a part of them.
 
 Invariants: a table is never believed: each marker it points to must be there, with its number, and
 the header must be that of the photo that was indexed. Reads no file and decodes nothing.
@@ -21,7 +22,7 @@ import msgspec
 import numpy as np
 
 from augd.pixels import native
-from augd.pixels.header import BadImage, Header
+from augd.pixels.header import BadImage, Header, read_header
 
 Region = tuple[int, int, int, int]
 Buffer = bytes | bytearray | memoryview
@@ -31,6 +32,7 @@ LENGTH_MAX: Final = 0xFFFF
 
 _DRI, _EOI, _RST0 = 0xDD, 0xD9, 0xD0
 _BLOCK_PX: Final = 8
+_END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 class Part(NamedTuple):
@@ -98,13 +100,18 @@ class Table(NamedTuple):
         return 0 <= x < x + width <= self.width and 0 <= y < y + height <= self.height
 
     def around(self, region: Region) -> Region:
-        """Return the segments that a region needs: first column and row, and how many."""
+        """Return the segments that a region needs: first column and row, and how many.
+
+        A region that is decoded at 1/scale needs those of one `widened` by the scale.
+        """
         x, y, width, height = region
         # Chroma as fine as luma is not upsampled, and looks at no neighbour.
-        beside = self.mcu_width if self.mcu_width > _BLOCK_PX else 0
-        below = self.mcu_height if self.mcu_height > _BLOCK_PX else 0
+        beside = 1 if self.mcu_width > _BLOCK_PX else 0
+        below = 1 if self.mcu_height > _BLOCK_PX else 0
         step = self.mcu_width * self.interval
-        left, top = max(0, x - beside) // step, max(0, y - below) // self.mcu_height
+        # Chroma of less than three columns would be upsampled in another way.
+        start = min(x - beside, self.width - _BLOCK_PX) if beside else x
+        left, top = max(0, start) // step, max(0, y - below) // self.mcu_height
         right = min(self.columns, -(-(x + width + beside) // step))
         bottom = min(self.rows, -(-(y + height + below) // self.mcu_height))
         return left, top, right - left, bottom - top
@@ -113,6 +120,36 @@ class Table(NamedTuple):
         """Return where these segments begin and end; what lies between them is read as well."""
         before, size, kept = _measure(self.lengths, self.columns, self.rows, *cells)
         return Span(self.scan_offset + before, size, kept)
+
+
+class Cut(NamedTuple):
+    """What was read of a photo for a region of it: its head, and behind it `table.span(cells)`.
+
+    `kept` bytes of them are those of `cells`. Nothing of it was looked at.
+    """
+
+    data: memoryview
+    table: Table
+    cells: Region
+    kept: int
+
+    def part(self) -> Part:
+        """Make a JPEG of it, for who decodes nothing else.
+
+        Raises:
+            BadImage: the bytes are not what the table says.
+        """
+        head, body = self.data[: self.table.scan_offset], self.data[self.table.scan_offset :]
+        photo = read_header(bytes(head) + _END_OF_IMAGE)
+        return cut_part(head, body, photo, self.table, self.cells, self.kept)
+
+
+def widened(region: Region, by: int, width: int, height: int) -> Region:
+    """Return a region of a photo of this size with so many pixels more on each side."""
+    left, top = max(0, region[0] - by), max(0, region[1] - by)
+    right = min(width, region[0] + region[2] + by)
+    bottom = min(height, region[1] + region[3] + by)
+    return left, top, right - left, bottom - top
 
 
 def cut_part(

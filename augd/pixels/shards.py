@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -21,16 +20,15 @@ from typing import Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels import native
 from augd.pixels.beneath import Root
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.segments import Part, Region, Table, cut_part
+from augd.pixels.header import MAX_PIXELS, BadImage
+from augd.pixels.segments import Cut, Region, Table
 from augd.pixels.source import MAX_FILE_BYTES, FolderSource, Samples, Source
 
 _OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
-# Of a part that is nearly all of the photo, putting it together costs what it saves.
+# Where a part must be put together, one that is nearly all of the photo costs what it saves.
 _WORTH_SHARE: Final = 0.8
-_END_OF_IMAGE: Final = b"\xff\xd9"
-_EMPTY: Final = bytearray()
 
 
 class ShardFacts(Protocol):
@@ -70,7 +68,7 @@ class ShardSource:
         self.sizes_bytes = samples.sizes_bytes
         self._root = Root(root)
         self._fds: dict[int, int] = {}
-        self._scratch = threading.local()
+        self._worth_share = 1.0 if native.has_own_entropy_decoder() else _WORTH_SHARE
 
     def close(self) -> None:
         """Close the shards and the root folder; reads after this fail. Closing twice is fine."""
@@ -104,29 +102,29 @@ class ShardSource:
         self._read(sample, (0, content))
         return content
 
-    def read_region(self, sample: int, region: Region) -> bytearray | Part:
+    def read_region(self, sample: int, region: Region) -> bytearray | Cut:
         """Read what a region of the stored picture needs; all of it where that is not known.
 
         Raises:
             BadImage: as `read`, or the sample is not what the index says.
         """
         table = self._samples.segments(sample)
-        if table is None or not table.holds(region):
+        if table is None or not table.holds(region) or table.width * table.height > MAX_PIXELS:
             return self.read(sample)
         cells = table.around(region)
-        span = table.span(cells)
-        size_bytes = self._size(sample)
-        if table.scan_offset + span.kept > _WORTH_SHARE * size_bytes:
+        first, size, kept = table.span(cells)
+        size_bytes, start = self._size(sample), table.scan_offset
+        if start + kept > self._worth_share * size_bytes:
             return self.read(sample)
-        if span.first + span.size > size_bytes:
+        if first + size > size_bytes:
             raise BadImage(
-                f"its index lists segments up to byte {span.first + span.size} of {size_bytes}. "
+                f"its index lists segments up to byte {first + size} of {size_bytes}. "
                 f"Index the set again."
             )
-        head, body = bytearray(table.scan_offset), self._lend(span.size)
-        self._read(sample, (0, head), (span.first, body))
-        photo = read_header(head + _END_OF_IMAGE)
-        return cut_part(head, body, photo, table, cells, span.kept)
+        # Not zeroed before it is written to, as a bytearray would be.
+        data = np.empty(start + size, np.uint8).data
+        self._read(sample, (0, data[:start]), (first, data[start:]))
+        return Cut(data, table, cells, kept)
 
     def _size(self, sample: int) -> int:
         size_bytes = int(self.sizes_bytes[sample])
@@ -137,13 +135,6 @@ class ShardSource:
                 f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {size_bytes:,}"
             )
         return size_bytes
-
-    def _lend(self, size: int) -> memoryview:
-        """Lend this thread's buffer: new memory costs more than to read into what is there."""
-        held: bytearray = getattr(self._scratch, "buffer", _EMPTY)
-        if len(held) < size:
-            held = self._scratch.buffer = bytearray(size)
-        return memoryview(held)[:size]
 
     def _read(self, sample: int, *reads: tuple[int, bytearray | memoryview]) -> None:
         """Fill buffers with what begins at so many bytes into a sample."""

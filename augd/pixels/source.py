@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from augd.errors import PluginFailed
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
-from augd.pixels.segments import Part, Region
+from augd.pixels.segments import Cut, Region
 
 MAX_FILE_BYTES: Final = 512 << 20
 """Largest file that is read: what 64 megapixels of 16-bit RGBA take uncompressed."""
 
-Row = bytearray | Part | BadImage
+Row = bytearray | Cut | BadImage
 """What a read gives: the bytes of the file or what is needed of it, or why there are none."""
 
 
@@ -61,7 +61,7 @@ class Source(Protocol):
     def read(self, sample: int) -> bytearray:
         """Read a sample whole; the caller owns the bytes. Raises BadImage."""
 
-    def read_region(self, sample: int, region: Region) -> bytearray | Part:
+    def read_region(self, sample: int, region: Region) -> bytearray | Cut:
         """Read what a region of the stored picture needs, or all of it. Raises BadImage."""
 
     def close(self) -> None:

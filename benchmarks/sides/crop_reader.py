@@ -17,9 +17,9 @@ import numpy as np
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import load_or_build
 from augd.pixels import native
-from augd.pixels.decode import configure, decode
+from augd.pixels.decode import configure, decode, decode_cut
 from augd.pixels.header import read_header
-from augd.pixels.segments import Part
+from augd.pixels.segments import Cut
 from augd.pixels.shards import open_source
 from benchmarks._rounds import answer_rounds, run_chunks
 
@@ -45,9 +45,9 @@ def main(arguments: Mapping[str, Any]) -> None:
             assert table is not None
             width, height = table.width, table.height
             x, y = int(at_x * (width - side)), int(at_y * (height - side))
-            part = source.read_region(sample, (x, y, side, side))
-            assert isinstance(part, Part)
-            decode(part.data, part.header, (x - part.x, y - part.y, side, side))
+            cut = source.read_region(sample, (x, y, side, side))
+            assert isinstance(cut, Cut)
+            decode_cut(cut, (x, y, side, side))
             return
         content = source.read(sample)
         header = read_header(content)

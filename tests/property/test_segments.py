@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from augd.packing.photo import Shrink, pack_photo
 from augd.pixels import native
-from augd.pixels.decode import decode
+from augd.pixels.decode import decode, decode_cut
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Filter, Renderer
-from augd.pixels.segments import Table, cut_part, find_segments
+from augd.pixels.segments import Cut, Table, cut_part, find_segments, widened
 from augd.plan.plan import Plan
 from tests.hostile.images import Verdict, hostile_images
 from tests.scenes import EITHER_KERNELS, caught_noise
@@ -54,16 +54,26 @@ def _jpeg(width: int, height: int, sampling: str, interval: int, quality: int = 
     return data.tobytes()
 
 
-def _part_pixels(
-    data: bytes, header: Header, table: Table, region: tuple[int, int, int, int], scale: int
-) -> np.ndarray:
+def _cut_of(data: bytes, table: Table, region: tuple[int, int, int, int], scale: int = 1) -> Cut:
+    if scale != 1:
+        region = widened(region, scale, table.width, table.height)
     cells = table.around(region)
     span = table.span(cells)
-    head, body = data[: table.scan_offset], data[span.first : span.first + span.size]
-    part = cut_part(head, body, header, table, cells, span.kept)
+    read = data[: table.scan_offset] + data[span.first : span.first + span.size]
+    return Cut(memoryview(bytearray(read)), table, cells, span.kept)
+
+
+def _part_pixels(cut: Cut, region: tuple[int, int, int, int], scale: int) -> np.ndarray:
+    """Decode a region by putting a JPEG together, which all decoders can, and where it lies."""
+    before = bytes(cut.data)
+    part = cut.part()
     assert read_header(part.data) == part.header, "a part is a JPEG in its own right"
     x, y, width, height = region
-    return decode(part.data, part.header, (x - part.x, y - part.y, width, height), scale)
+    put_together = decode(part.data, part.header, (x - part.x, y - part.y, width, height), scale)
+    found = decode_cut(cut, region, scale)
+    np.testing.assert_array_equal(found, put_together)
+    assert cut.data == before, "what was read is put back as it was"
+    return found
 
 
 @settings(max_examples=120, deadline=None)
@@ -98,7 +108,7 @@ def test_a_part_decodes_to_what_the_whole_does(
         edges.append((start, end))
     (left, right), (top, bottom) = edges
     region = left, top, right - left, bottom - top
-    found = _part_pixels(data, header, table, region, scale)
+    found = _part_pixels(_cut_of(data, table, region, scale), region, scale)
     np.testing.assert_array_equal(found, decode(data, header, region, scale))
 
 
@@ -142,14 +152,18 @@ def test_a_row_is_rendered_from_what_is_needed_of_it(
     outlines = Outlines(plan, 0, 1)
     whole, cut = np.empty((1, 12, 16, 3), np.uint8), np.empty((1, 12, 16, 3), np.uint8)
     renderer.render_sample(photo, header, outlines, 0, whole)
-    needed = renderer.needed(outlines, 0, 1, True)
+    left, top, across, down = renderer.needed(plan, slice(0, 1))[0].tolist()
+    needed = left, top, across, down
     assert table.holds(needed)
-    cells = table.around(needed)
-    span = table.span(cells)
-    head, body = photo[: table.scan_offset], photo[span.first : span.first + span.size]
-    part = cut_part(head, body, header, table, cells, span.kept)
+    read = _cut_of(photo, table, needed, scale)
+    part = read.part()
     renderer.render_sample(part.data, part.header, outlines, 0, cut, origin=(part.x, part.y))
     np.testing.assert_array_equal(cut, whole)
+    assert renderer.can_render_cuts(plan) == native.has_own_entropy_decoder()
+    if renderer.can_render_cuts(plan):
+        cut[...] = 7
+        assert renderer.render_cut(read, outlines, 0, cut[0])
+        np.testing.assert_array_equal(cut, whole)
 
 
 def test_segments_that_make_no_rows_are_not_used() -> None:
@@ -188,18 +202,90 @@ def test_a_lying_table_is_found_out() -> None:
         Table.of((130, 75), (16, 16), 3, table.scan_offset, table.lengths[:14])
 
 
+@pytest.fixture
+def native_only(kernels: str) -> None:
+    if native.kernels is None:
+        pytest.skip("packing is done by the kernels")
+
+
+native_entropy = pytest.mark.skipif(
+    not native.has_own_entropy_decoder(), reason="segments are put together by other decoders"
+)
+
+
+@native_entropy
+@pytest.mark.usefixtures("native_only")
+def test_our_decoder_believes_no_table() -> None:
+    """It says no where the other way does: at lengths of what is decoded, and at another head."""
+    data = _jpeg(130, 75, "420", 3)
+    table = find_segments(data, read_header(data))
+    assert table is not None
+    region = 60, 20, 30, 30  # of the cells (1, 1), (1, 2) and (1, 3)
+    good = _cut_of(data, table, region)
+    assert good.cells == (1, 1, 1, 3)
+    expected = decode_cut(good, region)
+    lengths = np.frombuffer(table.lengths, np.uint16)
+    for place in range(4, 11):  # from the first to the last one that is kept
+        for change in (-3, 1, 7, 40_000):
+            lying = lengths.copy()
+            lying[place] = (int(lying[place]) + change) & 0xFFFF
+            lied = table._replace(lengths=memoryview(lying.tobytes()).cast("H"))
+            with pytest.raises(BadImage, match=r"where the index says|beyond what was read"):
+                decode_cut(good._replace(table=lied), region)
+    for field, value in (("width", 132), ("height", 76), ("mcu_width", 8), ("scan_offset", 600)):
+        with pytest.raises(BadImage, match="its header is not the one that was indexed"):
+            decode_cut(good._replace(table=table._replace(**{field: value})), region)
+    for cut in (good.data[:-1], good.data[: table.scan_offset], good.data[: table.scan_offset - 1]):
+        with pytest.raises((BadImage, ValueError)):
+            decode_cut(good._replace(data=cut), region)
+    for beside in ((0, 0, 8, 8), (120, 20, 8, 8), (60, 66, 8, 8)):
+        with pytest.raises(BadImage, match="region: expected a part of"):
+            decode_cut(good, beside)
+    np.testing.assert_array_equal(decode_cut(good, region), expected)
+
+
+@native_entropy
+@pytest.mark.usefixtures("native_only")
+@settings(max_examples=300, deadline=None)
+@given(
+    sampling=st.sampled_from([*_SAMPLINGS, "grey"]),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6),
+    lengths=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 0xFFFF)), max_size=3),
+    columns=st.integers(1, 9),
+)
+def test_any_bytes_and_any_table_give_pixels_or_a_reason(
+    sampling: str,
+    places: list[tuple[float, int]],
+    lengths: list[tuple[int, int]],
+    columns: int,
+) -> None:
+    data = _jpeg(130, 75, sampling, 1)
+    table = find_segments(data, read_header(data))
+    assert table is not None
+    region = 40, 30, min(columns * 10, 90), 20
+    good = _cut_of(data, table, region)
+    read, lying = bytearray(good.data), np.frombuffer(table.lengths, np.uint16).copy()
+    for place, value in places:
+        read[int(place * (len(read) - 1))] = value
+    for number, length in lengths:
+        lying[number % len(lying)] = length
+    lied = table._replace(lengths=memoryview(lying.tobytes()).cast("H"))
+    before = bytes(read)
+    try:
+        found = decode_cut(good._replace(data=memoryview(read), table=lied), region)
+    except BadImage as bad:
+        assert str(bad)
+    else:
+        assert found.shape == (20, region[2], 3)
+    assert read == before
+
+
 def _packed_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray, Header]:
     packed = pack_photo(data)
     assert packed.how == "packed", packed.reason
     header, made = read_header(data), read_header(packed.data)
     region = 0, 0, header.width, header.height
     return decode(data, header, region), decode(packed.data, made, region), made
-
-
-@pytest.fixture
-def native_only(kernels: str) -> None:
-    if native.kernels is None:
-        pytest.skip("packing is done by the kernels")
 
 
 @pytest.mark.usefixtures("native_only")

@@ -23,8 +23,10 @@ from augd.dataset.layout import read_found, write_index
 from augd.dataset.shards import read_shards
 from augd.errors import DatasetError
 from augd.packing.command import index_shards
-from augd.pixels.header import BadImage
-from augd.pixels.segments import Part
+from augd.pixels import native
+from augd.pixels.decode import decode, decode_cut
+from augd.pixels.header import BadImage, read_header
+from augd.pixels.segments import Cut
 from augd.pixels.shards import ShardSource, open_source
 
 
@@ -214,10 +216,18 @@ def test_a_region_is_read_by_its_segments(root: Path) -> None:
     indexed = arrays_of(root)
     assert indexed.dims.tolist() == [[96, 64]] * 6
     with open_source(indexed.root, indexed) as source:
-        part = source.read_region(4, (40, 40, 8, 8))
-        assert isinstance(part, Part)
-        assert (part.x, part.y, part.photo.width) == (16, 16, 96)
-        assert source.read_region(4, (0, 0, 96, 64)) == photo(11), "a part would save nothing"
+        cut = source.read_region(4, (40, 40, 8, 8))
+        assert isinstance(cut, Cut)
+        part = cut.part()
+        assert (part.x, part.y, part.photo.width) == (32, 32, 96)
+        whole = decode(photo(11), read_header(photo(11)), (40, 40, 8, 8))
+        np.testing.assert_array_equal(decode_cut(cut, (40, 40, 8, 8)), whole)
+        if native.has_own_entropy_decoder():
+            everything = source.read_region(4, (0, 0, 96, 64))
+            assert isinstance(everything, Cut), "nothing has to be put together"
+            assert everything.data == photo(11)
+        else:
+            assert source.read_region(4, (0, 0, 96, 64)) == photo(11), "a part would save nothing"
         assert source.read_region(4, (90, 0, 8, 8)) == photo(11), (
             "of another size: see for yourself"
         )
@@ -304,7 +314,7 @@ def test_damaged_indexes_and_shards_never_do_worse_than_be_refused(
             for sample in range(6):
                 try:
                     found = source.read_region(sample, (40, 40, 8, 8))
-                    assert isinstance(found, bytearray | Part)
+                    assert isinstance(found, bytearray | Cut)
                 except BadImage:
                     pass
                 num_read += 1

@@ -39,6 +39,7 @@ enum {
     LEAP_ENDS = 1 << 11,
     PASSES_TOO_FAR = 0x7F, /* what a leap holds where no symbol lies whole */
     LOOKUPS_PER_REFILL = 5,
+    WORTH_LEAPS = 96, /* MCUs that are passed symbol by symbol in the time of making two tables */
 };
 
 /* Zigzag to natural order. A run may lead past the block's end; libjpeg lets that pass too. */
@@ -83,6 +84,7 @@ static void add_code(AugdTable *table, int code, int code_length, int symbol) {
 }
 
 static void make_leaps(AugdTable *ac) {
+    ac->has_leaps = true;
     enum { NUM_LOOKS = 1 << AUGD_LOOK_BITS, WINDOW = 1 << AUGD_LEAP_BITS, TOO_LONG = 64 };
     /* Of each symbol: length with its value, places << 8, end << 15. */
     uint16_t steps[NUM_LOOKS];
@@ -134,7 +136,7 @@ static void make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac) {
             if (length <= AUGD_LOOK_BITS) add_code(table, code, length, source->huffval[place]);
         table->code_end[length] = code << (MAX_CODE_BITS - length);
     }
-    if (is_ac) make_leaps(table);
+    table->has_leaps = false;
 }
 
 /* An FF in the data is followed by 00; FF bytes before a marker are fill bytes (T.81, B.1.1.5). */
@@ -159,6 +161,16 @@ static uint8_t *unstuff(AugdEntropy *entropy, uint8_t *to, const uint8_t *to_end
     return to;
 }
 
+/* Have zeros from `from` on. Short segments leave most of those of the one before as they are. */
+static void keep_zeros(AugdEntropy *entropy, uint8_t *from, size_t size) {
+    uint8_t *const end = from + size;
+    if (entropy->zeros_end <= from || entropy->zeros > end) entropy->zeros = entropy->zeros_end = end;
+    if (entropy->zeros > from) memset(from, 0, (size_t)(entropy->zeros - from));
+    if (entropy->zeros_end < end) memset(entropy->zeros_end, 0, (size_t)(end - entropy->zeros_end));
+    entropy->zeros = from;
+    if (entropy->zeros_end < end) entropy->zeros_end = end;
+}
+
 /* Have at least an MCU's bytes in `data`, or all that there are with zeros behind. */
 static void fill(AugdEntropy *entropy) {
     uint8_t *to = entropy->data;
@@ -167,7 +179,7 @@ static void fill(AugdEntropy *entropy) {
     to = unstuff(entropy, to + num_left, entropy->data + AUGD_DATA_BYTES);
     entropy->next = entropy->data;
     entropy->end = to;
-    if (entropy->is_at_marker) memset(to, 0, AUGD_MCU_BYTES);
+    keep_zeros(entropy, to, entropy->is_at_marker ? AUGD_MCU_BYTES : 0);
 }
 
 /* How many bits there are before the next marker; less than 0 when zeros behind them were taken. */
@@ -288,6 +300,23 @@ static inline bool take_block(Bits *in, const AugdTable *ac, JCOEF *block) {
     return true;
 }
 
+static inline bool pass_block(Bits *in, const AugdTable *ac) {
+    for (int place = 1; place < BLOCK_SIZE;) {
+        refill(in);
+        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < BLOCK_SIZE; turn++) {
+            const int32_t entry = look(in, ac);
+            if (__builtin_expect(!is_whole(entry), 0)) {
+                const Step step = take_special(in, ac, entry, NULL, &place);
+                if (step != GOES_ON) return step == ENDS;
+                break;
+            }
+            drop(in, length_of(entry));
+            place += run_of(entry) + 1;
+        }
+    }
+    return true;
+}
+
 static inline bool leap_block(Bits *in, const AugdTable *ac) {
     for (int place = 1; place < BLOCK_SIZE;) {
         refill(in);
@@ -313,29 +342,90 @@ static inline bool leap_block(Bits *in, const AugdTable *ac) {
     return true;
 }
 
-/* T.81, F.2.2.5: predictions begin again, after a marker with the next number. */
-static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
+static void check_end(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     if (!entropy->is_at_marker) fill(entropy);
     if (!entropy->is_at_marker || count_left(entropy) >= 8)
         augd_broken_scan(jpeg, "bytes between the data and a restart marker");
+}
+
+static void begin_segment(AugdEntropy *entropy, const uint8_t *source, const uint8_t *source_end) {
+    entropy->source = source;
+    entropy->source_end = source_end;
+    entropy->is_at_marker = false;
+    entropy->next = entropy->end = entropy->data;
+    entropy->bits = 0;
+    entropy->num_bits = 0;
+    memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+}
+
+/* Find the next segment that is kept, and the marker behind it. */
+static void take_segment(j_decompress_ptr jpeg, AugdEntropy *entropy) {
+    enum { MARKER_BYTES = 2 };
+    AugdSegments *all = &entropy->segments;
+    if (all->place == all->end_place) augd_broken_scan(jpeg, "more data than segments");
+    const size_t place = all->place++, length = all->lengths[place];
+    const uint8_t *source = all->next;
+    if (length < MARKER_BYTES || length > (size_t)(all->end - source))
+        augd_broken_scan(jpeg, "a segment is not where the index says");
+    const uint8_t *marker = source + length - MARKER_BYTES;
+    const int code = place + 1 == all->num_places ? JPEG_EOI : (int)(JPEG_RST0 + (place & 7));
+    if (marker[0] != 0xFF || marker[1] != code)
+        augd_broken_scan(jpeg, "a restart marker is not where the index says");
+    all->next = source + length;
+    if (place % (size_t)all->columns + 1 == (size_t)all->right && all->place < all->end_place) {
+        const size_t next = all->place + (size_t)(all->columns - all->right + all->left);
+        const size_t between = augd_segment_bytes(all->lengths, all->place, next);
+        if (between > (size_t)(all->end - all->next))
+            augd_broken_scan(jpeg, "segments reach beyond what was read");
+        all->next += between;
+        all->place = next;
+    }
+    begin_segment(entropy, source, marker);
+    entropy->is_left = false;
+}
+
+/* T.81, F.2.2.5: predictions begin again, after a marker with the next number. */
+static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
+    entropy->restarts_to_go = jpeg->restart_interval;
+    if (!entropy->is_left) check_end(jpeg, entropy);
+    if (entropy->has_segments) {
+        if (!entropy->is_left && entropy->source != entropy->source_end)
+            augd_broken_scan(jpeg, "a marker inside of a segment");
+        take_segment(jpeg, entropy);
+        return;
+    }
     const uint8_t *at = entropy->source, *end = entropy->source_end;
     while (at < end && *at == 0xFF) at++;
     if (at == end || *at != JPEG_RST0 + entropy->next_restart)
         augd_broken_scan(jpeg, "a restart marker is missing or out of turn");
-    entropy->source = at + 1;
-    entropy->next = entropy->end = entropy->data;
-    entropy->bits = 0;
-    entropy->num_bits = 0;
-    fill(entropy);
-    memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+    begin_segment(entropy, at + 1, end);
     entropy->next_restart = (entropy->next_restart + 1) & 7;
-    entropy->restarts_to_go = jpeg->restart_interval;
 }
 
-static inline bool is_wanted(AugdEntropy *entropy, int num_columns) {
-    int column = entropy->column;
+/* Coefficients left of those that are wanted count by their DC values, which predict others. In
+ * segments of known length nothing right of them counts, nor a segment that lies left as a whole. */
+typedef enum { WANTED, PASSED, LEFT_OUT } Use;
+
+static inline Use take_column(AugdEntropy *entropy, int num_columns) {
+    const int column = entropy->column;
     entropy->column = column + 1 < num_columns ? column + 1 : 0;
-    return column >= entropy->first_column && column < entropy->end_column;
+    if (column >= entropy->first_column && column < entropy->end_column) return WANTED;
+    if (!entropy->has_segments) return PASSED;
+    const bool is_right = column >= entropy->end_column;
+    const int interval = entropy->segments.interval;
+    return is_right || column / interval * interval + interval <= entropy->first_column ? LEFT_OUT
+                                                                                        : PASSED;
+}
+
+/* Leaps pay where many MCUs are passed. */
+static bool use_leaps(AugdEntropy *entropy, int num_blocks) {
+    if (entropy->num_leapt < WORTH_LEAPS) {
+        entropy->num_leapt++;
+        return false;
+    }
+    for (int number = 0; number < num_blocks; number++)
+        if (!entropy->blocks[number].ac->has_leaps) make_leaps(entropy->blocks[number].ac);
+    return true;
 }
 
 /* Decode one MCU. `rows` is NULL where nobody wants its coefficients; else they are zeros. */
@@ -345,8 +435,14 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
         if (entropy->restarts_to_go == 0) restart(jpeg, entropy);
         entropy->restarts_to_go--;
     }
-    if (!is_wanted(entropy, (int)jpeg->MCUs_per_row)) rows = NULL;
+    const Use use = take_column(entropy, (int)jpeg->MCUs_per_row);
+    if (use == LEFT_OUT) {
+        entropy->is_left = true;
+        return TRUE;
+    }
+    if (use == PASSED) rows = NULL;
     if (!entropy->is_at_marker && entropy->end - entropy->next < AUGD_MCU_BYTES) fill(entropy);
+    const bool has_leaps = !rows && use_leaps(entropy, jpeg->blocks_in_MCU);
     Bits in = {entropy->next, entropy->bits, entropy->num_bits};
     const int num_blocks = jpeg->blocks_in_MCU;
     for (int number = 0; number < num_blocks; number++) {
@@ -357,7 +453,7 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
             coefficients[0] = (JCOEF)*block->last_dc;
             is_code = take_block(&in, block->ac, coefficients);
         } else if (is_code) {
-            is_code = leap_block(&in, block->ac);
+            is_code = has_leaps ? leap_block(&in, block->ac) : pass_block(&in, block->ac);
         }
         if (!is_code) augd_broken_scan(jpeg, "bad Huffman code");
     }
@@ -368,17 +464,18 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
     return TRUE;
 }
 
-void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy) {
-    entropy->source = jpeg->src->next_input_byte;
-    entropy->source_end = entropy->source + jpeg->src->bytes_in_buffer;
-    entropy->next = entropy->end = entropy->data;
-    entropy->bits = 0;
-    entropy->num_bits = 0;
-    fill(entropy);
-    memset(entropy->last_dc, 0, sizeof entropy->last_dc);
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments) {
+    const uint8_t *source = jpeg->src->next_input_byte;
+    begin_segment(entropy, source, source + jpeg->src->bytes_in_buffer);
     entropy->restarts_to_go = jpeg->restart_interval;
     entropy->next_restart = 0;
-    entropy->column = 0;
+    entropy->has_segments = segments != NULL;
+    entropy->is_left = false;
+    if (segments) {
+        entropy->segments = *segments;
+        take_segment(jpeg, entropy);
+    }
+    entropy->column = entropy->num_leapt = 0;
     augd_want_columns(entropy, 0, (int)jpeg->MCUs_per_row);
     for (int number = 0; number < jpeg->blocks_in_MCU; number++) {
         int component = jpeg->MCU_membership[number];

@@ -28,31 +28,47 @@ typedef struct {
     int32_t place_offset[17];
     uint8_t symbols[256];
     UINT8 bits[17]; /* what it was made from: photos of one camera have the same tables */
-    bool is_ac, is_made;
+    bool is_ac, is_made, has_leaps;
 } AugdTable;
 
 typedef struct {
-    const AugdTable *dc, *ac;
+    const AugdTable *dc;
+    AugdTable *ac;
     int *last_dc;
 } AugdBlock;
+
+/* Segments that are decoded where they lie, with others beside them that are not looked at. */
+typedef struct {
+    const uint8_t *next, *end; /* the bytes that hold them: those behind the last one taken */
+    const uint16_t *lengths;   /* of the photo's segments, each with the marker behind it */
+    int columns, interval;     /* segments in a row of the photo, MCUs in a segment */
+    int left, right;           /* columns of segments that are kept, the second one exclusive */
+    size_t place, end_place;   /* number of the next segment, and behind the last one that is kept */
+    size_t num_places;         /* of the photo */
+} AugdSegments;
 
 typedef struct {
     const uint8_t *source, *source_end; /* what lies behind `data`, as it is in the file */
     bool is_at_marker;                  /* and begins with a marker, or there is none */
+    bool has_segments, is_left;         /* the rest of the segment in hand is not looked at */
+    AugdSegments segments;
     const uint8_t *next, *end;          /* in `data` */
+    uint8_t *zeros, *zeros_end;         /* in `data`: nothing but zeros between them */
     uint64_t bits;                      /* taken from there, left-aligned */
     int num_bits;
     unsigned restarts_to_go;
     int next_restart;
     int column, first_column, end_column; /* MCUs; coefficients are wanted of those between */
+    int num_leapt;
     int last_dc[MAX_COMPS_IN_SCAN];
     AugdBlock blocks[D_MAX_BLOCKS_IN_MCU];
     AugdTable dc[NUM_HUFF_TBLS], ac[NUM_HUFF_TBLS];
     uint8_t data[AUGD_DATA_BYTES + AUGD_MCU_BYTES];
 } AugdEntropy;
 
-/* Take over the scan that `jpeg` has started. `jpeg->client_data` must be free for `entropy`. */
-void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy);
+/* Take over the scan that `jpeg` has started. `jpeg->client_data` must be free for `entropy`. With
+ * `segments` its data is theirs; they are checked one by one as they are taken. */
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments);
 
 /* Say that nobody wants the coefficients left and right of these columns of MCUs. */
 void augd_want_columns(AugdEntropy *entropy, int first, int end);

@@ -1,8 +1,11 @@
 /* Regions of JPEGs, by libjpeg-turbo.
  *
  * Rows above the region are entropy-decoded and dropped, columns beside it get no IDCT, and what
- * lies below is never looked at. One MCU more on each side keeps the smooth upsampling of chroma
+ * lies below is never looked at. One pixel more on each side keeps the smooth upsampling of chroma
  * as it is in the whole picture. A warning of libjpeg's that means broken data is an error.
+ *
+ * Of a photo with restart segments that are known, libjpeg is shown a smaller photo: the header is told
+ * the size of the segments that are there, and our entropy decoder finds them where they lie.
  */
 #include "resize.h"
 
@@ -30,7 +33,10 @@
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 
-enum { LINES_AT_ONCE = 16 };
+enum {
+    LINES_AT_ONCE = 16,
+    LEAST_WIDTH = 8, /* of what is decoded: narrower chroma would be upsampled in another way */
+};
 
 typedef struct {
     struct jpeg_decompress_struct jpeg; /* first: libjpeg's callbacks get a pointer to it */
@@ -124,7 +130,7 @@ static bool is_smoothed(j_decompress_ptr jpeg) {
     return false;
 }
 
-static void start(Decoder *self, int scale) {
+static void start(Decoder *self, int scale, const Cut *cut) {
     j_decompress_ptr jpeg = &self->jpeg;
     jpeg->out_color_space = JCS_RGB;
     jpeg->dct_method = JDCT_ISLOW;
@@ -134,8 +140,26 @@ static void start(Decoder *self, int scale) {
     self->is_in_scan = true;
     jpeg_start_decompress(jpeg);
 #if AUGD_OWN_ENTROPY
-    if (!jpeg->arith_code && !jpeg->progressive_mode && !jpeg_has_multiple_scans(jpeg))
-        augd_take_over(jpeg, &self->entropy);
+    if (cut) {
+        const Region kept = cut->kept;
+        const size_t first = (size_t)kept.y * (size_t)cut->all.columns + (size_t)kept.x;
+        const size_t in_between = (size_t)(kept.height - 1) * (size_t)cut->all.columns;
+        const AugdSegments segments = {
+            .next = cut->body,
+            .end = cut->body + cut->body_size,
+            .lengths = cut->all.lengths,
+            .columns = cut->all.columns,
+            .interval = cut->interval,
+            .left = kept.x,
+            .right = kept.x + kept.width,
+            .place = first,
+            .end_place = first + in_between + (size_t)kept.width,
+            .num_places = (size_t)cut->all.columns * (size_t)cut->all.rows,
+        };
+        augd_take_over(jpeg, &self->entropy, &segments);
+    } else if (!jpeg->arith_code && !jpeg->progressive_mode && !jpeg_has_multiple_scans(jpeg)) {
+        augd_take_over(jpeg, &self->entropy, NULL);
+    }
 #endif
 }
 
@@ -156,10 +180,13 @@ static void crop_columns(Decoder *self, JDIMENSION *left, JDIMENSION *width) {
 static size_t crop(Decoder *self, Region region) {
     j_decompress_ptr jpeg = &self->jpeg;
     if (!has_usual_sampling(jpeg) || is_smoothed(jpeg)) return (size_t)region.x * AUGD_CHANNELS;
-    const int margin = jpeg->max_h_samp_factor * DCTSIZE, end = region.x + region.width + margin;
-    JDIMENSION left = region.x > margin ? (JDIMENSION)(region.x - margin) : 0;
-    JDIMENSION width = (JDIMENSION)end < jpeg->output_width ? (JDIMENSION)end : jpeg->output_width;
-    width -= left;
+    const int most = (int)jpeg->output_width;
+    int first = region.x - 1, end = region.x + region.width + 1;
+    if (first > most - LEAST_WIDTH) first = most - LEAST_WIDTH;
+    if (first < 0) first = 0;
+    if (end < first + LEAST_WIDTH) end = first + LEAST_WIDTH;
+    if (end > most) end = most;
+    JDIMENSION left = (JDIMENSION)first, width = (JDIMENSION)(end - first);
     if (width < jpeg->output_width) crop_columns(self, &left, &width);
     if (region.y > 0) jpeg_skip_scanlines(jpeg, (JDIMENSION)region.y);
     return ((size_t)region.x - left) * AUGD_CHANNELS;
@@ -235,10 +262,62 @@ static void prepare(Decoder *self, char *message) {
     self->errors.output_message = say_nothing;
 }
 
-/* Read the header and begin; false, with a message, when the region is not in the picture. */
-static bool begin(Decoder *self, Jpeg source, int scale, Region region) {
+#if AUGD_OWN_ENTROPY
+/* Find the size in a JPEG's header that ends with that of its scan; NULL where it is no plain one. */
+static __attribute__((noinline)) uint8_t *find_size(uint8_t *head, size_t size) {
+    enum { SOF0 = 0xC0, SOF1, SOI = 0xD8, SOS = 0xDA, DNL = 0xDC, FRAME_BYTES = 8, PRECISION = 4 };
+    uint8_t *frame = NULL;
+    if (size < 2 || head[0] != 0xFF || head[1] != SOI) return NULL;
+    for (size_t at = 2; size - at >= 4 && head[at] == 0xFF;) {
+        const size_t length = (size_t)head[at + 2] << 8 | head[at + 3];
+        const int marker = head[at + 1];
+        if (length < 2 || length + 2 > size - at) return NULL;
+        if (marker == SOF0 || marker == SOF1) {
+            if (frame || length < FRAME_BYTES) return NULL;
+            frame = head + at + PRECISION + 1;
+        } else if (marker == SOS) {
+            return at + 2 + length == size ? frame : NULL;
+        } else if (marker < SOF0 || marker == DNL || (marker >= JPEG_RST0 && marker <= SOI) ||
+                   marker == JPEG_EOI) {
+            return NULL;
+        }
+        at += 2 + length;
+    }
+    return NULL;
+}
+
+static void write_size(uint8_t *at, int width, int height) {
+    const uint8_t bytes[] = {(uint8_t)(height >> 8), (uint8_t)height, (uint8_t)(width >> 8),
+                             (uint8_t)width};
+    memcpy(at, bytes, sizeof bytes);
+}
+
+static bool has_size(const uint8_t *at, int width, int height) {
+    return (at[0] << 8 | at[1]) == height && (at[2] << 8 | at[3]) == width;
+}
+
+/* Read a header that was told the size of a part, and check that it is the one of the index. */
+static bool open_cut(Decoder *self, const Cut *cut, int width, int height) {
+    const Jpeg source = {cut->head, cut->head_size, width, height};
     if (!open_jpeg(self, source)) return false;
-    start(self, scale);
+    j_decompress_ptr jpeg = &self->jpeg;
+    const bool is_one = jpeg->num_components == 1;
+    const int mcu_width = is_one ? DCTSIZE : jpeg->max_h_samp_factor * DCTSIZE;
+    const int mcu_height = is_one ? DCTSIZE : jpeg->max_v_samp_factor * DCTSIZE;
+    if (!jpeg->progressive_mode && !jpeg->arith_code && !jpeg_has_multiple_scans(jpeg) &&
+        jpeg->src->bytes_in_buffer == 0 && mcu_width == cut->mcu_width &&
+        mcu_height == cut->mcu_height && jpeg->restart_interval == (unsigned)cut->interval &&
+        (width + mcu_width - 1) / mcu_width == cut->kept.width * cut->interval &&
+        (height + mcu_height - 1) / mcu_height == cut->kept.height)
+        return true;
+    snprintf(self->message, AUGD_MESSAGE_BYTES, "its header is not the one that was indexed");
+    return false;
+}
+#endif
+
+/* Begin; false, with a message, when the region is not in the picture. */
+static bool begin_at(Decoder *self, int scale, Region region, const Cut *cut) {
+    start(self, scale, cut);
     if (region.x >= 0 && region.y >= 0 &&
         region.x + region.width <= (int)self->jpeg.output_width &&
         region.y + region.height <= (int)self->jpeg.output_height)
@@ -246,6 +325,10 @@ static bool begin(Decoder *self, Jpeg source, int scale, Region region) {
     snprintf(self->message, AUGD_MESSAGE_BYTES, "region: expected a part of %ux%u",
              self->jpeg.output_width, self->jpeg.output_height);
     return false;
+}
+
+static bool begin(Decoder *self, Jpeg source, int scale, Region region) {
+    return open_jpeg(self, source) && begin_at(self, scale, region, NULL);
 }
 
 bool augd_decode_region(Jpeg source, int scale, Region region, uint8_t *out,
@@ -261,6 +344,11 @@ bool augd_decode_region(Jpeg source, int scale, Region region, uint8_t *out,
     return is_done;
 }
 
+static Region needed_of(const AugdScaler *scaler, Region region) {
+    return (Region){region.x + scaler->needed.x, region.y + scaler->needed.y, scaler->needed.width,
+                    scaler->needed.height};
+}
+
 bool augd_render_region(Jpeg source, int scale, Region region, Scaling scaling, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]) {
     Decoder *self = &decoder;
@@ -271,14 +359,74 @@ bool augd_render_region(Jpeg source, int scale, Region region, Scaling scaling, 
         snprintf(message, AUGD_MESSAGE_BYTES, "out of memory");
         return false;
     }
-    const Region needed = {region.x + scaler.needed.x, region.y + scaler.needed.y,
-                           scaler.needed.width, scaler.needed.height};
+    const Region needed = needed_of(&scaler, region);
     if (setjmp(self->on_error) == 0 && begin(self, source, scale, needed)) {
         scale_region(self, needed, &scaler, out);
         is_done = true;
     }
     jpeg_destroy_decompress(&self->jpeg);
     return is_done;
+}
+
+#if AUGD_OWN_ENTROPY
+/* Decode a region of a part whose header says its own size already. */
+static bool decode_part(const Cut *cut, int width, int height, int scale, Region inside,
+                        const AugdScaler *scaler, uint8_t *out, char *message) {
+    Decoder *self = &decoder;
+    volatile bool is_done = false; /* set between setjmp and longjmp */
+    prepare(self, message);
+    if (setjmp(self->on_error) == 0 && open_cut(self, cut, width, height) &&
+        begin_at(self, scale, inside, cut)) {
+        if (scaler)
+            scale_region(self, inside, scaler, out);
+        else
+            copy_region(self, inside, out);
+        is_done = true;
+    }
+    jpeg_destroy_decompress(&self->jpeg);
+    return is_done;
+}
+#endif
+
+/* Decode a region of a cut photo, or scale it where there is a scaler. */
+static bool make_cut(const Cut *cut, int scale, Region region, const AugdScaler *scaler, uint8_t *out,
+                     char *message) {
+#if AUGD_OWN_ENTROPY
+    const int x = cut->kept.x * cut->interval * cut->mcu_width, y = cut->kept.y * cut->mcu_height;
+    const int right = x + cut->kept.width * cut->interval * cut->mcu_width;
+    const int bottom = y + cut->kept.height * cut->mcu_height;
+    const int width = (right < cut->width ? right : cut->width) - x;
+    const int height = (bottom < cut->height ? bottom : cut->height) - y;
+    const Region inside = {region.x - x / scale, region.y - y / scale, region.width, region.height};
+    uint8_t *const size = find_size(cut->head, cut->head_size);
+    if (!size || !has_size(size, cut->width, cut->height) || width <= 0 || height <= 0) {
+        snprintf(message, AUGD_MESSAGE_BYTES, "its header is not the one that was indexed");
+        return false;
+    }
+    write_size(size, width, height);
+    const bool is_done = decode_part(cut, width, height, scale, inside, scaler, out, message);
+    write_size(size, cut->width, cut->height);
+    return is_done;
+#else
+    (void)cut, (void)scale, (void)region, (void)scaler, (void)out;
+    snprintf(message, AUGD_MESSAGE_BYTES, "built without an entropy decoder that finds segments");
+    return false;
+#endif
+}
+
+bool augd_decode_cut(const Cut *cut, int scale, Region region, uint8_t *out,
+                     char message[AUGD_MESSAGE_BYTES]) {
+    return make_cut(cut, scale, region, NULL, out, message);
+}
+
+bool augd_render_cut(const Cut *cut, int scale, Region region, Scaling scaling, uint8_t *out,
+                     char message[AUGD_MESSAGE_BYTES]) {
+    AugdScaler scaler;
+    if (!augd_prepare_scaler(&scaler, region.width, region.height, scaling)) {
+        snprintf(message, AUGD_MESSAGE_BYTES, "out of memory");
+        return false;
+    }
+    return make_cut(cut, scale, needed_of(&scaler, region), &scaler, out, message);
 }
 
 bool augd_skip_rows(Jpeg source, int rows, char message[AUGD_MESSAGE_BYTES]) {

@@ -101,6 +101,25 @@ size_t augd_segment_bytes(const uint16_t *lengths, size_t first, size_t end);
 bool augd_cut_segments(Segments all, Region kept, const uint8_t *body, size_t body_size, uint8_t *out,
                        size_t out_size);
 
+/* A photo with restart segments: the table of an index, and those of its bytes that were read. Nothing
+ * of it is believed. */
+typedef struct {
+    uint8_t *head; /* up to the scan's data; written to, and put back */
+    size_t head_size;
+    const uint8_t *body; /* from the first of the segments that are kept to the end of the last one */
+    size_t body_size;
+    int width, height, mcu_width, mcu_height, interval;
+    Segments all;
+    Region kept; /* in segments and rows of them */
+} Cut;
+
+/* jpeg.c: as augd_decode_region and augd_render_region, from the segments that are kept. The region is
+ * one of the photo, scaled by 1 / scale. Returns false where augd_has_own_entropy_decoder does. */
+bool augd_decode_cut(const Cut *cut, int scale, Region region, uint8_t *out,
+                     char message[AUGD_MESSAGE_BYTES]);
+bool augd_render_cut(const Cut *cut, int scale, Region region, Scaling scaling, uint8_t *out,
+                     char message[AUGD_MESSAGE_BYTES]);
+
 /* Whether huffman.c is built in and used, and the version of libjpeg-turbo's headers. */
 bool augd_has_own_entropy_decoder(void);
 const char *augd_libjpeg_version(void);

@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-enum { VERSION = 3 }; /* as augd/pixels/native.py expects it */
+enum { VERSION = 4 }; /* as augd/pixels/native.py expects it */
 
 static PyObject *decode_error;
 static bool is_avx2_used;
@@ -307,6 +307,88 @@ static PyObject *cut_segments(PyObject *module, PyObject *const *args, Py_ssize_
     return PyBool_FromLong(is_done);
 }
 
+/* How a photo is cut and what of it is there, then the region: see Cut. */
+enum {
+    HEAD_SIZE = NUM_CELLS, PHOTO_WIDTH, PHOTO_HEIGHT, MCU_WIDTH, MCU_HEIGHT, CUT_INTERVAL, NUM_CUT
+};
+
+static bool take_cut(const int *given, Py_ssize_t size, Cut *cut) {
+    if (given[HEAD_SIZE] >= 0 && given[HEAD_SIZE] <= size && given[PHOTO_WIDTH] >= 1 &&
+        given[PHOTO_HEIGHT] >= 1 && given[PHOTO_WIDTH] <= SIDE_MAX &&
+        given[PHOTO_HEIGHT] <= SIDE_MAX && given[MCU_WIDTH] >= 8 && given[MCU_HEIGHT] >= 8 &&
+        given[MCU_WIDTH] <= 32 && given[MCU_HEIGHT] <= 32 && given[CUT_INTERVAL] >= 1 &&
+        given[CUT_INTERVAL] <= 8192 && given[COLUMNS] * given[CUT_INTERVAL] <= 8192) {
+        cut->head_size = (size_t)given[HEAD_SIZE];
+        cut->body = cut->head + cut->head_size;
+        cut->body_size = (size_t)size - cut->head_size;
+        cut->width = given[PHOTO_WIDTH];
+        cut->height = given[PHOTO_HEIGHT];
+        cut->mcu_width = given[MCU_WIDTH];
+        cut->mcu_height = given[MCU_HEIGHT];
+        cut->interval = given[CUT_INTERVAL];
+        cut->all.columns = given[COLUMNS];
+        cut->all.rows = given[ROWS];
+        cut->kept = (Region){given[LEFT], given[TOP], given[NUM_COLUMNS], given[NUM_ROWS]};
+        return true;
+    }
+    PyErr_SetString(PyExc_ValueError, "cut: expected a photo, its MCUs, and its head in the bytes");
+    return false;
+}
+
+/* decode_cut and render_cut: the latter has the sides of a region, and how it is scaled, behind. */
+static PyObject *make_of_cut(const char *name, PyObject *const *args, Py_ssize_t count, bool is_scaled) {
+    enum { LENGTHS = 2, FIRST_INT, MOST_INTS = NUM_CUT + 5 + NUM_SCALING };
+    enum { CUT_X = NUM_CUT, CUT_Y, CUT_SCALE, CUT_REGION_WIDTH, CUT_REGION_HEIGHT, CUT_SCALING };
+    int given[MOST_INTS];
+    const int num_ints = is_scaled ? MOST_INTS : CUT_REGION_WIDTH;
+    char message[AUGD_MESSAGE_BYTES];
+    Py_buffer data, out, lengths;
+    Cut cut;
+    if (!has_count(name, count, FIRST_INT + num_ints) || !take_cells(args + FIRST_INT, given) ||
+        !take_ints(args + FIRST_INT, given, num_ints) ||
+        PyObject_GetBuffer(args[0], &data, PyBUF_WRITABLE) < 0)
+        return NULL;
+    PyObject *result = NULL;
+    if (!take_pixels(args[1], &out, true)) goto release_data;
+    if (!take_lengths(args[LENGTHS], &lengths, (Py_ssize_t)given[COLUMNS] * given[ROWS]))
+        goto release_out;
+    cut.head = data.buf;
+    cut.all.lengths = lengths.buf;
+    Region region = {given[CUT_X], given[CUT_Y], (int)out.shape[1], (int)out.shape[0]};
+    Scaling scaling;
+    if (is_scaled) {
+        region.width = given[CUT_REGION_WIDTH];
+        region.height = given[CUT_REGION_HEIGHT];
+    }
+    const int near[NUM_DECODING] = {1, 1, region.x, region.y, given[CUT_SCALE]};
+    if (take_cut(given, data.len, &cut) && is_near(near, region.width, region.height) &&
+        (!is_scaled || take_scaling(given + CUT_SCALING, &out, &scaling))) {
+        bool is_done;
+        Py_BEGIN_ALLOW_THREADS
+        is_done = is_scaled
+                      ? augd_render_cut(&cut, given[CUT_SCALE], region, scaling, out.buf, message)
+                      : augd_decode_cut(&cut, given[CUT_SCALE], region, out.buf, message);
+        Py_END_ALLOW_THREADS
+        result = answer(is_done, message);
+    }
+    PyBuffer_Release(&lengths);
+release_out:
+    PyBuffer_Release(&out);
+release_data:
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static PyObject *decode_cut(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    return make_of_cut("decode_cut", args, count, false);
+}
+
+static PyObject *render_cut(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    return make_of_cut("render_cut", args, count, true);
+}
+
 static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     int given[NUM_SCALING];
@@ -586,6 +668,15 @@ PyDoc_STRVAR(measure_segments_doc,
 PyDoc_STRVAR(cut_segments_doc,
 "cut_segments(lengths, body, out, columns, rows, left, top, num_columns, num_rows, start, /)\n--\n\n"
 "Copy a rectangle of segments to out[start:]. False: they are not where the lengths say.");
+PyDoc_STRVAR(decode_cut_doc,
+"decode_cut(data, out, lengths, columns, rows, left, top, num_columns, num_rows, head_size, width,\n"
+"           height, mcu_width, mcu_height, interval, x, y, scale, /)\n--\n\n"
+"As decode_jpeg, of a photo whose head and kept segments lie in data, one behind the other.");
+PyDoc_STRVAR(render_cut_doc,
+"render_cut(data, out, lengths, columns, rows, left, top, num_columns, num_rows, head_size, width,\n"
+"           height, mcu_width, mcu_height, interval, x, y, scale, region_width, region_height,\n"
+"           scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
+"As render_jpeg, of such a photo.");
 PyDoc_STRVAR(resize_doc,
 "resize(source, out, scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
 "Scale source and write the window of out's size at (x, y), antialiased unless linear.");
@@ -620,6 +711,8 @@ static PyMethodDef methods[] = {
     {"measure_segments", (PyCFunction)(void (*)(void))measure_segments, METH_FASTCALL,
      measure_segments_doc},
     {"cut_segments", (PyCFunction)(void (*)(void))cut_segments, METH_FASTCALL, cut_segments_doc},
+    {"decode_cut", (PyCFunction)(void (*)(void))decode_cut, METH_FASTCALL, decode_cut_doc},
+    {"render_cut", (PyCFunction)(void (*)(void))render_cut, METH_FASTCALL, render_cut_doc},
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
     {"halve", (PyCFunction)(void (*)(void))halve, METH_FASTCALL, halve_doc},
