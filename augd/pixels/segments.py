@@ -282,12 +282,12 @@ def find_segments(data: bytes | bytearray, header: Header) -> Table | None:
 
 
 def choose_interval(header: Header, scan_bytes: int, segment_bytes: int) -> int:
-    """Return the fewest MCUs that divide a row of them and take about `segment_bytes`."""
+    """Return the number of MCUs that divides a row of them and is nearest to `segment_bytes`."""
     mcu_width, mcu_height = _mcu_of(header)
     num_mcus = -(-header.width // mcu_width)
     wanted = segment_bytes * num_mcus * -(-header.height // mcu_height) / scan_bytes
-    divisors = (number for number in range(1, num_mcus) if num_mcus % number == 0)
-    return next((number for number in divisors if number >= wanted), num_mcus)
+    divisors = [number for number in range(1, num_mcus + 1) if num_mcus % number == 0]
+    return min(divisors, key=lambda number: max(number / wanted, wanted / number))
 
 
 def _has_segments(header: Header) -> bool:

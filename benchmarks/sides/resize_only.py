@@ -1,7 +1,9 @@
 """Competitor: the resize kernel and nothing else, on the crops that a stream would make.
 
 All photos are decoded before, the crops of some epochs are planned before, and rows are written
-into a slot's worth of memory. What is left is what a row from a cache costs at the least.
+into as many slots as a stream has. What is left is what a row from a cache costs at the least: it
+walks through all pictures in another order in each epoch, and through as much memory, as a stream
+does, so that neither lies nearer to the processor than there.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from augd.plan.recipe import output_size, parse_recipe
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _CHUNK = 32
-_ROWS = 4096  # crops that are planned, and made again and again
+_ROWS = 4096  # crops that are planned at least, and made again and again: whole epochs of them
+_SLOTS = 5  # as many as a stream has by default: four batches ahead, and the one in hand
 
 
 def _decoded(index: IndexArrays) -> list[Pixels]:
@@ -52,23 +55,27 @@ def main(arguments: Mapping[str, Any]) -> None:
     height, width = output_size(recipe, index.first_size_px)
     pictures = _decoded(index)
     draw = Draw(index.num_samples, arguments["process"], shuffle=True)
-    ids, epochs = draw.rows(0, np.arange(_ROWS))
+    drawn = [
+        draw.rows(epoch, np.arange(index.num_samples))
+        for epoch in range(-(-_ROWS // index.num_samples))
+    ]
+    ids, epochs = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     sizes = np.array([pictures[sample].shape[1::-1] for sample in ids.tolist()], np.int32)
     plan = Planner(recipe, 0, (height, width)).plan(ids, epochs, sizes[:, 0], sizes[:, 1])
     rows = list(
         zip(ids.tolist(), plan.crop.tolist(), plan.scaled.tolist(), plan.window.tolist(),
             plan.mirror.tolist(), strict=True)
     )  # fmt: skip
-    batch = arguments["batch_size"]
-    slot = np.frombuffer(mmap.mmap(-1, batch * height * width * 3), np.uint8)
-    out = slot.reshape(batch, height, width, 3)
+    num_out = arguments["batch_size"] * _SLOTS
+    slots = np.frombuffer(mmap.mmap(-1, num_out * height * width * 3), np.uint8)
+    out = slots.reshape(num_out, height, width, 3)
     resize, is_linear = native.kernels.resize, recipe.filter == "linear"
 
     def resized() -> Iterator[int]:
         while True:
             for number, (sample, (x, y, w, h), scaled, window, mirror) in enumerate(rows):
                 region = pictures[sample][y : y + h, x : x + w]
-                resize(region, out[number % batch], *scaled, *window, mirror, is_linear)
+                resize(region, out[number % num_out], *scaled, *window, mirror, is_linear)
                 yield number
 
     endless = resized()

@@ -39,7 +39,7 @@ enum {
     LEAP_ENDS = 1 << 11,
     PASSES_TOO_FAR = 0x7F, /* what a leap holds where no symbol lies whole */
     LOOKUPS_PER_REFILL = 5,
-    WORTH_LEAPS = 96, /* MCUs that are passed symbol by symbol in the time of making two tables */
+    WORTH_LEAPS = 512, /* blocks that are passed symbol by symbol while two tables are made */
 };
 
 /* Zigzag to natural order. A run may lead past the block's end; libjpeg lets that pass too. */
@@ -419,8 +419,8 @@ static inline Use take_column(AugdEntropy *entropy, int num_columns) {
 
 /* Leaps pay where many MCUs are passed. */
 static bool use_leaps(AugdEntropy *entropy, int num_blocks) {
-    if (entropy->num_leapt < WORTH_LEAPS) {
-        entropy->num_leapt++;
+    if (entropy->num_passed < WORTH_LEAPS) {
+        entropy->num_passed += num_blocks;
         return false;
     }
     for (int number = 0; number < num_blocks; number++)
@@ -475,7 +475,7 @@ void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegme
         entropy->segments = *segments;
         take_segment(jpeg, entropy);
     }
-    entropy->column = entropy->num_leapt = 0;
+    entropy->column = entropy->num_passed = 0;
     augd_want_columns(entropy, 0, (int)jpeg->MCUs_per_row);
     for (int number = 0; number < jpeg->blocks_in_MCU; number++) {
         int component = jpeg->MCU_membership[number];

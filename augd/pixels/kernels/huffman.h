@@ -59,7 +59,7 @@ typedef struct {
     unsigned restarts_to_go;
     int next_restart;
     int column, first_column, end_column; /* MCUs; coefficients are wanted of those between */
-    int num_leapt;
+    int num_passed; /* blocks */
     int last_dc[MAX_COMPS_IN_SCAN];
     AugdBlock blocks[D_MAX_BLOCKS_IN_MCU];
     AugdTable dc[NUM_HUFF_TBLS], ac[NUM_HUFF_TBLS];
