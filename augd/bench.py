@@ -155,7 +155,7 @@ def _explain(options: BenchOptions, recipe: dict[str, Any]) -> None:
     setting = Setting(options.path, recipe, *asked)
     tried = list(explain(setting, find_step(options.step), options.seconds))
     if options.as_json:
-        print(json.dumps({"tried": [one.as_plain() for one in tried], "cores": num_cores}))
+        print(json.dumps({"tried": [one.as_plain(tried) for one in tried], "cores": num_cores}))
     else:
         print("\n".join(say(tried, num_cores)))
 

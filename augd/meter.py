@@ -25,6 +25,7 @@ from augd.verdict import Verdict, judge
 _Batch = TypeVar("_Batch", covariant=True)
 
 _WARM_UP_S = 1.0
+_FILLING_BATCHES = 16
 _WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are learnt
 
 
@@ -138,6 +139,15 @@ def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
         was_epoch = batch.epoch > 0 or number >= len(stream)
         if passed_s >= _WARM_UP_MAX_S or (passed_s >= _WARM_UP_S and was_epoch):
             return
+
+
+def fill_cache(probe: Probe, batches: Iterator[Batch]) -> None:
+    """Read until nothing is added to the daemon's cache of pictures any more."""
+    entries = -1
+    while (found := probe.snapshot()["cache"]["entries"]) > entries:
+        entries = found
+        for _, batch in zip(range(_FILLING_BATCHES), batches, strict=False):
+            batch.release()
 
 
 @contextmanager

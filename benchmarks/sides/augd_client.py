@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.meter import Probe, all_batches, daemon_pid, measure, warm_up
+from augd.meter import Probe, all_batches, daemon_pid, fill_cache, measure, warm_up
 from augd.procfs import cpu_s
 from benchmarks._rounds import answer_rounds, settle
 
 AUGD = (sys.executable, "-m", "augd")
-_FILLING_BATCHES = 16
 
 
 @contextmanager
@@ -66,7 +65,7 @@ def main(arguments: Mapping[str, Any]) -> None:
         batches = all_batches(stream)
         warm_up(stream, batches)
         if arguments.get("cache") is not None:
-            _fill(probe, batches)
+            fill_cache(probe, batches)
         snapshot = probe.snapshot()
         pids = [daemon_pid(snapshot), *(one["pid"] for one in snapshot["producers"])]
         elsewhere = [*relays, *(pids[1:] if relays else ())]  # what `measure` does not count
@@ -86,15 +85,6 @@ def main(arguments: Mapping[str, Any]) -> None:
 
         answer_rounds(run_round)
         probe.close()
-
-
-def _fill(probe: Probe, batches: Iterator[augd.Batch]) -> None:
-    """Read until nothing is added to the cache any more."""
-    entries = -1
-    while (found := probe.snapshot()["cache"]["entries"]) > entries:
-        entries = found
-        for _, batch in zip(range(_FILLING_BATCHES), batches, strict=False):
-            batch.release()
 
 
 if __name__ == "__main__":

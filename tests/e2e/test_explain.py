@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from augd.pixels import native
+from demo.photos import make_photos
 from tests.scenes import make_folder
 
 SLOW = """
@@ -77,6 +79,75 @@ def test_it_is_said_in_words(folder):
     assert lines[1].startswith("  as asked: ") and "images/s, the trainer waited" in lines[1]
     assert lines[2].startswith("  1 producer instead of 2: ")
     assert lines[3].startswith("1 producer instead of 2: ")
+
+
+SMALL_CROPS = """
+filter = "linear"
+[[ops]]
+op = "random_resized_crop"
+size = 64
+scale = [0.002, 0.005]
+"""
+
+
+def measured(folder: Path, photos: str, *more: str) -> float:
+    options = ["--recipe", "crops.toml", "--batch-size", "16", "--producers", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "augd", "bench", photos, *options, "--seconds", "1", *more],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    return float(json.loads(done.stdout)["images_per_s"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
+def test_packing_and_a_cache_are_advised_and_do_help(folder, monkeypatch):
+    """Small crops of large photos, most of whose bytes nobody needs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setenv("TMPDIR", str(folder / "scratch"))
+    (folder / "scratch").mkdir()
+    (folder / "crops.toml").write_text(SMALL_CROPS)
+    make_photos(folder / "large", 6, megapixels=2.0)
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "augd",
+                "bench",
+                "large",
+                "--explain",
+                "--recipe",
+                "crops.toml",
+            ),
+            *("--batch-size", "16", "--producers", "1", "--seconds", "1", "--json"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    tried = {one["what"]: one for one in json.loads(done.stdout)["tried"]}
+    assert tried["as asked"]["limit"] == "producers"
+    packed, cached = tried["the same, packed"], tried["the same, from a filled cache"]
+    assert {packed["against"], cached["against"]} == {"6 of 6 photos, copied"}
+    assert packed["gain"] > 1.5 and cached["gain"] > 1.5
+    assert packed["advice"] == "augd pack large DST; serve DST"
+    assert list((folder / "scratch").iterdir()) == [], "the sample went with the command"
+    kept = {path.name for path in (folder / "cache" / "augd" / "index").iterdir()}
+    assert len({name.partition(".")[0] for name in kept}) == 1, "and so did its indexes"
+
+    subprocess.run([sys.executable, "-m", "augd", "pack", "large", "DST"], cwd=folder, check=True)
+    plain = measured(folder, "large")
+    assert measured(folder, "DST") > 1.25 * plain
+    assert cached["advice"] == "--cache ram:0.2GB"
+    assert measured(folder, "large", *cached["advice"].split()) > 1.25 * plain
 
 
 @pytest.mark.parametrize(

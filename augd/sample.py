@@ -1,0 +1,85 @@
+"""A bounded sample of a data set, in a folder of its own: to try what would take long with all.
+
+Beside `advice`, which measures with it. Its photos are copied as they are, so that what is compared
+is read from the same place, and a sample of shards is made like one of files.
+
+Invariants: the data set is only read; what is written lies in the folder and goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from augd.dataset.arrays import IndexArrays
+from augd.dataset.index import load_or_build
+from augd.pixels.header import BadImage, read_header
+from augd.pixels.shards import open_source
+
+_PHOTOS_MAX = 512
+_BYTES_MAX = 128 << 20
+_SHARE_CUT = 0.5  # of the photos: a set with as many in segments was packed
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was copied to `path`, and what it says of the whole.
+
+    `decoded_bytes` are those of the sample's pixels, `all_decoded_bytes` the estimate for all
+    photos by the mean. `is_cut` says that most photos have segments that the index knows already,
+    `num_jpegs` how many could have some.
+    """
+
+    path: str
+    num_photos: int
+    num_samples: int
+    num_jpegs: int
+    decoded_bytes: int
+    all_decoded_bytes: int
+    is_cut: bool
+
+
+def take_sample(source: str, folder: str) -> Sample | None:
+    """Copy some photos of a data set, evenly spread over it; None where none can be read.
+
+    Raises:
+        DatasetError: the data set cannot be opened.
+        OSError: the folder cannot be written.
+    """
+    os.mkdir(folder)
+    num_photos = num_jpegs = num_cut = decoded_bytes = copied_bytes = 0
+    with closing(load_or_build(source)) as opened:
+        index = IndexArrays(opened.fd, opened.dims_fd)
+        wanted = np.linspace(0, index.num_samples, _PHOTOS_MAX, endpoint=False).astype(np.int64)
+        # From everywhere, also where the bytes are used up before the photos.
+        spread = np.random.default_rng(0).permutation(np.unique(wanted)).tolist()
+        with open_source(index.root, index) as photos:
+            for sample in spread:
+                if copied_bytes + int(index.sizes_bytes[sample]) > _BYTES_MAX and num_photos:
+                    break
+                with suppress(BadImage):
+                    content = photos.read(sample)
+                    header = read_header(content)
+                    ending = "jpg" if header.format == "jpeg" else header.format
+                    Path(folder, f"{sample:012}.{ending}").write_bytes(content)
+                    num_photos += 1
+                    num_jpegs += header.format == "jpeg"
+                    num_cut += index.segments(sample) is not None
+                    copied_bytes += len(content)
+                    decoded_bytes += header.width * header.height * 3
+        num_samples = index.num_samples
+    if not num_photos:
+        return None
+    return Sample(
+        folder,
+        num_photos,
+        num_samples,
+        num_jpegs,
+        decoded_bytes,
+        decoded_bytes * num_samples // num_photos,
+        num_cut > _SHARE_CUT * num_photos,
+    )
