@@ -37,8 +37,7 @@ from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
 from augd.transport.crumb import Crumb
 from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest, row_digest, rows_digest
-from augd.wire.sums import DIGEST_MODULUS
+from augd.wire.receipt import ids_digest, rows_digest
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
@@ -293,9 +292,7 @@ class Workshop:
                 made.num_bad += 1
                 if len(made.bad) < _BAD_ROWS_NAMED:
                     made.bad += (msg.BadRow(sample, index.path(sample), reason),)
-            if sample >= 0:
-                made.digest += row_digest(rows.ids, rows.labels, rows.images, row, rows.colour)
-        made.digest %= DIGEST_MODULUS
+        made.digest = rows_digest(rows.ids, rows.labels, rows.images, rows.colour)
         if production.cache is not None:
             made.hits, made.misses = task.hits, int((task.ids >= 0).sum()) - task.hits
         return made

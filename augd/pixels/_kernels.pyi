@@ -55,6 +55,22 @@ def measure_segments(
     num_rows: int,
     /,
 ) -> tuple[int, int, int]: ...
+def read_cut(
+    lengths: NDArray[np.uint16],
+    columns: int,
+    rows: int,
+    left: int,
+    top: int,
+    num_columns: int,
+    num_rows: int,
+    fd: int,
+    head_size: int,
+    offset: int,
+    size: int,
+    file_size: int,
+    file_mtime_ns: int,
+    /,
+) -> bytearray | None: ...
 def cut_segments(
     lengths: NDArray[np.uint16],
     body: bytes | bytearray,
@@ -69,7 +85,7 @@ def cut_segments(
     /,
 ) -> bool: ...
 def decode_cut(
-    data: memoryview,
+    data: bytearray,
     out: Pixels,
     lengths: NDArray[np.uint16],
     columns: int,
@@ -90,7 +106,7 @@ def decode_cut(
     /,
 ) -> None: ...
 def render_cut(
-    data: memoryview,
+    data: bytearray,
     out: Pixels,
     lengths: NDArray[np.uint16],
     columns: int,

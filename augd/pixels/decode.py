@@ -167,7 +167,7 @@ def decode_cut(cut: Cut, region: tuple[int, int, int, int], scale: int = 1) -> P
     if not native.has_own_entropy_decoder():
         part = cut.part()
         inside = region[0] - part.x, region[1] - part.y, *region[2:]
-        return decode(bytearray(part.data), part.header, inside, scale)
+        return decode(part.data, part.header, inside, scale)
     out = np.empty((h, w, 3), np.uint8)
     try:
         native.kernels.decode_cut(*cut_arguments(cut, out), x, y, scale)
@@ -178,7 +178,7 @@ def decode_cut(cut: Cut, region: tuple[int, int, int, int], scale: int = 1) -> P
 
 def cut_arguments(cut: Cut, out: Pixels) -> tuple[Any, ...]:
     """Give the first arguments of the kernels that decode a cut photo."""
-    data, table, cells, _ = cut
+    data, table, cells = cut
     return (
         data, out, table.lengths, table.columns, table.rows, *cells, table.scan_offset, *table[:5],
     )  # fmt: skip

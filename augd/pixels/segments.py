@@ -125,13 +125,12 @@ class Table(NamedTuple):
 class Cut(NamedTuple):
     """What was read of a photo for a region of it: its head, and behind it `table.span(cells)`.
 
-    `kept` bytes of them are those of `cells`. Nothing of it was looked at.
+    Nothing of it was looked at.
     """
 
-    data: memoryview
+    data: bytearray
     table: Table
     cells: Region
-    kept: int
 
     def part(self) -> Part:
         """Make a JPEG of it, for who decodes nothing else.
@@ -140,8 +139,9 @@ class Cut(NamedTuple):
             BadImage: the bytes are not what the table says.
         """
         head, body = self.data[: self.table.scan_offset], self.data[self.table.scan_offset :]
-        photo = read_header(bytes(head) + _END_OF_IMAGE)
-        return cut_part(head, body, photo, self.table, self.cells, self.kept)
+        photo = read_header(head + _END_OF_IMAGE)
+        kept = self.table.span(self.cells).kept
+        return cut_part(head, body, photo, self.table, self.cells, kept)
 
 
 def widened(region: Region, by: int, width: int, height: int) -> Region:

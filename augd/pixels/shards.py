@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class ShardSource:
         self.sizes_bytes = samples.sizes_bytes
         self._root = Root(root)
         self._fds: dict[int, int] = {}
-        self._worth_share = 1.0 if native.has_own_entropy_decoder() else _WORTH_SHARE
+        self._kernels: Any = native.kernels if native.has_own_entropy_decoder() else None
 
     def close(self) -> None:
         """Close the shards and the root folder; reads after this fail. Closing twice is fine."""
@@ -112,19 +112,37 @@ class ShardSource:
         if table is None or not table.holds(region) or table.width * table.height > MAX_PIXELS:
             return self.read(sample)
         cells = table.around(region)
+        if self._kernels is not None:
+            found = self._read_cut(sample, table, cells)
+            if found is not None:
+                return Cut(found, table, cells)
         first, size, kept = table.span(cells)
         size_bytes, start = self._size(sample), table.scan_offset
-        if start + kept > self._worth_share * size_bytes:
+        if start + kept > _WORTH_SHARE * size_bytes and self._kernels is None:
             return self.read(sample)
         if first + size > size_bytes:
             raise BadImage(
                 f"its index lists segments up to byte {first + size} of {size_bytes}. "
                 f"Index the set again."
             )
-        # Not zeroed before it is written to, as a bytearray would be.
-        data = np.empty(start + size, np.uint8).data
-        self._read(sample, (0, data[:start]), (first, data[start:]))
-        return Cut(data, table, cells, kept)
+        data = bytearray(start + size)
+        whole = memoryview(data)
+        self._read(sample, (0, whole[:start]), (first, whole[start:]))
+        return Cut(data, table, cells)
+
+    def _read_cut(self, sample: int, table: Table, cells: Region) -> bytearray | None:
+        """Read it in one call; None where the shard is not open yet, or something is wrong."""
+        number = int(self._samples.shard_numbers[sample])
+        fd = self._fds.get(number)
+        if fd is None:
+            return None
+        shard = self._samples.shards[number]
+        found: bytearray | None = self._kernels.read_cut(
+            table.lengths, table.columns, table.rows, *cells, fd, table.scan_offset,
+            int(self._samples.shard_offsets[sample]), int(self.sizes_bytes[sample]),
+            shard.size_bytes, shard.mtime_ns,
+        )  # fmt: skip
+        return found
 
     def _size(self, sample: int) -> int:
         size_bytes = int(self.sizes_bytes[sample])

@@ -109,7 +109,7 @@ def _take_out(feature: str) -> Crumb:
     if feature != "confinement":
         confine()
     if feature == "receipts":
-        vars(workshop).update(row_digest=lambda *_: 0, ids_digest=lambda *_: 0)
+        vars(workshop).update(rows_digest=lambda *_: 0, ids_digest=lambda *_: 0)
     crumb, _fd = make_crumb()
     return _NoCrumb.private() if feature == "crumb" else crumb
 

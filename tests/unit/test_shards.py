@@ -234,6 +234,56 @@ def test_a_region_is_read_by_its_segments(root: Path) -> None:
         assert source.read(4) == photo(11)
 
 
+@pytest.mark.skipif(not native.has_own_entropy_decoder(), reason="read in one call by the kernels")
+def test_one_call_reads_what_two_would(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves to them what it can't read: they say what is wrong."""
+    indexed = arrays_of(root)
+    calls: list[bytearray | None] = []
+    region = 40, 40, 8, 8
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(native.kernels, name)
+
+        def read_cut(self, *arguments: Any) -> bytearray | None:
+            calls.append(native.kernels.read_cut(*arguments))
+            return calls[-1]
+
+    with ShardSource(indexed.root, indexed) as source:
+        monkeypatch.setattr(source, "_kernels", Watched())
+        first = source.read_region(4, region)
+        assert calls == [], "its shard is opened by the first one"
+        second = source.read_region(4, region)
+        assert isinstance(first, Cut) and isinstance(second, Cut)
+        assert calls == [second.data]
+        assert (first.data, first.cells) == (second.data, second.cells)
+        shard = root / "part-001.tar"
+        stamp = shard.stat().st_mtime_ns
+        os.utime(shard, ns=(stamp, stamp + 1))
+        with pytest.raises(BadImage, match=r"changed since it was indexed: expected"):
+            source.read_region(4, region)
+        os.utime(shard, ns=(stamp, stamp))
+        table = indexed.segments(4)
+        assert table is not None
+        arguments = (
+            *(table.lengths, table.columns, table.rows, 0, 0, table.columns, table.rows),
+            *(source._fds[1], table.scan_offset, int(indexed.shard_offsets[4])),
+        )
+        size = shard.stat().st_size
+        read = native.kernels.read_cut
+        assert read(*arguments, len(photo(11)), size, stamp) == photo(11)
+        assert read(*arguments, len(photo(11)) - 1, size, stamp) is None, "beyond the sample"
+        assert read(*arguments, len(photo(11)), size - 1, stamp) is None
+        assert read(*arguments, 2**40, size, stamp) is None
+        assert read(*arguments[:-1], 2**63 - 1, len(photo(11)), size, stamp) is None
+        assert read(*arguments[:-1], size - 9, len(photo(11)), size, stamp) is None, "its end"
+        assert read(*arguments[:-1], -1, len(photo(11)), size, stamp) is None
+        with pytest.raises(ValueError, match="lengths: expected uint16"):
+            read(table.lengths[:-1], *arguments[1:], len(photo(11)), size, stamp)
+        with pytest.raises(ValueError, match="cells: expected a part of the segments"):
+            read(*arguments[:3], 1, *arguments[4:], len(photo(11)), size, stamp)
+
+
 def test_a_changed_shard_makes_bad_samples(root: Path) -> None:
     indexed = arrays_of(root)
     shard = root / "part-001.tar"

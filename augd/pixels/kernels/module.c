@@ -8,6 +8,9 @@
 
 #include "kernels.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 enum { VERSION = 4 }; /* as augd/pixels/native.py expects it */
 
 static PyObject *decode_error;
@@ -275,6 +278,74 @@ static PyObject *measure_segments(PyObject *module, PyObject *const *args, Py_ss
         kept += augd_segment_bytes(all.lengths, row * columns + left, row * columns + left + width);
     PyBuffer_Release(&lengths);
     return Py_BuildValue("nnn", (Py_ssize_t)before, (Py_ssize_t)span, (Py_ssize_t)kept);
+}
+
+/* A file as the index has it, which is not written to while it is read. */
+typedef struct {
+    int fd;
+    int64_t size, mtime_ns;
+} Known;
+
+static bool is_unchanged(const Known *file) {
+    struct stat found;
+    if (fstat(file->fd, &found) != 0 || !S_ISREG(found.st_mode) || found.st_size != file->size)
+        return false;
+    const uint64_t seconds = (uint64_t)found.st_mtim.tv_sec;
+    return seconds * 1000000000 + (uint64_t)found.st_mtim.tv_nsec == (uint64_t)file->mtime_ns;
+}
+
+static bool read_all(int fd, char *to, size_t size, int64_t offset) {
+    while (size > 0) {
+        const ssize_t count = pread(fd, to, size, (off_t)offset);
+        if (count <= 0) return false;
+        to += count;
+        size -= (size_t)count;
+        offset += count;
+    }
+    return true;
+}
+
+/* One call, as reading shares the interpreter with decoding. Whatever is not as it should be is no:
+ * who reads without kernels finds out what. */
+static PyObject *read_cut(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    enum { LENGTHS, FIRST_CELL, FD = FIRST_CELL + NUM_CELLS, HEAD, OFFSET, SIZE, FILE_SIZE, MTIME, NUM_ARGS };
+    enum { LARGEST = 1 << 30 };
+    int given[NUM_CELLS], fd_and_head[2];
+    long long places[NUM_ARGS - OFFSET];
+    Py_buffer lengths;
+    if (!has_count("read_cut", count, NUM_ARGS) || !take_cells(args + FIRST_CELL, given) ||
+        !take_ints(args + FD, fd_and_head, 2))
+        return NULL;
+    for (int number = OFFSET; number < NUM_ARGS; number++) {
+        places[number - OFFSET] = PyLong_AsLongLong(args[number]);
+        if (places[number - OFFSET] == -1 && PyErr_Occurred()) return NULL;
+    }
+    const long long offset = places[0], size = places[SIZE - OFFSET];
+    const Known file = {fd_and_head[0], places[FILE_SIZE - OFFSET], places[MTIME - OFFSET]};
+    const int head = fd_and_head[1];
+    if (head < 0 || offset < 0 || size < 0 || size > LARGEST || offset > INT64_MAX - size)
+        return Py_NewRef(Py_None);
+    if (!take_lengths(args[LENGTHS], &lengths, (Py_ssize_t)given[COLUMNS] * given[ROWS])) return NULL;
+    const size_t columns = (size_t)given[COLUMNS], width = (size_t)given[NUM_COLUMNS];
+    const size_t first = (size_t)given[TOP] * columns + (size_t)given[LEFT];
+    const size_t end = first + ((size_t)given[NUM_ROWS] - 1) * columns + width;
+    const size_t before = augd_segment_bytes(lengths.buf, 0, first);
+    const size_t body = augd_segment_bytes(lengths.buf, first, end);
+    PyBuffer_Release(&lengths);
+    if ((size_t)head + before + body > (size_t)size) return Py_NewRef(Py_None);
+    PyObject *read = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)((size_t)head + body));
+    if (!read) return NULL;
+    char *to = PyByteArray_AsString(read);
+    bool is_done;
+    Py_BEGIN_ALLOW_THREADS
+    is_done = is_unchanged(&file) && read_all(file.fd, to, (size_t)head, offset) &&
+              read_all(file.fd, to + head, body, offset + head + (int64_t)before) &&
+              is_unchanged(&file);
+    Py_END_ALLOW_THREADS
+    if (is_done) return read;
+    Py_DECREF(read);
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *cut_segments(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -665,6 +736,11 @@ PyDoc_STRVAR(transcode_jpeg_doc,
 PyDoc_STRVAR(measure_segments_doc,
 "measure_segments(lengths, columns, rows, left, top, num_columns, num_rows, /)\n--\n\n"
 "Sum the lengths before a rectangle of segments, from its first to its last, and inside it.");
+PyDoc_STRVAR(read_cut_doc,
+"read_cut(lengths, columns, rows, left, top, num_columns, num_rows, fd, head_size, offset, size,\n"
+"         file_size, file_mtime_ns, /)\n--\n\n"
+"Read the head of a photo, which lies at `offset` of a file, and the segments from its first to its last\n"
+"that are kept. None: they reach beyond its size, the file changed, or cannot be read.");
 PyDoc_STRVAR(cut_segments_doc,
 "cut_segments(lengths, body, out, columns, rows, left, top, num_columns, num_rows, start, /)\n--\n\n"
 "Copy a rectangle of segments to out[start:]. False: they are not where the lengths say.");
@@ -710,6 +786,7 @@ static PyMethodDef methods[] = {
     {"transcode_jpeg", (PyCFunction)(void (*)(void))transcode_jpeg, METH_FASTCALL, transcode_jpeg_doc},
     {"measure_segments", (PyCFunction)(void (*)(void))measure_segments, METH_FASTCALL,
      measure_segments_doc},
+    {"read_cut", (PyCFunction)(void (*)(void))read_cut, METH_FASTCALL, read_cut_doc},
     {"cut_segments", (PyCFunction)(void (*)(void))cut_segments, METH_FASTCALL, cut_segments_doc},
     {"decode_cut", (PyCFunction)(void (*)(void))decode_cut, METH_FASTCALL, decode_cut_doc},
     {"render_cut", (PyCFunction)(void (*)(void))render_cut, METH_FASTCALL, render_cut_doc},
