@@ -160,6 +160,8 @@ static void start(Decoder *self, int scale, const Cut *cut) {
     } else if (!jpeg->arith_code && !jpeg->progressive_mode && !jpeg_has_multiple_scans(jpeg)) {
         augd_take_over(jpeg, &self->entropy, NULL);
     }
+#else
+    (void)cut;
 #endif
 }
 
