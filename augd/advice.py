@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from augd.dataset.sources import parse_own
 from augd.errors import OptionError
 from augd.launch import serve
 from augd.meter import Measurement, fill_cache, measure, opened, verdict_on
@@ -195,6 +196,9 @@ def _scaled_decode(base: Tried, run: Try) -> Iterator[Tried]:
 def _storage(base: Tried, run: Try) -> Iterator[Tried | Untried]:
     """Pack a sample of the photos, and keep it decoded, where decoding is what is waited for."""
     if base.verdict.limit != "producers" or base.setting.cache is not None:
+        return
+    if parse_own(base.setting.path) is not None:
+        yield Untried("packing, and a cache", "what an own source reads is not copied")
         return
     try:
         with tempfile.TemporaryDirectory(prefix="augd-explain-") as folder:

@@ -104,6 +104,12 @@ def test_nothing_is_stored_otherwise_where_it_cannot_help(photos, monkeypatch) -
     assert not any("cache" in one.what for one in found), "such a recipe uses none"
 
 
+def test_own_sources_are_not_copied(monkeypatch) -> None:
+    base = tried("as asked", 100.0, replace(SETTING, path="plugin:mine:Photos?x"))
+    (untried,) = runs(monkeypatch, base)
+    assert untried == Untried("packing, and a cache", "what an own source reads is not copied")
+
+
 def test_packing_says_why_it_is_not_tried(photos, monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path=str(photos)))
     monkeypatch.setattr(native, "kernels", None)
