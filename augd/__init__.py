@@ -31,6 +31,7 @@ from augd.errors import (
     RecipeError,
     SampleFailed,
     SpecMismatch,
+    StoreError,
     StreamClosed,
 )
 from augd.version import __version__
@@ -74,6 +75,7 @@ __all__ = [
     "SampleInfo",
     "ServedDaemon",
     "SpecMismatch",
+    "StoreError",
     "Stream",
     "StreamClosed",
     "__version__",

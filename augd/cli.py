@@ -39,6 +39,12 @@ CacheText = Annotated[
     str | None,
     typer.Option("--cache", metavar="SPEC", help="Keep decoded pictures: ram:8GB, disk:DIR:200GB."),
 ]
+ShardCacheText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-cache", metavar="DIR:SIZE", help="Keep what came from S3 or HTTP: /fast:200GB."
+    ),
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE", help="Python module with own ops; repeat for more."),
@@ -69,8 +75,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="[NAME=]PATH...",
-            help="Folders of images, of class folders, of train/ and val/; .csv, .jsonl; or "
-            "plugin:MODULE:CLASS?ARGUMENT.",
+            help="Folders of images, of class folders, of train/ and val/; .csv, .jsonl; s3://, "
+            "https://; or plugin:MODULE:CLASS?ARGUMENT.",
         ),
     ],
     listen: Annotated[
@@ -107,6 +113,7 @@ def serve(
     ] = None,
     plugin: Plugins = None,
     cache: CacheText = None,
+    shard_cache: ShardCacheText = None,
     http: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Show what happens there, to a browser."),
@@ -139,6 +146,7 @@ def serve(
         keys=keys,
         plugins=tuple(plugin or ()),
         cache=cache,
+        shard_cache=shard_cache,
         http=http,
         http_token=http_token,
         log_format=log_format,
@@ -161,6 +169,7 @@ def produce(
         bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
     ] = False,
     plugin: Plugins = None,
+    shard_cache: ShardCacheText = None,
     host: Annotated[
         str | None, typer.Option(metavar="NAME", help="What `augd status` calls this host.")
     ] = None,
@@ -180,6 +189,7 @@ def produce(
         plugins=tuple(plugin or ()),
         is_pinned=pin,
         is_quiet=quiet,
+        shard_cache=shard_cache,
         host=host,
         lifeline_fd=lifeline_fd,
     )
@@ -446,14 +456,27 @@ def pack(
 @app.command(epilog="Example: augd index shards/   then: augd serve shards/")
 def index(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Folder of .tar shards, as WebDataset has them.")
+        str,
+        typer.Argument(
+            metavar="SRC", help="Folder of .tar shards, as WebDataset has them; or s3://, https://."
+        ),
     ],
+    beside: Annotated[
+        bool, typer.Option("--beside", help="Of shards on S3: write augd.index to them.")
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Of shards on S3 or HTTP: write augd.index here, too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Index tar shards that others have made, once, so that serving them needs no walk."""
-    from augd.packing.command import run_index
+    """Index tar shards that others have made, once, so that serving them needs no walk.
 
-    run_index(source, as_json)
+    On a disk augd.index lies beside them then; of shards elsewhere it is kept in the user's cache.
+    """
+    from augd.packing.command import IndexOptions, run_index
+
+    run_index(source, IndexOptions(beside, out, as_json))
 
 
 key_commands = typer.Typer(

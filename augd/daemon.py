@@ -30,6 +30,7 @@ from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
+from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.page import Page
 from augd.plan.catalogue import BUILT_IN, Catalogue
@@ -105,6 +106,7 @@ class Daemon:
         cache: CacheStore | None = None,
         page: Page | None = None,
         producers_max: int = 0,
+        fetcher: Fetcher | None = None,
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -120,8 +122,10 @@ class Daemon:
             cache: where decoded pictures are kept, the caller's to close; None keeps none.
             page: shows what happens to whoever calls it by HTTP; None where nobody asked for it.
             producers_max: how many there may be, where they follow what is needed.
+            fetcher: reads the data sets that lie in object stores; None where none does.
         """
         self._page = page
+        self._fetcher = fetcher
         self._started_at = time.monotonic()
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
@@ -203,6 +207,7 @@ class Daemon:
             "parent": self._parent_gone,
             "page": self._answer_page,
             "page-end": self._page_ended,
+            "fetcher-end": self._fetcher_ended,
         }
 
     def _bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
@@ -216,6 +221,7 @@ class Daemon:
 
     def run(self) -> int:
         """Serve until drained; returns 0."""
+        self._start_fetcher()
         self._handle(ev.Tick())
         self._start_page()
         while self._is_running:
@@ -225,6 +231,7 @@ class Daemon:
                 self._find_who_left()
             self._look_at_rights()
             self._start_page()
+            self._start_fetcher()
             if not ready:
                 self._handle(ev.Tick())
             for tag in ready:
@@ -248,6 +255,8 @@ class Daemon:
             moments.append(self._gate.look_at)
         if self._page is not None:
             moments.append(self._page.starts_at)
+        if self._fetcher is not None:
+            moments.append(self._fetcher.starts_at)
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 
@@ -441,6 +450,8 @@ class Daemon:
         self._poller.unregister(hired.link.fileno())
         kind, crumb = hired.ending(self._memory_kills), hired.crumb()
         hired.close()
+        if self._fetcher is not None:
+            self._fetcher.drop(tag.number)
         self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb))
 
     def _read_signal(self, _: _Tag) -> None:
@@ -501,6 +512,24 @@ class Daemon:
         self._poller.unregister(page.link.fileno())
         self._poller.unregister(page.pidfd)
         _log.warning("%s", page.ended(time.monotonic()))
+
+    # the fetcher
+
+    def _start_fetcher(self) -> None:
+        """Start the fetcher when it is due: at first, and some time after it ended."""
+        fetcher = self._fetcher
+        if fetcher is None or fetcher.starts_at is None or fetcher.starts_at > time.monotonic():
+            return
+        if (why := fetcher.try_start(time.monotonic())) is not None:
+            _log.warning("%s", why)
+            return
+        self._poller.register(fetcher.pidfd, _Tag("fetcher-end"))
+
+    def _fetcher_ended(self, _: _Tag) -> None:
+        fetcher = self._fetcher
+        if fetcher is not None and fetcher.has_ended():
+            self._poller.unregister(fetcher.pidfd)
+            _log.warning("%s", fetcher.ended(time.monotonic()))
 
     # actions
 
@@ -675,12 +704,16 @@ class Daemon:
             self._handle(ev.Reaped(number, f"it could not be started: {error}"))
             return
         self._crew[number] = hired
+        if self._fetcher is not None:
+            self._fetcher.add(number, hired.take_hatch())
         self._poller.register(hired.link.fileno(), _Tag("link", number))
         self._poller.register(hired.pidfd, _Tag("pidfd", number))
 
     def _close(self) -> None:
         if self._page is not None:
             self._page.close()
+        if self._fetcher is not None:
+            self._fetcher.close()
         for connection in (*self._lifelines.values(), *self._strangers.values()):
             connection.socket.close()
         for fd, _ in self._arenas.values():

@@ -15,7 +15,7 @@ from augd.serving import Options, serve_forever
 
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
 _WORDS = {"--keys": "keys", "--http": "http", "--http-token": "http_token"}
-_WORDS |= {"--log-format": "log_format", "--cache": "cache"}
+_WORDS |= {"--log-format": "log_format", "--cache": "cache", "--shard-cache": "shard_cache"}
 _NUMBERS = {
     "--producers": "num_producers",
     "--patience": "patience_s",

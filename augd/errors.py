@@ -17,6 +17,7 @@ turns a code back into its class.
     ├── BatchesHeld          every slot of the stream is held by the caller
     ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
     ├── PluginFailed         an own op raised, or a plug-in or own source cannot be used
+    ├── StoreError           an object store does not give what is asked of it
     ├── ProducersUnhealthy   the producers keep dying and cannot make batches
     ├── ReceiptMismatch      bytes arrived that are not the ones that were made
     └── StreamClosed         the stream was closed, or a newer pass over it began
@@ -109,6 +110,12 @@ class PluginFailed(AugdError):
     code = "PLUGIN_FAILED"
 
 
+class StoreError(AugdError):
+    """An object store refuses, fails, is not reached, or has another object than was indexed."""
+
+    code = "STORE_FAILED"
+
+
 class ProducersUnhealthy(AugdError):
     """The producers keep dying, so that batches cannot be made."""
 
@@ -140,6 +147,7 @@ _CLASSES: tuple[type[AugdError], ...] = (
     BatchesHeld,
     SampleFailed,
     PluginFailed,
+    StoreError,
     ProducersUnhealthy,
     ReceiptMismatch,
     StreamClosed,

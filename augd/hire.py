@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from signal import SIGKILL
 
 from augd.deaths import MemoryKills, classify, describe_status, is_stopped
+from augd.transport.basin import HatchEnd, make_hatch
 from augd.transport.crumb import Crumb, make_crumb
 from augd.transport.link import make_link
 from augd.wire.ending import Ending
@@ -27,6 +28,9 @@ ENVIRONMENT = {
     "OPENCV_FOR_THREADS_NUM": "1",
 }
 
+SECRETS = ("AWS_",)
+"""What names of variables begin with that no confined process gets."""
+
 
 @dataclass(slots=True)
 class Hired:
@@ -36,6 +40,7 @@ class Hired:
     link: socket.socket
     pidfd: int
     _crumb: Crumb
+    hatch: HatchEnd | None = None  # until the fetcher has it
     _is_killed: bool = False
     _was_stopped: bool = False
 
@@ -71,6 +76,14 @@ class Hired:
         self.link.close()
         self._crumb.close()
         os.close(self.pidfd)
+        if self.hatch is not None:
+            self.hatch.close()
+            self.hatch = None
+
+    def take_hatch(self) -> HatchEnd | None:
+        """Give the fetcher's end of its hatch away, once."""
+        end, self.hatch = self.hatch, None
+        return end
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +92,13 @@ class Terms:
 
     `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
     leaving the choice to the kernel. `sources` are the own sources, as NAME=plugin:MODULE:CLASS.
+    `has_stores` says that a data set lies in an object store.
     """
 
     plugins: Sequence[str] = ()
     cores: Sequence[int] = ()
     sources: Sequence[str] = ()
+    has_stores: bool = False
 
 
 def hire(terms: Terms, place: int) -> Hired:
@@ -93,28 +108,43 @@ def hire(terms: Terms, place: int) -> Hired:
     """
     near, far = make_link()
     crumb, page = make_crumb()
-    fds = (far.fileno(), page)
+    end, asking = make_hatch() if terms.has_stores else (None, None)
+    fds: tuple[int, ...] = (far.fileno(), page)
+    hatch = "-"
+    if end is not None and asking is not None:
+        hatch = f"{asking.fileno()},{end.basin_fd}"
+        fds = (*fds, asking.fileno(), end.basin_fd)
     try:
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "augd.produce",
-                *map(str, fds),
+                str(far.fileno()),
+                str(page),
                 str(os.getpid()),
+                hatch,
                 *terms.plugins,
                 *terms.sources,
             ],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **ENVIRONMENT},
+            # An own source may open a store by itself, before it is confined.
+            env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT},
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
     finally:
         far.close()
         os.close(page)
+        if asking is not None:
+            asking.close()
     if terms.cores:
         # Before it has threads of its own, which inherit this.
         os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
-    return Hired(process, near, os.pidfd_open(process.pid), crumb)
+    return Hired(process, near, os.pidfd_open(process.pid), crumb, end)
+
+
+def without_secrets() -> dict[str, str]:
+    """Return the environment for a confined process: without credentials of object stores."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}

@@ -21,6 +21,7 @@ from typing import Any
 
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
+from augd.stores.address import is_address
 from augd.transport.address import make_runtime_dir, runtime_dir
 
 _STOP_S = 10.0
@@ -84,6 +85,7 @@ def serve(
     patience_s: float | None = None,
     plugins: Sequence[str] = (),
     cache: str | None = None,
+    shard_cache: str | None = None,
     http: str | None = None,
     http_token: str | os.PathLike[str] | None = None,
     timeout_s: float = 60.0,
@@ -91,8 +93,9 @@ def serve(
     """Start a daemon that serves these data sets and dies with this process.
 
     Args:
-        paths: one folder, manifest (`.csv`, `.jsonl`) or own source
-            (`plugin:MODULE:CLASS?ARGUMENT`, docs/own-sources.md), or several by name.
+        paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
+            (`s3://BUCKET/PREFIX`, docs/storage.md) or own source (`plugin:MODULE:CLASS?ARGUMENT`,
+            docs/own-sources.md), or several by name.
         producers: producer processes; None is one per core, 0 leaves all to `augd produce`.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
@@ -106,6 +109,8 @@ def serve(
             working directory, PYTHONPATH or the installed packages.
         cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
             docs/storage.md says when.
+        shard_cache: keep what came from object stores in a folder, `"DIR:SIZE"`; several daemons
+            may share it.
         http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
             `daemon.http` says which.
         http_token: a file with the token that the page asks for; without one it is for this
@@ -132,6 +137,7 @@ def serve(
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
         *(part for one in plugins for part in ("--plugin", one)),
         *(() if cache is None else ("--cache", cache)),
+        *(() if shard_cache is None else ("--shard-cache", shard_cache)),
         *(() if http is None else ("--http", http)),
         *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
         *(() if producers is None else ("--producers", str(producers))),
@@ -181,6 +187,8 @@ def _arguments(paths: Paths) -> list[str]:
     if own is not None:
         return [f"{own.class_name}={own}"]
     # With its name written out, a path that contains "=" is no name.
+    if is_address(paths):
+        return [f"{dataset_name(os.fspath(paths))}={os.fspath(paths)}"]
     path = Path(paths).absolute()
     return [f"{dataset_name(path) or 'data'}={path}"]
 

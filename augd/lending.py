@@ -11,8 +11,10 @@ from augd.errors import OptionError
 from augd.hire import Terms
 from augd.logs import set_up_log
 from augd.serving import (
+    check_shard_cache,
     check_sources,
     count_producers,
+    has_remote,
     interruptions_held,
     list_own,
     load_index,
@@ -31,6 +33,7 @@ class Lending:
     plugins: tuple[str, ...] = ()
     is_pinned: bool = False
     is_quiet: bool = False
+    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
     host: str | None = None  # what `augd status` calls this one
     lifeline_fd: int | None = None
 
@@ -42,6 +45,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
         AugdError: they cannot join: nothing is left running.
     """
     with interruptions_held():
+        from augd.fetcher import make_fetcher
         from augd.relay import Relay
         from augd.station import Office
         from augd.transport.address import parse_address
@@ -52,6 +56,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     curve = client_curve(address, options.keys)
     sources = name_paths(paths)
     check_sources(sources)
+    check_shard_cache(options.shard_cache, sources)
     wanted = count_producers(options.num_producers)
     if not wanted:
         raise OptionError("--producers: expected 1..1024, got 0")
@@ -64,6 +69,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()
-    terms = Terms(options.plugins, cores, list_own(sources))
-    office = Office(address, curve, host[:256], datasets, terms, Poller())
+    terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
+    fetcher = make_fetcher(datasets, options.shard_cache or "")
+    office = Office(address, curve, host[:256], datasets, terms, Poller(), fetcher=fetcher)
     return Relay(office, wanted, options.lifeline_fd).run()

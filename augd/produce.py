@@ -1,4 +1,7 @@
-"""The program of a producer: `python -m augd.produce LINK_FD CRUMB_FD DAEMON_PID [PLUGIN...]`.
+"""The program of a producer: `python -m augd.produce LINK_FD CRUMB_FD PID HATCH [PLUGIN...]`.
+
+PID is its daemon's. HATCH are the fds of its hatch (transport/hatch.py), with a comma between them,
+or `-` where no data set lies in an object store.
 
 What has a `=` in it is no plug-in with ops but an own source: NAME=plugin:MODULE:CLASS?ARGUMENT.
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 
 
-def main(link_fd: int, crumb_fd: int, daemon_pid: int, *words: str) -> int:
+def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
     plugins = tuple(word for word in words if "=" not in word)
     sources = dict(word.split("=", 1) for word in words if "=" in word)
@@ -49,7 +52,10 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, *words: str) -> int:
         # Not earlier: importing writes the compiled modules that a fresh installation lacks.
         catalogue = _load(plugins) if plugins else BUILT_IN
         open_own = _open(sources) if sources else None
-        Producer(daemon, Crumb.inherited(crumb_fd), confine(), catalogue, open_own).run()
+        asking, _, basin = hatch.partition(",")
+        hatch_fds = (int(asking), int(basin)) if basin else None
+        crumb = Crumb.inherited(crumb_fd)
+        Producer(daemon, crumb, confine(), catalogue, open_own, hatch_fds).run()
     except EOFError:
         return 0
     except BaseException as error:
@@ -82,4 +88,4 @@ def die_with(parent_pid: int) -> None:
 if __name__ == "__main__":
     # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
     link_fd, crumb_fd, daemon_pid = map(int, sys.argv[1:4])
-    os._exit(main(link_fd, crumb_fd, daemon_pid, *sys.argv[4:]))
+    os._exit(main(link_fd, crumb_fd, daemon_pid, sys.argv[4], *sys.argv[5:]))

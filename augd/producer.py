@@ -14,13 +14,14 @@ import traceback
 from typing import Literal
 
 from augd.dataset.arrays import ChoiceArrays
-from augd.errors import PluginFailed, RecipeError
+from augd.errors import PluginFailed, RecipeError, StoreError
 from augd.pixelcache import PixelCache
 from augd.pixels.environment import describe_environment
 from augd.plan.catalogue import Catalogue
 from augd.transport import link
 from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb
+from augd.transport.hatch import Hatch, hatch_patience_s
 from augd.wire import messages as msg
 from augd.wire.codec import decode_to_producer, encode
 from augd.wire.sums import write_digest, write_ids_digest
@@ -41,15 +42,20 @@ class Producer:
         confinement: str,
         catalogue: Catalogue,
         open_own: OpenOwn | None = None,
+        hatch_fds: tuple[int, int] | None = None,
     ) -> None:
         """Take over the link; `run` says READY, and which confinement holds.
 
-        `catalogue` are the ops of recipes, `open_own` gives own sources by their data set.
+        `catalogue` are the ops of recipes, `open_own` gives own sources by their data set,
+        `hatch_fds` are the socket and the memory of a hatch, where a data set is in a store.
         """
         self._daemon = daemon
         self._confinement = confinement
         self._environment = {**describe_environment(), **catalogue.environment}
         self._workshop = Workshop(self._stay_alive, crumb, catalogue, open_own)
+        if hatch_fds is not None:
+            wait = self._workshop.stay_alive
+            self._workshop.use_hatch(Hatch(*hatch_fds, hatch_patience_s(), wait))
         self._cache: PixelCache | None = None
         # Streams whose recipe an own op refuses, or whose own source cannot be used: code, text.
         self._refused: dict[int, tuple[_Code, str]] = {}
@@ -158,6 +164,8 @@ def _fail(failed: LeaseFailed) -> msg.Fail:
     """Say why a lease could not be made; of an own op, what failed comes first."""
     cause = failed.__cause__
     assert cause is not None
+    if isinstance(cause, StoreError):
+        return msg.Fail(failed.lease, str(cause)[:_FAIL_TEXT_MAX], "STORE_FAILED")
     if isinstance(cause, PluginFailed):
         from augd.plugins import tell  # loaded by now, as there are plug-ins
 

@@ -48,21 +48,48 @@ class Relay:
                 now = time.monotonic()
                 if self._office.is_draining and self._ends_at == float("inf"):
                     self._drain(f"{self._office.address} ends", now)
+                self._start_fetcher(now)
                 for station in self._stations:
                     station.act(now)
                 if now >= self._ends_at:
                     _log.warning("not drained within %g s: producers are killed", DRAIN_S)
                     break
-                due = min(self._ends_at, *(station.next_due() for station in self._stations))
+                due = min(
+                    self._ends_at,
+                    self._fetcher_due(),
+                    *(station.next_due() for station in self._stations),
+                )
                 for kind, station in self._office.poller.wait(max(0.0, due - time.monotonic())):
                     self._hear(kind, station)
         finally:
             for station in self._stations:
                 station.close()
+            if self._office.fetcher is not None:
+                self._office.fetcher.close()
             self._office.choices.close()
             self._signals.close()
             send_last_words()
         return 0
+
+    def _start_fetcher(self, now: float) -> None:
+        """Start the fetcher when it is due: at first, and some time after it ended."""
+        fetcher = self._office.fetcher
+        if fetcher is None or now < self._fetcher_due():
+            return
+        if (why := fetcher.try_start(now)) is not None:
+            _log.warning("%s", why)
+            return
+        self._office.poller.register(fetcher.pidfd, ("fetcher", None))
+
+    def _fetcher_due(self) -> float:
+        fetcher = self._office.fetcher
+        return float("inf") if fetcher is None or fetcher.starts_at is None else fetcher.starts_at
+
+    def _fetcher_ended(self, now: float) -> None:
+        fetcher = self._office.fetcher
+        if fetcher is not None and fetcher.has_ended():
+            self._office.poller.unregister(fetcher.pidfd)
+            _log.warning("%s", fetcher.ended(now))
 
     def _hear(self, kind: str, station: Station | None) -> None:
         now = time.monotonic()
@@ -73,6 +100,8 @@ class Relay:
             assert self._lifeline_fd is not None
             self._office.poller.unregister(self._lifeline_fd)
             self._drain("the program that started it ended", now)
+        elif kind == "fetcher":
+            self._fetcher_ended(now)
         elif station is not None and kind == "link":
             station.hear_link(now)
         elif station is not None and kind == "pidfd":

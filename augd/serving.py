@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.wire.limits import PLACES_MAX
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from augd.transport.auth import Gate
     from augd.transport.cache import CacheSpec, CacheStore
     from augd.transport.http import Porch
+
+Source: TypeAlias = "Path | str | OwnSource"
+"""Where a data set lies: a path, as a text the address of one in an object store, or a class."""
 
 _PROGRESS_AFTER_S = 1.0
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
@@ -55,6 +58,7 @@ class Options:
     plugins: tuple[str, ...] = ()  # modules with own ops, by name
     is_pinned: bool = False  # each producer to a core
     cache: str | None = None  # where decoded pictures are kept; None: nowhere
+    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
     http: str | None = None  # HOST:PORT of the page
     http_token: str | None = None  # the file that its token is in
     log_format: str = "text"  # or "json"
@@ -87,6 +91,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
     wanted = count_producers(options.num_producers)
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
+    check_shard_cache(options.shard_cache, sources)
     _check_page(options)
     addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
     with ExitStack() as cleaning:
@@ -103,7 +108,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
         cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
-        terms = Terms(options.plugins, cores, list_own(sources))
+        terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
         hired.extend(hire(terms, place) for place in range(wanted))
         gate = _open_gate(options.keys) if options.keys is not None else None
         parts = gate, catalogue, cache, porch
@@ -220,7 +225,7 @@ def choose_addresses(
 
 def _serve(
     addresses: Sequence[Address | TcpAddress],
-    sources: dict[str, Path | OwnSource],
+    sources: dict[str, Source],
     hired: list[Hired],
     terms: Terms,
     options: Options,
@@ -232,6 +237,7 @@ def _serve(
 ) -> int:
     with interruptions_held():
         from augd.daemon import Daemon
+        from augd.fetcher import make_fetcher
         from augd.logs import set_up_log
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
@@ -255,6 +261,7 @@ def _serve(
         cache=store,
         page=page,
         producers_max=len(hired) if options.is_auto else 0,
+        fetcher=make_fetcher(datasets, options.shard_cache or ""),
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(
@@ -325,9 +332,9 @@ def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
         os.close(ready_fd)
 
 
-def load_index(name: str, source: Path | OwnSource) -> IndexFile:
+def load_index(name: str, source: Source) -> IndexFile:
     """Open a data set's index, or make it, with a line on the terminal while that takes time."""
-    if not isinstance(source, Path):
+    if not isinstance(source, Path | str):
         from augd.own_sources import index_own
 
         return index_own(name, source)
@@ -364,20 +371,23 @@ class _Progress:
             print(file=sys.stderr)
 
 
-def list_own(sources: Mapping[str, Path | OwnSource]) -> list[str]:
+def list_own(sources: Mapping[str, Source]) -> list[str]:
     """List the own sources among them, as producers are told of them."""
-    return [f"{name}={source}" for name, source in sources.items() if not isinstance(source, Path)]
+    return [
+        f"{name}={source}" for name, source in sources.items() if not isinstance(source, Path | str)
+    ]
 
 
-def name_paths(paths: Sequence[str]) -> dict[str, Path | OwnSource]:
+def name_paths(paths: Sequence[str]) -> dict[str, Source]:
     """Turn `NAME=PATH` and plain paths into sources by name.
 
     A plain path has the name of its last part, a manifest's without the ending; an own source that
     of its class.
     """
     from augd.dataset.sources import dataset_name, parse_own
+    from augd.stores.address import is_address, parse_store
 
-    sources: dict[str, Path | OwnSource] = {}
+    sources: dict[str, Source] = {}
     for text in paths:
         name, separator, rest = text.partition("=")
         alone = parse_own(text)
@@ -385,14 +395,18 @@ def name_paths(paths: Sequence[str]) -> dict[str, Path | OwnSource]:
         if alone is not None:
             name, rest = alone.class_name, text
         elif not separator or "/" in name or Path(text).exists():
-            name, rest = dataset_name(Path(text).absolute()), text
+            rest = text
+            name = dataset_name(text if is_address(text) else Path(text).absolute())
         if not name or not rest:
             raise OptionError(f"PATH: expected a folder or manifest, or NAME=PATH, got {text!r}")
         if name in sources:
             raise OptionError(
                 f"PATH: two data sets are named {name!r}; name them apart: NAME={rest}"
             )
-        sources[name] = parse_own(rest) or Path(rest)
+        if is_address(rest):
+            sources[name] = str(parse_store(rest))
+        else:
+            sources[name] = parse_own(rest) or Path(rest)
     return sources
 
 
@@ -414,15 +428,46 @@ def read_producers(text: str | None) -> dict[str, Any]:
     return {"num_producers": 0, "ray": int(number)}
 
 
-def check_sources(sources: Mapping[str, Path | OwnSource]) -> None:
+def has_remote(sources: Mapping[str, Source]) -> bool:
+    """Say whether one of these lies in an object store."""
+    return any(isinstance(source, str) for source in sources.values())
+
+
+def check_shard_cache(text: str | None, sources: Mapping[str, Source]) -> None:
+    """Refuse a shard cache that cannot be, or that nothing would ever be in.
+
+    Raises:
+        OptionError: it is no DIR:SIZE, the folder cannot be used, or no data set is remote.
+        OverLimit: its disk has not that much space.
+    """
+    if text is None:
+        return
+    from augd.stores.blocks import check_shard_cache as check
+
+    if not has_remote(sources):
+        raise OptionError(
+            "--shard-cache: expected a data set in an object store, as s3://BUCKET/PREFIX; what "
+            "lies on local disks needs none"
+        )
+    check(text)
+
+
+def check_sources(sources: Mapping[str, Source]) -> None:
     """Refuse what is no data set, before anything is started for it.
 
     Raises:
         DatasetError: names the first.
+        OptionError: one lies in an object store, and what reads these is not installed.
     """
     from augd.dataset.sources import is_manifest
 
     for source in sources.values():
+        if isinstance(source, str):
+            from augd.stores.store import patience_s, require_engine
+
+            require_engine()
+            patience_s()
+            continue
         if not isinstance(source, Path):
             continue  # found out by surveying it
         if not source.is_dir() and not (is_manifest(source) and source.is_file()):

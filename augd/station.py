@@ -34,6 +34,7 @@ from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
 from augd.errors import ConnectError, ProtocolError, SpecMismatch, error_from_code
+from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.transport import link
 from augd.transport.address import Address, TcpAddress, rows_address
@@ -67,6 +68,7 @@ class Office:
     memory_kills: MemoryKills = field(default_factory=MemoryKills)
     numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
     is_draining: bool = False
+    fetcher: Fetcher | None = None
 
 
 @dataclass(slots=True)
@@ -168,6 +170,8 @@ class Station:
         except OSError as error:
             self._rest(f"a producer cannot be started: {error}", now)
             return
+        if self._office.fetcher is not None:
+            self._office.fetcher.add(self._place, hired.take_hatch())
         self._office.poller.register(hired.link.fileno(), ("link", self))
         self._office.poller.register(hired.pidfd, ("pidfd", self))
         self.state, self.due = "starting", now + START_S
@@ -228,6 +232,8 @@ class Station:
         self._office.poller.unregister(self._hired.pidfd)
         self._hired.close()
         self._hired = None
+        if self._office.fetcher is not None:
+            self._office.fetcher.drop(self._place)
 
     # the daemon
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,24 @@ from augd.errors import PluginFailed
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.orient import Decoded, Stored
+from augd.pixels.remote import RemoteSource
 from augd.pixels.segments import Cut, Part
 from augd.pixels.shards import open_source
 from augd.pixels.source import ReadAhead, Reading, Row, Source
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.plugin import OwnOpError
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
+from augd.stores.address import is_address
 from augd.transport.crumb import Crumb
+from augd.transport.hatch import Hatch
 from augd.wire import messages as msg
 from augd.wire.receipt import ids_digest, rows_digest
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
+# Of an object store whole leases are read together, so that what lies close is one request; and all
+# leases that a producer holds, since a request takes as long as many rows.
+_REMOTE: Final[dict[str, int]] = {"max_bytes": 64 << 20, "num_threads": 4, "rows_per_slice": 32}
 # Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
 # of 2 MB. The rows of larger ones are planned one by one.
 _LEARN_BYTES = 64 << 20
@@ -122,6 +129,8 @@ class Workshop:
         self._cache: PixelCache | None = None
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
+        self._hatch: Hatch | None = None
+        self._in_hand: msg.Lease | None = None
         self._tasks: deque[Task] = deque()
         # CPU time of this thread for order and plan; whoever reports it sets it to 0. By the wall
         # clock it would count what other processes do on a busy core.
@@ -130,6 +139,15 @@ class Workshop:
     def __len__(self) -> int:
         """Return the number of leases in the queue."""
         return len(self._tasks) + len(self._accepted)
+
+    def stay_alive(self) -> None:
+        """Call `on_row` for the lease in hand: the store is waited for."""
+        if self._in_hand is not None:
+            self._on_row(self._in_hand)
+
+    def use_hatch(self, hatch: Hatch) -> None:
+        """Read data sets that lie in object stores through a hatch."""
+        self._hatch = hatch
 
     def use_cache(self, cache: PixelCache) -> None:
         """Keep decoded pictures in a cache, of the data sets that are opened from now on."""
@@ -143,6 +161,7 @@ class Workshop:
         One whose own source cannot be used has no stream: `use_stream` says why.
         """
         index = IndexArrays(index_fd, dims_fd)
+        source: Source
         if index.own:
             assert self._open_own is not None
             try:
@@ -151,6 +170,12 @@ class Workshop:
                 self._lost[name] = failure
                 return
             ahead = ReadAhead(source, num_threads=0)
+        elif is_address(root):
+            assert self._hatch is not None
+            remote = source = RemoteSource(index, self._hatch.reader(name))
+            ahead = ReadAhead(
+                source, read_rows=remote.read_rows, on_wait=self.stay_alive, **_REMOTE
+            )
         else:
             source = open_source(root, index)
             ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
@@ -256,6 +281,7 @@ class Workshop:
         """
         self.begin()
         task = self._tasks.popleft()
+        self._in_hand = task.lease
         try:
             return self._make_rows(task)
         except Exception as error:
@@ -264,6 +290,8 @@ class Workshop:
                 failure = name_failure(error, task.production.dataset.index)
                 raise LeaseFailed(task.lease.lease) from failure
             raise LeaseFailed(task.lease.lease) from error
+        finally:
+            self._in_hand = None
 
     def _make_rows(self, task: Task) -> Made:
         if task.sketch is None:

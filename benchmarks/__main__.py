@@ -16,6 +16,7 @@ from benchmarks import (
     planning,
     remote,
     safety,
+    stores,
     waiting,
     watching,
 )
@@ -34,6 +35,7 @@ _BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "cache": (cache.QUESTION, cache.run),
     "packed": (packed.QUESTION, packed.run),
     "remote": (remote.QUESTION, remote.run),
+    "stores": (stores.QUESTION, stores.run),
     "safety": (safety.QUESTION, safety.run),
     "waiting": (waiting.QUESTION, waiting.run),
     "watching": (watching.QUESTION, watching.run),

@@ -32,7 +32,7 @@ class Lent:
     """A running `augd produce`."""
 
     def __init__(
-        self, folder: Path, connect: str, *more: str, before: tuple[str, ...] = ()
+        self, folder: Path | str, connect: str, *more: str, before: tuple[str, ...] = ()
     ) -> None:
         command = [*before, sys.executable, "-m", "augd", "produce", f"small={folder}"]
         self.process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Lent:
 
 
 @contextmanager
-def lent(folder: Path, connect: str, *more: str) -> Iterator[Lent]:
+def lent(folder: Path | str, connect: str, *more: str) -> Iterator[Lent]:
     """Lend producers while the block runs."""
     relay = Lent(folder, connect, *more)
     try:

@@ -39,11 +39,16 @@ Progress = Callable[[int], None]
 
 
 class Shard(msgspec.Struct, frozen=True, array_like=True):
-    """A tar file that holds samples: its path below the root, its size and its time."""
+    """A tar file that holds samples: its path below the root, its size and its time.
+
+    In an object store, `mtime_ns` is a number that changes with the object (`store.version_of`),
+    and `etag` its ETag, empty where the store gives none.
+    """
 
     path: bytes
     size_bytes: int
     mtime_ns: int
+    etag: str = ""
 
 
 class Found(msgspec.Struct):

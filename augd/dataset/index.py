@@ -36,12 +36,15 @@ from augd.dataset.manifest import read_manifest, real_manifest
 from augd.dataset.sources import is_manifest, is_sharded, refuse_own
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
+from augd.stores.address import is_address, parse_store
 
 _STALE_S: Final = 3600.0
 # A folder that changed this shortly before it was listed may change again within one tick of the
 # file system's clock (4 ms at 250 Hz), unseen. Such a folder is listed again next time.
 _TICK_NS: Final = 10_000_000
 _UNSETTLED: Final = -1
+# Objects have versions, which are no times.
+_SETTLED: Final = 1 << 64
 _MAX_FIRST_BYTES: Final = 512 << 20
 
 
@@ -122,12 +125,16 @@ def load_or_build(
 
     The cached one is used while the modification time of every folder, or of the manifest, is as
     it was. That does not see a file rewritten in place: its size and time are compared whenever
-    it is read.
+    it is read. Of an address in an object store (`stores/address.py`) it is used while a listing
+    shows the same versions of the same shards.
 
     Raises:
         DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.
+        StoreError: the store does not give what is asked of it.
     """
     refuse_own(root)
+    if is_address(root):
+        return _load_or_read_remote(os.fsencode(root), cache_dir, rebuild, progress)
     is_table = is_manifest(root)
     real = real_manifest(root) if is_table else real_root(root)
     cache = _Cache(cache_dir, real)
@@ -150,6 +157,26 @@ def store_own(found: Found, own: str, first_size_px: tuple[int, int] | None) -> 
     found_now = header_of(found, 0)
     header = msgspec.structs.replace(found_now, own=own, first_size_px=first_size_px)
     return _Cache(None, found.source).store(header, found)
+
+
+def _load_or_read_remote(
+    source: bytes,
+    cache_dir: str | os.PathLike[str] | None,
+    rebuild: bool,
+    progress: Progress | None,
+) -> IndexFile:
+    source = str(parse_store(source)).encode()
+    cache = _Cache(cache_dir, source)
+    if not rebuild and (cached := cache.load()) is not None:
+        return cached
+    from augd.dataset.remote import read_remote  # with tarfile and threads
+
+    return keep_remote(read_remote(source, progress=progress), cache_dir=cache_dir)
+
+
+def keep_remote(found: Found, *, cache_dir: str | os.PathLike[str] | None = None) -> IndexFile:
+    """Write the index of a data set in an object store into the user's cache, and open it."""
+    return _Cache(cache_dir, found.source).store(header_of(found, _SETTLED), found)
 
 
 def header_of(found: Found, started_ns: int) -> IndexHeader:
@@ -180,11 +207,30 @@ def _first_size_px(found: Found) -> tuple[int, int] | None:
         path, offset = found.shards[found.shard_numbers[0]].path, found.shard_offsets[0]
     if found.sizes_bytes[0] > _MAX_FIRST_BYTES:
         return None
+    if is_address(found.root):
+        return _first_size_of_remote(found)
     try:
         with open(os.path.join(found.root, path), "rb") as file:
             content = os.pread(file.fileno(), found.sizes_bytes[0], offset)
         header = read_header(content)
     except (OSError, BadImage):
+        return None
+    return header.width, header.height
+
+
+def _first_size_of_remote(found: Found) -> tuple[int, int] | None:
+    if found.sides_px[0]:
+        return found.sides_px[0], found.sides_px[1]
+    if not found.sizes_bytes[0]:
+        return None
+    from augd.dataset.remote import facts_of
+    from augd.stores.store import Store
+
+    shard = facts_of(found.shards[found.shard_numbers[0]])
+    store = Store(parse_store(found.source))
+    try:
+        header = read_header(bytes(store.read(shard, found.shard_offsets[0], found.sizes_bytes[0])))
+    except BadImage:
         return None
     return header.width, header.height
 
@@ -303,7 +349,8 @@ class _Cache:
             return True
         finally:
             os.close(fd)
-        return not os.path.exists(header.source)
+        # Nobody asks a store for the sake of tidiness.
+        return not is_address(header.source) and not os.path.exists(header.source)
 
     def _is_stale(self, name: str) -> bool:
         try:
@@ -314,6 +361,10 @@ class _Cache:
 
 
 def _is_unchanged(header: IndexHeader) -> bool:
+    if is_address(header.source):
+        from augd.dataset.remote import is_current
+
+        return is_current(header.source, header.shards, header.watched)
     for path, mtime_ns in header.watched.items():
         try:
             if os.stat(os.path.join(header.root, path)).st_mtime_ns != mtime_ns:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import struct
 from array import array
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 
@@ -178,16 +178,21 @@ def aligned(position: int) -> int:
 
 def write_index(fd: int, header: IndexHeader, found: Found) -> int:
     """Write prefix, header and arrays; returns the file's length."""
+    with open(fd, "wb", closefd=False) as file:
+        return write_index_to(file, header, found)
+
+
+def write_index_to(file: BinaryIO, header: IndexHeader, found: Found) -> int:
+    """Write as `write_index` into an open file that is empty."""
     encoded = msgspec.msgpack.encode(header)
     start = aligned(_PREFIX.size + len(encoded))
-    with open(fd, "wb", closefd=False) as file:
-        file.write(_PREFIX.pack(MAGIC, VERSION, len(encoded)))
-        file.write(encoded)
-        for place, (_, content) in zip(header.arrays, arrays_of(found), strict=True):
-            file.seek(start + place.offset)
-            file.write(content)
-        file.flush()
-        return file.seek(0, os.SEEK_END)
+    file.write(_PREFIX.pack(MAGIC, VERSION, len(encoded)))
+    file.write(encoded)
+    for place, (_, content) in zip(header.arrays, arrays_of(found), strict=True):
+        file.seek(start + place.offset)
+        file.write(content)
+    file.flush()
+    return file.seek(0, os.SEEK_END)
 
 
 def read_found(fd: int) -> Found:

@@ -19,7 +19,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -62,7 +62,7 @@ def walk_shards(root: bytes, *, progress: Progress | None = None) -> Found:
         DatasetError: as `read_shards`.
         OSError: a shard cannot be read.
     """
-    return _Walker(root, progress).walk()
+    return Walker(Folder(root), progress).walk()
 
 
 def list_shards(root: bytes) -> list[Shard]:
@@ -101,7 +101,7 @@ def _read_index(root: bytes) -> Found | None:
         return None
     try:
         found = read_found(fd)
-        _check(found, list_shards(root))
+        check_found(found, list_shards(root))
     except DatasetError as error:
         raise DatasetError(
             f"{shown(os.path.join(root, INDEX_NAME))}: {error} Remove it, or make it anew: "
@@ -128,7 +128,7 @@ def _open_beside(root: bytes, name: bytes) -> int | None:
     return fd
 
 
-def _check(found: Found, shards: list[Shard]) -> None:
+def check_found(found: Found, shards: list[Shard]) -> None:
     """Refuse an index that is not of these shards, or not one that augd can have written.
 
     Takes the shards' times from those that are there: a set that was copied is the same set.
@@ -194,19 +194,72 @@ def _rises(positions: Any, end: int) -> bool:
     )
 
 
-class _Walker:
-    def __init__(self, root: bytes, progress: Progress | None) -> None:
-        self._root = root
+class Shelf(Protocol):
+    """Where shards lie: a folder of this machine, or of an object store."""
+
+    @property
+    def root(self) -> bytes: ...
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Those of the folder, by name."""
+
+    def watched(self) -> dict[bytes, int]:
+        """Say what the index depends on, beside what the shards say of themselves."""
+
+    def read_small(self, name: bytes) -> bytes | None:
+        """Read a file that lies beside the shards; None where there is none."""
+
+    def members(self) -> Iterator[tuple[int, Member]]:
+        """Walk all shards, yielding each image with the number of its shard."""
+
+
+class Folder:
+    """Shards in a folder of this machine."""
+
+    def __init__(self, root: bytes) -> None:
+        """List the shards."""
+        self.root = root
+        self.shards = list_shards(root)
+
+    def watched(self) -> dict[bytes, int]:
+        """Map the folder and its shards to their times."""
+        return watched_of(self.root, self.shards)
+
+    def read_small(self, name: bytes) -> bytes | None:
+        """Read a file that lies beside the shards; None where there is none."""
+        if (fd := _open_beside(self.root, name)) is None:
+            return None
+        with open(fd, "rb") as file:
+            return file.read()
+
+    def members(self) -> Iterator[tuple[int, Member]]:
+        """Walk all shards, yielding each image with the number of its shard."""
+        for number, shard in enumerate(self.shards):
+            path = os.path.join(self.root, shard.path)
+            with open(path, "rb") as file:
+                for member in walk_tar(file, path, os.fstat(file.fileno()).st_size):
+                    yield number, member
+
+
+class Walker:
+    """Makes a data set of shards by walking them."""
+
+    def __init__(self, shelf: Shelf, progress: Progress | None) -> None:
+        """Prepare to walk."""
+        self._shelf = shelf
+        self._root = shelf.root
         self._progress = progress
-        self._shards = list_shards(root)
+        self._shards = shelf.shards
         self._splits = _splits_of([shard.path for shard in self._shards])
-        self._classes = _read_classes(root)
+        self._classes = _read_classes(shelf)
 
     def walk(self) -> Found:
-        result = Found(self._root, self._root, watched_of(self._root, self._shards))
+        """List the images. Raises DatasetError, and what the shelf raises."""
+        result = Found(self._root, self._root, self._shelf.watched())
         result.shards = self._shards
         marking: Marking | None = None
-        for number, member in self._members():
+        for number, member in self._shelf.members():
             where = f"{shown(self._shards[number].path)}, {shown(member.path)}"
             try:
                 row = self._row(result.num_samples, member)
@@ -229,11 +282,6 @@ class _Walker:
         if self._classes is not None and not result.targets:
             self._name_classes(result)
         return result
-
-    def _members(self) -> Iterator[tuple[int, Member]]:
-        for number, shard in enumerate(self._shards):
-            for member in walk_tar(os.path.join(self._root, shard.path)):
-                yield number, member
 
     def _row(self, number: int, member: Member) -> Row:
         """Read what a member's neighbours, or else its folders, say of its labels."""
@@ -293,14 +341,13 @@ def _splits_of(names: list[bytes]) -> list[int]:
     return splits if all(splits) else [0] * len(names)
 
 
-def _read_classes(root: bytes) -> list[str] | None:
-    if (fd := _open_beside(root, CLASSES_NAME)) is None:
+def _read_classes(shelf: Shelf) -> list[str] | None:
+    if (content := shelf.read_small(CLASSES_NAME)) is None:
         return None
-    with open(fd, "rb") as file:
-        try:
-            return msgspec.json.decode(file.read(), type=list[str])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DatasetError(
-                f"{shown(os.path.join(root, CLASSES_NAME))}: expected a JSON list of class names: "
-                f"{error}. Correct or remove it."
-            ) from None
+    try:
+        return msgspec.json.decode(content, type=list[str])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{shown(os.path.join(shelf.root, CLASSES_NAME))}: expected a JSON list of class "
+            f"names: {error}. Correct or remove it."
+        ) from None

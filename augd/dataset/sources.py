@@ -1,8 +1,10 @@
 """What a data set may be: a folder of images, one of tar shards, a manifest file, an own source.
 
+Or the address of shards in an object store (`stores/address.py`).
+
 Asked before a daemon starts its producers, hence imports nothing that takes time.
 
-Invariants: opens no file, and imports nothing but the standard library's paths.
+Invariants: opens no file, and imports nothing but the standard library's paths and addresses.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from augd.errors import DatasetError, OptionError
+from augd.stores.address import parse_store
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 IMAGE_SUFFIXES: Final = (b"jpg", b"jpeg", b"png", b"webp")
@@ -87,6 +90,11 @@ def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
     return has_tar
 
 
-def dataset_name(path: Path) -> str:
-    """Name a data set by its path: the folder's name, or the manifest's without its ending."""
+def dataset_name(path: Path | str) -> str:
+    """Name a data set by its path: the folder's name, or the manifest's without its ending.
+
+    One in an object store, whose address is a text, has its folder's name, too.
+    """
+    if isinstance(path, str):
+        return parse_store(path).name
     return path.stem if is_manifest(path) else path.name

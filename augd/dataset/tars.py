@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -38,26 +38,26 @@ class Member(msgspec.Struct):
     """The content of its `.json`: an object."""
 
 
-def walk_tar(path: bytes) -> Iterator[Member]:
-    """Yield the images of a shard, in their order.
+def walk_tar(file: IO[bytes], path: bytes, size_bytes: int) -> Iterator[Member]:
+    """Yield the images of a shard, in their order; `path` is for messages.
 
     Raises:
         DatasetError: not an uncompressed tar, damaged, or cut off.
         OSError: it cannot be read.
     """
-    size_bytes = os.stat(path).st_size
-    with open(path, "rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as shard:
-                yield from _samples(shard, file.fileno(), path, size_bytes)
-        except (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError) as error:
-            raise DatasetError(
-                f"shard {shown(path)} is not a whole, uncompressed tar: {error}. Get it again, or "
-                f"unpack it (gunzip)."
-            ) from None
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as shard:
+            yield from _samples(shard, file, path, size_bytes)
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError) as error:
+        raise DatasetError(
+            f"shard {shown(path)} is not a whole, uncompressed tar: {error}. Get it again, or "
+            f"unpack it (gunzip)."
+        ) from None
 
 
-def _samples(shard: tarfile.TarFile, fd: int, path: bytes, size_bytes: int) -> Iterator[Member]:
+def _samples(
+    shard: tarfile.TarFile, file: IO[bytes], path: bytes, size_bytes: int
+) -> Iterator[Member]:
     key: bytes | None = None
     images: list[Member] = []
     said: dict[str, bytes] = {}
@@ -84,7 +84,8 @@ def _samples(shard: tarfile.TarFile, fd: int, path: bytes, size_bytes: int) -> I
                     f"shard {shown(path)}: {shown(name)}: expected at most {_LABEL_BYTES_MAX} "
                     f"bytes of labels, got {info.size}"
                 )
-            said[ending.decode()] = os.pread(fd, info.size, info.offset_data)
+            file.seek(info.offset_data)  # the walk seeks for itself
+            said[ending.decode()] = file.read(info.size)
     yield from _told(images, said)
 
 

@@ -17,18 +17,22 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
 
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.folder import real_root
-from augd.dataset.found import Found, Shard, shown
-from augd.dataset.index import IndexFile, header_of, load_or_build
-from augd.dataset.layout import read_found, write_index
-from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, list_shards, walk_shards
+from augd.dataset.found import Found, Progress, Shard, shown
+from augd.dataset.index import IndexFile, header_of, keep_remote, load_or_build
+from augd.dataset.layout import IndexHeader, read_found, write_index_to
+from augd.dataset.remote import StoreShelf
+from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, Walker, list_shards, walk_shards
 from augd.dataset.sources import is_sharded
+from augd.dataset.tars import Member
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.packing.photo import Shrink, place_of, require_kernels
 from augd.packing.shard import (
@@ -42,12 +46,15 @@ from augd.packing.shard import (
     written_whole,
 )
 from augd.packing.workers import pack_all
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.segments import find_segments
+from augd.pixels.header import BadImage, Header, read_header
+from augd.pixels.segments import Table, find_segments
+from augd.stores.address import is_address, parse_store
 from augd.views.check import say_count, say_size, section
 from augd.views.progress import Patience
 
 _PLAN_VERSION: Final = 1
+_HEAD_BYTES: Final = 64 << 10  # with EXIF; more has a thumbnail or a colour profile in it
+_END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 class PackOptions(msgspec.Struct, frozen=True):
@@ -230,17 +237,31 @@ def _in_order(folder: str, jobs: list[Job], num_samples: int) -> Iterator[tuple[
             del opened[number]
 
 
-def run_index(source: str, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """Where the index of shards in an object store goes, beside the user's cache."""
+
+    is_beside: bool = False  # to the shards
+    out: str | None = None  # to this file
+    as_json: bool = False
+
+
+def run_index(source: str, options: IndexOptions) -> None:
     """Index a folder of tar shards and print what is in them.
 
     Raises:
         DatasetError: there are no shards, or one is damaged.
+        StoreError: the store that they lie in does not give them.
     """
     try:
-        report = index_shards(source)
+        report = index_remote(source, options) if is_address(source) else index_shards(source)
     except OSError as error:
         raise DatasetError(f"{source} cannot be indexed: {error}") from None
-    print(json.dumps(report) if as_json else "\n".join(_index_lines(report)))
+    print(json.dumps(report) if options.as_json else "\n".join(_index_lines(report)))
+
+
+Seen = tuple[Header | None, Table | None, str]
+"""A photo's header and segments, as far as it has them, and what is wrong with it."""
 
 
 def index_shards(source: str) -> dict[str, Any]:
@@ -254,34 +275,84 @@ def index_shards(source: str) -> dict[str, Any]:
         )
     with Patience("listing") as progress:
         walked = walk_shards(root, progress=progress)
-    found = msgspec.structs.replace(walked, shards=walked.shards)
+    found = msgspec.structs.replace(walked)  # which is looked up meanwhile
+    with Patience("looking at images", walked.num_samples) as progress:
+        report = _place_all(found, map(_look_at, _contents(walked)), progress)
+    report["index_bytes"] = _write_index(found)
+    return {"source": source, **report, "seconds": time.monotonic() - started}
+
+
+def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
+    """Index shards in an object store by range reads; returns what is in them. See `run_index`."""
+    started = time.monotonic()
+    shelf = StoreShelf(str(parse_store(source)).encode(), _look_within)
+    if options.is_beside and not source.lower().startswith("s3:"):
+        raise OptionError(
+            f"--beside: nothing can be written to {source}; use --out FILE and copy it there"
+        )
+    with Patience("looking at images") as progress:
+        found = Walker(shelf, progress).walk()
+    found.source = shelf.source
+    report = _place_all(found, iter(shelf.seen))
+    content = BytesIO()
+    report["index_bytes"] = write_index_to(content, *_portable(found))
+    if options.out is not None:
+        with written_whole(options.out) as file:
+            file.write(content.getvalue())
+    if options.is_beside:
+        shelf.store.put(os.fsdecode(INDEX_NAME), content.getvalue())
+    else:
+        keep_remote(found).close()
+    return {"source": source, **report, "seconds": time.monotonic() - started}
+
+
+def _place_all(
+    found: Found, looks: Iterator[Seen], progress: Progress = lambda number: None
+) -> dict[str, Any]:
+    """Write down what was seen of each image; returns what the shards hold."""
+    numbers, offsets = found.shard_numbers, found.shard_offsets
     found.forget_places()
     bad: list[dict[str, Any]] = []
     num_cut = 0
-    with Patience("looking at images", walked.num_samples) as progress:
-        for sample, content in enumerate(_contents(walked)):
-            header, table = None, None
-            try:
-                header = read_header(content)
-                table = find_segments(content, header)
-            except BadImage as error:
-                path = shown(walked.path(sample))
-                bad.append({"id": sample, "path": path, "reason": str(error)})
-            numbers = walked.shard_numbers, walked.shard_offsets
-            found.place(place_of(header, table, *(number[sample] for number in numbers)))
-            num_cut += table is not None
-            progress(sample + 1)
+    for sample, (header, table, reason) in enumerate(looks):
+        if reason:
+            bad.append({"id": sample, "path": shown(found.path(sample)), "reason": reason})
+        found.place(place_of(header, table, numbers[sample], offsets[sample]))
+        num_cut += table is not None
+        progress(sample + 1)
     return {
-        "source": source,
         "num_samples": found.num_samples,
         "num_shards": len(found.shards),
         "num_cut": num_cut,
         "classes": len(found.classes),
         "shard_bytes": sum(shard.size_bytes for shard in found.shards),
-        "index_bytes": _write_index(found),
         "bad": bad,
-        "seconds": time.monotonic() - started,
     }
+
+
+def _look_at(content: bytes) -> Seen:
+    header = None
+    try:
+        header = read_header(content)
+        return header, find_segments(content, header), ""
+    except BadImage as error:
+        return header, None, str(error)
+
+
+def _look_within(file: IO[bytes], member: Member) -> Seen:
+    """Look at an image in a shard that is far away: at its beginning, if that is enough."""
+    file.seek(member.offset)
+    head = file.read(min(member.size_bytes, _HEAD_BYTES))
+    if len(head) < member.size_bytes:
+        try:
+            # The end marker is taken for granted: `augd check` looks at whole photos.
+            header = read_header(head + _END_OF_IMAGE)
+            if header.format == "jpeg" and not header.has_restarts:
+                return header, None, ""
+        except BadImage:
+            pass
+        head += file.read(member.size_bytes - len(head))
+    return _look_at(head)
 
 
 def _contents(found: Found) -> Iterator[bytes]:
@@ -303,7 +374,13 @@ def _contents(found: Found) -> Iterator[bytes]:
 
 
 def _write_index(found: Found) -> int:
-    """Write `augd.index` beside the shards, free of what holds on this machine only."""
+    """Write `augd.index` beside the shards; returns its size."""
+    with written_whole(os.path.join(os.fsdecode(found.root), os.fsdecode(INDEX_NAME))) as file:
+        return write_index_to(file, *_portable(found))
+
+
+def _portable(found: Found) -> tuple[IndexHeader, Found]:
+    """Make the header of an index that is free of what holds on this machine, or store, only."""
     header = msgspec.structs.replace(
         header_of(found, 0),
         source=b"",
@@ -311,8 +388,7 @@ def _write_index(found: Found) -> int:
         watched={},
         shards=[Shard(shard.path, shard.size_bytes, 0) for shard in found.shards],
     )
-    with written_whole(os.path.join(os.fsdecode(found.root), os.fsdecode(INDEX_NAME))) as file:
-        return write_index(file.fileno(), header, found)
+    return header, found
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

@@ -107,21 +107,23 @@ def write_shard(
     packed: list[tuple[int, Packed, int]] = []
     with open(aside, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as shard:
-            members = _Members(shard, index)
+            target = _Members(shard, index)
             for sample in job.samples:
                 yield sample
                 one = _pack(index, source, sample, shrink, is_feared(sample))
-                members.add(sample, one)
+                target.add(sample, one)
                 packed.append((sample, one, len(one.data)))
                 one.data = b""
         file.flush()
         os.fsync(file.fileno())
     entries = []
-    for (sample, one, size_bytes), member in zip(packed, walk_tar(os.fsencode(aside)), strict=True):
-        if member.size_bytes != size_bytes:
-            raise AugdError(f"shard {aside}: {member.path!r} is not what was written to it")
-        place = one.place(number, member.offset)
-        entries.append(Entry(sample, size_bytes, place, one.reason, one.is_shrunk))
+    with open(aside, "rb") as file:
+        members = walk_tar(file, os.fsencode(aside), os.fstat(file.fileno()).st_size)
+        for (sample, one, size_bytes), member in zip(packed, members, strict=True):
+            if member.size_bytes != size_bytes:
+                raise AugdError(f"shard {aside}: {member.path!r} is not what was written to it")
+            place = one.place(number, member.offset)
+            entries.append(Entry(sample, size_bytes, place, one.reason, one.is_shrunk))
     with written_whole(_part(folder, job)) as file:
         file.write(msgspec.msgpack.encode(entries))
     os.rename(aside, _shard(folder, job))

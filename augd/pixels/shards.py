@@ -23,25 +23,14 @@ from numpy.typing import NDArray
 from augd.pixels import native
 from augd.pixels.beneath import Root
 from augd.pixels.header import MAX_PIXELS, BadImage
-from augd.pixels.segments import Cut, Region, Table
+from augd.pixels.segments import Cut, Region, Span, Table
 from augd.pixels.source import MAX_FILE_BYTES, FolderSource, Samples, Source
+from augd.stores.address import is_address
+from augd.stores.pieces import ShardFacts
 
 _OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
 # Where a part must be put together, one that is nearly all of the photo costs what it saves.
 _WORTH_SHARE: Final = 0.8
-
-
-class ShardFacts(Protocol):
-    """A shard as the index has it: its path below the root, its size and its time."""
-
-    @property
-    def path(self) -> bytes: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
-    @property
-    def mtime_ns(self) -> int: ...
 
 
 class ShardSamples(Samples, Protocol):
@@ -98,7 +87,7 @@ class ShardSource:
             BadImage: its shard is deleted, unreadable, outside the root or changed since it was
                 indexed, or the sample is empty.
         """
-        content = bytearray(self._size(sample))
+        content = bytearray(size_of(self._samples, sample))
         self._read(sample, (0, content))
         return content
 
@@ -108,26 +97,21 @@ class ShardSource:
         Raises:
             BadImage: as `read`, or the sample is not what the index says.
         """
-        table = self._samples.segments(sample)
-        if table is None or not table.holds(region) or table.width * table.height > MAX_PIXELS:
+        table = usable_table(self._samples, sample, region)
+        if table is None:
             return self.read(sample)
         cells = table.around(region)
         if self._kernels is not None:
             found = self._read_cut(sample, table, cells)
             if found is not None:
                 return Cut(found, table, cells)
-        first, size, kept = table.span(cells)
-        size_bytes, start = self._size(sample), table.scan_offset
-        if start + kept > _WORTH_SHARE * size_bytes and self._kernels is None:
+        span = span_in(self._samples, sample, table, cells)
+        if span is None:
             return self.read(sample)
-        if first + size > size_bytes:
-            raise BadImage(
-                f"its index lists segments up to byte {first + size} of {size_bytes}. "
-                f"Index the set again."
-            )
-        data = bytearray(start + size)
+        start = table.scan_offset
+        data = bytearray(start + span.size)
         whole = memoryview(data)
-        self._read(sample, (0, whole[:start]), (first, whole[start:]))
+        self._read(sample, (0, whole[:start]), (span.first, whole[start:]))
         return Cut(data, table, cells)
 
     def _read_cut(self, sample: int, table: Table, cells: Region) -> bytearray | None:
@@ -143,16 +127,6 @@ class ShardSource:
             shard.size_bytes, shard.mtime_ns,
         )  # fmt: skip
         return found
-
-    def _size(self, sample: int) -> int:
-        size_bytes = int(self.sizes_bytes[sample])
-        if not size_bytes:
-            raise BadImage("the file is empty")
-        if size_bytes > MAX_FILE_BYTES:
-            raise BadImage(
-                f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {size_bytes:,}"
-            )
-        return size_bytes
 
     def _read(self, sample: int, *reads: tuple[int, bytearray | memoryview]) -> None:
         """Fill buffers with what begins at so many bytes into a sample."""
@@ -190,8 +164,57 @@ class ShardSource:
 
 
 def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> Source:
-    """Open the source of a data set, by what its index says of it. Raises OSError."""
+    """Open the source of a data set, by what its index says of it.
+
+    One that lies in an object store is read by this process, which must have a network.
+
+    Raises:
+        OSError: the root cannot be opened.
+        OptionError: what reads object stores is not installed.
+    """
+    if is_address(root):
+        from augd.pixels.remote import RemoteSource  # with threads, which others need not wait for
+        from augd.stores.ranges import DirectReader
+
+        return RemoteSource(samples, DirectReader(os.fsencode(root), samples.shards))
     return ShardSource(root, samples) if samples.shards else FolderSource(root, samples)
+
+
+def usable_table(samples: ShardSamples, sample: int, region: Region) -> Table | None:
+    """Return the table of a sample's segments; None where it is to be read whole."""
+    table = samples.segments(sample)
+    if table is None or not table.holds(region) or table.width * table.height > MAX_PIXELS:
+        return None
+    return table
+
+
+def span_in(samples: ShardSamples, sample: int, table: Table, cells: Region) -> Span | None:
+    """Return where a sample's segments lie; None where its whole is as good.
+
+    Raises:
+        BadImage: the sample is empty, too large, or not what its index says.
+    """
+    span = table.span(cells)
+    size_bytes = size_of(samples, sample)
+    is_most = table.scan_offset + span.kept > _WORTH_SHARE * size_bytes
+    if is_most and not native.has_own_entropy_decoder():
+        return None
+    if span.first + span.size > size_bytes:
+        raise BadImage(
+            f"its index lists segments up to byte {span.first + span.size} of {size_bytes}. "
+            f"Index the set again."
+        )
+    return span
+
+
+def size_of(samples: ShardSamples, sample: int) -> int:
+    """Return a sample's size in bytes. Raises BadImage when there is none, or it is too large."""
+    size_bytes = int(samples.sizes_bytes[sample])
+    if not size_bytes:
+        raise BadImage("the file is empty")
+    if size_bytes > MAX_FILE_BYTES:
+        raise BadImage(f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {size_bytes:,}")
+    return size_bytes
 
 
 def _fill(fd: int, start: int, into: bytearray | memoryview) -> None:

@@ -16,14 +16,14 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.errors import PluginFailed
+from augd.errors import PluginFailed, StoreError
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
 from augd.pixels.segments import Cut, Region
@@ -33,6 +33,12 @@ MAX_FILE_BYTES: Final = 512 << 20
 
 Row = bytearray | Cut | BadImage
 """What a read gives: the bytes of the file or what is needed of it, or why there are none."""
+
+
+ReadRows = Callable[[Sequence[int], Sequence[Region | None]], list[Row]]
+"""Reads the regions of samples, None being all of one. Raises StoreError, for no sample's fault."""
+
+_LOOK_S: Final = 1.0
 
 
 class Samples(Protocol):
@@ -170,7 +176,7 @@ class _Slice:
         self.size_bytes = size_bytes
         self.is_claimed = False
         self.is_dropped = False
-        self.rows: list[Row] | None = None
+        self.rows: list[Row] | StoreError | None = None
 
 
 class Reading:
@@ -205,8 +211,17 @@ class ReadAhead:
         num_threads: int = 2,
         max_bytes: int = 48 << 20,
         rows_per_slice: int = 8,
+        read_rows: ReadRows | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
+        """Start the threads.
+
+        `read_rows` reads a slice in one go, where the source does so; `on_wait` is then called
+        every second while somebody waits for it.
+        """
         self._source = source
+        self._read_rows = read_rows or self._read_each
+        self._on_wait = on_wait
         self._max_bytes = max_bytes
         self._slice_bytes = max_bytes // 4
         self._rows_per_slice = rows_per_slice
@@ -269,7 +284,14 @@ class ReadAhead:
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
-            rows = list(map(self._read, task.samples, task.regions))
+            rows: list[Row] | StoreError
+            try:
+                rows = self._read_rows(task.samples, task.regions)
+            except StoreError as error:
+                rows = error
+            except Exception as error:
+                # A thread that died here would leave the taker waiting for ever.
+                rows = [BadImage(f"reading failed: {error!r}")] * len(task.samples)
             with self._changed:
                 if task.is_dropped:
                     self._held_bytes -= task.size_bytes
@@ -294,6 +316,9 @@ class ReadAhead:
     def _fits(self, task: _Slice) -> bool:
         return self._held_bytes + task.size_bytes <= self._max_bytes
 
+    def _read_each(self, samples: Sequence[int], regions: Sequence[Region | None]) -> list[Row]:
+        return list(map(self._read, samples, regions))
+
     def _read(self, sample: int, region: Region | None) -> Row:
         try:
             if region is None:
@@ -301,14 +326,17 @@ class ReadAhead:
             return self._source.read_region(sample, region)
         except BadImage as bad:
             return bad
-        except PluginFailed:
-            raise  # of an own source, no sample's fault; no thread reads it but the taker's
+        except (PluginFailed, StoreError):
+            raise  # of an own source, read by the taker's thread alone, or of a store: no sample's
         except Exception as error:
             # A thread that died here would leave the taker waiting for ever.
             return BadImage(f"reading failed: {error!r}")
 
     def _take(self, task: _Slice) -> Iterator[Row]:
         if task.rows is None and self._claim_or_wait(task):
+            if self._read_rows != self._read_each:
+                yield from self._read_rows(task.samples, task.regions)
+                return
             for sample, region in zip(task.samples, task.regions, strict=True):
                 yield self._read(sample, region)
         else:
@@ -325,14 +353,22 @@ class ReadAhead:
                 task.is_claimed = True
                 self._changed.notify_all()
                 return True
-            self._changed.wait_for(lambda: task.rows is not None)
-            return False
+            if self._on_wait is None:
+                self._changed.wait_for(lambda: task.rows is not None)
+                return False
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: task.rows is not None, _LOOK_S):
+                    return False
+            self._on_wait()
 
     def _handed_over(self, task: _Slice) -> Iterator[Row]:
         rows, task.rows = task.rows or [], None
         with self._changed:
             self._held_bytes -= task.size_bytes
             self._changed.notify_all()
+        if isinstance(rows, StoreError):
+            raise rows
         rows.reverse()
         while rows:
             yield rows.pop()

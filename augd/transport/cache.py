@@ -19,7 +19,6 @@ import fcntl
 import hashlib
 import mmap
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ import msgspec
 from augd.dataset.index import IndexFile
 from augd.dataset.layout import read_index_header
 from augd.errors import AddressInUse, OptionError, OverLimit
+from augd.stores.sizes import parse_size
 from augd.transport.arena import make_arena
 from augd.wire.cache import (
     ALIGNMENT,
@@ -48,8 +48,6 @@ from augd.wire.cache import (
 from augd.wire.messages import CacheEntry
 
 SIZE_MIN: Final = 1 << 20
-_UNITS: Final = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _MAGIC: Final = "augd-cache/1"
 
 
@@ -78,15 +76,7 @@ def parse_cache(text: str) -> CacheSpec:
         raise OptionError(
             f"--cache: expected ram:SIZE or disk:DIR:SIZE, as in ram:8GB, got {text!r}"
         )
-    found = _SIZE.fullmatch(size)
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None:
-        raise OptionError(
-            f"--cache: expected a size as 800MB, 8GB, 1.5TB or 8GiB, got {size!r} in {text!r}"
-        )
-    size_bytes = int(float(found[1]) * unit) // mmap.PAGESIZE * mmap.PAGESIZE
-    if not SIZE_MIN <= size_bytes <= 1 << 60:
-        raise OptionError(f"--cache: expected at least 1MiB, got {size!r} in {text!r}")
+    size_bytes = parse_size("--cache", text, size, SIZE_MIN) // mmap.PAGESIZE * mmap.PAGESIZE
     return CacheSpec(size_bytes, Path(folder).absolute() if folder else None, text)
 
 

@@ -453,7 +453,7 @@ class Fail(Message, frozen=True, tag="FAIL"):
 
     lease: Count
     text: Text
-    code: Literal["INTERNAL", "PLUGIN_FAILED", "BAD_RECIPE"] = "INTERNAL"
+    code: Literal["INTERNAL", "PLUGIN_FAILED", "BAD_RECIPE", "STORE_FAILED"] = "INTERNAL"
 
 
 class Cached(Message, frozen=True, tag="CACHED"):

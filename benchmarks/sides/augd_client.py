@@ -25,7 +25,8 @@ def _served(arguments: Mapping[str, Any]) -> Iterator[tuple[augd.ServedDaemon, l
     """Serve with own producers, or with those of a relay, whose pid is told, by loopback TCP."""
     photos, workers, remote = arguments["photos"], arguments["workers"], arguments.get("remote")
     if not remote:
-        with augd.serve(photos, producers=workers, cache=arguments.get("cache")) as daemon:
+        cache, shard_cache = arguments.get("cache"), arguments.get("shard_cache")
+        with augd.serve(photos, producers=workers, cache=cache, shard_cache=shard_cache) as daemon:
             yield daemon, []
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,7 @@ def _served(arguments: Mapping[str, Any]) -> Iterator[tuple[augd.ServedDaemon, l
 
 
 def main(arguments: Mapping[str, Any]) -> None:
-    """Serve rounds. Arguments: photos, recipe, batch_size, workers, verify, cache, remote."""
+    """Serve rounds. Arguments: photos, recipe, batch_size, workers, verify, caches, remote."""
     with (
         _served(arguments) as (daemon, relays),
         augd.connect(

@@ -37,7 +37,7 @@ if "augd.produce" in sys.orig_argv:
 """
 
 
-def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
+def start_by_hand(folder: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
     """Start `augd serve` as a person would; returns when it says that it serves."""
     process = begin_by_hand(folder, address, *more)
     assert process.stdout is not None
@@ -45,7 +45,7 @@ def start_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[st
     return process
 
 
-def begin_by_hand(folder: Path, address: str, *more: str) -> subprocess.Popen[str]:
+def begin_by_hand(folder: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
     """Start `augd serve` and don't wait for it."""
     return subprocess.Popen(
         [sys.executable, "-m", "augd", "serve", str(folder), "--listen", address, *more],

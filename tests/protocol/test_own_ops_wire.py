@@ -91,7 +91,7 @@ def test_the_first_producer_must_have_what_the_daemon_was_told_of() -> None:
 
 @clause("P-125")
 @pytest.mark.parametrize("bad", ["mask", "fail"])
-@pytest.mark.parametrize("code", ["PLUGIN_FAILED", "BAD_RECIPE"])
+@pytest.mark.parametrize("code", ["PLUGIN_FAILED", "BAD_RECIPE", "STORE_FAILED"])
 def test_an_op_that_fails_ends_its_stream_and_no_other(fake: FakeWire, code: str, bad: str) -> None:
     other = Client(fake).join()
     other.open(credit=0)

@@ -24,6 +24,7 @@ from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe import parse_recipe
 from augd.plugins import load
 from augd.produce import die_with
+from augd.stores.address import is_address
 from augd.transport import link
 from augd.views.page.studio import Answer, Ask
 from augd.views.sample import Darkroom
@@ -52,6 +53,11 @@ class Bench:
 
     def answer(self, asked: Ask) -> Answer:
         """Show a file, or say what was drawn for it."""
+        if is_address(self._indexes[asked.dataset].root):
+            return Answer(
+                why="it lies in an object store, which the confined process that shows files "
+                "cannot reach; `augd explain` shows it"
+            )
         try:
             return self._photo(asked) if asked.recipe is None else self._words(asked)
         except UnidentifiedImageError:

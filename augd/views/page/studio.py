@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct, msgpack
 
 from augd.deaths import describe_status
+from augd.hire import without_secrets
 from augd.transport import link
 from augd.views.page.lookout import Indexed
 
@@ -79,6 +80,7 @@ class Studio:
                 [*command, str(os.getpid()), *self._plugins],
                 pass_fds=(far.fileno(),),
                 stdin=subprocess.DEVNULL,
+                env=without_secrets(),
             )
         finally:
             far.close()

@@ -1,0 +1,95 @@
+"""What the fetcher hears from the daemon, and what it and the producers say to each other.
+
+All are of one installation and their sockets are inherited, so that no other program speaks this:
+it is no part of the protocol that docs/protocol.md promises. A producer may have been taken over,
+so that what it says is bounded and checked. Pure declarations.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct, msgpack
+
+LANES_MAX: Final = 16
+PIECES_MAX: Final = 1024
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Place = tuple[Count, Count, Count, Count]
+"""Number of a shard, first byte in it, number of bytes, and where in the basin they go."""
+
+
+class Note(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of all."""
+
+
+class UseSet(Note, frozen=True, tag="SET"):
+    """Daemon to fetcher: there is a data set in a store; the fd of its index rides along."""
+
+    name: str
+
+
+class UseHatch(Note, frozen=True, tag="HATCH"):
+    """Daemon to fetcher: a producer asks over this socket, the first fd, for bytes in the second.
+
+    That is its basin of `basin_bytes`, memory that both map.
+    """
+
+    basin_bytes: Count
+
+
+class Ask(Note, frozen=True, tag="ASK"):
+    """Producer to fetcher: read these ranges. One at a time in a lane, where `turn` counts up."""
+
+    lane: Annotated[int, Meta(ge=0, lt=LANES_MAX)]
+    turn: Count
+    dataset: str
+    pieces: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=PIECES_MAX)]
+
+
+class Filled(Note, frozen=True, tag="FILLED"):
+    """Fetcher to producer: they lie in the basin."""
+
+    lane: int
+    turn: int
+
+
+class Refused(Note, frozen=True, tag="REFUSED"):
+    """Fetcher to producer: the store does not give them, for this reason."""
+
+    lane: int
+    turn: int
+    text: str
+
+
+class Again(Note, frozen=True, tag="AGAIN"):
+    """Fetcher to producer, first: what was asked before and not answered is to be asked again."""
+
+
+ToFetcher = UseSet | UseHatch
+FromFetcher = Filled | Refused | Again
+
+_encoder = msgpack.Encoder()
+_to_fetcher: msgpack.Decoder[ToFetcher] = msgpack.Decoder(ToFetcher)
+_from_fetcher: msgpack.Decoder[FromFetcher] = msgpack.Decoder(FromFetcher)
+_ask: msgpack.Decoder[Ask] = msgpack.Decoder(Ask)
+
+
+def encode(note: Note) -> bytes:
+    """Encode one."""
+    return _encoder.encode(note)
+
+
+def decode_to_fetcher(frame: bytes) -> ToFetcher:
+    """Decode what the daemon says; raises `msgspec.MsgspecError`."""
+    return _to_fetcher.decode(frame)
+
+
+def decode_from_fetcher(frame: bytes) -> FromFetcher:
+    """Decode what the fetcher says; raises `msgspec.MsgspecError`."""
+    return _from_fetcher.decode(frame)
+
+
+def decode_ask(frame: bytes) -> Ask:
+    """Decode what a producer asks; raises `msgspec.MsgspecError`."""
+    return _ask.decode(frame)
