@@ -267,13 +267,16 @@ def test_the_studio_which_has_no_network_says_so(address: str) -> None:
 
 
 def test_ranges_of_a_lease_that_lie_close_are_one_request(packed: Path) -> None:
-    """120 photos of some 20 kB in order: far fewer requests than photos."""
+    """120 photos of some 20 kB in order: far fewer requests than photos.
+
+    The first chunks are small, and some of the next epoch are begun.
+    """
     with ranges(packed) as server, augd.serve({"small": server.url}, producers=1) as daemon:
         server.asked()
         with augd.connect(daemon.address, recipe=SMALL, shuffle=False) as stream:
             read_epoch(stream, 0)
             shards = [one for one in server.asked() if one["path"].endswith(".tar")]
-    assert 4 <= len(shards) <= 30, len(shards)
+    assert 4 <= len(shards) <= 60, len(shards)
 
 
 def test_the_index_is_asked_for_once_and_again_when_the_bucket_changes(
