@@ -34,9 +34,14 @@ def test_targets():
 
 def test_a_peer_that_is_not_installed_is_named_with_what_to_do(monkeypatch, capsys):
     monkeypatch.setattr(augmentation.importlib.util, "find_spec", lambda name: None)
-    assert augmentation._missing("OpenCV") == "torch"
-    assert augmentation._missing("Albumentations") == "torch albumentations"
+    monkeypatch.setattr(augmentation, "is_ready", lambda environment: False)
+    install = "python -m benchmarks.peers.install albumentations"
+    assert augmentation._missing("OpenCV") == "pip install torch"
+    assert augmentation._missing("Albumentations") == install
     monkeypatch.setattr(augmentation.importlib.util, "find_spec", lambda name: object())
+    assert augmentation._missing("OpenCV") == ""
+    assert augmentation._missing("Albumentations") == install
+    monkeypatch.setattr(augmentation, "is_ready", lambda environment: True)
     assert augmentation._missing("Albumentations") == ""
     absent = Absent("eight ops, Albumentations", "pip install albumentations")
     assert _as_plain(absent) == {"name": absent.name, "why": absent.why}
