@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -68,12 +67,7 @@ class ShardSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def path(self, sample: int) -> str:
