@@ -28,6 +28,7 @@ from augd.dataset.layout import read_index_header
 from augd.errors import AugdError
 from augd.produce import die_with
 from augd.stores.blocks import Blocks
+from augd.stores.pieces import LANE_BYTES
 from augd.stores.ranges import RemoteShards
 from augd.stores.store import patience_s
 from augd.transport import link
@@ -118,7 +119,10 @@ class Fetcher:
     def _serve(self, hatch: _Hatch) -> None:
         """Take what a producer asks; one that asks nonsense is heard no more."""
         try:
-            while (received := link.receive(hatch.socket, wait=False)) is not None:
+            for _ in range(said.LANES_MAX):  # then the others have their turn
+                received = link.receive(hatch.socket, wait=False)
+                if received is None:
+                    break
                 for fd in received[1]:
                     os.close(fd)
                 self._take(hatch, said.decode_ask(received[0]))
@@ -136,9 +140,13 @@ class Fetcher:
         if ask.turn <= hatch.turns.get(ask.lane, -1):
             return  # asked again, and the first time had arrived as well
         shards = self._sets.get(ask.dataset)
-        is_sound = shards is not None and all(
-            shards.holds(shard, first, size) and at + size <= hatch.basin_bytes
-            for shard, first, size, at in ask.pieces
+        is_sound = (
+            shards is not None
+            and sum(size for _, _, size, _ in ask.pieces) <= LANE_BYTES
+            and all(
+                shards.holds(shard, first, size) and at + size <= hatch.basin_bytes
+                for shard, first, size, at in ask.pieces
+            )
         )
         with hatch.lock:
             if shards is None or not is_sound or ask.lane in hatch.busy:

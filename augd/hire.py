@@ -134,6 +134,11 @@ def hire(terms: Terms, place: int) -> Hired:
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
+    except BaseException:
+        near.close()
+        if end is not None:
+            end.close()
+        raise
     finally:
         far.close()
         os.close(page)

@@ -14,7 +14,7 @@ import traceback
 from typing import Literal
 
 from augd.dataset.arrays import ChoiceArrays
-from augd.errors import PluginFailed, RecipeError, StoreError
+from augd.errors import DatasetError, PluginFailed, RecipeError, StoreError
 from augd.pixelcache import PixelCache
 from augd.pixels.environment import describe_environment
 from augd.plan.catalogue import Catalogue
@@ -29,7 +29,7 @@ from augd.workshop import LeaseFailed, OpenOwn, Workshop
 
 _ALIVE_EVERY_NS = 1_000_000_000
 _FAIL_TEXT_MAX = 4000
-_Code = Literal["BAD_RECIPE", "PLUGIN_FAILED"]
+_Code = Literal["INTERNAL", "BAD_RECIPE", "PLUGIN_FAILED"]
 
 
 class Producer:
@@ -116,6 +116,8 @@ class Producer:
                     self._refused[message.stream] = "BAD_RECIPE", str(error)[-_FAIL_TEXT_MAX:]
                 except PluginFailed as error:
                     self._refused[message.stream] = "PLUGIN_FAILED", str(error)[:_FAIL_TEXT_MAX]
+                except DatasetError as error:
+                    self._refused[message.stream] = "INTERNAL", str(error)[:_FAIL_TEXT_MAX]
             case msg.Mask(stream):
                 if stream not in self._refused:
                     workshop.mask(message)

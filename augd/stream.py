@@ -403,7 +403,7 @@ class Stream:
         For `augd status` and the page: time in which the caller was held up between two batches,
         and did not work on one. `trainer.connect` does it.
         """
-        self._line.reader.transfer_us += round(1e6 * seconds)
+        self._line.reader.transfer_us += max(0, round(1e6 * seconds))
 
     def stats(self) -> dict[str, float]:
         """Return what was delivered so far, and the seconds spent waiting for it.

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.errors import PluginFailed
+from augd.errors import AugdError, DatasetError, PluginFailed
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.orient import Decoded, Stored
@@ -125,7 +125,7 @@ class Workshop:
         self._crumb = crumb or Crumb.private()
         self._catalogue = catalogue
         self._datasets: dict[str, Dataset] = {}
-        self._lost: dict[str, PluginFailed] = {}  # data sets whose own source cannot be used
+        self._lost: dict[str, AugdError] = {}  # data sets that cannot be opened, and why
         self._cache: PixelCache | None = None
         self._productions: dict[int, Production] = {}
         self._accepted: list[msg.Lease] = []
@@ -158,8 +158,11 @@ class Workshop:
     ) -> None:
         """Open a data set, with the table of its cached pictures; the fds stay the caller's.
 
-        One whose own source cannot be used has no stream: `use_stream` says why.
+        One that cannot be opened has no stream: `use_stream` says why.
         """
+        if name in self._datasets:
+            return  # a relay's producer outlives its daemon, and is told again by the next one
+        self._lost.pop(name, None)
         index = IndexArrays(index_fd, dims_fd)
         source: Source
         if index.own:
@@ -177,7 +180,14 @@ class Workshop:
                 source, read_rows=remote.read_rows, on_wait=self.stay_alive, **_REMOTE
             )
         else:
-            source = open_source(root, index)
+            try:
+                source = open_source(root, index)
+            except OSError as error:
+                self._lost[name] = DatasetError(
+                    f"data set {name}: {root} cannot be opened: {error.strerror}. Put it back and "
+                    "start the daemon again"
+                )
+                return
             ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
         cached = None
         if self._cache is not None and table_fd >= 0:
@@ -199,6 +209,7 @@ class Workshop:
         Raises:
             RecipeError: an own op refuses its parameters.
             PluginFailed: the own source of its data set cannot be used.
+            DatasetError: its data set's root cannot be opened any more.
         """
         if use.dataset in self._lost:
             raise self._lost[use.dataset]

@@ -32,6 +32,8 @@ LENGTH_MAX: Final = 0xFFFF
 
 _DRI, _EOI, _RST0 = 0xDD, 0xD9, 0xD0
 _BLOCK_PX: Final = 8
+_SIDE_MAX: Final = 65535
+_MCU_MAX: Final = 32
 _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
@@ -86,7 +88,14 @@ class Table(NamedTuple):
         Raises:
             BadImage: these are not as many segments as such a photo has.
         """
-        columns, rows = -(-size[0] // (mcu[0] * interval)), -(-size[1] // mcu[1])
+        num_mcus = -(-size[0] // mcu[0])
+        # Beyond these no JPEG is, and the kernels refuse it as an error of ours.
+        if max(size) > _SIDE_MAX or max(mcu) > _MCU_MAX or num_mcus % interval:
+            raise BadImage(
+                f"its index has segments of {interval} MCUs of {mcu[0]}x{mcu[1]} px for "
+                f"{size[0]}x{size[1]} px: no JPEG is cut so. Index the set again."
+            )
+        columns, rows = num_mcus // interval, -(-size[1] // mcu[1])
         if len(lengths) != columns * rows:
             raise BadImage(
                 f"its index lists {len(lengths)} segments: expected {columns} x {rows}. "

@@ -57,7 +57,13 @@ def parse_store(text: str | bytes) -> StoreAddress:
     from urllib.parse import urlsplit
 
     shown = os.fsdecode(text)
-    parts = urlsplit(shown)
+    try:
+        parts = urlsplit(shown)
+    except ValueError as error:  # of brackets; its text quotes nothing of the address
+        raise OptionError(
+            f"this address cannot be read: {error}; expected s3://BUCKET/PREFIX or "
+            "https://HOST/PATH"
+        ) from None
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise OptionError(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: an address holds no "

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from xxhash import xxh3_128_digest
 
-from augd.errors import OptionError, OverLimit
+from augd.errors import OptionError, OverLimit, StoreError
 from augd.stores.sizes import parse_size
 from augd.stores.store import ObjectFacts, Store, store_key
 
@@ -77,6 +77,14 @@ def check_shard_cache(text: str) -> None:
         )
 
 
+class _Coming:
+    """Blocks that a thread fetches; `failure` says why it could not."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.failure: StoreError | None = None
+
+
 class Blocks:
     """The cache in one folder."""
 
@@ -85,7 +93,7 @@ class Blocks:
         self._folder = folder
         self._size_bytes = size_bytes
         self._known: dict[str, float] = {}  # blocks whose digest was right, and when last noted
-        self._coming: dict[str, threading.Event] = {}
+        self._coming: dict[str, _Coming] = {}
         self._lock = threading.Lock()
         self._held_bytes = 0
         self._written_bytes = 0  # since it was counted
@@ -95,9 +103,17 @@ class Blocks:
 
     @classmethod
     def open(cls, text: str) -> Self:
-        """Open what `DIR:SIZE` names. Raises as `check_shard_cache`."""
-        check_shard_cache(text)
-        return cls(*parse_shard_cache(text))
+        """Open what `DIR:SIZE` names, for which nothing is checked: who serves did it before.
+
+        A disk that others filled meanwhile must not keep a fetcher from being started again.
+
+        Raises:
+            OptionError: it is no DIR:SIZE.
+            OSError: the folder cannot be used.
+        """
+        folder, size_bytes = parse_shard_cache(text)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(folder, size_bytes)
 
     def read(self, store: Store, facts: ObjectFacts, first: int, size: int) -> Contents:
         """Read a range of a shard, from here as far as it is here. Raises StoreError."""
@@ -126,13 +142,14 @@ class Blocks:
         read.
         """
         names = []
+        coming = _Coming()
         with self._lock:
             for place in range(number, last + 1):
                 name = _name(key, place)
                 is_there = (self._folder / name).exists()
                 if name in self._coming or (is_there and not (is_forced and place == number)):
                     break
-                self._coming[name] = threading.Event()
+                self._coming[name] = coming
                 names.append(name)
         return names
 
@@ -144,7 +161,9 @@ class Blocks:
         with self._lock:
             coming = self._coming.get(name)
         if coming is not None:
-            coming.wait()
+            coming.done.wait()
+            if coming.failure is not None:  # else each that waits would try for as long again
+                raise coming.failure
         start, length = number * BLOCK_BYTES, _length(facts, number)
         try:
             fd = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -195,19 +214,24 @@ class Blocks:
             out[begin - first : stop - first] = content[begin - start : stop - start]
             for place, name in enumerate(names):
                 self._keep(name, content[place * BLOCK_BYTES : (place + 1) * BLOCK_BYTES])
+        except StoreError as error:
+            self._coming[names[0]].failure = error
+            raise
         finally:
             with self._lock:
                 for name in names:
-                    self._coming.pop(name).set()
+                    self._coming.pop(name).done.set()
 
     def _keep(self, name: str, content: memoryview) -> None:
         """Write a block; a disk that doesn't take it costs time, never an error."""
-        self._make_room(len(content))
         path = self._folder / name
         aside = path.with_name(f"{_ASIDE}{os.getpid()}-{threading.get_ident()}-{path.name}")
         try:
+            self._make_room(len(content))
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            with open(aside, "wb") as file:
+            aside.unlink(missing_ok=True)  # of a process of this number that was killed
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(aside, flags, 0o600), "wb") as file:
                 file.write(content)
                 file.write(xxh3_128_digest(content))
             os.rename(aside, path)
@@ -235,9 +259,8 @@ class Blocks:
         with self._is_making_room:
             if size_bytes and self._held_bytes + size_bytes <= self._size_bytes and not is_old:
                 return  # another thread was faster
-            lock_fd = os.open(
-                self._folder / "augd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock_fd = os.open(self._folder / "augd.lock", flags, 0o600)
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX)
                 self._sweep(size_bytes)

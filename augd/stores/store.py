@@ -232,7 +232,8 @@ class Store:
             time.sleep(random.uniform(*_BACKOFF_S) / 10)
 
     def _where(self, name: str) -> str:
-        return f"{self.address.folder}/{name}" if name else self.address.folder
+        shown = name if name.isprintable() else ascii(name)[1:-1]
+        return f"{self.address.folder}/{shown}" if name else self.address.folder
 
     def _replaced(self, facts: ObjectFacts, found: ObjectFacts | None) -> StoreError:
         now = "another one" if found is None else _say_version(found)
@@ -344,7 +345,9 @@ def _open(address: StoreAddress, patience: float) -> Any:
 
 def _endpoint() -> str:
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    return next((found for name in names if (found := os.environ.get(name))), "Amazon S3")
+    found = next((found for name in names if (found := os.environ.get(name))), "Amazon S3")
+    scheme, between, rest = found.partition("://")
+    return scheme + between + rest.rpartition("@")[2]  # it is shown: without a password
 
 
 def store_key(address: StoreAddress) -> str:

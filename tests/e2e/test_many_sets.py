@@ -53,3 +53,15 @@ def test_any_of_400_data_sets_is_served_by_lent_producers(sets, tmp_path):
             await_remotes(port, 2)
             assert_any_is_served(path, 2)
             assert relay.end() == "augd: draining: it was told to end\n"
+
+
+def test_a_set_whose_root_is_gone_fails_alone(tmp_path: Path) -> None:
+    here, gone = (
+        make_folder(tmp_path / name, num_classes=2, per_class=8) for name in ("here", "gone")
+    )
+    with augd.serve({"here": here, "gone": gone}, producers=1) as daemon:
+        first = read(daemon.address, "here")
+        gone.rename(tmp_path / "elsewhere")
+        with pytest.raises(augd.AugdError, match=r"data set gone: .* cannot be opened.*Put it"):
+            read(daemon.address, "gone")
+        assert np.array_equal(read(daemon.address, "here"), first)

@@ -200,6 +200,13 @@ def test_a_lying_table_is_found_out() -> None:
             _cut(data, header, table._replace(**{field: value}))
     with pytest.raises(BadImage, match=r"lists 14 segments: expected 3 x 5\. Index the set again"):
         Table.of((130, 75), (16, 16), 3, table.scan_offset, table.lengths[:14])
+    for size, mcu, interval in (
+        ((70_000, 75), (16, 16), 3),
+        ((130, 75), (120, 16), 1),
+        ((130, 75), (16, 16), 2),  # no divisor of a row of nine
+    ):
+        with pytest.raises(BadImage, match=r"no JPEG is cut so\. Index the set again"):
+            Table.of(size, mcu, interval, table.scan_offset, table.lengths)
 
 
 @pytest.fixture

@@ -208,3 +208,64 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OverLimit, match=r"are asked for, \d+ MB can be given by the disk"):
         check_shard_cache(f"{tmp_path}/new:9000TB")
     assert parse_shard_cache(f"{tmp_path}/a:b:2GB") == (tmp_path / "a:b", 2 * 10**9)
+
+
+def test_those_who_wait_for_a_block_hear_why_it_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store.is_down = True
+    begun, go_on, waiting = threading.Event(), threading.Event(), threading.Semaphore(0)
+    fail = store.read
+
+    def fail_later(facts: ObjectFacts, first: int, size: int) -> bytes:
+        begun.set()
+        assert go_on.wait(10)
+        return fail(facts, first, size)
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.release()
+            return super().wait(timeout)
+
+    class Coming(module._Coming):
+        def __init__(self) -> None:
+            super().__init__()
+            self.done = Watched()
+
+    monkeypatch.setattr(store, "read", fail_later)
+    monkeypatch.setattr(module, "_Coming", Coming)
+    failures: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(StoreError) as caught:
+            cache.read(store, FACTS, 10, 100)  # type: ignore[arg-type]
+        failures.append(str(caught.value))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads[0].start()
+    assert begun.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    for _ in threads[1:]:
+        assert waiting.acquire(timeout=10)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert failures == ["down"] * 4
+    assert len(store.asked) == 1
+
+
+def test_a_link_in_the_place_of_a_block_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    store, cache = Fake(), Blocks(tmp_path / "cache", 64 << 20)
+    read(cache, store, 10, 100)
+    (block,) = (path for path in (tmp_path / "cache").rglob("*-*") if path.is_file())
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    aside = block.with_name(f".aside-{os.getpid()}-{threading.get_ident()}-{block.name}")
+    block.unlink()
+    aside.symlink_to(victim)
+    read(Blocks(tmp_path / "cache", 64 << 20), store, 10, 100)
+    assert victim.read_bytes() == b"mine"
+    assert block.is_file() and not block.is_symlink()
