@@ -59,6 +59,7 @@ def test_all_producers_are_remote_and_the_bytes_the_same(
 ) -> None:
     path, port = daemon.addresses
     with lent(elsewhere, port, "--producers", "2", "--host", "node7") as relay:
+        await_remotes(port, 2)
         assert digest_epoch(path, epochs=2) == local
         assert digest_epoch(port, epochs=2) == local
         seen = remotes(port)

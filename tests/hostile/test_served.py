@@ -124,7 +124,8 @@ def test_every_row_has_its_verdict_and_its_neighbours_are_as_ever(folders, daemo
     for name, row, clean in zip(names, hostile, harmless, strict=True):
         _check_row(name, row, clean, reasons.get(name))
     assert set(reasons) == {one.file_name for one in BAD}
-    assert hostile[-1]["num_bad"] == len(BAD)
+    # Rows of the next epoch may be made by then, and are counted, too.
+    assert len(BAD) <= hostile[-1]["num_bad"] < 2 * len(BAD)
     # The same two processes made all of it, within bounds, and hold nothing.
     assert producers_of(daemon.pid) == producers
     await_true(lambda: max(map(num_fds, producers)) <= most_fds, 5.0, f"{most_fds} descriptors")
