@@ -19,12 +19,12 @@ setup: $(READY)  ## make .venv and install augd, the trainer and the tools into 
 demo: $(READY)  ## train a small network on made photos; DATA=folder for your own
 	@$(BIN)/python -m demo.train $(if $(DATA),--data "$(DATA)")
 
-# What kills, floods and cuts connections counts seconds: no more than two of them at a time.
-PAIRED := tests/fault tests/attacks
+# What kills, floods and cuts connections counts seconds, and has the machine to itself.
+ALONE := tests/fault tests/attacks
 test: $(READY)  ## run every test, most of them side by side
 	@status=0; \
-	$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore ,$(PAIRED)) || status=$$?; \
-	$(BIN)/python -m pytest -rfEs -n 2 --dist loadfile $(PAIRED) || status=$$?; \
+	$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore ,$(ALONE)) || status=$$?; \
+	$(BIN)/python -m pytest -rfEs $(ALONE) || status=$$?; \
 	exit $$status
 
 soak: $(READY)  ## 10,000 simulated schedules, then something killed every second for SECONDS=600

@@ -35,6 +35,8 @@ from augd.wire.sums import Sums, read_sum
 CHUNK_ROWS = 32  # what a killed producer costs at most
 # While nobody knows how long a row takes: all producers get a part of the first batch.
 CHUNK_ROWS_UNKNOWN = 8
+# Of a batch, unless that makes chunks of more than `CHUNK_ROWS`: each costs the daemon memory.
+CHUNKS_MAX = 256
 # What a chunk should take its producer: 32 usual rows. Where rows take longer, as of photos of 12
 # megapixels, larger chunks would let a new stream wait for seconds behind those that are leased
 # already; a lease costs the daemon a third of a millisecond, so smaller ones would cost too much.
@@ -412,9 +414,9 @@ class Stream:
 
     def chunk_rows(self) -> int:
         """Return about how many rows the chunks of the next batch have."""
-        if not self.row_ns:
-            return min(CHUNK_ROWS_UNKNOWN, CHUNK_ROWS)
-        return max(1, min(CHUNK_ROWS, round(CHUNK_NS / self.row_ns)))
+        wanted = round(CHUNK_NS / self.row_ns) if self.row_ns else CHUNK_ROWS_UNKNOWN
+        least = -(-self.spec.layout.batch_size // CHUNKS_MAX)
+        return min(CHUNK_ROWS, max(1, wanted, least))
 
     def learn_pace(self, rows: int, cpu_ns: int) -> bool:
         """Learn from a finished chunk how long a row takes; say, once, that it is known well.

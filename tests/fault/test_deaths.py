@@ -143,7 +143,7 @@ def test_what_a_kill_of_everything_at_once_left_is_cleared_by_the_next_start(fol
 def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address)
-    stream = augd.connect(address, recipe=SMALL, batch_size=16, timeout_s=1)
+    stream = augd.connect(address, recipe=SMALL, batch_size=16, timeout_s=3)
     passing = stream.epoch(0)
     next(passing)
     relatives = children_of(process.pid)
@@ -154,7 +154,7 @@ def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     assert not any(map(is_alive, relatives))
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        augd.ConnectError, match=r"the daemon .*ended.* No daemon was back within 1 s"
+        augd.ConnectError, match=r"the daemon .*ended.* No daemon was back within 3 s"
     ):
         for batch in passing:
             batch.release()

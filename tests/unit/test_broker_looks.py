@@ -107,11 +107,15 @@ def test_chunks_take_no_longer_than_usual_rows_would(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row_ns", "rows"), [(100, 32), (1_500_000, 32), (1_700_000, 29), (10**9, 1), (0, 8)]
+    ("batch_size", "row_ns", "rows"),
+    [
+        *((64, 100, 32), (64, 1_500_000, 32), (64, 1_700_000, 29), (64, 10**9, 1), (64, 0, 8)),
+        *((1024, 10**9, 4), (4096, 0, 16), (2**16, 10**9, 32), (2**16, 0, 32)),
+    ],
 )
-def test_rows_of_a_chunk(monkeypatch, row_ns: int, rows: int) -> None:
+def test_rows_of_a_chunk(monkeypatch, batch_size: int, row_ns: int, rows: int) -> None:
     monkeypatch.setattr(stream_module, "CHUNK_ROWS_UNKNOWN", 8)
     table = Table()
-    table.open(0, batch_size=64, prefetch=1)
+    table.open(0, batch_size=batch_size, prefetch=1)
     table.make_all(row_ns=row_ns)
     assert table.broker.snapshot()["streams"][0]["chunk_rows"] == rows
