@@ -250,12 +250,19 @@ def transfer(lab: Lab) -> Iterator[str]:
         "`features` is `head` on stored activations.\n"
     )
     rows = []
+    is_shown = False
     for name in found[0]:
         values = [accuracies[name] for accuracies in found]
         against = [accuracies[name] - accuracies["scratch"] for accuracies in found]
         told = "" if name == "scratch" else gain(against)
+        is_shown = is_shown or interval(against)[1] > 0
         rows.append([name, share(statistics.fmean(values)), told])
     yield from table(["strategy", "accuracy", "against scratch"], rows)
+    if not is_shown:
+        yield (
+            "\nNo interval lies above 0: what so short a pretraining on so few photos is worth for "
+            "the classes is less than these seeds can show."
+        )
     online = strategy(alone, "head", 0, "alone-head")["seconds"]
     stored = features(alone, 0, "alone-features")["seconds"]
     yield (
