@@ -21,11 +21,15 @@ _END_S = 2.0
 
 
 class Pauses(NamedTuple):
-    """Seconds from an end to the next start: the first, the longest, and when all is forgotten."""
+    """Seconds from an end to the next start: the first, the longest, and when all is forgotten.
+
+    And until it is tried again where it could not even be started.
+    """
 
     first_s: float
     max_s: float
     calm_s: float
+    again_s: float
 
 
 class Attendant:
@@ -47,6 +51,27 @@ class Attendant:
         self._pause_s = pauses.first_s
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
+
+    def start(self, now: float) -> None:
+        """Start it, and tell it what it needs.
+
+        Raises:
+            OSError: there is no fd or no process to be had.
+        """
+        raise NotImplementedError
+
+    def is_due(self, now: float) -> bool:
+        """Say whether it is to be started: at first, and some time after it ended."""
+        return self.starts_at is not None and self.starts_at <= now
+
+    def try_start(self, now: float) -> str | None:
+        """Start it; returns None, or why that failed: then it is due again in a while."""
+        try:
+            self.start(now)
+        except OSError as error:
+            self.starts_at = now + self._pauses.again_s
+            return f"{self._what} could not be started: {error}"
+        return None
 
     def launch(self, now: float, module: str, *more: str, fds: Sequence[int] = ()) -> socket.socket:
         """Start `module FD ... PARENT more...`, the first fd its end of the link; return ours.

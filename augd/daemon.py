@@ -62,7 +62,6 @@ _log = logging.getLogger("augd")
 # A client that floods its socket must not keep lifelines and producers waiting.
 _MESSAGES_PER_TURN = 64
 _LOOK_AGAIN_S = 0.1
-_PAGE_AGAIN_S = 10.0  # after it could not even be started
 _RIGHTS_CHANGED = (
     "the daemon's operator changed or removed this key: connect again, and ask for it if that fails"
 )
@@ -467,14 +466,11 @@ class Daemon:
 
     def _start_page(self) -> None:
         """Start the page when it is due: at first, and some time after it ended."""
-        page = self._page
-        if page is None or page.starts_at is None or page.starts_at > time.monotonic():
+        page, now = self._page, time.monotonic()
+        if page is None or not page.is_due(now):
             return
-        try:
-            page.start(time.monotonic())
-        except OSError as error:
-            page.starts_at = time.monotonic() + _PAGE_AGAIN_S
-            _log.warning("the page could not be started: %s", error)
+        if (why := page.try_start(now)) is not None:
+            _log.warning("%s", why)
             return
         assert page.link is not None
         self._poller.register(page.link.fileno(), _Tag("page"))
@@ -517,10 +513,10 @@ class Daemon:
 
     def _start_fetcher(self) -> None:
         """Start the fetcher when it is due: at first, and some time after it ended."""
-        fetcher = self._fetcher
-        if fetcher is None or fetcher.starts_at is None or fetcher.starts_at > time.monotonic():
+        fetcher, now = self._fetcher, time.monotonic()
+        if fetcher is None or not fetcher.is_due(now):
             return
-        if (why := fetcher.try_start(time.monotonic())) is not None:
+        if (why := fetcher.try_start(now)) is not None:
             _log.warning("%s", why)
             return
         self._poller.register(fetcher.pidfd, _Tag("fetcher-end"))

@@ -16,7 +16,7 @@ from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, HatchEnd
 from augd.wire import hatch as said
 
-_PAUSES = Pauses(0.1, 5.0, 60.0)
+_PAUSES = Pauses(0.1, 5.0, 60.0, again_s=5.0)
 _HEAR_S = 10.0  # until it has loaded its libraries
 
 
@@ -43,15 +43,6 @@ class Fetcher(Attendant):
                 self._tell(said.UseSet(name), index.fd)
         for end in self._hatches.values():
             self._tell_hatch(end)
-
-    def try_start(self, now: float) -> str | None:
-        """Start it; returns None, or why that failed: then it is due again in a while."""
-        try:
-            self.start(now)
-        except OSError as error:
-            self.starts_at = now + _PAUSES.max_s
-            return f"the process that reads the store could not be started: {error}"
-        return None
 
     def add(self, place: int, end: HatchEnd | None) -> None:
         """Serve the hatch of a producer, which is this object's from now on."""

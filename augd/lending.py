@@ -21,6 +21,7 @@ from augd.serving import (
     name_paths,
     raise_fd_limit,
 )
+from augd.wire.limits import PLACES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     check_shard_cache(options.shard_cache, sources)
     wanted = count_producers(options.num_producers)
     if not wanted:
-        raise OptionError("--producers: expected 1..1024, got 0")
+        raise OptionError(f"--producers: expected 1..{PLACES_MAX}, got 0")
     if options.plugins:
         from augd.plugins import survey
 

@@ -17,7 +17,7 @@ from augd.transport import link
 from augd.transport.http import Porch
 from augd.wire import page as said
 
-_PAUSES = Pauses(1.0, 60.0, 60.0)
+_PAUSES = Pauses(1.0, 60.0, 60.0, again_s=10.0)
 _END_S = 2.0  # for its own end, when the daemon ends
 
 

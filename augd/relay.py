@@ -74,7 +74,7 @@ class Relay:
     def _start_fetcher(self, now: float) -> None:
         """Start the fetcher when it is due: at first, and some time after it ended."""
         fetcher = self._office.fetcher
-        if fetcher is None or now < self._fetcher_due():
+        if fetcher is None or not fetcher.is_due(now):
             return
         if (why := fetcher.try_start(now)) is not None:
             _log.warning("%s", why)

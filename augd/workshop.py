@@ -164,35 +164,36 @@ class Workshop:
             return  # a relay's producer outlives its daemon, and is told again by the next one
         self._lost.pop(name, None)
         index = IndexArrays(index_fd, dims_fd)
-        source: Source
-        if index.own:
-            assert self._open_own is not None
-            try:
-                source = self._open_own(name, index)
-            except PluginFailed as failure:
-                self._lost[name] = failure
-                return
-            ahead = ReadAhead(source, num_threads=0)
-        elif is_address(root):
-            assert self._hatch is not None
-            remote = source = RemoteSource(index, self._hatch.reader(name))
-            ahead = ReadAhead(
-                source, read_rows=remote.read_rows, on_wait=self.stay_alive, **_REMOTE
-            )
-        else:
-            try:
-                source = open_source(root, index)
-            except OSError as error:
-                self._lost[name] = DatasetError(
-                    f"data set {name}: {root} cannot be opened: {error.strerror}. Put it back and "
-                    "start the daemon again"
-                )
-                return
-            ahead = ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
+        try:
+            source, ahead = self._open(name, root, index)
+        except (PluginFailed, DatasetError) as failure:
+            self._lost[name] = failure
+            return
         cached = None
         if self._cache is not None and table_fd >= 0:
             cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
         self._datasets[name] = Dataset(index, source, ahead, cached)
+
+    def _open(self, name: str, root: str, index: IndexArrays) -> tuple[Source, ReadAhead]:
+        """Open what a data set is read from. Raises PluginFailed, and DatasetError."""
+        source: Source
+        if index.own:
+            assert self._open_own is not None
+            source = self._open_own(name, index)
+            return source, ReadAhead(source, num_threads=0)
+        if is_address(root):
+            assert self._hatch is not None
+            source = RemoteSource(index, self._hatch.reader(name))
+            rows = source.read_rows
+            return source, ReadAhead(source, read_rows=rows, on_wait=self.stay_alive, **_REMOTE)
+        try:
+            source = open_source(root, index)
+        except OSError as error:
+            raise DatasetError(
+                f"data set {name}: {root} cannot be opened: {error.strerror}. Put it back and "
+                "start the daemon again"
+            ) from None
+        return source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
 
     def cache_news(self) -> Iterator[msg.Cached]:
         """Yield what the daemon must hear of the cache, once."""

@@ -223,8 +223,7 @@ def _first_size_of_remote(found: Found) -> tuple[int, int] | None:
         return found.sides_px[0], found.sides_px[1]
     if not found.sizes_bytes[0]:
         return None
-    from augd.dataset.remote import facts_of
-    from augd.stores.store import Store
+    from augd.stores.store import Store, facts_of
 
     shard = facts_of(found.shards[found.shard_numbers[0]])
     store = Store(parse_store(found.source))

@@ -24,7 +24,7 @@ from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, Walker, check_found
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
 from augd.stores.address import parse_store
-from augd.stores.store import ObjectFacts, Store
+from augd.stores.store import ObjectFacts, Store, facts_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -59,13 +59,7 @@ class StoreShelf:
         # Before they are read: what changes meanwhile is found changed the next time.
         self._watched = versions_beside(self.store)
         self.index: Found | None = self._read_index()
-        if address.scheme == "s3" or address.listing:
-            listed = self.store.list_tars()
-        elif self.index is not None:
-            listed = self.store.look_at([os.fsdecode(one.path) for one in self.index.shards])
-        else:
-            listed = self.store.list_tars()  # says what is wanted instead
-        self.shards = [shard_of(facts) for facts in listed]
+        self.shards = list_now(self.store, None if self.index is None else self.index.shards)
         if not self.shards:
             raise DatasetError(
                 f"{address} holds no .tar files; expected shards in the folder itself. Check the "
@@ -205,14 +199,21 @@ def in_order(work: Callable[[Any], T], items: list[Any]) -> Iterator[T]:
                 left.cancel()
 
 
-def shard_of(facts: ObjectFacts) -> Shard:
-    """Write down an object as a shard of an index."""
-    return Shard(os.fsencode(facts.name), facts.size_bytes, facts.version, facts.etag)
+def list_now(store: Store, known: list[Shard] | None) -> list[Shard]:
+    """List the shards of a folder; where it lists nothing itself, those that are known.
 
-
-def facts_of(shard: Shard) -> ObjectFacts:
-    """Read an index's shard as the object that it is."""
-    return ObjectFacts(os.fsdecode(shard.path), shard.size_bytes, shard.etag, shard.mtime_ns)
+    Raises:
+        DatasetError: it lists nothing, and none are known.
+        StoreError: the store cannot be asked.
+    """
+    if known is None or store.address.scheme == "s3" or store.address.listing:
+        listed = store.list_tars()
+    else:
+        listed = store.look_at([os.fsdecode(shard.path) for shard in known])
+    return [
+        Shard(os.fsencode(facts.name), facts.size_bytes, facts.version, facts.etag)
+        for facts in listed
+    ]
 
 
 def read_remote(source: bytes, *, progress: Progress | None = None) -> Found:
@@ -237,12 +238,7 @@ def versions_beside(store: Store) -> dict[bytes, int]:
 
 def is_current(source: bytes, shards: list[Shard], watched: dict[bytes, int]) -> bool:
     """Say whether the shards in a store, and what lies beside them, are still those of an index."""
-    address = parse_store(source)
-    store = Store(address)
+    store = Store(parse_store(source))
     if watched != versions_beside(store):
         return False
-    if address.scheme == "s3" or address.listing:
-        listed = store.list_tars()
-    else:
-        listed = store.look_at([os.fsdecode(shard.path) for shard in shards])
-    return [shard_of(facts) for facts in listed] == sorted(shards, key=lambda it: it.path)
+    return list_now(store, shards) == sorted(shards, key=lambda it: it.path)

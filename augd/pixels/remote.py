@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
 
 from augd.pixels.header import BadImage
 from augd.pixels.segments import Cut, Region
 from augd.pixels.shards import ShardSamples, size_of, span_in, usable_table
-from augd.pixels.source import Row
+from augd.pixels.source import IndexedSource, Row
 from augd.stores.pieces import LANE_BYTES, Piece, RangeReader
 
 GAP_BYTES: Final = 256 << 10
@@ -47,28 +47,19 @@ class _Span:
     wants: list[_Want] = field(default_factory=list)
 
 
-class RemoteSource:
+class RemoteSource(IndexedSource):
     """Read samples through a reader of ranges. Reads may come from several threads at once."""
+
+    _samples: ShardSamples
 
     def __init__(self, samples: ShardSamples, reader: RangeReader) -> None:
         """Take both; `close` closes the reader."""
-        self._samples = samples
-        self.sizes_bytes = samples.sizes_bytes
+        super().__init__(samples)
         self._reader = reader
 
     def close(self) -> None:
         """Close the reader; reads after this fail. Closing twice is fine."""
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def path(self, sample: int) -> str:
-        """Name a sample for messages: its path in the data set."""
-        return self._samples.path(sample)
 
     def read(self, sample: int) -> bytearray:
         """Read a sample whole. The caller owns the bytes.

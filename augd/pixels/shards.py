@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from augd.pixels import native
 from augd.pixels.beneath import Root
 from augd.pixels.header import MAX_PIXELS, BadImage
 from augd.pixels.segments import Cut, Region, Span, Table
-from augd.pixels.source import MAX_FILE_BYTES, FolderSource, Samples, Source
+from augd.pixels.source import MAX_FILE_BYTES, FolderSource, IndexedSource, Samples, Source
 from augd.stores.address import is_address
 from augd.stores.pieces import ShardFacts
 
@@ -47,13 +47,14 @@ class ShardSamples(Samples, Protocol):
     def segments(self, sample: int) -> Table | None: ...
 
 
-class ShardSource:
+class ShardSource(IndexedSource):
     """Read the samples of a data set of shards. Reads may come from several threads at once."""
+
+    _samples: ShardSamples
 
     def __init__(self, root: str | bytes | os.PathLike[str], samples: ShardSamples) -> None:
         """Open the root folder. Raises OSError when it cannot be opened."""
-        self._samples = samples
-        self.sizes_bytes = samples.sizes_bytes
+        super().__init__(samples)
         self._root = Root(root)
         self._fds: dict[int, int] = {}
         self._kernels: Any = native.kernels if native.has_own_entropy_decoder() else None
@@ -63,16 +64,6 @@ class ShardSource:
         self._root.close()
         while self._fds:
             os.close(self._fds.popitem()[1])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def path(self, sample: int) -> str:
-        """Name a sample for messages: its path in the data set."""
-        return self._samples.path(sample)
 
     def read(self, sample: int) -> bytearray:
         """Read a sample whole. The caller owns the bytes.

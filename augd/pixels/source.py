@@ -77,19 +77,20 @@ class Source(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class FolderSource:
-    """Read the files of a folder data set. Reads may come from several threads at once."""
+class IndexedSource:
+    """What sources have in common: the samples of an index, and `with`, which closes them."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str], samples: Samples) -> None:
-        """Open the root folder. Raises OSError when it cannot be opened."""
+    def __init__(self, samples: Samples) -> None:
+        """Take the index's samples."""
         self._samples = samples
         self.sizes_bytes = samples.sizes_bytes
-        self._mtimes_ns = samples.mtimes_ns
-        self._root = Root(root)
+
+    def path(self, sample: int) -> str:
+        """Name a sample for messages: its path in the data set."""
+        return self._samples.path(sample)
 
     def close(self) -> None:
-        """Close the root folder; reads after this fail. Closing twice is fine."""
-        self._root.close()
+        """Close what is open; reads after this fail. Closing twice is fine."""
 
     def __enter__(self) -> Self:
         return self
@@ -97,9 +98,19 @@ class FolderSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def path(self, sample: int) -> str:
-        """Name a sample for messages: its path below the root."""
-        return self._samples.path(sample)
+
+class FolderSource(IndexedSource):
+    """Read the files of a folder data set. Reads may come from several threads at once."""
+
+    def __init__(self, root: str | bytes | os.PathLike[str], samples: Samples) -> None:
+        """Open the root folder. Raises OSError when it cannot be opened."""
+        super().__init__(samples)
+        self._mtimes_ns = samples.mtimes_ns
+        self._root = Root(root)
+
+    def close(self) -> None:
+        """Close the root folder; reads after this fail. Closing twice is fine."""
+        self._root.close()
 
     def read(self, sample: int) -> bytearray:
         """Read one file whole. The caller owns the bytes.
@@ -342,14 +353,13 @@ class ReadAhead:
                 task.is_claimed = True
                 self._changed.notify_all()
                 return True
-            if self._on_wait is None:
-                self._changed.wait_for(lambda: task.rows is not None)
-                return False
+        look_s = None if self._on_wait is None else _LOOK_S
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: task.rows is not None, _LOOK_S):
+                if self._changed.wait_for(lambda: task.rows is not None, look_s):
                     return False
-            self._on_wait()
+            if self._on_wait is not None:
+                self._on_wait()
 
     def _handed_over(self, task: _Slice) -> Iterator[Row]:
         rows, task.rows = task.rows or [], None

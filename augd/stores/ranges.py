@@ -7,7 +7,6 @@ one, for commands that look at a data set and confine nobody.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from augd.stores.address import parse_store
 from augd.stores.pieces import Piece, ShardFacts
-from augd.stores.store import ObjectFacts, Store
+from augd.stores.store import Store, facts_of
 
 if TYPE_CHECKING:
     from augd.stores.blocks import Blocks
@@ -36,10 +35,7 @@ class RemoteShards:
         """Prepare to read; asks nothing yet. Raises OptionError as `Store` does."""
         self._store = Store(parse_store(root))
         self._blocks = blocks
-        self._facts = [
-            ObjectFacts(os.fsdecode(shard.path), shard.size_bytes, shard.etag, shard.mtime_ns)
-            for shard in shards
-        ]
+        self._facts = [facts_of(shard) for shard in shards]
 
     def holds(self, shard: int, first: int, size: int) -> bool:
         """Say whether there is such a range."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from augd.errors import DatasetError, OptionError, StoreError
 from augd.stores.address import StoreAddress
+from augd.stores.pieces import ShardFacts
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -185,7 +186,9 @@ class Store:
             result = obstore.get(self._store, facts.name, options=options)  # type: ignore[arg-type]
             found = _facts(facts.name, result.meta)
             if found[1:] != facts[1:]:
-                raise self._replaced(facts, found)
+                raise self._replaced(
+                    facts.name, f"expected {_say_version(facts)}, got {_say_version(found)}"
+                )
             content = memoryview(result.bytes())
             if len(content) != size:
                 raise StoreError(
@@ -235,12 +238,11 @@ class Store:
         shown = name if name.isprintable() else ascii(name)[1:-1]
         return f"{self.address.folder}/{shown}" if name else self.address.folder
 
-    def _replaced(self, facts: ObjectFacts, found: ObjectFacts | None) -> StoreError:
-        now = "another one" if found is None else _say_version(found)
+    def _replaced(self, name: str, how: str) -> StoreError:
         return StoreError(
-            f"{self._where(facts.name)} was replaced since it was indexed: expected "
-            f"{_say_version(facts)}, got {now}. Start the daemon again: it indexes what is there "
-            f"now, which is another data set unless the samples are the same."
+            f"{self._where(name)} was replaced since it was indexed: {how}. Start the daemon "
+            "again: it indexes what is there now, which is another data set unless the samples "
+            "are the same."
         )
 
     def _explained(self, name: str, error: Exception, passed_s: float) -> StoreError:
@@ -249,19 +251,15 @@ class Store:
         where, after = self._where(name), f"after {passed_s:.0f} s of trying"
         found = _STATUS.search(text)
         status, code = int(found[1]) if found else 0, _code(error)
-        said = f"{code or 'HTTP'} {status}" if status else type(error).__name__
         kind = type(error).__name__
+        said = f"{code or 'HTTP'} {status}" if status else kind
         if any(part in text for part in _ROLES):
             what = (
                 "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where "
                 "this is started, or AWS_SKIP_SIGNATURE=true for a public bucket"
             )
         elif kind == "PreconditionError":
-            return StoreError(
-                f"{where} was replaced since it was indexed: its ETag is another one. Start the "
-                "daemon again: it indexes what is there now, which is another data set unless the "
-                "samples are the same."
-            )
+            return self._replaced(name, "its ETag is another one")
         elif code == "NoSuchBucket":
             what = (
                 f"there is no bucket {self.address.host!r} at {_endpoint()}; check its name, and "
@@ -308,6 +306,11 @@ def version_of(etag: str | None, changed: datetime) -> tuple[str, int]:
         return "", 0
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return etag or "", int.from_bytes(digest, "big") >> 1
+
+
+def facts_of(shard: ShardFacts) -> ObjectFacts:
+    """Read an index's shard as the object that it is."""
+    return ObjectFacts(os.fsdecode(shard.path), shard.size_bytes, shard.etag, shard.mtime_ns)
 
 
 def _facts(name: str, meta: Any) -> ObjectFacts:
