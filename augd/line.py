@@ -79,6 +79,7 @@ class Line:
         self.arena = memoryview(b"")
         self.slots: list[memoryview] = []
         self.is_closed = False
+        self.fetch_s = 0.0  # for batches that were made, and on their way
         self._is_leaving = False
         self._mapped_stream = 0
         self._early: list[bytes] | None = None
@@ -216,7 +217,11 @@ class Line:
                 self._perform(self.reader.attached())
             elif isinstance(outcome, Deliver):
                 assert self._memory is not None
+                began = time.monotonic()
                 self._memory.fetch(outcome.batch, deadline)
+                spent_s = time.monotonic() - began
+                self.fetch_s += spent_s
+                self.reader.fetch_us += round(1e6 * spent_s)
             elif isinstance(outcome, msg.Message):
                 self._dealer.send(codec.encode(outcome))
 

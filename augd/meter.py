@@ -38,6 +38,7 @@ class Reading:
 
     client_cpu_s: float
     client_wait_s: float
+    client_fetch_s: float
     daemon_cpu_s: float
     producers_cpu_s: dict[int, float]
     idle_s: dict[int, float]
@@ -68,6 +69,7 @@ class Measurement:
     client_cpu_s: float
     daemon_cpu_share: float
     client_wait_share: float
+    client_fetch_share: float
     producers_idle_share: float
     on_core: float
     plan_us: float
@@ -91,9 +93,11 @@ class Probe:
         """Read every counter now."""
         snapshot = self.snapshot()
         crew = {one["pid"]: one for one in own_producers(snapshot)}
+        stats = self._stream.stats()
         return Reading(
             client_cpu_s=cpu_s(os.getpid()),
-            client_wait_s=self._stream.stats()["wait_s"],
+            client_wait_s=stats["wait_s"],
+            client_fetch_s=stats["fetch_s"],
             daemon_cpu_s=cpu_s(daemon_pid(snapshot)),
             producers_cpu_s={pid: cpu_s(pid) for pid in crew},
             idle_s={one["number"]: one["idle_s"] for one in snapshot["producers"]},
@@ -214,6 +218,7 @@ def compare(
         client_cpu_s=client / thousands,
         daemon_cpu_share=daemon / (daemon + client + producers),
         client_wait_share=_share(after.client_wait_s - before.client_wait_s, seconds),
+        client_fetch_share=_share(after.client_fetch_s - before.client_fetch_s, seconds),
         producers_idle_share=_share(idle, seconds * max(1, len(after.idle_s))),
         on_core=_share(producers, worked) if worked else 1.0,
         plan_us=1e6 * _grown(before.plan_s, after.plan_s) / max(1, _grown(before.rows, after.rows)),
@@ -235,7 +240,8 @@ def _share(part: float, whole: float) -> float:
 def verdict_on(measured: Measurement, num_producers: int) -> Verdict:
     """Say who waited for whom."""
     shares = measured.client_wait_share, measured.producers_idle_share
-    return judge(*shares, num_producers, on_core=measured.on_core)
+    fetch = measured.client_fetch_share
+    return judge(*shares, num_producers, on_core=measured.on_core, fetch=fetch)
 
 
 def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:

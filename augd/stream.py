@@ -148,11 +148,12 @@ class Stream:
     def _adopt(self, line: Line) -> None:
         """Go on with this connection."""
         assert line.reader.opened is not None
-        self._line = line
-        self._opened = line.reader.opened
-        self._ids_digest = 0  # of what came since the connection or the epoch began
         if self._closer is not None:
             self._closer.detach()
+            line.fetch_s = self._line.fetch_s  # counted over all connections
+        self._line: Line = line
+        self._opened: msg.Opened = line.reader.opened
+        self._ids_digest = 0  # of what came since the connection or the epoch began
         self._closer = weakref.finalize(self, line.leave)
 
     @property
@@ -408,13 +409,15 @@ class Stream:
     def stats(self) -> dict[str, float]:
         """Return what was delivered so far, and the seconds spent waiting for it.
 
-        lost: connections that ended and were made again. detached: 1 when this stream lagged too
-        far behind its sharers and went on alone. quarantined: samples masked for good.
+        fetch_s: of wait_s, for batches that were made and on their way (0 in shared memory).
+        lost: connections that ended and were made again. detached: 1 when this stream lagged
+        too far behind its sharers and went on alone. quarantined: samples masked for good.
         """
         return {
             "batches": self._num_batches,
             "samples": self._num_samples,
             "wait_s": self._wait_s,
+            "fetch_s": self._line.fetch_s,
             "lost": self._num_lost,
             "detached": self._num_detached,
             "quarantined": len(self._line.reader.quarantine),

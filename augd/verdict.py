@@ -13,7 +13,7 @@ from typing import Literal
 LITTLE = 0.1  # a share of waiting below which nobody needs to care
 _ALMOST_ALL = 0.9  # of the time spent waiting: how many producers would do cannot be told from that
 
-Limit = Literal["producers", "trainer", "both", "none", "unknown"]
+Limit = Literal["producers", "transport", "trainer", "both", "none", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ def judge(
     *,
     on_core: float = 1.0,
     transfer: float = 0.0,
+    fetch: float = 0.0,
 ) -> Verdict:
     """Name the limit.
 
@@ -41,12 +42,21 @@ def judge(
         num_producers: how many there are.
         on_core: share of their working time that the producers had a core.
         transfer: share of the time that handing batches to a device held the trainer up.
+        fetch: share of the time that the trainer waited for a batch on its way, a part of `waits`.
     """
     shares = f"the trainer waited {waits:.0%} of the time, the producers {idle:.0%}"
     if transfer >= LITTLE:
         shares += f"; handing batches to its device took it {transfer:.0%}"
     if waits < LITTLE and idle < LITTLE:
         return Verdict("none", f"Nobody waits: {shares}.", num_producers)
+    if waits >= LITTLE and fetch > waits / 2:
+        return Verdict(
+            "transport",
+            f"The way to the trainer is the limit: {shares}; for {fetch:.0%} of it a finished "
+            "batch was on its way. Connect by ipc:// on the daemon's machine, over a faster link, "
+            "or ask for smaller rows.",
+            num_producers,
+        )
     if idle < LITTLE:
         enough = producers_for(waits, idle, num_producers)
         return Verdict(
@@ -63,8 +73,7 @@ def judge(
         return Verdict("trainer", sentence, enough)
     return Verdict(
         "both",
-        f"Both wait: {shares}. Batches are on their way, or come in bursts: raise prefetch or the "
-        "batch size, or connect by ipc:// on the daemon's machine.",
+        f"Both wait: {shares}. Batches come in bursts: raise prefetch or the batch size.",
     )
 
 

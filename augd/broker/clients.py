@@ -149,11 +149,11 @@ class Clients:
                 self._bye(session, message)
             case msg.Open():
                 self._open(session, message)
-            case msg.Flow(number, opening, credit, waited_us, transfer_us):
+            case msg.Flow(number, opening, credit):
                 if stream is None or not stream.grant(number, opening, credit):
                     self._outbox.stale["opening"] += 1
                 else:
-                    stream.note_times(number, waited_us, transfer_us)
+                    stream.note_times(message)
             case msg.Release(number, slot, generation):
                 if stream is None or not stream.release(number, slot, generation):
                     self._outbox.stale["generation"] += 1

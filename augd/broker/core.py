@@ -228,7 +228,7 @@ class Broker:
             self._clients.part_with_unattached()
         self._clients.settle(streams)
         for stream in streams:
-            stream.plan_ahead()
+            stream.plan_ahead(self._works.crew.num_ready)
         self._works.lease_out()
 
     def _drain(self, why: str) -> None:

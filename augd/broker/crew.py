@@ -226,6 +226,11 @@ class Crew:
         """Return the producers that take leases."""
         return list(self._ready.values())
 
+    @property
+    def num_ready(self) -> int:
+        """How many producers take leases."""
+        return len(self._ready)
+
     def depth(self, num_pending: int) -> int:
         """Return how many leases a producer may hold, when so many chunks wait for one.
 

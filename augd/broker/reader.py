@@ -86,6 +86,7 @@ class Reader:
     notices: list[str] = field(default_factory=list)
     waited_us: int = 0  # by whoever waits: how long, since the last OPEN
     transfer_us: int = 0  # by whoever hands batches to a device: how long, since the last OPEN
+    fetch_us: int = 0  # of waited_us: for a batch that was made and on its way
     _target: tuple[int, int] = (0, 0)
     _sequence: int = 0
     _released: int = 0
@@ -112,7 +113,8 @@ class Reader:
     def _open(self) -> list[Outcome]:
         self.state = "opening"
         self.opening += 1
-        self._sequence = self._released = self.waited_us = self.transfer_us = 0
+        self._sequence = self._released = 0
+        self.waited_us = self.transfer_us = self.fetch_us = 0
         self._voided = set(self._held)
         self._counted = Counted()
         epoch, position = self._target
@@ -244,7 +246,7 @@ class Reader:
             return [release]
         self._released += 1
         credit = self._released + self.num_slots
-        told = self.waited_us, self.transfer_us
+        told = self.waited_us, self.transfer_us, self.fetch_us
         return [release, msg.Flow(self.session, self.opening, credit, *told)]
 
     def leave(self) -> list[Outcome]:

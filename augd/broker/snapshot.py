@@ -61,6 +61,7 @@ def describe_sent(sent: Sent) -> dict[str, Any]:
         "bad": sent.bad,
         "waited_s": sent.waited_us / 1e6,
         "transfer_s": sent.transfer_us / 1e6,
+        "fetch_s": sent.fetch_us / 1e6,
     }
 
 
@@ -105,6 +106,7 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
         "images": stream.total.images,
         "waited_s": stream.total.waited_us / 1e6,
         "transfer_s": stream.total.transfer_us / 1e6,
+        "fetch_s": stream.total.fetch_us / 1e6,
         "num_batches": cut.batches_left(stream.spec.layout, stream.num_samples),
         "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
         "quarantined": [[s, *place] for s, place in sorted(stream.quarantine.items())][:_NAMED_MAX],

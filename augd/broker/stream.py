@@ -29,10 +29,10 @@ from augd.broker.states import CHUNK, SLOT, step
 from augd.broker.totals import Sent
 from augd.plan.content import Content
 from augd.wire import cut
-from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Share, Spec
+from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
 from augd.wire.sums import Sums, read_sum
 
-CHUNK_ROWS = 32  # what a killed producer costs at most
+CHUNK_ROWS = 32  # usual ones
 # While nobody knows how long a row takes: all producers get a part of the first batch.
 CHUNK_ROWS_UNKNOWN = 8
 # Of a batch, unless that makes chunks of more than `CHUNK_ROWS`: each costs the daemon memory.
@@ -41,6 +41,12 @@ CHUNKS_MAX = 256
 # megapixels, larger chunks would let a new stream wait for seconds behind those that are leased
 # already; a lease costs the daemon a third of a millisecond, so smaller ones would cost too much.
 CHUNK_NS = 50_000_000
+# Small rows, and rows from a cache, take so little that leases would cost more than they do: 32 of
+# CIFAR's from a cache take a millisecond, and so does the lease. As many as take so long, then, if
+# each producer still finds some in the slots.
+QUICK_NS = 20_000_000
+QUICK_ROWS_MAX = 512
+QUICK_CHUNKS_MIN = 4  # in all slots, for each producer
 _WEIGHT = 8  # chunks over which the time of a row is averaged
 NO_SAMPLE = -1
 
@@ -117,6 +123,7 @@ class Subscriber:
     released: int = 0
     waited_us: int = 0
     transfer_us: int = 0
+    fetch_us: int = 0
     sums: Sums = field(default_factory=Sums)  # of the current epoch
 
     @property
@@ -170,6 +177,7 @@ class Stream:
         self._num_finished = 0
         self.row_ns = 0.0  # CPU time of a row, 0 while nobody knows it
         self._num_paced = 0  # chunks by which it is known
+        self._num_makers = 1
         self.has_arena = False
         self.content: Content | None = None
         self.quarantine: dict[int, Place] = {}
@@ -267,13 +275,15 @@ class Stream:
         reader.credit = max(reader.credit, credit)
         return True
 
-    def note_times(self, session: int, waited_us: int, transfer_us: int) -> None:
+    def note_times(self, told: Flow) -> None:
         """Take a reader's word for how long it waited, and handed over, since its opening."""
-        reader = self.subscribers[session]
-        self.total.waited_us += max(0, waited_us - reader.waited_us)
-        self.total.transfer_us += max(0, transfer_us - reader.transfer_us)
-        reader.waited_us = max(reader.waited_us, waited_us)
-        reader.transfer_us = max(reader.transfer_us, transfer_us)
+        reader, total = self.subscribers[told.session], self.total
+        total.waited_us += max(0, told.waited_us - reader.waited_us)
+        total.transfer_us += max(0, told.transfer_us - reader.transfer_us)
+        total.fetch_us += max(0, told.fetch_us - reader.fetch_us)
+        reader.waited_us = max(reader.waited_us, told.waited_us)
+        reader.transfer_us = max(reader.transfer_us, told.transfer_us)
+        reader.fetch_us = max(reader.fetch_us, told.fetch_us)
 
     def release(self, session: int, index: int, generation: int) -> bool:
         """Take a slot back from a reader; say False when the message is stale."""
@@ -351,8 +361,12 @@ class Stream:
 
     # making
 
-    def plan_ahead(self) -> None:
-        """Begin batches while credit and a free slot are there, once it is known what they are."""
+    def plan_ahead(self, num_makers: int) -> None:
+        """Begin batches while credit and a free slot are there, once it is known what they are.
+
+        So many producers will make them.
+        """
+        self._num_makers = max(1, num_makers)
         if self.content is None or self.gathers_until is not None or not self.subscribers:
             return
         while self.begun < min(reader.next for reader in self.subscribers.values()):
@@ -368,7 +382,7 @@ class Stream:
         number = cut.batch_number(layout, position)
         batch = Batch(sequence, epoch, number, position, rows, slot)
         batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
-        batch.pending.extend(_cut_chunks(batch, self.chunk_rows()))
+        batch.pending.extend(_cut_chunks(batch, 0, rows, self.chunk_rows()))
         batch.missing = len(batch.pending)
         self._num_pending += batch.missing
         slot.take("fill")
@@ -384,10 +398,15 @@ class Stream:
         self.begun += 1
         return self.next_epoch, position
 
-    def next_chunk(self) -> Chunk | None:
-        """Take the first pending chunk in batch order; the caller leases it."""
+    def next_chunk(self, rows_max: int | None = None) -> Chunk | None:
+        """Take the first pending chunk in batch order; the caller leases it.
+
+        A larger one than its producer has room for is divided first.
+        """
         for batch in self.batches if self._num_pending else ():
             if batch.pending:
+                if rows_max is not None and batch.pending[0].rows > rows_max:
+                    self._divide(batch)
                 self._num_pending -= 1
                 return _lease(batch.pending)
         return None
@@ -399,6 +418,16 @@ class Stream:
                 self._num_suspects -= 1
                 return _lease(batch.suspects)
         return None
+
+    def _divide(self, batch: Batch) -> None:
+        """Make usual chunks of the first pending one."""
+        whole = batch.pending[0]
+        parts = list(_cut_chunks(batch, whole.first_row, whole.rows, CHUNK_ROWS))
+        for part in parts:
+            part.attempt = whole.attempt
+        batch.pending[:1] = parts
+        batch.missing += len(parts) - 1
+        self._num_pending += len(parts) - 1
 
     def has_pending(self) -> bool:
         """Say whether a chunk waits for a producer."""
@@ -415,8 +444,12 @@ class Stream:
     def chunk_rows(self) -> int:
         """Return about how many rows the chunks of the next batch have."""
         wanted = round(CHUNK_NS / self.row_ns) if self.row_ns else CHUNK_ROWS_UNKNOWN
-        least = -(-self.spec.layout.batch_size // CHUNKS_MAX)
-        return min(CHUNK_ROWS, max(1, wanted, least))
+        batch_size = self.spec.layout.batch_size
+        usual = min(CHUNK_ROWS, max(1, wanted, -(-batch_size // CHUNKS_MAX)))
+        if not self.row_ns:
+            return usual
+        share = len(self.slots) * batch_size // (QUICK_CHUNKS_MIN * self._num_makers)
+        return max(usual, min(round(QUICK_NS / self.row_ns), share, QUICK_ROWS_MAX, batch_size))
 
     def learn_pace(self, rows: int, cpu_ns: int) -> bool:
         """Learn from a finished chunk how long a row takes; say, once, that it is known well.
@@ -541,14 +574,14 @@ def _lease(queue: list[Chunk]) -> Chunk:
     return chunk
 
 
-def chunk_rows_max(batch_size: int) -> int:
-    """Return the most rows that a chunk of such batches has, the last of an epoch included."""
+def remote_rows_max(batch_size: int) -> int:
+    """Return how many rows of such batches a producer elsewhere has room for in each lease."""
     return min(batch_size, CHUNK_ROWS * 3 // 2)
 
 
-def _cut_chunks(batch: Batch, rows: int) -> Iterator[Chunk]:
-    """Cut a batch into equal chunks of about so many rows."""
-    pieces = max(1, round(batch.rows / rows))
+def _cut_chunks(batch: Batch, first_row: int, num_rows: int, rows: int) -> Iterator[Chunk]:
+    """Cut a row range of a batch into equal chunks of about so many rows."""
+    pieces = max(1, round(num_rows / rows))
     for piece in range(pieces):
-        first = batch.rows * piece // pieces
-        yield Chunk(batch, first, batch.rows * (piece + 1) // pieces - first)
+        first = num_rows * piece // pieces
+        yield Chunk(batch, first_row + first, num_rows * (piece + 1) // pieces - first)

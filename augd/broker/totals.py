@@ -10,8 +10,9 @@ class Sent:
     """What the readers of a stream, or of all streams of a data set, were sent.
 
     `images` counts rows that are no padding, once for each reader; `bad` the rows that were made
-    masked, once for each production. `waited_us` is how long the readers waited for batches, and
-    `transfer_us` how long handing them to a device held them up, by their own word.
+    masked, once for each production. `waited_us` is how long the readers waited for batches, in
+    `fetch_us` of it for one on its way, and `transfer_us` how long handing them to a device held
+    them up, by their own word.
     """
 
     batches: int = 0
@@ -19,6 +20,7 @@ class Sent:
     bad: int = 0
     waited_us: int = 0
     transfer_us: int = 0
+    fetch_us: int = 0
 
     def add(self, other: Sent) -> None:
         """Add what another stream was sent."""
@@ -27,6 +29,7 @@ class Sent:
         self.bad += other.bad
         self.waited_us += other.waited_us
         self.transfer_us += other.transfer_us
+        self.fetch_us += other.fetch_us
 
 
 @dataclass(slots=True)

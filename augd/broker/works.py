@@ -25,7 +25,7 @@ from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
 from augd.broker.staffing import Staffing
-from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, chunk_rows_max
+from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
 from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
@@ -249,7 +249,7 @@ class Works:
             self._tell(producer, msg.UseDataset(stream.dataset, root, facts.digest, has_cache))
         arrays, slot_bytes, num_slots = stream.arrays, stream.slot_bytes, len(stream.slots)
         if producer.remote is not None:  # memory for the chunks that it may have at a time
-            rows = chunk_rows_max(spec.layout.batch_size)
+            rows = remote_rows_max(spec.layout.batch_size)
             (arrays, slot_bytes), num_slots = chunk_layout(arrays, rows), DEPTH
         use = msg.UseStream(
             stream=stream.number,
@@ -563,7 +563,9 @@ class Works:
                 if not queue:
                     return
                 _, at, stream = queue[0]
-                chunk = stream.next_chunk()
+                is_here = producer.remote is None
+                batch_size = stream.spec.layout.batch_size
+                chunk = stream.next_chunk(None if is_here else remote_rows_max(batch_size))
                 assert chunk is not None
                 self._lease(producer, stream, chunk)
                 if stream.has_pending():

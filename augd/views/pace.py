@@ -15,16 +15,17 @@ from augd.verdict import LITTLE, Verdict, judge
 
 Plain = Mapping[str, Any]
 
+_SPENT = {"waited_share": "waited_s", "fetch_share": "fetch_s", "transfer_share": "transfer_s"}
 _MADE = ("ready", "sent")  # slots with a finished batch, on this side or the trainer's
 
 
 def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
     """Add to the later snapshot what happened in the `seconds` between the two.
 
-    Producers get `busy_share` and `images_per_s`, streams `images_per_s`, `waited_share` and
-    `transfer_share`; the whole gets `seconds`, `images_per_s`, `busy_share`, `waited_share`,
-    `transfer_share`, `limit` (as in `augd.verdict`), `who_waits`, a sentence, and
-    `enough_producers`, None where it cannot be told.
+    Producers get `busy_share` and `images_per_s`, streams `images_per_s`, `waited_share`,
+    `fetch_share` (of it: for a batch on its way) and `transfer_share`; the whole gets `seconds`,
+    `images_per_s`, `busy_share`, `limit` (as in `augd.verdict`), `who_waits`, a sentence, the
+    largest of the streams' shares, and `enough_producers`, None where it cannot be told.
     """
     earlier = {one["number"]: one for one in before["producers"]}
     producers = [
@@ -45,8 +46,7 @@ def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_s": sum(one["images_per_s"] for one in streams),
         "busy_share": sum(one["busy_share"] for one in ready) / max(1, len(ready)),
-        "waited_share": max((one["waited_share"] for one in streams), default=0.0),
-        "transfer_share": max((one["transfer_share"] for one in streams), default=0.0),
+        **{share: max((one[share] for one in streams), default=0.0) for share in _SPENT},
         "limit": verdict.limit,
         "who_waits": verdict.sentence,
         "enough_producers": verdict.enough,
@@ -76,8 +76,7 @@ def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[
 
     return {
         "images_per_s": images / seconds,
-        "waited_share": share("waited_s"),
-        "transfer_share": share("transfer_s"),
+        **{name: share(spent) for name, spent in _SPENT.items()},
     }
 
 
@@ -90,9 +89,14 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
         return Verdict("producers", "The trainers wait: no producer is ready yet.")
     busy = sum(one["busy_share"] for one in ready) / len(ready)
     if any(one["images_per_s"] for one in streams):
-        waits = max(one["waited_share"] for one in streams)
-        transfer = max(one["transfer_share"] for one in streams)
-        return judge(waits, 1 - busy, len(ready), transfer=transfer)
+        slowest = max(streams, key=lambda one: one["waited_share"])
+        return judge(
+            slowest["waited_share"],
+            1 - busy,
+            len(ready),
+            transfer=max(one["transfer_share"] for one in streams),
+            fetch=slowest["fetch_share"],
+        )
     if busy >= 1 - LITTLE:
         return Verdict(
             "producers", "The producers are at work on the next batch; none was sent yet."

@@ -145,7 +145,8 @@ class Open(Message, frozen=True, tag="OPEN"):
 class Flow(Message, frozen=True, tag="FLOW"):
     """How many batches may be sent, and how long the client waited, since the OPEN of `opening`.
 
-    `transfer_us` is how long it was held up by handing batches to its device.
+    `transfer_us` is how long it was held up by handing batches to its device, and `fetch_us` the
+    part of `waited_us` in which a batch that was made was on its way.
     """
 
     session: Count
@@ -153,6 +154,7 @@ class Flow(Message, frozen=True, tag="FLOW"):
     credit: Count
     waited_us: Count = 0
     transfer_us: Count = 0
+    fetch_us: Count = 0
 
 
 class Release(Message, frozen=True, tag="RELEASE"):

@@ -50,9 +50,9 @@ class Host:
     def plug(self) -> None:
         self.run("ip", "link", "set", "up0", "up")
 
-    def slow_down(self, rate: str) -> None:
+    def slow_down(self, rate: str, cable: str = "up0") -> None:
         """Have what this host sends take its time; what waits for longer than 2 s is dropped."""
-        qdisc = ("tc", "qdisc", "add", "dev", "up0", "root", "tbf")
+        qdisc = ("tc", "qdisc", "add", "dev", cable, "root", "tbf")
         self.run(*qdisc, "rate", rate, "burst", "16kb", "latency", "2s")
 
     def close(self) -> None:

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 import augd
+from augd.transport.ask import Inquirer
+from augd.views.status import reports
 from tests.fault.hosts import Host, hosts
 from tests.fault.processes import await_true
 from tests.keyring import Keyring
@@ -44,6 +47,7 @@ class Site:
     def __init__(self, folder: Path, below: Path, hub: Host, others: list[Host]) -> None:
         self._folder = folder
         self._ring = Keyring(below)
+        self.hub = hub
         self.maker = self._ring.let_in("maker", may_produce=True)
         self.others = others
         self.path = f"ipc://{below}/d"
@@ -128,6 +132,32 @@ def test_a_slow_link(site: Site, local: list[str]) -> None:
     assert digest_epoch(site.path, epochs=2) == local
     rows = {one["host"]: one["rows"] for one in remotes(site.path)}
     assert 0 < rows[slow.name] < rows[fast.name]
+
+
+def test_a_trainer_behind_a_slow_link_is_told_what_it_waits_for(site: Site) -> None:
+    """8 Mbit/s: a batch of 590 kB takes more than half a second, and both producers wait for it."""
+    trainer, maker = site.others
+    site.lend(maker)
+    await_remotes(site.path, 1)
+    site.hub.slow_down("8mbit", "to1")
+    recipe = {"ops": [{"op": "random_resized_crop", "size": 112}]}
+    reading = f"""
+import json, sys
+import augd
+with augd.connect(sys.argv[1], keys=sys.argv[2], recipe={recipe!r}, batch_size=16) as stream:
+    for batch in stream.epoch(0):
+        batch.release()
+    print(json.dumps(stream.stats()))
+"""
+    command = [*trainer.inside, sys.executable, "-c", reading, site.port_for(trainer)]
+    reader = subprocess.Popen([*command, str(site.maker)], stdout=subprocess.PIPE, text=True)
+    with closing(Inquirer(site.path)) as inquirer:
+        seen = islice(reports(inquirer, 1.0), 20)
+        told = next((one for one in seen if one["limit"] == "transport"), None)
+    assert told is not None, "the link is named within 20 s"
+    assert told["who_waits"].startswith("The way to the trainer is the limit: ")
+    stats = json.loads(reader.communicate(timeout=60)[0])
+    assert stats["fetch_s"] > stats["wait_s"] / 2
 
 
 RANK = f"""

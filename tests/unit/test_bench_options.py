@@ -63,6 +63,7 @@ def reading(**changes) -> Reading:
     zero = Reading(
         client_cpu_s=0.0,
         client_wait_s=0.0,
+        client_fetch_s=0.0,
         daemon_cpu_s=0.0,
         producers_cpu_s={1: 10.0, 2: 20.0},
         idle_s={0: 1.0, 1: 2.0},
@@ -79,6 +80,7 @@ def measured(**changes) -> Measurement:
     after = reading(
         client_cpu_s=0.1,
         client_wait_s=3.6,
+        client_fetch_s=1.0,
         daemon_cpu_s=0.1,
         producers_cpu_s={1: 13.9, 2: 23.9},
         idle_s={0: 1.0, 1: 2.0},
@@ -97,6 +99,7 @@ def test_what_is_counted():
     assert found.daemon_cpu_s == found.client_cpu_s == pytest.approx(0.05)
     assert found.daemon_cpu_share == pytest.approx(0.1 / 8.0)
     assert found.client_wait_share == pytest.approx(0.9)
+    assert found.client_fetch_share == pytest.approx(0.25)
     assert found.producers_idle_share == 0.0
     assert found.on_core == pytest.approx(7.8 / 8.0)
     assert found.plan_us == pytest.approx(10.0)
@@ -129,8 +132,9 @@ def test_lent_producers_count_by_their_idle_time_alone():
 
 
 def test_the_verdict_is_on_what_was_measured():
-    found = measured(client_wait_share=0.25, producers_idle_share=0.0, on_core=0.4)
-    assert verdict_on(found, 3) == judge(0.25, 0.0, 3, on_core=0.4)
+    shares = {"client_wait_share": 0.25, "client_fetch_share": 0.1, "producers_idle_share": 0.0}
+    found = measured(**shares, on_core=0.4)
+    assert verdict_on(found, 3) == judge(0.25, 0.0, 3, on_core=0.4, fetch=0.1)
 
 
 def test_what_the_kernel_knows():

@@ -10,11 +10,8 @@ from augd.wire import messages as msg
 from tests.table import Table
 
 
-def flow(
-    table: Table, session: int, credit: int, waited_us: int, opening: int = 1, transfer_us: int = 0
-) -> None:
-    said = msg.Flow(session, opening, credit, waited_us, transfer_us)
-    table.feed(ev.FromPeer(b"0", said))
+def flow(table: Table, session: int, credit: int, *times_us: int, opening: int = 1) -> None:
+    table.feed(ev.FromPeer(b"0", msg.Flow(session, opening, credit, *times_us)))
 
 
 def release(table: Table, session: int, batch: msg.BatchReady) -> None:
@@ -25,13 +22,13 @@ def release(table: Table, session: int, batch: msg.BatchReady) -> None:
 def test_a_client_says_how_long_it_waited_and_handed_over() -> None:
     table = Table()
     session = table.open(0, batch_size=32, prefetch=2)
-    flow(table, session, 4, 250_000, transfer_us=300_000)
-    flow(table, session, 5, 1_000_000, transfer_us=500_000)
-    flow(table, session, 6, 400_000, transfer_us=400_000)
-    flow(table, session, 7, 9_000_000, opening=2, transfer_us=9_000_000)
+    flow(table, session, 4, 250_000, 300_000, 100_000)
+    flow(table, session, 5, 1_000_000, 500_000, 750_000)
+    flow(table, session, 6, 400_000, 400_000, 400_000)
+    flow(table, session, 7, 9_000_000, 9_000_000, 9_000_000, opening=2)
     snapshot = table.broker.snapshot()
     for told in (snapshot["streams"][0], snapshot["datasets"]["d"]["sent"]):
-        assert (told["waited_s"], told["transfer_s"]) == (1.0, 0.5)
+        assert (told["waited_s"], told["transfer_s"], told["fetch_s"]) == (1.0, 0.5, 0.75)
 
 
 def test_what_was_sent_is_counted_also_when_the_stream_is_gone() -> None:
@@ -44,7 +41,7 @@ def test_what_was_sent_is_counted_also_when_the_stream_is_gone() -> None:
     assert snapshot["streams"] == []
     assert snapshot["datasets"]["d"]["sent"] == {
         **{"batches": 6, "images": 192},
-        **{"bad": 0, "waited_s": 0.0, "transfer_s": 0.0},
+        **{"bad": 0, "waited_s": 0.0, "transfer_s": 0.0, "fetch_s": 0.0},
     }
     assert snapshot["made"]["images"] == 192
 
@@ -106,11 +103,23 @@ def test_chunks_take_no_longer_than_usual_rows_would(monkeypatch) -> None:
     assert (one["chunk_rows"], one["row_s"]) == (2, 0.025)
 
 
+def test_of_quick_rows_each_producer_finds_some_in_the_slots() -> None:
+    found = []
+    for producers in (1, 2, 4, 8, 16):
+        table = Table(producers=producers)
+        table.open(0, batch_size=256, prefetch=4)
+        table.make_all(row_ns=10_000)
+        found.append(table.broker.snapshot()["streams"][0]["chunk_rows"])
+    assert found == [256, 160, 80, 40, 32]
+
+
 @pytest.mark.parametrize(
     ("batch_size", "row_ns", "rows"),
     [
-        *((64, 100, 32), (64, 1_500_000, 32), (64, 1_700_000, 29), (64, 10**9, 1), (64, 0, 8)),
+        *((64, 1_500_000, 32), (64, 1_700_000, 29), (64, 10**9, 1), (64, 0, 8)),
         *((1024, 10**9, 4), (4096, 0, 16), (2**16, 10**9, 32), (2**16, 0, 32)),
+        # Quick rows: 20 ms of them, and a fourth of the two slots at most.
+        *((64, 100, 32), (256, 100, 128), (256, 200_000, 100), (256, 700_000, 32), (4096, 9, 512)),
     ],
 )
 def test_rows_of_a_chunk(monkeypatch, batch_size: int, row_ns: int, rows: int) -> None:

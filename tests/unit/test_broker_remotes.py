@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
+
 import pytest
 
 from augd.broker import events as ev
 from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
 from augd.broker.remotes import Target
-from augd.broker.stream import chunk_rows_max
+from augd.broker.stream import remote_rows_max
 from augd.wire import messages as msg
 from augd.wire.limits import PLACES_MAX
 from augd.wire.rights import Rights
@@ -162,7 +165,31 @@ def test_no_chunk_is_larger_than_its_slot(batch_size: int) -> None:
         table.sent[0].clear()
         if not table.leases():
             break
-    assert max(sizes) <= chunk_rows_max(batch_size)
+    assert max(sizes) <= remote_rows_max(batch_size)
+
+
+def test_a_chunk_of_quick_rows_is_divided_for_a_remote_producer() -> None:
+    table = Table(producers=1, num_samples=2048)
+    session = table.open(0, batch_size=256, prefetch=3)
+    table.make_all(row_ns=10_000)
+    number, num_told = join(table), len(table.told)
+    for batch in table.got(0, msg.BatchReady):
+        release = msg.Release(session, batch.slot, batch.generation)
+        table.feed(ev.FromPeer(b"0", release))
+    table.feed(ev.FromPeer(b"0", msg.Flow(session, 1, 8)))
+    rows = Counter[tuple[int, int]]()
+    sizes: dict[bool, set[int]] = {True: set(), False: set()}
+    for producer, lease in islice(table.told, num_told, None):  # and what is told meanwhile
+        if isinstance(lease, msg.Lease):
+            is_remote = producer == number
+            sizes[is_remote].add(lease.rows)
+            first = lease.position % 256 if is_remote else lease.first_row
+            rows.update((lease.position // 256, row) for row in range(first, first + lease.rows))
+            answer = ev.FromRemote if is_remote else ev.FromCrew
+            table.feed(answer(producer, msg.Done(lease.lease)))
+    assert (max(sizes[True]), max(sizes[False])) == (32, 128), "as much as it has room for"
+    assert set(rows.values()) == {1}
+    assert len(rows) == 4 * 256
 
 
 @clause("P-135")

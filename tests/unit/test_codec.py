@@ -36,7 +36,7 @@ MESSAGES: dict[str, msg.Message] = {
     for message in (
         msg.Hello("6e6f6e6365", "augd 0.1", "frames"),
         msg.Open(3, 2, _SPEC, 5, 512, 3, ((1, 9),), _QUARANTINE, _SHARE),
-        msg.Flow(3, 2, 17, 250_000, 40_000),
+        msg.Flow(3, 2, 17, 250_000, 40_000, 90_000),
         msg.Release(3, 1, 9),
         msg.Bye(3, ((1, 9),)),
         msg.AskStatus(),

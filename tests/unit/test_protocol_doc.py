@@ -143,8 +143,10 @@ def render_bounds() -> str:
         ("QUARANTINE_MAX", QUARANTINE_MAX, "samples in a stream's quarantine"),
         ("DEPTH", crew.DEPTH, "leases that a producer has at most"),
         ("LOW_WATER", crew.LOW_WATER, "leases at which it gets more"),
-        ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about, at most"),
+        ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about, of usual rows at most"),
         ("CHUNK_NS", stream.CHUNK_NS, "ns of CPU time that a chunk takes, about, at most"),
+        ("QUICK_NS", stream.QUICK_NS, "ns that chunks of quick rows take, about"),
+        ("QUICK_ROWS_MAX", stream.QUICK_ROWS_MAX, "rows of a chunk of quick rows, about, at most"),
     ]
     lines = [f"| `{name}` | {value} | {what} |" for name, value, what in rows]
     return "\n".join(["| name | value | of |", "|---|---|---|", *lines])

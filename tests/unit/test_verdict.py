@@ -18,7 +18,7 @@ BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
         (0.12, 0.09, "producers", 6, "Decoding is the limit: {}. 1 more producer would do, where"),
         (0.02, 0.6, "trainer", 2, "The training step is the limit: {}. 2 of 5 producers would"),
         (0.02, 0.15, "trainer", 5, "The training step is the limit: {}."),
-        (0.5, 0.4, "both", None, "Both wait: {}. Batches are on their way, or come in bursts"),
+        (0.5, 0.4, "both", None, "Both wait: {}. Batches come in bursts"),
         (0.05, 0.04, "none", 5, "Nobody waits: {}."),
     ],
 )
@@ -41,7 +41,7 @@ def producer(**changes):
 
 
 def stream(**changes):
-    one = {"stream": 7, "images": 0, "waited_s": 0.0, "transfer_s": 0.0}
+    one = {"stream": 7, "images": 0, "waited_s": 0.0, "transfer_s": 0.0, "fetch_s": 0.0}
     more = {"readers": [[1, 5, 0, 1, 0]], "slots": {"filling": 1, "sent": 1}}
     return {**one, **more, **changes}
 
@@ -75,6 +75,27 @@ def test_the_way_to_the_device_is_told_where_it_takes_time():
     )
     short = snapshot([later], [stream(images=256, waited_s=0.1, transfer_s=0.1)])
     assert "device" not in compare(before, short, 2.0)["who_waits"]
+
+
+@pytest.mark.parametrize("idle", [0.0, 0.8])
+def test_a_batch_on_its_way_is_waited_for_by_nobody_s_fault(idle):
+    verdict = judge(0.6, idle, 5, fetch=0.5)
+    assert (verdict.limit, verdict.enough) == ("transport", 5)
+    told = BOTH.format(0.6, idle)
+    assert verdict.sentence.startswith(
+        f"The way to the trainer is the limit: {told}; for 50% of it a finished batch was on its "
+        "way. Connect by ipc://"
+    )
+    assert judge(0.6, idle, 5, fetch=0.2).limit != "transport"
+    assert judge(0.05, 0.8, 5, fetch=0.05).limit == "trainer"
+
+
+def test_what_was_on_its_way_counts_for_the_stream_that_waited_most():
+    before = snapshot([producer()], [stream(), stream(stream=8)])
+    later = [stream(images=9, waited_s=1.8, fetch_s=1.5), stream(stream=8, images=9, waited_s=0.4)]
+    report = compare(before, snapshot([producer(rows=18, busy_s=0.1, idle_s=1.9)], later), 2.0)
+    assert [one["fetch_share"] for one in report["streams"]] == [0.75, 0.0]
+    assert (report["fetch_share"], report["limit"]) == (0.75, "transport")
 
 
 def test_two_readers_of_one_stream_share_what_they_waited():

@@ -144,7 +144,7 @@ def the_lowest_missing_batch_has_a_slot(patch: Patch) -> None:
         able = (b for b in self.batches if b.pending and (has_free or id(b) not in lost))
         return next(able, None)
 
-    def next_chunk(self: Stream) -> Chunk | None:
+    def next_chunk(self: Stream, rows_max: int | None = None) -> Chunk | None:
         batch = first(self)
         self._num_pending -= batch is not None
         return None if batch is None else stream_module._lease(batch.pending)

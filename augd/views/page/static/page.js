@@ -54,7 +54,8 @@ function draw(report) {
   say(byId("verdict"), report.who_waits);
   const hasStreams = report.streams.length > 0;
   bar("busy", report.busy_share);
-  bar("wait", report.waited_share);
+  bar("wait", Math.max(0, report.waited_share - report.fetch_share));
+  bar("fetch", report.fetch_share);
   bar("transfer", report.transfer_share);
   bar("train", hasStreams && report.images_per_s ? Math.max(0, 1 - report.waited_share - report.transfer_share) : 0);
   drawTroubles(report);
