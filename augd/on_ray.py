@@ -41,6 +41,7 @@ class Placed(msgspec.Struct):
     paths: dict[str, str]
     keys: str | None = None
     plugins: Sequence[str] = ()
+    shard_cache: str | None = None
     daemon: str = ""  # the host is filled in on the daemon's own node where it listens at all
 
 
@@ -125,6 +126,7 @@ def _command(placed: Placed, here: str) -> list[str]:
         *("--connect", connect, "--producers", "1"),
         *(() if placed.keys is None else ("--keys", placed.keys)),
         *(part for plugin in placed.plugins for part in ("--plugin", plugin)),
+        *(() if placed.shard_cache is None else ("--shard-cache", placed.shard_cache)),
     ]
 
 

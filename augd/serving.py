@@ -294,6 +294,7 @@ def _serve(
         },
         keys=options.ray_keys,
         plugins=options.plugins,
+        shard_cache=options.shard_cache,
     )
     with placing(produce, daemon.addresses):
         return daemon.run()

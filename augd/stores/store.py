@@ -137,19 +137,23 @@ class Store:
         if content is None:
             raise DatasetError(f"{self.address} is not there. Check the address.")
         lines = bytes(content).decode("utf-8", "replace").splitlines()
-        names = sorted({line.strip() for line in lines} - {""})
+        return sorted({line.strip() for line in lines} - {""})
+
+    def look_at(self, names: list[str]) -> list[ObjectFacts]:
+        """Look at these shards, several at once; strangers may have named them.
+
+        Raises:
+            DatasetError: a name is none of a shard in the folder itself.
+            StoreError: one is not there, or the store cannot be asked.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
         for name in names:
             if not _is_tar(name):
                 raise DatasetError(
-                    f"{self.address}: expected names of .tar files in its own folder, one in a "
-                    f"line, got {name[:80]!r}"
+                    f"{self.address}: expected names of .tar files in its own folder (one in a "
+                    f"line of a list, or those of an index), got {name[:80]!r}"
                 )
-        return names
-
-    def look_at(self, names: list[str]) -> list[ObjectFacts]:
-        """Look at these objects, several at once. Raises StoreError where one is not there."""
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(16, "store-look") as pool:
             return list(pool.map(self._head, names))
 

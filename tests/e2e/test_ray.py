@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +21,7 @@ from augd.serving import Options, serve_forever
 from tests.fault.processes import await_true, children_of, command_of, is_alive
 from tests.relays import at, remotes
 from tests.scenes import digest_epoch, make_folder
+from tests.stores import Bucket, s3, use
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra `ray`"),
@@ -32,6 +35,14 @@ UP_S = 90.0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=150)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """A store whose credentials are in the environment of all nodes."""
+    with s3() as found, pytest.MonkeyPatch.context() as patch:
+        use(patch, found.endpoint)
+        yield found
 
 
 CLUSTER = """
@@ -82,26 +93,30 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(bucket: Bucket) -> Iterator[Nodes]:
     made = Nodes()
     yield made
     made.close()
 
 
-def lenders(folder: Path) -> list[int]:
-    """Pids of the actors' `augd produce` of this folder, by their command."""
-    words = b"\0produce\0small=%s\0" % bytes(folder)
+def lenders(source: Path | str) -> list[int]:
+    """Pids of the actors' `augd produce` of this set, by their command."""
+    words = b"\0produce\0small=%s\0" % os.fsencode(source)
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if words in command_of(pid)]
 
 
 @contextmanager
-def served(folder: Path, path: str, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "augd", "serve", f"small={folder}", "--listen", path]
-    more = ["--listen", "tcp://127.0.0.1:0", "--producers", "ray:3", "--ray-address", nodes.address]
-    process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
+def served(
+    source: Path | str, path: str, nodes: Nodes, *options: str, count: int = 3
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "augd", "serve", f"small={source}", "--listen", path, *options]
+    more = ["--listen", "tcp://127.0.0.1:0", "--producers", f"ray:{count}"]
+    process = subprocess.Popen(
+        [*command, *more, "--ray-address", nodes.address], stdout=subprocess.DEVNULL
+    )
     try:
-        await_true(lambda: is_up(path, 3), UP_S, "all three joined")
+        await_true(lambda: is_up(path, count), UP_S, "all joined")
         yield process
     finally:
         process.kill()
@@ -140,6 +155,32 @@ def test_the_stream_is_exact_whatever_is_lost_and_nothing_is_left(
         await_true(lambda: is_up(path, 2), UP_S, "Ray started the killed one again")
         process.kill()
         await_true(lambda: not lenders(folder), 30, "the daemon's end is theirs")
+
+
+def test_nodes_read_a_store_and_keep_what_came(
+    folder: Path, nodes: Nodes, bucket: Bucket, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "small.tar", "w") as shard:
+        for photo in sorted(folder.rglob("*.jpg")):
+            shard.add(photo, f"{photo.parent.name}/{photo.name}")
+            label = tarfile.TarInfo(f"{photo.parent.name}/{photo.stem}.cls")
+            label.size = len(photo.parent.name)
+            shard.addfile(label, io.BytesIO(photo.parent.name.encode()))
+    with augd.serve({"small": shards}, producers=1) as daemon:
+        local = digest_epoch(daemon.address, epochs=2)
+    source, cache, path = (
+        bucket.upload(shards, "sets/small"),
+        tmp_path / "kept",
+        f"ipc://{tmp_path}/d",
+    )
+    with served(source, path, nodes, "--shard-cache", f"{cache}:1GB", count=2) as process:
+        assert len(lenders(source)) == 2
+        assert digest_epoch(path, epochs=2, timeout_s=120) == local
+        assert [one for one in cache.rglob("*") if one.is_file()], "blocks of shards"
+        process.kill()
+        await_true(lambda: not lenders(source), 30, "the daemon's end is theirs")
 
 
 @pytest.mark.parametrize(
