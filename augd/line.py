@@ -218,10 +218,12 @@ class Line:
             elif isinstance(outcome, Deliver):
                 assert self._memory is not None
                 began = time.monotonic()
-                self._memory.fetch(outcome.batch, deadline)
-                spent_s = time.monotonic() - began
-                self.fetch_s += spent_s
-                self.reader.fetch_us += round(1e6 * spent_s)
+                try:
+                    self._memory.fetch(outcome.batch, deadline)
+                finally:
+                    spent_s = time.monotonic() - began
+                    self.fetch_s += spent_s
+                    self.reader.fetch_us += round(1e6 * spent_s)
             elif isinstance(outcome, msg.Message):
                 self._dealer.send(codec.encode(outcome))
 

@@ -294,7 +294,7 @@ def _serve(
         },
         keys=options.ray_keys,
         plugins=options.plugins,
-        shard_cache=options.shard_cache,
+        shard_cache=_absolute(options.shard_cache),
     )
     with placing(produce, daemon.addresses):
         return daemon.run()
@@ -432,6 +432,14 @@ def read_producers(text: str | None) -> dict[str, Any]:
 def has_remote(sources: Mapping[str, Source]) -> bool:
     """Say whether one of these lies in an object store."""
     return any(isinstance(source, str) for source in sources.values())
+
+
+def _absolute(shard_cache: str | None) -> str | None:
+    """Name the folder of a shard cache from anywhere."""
+    if shard_cache is None:
+        return None
+    folder, _, size = shard_cache.rpartition(":")
+    return f"{os.path.abspath(folder)}:{size}"
 
 
 def check_shard_cache(text: str | None, sources: Mapping[str, Source]) -> None:

@@ -49,14 +49,6 @@ def judge(
         shares += f"; handing batches to its device took it {transfer:.0%}"
     if waits < LITTLE and idle < LITTLE:
         return Verdict("none", f"Nobody waits: {shares}.", num_producers)
-    if waits >= LITTLE and fetch > waits / 2:
-        return Verdict(
-            "transport",
-            f"The way to the trainer is the limit: {shares}; for {fetch:.0%} of it a finished "
-            "batch was on its way. Connect by ipc:// on the daemon's machine, over a faster link, "
-            "or ask for smaller rows.",
-            num_producers,
-        )
     if idle < LITTLE:
         enough = producers_for(waits, idle, num_producers)
         return Verdict(
@@ -71,9 +63,16 @@ def judge(
             f"The training step is the limit: {shares}.{few if enough < num_producers else ''}"
         )
         return Verdict("trainer", sentence, enough)
+    on_its_way = f"for {fetch:.0%} of it a finished batch was on its way"
+    if fetch > waits / 2:
+        sentence = (
+            f"The way to the trainer is the limit: {shares}; {on_its_way}. Connect by ipc:// where "
+            "both are on one machine and share memory, over a faster link, or ask for smaller rows."
+        )
+        return Verdict("transport", sentence, num_producers)
+    bursts = on_its_way if fetch >= LITTLE else "batches come in bursts"
     return Verdict(
-        "both",
-        f"Both wait: {shares}. Batches come in bursts: raise prefetch or the batch size.",
+        "both", f"Both wait: {shares}; {bursts}. Raise prefetch or the batch size{_nearer(fetch)}."
     )
 
 
@@ -92,6 +91,10 @@ def _more(enough: int | None, num_producers: int) -> str:
         return "It takes whatever is made: more producers make more, up to one per core."
     more = enough - num_producers
     return f"{more} more producer{'s' if more > 1 else ''} would do, where cores are free."
+
+
+def _nearer(fetch: float) -> str:
+    return ", or connect by ipc:// on the daemon's machine" if fetch >= LITTLE else ""
 
 
 def _off_core(on_core: float) -> str:

@@ -466,7 +466,10 @@ class Workshop:
         rows = [row for row in np.flatnonzero(task.ids >= 0).tolist() if not task.cached[row]]
         if index.sizes_bytes[task.ids[rows]].sum() > _LEARN_BYTES:
             return
-        contents = list(task.rows)
+        contents = []
+        for content in task.rows:
+            contents.append(content)
+            self._on_row(task.lease)
         task.rows = iter(contents)
         for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
             if not dims[sample, 0] and isinstance(content, bytearray):

@@ -61,16 +61,18 @@ class Table:
         place: tuple[int, int] = (0, 0),
         share: msg.Share | None = None,
         quarantine: msg.Quarantine = (),
+        credit: int | None = None,
         **spec: object,
     ) -> int:
-        """Open a stream with as much credit as it has slots; returns the session."""
+        """Open a stream, with as much credit as it has slots by default; returns the session."""
         self.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
         welcome = self.sent[peer][-1]
         assert isinstance(welcome, msg.Welcome)
         self.feed(ev.PeerAttached(welcome.session, welcome.token))
         layout = layout or msg.Layout(batch_size)
         whole = msg.Spec("d", RECIPE, layout, prefetch=prefetch, **spec)  # type: ignore[arg-type]
-        session, credit = welcome.session, prefetch + 1
+        session = welcome.session
+        credit = prefetch + 1 if credit is None else credit
         request = msg.Open(session, 1, whole, *place, credit, quarantine=quarantine, share=share)
         self.feed(ev.FromPeer(b"%d" % peer, request))
         return welcome.session
@@ -83,7 +85,9 @@ class Table:
         ]
 
     def done(self, producer: int, lease: msg.Lease, row_ns: int = 0) -> None:
-        self.feed(ev.FromCrew(producer, msg.Done(lease.lease, cpu_ns=row_ns * lease.rows)))
+        took_ns = row_ns * lease.rows
+        done = msg.Done(lease.lease, busy_ns=took_ns, cpu_ns=took_ns)
+        self.feed(ev.FromCrew(producer, done))
 
     def make_all(self, row_ns: int = 0) -> None:
         """Have every lease that is out, and all that follow, made by its producer."""

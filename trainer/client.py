@@ -124,10 +124,10 @@ class Stream:
     def stats(self) -> dict[str, float]:
         """Count what was handed out so far, and where its time went.
 
-        wait_s: seconds in which no batch was here. transfer_s: on the CPU, seconds spent on
-        turning slots into tensors; on CUDA, seconds spent on waiting for copies. compute_s:
-        seconds that the caller spent between two batches of a pass; on CUDA that is the time to
-        issue his work, unless he waits for it.
+        wait_s: seconds in which no batch was here. fetch_s: of these, for one on its way.
+        transfer_s: on the CPU, seconds spent on turning slots into tensors; on CUDA, seconds spent
+        on waiting for copies. compute_s: seconds that the caller spent between two batches of a
+        pass; on CUDA that is the time to issue his work, unless he waits for it.
         """
         return self._stream.stats() | {
             "batches": self._num_batches,

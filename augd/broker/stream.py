@@ -39,11 +39,11 @@ CHUNK_ROWS_UNKNOWN = 8
 CHUNKS_MAX = 256
 # What a chunk should take its producer: 32 usual rows. Where rows take longer, as of photos of 12
 # megapixels, larger chunks would let a new stream wait for seconds behind those that are leased
-# already; a lease costs the daemon a third of a millisecond, so smaller ones would cost too much.
+# already; a lease costs the daemon half a millisecond, so smaller ones would cost too much.
 CHUNK_NS = 50_000_000
 # Small rows, and rows from a cache, take so little that leases would cost more than they do: 32 of
 # CIFAR's from a cache take a millisecond, and so does the lease. As many as take so long, then, if
-# each producer still finds some in the slots.
+# each producer still finds some in the slots. By the clock: rows that wait for a disk aren't quick.
 QUICK_NS = 20_000_000
 QUICK_ROWS_MAX = 512
 QUICK_CHUNKS_MIN = 4  # in all slots, for each producer
@@ -176,6 +176,7 @@ class Stream:
         self._num_suspects = 0
         self._num_finished = 0
         self.row_ns = 0.0  # CPU time of a row, 0 while nobody knows it
+        self._row_wall_ns = 0.0  # and how long it takes by the clock
         self._num_paced = 0  # chunks by which it is known
         self._num_makers = 1
         self.has_arena = False
@@ -405,10 +406,7 @@ class Stream:
         """
         for batch in self.batches if self._num_pending else ():
             if batch.pending:
-                if rows_max is not None and batch.pending[0].rows > rows_max:
-                    self._divide(batch)
-                self._num_pending -= 1
-                return _lease(batch.pending)
+                return self._take_chunk(batch, rows_max)
         return None
 
     def next_suspect(self) -> Chunk | None:
@@ -418,6 +416,12 @@ class Stream:
                 self._num_suspects -= 1
                 return _lease(batch.suspects)
         return None
+
+    def _take_chunk(self, batch: Batch, rows_max: int | None) -> Chunk:
+        if rows_max is not None and batch.pending[0].rows > rows_max:
+            self._divide(batch)
+        self._num_pending -= 1
+        return _lease(batch.pending)
 
     def _divide(self, batch: Batch) -> None:
         """Make usual chunks of the first pending one."""
@@ -448,18 +452,26 @@ class Stream:
         usual = min(CHUNK_ROWS, max(1, wanted, -(-batch_size // CHUNKS_MAX)))
         if not self.row_ns:
             return usual
-        share = len(self.slots) * batch_size // (QUICK_CHUNKS_MIN * self._num_makers)
-        return max(usual, min(round(QUICK_NS / self.row_ns), share, QUICK_ROWS_MAX, batch_size))
+        # Not all slots may be filled at once: those of a laggard, or without credit.
+        ahead = [reader.credit - reader.released for reader in self.subscribers.values()]
+        share = min([len(self.slots), *ahead]) * batch_size // (QUICK_CHUNKS_MIN * self._num_makers)
+        quick = round(QUICK_NS / max(self.row_ns, self._row_wall_ns))
+        return max(usual, min(quick, share, QUICK_ROWS_MAX, batch_size))
 
-    def learn_pace(self, rows: int, cpu_ns: int) -> bool:
+    def learn_pace(self, chunk: Chunk, cpu_ns: int, busy_ns: int) -> bool:
         """Learn from a finished chunk how long a row takes; say, once, that it is known well.
 
         By CPU time: rows that wait for a slow disk need many leased ahead of them, to be read.
+        Padding takes no time, and is no row.
         """
-        if not cpu_ns:
+        real = cut.real_rows(self.spec.layout, self.num_samples, chunk.batch.position)
+        rows = min(chunk.rows, real - chunk.first_row)
+        if not cpu_ns or rows <= 0:
             return False
         self._num_paced += 1
-        self.row_ns += (cpu_ns / rows - self.row_ns) / min(self._num_paced, _WEIGHT)
+        weight = 1 / min(self._num_paced, _WEIGHT)
+        self.row_ns += (cpu_ns / rows - self.row_ns) * weight
+        self._row_wall_ns += (busy_ns / rows - self._row_wall_ns) * weight
         return self._num_paced == _WEIGHT
 
     def finish_chunk(self, chunk: Chunk, done: Done) -> None:

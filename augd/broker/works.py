@@ -319,7 +319,7 @@ class Works:
         self.crew.deaths_in_row = 0
         if chunk.suspect != NO_SAMPLE:
             self.registers[stream.dataset].forgive(chunk.suspect)
-        if stream.learn_pace(chunk.rows, done.cpu_ns):
+        if stream.learn_pace(chunk, done.cpu_ns, done.busy_ns):
             self._outbox.log(
                 INFO,
                 f"stream {stream.number}: a row takes {stream.row_ns / 1e6:.2g} ms of CPU time: "

@@ -24,8 +24,9 @@ def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
 
     Producers get `busy_share` and `images_per_s`, streams `images_per_s`, `waited_share`,
     `fetch_share` (of it: for a batch on its way) and `transfer_share`; the whole gets `seconds`,
-    `images_per_s`, `busy_share`, `limit` (as in `augd.verdict`), `who_waits`, a sentence, the
-    largest of the streams' shares, and `enough_producers`, None where it cannot be told.
+    `images_per_s`, `busy_share`, `limit` (as in `augd.verdict`), `who_waits`, a sentence,
+    `waited_share` and `fetch_share` of the stream that waited the most, the largest
+    `transfer_share`, and `enough_producers`, None where it cannot be told.
     """
     earlier = {one["number"]: one for one in before["producers"]}
     producers = [
@@ -39,6 +40,7 @@ def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
     ]
     ready = [one for one in producers if one["state"] == "ready"]
     verdict = who_waits(producers, streams)
+    slowest = _slowest(streams)
     return {
         **after,
         "producers": producers,
@@ -46,7 +48,9 @@ def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_s": sum(one["images_per_s"] for one in streams),
         "busy_share": sum(one["busy_share"] for one in ready) / max(1, len(ready)),
-        **{share: max((one[share] for one in streams), default=0.0) for share in _SPENT},
+        "waited_share": slowest["waited_share"],
+        "fetch_share": slowest["fetch_share"],
+        "transfer_share": max((one["transfer_share"] for one in streams), default=0.0),
         "limit": verdict.limit,
         "who_waits": verdict.sentence,
         "enough_producers": verdict.enough,
@@ -71,7 +75,8 @@ def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[
     images = after["images"] - (before["images"] if before else 0)
 
     def share(of: str) -> float:
-        spent_s = after[of] - (before[of] if before else 0.0)
+        # A daemon of an older release may not count it.
+        spent_s = after.get(of, 0.0) - (before.get(of, 0.0) if before else 0.0)
         return min(1.0, float(spent_s) / seconds / max(1, len(after["readers"])))
 
     return {
@@ -89,7 +94,7 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
         return Verdict("producers", "The trainers wait: no producer is ready yet.")
     busy = sum(one["busy_share"] for one in ready) / len(ready)
     if any(one["images_per_s"] for one in streams):
-        slowest = max(streams, key=lambda one: one["waited_share"])
+        slowest = _slowest(streams)
         return judge(
             slowest["waited_share"],
             1 - busy,
@@ -108,6 +113,12 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
         )
         return Verdict("trainer", sentence)
     return Verdict("none", "Nothing moves just now: no batch was asked for.")
+
+
+def _slowest(streams: Sequence[Plain]) -> Plain:
+    """Return the stream that waited the most."""
+    nobody = {"waited_share": 0.0, "fetch_share": 0.0}
+    return max(streams, key=lambda one: one["waited_share"], default=nobody)
 
 
 def _is_full(stream: Plain) -> bool:

@@ -1,6 +1,6 @@
 """Competitor: one producer's workshop with no daemon, no messages and no client.
 
-The same `Workshop` makes the same chunks by the same code, several leases deep, into private
+The same `Workshop` makes usual chunks by the same code, several leases deep, into private
 memory; what it would report goes nowhere. N of these processes share each epoch chunk by
 chunk, as N producers of a daemon do. What it lacks is what delivery costs. It can be run without
 one of the things that keep a producer safe, to see what each costs.

@@ -208,6 +208,26 @@ def test_by_http_with_the_index_beside_or_a_list(
             assert remote == own
 
 
+def test_names_of_strangers_lead_to_no_other_folder(packed: Path, tmp_path: Path) -> None:
+    """In a list, and in an index as it would be by somebody who wants to see more of a server."""
+    below = tmp_path / "below"
+    below.mkdir()
+    shard = min(packed.glob("*.tar"))
+    (tmp_path / "secret.tar").write_bytes(shard.read_bytes())
+    hidden, name = b"../" + b"s" * (len(shard.name) - 7) + b".tar", os.fsencode(shard.name)
+    assert len(hidden) == len(name)
+    index = (packed / "augd.index").read_bytes()
+    assert name in index
+    (below / "augd.index").write_bytes(index.replace(name, hidden))
+    (below / "shards.txt").write_text("../secret.tar\n")
+    with ranges(tmp_path) as server:
+        for address in (f"{server.url}/below/", f"{server.url}/below/shards.txt"):
+            with pytest.raises(
+                DatasetError, match=r"\.tar files in its own folder .*, got '\.\./s"
+            ):
+                augd.serve({"small": address}, producers=1)
+
+
 @pytest.mark.parametrize("lacking", [{"no_etag": True}, {"no_etag": True, "no_time": True}])
 def test_servers_that_give_no_etag(
     packed: Path, local: list[str], lacking: dict[str, bool]

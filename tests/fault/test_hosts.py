@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -140,26 +140,25 @@ def test_a_trainer_behind_a_slow_link_is_told_what_it_waits_for(site: Site) -> N
     site.lend(maker)
     await_remotes(site.path, 1)
     site.hub.slow_down("8mbit", "to1")
-    recipe = {"ops": [{"op": "random_resized_crop", "size": 112}]}
-    reading = f"""
+    with running_on(trainer, READER, site.port_for(trainer), str(site.maker)) as reader:
+        with closing(Inquirer(site.path)) as inquirer:
+            seen = islice(reports(inquirer, 1.0), 20)
+            told = next((one for one in seen if one["limit"] == "transport"), None)
+        assert told is not None, "the link is named within 20 s"
+        assert told["who_waits"].startswith("The way to the trainer is the limit: ")
+        stats = json.loads(reader.communicate(timeout=60)[0])
+    assert stats["fetch_s"] > stats["wait_s"] / 2
+
+
+READER = """
 import json, sys
 import augd
-with augd.connect(sys.argv[1], keys=sys.argv[2], recipe={recipe!r}, batch_size=16) as stream:
+recipe = {"ops": [{"op": "random_resized_crop", "size": 112}]}
+with augd.connect(sys.argv[1], keys=sys.argv[2], recipe=recipe, batch_size=16) as stream:
     for batch in stream.epoch(0):
         batch.release()
     print(json.dumps(stream.stats()))
 """
-    command = [*trainer.inside, sys.executable, "-c", reading, site.port_for(trainer)]
-    reader = subprocess.Popen([*command, str(site.maker)], stdout=subprocess.PIPE, text=True)
-    with closing(Inquirer(site.path)) as inquirer:
-        seen = islice(reports(inquirer, 1.0), 20)
-        told = next((one for one in seen if one["limit"] == "transport"), None)
-    assert told is not None, "the link is named within 20 s"
-    assert told["who_waits"].startswith("The way to the trainer is the limit: ")
-    stats = json.loads(reader.communicate(timeout=60)[0])
-    assert stats["fetch_s"] > stats["wait_s"] / 2
-
-
 RANK = f"""
 import hashlib, json, sys
 import augd
@@ -176,12 +175,16 @@ print(json.dumps([ids, whole.hexdigest()]))
 """
 
 
-@contextmanager
-def rank_on(site: Site, host: Host, rank: int) -> Iterator[subprocess.Popen[str]]:
+def rank_on(site: Site, host: Host, rank: int) -> AbstractContextManager[subprocess.Popen[str]]:
     """A trainer's rank on a host of its own."""
-    arguments = [site.port_for(host), str(site.maker), str(rank)]
+    return running_on(host, RANK, site.port_for(host), str(site.maker), str(rank))
+
+
+@contextmanager
+def running_on(host: Host, program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A program on a host of its own."""
     process = subprocess.Popen(
-        [*host.inside, sys.executable, "-c", RANK, *arguments], stdout=subprocess.PIPE, text=True
+        [*host.inside, sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True
     )
     try:
         yield process

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import pytest
 from msgspec.structs import replace
 
 from augd.broker import stream as stream_module
@@ -295,12 +296,11 @@ def step(world: World, move: Any) -> bool:
 
 @contextmanager
 def small_chunks() -> Iterator[None]:
-    """Have chunks of about two rows, so that small batches have several."""
-    usual, stream_module.CHUNK_ROWS = stream_module.CHUNK_ROWS, 2
-    try:
+    """Have chunks of about two rows, so that small batches have several, and of all if quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_module, "CHUNK_ROWS", 2)
+        patch.setattr(stream_module, "QUICK_CHUNKS_MIN", 1)
         yield
-    finally:
-        stream_module.CHUNK_ROWS = usual
 
 
 def run(seed: int) -> World:

@@ -21,8 +21,8 @@ SETTING = Setting("photos", {"ops": []}, 16, 2)
 
 def tried(what: str, images_per_s: float, setting: Setting = SETTING, waits: float = 1.0) -> Tried:
     measured = Measurement(
-        *(100, 10, 0, 1.0, images_per_s, 0.0, 1.0, 0.0, 0.0, waits, 0.0 if waits > 0.5 else 0.5),
-        *(1.0, 1.0, 0, 0),
+        *(100, 10, 0, 1.0, images_per_s, 0.0, 1.0, 0.0, 0.0, waits, 0.0),
+        *(0.0 if waits > 0.5 else 0.5, 1.0, 1.0, 0, 0),
     )
     return Tried(what, setting, measured, judge(waits, 0.0 if waits > 0.5 else 0.5, 2))
 

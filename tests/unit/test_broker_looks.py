@@ -113,6 +113,43 @@ def test_of_quick_rows_each_producer_finds_some_in_the_slots() -> None:
     assert found == [256, 160, 80, 40, 32]
 
 
+def test_large_chunks_are_of_what_can_be_made_at_once() -> None:
+    """A laggard's slots, and those without credit, are filled by nobody."""
+    table = Table(producers=4)
+    share = msg.Share(max_lag=0)
+    session = table.open(0, batch_size=256, prefetch=16, share=share, credit=2)
+    table.make_all(row_ns=10_000)
+    release(table, session, table.got(0, msg.BatchReady)[0])
+    flow(table, session, 3)
+    table.make_all(row_ns=10_000)
+    assert len(table.got(0, msg.BatchReady)) == 3
+    assert table.broker.snapshot()["streams"][0]["chunk_rows"] == 32
+
+
+def test_rows_that_wait_for_a_disk_are_not_quick() -> None:
+    table = Table(producers=1)
+    table.open(0, batch_size=256, prefetch=4)
+    for lease in table.leases():
+        done = msg.Done(lease.lease, cpu_ns=10_000 * lease.rows, busy_ns=2_000_000 * lease.rows)
+        table.feed(ev.FromCrew(0, done))
+    assert table.broker.snapshot()["streams"][0]["chunk_rows"] == 32
+
+
+def test_padding_is_no_quick_row() -> None:
+    """The last batches of high ranks may be nothing else."""
+    table = Table(producers=1, num_samples=300)
+    table.open(0, prefetch=4, layout=msg.Layout(256, rank=1, world=2))
+    padding = 0
+    for _, lease in table.told:  # and what is told meanwhile
+        if isinstance(lease, msg.Lease):
+            rows = min(lease.rows, max(0, 44 - lease.first_row))
+            padding += not rows
+            table.done(0, lease, 10_000_000 * rows // lease.rows + 1_000)
+    (one,) = table.broker.snapshot()["streams"]
+    assert padding > 8
+    assert one["row_s"] == pytest.approx(0.01, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "row_ns", "rows"),
     [

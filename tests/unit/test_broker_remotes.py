@@ -12,6 +12,7 @@ from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
 from augd.broker.remotes import Target
 from augd.broker.stream import remote_rows_max
 from augd.wire import messages as msg
+from augd.wire.ending import Ending
 from augd.wire.limits import PLACES_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import chunk_layout, row_frames, slot_layout
@@ -173,23 +174,43 @@ def test_a_chunk_of_quick_rows_is_divided_for_a_remote_producer() -> None:
     session = table.open(0, batch_size=256, prefetch=3)
     table.make_all(row_ns=10_000)
     number, num_told = join(table), len(table.told)
-    for batch in table.got(0, msg.BatchReady):
+    ready = table.got(0, msg.BatchReady)
+    for batch in ready:
         release = msg.Release(session, batch.slot, batch.generation)
         table.feed(ev.FromPeer(b"0", release))
     table.feed(ev.FromPeer(b"0", msg.Flow(session, 1, 8)))
-    rows = Counter[tuple[int, int]]()
+    made = Counter[tuple[int, int]]()
     sizes: dict[bool, set[int]] = {True: set(), False: set()}
     for producer, lease in islice(table.told, num_told, None):  # and what is told meanwhile
-        if isinstance(lease, msg.Lease):
-            is_remote = producer == number
-            sizes[is_remote].add(lease.rows)
-            first = lease.position % 256 if is_remote else lease.first_row
-            rows.update((lease.position // 256, row) for row in range(first, first + lease.rows))
-            answer = ev.FromRemote if is_remote else ev.FromCrew
-            table.feed(answer(producer, msg.Done(lease.lease)))
+        if not isinstance(lease, msg.Lease):
+            continue
+        is_remote = producer == number
+        sizes[is_remote].add(lease.rows)
+        first = lease.position % 256 if is_remote else lease.first_row
+        made.update((lease.position // 256, row) for row in range(first, first + lease.rows))
+        answer = ev.FromRemote if is_remote else ev.FromCrew
+        table.feed(answer(producer, msg.Done(lease.lease)))
+        for batch in table.got(0, msg.BatchReady)[len(ready) :]:
+            assert sum(one == batch.number for one, _ in made) == 256, "none is half made"
     assert (max(sizes[True]), max(sizes[False])) == (32, 128), "as much as it has room for"
-    assert set(rows.values()) == {1}
-    assert len(rows) == 4 * 256
+    assert set(made.values()) == {1} and len(made) == 4 * 256
+    assert len(table.got(0, msg.BatchReady)) == len(ready) + 4
+
+
+def test_what_a_chunk_did_to_producers_is_known_of_its_parts() -> None:
+    table = Table(producers=1, num_samples=2048)
+    session = table.open(0, batch_size=256, prefetch=3)
+    table.make_all(row_ns=10_000)
+    for batch in table.got(0, msg.BatchReady)[:2]:
+        release = msg.Release(session, batch.slot, batch.generation)
+        table.feed(ev.FromPeer(b"0", release))
+    table.feed(ev.FromPeer(b"0", msg.Flow(session, 1, 6)))
+    table.feed(ev.Reaped(0, "SIGSEGV", Ending.SIGNAL))
+    number = join(table)
+    for _ in range(3):  # one at a time while another producer starts
+        table.feed(ev.FromRemote(number, msg.Done(table.leases(number)[-1].lease)))
+    leases = [(one.rows, one.attempt) for one in table.leases(number)]
+    assert leases[:4] == [(32, 1)] * 4
 
 
 @clause("P-135")

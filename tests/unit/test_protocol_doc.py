@@ -146,6 +146,7 @@ def render_bounds() -> str:
         ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about, of usual rows at most"),
         ("CHUNK_NS", stream.CHUNK_NS, "ns of CPU time that a chunk takes, about, at most"),
         ("QUICK_NS", stream.QUICK_NS, "ns that chunks of quick rows take, about"),
+        ("QUICK_CHUNKS_MIN", stream.QUICK_CHUNKS_MIN, "them for each producer, in all slots"),
         ("QUICK_ROWS_MAX", stream.QUICK_ROWS_MAX, "rows of a chunk of quick rows, about, at most"),
     ]
     lines = [f"| `{name}` | {value} | {what} |" for name, value, what in rows]

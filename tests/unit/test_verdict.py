@@ -18,7 +18,7 @@ BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
         (0.12, 0.09, "producers", 6, "Decoding is the limit: {}. 1 more producer would do, where"),
         (0.02, 0.6, "trainer", 2, "The training step is the limit: {}. 2 of 5 producers would"),
         (0.02, 0.15, "trainer", 5, "The training step is the limit: {}."),
-        (0.5, 0.4, "both", None, "Both wait: {}. Batches come in bursts"),
+        (0.5, 0.4, "both", None, "Both wait: {}; batches come in bursts. Raise prefetch or the "),
         (0.05, 0.04, "none", 5, "Nobody waits: {}."),
     ],
 )
@@ -77,17 +77,22 @@ def test_the_way_to_the_device_is_told_where_it_takes_time():
     assert "device" not in compare(before, short, 2.0)["who_waits"]
 
 
-@pytest.mark.parametrize("idle", [0.0, 0.8])
-def test_a_batch_on_its_way_is_waited_for_by_nobody_s_fault(idle):
-    verdict = judge(0.6, idle, 5, fetch=0.5)
+def test_a_batch_on_its_way_is_nobody_s_fault_while_producers_idle():
+    verdict = judge(0.6, 0.8, 5, fetch=0.5)
     assert (verdict.limit, verdict.enough) == ("transport", 5)
-    told = BOTH.format(0.6, idle)
+    told = BOTH.format(0.6, 0.8)
     assert verdict.sentence.startswith(
         f"The way to the trainer is the limit: {told}; for 50% of it a finished batch was on its "
         "way. Connect by ipc://"
     )
-    assert judge(0.6, idle, 5, fetch=0.2).limit != "transport"
+    assert judge(0.9, 0.0, 5, fetch=0.6) == judge(0.9, 0.0, 5), "they set the pace all the same"
     assert judge(0.05, 0.8, 5, fetch=0.05).limit == "trainer"
+    both = judge(0.6, 0.8, 5, fetch=0.2)
+    assert both.limit == "both"
+    assert both.sentence == (
+        f"Both wait: {told}; for 20% of it a finished batch was on its way. Raise prefetch or the "
+        "batch size, or connect by ipc:// on the daemon's machine."
+    )
 
 
 def test_what_was_on_its_way_counts_for_the_stream_that_waited_most():
@@ -96,6 +101,17 @@ def test_what_was_on_its_way_counts_for_the_stream_that_waited_most():
     report = compare(before, snapshot([producer(rows=18, busy_s=0.1, idle_s=1.9)], later), 2.0)
     assert [one["fetch_share"] for one in report["streams"]] == [0.75, 0.0]
     assert (report["fetch_share"], report["limit"]) == (0.75, "transport")
+    later[1]["fetch_s"] = later[1].pop("waited_s") / 2
+    later[1]["waited_s"] = 1.9
+    report = compare(before, snapshot([producer(rows=18, busy_s=0.1, idle_s=1.9)], later), 2.0)
+    assert (report["waited_share"], report["fetch_share"]) == (0.95, 0.1), "of the same stream"
+
+
+def test_a_daemon_of_an_older_release_does_not_count_it():
+    old = stream(images=9, waited_s=1.0)
+    del old["fetch_s"]
+    report = compare(snapshot([producer()], [stream()]), snapshot([producer()], [old]), 2.0)
+    assert (report["waited_share"], report["fetch_share"]) == (0.5, 0.0)
 
 
 def test_two_readers_of_one_stream_share_what_they_waited():

@@ -76,7 +76,7 @@ def _of_datasets(datasets: dict[str, Any]) -> Iterator[Metric]:
         ("sent_batches", "batches", "Batches sent to trainers."),
         ("bad_images", "bad", "Images that were masked because they cannot be used."),
         ("trainer_wait_seconds", "waited_s", "Time that trainers waited for batches."),
-        ("trainer_fetch_seconds", "fetch_s", "Of it: for a batch that was made, on its way."),
+        ("trainer_fetch_seconds", "fetch_s", "Part of the wait: for a batch on its way."),
         ("trainer_transfer_seconds", "transfer_s", "Time that handing batches to devices took."),
     ):
         family = CounterMetricFamily(f"augd_{name}", text, labels=["dataset"])

@@ -7,7 +7,6 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker import stream as stream_module
 from augd.broker.clients import Clients, Session
 from augd.broker.crew import Crew, Producer
 from augd.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
@@ -146,8 +145,7 @@ def the_lowest_missing_batch_has_a_slot(patch: Patch) -> None:
 
     def next_chunk(self: Stream, rows_max: int | None = None) -> Chunk | None:
         batch = first(self)
-        self._num_pending -= batch is not None
-        return None if batch is None else stream_module._lease(batch.pending)
+        return None if batch is None else self._take_chunk(batch, rows_max)
 
     patch.setattr(Stream, "lose_chunk", lose_chunk)
     patch.setattr(Stream, "next_chunk", next_chunk)
