@@ -19,12 +19,12 @@ setup: $(READY)  ## make .venv and install augd, the trainer and the tools into 
 demo: $(READY)  ## train a small network on made photos; DATA=folder for your own
 	@$(BIN)/python -m demo.train $(if $(DATA),--data "$(DATA)")
 
-# What kills, floods and cuts connections counts seconds, and has the machine to itself.
-ALONE := tests/fault tests/attacks
+# One more than cores, four at most: many tests wait. What counts seconds has the machine to itself.
+WORKERS := $(shell n=$$(nproc); echo $$(( n < 3 ? n + 1 : 4 )))
 test: $(READY)  ## run every test, most of them side by side
 	@status=0; \
-	$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore ,$(ALONE)) || status=$$?; \
-	$(BIN)/python -m pytest -rfEs $(ALONE) || status=$$?; \
+	$(BIN)/python -m pytest -rfEs -n $(WORKERS) --dist worksteal -m "not alone" || status=$$?; \
+	$(BIN)/python -m pytest -rfEs -m alone tests/fault tests/attacks || status=$$?; \
 	exit $$status
 
 soak: $(READY)  ## 10,000 simulated schedules, then something killed every second for SECONDS=600

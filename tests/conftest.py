@@ -32,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     zmq.Context.instance().socket(zmq.DEALER).close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what kills, floods and cuts connections, and counts seconds meanwhile."""
+    here = Path(__file__).parent
+    for item in items:
+        is_alone = item.path.relative_to(here).parts[0] in ("fault", "attacks")
+        if is_alone and item.get_closest_marker("patient") is None:
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture(scope="module", params=["native", "portable", "none"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests with the native kernels, without their vectors, and without them."""

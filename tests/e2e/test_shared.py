@@ -153,7 +153,8 @@ def test_the_arrays_are_read_only_and_tensors_are_made_without_a_word(daemon):
 def test_a_seek_leaves_the_sharers_and_what_is_held_stays(daemon):
     with connect(daemon) as stream:
         second = read(stream, 1)
-    with connect(daemon, shared=2) as a, connect(daemon, shared=2) as b:
+    options = {"shared": 2, "timeout_s": 10}  # a half of it is for the other to come along
+    with connect(daemon, **options) as a, connect(daemon, **options) as b:
         passing = a.epoch(0)
         held = next(passing)
         before = held.images.copy()

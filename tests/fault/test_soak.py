@@ -157,6 +157,7 @@ def test_two_thousand_batches_leave_nothing(daemon: augd.ServedDaemon, kind: int
     assert anonymous_bytes(os.getpid()) - own < GROWTH_BYTES
 
 
+@pytest.mark.patient
 @clause("P-97")
 def test_a_step_of_thirty_seconds_disturbs_nothing(daemon: augd.ServedDaemon) -> None:
     """Longer than any heartbeat, by both transports at once; other clients come and go."""
