@@ -195,6 +195,10 @@ class Workshop:
             ) from None
         return source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
 
+    def readers_added(self) -> int:
+        """Say how many threads were added to read a data set's files, at most."""
+        return max(dataset.ahead.num_added for dataset in self._datasets.values())
+
     def cache_news(self) -> Iterator[msg.Cached]:
         """Yield what the daemon must hear of the cache, once."""
         for dataset in self._datasets.values():

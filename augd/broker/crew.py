@@ -71,6 +71,7 @@ class Producer:
     chunks_done: int = 0
     rows_done: int = 0
     busy_ns: int = 0
+    readers_added: int = 0  # threads that were added to read files, by its own word
     plan_ns: int = 0
     idle_ns: int = 0
     rests_since: float | None = None  # has no lease since then

@@ -37,6 +37,7 @@ def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
         "busy_s": producer.busy_ns / 1e9,
         "plan_s": producer.plan_ns / 1e9,
         "idle_s": producer.idle_s(now),
+        "readers_added": producer.readers_added,
     }
 
 

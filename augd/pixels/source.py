@@ -38,6 +38,7 @@ ReadRows = Callable[[Sequence[int], Sequence[Region | None]], list[Row]]
 """Reads the regions of samples, None being all of one. Raises StoreError, for no sample's fault."""
 
 _LOOK_S: Final = 1.0
+_WAIT_SHARE: Final = 0.2  # of the time: more is read at once where the taker waits for longer
 
 
 class Samples(Protocol):
@@ -202,6 +203,9 @@ class ReadAhead:
     At most `max_bytes` lie read and not yet taken, by the sizes in the index. Slices start in the
     order in which they were submitted; one that has not started when its rows are asked for is
     read by the asking thread, so that a full budget or a large file delays but never blocks.
+
+    A file of the page cache takes microseconds, one of a disk over the network 20 ms: as long as
+    much of the time is spent on waiting for reads that themselves wait, twice as many threads read.
     """
 
     def __init__(
@@ -209,6 +213,7 @@ class ReadAhead:
         source: Source,
         *,
         num_threads: int = 2,
+        threads_max: int = 16,
         max_bytes: int = 48 << 20,
         rows_per_slice: int = 8,
         read_rows: ReadRows | None = None,
@@ -217,7 +222,7 @@ class ReadAhead:
         """Start the threads.
 
         `read_rows` reads a slice in one go, where the source does so; `on_wait` is then called
-        every second while somebody waits for it.
+        every second while somebody waits for it, and no threads are added.
         """
         self._source = source
         self._read_rows = read_rows or self._read_each
@@ -227,14 +232,28 @@ class ReadAhead:
         self._rows_per_slice = rows_per_slice
         self._held_bytes = 0
         self._waiting: deque[_Slice] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)  # a slice was read
+        self._can_work = threading.Condition(lock)  # a slice waits, and fits
         self._is_closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"read-ahead-{n}", daemon=True)
-            for n in range(num_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads_max = threads_max if read_rows is None and num_threads else num_threads
+        self._read_s = self._read_cpu_s = 0.0  # by threads, since it was looked at last
+        self._waited_s = 0.0
+        self._looked_at = time.monotonic()
+        self._threads: list[threading.Thread] = []
+        self._num_first = num_threads
+        self._start(num_threads)
+
+    @property
+    def num_added(self) -> int:
+        """How many threads were added to those that it began with."""
+        return len(self._threads) - self._num_first
+
+    def _start(self, count: int) -> None:
+        for number in range(len(self._threads), len(self._threads) + count):
+            name = f"read-ahead-{number}"
+            self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+            self._threads[-1].start()
 
     def submit(
         self, samples: Sequence[int], regions: Sequence[Region | None] | None = None
@@ -252,7 +271,7 @@ class ReadAhead:
                 raise RuntimeError("read-ahead is closed")
             if slices and self._threads:  # else they would wake up for nothing, and want the GIL
                 self._waiting.extend(slices)
-                self._changed.notify_all()
+                self._can_work.notify()
         return Reading(self, slices)
 
     def close(self, timeout_s: float = 5.0) -> bool:
@@ -263,7 +282,7 @@ class ReadAhead:
         with self._changed:
             self._is_closed = True
             self._waiting.clear()
-            self._changed.notify_all()
+            self._can_work.notify_all()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -285,6 +304,7 @@ class ReadAhead:
     def _work(self) -> None:
         while (task := self._next()) is not None:
             rows: list[Row] | StoreError
+            began_s, cpu_began_s = time.monotonic(), time.thread_time()
             try:
                 rows = self._read_rows(task.samples, task.regions)
             except StoreError as error:
@@ -292,29 +312,43 @@ class ReadAhead:
             except Exception as error:
                 # A thread that died here would leave the taker waiting for ever.
                 rows = [BadImage(f"reading failed: {error!r}")] * len(task.samples)
+            read_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s
             with self._changed:
+                self._read_s += read_s
+                self._read_cpu_s += cpu_s
                 if task.is_dropped:
-                    self._held_bytes -= task.size_bytes
+                    self._give_back(task)
                 else:
                     task.rows = rows
-                self._changed.notify_all()
+                    self._changed.notify_all()
 
     def _next(self) -> _Slice | None:
         """Wait for a slice that fits into the budget and claim it; None when closed."""
         with self._changed:
             while not self._is_closed:
-                while self._waiting and self._waiting[0].is_claimed:
+                task = self._next_that_fits()
+                if task is not None:
                     self._waiting.popleft()
-                if self._waiting and self._fits(self._waiting[0]):
-                    task = self._waiting.popleft()
                     task.is_claimed = True
                     self._held_bytes += task.size_bytes
+                    if self._waiting:
+                        self._can_work.notify()  # each wakes the next: often one is enough
                     return task
-                self._changed.wait()
+                self._can_work.wait()
         return None
 
-    def _fits(self, task: _Slice) -> bool:
-        return self._held_bytes + task.size_bytes <= self._max_bytes
+    def _next_that_fits(self) -> _Slice | None:
+        """Return the first slice that nobody claimed, if the budget has room for it."""
+        while self._waiting and self._waiting[0].is_claimed:
+            self._waiting.popleft()
+        if self._waiting and self._held_bytes + self._waiting[0].size_bytes <= self._max_bytes:
+            return self._waiting[0]
+        return None
+
+    def _give_back(self, task: _Slice) -> None:
+        """Free what a slice took of the budget; with the lock."""
+        self._held_bytes -= task.size_bytes
+        self._can_work.notify()
 
     def _read_each(self, samples: Sequence[int], regions: Sequence[Region | None]) -> list[Row]:
         return list(map(self._read, samples, regions))
@@ -333,14 +367,33 @@ class ReadAhead:
             return BadImage(f"reading failed: {error!r}")
 
     def _take(self, task: _Slice) -> Iterator[Row]:
-        if task.rows is None and self._claim_or_wait(task):
-            if self._read_rows != self._read_each:
-                yield from self._read_rows(task.samples, task.regions)
-                return
-            for sample, region in zip(task.samples, task.regions, strict=True):
-                yield self._read(sample, region)
-        else:
+        began_s = time.monotonic()
+        if task.rows is not None or not self._claim_or_wait(task):
+            self._note_wait(began_s)
             yield from self._handed_over(task)
+        elif self._read_rows != self._read_each:
+            yield from self._read_rows(task.samples, task.regions)
+        else:
+            for sample, region in zip(task.samples, task.regions, strict=True):
+                began_s = time.monotonic()
+                row = self._read(sample, region)
+                self._note_wait(began_s)
+                yield row
+
+    def _note_wait(self, began_s: float) -> None:
+        """Note how long the taker waited; read more at once where that is what holds it up."""
+        now = time.monotonic()
+        self._waited_s += now - began_s
+        passed_s = now - self._looked_at
+        if passed_s < _LOOK_S or not self._threads:
+            return
+        with self._changed:
+            is_short = self._next_that_fits() is not None
+            is_disk = self._read_cpu_s < self._read_s / 2
+            self._read_s = self._read_cpu_s = 0.0
+        if is_short and is_disk and self._waited_s > _WAIT_SHARE * passed_s:
+            self._start(min(len(self._threads), self._threads_max - len(self._threads)))
+        self._looked_at, self._waited_s = now, 0.0
 
     def _claim_or_wait(self, task: _Slice) -> bool:
         """Say whether the caller must read the slice itself; else wait until it is read.
@@ -351,7 +404,7 @@ class ReadAhead:
         with self._changed:
             if not task.is_claimed:
                 task.is_claimed = True
-                self._changed.notify_all()
+                self._can_work.notify()  # the next one may fit
                 return True
         look_s = None if self._on_wait is None else _LOOK_S
         while True:
@@ -364,8 +417,7 @@ class ReadAhead:
     def _handed_over(self, task: _Slice) -> Iterator[Row]:
         rows, task.rows = task.rows or [], None
         with self._changed:
-            self._held_bytes -= task.size_bytes
-            self._changed.notify_all()
+            self._give_back(task)
         if isinstance(rows, StoreError):
             raise rows
         rows.reverse()
@@ -382,4 +434,4 @@ class ReadAhead:
                     self._held_bytes -= task.size_bytes
                 else:
                     task.is_dropped = True
-            self._changed.notify_all()
+            self._can_work.notify()

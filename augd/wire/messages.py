@@ -428,7 +428,8 @@ class Done(Message, frozen=True, tag="DONE"):
     """The rows of a lease are in the slot. Times in ns since the last DONE, `plan_ns` of CPU.
 
     With a cache, `hits` rows came from it and `misses` did not. `cpu_ns` is the CPU time of making
-    these rows, without waiting for their files; 0 says nothing.
+    these rows, without waiting for their files; 0 says nothing. `readers_added` is how many threads
+    were added to those that read a data set's files, because these come slowly.
     """
 
     lease: Count
@@ -442,6 +443,7 @@ class Done(Message, frozen=True, tag="DONE"):
     hits: Small = 0
     misses: Small = 0
     cpu_ns: Count = 0
+    readers_added: Small = 0
 
 
 class Dropped(Message, frozen=True, tag="DROPPED"):

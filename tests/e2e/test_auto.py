@@ -1,4 +1,4 @@
-"""`augd serve --producers auto`: processes come and go as they are needed, and no byte changes."""
+"""What augd sees to by itself: as many processes and readers as are needed, and no byte changes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,52 @@ from pathlib import Path
 
 import pytest
 
+import augd
+from augd.transport.ask import status
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, start_by_hand
 from tests.scenes import digest_epoch, make_folder
+
+FAR = """
+import time
+import augd
+from augd.pixels.source import FolderSource
+
+read = FolderSource.read
+
+def read_slowly(self, sample):
+    time.sleep(0.02)
+    return read(self, sample)
+
+FolderSource.read = read_slowly  # before any producer opens its files
+
+class Nothing(augd.Plugin):
+    \"\"\"Does nothing: a plug-in must have an op.\"\"\"
+
+    def pixels(self, row, params):
+        pass
+"""
+
+
+def test_files_that_come_slowly_are_read_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=160)
+    address = f"ipc://{tmp_path}/d"
+    with augd.serve(folder, producers=1) as near:
+        undisturbed = digest_epoch(near.address, epochs=3)
+    (tmp_path / "far_disk.py").write_text(FAR)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_by_hand(folder, address, "--producers", "1", "--plugin", "far_disk")
+    try:
+        assert digest_epoch(address, epochs=3) == undisturbed
+        (producer,) = status(address)["producers"]
+        assert 2 <= producer["readers_added"] <= 14
+    finally:
+        daemon.terminate()
+        code, said = finish(daemon)
+    assert code == 0
+    assert "waits for its files: 2 more are read at a time" in said
 
 
 @pytest.mark.slow

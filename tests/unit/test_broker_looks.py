@@ -135,6 +135,21 @@ def test_rows_that_wait_for_a_disk_are_not_quick() -> None:
     assert table.broker.snapshot()["streams"][0]["chunk_rows"] == 32
 
 
+def test_it_is_said_that_files_come_slowly() -> None:
+    table = Table(producers=2)
+    table.open(0, batch_size=256, prefetch=4)
+    first, second, third = table.leases(1)[:3]
+    for lease, added in ((first, 2), (second, 2), (third, 6)):
+        table.feed(ev.FromCrew(1, msg.Done(lease.lease, readers_added=added)))
+    said = [one.text for one in table.actions if isinstance(one, ev.Log) and "files" in one.text]
+    assert said == [
+        f"producer 1 (pid 1) waits for its files: {added} more are read at a time"
+        for added in (2, 6)
+    ]
+    told = table.broker.snapshot()["producers"]
+    assert [one["readers_added"] for one in told] == [0, 6]
+
+
 def test_padding_is_no_quick_row() -> None:
     """The last batches of high ranks may be nothing else."""
     table = Table(producers=1, num_samples=300)

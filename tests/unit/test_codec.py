@@ -68,7 +68,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.DropStream(4),
         msg.Lease(99, 4, 5, 4096, 32, 32, 1, 1),
         msg.Revoke((99, 100)),
-        msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1, 30, 2, 3),
+        msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1, 30, 2, 3, 14),
         msg.Dropped(99),
         msg.Fail(99, "ValueError", "PLUGIN_FAILED"),
         msg.Cached("photos", (_ENTRY,), 1 << 20),

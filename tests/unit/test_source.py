@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from augd.pixels import source as source_module
 from augd.pixels.header import BadImage
 from augd.pixels.source import FolderSource, ReadAhead, Reading
 
@@ -332,6 +334,67 @@ def test_close_ends_the_threads(root: Path) -> None:
         with pytest.raises(RuntimeError, match="read-ahead is closed"):
             ahead.submit([1])
         assert rows(chunk) == [content(sample) for sample in range(40)]
+
+
+def test_more_is_read_at_once_while_files_come_slowly(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "_LOOK_S", 0.1)
+    lock, busy, most = threading.Lock(), 0, 0
+
+    class Far(FolderSource):
+        def read(self, sample: int) -> bytearray:
+            nonlocal busy, most
+            with lock:
+                busy += 1
+                most = max(most, busy)
+            time.sleep(0.01)
+            with lock:
+                busy -= 1
+            return super().read(sample)
+
+    before = threading.active_count()
+    with Far(root, Listed(root, NAMES)) as opened:
+        ahead = ReadAhead(opened, rows_per_slice=2, threads_max=7)
+        chunks = [ahead.submit(range(40)) for _ in range(20)]
+        for chunk in chunks:
+            assert rows(chunk) == [content(sample) for sample in range(40)]
+        assert (ahead.num_added, threading.active_count()) == (5, before + 7)
+        assert most >= 7
+        assert ahead.close(10.0) and ahead._held_bytes == 0
+    assert threading.active_count() == before
+
+
+def test_no_reader_is_added_where_the_taker_does_not_wait(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decodes longer than a file takes, as from the page cache."""
+    monkeypatch.setattr(source_module, "_LOOK_S", 0.05)
+    with FolderSource(root, Listed(root, NAMES)) as opened:
+        ahead = ReadAhead(opened)
+        for chunk in [ahead.submit(range(40)) for _ in range(5)]:
+            for _ in chunk:
+                time.sleep(0.002)
+        assert ahead.num_added == 0
+        assert ahead.close(10.0)
+
+
+def test_no_reader_is_added_where_the_budget_is_full(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "_LOOK_S", 0.05)
+
+    class Far(FolderSource):
+        def read(self, sample: int) -> bytearray:
+            time.sleep(0.01)
+            return super().read(sample)
+
+    with Far(root, Listed(root, NAMES)) as opened:
+        ahead = ReadAhead(opened, rows_per_slice=2, max_bytes=1)
+        for chunk in [ahead.submit(range(20)) for _ in range(2)]:
+            assert rows(chunk) == [content(sample) for sample in range(20)]
+        assert ahead.num_added == 0
+        assert ahead.close(10.0)
 
 
 def test_close_says_when_a_thread_does_not_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
