@@ -369,12 +369,12 @@ def test_no_reader_is_added_where_the_taker_does_not_wait(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It decodes longer than a file takes, as from the page cache."""
-    monkeypatch.setattr(source_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(source_module, "_LOOK_S", 0.4)
     with FolderSource(root, Listed(root, NAMES)) as opened:
         ahead = ReadAhead(opened)
         for chunk in [ahead.submit(range(40)) for _ in range(5)]:
             for _ in chunk:
-                time.sleep(0.002)
+                time.sleep(0.005)
         assert ahead.num_added == 0
         assert ahead.close(10.0)
 
