@@ -197,7 +197,7 @@ class Workshop:
 
     def readers_added(self) -> int:
         """Say how many threads were added to read a data set's files, at most."""
-        return max(dataset.ahead.num_added for dataset in self._datasets.values())
+        return max((one.ahead.num_added for one in self._datasets.values()), default=0)
 
     def cache_news(self) -> Iterator[msg.Cached]:
         """Yield what the daemon must hear of the cache, once."""

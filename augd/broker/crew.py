@@ -72,6 +72,7 @@ class Producer:
     rows_done: int = 0
     busy_ns: int = 0
     readers_added: int = 0  # threads that were added to read files, by its own word
+    readers_said: int = 0  # the most that was logged
     plan_ns: int = 0
     idle_ns: int = 0
     rests_since: float | None = None  # has no lease since then

@@ -308,13 +308,14 @@ class Works:
         self.made.busy_ns += done.busy_ns
         self.made.idle_ns += done.idle_ns
         producer.rested_s = 0.0
-        if done.readers_added > producer.readers_added:
-            producer.readers_added = done.readers_added
+        if done.readers_added > 2 * producer.readers_said:  # a few times, whatever it says
             self._outbox.log(
                 INFO,
                 f"producer {producer.number} ({_place_of(producer)}) waits for its files: "
                 f"{done.readers_added} more are read at a time",
             )
+            producer.readers_said = done.readers_added
+        producer.readers_added = done.readers_added
         if record is None:
             self._outbox.stale["lease"] += 1
             return

@@ -39,6 +39,10 @@ ReadRows = Callable[[Sequence[int], Sequence[Region | None]], list[Row]]
 
 _LOOK_S: Final = 1.0
 _WAIT_SHARE: Final = 0.2  # of the time: more is read at once where the taker waits for longer
+# That a file takes without CPU, on a far disk; below it waiting for a core or the interpreter is as
+# likely.
+_FAR_S: Final = 0.002
+_FAR_ROWS_PER_SLICE: Final = 2
 
 
 class Samples(Protocol):
@@ -205,7 +209,8 @@ class ReadAhead:
     read by the asking thread, so that a full budget or a large file delays but never blocks.
 
     A file of the page cache takes microseconds, one of a disk over the network 20 ms: as long as
-    much of the time is spent on waiting for reads that themselves wait, twice as many threads read.
+    much of the time is spent on waiting for reads that themselves wait, twice as many threads read,
+    in smaller slices. They stay: threads without work cost little.
     """
 
     def __init__(
@@ -228,8 +233,8 @@ class ReadAhead:
         self._read_rows = read_rows or self._read_each
         self._on_wait = on_wait
         self._max_bytes = max_bytes
-        self._slice_bytes = max_bytes // 4
-        self._rows_per_slice = rows_per_slice
+        self._slicing = rows_per_slice, max_bytes // 4
+        self._far = min(rows_per_slice, _FAR_ROWS_PER_SLICE), max_bytes // max(4, threads_max)
         self._held_bytes = 0
         self._waiting: deque[_Slice] = deque()
         lock = threading.Lock()
@@ -237,7 +242,8 @@ class ReadAhead:
         self._can_work = threading.Condition(lock)  # a slice waits, and fits
         self._is_closed = False
         self._threads_max = threads_max if read_rows is None and num_threads else num_threads
-        self._read_s = self._read_cpu_s = 0.0  # by threads, since it was looked at last
+        self._stalled_s = 0.0  # that reads took threads without CPU, since it was looked at last
+        self._num_read = 0
         self._waited_s = 0.0
         self._looked_at = time.monotonic()
         self._threads: list[threading.Thread] = []
@@ -251,9 +257,9 @@ class ReadAhead:
 
     def _start(self, count: int) -> None:
         for number in range(len(self._threads), len(self._threads) + count):
-            name = f"read-ahead-{number}"
-            self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._work, name=f"read-ahead-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def submit(
         self, samples: Sequence[int], regions: Sequence[Region | None] | None = None
@@ -289,11 +295,12 @@ class ReadAhead:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _slices(self, samples: Sequence[int], regions: Sequence[Region | None]) -> Iterator[_Slice]:
-        """Cut into slices of `rows_per_slice` rows, fewer where the files are large."""
+        """Cut into slices of a few rows, fewer where the files are large."""
+        rows_max, bytes_max = self._slicing
         sizes = self._source.sizes_bytes[np.asarray(samples, np.int64)].tolist()
         start, held = 0, 0
         for at, size_bytes in enumerate(sizes):
-            is_full = at - start >= self._rows_per_slice or held + size_bytes > self._slice_bytes
+            is_full = at - start >= rows_max or held + size_bytes > bytes_max
             if at > start and is_full:
                 yield _Slice(samples[start:at], regions[start:at], held)
                 start, held = at, 0
@@ -312,10 +319,10 @@ class ReadAhead:
             except Exception as error:
                 # A thread that died here would leave the taker waiting for ever.
                 rows = [BadImage(f"reading failed: {error!r}")] * len(task.samples)
-            read_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s
+            stalled_s = time.monotonic() - began_s - (time.thread_time() - cpu_began_s)
             with self._changed:
-                self._read_s += read_s
-                self._read_cpu_s += cpu_s
+                self._stalled_s += stalled_s
+                self._num_read += len(task.samples)
                 if task.is_dropped:
                     self._give_back(task)
                 else:
@@ -387,13 +394,25 @@ class ReadAhead:
         passed_s = now - self._looked_at
         if passed_s < _LOOK_S or not self._threads:
             return
-        with self._changed:
-            is_short = self._next_that_fits() is not None
-            is_disk = self._read_cpu_s < self._read_s / 2
-            self._read_s = self._read_cpu_s = 0.0
-        if is_short and is_disk and self._waited_s > _WAIT_SHARE * passed_s:
-            self._start(min(len(self._threads), self._threads_max - len(self._threads)))
+        has_waited = self._waited_s > _WAIT_SHARE * passed_s
         self._looked_at, self._waited_s = now, 0.0
+        with self._changed:
+            if not self._num_read:
+                return
+            stalled_s, self._stalled_s = self._stalled_s / self._num_read, 0.0
+            self._num_read = 0
+            is_short = self._next_that_fits() is not None
+        if stalled_s > _FAR_S and has_waited:
+            self._slicing = self._far
+            if is_short:
+                self._read_more()
+
+    def _read_more(self) -> None:
+        """Start as many threads again, if the system gives them."""
+        try:
+            self._start(min(len(self._threads), self._threads_max - len(self._threads)))
+        except (RuntimeError, MemoryError):  # a limit of processes, or of memory
+            self._threads_max = len(self._threads)
 
     def _claim_or_wait(self, task: _Slice) -> bool:
         """Say whether the caller must read the slice itself; else wait until it is read.

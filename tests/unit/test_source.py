@@ -282,9 +282,9 @@ def test_slices_are_few_rows_and_few_bytes(ahead: ReadAhead) -> None:
         list(range(8, 16)),
         list(range(16, 20)),
     ]
-    ahead._slice_bytes = 250
+    ahead._slicing = 8, 250
     assert max(len(s.samples) for s in ahead._slices(range(20), [None] * 20)) == 2
-    ahead._slice_bytes = 1
+    ahead._slicing = 8, 1
     assert [len(s.samples) for s in ahead._slices(range(20), [None] * 20)] == [1] * 20
 
 
@@ -336,64 +336,132 @@ def test_close_ends_the_threads(root: Path) -> None:
         assert rows(chunk) == [content(sample) for sample in range(40)]
 
 
-def test_more_is_read_at_once_while_files_come_slowly(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Far(FolderSource):
+    """A disk where each file takes its time, while that is `pause_s`."""
+
+    pause_s = 0.01
+
+    def read(self, sample: int) -> bytearray:
+        time.sleep(self.pause_s)
+        return super().read(sample)
+
+
+@pytest.fixture
+def far(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     monkeypatch.setattr(source_module, "_LOOK_S", 0.1)
-    lock, busy, most = threading.Lock(), 0, 0
-
-    class Far(FolderSource):
-        def read(self, sample: int) -> bytearray:
-            nonlocal busy, most
-            with lock:
-                busy += 1
-                most = max(most, busy)
-            time.sleep(0.01)
-            with lock:
-                busy -= 1
-            return super().read(sample)
-
     before = threading.active_count()
     with Far(root, Listed(root, NAMES)) as opened:
-        ahead = ReadAhead(opened, rows_per_slice=2, threads_max=7)
-        chunks = [ahead.submit(range(40)) for _ in range(20)]
-        for chunk in chunks:
-            assert rows(chunk) == [content(sample) for sample in range(40)]
-        assert (ahead.num_added, threading.active_count()) == (5, before + 7)
-        assert most >= 7
-        assert ahead.close(10.0) and ahead._held_bytes == 0
+        yield opened
     assert threading.active_count() == before
 
 
+def take_all(ahead: ReadAhead, num_chunks: int) -> None:
+    for chunk in [ahead.submit(range(40)) for _ in range(num_chunks)]:
+        assert rows(chunk) == [content(sample) for sample in range(40)]
+
+
+def test_more_is_read_at_once_while_files_come_slowly(far: Far) -> None:
+    before = threading.active_count()
+    ahead = ReadAhead(far, threads_max=7)
+    take_all(ahead, 10)
+    assert (ahead.num_added, threading.active_count()) == (5, before + 7)
+    assert max(len(part.samples) for part in ahead._slices(range(40), [None] * 40)) == 2
+    assert ahead.close(10.0) and ahead._held_bytes == 0
+
+
+def test_few_large_slices_become_small_ones(far: Far) -> None:
+    """All are claimed, each by a thread that reads its files one after another."""
+    ahead = ReadAhead(far)
+    for _ in range(30):
+        assert rows(ahead.submit(range(16))) == [content(sample) for sample in range(16)]
+    assert ahead.num_added > 2
+    assert ahead.close(10.0)
+
+
 def test_no_reader_is_added_where_the_taker_does_not_wait(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files come slowly, and what is done with them takes longer; there are always more to read."""
+    monkeypatch.setattr(source_module, "_LOOK_S", 1.0)
+    ahead = ReadAhead(far)
+    chunk, *more = [ahead.submit(range(40)) for _ in range(20)]
+    for _ in chunk:
+        time.sleep(0.04)
+        assert ahead._waiting
+    assert ahead.num_added == 0
+    for reading in more:
+        reading.cancel()
+    assert ahead.close(10.0)
+
+
+def test_no_reader_is_added_for_files_in_memory(far: Far) -> None:
+    far.pause_s = 0.0
+    ahead = ReadAhead(far)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        take_all(ahead, 20)
+    assert ahead.num_added == 0, "nothing is done with them, so that all the time is waiting"
+    assert ahead.close(10.0)
+
+
+def test_no_reader_is_added_where_the_budget_is_full(far: Far) -> None:
+    ahead = ReadAhead(far, max_bytes=150)
+    take_all(ahead, 3)
+    assert ahead.num_added == 0
+    assert ahead.close(10.0) and ahead._held_bytes == 0
+
+
+def test_a_system_that_gives_no_more_threads_ends_no_stream(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = ReadAhead(far)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    take_all(ahead, 6)
+    assert ahead.num_added == 0
+    assert ahead.close(10.0)
+
+
+def test_one_word_wakes_as_many_readers_as_there_are_slices(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It decodes longer than a file takes, as from the page cache."""
-    monkeypatch.setattr(source_module, "_LOOK_S", 0.4)
+    together = threading.Barrier(3)
     with FolderSource(root, Listed(root, NAMES)) as opened:
-        ahead = ReadAhead(opened)
-        for chunk in [ahead.submit(range(40)) for _ in range(5)]:
-            for _ in chunk:
-                time.sleep(0.005)
-        assert ahead.num_added == 0
+        read = opened.read
+
+        def meet(sample: int) -> bytearray:
+            together.wait(10.0)
+            return read(sample)
+
+        monkeypatch.setattr(opened, "read", meet)
+        ahead = ReadAhead(opened, num_threads=3, rows_per_slice=1)
+        reading = ahead.submit([1, 2, 3])
+        deadline = time.monotonic() + 10
+        while any(part.rows is None for part in reading._slices):
+            assert time.monotonic() < deadline, "nobody takes them: each has a reader of its own"
+            time.sleep(0.01)
+        assert rows(reading) == [content(sample) for sample in (1, 2, 3)]
         assert ahead.close(10.0)
 
 
-def test_no_reader_is_added_where_the_budget_is_full(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_module, "_LOOK_S", 0.05)
-
-    class Far(FolderSource):
-        def read(self, sample: int) -> bytearray:
+def test_what_is_taken_makes_room_for_the_next(root: Path) -> None:
+    with FolderSource(root, Listed(root, NAMES)) as opened:
+        ahead = ReadAhead(opened, num_threads=1, rows_per_slice=1, max_bytes=150)
+        reading = ahead.submit([1, 2])
+        first, second = reading._slices
+        deadline = time.monotonic() + 10
+        while first.rows is None:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-            return super().read(sample)
-
-    with Far(root, Listed(root, NAMES)) as opened:
-        ahead = ReadAhead(opened, rows_per_slice=2, max_bytes=1)
-        for chunk in [ahead.submit(range(20)) for _ in range(2)]:
-            assert rows(chunk) == [content(sample) for sample in range(20)]
-        assert ahead.num_added == 0
+        assert second.rows is None
+        assert bytes(next(iter(reading))) == content(1)  # type: ignore[arg-type]
+        while second.rows is None:
+            assert time.monotonic() < deadline, "its reader was told"
+            time.sleep(0.01)
+        reading.cancel()
         assert ahead.close(10.0)
 
 
