@@ -146,7 +146,7 @@ class Producer:
             hits=made.hits,
             misses=made.misses,
             cpu_ns=time.thread_time_ns() - cpu_before_ns,
-            readers_added=self._workshop.readers_added(),
+            readers_added=self._workshop.readers_added,
         )
         self._workshop.plan_ns = self._idle_ns = 0
         self._say(done)

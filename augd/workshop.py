@@ -135,6 +135,7 @@ class Workshop:
         # CPU time of this thread for order and plan; whoever reports it sets it to 0. By the wall
         # clock it would count what other processes do on a busy core.
         self.plan_ns = 0
+        self.readers_added = 0  # to those that read a data set's files, at most
 
     def __len__(self) -> int:
         """Return the number of leases in the queue."""
@@ -194,10 +195,6 @@ class Workshop:
                 "start the daemon again"
             ) from None
         return source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
-
-    def readers_added(self) -> int:
-        """Say how many threads were added to read a data set's files, at most."""
-        return max((one.ahead.num_added for one in self._datasets.values()), default=0)
 
     def cache_news(self) -> Iterator[msg.Cached]:
         """Yield what the daemon must hear of the cache, once."""
@@ -299,7 +296,7 @@ class Workshop:
         task = self._tasks.popleft()
         self._in_hand = task.lease
         try:
-            return self._make_rows(task)
+            made = self._make_rows(task)
         except Exception as error:
             task.reading.cancel()
             if isinstance(error, OwnOpError):
@@ -308,6 +305,8 @@ class Workshop:
             raise LeaseFailed(task.lease.lease) from error
         finally:
             self._in_hand = None
+        self.readers_added = max(self.readers_added, task.production.dataset.ahead.num_added)
+        return made
 
     def _make_rows(self, task: Task) -> Made:
         if task.sketch is None:
