@@ -70,10 +70,10 @@ def judge(
             "both are on one machine and share memory, over a faster link, or ask for smaller rows."
         )
         return Verdict("transport", sentence, num_producers)
-    bursts = on_its_way if fetch >= LITTLE else "batches come in bursts"
-    return Verdict(
-        "both", f"Both wait: {shares}; {bursts}. Raise prefetch or the batch size{_nearer(fetch)}."
-    )
+    why, more = "batches come in bursts", ""
+    if fetch >= LITTLE:
+        why, more = on_its_way, ", or connect by ipc:// on the daemon's machine"
+    return Verdict("both", f"Both wait: {shares}; {why}. Raise prefetch or the batch size{more}.")
 
 
 def producers_for(waits: float, idle: float, num_producers: int) -> int | None:
@@ -91,10 +91,6 @@ def _more(enough: int | None, num_producers: int) -> str:
         return "It takes whatever is made: more producers make more, up to one per core."
     more = enough - num_producers
     return f"{more} more producer{'s' if more > 1 else ''} would do, where cores are free."
-
-
-def _nearer(fetch: float) -> str:
-    return ", or connect by ipc:// on the daemon's machine" if fetch >= LITTLE else ""
 
 
 def _off_core(on_core: float) -> str:
