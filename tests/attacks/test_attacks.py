@@ -30,7 +30,7 @@ def test_nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
     try:
         nobody_else_notices(attack, ground)
     except Exception:
-        if was_aborted(ground):
+        if attack.number == "A40" and was_aborted(ground):  # in no other attack is it known
             pytest.xfail("libzmq ended the daemon: README.md, Not withstood")
         raise
 
