@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import random
 import shutil
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("tests.laws", "tests.ranges", "tests.reference", "tests.scenes")
+
 _SETTLE_S = 3.0  # a process that was killed is reaped, a socket closed by its I/O thread
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what shows that no verdict hangs on the order of tests, or on that of equal values."""
+    group = parser.getgroup("augd")
+    group.addoption(
+        "--order",
+        metavar="SEED",
+        help="run files, and the tests of each, in another order: 'reversed', or by a seed",
+    )
+    group.addoption(
+        "--ties",
+        choices=("first", "last"),
+        help="have np.argsort put equal values in the order in which they came, or the reverse",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,15 +51,41 @@ def pytest_configure(config: pytest.Config) -> None:
     import zmq
 
     zmq.Context.instance().socket(zmq.DEALER).close()
+    if (ties := config.getoption("--ties")) is not None:
+        np.argsort = functools.partial(_argsort, ties, np.argsort)  # type: ignore[assignment]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what kills, floods and cuts connections, and counts seconds meanwhile."""
+def _argsort(
+    ties: str, argsort: Callable[..., Any], values: Any, axis: int = -1, kind: str | None = None
+) -> Any:
+    """Sort as `kind` promises: where it promises no order of equal values, in that of `ties`."""
+    if kind in ("stable", "mergesort") or ties == "first":
+        return argsort(values, axis=axis, kind="stable")
+    values = np.flip(values, axis)
+    return np.shape(values)[axis] - 1 - argsort(values, axis=axis, kind="stable")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests as --order says, and mark those that count seconds while they flood."""
+    if (order := config.getoption("--order")) is not None:
+        _put_in_order(items, order)
     here = Path(__file__).parent
     for item in items:
         is_alone = item.path.relative_to(here).parts[0] in ("fault", "attacks")
         if is_alone and item.get_closest_marker("patient") is None:
             item.add_marker(pytest.mark.alone)
+
+
+def _put_in_order(items: list[pytest.Item], order: str) -> None:
+    """Reverse or shuffle the files, and the tests within each: what shares a daemon stays near."""
+    if order == "reversed":
+        items.reverse()
+        return
+    shuffled = random.Random(order)
+    files = dict.fromkeys(item.path for item in items)
+    places = dict(zip(files, shuffled.sample(range(len(files)), len(files)), strict=True))
+    ranks = {id(item): (places[item.path], shuffled.random()) for item in items}
+    items.sort(key=lambda item: ranks[id(item)])
 
 
 @pytest.fixture(scope="module", params=["native", "portable", "none"])

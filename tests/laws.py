@@ -35,13 +35,27 @@ def assert_counts(counts: np.ndarray, shares: np.ndarray | float | None = None) 
 
 
 def assert_independent(a: np.ndarray, b: np.ndarray, parts: int = 10) -> None:
-    """Chi-square over the parts x parts table of ranks."""
-    cells = [np.argsort(np.argsort(values)) * parts // len(values) for values in (a, b)]
-    counts = np.zeros((parts, parts))
+    """Chi-square over the table of both values' cells, at most `parts` by `parts`.
+
+    Equal values share a cell, so that the verdict hangs on no sort's order of ties; what the
+    cells hold is then uneven, and is expected by the sums of the table's rows and columns.
+    """
+    cells = [cells_of(values, parts) for values in (a, b)]
+    counts = np.zeros([cell.max() + 1 for cell in cells])
     np.add.at(counts, tuple(cells), 1)
-    expected = len(a) / parts**2
+    assert min(counts.shape) > 1, "all values are equal, or nearly all: nothing to compare"
+    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / len(a)
+    assert np.min(expected) >= 5, "too few draws for this test"
     statistic = float(((counts - expected) ** 2 / expected).sum())
-    assert chi_square_tail(statistic, (parts - 1) ** 2) > FALSE_ALARM
+    freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
+    assert chi_square_tail(statistic, freedom) > FALSE_ALARM
+
+
+def cells_of(values: np.ndarray, parts: int) -> np.ndarray:
+    """Number the cells of values, `parts` of them with as many each as ties allow."""
+    values = np.ravel(values)
+    below = np.searchsorted(np.sort(values), values)
+    return np.unique(below * parts // len(values), return_inverse=True)[1].reshape(-1)
 
 
 def assert_rate(happened: np.ndarray, p: float) -> None:

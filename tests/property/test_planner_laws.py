@@ -156,14 +156,15 @@ WRONG: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "units of 0..1": lambda a: (a * VALUES[:, None] / 255).T @ VECTORS.T,
     "components of each image": lambda a: per_image(a),
     "alphas that are uniform": lambda a: (
-        (
-            (np.argsort(np.argsort(a, axis=1), axis=1) / a.shape[1] - 0.5)
-            * math.sqrt(0.12)
-            * VALUES[:, None]
-        ).T
-        @ VECTORS.T
+        ((ranks(a) / a.shape[1] - 0.5) * math.sqrt(0.12) * VALUES[:, None]).T @ VECTORS.T
     ),
 }
+
+
+def ranks(alphas: np.ndarray) -> np.ndarray:
+    """Rank each row's numbers, which are all different, from 0 on."""
+    order = np.argsort(alphas, axis=1, kind="stable")
+    return np.argsort(order, axis=1, kind="stable")
 
 
 def test_the_check_of_pca_passes_the_right_version():

@@ -48,3 +48,35 @@ def test_each_check_tells_a_law_that_is_off_by_a_little():
     ):
         with pytest.raises(AssertionError):
             check()
+
+
+def tied(seed: int) -> np.ndarray:
+    """Widths as crops have them: a fifth of them are the photo's own."""
+    return np.minimum(np.random.default_rng(seed).integers(1, 1250, 20_000), 1000)
+
+
+def test_independence_is_judged_alike_in_whatever_order_ties_come(monkeypatch):
+    a, b = tied(1), tied(2)
+    for kind in ("stable", "quicksort", "heapsort"):
+        monkeypatch.setattr(
+            np, "argsort", lambda values, kind=kind: np.asarray(values).argsort(kind=kind)
+        )
+        laws.assert_independent(a, b)
+        laws.assert_independent(a, a[::-1])
+        for other in (a, 2000 - a, np.where(a < 1000, b, 1), np.where(b < 900, b, a)):
+            with pytest.raises(AssertionError):
+                laws.assert_independent(a, other)
+
+
+def test_ties_share_a_cell_and_others_are_as_many_in_each():
+    cells = laws.cells_of(tied(3), 10)
+    assert len(set(cells[tied(3) == 1000].tolist())) == 1
+    assert np.bincount(cells)[:-1] == pytest.approx(2000, abs=40)
+    assert np.bincount(laws.cells_of(np.random.default_rng(0).random(20_000), 10)).tolist() == (
+        [2000] * 10
+    )
+
+
+def test_values_that_are_all_equal_are_not_called_independent():
+    with pytest.raises(AssertionError, match="nothing to compare"):
+        laws.assert_independent(np.ones(20_000), tied(4))

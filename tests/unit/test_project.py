@@ -17,6 +17,7 @@ SOURCES = sorted([*(ROOT / "augd").rglob("*.py"), *(ROOT / "trainer").rglob("*.p
 FORBIDDEN_CALLS = {
     "send_pyobj", "recv_pyobj", "fork", "forkpty", "SharedMemory", "pickle", "unpickle"
 }  # fmt: skip
+RANKING = ("np.argsort", "np.argpartition", "np.partition")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -52,6 +53,17 @@ def test_nothing_pickles_forks_or_loads_weights_unsafely(path: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             safe = [word for word in node.keywords if word.arg == "weights_only"]
             assert safe, f"line {node.lineno}: torch.load without weights_only=True"
+
+
+@pytest.mark.parametrize("room", ["augd", "trainer", "demo", "benchmarks", "examples", "tests"])
+def test_equal_values_are_sorted_alike_on_every_processor(room: str) -> None:
+    """NumPy's usual ranks put ties in an order that hangs on the width of vectors."""
+    for path in sorted((ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in RANKING:
+                kinds = [ast.unparse(word.value) for word in node.keywords if word.arg == "kind"]
+                where = f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}"
+                assert kinds == ["'stable'"], f"{where} without kind='stable'"
 
 
 def test_every_module_says_what_it_is() -> None:
