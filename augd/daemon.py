@@ -171,7 +171,7 @@ class Daemon:
                 first_size_px=index.first_size_px,
                 num_targets=index.num_targets,
                 has_splits=index.has_splits,
-                quarantine=quarantine.load(index.digest),
+                quarantine=quarantine.load(index.digest, index.num_samples),
             )
             for name, index in datasets.items()
         }

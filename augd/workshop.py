@@ -445,8 +445,10 @@ class Workshop:
         before_ns = time.thread_time_ns()
         group = [task]
         for other in self._tasks:
-            is_ready = other.sketch is None and dims[other.ids].all()
-            if other.production is not task.production or not is_ready:
+            # Whose task it is comes first: ids of another data set are no places in these sizes.
+            if other.production is not task.production or other.sketch is not None:
+                break
+            if not dims[other.ids].all():
                 break
             group.append(other)
         ids = np.concatenate([member.ids for member in group])

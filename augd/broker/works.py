@@ -407,7 +407,10 @@ class Works:
             return None
         lease, row, sample = event.crumb
         record = dead.leases[lease]
-        is_sound = sample >= 0 and 0 <= row < record.chunk.rows
+        # What a producer wrote is not believed as far as the memory of others: no other data
+        # set's sample is looked up in this one.
+        num_samples = self._datasets[record.stream.dataset].num_samples
+        is_sound = 0 <= sample < num_samples and 0 <= row < record.chunk.rows
         return (record, row, sample) if is_sound else None
 
     def _strike(self, record: LeaseRecord, row: int, sample: int) -> None:

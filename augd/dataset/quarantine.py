@@ -4,16 +4,22 @@ A file of JSON lines per data set, named by its digest, in the user's state dire
 reads it when it starts and appends to it before a verdict takes effect, so that a kill -9 forgets
 none. A person may read it, and delete lines. Loads no NumPy.
 
-Invariants: a line is written in one piece and synced; a line that is torn or nonsense is skipped,
-never an error; nothing but the daemon's user can read the file.
+Invariants: a line is written in one piece and synced; a line that is torn or nonsense, or whose
+numbers are out of any range, is skipped, never an error; nothing but the daemon's user can read the
+file.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+# As far as numbers go that the wire carries: an entry is sent to whoever opens a stream.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+_Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 Entry = tuple[int, int, int]  # (sample, epoch, position)
 
@@ -23,9 +29,9 @@ class Line(msgspec.Struct):
 
     path: str
     how: str
-    sample: int
-    epoch: int
-    position: int
+    sample: _Count
+    epoch: _Epoch
+    position: _Count
     content: str
 
 
@@ -35,8 +41,8 @@ def path_of(dataset_digest: str) -> Path:
     return Path(base).expanduser() / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
 
 
-def load(dataset_digest: str) -> dict[str, tuple[Entry, ...]]:
-    """Read the entries of a data set, by content."""
+def load(dataset_digest: str, num_samples: int) -> dict[str, tuple[Entry, ...]]:
+    """Read the entries of a data set that has so many samples, by content."""
     try:
         lines = path_of(dataset_digest).read_bytes().splitlines()
     except OSError:
@@ -46,10 +52,10 @@ def load(dataset_digest: str) -> dict[str, tuple[Entry, ...]]:
     for text in lines:
         try:
             line = decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         entry = (line.sample, line.epoch, line.position)
-        if min(entry) >= 0:
+        if line.sample < num_samples:
             found[line.content] = (*found.get(line.content, ()), entry)
     return found
 

@@ -46,9 +46,15 @@ def encode(message: Message) -> bytes:
     """Encode one message.
 
     Raises:
-        ProtocolError: the message is larger than a header may be.
+        ProtocolError: the message is larger than a header may be, or a number in it.
     """
-    frame = _VERSION_BYTE + _encoder.encode(message)
+    try:
+        frame = _VERSION_BYTE + _encoder.encode(message)
+    except OverflowError:
+        kind = type(message).__struct_config__.tag
+        raise ProtocolError(
+            f"message {kind} has a number beyond 64 bits, expected one that fits"
+        ) from None
     if len(frame) > HEADER_BYTES_MAX:
         kind = type(message).__struct_config__.tag
         raise ProtocolError(

@@ -145,3 +145,13 @@ def test_entries_only_move_to_earlier_places() -> None:
     assert register.add("c", [(1, 1, 9)]) == ((1, 1, 9),)
     assert register.entries("c", (7, 7)) == ((1, 1, 9), (2, 0, 0))
     assert as_entries(united([(1, 5, 0)], [(1, 4, 9), (3, 0, 0)])) == ((1, 4, 9), (3, 0, 0))
+
+
+@pytest.mark.parametrize("sample", [100_000, 2**62])
+def test_a_producer_that_names_a_sample_of_no_such_number_accuses_nobody(sample: int) -> None:
+    table = Table()
+    table.open(0, batch_size=32)
+    for _ in range(2):
+        table.die(0, table.leases()[-1], 0, sample)
+    assert table.got(0, msg.NewlyQuarantined) == []
+    assert not any(isinstance(action, ev.KeepQuarantine) for action in table.actions)

@@ -280,3 +280,8 @@ def test_what_a_peer_wrote_is_quoted_as_one_printable_line() -> None:
             decode(b"\x01" + msgspec.msgpack.encode({"type": tag}))
         assert str(caught.value).isprintable()
         assert r"\u001b[2J\u000aaugd: all is well\u2028" in str(caught.value)
+
+
+def test_a_number_beyond_64_bits_is_refused_by_name() -> None:
+    with pytest.raises(ProtocolError, match="message FLOW has a number beyond 64 bits"):
+        codec.encode(msg.Flow(3, 2, 1 << 64))
