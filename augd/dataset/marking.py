@@ -4,7 +4,7 @@ Where it stands: a manifest's first row decides the kind (none, one label, sever
 vector of numbers); every further row is added to it, and `finish` writes labels or targets.
 
 Invariants: rows of another kind are refused by their line; classes depend on the set of labels
-and never on the order of the rows. Imports no NumPy.
+and never on the order of the rows; a class that is a number has this number. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from array import array
 from typing import Final, Protocol
 
 from augd.dataset.found import Found
+from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.rows import BadRow, Row
 from augd.errors import DatasetError
 
 _TARGETS_BYTES_MAX: Final = 8 << 30
-_DIGITS_MAX: Final = 18  # of a label that is a number; longer ones are names
 
 
 class Marking(Protocol):
@@ -53,30 +53,48 @@ class _NoLabel:
 
 
 class _OneLabel:
-    """A class for each sample, by name or by number."""
+    """A class for each sample, by name or by number; whole numbers in any spelling are numbers."""
 
     def __init__(self, first: Row) -> None:
-        self._kind = type(first.label)
+        self._first = first
+        self._kind: type | None = None
+        self._known: dict[object, int] = {}  # labels as they were spelled
         self._numbers: dict[str | int, int] = {}
         self._found = array("q")
 
     def add(self, row: Row) -> None:
-        label = row.label
-        if type(label) is not self._kind or label is None:
-            raise _mixed(row, "one name" if self._kind is str else "one whole number")
-        if label == "":
-            raise BadRow(row.line, "label: expected a class, got nothing. Fill it in.")
-        self._found.append(self._numbers.setdefault(label, len(self._numbers)))
+        spelled = row.label if row.says == "class" else (row.says, row.label)
+        number = self._known.get(spelled)
+        if number is None:
+            label = self._meant(row)
+            number = self._known[spelled] = self._numbers.setdefault(label, len(self._numbers))
+        self._found.append(number)
+
+    def _meant(self, row: Row) -> str | int:
+        """Read a label that was not there before."""
+        if row.label is None:
+            raise _mixed(row, "a class")
+        # A folder's name is a name, whatever it looks like.
+        label = _class_of(row.line, row.label) if row.says == "class" else row.label
+        if self._kind is None:
+            self._kind = type(label)
+        if type(label) is not self._kind:
+            kinds = ("a name", "a whole number")
+            expected, got = kinds if self._kind is str else reversed(kinds)
+            raise BadRow(
+                row.line,
+                f"label: expected {expected} like {self._first.label!r} ({self._first.path}), got "
+                f"{got}: {row.label!r}. Give all samples names, or all of them numbers.",
+            )
+        return label
 
     def finish(self, result: Found, source: str) -> None:
-        # In CSV all is text: a set of nothing but whole numbers is meant as numbers.
         names = list(self._numbers)
-        values = [_whole(name) for name in names]
-        if all(value is not None for value in values):
-            numbers = [value for value in values if value is not None]
-            _refuse_gaps(numbers, source)
-            result.classes = [str(number) for number in range(len(numbers))]
-            final = numbers
+        values = [_plain_number(name) if isinstance(name, str) else name for name in names]
+        is_named = self._first.says == "name" or None in values
+        if self._kind is int or (self._first.says == "folder" and not is_named):
+            final = [value for value in values if value is not None]
+            result.classes = _numbered(final, source)
         else:
             result.classes = sorted(str(name) for name in names)
             places = {name: number for number, name in enumerate(result.classes)}
@@ -98,19 +116,41 @@ class _Names:
         for name in row.labels:
             if not isinstance(name, str):
                 raise _mixed(row, "a list of names")
-            self._found.append(self._numbers.setdefault(name, len(self._numbers)))
+            number = self._numbers.get(name)
+            if number is None:
+                number = self._learn(row, name)
+            self._found.append(number)
         self._ends.append(len(self._found))
+
+    def _learn(self, row: Row, name: str) -> int:
+        """Take a name that was not there before; numbers are not mixed with other names."""
+        first = next(iter(self._numbers), name)
+        if isinstance(_class_of(row.line, name), int) is not isinstance(
+            _class_of(row.line, first), int
+        ):
+            raise BadRow(
+                row.line,
+                f"labels: expected all names or all numbers, got {first!r} and {name!r}. Give all "
+                f"classes names.",
+            )
+        self._numbers[name] = len(self._numbers)
+        return self._numbers[name]
 
     def finish(self, result: Found, source: str) -> None:
         if not self._numbers:
             raise DatasetError(
                 f'{source}: all "labels" are empty lists. Name a class in one of them.'
             )
-        _refuse_size(result.num_samples, len(self._numbers), source)
-        result.classes = sorted(self._numbers)
-        places = {name: number for number, name in enumerate(result.classes)}
-        final = [places[name] for name in self._numbers]
-        width = len(final)
+        values = [whole(name) for name in self._numbers]
+        if None not in values:
+            final = [value for value in values if value is not None]
+            result.classes = _numbered(final, source)
+        else:
+            result.classes = sorted(self._numbers)
+            places = {name: number for number, name in enumerate(result.classes)}
+            final = [places[name] for name in self._numbers]
+        width = len(result.classes)
+        _refuse_size(result.num_samples, width, source)
         result.targets = array("f", bytes(4 * width * result.num_samples))
         for sample in range(result.num_samples):
             for found in self._found[self._ends[sample] : self._ends[sample + 1]]:
@@ -150,25 +190,42 @@ def _mixed(row: Row, expected: str) -> BadRow:
     )
 
 
-def _whole(label: str | int) -> int | None:
-    """Read a label as a number, when it is one as numbers are written."""
+def _class_of(line: int, label: str | int) -> str | int:
+    """Read what names a class: a whole number in any spelling, or else a name. Raises BadRow."""
     if isinstance(label, int):
         return label
-    digits = label.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX):
-        return None
-    return int(label) if str(int(label)) == label else None
+    if is_missing(label):
+        found = repr(label) if label else "nothing"
+        raise BadRow(
+            line, f"label: expected a class, got {found}. Fill it in, or take the sample out."
+        )
+    number = whole(label)
+    if number is None and is_fraction(label):
+        raise BadRow(
+            line,
+            f"label: expected a name or a whole number, got {label!r}. Targets that are no classes "
+            f"stand in several columns of numbers, or in a list under labels.",
+        )
+    return label if number is None else number
 
 
-def _refuse_gaps(numbers: list[int], source: str) -> None:
-    last = len(numbers) - 1
+def _plain_number(folder: str) -> int | None:
+    """Read a folder's name as a number where it is one as numbers are written."""
+    number = whole(folder)
+    return number if str(number) == folder else None
+
+
+def _numbered(numbers: list[int], source: str) -> list[str]:
+    """Name the classes that have these numbers; numbers stay what they are."""
+    last = len(set(numbers)) - 1
     missing = sorted(set(range(last + 1)) - set(numbers))
     if missing:
         odd = min(number for number in numbers if not 0 <= number <= last)
         raise DatasetError(
-            f"{source}: label: {len(numbers)} different numbers, so expected 0..{last}, got "
+            f"{source}: label: {last + 1} different numbers, so expected 0..{last}, got "
             f"{odd} and no {missing[0]}. Number the classes from 0 without gaps, or give names."
         )
+    return [str(number) for number in range(last + 1)]
 
 
 def _refuse_size(num_samples: int, num_classes: int, source: str) -> None:

@@ -12,7 +12,7 @@ import csv
 import math
 import os
 from collections.abc import Iterator
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
@@ -24,7 +24,8 @@ _FLOAT32_MAX: Final = 3.4028234e38
 class Row(msgspec.Struct):
     """One row: a path, and at most one of `label` and `labels`.
 
-    `columns` names the numbers in `labels`, when a header does.
+    `columns` names the numbers in `labels`, when a header does. `says` tells what `label` is: a
+    class by name or number, the name of a folder, or a name that is no number whatever it is.
     """
 
     line: int
@@ -33,6 +34,7 @@ class Row(msgspec.Struct):
     labels: Labels | None = None
     split: str | None = None
     columns: tuple[str, ...] = ()
+    says: Literal["class", "folder", "name"] = "class"
 
 
 class BadRow(Exception):
@@ -145,6 +147,8 @@ def json_row(line: int, found: dict[str, Any]) -> Row:
     """Make a row of an object with "path" and what else is known of it. Raises BadRow."""
     label, labels, split = found.get("label"), found.get("labels"), found.get("split")
     is_unlabelled = not found.keys() - {"path", "split"}
+    if label is None and labels is None and found.keys() & {"label", "labels"}:
+        raise BadRow(line, "label: expected a class, got null. Fill it in, or take the sample out.")
     if (label is None) == (labels is None) and not is_unlabelled:
         raise BadRow(
             line,
@@ -155,6 +159,8 @@ def json_row(line: int, found: dict[str, Any]) -> Row:
     if split is not None and not isinstance(split, str):
         raise BadRow(line, f"split: expected a text, got {_brief(split)}. Correct it.")
     if label is not None:
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise BadRow(
                 line, f"label: expected a name or a whole number, got {_brief(label)}. Correct it."

@@ -26,6 +26,7 @@ import msgspec
 from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Place, Progress, Shard, shown
 from augd.dataset.layout import read_found
 from augd.dataset.marking import Marking, marking_of
+from augd.dataset.numerals import whole
 from augd.dataset.rows import BadRow, Row, json_row
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
@@ -35,7 +36,6 @@ INDEX_NAME: Final = b"augd.index"
 CLASSES_NAME: Final = b"classes.json"
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
-_DIGITS_MAX: Final = 9
 _SAID: Final = frozenset(("label", "labels", "split"))
 
 
@@ -253,6 +253,7 @@ class Walker:
         self._shards = shelf.shards
         self._splits = _splits_of([shard.path for shard in self._shards])
         self._classes = _read_classes(shelf)
+        self._places = {name: number for number, name in enumerate(self._classes or ())}
 
     def walk(self) -> Found:
         """List the images. Raises DatasetError, and what the shelf raises."""
@@ -289,29 +290,37 @@ class Walker:
         said = _decoded(number, member.json)
         split = said.get("split")
         if said.keys() & {"label", "labels"}:
-            return json_row(number, {"path": path, **said})
+            return self._named(json_row(number, {"path": path, **said}))
         if member.cls is not None:
             label = member.cls.decode("utf-8", "backslashreplace").strip()
-            if self._classes is not None and label.isascii() and label.isdecimal():
-                if len(label) > _DIGITS_MAX or int(label) >= len(self._classes):
-                    raise BadRow(
-                        number,
-                        f".cls: expected a number below {len(self._classes)}, as classes.json has "
-                        f"so many, got {label[:80]}. Correct it.",
-                    )
-                label = self._classes[int(label)]
-            return Row(number, path, label=label, split=split)
+            return self._named(Row(number, path, label=label, split=split))
         folders = path.split("/")[:-1]
         if folders and folders[0] in SPLIT_CODES:
             folders = folders[1:]
-        return Row(number, path, label=folders[0] if folders else None, split=split)
+        folder = folders[0] if folders else None
+        return Row(number, path, label=folder, split=split, says="folder")
+
+    def _named(self, row: Row) -> Row:
+        """Give a row the name of its class where `classes.json` lists these."""
+        if self._classes is None or row.label is None:
+            return row
+        number = row.label if isinstance(row.label, int) else whole(row.label)
+        if number is not None and 0 <= number < len(self._classes):
+            row.label = self._classes[number]
+        elif row.label not in self._places:
+            raise BadRow(
+                row.line,
+                f"label: expected a number below {len(self._classes)} or a name, as classes.json "
+                f"lists so many, got {str(row.label)[:80]!r}. Correct it.",
+            )
+        row.says = "name"
+        return row
 
     def _name_classes(self, result: Found) -> None:
         """Take the numbers of classes from `classes.json`; some may have no sample."""
         assert self._classes is not None
-        places = {name: number for number, name in enumerate(self._classes)}
-        if set(result.classes) <= set(places):
-            final = [places[name] for name in result.classes]
+        if result.classes and set(result.classes) <= self._places.keys():
+            final = [self._places[name] for name in result.classes]
             for sample, label in enumerate(result.labels):
                 result.labels[sample] = final[label]
             result.classes = self._classes

@@ -88,7 +88,7 @@ def test_class_names_lie_beside_the_shards(root: Path) -> None:
     found = read_shards(os.fsencode(root))
     assert (found.classes, found.labels.tolist()) == (["wolf", "ape", "owl"], [0, 1, 0, 0, 1, 0])
     (root / "classes.json").write_text('["wolf"]')
-    assert "part-000.tar, 01.jpg: .cls: expected a number below 1" in refusal(root)
+    assert "part-000.tar, 01.jpg: label: expected a number below 1 or a name" in refusal(root)
 
 
 def test_labels_come_from_json_or_from_folders(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_labels_come_from_json_or_from_folders(tmp_path: Path) -> None:
     found = read_shards(os.fsencode(tmp_path))
     assert (found.classes, found.targets.tolist()) == (["sea", "sun"], [1, 1, 0, 0])
     write_tar(tmp_path / "a.tar", {"1.jpg": photo(1), "1.cls": b"ape", "2.jpg": photo(2)})
-    assert "a.tar, 2.jpg: label: expected one name as in the rows before" in refusal(tmp_path)
+    assert "a.tar, 2.jpg: label: expected a class as in the rows before" in refusal(tmp_path)
 
 
 def test_splits_come_from_the_shards_names(root: Path) -> None:

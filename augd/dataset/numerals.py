@@ -1,0 +1,48 @@
+"""Numbers as tables spell them: `3`, `3.0`, `03`, `+3`, `3e0`; and cells that hold nothing.
+
+Where it stands: under the labels of manifests and shards (`marking`, `rows`). pandas writes a
+column of whole numbers as `0.0, 1.0, ...` once a cell is missing; sorted as names, `10.0` comes
+before `2.0`, and each class behind it is another one.
+
+Invariants: pure; only ASCII spells numbers; what no spelling of a number is stays a name. Imports
+no NumPy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_DIGITS: Final = re.compile(r"[+-]?[0-9]{1,18}")  # longer ones are identifiers, hence names
+_EXACT: Final = 2**53  # up to here a float holds every whole number
+
+# As pandas, NumPy, R, Excel and Python write a cell that holds nothing.
+_MISSING: Final = frozenset(
+    ("", "nan", "+nan", "-nan", "<na>", "nat", "null", "#n/a", "n/a", "1.#qnan")
+)
+_MISSING_AS_WRITTEN: Final = frozenset(("NA", "None"))
+
+
+def whole(text: str) -> int | None:
+    """Read a whole number in any spelling; None for anything else."""
+    if _DIGITS.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        if number.is_integer() and abs(number) < _EXACT:
+            return int(number)
+    return None
+
+
+def is_fraction(text: str) -> bool:
+    """Say whether a text is a number, but no whole one; a decimal comma counts."""
+    if _DECIMAL_COMMA.fullmatch(text):
+        return True
+    return _NUMBER.fullmatch(text) is not None and not float(text).is_integer()
+
+
+def is_missing(text: str) -> bool:
+    """Say whether a text is how a program writes that there is no value."""
+    return text.lower() in _MISSING or text in _MISSING_AS_WRITTEN
