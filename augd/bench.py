@@ -7,7 +7,6 @@ one JSON object for programs. Leaves nothing behind, in memory or on disk.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from augd.advice import Setting, explain, find_step, say
+from augd.allowance import num_cores
 from augd.broker.cache import say_cache
 from augd.errors import OptionError, RecipeError
 from augd.launch import serve
@@ -29,6 +29,7 @@ from augd.meter import (
 from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
 from augd.procfs import cpu_model
+from augd.serving import count_producers
 from augd.stream import Stream
 from augd.version import __version__
 
@@ -51,12 +52,13 @@ class BenchOptions:
     cache: str | None = None
     is_explained: bool = False
     step: str | None = None
+    is_forced: bool = False
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
     """Name the machine and the versions that decide speed."""
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "cpu": cpu_model(),
         "linux": platform.release(),
         "python": platform.python_version(),
@@ -116,6 +118,7 @@ def check_options(options: BenchOptions) -> None:
             f"--producers: the daemon at {options.connect} has its own; leave the option out, "
             "or give a folder instead of --connect"
         )
+    count_producers(options.producers, is_forced=options.is_forced)
     if options.producers == 0:
         raise OptionError("--producers: expected 1 or more, got 0: nothing would be made")
     if options.connect is not None and options.cache is not None:
@@ -149,15 +152,15 @@ def run_bench(options: BenchOptions) -> None:
 
 def _explain(options: BenchOptions, recipe: dict[str, Any]) -> None:
     assert options.path is not None
-    num_cores = len(os.sched_getaffinity(0))
-    num_producers = options.producers or num_cores
+    cores = num_cores()
+    num_producers = options.producers or cores
     asked = options.batch_size, num_producers, options.plugins, options.cache
     setting = Setting(options.path, recipe, *asked)
     tried = list(explain(setting, find_step(options.step), options.seconds))
     if options.as_json:
-        print(json.dumps({"tried": [one.as_plain(tried) for one in tried], "cores": num_cores}))
+        print(json.dumps({"tried": [one.as_plain(tried) for one in tried], "cores": cores}))
     else:
-        print("\n".join(say(tried, num_cores)))
+        print("\n".join(say(tried, cores)))
 
 
 def _measure_daemon(options: BenchOptions, recipe: dict[str, Any]) -> dict[str, Any]:

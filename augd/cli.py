@@ -28,6 +28,9 @@ Producers = Annotated[
     int | None, typer.Option("--producers", metavar="N", help="Producer processes [one per core].")
 ]
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Start more than four producers per core, too.")
+]
 DatasetPath = Annotated[str, typer.Argument(help="Folder of images or tar shards, or a manifest.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Preset, or a TOML file with a recipe.")]
 Seed = Annotated[int, typer.Option(metavar="S", help="The seed of the stream.")]
@@ -97,6 +100,7 @@ def serve(
         str | None,
         typer.Option(metavar="N|auto|ray:N", help="Producer processes [one per core]."),
     ] = None,
+    force: Force = False,
     ray_address: Annotated[
         str, typer.Option(metavar="ADDR", help="The Ray cluster that ray:N producers run on.")
     ] = "auto",
@@ -135,6 +139,7 @@ def serve(
     options = Options(
         listen=tuple(listen or ()),
         **read_producers(producers),
+        is_forced=force,
         ray_address=ray_address,
         ray_keys=ray_keys,
         is_pinned=pin,
@@ -164,6 +169,7 @@ def produce(
         str | None, typer.Option(metavar="ADDR", help="The daemon's [your default one].")
     ] = None,
     producers: Producers = None,
+    force: Force = False,
     keys: ClientKeys = None,
     pin: Annotated[
         bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
@@ -185,6 +191,7 @@ def produce(
     options = Lending(
         connect,
         num_producers=producers,
+        is_forced=force,
         keys=keys,
         plugins=tuple(plugin or ()),
         is_pinned=pin,
@@ -205,6 +212,7 @@ def bench(
     recipe: Annotated[str, typer.Option(help="Preset, or a TOML file with a recipe.")] = "imagenet",
     batch_size: Annotated[int, typer.Option(metavar="B")] = 256,
     producers: Producers = None,
+    force: Force = False,
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 10.0,
     keys: ClientKeys = None,
     plugin: Plugins = None,
@@ -229,6 +237,7 @@ def bench(
         cache=cache,
         is_explained=is_explained,
         step=step,
+        is_forced=force,
     )
     run_bench(options)
 

@@ -15,10 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from augd.allowance import why_too_many
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
@@ -96,7 +98,8 @@ def serve(
         paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
             (`s3://BUCKET/PREFIX`, docs/storage.md) or own source (`plugin:MODULE:CLASS?ARGUMENT`,
             docs/own-sources.md), or several by name.
-        producers: producer processes; None is one per core, 0 leaves all to `augd produce`.
+        producers: producer processes; None is one per core that this process may use, 0 leaves
+            all to `augd produce`. More than four per core are warned of.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
         insecure: let anybody who reaches the port connect; without it the port must be this
@@ -127,6 +130,8 @@ def serve(
         raise OptionError(f"plugins: expected a list of module names, got {plugins!r}")
     if producers is not None and producers < 0:
         raise OptionError(f"producers: expected 0 or more, got {producers}")
+    if producers is not None and (why := why_too_many(producers)):
+        warnings.warn(f"augd.serve: producers: {why}", RuntimeWarning, stacklevel=2)
     listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
     lifeline_read, lifeline_write = os.pipe()
     ready_read, ready_write = os.pipe()
@@ -140,7 +145,7 @@ def serve(
         *(() if shard_cache is None else ("--shard-cache", shard_cache)),
         *(() if http is None else ("--http", http)),
         *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
-        *(() if producers is None else ("--producers", str(producers))),
+        *(() if producers is None else ("--producers", str(producers), "--force")),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
     ]

@@ -30,6 +30,7 @@ class Lending:
 
     connect: str | None
     num_producers: int | None = None
+    is_forced: bool = False  # more than four producers per core are meant
     keys: str | None = None
     plugins: tuple[str, ...] = ()
     is_pinned: bool = False
@@ -56,9 +57,9 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     address = parse_address(options.connect)
     curve = client_curve(address, options.keys)
     sources = name_paths(paths)
+    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
     check_sources(sources)
     check_shard_cache(options.shard_cache, sources)
-    wanted = count_producers(options.num_producers)
     if not wanted:
         raise OptionError(f"--producers: expected 1..{PLACES_MAX}, got 0")
     if options.plugins:

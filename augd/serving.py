@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from augd.allowance import num_cores, why_too_many
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.wire.limits import PLACES_MAX
 
@@ -45,6 +46,7 @@ class Options:
 
     listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
+    is_forced: bool = False  # more than four producers per core are meant
     is_auto: bool = False  # as many producers as are needed, one per core at most
     ray: int = 0  # producers that Ray places on the nodes of a cluster, instead of own ones
     ray_address: str = "auto"
@@ -87,8 +89,8 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         from augd.transport.lock import AddressLock
 
     sources = name_paths(paths)
+    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
     check_sources(sources)
-    wanted = count_producers(options.num_producers)
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
     check_shard_cache(options.shard_cache, sources)
@@ -486,16 +488,18 @@ def check_sources(sources: Mapping[str, Source]) -> None:
             )
 
 
-def count_producers(wanted: int | None) -> int:
+def count_producers(wanted: int | None, *, is_forced: bool = False) -> int:
     """Return how many producers an option asks for: one per core where it says nothing.
 
     Raises:
-        OptionError: it is out of range.
+        OptionError: it is out of range, or far more than cores without being forced.
     """
     if wanted is None:
-        return len(os.sched_getaffinity(0))
+        return min(num_cores(), PLACES_MAX)
     if not 0 <= wanted <= PLACES_MAX:
         raise OptionError(f"--producers: expected 0..{PLACES_MAX}, got {wanted}")
+    if not is_forced and (why := why_too_many(wanted)):
+        raise OptionError(f"--producers: {why}; add --force if you mean it")
     return wanted
 
 

@@ -24,6 +24,7 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
+from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.folder import real_root
 from augd.dataset.found import Found, Progress, Shard, shown
@@ -168,7 +169,7 @@ def _pack(
     arrays = IndexArrays(index.fd, index.dims_fd)
     jobs = plan_shards(arrays, options.shard_bytes)
     done = sum(len(job.samples) for job in jobs if is_done(folder, job))
-    wanted = min(num_workers or len(os.sched_getaffinity(0)), len(jobs))
+    wanted = min(num_workers or num_cores(), len(jobs))
     with Patience("packing", index.num_samples) as progress:
         for num_begun, _ in enumerate(pack_all(index, folder, options, wanted), done):
             progress(num_begun)

@@ -12,8 +12,8 @@ import errno
 import fcntl
 import mmap
 import os
-from pathlib import Path
 
+from augd.allowance import memory_left
 from augd.errors import OverLimit
 
 # Left for everything else on the machine when a new arena is weighed.
@@ -69,10 +69,10 @@ def map_arena(fd: int, size_bytes: int, *, is_read_only: bool = False) -> mmap.m
 
 
 def available_bytes() -> int:
-    """Memory that can be taken now without swapping: the machine's or the cgroup's, if less."""
+    """Memory that can be taken now without swapping: the machine's, or its group's if less."""
     machine = _meminfo_available()
-    cgroup = _cgroup_available()
-    return machine if cgroup is None else min(machine, cgroup)
+    group = memory_left()
+    return machine if group is None else min(machine, group)
 
 
 def _meminfo_available() -> int:
@@ -81,40 +81,3 @@ def _meminfo_available() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup_available() -> int | None:
-    """Return what this cgroup (v2) and those above it still allow; None if unlimited."""
-    try:
-        line = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
-    except OSError:
-        return None
-    folder = Path("/sys/fs/cgroup") / line.lstrip("/")
-    least: int | None = None
-    for level in (folder, *folder.parents):
-        if not level.is_relative_to("/sys/fs/cgroup"):
-            break
-        left = _level_available(level)
-        if left is not None:
-            least = left if least is None else min(least, left)
-    return least
-
-
-def _level_available(level: Path) -> int | None:
-    try:
-        limit = (level / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        current = int((level / "memory.current").read_text())
-        inactive = _stat_value(level / "memory.stat", "inactive_file")
-    except (OSError, ValueError):
-        return None
-    return max(0, int(limit) - current + inactive)
-
-
-def _stat_value(path: Path, key: str) -> int:
-    for line in path.read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name == key:
-            return int(value)
-    return 0

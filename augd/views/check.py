@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.found import shown
 from augd.dataset.index import IndexFile, load_or_build
@@ -63,7 +64,7 @@ def check(path: str) -> dict[str, Any]:
 
 
 def _watched(index: IndexFile) -> Iterator[Examined]:
-    num_workers = min(len(os.sched_getaffinity(0)), index.num_samples)
+    num_workers = min(num_cores(), index.num_samples)
     with Patience("looking at files", index.num_samples) as progress:
         for num_done, found in enumerate(examine_all(index, num_workers), 1):
             yield found

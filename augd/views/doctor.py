@@ -22,6 +22,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Final, Literal
 
+from augd.allowance import describe_cores, num_cores
 from augd.errors import AugdError
 from augd.pixels import native
 from augd.procfs import cpu_model
@@ -104,9 +105,8 @@ def _versions() -> Finding:
 
 
 def _processor() -> Finding:
-    num_cores = len(os.sched_getaffinity(0))
-    found = f"{num_cores} of {os.cpu_count()} cores, {cpu_model()}"
-    if num_cores > 1:
+    found = f"{describe_cores()}; {cpu_model()}"
+    if num_cores() > 1:
         return Finding("processor", found)
     advice = "producers and the training share one core: give the process more"
     return Finding("processor", found, "better", advice)

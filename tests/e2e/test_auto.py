@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import augd
+from augd.allowance import num_cores
 from augd.transport.ask import status
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, start_by_hand
@@ -58,14 +58,14 @@ def test_files_that_come_slowly_are_read_many_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is nothing to drain")
+@pytest.mark.skipif(num_cores() < 2, reason="one core: there is nothing to drain")
 def test_a_slow_trainer_leaves_one_producer_and_a_fast_one_has_all(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=160)
     address = f"ipc://{tmp_path}/d"
     daemon = start_by_hand(folder, address, "--producers", "auto")
     try:
         most = len(producers_of(daemon.pid))
-        assert most == min(1024, len(os.sched_getaffinity(0)))
+        assert most == min(1024, num_cores())
         fast = digest_epoch(address, epochs=3)
         started = time.monotonic()
 

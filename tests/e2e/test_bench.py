@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 import augd
+from augd.allowance import num_cores
 from augd.meter import daemon_pid
 from augd.transport.ask import status
 from benchmarks._rounds import Competitor
@@ -76,7 +76,7 @@ def test_a_running_daemon_and_a_table(folder):
         "recipe imagenet (antialias), batches of 256, 1 producers",
         "CPU-s per 1,000 images",
         "planning and order:",
-        f"machine: {len(os.sched_getaffinity(0))} cores",
+        f"machine: {num_cores()} cores",
         "kernels of OpenCV",
     ):
         assert said in words, done.stdout

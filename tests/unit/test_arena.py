@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from augd import allowance
 from augd.errors import OverLimit
 from augd.transport import arena as arena_module
 from augd.transport.arena import SPARE_BYTES, available_bytes, make_arena, map_arena
+
+V2 = ("memory.max", "memory.current")
 
 
 def num_fds() -> int:
@@ -65,14 +68,22 @@ def test_more_than_there_is_is_refused_before_it_is_taken() -> None:
     assert num_fds() == before
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_the_limit_of_a_control_group_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    (tmp_path / "memory.max").write_text(f"{SPARE_BYTES + 10_000}\n")
-    (tmp_path / "memory.current").write_text("3000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1000\n")
-    assert arena_module._level_available(tmp_path) == SPARE_BYTES + 8000
-    monkeypatch.setattr(arena_module, "available_bytes", lambda: SPARE_BYTES + 8000)
+    folder = tmp_path / "sys/fs/cgroup" / ("memory" if version == 1 else "unified") / "job"
+    folder.mkdir(parents=True)
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit, usage, inactive = names if version == 1 else (*V2, "inactive_file")
+    (folder / limit).write_text(f"{SPARE_BYTES + 10_000}\n")
+    (folder / usage).write_text("3000\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{inactive} 1000\n")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    kind = "memory" if version == 1 else ""
+    (tmp_path / "proc/self/cgroup").write_text(f"{version % 2}:{kind}:/job\n")
+    monkeypatch.setattr(arena_module, "memory_left", lambda: allowance.memory_left(tmp_path))
+    assert available_bytes() == SPARE_BYTES + 8000
     os.close(make_arena("test", 8000))
     with pytest.raises(OverLimit, match="0 MB are asked for, 0 MB can be given"):
         make_arena("test", 8001)
