@@ -14,21 +14,14 @@ import socket
 from pathlib import Path
 
 from augd.errors import ConnectError, ProtocolError
-from augd.transport import link
+from augd.transport import link, owned
 from augd.wire.codec import decode_over_attach, encode
 from augd.wire.messages import ArenaHere, AttachAs
-
-_BACKLOG = 128
 
 
 def listen(path: Path) -> socket.socket:
     """Listen at the path, for this user only."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener
+    return owned.listen(path, socket.SOCK_SEQPACKET)
 
 
 def accept(listener: socket.socket) -> socket.socket | None:

@@ -8,6 +8,8 @@ here blocks without a deadline.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import zmq
 
 from augd.errors import AddressInUse, AugdError, OptionError
+from augd.transport import owned
 from augd.transport.address import Address, TcpAddress
 from augd.wire.limits import HEADER_BYTES_MAX
 
@@ -80,10 +83,10 @@ class Router:
 
         Raises:
             AddressInUse: another program listens at the port.
-            OptionError: this host doesn't have the address.
+            OptionError: this host doesn't have the address, or something lies at the path.
         """
         if isinstance(address, Address):
-            self.socket.bind(str(address))
+            self._bind_path(address)
             return address
         port = address.port or "*"
         try:
@@ -92,6 +95,24 @@ class Router:
             raise _cannot_bind(address, error) from None
         bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         return TcpAddress(address.host, int(bound.rpartition(":")[2]))
+
+    def _bind_path(self, address: Address) -> None:
+        """Listen at a path for this user alone.
+
+        ZeroMQ itself would remove whatever lies there, now and when it closes, and leave the
+        socket's mode to the umask: so it is given one that listens already.
+        """
+        for user in {os.geteuid(), 0}:  # the socket is theirs by its mode; and by this
+            with suppress(zmq.ZMQError):  # a libzmq that was built without it
+                self.socket.setsockopt(zmq.IPC_FILTER_UID, user)
+        listener = owned.listen(address.path, socket.SOCK_STREAM)
+        self.socket.setsockopt(zmq.USE_FD, listener.fileno())
+        try:
+            self.socket.bind(str(address))
+            listener.detach()  # ZeroMQ closes it
+        finally:
+            listener.close()
+            self.socket.setsockopt(zmq.USE_FD, -1)
 
     def watch_disconnects(self) -> Disconnects:
         """Return what the poller shall watch to hear that some connection ended."""

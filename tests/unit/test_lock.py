@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from augd.errors import AddressInUse, OptionError
 from augd.transport import lock as lock_module
+from augd.transport import owned
 from augd.transport.address import Address, parse_address
 from augd.transport.lock import AddressLock
 
 _HOLDER = """
-import sys
+import socket, sys
+from augd.transport import owned
 from augd.transport.address import parse_address
 from augd.transport.lock import AddressLock
 address = parse_address(sys.argv[1])
 lock = AddressLock.acquire(address)
-address.path.touch()
-address.attach_path.touch()
+owned.listen(address.path, socket.SOCK_STREAM)
+owned.listen(address.attach_path, socket.SOCK_SEQPACKET)
 print("held", lock._janitor.pid, flush=True)
 sys.stdin.read()
 """
@@ -31,6 +36,10 @@ sys.stdin.read()
 @pytest.fixture
 def address(tmp_path: Path) -> Address:
     return parse_address(f"ipc://{tmp_path}/a")
+
+
+def make_socket(path: Path) -> None:
+    owned.listen(path, socket.SOCK_STREAM).close()
 
 
 def files(address: Address) -> list[str]:
@@ -66,7 +75,7 @@ def await_end(pidfd: int) -> None:
 
 def test_release_leaves_nothing(address: Address) -> None:
     lock = AddressLock.acquire(address)
-    address.path.touch()
+    make_socket(address.path)
     assert address.lock_path.read_text() == f"{os.getpid()}\n"
     assert address.lock_path.stat().st_mode & 0o777 == 0o600
     lock.release()
@@ -102,7 +111,7 @@ def test_a_new_daemon_waits_for_the_janitor_of_a_killed_one(address: Address) ->
     holder, _ = hold(address)
     end(holder)
     lock = AddressLock.acquire(address)  # whether or not the janitor has finished
-    address.path.touch()
+    make_socket(address.path)
     assert address.lock_path.read_text() == f"{os.getpid()}\n"
     assert files(address) == ["a", "a.lock"]  # and it removes nothing of the new one's
     lock.release()
@@ -127,3 +136,113 @@ def test_a_link_in_place_of_the_lock_is_not_followed(address: Address, tmp_path:
     with pytest.raises(OptionError, match="cannot be opened: Too many levels of symbolic links"):
         AddressLock.acquire(address)
     assert victim.read_text() == "precious"
+
+
+def test_a_link_in_place_of_a_socket_is_not_removed(address: Address, tmp_path: Path) -> None:
+    make_socket(tmp_path / "victim")
+    for path in (address.path, address.rows_path):
+        path.symlink_to(tmp_path / "victim")
+        with pytest.raises(OptionError, match=rf"{path} exists: a link of user .* is not removed"):
+            AddressLock.acquire(address)
+        assert path.is_symlink()
+        path.unlink()
+    assert (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("has_lock", [False, True])
+@pytest.mark.parametrize("suffix", ["", ".attach", ".bulk", ".rows"])
+def test_a_file_at_an_address_is_left_as_it_is(
+    address: Address, suffix: str, has_lock: bool
+) -> None:
+    path = address.path.with_name(address.path.name + suffix)
+    path.write_text("path,label")
+    if has_lock:
+        address.lock_path.write_text("4711\n")
+    before = files(address)
+    with pytest.raises(OptionError) as caught:
+        AddressLock.acquire(address)
+    assert str(caught.value) == (
+        f"{path} exists: a file of user {os.geteuid()}, expected nothing or a socket that an "
+        f"earlier daemon of user {os.geteuid()} left. It is not removed: choose another address "
+        "with --listen ipc://PATH"
+    )
+    assert path.read_text() == "path,label"
+    assert files(address) == before
+
+
+def test_a_socket_of_another_program_is_left_as_it_is(address: Address) -> None:
+    with owned.listen(address.path, socket.SOCK_STREAM):
+        with pytest.raises(OptionError, match=r"a socket that no daemon of augd left, since there"):
+            AddressLock.acquire(address)
+        assert files(address) == ["a"]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address.path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of other users")
+def test_a_socket_of_another_user_is_left_as_it_is(address: Address) -> None:
+    make_socket(address.path)
+    os.lchown(address.path, 4321, -1)
+    address.lock_path.write_text("4711\n")
+    with pytest.raises(OptionError, match=rf"{address.path} exists: a socket of user 4321, "):
+        AddressLock.acquire(address)
+    assert address.path.is_socket()
+
+
+@pytest.mark.parametrize("content", ["[[package]]\nname = 'x'\n", "-1", "1\n2\n", "9" * 40])
+def test_a_file_called_as_the_lock_is_left_as_it_is(address: Address, content: str) -> None:
+    address.lock_path.write_text(content)
+    with pytest.raises(
+        OptionError, match=rf"{address.lock_path} exists and is no lock of a daemon"
+    ):
+        AddressLock.acquire(address)
+    assert address.lock_path.read_text() == content
+
+
+def test_a_second_name_of_a_file_is_no_lock(address: Address, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("123\n")
+    os.link(tmp_path / "victim", address.lock_path)
+    with pytest.raises(OptionError, match="is no lock of a daemon"):
+        AddressLock.acquire(address)
+    assert (tmp_path / "victim").read_text() == "123\n"
+
+
+def test_the_janitor_leaves_what_was_put_in_place_of_its_files(
+    address: Address, tmp_path: Path
+) -> None:
+    lock = AddressLock.acquire(address)
+    make_socket(tmp_path / "victim")
+    address.lock_path.unlink()
+    address.lock_path.write_text("other")
+    address.path.write_text("other")
+    address.bulk_path.symlink_to(tmp_path / "victim")
+    make_socket(address.rows_path)
+    lock.release()
+    assert files(address) == ["a", "a.bulk", "a.lock", "victim"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_a_socket_is_never_anybody_elses(tmp_path: Path, umask: int) -> None:
+    """Looked at by name from another thread, from before it is there."""
+    path, modes = tmp_path / "s", set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            with suppress(FileNotFoundError):
+                modes.add(os.lstat(path).st_mode & 0o777)
+
+    before, looking = os.umask(umask), threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            owned.listen(path, socket.SOCK_STREAM).close()
+            owned.remove_own(path)
+        owned.listen(path, socket.SOCK_STREAM).close()
+        modes.add(os.lstat(path).st_mode & 0o777)
+        assert os.umask(umask) == umask, "as it was"
+    finally:
+        os.umask(before)
+        ended.set()
+        looking.join()
+    assert modes == {0o600}
