@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
 from augd.errors import PluginFailed
 from augd.pixelcache import CachedPictures
+from augd.pixels.compose import BLACK
 from augd.pixels.header import Header
 from augd.pixels.orient import (
     Decoded,
@@ -136,8 +137,10 @@ class Production:
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
         recipe = parse_recipe(use.recipe, catalogue)
-        # What is decoded at another scale has other pixels than its whole picture, reduced.
-        self.cache = dataset.cache if recipe.scaled_decode == "off" else None
+        # What is decoded at another scale has other pixels than its whole picture, reduced; and
+        # pictures are kept as they are seen on black.
+        is_usual = recipe.scaled_decode == "off" and recipe.background_rgb == BLACK
+        self.cache = dataset.cache if is_usual else None
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
         self._slots = [
             Rows(**{spec.name: _view(memory, at * use.slot_bytes, spec) for spec in use.arrays})

@@ -209,6 +209,8 @@ def _choices(kind: Any) -> Iterator[str]:
         yield "1, 2, ..."
     else:
         yield from ("0..255", "[r, g, b]")
+        for one in get_args(kind):
+            yield from get_args(one) if get_origin(one) is Literal else ()
 
 
 def _first_sentence(text: str) -> str:

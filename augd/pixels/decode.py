@@ -32,13 +32,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels import native
+from augd.pixels.compose import BLACK, Background, compose, keyed, on_canvas
 from augd.pixels.header import BadImage, Header
 from augd.pixels.reduce import reduce
-from augd.pixels.segments import Cut
+from augd.pixels.segments import Cut, has_all_restarts
+from augd.pixels.still import ended_jpeg, first_frame, png_key, still_png
 from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
@@ -64,7 +67,7 @@ _AT_SCALE: Final = {
     4: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_STRIP_PIXELS: Final = 1 << 16
+_LEAST: Final = 8  # the smallest scale: the entropy decoder's work is the same at each
 # One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
 
@@ -106,7 +109,11 @@ def _divert_standard_error() -> int:
 
 
 def decode(
-    data: bytes | bytearray, header: Header, region: tuple[int, int, int, int], scale: int = 1
+    data: bytes | bytearray,
+    header: Header,
+    region: tuple[int, int, int, int],
+    scale: int = 1,
+    background: Background = BLACK,
 ) -> Pixels:
     """Decode the region (x, y, w, h), in pixels of the stored picture, to RGB, at 1/`scale`.
 
@@ -114,7 +121,8 @@ def decode(
     larger array. JPEGs are scaled by the inverse DCT; others, and CMYK, which OpenCV cannot decode
     so, are decoded as they are and reduced by means of scale x scale pixels. Without kernels a
     `bytearray` is changed while this runs and is as before when it returns, and `bytes` cost a
-    copy where a JPEG is stopped early. Deterministic for given library versions.
+    copy where a JPEG is stopped early. Transparent parts show the `background` (`compose`).
+    Deterministic for given library versions.
 
     Raises:
         BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
@@ -124,14 +132,18 @@ def decode(
     check_region(header, region, scale)
     x, y, w, h = region
     if scale != 1 and (header.format != "jpeg" or header.num_components == 4):
-        return reduce(decode(data, header, region), scale)
+        return reduce(decode(data, header, region, background=background), scale)
+    if not header.is_plain:
+        data = prepared(data, header)
     if is_native(header):
         x, y, w, h = at_scale(region, scale)
         out = np.empty((h, w, 3), np.uint8)
         run_native(native.kernels.decode_jpeg, data, out, header, x, y, scale)
         return out
-    if header.has_alpha:
-        return _decode_on_black(data, header, region)
+    if header.has_alpha or (header.format == "webp" and not header.is_plain):
+        found = _decode_alpha(data, header)
+        if found is not None:
+            return compose(found, region, background, is_bgr=True)
     if header.num_components == 4 and header.format == "jpeg":
         whole = _decode_cmyk(data, header)
     else:
@@ -152,7 +164,7 @@ def decode_whole(data: bytes | bytearray, header: Header, out: Pixels) -> None:
         BadImage: as `decode`; `out` then holds anything.
     """
     if is_native(header):
-        run_native(native.kernels.decode_jpeg, data, out, header, 0, 0, 1)
+        run_native(native.kernels.decode_jpeg, prepared(data, header), out, header, 0, 0, 1)
     else:
         np.copyto(out, decode(data, header, (0, 0, header.width, header.height)))
 
@@ -188,6 +200,27 @@ def at_scale(region: tuple[int, int, int, int], scale: int) -> tuple[int, int, i
     """Count a region in the pixels of the picture at 1/`scale`, the last of which may be a part."""
     x, y, w, h = region
     return x // scale, y // scale, -(-w // scale), -(-h // scale)
+
+
+def prepared(data: bytes | bytearray, header: Header) -> bytes | bytearray:
+    """Return what of a file a decoder may see: nearly always the file, as it is.
+
+    A JPEG without an end marker is looked at as a whole: it is short or it isn't, whatever region
+    of it is wanted.
+
+    Raises:
+        BadImage: a JPEG without an end marker is short.
+    """
+    if header.is_plain or header.format == "webp":
+        return data
+    if header.format == "png":
+        return still_png(data)
+    data, plain = ended_jpeg(data, header), msgspec.structs.replace(header, is_plain=True)
+    try:
+        decode(data, plain, (0, 0, header.width, header.height), _LEAST)
+    except BadImage as bad:
+        raise BadImage(f"JPEG without an end marker, and not whole: {bad}") from None
+    return data
 
 
 def is_native(header: Header) -> bool:
@@ -258,31 +291,26 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int, scale: int) 
         data[at : at + 2] = stated
 
 
-def _decode_on_black(
-    data: bytes | bytearray, header: Header, region: tuple[int, int, int, int]
-) -> Pixels:
-    """Decode with alpha and composite the region on black: round(colour x alpha / 255)."""
-    x, y, w, h = region
+def _decode_alpha(data: bytes | bytearray, header: Header) -> NDArray[Any] | None:
+    """Decode with alpha: BGRA, uint8 or uint16 (height, width, 4); None where all is opaque."""
+    if header.format == "webp" and not header.is_plain:
+        frame = first_frame(data, header)
+        found = _imdecode(frame.data, frame.header, cv2.IMREAD_UNCHANGED)
+        if found is None or found.ndim != 3:
+            _checked(None, header, header.height)
+        return on_canvas(found, frame.x, frame.y, header.width, header.height)
+    if header.format == "jpeg":
+        return None
     found = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
+    if found is not None and found.ndim == 2 and header.format == "png":
+        key = png_key(data)
+        found = None if key is None else keyed(found, *key)
     if found is None or found.ndim != 3 or found.shape[2] != 4:
-        # The file promises transparency that the decoder did not find: opaque.
-        whole = _checked(_imdecode(data, header, _AS_RGB), header, header.height)
-        return whole[y : y + h, x : x + w]
+        return None  # it promises transparency that the decoder did not find
     if found.shape[:2] != (header.height, header.width):
         raise _other_size(found, header.width, header.height)
-    out = np.empty((h, w, 3), np.uint8)
-    # In strips, so that what a large picture takes beside itself stays small.
-    num_rows = max(1, _STRIP_PIXELS // w)
-    for top in range(0, h, num_rows):
-        strip = found[y + top : min(y + top + num_rows, y + h), x : x + w]
-        if strip.dtype == np.uint16:
-            strip = (strip >> 8).astype(np.uint8)
-        colour = strip[..., 2::-1].astype(np.uint16)
-        colour *= strip[..., 3:]
-        colour += 127
-        colour //= 255
-        out[top : top + num_rows] = colour
-    return out
+    pixels: NDArray[Any] = found
+    return pixels
 
 
 def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
@@ -313,7 +341,7 @@ def _imdecode(data: bytes | bytearray, header: Header, flags: int) -> Any:
     found, noise = _listen(data, flags)
     if noise and header.format == "jpeg" and _hides_more(noise, header):
         found, noise = _listen(tidied(data, header), flags)
-        if _hides_more(noise, header) and not _is_after_the_scan(noise, header):
+        if _hides_more(noise, header) and not _is_after_the_scan(data, noise, header):
             raise BadImage(f"broken scan: {_first_line(noise)}")
     return found
 
@@ -338,9 +366,14 @@ def _hides_more(noise: bytes, header: Header) -> bool:
     return warning is not None and (warning[1] != _END_OF_IMAGE or header.has_restarts)
 
 
-def _is_after_the_scan(noise: bytes, header: Header) -> bool:
+def _is_after_the_scan(data: bytes | bytearray, noise: bytes, header: Header) -> bool:
     """Say whether bytes were skipped where no picture can follow: not between scans or restarts."""
-    return header.is_single_scan and not header.has_restarts and b"extraneous" in noise
+    warning = _HARMLESS.search(noise)
+    if not header.is_single_scan or warning is None or warning[1] is None:
+        return False
+    if header.has_restarts and warning[1] != _END_OF_IMAGE:
+        return False
+    return not header.has_restarts or has_all_restarts(data, header)
 
 
 def _take_noise(fd: int) -> bytes:

@@ -11,10 +11,12 @@ Source: Exif 2.32, §4.6.4 (tag 0x0112).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import Header
 from augd.pixels.reduce import reduce
@@ -99,7 +101,11 @@ def stored_origin(part: Part) -> tuple[int, int]:
 
 
 def decode_upright(
-    data: bytes | bytearray, header: Header, region: Region, scale: int = 1
+    data: bytes | bytearray,
+    header: Header,
+    region: Region,
+    scale: int = 1,
+    background: Background = BLACK,
 ) -> Pixels:
     """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does.
 
@@ -109,9 +115,9 @@ def decode_upright(
     _, is_mirrored, is_flipped = _TURNS[header.orientation]
     width, height = upright_size(header)
     if (is_mirrored and width % scale) or (is_flipped and height % scale):
-        return reduce(decode_upright(data, header, region), scale)
+        return reduce(decode_upright(data, header, region, background=background), scale)
     region = stored_region(header.orientation, (width, height), region)
-    pixels = decode(data, header, region, scale)
+    pixels = decode(data, header, region, scale, background)
     return pixels if header.orientation == 1 else np.ascontiguousarray(turn(pixels, header))
 
 
@@ -125,6 +131,10 @@ def turn(pixels: Pixels, stored: Stored) -> Pixels:
     return pixels[::-1] if is_flipped else pixels
 
 
-def reader_of(exif: Exif) -> tuple[Callable[[Stored], tuple[int, int]], Decode]:
+def reader_of(
+    exif: Exif, background: Background = BLACK
+) -> tuple[Callable[[Stored], tuple[int, int]], Decode]:
     """Return how a recipe finds a picture's size, and how it decodes a region of it."""
-    return (upright_size, decode_upright) if exif == "apply" else (stored_size, decode)
+    if exif == "apply":
+        return upright_size, partial(decode_upright, background=background)
+    return stored_size, partial(decode, background=background)

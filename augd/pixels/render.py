@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.bend import Bender, Fill
+from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import (
     Pixels,
     at_scale,
     check_region,
     cut_arguments,
     is_native,
+    prepared,
     run_native,
 )
 from augd.pixels.header import Header
@@ -72,8 +74,11 @@ class Renderer:
         fill_value: tuple[float, float, float] = (0.0, 0.0, 0.0),
         colour_on: ColourOn = "producer",
         exif: Exif = "ignore",
+        background: Background = BLACK,
     ) -> None:
         """Make the buffers. With `exif` "apply" photos are rendered upright.
+
+        `background` is what transparent parts show: see `compose`.
 
         Raises:
             ValueError: an option is none of its choices.
@@ -85,7 +90,7 @@ class Renderer:
         self._kernels = native.kernels
         self._antialias = filter == "antialias"
         self._is_stored = exif == "ignore"
-        _, self._decode = reader_of(exif)
+        _, self._decode = reader_of(exif, background)
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
@@ -102,6 +107,7 @@ class Renderer:
             fill_value=recipe.fill_rgb,
             colour_on=recipe.colour_on,
             exif=recipe.exif,
+            background=recipe.background_rgb,
         )
 
     def needed(self, plan: Plan, rows: slice) -> NDArray[np.int64]:
@@ -300,8 +306,8 @@ class Renderer:
             check_region(header, crop, scale)
         x, y, width, height = at_scale(crop, scale)
         run_native(
-            self._kernels.render_jpeg, data, out, header, x, y, scale, width, height,
-            *outline.scaled, *outline.window, outline.mirror, not self._antialias,
+            self._kernels.render_jpeg, prepared(data, header), out, header, x, y, scale, width,
+            height, *outline.scaled, *outline.window, outline.mirror, not self._antialias,
         )  # fmt: skip
         self._finish(outline, out, colour_out)
 

@@ -16,12 +16,14 @@ the header must be that of the photo that was indexed. Reads no file and decodes
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
 
 from augd.pixels import native
+from augd.pixels.head_jpeg import find_scan_end
 from augd.pixels.header import BadImage, Header, read_header
 
 Region = tuple[int, int, int, int]
@@ -35,6 +37,7 @@ _BLOCK_PX: Final = 8
 _SIDE_MAX: Final = 65535
 _MCU_MAX: Final = 32
 _END_OF_IMAGE: Final = b"\xff\xd9"
+_RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 class Part(NamedTuple):
@@ -288,6 +291,16 @@ def find_segments(data: bytes | bytearray, header: Header) -> Table | None:
         return None
     stored = memoryview(lengths.astype(np.uint16).tobytes()).cast("H")
     return Table.of((header.width, header.height), mcu, interval, scan, stored)
+
+
+def has_all_restarts(data: bytes | bytearray, header: Header) -> bool:
+    """Say whether a scan has as many restart markers as its picture has intervals, less one."""
+    scan = header.sos_offset + 2 + int.from_bytes(data[header.sos_offset + 2 :][:2], "big")
+    width, height = _mcu_of(header)
+    num_mcus = -(-header.width // width) * -(-header.height // height)
+    interval = _interval(data, scan)
+    found = _RESTART.findall(data, scan, find_scan_end(data, header.sos_offset))
+    return interval > 0 and len(found) == -(-num_mcus // interval) - 1
 
 
 def choose_interval(header: Header, scan_bytes: int, segment_bytes: int) -> int:

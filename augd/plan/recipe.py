@@ -55,6 +55,7 @@ _LATER_FIELDS: dict[str, Any] = {
     "shuffle_colour": False,
     "views": 1,
     "scaled_decode": "off",
+    "background": 0,
 }
 
 
@@ -70,7 +71,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights. `shuffle_colour` draws the order of the
     colour ops for each image. `views` is the number of independent draws of each photo.
     `scaled_decode="auto"` decodes photos at 1/2, 1/4 or 1/8 wherever that leaves as many pixels as
-    the row has: faster for large photos, with slightly other pixels.
+    the row has: faster for large photos, with slightly other pixels. `background` is what is seen
+    through transparent parts: whole grey levels as one number or [r, g, b], black by default, or
+    "stored": colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
     """
 
     ops: tuple[Op, ...]
@@ -82,9 +85,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shuffle_colour: bool = False
     views: int = 1
     scaled_decode: Literal["off", "auto"] = "off"
+    background: int | tuple[int, int, int] | Literal["stored"] = 0
 
     def __post_init__(self) -> None:
         self._check_fill()
+        self._check_background()
         check_order(self.ops)
         check_reduction(self.ops)
         extent = final_extent(self.ops)
@@ -96,6 +101,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def fill_rgb(self) -> tuple[float, float, float]:
         """Return the grey levels of a constant fill."""
         value = self.fill_value
+        return value if isinstance(value, tuple) else (value, value, value)
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int] | None:
+        """Return the grey levels behind transparent parts; None for stored colours."""
+        value = self.background
+        if value == "stored":
+            return None
         return value if isinstance(value, tuple) else (value, value, value)
 
     @property
@@ -117,6 +130,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f'fill_value: expected fill="constant" beside it, got fill="{self.fill}". '
                 "Take fill_value out or set the fill."
             )
+
+    def _check_background(self) -> None:
+        levels = self.background_rgb
+        if levels is None:
+            return
+        if not all(0 <= level <= 255 for level in levels):
+            raise ValueError(
+                f"background: expected grey levels of 0..255, got {brief(self.background)}. "
+                'Give one whole number, [r, g, b] or "stored".'
+            )
+        if levels[0] == levels[1] == levels[2]:
+            msgspec.structs.force_setattr(self, "background", levels[0])
 
 
 def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[int, int]:

@@ -146,7 +146,7 @@ class Darkroom:
         self._planner = Planner(recipe, seed, size, self._note_own_draw)
         self._exact_planner = Planner(_without_bends(recipe), seed, size)
         self._draws = Draws(recipe, seed, size)
-        self._size_of, self._decode = reader_of(recipe.exif)
+        self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb)
         self._renderer = Renderer.of(recipe, size)
         self._draw = Draw(self.index.num_samples, seed, True)
 

@@ -187,6 +187,7 @@ _SOF, _DHT, _SOS = find(JPEG, 0xC0), find(JPEG, 0xC4), find(JPEG, 0xDA)
 _DQT = find(JPEG, 0xDB)
 _SCAN = _SOS + 2 + (JPEG[_SOS + 2] << 8 | JPEG[_SOS + 3])
 _HALF = (_SCAN + len(JPEG)) // 2
+_TRAILER = b"\0\0\x30\x0aImage_UTC_Data1500000000000SEFHj\0\0\0\x01\0\0\0SEFT"
 
 
 def _cut_off() -> Iterator[_Row]:
@@ -199,10 +200,38 @@ def _cut_off() -> Iterator[_Row]:
     yield "cut in DHT", JPEG[: _DHT + 12], _REFUSED, r"FFC4 at byte \d+: expected a length"
     yield "cut before SOS", JPEG[:_SOS], _REFUSED, r"cut off: the file ends after"
     yield "cut in SOS", JPEG[: _SOS + 6], _REFUSED, r"FFDA at byte \d+: expected a length"
-    yield "cut at the scan", JPEG[:_SCAN], _REFUSED, r"without an end marker"
-    yield "cut in the scan", JPEG[:_HALF], _REFUSED, r"without an end marker"
-    yield "cut before EOI", JPEG[:-2], _REFUSED, r"without an end marker"
-    yield "cut in EOI", JPEG[:-1], _REFUSED, r"without an end marker"
+    short = r"without an end marker, and not whole: broken scan: .*premature end"
+    yield "cut at the scan", JPEG[:_SCAN], _MASKED, short
+    yield "cut in the scan", JPEG[:_HALF], _MASKED, short
+    yield "cut in the scan before a trailer", JPEG[:_HALF] + _TRAILER, _MASKED, r"not whole: broken"
+    yield "cut between restart markers", RESTARTS[: len(RESTARTS) // 2], _MASKED, r"not whole"
+    yield _good("cut before EOI", JPEG[:-2], JPEG)
+    yield _good("cut in EOI", JPEG[:-1], JPEG)
+    yield _good("a trailer in the place of EOI", JPEG[:-2] + _TRAILER, JPEG)
+    yield _good("a video in the place of EOI", JPEG[:-2] + b"moov \xff\xd9\0" * 20, JPEG)
+    yield _good("restart markers and no EOI", RESTARTS[:-2], JPEG)
+    yield _good("restart markers, a trailer for EOI", RESTARTS[:-2] + _TRAILER, JPEG)
+    yield _good("bytes behind the last restart", RESTARTS[:-2] + b"abc" + _EOI, JPEG)
+    yield _good("CMYK cut before EOI", CMYK[:-2], CMYK)
+    yield "CMYK cut in the scan", CMYK[: len(CMYK) // 2], _MASKED, r"not whole: broken scan"
+    yield _good("progressive cut before EOI", PROGRESSIVE[:-2], PROGRESSIVE)
+    yield _good("progressive, a trailer for EOI", PROGRESSIVE[:-2] + _TRAILER, PROGRESSIVE)
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    yield (
+        "progressive cut in its last scan",
+        PROGRESSIVE[: last + 40],
+        _MASKED,
+        r"not whole: broken",
+    )
+    last = PROGRESSIVE.rindex(b"\xff\xc4")
+    yield (
+        "progressive without its last scan",
+        PROGRESSIVE[:last],
+        _REFUSED,
+        r"end marker, and scans",
+    )
+    arithmetic = put(JPEG, _SOF + 1, b"\xc9")[:-2]
+    yield "arithmetic cut before EOI", arithmetic, _REFUSED, r"in arithmetic coding nothing else"
     yield "an empty scan", JPEG[:_SCAN] + _EOI, _MASKED, r"broken scan: .*premature end"
     yield "half a scan with EOI", JPEG[:_HALF] + _EOI, _MASKED, r"broken scan: .*premature end"
     half = PROGRESSIVE[: len(PROGRESSIVE) // 2] + _EOI
@@ -217,20 +246,24 @@ def _cut_off() -> Iterator[_Row]:
 
 def _not_images() -> Iterator[_Row]:
     def refused(name: str, data: bytes) -> _Row:
-        return name, data, _REFUSED, r"not an image: expected JPEG, PNG or WebP, got bytes"
+        return name, data, _REFUSED, r"not an image: expected one of JPEG, PNG, WebP.*, got bytes"
 
+    def named(name: str, data: bytes, what: str) -> _Row:
+        return name, data, _REFUSED, rf"not an image: .*, got {what}"
+
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>"
     yield refused("text", b"a photo of a cat\n" * 9)
-    yield refused("HTML", b"<!doctype html><title>404 Not Found</title>")
-    yield refused(
-        "SVG", b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>"
-    )
-    yield refused("GIF", saved("GIF"))
-    yield refused("BMP", saved("BMP"))
-    yield refused("TIFF", saved("TIFF"))
-    yield refused("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40))
+    yield named("HTML", b"<!doctype html><title>404 Not Found</title>", "an HTML page")
+    yield named("SVG", svg, "an SVG")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    yield named("git-lfs", pointer, "a git-lfs pointer")
+    yield named("GIF", saved("GIF"), "a GIF")
+    yield named("BMP", saved("BMP"), "a BMP")
+    yield named("TIFF", saved("TIFF"), "a TIFF")
+    yield named("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000")
     yield refused("a pickle", b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     yield refused("zeros", bytes(5000))
-    yield refused("a WAV in RIFF", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30))
+    yield named("a WAV in RIFF", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "a RIFF file of type WAVE")
     yield refused("one byte before SOI", b"\0" + JPEG)
     yield "SOI and EOI", b"\xff\xd8" + _EOI, _REFUSED, r"without a picture: its end marker"
 
@@ -238,6 +271,8 @@ def _not_images() -> Iterator[_Row]:
 def _odd_jpegs() -> Iterator[_Row]:
     """Files that break the letter of the format, and whose picture is whole."""
     yield _good("trailing bytes", JPEG + b"appended by a camera" * 9, JPEG)
+    scans = b"\xff\xda\0\x08" * 5000
+    yield _good("progressive, scans behind its end", PROGRESSIVE + scans, PROGRESSIVE)
     yield _good("two pictures in one file", JPEG + saved("JPEG", quality=20), JPEG)
     yield _good("stray bytes between segments", insert(JPEG, _SOF, b"stray"), JPEG)
     yield _good("fill bytes before a marker", insert(JPEG, _SOF, b"\xff" * 9), JPEG)
@@ -326,7 +361,7 @@ def _lying_jpegs() -> Iterator[_Row]:
     yield "a header of fill bytes", fill, _REFUSED, r"at most 4096 segments"
     last = PROGRESSIVE.rindex(b"\xff\xda")
     scans = PROGRESSIVE[:-2] + PROGRESSIVE[last:-2] * 5000 + _EOI
-    yield "five thousand scans", scans, _REFUSED, r"JPEG scans: expected at most 200, got 50\d\d"
+    yield "five thousand scans", scans, _REFUSED, r"JPEG scans: expected at most 200, got more"
 
 
 def _with_dnl() -> bytes:
@@ -377,6 +412,21 @@ def _pngs() -> Iterator[_Row]:
     yield _good("PNG with four thousand complaints", noisy, PNG)
     yield _good("PNG animated", _animated(1), PNG)
     yield _good("PNG animated with 2 billion frames", _animated(2**31 - 1), PNG)
+    frame = struct.pack(">IIIIIHHBB", 0, WIDTH, HEIGHT, 0, 0, 1, 10, 0, 0)
+    fctl, actl = chunk(b"fcTL", frame), chunk(b"acTL", struct.pack(">II", 2, 0))
+    yield _good("PNG with a frame of one byte", png(actl, idat(), fctl, chunk(b"fdAT", b"\0")), PNG)
+    wild = chunk(b"fdAT", b"\0\0\0\1" + zlib.compress((b"\x09" + bytes(3 * WIDTH)) * HEIGHT))
+    yield _good("PNG with frames of unknown filters", png(actl, idat(), fctl, wild), PNG)
+    other = chunk(b"fdAT", b"\0\0\0\1" + zlib.compress(bytes((1 + 3 * WIDTH) * HEIGHT)))
+    yield _good("PNG whose still picture is no frame", png(actl, idat(), fctl, other), PNG)
+    yield _good("PNG with frames and no animation", png(idat(), fctl, other), PNG)
+    vast = struct.pack(">IIIIIHHBB", 0, 2**31 - 1, 2**31 - 1, 0, 0, 1, 10, 0, 0)
+    yield _good("PNG with a vast frame", png(actl, idat(), chunk(b"fcTL", vast), other), PNG)
+    late = png(idat(), actl, fctl, other)
+    yield _good("PNG animated behind its picture", late, PNG)
+    for key in (b"Raw profile type exif", b"XML:com.adobe.xmp"):
+        bomb = chunk(b"zTXt", key + b"\0\0" + zlib.compress(bytes(64 << 20), 9))
+        yield _good(f"PNG whose {key[:3].decode()} text is a bomb", png(bomb, idat()), PNG)
 
 
 def _as_png(data: bytes) -> bytes:
@@ -417,7 +467,8 @@ def _webps() -> Iterator[_Row]:
     still = Image.fromarray(photo())
     buffer = io.BytesIO()
     still.save(buffer, "WEBP", save_all=True, append_images=[still.rotate(90)])
-    yield "WebP animated", buffer.getvalue(), _REFUSED, r"is an animation"
+    yield _good("WebP animated", buffer.getvalue(), _as_png(buffer.getvalue()))
+    yield from _animated_webps()
     smaller = riff(vp8x(0, 8, 8), (b"VP8 ", lossy))
     yield "WebP with too small a canvas", smaller, _MASKED, damaged
     larger = riff(vp8x(0, 4000, 4000), (b"VP8 ", lossy))
@@ -435,6 +486,29 @@ def _webps() -> Iterator[_Row]:
     yield "WebP with a chunk of 4 GB", lying, _REFUSED, r"WebP chunk b'VP8 ': expected at most"
     zero = put(WEBP, 26, b"\0\0")
     yield "WebP of width zero", zero, _REFUSED, r"at least 1x1, got 0x80"
+
+
+def _animated_webps() -> Iterator[_Row]:
+    anim = (b"ANIM", bytes(6))
+
+    def frame(x: int, y: int, width: int, height: int, inner: bytes) -> tuple[bytes, bytes]:
+        sides = (x // 2, y // 2, width - 1, height - 1, 10)
+        return b"ANMF", b"".join(n.to_bytes(3, "little") for n in sides) + b"\0" + inner
+
+    whole = frame(0, 0, WIDTH, HEIGHT, WEBP[12:])
+    wild = (b"ANMF", b"\xff" * 99)
+    yield _good("WebP with a wild second frame", riff(vp8x(2), anim, whole, wild), WEBP)
+    yield "WebP animated without a frame", riff(vp8x(2), anim), _MASKED, r"without a frame"
+    short = riff(vp8x(2), anim, (b"ANMF", b"x"))
+    yield "WebP with a frame of one byte", short, _MASKED, r"frame: expected at least 16 bytes"
+    beside = riff(vp8x(2), anim, frame(8, 0, WIDTH, HEIGHT, WEBP[12:]))
+    yield "WebP with a frame beside its canvas", beside, _MASKED, r"expected a part of 96x80"
+    lying = riff(vp8x(2), anim, frame(0, 0, 8, 8, WEBP[12:]))
+    yield "WebP with a lying frame", lying, _MASKED, r"WebP frame: expected 8x8, got 96x80"
+    nested = riff(vp8x(2), anim, frame(0, 0, 8, 8, b"VP8X\x0a\0\0\0\x02" + bytes(9)))
+    yield "WebP with an animation in a frame", nested, _MASKED, r"expected VP8 or VP8L in it"
+    half = riff(vp8x(2), anim, frame(0, 0, WIDTH, HEIGHT, WEBP[12 : len(WEBP) // 2]))
+    yield "WebP with half a frame", half, _MASKED, r"gave up|does not decode|expected at most"
 
 
 def _bombs() -> Iterator[_Row]:

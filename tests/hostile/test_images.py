@@ -115,7 +115,7 @@ def test_headers_take_a_bounded_number_of_steps() -> None:
         scans = PROGRESSIVE[:-2] + PROGRESSIVE[last:-2] * count + b"\xff\xd9"
         _, reason = verdict_on(scans)
         # The decoder has its own word on scans that repeat each other.
-        text = "JPEG scans: expected at most 200, got 201"
+        text = "JPEG scans: expected at most 200, got more"
         assert (reason == text) is is_too_many, reason
 
 

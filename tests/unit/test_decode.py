@@ -242,6 +242,8 @@ def test_a_jpeg_with_missing_data_is_bad_and_never_grey(mode: str, progressive: 
     assert reason(cut) in (
         "broken scan: Corrupt JPEG data: premature end of data segment",
         "the JPEG decoder gave up: the file is damaged",
+        # Where a segment between two scans was cut, it takes the marker for its own.
+        f"JPEG ends after {len(cut)} bytes without an end marker, and scans are missing",
     )
     assert whole(data).shape == (HEIGHT, WIDTH, 3)
 

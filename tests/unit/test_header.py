@@ -29,6 +29,7 @@ PNG = encoded(picture(), "PNG")
 WEBP = encoded(picture(), "WEBP")
 SOF = JPEG.index(b"\xff\xc0")
 SOS = JPEG.index(b"\xff\xda")
+SCAN = SOS + 2 + (JPEG[SOS + 2] << 8 | JPEG[SOS + 3])
 
 
 def reason(data: bytes, **options: int) -> str:
@@ -125,18 +126,15 @@ def test_stray_bytes_and_fill_bytes_between_segments_are_fine() -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"", "the file is empty: expected a JPEG, PNG or WebP, got 0 bytes"),
-        (b"hello, world", "not an image: expected JPEG, PNG or WebP, got bytes 68 65 6c 6c 6f 2c"),
-        (bytes(500), "not an image: expected JPEG, PNG or WebP, got bytes 00 00 00 00"),
-        (b"GIF89a" + bytes(40), "got bytes 47 49 46 38 39 61"),
+        (b"", "the file is empty: expected one of JPEG, PNG, WebP"),
+        (b"hello, world", "got bytes 68 65 6c 6c 6f 2c"),
+        (bytes(500), "got bytes 00 00 00 00"),
+        (b"<!doctype html><title>", "not an image: expected one of JPEG, PNG"),
         (b"RIFF\x20\0\0\0WAVEfmt ", "not an image"),
         (JPEG[:2], "JPEG header is cut off: the file ends after 2 bytes"),
         (JPEG[: SOF + 3], f"JPEG header is cut off: the file ends after {SOF + 3} bytes"),
         (JPEG[: SOF + 9], f"JPEG segment FFC0 at byte {SOF}: expected a length of 2..7, got 17"),
         (JPEG[:SOS], f"JPEG header is cut off: the file ends after {SOS} bytes"),
-        (JPEG[:-2], f"JPEG ends after {len(JPEG) - 2} bytes without an end marker"),
-        (JPEG[:-1], f"JPEG ends after {len(JPEG) - 1} bytes without an end marker"),
-        (JPEG[: SOS + 40], f"JPEG ends after {SOS + 40} bytes without an end marker"),
         (b"\xff\xd8\xff\xd9", "JPEG without a picture: its end marker comes at byte 2"),
         (JPEG[:2] + JPEG[SOS:], "JPEG without a frame header before its first scan at byte 2"),
         (patched(JPEG, SOF + 2, b"\0\1"), f"FFC0 at byte {SOF}: expected a length of 2.."),
@@ -170,9 +168,13 @@ def test_damage_is_named(data: bytes, text: str) -> None:
     assert text in reason(data)
 
 
-def test_animated_webp_is_refused() -> None:
-    data = encoded(picture(), "WEBP", save_all=True, append_images=[picture().rotate(90)])
-    assert reason(data) == "WebP is an animation: expected a still picture"
+def test_what_decoders_may_not_have_as_it_is() -> None:
+    animated = encoded(picture(), "WEBP", save_all=True, append_images=[picture().rotate(90)])
+    apng = encoded(picture(), "PNG", save_all=True, append_images=[picture().rotate(90)])
+    for plain, other in ((WEBP, animated), (PNG, apng), (JPEG, JPEG[:-2])):
+        header = read_header(other)
+        assert read_header(plain).is_plain and not header.is_plain
+        assert (header.width, header.height) == (37, 29)
 
 
 def test_bombs_are_refused_from_the_header() -> None:
@@ -193,9 +195,12 @@ def test_the_limit_is_an_argument() -> None:
 
 @pytest.mark.parametrize("data", [JPEG, PNG, WEBP], ids=["jpeg", "png", "webp"])
 def test_every_cut_gives_a_reason(data: bytes) -> None:
-    """The end is looked for, so that no proper prefix passes (WebP may lack its padding)."""
+    """The end is looked for, so that no proper prefix passes as it is (WebP may lack padding)."""
     for length in range(len(data) - 1):
-        assert reason(data[:length])
+        if data is JPEG and length >= SCAN:
+            assert not read_header(data[:length]).is_plain  # who decodes it looks at all of it
+        else:
+            assert reason(data[:length])
 
 
 @pytest.mark.parametrize("data", [JPEG, PNG, WEBP], ids=["jpeg", "png", "webp"])
