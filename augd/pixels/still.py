@@ -21,6 +21,7 @@ from augd.pixels.head_webp import chunks_of, read_webp
 
 _EOI: Final = b"\xff\xd9"
 _FRAME_HEAD_BYTES: Final = 16
+
 _PICTURES: Final = (b"VP8 ", b"VP8L")
 
 
