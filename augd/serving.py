@@ -266,10 +266,7 @@ def _serve(
         fetcher=make_fetcher(datasets, options.shard_cache or ""),
     )
     at = " and ".join(str(address) for address in daemon.addresses)
-    served = ", ".join(
-        f"{name} ({index.num_samples} images, {len(index.classes)} classes)"
-        for name, index in datasets.items()
-    )
+    served = ", ".join(_introduce(name, index) for name, index in datasets.items())
     if not options.is_quiet:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
         if not hired and not options.ray:
@@ -300,6 +297,14 @@ def _serve(
     )
     with placing(produce, daemon.addresses):
         return daemon.run()
+
+
+def _introduce(name: str, index: IndexFile) -> str:
+    from augd.dataset.index import say_splits
+
+    splits = say_splits(index.count_splits())
+    said = f"{index.num_samples} images, {len(index.classes)} classes"
+    return f"{name} ({said}; {splits})" if splits else f"{name} ({said})"
 
 
 def _read_cache(text: str | None) -> CacheSpec | None:
@@ -350,6 +355,8 @@ def load_index(name: str, source: Source) -> IndexFile:
         progress.close()
     if index.warning is not None:
         print(f"augd: {index.warning}", file=sys.stderr)
+    for note in index.notes:
+        print(f"augd: {name}: {note}", file=sys.stderr)
     return index
 
 

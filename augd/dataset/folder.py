@@ -2,9 +2,10 @@
 
 First look at a data set, by the daemon, before an index is written. Class folders by torchvision's
 ImageFolder convention (classes sorted by name; nested files belong to the outermost folder), or
-images lying flat in the root (label -1, no classes). A root that holds nothing but folders named
-for splits (train, val, test) is looked at one level deeper: each split is laid out in one of
-those two ways, and the classes are the union of all splits'.
+images lying flat in the root (label -1, no classes). Where folders are named for splits
+(`splitting`) it is looked at one level deeper: each split is laid out in one of those two ways, and
+the classes are the union of all splits'; or each class folder holds nothing but such folders. A
+folder that alone holds all others is looked past.
 
 Invariants: one `scandir` per folder and one `stat` per file; no file is opened; the result depends
 only on names, sizes and times, and is sorted by the bytes of the relative path; nothing outside
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Progress, shown
+from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
+from augd.dataset.numerals import whole
 from augd.dataset.sources import IMAGE_SUFFIXES
+from augd.dataset.splitting import is_beside_splits, read_beside, split_named
 from augd.errors import DatasetError
 
 _EXTENSIONS: Final = frozenset(IMAGE_SUFFIXES)
@@ -69,12 +72,16 @@ _Folder = tuple[bytes, frozenset[bytes]]
 
 
 class _Part(msgspec.Struct):
-    """The root, or one of its split folders: its loose images, and its folders."""
+    """The root, or one of its split folders: its loose images, and its folders.
+
+    `is_inner` says that the splits lie within the class folders.
+    """
 
     path: bytes
     split: int
     loose: list[_Found]
     folders: list[_Folder]
+    is_inner: bool = False
 
 
 class _Scanner:
@@ -84,6 +91,8 @@ class _Scanner:
         self._watched: dict[bytes, int] = {}
         self._num_seen = 0
         self._num_others = 0
+        self._notes: list[str] = []
+        self._ahead: dict[bytes, tuple[list[_Found], list[_Folder]]] = {}
 
     def scan(self) -> Found:
         parts = self._parts()
@@ -96,23 +105,92 @@ class _Scanner:
         if self._progress is not None:
             self._progress(self._num_seen)
         result.classes = [_class_name(name, self._root) for name in labels]
+        result.notes = [*self._notes, *_note_on_numbers(result.classes)]
         return result
 
     def _parts(self) -> list[_Part]:
-        loose, folders = self._list(b"", frozenset())
-        if loose or not folders or not all(os.fsdecode(f) in SPLIT_CODES for f, _ in folders):
-            return [_Part(b"", 0, loose, folders)]
-        folders.sort(key=_as_in_paths)
+        whole = self._unwrapped(_Part(b"", 0, *self._list(b"", frozenset())))
+        names = {folder: os.fsdecode(_last(folder)) for folder, _ in whole.folders}
+        codes = {folder: split_named(name) for folder, name in names.items()}
+        if not any(codes.values()):
+            beside = read_beside(names.values())
+            codes = {folder: beside.get(name, 0) for folder, name in names.items()}
+        if whole.loose or not any(codes.values()) or self._are_classes(whole, codes):
+            whole.is_inner = self._has_splits_inside(whole)
+            return [whole]
+        self._leave_out(whole, codes)
         parts: dict[int, _Part] = {}
-        for folder, above in folders:
-            split = SPLIT_CODES[os.fsdecode(folder)]
+        for folder, above in sorted(whole.folders, key=_as_in_paths):
+            if not (split := codes[folder]):
+                continue
             if split in parts:
                 raise DatasetError(
                     f"{shown(self._root)} holds both {shown(parts[split].path)}/ and "
                     f"{shown(folder)}/, which are one split. Keep one of them."
                 )
             parts[split] = _Part(folder, split, *self._list(folder, above))
-        return list(parts.values())
+            if names[folder] != SPLITS[split - 1]:
+                self._notes.append(f"{shown(folder)}/ is read as split {SPLITS[split - 1]!r}")
+        found = list(parts.values())
+        singles = [part.folders[0] for part in found if not part.loose and len(part.folders) == 1]
+        is_each = len(singles) == sum(not part.loose for part in found)
+        if is_each and all(self._is_wrapper(folder) for folder in singles):
+            return [self._unwrapped(part) for part in found]
+        return found
+
+    def _unwrapped(self, part: _Part) -> _Part:
+        """Look past a folder that alone holds all others, as archives unpack: it is no class."""
+        while not part.loose and len(part.folders) == 1:
+            folder = part.folders[0]
+            if (not part.split and split_named(_name(folder))) or not self._is_wrapper(folder):
+                break
+            part = _Part(folder[0], part.split, *self._list(*folder))
+            self._notes.append(
+                f"{shown(folder[0])}/ alone holds all folders: these are looked at, and it is no "
+                f"class itself"
+            )
+        return part
+
+    def _is_wrapper(self, folder: _Folder) -> bool:
+        loose, folders = self._peek(folder)
+        return bool(folders) and not loose
+
+    def _are_classes(self, whole: _Part, codes: Mapping[bytes, int]) -> bool:
+        """Say whether a folder that is named for a split is a class: `train` beside `bus`."""
+        splits = [folder for folder in whole.folders if codes[folder[0]]]
+        others = [_name(folder) for folder in whole.folders if not codes[folder[0]]]
+        if len(splits) > 1 or not others or any(map(is_beside_splits, others)):
+            return False
+        loose, folders = self._peek(splits[0])
+        return bool(loose) and not folders
+
+    def _has_splits_inside(self, whole: _Part) -> bool:
+        """Say whether each class folder holds nothing but folders that are named for splits."""
+        if whole.loose:
+            return False
+        seen: set[int] = set()
+        for folder in whole.folders:
+            loose, folders = self._peek(folder)
+            codes = {split_named(_name(inner)) for inner in folders}
+            if loose or not codes or 0 in codes:
+                return False
+            seen |= codes
+        return len(seen) > 1
+
+    def _leave_out(self, whole: _Part, codes: Mapping[bytes, int]) -> None:
+        """Refuse folders with images beside splits; pass over those that have none."""
+        splits = ", ".join(f"{shown(folder)}/" for folder, code in codes.items() if code)
+        for folder, above in whole.folders:
+            if codes[folder]:
+                continue
+            if files := self._below(folder, above):
+                raise DatasetError(
+                    f"{shown(self._root)} holds {splits}, which are splits, and beside them "
+                    f"{shown(folder)}/ with {len(files)} images, which is none. Name it train, val "
+                    f"or test, move it out, or hide it by a leading dot; if all of these are "
+                    f"classes, put them into one folder train/, or list the images in a manifest."
+                )
+            self._notes.append(f"{shown(folder)}/ beside the splits holds no images: passed over")
 
     def _add(self, result: Found, part: _Part, labels: dict[bytes, int]) -> None:
         part.folders.sort(key=_as_in_paths)
@@ -123,7 +201,8 @@ class _Scanner:
                 filled.append(folder)
                 label = labels.get(_last(folder), -1)
                 for path, *found in files:
-                    result.append(path, label, part.split, (found[0], found[1]))
+                    split = _split_inside(folder, path) if part.is_inner else part.split
+                    result.append(path, label, split, (found[0], found[1]))
         self._refuse(part, filled)
         for path, *found in part.loose:
             result.append(path, -1, part.split, (found[0], found[1]))
@@ -161,11 +240,18 @@ class _Scanner:
         found.sort()
         return found
 
+    def _peek(self, folder: _Folder) -> tuple[list[_Found], list[_Folder]]:
+        """List a folder ahead of time; it is not listed a second time."""
+        self._ahead[folder[0]] = listed = self._list(*folder)
+        return listed
+
     def _list(self, folder: bytes, above: frozenset[bytes]) -> tuple[list[_Found], list[_Folder]]:
         """List one folder: its images sorted by name, and its sub-folders.
 
         `above` holds the real paths of the linked folders on the way here, to notice loops.
         """
+        if (known := self._ahead.pop(folder, None)) is not None:
+            return known
         full = os.path.join(self._root, folder) if folder else self._root
         prefix = folder + b"/" if folder else b""
         files: list[_Found] = []
@@ -254,6 +340,28 @@ def _as_in_paths(folder: _Folder) -> bytes:
 
 def _last(folder: bytes) -> bytes:
     return folder.rpartition(b"/")[2]
+
+
+def _name(folder: _Folder) -> str:
+    return os.fsdecode(_last(folder[0]))
+
+
+def _note_on_numbers(classes: Sequence[str]) -> list[str]:
+    """Say it where class folders are numbers, and another order is theirs."""
+    for place, name in enumerate(classes):
+        if whole(name) is None:
+            return []
+        if whole(name) != place:
+            return [
+                f"class folders are sorted as names, as torchvision's ImageFolder does: folder "
+                f"{name!r} is class {place}"
+            ]
+    return []
+
+
+def _split_inside(folder: bytes, path: bytes) -> int:
+    """Read the split of a file off the folder within its class's folder."""
+    return split_named(os.fsdecode(path[len(folder) + 1 :].partition(b"/")[0]))
 
 
 def _class_name(folder: bytes, root: bytes) -> str:

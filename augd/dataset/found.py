@@ -18,15 +18,8 @@ import msgspec
 from xxhash import xxh3_128_intdigest
 
 SPLITS: Final = ("train", "val", "test")
-SPLIT_CODES: Final = {
-    "train": 1,
-    "training": 1,
-    "val": 2,
-    "valid": 2,
-    "validation": 2,
-    "test": 3,
-}
-"""Names of split folders and values of a `split` column; 0 in an index stands for no split."""
+SPLIT_CODES: Final = {name: number for number, name in enumerate(SPLITS, 1)}
+"""How an index records splits; 0 stands for none. `splitting` reads other spellings."""
 
 REPORT_EVERY: Final = 2000
 
@@ -65,7 +58,8 @@ class Found(msgspec.Struct):
     segments are known (`pixels/segments.py`), `mcus` holds the MCU's width and height in blocks, as
     16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
     the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
-    `digest` is set where it is not that of these fields: see `layout.digest_of`.
+    `digest` is set where it is not that of these fields: see `layout.digest_of`. `notes` say what
+    was read from names, for people.
     """
 
     source: bytes
@@ -92,6 +86,7 @@ class Found(msgspec.Struct):
     segment_starts: array[int] = msgspec.field(default_factory=lambda: array("q"))
     segment_lengths: array[int] = msgspec.field(default_factory=lambda: array("H"))
     digest: str = ""
+    notes: list[str] = msgspec.field(default_factory=list)
 
     @property
     def num_samples(self) -> int:

@@ -18,12 +18,13 @@ import hashlib
 import os
 import struct
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from augd.dataset.folder import real_root, scan
-from augd.dataset.found import Found, Progress, shown
+from augd.dataset.found import SPLIT_CODES, Found, Progress, shown
 from augd.dataset.layout import (
     DIMS_BYTES,
     IndexHeader,
@@ -46,6 +47,11 @@ _UNSETTLED: Final = -1
 # Objects have versions, which are no times.
 _SETTLED: Final = 1 << 64
 _MAX_FIRST_BYTES: Final = 512 << 20
+
+
+def say_splits(counts: Mapping[str, int]) -> str:
+    """Say how many samples each split has, and how many are of none."""
+    return ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
 
 
 class IndexFile(msgspec.Struct):
@@ -94,9 +100,24 @@ class IndexFile(msgspec.Struct):
         return self.header.has_splits
 
     @property
+    def notes(self) -> list[str]:
+        """Lines for people: what was read from names."""
+        return self.header.notes
+
+    @property
     def first_size_px(self) -> tuple[int, int] | None:
         """Width and height of sample 0; None when it cannot be read."""
         return self.header.first_size_px
+
+    def count_splits(self) -> dict[str, int]:
+        """Count the samples of each split that has some, and of none (""); empty without splits."""
+        if not self.has_splits:
+            return {}
+        _, start = read_index_header(self.fd)
+        (place,) = (place for place in self.header.arrays if place.name == "splits")
+        recorded = os.pread(self.fd, place.length, start + place.offset)
+        counts = {name: recorded.count(code) for name, code in (*SPLIT_CODES.items(), ("", 0))}
+        return {name: count for name, count in counts.items() if count}
 
     def path_of(self, sample: int) -> str:
         """Give the path of a sample below the root, for messages: one printable line."""
@@ -197,6 +218,7 @@ def header_of(found: Found, started_ns: int) -> IndexHeader:
         first_size_px=_first_size_px(found),
         shards=found.shards,
         arrays=places_of(found),
+        notes=found.notes,
     )
 
 

@@ -100,6 +100,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
     `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
     (augd/own_sources.py), whose samples lie in no file that is known here.
+    `notes` are lines for people: what was read from names.
     """
 
     digest: str
@@ -114,6 +115,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     shards: list[Shard]
     arrays: list[ArrayPlace]
     own: str = ""
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
@@ -203,7 +205,7 @@ def read_found(fd: int) -> Found:
     """
     header, start = read_index_header(fd)
     found = Found(header.source, header.root, dict(header.watched), header.classes)
-    found.shards, found.digest = header.shards, header.digest
+    found.shards, found.digest, found.notes = header.shards, header.digest, header.notes
     contents: dict[str, array[int] | array[float] | bytearray] = dict(arrays_of(found))
     for place in header.arrays:
         content = os.pread(fd, place.length * ITEM_BYTES[place.dtype], start + place.offset)

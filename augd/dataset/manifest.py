@@ -14,9 +14,10 @@ import stat
 from itertools import pairwise
 from typing import Final
 
-from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, SPLITS, Found, Progress, shown
+from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
 from augd.dataset.marking import Marking, marking_of
 from augd.dataset.rows import BadRow, Row, open_rows
+from augd.dataset.splitting import split_named
 from augd.errors import DatasetError
 
 _NAMED: Final = 3  # of the missing files
@@ -111,12 +112,12 @@ class _Reader:
             raise BadRow(row.line, f"split: expected {expected}, got {found}. Give all rows one.")
         if row.split is None:
             return 0
-        if row.split not in SPLIT_CODES:
+        if not (code := split_named(row.split)):
             raise BadRow(
                 row.line,
                 f"split: expected one of {', '.join(SPLITS)}, got {row.split!r}. Correct it.",
             )
-        return SPLIT_CODES[row.split]
+        return code
 
     def _look_at(self, row: Row) -> tuple[bytes, tuple[int, int]]:
         path = self._relative(row)

@@ -144,7 +144,8 @@ class _Selector:
             code, recorded = SPLIT_CODES[split], self._splits
             ids = [sample for sample, found in enumerate(recorded) if found == code]
             if not ids:
-                raise OptionError(f"split: expected {self._recorded()}, got {split!r}.")
+                said = "".join(f" ({note})" for note in self._header.notes)
+                raise OptionError(f"split: expected {self._recorded()}, got {split!r}.{said}")
             return self._left(f"in split {split!r}", ids)
         hashes = self._split_hashes
         end = int(val_fraction * 2.0**64)

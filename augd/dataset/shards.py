@@ -23,11 +23,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from augd.dataset.found import REPORT_EVERY, SPLIT_CODES, Found, Place, Progress, Shard, shown
+from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Place, Progress, Shard, shown
 from augd.dataset.layout import read_found
 from augd.dataset.marking import Marking, marking_of
 from augd.dataset.numerals import whole
 from augd.dataset.rows import BadRow, Row, json_row
+from augd.dataset.splitting import read_beside, split_begun, split_named
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
 from augd.pixels.header import MAX_PIXELS
@@ -142,7 +143,7 @@ def check_found(found: Found, shards: list[Shard]) -> None:
         "digest": not _DIGEST.fullmatch(found.digest),
         "labels": min(found.labels) < -1 or max(found.labels) >= max(1, len(found.classes)),
         "targets": num_targets not in (0, len(found.classes) * found.num_samples),
-        "splits": max(found.splits) > max(SPLIT_CODES.values()),
+        "splits": max(found.splits) > len(SPLITS),
         "path_offsets": not _rises(found.path_offsets, len(found.paths)),
         "shard_numbers": min(numbers) < 0 or max(numbers) >= len(shards),
     }
@@ -253,6 +254,7 @@ class Walker:
         self._shards = shelf.shards
         self._splits = _splits_of([shard.path for shard in self._shards])
         self._classes = _read_classes(shelf)
+        self._odd_split: tuple[str, str] | None = None  # of others' sidecars, which hold anything
         self._places = {name: number for number, name in enumerate(self._classes or ())}
 
     def walk(self) -> Found:
@@ -267,9 +269,9 @@ class Walker:
                 if marking is None:
                     marking = marking_of(row)
                 marking.add(row)
+                split = self._split_of(row, number)
             except BadRow as bad:
                 raise DatasetError(f"shard {where}: {bad}") from None
-            split = SPLIT_CODES.get(row.split or "", 0) or self._splits[number]
             result.append(member.path, -1, split, (member.size_bytes, 0))
             result.place(Place(number, member.offset))
             if self._progress is not None and result.num_samples % REPORT_EVERY == 0:
@@ -282,7 +284,29 @@ class Walker:
         marking.finish(result, shown(self._root))
         if self._classes is not None and not result.targets:
             self._name_classes(result)
+        if self._odd_split is not None and any(result.splits):
+            path, odd = self._odd_split
+            raise DatasetError(
+                f"shards in {shown(self._root)}, {path}: split: expected one of "
+                f"{', '.join(SPLITS)} as others have, got {odd!r}. Correct it."
+            )
+        result.notes = _notes_on_splits(self._shards, self._splits)
         return result
+
+    def _split_of(self, row: Row, number: int) -> int:
+        """Read a sample's split off what is said of it, its folder, or its shard's name."""
+        if row.split is not None:
+            if code := split_named(row.split):
+                return code
+            self._odd_split = self._odd_split or (shown(os.fsencode(row.path)), row.split[:80])
+        if not self._splits[number] and any(self._splits):
+            beside = next(s for s, code in zip(self._shards, self._splits, strict=True) if code)
+            raise BadRow(
+                row.line,
+                f"its shard's name says no split, and {shown(beside.path)} beside it does. Name "
+                f"all shards for splits (train-000.tar), or none.",
+            )
+        return self._splits[number]
 
     def _row(self, number: int, member: Member) -> Row:
         """Read what a member's neighbours, or else its folders, say of its labels."""
@@ -295,7 +319,8 @@ class Walker:
             label = member.cls.decode("utf-8", "backslashreplace").strip()
             return self._named(Row(number, path, label=label, split=split))
         folders = path.split("/")[:-1]
-        if folders and folders[0] in SPLIT_CODES:
+        if folders and (code := split_named(folders[0])):
+            split = split or SPLITS[code - 1]
             folders = folders[1:]
         folder = folders[0] if folders else None
         return Row(number, path, label=folder, split=split, says="folder")
@@ -341,13 +366,30 @@ def _decoded(number: int, content: bytes | None) -> dict[str, Any]:
 
 
 def _splits_of(names: list[bytes]) -> list[int]:
-    """Read splits off the shards' names (`imagenet-train-0017.tar`): of all shards, or of none."""
-    splits = []
-    for name in names:
-        words = re.split(rb"[^a-z]+", name.lower())
-        codes = {SPLIT_CODES[word.decode()] for word in words if word.decode() in SPLIT_CODES}
-        splits.append(codes.pop() if len(codes) == 1 else 0)
-    return splits if all(splits) else [0] * len(names)
+    """Read splits off the shards' names: a folder, or the word that a name begins with.
+
+    Where neither says one, names that differ in nothing else do: `imagenet1k-train-0000.tar` beside
+    `imagenet1k-validation-00.tar`. `crash-test-000.tar` alone is of no split.
+    """
+    texts = [os.fsdecode(name) for name in names]
+    codes = [
+        split_named(text.partition("/")[0]) if "/" in text else split_begun(text) for text in texts
+    ]
+    if not any(codes):
+        beside = read_beside(texts)
+        codes = [beside.get(text, 0) for text in texts]
+    return codes
+
+
+def _notes_on_splits(shards: list[Shard], codes: list[int]) -> list[str]:
+    """Say which splits were read off names, with the first name of each."""
+    said = []
+    for code, split in enumerate(SPLITS, 1):
+        named = [shard.path for shard, found in zip(shards, codes, strict=True) if found == code]
+        if named:
+            more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+            said.append(f"{shown(named[0])}{more} is {split!r}")
+    return [f"splits are read off the shards' names: {', '.join(said)}"] if said else []
 
 
 def _read_classes(shelf: Shelf) -> list[str] | None:

@@ -21,13 +21,14 @@ import numpy as np
 from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.found import shown
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index import IndexFile, load_or_build, say_splits
 from augd.errors import DatasetError
 from augd.views.examine import Examined, examine_all
 from augd.views.progress import Patience
 
 _HUGE_PIXELS = 12_000_000
 _SHOWN = 10
+_CLASSES_SHOWN = 20
 _NOTHING_BAD, _BAD_FILES, _NOT_LOOKED = 0, 1, 2
 
 
@@ -86,6 +87,8 @@ def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any
         "num_samples": index.num_samples,
         "size_bytes": int(arrays.sizes_bytes.sum()),
         "is_multi_label": arrays.targets is not None,
+        "splits": {name or "none": count for name, count in index.count_splits().items()},
+        "notes": index.notes,
         "classes": classes,
         "empty_classes": [name for name, count in classes.items() if not count],
         "num_unlabelled": num_unlabelled,
@@ -186,12 +189,17 @@ def _statistics(report: Mapping[str, Any]) -> Iterator[str]:
     for side in ("width", "height"):
         if (spread := report[f"{side}_px"]) is not None:
             yield f"  {side:8} {spread['min']:,} to {spread['max']:,}, median {spread['median']:,}"
+    if report["splits"]:
+        yield f"  splits   {say_splits(report['splits'])}"
     if report["classes"]:
         yield f"  classes  {_say_classes(report['classes'])}"
+        yield f"           {_list_classes(report['classes'])}"
     else:
         yield "  classes  none: the images have no labels"
     if report["classes"] and report["num_unlabelled"]:
         yield f"  no label {report['num_unlabelled']:,} images"
+    for note in report["notes"]:
+        yield f"  note     {note}"
 
 
 def _say_classes(classes: Mapping[str, int]) -> str:
@@ -202,6 +210,14 @@ def _say_classes(classes: Mapping[str, int]) -> str:
         f"{len(classes):,}, of {classes[least]:,} ({least}) to {classes[most]:,} ({most}) images, "
         f"median {median(classes.values()):,.0f}"
     )
+
+
+def _list_classes(classes: Mapping[str, int]) -> str:
+    """List classes as labels number them, each with its images."""
+    first = list(classes.items())[:_CLASSES_SHOWN]
+    said = ", ".join(f"{k} {shown(name.encode())} ({n:,})" for k, (name, n) in enumerate(first))
+    left = len(classes) - len(first)
+    return f"{said}, and {left:,} more (--json has all)" if left else said
 
 
 def _say_twins(group: Mapping[str, Any]) -> str:

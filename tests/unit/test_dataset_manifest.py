@@ -81,6 +81,11 @@ def test_csv_columns_of_numbers_are_targets(root: Path) -> None:
     assert list(found.splits) == [1, 2]
 
 
+def test_splits_may_be_spelled_as_usual(root: Path) -> None:
+    found = csv(root, "path,label,split\na/1.jpg,x,Train\na/2.jpg,y,dev\nb/3.jpg,x,EVAL\n")
+    assert list(found.splits) == [1, 2, 3]
+
+
 def test_paths_alone_have_no_label(root: Path) -> None:
     for found in (csv(root, "path\na/1.jpg\n"), jsonl(root, {"path": "a/1.jpg"})):
         assert (found.classes, found.labels.tolist(), found.num_targets) == ([], [-1], 0)
@@ -134,8 +139,8 @@ def test_jsonl_vectors_have_numbered_classes(root: Path) -> None:
          "no 0. Number the classes from 0 without gaps, or give names."),
         ("path,label\na/1.jpg,-1\na/2.jpg,0\n", "expected 0..1, got -1 and no 1."),
         ("path,label\n,x\n", "line 2: path: expected the path of a file, got nothing."),
-        ("path,label,split\na/1.jpg,x,dev\n", "line 2: split: expected one of train, val, test, "
-         "got 'dev'. Correct it."),
+        ("path,label,split\na/1.jpg,x,extra\n", "line 2: split: expected one of train, val, test, "
+         "got 'extra'. Correct it."),
         ("path,label\na/1.jpg,x\nb/3.jpg,y\na/./1.jpg,x\n", "a/1.jpg is listed twice, the second "
          "time as sample 2 (counted from 0). Keep one of the rows."),
         ("path,label\na,x\n", "line 2: path: expected a file, got a, which is none."),

@@ -1,0 +1,83 @@
+"""Which names stand for splits: of folders, of shards, and in a column.
+
+Where it stands: beside the scan of folders (`folder`), the walk of shards (`shards`) and manifests,
+which all read names by these rules. The words are those that the Hugging Face libraries document,
+in any case, alone or with what people put beside them: `Train`, `test_set`, `trainset`, `val2017`.
+
+Invariants: pure; a name is read by itself, and only where nothing was recognised so does another
+one beside it count (`read_beside`). Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+_WORDS: Final = {
+    **dict.fromkeys(("train", "training", "trn"), 1),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "development"), 2),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), 3),
+}
+_FILLERS: Final = frozenset(
+    ("set", "data", "dataset", "split", "images", "image", "imgs", "img", "photos", "pictures")
+)
+_YEAR: Final = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}(?![0-9])")  # as in COCO's train2017
+_APART: Final = re.compile(r"[^a-z0-9]+")
+_LEADING: Final = re.compile(r"([a-z]+)(?![a-z])")
+# Names that a class can hardly have, of folders that lie beside splits.
+_BESIDE: Final = frozenset(
+    (
+        *("unlabeled", "unlabelled", "unlabel", "unsup", "unsupervised", "extra", "holdout"),
+        *("trainval", "predict", "pred", "prediction", "inference", "submission", "all"),
+    )
+)
+
+
+def split_named(name: str) -> int:
+    """Read a folder's name, or a value in a column, as a split: 1 train, 2 val, 3 test, else 0."""
+    words = [word for word in _APART.split(_YEAR.sub(" ", name.lower())) if word]
+    codes = [code for word in words if (code := _code(word))]
+    rest = [word for word in words if not _code(word) and word not in _FILLERS]
+    return codes[0] if len(codes) == 1 and not rest else 0
+
+
+def split_begun(name: str) -> int:
+    """Read a shard's name as a split, by the word that it begins with: `train-0017.tar`."""
+    found = _LEADING.match(name.lower())
+    return _code(found[1]) if found else 0
+
+
+def read_beside(names: Iterable[str]) -> dict[str, int]:
+    """Read splits off names that differ in nothing else: `seg_train` beside `seg_test`.
+
+    One of them alone says nothing: `crash-test` is no split.
+    """
+    groups: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for name in names:
+        found = [m for m in re.finditer(r"[a-z]+", name.lower()) if m[0] in _WORDS]
+        if len(found) == 1:
+            before, after = name[: found[0].start()], name[found[0].end() :]
+            groups[before, re.sub("[0-9]+", "0", after)][name] = _WORDS[found[0][0]]
+    return {
+        name: code
+        for codes in groups.values()
+        if len(set(codes.values())) > 1
+        for name, code in codes.items()
+    }
+
+
+def is_beside_splits(name: str) -> bool:
+    """Say whether a name is one of what lies beside splits, and hardly a class."""
+    return any(word in _BESIDE for word in _APART.split(name.lower()))
+
+
+def _code(word: str) -> int:
+    """Read one word; `trainset` and `testdata` count as two."""
+    if word in _WORDS:
+        return _WORDS[word]
+    for filler in _FILLERS:
+        if word.endswith(filler) and word.removesuffix(filler) in _WORDS:
+            return _WORDS[word.removesuffix(filler)]
+    return 0
