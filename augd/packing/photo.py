@@ -21,7 +21,7 @@ import numpy as np
 from augd.dataset.found import Place
 from augd.errors import OptionError
 from augd.pixels import native
-from augd.pixels.decode import decode, decode_cut
+from augd.pixels.decode import decode, decode_cut, prepared
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.segments import Cut, Table, choose_interval, find_segments
 
@@ -92,7 +92,7 @@ def pack_photo(data: bytes | bytearray, shrink: Shrink | None = None) -> Packed:
         if header.format != "jpeg" or header.num_components == 4:
             name = "CMYK JPEG" if header.format == "jpeg" else header.format.upper()
             return Packed(data, header, None, "kept", f"{name}: only RGB and grey JPEGs are cut")
-        made, table = _transcoded(data, header)
+        made, table = _transcoded(prepared(data, header), header)
         found = read_header(made)
         _compare(made, found, table, header, whole)
     except BadImage as bad:

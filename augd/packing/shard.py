@@ -26,7 +26,8 @@ from augd.dataset.found import SPLITS, Place
 from augd.dataset.sources import IMAGE_SUFFIXES
 from augd.dataset.tars import walk_tar
 from augd.errors import AugdError
-from augd.packing.photo import Packed, Shrink, pack_photo
+from augd.packing.apart import Packer
+from augd.packing.photo import Packed, Shrink
 from augd.pixels.header import BadImage
 from augd.pixels.source import Source
 
@@ -93,7 +94,7 @@ def write_shard(
     job: Job,
     index: IndexArrays,
     source: Source,
-    shrink: Shrink | None,
+    packer: Packer,
     is_feared: Callable[[int], bool],
 ) -> Iterator[int]:
     """Write one shard; yields each sample before it is looked at.
@@ -110,7 +111,7 @@ def write_shard(
             target = _Members(shard, index)
             for sample in job.samples:
                 yield sample
-                one = _pack(index, source, sample, shrink, is_feared(sample))
+                one = _pack(index, source, sample, packer, is_feared(sample))
                 target.add(sample, one)
                 packed.append((sample, one, len(one.data)))
                 one.data = b""
@@ -141,7 +142,7 @@ def written_whole(path: str) -> Iterator[BinaryIO]:
 
 
 def _pack(
-    index: IndexArrays, source: Source, sample: int, shrink: Shrink | None, is_feared: bool
+    index: IndexArrays, source: Source, sample: int, packer: Packer, is_feared: bool
 ) -> Packed:
     if not index.sizes_bytes[sample]:
         return Packed(b"", None, None, "kept", "the file is empty")
@@ -154,7 +155,7 @@ def _pack(
         ) from None
     if is_feared:
         return Packed(content, None, None, "kept", "the decoder died of it")
-    return pack_photo(content, shrink)
+    return packer.pack(content)
 
 
 class _Members:

@@ -1,8 +1,9 @@
 """The processes that pack: started, heard, and replaced when a photo kills one.
 
-Processes, as transcoding is the C library's work on strangers' bytes, and a packer that dies of a
-photo must not take the others with it. Worker w of n makes shards w, w + n, ... that are not there
-yet, and says each sample before it looks at it. A sample that two of them died of stays as it is.
+Worker w of n makes shards w, w + n, ... that are not there yet, and says each sample before it
+looks at it. Workers read and write, and know the bytes of photos alone. A process apart, which is
+confined, decodes and transcodes: a photo of which it dies twice stays as it is, as does one that
+two workers died of.
 
 Invariants: every wait has a deadline; no worker outlives its asker for longer than a sample, as it
 ends when nobody reads what it says.
@@ -24,6 +25,7 @@ from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
+from augd.packing.apart import Packer
 from augd.packing.shard import Options, is_done, plan_shards, write_shard
 from augd.pixels.shards import open_source
 from augd.views.examine import answer, begin_work
@@ -147,12 +149,12 @@ def _work(index_fd: int, dims_fd: int, task: Task) -> None:
     index = IndexArrays(index_fd, dims_fd)
     jobs = plan_shards(index, task.options.shard_bytes)
     feared = frozenset(task.feared)
-    with open_source(index.root, index) as source:
+    with open_source(index.root, index) as source, Packer(task.options.shrink) as packer:
         for number in range(task.worker, len(jobs), task.num_workers):
             job = jobs[number]
             if is_done(task.folder, job):
                 continue
-            arguments = task.folder, number, job, index, source, task.options.shrink
+            arguments = task.folder, number, job, index, source, packer
             for sample in write_shard(*arguments, feared.__contains__):
                 answer(_Said(sample))
 

@@ -26,6 +26,20 @@ Region = tuple[int, int, int, int]
 Exif = Literal["ignore", "apply"]
 Decode = Callable[[bytes | bytearray, Header, Region, int], Pixels]
 
+
+class DecodeStored(Protocol):
+    """What `augd.pixels.decode.decode` is."""
+
+    def __call__(
+        self,
+        data: bytes | bytearray,
+        header: Header,
+        region: Region,
+        scale: int = 1,
+        background: Background = BLACK,
+    ) -> Pixels: ...
+
+
 # Orientation: is the stored picture transposed, and then flipped left-right, top-bottom?
 _TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
     1: (False, False, False),
@@ -106,6 +120,7 @@ def decode_upright(
     region: Region,
     scale: int = 1,
     background: Background = BLACK,
+    decode: DecodeStored = decode,
 ) -> Pixels:
     """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does.
 
@@ -115,7 +130,7 @@ def decode_upright(
     _, is_mirrored, is_flipped = _TURNS[header.orientation]
     width, height = upright_size(header)
     if (is_mirrored and width % scale) or (is_flipped and height % scale):
-        return reduce(decode_upright(data, header, region, background=background), scale)
+        return reduce(decode_upright(data, header, region, 1, background, decode), scale)
     region = stored_region(header.orientation, (width, height), region)
     pixels = decode(data, header, region, scale, background)
     return pixels if header.orientation == 1 else np.ascontiguousarray(turn(pixels, header))
@@ -132,9 +147,12 @@ def turn(pixels: Pixels, stored: Stored) -> Pixels:
 
 
 def reader_of(
-    exif: Exif, background: Background = BLACK
+    exif: Exif, background: Background = BLACK, decode: DecodeStored = decode
 ) -> tuple[Callable[[Stored], tuple[int, int]], Decode]:
-    """Return how a recipe finds a picture's size, and how it decodes a region of it."""
+    """Return how a recipe finds a picture's size, and how it decodes a region of it.
+
+    `decode` is what decodes regions as they are stored: here, or in a process apart.
+    """
     if exif == "apply":
-        return upright_size, partial(decode_upright, background=background)
+        return upright_size, partial(decode_upright, background=background, decode=decode)
     return stored_size, partial(decode, background=background)

@@ -31,12 +31,13 @@ from augd.pixels.decode import (
     at_scale,
     check_region,
     cut_arguments,
+    decode,
     is_native,
     prepared,
     run_native,
 )
 from augd.pixels.header import Header
-from augd.pixels.orient import Decoded, Exif, Region, reader_of, turn
+from augd.pixels.orient import Decoded, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.outline import Matrix, Outline, Outlines
 from augd.pixels.segments import Cut
 from augd.pixels.tint import Tint
@@ -55,6 +56,8 @@ _UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0
 _COLOUR_OUT: Final = (
     "colour_out: expected an array with colour_on='device' and none with 'producer'"
 )
+
+_DECODE_HERE = decode
 
 
 class Renderer:
@@ -75,10 +78,12 @@ class Renderer:
         colour_on: ColourOn = "producer",
         exif: Exif = "ignore",
         background: Background = BLACK,
+        decode: DecodeStored = decode,
     ) -> None:
         """Make the buffers. With `exif` "apply" photos are rendered upright.
 
-        `background` is what transparent parts show: see `compose`.
+        `background` is what transparent parts show: see `compose`. `decode` decodes; another than
+        this process's own gives the same rows.
 
         Raises:
             ValueError: an option is none of its choices.
@@ -90,7 +95,8 @@ class Renderer:
         self._kernels = native.kernels
         self._antialias = filter == "antialias"
         self._is_stored = exif == "ignore"
-        _, self._decode = reader_of(exif, background)
+        _, self._decode = reader_of(exif, background, decode)
+        self._is_decoded_here = decode is _DECODE_HERE
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
@@ -98,7 +104,9 @@ class Renderer:
         self._tint = Tint()
 
     @classmethod
-    def of(cls, recipe: Recipe, out_size: tuple[int, int]) -> Renderer:
+    def of(
+        cls, recipe: Recipe, out_size: tuple[int, int], decode: DecodeStored = decode
+    ) -> Renderer:
         """Make the renderer of a recipe, whose rows are (height, width)."""
         return cls(
             recipe.filter,
@@ -108,6 +116,7 @@ class Renderer:
             colour_on=recipe.colour_on,
             exif=recipe.exif,
             background=recipe.background_rgb,
+            decode=decode,
         )
 
     def needed(self, plan: Plan, rows: slice) -> NDArray[np.int64]:
@@ -296,7 +305,7 @@ class Renderer:
         if origin is not None:
             crop = crop[0] - origin[0], crop[1] - origin[1], crop[2], crop[3]
         is_upright = self._is_stored or header.orientation == 1
-        is_fused = self._kernels is not None and outline.matrix is None and is_upright
+        is_fused = self._is_decoded_here and outline.matrix is None and is_upright
         if not is_fused or not is_native(header):
             self.render(self._decode(data, header, crop, scale), outline, out, colour_out)
             return

@@ -2,7 +2,9 @@
 
 The same reading and decoding as a producer's, without plan and render. Processes, because
 `decode` learns of a broken scan from its process's standard error; and a decoder that dies of a
-file takes one process with it, which is replaced.
+file takes one process with it, which is replaced, as is one that is silent for too long. Each is
+confined before its first file; of a set in an object store, which takes a network to read, a
+process apart decodes.
 
 Worker w of n looks at samples w, w + n, ... in that order and answers each with one line, so that
 the asker reads the workers in turns and gets the samples in order. Changes nothing on disk.
@@ -12,22 +14,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 
+from augd.confine.process import confine, limit
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
 from augd.pixels.decode import configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, read_header
+from augd.pixels.orient import DecodeStored
 from augd.pixels.shards import open_source
 from augd.pixels.source import Source
+from augd.produce import die_with
+from augd.stores.address import is_address
+from augd.views.apart import PATIENCE_S, Apart
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,54 +61,82 @@ def examine_all(index: IndexFile, num_workers: int) -> Iterator[Examined]:
     Raises:
         AugdError: a worker failed by itself, by no file's fault.
     """
-    workers = [_start(index, first, num_workers) for first in range(num_workers)]
+    workers = [_Worker(index, first, num_workers) for first in range(num_workers)]
     try:
         for sample in range(index.num_samples):
             worker = workers[sample % num_workers]
-            assert worker.stdout is not None
-            line = worker.stdout.readline()
-            if line.endswith(b"\n"):
+            line = worker.read_line()
+            if line:
                 yield msgspec.json.decode(line, type=Examined)
                 continue
-            yield Examined(sample=sample, reason=_cause_of_death(worker))
-            _end(worker)
-            workers[sample % num_workers] = _start(index, sample + num_workers, num_workers)
+            yield Examined(sample=sample, reason=worker.end())
+            workers[sample % num_workers] = _Worker(index, sample + num_workers, num_workers)
     finally:
         for worker in workers:
-            _end(worker)
+            worker.close()
 
 
-def _start(index: IndexFile, first: int, step: int) -> subprocess.Popen[bytes]:
-    fds = index.fd, index.dims_fd
-    numbers = map(str, (*fds, first, step))
-    command = [sys.executable, "-m", "augd.views.examine", *numbers]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        pass_fds=fds,
-        env={**os.environ, **ENVIRONMENT},
-    )
+class _Worker:
+    """A process that looks at every `step`-th sample from `first` on."""
 
-
-def _cause_of_death(worker: subprocess.Popen[bytes]) -> str:
-    status = worker.wait()
-    if status >= 0:
-        raise AugdError(
-            f"a process that looked at the files ended with status {status}; what it said before "
-            "is the cause"
+    def __init__(self, index: IndexFile, first: int, step: int) -> None:
+        fds = index.fd, index.dims_fd
+        numbers = map(str, (*fds, first, step, os.getpid()))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "augd.views.examine", *numbers],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=fds,
+            env={**os.environ, **ENVIRONMENT},
         )
-    return f"the decoder died of it ({signal.Signals(-status).name})"
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN)
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._is_silent = False
+
+    def read_line(self) -> bytes:
+        """Return its next line; nothing when it died, or said none in time."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not self._lines:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not self._poll.poll(left_s * 1000):
+                self._is_silent = True
+                return b""
+            content = os.read(self._output.fileno(), 1 << 16)
+            if not content:
+                return b""
+            *lines, self._rest = (self._rest + content).split(b"\n")
+            self._lines += lines
+        return self._lines.popleft()
+
+    def end(self) -> str:
+        """Reap it, and say what it did at a file that it gave no answer for."""
+        if self._is_silent:
+            self.close()
+            return f"its decoder was silent for {PATIENCE_S:g} s"
+        status = self._process.wait()
+        self.close()
+        if status >= 0:
+            raise AugdError(
+                f"a process that looked at the files ended with status {status}; what it said "
+                "before is the cause"
+            )
+        return f"the decoder died of it ({signal.Signals(-status).name})"
+
+    def close(self) -> None:
+        """Kill and reap it; twice is fine."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    worker.kill()
-    worker.wait()
-    if worker.stdout is not None:
-        worker.stdout.close()
-
-
-def examine(index: IndexArrays, source: Source, sample: int, has_twin: bool) -> Examined:
+def examine(
+    index: IndexArrays, source: Source, sample: int, has_twin: bool, decode: DecodeStored = decode
+) -> Examined:
     """Read and decode one file whole."""
     try:
         content = source.read(sample)
@@ -122,17 +160,19 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
     index = IndexArrays(index_fd, dims_fd)
     _, places, counts = np.unique(index.sizes_bytes, return_inverse=True, return_counts=True)
     has_twin = counts[places] > 1
-    with open_source(index.root, index) as source:
+    with open_source(index.root, index) as source, Apart() as apart:
+        decoding: DecodeStored = apart.decode
+        if not is_address(index.root):
+            confine()
+            decoding = decode
         for sample in range(first, index.num_samples, step):
-            answer(examine(index, source, sample, bool(has_twin[sample])))
+            answer(examine(index, source, sample, bool(has_twin[sample]), decoding))
 
 
 def begin_work() -> None:
-    """Set up a worker that decodes; it ends without a word on Ctrl-C, or when nobody reads it."""
+    """Set up a worker; it ends without a word on Ctrl-C, or when nobody reads it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    configure()
-    silence_library_noise()
 
 
 def answer(said: msgspec.Struct) -> None:
@@ -143,8 +183,13 @@ def answer(said: msgspec.Struct) -> None:
 
 def main() -> None:
     """Run a worker."""
+    *numbers, parent_pid = map(int, sys.argv[1:])
+    die_with(parent_pid)
     begin_work()
-    _work(*map(int, sys.argv[1:]))
+    limit()
+    configure()
+    silence_library_noise()
+    _work(*numbers)
 
 
 if __name__ == "__main__":

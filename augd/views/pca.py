@@ -1,7 +1,7 @@
 """`augd pca`: the principal components of a data set's colours, as an op of a recipe.
 
-Before the way of a batch: decodes whole photos, one at a time, as they are stored. Writes one
-file and changes nothing else.
+Before the way of a batch: has whole photos decoded, one at a time, as they are stored, in a process
+apart. Writes one file and changes nothing else.
 
 Every photo counts the same, whatever its size, as in a training that cuts one crop from each.
 Which photos are looked at follows from a keyed hash of their paths, so that it is the same at
@@ -28,11 +28,12 @@ from augd.dataset.arrays import IndexArrays
 from augd.dataset.found import shown
 from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError
-from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
+from augd.pixels.decode import Pixels
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.shards import open_source
 from augd.pixels.source import Source
 from augd.plan.ops import IMAGENET_EIGVAL
+from augd.views.apart import Apart
 from augd.views.progress import Patience
 
 Floats = NDArray[np.float64]
@@ -89,8 +90,6 @@ def run_pca(options: PcaOptions) -> None:
             f"--samples: expected at least {_SAMPLES_MIN}, got {options.num_samples}; "
             "a few thousand give two digits"
         )
-    configure()
-    silence_library_noise()
     with Patience("indexing") as progress:
         index = load_or_build(options.path, progress=progress)
     try:
@@ -119,17 +118,14 @@ def _measure(index: IndexFile, num_samples: int) -> tuple[list[Moments], list[st
     arrays = IndexArrays(index.fd, index.dims_fd)
     chosen = choose([arrays.path_bytes(sample) for sample in range(index.num_samples)], num_samples)
     found, bad = [], []
-    source = open_source(arrays.root, arrays)
-    try:
-        with Patience("looking at colours", len(chosen)) as progress:
-            for num_done, sample in enumerate(chosen, 1):
-                try:
-                    found.append(measure(_decoded(source, sample)))
-                except BadImage as error:
-                    bad.append(f"{arrays.path(sample)}: {error}")
-                progress(num_done)
-    finally:
-        source.close()
+    progress = Patience("looking at colours", len(chosen))
+    with open_source(arrays.root, arrays) as source, Apart() as apart, progress:
+        for num_done, sample in enumerate(chosen, 1):
+            try:
+                found.append(measure(_decoded(source, sample, apart)))
+            except BadImage as error:
+                bad.append(f"{arrays.path(sample)}: {error}")
+            progress(num_done)
     return found, bad
 
 
@@ -139,10 +135,10 @@ def choose(paths: Sequence[bytes], num_samples: int) -> list[int]:
     return sorted(range(len(paths)), key=hashes.__getitem__)[:num_samples]
 
 
-def _decoded(source: Source, sample: int) -> Pixels:
+def _decoded(source: Source, sample: int, apart: Apart) -> Pixels:
     content = source.read(sample)
     header = read_header(content)
-    return decode(content, header, (0, 0, header.width, header.height))
+    return apart.decode(content, header, (0, 0, header.width, header.height))
 
 
 def measure(photo: Pixels) -> Moments:

@@ -1,7 +1,7 @@
 """`augd preview`: a contact sheet of photos beside what training will see of them.
 
-After the way of a batch, without one: rows are made by the code that producers run, in this
-process. Changes nothing but the file it writes.
+After the way of a batch, without one: rows are made by the code that producers run, of photos that
+a process apart decodes. Changes nothing but the file it writes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Beside the way of a batch: what `augd preview` and `augd explain` show is made here, by the code
 that producers run, so that it equals what a stream of the same recipe and seed delivers, byte for
 byte. A stream with `split`, `classes`, `limit` or `balance` has another order, but without
-`balance` the same pixels.
+`balance` the same pixels. Files are decoded in a process apart, which may die of one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError, OptionError, PluginFailed
-from augd.pixels.decode import Pixels, configure, silence_library_noise
+from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.orient import Decode, reader_of
+from augd.pixels.orient import Decode, DecodeStored, reader_of
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.shards import open_source
@@ -36,6 +36,7 @@ from augd.plan.recipe import Recipe, output_size
 from augd.plan.samplers_plugin import Edit
 from augd.plugins import tell
 from augd.production import name_failure
+from augd.views.apart import Apart
 from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
 from augd.views.tinted import recoloured
@@ -113,10 +114,13 @@ class Negative:
 class Darkroom:
     """Makes rows of one data set, recipe and seed, one at a time. Use it in a `with`."""
 
-    def __init__(self, path: str | IndexFile, recipe: Recipe, seed: int) -> None:
-        """Open the data set, indexed before or now. Takes this process's standard error over.
+    def __init__(
+        self, path: str | IndexFile, recipe: Recipe, seed: int, *, is_confined: bool = False
+    ) -> None:
+        """Open the data set, indexed before or now.
 
-        An index that is open already stays the caller's.
+        An index that is open already stays the caller's. A process that is confined decodes by
+        itself, and its standard error is taken over; any other has a process apart decode.
 
         Raises:
             DatasetError: there is no data set at `path`.
@@ -124,8 +128,13 @@ class Darkroom:
             RecipeError: the size of the rows follows from a first image that is bad.
         """
         _check_range("--seed", seed, _SEED_MAX)
-        configure()
-        silence_library_noise()
+        self._apart = None if is_confined else Apart()
+        decoding: DecodeStored = decode
+        if self._apart is not None:
+            decoding = self._apart.decode
+        else:
+            configure()
+            silence_library_noise()
         self.recipe = recipe
         self.seed = seed
         self._is_own = isinstance(path, str)
@@ -146,8 +155,8 @@ class Darkroom:
         self._planner = Planner(recipe, seed, size, self._note_own_draw)
         self._exact_planner = Planner(_without_bends(recipe), seed, size)
         self._draws = Draws(recipe, seed, size)
-        self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb)
-        self._renderer = Renderer.of(recipe, size)
+        self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb, decoding)
+        self._renderer = Renderer.of(recipe, size, decoding)
         self._draw = Draw(self.index.num_samples, seed, True)
 
     def __enter__(self) -> Self:
@@ -158,6 +167,8 @@ class Darkroom:
 
     def close(self) -> None:
         """Close what was opened here; an index that was given stays its owner's."""
+        if self._apart is not None:
+            self._apart.close()
         self._source.close()
         if self._is_own:
             self.index.close()

@@ -364,29 +364,42 @@ def test_a_killed_packing_goes_on_and_ends_alike(many: Path, tmp_path: Path) -> 
     assert shards_of(killed) == shards_of(whole)
 
 
-def test_a_photo_that_kills_its_packer_twice_stays_as_it_is(
+def test_a_photo_that_kills_what_looks_at_it_twice_stays_as_it_is(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packers are real processes, in which one photo brings on a real SIGSEGV."""
-    poison = (many / "005.jpg").read_bytes()
+    """Real processes, in which one photo brings on a real SIGSEGV, and another a SIGKILL."""
+    poison, worse = ((many / name).read_bytes() for name in ("005.jpg", "007.jpg"))
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal, augd.packing.shard as it\n"
-        "pack = it.pack_photo\n"
-        "def pack_photo(data, shrink):\n"
-        f"    if len(data) == {len(poison)}:\n"
-        f"        open({str(tmp_path / 'deaths')!r}, 'a').write('x')\n"
-        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    return pack(data, shrink)\n"
-        "it.pack_photo = pack_photo\n"
+        "import os, signal, sys\n"
+        f"deaths = os.open({str(tmp_path / 'deaths')!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+        "def deadly(usual, of, size, number, word):\n"
+        "    def look(*given):\n"
+        "        if len(of(given)) == size:\n"
+        "            os.write(deaths, word)\n"
+        "            os.kill(os.getpid(), number)\n"
+        "        return usual(*given)\n"
+        "    return look\n"
+        "if 'augd.packing.apart' in sys.orig_argv:\n"
+        "    import augd.packing.photo as it\n"
+        "    it.pack_photo = deadly(it.pack_photo, lambda given: given[0],\n"
+        f"        {len(poison)}, signal.SIGSEGV, b'x')\n"
+        "if 'augd.packing.workers' in sys.orig_argv:\n"
+        "    import augd.packing.apart as it\n"
+        "    it.Packer.pack = deadly(it.Packer.pack, lambda given: given[1],\n"
+        f"        {len(worse)}, signal.SIGKILL, b'y')\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
     report = pack(str(many), str(tmp_path / "set"), PackOptions(shard_mb=1, num_workers=1))
-    assert report["kept"] == [{"id": 5, "path": "005.jpg", "reason": "the decoder died of it"}]
-    assert (tmp_path / "deaths").read_text() == "xx"
+    died = "the decoder died of it (SIGSEGV)"
+    assert [(one["id"], one["reason"]) for one in report["kept"]] == [
+        (5, died),
+        (7, "the decoder died of it"),
+    ]
+    assert sorted((tmp_path / "deaths").read_text()) in (list("x" * n + "yy") for n in (2, 4, 6))
     with closing(load_or_build(tmp_path / "set", cache_dir=tmp_path)) as index:
         arrays = IndexArrays(index.fd, index.dims_fd)
         with open_source(arrays.root, arrays) as source:
-            assert source.read(5) == poison
+            assert source.read(5) == poison and source.read(7) == worse
 
 
 def test_a_source_that_changes_meanwhile_is_an_error(many: Path, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ class Bench:
             recipe = _PLAIN
             if asked.recipe is not None:
                 recipe = parse_recipe(asked.recipe, self._catalogue)
-            room = Darkroom(self._indexes[asked.dataset], recipe, asked.seed)
+            index = self._indexes[asked.dataset]
+            room = Darkroom(index, recipe, asked.seed, is_confined=True)
             for last in self._rooms.values():
                 last.close()
             self._rooms = {key: room}

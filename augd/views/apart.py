@@ -1,0 +1,233 @@
+"""A process apart that decodes: strangers' bytes in, pixels out, and nothing lost when it dies.
+
+For commands that look at single files (`preview`, `explain`, `pca`, `pack`): they themselves never
+decode. The process is confined as a producer is, answers one question at a time, and is started
+when it is first needed. One that dies or is silent is replaced at the next question; the file in
+hand is then a bad image, by name.
+
+A message is two lengths, a question or an answer in msgpack, and bytes: a file's, or pixels. What
+comes back is believed as far as its size goes: a process that was taken over can show other
+pixels, and nothing else.
+
+Invariants: every wait has a deadline; the process ends when its asker does, however it does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+from msgspec import msgpack
+
+from augd.confine.process import confine, limit
+from augd.deaths import describe_status
+from augd.hire import ENVIRONMENT, without_secrets
+from augd.pixels.compose import BLACK, Background
+from augd.pixels.decode import Pixels, at_scale, configure, decode, silence_library_noise
+from augd.pixels.header import BadImage, Header, read_header
+from augd.produce import die_with
+
+PATIENCE_S = 60.0
+"""For one answer: a picture of 64 megapixels takes a few seconds, also under load."""
+
+_HEAD_BYTES_MAX: Final = 1 << 20
+_LENGTHS: Final = struct.Struct("<II")
+_PART_BYTES: Final = 1 << 20
+
+Answer = tuple[bytes, Any]
+"""What is answered: a struct in msgpack, and bytes-like behind."""
+
+
+class Lost(Exception):
+    """The process died of its question, or was silent; says how."""
+
+
+class Decode(msgspec.Struct, frozen=True):
+    """Decode a region of the file that follows; see `augd.pixels.decode.decode`."""
+
+    region: tuple[int, int, int, int]
+    scale: int = 1
+    background: Background = BLACK
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """The pixels follow, or `reason` says why there are none."""
+
+    reason: str = ""
+
+
+class Apart:
+    """The asker's end. `module` is the program that answers; use it in a `with`."""
+
+    def __init__(self, module: str = __name__) -> None:
+        """Start nothing yet."""
+        self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def ask(self, question: msgspec.Struct, content: Any, most_bytes: int) -> tuple[bytes, Any]:
+        """Ask, and return the answer with what follows it, at most `most_bytes`.
+
+        Raises:
+            Lost: the process died of it, or said nothing in time.
+        """
+        if self._process is None:
+            self._start()
+        assert self._link is not None
+        deadline_s = time.monotonic() + PATIENCE_S
+        try:
+            _send(self._link, msgpack.encode(question), content, deadline_s)
+            return _receive(self._link, most_bytes, deadline_s)
+        except TimeoutError:
+            self.close()
+            raise Lost(f"its decoder was silent for {PATIENCE_S:g} s") from None
+        except (EOFError, OSError):
+            raise Lost(f"the decoder died of it ({describe_status(self._end())})") from None
+
+    def decode(
+        self,
+        data: bytes | bytearray,
+        header: Header,
+        region: tuple[int, int, int, int],
+        scale: int = 1,
+        background: Background = BLACK,
+    ) -> Pixels:
+        """Decode, as `augd.pixels.decode.decode` does, in the process.
+
+        Raises:
+            BadImage: as there, or the decoder died of it.
+        """
+        *_, width, height = at_scale(region, scale)
+        question = Decode(region, scale, background)
+        try:
+            said, body = self.ask(question, data, width * height * 3)
+        except Lost as lost:
+            raise BadImage(str(lost)) from None
+        if reason := msgpack.decode(said, type=Decoded).reason:
+            raise BadImage(reason)
+        if len(body) != width * height * 3:
+            raise BadImage(f"decoded to another size: got {len(body)} bytes")
+        return np.frombuffer(body, np.uint8).reshape(height, width, 3)
+
+    def _start(self) -> None:
+        near, far = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(far.fileno()), str(os.getpid())],
+                pass_fds=(far.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env={**without_secrets(), **ENVIRONMENT},
+            )
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        self._link = near
+
+    def _end(self) -> int:
+        """Reap the process; returns its status, or that of the SIGKILL that it gets."""
+        assert self._process is not None and self._link is not None
+        self._link.close()
+        try:
+            status = self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._process = self._link = None
+        return status
+
+
+def _send(link: socket.socket, head: bytes, body: Any, deadline_s: float | None) -> None:
+    view = memoryview(body).cast("B")
+    _set_timeout(link, deadline_s)
+    link.sendall(_LENGTHS.pack(len(head), len(view)) + head)
+    for first in range(0, len(view), _PART_BYTES):
+        _set_timeout(link, deadline_s)
+        link.sendall(view[first : first + _PART_BYTES])
+
+
+def _receive(
+    link: socket.socket, most_bytes: int, deadline_s: float | None
+) -> tuple[bytes, bytearray]:
+    head_bytes, body_bytes = _LENGTHS.unpack(_read(link, _LENGTHS.size, deadline_s))
+    if head_bytes > _HEAD_BYTES_MAX or body_bytes > most_bytes:
+        raise OSError("a message that is too long")
+    return bytes(_read(link, head_bytes, deadline_s)), _read(link, body_bytes, deadline_s)
+
+
+def _read(link: socket.socket, size: int, deadline_s: float | None) -> bytearray:
+    found = bytearray(size)
+    view, at = memoryview(found), 0
+    while at < size:
+        _set_timeout(link, deadline_s)
+        count = link.recv_into(view[at : at + _PART_BYTES])
+        if not count:
+            raise EOFError
+        at += count
+    return found
+
+
+def _set_timeout(link: socket.socket, deadline_s: float | None) -> None:
+    if deadline_s is None:
+        return
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    link.settimeout(left_s)
+
+
+# --- the process ---------------------------------------------------------------------------------
+
+
+def answer_all(answer: Callable[[bytes, bytearray], Answer]) -> None:
+    """Confine this process and answer until the asker ends; arguments are those of the program."""
+    link_fd, parent_pid = map(int, sys.argv[1:3])
+    die_with(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit()
+    configure()
+    silence_library_noise()
+    link = socket.socket(fileno=link_fd)
+    confine()
+    try:
+        while True:
+            said, body = answer(*_receive(link, 1 << 32, None))
+            _send(link, said, body, None)
+    except (EOFError, ConnectionError):
+        pass
+
+
+def _answer(question: bytes, content: bytearray) -> Answer:
+    asked = msgpack.decode(question, type=Decode)
+    try:
+        header = read_header(content)
+        pixels = decode(content, header, asked.region, asked.scale, asked.background)
+    except (BadImage, ValueError, MemoryError) as bad:
+        return msgpack.encode(Decoded(str(bad) or type(bad).__name__)), b""
+    return msgpack.encode(Decoded()), np.ascontiguousarray(pixels)
+
+
+if __name__ == "__main__":
+    answer_all(_answer)
