@@ -38,6 +38,10 @@ Keys = Annotated[
 Dataset = Annotated[
     str | None, typer.Option(metavar="NAME", help="Which one, if the daemon serves several.")
 ]
+MaxBadFraction = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="F", help="Share of a stream's images that may be bad."),
+]
 Producers = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Producer processes [one per core].")
 ]
@@ -88,6 +92,7 @@ def fit(
     connect: Connect = None,
     keys: Keys = None,
     dataset: Dataset = None,
+    max_bad_fraction: MaxBadFraction = 0.01,
     arch: Arch = "resnet18",
     weights: Annotated[
         str | None,
@@ -165,6 +170,7 @@ def features(
     connect: Connect = None,
     keys: Keys = None,
     dataset: Dataset = None,
+    max_bad_fraction: MaxBadFraction = 0.01,
     arch: Arch = "resnet18",
     weights: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="DEFAULT, IMAGENET1K_V1, ...; or a .pt file.")
@@ -211,6 +217,7 @@ def evaluate(
     connect: Connect = None,
     keys: Keys = None,
     dataset: Dataset = None,
+    max_bad_fraction: MaxBadFraction = 0.01,
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Of trainer fit, or its folder; several are averaged."),
@@ -243,6 +250,7 @@ def inspect(
     connect: Connect = None,
     keys: Keys = None,
     dataset: Dataset = None,
+    max_bad_fraction: MaxBadFraction = 0.01,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of trainer fit, or its folder [run].")
     ] = None,

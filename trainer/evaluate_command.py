@@ -49,6 +49,7 @@ class EvaluateOptions:
     device: str | None
     out: Path
     as_json: bool
+    max_bad_fraction: float = 0.01
 
 
 def run_evaluate(options: EvaluateOptions) -> int:
@@ -164,6 +165,7 @@ def _open(options: EvaluateOptions, trained: Trained, cleaning: ExitStack) -> tu
         producers=options.producers,
         split=options.split,
         dataset=options.dataset,
+        max_bad_fraction=options.max_bad_fraction,
         keys=options.keys,
         recipe=recipe_of(trained, options.views),
         batch_size=options.batch_size,

@@ -72,6 +72,7 @@ class FeaturesOptions:
     device: str | None
     out: Path
     as_json: bool
+    max_bad_fraction: float = 0.01
 
 
 def run_features(options: FeaturesOptions) -> int:
@@ -278,7 +279,7 @@ def _told(report: dict[str, Any], out: Path) -> list[str]:
         saved = "nothing saved: with so few epochs, trainer fit --strategy head is as fast"
     return [
         f"Features of {report['images']} images, {report['passes']} passes: "
-        f"{report['features_s']:.1f} s, {made}. Head: {report['epochs']} epochs in "
+        f"{report['features_s']:.1f} s, {made}. Head: {len(report['epochs'])} epochs in "
         f"{report['head_s']:.1f} s.",
         f"Passing the images through the base in each of these epochs would have taken about "
         f"{report['online_s']:.1f} s: {saved}.",

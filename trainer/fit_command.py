@@ -93,6 +93,7 @@ class FitOptions:
     drop_connect: float = 0.0
     ema: float | None = None
     patience: int | None = None
+    max_bad_fraction: float = 0.01
 
 
 def run_fit(options: FitOptions) -> int:
@@ -310,6 +311,7 @@ def open_run(
         address,
         recipes,
         dataset=options.dataset,
+        max_bad_fraction=options.max_bad_fraction,
         batch_size=settings.batch_size,
         seed=settings.seed,
         val_fraction=options.val_fraction,

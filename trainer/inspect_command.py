@@ -65,6 +65,7 @@ class InspectOptions:
     producers: int | None
     device: str | None
     out: Path
+    max_bad_fraction: float = 0.01
 
 
 def run_inspect(options: InspectOptions) -> int:
@@ -120,6 +121,7 @@ class _Inspection:
             producers=None,
             split=options.split,
             dataset=options.dataset,
+            max_bad_fraction=options.max_bad_fraction,
             keys=options.keys,
             recipe=recipe,
             batch_size=options.batch_size,

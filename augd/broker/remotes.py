@@ -144,6 +144,8 @@ class Remotes:
         producer.remote.beat_at = self._outbox.now
         self._works.note_confinement(producer, producer.confinement)
         self._works.take_on(producer)
+        # There may be no lease for hours, and its relay waits for a word: it revokes nothing.
+        self._outbox.tell(number, msg.Revoke(()))
         where = f"{producer.remote.host} (pid {producer.pid})"
         self._outbox.log(INFO, f"producer {number} joined from {where}")
 

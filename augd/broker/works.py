@@ -18,8 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heapreplace
 
+from msgspec import structs
+
 from augd.broker import events as ev
 from augd.broker.cache import Cache
+from augd.broker.complaints import Complaints, name_row
 from augd.broker.crew import DEPTH, REAP_S, Crew, LeaseRecord, Producer
 from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
@@ -71,6 +74,7 @@ class Works:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
         self.made = Made()
+        self._complaints = Complaints()
         self._sent_before = {name: Sent() for name in datasets}  # of streams that are gone
         self._catalogue = catalogue
         self._datasets = datasets
@@ -339,13 +343,14 @@ class Works:
 
     def _judge_bad(self, stream: Stream, batch: Batch, done: msg.Done) -> None:
         first = done.bad[0] if done.bad else msg.BadRow(-1, "?", "unknown")
-        name = f"sample {first.sample} ({first.path}): {first.reason}"
-        is_masked = stream.spec.bad == "mask"
-        self._outbox.log(WARNING, f"bad sample, masked: {name}" if is_masked else name)
-        if not is_masked:
+        name = name_row(first)
+        if stream.spec.bad != "mask":
+            self._outbox.log(WARNING, name)
             text = f'bad {name}. Mend or remove the file, or connect with bad="mask".'
             self._fail(stream, "SAMPLE_FAILED", text)
             return
+        for line in self._complaints.new(stream.dataset, done.bad):
+            self._outbox.log(WARNING, line)
         samples = cut.samples_of_rank(stream.spec.layout, stream.num_samples, 0)
         # Rounded up, so that one bad photo of a small folder is not yet an error.
         allowed = math.ceil(stream.spec.max_bad_fraction * samples)
@@ -353,7 +358,8 @@ class Works:
         if num_bad > allowed:
             text = (
                 f"{num_bad} bad samples in epoch {batch.epoch}, more than the {allowed} that "
-                f"max_bad_fraction={stream.spec.max_bad_fraction} allows; the last: {name}"
+                f"max_bad_fraction={stream.spec.max_bad_fraction} allows; the last: {name}. "
+                "`augd check` names all such files: mend or remove them, or allow more"
             )
             self._fail(stream, "SAMPLE_FAILED", text)
 
@@ -374,6 +380,7 @@ class Works:
         if event.producer not in self.crew.members:
             self._outbox.stale["producer"] += 1
             return
+        event = _in_full(event)
         dead = self.crew.bury(
             event.producer, event.how, self._outbox.now, kind=event.kind, is_draining=is_draining
         )
@@ -622,6 +629,14 @@ class Works:
 
     def _tell(self, producer: Producer, message: msg.ToProducer) -> None:
         self._outbox.tell(producer.number, message)
+
+
+def _in_full(event: ev.Reaped) -> ev.Reaped:
+    """Add to how a producer ended what its kernel knows of it, and what to do."""
+    if event.kind != Ending.MEMORY:
+        return event
+    why = "the kernel killed it for want of memory; have fewer producers, or a larger limit"
+    return structs.replace(event, how=f"{event.how}: {why}")
 
 
 def _place_of(producer: Producer) -> str:

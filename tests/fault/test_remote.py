@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -231,3 +232,29 @@ def test_one_that_finds_no_daemon_waits_for_it(folder: Path, local: list[str]) -
             assert digest_epoch(port, epochs=2) == local
         code, errors = relay.finish()
         assert (code, errors.count("no answer")) == (0, 0), errors
+
+
+HASTY = """
+import augd.station
+augd.station.ANSWER_S = 1.0
+from augd.entry import main
+main()
+"""
+
+
+@pytest.mark.clause("P-133")
+def test_lent_producers_stay_while_there_is_no_stream(folder: Path, address: str) -> None:
+    """A relay waits so long for a word of the daemon, which has nothing to be made."""
+    command = [sys.executable, "-c", HASTY, "produce", f"small={folder}", "--producers", "1"]
+    relay = subprocess.Popen([*command, "--connect", address], stderr=subprocess.PIPE, text=True)
+    try:
+        await_remotes(address, 1)
+        number = remotes(address)[0]["number"]
+        deadline = time.monotonic() + 1.8
+        while time.monotonic() < deadline:
+            assert [one["number"] for one in remotes(address)] == [number]
+            time.sleep(0.25)
+    finally:
+        relay.terminate()
+        _, errors = relay.communicate(timeout=30)
+    assert "took no notice" not in errors

@@ -214,7 +214,8 @@ def test_more_bad_samples_than_allowed_end_the_stream(fake: FakeWire) -> None:
     assert error.code == "SAMPLE_FAILED"
     assert error.text == (
         "2 bad samples in epoch 0, more than the 1 that max_bad_fraction=0.1 allows; the last: "
-        "sample 4 (4.png): no end marker"
+        "sample 4 (4.png): no end marker. `augd check` names all such files: mend or remove them, "
+        "or allow more"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 import augd
 from trainer.features import Pass, StoredSource
-from trainer.features_command import check_out
+from trainer.features_command import _told, check_out
 
 
 def put(out: Path, *names: str) -> None:
@@ -55,3 +55,14 @@ def test_every_seed_of_a_stream_shuffles(seed):
     orders = [next(source.epoch(epoch)).ids.tolist() for epoch in range(2)]
     assert orders[0] != orders[1]
     assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+def test_what_was_done_is_told_by_counts_and_no_line_grows_with_the_epochs() -> None:
+    epochs = [{"epoch": number, "val_accuracy": 0.5} for number in range(1, 101)]
+    report = {
+        **{"images": 34, "passes": 1, "features_s": 3.4, "is_new": True, "head_s": 4.1},
+        **{"online_s": 13.6, "saved_s": 10.2, "best_val_accuracy": 0.5, "best_epoch": 1},
+    }
+    lines = _told(report | {"epochs": epochs}, Path("features"))
+    assert lines[0] == "Features of 34 images, 1 passes: 3.4 s, made. Head: 100 epochs in 4.1 s."
+    assert [line[:8] for line in lines[1:]] == ["Passing ", "Best: 50"]
