@@ -132,6 +132,8 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    again: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the daemon and serve these folders until Ctrl-C."""
     from augd.serving import Options, read_producers, serve_forever
@@ -148,6 +150,8 @@ def serve(
         is_insecure=insecure,
         lifeline_fd=lifeline_fd,
         ready_fd=ready_fd,
+        supervisor=supervisor,
+        again=again,
         keys=keys,
         plugins=tuple(plugin or ()),
         cache=cache,

@@ -23,6 +23,7 @@ from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import PATIENCE_S
+from augd.broker.facts import Life
 from augd.broker.snapshot import shorten
 from augd.choosing import choose
 from augd.dataset import quarantine
@@ -106,6 +107,7 @@ class Daemon:
         page: Page | None = None,
         producers_max: int = 0,
         fetcher: Fetcher | None = None,
+        life: Life = Life(),  # noqa: B008 - frozen
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -122,6 +124,7 @@ class Daemon:
             page: shows what happens to whoever calls it by HTTP; None where nobody asked for it.
             producers_max: how many there may be, where they follow what is needed.
             fetcher: reads the data sets that lie in object stores; None where none does.
+            life: which daemons died before this one.
         """
         self._page = page
         self._fetcher = fetcher
@@ -191,6 +194,7 @@ class Daemon:
             rows_port=self._rows.port,
             producers_max=producers_max,
             pid=os.getpid(),
+            life=life,
         )
         self._sources: dict[str, Callable[[_Tag], None]] = {
             "router": self._read_router,

@@ -1,5 +1,7 @@
 """The entry of the `augd` command: `augd serve` starts without loading a command-line library.
 
+It is the supervisor that starts first, which starts the daemon (augd/supervisor.py).
+
 The time to the first batch begins when the command is typed, and typer takes a tenth of a second
 of it. Plain `augd serve` lines are read here; whatever this doesn't understand (a typo, --help)
 is left to `augd/cli.py`, which knows everything and explains it. A test holds the two together.
@@ -9,30 +11,42 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from augd.errors import AugdError
-from augd.serving import Options, serve_forever
+
+if TYPE_CHECKING:
+    from augd.serving import Options
 
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
 _WORDS = {"--keys": "keys", "--http": "http", "--http-token": "http_token"}
+_WORDS |= {"--again": "again"}
 _WORDS |= {"--log-format": "log_format", "--cache": "cache", "--shard-cache": "shard_cache"}
 _NUMBERS = {
     "--producers": "num_producers",
     "--patience": "patience_s",
     "--lifeline-fd": "lifeline_fd",
     "--ready-fd": "ready_fd",
+    "--supervisor": "supervisor",
 }
 
 
 def main() -> None:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
-    understood = read_serve(sys.argv[1:])
-    if understood is None:
-        from augd import cli
-
-        cli.main()
-        return
+    words = sys.argv[1:]
     try:
+        if words[:1] == ["serve"] and "--supervisor" not in words:
+            from augd.supervisor import supervise
+
+            sys.exit(supervise(words))  # which starts this program again, with that word
+        understood = read_serve(words)
+        if understood is None:
+            from augd import cli
+
+            cli.main()
+            return
+        from augd.serving import serve_forever
+
         sys.exit(serve_forever(*understood))
     except AugdError as error:
         print(f"augd: error: {error}", file=sys.stderr)
@@ -72,4 +86,6 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
             paths.append(word)
     if not paths:
         return None
+    from augd.serving import Options
+
     return paths, Options(listen=tuple(listen), plugins=tuple(plugins), **options)  # type: ignore[arg-type]

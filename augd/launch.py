@@ -1,8 +1,9 @@
 """`augd.serve`: a daemon as a child process, for scripts, notebooks and tests.
 
-The child is `augd serve` itself. It holds a pipe from this process as its lifeline: when
-this process ends, however it ends, the daemon drains and nothing is left. Starting waits
-until the daemon says that it is ready, or says why it cannot be, under a deadline.
+The child is `augd serve` itself: the supervisor, whose child is the daemon (augd/supervisor.py).
+The daemon holds a pipe from this process as its lifeline: when this process ends, however it ends,
+the daemon drains and nothing is left. Starting waits until the daemon says that it is ready, or
+says why it cannot be, under a deadline.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
 from augd.transport.address import make_runtime_dir, runtime_dir
 
-_STOP_S = 10.0
+_STOP_S = 20.0  # beyond what the supervisor gives its daemon for a drain
 _numbers = itertools.count()
 
 Paths = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
@@ -38,7 +40,8 @@ class ServedDaemon:
     Attributes:
         addresses: where it listens, in the order of `listen`.
         http: URL of its page, empty without one.
-        pid: of the daemon's process.
+        supervisor_pid: of the process that starts the daemon again when it dies. A signal to it
+            is for both: SIGTERM drains the daemon, SIGKILL ends it at once.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], lifeline_fd: int) -> None:
@@ -48,7 +51,16 @@ class ServedDaemon:
         self._owner_pid = os.getpid()
         self.addresses: list[str] = []
         self.http = ""
-        self.pid = process.pid
+        self.supervisor_pid = process.pid
+        self._daemon_pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The daemon's own process: another one, once it died and was started again."""
+        path = f"/proc/{self.supervisor_pid}/task/{self.supervisor_pid}/children"
+        with suppress(OSError), open(path, encoding="ascii") as children:
+            self._daemon_pid = next((int(pid) for pid in children.read().split()), self._daemon_pid)
+        return self._daemon_pid
 
     @property
     def address(self) -> str:
@@ -56,7 +68,7 @@ class ServedDaemon:
         return self.addresses[0]
 
     def close(self) -> None:
-        """Drain the daemon and wait for its end; kill it when it takes longer than 10 s."""
+        """Drain the daemon and wait for its end; kill it when it takes longer than 20 s."""
         if self._lifeline_fd < 0 or os.getpid() != self._owner_pid:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -173,6 +185,7 @@ def serve(
     finally:
         os.close(ready_read)
     daemon.addresses = said["addresses"]
+    daemon._daemon_pid = said["pid"]
     daemon.http = said.get("http", "")
     return daemon
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +23,7 @@ from augd.errors import AugdError, DatasetError, OptionError
 from augd.wire.limits import PLACES_MAX
 
 if TYPE_CHECKING:
+    from augd.broker.facts import Life
     from augd.dataset.index import IndexFile
     from augd.dataset.sources import OwnSource
     from augd.hire import Hired, Terms
@@ -56,6 +57,8 @@ class Options:
     is_insecure: bool = False
     lifeline_fd: int | None = None
     ready_fd: int | None = None
+    supervisor: int | None = None  # its pid: this process dies with it
+    again: str | None = None  # of a daemon that takes a dead one's place: what that left, as JSON
     keys: str | None = None  # the folder of keys; None: nobody needs one
     plugins: tuple[str, ...] = ()  # modules with own ops, by name
     is_pinned: bool = False  # each producer to a core
@@ -73,13 +76,30 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
         AugdError: it cannot start; nothing is left running.
     """
     try:
-        return _serve_locked(paths, options)
+        return _serve_locked(paths, _take_over(options))
     except AugdError as error:
         if options.ready_fd is None:
             raise
         # Whoever started this daemon raises it: printed here, it would be read twice.
         tell_ready(options.ready_fd, {"code": error.code, "error": str(error)})
         return 1
+
+
+def _take_over(options: Options) -> Options:
+    """Take the place of a daemon that died, if one did: at its addresses, ports included."""
+    if options.again is None:
+        return options
+    left = json.loads(options.again)
+    http = options.http if left["http"] is None else left["http"].rpartition("//")[2]
+    return replace(options, listen=tuple(left["addresses"]) or options.listen, http=http)
+
+
+def _life_of(options: Options) -> Life:
+    """Tell which daemons died before this one."""
+    from augd.broker.facts import Life
+
+    left = {} if options.again is None else json.loads(options.again)
+    return Life(options.supervisor or 0, left.get("deaths", 0), left.get("last_death", ""))
 
 
 def _serve_locked(paths: Sequence[str], options: Options) -> int:
@@ -112,6 +132,10 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
         terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
         hired.extend(hire(terms, place) for place in range(wanted))
+        if options.supervisor is not None:
+            from augd.produce import die_with
+
+            die_with(options.supervisor)
         gate = _open_gate(options.keys) if options.keys is not None else None
         parts = gate, catalogue, cache, porch
         return _serve(addresses, sources, hired, terms, options, *parts, cleaning)
@@ -247,6 +271,7 @@ def _serve(
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
 
+    life = _life_of(options)
     store = _open_cache(cache, datasets) if cache is not None else None
     if store is not None:
         cleaning.callback(store.close)
@@ -264,10 +289,11 @@ def _serve(
         page=page,
         producers_max=len(hired) if options.is_auto else 0,
         fetcher=make_fetcher(datasets, options.shard_cache or ""),
+        life=life,
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
-    if not options.is_quiet:
+    if not options.is_quiet and not life.deaths:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
         if not hired and not options.ray:
             print("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
@@ -278,7 +304,7 @@ def _serve(
         if porch is not None:
             print(f"augd: look at it at {porch.url}")
         sys.stdout.flush()
-    told = {"addresses": [str(one) for one in daemon.addresses]}
+    told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
     if not options.ray:
         return daemon.run()

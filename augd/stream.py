@@ -44,6 +44,10 @@ Labels = NDArray[np.int64] | NDArray[np.float32]
 Dial = Callable[[Start, float], Line]  # opens a connection within so many seconds
 
 _PAUSE_S = 0.05  # before a lost connection is first tried again
+# A daemon that died is there again within a second: until then trying costs little, later it would
+# be many trainers knocking for nothing.
+_SOON_S = 3.0
+_PAUSE_SOON_S = 0.1
 _PAUSE_MAX_S = 2.0
 
 
@@ -347,7 +351,7 @@ class Stream:
 
     def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
-        pause_s = _PAUSE_S
+        pause_s, soon = _PAUSE_S, time.monotonic() + _SOON_S
         while True:
             try:
                 return self._dial(start, max(deadline - time.monotonic(), _PAUSE_S))
@@ -358,7 +362,8 @@ class Stream:
                         f"{why} No daemon was back within {self._timeout_s:g} s: {error}"
                     ) from error
                 time.sleep(min(left_s, pause_s * chance.uniform(0.5, 1.0)))
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+                is_soon = time.monotonic() < soon
+                pause_s = min(2 * pause_s, _PAUSE_SOON_S if is_soon else _PAUSE_MAX_S)
 
     # batches
 

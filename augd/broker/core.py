@@ -34,7 +34,7 @@ from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S
-from augd.broker.facts import DatasetFacts
+from augd.broker.facts import DatasetFacts, Life
 from augd.broker.outbox import INFO, Outbox
 from augd.broker.remotes import Remotes, Target
 from augd.broker.snapshot import (
@@ -73,6 +73,7 @@ class Broker:
         rows_port: int = 0,
         producers_max: int = 0,
         pid: int = 0,
+        life: Life = Life(),  # noqa: B008 - frozen
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -89,7 +90,9 @@ class Broker:
             producers_max: follow what is needed, with 1 to so many producers; 0 keeps the places.
             pid: of the daemon, for whoever measures it.
             rows_port: TCP port of the socket for remote producers' rows, if there is one.
+            life: which daemons died before this one.
         """
+        self._life = life
         self._instance = instance
         self._pid = pid
         self._datasets = dict(datasets)
@@ -272,6 +275,9 @@ class Broker:
         return {
             "instance": self._instance,
             "pid": self._pid,
+            "supervisor_pid": self._life.supervisor_pid,
+            "daemon_deaths": self._life.deaths,
+            "last_daemon_death": self._life.last_death,
             "is_draining": self._drain_ends_at is not None,
             "is_cut": False,
             "unhealthy": works.unhealthy,

@@ -9,6 +9,17 @@ from msgspec import Struct
 from augd.wire.messages import Quarantined
 
 
+class Life(Struct, frozen=True):
+    """What this daemon follows: the deaths of those before it that one supervisor started.
+
+    `supervisor_pid` is 0 where there is none.
+    """
+
+    supervisor_pid: int = 0
+    deaths: int = 0
+    last_death: str = ""
+
+
 class DatasetFacts(Struct, frozen=True):
     """What the broker knows of a data set; its files are none of its business.
 

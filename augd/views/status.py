@@ -194,6 +194,11 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what somebody should know, in a line each."""
     if report["is_draining"]:
         yield "The daemon is draining: it ends, and opens no more streams."
+    if report.get("daemon_deaths"):  # a daemon of an older release may not count them
+        yield (
+            "The daemon was started again, as it ended unasked: deaths so far "
+            f"{report['daemon_deaths']}, the last by {report['last_daemon_death']}"
+        )
     if report["unhealthy"]:
         yield f"Producers keep dying: {report['unhealthy']}"
     if report["restarts"]:

@@ -29,6 +29,7 @@ class Attack:
     peak_bytes: int
     is_slow: bool
     is_withstood: bool
+    may_end: bool  # its process; the next one is there within a second
 
     @property
     def does(self) -> str:
@@ -55,13 +56,18 @@ def all_attacks() -> list[Attack]:
 
 
 def attack(
-    number: str, *, peak_mb: int = 16, is_slow: bool = False, is_withstood: bool = True
+    number: str,
+    *,
+    peak_mb: int = 16,
+    is_slow: bool = False,
+    is_withstood: bool = True,
+    may_end: bool = False,
 ) -> Callable[[Play], Play]:
     """Put a function into the catalogue."""
 
     def register(play: Play) -> Play:
         assert re.fullmatch(r"A\d\d", number) and number not in _ATTACKS
-        _ATTACKS[number] = Attack(number, play, peak_mb * MB, is_slow, is_withstood)
+        _ATTACKS[number] = Attack(number, play, peak_mb * MB, is_slow, is_withstood, may_end)
         return play
 
     return register

@@ -19,11 +19,12 @@ from tests.attacks.sessions import session_of
 from tests.fault.processes import is_alive, producers_of
 
 
-@attack("A40", is_slow=True)
+@attack("A40", is_slow=True, may_end=True)
 def status_flood(ground: Ground) -> None:
     """Ask for the STATUS 100,000 times over one connection and read no answer; then stay.
 
-    Seen: answers are queued up to ZeroMQ's high-water mark, further ones are dropped.
+    Seen: answers are queued up to ZeroMQ's high-water mark, further ones are dropped. Where libzmq
+    ends the process, as with A73, the next one is there within a second.
     """
     asked = frame(codec.encode(msg.AskStatus())) * 1_000
     with shake_hands(ground.path) as connection:

@@ -83,6 +83,12 @@ class Ground:
         """Ask as a person does, who waits a second."""
         return status(self.daemon.address, 1.0)
 
+    def await_next_daemon(self, pid: int) -> None:
+        """Wait until another daemon than this one serves."""
+        await_true(lambda: self.daemon.pid != pid, 10.0, "the next daemon is started")
+        await_true(self.path.path.exists, 10.0, "it listens")
+        assert status(self.daemon.address, 10.0)["last_daemon_death"] == "SIGABRT"
+
     @property
     def attach_path(self) -> str:
         return str(self.path.attach_path)

@@ -115,7 +115,7 @@ def test_a_daemon_killed_is_a_named_error(folder, tmp_path):
             passing = stream.epoch(0)
             held = next(passing)
             before = held.images.copy()
-            os.kill(served.pid, signal.SIGKILL)
+            os.kill(served.supervisor_pid, signal.SIGKILL)
             with pytest.raises(augd.ConnectError, match=r"the daemon at tcp://.* ended"):
                 for batch in passing:
                     batch.release()

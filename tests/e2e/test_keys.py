@@ -20,7 +20,7 @@ from augd.cli import main
 from augd.transport import keys
 from augd.transport.ask import status
 from augd.transport.curve import ClientCurve
-from tests.fault.processes import await_true, command_of, is_alive
+from tests.fault.processes import await_true, command_of, daemon_of, is_alive
 from tests.keyring import Keyring
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
@@ -316,7 +316,7 @@ def test_no_key_gets_into_output_or_onto_a_command_line(
             augd.connect(port, keys=ring.stranger())
         ring.file_of("bob").write_text("public = ")
         await_forbidden(lambda: status(port, keys=ring.let_in("bob")))
-        command = command_of(process.pid).decode()
+        command = (command_of(process.pid) + command_of(daemon_of(process.pid))).decode()
     finally:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
@@ -343,7 +343,7 @@ def test_a_stream_goes_on_at_a_new_daemon_if_that_knows_its_key(
         def restart(batch: augd.Batch) -> None:
             if batch.number != 2:
                 return
-            os.kill(daemon.pid, signal.SIGKILL)
+            os.kill(daemon.supervisor_pid, signal.SIGKILL)
             await_true(lambda: not is_alive(daemon.pid), SOON_S, "the daemon's end")
             if is_revoked:
                 ring.file_of("alice").unlink()
@@ -367,7 +367,7 @@ def test_a_daemon_with_keys_that_does_not_come_back_is_a_named_error(
     with augd.connect(daemon.addresses[1], keys=ring.let_in("alice"), **options) as stream:
         passing = stream.epoch(0)
         next(passing).release()
-        os.kill(daemon.pid, signal.SIGKILL)
+        os.kill(daemon.supervisor_pid, signal.SIGKILL)
         with pytest.raises(augd.ConnectError, match=r"the daemon at tcp://.* ended"):
             for batch in passing:
                 batch.release()

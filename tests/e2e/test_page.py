@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import augd
-from tests.fault.processes import await_true, children_of, command_of, is_alive
+from tests.fault.processes import await_true, command_of, daemon_of, is_alive, staff_of
 from tests.fault.programs import finish, free_port
 from tests.scenes import SMALL, make_folder
 
@@ -47,7 +47,7 @@ def fetch_json(url: str) -> Any:
 
 
 def page_of(daemon_pid: int) -> list[int]:
-    return [pid for pid in children_of(daemon_pid) if b"augd.views.page" in command_of(pid)]
+    return [pid for pid in staff_of(daemon_pid) if b"augd.views.page" in command_of(pid)]
 
 
 @pytest.fixture(scope="module")
@@ -284,10 +284,11 @@ def test_structured_logs(folder, tmp_path):
     )
     assert process.stdout is not None
     assert "serving" in process.stdout.readline()
+    daemon_pid = daemon_of(process.pid)
     process.send_signal(signal.SIGTERM)
     _, errors = finish(process)
     lines = [json.loads(line) for line in errors.splitlines()]
-    assert {"level": "info", "message": "draining: SIGTERM", "pid": process.pid}.items() <= lines[
+    assert {"level": "info", "message": "draining: SIGTERM", "pid": daemon_pid}.items() <= lines[
         -1
     ].items()
     assert lines[-1]["time"].endswith("+00:00")

@@ -26,7 +26,7 @@ from augd.packing.command import PackOptions, pack
 from augd.pixels import native
 from augd.stores.blocks import BLOCK_BYTES
 from augd.transport.ask import status
-from tests.fault.processes import children_of, command_of
+from tests.fault.processes import children_of, command_of, staff_of
 from tests.relays import await_remotes, lent
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 from tests.stores import BUCKET, Bucket, Deeds, ranges, s3, use
@@ -112,7 +112,7 @@ def digest_of(path: str | Path) -> str:
 
 
 def fetchers_of(pid: int) -> list[int]:
-    return [child for child in children_of(pid) if b"augd.fetch" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.fetch" in command_of(child)]
 
 
 def test_a_packed_set_gives_the_same_bytes_from_a_bucket(

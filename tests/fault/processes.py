@@ -35,9 +35,25 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def daemon_of(pid: int) -> int:
+    """Pid of the daemon that a supervisor holds just now; any other process is itself."""
+    held = [child for child in children_of(pid) if b"--supervisor" in command_of(child)]
+    return held[0] if held else pid
+
+
+def staff_of(pid: int) -> list[int]:
+    """Pids of what a daemon, named by itself or by its supervisor, started."""
+    return children_of(daemon_of(pid))
+
+
+def family_of(pid: int) -> list[int]:
+    """Pids of a daemon and of all that it started, its supervisor left out."""
+    return [daemon_of(pid), *staff_of(pid)]
+
+
 def producers_of(pid: int) -> list[int]:
     """Pids of a daemon's producers."""
-    return [child for child in children_of(pid) if b"augd.produce" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.produce" in command_of(child)]
 
 
 def command_of(pid: int) -> bytes:

@@ -15,7 +15,14 @@ import pytest
 import augd
 from augd.transport.ask import Inquirer
 from augd.transport.ask import status as ask_status
-from tests.fault.processes import await_true, children_of, is_alive, num_fds, producers_of
+from tests.fault.processes import (
+    await_true,
+    children_of,
+    family_of,
+    is_alive,
+    num_fds,
+    producers_of,
+)
 from tests.fault.programs import begin_by_hand, finish, is_up, start_by_hand
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
@@ -93,8 +100,8 @@ def test_kill_9_of_the_daemon_leaves_nothing(folder, tmp_path):
     passing = stream.epoch(0)
     held = next(passing)
     before = held.images.copy()
-    relatives = children_of(process.pid)
-    assert len(relatives) >= 3, "two producers and the janitor"
+    relatives = family_of(process.pid)
+    assert len(relatives) >= 4, "the daemon, two producers and the janitor"
     process.kill()
     await_true(lambda: not any(map(is_alive, relatives)), 1.0, "its children are gone")
     await_true(lambda: not list(tmp_path.iterdir()), 1.0, "its files are gone")
@@ -127,8 +134,10 @@ def test_a_new_daemon_at_the_address_of_a_killed_one_gives_the_same_bytes(folder
 def test_what_a_kill_of_everything_at_once_left_is_cleared_by_the_next_start(folder, tmp_path):
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address)
-    for pid in [*children_of(process.pid), process.pid]:
-        os.kill(pid, signal.SIGKILL)
+    family = [process.pid, *family_of(process.pid)]
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # so that nobody acts on another's end
+        for pid in family:
+            os.kill(pid, number)
     finish(process)
     assert (tmp_path / "d").exists(), "the janitor was killed, too: its work is left"
     again = start_by_hand(folder, address)
@@ -146,7 +155,7 @@ def test_a_signal_drains_the_daemon(folder, tmp_path, number):
     stream = augd.connect(address, recipe=SMALL, batch_size=16, timeout_s=3)
     passing = stream.epoch(0)
     next(passing)
-    relatives = children_of(process.pid)
+    relatives = family_of(process.pid)
     process.send_signal(number)
     status, errors = finish(process)
     assert status == 0
@@ -166,7 +175,7 @@ def test_ctrl_c_while_starting_leaves_nothing(folder, tmp_path):
     for pause_s in (0.05, 0.15, 0.3, 0.5):
         process = begin_by_hand(folder, f"ipc://{tmp_path}/d")
         time.sleep(pause_s)
-        relatives = children_of(process.pid)
+        relatives = family_of(process.pid) if children_of(process.pid) else []
         process.send_signal(signal.SIGINT)
         status, errors = finish(process)
         # Before the program's first line the interpreter has its own ways to end by Ctrl-C.
@@ -210,7 +219,7 @@ def test_a_daemon_dies_with_the_script_that_started_it(folder):
     script = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert script.stdout is not None
     pid, address = script.stdout.readline().split()
-    relatives = [int(pid), *children_of(int(pid))]
+    relatives = family_of(int(pid))
     script.kill()
     script.communicate()
     await_true(lambda: not any(map(is_alive, relatives)), 3.0, "the daemon and its children end")

@@ -14,7 +14,7 @@ import pytest
 
 import augd
 from augd.transport.ask import status as ask_status
-from tests.fault.processes import await_true
+from tests.fault.processes import await_true, daemon_of
 from tests.fault.programs import finish, follow, free_port, start_by_hand
 from tests.fault.proxy import Proxy, listening_ports, random_cut
 from tests.scenes import SMALL, make_folder
@@ -35,7 +35,7 @@ class Network:
         self.process: subprocess.Popen[str] = start_by_hand(folder, self.direct)
         with augd.connect(self.direct, **OPTIONS) as stream:
             self.undisturbed = follow(stream, 6)
-        self.proxy = Proxy(port, self.process.pid)
+        self.proxy = Proxy(port, daemon_of(self.process.pid))
 
     def close(self) -> None:
         self.proxy.close()
@@ -52,7 +52,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 
 def test_the_proxy_is_in_the_way_of_all_ports(network):
-    assert len(listening_ports(network.process.pid)) == 3
+    assert len(listening_ports(daemon_of(network.process.pid))) == 3
     seen = []
     with augd.connect(network.proxy.address, **OPTIONS) as stream:
         for batch in stream.epoch(0):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import augd
-from tests.fault.processes import await_true, children_of, is_alive
+from tests.fault.processes import await_true, family_of, is_alive
 from tests.fault.programs import begin_by_hand, finish, follow, free_port, kill, start_by_hand
 from tests.scenes import SMALL, make_folder
 
@@ -52,7 +52,7 @@ class Phoenix:
 
     def die(self, number: int = signal.SIGKILL) -> None:
         """End it, see that nothing is left, and begin a new one that is not waited for."""
-        relatives = children_of(self.process.pid)
+        relatives = family_of(self.process.pid)
         self.process.send_signal(number)
         finish(self.process)
         await_true(lambda: not any(map(is_alive, relatives)), 1.0, "its children are gone")
@@ -236,7 +236,7 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.fault("daemon SIGTERM, Ctrl-C")
 def test_no_child_inherits_a_blocked_signal(risen, tmp_path):
     phoenix = risen(by_path(tmp_path))
-    for pid in [phoenix.process.pid, *children_of(phoenix.process.pid)]:
+    for pid in [phoenix.process.pid, *family_of(phoenix.process.pid)]:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         assert [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk")] == [0]
 

@@ -16,7 +16,7 @@ import pytest
 
 import augd
 from augd.transport.ask import status
-from tests.fault.processes import await_true, is_alive
+from tests.fault.processes import await_true, daemon_of, is_alive
 from tests.fault.programs import finish, free_port, kill, put_in_place, start_by_hand
 from tests.fault.proxy import Proxy
 from tests.relays import at, await_remotes, lent, remotes
@@ -170,7 +170,7 @@ def network(folder: Path) -> Iterator[tuple[str, Proxy]]:
     """A daemon without producers, and a proxy that these come through."""
     port = free_port()
     direct = f"tcp://127.0.0.1:{port}"
-    with started(folder, direct) as process, Proxy(port, process.pid) as proxy:
+    with started(folder, direct) as process, Proxy(port, daemon_of(process.pid)) as proxy:
         yield direct, proxy
 
 

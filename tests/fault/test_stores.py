@@ -19,11 +19,11 @@ from augd.pixels import native
 from augd.transport.ask import status
 from tests.fault.processes import (
     await_true,
-    children_of,
     command_of,
     is_alive,
     num_fds,
     producers_of,
+    staff_of,
 )
 from tests.fault.programs import kill, put_in_place, start_by_hand
 from tests.relays import await_remotes, lent
@@ -86,7 +86,7 @@ def local(packed: Path) -> list[str]:
 
 
 def fetchers_of(pid: int) -> list[int]:
-    return [child for child in children_of(pid) if b"augd.fetch" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.fetch" in command_of(child)]
 
 
 @pytest.mark.fault("the process that reads a store SIGKILL, alone or with a producer")

@@ -41,6 +41,11 @@ class _Collector(Collector):
         yield CounterMetricFamily(
             "augd_daemon_cpu_seconds", "CPU time of the daemon's own process.", asked.cpu_s
         )
+        yield CounterMetricFamily(
+            "augd_daemon_restarts",
+            "Daemons before this one that ended unasked; their supervisor started the next.",
+            snapshot["daemon_deaths"],
+        )
         yield GaugeMetricFamily(
             "augd_healthy",
             "1, or 0 while its producers keep dying or it drains.",

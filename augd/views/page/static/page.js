@@ -136,7 +136,8 @@ function drawProducers(report) {
   const lent = report.producers.filter((one) => one.number >= report.num_places);
   const places = report.is_cut ? report.producers : [...own, ...lent];
   const died = report.restarts === 1 ? "1 producer died and was replaced" : `${report.restarts} producers died and were replaced`;
-  say(byId("restarts"), report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "None has died.");
+  const daemons = report.daemon_deaths ? ` The daemon ended unasked and was started again, so far ${report.daemon_deaths}×; the last end: ${report.last_daemon_death}.` : "";
+  say(byId("restarts"), (report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "None has died.") + daemons);
   rows(byId("producers").tBodies[0], places, (one) => one.number, (one) => {
     const row = make("tr");
     const head = make("th", String(one.number));
