@@ -1,6 +1,9 @@
 """`python -m augd`: the command line."""
 
-from augd.entry import main
+from augd.interpreter import leave_working_directory
 
 if __name__ == "__main__":
+    leave_working_directory(is_module=True)
+    from augd.entry import main
+
     main()

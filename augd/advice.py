@@ -8,10 +8,8 @@ Watching a daemon at work opens no stream: its trainers are the loop that is exp
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from augd import interpreter
 from augd.dataset.sources import parse_own
 from augd.errors import OptionError
 from augd.launch import serve
@@ -121,13 +120,10 @@ def find_step(text: str | None) -> Step | None:
             f"--step: expected MODULE:FUNCTION, which is called with each batch, or milliseconds "
             f"in 0..{_STEP_MAX_MS}, got {text!r}"
         )
-    sys.path.insert(0, os.getcwd())
     try:
-        step: Step = getattr(importlib.import_module(module), name)
+        step: Step = getattr(interpreter.import_named(module), name)
     except (ImportError, AttributeError) as error:
-        raise OptionError(
-            f"--step {text}: {error}; it is looked for in this folder first"
-        ) from None
+        raise OptionError(f"--step {text}: {error}. {interpreter.HOW_NAMED}") from None
     return step
 
 
@@ -274,10 +270,10 @@ def _in_gb(size_bytes: int) -> str:
 
 def _pack(source: str, target: str) -> str:
     """Pack as a user would; returns why that could not be, or nothing."""
-    command = [sys.executable, "-m", "augd", "pack", source, target, "--json"]
+    words = "pack", source, target, "--json"
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PACKING_MAX_S, check=False
+        done = interpreter.run(
+            *("augd", *words), capture_output=True, text=True, timeout=_PACKING_MAX_S, check=False
         )
     except subprocess.TimeoutExpired:
         return f"the sample took longer than {_PACKING_MAX_S:g} s"

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from augd import interpreter
 from augd.deaths import describe_status
 from augd.transport import link
 
@@ -84,10 +84,9 @@ class Attendant:
         near, far = link.make_link()
         given = (far.fileno(), *fds)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, given), str(os.getpid()), *more],
+            self._process = interpreter.start(
+                *(module, *map(str, given), str(os.getpid()), *more),
                 pass_fds=given,
-                stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the daemon alone
             )
         except BaseException:

@@ -310,11 +310,11 @@ def preview(
     views of a sample these are the columns, those of epoch E.
     """
     from augd.bench import load_recipe
-    from augd.plugins import load_here
+    from augd.plugins import load
     from augd.views.preview import PreviewOptions, run_preview
 
     options = PreviewOptions(path, recipe, out, rows, columns, seed, epoch)
-    run_preview(options, load_recipe(recipe, load_here(plugin or ())))
+    run_preview(options, load_recipe(recipe, load(plugin or ())))
 
 
 @app.command(epilog="Example: augd explain photos/ --epoch 3 --id 17 --out crop.png")
@@ -332,11 +332,11 @@ def explain(
 ) -> None:
     """Print the drawn parameters of one sample, and draw the crop on its photo."""
     from augd.bench import load_recipe
-    from augd.plugins import load_here
+    from augd.plugins import load
     from augd.views.explain import ExplainOptions, run_explain
 
     options = ExplainOptions(path, sample, epoch, seed, out, as_json)
-    catalogue = load_here(plugin or ())
+    catalogue = load(plugin or ())
     run_explain(options, load_recipe(recipe, catalogue), catalogue)
 
 

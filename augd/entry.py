@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from augd.errors import AugdError
+from augd.interpreter import leave_working_directory
 
 if TYPE_CHECKING:
     from augd.serving import Options
@@ -31,8 +33,15 @@ _NUMBERS = {
 }
 
 
+def train(*, is_module: bool = False) -> None:
+    """Run the trainer's command line, whatever else has the name `trainer` here."""
+    leave_working_directory(is_module=is_module)
+    import_module("augd.torch.cli").main()
+
+
 def main() -> None:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
+    leave_working_directory()
     words = sys.argv[1:]
     try:
         if words[:1] == ["serve"] and "--supervisor" not in words:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGKILL
 
+from augd import interpreter
 from augd.deaths import MemoryKills, classify, describe_status, is_stopped
 from augd.transport.basin import HatchEnd, make_hatch
 from augd.transport.crumb import Crumb, make_crumb
@@ -115,20 +115,12 @@ def hire(terms: Terms, place: int) -> Hired:
         hatch = f"{asking.fileno()},{end.basin_fd}"
         fds = (*fds, asking.fileno(), end.basin_fd)
     try:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "augd.produce",
-                str(far.fileno()),
-                str(page),
-                str(os.getpid()),
-                hatch,
-                *terms.plugins,
-                *terms.sources,
-            ],
+        process = interpreter.start(
+            "augd.produce",
+            *(str(far.fileno()), str(page), str(os.getpid()), hatch),
+            *terms.plugins,
+            *terms.sources,
             pass_fds=fds,
-            stdin=subprocess.DEVNULL,
             # An own source may open a store by itself, before it is confined.
             env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT},
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.

@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from augd import interpreter
 from augd.allowance import why_too_many
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
@@ -147,8 +147,8 @@ def serve(
     listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
     lifeline_read, lifeline_write = os.pipe()
     ready_read, ready_write = os.pipe()
-    command = [
-        *(sys.executable, "-m", "augd", "serve", *_arguments(paths), "--quiet"),
+    words = [
+        *("serve", *_arguments(paths), "--quiet"),
         *(part for one in listens for part in ("--listen", one)),
         *(("--insecure",) if insecure else ()),
         *(() if keys is None else ("--keys", os.path.abspath(keys))),
@@ -163,10 +163,9 @@ def serve(
     ]
     try:
         # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
-        process = subprocess.Popen(
-            command,
+        process = interpreter.start(
+            *("augd", *words),
             pass_fds=(lifeline_read, ready_write),
-            stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
     except BaseException:

@@ -1,6 +1,6 @@
 """Ray places producers on the nodes of a cluster and starts them again: `--producers ray:N`.
 
-A process of its own (`python -m augd.on_ray`), started by the daemon's, so that the daemon loads no
+A process of its own (`augd.on_ray`), started by the daemon's, so that the daemon loads no
 Ray. It makes one actor per producer, spread over the nodes; each runs `augd produce` and starts it
 again when it ends unasked. Ray carries no pixels: rows go from the producers to the daemon.
 
@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from augd import interpreter
 from augd.errors import OptionError
 from augd.transport.address import Address, TcpAddress
 
@@ -71,8 +72,9 @@ def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterat
     """Have producers placed while the block runs."""
     port = next(address for address in addresses if isinstance(address, TcpAddress))
     placed.daemon = str(port)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "augd.on_ray", msgspec.json.encode(placed).decode()],
+    process = interpreter.start(
+        *("augd.on_ray", msgspec.json.encode(placed).decode()),
+        cwd="/",  # Ray has its workers import from the folder that it was called in
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the daemon, which ends this process
     )
@@ -143,10 +145,9 @@ class Lender:
         while True:
             lifeline, ours = os.pipe()
             try:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "augd", *self._command, "--lifeline-fd", str(lifeline)],
+                process = interpreter.start(
+                    *("augd", *self._command, "--lifeline-fd", str(lifeline)),
                     pass_fds=(lifeline,),
-                    stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
             finally:

@@ -2,7 +2,7 @@
 
 Theory of operation. `augd serve NAME=plugin:MODULE:CLASS?ARGUMENT` names a class with `__len__` and
 `read(i) -> (bytes, label)`. The daemon imports no such module: a short-lived process
-(`python -m augd.own_sources FD NAME SOURCE`) makes an object of the class, asks it for its labels,
+(`augd.own_sources FD NAME SOURCE`) makes an object of the class, asks it for its labels,
 names and version, and ends; from its survey the daemon writes an index as of any data set.
 Each producer makes an object of its own before it confines itself, and reads samples by it in the
 thread that made it. So a class needs no lock, and opens what it needs while it still may.
@@ -19,7 +19,6 @@ is told to.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import operator
 import os
 import sys
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from augd import interpreter
 from augd.dataset.found import Found
 from augd.dataset.sources import OwnSource, parse_own
 from augd.errors import PluginFailed
@@ -77,7 +77,7 @@ class OwnSamples:
         """
         self.name = f"source {name} ({asked})"
         try:
-            module = importlib.import_module(asked.module)
+            module = interpreter.import_named(asked.module)
         except Exception as error:
             raise self._failure("its module cannot be imported", error) from None
         made: Any = getattr(module, asked.class_name, None)
@@ -333,14 +333,12 @@ def index_own(name: str, asked: OwnSource) -> IndexFile:
     Raises:
         PluginFailed: it cannot be used, with the traceback.
     """
-    import subprocess  # producers, which import this module as well, never need it
-
     from augd.dataset.index import store_own
 
     near, far = os.pipe()
     with os.fdopen(near, "rb") as answer:
-        command = [sys.executable, "-m", "augd.own_sources", str(far), name, str(asked)]
-        process = subprocess.Popen(command, pass_fds=(far,), stdin=subprocess.DEVNULL)
+        words = str(far), name, str(asked)
+        process = interpreter.start("augd.own_sources", *words, pass_fds=(far,))
         os.close(far)
         try:
             text = answer.read()

@@ -2,7 +2,7 @@
 
 Beside the way of a batch: `load` runs in every producer before it confines itself, in the commands
 that make rows in their own process (`augd preview`, `augd explain`), and in a short-lived process
-(`python -m augd.plugins FD MODULE...`) whose survey tells the daemon which ops there are. A module
+(`augd.plugins FD MODULE...`) whose survey tells the daemon which ops there are. A module
 that cannot be used is an error of the daemon's start, with its traceback.
 
 Invariants: a plug-in is imported by its name, as the operator gave it, and never by a client's
@@ -12,7 +12,6 @@ word; this module itself imports neither NumPy nor a plug-in until `load` is cal
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import sys
 import traceback
@@ -22,6 +21,7 @@ from types import ModuleType
 
 import msgspec
 
+from augd import interpreter
 from augd.errors import PluginFailed
 from augd.plan.catalogue import Catalogue
 from augd.plan.plugin import Plugin, is_geometric
@@ -49,12 +49,10 @@ def load(modules: Sequence[str]) -> Catalogue:
     digests: dict[str, str] = {}
     for name in modules:
         try:
-            module = importlib.import_module(name)
+            module = interpreter.import_named(name)
         except Exception as error:
             raise PluginFailed(
-                f"plug-in {name} cannot be imported: {tail_of(error)}\n"
-                "Give a module's name as in `import NAME`; it is looked for in the working "
-                "directory, in PYTHONPATH and among the installed packages"
+                f"plug-in {name} cannot be imported: {tail_of(error)}\n{interpreter.HOW_NAMED}"
             ) from error
         found = list(_ops_of(module))
         if not found:
@@ -72,17 +70,6 @@ def load(modules: Sequence[str]) -> Catalogue:
     return catalogue
 
 
-def load_here(modules: Sequence[str]) -> Catalogue:
-    """Import these modules in a command of a shell, which looks where a daemon's producers look.
-
-    Raises:
-        PluginFailed: as `load`.
-    """
-    if modules and "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, unlike an installed script
-    return load(modules)
-
-
 def survey(modules: Sequence[str]) -> Catalogue:
     """Have another process import these modules, and return what a daemon knows of their ops.
 
@@ -96,10 +83,9 @@ def survey(modules: Sequence[str]) -> Catalogue:
     near, far = os.pipe()
     with os.fdopen(near, "rb") as answer:
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "augd.plugins", str(far), *modules],
+            done = interpreter.run(
+                *("augd.plugins", str(far), *modules),
                 pass_fds=(far,),
-                stdin=subprocess.DEVNULL,
                 timeout=_SURVEY_S,
                 check=False,
             )

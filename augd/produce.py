@@ -1,4 +1,4 @@
-"""The program of a producer: `python -m augd.produce LINK_FD CRUMB_FD PID HATCH [PLUGIN...]`.
+"""The program of a producer: `augd.produce LINK_FD CRUMB_FD PID HATCH [PLUGIN...]`.
 
 PID is its daemon's. HATCH are the fds of its hatch (transport/hatch.py), with a comma between them,
 or `-` where no data set lies in an object store.

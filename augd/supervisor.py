@@ -24,6 +24,8 @@ import signal
 import sys
 import time
 
+from augd import interpreter
+
 AT_ONCE_MAX = 20
 WITHIN_S = 60.0
 STARTS_MAX = 5  # of a daemon that never served; a sixth would end the same way
@@ -86,11 +88,12 @@ class _Supervisor:
         words = [*self._words, "--ready-fd", str(far), "--supervisor", str(os.getpid())]
         if self._num_deaths:
             words += ["--again", self._say_again()]
+        command = interpreter.command("augd", *words)
         try:
             self._pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-m", "augd", *words],
-                os.environ,
+                command[0],
+                command,
+                interpreter.environment(),
                 setsid=True,
                 setsigdef=_TO_DEFAULT,
             )

@@ -1,30 +1,39 @@
-"""trainer: the batches of an augd stream as torch tensors on a device.
+"""augd.torch: the batches of an augd stream as torch tensors on a device.
 
-    import augd, trainer
+    import augd
+    import augd.torch
 
     with augd.serve("photos/") as daemon:
-        stream = trainer.connect(daemon.address, recipe="imagenet", batch_size=256)
+        stream = augd.torch.connect(daemon.address, recipe="imagenet", batch_size=256)
         for batch in stream.epoch(0):
             batch.images    # float32 (B, 3, H, W) on the device, normalised there
-        for images, labels in stream: ...                       # the next epoch, in pairs
-        for images, labels in trainer.as_dataloader(stream): ...  # for Lightning and friends
+        for images, labels in stream: ...                          # the next epoch, in pairs
+        for images, labels in augd.torch.as_dataloader(stream): ...  # for Lightning and friends
 
 The last step of a batch's way: `client` is the stream, `device` and `cuda` make the
 tensors, `handover` decides when a copy starts and when a slot goes back. Nothing here decodes or
 augments, and nothing of augd is used that augd doesn't export.
+
+This folder is the package `augd.torch`, and `trainer` is another name of it, for as long as no
+file of the user's takes that name. So the modules here import one another relatively.
 """
+
+if __name__ == "trainer":
+    from .alias import become_torch
+
+    become_torch()
 
 try:
     import torch as torch
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        "trainer needs torch, which is not installed here: pip install 'augd[trainer]'. "
-        "augd.connect gives the same batches as NumPy arrays, without it.",
+        "augd.torch needs torch, which is not installed here: install augd with the extra "
+        "`trainer`. augd.connect gives the same batches as NumPy arrays, without it.",
         name="torch",
     ) from None
 
-from trainer.client import Stream, connect
-from trainer.device import IMAGENET_MEAN, IMAGENET_STD, Batch
-from trainer.loader import as_dataloader
+from .client import Stream, connect
+from .device import IMAGENET_MEAN, IMAGENET_STD, Batch
+from .loader import as_dataloader
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Stream", "as_dataloader", "connect"]

@@ -1,6 +1,6 @@
 """`python -m trainer`: the command line."""
 
-from trainer.cli import main
-
 if __name__ == "__main__":
-    main()
+    from augd.entry import train
+
+    train(is_module=True)

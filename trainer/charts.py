@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from trainer.pictures import Picture
+from .pictures import Picture
 
 # From here on numbers are written into the cells, and names beside them.
 _CLASSES_NAMED_MAX = 40

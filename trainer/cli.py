@@ -159,7 +159,7 @@ def fit(
     Exits with 1 when something is wrong, and with 130 after Ctrl-C, which saves.
     """
     given = dict(locals())
-    from trainer.fit_command import FitOptions, run_fit
+    from .fit_command import FitOptions, run_fit
 
     raise typer.Exit(run_fit(FitOptions(**given)))
 
@@ -206,7 +206,7 @@ def features(
     Asked again, it uses what is stored; of other weights, recipe or samples it refuses to.
     """
     given = dict(locals())
-    from trainer.features_command import FeaturesOptions, run_features
+    from .features_command import FeaturesOptions, run_features
 
     raise typer.Exit(run_features(FeaturesOptions(**given)))
 
@@ -239,7 +239,7 @@ def evaluate(
     With views or several checkpoints, probabilities are averaged after the softmax.
     """
     given = dict(locals())
-    from trainer.evaluate_command import EvaluateOptions, run_evaluate
+    from .evaluate_command import EvaluateOptions, run_evaluate
 
     raise typer.Exit(run_evaluate(EvaluateOptions(**given)))
 
@@ -278,7 +278,7 @@ def inspect(
 ) -> None:
     """Draw filters, features by PCA and t-SNE, patches that excite channels, and Grad-CAM."""
     given = dict(locals())
-    from trainer.inspect_command import InspectOptions, run_inspect
+    from .inspect_command import InspectOptions, run_inspect
 
     raise typer.Exit(run_inspect(InspectOptions(**given)))
 

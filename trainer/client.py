@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 import augd
-from trainer.cuda import CudaFeed, CudaLane, DeviceNormaliser
-from trainer.device import Batch, HostFeed, HostNormaliser
+
+from .cuda import CudaFeed, CudaLane, DeviceNormaliser
+from .device import Batch, HostFeed, HostNormaliser
 
 _DEVICES = ("cpu", "cuda")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

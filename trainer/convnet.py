@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 import augd
-from trainer.head import Head
+
+from .head import Head
 
 SIDE_PX = 180
 _WIDTHS = (32, 64, 128, 256, 256)

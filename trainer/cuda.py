@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import augd
-from trainer.device import (
+
+from .device import (
     Batch,
     LabelRange,
     Params,
@@ -33,7 +34,7 @@ from trainer.device import (
     scale_and_shift,
     views,
 )
-from trainer.handover import NUM_BUFFERS, Feed, Handover
+from .handover import NUM_BUFFERS, Feed, Handover
 
 _cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and not in others
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.scores import Scores
-from trainer.source import Source, usable_rows
+from .scores import Scores
+from .source import Source, usable_rows
 
 
 @torch.inference_mode()

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import augd
-from trainer.charts import draw_confusion
-from trainer.client import Stream, connect
-from trainer.evaluate import evaluate
-from trainer.fit_command import check_place
-from trainer.log import Log
-from trainer.pictures import save_png
-from trainer.progress import Display, Pace
-from trainer.recipes import views_recipe
-from trainer.trained import Trained, check_ensemble, read_trained
+
+from .charts import draw_confusion
+from .client import Stream, connect
+from .evaluate import evaluate
+from .fit_command import check_place
+from .log import Log
+from .pictures import save_png
+from .progress import Display, Pace
+from .recipes import views_recipe
+from .trained import Trained, check_ensemble, read_trained
 
 VIEWS = ("none", "ten-crop", "multi-scale")
 # Held back from training where the data set records it, else drawn by a hash of each path.

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import augd
-from trainer.anatomy import Anatomy
-from trainer.device import Batch, range_of
-from trainer.models import Subject
-from trainer.source import Source, usable_rows
+
+from .anatomy import Anatomy
+from .device import Batch, range_of
+from .models import Subject
+from .source import Source, usable_rows
 
 Key = dict[str, Any]
 

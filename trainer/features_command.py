@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 import augd
-from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.features import (
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .features import (
     Base,
     HeadOnly,
     Key,
@@ -29,16 +30,16 @@ from trainer.features import (
     open_store,
     store_features,
 )
-from trainer.fit import Training
-from trainer.fit_command import FitOptions, open_run, settle
-from trainer.interrupt import Interrupt
-from trainer.models import build_subject, check_arch
-from trainer.progress import Display, Pace
-from trainer.ranks import Ranks
-from trainer.recipes import Recipes, choose_recipes
-from trainer.settings import Settings
-from trainer.splits import Splits
-from trainer.weights import find_weights, put_weights
+from .fit import Training
+from .fit_command import FitOptions, open_run, settle
+from .interrupt import Interrupt
+from .models import build_subject, check_arch
+from .progress import Display, Pace
+from .ranks import Ranks
+from .recipes import Recipes, choose_recipes
+from .settings import Settings
+from .splits import Splits
+from .weights import find_weights, put_weights
 
 
 @dataclass(frozen=True, slots=True)

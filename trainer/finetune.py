@@ -49,7 +49,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 import augd
-from trainer.anatomy import NORMS, Anatomy
+
+from .anatomy import NORMS, Anatomy
 
 Strategy = Literal["scratch", "head", "partial", "full", "two-phase", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "partial", "full", "two-phase", "auto")

@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 import augd
-from trainer.checkpoint import State, save_checkpoint
-from trainer.device import Batch
-from trainer.interrupt import Interrupt
-from trainer.learner import Learner, Place
-from trainer.log import Log
-from trainer.models import Subject, check_input
-from trainer.progress import Display, Pace
-from trainer.ranks import Ranks
-from trainer.settings import Settings
-from trainer.source import Source, usable_rows
-from trainer.tally import Tally
+
+from .checkpoint import State, save_checkpoint
+from .device import Batch
+from .interrupt import Interrupt
+from .learner import Learner, Place
+from .log import Log
+from .models import Subject, check_input
+from .progress import Display, Pace
+from .ranks import Ranks
+from .settings import Settings
+from .source import Source, usable_rows
+from .tally import Tally
 
 # On CUDA, reading a number waits for all work before it: so many steps' losses are read at once.
 _UNREAD_MAX = 16
@@ -196,7 +197,7 @@ class Training:
     def _show(self, images: Tensor) -> None:
         """Log the first batch, as the network sees it; of none but bad samples there is nothing."""
         if len(images) and images.dim() == 4:
-            from trainer.pictures import contact_sheet
+            from .pictures import contact_sheet
 
             self._log.picture(0, "batch", contact_sheet(images))
 

@@ -19,19 +19,20 @@ from typing import Any
 import torch
 
 import augd
-from trainer.checkpoint import State, check_same_run, load_checkpoint
-from trainer.finetune import STRATEGIES, choose_strategy
-from trainer.fit import Training, settings_dict
-from trainer.interrupt import Interrupt
-from trainer.learner import ROWS_MIN
-from trainer.models import build_subject, check_arch
-from trainer.optimise import OPTIMISERS, SCHEDULES
-from trainer.progress import Display
-from trainer.ranks import Ranks, join_ranks
-from trainer.recipes import Recipes, as_toml, choose_recipes
-from trainer.settings import Settings
-from trainer.splits import Splits, open_splits
-from trainer.weights import Weights, find_weights, put_weights
+
+from .checkpoint import State, check_same_run, load_checkpoint
+from .finetune import STRATEGIES, choose_strategy
+from .fit import Training, settings_dict
+from .interrupt import Interrupt
+from .learner import ROWS_MIN
+from .models import build_subject, check_arch
+from .optimise import OPTIMISERS, SCHEDULES
+from .progress import Display
+from .ranks import Ranks, join_ranks
+from .recipes import Recipes, as_toml, choose_recipes
+from .settings import Settings
+from .splits import Splits, open_splits
+from .weights import Weights, find_weights, put_weights
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 

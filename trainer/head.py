@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import augd
-from trainer.anatomy import Anatomy
+
+from .anatomy import Anatomy
 
 
 class Head(nn.Linear):

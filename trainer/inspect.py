@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import augd
-from trainer.anatomy import Anatomy
-from trainer.device import Batch
-from trainer.pictures import Picture, grid
+
+from .anatomy import Anatomy
+from .device import Batch
+from .pictures import Picture, grid
 
 # A filter of 3 x 3 pixels is to be looked at as well as one of 11 x 11.
 _FILTER_SIDE_PX = 36

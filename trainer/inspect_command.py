@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 import augd
-from trainer.charts import draw_rows, draw_scatter, overlay
-from trainer.client import Stream
-from trainer.device import Batch
-from trainer.evaluate_command import Split, open_for
-from trainer.fit_command import check_place
-from trainer.inspect import (
+
+from .charts import draw_rows, draw_scatter, overlay
+from .client import Stream
+from .device import Batch
+from .evaluate_command import Split, open_for
+from .fit_command import check_place
+from .inspect import (
     Box,
     Place,
     cut,
@@ -32,10 +33,10 @@ from trainer.inspect import (
     project,
     strongest,
 )
-from trainer.log import Log
-from trainer.pictures import Picture, as_seen, save_png
-from trainer.source import usable_rows
-from trainer.trained import Trained, read_trained
+from .log import Log
+from .pictures import Picture, as_seen, save_png
+from .source import usable_rows
+from .trained import Trained, read_trained
 
 _RUN = Path("run")
 _PATCHES = 8  # of a channel

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.finetune import Phase, freeze, parameter_groups, plan_phases
-from trainer.models import Subject
-from trainer.optimise import make_optimiser, set_rate, share_of_rate
-from trainer.ranks import Ranks
-from trainer.regularise import Average, Mixed, loss_of, mixup
-from trainer.settings import Settings
+from .finetune import Phase, freeze, parameter_groups, plan_phases
+from .models import Subject
+from .optimise import make_optimiser, set_rate, share_of_rate
+from .ranks import Ranks
+from .regularise import Average, Mixed, loss_of, mixup
+from .settings import Settings
 
 # BatchNorm cannot tell a single row's mean from its noise, and torch refuses to.
 ROWS_MIN = 2

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 import augd
-from trainer.client import Stream
+
+from .client import Stream
 
 Pair = tuple[Tensor, Tensor]
 

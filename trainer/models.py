@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import augd
-from trainer.anatomy import Anatomy, dissect
-from trainer.convnet import SIDE_PX as SMALL_SIDE_PX
-from trainer.convnet import SmallConvNet
-from trainer.head import regularise_head
+
+from .anatomy import Anatomy, dissect
+from .convnet import SIDE_PX as SMALL_SIDE_PX
+from .convnet import SmallConvNet
+from .head import regularise_head
 
 SMALL_CONVNET = "small-convnet"
 

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import augd
-from trainer.device import IMAGENET_MEAN, IMAGENET_STD
+
+from .device import IMAGENET_MEAN, IMAGENET_STD
 
 Picture = NDArray[np.uint8]  # (H, W, 3), RGB
 

@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from trainer.source import Source
+from .source import Source
 
 
 class Pace:

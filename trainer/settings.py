@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.finetune import Plan, Strategy
+from .finetune import Plan, Strategy
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 import augd
-from trainer.device import Batch
+
+from .device import Batch
 
 
 class Source(Protocol):

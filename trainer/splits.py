@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import augd
-from trainer.client import Stream, connect
-from trainer.recipes import Recipes
+
+from .client import Stream, connect
+from .recipes import Recipes
 
 _CLASSES_MIN = 2
 

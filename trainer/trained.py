@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import augd
-from trainer.checkpoint import load_checkpoint
-from trainer.models import Subject, build_subject
+
+from .checkpoint import load_checkpoint
+from .models import Subject, build_subject
 
 
 class Trained(NamedTuple):

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import augd
-from trainer.models import SMALL_CONVNET, Subject, torchvision_models
+
+from .models import SMALL_CONVNET, Subject, torchvision_models
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # What DistributedDataParallel and torch.compile put before every name.

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from augd import interpreter
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.errors import AugdError
@@ -106,9 +107,8 @@ class _Worker:
         self._rest = b""
         fds = self._index.fd, self._index.dims_fd
         task = msgspec.json.encode(self._task).decode()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "augd.packing.workers", *map(str, fds), task],
-            stdin=subprocess.DEVNULL,
+        self._process = interpreter.start(
+            *("augd.packing.workers", *map(str, fds), task),
             stdout=subprocess.PIPE,
             pass_fds=fds,
             env={**os.environ, **ENVIRONMENT},

@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 from msgspec import msgpack
 
+from augd import interpreter
 from augd.confine.process import confine, limit
 from augd.deaths import describe_status
 from augd.hire import ENVIRONMENT, without_secrets
@@ -133,10 +134,9 @@ class Apart:
     def _start(self) -> None:
         near, far = socket.socketpair()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(far.fileno()), str(os.getpid())],
+            self._process = interpreter.start(
+                *(self._module, str(far.fileno()), str(os.getpid())),
                 pass_fds=(far.fileno(),),
-                stdin=subprocess.DEVNULL,
                 env={**without_secrets(), **ENVIRONMENT},
             )
         except BaseException:

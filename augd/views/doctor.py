@@ -15,13 +15,13 @@ import platform
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Final, Literal
 
+from augd import interpreter
 from augd.allowance import describe_cores, num_cores
 from augd.errors import AugdError
 from augd.pixels import native
@@ -199,8 +199,7 @@ def _trainer() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding("trainer", f"torch {version}; no NVIDIA driver: trains on the processor")
     # By a process of its own: this one must not load torch.
-    code = "from trainer.cuda import try_pinning; print(try_pinning())"
-    said, problem = _ask(code, _TORCH_S)
+    said, problem = _ask("augd.torch.pinning", _TORCH_S)
     if said == "pinned":
         return Finding(
             "trainer", f"torch {version}; CUDA registers shared memory: copies are pinned"
@@ -223,12 +222,10 @@ def _page() -> Finding:
     return Finding("page", f"{', '.join(missing)} not installed", "good", advice)
 
 
-def _ask(code: str, timeout_s: float) -> tuple[str, str]:
-    """Run code in a fresh interpreter; returns what it printed, and what went wrong."""
+def _ask(module: str, timeout_s: float) -> tuple[str, str]:
+    """Run a module in a fresh interpreter; returns what it printed, and what went wrong."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s
-        )
+        done = interpreter.run(module, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return "", f"no answer within {timeout_s:.0f} s"
     return done.stdout.strip(), (done.stderr.strip().splitlines() or [""])[-1]

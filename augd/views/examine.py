@@ -25,6 +25,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from augd import interpreter
 from augd.confine.process import confine, limit
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
@@ -82,9 +83,8 @@ class _Worker:
     def __init__(self, index: IndexFile, first: int, step: int) -> None:
         fds = index.fd, index.dims_fd
         numbers = map(str, (*fds, first, step, os.getpid()))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "augd.views.examine", *numbers],
-            stdin=subprocess.DEVNULL,
+        self._process = interpreter.start(
+            *("augd.views.examine", *numbers),
             stdout=subprocess.PIPE,
             bufsize=0,
             pass_fds=fds,

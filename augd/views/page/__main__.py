@@ -1,4 +1,4 @@
-"""The program: `python -m augd.views.page LINK_FD LISTENER_FD DAEMON_PID [PLUGIN...]`."""
+"""The program: `augd.views.page LINK_FD LISTENER_FD DAEMON_PID [PLUGIN...]`."""
 
 from __future__ import annotations
 

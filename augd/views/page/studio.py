@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, msgpack
 
+from augd import interpreter
 from augd.deaths import describe_status
 from augd.hire import without_secrets
 from augd.transport import link
@@ -74,12 +74,11 @@ class Studio:
     def _start(self) -> None:
         near, far = link.make_link()
         near.settimeout(_ANSWER_S)
-        command = [sys.executable, "-m", "augd.views.page.develop", str(far.fileno())]
+        words = str(far.fileno()), str(os.getpid()), *self._plugins
         try:
-            self._process = subprocess.Popen(
-                [*command, str(os.getpid()), *self._plugins],
+            self._process = interpreter.start(
+                *("augd.views.page.develop", *words),
                 pass_fds=(far.fileno(),),
-                stdin=subprocess.DEVNULL,
                 env=without_secrets(),
             )
         finally:

@@ -1,0 +1,73 @@
+"""The torch side has a name that no file of a user's can hide, and is there once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import augd.torch
+
+HIDDEN = """
+import sys
+import trainer
+assert trainer.MINE
+before = trainer
+import augd, augd.torch
+from augd.torch.fit import Training
+assert augd.torch.connect.__module__ == "augd.torch.client", augd.torch.connect.__module__
+assert augd.torch.Batch is sys.modules["augd.torch.device"].Batch
+assert sys.modules["trainer"] is before and not hasattr(before, "connect")
+assert not [name for name in sys.modules if name.startswith("trainer.")]
+try: import trainer.client
+except ModuleNotFoundError as error: print(error)
+"""
+
+
+def test_a_users_own_trainer_py_stays_his(tmp_path: Path) -> None:
+    """It is first on `sys.path`, and imported before."""
+    (tmp_path / "trainer.py").write_text("MINE = True\n")
+    script = tmp_path / "train.py"
+    script.write_text(HIDDEN)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "No module named 'trainer.client'; 'trainer' is not a package\n"
+
+
+def test_both_names_are_the_same_modules() -> None:
+    trainer = importlib.import_module("trainer")
+    assert trainer is augd.torch
+    for name in ("client", "fit", "models"):
+        first = importlib.import_module(f"trainer.{name}")
+        assert first is importlib.import_module(f"augd.torch.{name}")
+        assert getattr(augd.torch, name) is first
+        assert first.__spec__ is not None and first.__spec__.name == f"augd.torch.{name}"
+
+
+def test_the_first_name_gives_the_second(tmp_path: Path) -> None:
+    code = (
+        "import trainer.device, sys; from trainer import Batch; import augd.torch; "
+        "assert trainer is augd.torch and Batch is augd.torch.device.Batch; "
+        "assert sys.modules['trainer.device'] is sys.modules['augd.torch.device']"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_needs_not_the_name(tmp_path: Path) -> None:
+    (tmp_path / "trainer.py").write_text("raise SystemExit('it was run')\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from augd.entry import train; train()", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fit" in done.stdout
