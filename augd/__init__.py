@@ -33,6 +33,7 @@ from augd.errors import (
     SpecMismatch,
     StoreError,
     StreamClosed,
+    UntrustedAddress,
 )
 from augd.version import __version__
 
@@ -78,6 +79,7 @@ __all__ = [
     "StoreError",
     "Stream",
     "StreamClosed",
+    "UntrustedAddress",
     "__version__",
     "connect",
     "serve",

@@ -10,6 +10,7 @@ turns a code back into its class.
     ├── DatasetError         a data set is missing, empty, unknown or cannot be read
     ├── ConnectError         no daemon answers at the address, or it went away
     ├── Forbidden            the daemon does not know this key, or it is not for this
+    ├── UntrustedAddress     another user could answer at the address, or does
     ├── AddressInUse         another daemon already serves this address
     ├── ProtocolError        the peer speaks another version, or broke the protocol
     ├── SpecMismatch         a resume asks for other content than the one that was saved
@@ -66,6 +67,12 @@ class ConnectionLost(ConnectError):
     """A connection that stood has ended; it is made again by itself while `timeout_s` lasts."""
 
     code = "CONNECTION_LOST"
+
+
+class UntrustedAddress(AugdError):
+    """Another user could answer at an address in a daemon's place, or does; it isn't believed."""
+
+    code = "UNTRUSTED_ADDRESS"
 
 
 class AddressInUse(AugdError):
@@ -140,6 +147,7 @@ _CLASSES: tuple[type[AugdError], ...] = (
     DatasetError,
     ConnectError,
     Forbidden,
+    UntrustedAddress,
     AddressInUse,
     ProtocolError,
     SpecMismatch,

@@ -33,7 +33,7 @@ from augd.choosing import choose
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
-from augd.errors import ConnectError, ProtocolError, SpecMismatch, error_from_code
+from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
 from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.transport import link
@@ -273,12 +273,19 @@ class Station:
 
     def hear_daemon(self, now: float) -> None:
         """Take what the daemon says."""
-        while self._dealer is not None and (frames := self._dealer.receive()) is not None:
+        while self._dealer is not None and (frames := self._receive(self._dealer, now)) is not None:
             if self.state == "joining":
                 self._take_answer(codec.decode_to_client(frames[0]), now)
                 return  # what follows comes by another connection
             self._was_heard = True
             self._pass_down(codec.decode_to_relay(frames[0]), frames[0], now)
+
+    def _receive(self, dealer: Dealer, now: float) -> list[bytes] | None:
+        try:
+            return dealer.receive()
+        except ConnectionLost as lost:
+            (self._lose if self.state == "serving" else self._wait)(str(lost), now)
+            return None
 
     def _take_answer(self, answer: msg.ToClient, now: float) -> None:
         match answer:

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from augd.errors import ConnectError, OptionError
+from augd.errors import ConnectError, OptionError, UntrustedAddress
 
 # sun_path has 108 bytes with its NUL; the longest suffix that we add is ".attach".
 PATH_BYTES_MAX = 107
@@ -105,17 +105,73 @@ def make_runtime_dir(folder: Path) -> None:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a directory in which another user could have put a socket of his own."""
-    found = folder.stat()
-    if found.st_uid not in (os.getuid(), 0):
-        raise OptionError(
-            f"{folder} belongs to user {found.st_uid}, expected {os.getuid()}: "
+    """Refuse a directory in which another user could have put a socket of his own.
+
+    Root's directories are everybody's to use, as /tmp is. Raises OptionError.
+    """
+    fault = _find_fault(folder)
+    if fault:
+        raise OptionError(fault)
+
+
+def _find_fault(folder: Path) -> str:
+    """Say what lets another user put something into a directory; nothing when nothing does."""
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return (
+            f"{folder} is a link to {os.path.realpath(folder)}, expected a directory: name that "
+            f"itself, in the address or in {ENV_RUNTIME_DIR}"
+        )
+    if found.st_uid not in (os.geteuid(), 0):
+        return (
+            f"{folder} belongs to user {found.st_uid}, expected {os.geteuid()}: "
             f"set {ENV_RUNTIME_DIR} to a directory of your own"
         )
     if stat.S_IMODE(found.st_mode) & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise OptionError(
-            f"{folder} can be written by other users, expected mode 0700: chmod 700 {folder}"
+        return f"{folder} can be written by other users, expected mode 0700: chmod 700 {folder}"
+    return ""
+
+
+def check_path(address: Address) -> bool:
+    """Say whether there is a socket at a path at all; it is this user's, and private.
+
+    Between this and the connection somebody could still change something: whose process it is that
+    answers is looked at by whoever connects (augd/transport/peer.py).
+
+    Raises:
+        UntrustedAddress: another user could have put it there, or can.
+    """
+    path = address.path
+    try:
+        fault = _find_fault(path.parent)
+        if fault:
+            raise UntrustedAddress(f"{address} is not believed: {fault}")
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UntrustedAddress(
+            f"{address} is not believed: it cannot be looked at: {error.strerror}"
+        ) from None
+    if stat.S_ISLNK(found.st_mode):
+        raise UntrustedAddress(
+            f"{address} is not believed: it is a link to {os.path.realpath(path)}, expected a "
+            "daemon's socket: name that itself"
         )
+    if not stat.S_ISSOCK(found.st_mode):
+        return False
+    if found.st_uid != os.geteuid():
+        raise UntrustedAddress(
+            f"{address} is not believed: it belongs to user {found.st_uid}, expected "
+            f"{os.geteuid()}: connect to a daemon of your own, or as that user"
+        )
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise UntrustedAddress(
+            f"{address} is not believed: others can use it (mode {mode:04o}), expected 0600 as a "
+            "daemon makes it: start the daemon again"
+        )
+    return True
 
 
 def parse_address(text: str | None) -> Address | TcpAddress:
@@ -165,15 +221,12 @@ def require_daemon(address: Address | TcpAddress) -> None:
 
     Raises:
         ConnectError: there is no socket at the path, or nobody listens at the port.
+        UntrustedAddress: another user could be at the path.
     """
     if isinstance(address, TcpAddress):
         _require_listener(address)
         return
-    try:
-        is_socket = stat.S_ISSOCK(address.path.stat().st_mode)
-    except FileNotFoundError:
-        is_socket = False
-    if not is_socket:
+    if not check_path(address):
         raise ConnectError(no_daemon(address))
 
 

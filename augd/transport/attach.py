@@ -13,8 +13,9 @@ import os
 import socket
 from pathlib import Path
 
-from augd.errors import ConnectError, ProtocolError
+from augd.errors import ConnectError, ProtocolError, UntrustedAddress
 from augd.transport import link, owned
+from augd.transport.peer import check_peer
 from augd.wire.codec import decode_over_attach, encode
 from augd.wire.messages import ArenaHere, AttachAs
 
@@ -55,16 +56,21 @@ class Lifeline:
         """Connect and say ATTACH.
 
         Raises:
-            ArenaUnavailable: the daemon went away meanwhile, or is of another user or host.
+            ArenaUnavailable: the daemon went away meanwhile, or is on another host.
+            UntrustedAddress: what listens there is a process of another user.
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(timeout_s)
         try:
             self._socket.connect(path)
+            check_peer(self._socket, path)
             self._socket.send(encode(AttachAs(session, token)), socket.MSG_NOSIGNAL)
         except OSError as error:
             self._socket.close()
             raise ArenaUnavailable(f"the socket {path} does not answer: {error}") from None
+        except UntrustedAddress:
+            self._socket.close()
+            raise
 
     def fileno(self) -> int:
         """Return the fd to poll: readable when an arena came, or the daemon died."""

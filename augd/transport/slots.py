@@ -17,7 +17,7 @@ from augd.errors import ConnectError, ConnectionLost, ProtocolError
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
 from augd.transport.attach import ArenaUnavailable, Lifeline
-from augd.transport.sockets import Curve, Dealer, Disconnects, Poller
+from augd.transport.sockets import Curve, Dealer, Poller
 from augd.wire import messages as msg
 from augd.wire.codec import decode_over_attach, encode
 from augd.wire.limits import PIECE_BYTES
@@ -96,7 +96,7 @@ class FramedSlots:
     ) -> None:
         """Connect to the daemon's bulk socket and attach the session there."""
         self._dealer = Dealer(address, curve)
-        self._disconnects: Disconnects = self._dealer.watch_disconnects()
+        self._disconnects = self._dealer.watch_disconnects()
         self._poller = Poller()
         self._poller.register(self._dealer, "bulk")
         self._poller.register(self._disconnects, "ended")
@@ -154,7 +154,8 @@ class FramedSlots:
                     f"a batch's pixels did not come from {self._address} in time: the network may "
                     "be slow or the daemon overloaded; connect with a larger timeout_s"
                 )
-            is_last = "ended" in self._poller.wait(left_s)  # after what came before the end
+            # After what came before the end.
+            is_last = "ended" in self._poller.wait(left_s) and self.has_ended()
         piece = decode_over_attach(header)
         if not isinstance(piece, msg.Piece) or piece.size_bytes > PIECE_BYTES:
             raise ProtocolError(f"expected a PIECE of at most {PIECE_BYTES} bytes, got {piece}")

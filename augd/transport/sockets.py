@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
-from augd.errors import AddressInUse, AugdError, OptionError
+from augd.errors import AddressInUse, AugdError, ConnectionLost, OptionError
 from augd.transport import owned
-from augd.transport.address import Address, TcpAddress
+from augd.transport.address import Address, TcpAddress, check_path
+from augd.transport.peer import Peer
 from augd.wire.limits import HEADER_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -233,15 +234,17 @@ class Dealer:
         """Start to connect; the first receive tells whether anybody is there.
 
         Args:
-            address: the daemon's.
+            address: the daemon's. Raises UntrustedAddress where another user could be there.
             curve: the client's keys, for a port that needs them.
             is_watched: hear in `monitor` when the connection ends, and keep in `handshake` what
-                becomes of a port's handshake.
+                becomes of a port's handshake. A path's connection is always watched.
         """
+        if isinstance(address, Address):
+            check_path(address)
         self.has_keys = curve is not None
         self.address = address
         self.handshake: Handshake | None = None
-        self._disconnects: Disconnects | None = None
+        self._peer: Peer | None = None  # of a path, where it must be this user's or root's
         self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
@@ -249,14 +252,14 @@ class Dealer:
             from augd.transport.handshake import Handshake
 
             self.handshake = Handshake(self.socket)
-        elif is_watched:
-            self._disconnects = self.watch_disconnects()
+        elif isinstance(address, Address):
+            self._peer = Peer(self.socket, address.path)
         self.socket.connect(str(address))
 
     @property
     def monitor(self) -> Readable:
         """What the poller shall watch to hear of the connection's end, and of its handshake."""
-        watched = self.handshake or self._disconnects
+        watched = self.handshake or self._peer
         assert watched is not None, "is_watched"
         return watched
 
@@ -267,7 +270,7 @@ class Dealer:
         """
         if self.handshake is not None:
             return self.handshake.has_ended()
-        return self._disconnects is not None and self._disconnects.has_told()
+        return self._peer is not None and self._peer.has_told()
 
     def check_handshake(self, *, is_new: bool) -> None:
         """Raise what the daemon has against this client; nothing when it has nothing.
@@ -282,23 +285,40 @@ class Dealer:
         else:
             self.handshake.forget()
 
-    def watch_disconnects(self) -> Disconnects:
+    def watch_disconnects(self) -> Disconnects | Peer:
         """Return what the poller shall watch to hear that the daemon went away."""
-        return Disconnects(self.socket)
+        return self._peer or Disconnects(self.socket)
 
     def receive(self) -> list[bytes] | None:
-        """Return one message as frames, or None when there is none now."""
+        """Return one message as frames, or None when there is none now.
+
+        Raises:
+            UntrustedAddress: it came from a process of another user.
+            ConnectionLost: nobody knows any more from whom it came.
+        """
         try:
-            return self.socket.recv_multipart(zmq.NOBLOCK)
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
+        self._check_peer()
+        return frames
 
     def receive_header(self) -> bytes | None:
-        """Return the first frame of a message whose second one `receive_into` takes."""
+        """Return the first frame of a message whose second one `receive_into` takes.
+
+        Raises as `receive` does.
+        """
         try:
-            return self.socket.recv(zmq.NOBLOCK)
+            header = self.socket.recv(zmq.NOBLOCK)
         except zmq.Again:
             return None
+        self._check_peer()
+        return header
+
+    def _check_peer(self) -> None:
+        # After a message was taken: then its connection was told of.
+        if self._peer is not None and not self._peer.is_known():
+            raise ConnectionLost(f"the connection to {self.address} ended as soon as it stood")
 
     def receive_into(self, target: memoryview) -> int:
         """Receive the frame that follows a header into `target`; returns the frame's own size.
@@ -329,8 +349,8 @@ class Dealer:
         if self.handshake is not None:
             self.socket.disable_monitor()
             self.handshake.socket.close()
-        if self._disconnects is not None:
-            self._disconnects.close()
+        if self._peer is not None:
+            self._peer.close()
         self.socket.close(int(linger_s * 1000))
 
 

@@ -120,7 +120,7 @@ def test_somebody_elses_directory_is_refused(
         os.chown(tmp_path, 4321, -1)
         owner = 4321
     else:
-        monkeypatch.setattr(address_module.os, "getuid", lambda: owner + 1)
+        monkeypatch.setattr(address_module.os, "geteuid", lambda: owner + 1)
     with pytest.raises(OptionError, match=rf"belongs to user {owner}, expected .*: set AUGD_RUN"):
         make_runtime_dir(tmp_path)
 
