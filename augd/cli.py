@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augd.errors import AugdError
+from augd.opening import opens_data
 from augd.version import __version__
 from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT
 
@@ -73,6 +74,7 @@ def _root(
 
 
 @app.command(epilog="Example: augd serve photos/   then, in a training script, trainer.connect().")
+@opens_data
 def serve(
     paths: Annotated[
         list[str],
@@ -164,6 +166,7 @@ def serve(
 
 
 @app.command(epilog="Example: augd produce photos/ --connect tcp://trainer:7000 --keys me.key")
+@opens_data
 def produce(
     paths: Annotated[
         list[str],
@@ -208,6 +211,7 @@ def produce(
 
 
 @app.command(epilog="Example: augd bench photos/ --recipe imagenet --seconds 10")
+@opens_data
 def bench(
     path: Annotated[str | None, typer.Argument(help="Folder of images.")] = None,
     connect: Annotated[
@@ -280,6 +284,7 @@ def doctor(
 
 
 @app.command(epilog="Example: augd check photos/ && augd serve photos/")
+@opens_data
 def check(
     path: DatasetPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -294,6 +299,7 @@ def check(
 
 
 @app.command(epilog="Example: augd preview photos/ --recipe imagenet --out sheet.png")
+@opens_data
 def preview(
     path: DatasetPath,
     recipe: RecipeName = "imagenet",
@@ -318,6 +324,7 @@ def preview(
 
 
 @app.command(epilog="Example: augd explain photos/ --epoch 3 --id 17 --out crop.png")
+@opens_data
 def explain(
     path: DatasetPath,
     sample: Annotated[int, typer.Option("--id", metavar="I", help="Position in the index.")],
@@ -341,6 +348,7 @@ def explain(
 
 
 @app.command(epilog="Example: augd pca photos/ --out pca.toml")
+@opens_data
 def pca(
     path: DatasetPath,
     out: Annotated[str, typer.Option(metavar="FILE", help="The file to write.")] = "pca.toml",
@@ -380,6 +388,7 @@ def recipes(
 
 
 @app.command(epilog="Example: augd replay photos/ --epoch 3 --batch 17 --out batch.npz")
+@opens_data
 def replay(
     path: Annotated[
         str | None, typer.Argument(help="Folder or manifest that was trained from.")
@@ -441,6 +450,7 @@ def replay(
 
 
 @app.command(epilog="Example: augd pack photos/ packed/   then: augd serve packed/")
+@opens_data
 def pack(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Any data set that can be served.")],
     target: Annotated[
@@ -467,6 +477,7 @@ def pack(
 
 
 @app.command(epilog="Example: augd index shards/   then: augd serve shards/")
+@opens_data
 def index(
     source: Annotated[
         str,

@@ -102,6 +102,9 @@ def serve(
     shard_cache: str | None = None,
     http: str | None = None,
     http_token: str | os.PathLike[str] | None = None,
+    links_to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
@@ -130,6 +133,10 @@ def serve(
             `daemon.http` says which.
         http_token: a file with the token that the page asks for; without one it is for this
             machine only.
+        links_to: a folder, or several, that links out of a data set's folder may lead to; "/" for
+            anywhere. Other links that leave it are an error.
+        root: the folder that a manifest's paths are relative to, instead of its own.
+        max_pixels: of the largest picture that is read; None is 64,000,000. Memory limits follow.
         timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
             the first time takes its time: about a minute per million files.
 
@@ -157,6 +164,7 @@ def serve(
         *(() if shard_cache is None else ("--shard-cache", shard_cache)),
         *(() if http is None else ("--http", http)),
         *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
+        *_opening(links_to, root, max_pixels),
         *(() if producers is None else ("--producers", str(producers), "--force")),
         *(() if patience_s is None else ("--patience", str(patience_s))),
         *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
@@ -208,6 +216,21 @@ def _arguments(paths: Paths) -> list[str]:
         return [f"{dataset_name(os.fspath(paths))}={os.fspath(paths)}"]
     path = Path(paths).absolute()
     return [f"{dataset_name(path) or 'data'}={path}"]
+
+
+def _opening(
+    links_to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    root: str | os.PathLike[str] | None,
+    max_pixels: int | None,
+) -> list[str]:
+    """Say on the daemon's command line how it opens data sets."""
+    folders = [links_to] if isinstance(links_to, str | os.PathLike) else list(links_to)
+    words = [f"--links-to={os.path.abspath(folder)}" for folder in folders]
+    if root is not None:
+        words.append(f"--root={os.path.abspath(root)}")
+    if max_pixels is not None:
+        words.append(f"--max-pixels={max_pixels}")
+    return words
 
 
 def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:

@@ -295,6 +295,7 @@ def _serve(
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
     if not options.is_quiet and not life.deaths:
         print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        _tell_skipped(datasets)
         if not hired and not options.ray:
             print("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
         if gate is not None:
@@ -383,7 +384,20 @@ def load_index(name: str, source: Source) -> IndexFile:
         print(f"augd: {index.warning}", file=sys.stderr)
     for note in index.notes:
         print(f"augd: {name}: {note}", file=sys.stderr)
+    if missed := [one for one in index.skipped if one.is_picture]:
+        from augd.dataset.skipped import say_skipped
+
+        print(f"augd: {name}: not read: {say_skipped(missed)}", file=sys.stderr)
     return index
+
+
+def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
+    """Print what else of the data sets is not read: what nobody would take for a picture."""
+    from augd.dataset.skipped import say_skipped
+
+    for name, index in datasets.items():
+        if others := [one for one in index.skipped if not one.is_picture]:
+            print(f"augd: {name}: not read: {say_skipped(others)}")
 
 
 class _Progress:

@@ -18,10 +18,8 @@ import sys
 
 from augd.confine.program import make_program
 from augd.confine.syscalls import MACHINES
+from augd.pixels.limits import max_data_bytes
 
-# A 64-megapixel photo needs 200 MB decoded and as much again in a codec; far beyond that a
-# file is hostile, and the allocation shall fail here and not in the kernel's memory killer.
-_DATA_BYTES_MAX = 2 << 30
 # An index, hints, an arena and a list for each of 128 sessions, and the files in reading.
 _FDS_MAX = 4096
 # Not 0: at 0 a core would still be piped to a crash reporter, arenas of gigabytes included, and
@@ -45,7 +43,7 @@ _TRUNCATE_SINCE = 3
 
 def limit() -> None:
     """Bound the memory and the fds of this process, and leave no core of it."""
-    _lower(resource.RLIMIT_DATA, _DATA_BYTES_MAX)
+    _lower(resource.RLIMIT_DATA, max_data_bytes())
     _lower(resource.RLIMIT_NOFILE, _FDS_MAX)
     _lower(resource.RLIMIT_CORE, _CORE_BYTES_MAX)
 

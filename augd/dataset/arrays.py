@@ -34,8 +34,9 @@ class IndexArrays:
     (num_samples,), read-only. `targets`: float32 (num_samples, num_classes) of a multi-label data
     set, read-only, else None. `dims`: int32 (num_samples, 2) of width and height, shared and
     writable by every process, zero where not yet known; a hint, to be checked against each file's
-    own header. `own` is empty unless an own source reads them. `shards` is empty unless samples are
-    ranges of these: `shard_numbers` and `shard_offsets` say which.
+    own header. `own` is empty unless an own source reads them. `links_to` are folders beside the
+    root that links may lead to. `shards` is empty unless samples are ranges of these:
+    `shard_numbers` and `shard_offsets` say which.
     """
 
     def __init__(self, index_fd: int, dims_fd: int) -> None:
@@ -50,6 +51,7 @@ class IndexArrays:
         self.classes: tuple[str, ...] = tuple(header.classes)
         self.root: bytes = header.root
         self.own: str = header.own
+        self.links_to: list[bytes] = header.links_to
         self.first_size_px: tuple[int, int] | None = header.first_size_px
         index = mmap.mmap(index_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         places = {place.name: place for place in header.arrays}

@@ -7,9 +7,13 @@ images lying flat in the root (label -1, no classes). Where folders are named fo
 the classes are the union of all splits'; or each class folder holds nothing but such folders. A
 folder that alone holds all others is looked past.
 
-Invariants: one `scandir` per folder and one `stat` per file; no file is opened; the result depends
-only on names, sizes and times, and is sorted by the bytes of the relative path; nothing outside
-the root is followed. Imports no NumPy.
+What is no image is counted and named by its kind. Of a file whose ending tells nothing, or that has
+none, the first half kilobyte is looked at: an open and a read for each of these.
+
+Invariants: one `scandir` per folder and one `stat` per file; no file is opened but those of an
+unknown ending; the result depends only on names, sizes and times, and on what those few begin with,
+and is sorted by the bytes of the relative path; nothing outside the root is followed, unless the
+operator named where links may lead. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -21,24 +25,46 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
+from augd.dataset.access import is_below
+from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, Skipped, shown
+from augd.dataset.marking import spelled_alike
 from augd.dataset.numerals import whole
-from augd.dataset.sources import IMAGE_SUFFIXES
+from augd.dataset.skipped import (
+    HIDDEN,
+    Skips,
+    is_picture_kind,
+    is_shard_kind,
+    kind_of,
+    say_skipped,
+    tells_nothing,
+)
 from augd.dataset.splitting import is_beside_splits, read_beside, split_named
 from augd.errors import DatasetError
+from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
 
-_EXTENSIONS: Final = frozenset(IMAGE_SUFFIXES)
+_EXTENSIONS: Final = frozenset(IMAGE_ENDINGS)
+# What systems and tools leave in folders; nobody made one of these as a class.
+DEBRIS: Final = frozenset(
+    (b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information")
+)
 
 
-def scan(root: str | bytes | os.PathLike[str], *, progress: Progress | None = None) -> Found:
+def scan(
+    root: str | bytes | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    links_to: Sequence[bytes] = (),
+) -> Found:
     """List the images below `root` with their labels, sizes and times.
+
+    Links that leave the root are followed to below `links_to`, real paths, and nowhere else.
 
     Raises:
         DatasetError: missing, not a folder, unreadable, no images, a class folder without images,
             images both loose and in class folders, two folders of one split, or a link that
             leaves the root.
     """
-    return _Scanner(real_root(root), progress).scan()
+    return _Scanner(real_root(root), progress, links_to).scan()
 
 
 def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
@@ -85,32 +111,36 @@ class _Part(msgspec.Struct):
 
 
 class _Scanner:
-    def __init__(self, root: bytes, progress: Progress | None) -> None:
+    def __init__(self, root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> None:
         self._root = root
         self._progress = progress
+        self._links_to = tuple(links_to)
         self._watched: dict[bytes, int] = {}
         self._num_seen = 0
-        self._num_others = 0
         self._notes: list[str] = []
         self._ahead: dict[bytes, tuple[list[_Found], list[_Folder]]] = {}
+        self._skips = Skips()
 
     def scan(self) -> Found:
         parts = self._parts()
         # A part with loose images is flat: its folders must be empty, and are no classes.
-        names = {_last(f) for part in parts if not part.loose for f, _ in part.folders}
-        labels = {name: k for k, name in enumerate(sorted(names, key=os.fsdecode))}
+        names = {_class_name(f) for part in parts if not part.loose for f, _ in part.folders}
+        labels = {name: k for k, name in enumerate(sorted(names))}
         result = Found(self._root, self._root, self._watched)
         for part in parts:
             self._add(result, part, labels)
         if self._progress is not None:
             self._progress(self._num_seen)
-        result.classes = [_class_name(name, self._root) for name in labels]
+        for name in labels:
+            _refuse_no_text(name, self._root)
+        result.classes = list(labels)
         result.notes = [*self._notes, *_note_on_numbers(result.classes)]
+        result.skipped, result.links_to = self._skips.listed(), self._links_to
         return result
 
     def _parts(self) -> list[_Part]:
         whole = self._unwrapped(_Part(b"", 0, *self._list(b"", frozenset())))
-        names = {folder: os.fsdecode(_last(folder)) for folder, _ in whole.folders}
+        names = {folder[0]: _name(folder) for folder in whole.folders}
         codes = {folder: split_named(name) for folder, name in names.items()}
         if not any(codes.values()):
             beside = read_beside(names.values())
@@ -192,14 +222,14 @@ class _Scanner:
                 )
             self._notes.append(f"{shown(folder)}/ beside the splits holds no images: passed over")
 
-    def _add(self, result: Found, part: _Part, labels: dict[bytes, int]) -> None:
+    def _add(self, result: Found, part: _Part, labels: dict[str, int]) -> None:
         part.folders.sort(key=_as_in_paths)
         filled: list[bytes] = []
         for folder, above in part.folders:
             # Straight into the flat arrays: a list of all files would take ten times their memory.
             if files := self._below(folder, above):
                 filled.append(folder)
-                label = labels.get(_last(folder), -1)
+                label = labels.get(_class_name(folder), -1)
                 for path, *found in files:
                     split = _split_inside(folder, path) if part.is_inner else part.split
                     result.append(path, label, split, (found[0], found[1]))
@@ -210,12 +240,7 @@ class _Scanner:
     def _refuse(self, part: _Part, filled: Sequence[bytes]) -> None:
         root, loose = shown(os.path.join(self._root, part.path).rstrip(b"/")), part.loose
         if not loose and not filled:
-            looked_for = " ".join(e.decode() for e in IMAGE_SUFFIXES)
-            raise DatasetError(
-                f"no images in {root}: looked for {looked_for}, saw {self._num_others} other "
-                f"files in {len(self._watched)} folders. Give a folder of class folders, or "
-                f"one that holds images."
-            )
+            raise _no_images(root, len(self._watched), self._skips.listed())
         if loose and filled:
             raise DatasetError(
                 f"{root} holds {len(loose)} images beside {len(filled)} folders with images "
@@ -260,7 +285,11 @@ class _Scanner:
             self._watched[folder] = os.stat(full).st_mtime_ns
             with os.scandir(full) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(b"."):
+                    if entry.name.startswith(b"."):
+                        self._skips.note(HIDDEN, prefix + entry.name)
+                    elif entry.name in DEBRIS:
+                        self._skips.note(f"folder {shown(entry.name)}", prefix + entry.name)
+                    else:
                         self._sort_in(entry, prefix + entry.name, above, files, folders)
         except OSError as error:
             raise _unreadable(full, error) from None
@@ -278,42 +307,65 @@ class _Scanner:
         _, dot, extension = entry.name.rpartition(b".")
         is_image = bool(dot) and extension.lower() in _EXTENSIONS
         if entry.is_dir(follow_symlinks=False):
-            if not is_image:
+            if is_image:
+                self._skips.note("folder with the ending of an image", path)
+            else:
                 folders.append((path, above))
             return
         self._count()
         if entry.is_symlink():
-            found = self._follow(entry, path)
-            if stat.S_ISDIR(found.st_mode):
+            found = self._follow(entry, path, is_image)
+            if found is not None and stat.S_ISDIR(found.st_mode):
                 folders.append((path, self._without_loop(entry, path, above)))
                 return
-        elif not is_image:
-            self._num_others += 1
-            return
         else:
             found = entry.stat(follow_symlinks=False)
-        if is_image and stat.S_ISREG(found.st_mode):
+        is_file = found is not None and stat.S_ISREG(found.st_mode)
+        if is_file and (is_image or (tells_nothing(entry.name) and _is_image(entry.path))):
+            assert found is not None
             files.append((path, found.st_size, found.st_mtime_ns))
         else:
-            self._num_others += 1
+            self._skip(path, entry.name)
 
-    def _follow(self, entry: os.DirEntry[bytes], path: bytes) -> os.stat_result:
-        """Look at what a link points to, which must lie below the root by a relative way."""
+    def _skip(self, path: bytes, name: bytes) -> None:
+        kind = kind_of(name)
+        self._skips.note(kind, path, is_picture=is_picture_kind(kind))
+
+    def _follow(
+        self, entry: os.DirEntry[bytes], path: bytes, is_image: bool
+    ) -> os.stat_result | None:
+        """Look at what a link points to, which must lie below the root by a relative way.
+
+        Or where the operator lets links lead. None where it leads nowhere, or out of the root, and
+        nothing is lost by that.
+        """
         target = os.readlink(entry.path)
         try:
             real = os.path.realpath(entry.path, strict=True)
+            found = os.stat(real)
         except OSError:
+            if not is_image:
+                return None
             raise DatasetError(
                 f"link {shown(path)} in {shown(self._root)} points to {shown(target)}, which "
                 f"cannot be followed. Remove the link."
             ) from None
-        if target.startswith(b"/") or not (real + b"/").startswith(self._root.rstrip(b"/") + b"/"):
-            raise DatasetError(
-                f"link {shown(path)} in {shown(self._root)} leaves the data set: it points to "
-                f"{shown(target)}. Links must be relative and stay below the root; copy the files "
-                f"or serve the folder that holds them."
-            )
-        return os.stat(real)
+        is_inside = not target.startswith(b"/") and is_below(real, self._root)
+        if is_inside or self._is_let(real):
+            return found
+        if not is_image and not stat.S_ISDIR(found.st_mode):
+            return None
+        raise DatasetError(
+            f"link {shown(path)} in {shown(self._root)} leaves the data set: it points to "
+            f"{shown(target)}. Links must be relative and stay below the root, unless you say "
+            f"--follow-links (to anywhere) or --links-to DIR (to below a folder, here "
+            f"{shown(os.path.dirname(real))})."
+        )
+
+    def _is_let(self, real: bytes) -> bool:
+        """Say whether the operator lets links lead there; the root is then as good."""
+        folders = (self._root, *self._links_to) if self._links_to else ()
+        return any(is_below(real, folder) for folder in folders)
 
     def _without_loop(
         self, entry: os.DirEntry[bytes], path: bytes, above: frozenset[bytes]
@@ -338,12 +390,17 @@ def _as_in_paths(folder: _Folder) -> bytes:
     return folder[0] + b"/"
 
 
-def _last(folder: bytes) -> bytes:
-    return folder.rpartition(b"/")[2]
+def _class_name(folder: bytes) -> str:
+    """Name the class of a folder: by the last part of its path, in one spelling.
+
+    File systems keep accents as one character or as two, by where a folder was made: NFC and NFD
+    of Unicode (UAX 15). Both are one name.
+    """
+    return spelled_alike(os.fsdecode(folder.rpartition(b"/")[2]))
 
 
 def _name(folder: _Folder) -> str:
-    return os.fsdecode(_last(folder[0]))
+    return os.fsdecode(folder[0].rpartition(b"/")[2])
 
 
 def _note_on_numbers(classes: Sequence[str]) -> list[str]:
@@ -364,13 +421,44 @@ def _split_inside(folder: bytes, path: bytes) -> int:
     return split_named(os.fsdecode(path[len(folder) + 1 :].partition(b"/")[0]))
 
 
-def _class_name(folder: bytes, root: bytes) -> str:
+def _is_image(path: bytes) -> bool:
+    """Look at what a file begins with; one that cannot be read is none."""
     try:
-        return folder.decode("utf-8")
-    except UnicodeDecodeError:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return recognise(os.read(fd, HEAD_BYTES)) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _refuse_no_text(name: str, root: bytes) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
         raise DatasetError(
-            f"class folder {shown(folder)} in {shown(root)}: expected a name in UTF-8. Rename it."
+            f"class folder {shown(os.fsencode(name))} in {shown(root)}: expected a name in UTF-8. "
+            f"Rename it."
         ) from None
+
+
+def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> DatasetError:
+    packed = [one for one in skipped if is_shard_kind(one.kind)]
+    saw = say_skipped(skipped) or "no file"
+    if packed:
+        return DatasetError(
+            f"no images in {root}, but {say_skipped(packed)}: shards are uncompressed .tar files. "
+            f"Unpack these to .tar (gunzip, unxz, zstd -d), or to a folder of class folders (tar "
+            f"-xf)."
+        )
+    looked_for = " ".join(e.decode() for e in IMAGE_ENDINGS)
+    return DatasetError(
+        f"no images in {root}: looked for {looked_for}, saw {saw} in {num_folders} folders. Give a "
+        f"folder of class folders, or one that holds images."
+    )
 
 
 def _unreadable(path: bytes, error: OSError) -> DatasetError:

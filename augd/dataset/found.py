@@ -44,6 +44,19 @@ class Shard(msgspec.Struct, frozen=True, array_like=True):
     etag: str = ""
 
 
+class Skipped(msgspec.Struct, array_like=True, frozen=True):
+    """What was not read of one kind: an ending with its dot, or words.
+
+    `names` are the first of them, by their bytes. `is_picture` says that somebody may miss them:
+    they are pictures, or shards.
+    """
+
+    kind: str
+    count: int
+    names: list[bytes]
+    is_picture: bool = False
+
+
 class Found(msgspec.Struct):
     """The samples of a data set. Position in the arrays is the sample id.
 
@@ -59,7 +72,8 @@ class Found(msgspec.Struct):
     16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
     the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
     `digest` is set where it is not that of these fields: see `layout.digest_of`. `notes` say what
-    was read from names, for people.
+    was read from names, for people; `skipped` tells what was passed over, `links_to` the folders
+    beside the root that links may lead to.
     """
 
     source: bytes
@@ -87,6 +101,8 @@ class Found(msgspec.Struct):
     segment_lengths: array[int] = msgspec.field(default_factory=lambda: array("H"))
     digest: str = ""
     notes: list[str] = msgspec.field(default_factory=list)
+    skipped: list[Skipped] = msgspec.field(default_factory=list)
+    links_to: tuple[bytes, ...] = ()
 
     @property
     def num_samples(self) -> int:

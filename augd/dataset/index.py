@@ -18,15 +18,17 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from augd.dataset.access import read_access
 from augd.dataset.folder import real_root, scan
-from augd.dataset.found import SPLIT_CODES, Found, Progress, shown
+from augd.dataset.found import SPLIT_CODES, Found, Progress, Skipped, shown
 from augd.dataset.layout import (
     DIMS_BYTES,
+    RULES,
     IndexHeader,
     digest_of,
     places_of,
@@ -105,6 +107,11 @@ class IndexFile(msgspec.Struct):
         return self.header.notes
 
     @property
+    def skipped(self) -> list[Skipped]:
+        """What was passed over, by kind: pictures first."""
+        return self.header.skipped
+
+    @property
     def first_size_px(self) -> tuple[int, int] | None:
         """Width and height of sample 0; None when it cannot be read."""
         return self.header.first_size_px
@@ -158,18 +165,20 @@ def load_or_build(
         return _load_or_read_remote(os.fsencode(root), cache_dir, rebuild, progress)
     is_table = is_manifest(root)
     real = real_manifest(root) if is_table else real_root(root)
-    cache = _Cache(cache_dir, real)
+    access = read_access()
+    base = (access.root or os.path.dirname(real)) if is_table else real
+    cache = _Cache(cache_dir, real, base, access.links_to)
     if not rebuild and (cached := cache.load()) is not None:
         return cached
     started_ns = time.time_ns()
     if is_table:
-        found = read_manifest(real, progress=progress)
+        found = read_manifest(real, progress=progress, root=base, links_to=access.links_to)
     elif is_sharded(real):
         from augd.dataset.shards import read_shards  # with tarfile, which folders need not wait for
 
         found = read_shards(real, progress=progress)
     else:
-        found = scan(real, progress=progress)
+        found = scan(real, progress=progress, links_to=access.links_to)
     return cache.store(header_of(found, started_ns), found)
 
 
@@ -219,6 +228,9 @@ def header_of(found: Found, started_ns: int) -> IndexHeader:
         shards=found.shards,
         arrays=places_of(found),
         notes=found.notes,
+        skipped=found.skipped,
+        links_to=list(found.links_to),
+        rules=RULES,
     )
 
 
@@ -259,10 +271,18 @@ def _first_size_of_remote(found: Found) -> tuple[int, int] | None:
 class _Cache:
     """The place of one data set in the user's cache, keyed by its real path."""
 
-    def __init__(self, cache_dir: str | os.PathLike[str] | None, source: bytes) -> None:
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str] | None,
+        source: bytes,
+        root: bytes | None = None,
+        links_to: Sequence[bytes] = (),
+    ) -> None:
         base = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         self._folder = os.path.join(os.fspath(base), "augd", "index")
         self._source = source
+        self._root = root
+        self._links_to = list(links_to)
         self._key = hashlib.blake2b(source, digest_size=16).hexdigest()
         self._path = os.path.join(self._folder, f"{self._key}.idx")
 
@@ -277,12 +297,21 @@ class _Cache:
         except (DatasetError, OSError):
             os.close(fd)
             return None
-        if header.source != self._source or not _is_unchanged(header):
+        if not self._is_asked_for(header) or not _is_unchanged(header):
             os.close(fd)
             return None
         dims_fd, warning = self._open_dims(header)
         size_bytes = os.fstat(fd).st_size
         return IndexFile(fd, dims_fd, header, size_bytes, self._path, True, warning)
+
+    def _is_asked_for(self, header: IndexHeader) -> bool:
+        """Say whether an index is of this data set, by the rules and with the access of now."""
+        return (
+            header.source == self._source
+            and header.rules == RULES
+            and self._root in (None, header.root)
+            and header.links_to == self._links_to
+        )
 
     def store(self, header: IndexHeader, found: Found) -> IndexFile:
         """Write the index beside its place, then move it there; in memory when that fails."""

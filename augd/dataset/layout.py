@@ -18,12 +18,14 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
-from augd.dataset.found import Found, Shard
+from augd.dataset.found import Found, Shard, Skipped
 from augd.errors import DatasetError
 
 MAGIC: Final = b"AUGDIDX\n"
 VERSION: Final = 3
 ALIGNMENT: Final = 64
+RULES: Final = 1
+"""Raised when other files become samples, or other labels, of the same folder."""
 DIMS_BYTES: Final = 8
 """Bytes of the sizes sidecar per sample: int32 width, int32 height."""
 
@@ -99,8 +101,10 @@ class IndexHeader(msgspec.Struct, frozen=True):
     paths are relative to; `watched` maps what the index depends on to its time in ns.
     `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
     `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
-    (augd/own_sources.py), whose samples lie in no file that is known here.
-    `notes` are lines for people: what was read from names.
+    (augd/own_sources.py), whose samples lie in no file that is known here. `notes` are
+    lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
+    real paths that links may lead to, beside the root; `rules` which files are samples, by number:
+    an index that was made by other rules is made anew.
     """
 
     digest: str
@@ -116,6 +120,9 @@ class IndexHeader(msgspec.Struct, frozen=True):
     arrays: list[ArrayPlace]
     own: str = ""
     notes: list[str] = msgspec.field(default_factory=list)
+    skipped: list[Skipped] = msgspec.field(default_factory=list)
+    links_to: list[bytes] = msgspec.field(default_factory=list)
+    rules: int = 0
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
@@ -206,6 +213,7 @@ def read_found(fd: int) -> Found:
     header, start = read_index_header(fd)
     found = Found(header.source, header.root, dict(header.watched), header.classes)
     found.shards, found.digest, found.notes = header.shards, header.digest, header.notes
+    found.skipped = header.skipped
     contents: dict[str, array[int] | array[float] | bytearray] = dict(arrays_of(found))
     for place in header.arrays:
         content = os.pread(fd, place.length * ITEM_BYTES[place.dtype], start + place.offset)

@@ -1,19 +1,23 @@
 """Reading a manifest: a table that lists the samples, one row or line for each.
 
 First look at a data set that is a `.csv` or `.jsonl` file and not a folder. Paths are relative to
-the manifest's folder, which is the data set's root; sample ids are the rows, in their order.
+the data set's root, which is the manifest's folder unless the operator names another, or they are
+full paths below it; sample ids are the rows, in their order.
 
-Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample; a
-row that cannot be meant fails by its line, never by a guess. Imports no NumPy.
+Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample, but
+where the operator lets links lead; a row that cannot be meant fails by its line, never by a guess.
+Imports no NumPy.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
+from augd.dataset.access import is_below
 from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
 from augd.dataset.marking import Marking, marking_of
 from augd.dataset.rows import BadRow, Row, open_rows
@@ -24,19 +28,25 @@ _NAMED: Final = 3  # of the missing files
 
 
 def read_manifest(
-    path: str | bytes | os.PathLike[str], *, progress: Progress | None = None
+    path: str | bytes | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    root: bytes | None = None,
+    links_to: Sequence[bytes] = (),
 ) -> Found:
     """Read a `.csv` or `.jsonl` manifest with its files' sizes and times.
 
     CSV: a header row with `path`, and either `label` or several columns of numbers, whose names
     are the classes. JSONL: an object a line with "path", and "label" (a name or a number) or
-    "labels" (names, or numbers). Both may have `split`: train, val or test.
+    "labels" (names, or numbers). Both may have `split`: train, val or test. `root` is the real path
+    of the folder that paths are relative to, `links_to` those that links out of it may lead to.
 
     Raises:
         DatasetError: the manifest is missing, unreadable or empty; a row does not fit, which is
             named by its line; files are missing, twice in it, or outside its folder.
     """
-    return _Reader(real_manifest(path), progress).read()
+    source = real_manifest(path)
+    return _Reader(source, progress, root or os.path.dirname(source), links_to).read()
 
 
 def real_manifest(path: str | bytes | os.PathLike[str]) -> bytes:
@@ -59,9 +69,12 @@ def real_manifest(path: str | bytes | os.PathLike[str]) -> bytes:
 
 
 class _Reader:
-    def __init__(self, source: bytes, progress: Progress | None) -> None:
+    def __init__(
+        self, source: bytes, progress: Progress | None, root: bytes, links_to: Sequence[bytes]
+    ) -> None:
         self._source = source
-        self._root = os.path.dirname(source)
+        self._root = root
+        self._links_to = tuple(links_to)
         self._prefix = os.path.join(self._root, b"")
         self._progress = progress
         self._folders: dict[bytes, bool] = {}
@@ -70,7 +83,8 @@ class _Reader:
         self._has_splits = False
 
     def read(self) -> Found:
-        name = os.path.basename(self._source)
+        is_beside = self._root == os.path.dirname(self._source)
+        name = os.path.basename(self._source) if is_beside else self._source
         try:
             watched = {name: os.stat(self._source).st_mtime_ns}
             result = Found(self._source, self._root, watched)
@@ -84,6 +98,7 @@ class _Reader:
             ) from None
         if self._progress is not None:
             self._progress(result.num_samples)
+        result.links_to = self._links_to
         return result
 
     def _read_rows(self, result: Found) -> None:
@@ -147,24 +162,36 @@ class _Reader:
             raise BadRow(row.line, "path: expected the path of a file, got nothing. Fill it in.")
         if b"." in path[:1] or b"//" in path or b"/." in path:
             path = os.path.normpath(path)
+        if path.startswith(b"/"):
+            path = self._from_root(path)
         is_outside = path.startswith((b"/", b"../")) or path == b".."
         folder = path.rpartition(b"/")[0]
         if not is_outside and folder and folder not in self._folders:
             real = os.path.realpath(os.path.join(self._root, folder))
-            self._folders[folder] = self._is_below(real)
+            self._folders[folder] = self._is_let(real)
         if is_outside or not self._folders.get(folder, True):
             self._refuse_way_out(row, path, b"")
         return path
 
-    def _is_below(self, real: bytes) -> bool:
-        return (real + b"/").startswith(self._prefix)
+    def _from_root(self, path: bytes) -> bytes:
+        """Make a full path relative to the root, where it lies below it; else leave it."""
+        if path.startswith(self._prefix):
+            return path.removeprefix(self._prefix)
+        # As it is written, the way may lead over links that the root's real path has not.
+        folder, _, name = path.rpartition(b"/")
+        real = os.path.join(os.path.realpath(folder or b"/"), name)
+        return real.removeprefix(self._prefix)
+
+    def _is_let(self, real: bytes) -> bool:
+        return any(is_below(real, folder) for folder in (self._root, *self._links_to))
 
     def _refuse_way_out(self, row: Row, path: bytes, real: bytes) -> None:
-        if not real or not self._is_below(real):
+        if not real or not self._is_let(real):
             raise BadRow(
                 row.line,
                 f"path: expected one relative to {shown(self._root)} and below it, got "
-                f"{shown(path)}. Move the manifest to the folder that holds all images.",
+                f"{shown(path)}. Make it relative, or name the folder that all images lie below: "
+                f"--root DIR; links may leave it with --links-to DIR.",
             )
 
     def _refuse_missing(self, num_samples: int) -> None:
@@ -173,7 +200,7 @@ class _Reader:
             raise DatasetError(
                 f"{shown(self._source)}: {self._num_missing} of {num_samples} files are missing: "
                 f"{', '.join(self._missing)}{more}. Paths are relative to {shown(self._root)}; "
-                f"correct them or take the rows out."
+                f"correct them, take the rows out, or name another folder: --root DIR."
             )
 
     def _refuse_twice(self, result: Found) -> None:

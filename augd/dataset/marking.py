@@ -9,6 +9,7 @@ and never on the order of the rows; a class that is a number has this number. Im
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
 from typing import Final, Protocol
 
@@ -75,7 +76,9 @@ class _OneLabel:
         if row.label is None:
             raise _mixed(row, "a class")
         # A folder's name is a name, whatever it looks like.
-        label = _class_of(row.line, row.label) if row.says == "class" else row.label
+        label = row.label if isinstance(row.label, int) else spelled_alike(row.label)
+        if row.says == "class":
+            label = _class_of(row.line, label)
         if self._kind is None:
             self._kind = type(label)
         if type(label) is not self._kind:
@@ -116,6 +119,7 @@ class _Names:
         for name in row.labels:
             if not isinstance(name, str):
                 raise _mixed(row, "a list of names")
+            name = spelled_alike(name)
             number = self._numbers.get(name)
             if number is None:
                 number = self._learn(row, name)
@@ -206,7 +210,12 @@ def _class_of(line: int, label: str | int) -> str | int:
             f"label: expected a name or a whole number, got {label!r}. Targets that are no classes "
             f"stand in several columns of numbers, or in a list under labels.",
         )
-    return label if number is None else number
+    return spelled_alike(label) if number is None else number
+
+
+def spelled_alike(name: str) -> str:
+    """Spell a name in one way: accents as one character or as two, NFC or NFD, are one name."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _plain_number(folder: str) -> int | None:

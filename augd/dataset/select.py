@@ -25,6 +25,7 @@ import msgspec
 from augd.dataset.found import SPLIT_CODES, SPLITS
 from augd.dataset.index import IndexFile
 from augd.dataset.layout import ITEM_BYTES, ArrayName, read_index_header
+from augd.dataset.marking import spelled_alike
 from augd.errors import OptionError
 
 Split = Literal["train", "val", "test"]
@@ -168,7 +169,8 @@ class _Selector:
         return " or ".join(f"{name!r} ({count} samples)" for name, count in counts.items() if count)
 
     def _find(self, classes: Sequence[str]) -> array[int]:
-        known = {name: number for number, name in enumerate(self._header.classes)}
+        known = {spelled_alike(name): k for k, name in enumerate(self._header.classes)}
+        classes = list(map(spelled_alike, classes))
         seen: set[str] = set()
         for name in classes:
             if name not in known:

@@ -31,7 +31,7 @@ from augd.dataset.rows import BadRow, Row, json_row
 from augd.dataset.splitting import read_beside, split_begun, split_named
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
-from augd.pixels.header import MAX_PIXELS
+from augd.pixels.limits import MOST_PIXELS
 
 INDEX_NAME: Final = b"augd.index"
 CLASSES_NAME: Final = b"classes.json"
@@ -155,7 +155,7 @@ def check_found(found: Found, shards: list[Shard]) -> None:
         or any(map(operator.gt, ends, map(limits.__getitem__, numbers)))
     )
     lies |= {
-        "sides_px": min(found.sides_px) < 0 or max(found.sides_px) > MAX_PIXELS,
+        "sides_px": min(found.sides_px) < 0 or max(found.sides_px) > MOST_PIXELS,
         "orientations": min(found.orientations) < 1 or max(found.orientations) > 8,
         "mcus": any(mcu and not (mcu >> 4 and mcu & 15) for mcu in set(found.mcus)),
         "intervals": any(

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from augd.errors import DatasetError, OptionError
+from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.stores.address import parse_store
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
-IMAGE_SUFFIXES: Final = (b"jpg", b"jpeg", b"png", b"webp")
 OWN_PREFIX: Final = "plugin:"
 
 
@@ -82,7 +82,7 @@ def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
                 if entry.name.startswith(b"."):
                     continue
                 ending = entry.name.rpartition(b".")[2].lower()
-                if ending in IMAGE_SUFFIXES or entry.is_dir():
+                if ending in IMAGE_ENDINGS or entry.is_dir():
                     return False
                 has_tar = has_tar or ending == b"tar"
     except OSError:  # named by whoever goes on to read it

@@ -20,8 +20,8 @@ from typing import IO, Final
 import msgspec
 
 from augd.dataset.found import shown
-from augd.dataset.sources import IMAGE_SUFFIXES
 from augd.errors import DatasetError
+from augd.pixels.kinds import IMAGE_ENDINGS
 
 _LABEL_BYTES_MAX: Final = 1 << 20
 
@@ -76,7 +76,7 @@ def _samples(
             yield from _told(images, said)
             key, images, said = here, [], {}
         last = ending.rpartition(b".")[2]
-        if last in IMAGE_SUFFIXES:
+        if last in IMAGE_ENDINGS:
             images.append(Member(name, info.offset_data, info.size))
         elif ending in (b"cls", b"json"):
             if info.size > _LABEL_BYTES_MAX:

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.found import SPLITS, Place
-from augd.dataset.sources import IMAGE_SUFFIXES
 from augd.dataset.tars import walk_tar
 from augd.errors import AugdError
 from augd.packing.apart import Packer
 from augd.packing.photo import Packed, Shrink
 from augd.pixels.header import BadImage
+from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.pixels.source import Source
 
 STATE_NAME: Final = ".augd-pack"
@@ -186,7 +186,7 @@ class _Members:
         """Return key and ending: a key has no dot in its last part, and is there once."""
         folder, slash, name = path.rpartition("/")
         stem, _, ending = name.rpartition(".")
-        if ending.lower().encode() not in IMAGE_SUFFIXES:  # as a manifest may have it
+        if ending.lower().encode() not in IMAGE_ENDINGS:  # as a manifest may have it
             stem, ending = name, one.header.format if one.header is not None else "jpeg"
         key = plain = folder + slash + (stem.replace(".", "_") or "_")
         number = 1

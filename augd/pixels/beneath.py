@@ -3,7 +3,8 @@
 Under the sources of samples. By `openat2`, which refuses a way out in the kernel; where that is
 missing, by resolving the path first.
 
-Invariants: never opens what lies outside the root, and never blocks on a FIFO.
+Invariants: never opens what lies outside the root, and the folders that links may lead to; never
+blocks on a FIFO.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from augd.pixels.header import BadImage
@@ -33,10 +35,19 @@ class _OpenHow(ctypes.Structure):
 class Root:
     """A folder, below which files are opened; by several threads at once."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
-        """Open the folder. Raises OSError when it cannot be opened."""
+    def __init__(
+        self, root: str | bytes | os.PathLike[str], links_to: Sequence[bytes] = ()
+    ) -> None:
+        """Open the folder. Raises OSError when it cannot be opened.
+
+        `links_to` are real paths of folders that links out of the root may lead to.
+        """
         self._root = os.path.realpath(os.fsencode(root))
         self._root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._others: list[tuple[bytes, int]] = []
+        for folder in links_to:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._others.append((folder.rstrip(b"/") + b"/", fd))
         self._how = _OpenHow(_OPEN_FLAGS, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
         self._how_address = ctypes.addressof(self._how)
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -55,6 +66,8 @@ class Root:
         fd, self._root_fd = self._root_fd, -1
         if fd >= 0:
             os.close(fd)
+        while self._others:
+            os.close(self._others.pop()[1])
 
     def open(self, path: bytes) -> int:
         """Open a file for reading; the caller owns the descriptor.
@@ -70,17 +83,35 @@ class Root:
     def _open(self, path: bytes) -> int:
         if not self._has_openat2:
             return self._open_by_realpath(path)
-        fd = self._openat2(path)
+        fd = self._openat2(self._root_fd, path)
         if fd < 0:
             number = ctypes.get_errno()
+            if number == errno.EXDEV and self._others:
+                return self._open_elsewhere(path)
             raise OSError(number, os.strerror(number))
         return fd
 
-    def _openat2(self, path: bytes) -> int:
+    def _openat2(self, folder_fd: int, path: bytes) -> int:
         found: int = self._syscall(
-            _SYS_OPENAT2, self._root_fd, path, self._how_address, ctypes.sizeof(_OpenHow)
+            _SYS_OPENAT2, folder_fd, path, self._how_address, ctypes.sizeof(_OpenHow)
         )
         return found
+
+    def _open_elsewhere(self, path: bytes) -> int:
+        """Open where links out of the root lead, if they may lead there.
+
+        What was resolved is opened below its folder alone: a link that is changed meanwhile leads
+        nowhere else.
+        """
+        real = os.path.realpath(os.path.join(self._root, path), strict=True)
+        for folder, fd in ((self._root.rstrip(b"/") + b"/", self._root_fd), *self._others):
+            if real.startswith(folder):
+                found = self._openat2(fd, real.removeprefix(folder))
+                if found >= 0:
+                    return found
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     def _open_by_realpath(self, path: bytes) -> int:
         """Open where the kernel lacks openat2 (before 5.6, or a seccomp filter that hides it).
@@ -88,12 +119,13 @@ class Root:
         The folders could be exchanged between the check and the open; the last step could not.
         """
         real = os.path.realpath(os.path.join(self._root, path))
-        if not real.startswith(self._root.rstrip(b"/") + b"/"):
+        folders = (self._root.rstrip(b"/") + b"/", *(folder for folder, _ in self._others))
+        if not real.startswith(folders):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         return os.open(real, _OPEN_FLAGS | os.O_NOFOLLOW)
 
     def _probe(self) -> bool:
-        fd = self._openat2(b".")
+        fd = self._openat2(self._root_fd, b".")
         if fd >= 0:
             os.close(fd)
         return fd >= 0
@@ -103,5 +135,8 @@ def _cannot_open(error: OSError) -> BadImage:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return BadImage("deleted since it was indexed")
     if error.errno in (errno.EXDEV, errno.ELOOP):
-        return BadImage("a link that leaves the data set's root: links must stay below it")
+        return BadImage(
+            "a link that leaves the data set's root: links must stay below it, or lead where "
+            "--links-to lets them"
+        )
     return BadImage(f"cannot be opened: {error.strerror}")

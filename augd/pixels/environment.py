@@ -11,6 +11,7 @@ import platform
 import cv2
 import PIL  # its version alone: importing PIL.Image costs a producer's start 40 ms
 
+from augd.pixels.limits import MAX_PIXELS, max_pixels
 from augd.pixels.native import describe_kernels
 
 # Raise it when the code of this room makes other pixels of the same plan.
@@ -22,10 +23,14 @@ def describe_environment() -> dict[str, str]:
 
     NumPy is not among them: of it, only operations are used whose results IEEE 754 fixes.
     """
-    return {
+    found = {
         "rendering": _RENDERING,
         "kernels": describe_kernels(int(cv2.__version__.partition(".")[0])),
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),
     }
+    # It decides which rows are masked. Not said where nobody raised it: contents stay as they were.
+    if (most := max_pixels()) != MAX_PIXELS:
+        found["max_pixels"] = str(most)
+    return found

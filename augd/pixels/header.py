@@ -18,11 +18,11 @@ from augd.pixels.head_jpeg import read_jpeg
 from augd.pixels.head_png import read_png
 from augd.pixels.head_webp import read_webp
 from augd.pixels.kinds import HEAD_BYTES, NAMES, Format, describe, recognise
+from augd.pixels.limits import MAX_PIXELS, MOST_PIXELS
+from augd.pixels.limits import max_pixels as allowed_pixels
 
 __all__ = ["MAX_PIXELS", "MAX_SCANS", "MAX_SEGMENTS", "BadImage", "Header", "read_header"]
 
-MAX_PIXELS = 64_000_000
-"""Largest image that is decoded unless the operator says otherwise: 64 megapixels (192 MB RGB)."""
 
 _READERS: Final[dict[Format, Callable[[bytes | bytearray], Header]]] = {
     "jpeg": read_jpeg,
@@ -32,11 +32,12 @@ _READERS: Final[dict[Format, Callable[[bytes | bytearray], Header]]] = {
 _EXPECTED: Final = ", ".join(NAMES[kind] for kind in _READERS)
 
 
-def read_header(data: bytes | bytearray, *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(data: bytes | bytearray, *, max_pixels: int | None = None) -> Header:
     """Read the header of an image and check what it says of its size and its end.
 
     Raises:
-        BadImage: another format, truncated, lying lengths, a size of zero, more than `max_pixels`.
+        BadImage: another format, truncated, lying lengths, a size of zero, more than `max_pixels`,
+            which are those that this process allows where it is None.
     """
     if data.startswith(b"\xff\xd8"):  # nearly all
         header = read_jpeg(data)
@@ -49,10 +50,12 @@ def read_header(data: bytes | bytearray, *, max_pixels: int = MAX_PIXELS) -> Hea
     width, height = header.width, header.height
     if not width or not height:
         raise BadImage(f"expected a size of at least 1x1, got {width}x{height}")
-    if width * height > max_pixels:
+    most = allowed_pixels() if max_pixels is None else max_pixels
+    if width * height > most:
+        hint = f"; allow more: --max-pixels {width * height}"
         raise BadImage(
-            f"too large: expected at most {max_pixels:,} pixels, got {width}x{height} "
-            f"({width * height:,})"
+            f"too large: expected at most {most:,} pixels, got {width}x{height} "
+            f"({width * height:,}){hint if width * height <= MOST_PIXELS else ''}"
         )
     return header
 

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.beneath import Root
-from augd.pixels.header import MAX_PIXELS, BadImage
+from augd.pixels.header import BadImage
+from augd.pixels.limits import max_file_bytes, max_pixels
 from augd.pixels.segments import Cut, Region, Span, Table
-from augd.pixels.source import MAX_FILE_BYTES, FolderSource, IndexedSource, Samples, Source
+from augd.pixels.source import FolderSource, IndexedSource, Samples, Source
 from augd.stores.address import is_address
 from augd.stores.pieces import ShardFacts
 
@@ -44,6 +45,9 @@ class ShardSamples(Samples, Protocol):
     @property
     def shard_offsets(self) -> NDArray[np.int64]: ...
 
+    @property
+    def links_to(self) -> Sequence[bytes]: ...
+
     def segments(self, sample: int) -> Table | None: ...
 
 
@@ -55,7 +59,7 @@ class ShardSource(IndexedSource):
     def __init__(self, root: str | bytes | os.PathLike[str], samples: ShardSamples) -> None:
         """Open the root folder. Raises OSError when it cannot be opened."""
         super().__init__(samples)
-        self._root = Root(root)
+        self._root = Root(root, samples.links_to)
         self._fds: dict[int, int] = {}
         self._kernels: Any = native.kernels if native.has_own_entropy_decoder() else None
 
@@ -162,13 +166,15 @@ def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> 
         from augd.stores.ranges import DirectReader
 
         return RemoteSource(samples, DirectReader(os.fsencode(root), samples.shards))
-    return ShardSource(root, samples) if samples.shards else FolderSource(root, samples)
+    if samples.shards:
+        return ShardSource(root, samples)
+    return FolderSource(root, samples, samples.links_to)
 
 
 def usable_table(samples: ShardSamples, sample: int, region: Region) -> Table | None:
     """Return the table of a sample's segments; None where it is to be read whole."""
     table = samples.segments(sample)
-    if table is None or not table.holds(region) or table.width * table.height > MAX_PIXELS:
+    if table is None or not table.holds(region) or table.width * table.height > max_pixels():
         return None
     return table
 
@@ -197,8 +203,10 @@ def size_of(samples: ShardSamples, sample: int) -> int:
     size_bytes = int(samples.sizes_bytes[sample])
     if not size_bytes:
         raise BadImage("the file is empty")
-    if size_bytes > MAX_FILE_BYTES:
-        raise BadImage(f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {size_bytes:,}")
+    if size_bytes > max_file_bytes():
+        raise BadImage(
+            f"too large: expected at most {max_file_bytes():,} bytes, got {size_bytes:,}"
+        )
     return size_bytes
 
 

@@ -25,10 +25,8 @@ from numpy.typing import NDArray
 from augd.errors import PluginFailed, StoreError
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
+from augd.pixels.limits import max_file_bytes
 from augd.pixels.segments import Cut, Region
-
-MAX_FILE_BYTES: Final = 512 << 20
-"""Largest file that is read: what 64 megapixels of 16-bit RGBA take uncompressed."""
 
 Row = bytearray | Cut | BadImage
 """What a read gives: the bytes of the file or what is needed of it, or why there are none."""
@@ -107,11 +105,16 @@ class IndexedSource:
 class FolderSource(IndexedSource):
     """Read the files of a folder data set. Reads may come from several threads at once."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str], samples: Samples) -> None:
-        """Open the root folder. Raises OSError when it cannot be opened."""
+    def __init__(
+        self,
+        root: str | bytes | os.PathLike[str],
+        samples: Samples,
+        links_to: Sequence[bytes] = (),
+    ) -> None:
+        """Open the root folder, and those that links may lead to. Raises OSError when it cannot."""
         super().__init__(samples)
         self._mtimes_ns = samples.mtimes_ns
-        self._root = Root(root)
+        self._root = Root(root, links_to)
 
     def close(self) -> None:
         """Close the root folder; reads after this fail. Closing twice is fine."""
@@ -162,9 +165,9 @@ class FolderSource(IndexedSource):
             )
         if not found.st_size:
             raise BadImage("the file is empty")
-        if found.st_size > MAX_FILE_BYTES:
+        if found.st_size > max_file_bytes():
             raise BadImage(
-                f"too large: expected at most {MAX_FILE_BYTES:,} bytes, got {found.st_size:,}"
+                f"too large: expected at most {max_file_bytes():,} bytes, got {found.st_size:,}"
             )
 
 

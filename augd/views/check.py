@@ -92,6 +92,10 @@ def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any
         "classes": classes,
         "empty_classes": [name for name, count in classes.items() if not count],
         "num_unlabelled": num_unlabelled,
+        "not_read": [
+            {"kind": one.kind, "count": one.count, "names": list(map(shown, one.names))}
+            for one in index.skipped
+        ],
     }
 
 
@@ -175,6 +179,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from section(
         f"{say_count(duplicates, 'group')} of equal files", [_say_twins(one) for one in duplicates]
     )
+    yield from section("not read", list(map(_say_not_read, report["not_read"])))
     empty = report["empty_classes"]
     yield from section(f"{say_count(empty, 'class', 'classes')} without an image", empty)
     yield ""
@@ -218,6 +223,11 @@ def _list_classes(classes: Mapping[str, int]) -> str:
     said = ", ".join(f"{k} {shown(name.encode())} ({n:,})" for k, (name, n) in enumerate(first))
     left = len(classes) - len(first)
     return f"{said}, and {left:,} more (--json has all)" if left else said
+
+
+def _say_not_read(kind: Mapping[str, Any]) -> str:
+    more = ", ..." if kind["count"] > len(kind["names"]) else ""
+    return f"{kind['count']:,} {kind['kind']}: {', '.join(kind['names'])}{more}"
 
 
 def _say_twins(group: Mapping[str, Any]) -> str:

@@ -155,11 +155,12 @@ def test_missing_or_no_folder(tmp_path: Path) -> None:
 
 def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.gif").write_bytes(b"GIF89a")
+    (tmp_path / "a" / "x.svg").write_bytes(b"<svg/>")
     (tmp_path / "read.me").write_text("x")
+    endings = "jpg jpeg jpe jfif png webp bmp tif tiff gif avif heic heif hif jxl"
     assert refusal(tmp_path) == (
-        f"no images in {tmp_path}: looked for jpg jpeg png webp, saw 2 other files in 2 folders. "
-        f"Give a folder of class folders, or one that holds images."
+        f"no images in {tmp_path}: looked for {endings}, saw 1 .svg (a/x.svg), 1 .me (read.me) in "
+        f"2 folders. Give a folder of class folders, or one that holds images."
     )
 
 

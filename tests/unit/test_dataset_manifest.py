@@ -199,7 +199,7 @@ def test_paths_that_leave_the_root_are_refused(root: Path, path: str) -> None:
     (root / "link.jpg").symlink_to("../elsewhere/x.jpg")
     line = refused(csv, root, f"path,label\n4.JPG,y\n{path},x\n")
     assert f"line 3: path: expected one relative to {root} and below it, got " in line
-    assert "Move the manifest to the folder that holds all images." in line
+    assert "Make it relative, or name the folder that all images lie below: --root DIR" in line
 
 
 def test_links_and_dots_inside_the_root_are_fine(root: Path) -> None:
@@ -214,8 +214,8 @@ def test_missing_files_are_counted_and_three_are_named(root: Path) -> None:
     text = "path,label\n4.JPG,x\n" + "".join(f"gone/{i}.jpg,x\n" for i in range(5))
     assert refused(csv, root, text) == (
         f"{root}/list.csv: 5 of 6 files are missing: gone/0.jpg (line 3), gone/1.jpg (line 4), "
-        f"gone/2.jpg (line 5), .... Paths are relative to {root}; correct them or take the rows "
-        f"out."
+        f"gone/2.jpg (line 5), .... Paths are relative to {root}; correct them, take the rows "
+        f"out, or name another folder: --root DIR."
     )
 
 

@@ -370,7 +370,7 @@ def test_damaged_indexes_and_shards_never_do_worse_than_be_refused(
                 num_read += 1
         opened.close()
     assert num_refused > 20
-    assert num_read > 100
+    assert num_read > 60
 
 
 def test_a_folder_of_photos_is_not_taken_for_shards(tmp_path: Path) -> None:

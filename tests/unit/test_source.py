@@ -121,7 +121,7 @@ def test_links_that_leave_the_root_are_not_followed(
 ) -> None:
     (root.parent / "outside.jpg").write_bytes(b"secret")
     replace(root / NAMES[0], lambda path: path.symlink_to(target))
-    assert reason(source, 0) == ("a link that leaves the data set's root: links must stay below it")
+    assert "a link that leaves the data set's root: links must stay below it" in reason(source, 0)
 
 
 def test_a_folder_replaced_by_a_link_outside_is_not_followed(

@@ -1,0 +1,82 @@
+"""What an operator lets a data set reach beyond its own folder: links, and a manifest's root.
+
+Said once on a command line, or to `augd.serve`, and kept in this process's environment, so that
+every process that it starts goes by the same. What an index was made with stands in the index.
+
+Invariants: without a word of the operator's nothing outside a data set's root is read; every folder
+is named by its real path; opens no file. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from augd.dataset.found import shown
+from augd.errors import OptionError
+
+LINKS_VARIABLE: Final = "AUGD_LINKS_TO"
+ROOT_VARIABLE: Final = "AUGD_ROOT"
+_ANYWHERE: Final = "/"
+
+
+class Access(msgspec.Struct, frozen=True):
+    """Folders that links may lead to, by their real paths; the folder of manifests' paths."""
+
+    links_to: tuple[bytes, ...] = ()
+    root: bytes | None = None
+
+
+def read_access() -> Access:
+    """Read what this process was told.
+
+    Raises:
+        OptionError: a variable of the environment names what is no folder.
+    """
+    links = os.environ.get(LINKS_VARIABLE, "")
+    root = os.environ.get(ROOT_VARIABLE, "")
+    return Access(
+        tuple(_folder(LINKS_VARIABLE, one) for one in links.split(os.pathsep) if one),
+        _folder(ROOT_VARIABLE, root) if root else None,
+    )
+
+
+def give_access(
+    links_to: Sequence[str] = (), *, follow_links: bool = False, root: str | None = None
+) -> None:
+    """Have this process, and what it starts, read beyond a data set's folder.
+
+    Raises:
+        OptionError: a path is no folder, or cannot be passed on.
+    """
+    if follow_links:
+        links_to = [*links_to, _ANYWHERE]
+    if links_to:
+        folders = [os.fsdecode(_folder("--links-to", one)) for one in links_to]
+        for folder in folders:
+            if os.pathsep in folder:
+                raise OptionError(
+                    f"--links-to: expected a path without {os.pathsep!r}, got {folder!r}; name a "
+                    f"folder above it"
+                )
+        os.environ[LINKS_VARIABLE] = os.pathsep.join(folders)
+    if root is not None:
+        os.environ[ROOT_VARIABLE] = os.fsdecode(_folder("--root", root))
+
+
+def is_below(real: bytes, folder: bytes) -> bool:
+    """Say whether a real path is a folder, or lies below it."""
+    return (real + b"/").startswith(folder.rstrip(b"/") + b"/")
+
+
+def _folder(name: str, path: str) -> bytes:
+    real = os.path.realpath(os.fsencode(path))
+    if not os.path.isdir(real):
+        given = shown(os.fsencode(path))
+        raise OptionError(
+            f"{name}: expected a folder, got {given!r}, which is none; check the path"
+        )
+    return real
