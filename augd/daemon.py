@@ -115,7 +115,7 @@ class Daemon:
             addresses: where clients connect; at most one is a path.
             hired: producers that were started already, one per place.
             datasets: their indexes, by name.
-            lifeline_fd: when it reaches end-of-file the daemon drains: its parent is gone.
+            lifeline_fd: a pidfd of its parent; readable when that is gone, then it drains.
             gate: who may come by a port, open and proven; None lets everybody.
             patience_s: how long a producer may be silent at work; None is the broker's own.
             terms: what producers are started with.

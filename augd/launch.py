@@ -1,9 +1,9 @@
 """`augd.serve`: a daemon as a child process, for scripts, notebooks and tests.
 
 The child is `augd serve` itself: the supervisor, whose child is the daemon (augd/supervisor.py).
-The daemon holds a pipe from this process as its lifeline: when this process ends, however it ends,
-the daemon drains and nothing is left. Starting waits until the daemon says that it is ready, or
-says why it cannot be, under a deadline.
+The daemon holds a pidfd of this process as its lifeline: when this process ends, however it ends,
+and whatever it has forked, the daemon drains and nothing is left. Starting waits until the daemon
+says that it is ready, or says why it cannot be, under a deadline.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import itertools
 import json
 import os
 import select
-import signal
 import subprocess
 import time
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +35,7 @@ Paths = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
 class ServedDaemon:
-    """A running daemon. `close()` it, or use it in `with`.
+    """A running daemon. It ends with `close()`, behind `with`, or with the last reference to it.
 
     Attributes:
         addresses: where it listens, in the order of `listen`.
@@ -44,11 +44,9 @@ class ServedDaemon:
             is for both: SIGTERM drains the daemon, SIGKILL ends it at once.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], lifeline_fd: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         """Made by `serve`."""
-        self._process = process
-        self._lifeline_fd = lifeline_fd
-        self._owner_pid = os.getpid()
+        self._end = weakref.finalize(self, _end, process, os.getpid())
         self.addresses: list[str] = []
         self.http = ""
         self.supervisor_pid = process.pid
@@ -69,16 +67,7 @@ class ServedDaemon:
 
     def close(self) -> None:
         """Drain the daemon and wait for its end; kill it when it takes longer than 20 s."""
-        if self._lifeline_fd < 0 or os.getpid() != self._owner_pid:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._lifeline_fd)
-        self._lifeline_fd = -1
+        self._end()
 
     def __enter__(self) -> ServedDaemon:
         """Return the daemon itself."""
@@ -87,6 +76,18 @@ class ServedDaemon:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _end(process: subprocess.Popen[bytes], owner_pid: int) -> None:
+    """End a daemon once: asked for, with the last reference, or at the interpreter's exit."""
+    if os.getpid() != owner_pid:
+        return  # a forked child has a copy of the object, and no daemon
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def serve(
@@ -108,6 +109,9 @@ def serve(
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
     """Start a daemon that serves these data sets and dies with this process.
+
+    It ends before that when nothing refers to what is returned: a notebook's cell that is run
+    again leaves no second daemon. Children that this process forks keep none alive.
 
     Args:
         paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
@@ -152,7 +156,8 @@ def serve(
     if producers is not None and (why := why_too_many(producers)):
         warnings.warn(f"augd.serve: producers: {why}", RuntimeWarning, stacklevel=2)
     listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
-    lifeline_read, lifeline_write = os.pipe()
+    # Not a pipe, whose end would be open in every child that is forked from this process.
+    lifeline = os.pidfd_open(os.getpid())
     ready_read, ready_write = os.pipe()
     words = [
         *("serve", *_arguments(paths), "--quiet"),
@@ -167,23 +172,22 @@ def serve(
         *_opening(links_to, root, max_pixels),
         *(() if producers is None else ("--producers", str(producers), "--force")),
         *(() if patience_s is None else ("--patience", str(patience_s))),
-        *("--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)),
+        *("--lifeline-fd", str(lifeline), "--ready-fd", str(ready_write)),
     ]
     try:
         # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
         process = interpreter.start(
             *("augd", *words),
-            pass_fds=(lifeline_read, ready_write),
+            pass_fds=(lifeline, ready_write),
             start_new_session=True,
         )
     except BaseException:
-        os.close(lifeline_write)
         os.close(ready_read)
         raise
     finally:
-        os.close(lifeline_read)
+        os.close(lifeline)
         os.close(ready_write)
-    daemon = ServedDaemon(process, lifeline_write)
+    daemon = ServedDaemon(process)
     try:
         said = _await_ready(ready_read, timeout_s)
     except BaseException:

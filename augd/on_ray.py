@@ -5,7 +5,7 @@ Ray. It makes one actor per producer, spread over the nodes; each runs `augd pro
 again when it ends unasked. Ray carries no pixels: rows go from the producers to the daemon.
 
 Invariants: when the daemon ends, however it does, its pipe to this process does, and this process
-ends the actors; when an actor ends, however it does, its pipe to its `augd produce` does, and that
+ends the actors; when an actor ends, however it does, its `augd produce` sees it by a pidfd, and
 drains. So nothing outlives what started it.
 """
 
@@ -143,7 +143,7 @@ class Lender:
     def lend(self) -> int:
         """Lend until the daemon is told to end."""
         while True:
-            lifeline, ours = os.pipe()
+            lifeline = os.pidfd_open(os.getpid())
             try:
                 process = interpreter.start(
                     *("augd", *self._command, "--lifeline-fd", str(lifeline)),
@@ -152,11 +152,8 @@ class Lender:
                 )
             finally:
                 os.close(lifeline)
-            try:
-                if process.wait() == 0:
-                    return self._number
-            finally:
-                os.close(ours)
+            if process.wait() == 0:
+                return self._number
             time.sleep(_PAUSE_S)
 
 

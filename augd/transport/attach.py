@@ -1,7 +1,8 @@
 """The UNIX socket beside a daemon's address: lifelines of clients, and their arenas' fds.
 
 A client connects, says ATTACH with its session's token, and keeps the connection for as
-long as it lives: the kernel closes it when the process dies, which frees its slots at once.
+long as it lives: the kernel closes it when the process dies, which frees its slots at once. Its
+forked children close their copies of it as they begin.
 The daemon pushes each arena's fd over it before OPENED goes out. Only processes of the
 daemon's own user get that far.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import weakref
 from pathlib import Path
 
 from augd.errors import ConnectError, ProtocolError, UntrustedAddress
@@ -50,7 +52,7 @@ class ArenaUnavailable(ConnectError):
 
 
 class Lifeline:
-    """A client's end of the attach socket."""
+    """A client's end of the attach socket. A forked child of the client has none."""
 
     def __init__(self, path: str, session: int, token: str, timeout_s: float) -> None:
         """Connect and say ATTACH.
@@ -71,6 +73,7 @@ class Lifeline:
         except UntrustedAddress:
             self._socket.close()
             raise
+        _lifelines.add(self)
 
     def fileno(self) -> int:
         """Return the fd to poll: readable when an arena came, or the daemon died."""
@@ -110,3 +113,15 @@ class Lifeline:
     def close(self) -> None:
         """Let go: for the daemon the session is over."""
         self._socket.close()
+
+
+_lifelines: weakref.WeakSet[Lifeline] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Close a forked child's copies, which would keep sessions of a dead client open."""
+    for lifeline in list(_lifelines):
+        lifeline.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
