@@ -241,9 +241,10 @@ def print_report(report: Mapping[str, Any]) -> None:
     for line in _remarks(report):
         console.print(line)
     facts = report["machine"]
+    kernels = "no native kernels" if facts["kernels"] == "none" else f"kernels {facts['kernels']}"
     console.print(
         f"machine: {facts['cores']} cores, {facts['cpu']}; Linux {facts['linux']}, Python "
-        f"{facts['python']}, augd {facts['augd']}, kernels of OpenCV {facts['opencv']}"
+        f"{facts['python']}, augd {facts['augd']}, {kernels}, OpenCV {facts['opencv']}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 from augd.dataset.arrays import ChoiceArrays
 from augd.errors import DatasetError, PluginFailed, RecipeError, StoreError
 from augd.pixelcache import PixelCache
+from augd.pixels import native
 from augd.pixels.environment import describe_environment
 from augd.plan.catalogue import Catalogue
 from augd.transport import link
@@ -65,6 +66,8 @@ class Producer:
 
     def run(self) -> None:
         """Work until drained. Raises EOFError when the daemon is gone."""
+        if native.trouble:
+            self._say(msg.Trouble(native.trouble[:_FAIL_TEXT_MAX]))
         self._say(msg.Ready(os.getpid(), self._environment, self._confinement))
         while not self._is_draining:
             self._listen()

@@ -69,6 +69,13 @@ class Office:
     numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
     is_draining: bool = False
     fetcher: Fetcher | None = None
+    troubles: set[str] = field(default_factory=set)  # of this installation, as they were logged
+
+    def note_trouble(self, text: str) -> None:
+        """Say once what is wrong with the installation here; all producers say the same."""
+        if text not in self.troubles:
+            self.troubles.add(text)
+            _log.warning("%s; augd doctor says what to do", text)
 
 
 @dataclass(slots=True)
@@ -197,6 +204,9 @@ class Station:
         if isinstance(message, msg.Ready):
             self._ready = message
             self.state, self.due = "waiting", now
+            return
+        if isinstance(message, msg.Trouble):
+            self._office.note_trouble(message.text)
             return
         frames: list[bytes | memoryview] = [frame]
         if isinstance(message, msg.Done | msg.Dropped | msg.Fail):

@@ -38,6 +38,7 @@ from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.slot import chunk_layout
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
+TROUBLES_MAX = 16  # that are logged; all producers of a host have one installation
 LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
 
 
@@ -75,6 +76,7 @@ class Works:
         self._outbox = outbox
         self.made = Made()
         self._complaints = Complaints()
+        self._troubles: set[str] = set()  # as they were logged
         self._sent_before = {name: Sent() for name in datasets}  # of streams that are gone
         self._catalogue = catalogue
         self._datasets = datasets
@@ -181,6 +183,8 @@ class Works:
                 self._cached(producer, message)
             case msg.LastWords(text):
                 producer.last_words = text[:ERROR_TEXT_MAX]
+            case msg.Trouble(text):
+                self._note_trouble(text[:ERROR_TEXT_MAX])
             case msg.Alive():
                 pass
         producer.rest_if_idle(self._outbox.now)
@@ -198,10 +202,19 @@ class Works:
             self.crew.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
             return
+        if self.environment is None:
+            self._outbox.log(INFO, _say_pixels(expected))
         self.environment = expected
         producer.pid = message.pid
         self.note_confinement(producer, message.confinement)
         self.take_on(producer)
+
+    def _note_trouble(self, text: str) -> None:
+        """Say once what is wrong with the installation; all producers say the same."""
+        if text not in self._troubles and len(self._troubles) < TROUBLES_MAX:
+            self._troubles.add(text)
+            how = "OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"
+            self._outbox.log(WARNING, f"{text}: {how}")
 
     def expected_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return what a producer must have said that says this; the first one decides for all."""
@@ -629,6 +642,14 @@ class Works:
 
     def _tell(self, producer: Producer, message: msg.ToProducer) -> None:
         self._outbox.tell(producer.number, message)
+
+
+def _say_pixels(environment: Mapping[str, str]) -> str:
+    """Say what makes the pixels, as a producer tells it."""
+    kernels, opencv = environment.get("kernels", "none"), environment.get("opencv", "?")
+    if kernels == "none":
+        return f"pixels are made by OpenCV {opencv} and Pillow, without native kernels"
+    return f"pixels are made by native kernels {kernels}, and OpenCV {opencv}"
 
 
 def _in_full(event: ev.Reaped) -> ev.Reaped:

@@ -73,8 +73,9 @@ def require_kernels() -> None:
     """Refuse to pack without the native kernels, of which transcoding is a part."""
     if native.kernels is None:
         raise OptionError(
-            "augd pack needs the native kernels, which are not active here (augd doctor says "
-            "why). Install a C compiler and libjpeg-turbo's headers, and augd anew."
+            f"augd pack needs the native kernels, which are not active here "
+            f"({native.trouble or 'augd doctor says why'}). Install a C compiler and "
+            "libjpeg-turbo's headers, and augd anew."
         )
 
 

@@ -3,7 +3,8 @@
 Beside the modules that use them. They are built with the package when a C compiler and
 libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do the same work, about
 half as fast, and resized pixels may differ by a level. Which of the two is active is part of a
-stream's content. `AUGD_KERNELS=off` leaves them out, to compare.
+stream's content. `AUGD_KERNELS=off` leaves them out, to compare. Kernels that were built and don't
+load leave the work to OpenCV, too; `trouble` says why, and who starts producers passes it on.
 
 Invariants: nothing is chosen after the import; the same numbers with vector instructions and
 without.
@@ -12,7 +13,10 @@ without.
 from __future__ import annotations
 
 import os
+from binascii import a2b_base64
 from importlib import import_module
+from importlib.util import find_spec
+from struct import unpack_from
 from types import ModuleType
 from typing import Any
 
@@ -27,37 +31,82 @@ Bent rows were once OpenCV's. Those of OpenCV 5 the kernel makes again, those of
 
 _SWITCH = "AUGD_KERNELS"
 
+_ELF_HEADER_BYTES = 64
+# Source: elf(5); of a program header, p_offset and p_filesz say which part of the file is mapped.
 
-def _load() -> Any:
+# A grey square: a libjpeg of another ABI refuses every picture, and says so only when it gets one.
+_TRIAL_SIDE_PX = 8
+_TRIAL = (
+    "/9j/2wBDAP//////////////////////////////////////////////////////////////////////////////////"
+    "////wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8A"
+    "P//Z"
+)
+
+
+def _load() -> tuple[Any, str]:
+    """Return the kernels or None, and why they are not used although they were built."""
     if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no", "false"):
-        return None
+        return None, ""
+    found = find_spec("augd.pixels._kernels")
+    if found is None:
+        return None, ""
+    path = found.origin or ""
     try:
-        # Not `from augd.pixels import _kernels`: that tells a module that was never built from
-        # one that doesn't load by nothing but its words.
-        found = import_module("augd.pixels._kernels")
-    except ModuleNotFoundError:
-        return None
-    except ImportError as error:  # built here, but what it is linked with has gone
+        _check_whole(path)
+        return _checked(import_module("augd.pixels._kernels")), ""
+    except (ImportError, OSError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        return None, f"the native kernels don't load: {why.removeprefix(f'{path}: ')}"
+
+
+def _check_whole(path: str) -> None:
+    """Refuse a library of which a part is missing: loading it would end the process (SIGBUS)."""
+    if not path.endswith(".so"):
+        return
+    with open(path, "rb") as file:
+        head, size = file.read(_ELF_HEADER_BYTES), os.fstat(file.fileno()).st_size
+        if head[:6] != b"\x7fELF\2\1" or len(head) < _ELF_HEADER_BYTES:
+            return  # none for 64 bits: the loader says what it is instead
+        offset, entry_size, num_entries = (
+            *unpack_from("<Q", head, 32),
+            *unpack_from("<HH", head, 54),
+        )
+        file.seek(offset)
+        table = file.read(entry_size * num_entries)
+    needed = offset + entry_size * num_entries
+    for at in range(0, len(table) - entry_size + 1, entry_size):
+        start, length = *unpack_from("<Q", table, at + 8), *unpack_from("<Q", table, at + 32)
+        needed = max(needed, start + length)
+    if needed > size:
         raise ImportError(
-            f"augd's kernels don't load: {error}. Install libjpeg-turbo or augd anew, or do "
-            f"without them: {_SWITCH}=off"
-        ) from error
-    return _checked(found)
+            f"{path} is damaged: expected {needed} bytes or more, got {size}. Install augd anew"
+        )
 
 
 def _checked(found: ModuleType) -> ModuleType:
     version = getattr(found, "VERSION", None)
     if version != _VERSION:
         raise ImportError(
-            f"augd's kernels are of another version: expected {_VERSION}, got {version}, from "
-            f"{found.__file__}. Build them anew: `make setup` in a checkout, "
-            f"`pip install --force-reinstall augd` otherwise"
+            f"{found.__file__} is of another version: expected {_VERSION}, got {version}. Build it "
+            f"anew: `make setup` in a checkout, `pip install --force-reinstall augd` otherwise"
         )
+    try:
+        found.skip_jpeg(a2b_base64(_TRIAL), _TRIAL_SIDE_PX, _TRIAL_SIDE_PX, _TRIAL_SIDE_PX)
+    except found.DecodeError as error:
+        raise ImportError(
+            f"{found.__file__} was built for another libjpeg than it found here ({error}). Install "
+            "libjpeg-turbo, or augd anew"
+        ) from None
     return found
 
 
-kernels: Any = _load()
+kernels: Any
 """The extension module, described in `_kernels.pyi`; None where there is none."""
+
+trouble: str
+"""Why kernels that were built are not used, in a line; empty where all is well."""
+
+kernels, trouble = _load()
 
 
 def has_own_entropy_decoder() -> bool:

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from signal import Signals
 from typing import Final, Literal
 
 from augd import interpreter
 from augd.allowance import describe_cores, num_cores
 from augd.errors import AugdError
-from augd.pixels import native
 from augd.procfs import cpu_model
 from augd.transport.address import make_runtime_dir, runtime_dir
 from augd.transport.arena import available_bytes, make_arena
@@ -42,6 +42,15 @@ _TRY_S: Final = 30.0
 _TORCH_S: Final = 120.0  # to import it from a cold disk, and to start CUDA
 _LIBRARIES: Final = ("numpy", "opencv-python-headless", "pillow", "pyzmq", "msgspec", "xxhash")
 
+_LOAD_KERNELS: Final = """
+import json
+from augd.pixels.native import kernels, trouble
+facts = () if kernels is None else (
+    kernels.LIBJPEG_TURBO, bool(kernels.HAS_OWN_ENTROPY_DECODER), kernels.use_simd(True)
+)
+print(json.dumps([trouble, 0 if kernels is None else kernels.VERSION, *facts]))
+"""
+_WITHOUT_KERNELS: Final = "AUGD_KERNELS=off does without them and says no more of it"
 _TO_BUILD: Final = (
     "without them a producer makes about half as many images. AUGD_KERNELS=off leaves them out; "
     "else they were not built, and pip -v says why: mostly for want of a C compiler and "
@@ -113,14 +122,22 @@ def _processor() -> Finding:
 
 
 def _kernels() -> Finding:
-    kernels = native.kernels
-    if kernels is None:
+    """Load them in a process of its own: a damaged file can end the one that does."""
+    said, problem = _ask(_LOAD_KERNELS, _TRY_S)
+    if not said:
+        advice = f"loading them ends every producer: install augd anew, or {_WITHOUT_KERNELS}"
+        return Finding("kernels", problem, "bad", advice)
+    trouble, version, *facts = json.loads(said)
+    if trouble:
+        advice = f"OpenCV and Pillow make the pixels, about half as fast; {_WITHOUT_KERNELS}"
+        return Finding("kernels", trouble, "better", advice)
+    if not version:
         return Finding("kernels", "none: OpenCV and Pillow make the pixels", "better", _TO_BUILD)
-    vectors = "vector instructions" if kernels.use_simd(True) else "no vector instructions"
-    entropy = "own" if kernels.HAS_OWN_ENTROPY_DECODER else "libjpeg's"
-    version = f"version {kernels.VERSION}, libjpeg-turbo {kernels.LIBJPEG_TURBO}"
-    found = f"{version}, {entropy} entropy decoder, {vectors}"
-    if kernels.HAS_OWN_ENTROPY_DECODER:
+    libjpeg, has_own, has_vectors = facts
+    vectors = "vector instructions" if has_vectors else "no vector instructions"
+    entropy = "own" if has_own else "libjpeg's"
+    found = f"version {version}, libjpeg-turbo {libjpeg}, {entropy} entropy decoder, {vectors}"
+    if has_own:
         return Finding("kernels", found)
     advice = (
         "jpegint.h of libjpeg-turbo was not there at the build: decoding takes a quarter longer. "
@@ -228,4 +245,6 @@ def _ask(module: str, timeout_s: float) -> tuple[str, str]:
         done = interpreter.run(module, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return "", f"no answer within {timeout_s:.0f} s"
+    if done.returncode < 0:
+        return "", f"ended by {Signals(-done.returncode).name}"
     return done.stdout.strip(), (done.stderr.strip().splitlines() or [""])[-1]

@@ -483,6 +483,12 @@ class LastWords(Message, frozen=True, tag="LAST_WORDS"):
     text: Text
 
 
+class Trouble(Message, frozen=True, tag="TROUBLE"):
+    """What is wrong with the producer's installation and stops nothing, before READY."""
+
+    text: Text
+
+
 class Drain(Message, frozen=True, tag="DRAIN"):
     """Finish and end."""
 
@@ -531,7 +537,7 @@ ToClient = (
     | Pong
     | Joined
 )
-FromProducer = Ready | Done | Dropped | Fail | Cached | Alive | LastWords
+FromProducer = Ready | Done | Dropped | Fail | Cached | Alive | LastWords | Trouble
 ToProducer = (
     UseCache | CacheRoom | UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain
 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 import augd
@@ -77,7 +78,7 @@ def test_a_running_daemon_and_a_table(folder):
         "CPU-s per 1,000 images",
         "planning and order:",
         f"machine: {num_cores()} cores",
-        "kernels of OpenCV",
+        f", OpenCV {cv2.__version__}",
     ):
         assert said in words, done.stdout
     assert after["instance"] == before["instance"]

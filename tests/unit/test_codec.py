@@ -74,6 +74,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Cached("photos", (_ENTRY,), 1 << 20),
         msg.Alive(99),
         msg.LastWords("MemoryError"),
+        msg.Trouble("no kernels"),
         msg.Drain(),
         msg.Kill(),
         msg.Part("nobody here knows this connection"),
