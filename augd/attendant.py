@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from augd import interpreter
-from augd.deaths import describe_status
+from augd.deaths import describe_status, reap
 from augd.transport import link
 
 _END_S = 2.0
@@ -132,7 +132,7 @@ class Attendant:
                 self._process.kill()
         else:
             self._process.kill()
-        self._process.wait()
+        reap(self._process, _END_S)
         self._let_go()
 
     def _let_go(self) -> None:

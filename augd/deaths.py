@@ -1,7 +1,7 @@
 """Why a producer ended: its status, and what the kernel tells beyond it.
 
 Beside the way of a batch: the daemon asks here when it kills a producer and when it reaped one.
-Reads a few lines of /proc and of the control group; never waits, writes nothing.
+Reads a few lines of /proc and of the control group; waits in `reap` only, writes nothing.
 
 From outside and from inside look alike where somebody sends a signal that faults send, too
 (`kill -SEGV`); then the sample is suspected once, which is not enough to condemn it.
@@ -9,11 +9,13 @@ From outside and from inside look alike where somebody sends a signal that fault
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterable
 from signal import Signals
+from typing import Any
 
-from augd.wire.ending import Ending
+from augd.wire.ending import KEPT, Ending
 
 _CONTROL_GROUPS = "/sys/fs/cgroup"
 # Several producers may be killed in one go, and are reaped one after another. What is left over
@@ -66,6 +68,18 @@ def describe_status(status: int) -> str:
         return f"signal {-status}"
 
 
+def reap(process: subprocess.Popen[Any], within_s: float = 1.0) -> int | None:
+    """Wait for the end of a process that got SIGKILL; returns its status, None where it has none.
+
+    Whoever calls ends nevertheless: such a process is left to the system's first one, which reaps
+    it when the disk answers.
+    """
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def is_stopped(pid: int) -> bool:
     """Say whether a process is stopped, by a signal or a debugger; False when it is gone."""
     try:
@@ -74,6 +88,9 @@ def is_stopped(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state in ("T", "t")
+
+
+__all__ = ["KEPT", "MemoryKills", "classify", "describe_status", "is_stopped", "reap"]
 
 
 class MemoryKills:

@@ -28,7 +28,7 @@ from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
 from augd.transport.address import make_runtime_dir, runtime_dir
 
-_STOP_S = 20.0  # beyond what the supervisor gives its daemon for a drain
+_STOP_S = 25.0  # beyond what the supervisor gives its daemon for a drain
 _numbers = itertools.count()
 
 Paths = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
@@ -66,7 +66,7 @@ class ServedDaemon:
         return self.addresses[0]
 
     def close(self) -> None:
-        """Drain the daemon and wait for its end; kill it when it takes longer than 20 s."""
+        """Drain the daemon and wait for its end; kill it when it takes longer than 25 s."""
         self._end()
 
     def __enter__(self) -> ServedDaemon:

@@ -21,6 +21,7 @@ from augd.transport.sockets import send_last_words
 _log = logging.getLogger("augd")
 
 DRAIN_S = 5.0
+REAP_S = 5.0  # for those that were killed; what the kernel keeps for longer is left to it
 
 
 class Relay:
@@ -63,7 +64,10 @@ class Relay:
                     self._hear(kind, station)
         finally:
             for station in self._stations:
-                station.close()
+                station.kill()
+            ends_at = time.monotonic() + REAP_S
+            for station in self._stations:
+                station.close(max(0.0, ends_at - time.monotonic()))
             if self._office.fetcher is not None:
                 self._office.fetcher.close()
             self._office.choices.close()

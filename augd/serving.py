@@ -37,6 +37,7 @@ Source: TypeAlias = "Path | str | OwnSource"
 """Where a data set lies: a path, as a text the address of one in an object store, or a class."""
 
 _PROGRESS_AFTER_S = 1.0
+_END_S = 0.5  # a process that got SIGKILL is gone in milliseconds, unless the kernel keeps it
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
 PATIENCE_MAX_S = 3600
 
@@ -209,11 +210,15 @@ def interruptions_held() -> Iterator[None]:
 
 
 def _end(hired: list[Hired]) -> None:
-    """Kill and reap what is left of the producers; after a drain nothing is."""
-    for one in hired:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
+    """Kill and reap what is left of the producers; after a drain only what the kernel keeps is."""
+    from augd.deaths import reap
+
+    left = [one.process for one in hired if one.process.poll() is None]
+    for process in left:
+        process.kill()
+    ends_at = time.monotonic() + _END_S
+    for process in left:
+        reap(process, max(0.0, ends_at - time.monotonic()))
 
 
 def choose_addresses(

@@ -32,7 +32,7 @@ from itertools import count
 from augd.choosing import choose
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
-from augd.deaths import MemoryKills
+from augd.deaths import KEPT, MemoryKills, reap
 from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
 from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
@@ -160,11 +160,20 @@ class Station:
         if self._hired is not None and not link.send(self._hired.link, codec.encode(msg.Drain())):
             self._hired.kill()
 
-    def close(self) -> None:
-        """Kill what is left."""
+    def kill(self) -> None:
+        """Kill its producer, if one is left."""
         if self._hired is not None:
             self._hired.kill()
-            self._hired.process.wait()
+
+    def close(self, within_s: float) -> None:
+        """Kill what is left, and wait so long for its end."""
+        if self._hired is not None:
+            self._hired.kill()
+            if reap(self._hired.process, within_s) is None:
+                pid = self._hired.process.pid
+                _log.error(
+                    "producer %d (pid %d) was killed and is left: %s", self._place, pid, KEPT
+                )
             self._leave_process()
         self._hang_up(0.0)
         self._drop_streams()

@@ -32,6 +32,7 @@ STARTS_MAX = 5  # of a daemon that never served; a sixth would end the same way
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 30.0
 # Beyond what a daemon takes for a drain when nothing answers it (DRAIN_S and REAP_S of the broker).
 END_S = 15.0
+REAP_S = 5.0  # from SIGKILL to its end; beyond, the kernel keeps it
 _ASKS = (signal.SIGTERM, signal.SIGINT)
 # What Python ignores, and programs expect to be as it is by default.
 _TO_DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -53,6 +54,7 @@ class _Supervisor:
         self._started_at = 0.0
         self._is_asked = False
         self._kill_at: float | None = None
+        self._is_killed = False
         self._has_served = False  # the daemon of now
         self._served = b""  # what the first one said that served: its addresses
         self._deaths: list[float] = []
@@ -130,7 +132,8 @@ class _Supervisor:
                         self._take_word(line)
                 if pidfd in ready:
                     return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-                self._kill_if_due()
+                if self._is_kept():
+                    return -signal.SIGKILL
         finally:
             os.close(pidfd)
 
@@ -148,11 +151,18 @@ class _Supervisor:
             self._kill_at = self._kill_at or time.monotonic() + END_S
             os.kill(self._pid, number)  # it is not reaped before `_watch` returns
 
-    def _kill_if_due(self) -> None:
-        if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self._kill_at = float("inf")
-            self._log("error", f"the daemon did not end within {END_S:g} s and is killed")
-            os.kill(self._pid, signal.SIGKILL)
+    def _is_kept(self) -> bool:
+        """Kill the daemon when its time is over; say True when even that does not end it."""
+        if self._kill_at is None or time.monotonic() < self._kill_at:
+            return False
+        if self._is_killed:
+            who = f"the daemon (pid {self._pid})"
+            self._log("error", f"{who} was killed and is left: the kernel keeps it")
+            return True
+        self._is_killed, self._kill_at = True, self._kill_at + REAP_S
+        self._log("error", f"the daemon did not end within {END_S:g} s and is killed")
+        os.kill(self._pid, signal.SIGKILL)
+        return False
 
     def _take_word(self, line: bytes) -> None:
         """Take the line of a daemon that serves, or cannot; pass the first one on."""

@@ -33,9 +33,9 @@ from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.clients import Clients
-from augd.broker.crew import PATIENCE_S
+from augd.broker.crew import PATIENCE_S, REAP_S
 from augd.broker.facts import DatasetFacts, Life
-from augd.broker.outbox import INFO, Outbox
+from augd.broker.outbox import ERROR, INFO, Outbox
 from augd.broker.remotes import Remotes, Target
 from augd.broker.snapshot import (
     describe_batch,
@@ -108,6 +108,7 @@ class Broker:
         self._remotes = Remotes(self._outbox, self._works, self._datasets, rows_port, secret)
         self._all_at = 0.0  # when all streams are looked at again, whatever happens
         self._drain_ends_at: float | None = None
+        self._has_killed = False
         self._is_stopped = False
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
@@ -251,10 +252,16 @@ class Broker:
         if not self._works.crew.members:
             self._is_stopped = True
             self._outbox.add(ev.Stop())
-        elif self._outbox.now >= ends_at:
-            # Asked once more every second, until the kernel hands the last one over.
-            self._drain_ends_at = self._outbox.now + 1.0
+        elif self._outbox.now < ends_at:
+            return
+        elif not self._has_killed:
+            self._has_killed = True
+            self._drain_ends_at = self._outbox.now + REAP_S
             self._works.kill_all()
+        else:  # an end has its end, also where the kernel keeps a process for ever
+            self._outbox.log(ERROR, self._works.say_left())
+            self._is_stopped = True
+            self._outbox.add(ev.Stop())
 
     def look(self, stream: int, slot: int | None = None) -> Seen | None:
         """Say what lies in a slot of a stream, by default in that of the batch in a reader's hand.

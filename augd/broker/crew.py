@@ -81,6 +81,7 @@ class Producer:
     was_silent: bool = False  # killed, because it hung
     remote: Remote | None = None
     is_leaving: bool = False  # told to end, because fewer are enough
+    kept_at: float | None = None  # killed: when the kernel keeps it, if it was not reaped by then
 
     def rest_if_idle(self, now: float) -> None:
         """Note since when it has nothing to make."""
@@ -103,6 +104,8 @@ class Producer:
         if self.remote is not None:
             lives_until = self.lives_until(patience_s)
             return lives_until if works_until is None else min(lives_until, works_until)
+        if self.state == "killed":
+            return self.kept_at
         return self.started_at + START_S if self.state == "starting" else works_until
 
     def lives_until(self, patience_s: float) -> float:

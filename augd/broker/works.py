@@ -33,7 +33,7 @@ from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.wire.ending import KEPT, Ending
 from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.slot import chunk_layout
 
@@ -533,13 +533,34 @@ class Works:
             if remote is not None and producer.lives_until(self.crew.patience_s) <= now:
                 self.lose(producer, "nothing was heard from its host for too long")
                 continue
+            if producer.state == "killed":
+                self._tell_kept(producer)
+                continue
             producer.was_silent = producer.state == "ready"
             what = "at work" if producer.was_silent else "while it started"
             producer.last_words = f"silent for too long {what}, killed"
+            # Now, and not when it was reaped: that may never be.
+            who = f"producer {producer.number} ({_place_of(producer)})"
+            self._outbox.log(WARNING, f"{who} hangs: {producer.last_words}")
+            producer.kept_at = now + REAP_S
             if remote is not None:
                 remote.part_at = now + REAP_S
             self.crew.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
+
+    def _tell_kept(self, producer: Producer) -> None:
+        """Say once that a producer did not end of SIGKILL: its place and its rows wait for it."""
+        producer.kept_at = None
+        self._outbox.log(
+            ERROR,
+            f"producer {producer.number} ({_place_of(producer)}) was killed {REAP_S:g} s ago and "
+            f"is still there: {KEPT}. Its rows cannot be made again before it is gone.",
+        )
+
+    def say_left(self) -> str:
+        """Name the producers that did not end, for the last line of a log."""
+        names = [f"{p.number} ({_place_of(p)})" for p in self.crew.members.values()]
+        return f"producers that were killed are left: {', '.join(names)}: {KEPT}"
 
     def drain(self) -> None:
         """Have every producer finish what it has in hand, and end; the dead are not replaced."""

@@ -24,6 +24,7 @@ import msgspec
 from augd import interpreter
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
+from augd.deaths import reap
 from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
 from augd.packing.apart import Packer
@@ -141,7 +142,7 @@ class _Worker:
 
     def end(self) -> None:
         self._process.kill()
-        self._process.wait()
+        reap(self._process)
         self.output.close()
 
 

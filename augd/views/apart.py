@@ -30,7 +30,7 @@ from msgspec import msgpack
 
 from augd import interpreter
 from augd.confine.process import confine, limit
-from augd.deaths import describe_status
+from augd.deaths import describe_status, reap
 from augd.hire import ENVIRONMENT, without_secrets
 from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, at_scale, configure, decode, silence_library_noise
@@ -154,7 +154,8 @@ class Apart:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            status = self._process.wait()
+            reaped = reap(self._process)
+            status = -signal.SIGKILL if reaped is None else reaped
         self._process = self._link = None
         return status
 

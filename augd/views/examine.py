@@ -29,6 +29,7 @@ from augd import interpreter
 from augd.confine.process import confine, limit
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
+from augd.deaths import reap
 from augd.errors import AugdError
 from augd.hire import ENVIRONMENT
 from augd.pixels.decode import configure, decode, silence_library_noise
@@ -130,7 +131,7 @@ class _Worker:
     def close(self) -> None:
         """Kill and reap it; twice is fine."""
         self._process.kill()
-        self._process.wait()
+        reap(self._process)
         self._output.close()
 
 

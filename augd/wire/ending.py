@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+KEPT = "the kernel keeps it, as it keeps who waits for a disk that does not answer"
+"""Why a process that got SIGKILL may go on existing."""
+
 
 class Ending(StrEnum):
     """The class of a producer's end."""

@@ -392,3 +392,19 @@ def test_streams_share_the_producers_in_proportion_to_what_they_lack() -> None:
     both = turns[DEPTH:]  # the first was alone with its first leases
     shares = [both.count(number) for number in sorted(set(both))]
     assert len(shares) == 2 and abs(shares[0] - shares[1]) <= 2, turns  # both lack all: in turns
+
+
+@clause("P-80")
+def test_a_drain_ends_also_where_the_kernel_keeps_a_producer() -> None:
+    broker = core.Broker("i", "/a", {}, 1)
+    broker.handle(ev.Tick(), 0.0)
+    broker.handle(ev.FromCrew(0, msg.Ready(7, {})), 0.5)
+    broker.handle(ev.DrainAsked("SIGTERM"), 1.0)
+    assert ev.KillProducer(0) in broker.handle(ev.Tick(), 1.0 + core.DRAIN_S)
+    assert broker.next_deadline() == 1.0 + core.DRAIN_S + core.REAP_S
+    assert broker.handle(ev.Tick(), broker.next_deadline() - 0.1) == []
+    (said, stop) = broker.handle(ev.Tick(), broker.next_deadline())
+    assert (
+        isinstance(said, ev.Log) and "producers that were killed are left: 0 (pid 7)" in said.text
+    )
+    assert stop == ev.Stop()

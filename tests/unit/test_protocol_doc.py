@@ -126,7 +126,7 @@ def render_bounds() -> str:
         ("ATTACH_S", clients.ATTACH_S, "s from HELLO to ATTACH"),
         ("DRAIN_S", core.DRAIN_S, "s that draining producers get before they are killed"),
         ("JOIN_S", crew.JOIN_S, "s from JOINED to a remote producer's ATTACH"),
-        ("REAP_S", crew.REAP_S, "s from KILL to ENDED"),
+        ("REAP_S", crew.REAP_S, "s from KILL to ENDED, or to a killed producer's end"),
         ("REMOTES_MAX", remotes.REMOTES_MAX, "remote producers at a time"),
         (
             "PLACES_MAX",

@@ -8,6 +8,7 @@ and starts another. This is the page's end; what the process does is in `develop
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 from msgspec import Struct, msgpack
 
 from augd import interpreter
-from augd.deaths import describe_status
+from augd.deaths import describe_status, reap
 from augd.hire import without_secrets
 from augd.transport import link
 from augd.views.page.lookout import Indexed
@@ -95,7 +96,8 @@ class Studio:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            status = self._process.wait()
+            reaped = reap(self._process)
+            status = -signal.SIGKILL if reaped is None else reaped
         self._link.close()
         self._process = self._link = None
         return status
