@@ -19,16 +19,15 @@ setup: $(READY)  ## make .venv and install augd, the trainer and the tools into 
 demo: $(READY)  ## train a small network on made photos; DATA=folder for your own
 	@$(BIN)/python -m demo.train $(if $(DATA),--data "$(DATA)")
 
-# One more than cores, four at most: many tests wait. What counts seconds has the machine to itself.
-WORKERS := $(shell n=$$(nproc); echo $$(( n < 3 ? n + 1 : 4 )))
-test: $(READY)  ## run every test, most of them side by side
-	@status=0; \
-	$(BIN)/python -m pytest -rfEs -n $(WORKERS) --dist worksteal -m "not alone" || status=$$?; \
-	$(BIN)/python -m pytest -rfEs -m alone tests/fault tests/attacks || status=$$?; \
-	exit $$status
+# Two more than cores, six at most: many tests wait. A file's tests run in one process.
+WORKERS := $(shell n=$$(nproc); echo $$(( n < 4 ? n + 2 : 6 )))
+# Some thousand processes are started: compiling augd anew in each takes a third of the time.
+test soak: unexport PYTHONDONTWRITEBYTECODE
+test: $(READY)  ## run every test, side by side; the end says what is left to `make soak`
+	@$(BIN)/python -m pytest -rfEs -n $(WORKERS) $(ORDER)
 
-soak: $(READY)  ## 10,000 simulated schedules, then something killed every second for SECONDS=600
-	@AUGD_SCHEDULES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/simulation
+soak: $(READY)  ## the long forms of tests, 10,000 schedules, then something killed every second for SECONDS=600
+	@AUGD_SOAK=1 $(BIN)/python -m pytest -q --timeout 0 -m "soak or longer or hypothesis"
 	@$(BIN)/python -m tests.fault.soak --seconds $(or $(SECONDS),600)
 fuzz: $(READY)  ## fuzz image headers, decoding and messages for SECONDS=60 in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \

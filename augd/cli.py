@@ -122,10 +122,7 @@ def serve(
     shard_cache: ShardCacheText = None,
     http: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Show what happens there, to a browser: to any user here without a token.",
-        ),
+        typer.Option(metavar="HOST:PORT", help="Show what happens there, to a browser."),
     ] = None,
     http_token: Annotated[
         str | None,

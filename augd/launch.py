@@ -120,7 +120,7 @@ def serve(
         producers: producer processes; None is one per core that this process may use, 0 leaves
             all to `augd produce`. More than four per core are warned of.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
-            chooses a private path. Without keys every user of this machine can connect at a port.
+            chooses a private path.
         insecure: let anybody who reaches the port connect; without it the port must be this
             machine's own, or have keys.
         keys: a folder of keys (`augd keys new NAME` makes one): the port is for the clients that
@@ -135,8 +135,8 @@ def serve(
             may share it.
         http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
             `daemon.http` says which.
-        http_token: a file with the token that the page asks for; without one it is for every
-            user of this machine.
+        http_token: a file with the token that the page asks for; without one it is for this
+            machine only.
         links_to: a folder, or several, that links out of a data set's folder may lead to; "/" for
             anywhere. Other links that leave it are an error.
         root: the folder that a manifest's paths are relative to, instead of its own.

@@ -309,8 +309,6 @@ def _serve(
             )
         if porch is not None:
             print(f"augd: look at it at {porch.url}")
-        for line in _who_else(addresses, gate, porch):
-            print(f"augd: {line}")
         sys.stdout.flush()
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
@@ -339,22 +337,6 @@ def _introduce(name: str, index: IndexFile) -> str:
     splits = say_splits(index.count_splits())
     said = f"{index.num_samples} images, {len(index.classes)} classes"
     return f"{name} ({said}; {splits})" if splits else f"{name} ({said})"
-
-
-def _who_else(
-    addresses: Sequence[Address | TcpAddress], gate: Gate | None, porch: Porch | None
-) -> Iterator[str]:
-    """Say who else can get in by what was chosen: a port asks nobody who he is."""
-    from augd.transport.address import TcpAddress
-
-    for address in addresses:
-        if gate is None and isinstance(address, TcpAddress) and address.is_loopback():
-            yield (
-                "every user of this machine can connect at this port and read the images; --keys "
-                "DIR shuts it (`augd keys new NAME` makes it), an ipc:// path is yours alone"
-            )
-    if porch is not None and not porch.token:
-        yield "every user of this machine can look at that page; --http-token FILE asks who it is"
 
 
 def _read_cache(text: str | None) -> CacheSpec | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import random
 import shutil
 import tempfile
 import threading
@@ -18,9 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.budget import SOAK
+from tests.scheduling import ByFile, leave_to_soak, longer_forms, put_in_order
+
 pytest.register_assert_rewrite("tests.laws", "tests.ranges", "tests.reference", "tests.scenes")
 
+LONGER: set[str] = set()
 _SETTLE_S = 3.0  # a process that was killed is reaped, a socket closed by its I/O thread
+_CLOSING_S = 0.05
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,26 +70,54 @@ def _argsort(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the tests as --order says, and mark those that count seconds while they flood."""
-    if (order := config.getoption("--order")) is not None:
-        _put_in_order(items, order)
-    here = Path(__file__).parent
-    for item in items:
-        is_alone = item.path.relative_to(here).parts[0] in ("fault", "attacks")
-        if is_alone and item.get_closest_marker("patient") is None:
-            item.add_marker(pytest.mark.alone)
+    """Order the tests, and leave the long forms out unless they are asked for."""
+    put_in_order(items, config.getoption("--order"))
+    if not SOAK:
+        leave_to_soak(items)
+        LONGER.update(longer_forms(items))
 
 
-def _put_in_order(items: list[pytest.Item], order: str) -> None:
-    """Reverse or shuffle the files, and the tests within each: what shares a daemon stays near."""
-    if order == "reversed":
-        items.reverse()
-        return
-    shuffled = random.Random(order)
-    files = dict.fromkeys(item.path for item in items)
-    places = dict(zip(files, shuffled.sample(range(len(files)), len(files)), strict=True))
-    ranks = {id(item): (places[item.path], shuffled.random()) for item in items}
-    items.sort(key=lambda item: ranks[id(item)])
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Have no later look for garbage go through all modules and tests again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """Deal out whole files, unless the command line says otherwise."""
+    return ByFile(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Gather from the processes which tests they ran have a longer form."""
+    LONGER.update(getattr(node, "workeroutput", {}).get("longer", ()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what is gathered to the process that tells it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["longer"] = sorted(LONGER)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what did not run, and how to run it."""
+    reasons = [report.longrepr[2] for report in terminalreporter.getreports("skipped")]
+    num_left = sum("`make soak`" in reason for reason in reasons)
+    if num_left or LONGER:
+        forms = [*([f"{num_left} tests that are named above"] if num_left else ()), *sorted(LONGER)]
+        terminalreporter.write_line(f"left to `make soak`: {'; '.join(forms)}.", yellow=True)
+        terminalreporter.write_line(
+            "Run it before a change of what they cover is called done.", yellow=True
+        )
+    if len(reasons) > num_left:
+        terminalreporter.write_line(
+            f"{len(reasons) - num_left} tests were skipped for want of what is named above: a "
+            "device, an extra of pyproject.toml, a tool. Install it and run them again.",
+            yellow=True,
+        )
 
 
 @pytest.fixture(scope="module", params=["native", "portable", "none"])
@@ -124,14 +156,16 @@ def leaves_nothing() -> Iterator[None]:
     """Fail a test after which there are more fds, threads, children or files than before."""
     before = _belongings()
     yield
-    if not _belongings() - before:
-        return
-    gc.collect()  # only now: with torch loaded it takes a third of a second
-    deadline = time.monotonic() + _SETTLE_S
+    started = time.monotonic()
+    is_collected = False
     while left := _belongings() - before:
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - started
+        if waited_s > _SETTLE_S:
             pytest.fail(f"left behind: {dict(left)}")
-        time.sleep(0.01)
+        if waited_s > _CLOSING_S and not is_collected:
+            gc.collect()  # only now: most of what is left is being closed by another thread
+            is_collected = True
+        time.sleep(0.002)
 
 
 def _belongings() -> Counter[str]:
@@ -148,9 +182,10 @@ def _belongings() -> Counter[str]:
 
 
 def _open_files() -> Iterator[str]:
-    for fd in list(Path("/proc/self/fd").iterdir()):
+    # Twice in each of thousands of tests: paths as objects would take ten times as long.
+    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
         try:
-            target = str(fd.readlink())
+            target = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
         except OSError:
             continue  # the listing's own
         kind = target.partition(":")[0]

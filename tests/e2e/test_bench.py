@@ -32,6 +32,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def left(name: str) -> object:
+    """Leave what runs the same code on another competitor to `make soak`."""
+    return pytest.param(name, marks=pytest.mark.soak(f"the benchmark or competitor {name}"))
+
+
 def check(report: dict[str, Any]) -> None:
     """Assert what holds on any machine."""
     assert report["images_per_s"] == pytest.approx(report["images"] / report["seconds"])
@@ -112,7 +117,7 @@ def test_refusals_are_one_line(arguments, says):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["delivery", "first_batch", "waiting"])
+@pytest.mark.parametrize("name", [left("delivery"), "first_batch", left("waiting")])
 def test_benchmarks_run_and_say_what_they_found(folder, name):
     options = ["--photos", str(folder), "--rounds", "1", "--seconds", "0.3"]
     done = run(f"benchmarks.{name}", *options)
@@ -132,7 +137,7 @@ def test_a_data_loader_can_be_compared(folder):
     assert score.images_per_s > 0 and score.cpu_s_per_1000 > 0
 
 
-@pytest.mark.parametrize("library", ["OpenCV", "torchvision", "Albumentations"])
+@pytest.mark.parametrize("library", ["OpenCV", left("torchvision"), left("Albumentations")])
 def test_eight_ops_one_by_one_can_be_compared(folder, library):
     pytest.importorskip("torch")
     if library != "OpenCV":

@@ -15,17 +15,14 @@ from PIL import Image
 import augd
 from augd.plan.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
 from augd.views.recipes import print_recipe
+from tests.commands import run_augd as run
+from tests.commands import start_augd
 from tests.scenes import SMALL, make_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("views") / "set", num_classes=2, per_class=8)
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "augd", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +328,10 @@ def test_bad_input_is_one_line(tmp_path: Path, folder: Path) -> None:
         assert done.returncode == 1, done
         (line,) = done.stderr.splitlines()
         assert line.startswith("augd: error: "), line
+    assert (
+        start_augd("explain", folder, "--id", 99).stderr
+        == run("explain", folder, "--id", 99).stderr
+    ), "a process says the same"
 
 
 def test_pca_writes_an_op_that_a_recipe_takes(folder: Path, tmp_path: Path) -> None:

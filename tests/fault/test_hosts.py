@@ -90,7 +90,6 @@ def site(folder: Path, tmp_path: Path) -> Iterator[Site]:
         made.close()
 
 
-@pytest.mark.patient
 def test_a_late_host_and_one_that_is_lost_in_mid_epoch(site: Site, local: list[str]) -> None:
     """Its cable is pulled and it dies behind it: only silence tells."""
     east, west = site.others
@@ -135,7 +134,6 @@ def test_a_slow_link(site: Site, local: list[str]) -> None:
     assert 0 < rows[slow.name] < rows[fast.name]
 
 
-@pytest.mark.patient
 def test_a_trainer_behind_a_slow_link_is_told_what_it_waits_for(site: Site) -> None:
     """8 Mbit/s: a batch of 590 kB takes more than half a second, and both producers wait for it."""
     trainer, maker = site.others

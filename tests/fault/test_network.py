@@ -124,7 +124,6 @@ def test_a_partition_of_five_seconds_heals(network):
 
 
 @pytest.mark.slow
-@pytest.mark.patient
 @pytest.mark.parametrize("directions", [("up",), ("down",), ("up", "down")])
 def test_a_half_open_connection_is_ended_by_heartbeats(network, directions):
     def disturb(batch: augd.Batch) -> None:
@@ -140,7 +139,6 @@ def test_a_half_open_connection_is_ended_by_heartbeats(network, directions):
 
 
 @pytest.mark.slow
-@pytest.mark.patient
 def test_a_client_that_fell_silent_is_forgotten(network):
     """Half-open on the daemon's side: whoever held the slots is nowhere any more."""
     stream = augd.connect(network.proxy.address, **OPTIONS)

@@ -260,7 +260,6 @@ BEYOND_HEARTBEATS_S = 13.0
 
 @pytest.mark.fault("trainer stopped (slow)")
 @pytest.mark.slow
-@pytest.mark.patient
 def test_a_sharer_stopped_longer_than_any_heartbeat_reads_what_it_held_and_goes_on(risen, tmp_path):
     """Its connection is given up meanwhile, though it still maps what the others fill."""
     address = by_path(tmp_path)

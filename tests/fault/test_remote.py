@@ -108,7 +108,6 @@ def test_a_new_daemon_has_the_old_ones_producers(folder: Path, local: list[str])
 
 
 @pytest.mark.slow
-@pytest.mark.patient
 @pytest.mark.clause("P-137", "P-138")
 def test_a_host_that_stops_is_missed_by_nobody_and_welcome_again(
     folder: Path, address: str, local: list[str]
@@ -208,7 +207,6 @@ def test_a_partition_of_five_seconds_heals(
 
 
 @pytest.mark.slow
-@pytest.mark.patient
 @pytest.mark.clause("P-137")
 def test_a_link_that_died_is_noticed_by_heartbeats(
     folder: Path, network: tuple[str, Proxy], local: list[str]

@@ -144,7 +144,6 @@ def test_a_killed_fetcher_of_a_relay_changes_no_byte(
     assert killed and not any(map(is_alive, killed))
 
 
-@pytest.mark.patient
 def test_a_fetcher_that_hangs_is_an_error_and_no_hang(
     server: Deeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ from augd.pixels.halve import Halver
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.plan.plan import LocalWarp
+from tests.examples import examples
 
 if native.kernels is None:
     pytest.skip(
@@ -65,7 +66,7 @@ def by_opencv(region: Pixels, outline: Outline, size: tuple[int, int], fill: str
 _SIDE = st.integers(1, 40) | st.integers(1, 150)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(150)
 @given(
     seed=st.integers(0, 1 << 32),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),

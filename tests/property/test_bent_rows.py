@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.pixels.outline import Outline, Outlines
 from augd.pixels.render import Renderer
 from augd.plan.planner import Planner
 from augd.plan.recipe import output_size, parse_recipe
+from tests.examples import examples
 from tests.reference import BEND_BOUND, bent, halved
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -94,7 +95,7 @@ _drawn = given(
 )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @_drawn
 def test_a_planned_row_is_the_sampled_picture(
     seed: int, first: int, bending: list[int], fill: str, has_lens: bool
@@ -107,7 +108,7 @@ def test_a_planned_row_is_the_sampled_picture(
         assert np.abs(found - exact).max() <= BEND_BOUND
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @_drawn
 def test_the_region_of_a_warped_row_holds_all_that_it_reads(
     seed: int, first: int, bending: list[int], fill: str, has_lens: bool

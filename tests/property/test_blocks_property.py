@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.order import Order
 from augd.plan.shuffle import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks
 from benchmarks.mixing import same_class_share
+from tests.examples import examples
 from tests.property.test_order_property import assert_even
 
 
@@ -28,7 +29,7 @@ def test_a_permutation_for_every_number_up_to_100(blocks):
         np.testing.assert_array_equal(np.sort(found), positions)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(
     num_samples=st.integers(1, 2**48),
     size=st.integers(1, BLOCK_SIZE_MAX),

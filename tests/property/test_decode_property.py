@@ -7,7 +7,7 @@ import io
 import cv2
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +15,7 @@ from PIL import Image
 from augd.pixels import decode as decoding
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
+from tests.examples import examples
 from tests.scenes import EITHER_KERNELS
 
 pytestmark = EITHER_KERNELS
@@ -47,7 +48,7 @@ def jpeg(rgb: NDArray[np.uint8], kind: str, quality: int, restart: int, progress
     return cv2.imencode(".jpg", rgb, options)[1].tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 120),
@@ -105,7 +106,7 @@ def _seeds() -> list[bytes]:
 _SEEDS = _seeds()
 
 
-@settings(max_examples=300, deadline=None)
+@examples(100)
 @given(
     which=st.integers(0, len(_SEEDS) - 1),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

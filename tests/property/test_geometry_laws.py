@@ -11,12 +11,13 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.plan import Plan
 from augd.plan.planner import Planner
 from augd.plan.recipe import PRESETS, output_size, parse_recipe
+from tests.examples import examples
 from tests.laws import assert_counts, assert_independent, assert_mean, assert_rate, assert_uniform
 from tests.plans import plan_of
 
@@ -317,7 +318,7 @@ def plan_rows(planner: Planner, rows: list[tuple[int, int, int, int]]) -> Plan:
     return planner.plan(ids, epochs, widths.astype(np.int32), heights.astype(np.int32))
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(plain=st.sampled_from(RECIPES), rows=ROWS, cut=st.integers(0, 12), seed=st.integers(0, 9))
 def test_a_sample_is_planned_alike_in_any_batch(plain, rows, cut, seed):
     recipe = parse_recipe(plain)

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,6 +23,7 @@ from augd.pixels import native
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import read_header
 from augd.pixels.tint import Tint
+from tests.examples import examples
 from tests.property.test_decode_property import _FACTORS, jpeg
 
 if native.kernels is None:
@@ -75,7 +76,7 @@ def scalings(draw: st.DrawFn) -> tuple[tuple[Any, ...], tuple[int, int]]:
     return (*scaled, *at, draw(st.booleans()), draw(st.booleans())), (height, width)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(100)
 @given(st.integers(1, 400), st.integers(1, 300), scalings(), st.integers(0, 1 << 30))
 def test_vectors_change_no_byte_of_a_resize(
     width: int, height: int, drawn: tuple[tuple[Any, ...], tuple[int, int]], seed: int
@@ -83,7 +84,7 @@ def test_vectors_change_no_byte_of_a_resize(
     resized(noise(height, width, seed), *drawn)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(100)
 @given(
     st.integers(1, 200),
     st.integers(1, 160),
@@ -142,7 +143,7 @@ def test_scaled_pictures_are_those_of_opencv(kind: str, scale: int) -> None:
 _ENTRY = st.floats(-40, 40) | st.sampled_from([0.0, 1.0, 0.5 / 1024, -1.5 / 1024, 31.0])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(
     st.integers(1, 60),
     st.integers(1, 40),
@@ -175,7 +176,7 @@ def test_tinting_gives_the_bytes_that_opencv_gives(
     kernels.use_simd(True)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 900), st.integers(1, 40), st.integers(0, 1 << 30))
 def test_sums_are_those_that_numpy_makes(width: int, height: int, seed: int) -> None:
     row = noise(height, width, seed)

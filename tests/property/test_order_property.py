@@ -9,11 +9,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.order import Order
 from augd.plan.permutation import feistel, feistel_sides, round_keys
+from tests.examples import examples
 
 
 def chi_square_bound(freedom: int) -> float:
@@ -44,7 +45,7 @@ def test_a_permutation_for_every_number_up_to_1000(hundred):
         np.testing.assert_array_equal(np.sort(found), positions)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     num_samples=st.integers(1, 2**48),
     seed=st.integers(-(2**63), 2**64 - 1),

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import output_size, parse_recipe
+from tests.examples import examples
 from tests.laws import RARE, assert_counts, assert_independent, assert_rate, assert_uniform
 
 NUM = 20_000
@@ -204,7 +205,7 @@ def columns_of(rows: list[tuple[int, int, int, int]]) -> tuple[np.ndarray, ...]:
     return columns[0], columns[1], columns[2].astype(np.int32), columns[3].astype(np.int32)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(ops=st.sampled_from(OPS), rows=ROWS, cut=st.integers(0, 20), seed=st.integers(0, 2**64 - 1))
 def test_a_row_depends_on_nothing_beside_it(ops, rows, cut, seed):
     recipe = parse_recipe({"ops": ops})
@@ -218,7 +219,7 @@ def test_a_row_depends_on_nothing_beside_it(ops, rows, cut, seed):
         np.testing.assert_array_equal(whole.colour, np.concatenate([p.colour for p in parts]))
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(ops=st.sampled_from(OPS), rows=ROWS)
 def test_crops_lie_inside_the_image_and_windows_inside_the_crop(ops, rows):
     recipe = parse_recipe({"ops": ops})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.affine import Affine
 from augd.plan.planner import Plan
 from augd.plan.region import count_halvings, find_region
+from tests.examples import examples
 from tests.plans import plan_of
 
 FILLS = ("reflect", "constant", "nearest", "wrap")
@@ -76,7 +77,7 @@ def assert_covered(plan: Plan, row: int, out: tuple[int, int], size, fill: str) 
                 assert touched.max() < box[axis] + box[2 + axis]
 
 
-@settings(deadline=None, max_examples=150)
+@examples(80)
 @given(
     sizing=st.sampled_from(SIZINGS),
     bends=st.lists(st.sampled_from(BENDS), min_size=1, max_size=4),

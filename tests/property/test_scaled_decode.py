@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,6 +21,7 @@ from augd.pixels.reduce import reduce
 from augd.pixels.render import Renderer, box_around, cut_region
 from augd.plan.plan import Plan
 from augd.plan.recipe import output_size, parse_recipe
+from tests.examples import examples
 from tests.plans import plan_of
 from tests.property.test_decode_property import _FACTORS, jpeg
 
@@ -63,7 +64,7 @@ def scaled_sides(plan: Plan) -> NDArray[np.int64]:
     return -(-plan.crop[:, 2:] // plan.scale[:, None])
 
 
-@settings(deadline=None, max_examples=150)
+@examples(80)
 @given(
     ops=st.sampled_from(EXACT), views=st.sampled_from([1, 3]), size=SIZES, seed=st.integers(0, 9)
 )
@@ -91,7 +92,7 @@ def test_a_resized_row_never_has_fewer_pixels_than_it_needs(ops, views, size, se
     ].any()
 
 
-@settings(deadline=None, max_examples=150)
+@examples(80)
 @given(
     sizing=st.sampled_from(EXACT[:2]),
     bends=st.lists(st.sampled_from(BENDS), min_size=1, max_size=3, unique_by=lambda op: op["op"]),
@@ -139,7 +140,7 @@ def test_the_scale_is_that_of_the_reduction():
     assert (plan.halvings.tolist(), plan.scale.tolist()) == ([1], [1])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(80)
 @given(
     width=st.integers(1, 130),
     height=st.integers(1, 170),

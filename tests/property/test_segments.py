@@ -7,7 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.packing.photo import Shrink, pack_photo
@@ -18,6 +18,7 @@ from augd.pixels.outline import Outlines
 from augd.pixels.render import Filter, Renderer
 from augd.pixels.segments import Cut, Table, cut_part, find_segments, widened
 from augd.plan.plan import Plan
+from tests.examples import examples
 from tests.hostile.images import Verdict, hostile_images
 from tests.scenes import EITHER_KERNELS, caught_noise
 
@@ -76,7 +77,7 @@ def _part_pixels(cut: Cut, region: tuple[int, int, int, int], scale: int) -> np.
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(
     size=st.sampled_from(_SIZES),
     sampling=st.sampled_from([*_SAMPLINGS, "grey"]),
@@ -112,7 +113,7 @@ def test_a_part_decodes_to_what_the_whole_does(
     np.testing.assert_array_equal(found, decode(data, header, region, scale))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sampling=st.sampled_from(["444", "420"]),
     filter=st.sampled_from(["antialias", "linear"]),
@@ -253,7 +254,7 @@ def test_our_decoder_believes_no_table() -> None:
 
 @native_entropy
 @pytest.mark.usefixtures("native_only")
-@settings(max_examples=300, deadline=None)
+@examples(100)
 @given(
     sampling=st.sampled_from([*_SAMPLINGS, "grey"]),
     places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6),

@@ -1,21 +1,21 @@
 """Hundreds of schedules keep every rule, get on when the faults stop, and leave nothing.
 
-AUGD_SCHEDULES sets how many; 10,000 take about ten minutes. One of them alone is replayed by
+`make soak` runs 10,000, in about ten minutes. One of them alone is replayed by
 `python -c "from tests.simulation.world import run; run(SEED)"`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import cache
 
 import pytest
 
+from tests.budget import spend
 from tests.simulation.coverage import expected, transitions_counted
 from tests.simulation.world import run
 
-SCHEDULES = int(os.environ.get("AUGD_SCHEDULES", "500"))
+SCHEDULES = spend(500, soak=10_000)
 BLOCK = 50
 BLOCKS = range(0, SCHEDULES, BLOCK)
 
@@ -32,12 +32,12 @@ def run_block(first: int) -> Counter[str]:
     return seen
 
 
+@pytest.mark.longer("10,000 simulated schedules instead of 500")
 @pytest.mark.parametrize("first", BLOCKS)
 def test_schedules_keep_every_rule_and_get_on(first: int) -> None:
     assert run_block(first)["delivered"] > 20 * min(BLOCK, SCHEDULES - first)
 
 
-@pytest.mark.skipif(SCHEDULES < 500, reason="AUGD_SCHEDULES: too few of them reach everything")
 def test_the_schedules_reach_everything() -> None:
     seen: Counter[str] = Counter()
     for first in BLOCKS[:10]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from augd.pixels.halve import Halver
 from augd.pixels.header import BadImage
 from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
+from tests.examples import examples
 from tests.reference import BEND_BOUND, bent, halved
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -84,7 +85,7 @@ def test_points_moved_by_hand() -> None:
     assert np.abs(found[2, 1] - exact).max() <= 0.5
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(x=st.integers(-70, 70), y=st.integers(-70, 70), fill=st.sampled_from(FILLS))
 def test_a_shift_by_whole_pixels_is_exact(x: int, y: int, fill: str) -> None:
     picture = noise(25, 30)
@@ -109,7 +110,7 @@ def test_a_mirror_in_the_matrix_is_exact() -> None:
     assert (rendered(picture, matrix, (24, 31)) == picture[:, ::-1]).all()
 
 
-@settings(deadline=None, max_examples=150)
+@examples(80)
 @given(
     seed=st.integers(0, 2**32),
     fill=st.sampled_from(FILLS),
@@ -143,7 +144,7 @@ def region_of(
     return x, y, right - x, bottom - y
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(
     seed=st.integers(0, 2**32),
     fill=st.sampled_from(["constant", "nearest"]),
@@ -164,7 +165,7 @@ def test_a_region_is_as_good_as_the_picture(seed: int, fill: str, halvings: int)
     assert (part == rendered(picture, matrix, size, fill, (0, 0), halvings)).all()
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(seed=st.integers(0, 2**32), fill=st.sampled_from(FILLS), halvings=st.integers(1, 3))
 def test_a_halved_picture_is_read_where_it_was(seed: int, fill: str, halvings: int) -> None:
     rng = np.random.default_rng(seed)
@@ -176,7 +177,7 @@ def test_a_halved_picture_is_read_where_it_was(seed: int, fill: str, halvings: i
     assert largest(found, expected) <= BEND_BOUND
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     times=st.integers(0, 4),

@@ -8,7 +8,7 @@ import sys
 import types
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from augd.errors import RecipeError
@@ -23,6 +23,7 @@ from augd.plan.recipe import (
     recipe_from_toml,
     recipe_to_toml,
 )
+from tests.examples import examples
 
 CROP = {"op": "random_resized_crop"}
 SHORT = {"op": "resize", "short": 256}
@@ -313,7 +314,7 @@ FIELDS = st.dictionaries(
 NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(100)
 @given(ops=st.lists(NAMED | OPS | SCALARS, max_size=3), fields=FIELDS)
 @example(ops=[{"op": "mirror", 3: 4}], fields={})
 @example(ops=[{"op": "pca", "eigvec": [[[]]] * 3}], fields={})

@@ -16,6 +16,7 @@ from augd.pixels.remote import GAP_BYTES, RemoteSource
 from augd.pixels.source import ReadAhead
 from augd.stores.address import is_address, parse_store
 from augd.stores.pieces import LANE_BYTES, Piece
+from tests.budget import spend
 
 
 class Shards:
@@ -86,9 +87,10 @@ def test_what_lies_close_is_one_range(name: str) -> None:
     assert len(shards.asked) == case.num_rounds
 
 
+@pytest.mark.longer("any ranges of remote shards 60 times instead of 12")
 def test_any_samples_come_out_as_they_are() -> None:
     rng = random.Random(5)
-    for _ in range(60):
+    for _ in range(spend(12, soak=60)):
         places = []
         for _ in range(rng.randrange(1, 40)):
             shard = rng.randrange(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,6 +14,7 @@ from augd.pixels.header import read_header
 from augd.pixels.outline import Outline
 from augd.pixels.render import Filter, Renderer
 from augd.pixels.tint import COLOUR_ERROR
+from tests.examples import examples
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -70,7 +71,7 @@ def test_a_region_inside_a_picture_is_read_no_further(filter: Filter) -> None:
     assert (rendered(filter, region, (32, 24), (24, 32)) == alone).all()
 
 
-@settings(deadline=None, max_examples=150)
+@examples(80)
 @given(
     filter=st.sampled_from(FILTERS),
     crop=st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -165,7 +166,7 @@ def test_a_shift_touches_the_channels_in_rgb_order() -> None:
     assert found[0, 0].tolist() == [110, 100, 80]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(st.floats(-1.5, 1.5), min_size=12, max_size=12), st.floats(1, 100))
 def test_a_full_matrix_is_rounded_and_clipped_once(values: list[float], reach: float) -> None:
     colour = np.array(values).reshape(3, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -12,6 +12,7 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.warp import LocalWarper, _weights, bend_by_lens, lens_grid
 from augd.plan.plan import LocalWarp
+from tests.examples import examples
 from tests.reference import BEND_BOUND, centres, sampled
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -119,7 +120,7 @@ def test_a_field_is_smooth(sigma: float) -> None:
     assert abs(steps / (2 * (1 - np.exp(-1 / (4 * sigma**2)))) - 1) < 0.2
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.floats(0.05, 300.0))
 def test_weights_are_whole_even_and_a_gaussian(sigma: float) -> None:
     weights = _weights(sigma).astype(np.float64)

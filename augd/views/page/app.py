@@ -16,7 +16,6 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import (
     HTMLResponse,
@@ -29,7 +28,6 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from augd.views.page import metrics
-from augd.views.page.callers import CONNECTIONS_MAX, RESERVE, Caller
 from augd.views.page.guard import COOKIE, Guard
 from augd.views.page.lookout import DaemonGone, Lookout
 from augd.views.page.pictures import ROWS_MAX, Pictures
@@ -37,7 +35,7 @@ from augd.views.page.studio import Ask, Studio
 from augd.views.page.watch import Watch
 
 _WATCHERS_MAX = 32
-_BODY_S = 5.0
+_CONNECTIONS_MAX = 128
 _LOGIN_BYTES_MAX = 4096
 _ROWS = 24
 _STATIC = {
@@ -47,21 +45,6 @@ _STATIC = {
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-
-
-class _Count(Convertor[int]):
-    """Takes what fits into a message: whoever writes more digits means nothing that there is."""
-
-    regex = "[0-9]{1,18}"
-
-    def convert(self, value: str) -> int:
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        return str(value)
-
-
-register_url_convertor("count", _Count())
 
 
 class Page:
@@ -79,10 +62,10 @@ class Page:
             **{f"/{name}": self.static for name in ("page.css", "page.js", "icon.svg")},
             "/events": self.events,
             "/status.json": self.status,
-            "/streams/{stream:count}/batch.json": self.batch,
-            "/batches/{key:count}/{row:count}.jpg": self.picture,
-            "/batches/{key:count}/{row:count}.json": self.words,
-            "/samples/{dataset}/{sample:count}.jpg": self.photo,
+            "/streams/{stream:int}/batch.json": self.batch,
+            "/batches/{key:int}/{row:int}.jpg": self.picture,
+            "/batches/{key:int}/{row:int}.json": self.words,
+            "/samples/{dataset}/{sample:int}.jpg": self.photo,
             "/metrics": self.metrics,
             "/healthz": self.healthy,
             "/readyz": self.ready,
@@ -122,11 +105,7 @@ class Page:
         if not length.isdigit() or len(length) > 4 or int(length) > _LOGIN_BYTES_MAX:
             return PlainTextResponse("expected a token", 413)
         # starlette reads forms by one more library, which one field does not need.
-        try:
-            body = await asyncio.wait_for(request.body(), _BODY_S)
-        except TimeoutError:
-            return PlainTextResponse(f"no token came within {_BODY_S:g} s", 408)
-        form = parse_qs(body.decode("ascii", "replace"))
+        form = parse_qs((await request.body()).decode("ascii", "replace"))
         if not self.guard.is_token(form.get("token", [""])[0]):
             problem = "That is not the token. It stands in the file given with --http-token."
             return HTMLResponse(page.replace("{problem}", problem), 403)
@@ -255,8 +234,7 @@ def run(lookout: Lookout, listener: socket.socket, plugins: Sequence[str]) -> No
         access_log=False,
         lifespan="off",
         server_header=False,
-        http=Caller,
-        limit_concurrency=CONNECTIONS_MAX + RESERVE,
+        limit_concurrency=_CONNECTIONS_MAX,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=1,
         ws="none",

@@ -15,11 +15,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from augd.views.page.callers import CONNECTIONS_MAX
 from augd.wire.page import Begin
 
 COOKIE = "augd"
-_HEALTH = frozenset(("/healthz", "/readyz"))
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/login", "/page.css", "/icon.svg"))
 _HEADERS = (
     (
@@ -42,7 +40,6 @@ class Guard:
         self._app = app
         self._token = begin.token.encode()
         self._hosts = begin.hosts
-        self._num_busy = 0
         self.cookie = hmac.digest(self._token, b"augd page", "sha256").hex() if begin.token else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,16 +47,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._num_busy += 1
-        try:
-            refusal = self._judge(Request(scope))
-            await (refusal or self._app)(scope, receive, _with_headers(send))
-        finally:
-            self._num_busy -= 1
+        refusal = self._judge(Request(scope))
+        await (refusal or self._app)(scope, receive, _with_headers(send))
 
     def _judge(self, request: Request) -> Response | None:
-        if self._num_busy > CONNECTIONS_MAX and request.url.path not in _HEALTH:
-            return PlainTextResponse(f"{CONNECTIONS_MAX} requests are under way; try again", 503)
         host = request.headers.get("host", "").lower()
         if self._hosts and host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
             text = (
