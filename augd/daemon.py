@@ -27,6 +27,7 @@ from augd.broker.facts import Life
 from augd.broker.snapshot import shorten
 from augd.choosing import choose
 from augd.dataset import quarantine
+from augd.dataset.formats import package_formats
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
@@ -34,6 +35,7 @@ from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.page import Page
+from augd.pixels.kinds import DECODER
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
@@ -174,6 +176,7 @@ class Daemon:
                 first_size_px=index.first_size_px,
                 num_targets=index.num_targets,
                 has_splits=index.has_splits,
+                decoders=frozenset(DECODER + kind for kind in package_formats(index.fd)),
                 quarantine=quarantine.load(index.digest, index.num_samples),
             )
             for name, index in datasets.items()

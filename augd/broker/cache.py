@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from augd.pixels.kinds import DECODER
 from augd.wire.cache import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
 from augd.wire.messages import CacheEntry
 
@@ -68,6 +69,7 @@ class Cache:
         Ask before the first producer gets a room.
         """
         facts, found = self.facts, {name: environment.get(name, "") for name in DECODING}
+        found |= {name: of for name, of in environment.items() if name.startswith(DECODER)}
         if facts.environment == found:
             return None
         facts.environment = found

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from augd.broker import admission
 from augd.broker import events as ev
-from augd.broker.facts import DatasetFacts
+from augd.broker.facts import DatasetFacts, relevant
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import as_entries, united
 from augd.broker.selection import is_whole, policy_of, settled
@@ -571,7 +571,9 @@ class Clients:
                 seed=spec.seed,
                 shuffle=spec.shuffle,
                 policy=policy_of(spec, has_splits=facts.has_splits),
-                environment=self._catalogue.environment_of(recipe, environment),
+                environment=relevant(
+                    self._catalogue.environment_of(recipe, environment), facts.decoders
+                ),
             )
         assert stream.content is not None
         if stream.share is not None and not is_first:

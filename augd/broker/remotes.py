@@ -91,7 +91,7 @@ class Remotes:
         producer = Producer(number, now, now, pid=join.pid, confinement=join.confinement)
         producer.remote = Remote(join.host or "?", token, who, now)
         self._works.crew.add(producer)
-        self._works.environment = dict(join.environment)
+        self._works.environment = self._works.relevant(join.environment)
         self._outbox.send(peer, msg.Joined(number, token, self._rows_port))
 
     def _check(self, join: msg.Join, who: Rights | None) -> None:
@@ -105,9 +105,10 @@ class Remotes:
             raise OverLimit(f"{REMOTES_MAX} remote producers are here, which is the limit")
         for name in sorted(self._datasets.keys() | join.datasets.keys()):
             self._check_dataset(name, join.datasets.get(name))
-        expected = self._works.expected_environment(join.environment)
-        for name in sorted(expected.keys() | join.environment.keys()):
-            there, here = join.environment.get(name, "absent"), expected.get(name, "absent")
+        environment = self._works.relevant(join.environment)
+        expected = self._works.expected_environment(environment)
+        for name in sorted(expected.keys() | environment.keys()):
+            there, here = environment.get(name, "absent"), expected.get(name, "absent")
             if there != here:
                 raise SpecMismatch(
                     f"{name}: expected {here} as the daemon's other producers have it, got {there} "

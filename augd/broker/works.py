@@ -24,7 +24,7 @@ from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.complaints import Complaints, name_row
 from augd.broker.crew import DEPTH, REAP_S, Crew, LeaseRecord, Producer
-from augd.broker.facts import DatasetFacts
+from augd.broker.facts import DatasetFacts, relevant
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
 from augd.broker.quarantine import Register, as_entries
 from augd.broker.staffing import Staffing
@@ -87,6 +87,7 @@ class Works:
         self.producers_max = 0  # where the crew follows what is needed: how many it may have
         self.registers = {name: Register(facts.quarantine) for name, facts in datasets.items()}
         self.environment: dict[str, str] | None = None
+        self._decoders = {name for facts in datasets.values() for name in facts.decoders}
         self.unhealthy = ""
         self.failures: list[Failure] = []
         self.verdicts: list[Verdict] = []
@@ -193,11 +194,12 @@ class Works:
         if producer.state != "starting":
             self._outbox.stale["ready"] += 1  # killed for being late, it spoke before it died
             return
-        expected = self.expected_environment(message.environment)
-        if message.environment != expected:
+        environment = self.relevant(message.environment)
+        expected = self.expected_environment(environment)
+        if environment != expected:
             producer.last_words = (
                 f"its libraries or plug-ins differ from the other producers': "
-                f"{message.environment}, expected {expected}; restart the daemon after an upgrade"
+                f"{environment}, expected {expected}; restart the daemon after an upgrade"
             )
             self.crew.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
@@ -215,6 +217,10 @@ class Works:
             self._troubles.add(text)
             how = "OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"
             self._outbox.log(WARNING, f"{text}: {how}")
+
+    def relevant(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Leave out of a producer's environment the decoders that no data set here takes."""
+        return relevant(environment, self._decoders)
 
     def expected_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return what a producer must have said that says this; the first one decides for all."""

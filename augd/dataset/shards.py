@@ -31,6 +31,7 @@ from augd.dataset.rows import BadRow, Row, json_row
 from augd.dataset.splitting import read_beside, split_begun, split_named
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
+from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.pixels.limits import MOST_PIXELS
 
 INDEX_NAME: Final = b"augd.index"
@@ -279,7 +280,7 @@ class Walker:
         if marking is None:
             raise DatasetError(
                 f"the shards in {shown(self._root)} hold no images: looked for members that end in "
-                f"jpg jpeg png webp. Pack images: augd pack SRC DST"
+                f"{' '.join(e.decode() for e in IMAGE_ENDINGS)}. Pack images: augd pack SRC DST"
             )
         marking.finish(result, shown(self._root))
         if self._classes is not None and not result.targets:

@@ -39,9 +39,10 @@ from numpy.typing import NDArray
 from augd.pixels import native
 from augd.pixels.compose import BLACK, Background, compose, keyed, on_canvas
 from augd.pixels.header import BadImage, Header
+from augd.pixels.others import decode_other
 from augd.pixels.reduce import reduce
 from augd.pixels.segments import Cut, has_all_restarts
-from augd.pixels.still import ended_jpeg, first_frame, png_key, still_png
+from augd.pixels.still import ended_jpeg, first_frame, first_gif, first_page, png_key, still_png
 from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
@@ -70,6 +71,14 @@ _AT_SCALE: Final = {
 _LEAST: Final = 8  # the smallest scale: the entropy decoder's work is the same at each
 # One page, of which a line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
+
+# What decoders are given of formats that may hold more than one picture.
+_STILLS: Final[dict[str, Callable[[bytes | bytearray], bytes | bytearray]]] = {
+    "png": still_png,
+    "gif": first_gif,
+    "tiff": first_page,
+}
+_BY_OPENCV: Final = ("jpeg", "png", "webp")
 
 _noise_fd: int | None = None
 
@@ -140,6 +149,8 @@ def decode(
         out = np.empty((h, w, 3), np.uint8)
         run_native(native.kernels.decode_jpeg, data, out, header, x, y, scale)
         return out
+    if header.format not in _BY_OPENCV:
+        return _decode_other(data, header, region, background)
     if header.has_alpha or (header.format == "webp" and not header.is_plain):
         found = _decode_alpha(data, header)
         if found is not None:
@@ -213,8 +224,8 @@ def prepared(data: bytes | bytearray, header: Header) -> bytes | bytearray:
     """
     if header.is_plain or header.format == "webp":
         return data
-    if header.format == "png":
-        return still_png(data)
+    if header.format in _STILLS:
+        return _STILLS[header.format](data)
     data, plain = ended_jpeg(data, header), msgspec.structs.replace(header, is_plain=True)
     try:
         decode(data, plain, (0, 0, header.width, header.height), _LEAST)
@@ -289,6 +300,24 @@ def _decode_top(data: bytes | bytearray, header: Header, rows: int, scale: int) 
         return _checked(_imdecode(data, header, _AT_SCALE[scale]), header, rows, scale)
     finally:
         data[at : at + 2] = stated
+
+
+def _decode_other(
+    data: bytes | bytearray,
+    header: Header,
+    region: tuple[int, int, int, int],
+    background: Background,
+) -> Pixels:
+    """Decode what OpenCV is not asked for, and compose what has alpha."""
+    try:
+        found = decode_other(data, header)
+    finally:
+        if _noise_fd is not None:
+            _take_noise(_noise_fd)  # it would be taken for the next picture's
+    if found.shape[2] == 4:
+        return compose(found, region, background, is_bgr=False)
+    x, y, w, h = region
+    return _checked(found, header, header.height)[y : y + h, x : x + w]
 
 
 def _decode_alpha(data: bytes | bytearray, header: Header) -> NDArray[Any] | None:

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from typing import Final
 
 from augd.pixels.head import MAX_SCANS, MAX_SEGMENTS, BadImage, Header
+from augd.pixels.head_boxes import read_avif, read_heic
 from augd.pixels.head_jpeg import read_jpeg
+from augd.pixels.head_jxl import read_jxl
 from augd.pixels.head_png import read_png
+from augd.pixels.head_rasters import read_bmp, read_gif, read_tiff
 from augd.pixels.head_webp import read_webp
 from augd.pixels.kinds import HEAD_BYTES, NAMES, Format, describe, recognise
 from augd.pixels.limits import MAX_PIXELS, MOST_PIXELS
@@ -28,6 +31,12 @@ _READERS: Final[dict[Format, Callable[[bytes | bytearray], Header]]] = {
     "jpeg": read_jpeg,
     "png": read_png,
     "webp": read_webp,
+    "bmp": read_bmp,
+    "tiff": read_tiff,
+    "gif": read_gif,
+    "avif": read_avif,
+    "heic": read_heic,
+    "jxl": read_jxl,
 }
 _EXPECTED: Final = ", ".join(NAMES[kind] for kind in _READERS)
 
@@ -43,10 +52,9 @@ def read_header(data: bytes | bytearray, *, max_pixels: int | None = None) -> He
         header = read_jpeg(data)
     else:
         kind = recognise(data[:HEAD_BYTES])
-        read = None if kind is None else _READERS.get(kind)
-        if read is None:
+        if kind is None:
             raise _no_image(data)
-        header = read(data)
+        header = _READERS[kind](data)
     width, height = header.width, header.height
     if not width or not height:
         raise BadImage(f"expected a size of at least 1x1, got {width}x{height}")

@@ -43,6 +43,12 @@ Their files are samples wherever they lie, with the decoder and without: what a 
 not depend on what is installed. Without it each is a bad sample that names the package.
 """
 
+MODULES: Final[dict[str, str]] = {"heic": "pillow_heif", "jxl": "pillow_jxl"}
+"""What these packages are imported as."""
+
+DECODER: Final = "decoder."
+"""What the names of their versions begin with, in a producer's environment."""
+
 NAMES: Final[dict[str, str]] = {
     "jpeg": "JPEG",
     "png": "PNG",

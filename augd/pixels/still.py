@@ -3,7 +3,8 @@
 Between the header and the decoder, for the few files that decoders may not have as they are
 (`Header.is_plain`). An animated PNG is shown without its animation: the still picture is what
 readers of PNGs show, and no decoder sees the frames. Of an animated WebP there is the first frame.
-A JPEG without an end marker gets one, where its picture's data end.
+A JPEG without an end marker gets one, where its picture's data end. A GIF ends behind its first
+frame, and a TIFF has one page.
 
 Invariants: copies what it keeps, decodes nothing, raises nothing but `BadImage`.
 Source: PNG, third edition, §13; RFC 9649, §2.7; ITU T.81, B.2.1.
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 from augd.pixels.head import BadImage, Header
 from augd.pixels.head_jpeg import Scans, find_scan_end
 from augd.pixels.head_png import ANIMATION_CHUNKS, MAX_CHUNKS, PNG_MAGIC
+from augd.pixels.head_rasters import find_gif_frame, next_directory_at, skip_blocks
 from augd.pixels.head_webp import chunks_of, read_webp
 
 _EOI: Final = b"\xff\xd9"
@@ -110,6 +112,20 @@ def _frame_file(data: bytes | bytearray, start: int, end: int, width: int, heigh
         alpha = b""
     body = b"WEBP" + canvas + alpha + picture
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def first_gif(data: bytes | bytearray) -> bytes:
+    """Cut a GIF behind its first frame."""
+    end = skip_blocks(data, find_gif_frame(data).data_at + 1)
+    return bytes(data[:end]) + b";"
+
+
+def first_page(data: bytes | bytearray) -> bytearray:
+    """Take the way to a TIFF's second page out."""
+    out = bytearray(data)
+    at = next_directory_at(data)
+    out[at : at + 4] = bytes(len(out[at : at + 4]))
+    return out
 
 
 def png_key(data: bytes | bytearray) -> tuple[int, int] | None:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from augd.broker.facts import relevant
+from augd.dataset.formats import package_formats
 from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
+from augd.pixels.kinds import DECODER
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe import Recipe
 from augd.views.preview import make_sheet, make_strip, save
@@ -46,7 +49,8 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
         if not 0 <= options.sample <= last:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
         environment = {**describe_environment(), **catalogue.environment}
-        environment = catalogue.environment_of(recipe, environment)
+        decoders = {DECODER + kind for kind in package_formats(room.index.fd)}
+        environment = relevant(catalogue.environment_of(recipe, environment), decoders)
         report = _explain(room, options.sample, options.epoch, environment)
         if options.out is not None:
             sheet = make_sheet(room, 1)
