@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from augd.errors import OptionError
@@ -132,8 +132,8 @@ def connect(
     line = _open_line(found, spec, transport, timeout_s, Start(share=share), curve)
     settled = line.reader.transport
 
-    def dial(start: Start, within_s: float) -> Line:
-        return _open(found, spec, settled, within_s, start, curve)
+    def dial(start: Start, within_s: float, tell: Callable[[], float]) -> Line:
+        return _open(found, spec, settled, within_s, start, curve, tell)
 
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
@@ -206,8 +206,9 @@ def _open(
     timeout_s: float,
     start: Start,
     curve: ClientCurve | None,
+    tell: Callable[[], float] | None = None,
 ) -> Line:
-    line = Line(address, spec, transport, timeout_s, start, curve)
+    line = Line(address, spec, transport, timeout_s, start, curve, tell)
     import augd.stream  # noqa: F401  NumPy loads while producers start and make rows
 
     line.await_open()

@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,7 @@ class Line:
         timeout_s: float,
         start: Start,
         curve: Curve | None = None,
+        tell: Callable[[], float] | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
@@ -87,6 +89,7 @@ class Line:
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._curve = curve
+        self._tell = tell  # while it opens: says that it waits, and when to say so again
         self._dealer = Dealer(address, curve, is_watched=True)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
@@ -107,6 +110,7 @@ class Line:
             with self._busy:
                 while self.reader.state != "open":
                     self._step(self._deadline)
+            self._tell = None
         except BaseException:
             self.close()
             raise
@@ -176,6 +180,8 @@ class Line:
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
+        if self._tell is not None:
+            left_s = min(left_s, self._tell())
         ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
         self._dealer.check_handshake(is_new=self.reader.state == "greeting")
         if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):

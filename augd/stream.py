@@ -33,6 +33,7 @@ from augd.line import Line, Start
 from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
 from augd.receipts import Receipts, Tally, read_tally
+from augd.waiting import Waiting
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.limits import QUARANTINE_MAX
@@ -41,7 +42,8 @@ from augd.wire.sums import IDS_MODULUS, read_sum
 
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
-Dial = Callable[[Start, float], Line]  # opens a connection within so many seconds
+# Opens a connection within so many seconds; asks what it calls meanwhile when to call it again.
+Dial = Callable[[Start, float, Callable[[], float]], Line]
 
 _PAUSE_S = 0.05  # before a lost connection is first tried again
 # A daemon that died is there again within a second: until then trying costs little, later it would
@@ -352,15 +354,20 @@ class Stream:
     def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
         pause_s, soon = _PAUSE_S, time.monotonic() + _SOON_S
+        then = f"the stream goes on at position {start.position} of epoch {start.epoch}"
+        waiting = Waiting(why, then, deadline - time.monotonic())
         while True:
             try:
-                return self._dial(start, max(deadline - time.monotonic(), _PAUSE_S))
+                line = self._dial(start, max(deadline - time.monotonic(), _PAUSE_S), waiting.tell)
+                waiting.end()
+                return line
             except ConnectError as error:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise ConnectError(
                         f"{why} No daemon was back within {self._timeout_s:g} s: {error}"
                     ) from error
+                pause_s = min(pause_s, waiting.tell())
                 time.sleep(min(left_s, pause_s * chance.uniform(0.5, 1.0)))
                 is_soon = time.monotonic() < soon
                 pause_s = min(2 * pause_s, _PAUSE_SOON_S if is_soon else _PAUSE_MAX_S)

@@ -1,0 +1,63 @@
+"""A client that waits for a lost daemon says so: after two seconds, then every ten.
+
+Beside the way of a batch. A training that stands still without a word looks as if it hung; one that
+was lost for a moment needs no line. Starts no thread: whoever waits asks here, and wakes as asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger("augd")
+
+FIRST_S = 2.0
+EVERY_S = 10.0
+
+
+class Waiting:
+    """One wait for a daemon, from the loss of a connection on."""
+
+    def __init__(
+        self,
+        why: str,
+        then: str,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to wait.
+
+        Args:
+            why: what happened, as a sentence.
+            then: what follows when a daemon is there again.
+            timeout_s: how long it is waited for.
+            clock: of seconds.
+        """
+        self._why, self._then = why, then
+        self._clock = clock
+        self._began = clock()
+        self._timeout_s = timeout_s
+        self._due = self._began + FIRST_S
+        self._has_spoken = False
+
+    def tell(self) -> float:
+        """Write the line that is due, if one is; returns the seconds until the next."""
+        now = self._clock()
+        if now >= self._due:
+            waited_s = now - self._began
+            left_s = max(0.0, self._timeout_s - waited_s)
+            _log.warning(
+                "%s Waiting for a daemon at that address for %.0f s now, and %.0f s more: then %s",
+                *(self._why, waited_s, left_s, self._then),
+            )
+            self._has_spoken = True
+            # By the plan and not by this moment, unless that has passed as well.
+            self._due += EVERY_S * (1 + (now - self._due) // EVERY_S)
+        return max(0.0, self._due - now)
+
+    def end(self) -> None:
+        """Say that it is over, to who was told that it began."""
+        if self._has_spoken:
+            waited_s = self._clock() - self._began
+            _log.warning("A daemon is back after %.0f s: %s", waited_s, self._then)
