@@ -342,9 +342,11 @@ def _introduce(name: str, index: IndexFile) -> str:
 def _read_cache(text: str | None) -> CacheSpec | None:
     if text is None:
         return None
-    from augd.transport.cache import parse_cache
+    from augd.transport.cache import check_room, parse_cache
 
-    return parse_cache(text)
+    spec = parse_cache(text)
+    check_room(spec)
+    return spec
 
 
 def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:

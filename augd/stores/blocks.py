@@ -21,13 +21,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from xxhash import xxh3_128_digest
 
-from augd.errors import OptionError, OverLimit, StoreError
-from augd.stores.sizes import parse_size
+from augd.errors import OptionError, StoreError
+from augd.stores.sizes import check_folder, parse_size
 from augd.stores.store import ObjectFacts, Store, store_key
 
 if TYPE_CHECKING:
@@ -60,21 +61,18 @@ def check_shard_cache(text: str) -> None:
         OverLimit: its disk has not that much space.
     """
     folder, size_bytes = parse_shard_cache(text)
+    count = partial(_count_bytes, folder)
+    check_folder(_OPTION, text, folder, size_bytes, count)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        disk = os.statvfs(folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(0, "it is not writable")
     except OSError as error:
         raise OptionError(f"{_OPTION} {text}: {folder} cannot be used: {error.strerror}") from None
-    available = disk.f_bavail * disk.f_frsize
-    if available < size_bytes:  # with what it holds already, which takes time to count
-        available += sum(found.st_size for _, found in _files(folder))
-    if available < size_bytes:
-        raise OverLimit(
-            f"{_OPTION} {text}: {size_bytes / 1e6:.0f} MB are asked for, {available / 1e6:.0f} MB "
-            f"can be given by the disk of {folder}; give it less, or another folder"
-        )
+
+
+def _count_bytes(folder: Path) -> int:
+    return sum(found.st_size for _, found in _files(folder)) if folder.is_dir() else 0
 
 
 class _Coming:

@@ -21,7 +21,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ import msgspec
 from augd.dataset.index import IndexFile
 from augd.dataset.layout import read_index_header
 from augd.errors import AddressInUse, OptionError, OverLimit
-from augd.stores.sizes import parse_size
+from augd.stores.sizes import check_folder, parse_size
 from augd.transport.arena import make_arena
 from augd.wire.cache import (
     ALIGNMENT,
@@ -60,6 +60,9 @@ class CacheSpec:
     text: str = ""
 
 
+_PIXELS: Final = "augd.pixels"
+
+
 def parse_cache(text: str) -> CacheSpec:
     """Read `ram:SIZE` or `disk:DIR:SIZE`, a size being a number and MB, GB, TB, MiB, GiB or TiB.
 
@@ -78,6 +81,26 @@ def parse_cache(text: str) -> CacheSpec:
         )
     size_bytes = parse_size("--cache", text, size, SIZE_MIN) // mmap.PAGESIZE * mmap.PAGESIZE
     return CacheSpec(size_bytes, Path(folder).absolute() if folder else None, text)
+
+
+def check_room(spec: CacheSpec) -> None:
+    """Refuse a cache on disk that cannot be, before anything is made or started for it.
+
+    Raises:
+        OptionError: there is no folder to make its folder in.
+        OverLimit: the disk has not that much space.
+    """
+    if spec.folder is not None:
+        count = partial(_held_bytes, spec.folder / _PIXELS)
+        check_folder("--cache", spec.text, spec.folder, spec.size_bytes, count)
+
+
+def _held_bytes(path: Path) -> int:
+    """Count what a file takes of its disk; nothing where there is none."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 class _Table:
@@ -155,7 +178,8 @@ class CacheStore:
             self._tables[name] = _Table(fd, index)
 
     def _open(self, folder: Path, datasets: Mapping[str, IndexFile]) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_room(self._spec)
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._lock_fd = _open_file(folder / "augd.lock")
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,8 +188,7 @@ class CacheStore:
                 f"--cache {self._spec.text}: another daemon has {folder}; stop it, or give each "
                 "daemon a folder of its own"
             ) from None
-        self.fd = _open_file(folder / "augd.pixels")
-        self._check_space(folder)
+        self.fd = _open_file(folder / _PIXELS)
         os.ftruncate(self.fd, self._spec.size_bytes)
         keys = {name: _key_of(index) for name, index in datasets.items()}
         for path in folder.glob("augd-*.table"):
@@ -177,16 +200,6 @@ class CacheStore:
             # Taken from the disk now: a write into a hole of a full disk would be a SIGBUS.
             os.posix_fallocate(fd, 0, table_bytes(index.num_samples))
             self._tables[name] = _Table(fd, index)
-
-    def _check_space(self, folder: Path) -> None:
-        disk = os.statvfs(folder)
-        available = disk.f_bavail * disk.f_frsize + os.fstat(self.fd).st_blocks * 512
-        if available < self._spec.size_bytes:
-            raise OverLimit(
-                f"--cache {self._spec.text}: {self._spec.size_bytes / 1e6:.0f} MB are asked for, "
-                f"{available / 1e6:.0f} MB can be given by the disk of {folder}; give it less, or "
-                "another folder"
-            )
 
     def facts(self) -> CacheFacts:
         """Say what is in it, having taken out what cannot be believed."""

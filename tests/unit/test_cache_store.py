@@ -11,6 +11,8 @@ import pytest
 
 from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import AddressInUse, OptionError, OverLimit
+from augd.serving import Options, serve_forever
+from augd.stores.blocks import check_shard_cache
 from augd.transport import cache as cache_module
 from augd.transport.arena import available_bytes
 from augd.transport.cache import CacheStore, parse_cache
@@ -296,3 +298,46 @@ def test_space_is_taken_from_the_disk_before_it_is_given_away(
     with pytest.raises(OSError, match="No space left on device"):
         store.take_space((SIZE // 2, SIZE))
     store.close()
+
+
+@pytest.mark.parametrize("what", ["cache", "shard_cache"])
+def test_a_typo_makes_no_folder_and_starts_nothing(tmp_path: Path, what: str) -> None:
+    wrong = tmp_path / "fsat" / "cache"
+    text = f"disk:{wrong}:100MB" if what == "cache" else f"{wrong}:100MB"
+    with pytest.raises(
+        OptionError,
+        match=rf"expected a folder at {tmp_path}/fsat, to make cache in, and found none",
+    ):
+        _check(what, text)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["cache", "shard_cache"])
+def test_without_the_room_nothing_is_made(tmp_path: Path, what: str) -> None:
+    free = shutil.disk_usage(tmp_path).free // 10**12 + 2
+    text = f"{tmp_path}/c:{free}TB"
+    with pytest.raises(OverLimit, match=rf"{free * 10**6} MB are asked for, \d+ MB can be given"):
+        _check(what, f"disk:{text}" if what == "cache" else text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _check(what: str, text: str) -> None:
+    """As a start does it, before any producer and any index."""
+    if what == "cache":
+        serve_forever([str(Path(__file__).parent)], Options(cache=text, num_producers=1))
+    else:
+        check_shard_cache(text)
+
+
+def test_what_a_cache_holds_already_is_room_for_it(
+    tmp_path: Path, index: IndexFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_cache(f"disk:{tmp_path}/c:1MiB")
+    store = CacheStore(spec, {"photos": index})
+    os.pwrite(store.fd, bytes(SIZE), 0)
+    store.close()
+    full = os.statvfs_result((4096, 4096, 10, 0, 0, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    CacheStore(spec, {"photos": index}).close()
+    with pytest.raises(OverLimit, match="1 MB can be given"):
+        CacheStore(parse_cache(f"disk:{tmp_path}/c:2MiB"), {"photos": index})
