@@ -118,7 +118,7 @@ class PluginFailed(AugdError):
 
 
 class StoreError(AugdError):
-    """An object store refuses, fails, is not reached, or has another object than was indexed."""
+    """A store or a file system goes on failing, or a store has another object than was indexed."""
 
     code = "STORE_FAILED"
 

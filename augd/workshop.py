@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.errors import AugdError, DatasetError, PluginFailed
+from augd.errors import AugdError, DatasetError, PluginFailed, StoreError
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.orient import Decoded, Stored
+from augd.pixels.passing import Retries, does_pass
 from augd.pixels.remote import RemoteSource
 from augd.pixels.segments import Cut, Part
 from augd.pixels.shards import open_source
@@ -45,6 +46,8 @@ from augd.wire.receipt import ids_digest, rows_digest
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
+# Nobody can be told meanwhile that this producer lives: well below a daemon's patience.
+_OPEN_S = 10.0
 # Of an object store whole leases are read together, so that what lies close is one request; and all
 # leases that a producer holds, since a request takes as long as many rows.
 _REMOTE: Final[dict[str, int]] = {"max_bytes": 64 << 20, "num_threads": 4, "rows_per_slice": 32}
@@ -103,6 +106,20 @@ class LeaseFailed(Exception):
         """Name the lease."""
         super().__init__(f"lease {lease} failed")
         self.lease = lease
+
+
+def _open_local(root: str, index: IndexArrays) -> Source:
+    """Open a data set of files; a file system that fails for a moment is waited for.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        return open_source(root, index)
+    except OSError as error:
+        if not does_pass(error):
+            raise
+        return Retries().again(error, root, lambda: open_source(root, index), patience_s=_OPEN_S)
 
 
 class Workshop:
@@ -188,13 +205,16 @@ class Workshop:
             rows = source.read_rows
             return source, ReadAhead(source, read_rows=rows, on_wait=self.stay_alive, **_REMOTE)
         try:
-            source = open_source(root, index)
+            source = _open_local(root, index)
+        except StoreError as error:
+            raise DatasetError(f"data set {name}: {error}") from None
         except OSError as error:
             raise DatasetError(
                 f"data set {name}: {root} cannot be opened: {error.strerror}. Put it back and "
                 "start the daemon again"
             ) from None
-        return source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES)
+        wait = self.stay_alive
+        return source, ReadAhead(source, max_bytes=_READ_AHEAD_BYTES, on_wait=wait)
 
     def cache_news(self) -> Iterator[msg.Cached]:
         """Yield what the daemon must hear of the cache, once."""

@@ -15,7 +15,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,12 +141,6 @@ class Mount:
         fresh = self._deed.with_suffix(".new")
         fresh.write_text(str(deed))
         fresh.replace(self._deed)
-
-    def fail_for(self, number: int, seconds: float) -> None:
-        """Fail for a while."""
-        self.do(number)
-        time.sleep(seconds)
-        self.do("answer")
 
     def abort(self) -> None:
         """End the server: all that waits for an answer gets an error instead."""

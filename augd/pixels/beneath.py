@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from augd.pixels.header import BadImage
+from augd.pixels.passing import does_pass
 
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
@@ -74,11 +75,32 @@ class Root:
 
         Raises:
             BadImage: deleted, unreadable, or outside the root.
+            OSError: one that passes.
         """
         try:
             return self._open(path)
         except OSError as error:
+            if does_pass(error):
+                raise
             raise _cannot_open(error) from None
+
+    def reopen(self, path: bytes) -> None:
+        """Open the folders anew, as those of a file system that was mounted again are others.
+
+        Nothing changes before this file is there: meanwhile an empty folder may lie in its place,
+        in which all would be missing.
+
+        Raises:
+            OSError: one cannot be opened, or the file.
+        """
+        for folder, fd in ((self._root, self._root_fd), *self._others):
+            fresh = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if fd == self._root_fd:
+                    _look_for(path, fresh)
+                os.dup2(fresh, fd, inheritable=False)  # other threads go on with the same number
+            finally:
+                os.close(fresh)
 
     def _open(self, path: bytes) -> int:
         if not self._has_openat2:
@@ -129,6 +151,11 @@ class Root:
         if fd >= 0:
             os.close(fd)
         return fd >= 0
+
+
+def _look_for(path: bytes, folder_fd: int) -> None:
+    """Raise OSError when a file, or the link to it, is not there."""
+    os.stat(path, dir_fd=folder_fd, follow_symlinks=False)
 
 
 def _cannot_open(error: OSError) -> BadImage:

@@ -23,6 +23,7 @@ from augd.pixels import native
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
 from augd.pixels.limits import max_file_bytes, max_pixels
+from augd.pixels.passing import does_pass
 from augd.pixels.segments import Cut, Region, Span, Table
 from augd.pixels.source import FolderSource, IndexedSource, Samples, Source
 from augd.stores.address import is_address
@@ -80,6 +81,18 @@ class ShardSource(IndexedSource):
         self._read(sample, (0, content))
         return content
 
+    def _reopen(self, number: int) -> None:
+        """Open the root and a shard anew. Raises OSError, and BadImage."""
+        path = self._samples.shards[number].path
+        self._root.reopen(path)
+        kept = self._fds.get(number)
+        if kept is not None:
+            fresh = self._root.open(path)
+            try:
+                os.dup2(fresh, kept, inheritable=False)  # other threads go on with this number
+            finally:
+                os.close(fresh)
+
     def read_region(self, sample: int, region: Region) -> bytearray | Cut:
         """Read what a region of the stored picture needs; all of it where that is not known.
 
@@ -119,6 +132,19 @@ class ShardSource(IndexedSource):
 
     def _read(self, sample: int, *reads: tuple[int, bytearray | memoryview]) -> None:
         """Fill buffers with what begins at so many bytes into a sample."""
+        try:
+            self._read_once(sample, reads)
+        except OSError as error:
+            number = int(self._samples.shard_numbers[sample])
+            self.retries.again(
+                error,
+                _shown(self._samples.shards[number]),
+                lambda: self._read_once(sample, reads),
+                lambda: self._reopen(number),
+            )
+
+    def _read_once(self, sample: int, reads: Sequence[tuple[int, bytearray | memoryview]]) -> None:
+        """Fill them. Raises OSError for what passes."""
         number = int(self._samples.shard_numbers[sample])
         shard = self._samples.shards[number]
         offset = int(self._samples.shard_offsets[sample])
@@ -136,6 +162,8 @@ class ShardSource(IndexedSource):
                 if not is_kept:
                     os.close(fd)
         except OSError as error:
+            if does_pass(error):
+                raise
             raise BadImage(f"its shard cannot be read: {error.strerror}") from None
 
     def _open(self, number: int, shard: ShardFacts) -> tuple[int, bool]:

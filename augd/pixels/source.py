@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from augd.errors import PluginFailed, StoreError
 from augd.pixels.beneath import Root
 from augd.pixels.header import BadImage
 from augd.pixels.limits import max_file_bytes
+from augd.pixels.passing import Retries, does_pass
 from augd.pixels.segments import Cut, Region
 
 Row = bytearray | Cut | BadImage
@@ -87,6 +89,7 @@ class IndexedSource:
         """Take the index's samples."""
         self._samples = samples
         self.sizes_bytes = samples.sizes_bytes
+        self.retries = Retries()
 
     def path(self, sample: int) -> str:
         """Name a sample for messages: its path in the data set."""
@@ -126,7 +129,20 @@ class FolderSource(IndexedSource):
         Raises:
             BadImage: deleted, unreadable, empty, not a regular file, outside the root, or changed
                 since it was indexed.
+            StoreError: its file system fails for longer than its patience.
         """
+        try:
+            return self._read(sample)
+        except OSError as error:
+            return self.retries.again(
+                error,
+                self.path(sample),
+                lambda: self._read(sample),
+                lambda: self._root.reopen(self._samples.path_bytes(sample)),
+            )
+
+    def _read(self, sample: int) -> bytearray:
+        """Read it once. Raises OSError for what passes."""
         fd = self._root.open(self._samples.path_bytes(sample))
         try:
             found = os.fstat(fd)
@@ -142,9 +158,12 @@ class FolderSource(IndexedSource):
             self._check(sample, os.fstat(fd))
             return content
         except OSError as error:
+            if does_pass(error):
+                raise
             raise BadImage(f"cannot be read: {error.strerror}") from None
         finally:
-            os.close(fd)
+            with suppress(OSError):  # some file systems tell then what they could not do
+                os.close(fd)
 
     def read_region(self, sample: int, region: Region) -> bytearray:
         """Read the whole file: where in it a region lies is not known."""
@@ -229,10 +248,14 @@ class ReadAhead:
     ) -> None:
         """Start the threads.
 
-        `read_rows` reads a slice in one go, where the source does so; `on_wait` is then called
-        every second while somebody waits for it, and no threads are added.
+        `on_wait` is called every second while somebody waits for rows that are on their way:
+        `read_rows` reads a slice in one go, where the source does so, and then no threads are
+        added; a source with `retries` tries again what failed.
         """
         self._source = source
+        self._retries: Retries | None = getattr(source, "retries", None)
+        if self._retries is not None and on_wait is not None:
+            self._retries.attend(on_wait)
         self._read_rows = read_rows or self._read_each
         self._on_wait = on_wait
         self._max_bytes = max_bytes
@@ -433,8 +456,13 @@ class ReadAhead:
             with self._changed:
                 if self._changed.wait_for(lambda: task.rows is not None, look_s):
                     return False
-            if self._on_wait is not None:
+            if self._on_wait is not None and self._is_on_its_way():
                 self._on_wait()
+
+    def _is_on_its_way(self) -> bool:
+        """Say whether a wait has an end of its own: a store's deadline, or that of retries."""
+        is_far = self._read_rows != self._read_each
+        return is_far or (self._retries is not None and self._retries.is_waiting)
 
     def _handed_over(self, task: _Slice) -> Iterator[Row]:
         rows, task.rows = task.rows or [], None

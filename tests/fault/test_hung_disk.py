@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import augd
+from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, is_alive, producers_of
 from tests.fault.programs import finish, follow, put_in_place, start_by_hand
 from tests.fuse import Mount, is_possible, mounted
@@ -69,3 +73,51 @@ def test_a_daemon_whose_disk_hangs_says_so_and_ends(disk, tmp_path, monkeypatch)
         if path.name.startswith("d.") and "deed" not in path.name
     ]
     await_true(lambda: not any(map(is_alive, producers)), 5, "the system reaps them")
+
+
+@pytest.mark.fault("a file system that fails for a while")
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT])
+def test_a_file_system_that_fails_for_two_seconds_costs_two_seconds(disk, tmp_path, number):
+    """Longer than a producer may be silent; no bad sample, no death, the same bytes."""
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(disk.folder, address, "--producers", "2", "--patience", "2")
+    try:
+        with augd.connect(address, **OPTIONS) as stream:
+            undisturbed = follow(stream, 2)
+
+        def fail(batch: augd.Batch) -> None:
+            if (batch.epoch, batch.number) == (0, 2):
+                disk.do(number)
+                threading.Timer(2.5, disk.do, ["answer"]).start()
+
+        with augd.connect(address, **OPTIONS) as stream:
+            assert follow(stream, 2, fail) == undisturbed
+            assert stream.stats()["lost"] == 0
+        told = ask_status(address, 10)
+        assert told["restarts"] == 0
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status, errors = finish(process)
+    assert status == 0
+    assert f"{os.strerror(number)}; tried again for 60 s" in errors
+
+
+@pytest.mark.fault("a file system that fails for a while")
+def test_one_that_fails_for_longer_ends_the_stream_and_blames_no_file(disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUGD_STORE_PATIENCE", "1")
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(disk.folder, address, "--producers", "1")
+    try:
+        with augd.connect(address, max_bad_fraction=1.0, **OPTIONS) as stream:
+            undisturbed = follow(stream, 1)
+            disk.do(errno.EIO)
+            says = r"class\d/\d+\.jpg cannot be read: Input/output error, tried again for 1 s"
+            with pytest.raises(augd.StoreError, match=says):
+                follow(stream, 3, first=1)
+        disk.do("answer")
+        with augd.connect(address, **OPTIONS) as stream:
+            assert follow(stream, 1) == undisturbed
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status, _ = finish(process)
+    assert status == 0
