@@ -25,6 +25,7 @@ from typing import Final, Literal
 from augd import interpreter
 from augd.allowance import describe_cores, num_cores
 from augd.errors import AugdError
+from augd.pixels.kinds import MODULES, NAMES, PACKAGES
 from augd.procfs import cpu_model
 from augd.transport.address import make_runtime_dir, runtime_dir
 from augd.transport.arena import available_bytes, make_arena
@@ -42,14 +43,6 @@ _TRY_S: Final = 30.0
 _TORCH_S: Final = 120.0  # to import it from a cold disk, and to start CUDA
 _LIBRARIES: Final = ("numpy", "opencv-python-headless", "pillow", "pyzmq", "msgspec", "xxhash")
 
-_LOAD_KERNELS: Final = """
-import json
-from augd.pixels.native import kernels, trouble
-facts = () if kernels is None else (
-    kernels.LIBJPEG_TURBO, bool(kernels.HAS_OWN_ENTROPY_DECODER), kernels.use_simd(True)
-)
-print(json.dumps([trouble, 0 if kernels is None else kernels.VERSION, *facts]))
-"""
 _WITHOUT_KERNELS: Final = "AUGD_KERNELS=off does without them and says no more of it"
 _TO_BUILD: Final = (
     "without them a producer makes about half as many images. AUGD_KERNELS=off leaves them out; "
@@ -85,6 +78,7 @@ def examine() -> list[Finding]:
         _versions,
         _processor,
         _kernels,
+        _formats,
         _memory,
         _arena,
         _open_files,
@@ -123,7 +117,7 @@ def _processor() -> Finding:
 
 def _kernels() -> Finding:
     """Load them in a process of its own: a damaged file can end the one that does."""
-    said, problem = _ask(_LOAD_KERNELS, _TRY_S)
+    said, problem = _ask("augd.views.try_kernels", _TRY_S)
     if not said:
         advice = f"loading them ends every producer: install augd anew, or {_WITHOUT_KERNELS}"
         return Finding("kernels", problem, "bad", advice)
@@ -145,6 +139,16 @@ def _kernels() -> Finding:
         "AUGD_LIBJPEG=DIR, which tools/libjpeg-turbo.sh DIR makes"
     )
     return Finding("kernels", found, "better", advice)
+
+
+def _formats() -> Finding:
+    """Tell which decoders are there that are packages of their own."""
+    missing = [kind for kind in PACKAGES if find_spec(MODULES[kind]) is None]
+    if not missing:
+        return Finding("formats", "all that are read")
+    names = " and ".join(NAMES[kind] for kind in missing)
+    advice = f"for data sets that hold {names}: pip install 'augd[formats]'"
+    return Finding("formats", f"all but {names}", "good", advice)
 
 
 def _memory() -> Finding:
@@ -191,8 +195,7 @@ def _runtime_folder() -> Finding:
 
 def _confinement() -> Finding:
     """Confine a process, as a producer does to itself: there is no way back for this one."""
-    code = "from augd.confine.process import confine; print(confine())"
-    holds, problem = _ask(code, _TRY_S)
+    holds, problem = _ask("augd.views.try_confinement", _TRY_S)
     if problem.startswith("no answer"):
         advice = (
             "a fresh interpreter should take a second: is the machine, or its disk, overloaded?"

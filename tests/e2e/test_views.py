@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import augd
+from augd.pixels import native
 from augd.plan.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
 from augd.views.recipes import print_recipe
 from tests.commands import run_augd as run
@@ -54,10 +55,19 @@ def test_the_shell_completes(program: str, typed: str, offered: str) -> None:
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor")
     assert done.returncode == 0, done
-    for subject in ("versions", "processor", "kernels", "memory", "shared memory", "confinement"):
+    for subject in ("versions", "processor", "kernels", "formats", "shared memory", "confinement"):
         assert any(line.startswith(subject) for line in done.stdout.splitlines()), done.stdout
     found = {one["subject"]: one for one in json.loads(run("doctor", "--json").stdout)}
     assert not [one for one in found.values() if one["verdict"] == "bad"]
+    # What it tries in other processes is what such a process finds.
+    holds = subprocess.run(
+        [sys.executable, "-c", "from augd.confine.process import confine; print(confine())"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.strip()
+    assert (holds or "none") in found["confinement"]["found"]
+    assert ("version" in found["kernels"]["found"]) is (native.kernels is not None)
 
 
 def test_doctor_says_what_to_do_where_torch_sees_no_gpu(tmp_path: Path) -> None:
