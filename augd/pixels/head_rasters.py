@@ -19,8 +19,8 @@ _MAX_BLOCKS: Final = 1 << 19
 """Of 255 bytes, that a GIF's frame has: more than 64 megapixels take without compression."""
 
 _MAX_ENTRIES: Final = 512
-_WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES, _KIND = 256, 257, 258, 274, 277, 339
-_TIFF_TAGS: Final = frozenset((_WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES, _KIND))
+_WIDTH, _HEIGHT, _BITS, _ORIENTATION, _KIND = 256, 257, 258, 274, 339
+_TIFF_TAGS: Final = frozenset((_WIDTH, _HEIGHT, _BITS, _ORIENTATION, _KIND))
 _TIFF_NUMBERS: Final = {1: "B", 3: "H", 4: "I"}
 _TIFF_BITS: Final = (1, 2, 4, 8, 16)
 _UNSIGNED: Final = 1
@@ -156,8 +156,7 @@ def read_tiff(data: bytes | bytearray) -> Header:
         )
     if found.first(_ORIENTATION, 1) in _TURNED:
         width, height = height, width
-    num_samples = found.first(_SAMPLES, len(bits))
-    return Header("tiff", width, height, num_components=num_samples, is_plain=False)
+    return Header("tiff", width, height, is_plain=False)
 
 
 def next_directory_at(data: bytes | bytearray) -> int:

@@ -176,4 +176,4 @@ def _describe_text(start: bytes | bytearray) -> str:
 
 
 def _shown(name: bytes | bytearray) -> str:
-    return bytes(name).decode("ascii", "backslashreplace").strip()
+    return ascii(bytes(name).decode("latin-1").strip())[1:-1] or "nothing"

@@ -82,6 +82,12 @@ def test_what_is_no_image_is_named(start: bytes, words: str) -> None:
     assert describe(start).startswith(words)
 
 
+def test_what_a_stranger_wrote_is_shown_in_printable_signs() -> None:
+    for name in (b"\0\x1b[2", b"\xe9\x88\x1b\n", b"    "):
+        for start in (b"RIFF\0\0\0\0" + name, b"\0\0\0\x20ftyp" + name):
+            assert describe(start).isprintable()
+
+
 def test_each_ending_belongs_to_one_format() -> None:
     assert len(IMAGE_ENDINGS) == sum(map(len, ENDINGS.values()))
     assert FORMAT_OF_ENDING[b"jfif"] == FORMAT_OF_ENDING[b"jpe"] == "jpeg"
