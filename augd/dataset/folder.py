@@ -38,15 +38,12 @@ from augd.dataset.skipped import (
     say_skipped,
     tells_nothing,
 )
+from augd.dataset.sources import DEBRIS
 from augd.dataset.splitting import is_beside_splits, read_beside, split_named
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
 
 _EXTENSIONS: Final = frozenset(IMAGE_ENDINGS)
-# What systems and tools leave in folders; nobody made one of these as a class.
-DEBRIS: Final = frozenset(
-    (b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information")
-)
 
 
 def scan(
@@ -445,17 +442,31 @@ def _refuse_no_text(name: str, root: bytes) -> None:
         ) from None
 
 
-def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> DatasetError:
-    packed = [one for one in skipped if is_shard_kind(one.kind)]
+class NoImages(DatasetError):
+    """A folder, or a split of one, holds no images; `has_shards` says that it holds shards."""
+
+    has_shards = False
+
+
+def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> NoImages:
+    shards = [one for one in skipped if one.kind == ".tar"]
+    packed = [one for one in skipped if is_shard_kind(one.kind) and one.kind != ".tar"]
     saw = say_skipped(skipped) or "no file"
+    if shards:
+        none = NoImages(
+            f"no images in {root}, but {say_skipped(shards)} beside images elsewhere. A data set "
+            f"is of images or of .tar shards: unpack these (tar -xf), or move them out."
+        )
+        none.has_shards = True
+        return none
     if packed:
-        return DatasetError(
+        return NoImages(
             f"no images in {root}, but {say_skipped(packed)}: shards are uncompressed .tar files. "
             f"Unpack these to .tar (gunzip, unxz, zstd -d), or to a folder of class folders (tar "
             f"-xf)."
         )
     looked_for = " ".join(e.decode() for e in IMAGE_ENDINGS)
-    return DatasetError(
+    return NoImages(
         f"no images in {root}: looked for {looked_for}, saw {saw} in {num_folders} folders. Give a "
         f"folder of class folders, or one that holds images."
     )

@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from augd.dataset.access import read_access
-from augd.dataset.folder import real_root, scan
+from augd.dataset.folder import NoImages, real_root, scan
 from augd.dataset.found import SPLIT_CODES, Found, Progress, Skipped, shown
 from augd.dataset.layout import (
     DIMS_BYTES,
@@ -178,8 +178,21 @@ def load_or_build(
 
         found = read_shards(real, progress=progress)
     else:
-        found = scan(real, progress=progress, links_to=access.links_to)
+        found = _scan(real, progress, access.links_to)
     return cache.store(header_of(found, started_ns), found)
+
+
+def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> Found:
+    """Look at a folder of images, or of folders in which nothing but shards lie."""
+    try:
+        return scan(root, progress=progress, links_to=links_to)
+    except NoImages as none:
+        from augd.dataset.shards import read_shards
+        from augd.dataset.shelves import has_shards
+
+        if not none.has_shards or not has_shards(root):
+            raise
+        return read_shards(root, progress=progress)
 
 
 def store_own(found: Found, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:

@@ -20,7 +20,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from augd.dataset.found import Found, Progress, Shard, shown
 from augd.dataset.layout import read_found
-from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, Walker, check_found
+from augd.dataset.shards import Walker, check_found
+from augd.dataset.shelves import CLASSES_NAME, INDEX_NAME
+from augd.dataset.skipped import Skips
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
 from augd.stores.address import parse_store
@@ -44,14 +46,13 @@ class StoreShelf:
         """List the shards, by the index beside them where the store lists nothing.
 
         `look` is called with each image while its shard is walked, the shard being read where it
-        likes; what it says is in `seen` when the image was yielded.
+        likes; what it says is the member's `seen`.
 
         Raises:
             DatasetError: there are none.
             StoreError: the store cannot be asked.
         """
         self.source = source
-        self.seen: list[Any] = []
         self._look = look
         address = parse_store(source)
         self.store = Store(address)
@@ -107,21 +108,24 @@ class StoreShelf:
             f"augd index {shown(self.source)} --beside"
         )
 
-    def members(self) -> Iterator[tuple[int, Member]]:
+    def members(self, skips: Skips) -> Iterator[tuple[int, Member]]:
         """Walk all shards, yielding each image with the number of its shard."""
         walks = in_order(self._walk, self.shards)
-        for number, members in enumerate(walks):
-            for member, seen in members:
-                self.seen.append(seen)
+        for number, (members, passed) in enumerate(walks):
+            skips.take(passed)
+            for member in members:
                 yield number, member
 
-    def _walk(self, shard: Shard) -> list[tuple[Member, Any]]:
-        path = os.path.join(self.root, shard.path)
+    def _walk(self, shard: Shard) -> tuple[list[Member], Skips]:
+        skips = Skips()
         file = cast(IO[bytes], Window(self.store, facts_of(shard)))
-        return [
-            (member, None if self._look is None else self._look(file, member))
-            for member in walk_tar(file, path, shard.size_bytes)
-        ]
+        path = os.path.join(self.root, shard.path)
+        members = []
+        for member in walk_tar(file, path, shard.size_bytes, skips):
+            # Now, while the window is where it lies.
+            member.seen = None if self._look is None else self._look(file, member)
+            members.append(member)
+        return members, skips
 
 
 class Window(io.BufferedIOBase):

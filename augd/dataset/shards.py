@@ -6,9 +6,9 @@ lie. Without it labels come from `.cls` and `.json` members, or from the members
 splits from the shards' names (`train-000.tar`).
 
 Invariants: an index that lies beside shards is a stranger's: every number in it is checked, and the
-shards' sizes with it, before it is used; shards lie in the folder itself and are opened below it;
-the order of samples is that of the index, or of shards by name and members as they lie. Imports no
-NumPy.
+shards' sizes with it, before it is used; shards lie below the folder and are opened below it; what
+cannot be read of one member makes no other unreadable, and costs no label in silence; the order of
+samples is that of the index, or of shards by name and members as they lie. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from __future__ import annotations
 import operator
 import os
 import re
-import stat
-from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
+from augd.dataset.access import read_access
 from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Place, Progress, Shard, shown
 from augd.dataset.layout import read_found
 from augd.dataset.marking import Marking, marking_of
 from augd.dataset.numerals import whole
 from augd.dataset.rows import BadRow, Row, json_row
+from augd.dataset.shelves import (
+    CLASSES_NAME,
+    INDEX_NAME,
+    Folder,
+    Shelf,
+    list_shards,
+    open_beside,
+    watched_of,
+)
+from augd.dataset.skipped import Skips, say_skipped
 from augd.dataset.splitting import read_beside, split_begun, split_named
-from augd.dataset.tars import Member, walk_tar
+from augd.dataset.tars import Member
 from augd.errors import DatasetError
 from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.pixels.limits import MOST_PIXELS
 
-INDEX_NAME: Final = b"augd.index"
-CLASSES_NAME: Final = b"classes.json"
-
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
-_SAID: Final = frozenset(("label", "labels", "split"))
 
 
 def read_shards(root: bytes, *, progress: Progress | None = None) -> Found:
@@ -64,42 +69,14 @@ def walk_shards(root: bytes, *, progress: Progress | None = None) -> Found:
         DatasetError: as `read_shards`.
         OSError: a shard cannot be read.
     """
-    return Walker(Folder(root), progress).walk()
-
-
-def list_shards(root: bytes) -> list[Shard]:
-    """List the shards of a folder by name, with their sizes and times."""
-    names = sorted(
-        name
-        for name in os.listdir(root)
-        if name.lower().endswith(b".tar") and not name.startswith(b".")
-    )
-    shards = []
-    for name in names:
-        path = os.path.join(root, name)
-        found = os.lstat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise DatasetError(
-                f"shard {shown(path)}: expected a file, got a link or none. Shards lie in the "
-                f"folder itself: copy it there."
-            )
-        shards.append(Shard(name, found.st_size, found.st_mtime_ns))
-    return shards
-
-
-def watched_of(root: bytes, shards: Iterable[Shard]) -> dict[bytes, int]:
-    """Map what the index of a folder of shards depends on to its time in ns."""
-    watched = {b"": os.stat(root).st_mtime_ns}
-    watched |= {shard.path: shard.mtime_ns for shard in shards}
-    index = os.path.join(root, INDEX_NAME)
-    if os.path.exists(index):
-        watched[INDEX_NAME] = os.stat(index).st_mtime_ns
-    return watched
+    found = Walker(Folder(root), progress).walk()
+    found.links_to = read_access().links_to
+    return found
 
 
 def _read_index(root: bytes) -> Found | None:
     """Read the index beside the shards, checked; None where there is none."""
-    if (fd := _open_beside(root, INDEX_NAME)) is None:
+    if (fd := open_beside(root, INDEX_NAME)) is None:
         return None
     try:
         found = read_found(fd)
@@ -112,22 +89,9 @@ def _read_index(root: bytes) -> Found | None:
     finally:
         os.close(fd)
     found.source = found.root = root
+    found.links_to = read_access().links_to
     found.watched = watched_of(root, found.shards)
     return found
-
-
-def _open_beside(root: bytes, name: bytes) -> int | None:
-    """Open a file that lies beside the shards; None where there is none."""
-    path = os.path.join(root, name)
-    try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise DatasetError(f"{shown(path)}: expected a file, got none. Remove it.")
-    return fd
 
 
 def check_found(found: Found, shards: list[Shard]) -> None:
@@ -196,54 +160,6 @@ def _rises(positions: Any, end: int) -> bool:
     )
 
 
-class Shelf(Protocol):
-    """Where shards lie: a folder of this machine, or of an object store."""
-
-    @property
-    def root(self) -> bytes: ...
-
-    @property
-    def shards(self) -> list[Shard]:
-        """Those of the folder, by name."""
-
-    def watched(self) -> dict[bytes, int]:
-        """Say what the index depends on, beside what the shards say of themselves."""
-
-    def read_small(self, name: bytes) -> bytes | None:
-        """Read a file that lies beside the shards; None where there is none."""
-
-    def members(self) -> Iterator[tuple[int, Member]]:
-        """Walk all shards, yielding each image with the number of its shard."""
-
-
-class Folder:
-    """Shards in a folder of this machine."""
-
-    def __init__(self, root: bytes) -> None:
-        """List the shards."""
-        self.root = root
-        self.shards = list_shards(root)
-
-    def watched(self) -> dict[bytes, int]:
-        """Map the folder and its shards to their times."""
-        return watched_of(self.root, self.shards)
-
-    def read_small(self, name: bytes) -> bytes | None:
-        """Read a file that lies beside the shards; None where there is none."""
-        if (fd := _open_beside(self.root, name)) is None:
-            return None
-        with open(fd, "rb") as file:
-            return file.read()
-
-    def members(self) -> Iterator[tuple[int, Member]]:
-        """Walk all shards, yielding each image with the number of its shard."""
-        for number, shard in enumerate(self.shards):
-            path = os.path.join(self.root, shard.path)
-            with open(path, "rb") as file:
-                for member in walk_tar(file, path, os.fstat(file.fileno()).st_size):
-                    yield number, member
-
-
 class Walker:
     """Makes a data set of shards by walking them."""
 
@@ -257,31 +173,69 @@ class Walker:
         self._classes = _read_classes(shelf)
         self._odd_split: tuple[str, str] | None = None  # of others' sidecars, which hold anything
         self._places = {name: number for number, name in enumerate(self._classes or ())}
+        self._skips = Skips()
+        self._marking: Marking | None = None
+        self._is_said = False  # labels stand in members, not in folders' names
+        self.seen: list[Any] = []
+        """What a shelf has seen of each image, where it looks at them."""
 
     def walk(self) -> Found:
         """List the images. Raises DatasetError, and what the shelf raises."""
         result = Found(self._root, self._root, self._shelf.watched())
         result.shards = self._shards
-        marking: Marking | None = None
-        for number, member in self._shelf.members():
-            where = f"{shown(self._shards[number].path)}, {shown(member.path)}"
-            try:
-                row = self._row(result.num_samples, member)
-                if marking is None:
-                    marking = marking_of(row)
-                marking.add(row)
-                split = self._split_of(row, number)
-            except BadRow as bad:
-                raise DatasetError(f"shard {where}: {bad}") from None
-            result.append(member.path, -1, split, (member.size_bytes, 0))
-            result.place(Place(number, member.offset))
+        # Whether a label is missed is known from the first image whose members can be read.
+        doubtful: list[tuple[int, Member]] = []
+        for number, member in self._shelf.members(self._skips):
+            if self._marking is None and _is_doubtful(member):
+                doubtful.append((number, member))
+                continue
+            row = self._read(number, member, result.num_samples)
+            if self._marking is None:
+                self._marking = marking_of(row)
+                self._is_said = row.says != "folder"
+                for earlier in doubtful:
+                    self._add(result, *earlier)
+            self._add(result, number, member)
             if self._progress is not None and result.num_samples % REPORT_EVERY == 0:
                 self._progress(result.num_samples)
-        if marking is None:
-            raise DatasetError(
-                f"the shards in {shown(self._root)} hold no images: looked for members that end in "
-                f"{' '.join(e.decode() for e in IMAGE_ENDINGS)}. Pack images: augd pack SRC DST"
-            )
+        for left in doubtful if self._marking is None else ():
+            self._add(result, *left)
+        if self._marking is None or not result.num_samples:
+            raise self._no_images()
+        self._finish(result, self._marking)
+        return result
+
+    def _read(self, number: int, member: Member, sample: int) -> Row:
+        try:
+            return self._row(sample, member)
+        except BadRow as bad:
+            raise self._refused(number, member, bad) from None
+
+    def _refused(self, number: int, member: Member, bad: BadRow) -> DatasetError:
+        shard = shown(os.path.join(self._root, self._shards[number].path))
+        return DatasetError(f"shard {shard}, {shown(member.path)}: {bad}")
+
+    def _add(self, result: Found, number: int, member: Member) -> None:
+        """Add a sample, or pass it over where it had a label that cannot be read."""
+        if self._is_said and _is_doubtful(member):
+            kind = f"whose label cannot be read ({member.said.unread})"
+            name = os.path.basename(self._shards[number].path) + b"/" + member.path
+            self._skips.note(kind, name, is_picture=True)
+            return
+        row = self._read(number, member, result.num_samples)
+        if self._marking is None:
+            self._marking = marking_of(row)
+        try:
+            self._marking.add(row)
+            split = self._split_of(row, number)
+        except BadRow as bad:
+            raise self._refused(number, member, bad) from None
+        result.append(member.path, -1, split, (member.size_bytes, 0))
+        result.place(Place(number, member.offset))
+        if member.seen is not None:
+            self.seen.append(member.seen)
+
+    def _finish(self, result: Found, marking: Marking) -> None:
         marking.finish(result, shown(self._root))
         if self._classes is not None and not result.targets:
             self._name_classes(result)
@@ -292,7 +246,15 @@ class Walker:
                 f"{', '.join(SPLITS)} as others have, got {odd!r}. Correct it."
             )
         result.notes = _notes_on_splits(self._shards, self._splits)
-        return result
+        result.skipped = self._skips.listed()
+
+    def _no_images(self) -> DatasetError:
+        endings = " ".join(ending.decode() for ending in IMAGE_ENDINGS)
+        saw = say_skipped(self._skips.listed()) or "no member"
+        return DatasetError(
+            f"the .tar shards in {shown(self._root)} hold no images: looked for members that end "
+            f"in {endings}, saw {saw}. Pack images: augd pack SRC DST"
+        )
 
     def _split_of(self, row: Row, number: int) -> int:
         """Read a sample's split off what is said of it, its folder, or its shard's name."""
@@ -312,12 +274,17 @@ class Walker:
     def _row(self, number: int, member: Member) -> Row:
         """Read what a member's neighbours, or else its folders, say of its labels."""
         path = os.fsdecode(member.path)
-        said = _decoded(number, member.json)
+        said, label = member.said.json or {}, member.said.cls
         split = said.get("split")
+        if split is not None and not isinstance(split, str):
+            raise BadRow(number, f"split: expected a text, got {repr(split)[:80]}. Correct it.")
         if said.keys() & {"label", "labels"}:
-            return self._named(json_row(number, {"path": path, **said}))
-        if member.cls is not None:
-            label = member.cls.decode("utf-8", "backslashreplace").strip()
+            try:
+                return self._named(json_row(number, {"path": path, **said}))
+            except BadRow:
+                if label is None:
+                    raise
+        if label is not None:
             return self._named(Row(number, path, label=label, split=split))
         folders = path.split("/")[:-1]
         if folders and (code := split_named(folders[0])):
@@ -352,18 +319,9 @@ class Walker:
             result.classes = self._classes
 
 
-def _decoded(number: int, content: bytes | None) -> dict[str, Any]:
-    """Read what a `.json` member says of labels; others' objects hold anything."""
-    if content is None:
-        return {}
-    try:
-        found = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRow(number, f".json does not decode: {error}. Correct it.") from None
-    said = {key: found[key] for key in _SAID & found.keys()} if isinstance(found, dict) else {}
-    if not isinstance(said.get("split", ""), str):
-        raise BadRow(number, "split: expected a text. Correct it.")
-    return said
+def _is_doubtful(member: Member) -> bool:
+    """Say whether an image may have had a label that cannot be read."""
+    return bool(member.said.unread) and not member.said.has_label
 
 
 def _splits_of(names: list[bytes]) -> list[int]:

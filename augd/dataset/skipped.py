@@ -26,150 +26,24 @@ HIDDEN: Final = "hidden"
 SHARD_KINDS: Final = frozenset((".tar", ".tgz", ".tbz2", ".txz"))
 """Kinds of shards, beside every `.tar.` of `_PACKED`."""
 _PACKED: Final = frozenset((b"gz", b"bz2", b"xz", b"zst", b"lz4"))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Endings that are well known, and not of pictures: nobody opens such a file to look for one.
-_KNOWN: Final = frozenset(
-    [
-        "txt",
-        "md",
-        "rst",
-        "log",
-        "csv",
-        "tsv",
-        "json",
-        "jsonl",
-        "ndjson",
-        "xml",
-        "yaml",
-        "yml",
-        "toml",
-        "ini",
-        "cfg",
-        "conf",
-        "html",
-        "htm",
-        "css",
-        "js",
-        "py",
-        "ipynb",
-        "c",
-        "h",
-        "cpp",
-        "cu",
-        "sh",
-        "bat",
-        "db",
-        "sqlite",
-        "lmdb",
-        "mdb",
-        "npy",
-        "npz",
-        "pt",
-        "pth",
-        "pkl",
-        "pickle",
-        "ckpt",
-        "safetensors",
-        "onnx",
-        "h5",
-        "hdf5",
-        "mat",
-        "parquet",
-        "arrow",
-        "feather",
-        "tfrecord",
-        "tfrecords",
-        "rec",
-        "idx",
-        "lst",
-        "index",
-        "bin",
-        "dat",
-        "zip",
-        "tar",
-        "gz",
-        "tgz",
-        "bz2",
-        "tbz2",
-        "xz",
-        "txz",
-        "zst",
-        "lz4",
-        "7z",
-        "rar",
-        "mp4",
-        "avi",
-        "mov",
-        "mkv",
-        "webm",
-        "mpg",
-        "mpeg",
-        "m4v",
-        "wav",
-        "mp3",
-        "flac",
-        "ogg",
-        "pdf",
-        "doc",
-        "docx",
-        "xls",
-        "xlsx",
-        "ppt",
-        "pptx",
-        "odt",
-        "rtf",
-        "tex",
-        "ps",
-        "svg",
-        "exe",
-        "dll",
-        "so",
-        "o",
-        "a",
-        "lock",
-        "tmp",
-        "part",
-        "crdownload",
-        "md5",
-        "sha1",
-        "sha256",
-        "sig",
-        "asc",
-        "xmp",
-        "thm",
-        "aae",
-        "dvc",
-        "url",
-        "lnk",
-        "cls",
-        "caption",
-        "label",
-    ]
+_KNOWN: Final = _words(
+    "txt md rst log csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf html htm css js py "
+    "ipynb c h cpp cu sh bat db sqlite lmdb mdb npy npz pt pth pkl pickle ckpt safetensors onnx "
+    "h5 hdf5 mat parquet arrow feather tfrecord tfrecords rec idx lst index bin dat zip tar gz "
+    "tgz bz2 tbz2 xz txz zst lz4 7z rar mp4 avi mov mkv webm mpg mpeg m4v wav mp3 flac ogg pdf "
+    "doc docx xls xlsx ppt pptx odt rtf tex ps svg exe dll so o a lock tmp part crdownload md5 "
+    "sha1 sha256 sig asc xmp thm aae dvc url lnk cls caption label "
 )
 # Endings of pictures that are not read.
-_FOREIGN: Final = frozenset(
-    [
-        "jp2",
-        "j2k",
-        "jpx",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "tga",
-        "ico",
-        "svg",
-        "psd",
-        "exr",
-        "hdr",
-        "dng",
-        "cr2",
-        "cr3",
-        "nef",
-        "arw",
-        "orf",
-        "rw2",
-        "raf",
-    ]
+_FOREIGN: Final = _words(
+    "jp2 j2k jpx ppm pgm pbm pnm tga ico svg psd exr hdr dng cr2 cr3 nef arw orf rw2 raf "
 )
 
 
@@ -190,6 +64,13 @@ class Skips:
             insort(names, name)
             del names[_NAMED:]
         self._kinds[key] = count + 1, names
+
+    def take(self, other: Skips) -> None:
+        """Count what others have counted."""
+        for one in other.listed():
+            key = one.kind, one.is_picture
+            count, names = self._kinds.get(key, (0, []))
+            self._kinds[key] = count + one.count, sorted([*names, *one.names])[:_NAMED]
 
     def listed(self) -> list[Skipped]:
         """Tell what was passed over: pictures first, then by number."""

@@ -20,6 +20,10 @@ from augd.stores.address import parse_store
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"
+# What systems and tools leave in folders; nobody made one of these as a class.
+DEBRIS: Final = frozenset(
+    (b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +78,52 @@ def is_manifest(path: str | bytes | os.PathLike[str]) -> bool:
 
 
 def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
-    """Say whether a folder holds tar shards: some `.tar`, no folder, and no image beside them."""
-    has_tar = False
-    try:
-        with os.scandir(os.fsencode(folder)) as entries:
-            for entry in entries:
-                if entry.name.startswith(b"."):
-                    continue
-                ending = entry.name.rpartition(b".")[2].lower()
-                if ending in IMAGE_ENDINGS or entry.is_dir():
-                    return False
-                has_tar = has_tar or ending == b"tar"
-    except OSError:  # named by whoever goes on to read it
+    """Say whether a folder holds tar shards: some `.tar`, and no image below it.
+
+    Of images in folders beside a `.tar`, that is most often the archive that they came in.
+
+    Raises:
+        DatasetError: images lie loose beside shards: nobody knows which are meant.
+    """
+    names, folders = _listed(os.fsencode(folder))
+    tars = [name for name in names if name.lower().endswith(b".tar")]
+    if not tars:
         return False
-    return has_tar
+    if images := [name for name in names if _has_image_ending(name)]:
+        both = f"{os.fsdecode(min(tars))!r} beside {os.fsdecode(min(images))!r}"
+        raise DatasetError(
+            f"{os.fsdecode(folder)!r} holds {len(tars)} .tar files and, loose beside them, "
+            f"{len(images)} images ({both}): which are the data set? Move the others into a folder "
+            f"whose name begins with a dot."
+        )
+    waiting = folders
+    while waiting:
+        names, folders = _listed(waiting.pop())
+        if any(map(_has_image_ending, names)):
+            return False
+        waiting += folders
+    return True
+
+
+def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
+    """List names of files and paths of folders that are not hidden; links are not followed."""
+    names, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(b".") or entry.name in DEBRIS:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    names.append(entry.name)
+    except OSError:  # named by whoever goes on to read it
+        pass
+    return names, folders
+
+
+def _has_image_ending(name: bytes) -> bool:
+    return name.rpartition(b".")[2].lower() in IMAGE_ENDINGS
 
 
 def dataset_name(path: Path | str) -> str:

@@ -31,8 +31,8 @@ from augd.dataset.found import Found, Progress, Shard, shown
 from augd.dataset.index import IndexFile, header_of, keep_remote, load_or_build
 from augd.dataset.layout import IndexHeader, read_found, write_index_to
 from augd.dataset.remote import StoreShelf
-from augd.dataset.shards import CLASSES_NAME, INDEX_NAME, Walker, list_shards, walk_shards
-from augd.dataset.sources import is_sharded
+from augd.dataset.shards import Walker, walk_shards
+from augd.dataset.shelves import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
 from augd.dataset.tars import Member
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.packing.photo import Shrink, place_of, require_kernels
@@ -269,10 +269,10 @@ def index_shards(source: str) -> dict[str, Any]:
     """Write `augd.index` beside shards; returns what is in them. See `run_index`."""
     started = time.monotonic()
     root = real_root(source)
-    if not is_sharded(root):
+    if not has_shards(root):
         raise DatasetError(
-            f"{source} holds no tar shards, or images and folders beside them. A folder of images "
-            f"needs no index: serve it, or pack it (augd pack SRC DST)."
+            f"{source} holds no .tar shards, or images beside them. A folder of images needs no "
+            f"index: serve it, or pack it (augd pack SRC DST)."
         )
     with Patience("listing") as progress:
         walked = walk_shards(root, progress=progress)
@@ -292,9 +292,10 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
             f"--beside: nothing can be written to {source}; use --out FILE and copy it there"
         )
     with Patience("looking at images") as progress:
-        found = Walker(shelf, progress).walk()
+        walker = Walker(shelf, progress)
+        found = walker.walk()
     found.source = shelf.source
-    report = _place_all(found, iter(shelf.seen))
+    report = _place_all(found, iter(walker.seen))
     content = BytesIO()
     report["index_bytes"] = write_index_to(content, *_portable(found))
     if options.out is not None:
@@ -387,6 +388,7 @@ def _portable(found: Found) -> tuple[IndexHeader, Found]:
         source=b"",
         root=b"",
         watched={},
+        links_to=[],
         shards=[Shard(shard.path, shard.size_bytes, 0) for shard in found.shards],
     )
     return header, found

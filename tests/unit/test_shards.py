@@ -310,7 +310,7 @@ def test_a_changed_shard_makes_bad_samples(root: Path) -> None:
 def test_nothing_but_files_in_the_folder_itself_is_read(root: Path, tmp_path: Path) -> None:
     (root / "part-001.tar").rename(tmp_path / "elsewhere.tar")
     (root / "part-001.tar").symlink_to(tmp_path / "elsewhere.tar")
-    assert "part-001.tar: expected a file, got a link or none" in refusal(root)
+    assert "part-001.tar: a link that leads out of the data set" in refusal(root)
     (root / "part-001.tar").unlink()
     for name in ("augd.index", "classes.json"):
         os.mkfifo(root / name)
@@ -322,9 +322,7 @@ def test_labels_that_are_hostile(root: Path) -> None:
     (root / "classes.json").write_text('["wolf", "ape"]')
     for ending, content, text in (
         ("cls", b"9" * 5000, "expected a number below 2"),
-        ("json", b"[" * 100_000, ".json does not decode"),
-        ("json", b'{"labels": "\xff\xfe"}', ".json does not decode"),
-        ("json", bytes(2 << 20), "expected at most 1048576 bytes of labels"),
+        ("json", b'{"labels": "\xff\xfe"}', "labels: expected a list of names"),
     ):
         write_tar(root / "part-001.tar", {"1.jpg": photo(1), f"1.{ending}": content})
         assert text in refusal(root)
@@ -376,8 +374,14 @@ def test_damaged_indexes_and_shards_never_do_worse_than_be_refused(
 def test_a_folder_of_photos_is_not_taken_for_shards(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo(1))
     write_tar(tmp_path / "backup.tar", {"b.jpg": photo(2)})
-    with pytest.raises(DatasetError, match=r"holds no tar shards, or images and folders beside th"):
+    with pytest.raises(DatasetError, match=r"holds no .tar shards, or images beside th"):
         index_shards(str(tmp_path))
+    with pytest.raises(
+        DatasetError, match=r"'backup\.tar' beside 'a\.jpg'.*which are the data set"
+    ):
+        load_or_build(tmp_path, cache_dir=tmp_path / "cache")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "photos" / "a.jpg")
     opened = load_or_build(tmp_path, cache_dir=tmp_path / "cache")
     assert (opened.num_samples, opened.header.shards) == (1, [])
     opened.close()
