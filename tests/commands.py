@@ -12,19 +12,15 @@ import subprocess
 import sys
 
 from augd.cli import main
-
-# They decode, which takes the standard error for what libraries write there.
-DECODING = ("check", "pack", "pca", "preview")
+from tests.scenes import caught_noise
 
 
 def run_augd(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run a command as `python -m augd` does, in this process where that shows the same."""
-    if words[0] in DECODING and "--help" not in words:
-        return start_augd(*words)
+    """Run a command as `python -m augd` does, in this process."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     command = [*map(str, words)]
     status: object = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with caught_noise(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main(command)
         except SystemExit as ended:

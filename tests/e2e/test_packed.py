@@ -26,6 +26,7 @@ from augd.packing.shard import STATE_NAME
 from augd.pixels import native
 from augd.pixels.shards import open_source
 from augd.transport.ask import status as ask_status
+from tests.commands import run_augd
 from tests.fault.processes import await_true, children_of, is_alive
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
@@ -169,8 +170,7 @@ def test_views_look_at_packed_sets_as_at_folders(packed: Path, tmp_path: Path) -
         (["check", packed], 1),
         (["preview", packed, "--out", sheet, "--recipe", "imagenet"], 0),
     ):
-        command = [sys.executable, "-m", "augd", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run_augd(*arguments)
         assert done.returncode == status, done.stderr
     assert sheet.exists()
 
