@@ -141,3 +141,52 @@ def test_a_replacement_counts_from_its_start():
 def test_what_is_said_where_nothing_moves(producers, streams, says):
     same = snapshot(producers, streams)
     assert compare(same, same, 1.0)["who_waits"].startswith(says)
+
+
+def sharing(lags: list[int], slots: dict[str, int], waited_s: float) -> dict:
+    readers = [[10 + place, 9, 5, 0, lag] for place, lag in enumerate(lags)]
+    images = 256 if waited_s else 0
+    return stream(images=images, waited_s=waited_s, readers=readers, slots=slots)
+
+
+@pytest.mark.parametrize("slots", [{"sent": 5}, {"sent": 4, "filling": 1}])
+def test_the_sharer_that_the_others_wait_for_is_named(slots) -> None:
+    """Two of three waited 60 % of two seconds, which is 40 % of the three."""
+    before = snapshot([producer()], [sharing([0, 0, 0], slots, waited_s=0.0)])
+    later = producer(rows=300, busy_s=0.8, idle_s=1.2)
+    after = snapshot([later], [sharing([0, 4, 0], slots, waited_s=2.4)])
+    report = compare(before, after, 2.0)
+    assert report["limit"] == "trainer"
+    assert report["who_waits"] == (
+        "One trainer of a shared stream is the limit: the others waited for it 60% of the time, "
+        "the producers 60%. That of session 11 is 4 batches behind. Make its step faster, or "
+        "connect it with max_lag=N: it then goes on alone instead."
+    )
+
+
+def test_a_sharer_in_a_long_step_is_named_too() -> None:
+    still = snapshot([producer(leases=0)], [sharing([4, 0], {"sent": 5}, waited_s=1.0)])
+    said = compare(still, still, 2.0)["who_waits"]
+    assert said.startswith("The producers wait for the trainers: every slot")
+    assert said.endswith("That of session 10 is 4 batches behind.")
+
+
+@pytest.mark.parametrize(
+    ("lags", "slots", "idle_s"),
+    [([0, 1, 0], {"sent": 5}, 1.2), ([0], {"sent": 5}, 1.2), ([0, 4], {"sent": 5}, 0.0)],
+    ids=["none is far behind", "nobody to share with", "producers have no rest"],
+)
+def test_otherwise_no_sharer_is_accused(lags, slots, idle_s) -> None:
+    before = snapshot([producer()], [sharing(lags, slots, waited_s=0.0)])
+    later = producer(rows=300, busy_s=2 - idle_s, idle_s=idle_s)
+    after = snapshot([later], [sharing(lags, slots, waited_s=0.6 * len(lags))])
+    assert "shared stream" not in compare(before, after, 2.0)["who_waits"]
+
+
+def test_no_more_producers_than_cores_are_advised_where_these_are_known() -> None:
+    assert "The 4 cores have a producer each" in judge(1.0, 0.0, 4, most=4).sentence
+    assert "There is one core, and it has a producer" in judge(0.5, 0.0, 1, most=1).sentence
+    assert judge(0.5, 0.0, 2, most=3).sentence.endswith(
+        "2 more producers would do, and there are cores for 1 more."
+    )
+    assert judge(0.5, 0.0, 2, most=4).sentence.endswith("would do, where cores are free.")
