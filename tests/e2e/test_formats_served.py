@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -16,9 +18,14 @@ import augd
 from augd.broker.facts import relevant
 from augd.dataset.formats import package_formats
 from augd.dataset.index import load_or_build
+from augd.packing.command import PackOptions, pack
+from augd.pixels import native
+from augd.plan.catalogue import BUILT_IN
 from augd.transport.ask import status
 from augd.views.check import check
-from tests.scenes import make_folder, read_epoch
+from augd.views.page.develop import Bench
+from augd.views.page.studio import Ask
+from tests.scenes import caught_noise, make_folder, read_epoch
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 32}], "filter": "linear"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,6 +104,44 @@ def test_check_reads_them_all(folder: Path) -> None:
     report = check(str(folder))
     assert report["bad"] == [] and report["num_samples"] == len(KINDS)
     assert {"jpeg", "bmp", "tiff", "gif"} <= report["formats"].keys()
+
+
+def test_the_page_shows_each(folder: Path) -> None:
+    with caught_noise(), closing(load_or_build(str(folder))) as index:
+        bench = Bench(BUILT_IN)
+        bench.add("mixed", os.dup(index.fd), os.dup(index.dims_fd))
+        try:
+            for sample, name in enumerate(KINDS):
+                answer = bench.answer(Ask("mixed", sample))
+                assert answer.jpeg.startswith(b"\xff\xd8"), (name, answer.why)
+        finally:
+            for room in bench._rooms.values():
+                room.close()
+            bench._indexes["mixed"].close()
+
+
+@pytest.mark.skipif(native.kernels is None, reason="augd pack takes the native kernels")
+def test_packed_they_give_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(folder, source)
+    whole = (source / "a" / "00.jpe").read_bytes()
+    (source / "a" / "09.jpg").write_bytes(whole[:-2])  # without its end marker
+    report = pack(str(source), str(tmp_path / "packed"), PackOptions(num_workers=1))
+    assert {one["path"] for one in report["kept"]} == {f"a/{name}" for name in KINDS} - {
+        "a/00.jpe",
+        "a/01.jfif",
+    }
+    made = []
+    with augd.serve({"s": source, "p": tmp_path / "packed"}, producers=1) as daemon:
+        for name in ("s", "p"):
+            with augd.connect(
+                daemon.address, dataset=name, recipe=RECIPE, batch_size=16, shuffle=False
+            ) as stream:
+                (batch,) = read_epoch(stream, 0)
+                assert batch["valid"][: len(KINDS) + 1].all()
+                made.append(batch["images"])
+    assert np.array_equal(*made)
+    assert np.array_equal(made[0][0], made[0][len(KINDS)])
 
 
 def test_an_index_tells_which_formats_take_packages(tmp_path: Path) -> None:
