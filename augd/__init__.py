@@ -3,7 +3,7 @@
     import augd
 
     with augd.serve("photos/") as daemon:
-        stream = augd.connect(daemon.address, recipe="imagenet", batch_size=256)
+        stream = augd.connect(daemon.address, recipe="imagenet", split="train")
         for batch in stream.epoch(0):
             batch.images    # uint8 (B, H, W, 3), RGB, a view into shared memory
 

@@ -1,9 +1,8 @@
 """`augd bench --explain`: who waits for whom with one's own data and step, and what would help.
 
 Nothing is extrapolated: what the verdict advises is tried at once, with a daemon of its own, and
-both measurements are shown. A trial is a change of the setting, or of how the photos are stored.
-Where decoding is the limit all are made on a sample of the photos, and compared with that sample as
-it is: gains that are named side by side are of one base.
+both measurements are shown. A trial is a change of the setting, or of how the photos are stored:
+this is tried on a sample of them, which is measured as it is as well. More belong into `_TRIALS`.
 Watching a daemon at work opens no stream: its trainers are the loop that is explained.
 """
 
@@ -19,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from augd import interpreter
-from augd.allowance import num_cores
 from augd.dataset.sources import parse_own
 from augd.errors import OptionError
 from augd.launch import serve
@@ -130,13 +128,13 @@ def find_step(text: str | None) -> Step | None:
 
 
 Try = Callable[[str, Setting], Tried]
-Found = Iterator[Tried | Untried]
+Trial = Callable[[Tried, Try], Iterator[Tried | Untried]]
 
 
-def explain(setting: Setting, step: Step | None, seconds: float) -> Found:
+def explain(setting: Setting, step: Step | None, seconds: float) -> Iterator[Tried | Untried]:
     """Measure the setting, then what its verdict and the trials make of it.
 
-    All trials are compared with one run: with the setting as it is, on the photos that they have.
+    What others are compared with is measured before and after them: the difference is the noise.
     """
 
     def run(what: str, changed: Setting) -> Tried:
@@ -144,47 +142,11 @@ def explain(setting: Setting, step: Step | None, seconds: float) -> Found:
 
     base = run("as asked", setting)
     yield base
-    if base.verdict.limit != "producers":
-        yield from _other_producers(base, base, run)
-        return
-    why = _why_no_copy(base)
-    if why:
-        yield Untried("packing, and a cache", why)
-        yield from _without_copy(base, run)
-        return
-    try:
-        with tempfile.TemporaryDirectory(prefix="augd-explain-") as folder:
-            sample = take_sample(setting.path, os.path.join(folder, "sample"))
-            if sample is not None:
-                with _indexes_in(folder):
-                    yield from _with_copy(base, run, sample, os.path.join(folder, "packed"))
-                return
-    except OSError as error:
-        why = f"no sample can be written to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR"
-        yield Untried("packing, and a cache", why)
-    yield from _without_copy(base, run)
-
-
-def _why_no_copy(base: Tried) -> str:
-    """Say why nothing is tried on a copy of some photos; nothing where it is."""
-    if base.setting.cache is not None:
-        return "there is a cache already"
-    if parse_own(base.setting.path) is not None:
-        return "what an own source reads is not copied"
-    if base.measured.readers_added:
-        return (
-            "the files come slowly, and a copy of some would not; --cache disk:DIR:SIZE on a "
-            "local disk keeps what came"
-        )
-    return ""
-
-
-def _without_copy(base: Tried, run: Try) -> Found:
-    """Try what leaves the photos where they are."""
-    found = [*_other_producers(base, base, run), *_scaled_decode(base, run)]
+    found = [one for trial in _TRIALS for one in trial(base, run)]
     yield from found
-    if found:
-        yield run("as asked, once more", base.setting)
+    is_compared = any(isinstance(one, Tried) and one.against is base for one in found)
+    if is_compared and base.verdict.limit == "producers":
+        yield run("as asked, once more", setting)
 
 
 def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Tried:
@@ -205,17 +167,13 @@ def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Trie
     return Tried(what, setting, measured, verdict_on(measured, setting.producers))
 
 
-def _other_producers(asked: Tried, base: Tried, run: Try) -> Iterator[Tried]:
-    """Follow the verdict, or see what one more does where it cannot say how many.
-
-    More than cores only share them, unless they wait for files: then twice as many at most.
-    """
-    now = asked.setting.producers
-    wanted = asked.verdict.enough
-    if asked.verdict.limit == "producers":
-        most = num_cores() * (2 if asked.measured.readers_added else 1)
-        wanted = max(now, min(now + 1 if wanted is None else wanted, most))
-    if wanted is None or wanted == now or asked.verdict.limit == "both":
+def _other_producers(base: Tried, run: Try) -> Iterator[Tried]:
+    """Follow the verdict, or see what one more does where it cannot say how many."""
+    now = base.setting.producers
+    wanted = base.verdict.enough
+    if base.verdict.limit == "producers" and wanted is None:
+        wanted = now + 1
+    if wanted is None or wanted == now or base.verdict.limit == "both":
         return
     text = f"{wanted} producer{'s' if wanted > 1 else ''} instead of {now}"
     found = run(text, replace(base.setting, producers=wanted))
@@ -223,12 +181,30 @@ def _other_producers(asked: Tried, base: Tried, run: Try) -> Iterator[Tried]:
 
 
 def _scaled_decode(base: Tried, run: Try) -> Iterator[Tried]:
-    """Decode large photos smaller; other pixels come out."""
-    if base.setting.recipe.get("scaled_decode") == "auto":
+    """Decode large photos smaller, where decoding is what is waited for; other pixels come out."""
+    if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode") == "auto":
         return
     recipe = {**base.setting.recipe, "scaled_decode": "auto"}
     found = run('scaled_decode="auto" (other pixels)', replace(base.setting, recipe=recipe))
     yield replace(found, against=base, advice='scaled_decode = "auto" in the recipe')
+
+
+def _storage(base: Tried, run: Try) -> Iterator[Tried | Untried]:
+    """Pack a sample of the photos, and keep it decoded, where decoding is what is waited for."""
+    if base.verdict.limit != "producers" or base.setting.cache is not None:
+        return
+    if parse_own(base.setting.path) is not None:
+        yield Untried("packing, and a cache", "what an own source reads is not copied")
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="augd-explain-") as folder:
+            sample = take_sample(base.setting.path, os.path.join(folder, "sample"))
+            if sample is not None:
+                with _indexes_in(folder):
+                    yield from _try_storage(base, run, sample, os.path.join(folder, "packed"))
+    except OSError as error:
+        why = f"no sample can be written to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR"
+        yield Untried("packing, and a cache", why)
 
 
 @contextmanager
@@ -244,11 +220,10 @@ def _indexes_in(folder: str) -> Iterator[None]:
             os.environ["XDG_CACHE_HOME"] = before
 
 
-def _with_copy(asked: Tried, run: Try, sample: Sample, target: str) -> Found:
-    """Try everything on a sample of the photos, and compare it with the sample as it is."""
+def _try_storage(base: Tried, run: Try, sample: Sample, target: str) -> Iterator[Tried | Untried]:
     photos = f"{sample.num_photos:,} of {sample.num_samples:,} photos"
-    plain = replace(asked.setting, path=sample.path)
-    packed = replace(asked.setting, path=target)
+    plain = replace(base.setting, path=sample.path)
+    packed = replace(base.setting, path=target)
     why = ""
     if native.kernels is None:
         why = "it needs the native kernels; augd doctor says why there are none"
@@ -258,18 +233,16 @@ def _with_copy(asked: Tried, run: Try, sample: Sample, target: str) -> Found:
         why = _pack(sample.path, target)
     if why and not sample.is_cut:
         yield Untried("packing", why)
-    # What was packed before is packed again: the same photos, read as the data set's are.
+    # What was packed before is packed again, to be compared with the same photos in a cache.
     is_packed = sample.is_cut and not why
-    base = run(f"{photos}, copied", packed if is_packed else plain)
-    yield base
-    yield from _other_producers(asked, base, run)
-    yield from _scaled_decode(base, run)
+    alone = run(f"{photos}, copied", packed if is_packed else plain)
+    yield alone
     if not why and not is_packed:
         found = run("the same, packed", packed)
-        yield replace(found, against=base, advice=f"augd pack {asked.setting.path} DST; serve DST")
-    if asked.setting.recipe.get("scaled_decode", "off") == "off":
-        yield from _try_cache(run, base, sample)
-    yield run(f"{base.what}, once more", base.setting)
+        yield replace(found, against=alone, advice=f"augd pack {base.setting.path} DST; serve DST")
+    if base.setting.recipe.get("scaled_decode", "off") == "off":
+        yield from _try_cache(run, alone, sample)
+    yield run(f"{alone.what}, once more", alone.setting)
 
 
 def _try_cache(run: Try, alone: Tried, sample: Sample) -> Iterator[Tried | Untried]:
@@ -307,7 +280,10 @@ def _pack(source: str, target: str) -> str:
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
-def say(tried: Sequence[Tried | Untried], cores: int) -> Iterator[str]:
+_TRIALS: tuple[Trial, ...] = (_other_producers, _scaled_decode, _storage)
+
+
+def say(tried: Sequence[Tried | Untried], num_cores: int) -> Iterator[str]:
     """Put what was found into lines for people."""
     measured = [one for one in tried if isinstance(one, Tried)]
     base = measured[0]
@@ -322,9 +298,8 @@ def say(tried: Sequence[Tried | Untried], cores: int) -> Iterator[str]:
             f"  {one.what}: {found.images_per_s:,.0f} images/s{times}, the trainer waited "
             f"{found.client_wait_share:.0%}, the producers {found.producers_idle_share:.0%}"
         )
-    is_slow = base.measured.readers_added > 0
-    if base.setting.producers >= cores and base.verdict.limit == "producers" and not is_slow:
-        yield f"There are {cores} cores to use: more producers than cores only share them."
+    if base.setting.producers >= num_cores and base.verdict.limit == "producers":
+        yield f"There are {num_cores} cores: more producers than cores only share them."
     yield from _conclude(measured)
 
 

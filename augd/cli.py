@@ -35,6 +35,14 @@ Force = Annotated[
 DatasetPath = Annotated[str, typer.Argument(help="Folder of images or tar shards, or a manifest.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Preset, or a TOML file with a recipe.")]
 Seed = Annotated[int, typer.Option(metavar="S", help="The seed of the stream.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="train|val|test|all",
+        help="Photos of this split; without it train, where the data set records splits.",
+    ),
+]
 ClientKeys = Annotated[
     str | None,
     typer.Option("--keys", metavar="FILE", help="NAME.key, if the daemon wants one [$AUGD_KEYS]."),
@@ -308,6 +316,7 @@ def preview(
     columns: Annotated[int, typer.Option(metavar="K", help="How many epochs of each.")] = 5,
     seed: Seed = 0,
     epoch: Annotated[int, typer.Option(metavar="E", help="The first of the epochs.")] = 0,
+    split: SplitOption = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw a contact sheet: photos with their crops, beside what a training will see of them.
@@ -319,7 +328,7 @@ def preview(
     from augd.plugins import load
     from augd.views.preview import PreviewOptions, run_preview
 
-    options = PreviewOptions(path, recipe, out, rows, columns, seed, epoch)
+    options = PreviewOptions(path, recipe, out, rows, columns, seed, epoch, split)
     run_preview(options, load_recipe(recipe, load(plugin or ())))
 
 
@@ -334,6 +343,7 @@ def explain(
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw the crop on its photo into this file.")
     ] = None,
+    split: SplitOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -342,7 +352,7 @@ def explain(
     from augd.plugins import load
     from augd.views.explain import ExplainOptions, run_explain
 
-    options = ExplainOptions(path, sample, epoch, seed, out, as_json)
+    options = ExplainOptions(path, sample, epoch, seed, out, as_json, split)
     catalogue = load(plugin or ())
     run_explain(options, load_recipe(recipe, catalogue), catalogue)
 
@@ -355,6 +365,7 @@ def pca(
     samples: Annotated[
         int, typer.Option(metavar="N", help="How many photos to look at, chosen by their paths.")
     ] = 3000,
+    split: SplitOption = None,
 ) -> None:
     """Compute the principal components of a data set's colours, as an op for a recipe.
 
@@ -362,7 +373,7 @@ def pca(
     """
     from augd.views.pca import PcaOptions, run_pca
 
-    run_pca(PcaOptions(path, out, samples))
+    run_pca(PcaOptions(path, out, samples, split))
 
 
 @app.command(epilog="Example: augd recipes imagenet > my.toml")
@@ -410,7 +421,7 @@ def replay(
     rank: Annotated[int, typer.Option(metavar="R")] = 0,
     world: Annotated[int, typer.Option(metavar="W")] = 1,
     dataset: Annotated[str | None, typer.Option(metavar="NAME")] = None,
-    split: Annotated[str | None, typer.Option(metavar="train|val|test")] = None,
+    split: SplitOption = None,
     bad: Annotated[str, typer.Option(metavar="mask|fail")] = "mask",
     state: Annotated[
         str | None,

@@ -6,11 +6,14 @@ before OPEN is on its way: producers may be starting at the same moment.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from augd.dataset.found import say_splits
 from augd.errors import OptionError
 from augd.line import Line, Start
 from augd.plan.recipe import plain_recipe
@@ -22,6 +25,10 @@ from augd.wire import messages as msg
 
 if TYPE_CHECKING:
     from augd.stream import Stream
+
+_log = logging.getLogger("augd")
+
+_told: deque[str] = deque(maxlen=1000)
 
 _CLASSES_BYTES_MAX = 48_000  # of the 64 KiB that a request may have
 
@@ -37,7 +44,7 @@ def connect(
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,
-    split: Literal["train", "val", "test"] | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
     val_fraction: float = 0.1,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
@@ -71,10 +78,10 @@ def connect(
         rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
             padded (id -1, label -100, valid false), so that ranks see equal counts.
         world: number of trainers that share each epoch.
-        split: "train", "val" or "test" as the data set's folders or manifest record it; None
-            takes all samples. A data set that records no splits has "train" and "val" all the
-            same: by a hash of each sample's path, so that a file never changes sides when others
-            are added.
+        split: "train", "val" or "test" as the data set's folders or manifest record it, or "all".
+            None is "train" where a data set records splits, which is said, else all. A data set
+            that records no splits has "train" and "val" all the same: by a hash of each sample's
+            path, so that a file never changes sides when others are added.
         val_fraction: the share that this hash puts into "val", in expectation; 0..1.
         classes: only samples of these classes, whose place in this list is their label. Of a
             multi-label data set: samples for which one of them is above 0, and these columns.
@@ -129,15 +136,38 @@ def connect(
     found = parse_address(address)
     curve = client_curve(found, keys)
 
-    line = _open_line(found, spec, transport, timeout_s, Start(share=share), curve)
+    start = Start(share=share, is_split_open=split is None)
+    line = _open_line(found, spec, transport, timeout_s, start, curve)
     settled = line.reader.transport
+    _say_what_came(line)
 
-    def dial(start: Start, within_s: float, tell: Callable[[], float]) -> Line:
+    def dial(spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float]) -> Line:
         return _open(found, spec, settled, within_s, start, curve, tell)
 
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
     return Stream(line, dial, timeout_s, is_verified=verify)
+
+
+def _say_what_came(line: Line) -> None:
+    """Log what a person should know of the samples that were chosen for him, a line each."""
+    reader = line.reader
+    assert reader.opened is not None
+    name, told = reader.opened.dataset, list(reader.notices)
+    if reader.splits:
+        told.append(
+            f"data set {name!r} records splits ({say_splits(reader.splits)}): its training samples "
+            f'are taken, since nobody chose; say split="train", or split="all" for everything'
+        )
+    if unlabelled := reader.opened.num_unlabelled:
+        told.append(
+            f"{unlabelled} of the {reader.opened.num_positions} samples of data set {name!r} have "
+            f"no class, and label -1: nothing can be learnt from these labels"
+        )
+    for text in told:
+        if text not in _told:  # a line each, however many streams a program opens
+            _told.append(text)
+            _log.warning("%s", text)
 
 
 def _share(shared: Any, max_lag: Any, prefetch: int, timeout_s: float) -> msg.Share | None:
@@ -219,8 +249,9 @@ def _selection(
     split: Any, val_fraction: Any, classes: Any, limit: Any, balance: Any
 ) -> msg.Selection:
     """Check here what the wire would refuse anyway, with the argument's own name."""
-    if split not in (None, "train", "val", "test"):
-        raise OptionError(f'split: expected "train", "val", "test" or None, got {split!r}')
+    if split not in (None, "train", "val", "test", "all"):
+        raise OptionError(f'split: expected "train", "val", "test", "all" or None, got {split!r}')
+    split = None if split == "all" else split
     if not isinstance(val_fraction, int | float) or not 0 <= val_fraction <= 1:
         raise OptionError(f"val_fraction: expected 0..1, got {val_fraction!r}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):

@@ -177,6 +177,9 @@ class Daemon:
                 num_targets=index.num_targets,
                 has_splits=index.has_splits,
                 decoders=frozenset(DECODER + kind for kind in package_formats(index.fd)),
+                splits={name: n for name, n in index.count_splits().items() if name},
+                num_unlabelled=index.count_unlabelled(),
+                classes=index.classes,
                 quarantine=quarantine.load(index.digest, index.num_samples),
             )
             for name, index in datasets.items()
@@ -647,7 +650,7 @@ class Daemon:
             self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
             return
         chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
-        self._handle(ev.Selected(action.stream, chosen))
+        self._handle(ev.Selected(action.stream, chosen, shared.num_unlabelled))
 
     def _make_arena(self, action: ev.MakeArena) -> None:
         try:

@@ -45,12 +45,16 @@ _LAST_WORDS_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a stream begins: its place, the quarantine that it knows, and with whom it shares."""
+    """Where a stream begins: its place, the quarantine that it knows, and with whom it shares.
+
+    `is_split_open` says that nobody chose a split: the reader does, and its spec then says which.
+    """
 
     epoch: int = 0
     position: int = 0
     quarantine: msg.Quarantine = ()
     share: msg.Share | None = None
+    is_split_open: bool = False
 
 
 class Line:
@@ -74,7 +78,9 @@ class Line:
         self.address = address
         self.timeout_s = timeout_s
         self.pid = os.getpid()
-        self.reader = Reader(spec, secrets.token_hex(8), transport, start.share)
+        self.reader = Reader(
+            spec, secrets.token_hex(8), transport, start.share, start.is_split_open
+        )
         self.reader.quarantine = united(start.quarantine)
         self.reader.seek(start.epoch, start.position)
         self.classes: list[str] = []

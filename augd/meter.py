@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from augd.allowance import num_cores
 from augd.client import connect
 from augd.procfs import anonymous_bytes, cpu_s
 from augd.stream import Batch, Stream
@@ -48,7 +47,6 @@ class Reading:
     rows: dict[int, int]
     restarts: int
     num_streams: int
-    readers_added: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,6 @@ class Measurement:
     plan_us: float
     restarts: int
     other_streams: int
-    readers_added: int = 0  # threads, because files come slowly
 
 
 class Probe:
@@ -109,7 +106,6 @@ class Probe:
             rows={pid: one["rows"] for pid, one in crew.items()},
             restarts=snapshot["restarts"],
             num_streams=len(snapshot["streams"]),
-            readers_added=sum(one["readers_added"] for one in snapshot["producers"]),
         )
 
     def close(self) -> None:
@@ -228,7 +224,6 @@ def compare(
         plan_us=1e6 * _grown(before.plan_s, after.plan_s) / max(1, _grown(before.rows, after.rows)),
         restarts=after.restarts - before.restarts,
         other_streams=after.num_streams - 1,
-        readers_added=after.readers_added,
     )
 
 
@@ -246,8 +241,7 @@ def verdict_on(measured: Measurement, num_producers: int) -> Verdict:
     """Say who waited for whom."""
     shares = measured.client_wait_share, measured.producers_idle_share
     fetch = measured.client_fetch_share
-    most = None if measured.readers_added else num_cores()
-    return judge(*shares, num_producers, on_core=measured.on_core, fetch=fetch, most=most)
+    return judge(*shares, num_producers, on_core=measured.on_core, fetch=fetch)
 
 
 def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:

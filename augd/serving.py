@@ -332,7 +332,7 @@ def _serve(
 
 
 def _introduce(name: str, index: IndexFile) -> str:
-    from augd.dataset.index import say_splits
+    from augd.dataset.found import say_splits
 
     splits = say_splits(index.count_splits())
     said = f"{index.num_samples} images, {len(index.classes)} classes"

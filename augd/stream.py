@@ -7,6 +7,7 @@ the protocol are the business of `augd/line.py`.
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import random
 import time
@@ -40,10 +41,12 @@ from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.receipt import ids_digest, rows_digest
 from augd.wire.sums import IDS_MODULUS, read_sum
 
+_log = logging.getLogger("augd")
+
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
 # Opens a connection within so many seconds; asks what it calls meanwhile when to call it again.
-Dial = Callable[[Start, float, Callable[[], float]], Line]
+Dial = Callable[[msg.Spec, Start, float, Callable[[], float]], Line]
 
 _PAUSE_S = 0.05  # before a lost connection is first tried again
 # A daemon that died is there again within a second: until then trying costs little, later it would
@@ -135,6 +138,8 @@ class Stream:
         self._is_verified = is_verified
         self._layout = line.reader.spec.layout
         self._share = line.reader.share
+        self._spec = line.reader.spec  # as it was settled: the same at each connection
+        self._was_split_open = line.reader.is_split_open
         self._closer: weakref.finalize[..., Any] | None = None
         self._adopt(line)
         begin = self._opened.epoch, self._opened.position  # not 0 where a shared stream is joined
@@ -181,6 +186,11 @@ class Stream:
     def dataset(self) -> str:
         """The data set's name at the daemon."""
         return self._opened.dataset
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Samples of an epoch, over all ranks, that have no class: their label is -1."""
+        return self._opened.num_unlabelled
 
     @property
     def has_colour(self) -> bool:
@@ -358,7 +368,8 @@ class Stream:
         waiting = Waiting(why, then, deadline - time.monotonic())
         while True:
             try:
-                line = self._dial(start, max(deadline - time.monotonic(), _PAUSE_S), waiting.tell)
+                within_s = max(deadline - time.monotonic(), _PAUSE_S)
+                line = self._dial(self._spec, start, within_s, waiting.tell)
                 waiting.end()
                 return line
             except ConnectError as error:
@@ -494,6 +505,9 @@ class Stream:
         """
         epoch, position, fields, quarantine = _read_state(state)
         saved, here = Content(fields), Content(self._opened.content_fields)
+        if saved != here and self._was_split_open and saved == _of_all_splits(here):
+            self._take_all_splits()
+            here = Content(self._opened.content_fields)
         if saved != here:
             named = "; ".join(differences(saved, here, "{name}: {a} when saved, {b} here"))
             raise SpecMismatch(
@@ -511,6 +525,18 @@ class Stream:
         self._yielded = (epoch, position)
         self._next_pass = epoch
 
+    def _take_all_splits(self) -> None:
+        """Open anew with all samples, as a state has them that was saved where nobody chose."""
+        selection = msgspec.structs.replace(self._spec.selection, split=None)
+        self._spec = msgspec.structs.replace(self._spec, selection=selection)
+        self._was_split_open = False
+        self._leave_for((0, 0), self._share)
+        _log.warning(
+            "data set %r: the state that is loaded is of all its splits, so that all are read; say "
+            'split="all" at connect',
+            self.dataset,
+        )
+
     def close(self) -> None:
         """End the stream; batches that are held stay readable."""
         if self._closer is not None:
@@ -523,6 +549,14 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _of_all_splits(here: Content) -> Content:
+    """Return the content that this would be if no split had been chosen."""
+    prefix = "policy.selection."
+    others = {f"{prefix}{name}" for name in ("classes", "limit", "balance")}
+    dropped = (f"{prefix}split",) if others & here.fields.keys() else (prefix,)
+    return Content({k: v for k, v in here.fields.items() if not k.startswith(dropped)})
 
 
 def _read_state(

@@ -25,15 +25,6 @@ class Verdict:
     enough: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The slowest trainer of a shared stream: all slots hold batches that it has still to take."""
-
-    session: int
-    lag: int  # batches that it is behind the fastest
-    num_sharers: int
-
-
 def judge(
     waits: float,
     idle: float,
@@ -42,8 +33,6 @@ def judge(
     on_core: float = 1.0,
     transfer: float = 0.0,
     fetch: float = 0.0,
-    most: int | None = None,
-    holder: Holder | None = None,
 ) -> Verdict:
     """Name the limit.
 
@@ -54,11 +43,7 @@ def judge(
         on_core: share of their working time that the producers had a core.
         transfer: share of the time that handing batches to a device held the trainer up.
         fetch: share of the time that the trainer waited for a batch on its way, a part of `waits`.
-        most: how many producers would have a core each, where that is known: no more are advised.
-        holder: the trainer that all others of a shared stream waited for, if one did.
     """
-    if holder is not None and waits >= LITTLE and idle >= LITTLE:
-        return _held_up(holder, waits, idle, num_producers)
     shares = f"the trainer waited {waits:.0%} of the time, the producers {idle:.0%}"
     if transfer >= LITTLE:
         shares += f"; handing batches to its device took it {transfer:.0%}"
@@ -68,8 +53,7 @@ def judge(
         enough = producers_for(waits, idle, num_producers)
         return Verdict(
             "producers",
-            f"Decoding is the limit: {shares}. {_more(enough, num_producers, most)}"
-            f"{_off_core(on_core)}",
+            f"Decoding is the limit: {shares}. {_more(enough, num_producers)}{_off_core(on_core)}",
             enough,
         )
     if waits < LITTLE:
@@ -102,34 +86,11 @@ def producers_for(waits: float, idle: float, num_producers: int) -> int | None:
     return max(num_producers + 1, math.ceil(num_producers * (1 - idle) / (1 - waits)))
 
 
-def _held_up(holder: Holder, waits: float, idle: float, num_producers: int) -> Verdict:
-    others_waited = min(1.0, waits * holder.num_sharers / (holder.num_sharers - 1))
-    sentence = (
-        "One trainer of a shared stream is the limit: the others waited for it "
-        f"{others_waited:.0%} of the time, the producers {idle:.0%}. {say_holder(holder)} "
-        "Make its step faster, or connect it with max_lag=N: it then goes on alone instead."
-    )
-    return Verdict("trainer", sentence, max(1, math.ceil(num_producers * (1 - idle))))
-
-
-def say_holder(holder: Holder) -> str:
-    """Name the trainer that the others of a shared stream wait for."""
-    batches = f"{holder.lag} batch{'es' if holder.lag > 1 else ''}"
-    return f"That of session {holder.session} is {batches} behind."
-
-
-def _more(enough: int | None, num_producers: int, most: int | None) -> str:
-    if most is not None and num_producers >= most:
-        if most == 1:
-            return "There is one core, and it has a producer: more would only share it."
-        return f"The {most} cores have a producer each: more would only share them."
+def _more(enough: int | None, num_producers: int) -> str:
     if enough is None:
         return "It takes whatever is made: more producers make more, up to one per core."
     more = enough - num_producers
-    where = "where cores are free"
-    if most is not None and enough > most:
-        where = f"and there are cores for {most - num_producers} more"
-    return f"{more} more producer{'s' if more > 1 else ''} would do, {where}."
+    return f"{more} more producer{'s' if more > 1 else ''} would do, where cores are free."
 
 
 def _off_core(on_core: float) -> str:

@@ -140,7 +140,7 @@ def receive(stream: trainer.Stream, num_steps: int) -> None:
 
 def draw_sheet(address: str, path: Path) -> None:
     """Write what the network receives: the first images of epoch 0."""
-    with augd.connect(address, recipe=RECIPE, batch_size=SHEET_IMAGES) as stream:
+    with augd.connect(address, recipe=RECIPE, split="train", batch_size=SHEET_IMAGES) as stream:
         batch = next(iter(stream.epoch(0)))
         names = stream.classes
         labels = [names[label] if 0 <= label < len(names) else "" for label in batch.labels]
@@ -163,7 +163,9 @@ def main() -> int:
         try:
             daemon = cleaning.enter_context(augd.serve({"photos": folder}))
             draw_sheet(daemon.address, SHEET)
-            stream = trainer.connect(daemon.address, recipe=RECIPE, batch_size=BATCH_SIZE)
+            stream = trainer.connect(
+                daemon.address, recipe=RECIPE, split="train", batch_size=BATCH_SIZE
+            )
             cleaning.callback(stream.close)
             print(f"{stream.num_samples} images, {len(stream.classes)} classes, {stream.device}\n")
             (train if stream.classes else receive)(stream, options.steps)

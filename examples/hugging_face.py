@@ -61,6 +61,7 @@ def main(photos: str, **options: Any) -> Any:
         trainer.connect(
             daemon.address,
             recipe=RECIPE,
+            split="train",
             batch_size=arguments.train_batch_size,
             device=str(arguments.device),
         ) as stream,

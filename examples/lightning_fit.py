@@ -50,6 +50,7 @@ def main(photos: str, **options: Any) -> lightning.Trainer:
         trainer.connect(
             daemon.address,
             recipe=RECIPE,
+            split="train",
             batch_size=32,
             device=str(fit.strategy.root_device),
         ) as stream,

@@ -4,7 +4,7 @@
     import augd.torch
 
     with augd.serve("photos/") as daemon:
-        stream = augd.torch.connect(daemon.address, recipe="imagenet", batch_size=256)
+        stream = augd.torch.connect(daemon.address, recipe="imagenet", split="train")
         for batch in stream.epoch(0):
             batch.images    # float32 (B, 3, H, W) on the device, normalised there
         for images, labels in stream: ...                          # the next epoch, in pairs

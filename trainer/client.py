@@ -86,6 +86,11 @@ class Stream:
         """The data set's name at the daemon."""
         return self._stream.dataset
 
+    @property
+    def num_unlabelled(self) -> int:
+        """Samples of an epoch, over all ranks, that have no class: their label is -1."""
+        return self._stream.num_unlabelled
+
     def __len__(self) -> int:
         """Batches per epoch."""
         return len(self._stream)
@@ -223,7 +228,7 @@ def connect(
     drop_last: bool = False,
     rank: int = 0,
     world: int = 1,
-    split: Literal["train", "val", "test"] | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
     val_fraction: float = 0.1,
     classes: Sequence[str] | None = None,
     limit: int | None = None,

@@ -22,6 +22,7 @@ from .log import Log
 from .pictures import save_png
 from .progress import Display, Pace
 from .recipes import views_recipe
+from .splits import refuse_unlabelled
 from .trained import Trained, check_ensemble, read_trained
 
 VIEWS = ("none", "ten-crop", "multi-scale")
@@ -158,7 +159,7 @@ def _open_first(
 
 
 def _open(options: EvaluateOptions, trained: Trained, cleaning: ExitStack) -> tuple[Stream, Split]:
-    return open_for(
+    stream, split = open_for(
         trained,
         cleaning,
         path=options.path,
@@ -172,6 +173,8 @@ def _open(options: EvaluateOptions, trained: Trained, cleaning: ExitStack) -> tu
         batch_size=options.batch_size,
         device=options.device,
     )
+    refuse_unlabelled(stream, split)
+    return stream, split
 
 
 def _write(out: Path, result: dict[str, Any], step: int) -> None:

@@ -46,12 +46,19 @@ def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
     training = _open_training(address, recipe=recipes.training, split="train", **options)
     try:
         _check_classes(training.classes)
+        refuse_unlabelled(training, "train")
 
         def open_one(split: str) -> Stream:
             chosen = {**options, "recipe": recipes.validation, "split": split}
             return connect(address, shuffle=False, **chosen)
 
-        return Splits(training, *_open_validation(open_one), recipes)
+        validation, name = _open_validation(open_one)
+        try:
+            refuse_unlabelled(validation, name)
+        except BaseException:
+            validation.close()
+            raise
+        return Splits(training, validation, name, recipes)
     except BaseException:
         training.close()
         raise
@@ -90,6 +97,20 @@ def _open_validation(
 
 def _is_about_split(error: augd.OptionError) -> bool:
     return str(error).startswith(("split:", "no sample is selected"))
+
+
+def refuse_unlabelled(stream: Stream, split: str) -> None:
+    """Refuse samples that a loss has no label for.
+
+    Raises:
+        DatasetError: says how many there are.
+    """
+    if stream.num_unlabelled:
+        raise augd.DatasetError(
+            f"{stream.num_unlabelled} of the images of split {split!r} of data set "
+            f"{stream.dataset!r} have no class, so there is no loss of them: put them into class "
+            f"folders, or name another split; `augd check` counts them"
+        )
 
 
 def _check_classes(classes: list[str]) -> None:

@@ -59,6 +59,11 @@ def find_dataset(name: str | None, served: Collection[str], who: Rights | None) 
     return name
 
 
+def readable(who: Rights | None, datasets: Iterable[str]) -> set[str]:
+    """List the data sets that a client may read."""
+    return {name for name in datasets if _may_read(who, name)}
+
+
 def _may_read(who: Rights | None, dataset: str) -> bool:
     return who is None or who.datasets is None or dataset in who.datasets
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from augd.broker import admission
 from augd.broker import events as ev
-from augd.broker.facts import DatasetFacts, relevant
+from augd.broker.facts import DatasetFacts, class_notes, relevant
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import as_entries, united
 from augd.broker.selection import is_whole, policy_of, settled
@@ -57,6 +57,7 @@ class Session:
     waiting: msg.Open | None = None
     choosing: int = 0  # the stream to be, while its samples are chosen
     who: Rights | None = None  # None: it came where no key is needed
+    is_told: bool = False  # what a person should know of its data set
 
     @property
     def is_streaming(self) -> bool:
@@ -93,6 +94,7 @@ class Clients:
         self._secret = secret.encode()
         self._catalogue = catalogue
         self.sessions: dict[int, Session] = {}
+        self._class_notes: dict[str, dict[str, str]] = {}  # by data set, once somebody asked
 
     # sessions
 
@@ -115,10 +117,16 @@ class Clients:
         is_framed = hello.transport == "frames"
         session = Session(number, peer, token, attach_by=attach_by, is_framed=is_framed, who=who)
         self.sessions[number] = session
-        welcome = msg.Welcome(
-            hello.nonce, self._instance, number, self._attach, token, self._bulk_port
-        )
-        self._outbox.send(peer, welcome)
+        splits = self._splits_of(hello.dataset, who)
+        where = self._attach, token, self._bulk_port
+        self._outbox.send(peer, msg.Welcome(hello.nonce, self._instance, number, *where, splits))
+
+    def _splits_of(self, dataset: str | None, who: Rights | None) -> dict[str, int]:
+        """Count the splits of a data set; OPEN says what is wrong with its name."""
+        try:
+            return dict(self._datasets[admission.find_dataset(dataset, self._datasets, who)].splits)
+        except AugdError:
+            return {}
 
     def stream_of(self, number: int) -> Stream | None:
         """Return the stream of a session; None when it has none."""
@@ -309,7 +317,7 @@ class Clients:
         selection = settled(request.spec.selection, has_splits=has_splits)
         self._outbox.add(ev.SelectSamples(session.choosing, name, selection))
 
-    def selected(self, number: int, chosen: msg.Chosen) -> None:
+    def selected(self, number: int, chosen: msg.Chosen, num_unlabelled: int = 0) -> None:
         """Go on with the sessions whose samples were chosen."""
         is_used = False
         for session in [s for s in self.sessions.values() if s.choosing == number]:
@@ -320,6 +328,8 @@ class Clients:
                 name = admission.find_dataset(dataset, self._datasets, session.who)
                 self._join_or_make(session, name, chosen, 0 if is_used else number)
                 is_used = is_used or number in self._works.streams
+                if number in self._works.streams:
+                    self._works.streams[number].num_unlabelled = num_unlabelled
             except AugdError as error:
                 self.send_error(session, error.code, str(error))
         if not is_used:
@@ -371,9 +381,11 @@ class Clients:
             has_colour=recipe.colour_on == "device",
             has_params=spec.params,
         )
-        return Stream(
+        stream = Stream(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
+        stream.num_unlabelled = facts.num_unlabelled if chosen is None else 0
+        return stream
 
     def _start(self, session: Session, stream: Stream, request: msg.Open) -> None:
         session.state = step(SESSION, session.state, "open")
@@ -547,9 +559,23 @@ class Clients:
             position=place[1],
             quarantine=as_entries(stream.quarantine),
             is_shared=stream.share is not None,
+            num_unlabelled=stream.num_unlabelled,
         )
+        self._tell_about(session, stream)
         classes = stream.spec.selection.classes or stream.dataset
         self._outbox.send(session.peer, opened, classes=classes)
+
+    def _tell_about(self, session: Session, stream: Stream) -> None:
+        """Tell a session once what a person should know of its data set."""
+        if session.is_told:
+            return
+        session.is_told = True
+        if stream.dataset not in self._class_notes:
+            self._class_notes[stream.dataset] = class_notes(stream.dataset, self._datasets)
+        readable = admission.readable(session.who, self._datasets)
+        for other, text in self._class_notes[stream.dataset].items():
+            if other in readable:
+                self._outbox.send(session.peer, msg.Notice("classes", text[:ERROR_TEXT_MAX]))
 
     def _place_of(self, stream: Stream, reader: Subscriber) -> tuple[int, int]:
         for batch in stream.batches:

@@ -137,8 +137,8 @@ class Broker:
                 self._clients.close(number)
             case ev.Reaped():
                 self._works.reaped(event, is_draining=self._is_draining)
-            case ev.Selected(number, chosen):
-                self._clients.selected(number, chosen)
+            case ev.Selected(number, chosen, num_unlabelled):
+                self._clients.selected(number, chosen, num_unlabelled)
             case ev.SelectFailed(number, code, text):
                 self._clients.select_failed(number, code, text)
             case ev.ArenaMade(number):

@@ -108,10 +108,11 @@ class Reaped(Struct, frozen=True):
 
 
 class Selected(Struct, frozen=True):
-    """The samples of a stream are chosen; the daemon has the list."""
+    """The samples of a stream are chosen; the daemon has the list. So many have no label."""
 
     stream: int
     chosen: Chosen
+    num_unlabelled: int = 0
 
 
 class SelectFailed(Struct, frozen=True):

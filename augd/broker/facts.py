@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
 from augd.pixels.kinds import DECODER
 from augd.wire.messages import Quarantined
+
+_NAMED = 3  # classes in a note
 
 
 class Life(Struct, frozen=True):
@@ -25,9 +27,10 @@ class DatasetFacts(Struct, frozen=True):
     """What the broker knows of a data set; its files are none of its business.
 
     `num_targets` is 0 unless samples have several labels; `has_splits` says that it records which
-    split each sample is in; `decoders` are the names, in a producer's environment, of decoders that
-    are packages of their own and that its formats take; `quarantine` are its deadly samples so far,
-    by content.
+    split each sample is in, and `splits` counts them; `num_unlabelled` samples have no label.
+    `classes` are their names by label; `decoders` are the names, in a producer's environment, of
+    decoders that are packages of their own and that its formats take; `quarantine` are its deadly
+    samples so far, by content.
     """
 
     digest: str
@@ -36,6 +39,9 @@ class DatasetFacts(Struct, frozen=True):
     first_size_px: tuple[int, int] | None
     num_targets: int = 0
     has_splits: bool = False
+    splits: Mapping[str, int] = {}
+    num_unlabelled: int = 0
+    classes: Sequence[str] = ()
     decoders: frozenset[str] = frozenset()
     quarantine: Mapping[str, tuple[Quarantined, ...]] = {}
 
@@ -47,3 +53,26 @@ def relevant(environment: Mapping[str, str], decoders: Collection[str]) -> dict[
         for name, value in environment.items()
         if name in decoders or not name.startswith(DECODER)
     }
+
+
+def class_notes(name: str, datasets: Mapping[str, DatasetFacts]) -> dict[str, str]:
+    """Say of a data set which of its classes have other numbers in others, by their names."""
+    here = {one: number for number, one in enumerate(datasets[name].classes)}
+    notes = {}
+    for other, facts in datasets.items():
+        moved = [
+            (one, here[one], number)
+            for number, one in enumerate(facts.classes)
+            if here.get(one, number) != number
+        ]
+        if other != name and moved:
+            first = ", ".join(
+                f"{one!r} is {a} in {name!r} and {b} in {other!r}" for one, a, b in moved[:_NAMED]
+            )
+            more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+            notes[other] = (
+                f"classes: of the same names {len(moved)} have other numbers: {first}{more}. Where "
+                f"both are meant for one network, serve them as splits of one data set, or give "
+                f"both streams the same classes=[...]."
+            )
+    return notes

@@ -19,10 +19,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from augd.broker.quarantine import as_entries, united
-from augd.errors import ConnectionLost, ProtocolError, ReceiptMismatch, error_from_code
+from augd.errors import (
+    ConnectionLost,
+    OptionError,
+    ProtocolError,
+    ReceiptMismatch,
+    error_from_code,
+)
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
@@ -78,12 +84,14 @@ class Reader:
     nonce: str
     transport: Literal["memfd", "frames"] = "memfd"
     share: msg.Share | None = None
+    is_split_open: bool = False  # nobody chose: train, where the data set records splits
     state: str = "new"  # new -> greeting -> attaching -> opening -> open -> leaving -> closed
     session: int = 0
     opening: int = 0
     opened: msg.Opened | None = None
     quarantine: dict[int, tuple[int, int]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    splits: dict[str, int] = field(default_factory=dict)  # recorded, where train was taken of them
     waited_us: int = 0  # by whoever waits: how long, since the last OPEN
     transfer_us: int = 0  # by whoever hands batches to a device: how long, since the last OPEN
     fetch_us: int = 0  # of waited_us: for a batch that was made and on its way
@@ -97,7 +105,7 @@ class Reader:
     def start(self, software: str) -> list[Outcome]:
         """Say HELLO."""
         self.state = "greeting"
-        return [msg.Hello(self.nonce, software, self.transport)]
+        return [msg.Hello(self.nonce, software, self.transport, self.spec.dataset)]
 
     def attached(self) -> list[Outcome]:
         """Go on when the lifeline stands: OPEN at the target."""
@@ -155,6 +163,9 @@ class Reader:
             case msg.Welcome() if self.state == "greeting" and message.nonce == self.nonce:
                 self.state = "attaching"
                 self.session = message.session
+                if self.is_split_open and message.splits:
+                    self.splits = message.splits
+                    self.spec = _train_of(self.spec, message.splits)
                 return [Attach(message.attach, message.session, message.token, message.bulk_port)]
             case msg.Opened() if self._is_current(message):
                 return self._opened(message)
@@ -261,3 +272,14 @@ class Reader:
         was_known = self.state not in ("new", "greeting", "closed")
         self.state = "closed"
         return [msg.Bye(self.session)] if was_known else []
+
+
+def _train_of(spec: msg.Spec, splits: dict[str, int]) -> msg.Spec:
+    """Choose the split to train on: nobody trains on validation data unasked."""
+    if "train" not in splits:
+        found = " and ".join(f"{name!r} ({count} samples)" for name, count in splits.items())
+        raise OptionError(
+            f"split: the data set records {found} and no 'train', which is taken where nothing is "
+            f'said. Say split="{next(iter(splits))}", or split="all" for everything.'
+        )
+    return structs.replace(spec, selection=structs.replace(spec.selection, split="train"))

@@ -46,6 +46,8 @@ def describe_dataset(facts: DatasetFacts, register: Register, sent: Sent) -> dic
     quarantined = sorted(register.samples())
     return {
         "num_samples": facts.num_samples,
+        "splits": dict(facts.splits),
+        "num_unlabelled": facts.num_unlabelled,
         "digest": facts.digest,
         "root": facts.root,
         "num_quarantined": len(quarantined),

@@ -165,6 +165,7 @@ class Stream:
         self.slot_bytes = slot_bytes
         self.chosen = chosen  # None: the whole data set
         self.share = share  # None: private
+        self.num_unlabelled = 0
         # One slot for the batch in the trainer's hand, the others are made ahead of it. What a
         # laggard holds when it is left behind comes on top, so that the others don't stand still.
         spare = 0 if share is None or share.max_lag is None else share.max_lag + 2

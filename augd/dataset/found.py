@@ -11,7 +11,7 @@ set holds; no list of all samples as Python objects. Imports no NumPy.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -176,3 +176,8 @@ def shown(path: bytes) -> str:
     """Make a path fit for one line of text, whatever its bytes are."""
     text = path.decode("utf-8", "backslashreplace")
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def say_splits(counts: Mapping[str, int]) -> str:
+    """Say how many samples each split has, and how many are of none."""
+    return ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())

@@ -18,7 +18,8 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -49,11 +50,6 @@ _UNSETTLED: Final = -1
 # Objects have versions, which are no times.
 _SETTLED: Final = 1 << 64
 _MAX_FIRST_BYTES: Final = 512 << 20
-
-
-def say_splits(counts: Mapping[str, int]) -> str:
-    """Say how many samples each split has, and how many are of none."""
-    return ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
 
 
 class IndexFile(msgspec.Struct):
@@ -125,6 +121,15 @@ class IndexFile(msgspec.Struct):
         recorded = os.pread(self.fd, place.length, start + place.offset)
         counts = {name: recorded.count(code) for name, code in (*SPLIT_CODES.items(), ("", 0))}
         return {name: count for name, count in counts.items() if count}
+
+    def count_unlabelled(self) -> int:
+        """Count the samples without a label; none of a multi-label data set."""
+        if self.num_targets:
+            return 0
+        _, start = read_index_header(self.fd)
+        (place,) = (place for place in self.header.arrays if place.name == "labels")
+        labels = array("q", os.pread(self.fd, 8 * place.length, start + place.offset))
+        return labels.count(-1)
 
     def path_of(self, sample: int) -> str:
         """Give the path of a sample below the root, for messages: one printable line."""

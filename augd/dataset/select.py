@@ -40,12 +40,13 @@ class Choice(msgspec.Struct, frozen=True):
 
     `ids` are ascending, or with `balance` sorted by class. `offsets` is empty unless balanced:
     where in `ids` each class begins that has samples, and the end. `picked` is empty unless
-    classes were named: the old number of each.
+    classes were named: the old number of each. `num_unlabelled` of the samples have no label.
     """
 
     ids: array[int]
     offsets: array[int]
     picked: array[int]
+    num_unlabelled: int = 0
 
     @property
     def num_groups(self) -> int:
@@ -131,7 +132,13 @@ class _Selector:
             ids = self._smallest(ids, limit)
         if balance is not None:
             return self._grouped(ids, picked)
-        return Choice(array("q", ids), array("q"), picked)
+        return Choice(array("q", ids), array("q"), picked, self._count_unlabelled(ids))
+
+    def _count_unlabelled(self, ids: Sequence[int]) -> int:
+        labels = self._labels
+        if self._header.num_targets or min(labels) >= 0:
+            return 0
+        return sum(labels[sample] < 0 for sample in ids)
 
     def _left(self, step: str, ids: Sequence[int]) -> Sequence[int]:
         """Note how many a step left; refuse when it left none."""
@@ -251,6 +258,7 @@ class Shared(msgspec.Struct):
     num_samples: int
     num_groups: int
     num_picked: int
+    num_unlabelled: int
     streams: set[int]
 
 
@@ -266,7 +274,10 @@ class Choices:
         shared = self._shared.pop(key, None)
         if shared is None:
             choice = make()
-            sizes = len(choice.ids), choice.num_groups, len(choice.picked)
+            sizes = (
+                *(len(choice.ids), choice.num_groups, len(choice.picked)),
+                choice.num_unlabelled,
+            )
             shared = Shared(seal(choice), *sizes, set())
         self._shared[key] = shared
         shared.streams.add(stream)

@@ -20,8 +20,8 @@ import numpy as np
 
 from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
-from augd.dataset.found import shown
-from augd.dataset.index import IndexFile, load_or_build, say_splits
+from augd.dataset.found import say_splits, shown
+from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError
 from augd.views.examine import Examined, examine_all
 from augd.views.progress import Patience

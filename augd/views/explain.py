@@ -35,6 +35,7 @@ class ExplainOptions:
     seed: int
     out: str | None
     as_json: bool
+    split: str | None = None
 
 
 def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:
@@ -44,7 +45,7 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
         AugdError: an option is wrong, there is no data set, or the file cannot be written.
     """
     check_epoch(options.epoch)
-    with Darkroom(options.path, recipe, options.seed) as room:
+    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
         last = room.index.num_samples - 1
         if not 0 <= options.sample <= last:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
@@ -85,7 +86,7 @@ def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
     lines = [
         f"sample    {report['id']}: {report['path']}",
         f"label     {report['label'] or 'none'}",
-        f"position  {report['position']} of epoch {report['epoch']}, seed {report['seed']}",
+        _say_position(report),
     ]
     if "bad" in report:
         return "\n".join([*lines, f"bad       {report['bad']}"])
@@ -98,6 +99,12 @@ def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
     if options.out is not None:
         lines.append(f"picture   {options.out}")
     return "\n".join(lines)
+
+
+def _say_position(report: Mapping[str, Any]) -> str:
+    if report["position"] is None:
+        return f"position  none: the split has not this sample, seed {report['seed']}"
+    return f"position  {report['position']} of epoch {report['epoch']}, seed {report['seed']}"
 
 
 def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:

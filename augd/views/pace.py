@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from augd.verdict import LITTLE, Holder, Verdict, judge, say_holder
+from augd.verdict import LITTLE, Verdict, judge
 
 Plain = Mapping[str, Any]
 
@@ -101,7 +101,6 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
             len(ready),
             transfer=max(one["transfer_share"] for one in streams),
             fetch=slowest["fetch_share"],
-            holder=_holder(slowest),
         )
     if busy >= 1 - LITTLE:
         return Verdict(
@@ -112,8 +111,7 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
             "The producers wait for the trainers: every slot holds a finished batch, and none "
             "was taken just now (a long step, or a pause between epochs)."
         )
-        holders = [holder for one in streams if (holder := _holder(one)) is not None]
-        return Verdict("trainer", " ".join((sentence, *map(say_holder, holders))))
+        return Verdict("trainer", sentence)
     return Verdict("none", "Nothing moves just now: no batch was asked for.")
 
 
@@ -121,21 +119,6 @@ def _slowest(streams: Sequence[Plain]) -> Plain:
     """Return the stream that waited the most."""
     nobody = {"waited_share": 0.0, "fetch_share": 0.0}
     return max(streams, key=lambda one: one["waited_share"], default=nobody)
-
-
-def _holder(stream: Plain) -> Holder | None:
-    """Find the sharer that the others wait for: it is behind by half of the slots or more.
-
-    A row of `readers` is (session, credit, sent, held, lag). Between two batches of its the
-    producers fill the slot that it gave back, so that not every look finds all slots full.
-    """
-    readers = stream["readers"]
-    if len(readers) < 2:
-        return None
-    session, *_, lag = max(readers, key=lambda reader: reader[4])
-    num_slots = sum(stream["slots"].values())
-    is_behind = lag >= 1 and 2 * lag >= num_slots - 1
-    return Holder(session, lag, len(readers)) if is_behind else None
 
 
 def _is_full(stream: Plain) -> bool:

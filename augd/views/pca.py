@@ -35,6 +35,7 @@ from augd.pixels.source import Source
 from augd.plan.ops import IMAGENET_EIGVAL
 from augd.views.apart import Apart
 from augd.views.progress import Patience
+from augd.views.splits import ids_of_split
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +53,7 @@ class PcaOptions:
     path: str
     out: str
     num_samples: int
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,9 @@ def run_pca(options: PcaOptions) -> None:
     with Patience("indexing") as progress:
         index = load_or_build(options.path, progress=progress)
     try:
-        found, bad = _measure(index, options.num_samples)
-        num_all = index.num_samples
+        ids = ids_of_split(index, options.split)
+        of = range(index.num_samples) if ids is None else ids.tolist()
+        found, bad = _measure(index, of, options.num_samples)
     finally:
         index.close()
     name = shown(os.fsencode(options.path))
@@ -105,7 +108,7 @@ def run_pca(options: PcaOptions) -> None:
         )
     components = find_components(found)
     skipped = f", {len(bad):,} bad skipped" if bad else ""
-    source = f"{len(found):,} of {num_all:,} photos{skipped}"
+    source = f"{len(found):,} of {len(of):,} photos{skipped}"
     _write(options.out, op_as_toml(components, source))
     print(f"{name}: {source}")
     for reason in bad[:3]:
@@ -114,9 +117,12 @@ def run_pca(options: PcaOptions) -> None:
     print(f"{options.out}: an op to paste into a recipe")
 
 
-def _measure(index: IndexFile, num_samples: int) -> tuple[list[Moments], list[str]]:
+def _measure(
+    index: IndexFile, of: Sequence[int], num_samples: int
+) -> tuple[list[Moments], list[str]]:
     arrays = IndexArrays(index.fd, index.dims_fd)
-    chosen = choose([arrays.path_bytes(sample) for sample in range(index.num_samples)], num_samples)
+    places = choose([arrays.path_bytes(sample) for sample in of], num_samples)
+    chosen = [of[place] for place in places]
     found, bad = [], []
     progress = Patience("looking at colours", len(chosen))
     with open_source(arrays.root, arrays) as source, Apart() as apart, progress:

@@ -39,6 +39,7 @@ class PreviewOptions:
     columns: int
     seed: int
     epoch: int
+    split: str | None = None
 
 
 def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
@@ -50,7 +51,7 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     _check(options)
     num_epochs = 1 if recipe.num_views > 1 else options.columns
     epochs = range(options.epoch, options.epoch + num_epochs)
-    with Darkroom(options.path, recipe, options.seed) as room:
+    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
         ids = room.first_ids(options.epoch, options.rows)
         sheet = make_sheet(room, num_epochs)
         _check_side(sheet, len(ids))

@@ -82,17 +82,20 @@ def _opened(options: ReplayOptions, recipe: dict[str, Any]) -> Iterator[Stream]:
 
 
 def _batch_at(stream: Stream, options: ReplayOptions, state: dict[str, Any] | None) -> Batch:
-    if not 0 <= options.batch < len(stream):
-        raise OptionError(
-            f"--batch: expected 0..{len(stream) - 1} in an epoch of this layout, "
-            f"got {options.batch}"
-        )
+    if options.batch < 0:
+        raise OptionError(f"--batch: expected 0 or more, got {options.batch}")
     here = stream.state_dict()
     saved = here if state is None else {"quarantine": [], **state}
     layout = options.arguments
     position = options.batch * layout["batch_size"] * layout["world"]
     place = {"version": 1, "epoch": options.epoch, "position": position}
     stream.load_state_dict({**saved, **place, "receipt": None})
+    # Only now is it known how many there are: a state may be of all splits.
+    if options.batch >= len(stream):
+        raise OptionError(
+            f"--batch: expected 0..{len(stream) - 1} in an epoch of this layout, "
+            f"got {options.batch}"
+        )
     return next(stream.epoch(options.epoch))
 
 

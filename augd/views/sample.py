@@ -2,8 +2,8 @@
 
 Beside the way of a batch: what `augd preview` and `augd explain` show is made here, by the code
 that producers run, so that it equals what a stream of the same recipe and seed delivers, byte for
-byte. A stream with `split`, `classes`, `limit` or `balance` has another order, but without
-`balance` the same pixels. Files are decoded in a process apart, which may die of one.
+byte. A stream with `classes`, `limit` or `balance` has another order, but without `balance` the
+same pixels. Files are decoded in a process apart, which may die of one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from augd.production import name_failure
 from augd.views.apart import Apart
 from augd.views.draws import Draws, Step
 from augd.views.progress import Patience
+from augd.views.splits import ids_of_split
 from augd.views.tinted import recoloured
 
 Box = tuple[int, int, int, int]
@@ -115,16 +116,23 @@ class Darkroom:
     """Makes rows of one data set, recipe and seed, one at a time. Use it in a `with`."""
 
     def __init__(
-        self, path: str | IndexFile, recipe: Recipe, seed: int, *, is_confined: bool = False
+        self,
+        path: str | IndexFile,
+        recipe: Recipe,
+        seed: int,
+        *,
+        split: str | None = "all",
+        is_confined: bool = False,
     ) -> None:
         """Open the data set, indexed before or now.
 
-        An index that is open already stays the caller's. A process that is confined decodes by
-        itself, and its standard error is taken over; any other has a process apart decode.
+        `split` is as in `splits.ids_of_split`. An index that is open already stays the caller's.
+        A process that is confined decodes by itself, and its standard error is taken over; any
+        other has a process apart decode.
 
         Raises:
             DatasetError: there is no data set at `path`.
-            OptionError: `seed` is out of range.
+            OptionError: `seed` is out of range, or there is no such split.
             RecipeError: the size of the rows follows from a first image that is bad.
         """
         _check_range("--seed", seed, _SEED_MAX)
@@ -145,6 +153,7 @@ class Darkroom:
         try:
             self.arrays = IndexArrays(self.index.fd, self.index.dims_fd)
             self.height, self.width = output_size(recipe, self.arrays.first_size_px)
+            self._ids = ids_of_split(self.index, split)
             self._source = _open_source(self.arrays)
         except BaseException:
             if self._is_own:
@@ -157,7 +166,8 @@ class Darkroom:
         self._draws = Draws(recipe, seed, size)
         self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb, decoding)
         self._renderer = Renderer.of(recipe, size, decoding)
-        self._draw = Draw(self.index.num_samples, seed, True)
+        self._draw = Draw(self.index.num_samples, seed, True, self._ids)
+        self._num_drawn = self.index.num_samples if self._ids is None else len(self._ids)
 
     def __enter__(self) -> Self:
         return self
@@ -175,20 +185,19 @@ class Darkroom:
 
     def first_ids(self, epoch: int, count: int) -> list[int]:
         """Return the samples at the first positions of an epoch, at most `count`."""
-        positions = np.arange(min(count, self.index.num_samples))
+        positions = np.arange(min(count, self._num_drawn))
         ids, _ = self._draw.rows(epoch, positions)
         found: list[int] = ids.tolist()
         return found
 
-    def position_of(self, sample: int, epoch: int) -> int:
-        """Return where in the shuffled order of an epoch a sample stands."""
-        num_samples = self.index.num_samples
-        for first in range(0, num_samples, _POSITIONS_AT_ONCE):
-            positions = np.arange(first, min(first + _POSITIONS_AT_ONCE, num_samples))
+    def position_of(self, sample: int, epoch: int) -> int | None:
+        """Return where in the shuffled order of an epoch a sample stands; None in no place."""
+        for first in range(0, self._num_drawn, _POSITIONS_AT_ONCE):
+            positions = np.arange(first, min(first + _POSITIONS_AT_ONCE, self._num_drawn))
             ids, _ = self._draw.rows(epoch, positions)
             if len(places := np.flatnonzero(ids == sample)):
                 return first + int(places[0])
-        raise AssertionError(f"sample {sample} is in no place of epoch {epoch}")
+        return None
 
     def label_of(self, sample: int) -> str:
         """Say a sample's label in words; empty when it has none."""

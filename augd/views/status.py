@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from augd.broker.cache import say_cache
+from augd.dataset.found import say_splits
 from augd.transport.ask import Inquirer
 from augd.views.pace import compare
 
@@ -102,10 +103,13 @@ def draw(report: Mapping[str, Any]) -> Group:
 
 
 def _headline(report: Mapping[str, Any]) -> str:
-    served = ", ".join(
-        f"{name} ({one['num_samples']:,} images)" for name, one in report["datasets"].items()
-    )
+    served = ", ".join(_say_dataset(name, one) for name, one in report["datasets"].items())
     return f"{report['address']} serves {served}"
+
+
+def _say_dataset(name: str, facts: Mapping[str, Any]) -> str:
+    splits = say_splits(facts.get("splits", {}))
+    return f"{name} ({facts['num_samples']:,} images{'; ' if splits else ''}{splits})"
 
 
 def _table(*titles: str) -> Table:

@@ -117,11 +117,15 @@ class Share(Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(Message, frozen=True, tag="HELLO"):
-    """Open a session. `nonce` comes back in WELCOME."""
+    """Open a session. `nonce` comes back in WELCOME, with the splits that `dataset` records.
+
+    `dataset` is the name that OPEN will have, nil where the daemon serves one.
+    """
 
     nonce: Name
     software: Name = ""
     transport: Literal["memfd", "frames"] = "memfd"
+    dataset: Name | None = None
 
 
 class Open(Message, frozen=True, tag="OPEN"):
@@ -197,7 +201,11 @@ class Join(Message, frozen=True, tag="JOIN"):
 
 
 class Welcome(Message, frozen=True, tag="WELCOME"):
-    """The session, and where it is attached: a UNIX socket, or the bulk socket's TCP port."""
+    """The session, and where it is attached: a UNIX socket, or the bulk socket's TCP port.
+
+    `splits` counts the samples of each split that the data set of HELLO records; empty where it
+    records none, or is not the client's to read.
+    """
 
     nonce: Name
     instance: Name
@@ -205,10 +213,15 @@ class Welcome(Message, frozen=True, tag="WELCOME"):
     attach: Text
     token: Name
     bulk_port: Small = 0
+    splits: Annotated[dict[Name, Count], Meta(max_length=16)] = {}
 
 
 class Opened(Message, frozen=True, tag="OPENED"):
-    """The stream stands and begins at (epoch, position); its class list is a second frame."""
+    """The stream stands and begins at (epoch, position); its class list is a second frame.
+
+    `num_unlabelled` counts the chosen samples whose label is -1. `stamp` is a digest of the times
+    of the data set's files, which decide nothing.
+    """
 
     session: Count
     opening: Count
@@ -224,6 +237,8 @@ class Opened(Message, frozen=True, tag="OPENED"):
     position: Count = 0
     quarantine: Quarantine = ()
     is_shared: bool = False
+    num_unlabelled: Count = 0
+    stamp: Digest = ""
 
 
 class BatchReady(Message, frozen=True, tag="BATCH"):

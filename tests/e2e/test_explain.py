@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from augd.allowance import num_cores
 from augd.pixels import native
 from demo.photos import make_photos
 from tests.scenes import make_folder
@@ -56,21 +55,16 @@ def bench(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(num_cores() < 2, reason="one core: a second producer is never advised")
 def test_the_advice_is_right(folder):
     """A row takes more than 6 ms, a step 4 ms for each: one producer is too few."""
     options = ["--step", "slow_ops:train", "--producers", "1", "--seconds", "1.5"]
     done = bench(folder, "photos", *options, "--json")
     assert done.returncode == 0, done.stderr
     tried = json.loads(done.stdout)["tried"]
-    base = tried[0]
-    by_what = {one["what"]: one for one in tried}
-    assert base["what"] == "as asked"
-    wanted = min(base["enough"], num_cores())
-    followed = by_what[f"{wanted} producers instead of 1"]
+    base, followed = tried[:2]
     assert base["limit"] == "producers" and base["client_wait_share"] > 0.2
-    assert followed["producers"] == wanted
-    assert {one["against"] for one in tried if "against" in one} == {None, followed["against"]}
+    assert followed["producers"] == base["enough"] > 1
+    assert followed["what"] == f"{base['enough']} producers instead of 1"
     assert followed["client_wait_share"] < base["client_wait_share"] / 2
     assert followed["images_per_s"] > 1.2 * base["images_per_s"]
 
@@ -170,10 +164,7 @@ def test_who_follows_the_advice_by_hand_gains(folder, monkeypatch):
         (["--connect=ipc:///tmp/a"], "--explain: it tries other settings with daemons of its"),
         (["photos", "--step", "soon"], "--step: expected MODULE:FUNCTION, which is called with"),
         (["photos", "--step", "slow_ops:no"], "--step slow_ops:no: module 'slow_ops' has no attr"),
-        (
-            ["photos", "--step", "nowhere:no"],
-            "--step nowhere:no: No module named 'nowhere'. Give a",
-        ),
+        (["photos", "--step", "nowhere:no"], "--step nowhere:no: No module named 'nowhere'; it is"),
     ],
 )
 def test_refusals_are_one_line(folder, options, says):

@@ -104,13 +104,13 @@ def test_a_selected_sample_has_the_pixels_that_it_has_without(daemon):
 
 
 def test_split_folders_share_their_classes(daemon):
-    for split, num_samples in (("train", 90), ("val", 30), (None, 120)):
+    for split, num_samples in (("train", 90), ("val", 30), ("all", 120)):
         stream, rows = read(daemon, "splits", split=split, val_fraction=0.9)
         assert stream.classes == ["class0", "class1", "class2"]
         assert stream.num_samples == len(rows["ids"]) == num_samples
         assert Counter(rows["labels"].tolist()) == dict.fromkeys(range(3), num_samples // 3)
         is_val = rows["ids"] >= 90  # "train" sorts before "val"
-        assert is_val.sum() == {"train": 0, "val": 30, None: 30}[split]
+        assert is_val.sum() == {"train": 0, "val": 30, "all": 30}[split]
 
 
 def test_a_manifest_with_names_and_splits(daemon):
@@ -161,14 +161,14 @@ def test_a_limit_is_the_same_samples_each_epoch(daemon):
 
 
 def test_balance_draws_classes_alike_and_augments_repeats_anew(daemon):
-    stream, rows = read(daemon, "named", balance="class", batch_size=7)
+    stream, rows = read(daemon, "named", split="all", balance="class", batch_size=7)
     assert stream.num_samples == len(rows["ids"]) == 40
     assert Counter(rows["labels"].tolist()) == {0: 20, 1: 20}
     assert np.array_equal(rows["labels"], np.where(rows["ids"] % 5 == 0, 0, 1))
     assert len(set(rows["ids"].tolist())) < 35, "8 apes were drawn 20 times"
     looks = {(s, i.tobytes()) for s, i in zip(rows["ids"].tolist(), rows["images"], strict=True)}
     assert len(looks) == 40
-    _, again = read(daemon, "named", balance="class", batch_size=11)
+    _, again = read(daemon, "named", split="all", balance="class", batch_size=11)
     assert np.array_equal(again["images"], rows["images"])
 
 
@@ -298,7 +298,11 @@ def test_streams_with_selections_leave_no_fds(daemon):
         ("all", {"limit": 3, "batch_size": 4, "drop_last": True}, "leaves no batch: 3 samples, 4"),
         ("all", {"limit": 0}, "limit: expected a whole number from 1 on or None, got 0"),
         ("all", {"limit": 2.0}, "limit: expected a whole number from 1 on or None, got 2.0"),
-        ("all", {"split": "valid"}, 'split: expected "train", "val", "test" or None, got .valid.'),
+        (
+            "all",
+            {"split": "valid"},
+            'split: expected "train", "val", "test", "all" or None, got .valid.',
+        ),
         ("all", {"val_fraction": 1.5}, r"val_fraction: expected 0\.\.1, got 1.5"),
         ("all", {"val_fraction": "x"}, r"val_fraction: expected 0\.\.1, got 'x'"),
         ("all", {"balance": "sample"}, 'balance: expected "class" or None, got .sample.'),
@@ -326,9 +330,12 @@ def test_serving_a_manifest_from_the_command_line(root, tmp_path):
     )
     try:
         assert process.stdout is not None
-        assert "serving named (40 images, 2 classes) at" in process.stdout.readline()
+        assert (
+            "serving named (40 images, 2 classes; train 30, test 10) at"
+            in process.stdout.readline()
+        )
         with augd.connect(address, recipe=SMALL, batch_size=8) as stream:
-            assert (stream.dataset, stream.num_samples) == ("named", 40)
+            assert (stream.dataset, stream.num_samples) == ("named", 30)
     finally:
         process.terminate()
         assert process.wait(20) == 0

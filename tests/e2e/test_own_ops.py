@@ -22,7 +22,6 @@ from augd.plan.rng import Purpose, mix
 from augd.plugins import load
 from augd.transport.ask import status as ask_status
 from examples.own_ops import Vignette
-from tests.commands import run_augd
 from tests.e2e.test_views import holds
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import make_folder
@@ -336,7 +335,7 @@ def test_own_ops_are_previewed_as_delivered_and_explained(daemon, folder, tmp_pa
     said_to_be_slanted = []
     for sample, sample_matrices in zip(ids, matrices, strict=True):
         words = ["explain", folder, *known, "--id", sample]
-        said = json.loads(run_augd(*words, "--json").stdout)
+        said = json.loads(show(*words, "--json").stdout)
         assert said["environment"]["plugin.examples.own_ops"] == json.loads(*digests.values())
         for view, matrix in zip(said["views"], sample_matrices, strict=True):
             assert view["matrix"] == matrix.tolist()
@@ -345,7 +344,7 @@ def test_own_ops_are_previewed_as_delivered_and_explained(daemon, folder, tmp_pa
             assert ops["vignette"]["params"] == dice.uniform(0.2, 0.8)
             said_to_be_slanted.append(ops["slant"]["applied"])
             assert ops["slant"]["applied"] == ("params" in ops["slant"])
-        text = run_augd(*words).stdout
+        text = show(*words).stdout
         assert f"  vignette           params {ops['vignette']['params']:.5g}" in text
     assert said_to_be_slanted == bent.astype(bool).ravel().tolist()
     assert len(set(said_to_be_slanted)) == 2

@@ -26,7 +26,6 @@ from augd.packing.shard import STATE_NAME
 from augd.pixels import native
 from augd.pixels.shards import open_source
 from augd.transport.ask import status as ask_status
-from tests.commands import run_augd
 from tests.fault.processes import await_true, children_of, is_alive
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
@@ -91,7 +90,10 @@ def daemon(loose: Path, packed: Path) -> Iterator[augd.Daemon]:
 
 
 def batches(daemon: augd.Daemon, dataset: str, **options: Any) -> list[dict[str, np.ndarray]]:
-    arguments = {"batch_size": 12, "seed": 5, "max_bad_fraction": 1.0, **options}
+    arguments = {
+        **{"batch_size": 12, "seed": 5, "max_bad_fraction": 1.0, "split": "all"},
+        **options,
+    }
     with augd.connect(daemon.address, dataset=dataset, **arguments) as stream:
         return [batch for epoch in range(2) for batch in read_epoch(stream, epoch)]
 
@@ -170,7 +172,8 @@ def test_views_look_at_packed_sets_as_at_folders(packed: Path, tmp_path: Path) -
         (["check", packed], 1),
         (["preview", packed, "--out", sheet, "--recipe", "imagenet"], 0),
     ):
-        done = run_augd(*arguments)
+        command = [sys.executable, "-m", "augd", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == status, done.stderr
     assert sheet.exists()
 
@@ -224,7 +227,7 @@ def test_an_own_op_that_fails_is_named_as_with_folders(
         with failing as stream, pytest.raises(augd.PluginFailed, match="sample raised ValueError"):
             next(stream.epoch(0))
         with augd.connect(
-            daemon.address, recipe=SMALL, batch_size=12, max_bad_fraction=1
+            daemon.address, recipe=SMALL, split="all", batch_size=12, max_bad_fraction=1
         ) as stream:
             assert len(read_epoch(stream, 0)) == 4
         assert ask_status(daemon.address)["restarts"] == 0

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ import torch
 import augd
 from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
-from tests.stores import free_port
 from trainer.ranks import Ranks, join_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,40 +30,29 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(*words: object, **more: str) -> subprocess.Popen[str]:
+def start_two(*command: object) -> subprocess.Popen[str]:
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *map(str, words)],
+        [sys.executable, *LAUNCH, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment | more,
+        env=os.environ | environment,
     )
 
 
-@contextmanager
-def two_ranks(*words: object) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start two ranks by the variables that torchrun sets: it is a third process with torch."""
-    port = str(free_port())
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    ranks = [start(*words, RANK=name, LOCAL_RANK=name, **place) for name in ("0", "1")]
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
-        yield ranks
-    finally:
-        for one in ranks:  # they would wait for each other for ever
-            one.terminate()
-        for one in ranks:
-            one.communicate(timeout=60)
-
-
-def fit_by_torchrun(*options: object) -> str:
-    process = start(*LAUNCH, "-m", "trainer", "fit", *options)
-    try:
-        printed, complaints = process.communicate(timeout=100)
+        return process.communicate(timeout=100)
     except BaseException:
-        process.terminate()  # it ends the ranks
+        process.terminate()  # torchrun ends the ranks, which would wait for each other for ever
         process.communicate()
         raise
+
+
+def fit_by_two(*options: object) -> str:
+    process = start_two("-m", "trainer", "fit", *options)
+    printed, complaints = finish(process)
     assert process.returncode == 0, complaints
     return printed
 
@@ -83,7 +69,7 @@ def options_of(photos: Path, batch_size: int, out: Path) -> list[object]:
 def both(photos, tmp_path_factory) -> tuple[dict, str]:
     """The checkpoint of a run by two ranks, and what it printed."""
     out = tmp_path_factory.mktemp("ranks") / "two"
-    printed = fit_by_torchrun(*options_of(photos, 5, out))
+    printed = fit_by_two(*options_of(photos, 5, out))
     return load(out / "last.pt"), printed
 
 
@@ -109,17 +95,18 @@ def test_two_ranks_are_one(photos, both, tmp_path, capsys):
 @pytest.mark.timeout(300)  # three starts of torch, twice over
 def test_ranks_that_were_killed_go_on_exactly(photos, both, tmp_path):
     options = [*options_of(photos, 5, tmp_path), "--checkpoint-every", 1]
-    with two_ranks("-m", "trainer", "fit", *options) as ranks:
+    process = start_two("-m", "trainer", "fit", *options)
+    try:
         deadline_s = time.monotonic() + 90
         while not (tmp_path / "last.pt").exists():
-            assert all(one.poll() is None for one in ranks) and time.monotonic() < deadline_s
+            assert process.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.001)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
     left = load(tmp_path / "last.pt")
     assert left["schedule"]["batch"] in (1, 2), "in mid-epoch"
-    with two_ranks("-m", "trainer", "fit", *options, "--resume") as ranks:
-        for one in ranks:
-            _, complaints = one.communicate(timeout=100)
-            assert one.returncode == 0, complaints
+    fit_by_two(*options, "--resume")
     assert_same(load(tmp_path / "last.pt"), both[0])
 
 
@@ -135,10 +122,9 @@ def test_a_rank_that_lost_the_others_says_so(tmp_path):
         "        os._exit(3)\n"
         "    ranks.sums(1)\n"
     )
-    with two_ranks(program) as ranks:
-        _, complaints = ranks[0].communicate(timeout=100)
-        assert ranks[0].returncode == 1
-        assert ranks[1].wait(60) == 3
+    process = start_two(program)
+    _, complaints = finish(process)
+    assert process.returncode != 0
     assert "ConnectError: rank 0 of 2 lost the others: one of them ended, and says" in complaints
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import augd
 import trainer
 from augd.wire.receipt import ids_digest, rows_digest
 from augd.wire.sums import DIGEST_MODULUS, IDS_MODULUS
-from tests.commands import run_augd
 from tests.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 70
@@ -152,7 +152,8 @@ def test_bytes_that_were_overwritten_are_noticed(daemon):
 
 
 def replay(*words: object) -> subprocess.CompletedProcess[str]:
-    return run_augd("replay", *words)
+    command = [sys.executable, "-m", "augd", "replay", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ import pytest
 
 import augd
 import trainer
-from augd.transport.ask import Inquirer, status
-from augd.views.status import reports
+from augd.transport.ask import status
 from tests.fault.processes import await_true
 from tests.scenes import SMALL, make_folder
 
@@ -242,43 +241,3 @@ def test_a_sharer_that_is_killed_holds_nobody_up(daemon):
 def test_what_cannot_be_is_refused(daemon, options, says):
     with pytest.raises(augd.OptionError, match=says):
         connect(daemon, **options)
-
-
-def test_the_status_names_the_sharer_that_the_others_wait_for(daemon):
-    """One step in 50 ms, beside two that take what comes."""
-    has_ended = threading.Event()
-
-    def train(stream: augd.Stream, pause_s: float) -> None:
-        for epoch in range(100):
-            for batch in stream.epoch(epoch):
-                has_ended.wait(pause_s)
-                batch.release()
-                if has_ended.is_set():
-                    return
-
-    with (
-        connect(daemon, shared=3) as a,
-        connect(daemon, shared=3) as b,
-        connect(daemon, shared=3) as slow,
-    ):
-        pauses = ((a, 0.0), (b, 0.0), (slow, 0.05))
-        threads = [threading.Thread(target=train, args=pair) for pair in pauses]
-        for thread in threads:
-            thread.start()
-        inquirer = Inquirer(daemon.address)
-        session = slow._line.reader.session
-        said: list[str] = []
-
-        def is_named() -> bool:
-            report = next(reports(inquirer, 0.5))
-            said.append(report["who_waits"])
-            return f"That of session {session} is" in said[-1]
-
-        try:
-            await_true(is_named, 20, "the slow one is named")
-        finally:
-            has_ended.set()
-            inquirer.close()
-            for thread in threads:
-                thread.join(30)
-    assert "One trainer of a shared stream is the limit" in said[-1], said

@@ -34,17 +34,17 @@ _BAD = msg.BadRow(41, "cat/41.jpg", "JPEG ends after 10 of 99 bytes")
 MESSAGES: dict[str, msg.Message] = {
     message.__struct_config__.tag: message
     for message in (
-        msg.Hello("6e6f6e6365", "augd 0.1", "frames"),
+        msg.Hello("6e6f6e6365", "augd 0.1", "frames", "photos"),
         msg.Open(3, 2, _SPEC, 5, 512, 3, ((1, 9),), _QUARANTINE, _SHARE),
         msg.Flow(3, 2, 17, 250_000, 40_000, 90_000),
         msg.Release(3, 1, 9),
         msg.Bye(3, ((1, 9),)),
         msg.AskStatus(),
         msg.Ping(),
-        msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242),
+        msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242, {"val": 9}),
         msg.Opened(
             *(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
-            *(5, 512, _QUARANTINE, True),
+            *(5, 512, _QUARANTINE, True, 3, "5eed"),
         ),
         msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
         msg.EpochEnd(3, 2, 5, 4, 1000, 1, _DIGEST, _DIGEST[:8]),

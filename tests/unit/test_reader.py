@@ -23,7 +23,7 @@ def batch(sequence: int, slot: int = 0, *, opening: int = 1, rows: int = 4) -> m
 
 def open_reader() -> Reader:
     reader = Reader(SPEC, "n")
-    assert reader.start("test") == [msg.Hello("n", "test")]
+    assert reader.start("test") == [msg.Hello("n", "test", dataset=SPEC.dataset)]
     assert reader.handle(msg.Welcome("n", "i", 7, "/a", "t")) == [Attach("/a", 7, "t")]
     assert reader.attached() == [msg.Open(7, 1, SPEC, credit=3)]
     assert reader.handle(opened()) == []
