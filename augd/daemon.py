@@ -53,7 +53,7 @@ from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire import page as said
-from augd.wire.limits import PLACES_MAX
+from augd.wire.limits import PATHS_BYTES_MAX, PLACES_MAX
 from augd.wire.slot import row_frames
 
 if TYPE_CHECKING:
@@ -551,6 +551,9 @@ class Daemon:
                     self._handle(ev.PeerUnreachable(message.session))
             case ev.Tell(number, message):
                 self._tell(number, message)
+            case ev.TellPaths(peer, dataset, ids):
+                paths = self._datasets[dataset].paths_of(ids, PATHS_BYTES_MAX)
+                self._doors.send(peer, [_encode(msg.Paths(tuple(paths)))])
             case ev.SelectSamples():
                 self._select(action)
             case ev.MakeArena():

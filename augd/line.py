@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,7 @@ from augd.transport.address import (
     no_daemon,
     require_daemon,
 )
+from augd.transport.ask import Inquirer
 from augd.transport.attach import Lifeline
 from augd.transport.slots import FramedSlots, SharedSlots, Slots
 from augd.transport.sockets import Curve, Dealer, Poller
@@ -151,6 +152,14 @@ class Line:
                 return False
             first = codec.decode_to_client(self._early[0])
             return isinstance(first, msg.BatchReady | msg.EpochEnd)
+
+    def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
+        """Ask the daemon where samples lie; over a connection of its own, beside all batches."""
+        inquirer = Inquirer.beside(self.address, self._curve, self.timeout_s)
+        try:
+            return inquirer.paths(dataset, digest, ids)
+        finally:
+            inquirer.close()
 
     def check_usable(self) -> None:
         """Raise when the stream was closed, or is used in another process."""

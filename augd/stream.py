@@ -7,12 +7,14 @@ the protocol are the business of `augd/line.py`.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import math
+import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -420,6 +422,26 @@ class Stream:
         self._ids_digest = (self._ids_digest + digest) % IDS_MODULUS
         real = cut.real_rows(layout, self._opened.num_positions, ready.position)
         self._receipts.add(ready, real, digest, ready.position + cut.global_batch(layout))
+
+    def paths(self, ids: Iterable[int]) -> list[str]:
+        """Say where samples lie: their paths below the data set's root, in this order.
+
+        `ids` are those of a batch (`batch.ids`); -1, which is no sample, has no path: "". Names
+        that are no UTF-8 are as `os.fsdecode` has them. Asks the daemon, over a connection of its
+        own, which other threads may do meanwhile; not for each batch of a training.
+
+        Raises:
+            ConnectError: the daemon doesn't answer within `timeout_s`.
+            SpecMismatch: it serves another data set by that name now.
+            OptionError: an id is none of the data set's.
+        """
+        self._line.check_usable()
+        wanted = [int(sample) for sample in ids]
+        known = sorted({sample for sample in wanted if sample >= 0})
+        digest = json.loads(self._opened.content_fields["dataset"])
+        found = self._line.paths(self.dataset, digest, known) if known else []
+        named = dict(zip(known, map(os.fsdecode, found), strict=True))
+        return [named.get(sample, "") for sample in wanted]
 
     def note_transfer(self, seconds: float) -> None:
         """Tell the daemon, with the next batch given back, what handing one to a device took.

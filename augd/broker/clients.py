@@ -25,7 +25,7 @@ from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
 from augd.broker.works import Works
-from augd.errors import AugdError, OptionError
+from augd.errors import AugdError, OptionError, SpecMismatch
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
@@ -132,6 +132,25 @@ class Clients:
         """Return the stream of a session; None when it has none."""
         session = self.sessions.get(number)
         return None if session is None else session.stream
+
+    def ask_paths(self, peer: bytes, asked: msg.AskPaths, who: Rights | None) -> None:
+        """Have somebody told where samples lie that he may read."""
+        try:
+            name = admission.find_dataset(asked.dataset, self._datasets, who)
+            facts = self._datasets[name]
+            if facts.digest != asked.digest:
+                raise SpecMismatch(
+                    f"dataset {name}: expected the digest {facts.digest}, got {asked.digest}: the "
+                    f"daemon serves another one by that name now. Connect again."
+                )
+            if (highest := max(asked.ids)) >= facts.num_samples:
+                raise OptionError(
+                    f"ids: expected 0..{facts.num_samples - 1} of dataset {name}, got {highest}"
+                )
+        except AugdError as error:
+            self._outbox.send(peer, msg.Error(error.code, str(error)[:ERROR_TEXT_MAX]))
+            return
+        self._outbox.add(ev.TellPaths(peer, name, asked.ids))
 
     def rights_changed(self, name: str, text: str) -> None:
         """End the sessions that a client began under other rights."""

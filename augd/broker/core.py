@@ -211,6 +211,8 @@ class Broker:
                 sessions = self._clients.sessions.values()
                 seen = admission.seen_by(who, self.snapshot(), sessions)
                 self._outbox.send(peer, msg.Status(shorten(seen)))
+            case msg.AskPaths():
+                self._clients.ask_paths(peer, message, who)
             case msg.Ping():
                 self._outbox.send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():

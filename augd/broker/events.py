@@ -193,6 +193,14 @@ class Tell(Struct, frozen=True):
     message: ToProducer | ToRelay
 
 
+class TellPaths(Struct, frozen=True):
+    """Tell a client where samples of a data set lie."""
+
+    peer: bytes
+    dataset: str
+    ids: tuple[int, ...]
+
+
 class SelectSamples(Struct, frozen=True):
     """Choose a stream's samples; answered by Selected or SelectFailed."""
 
@@ -294,6 +302,7 @@ class Stop(Struct, frozen=True):
 Action = (
     Send
     | Tell
+    | TellPaths
     | SelectSamples
     | MakeArena
     | GiveArena

@@ -34,6 +34,7 @@ from augd.dataset.layout import (
     digest_of,
     places_of,
     read_index_header,
+    read_prefix,
     write_index,
 )
 from augd.dataset.manifest import read_manifest, real_manifest
@@ -133,11 +134,24 @@ class IndexFile(msgspec.Struct):
 
     def path_of(self, sample: int) -> str:
         """Give the path of a sample below the root, for messages: one printable line."""
-        _, start = read_index_header(self.fd)
+        return shown(self.paths_of((sample,))[0])
+
+    def paths_of(self, samples: Sequence[int], most_bytes: int = 1 << 62) -> list[bytes]:
+        """Give the paths of the first of these samples: so many as fit into so many bytes.
+
+        Five bytes are counted for each beside its own; the first one is cut where it doesn't fit.
+        """
+        _, start = read_prefix(os.pread(self.fd, 16, 0))
         places = {place.name: start + place.offset for place in self.header.arrays}
-        ends = os.pread(self.fd, 16, places["path_offsets"] + 8 * sample)
-        first, last = struct.unpack("<qq", ends)
-        return shown(os.pread(self.fd, last - first, places["paths"] + first))
+        found: list[bytes] = []
+        for sample in samples:
+            ends = os.pread(self.fd, 16, places["path_offsets"] + 8 * sample)
+            first, last = struct.unpack("<qq", ends)
+            if found and most_bytes < last - first + 5:
+                break
+            found.append(os.pread(self.fd, min(last - first, most_bytes), places["paths"] + first))
+            most_bytes -= last - first + 5
+        return found
 
     def close(self) -> None:
         """Close both descriptors; those who mapped the files keep them. Closing twice is fine."""

@@ -1,4 +1,4 @@
-"""One question to a daemon: STATUS, answered without a session.
+"""Questions to a daemon that are answered without a session: STATUS, and where samples lie.
 
 For people and benchmarks, beside the way of a batch: it opens no stream, holds no slot and
 takes no credit. Never waits beyond its deadline.
@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from augd.errors import ConnectError, ProtocolError, error_from_code
-from augd.transport.address import no_daemon, parse_address, require_daemon
+from augd.transport.address import (
+    Address,
+    TcpAddress,
+    no_daemon,
+    parse_address,
+    require_daemon,
+)
 from augd.transport.curve import client_curve
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.sockets import Curve, Dealer, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+from augd.wire.limits import PATHS_MAX
 
 
 class Inquirer:
@@ -37,10 +45,25 @@ class Inquirer:
         Raises:
             ConnectError: there is no daemon at the address.
         """
-        self.address = parse_address(address)
+        parsed = parse_address(address)
+        self._connect(parsed, client_curve(parsed, keys), timeout_s)
+
+    @classmethod
+    def beside(
+        cls, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
+    ) -> Inquirer:
+        """Connect as somebody did who has an address and a key by now."""
+        inquirer = cls.__new__(cls)
+        inquirer._connect(address, curve, timeout_s)
+        return inquirer
+
+    def _connect(
+        self, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
+    ) -> None:
+        self.address = address
         require_daemon(self.address)
         self._timeout_s = timeout_s
-        self._dealer = Dealer(self.address, client_curve(self.address, keys), is_watched=True)
+        self._dealer = Dealer(self.address, curve, is_watched=True)
         self._poller = Poller()
         self._poller.register(self._dealer, "dealer")
         if self._dealer.handshake is not None:
@@ -53,8 +76,31 @@ class Inquirer:
             ConnectError: nobody answered in time.
             Forbidden: the daemon wants a key, or doesn't know this one.
         """
+        answer = self._ask(msg.AskStatus())
+        if not isinstance(answer, msg.Status):
+            raise ProtocolError(f"asked for the status, expected STATUS_REPLY, got {answer}")
+        return answer.snapshot
+
+    def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
+        """Ask where samples of a data set lie, below its root.
+
+        Raises:
+            ConnectError: nobody answered in time.
+            SpecMismatch: the daemon serves another data set by that name now.
+            OptionError: an id is none of the data set's.
+        """
+        found: list[bytes] = []
+        while len(found) < len(ids):
+            asked = tuple(ids[len(found) : len(found) + PATHS_MAX])
+            answer = self._ask(msg.AskPaths(dataset, digest, asked))
+            if not isinstance(answer, msg.Paths) or not 0 < len(answer.paths) <= len(asked):
+                raise ProtocolError(f"asked for paths, expected PATHS_REPLY, got {answer}")
+            found += answer.paths
+        return found
+
+    def _ask(self, question: msg.FromClient) -> msg.ToClient:
         deadline = time.monotonic() + self._timeout_s
-        self._dealer.send(codec.encode(msg.AskStatus()))
+        self._dealer.send(codec.encode(question))
         while (frames := self._dealer.receive()) is None:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -63,19 +109,14 @@ class Inquirer:
                 )
             self._poller.wait(left_s)
             self._dealer.check_handshake(is_new=True)
-        return _snapshot(codec.decode_to_client(frames[0]))
+        answer = codec.decode_to_client(frames[0])
+        if isinstance(answer, msg.Error):
+            raise error_from_code(answer.code, answer.text)
+        return answer
 
     def close(self) -> None:
         """Close the connection."""
         self._dealer.close()
-
-
-def _snapshot(answer: msg.ToClient) -> dict[str, Any]:
-    if isinstance(answer, msg.Error):
-        raise error_from_code(answer.code, answer.text)
-    if not isinstance(answer, msg.Status):
-        raise ProtocolError(f"asked for the status, expected STATUS_REPLY, got {answer}")
-    return answer.snapshot
 
 
 def status(

@@ -9,5 +9,11 @@ PIECE_BYTES = 4 * 1024 * 1024
 # Producers that a daemon starts itself, or has placed; numbers from here on are of remote ones.
 PLACES_MAX = 1024
 
+# Paths that a client may ask for at a time: a few milliseconds of the daemon's.
+PATHS_MAX = 256
+
+# Bytes of them in an answer; a path of more is cut.
+PATHS_BYTES_MAX = HEADER_BYTES_MAX - 4096
+
 # Samples that a stream may have in quarantine: beyond, something else than the samples is broken.
 QUARANTINE_MAX = 1000

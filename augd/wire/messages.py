@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from augd.plan.shuffle import Shuffle
-from augd.wire.limits import QUARANTINE_MAX
+from augd.wire.limits import PATHS_MAX, QUARANTINE_MAX
 
 PROTOCOL_VERSION = 1
 
@@ -28,6 +28,7 @@ Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=16_384)]
 Digest = Annotated[str, Meta(max_length=64)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Path = Annotated[bytes, Meta(max_length=2**16)]
 Sum = Annotated[bytes, Meta(max_length=16)]  # a sum of digests: little-endian, 8 or 16 bytes
 # (sample, epoch, position): the sample is masked from that place of the epoch's order on.
 Quarantined = tuple[Count, Epoch, Count]
@@ -180,6 +181,17 @@ class AskStatus(Message, frozen=True, tag="STATUS"):
     """Ask for a snapshot; needs no session."""
 
 
+class AskPaths(Message, frozen=True, tag="PATHS"):
+    """Ask where samples of a data set lie; needs no session.
+
+    `digest` is the data set's in the stream's `content_fields`: ids of another one mean others.
+    """
+
+    dataset: Name
+    digest: Digest
+    ids: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=PATHS_MAX)]
+
+
 class Ping(Message, frozen=True, tag="PING"):
     """Ask for a PONG; any message counts as a heartbeat."""
 
@@ -306,6 +318,15 @@ class Status(Message, frozen=True, tag="STATUS_REPLY"):
     """A snapshot of the daemon as plain data, for people and benchmarks."""
 
     snapshot: dict[str, Any]
+
+
+class Paths(Message, frozen=True, tag="PATHS_REPLY"):
+    """Paths below the data set's root, as the file system has them: of the first of the ids.
+
+    As many as a header has room for, one at least; whoever wants the others asks again.
+    """
+
+    paths: Annotated[tuple[Path, ...], Meta(max_length=PATHS_MAX)]
 
 
 class Pong(Message, frozen=True, tag="PONG"):
@@ -538,7 +559,7 @@ class Ended(Message, frozen=True, tag="ENDED"):
     crumb: tuple[Count, Small, Count] | None = None
 
 
-FromClient = Hello | Open | Flow | Release | Bye | AskStatus | Ping | Join
+FromClient = Hello | Open | Flow | Release | Bye | AskStatus | AskPaths | Ping | Join
 ToClient = (
     Welcome
     | Opened
@@ -549,6 +570,7 @@ ToClient = (
     | Notice
     | Error
     | Status
+    | Paths
     | Pong
     | Joined
 )

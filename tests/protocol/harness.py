@@ -296,6 +296,9 @@ class FakeWire:
                 if classes is not None:
                     frames.append(codec.encode_names(["cat", "dog"]))
                 self._connections[peer].inbox.append(frames)
+            case ev.TellPaths(peer, _, ids):
+                paths = msg.Paths(tuple(f"{number}.jpg".encode() for number in ids))
+                self._connections[peer].inbox.append([codec.encode(paths)])
             case ev.Tell(producer, message):
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
             case ev.MakeArena(stream, size_bytes):

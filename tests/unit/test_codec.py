@@ -40,6 +40,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Release(3, 1, 9),
         msg.Bye(3, ((1, 9),)),
         msg.AskStatus(),
+        msg.AskPaths("photos", "aabb", (41, 0)),
         msg.Ping(),
         msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242, {"val": 9}),
         msg.Opened(
@@ -53,6 +54,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Notice("slow", "the client is slow"),
         msg.Error("UNKNOWN_DATASET", "dataset: none", 3, 2, True),
         msg.Status({"restarts": 1}),
+        msg.Paths((b"cat/41.jpg", b"\xff")),
         msg.Pong(),
         msg.Join("node7", 4711, {"photos": "aabb"}, {"opencv": "5.0"}, "seccomp"),
         msg.Joined(1024, "f00d", 4243),
