@@ -117,6 +117,7 @@ class _Scanner:
         self._notes: list[str] = []
         self._ahead: dict[bytes, tuple[list[_Found], list[_Folder]]] = {}
         self._skips = Skips()
+        self._kinds: set[str] = set()  # of files whose names tell nothing
 
     def scan(self) -> Found:
         parts = self._parts()
@@ -133,6 +134,7 @@ class _Scanner:
         result.classes = list(labels)
         result.notes = [*self._notes, *_note_on_numbers(result.classes)]
         result.skipped, result.links_to = self._skips.listed(), self._links_to
+        result.formats = sorted(self._kinds)
         return result
 
     def _parts(self) -> list[_Part]:
@@ -318,7 +320,7 @@ class _Scanner:
         else:
             found = entry.stat(follow_symlinks=False)
         is_file = found is not None and stat.S_ISREG(found.st_mode)
-        if is_file and (is_image or (tells_nothing(entry.name) and _is_image(entry.path))):
+        if is_file and (is_image or (tells_nothing(entry.name) and self._is_inside(entry.path))):
             assert found is not None
             files.append((path, found.st_size, found.st_mtime_ns))
         else:
@@ -358,6 +360,13 @@ class _Scanner:
             f"--follow-links (to anywhere) or --links-to DIR (to below a folder, here "
             f"{shown(os.path.dirname(real))})."
         )
+
+    def _is_inside(self, path: bytes) -> bool:
+        """Say whether an image is inside of a file whose name tells nothing, and remember which."""
+        kind = _kind_inside(path)
+        if kind is not None:
+            self._kinds.add(kind)
+        return kind is not None
 
     def _is_let(self, real: bytes) -> bool:
         """Say whether the operator lets links lead there; the root is then as good."""
@@ -418,16 +427,16 @@ def _split_inside(folder: bytes, path: bytes) -> int:
     return split_named(os.fsdecode(path[len(folder) + 1 :].partition(b"/")[0]))
 
 
-def _is_image(path: bytes) -> bool:
+def _kind_inside(path: bytes) -> str | None:
     """Look at what a file begins with; one that cannot be read is none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
-        return False
+        return None
     try:
-        return recognise(os.read(fd, HEAD_BYTES)) is not None
+        return recognise(os.read(fd, HEAD_BYTES))
     except OSError:
-        return False
+        return None
     finally:
         os.close(fd)
 

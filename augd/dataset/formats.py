@@ -1,10 +1,12 @@
-"""Which formats a data set holds whose decoders are packages of their own, by its paths.
+"""Which formats a data set holds whose decoders are packages of their own, by its index.
 
 Asked by the daemon when it starts: the version of such a decoder decides pixels, and so is part of
 the content of streams of these data sets, and of no others.
 
-Invariants: looks at the index alone, once, and copies nothing of it; imports no NumPy. A file that
-is called otherwise than what it holds is not found.
+They follow from endings, and of files without one from what the scan found in them.
+
+Invariants: looks at the index alone, once, and copies nothing of it; imports no NumPy. A file with
+another format's ending is not found.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def package_formats(index_fd: int) -> frozenset[str]:
     """Return those formats of `PACKAGES` of which an index file lists a sample."""
     header, start = read_index_header(index_fd)
     places = {place.name: place for place in header.arrays}
-    found: set[str] = set()
+    found = set(header.formats) & PACKAGES.keys()
     with mmap.mmap(index_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ) as mapped:
         paths, offsets = places["paths"], places["path_offsets"]
         first = start + offsets.offset

@@ -71,8 +71,9 @@ class Found(msgspec.Struct):
     segments are known (`pixels/segments.py`), `mcus` holds the MCU's width and height in blocks, as
     16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
     the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
-    `digest` is set where it is not that of these fields: see `layout.digest_of`. `notes` say what
-    was read from names, for people; `skipped` tells what was passed over, `links_to` the folders
+    `digest` is set where it is not that of these fields: see `layout.digest_of`. `formats` are
+    those of files whose names do not tell theirs. `notes` say what was read from names, for people;
+    `skipped` tells what was passed over, `links_to` the folders
     beside the root that links may lead to.
     """
 
@@ -101,6 +102,7 @@ class Found(msgspec.Struct):
     segment_lengths: array[int] = msgspec.field(default_factory=lambda: array("H"))
     digest: str = ""
     notes: list[str] = msgspec.field(default_factory=list)
+    formats: list[str] = msgspec.field(default_factory=list)
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     links_to: tuple[bytes, ...] = ()
 

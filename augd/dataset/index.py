@@ -263,6 +263,7 @@ def header_of(found: Found, started_ns: int) -> IndexHeader:
         skipped=found.skipped,
         links_to=list(found.links_to),
         rules=RULES,
+        formats=found.formats,
     )
 
 

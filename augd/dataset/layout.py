@@ -104,7 +104,8 @@ class IndexHeader(msgspec.Struct, frozen=True):
     (augd/own_sources.py), whose samples lie in no file that is known here. `notes` are
     lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
     real paths that links may lead to, beside the root; `rules` which files are samples, by number:
-    an index that was made by other rules is made anew.
+    an index that was made by other rules is made anew. `formats` are those of files whose names do
+    not tell theirs.
     """
 
     digest: str
@@ -123,6 +124,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     links_to: list[bytes] = msgspec.field(default_factory=list)
     rules: int = 0
+    formats: list[str] = msgspec.field(default_factory=list)
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
@@ -213,7 +215,7 @@ def read_found(fd: int) -> Found:
     header, start = read_index_header(fd)
     found = Found(header.source, header.root, dict(header.watched), header.classes)
     found.shards, found.digest, found.notes = header.shards, header.digest, header.notes
-    found.skipped = header.skipped
+    found.skipped, found.formats = header.skipped, header.formats
     contents: dict[str, array[int] | array[float] | bytearray] = dict(arrays_of(found))
     for place in header.arrays:
         content = os.pread(fd, place.length * ITEM_BYTES[place.dtype], start + place.offset)

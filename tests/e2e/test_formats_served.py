@@ -157,6 +157,12 @@ def test_an_index_tells_which_formats_take_packages(tmp_path: Path) -> None:
     assert formats_of("a.heic.jpg", "b.jxl.png") == set()  # called so, and no such file
     assert formats_of("a.jpg", "b.HEIC") == {"heic"}
     assert formats_of("a.hif", "b.heif", "c.jxl") == {"heic", "jxl"}
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "0001").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    (bare / "0002").write_bytes(b"\xff\xd8\xff" + bytes(99))
+    with closing(load_or_build(str(bare))) as index:
+        assert package_formats(index.fd) == {"heic"}
 
 
 def test_who_has_a_decoder_that_nobody_needs_is_no_matter() -> None:
