@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from augd import interpreter
+from augd.dataset.access import opening_words
 from augd.errors import OptionError
 from augd.transport.address import Address, TcpAddress
 
@@ -129,6 +130,7 @@ def _command(placed: Placed, here: str) -> list[str]:
         *(() if placed.keys is None else ("--keys", placed.keys)),
         *(part for plugin in placed.plugins for part in ("--plugin", plugin)),
         *(() if placed.shard_cache is None else ("--shard-cache", placed.shard_cache)),
+        *opening_words(),
     ]
 
 

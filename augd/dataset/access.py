@@ -17,6 +17,7 @@ import msgspec
 
 from augd.dataset.found import shown
 from augd.errors import OptionError
+from augd.pixels.limits import VARIABLE as PIXELS_VARIABLE
 
 LINKS_VARIABLE: Final = "AUGD_LINKS_TO"
 ROOT_VARIABLE: Final = "AUGD_ROOT"
@@ -65,6 +66,16 @@ def give_access(
         os.environ[LINKS_VARIABLE] = os.pathsep.join(folders)
     if root is not None:
         os.environ[ROOT_VARIABLE] = os.fsdecode(_folder("--root", root))
+
+
+def opening_words() -> list[str]:
+    """Say on a command line for elsewhere what this process was told, of pictures' sizes, too."""
+    links = os.environ.get(LINKS_VARIABLE, "").split(os.pathsep)
+    words = [f"--links-to={one}" for one in links if one]
+    for option, variable in (("--root", ROOT_VARIABLE), ("--max-pixels", PIXELS_VARIABLE)):
+        if said := os.environ.get(variable):
+            words.append(f"{option}={said}")
+    return words
 
 
 def is_below(real: bytes, folder: bytes) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from augd.dataset.access import Access, give_access, read_access
+from augd.dataset.access import Access, give_access, opening_words, read_access
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import load_or_build
 from augd.errors import DatasetError, OptionError
@@ -163,6 +163,20 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AUGD_ROOT", str(tmp_path / "none"))
     with pytest.raises(OptionError, match="AUGD_ROOT: expected a folder"):
         read_access()
+
+
+def test_what_was_said_is_said_to_other_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGD_MAX_PIXELS", "")
+    assert opening_words() == []
+    (tmp_path / "a").mkdir()
+    give_access([str(tmp_path), str(tmp_path / "a")], root=str(tmp_path))
+    monkeypatch.setenv("AUGD_MAX_PIXELS", "100000000")
+    assert opening_words() == [
+        *(f"--links-to={tmp_path}", f"--links-to={tmp_path}/a"),
+        *(f"--root={tmp_path}", "--max-pixels=100000000"),
+    ]
 
 
 def test_nothing_said_is_nothing_given() -> None:
