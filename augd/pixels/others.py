@@ -69,10 +69,12 @@ def _decode(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
 
     Image.MAX_IMAGE_PIXELS = None  # the header was asked before
     if header.format == "avif":
-        from PIL import AvifImagePlugin, features
-
-        if not features.check("avif"):
-            raise BadImage("AVIF pictures take Pillow 11.3 or newer, built with libavif")
+        try:
+            from PIL import AvifImagePlugin
+        except ImportError:
+            raise _no_avif() from None
+        if not AvifImagePlugin.SUPPORTED:
+            raise _no_avif()
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with Image.open(BytesIO(data), formats=(_FORMATS[header.format],)) as opened:
         _check_size(opened.size, header)
@@ -80,6 +82,12 @@ def _decode(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
         is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         opened.load()
         return _as_pixels(opened, is_inverted)
+
+
+def _no_avif() -> BadImage:
+    return BadImage(
+        "AVIF pictures take Pillow 11.3 or newer with libavif: pip install 'pillow>=11.3'"
+    )
 
 
 def _as_pixels(picture: Any, is_inverted: bool = False) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ A message is two lengths, a question or an answer in msgpack, and bytes: a file'
 comes back is believed as far as its size goes: a process that was taken over can show other
 pixels, and nothing else.
 
+It says once that it stands, so that its start is no time of a picture.
+
 Invariants: every wait has a deadline; the process ends when its asker does, however it does.
 """
 
@@ -40,6 +42,10 @@ from augd.produce import die_with
 PATIENCE_S = 60.0
 """For one answer: a picture of 64 megapixels takes a few seconds, also under load."""
 
+START_S: Final = 120.0
+"""For its start, which on a machine under load takes longer than any picture."""
+
+_READY: Final = b"\1"
 _HEAD_BYTES_MAX: Final = 1 << 20
 _LENGTHS: Final = struct.Struct("<II")
 _PART_BYTES: Final = 1 << 20
@@ -74,6 +80,7 @@ class Apart:
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
+        self._is_ready = False
 
     def __enter__(self) -> Self:
         return self
@@ -96,13 +103,18 @@ class Apart:
         if self._process is None:
             self._start()
         assert self._link is not None
-        deadline_s = time.monotonic() + PATIENCE_S
+        patience_s = START_S
         try:
+            if not self._is_ready:
+                _read(self._link, len(_READY), time.monotonic() + START_S)
+                self._is_ready = True
+            patience_s = PATIENCE_S
+            deadline_s = time.monotonic() + PATIENCE_S
             _send(self._link, msgpack.encode(question), content, deadline_s)
             return _receive(self._link, most_bytes, deadline_s)
         except TimeoutError:
             self.close()
-            raise Lost(f"its decoder was silent for {PATIENCE_S:g} s") from None
+            raise Lost(f"its decoder was silent for {patience_s:g} s") from None
         except (EOFError, OSError):
             raise Lost(f"the decoder died of it ({describe_status(self._end())})") from None
 
@@ -144,7 +156,7 @@ class Apart:
             raise
         finally:
             far.close()
-        self._link = near
+        self._link, self._is_ready = near, False
 
     def _end(self) -> int:
         """Reap the process; returns its status, or that of the SIGKILL that it gets."""
@@ -213,6 +225,7 @@ def answer_all(answer: Callable[[bytes, bytearray], Answer]) -> None:
     link = socket.socket(fileno=link_fd)
     confine()
     try:
+        link.sendall(_READY)
         while True:
             said, body = answer(*_receive(link, 1 << 32, None))
             _send(link, said, body, None)

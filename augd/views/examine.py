@@ -39,7 +39,9 @@ from augd.pixels.shards import open_source
 from augd.pixels.source import Source
 from augd.produce import die_with
 from augd.stores.address import is_address
-from augd.views.apart import PATIENCE_S, Apart
+from augd.views.apart import PATIENCE_S, START_S, Apart
+
+_READY = b"{}"  # a worker's first line
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,11 +99,18 @@ class _Worker:
         self._poll.register(self._output, select.POLLIN)
         self._lines: deque[bytes] = deque()
         self._rest = b""
-        self._is_silent = False
+        self._is_silent = self._is_ready = False
 
     def read_line(self) -> bytes:
         """Return its next line; nothing when it died, or said none in time."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        if not self._is_ready:
+            if self._hear(START_S) != _READY:
+                return b""
+            self._is_ready = True
+        return self._hear(PATIENCE_S)
+
+    def _hear(self, patience_s: float) -> bytes:
+        deadline_s = time.monotonic() + patience_s
         while not self._lines:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or not self._poll.poll(left_s * 1000):
@@ -118,6 +127,11 @@ class _Worker:
         """Reap it, and say what it did at a file that it gave no answer for."""
         if self._is_silent:
             self.close()
+            if not self._is_ready:
+                raise AugdError(
+                    f"a process that looks at files did not start within {START_S:g} s: is the "
+                    "machine, or its disk, overloaded?"
+                )
             return f"its decoder was silent for {PATIENCE_S:g} s"
         status = self._process.wait()
         self.close()
@@ -166,6 +180,8 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
         if not is_address(index.root):
             confine()
             decoding = decode
+        sys.stdout.buffer.write(_READY + b"\n")
+        sys.stdout.buffer.flush()
         for sample in range(first, index.num_samples, step):
             answer(examine(index, source, sample, bool(has_twin[sample]), decoding))
 

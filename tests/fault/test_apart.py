@@ -143,10 +143,10 @@ def test_a_silent_worker_of_check_is_replaced(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(photos, monkeypatch, "hang")
-    monkeypatch.setattr(examine_module, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(examine_module, "PATIENCE_S", 2.0)
     bad = check(str(photos))["bad"]
     assert [(one["path"], one["reason"]) for one in bad] == [
-        ("2.png", "its decoder was silent for 5 s")
+        ("2.png", "its decoder was silent for 2 s")
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +18,7 @@ from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.kinds import PACKAGES
 from augd.pixels.orient import decode_upright, upright_size
+from augd.views.apart import Apart
 from tests.hostile.images import HEIGHT, WIDTH, photo
 from tests.scenes import caught_noise
 
@@ -304,16 +305,25 @@ def test_every_cut_is_a_bad_image_and_nothing_else(kind: str) -> None:
             assert found.shape == (20, 24, 3)
 
 
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    data = saved(Image.fromarray(photo()), "BMP")
+    with Apart() as process:
+        process.decode(data, read_header(data), (0, 0, 8, 8))  # it starts with its first question
+        yield process
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(30))
-def test_random_damage_is_a_bad_image_or_a_picture(kind: str, seed: int) -> None:
+def test_random_damage_is_a_bad_image_or_a_picture(kind: str, seed: int, apart: Apart) -> None:
+    """Apart, since a library of another version may die of what this one refuses."""
     draw = np.random.default_rng(seed)
     data = bytearray(saved(Image.fromarray(photo()).resize((24, 20)), kind))
     for _ in range(1 + seed % 4):
         data[int(draw.integers(len(data)))] = int(draw.integers(256))
     try:
         header = read_header(data, max_pixels=1 << 20)
-        found = whole(bytes(data), header)
+        found = apart.decode(data, header, (0, 0, header.width, header.height))
     except BadImage as bad:
         assert str(bad).isprintable() and len(str(bad)) < 2500
     else:
@@ -400,6 +410,18 @@ def test_without_its_package_a_format_is_a_bad_sample_that_names_it(
     package = PACKAGES[read_header(data).format]
     with pytest.raises(BadImage, match=rf"take the package {package}, .*'augd\[formats\]'"):
         whole(data)
+
+
+def test_an_old_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = Header("avif", WIDTH, HEIGHT)
+    plugin = pytest.importorskip("PIL.AvifImagePlugin")
+    monkeypatch.setattr(plugin, "SUPPORTED", False)
+    with pytest.raises(BadImage, match=r"AVIF pictures take Pillow 11\.3 or newer"):
+        whole(b"", header)
+    monkeypatch.setitem(sys.modules, "PIL.AvifImagePlugin", None)
+    monkeypatch.delattr("PIL.AvifImagePlugin")
+    with pytest.raises(BadImage, match=r"AVIF pictures take Pillow 11\.3 or newer"):
+        whole(b"", header)
 
 
 def test_what_libraries_raise_is_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
