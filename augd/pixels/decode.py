@@ -42,7 +42,15 @@ from augd.pixels.header import BadImage, Header
 from augd.pixels.others import decode_other
 from augd.pixels.reduce import reduce
 from augd.pixels.segments import Cut, has_all_restarts
-from augd.pixels.still import ended_jpeg, first_frame, first_gif, first_page, png_key, still_png
+from augd.pixels.still import (
+    ended_jpeg,
+    first_frame,
+    first_gif,
+    first_page,
+    png_key,
+    still_png,
+    without_tracks,
+)
 from augd.pixels.tidy import tidied
 
 Pixels = NDArray[np.uint8]
@@ -77,6 +85,8 @@ _STILLS: Final[dict[str, Callable[[bytes | bytearray], bytes | bytearray]]] = {
     "png": still_png,
     "gif": first_gif,
     "tiff": first_page,
+    "avif": without_tracks,
+    "heic": without_tracks,
 }
 _BY_OPENCV: Final = ("jpeg", "png", "webp")
 

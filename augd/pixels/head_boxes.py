@@ -19,6 +19,9 @@ _MAX_DEPTH_BYTES: Final = 1 << 24
 _MAX_ITEMS: Final = 1 << 16
 _LARGE, _TO_THE_END = 1, 0
 
+TRACKS: Final = b"moov"
+"""The box of what moves: a sequence's pictures, beside the still one."""
+
 # (angle in quarters against the clock, axis of the mirror or None): EXIF's number. Source:
 # libavif, avifImageIrotImirToExifOrientation; a mirror comes after the rotation.
 _ORIENTATIONS: Final[dict[tuple[int, int | None], int]] = {
@@ -40,7 +43,7 @@ def read_avif(data: bytes | bytearray) -> Header:
     found = _primary(data, "avif")
     width, height = found.size
     orientation = _ORIENTATIONS[found.angle, found.axis]
-    return Header("avif", width, height, orientation)
+    return Header("avif", width, height, orientation, is_plain=not found.has_tracks)
 
 
 def read_heic(data: bytes | bytearray) -> Header:
@@ -49,7 +52,7 @@ def read_heic(data: bytes | bytearray) -> Header:
     width, height = found.cut or found.size
     if found.angle in (1, 3):
         width, height = height, width
-    return Header("heic", width, height)
+    return Header("heic", width, height, is_plain=not found.has_tracks)
 
 
 class _Primary:
@@ -60,6 +63,7 @@ class _Primary:
         self.angle = 0
         self.axis: int | None = None
         self.cut: tuple[int, int] | None = None
+        self.has_tracks = False
 
     def take(self, data: bytes | bytearray, box: _Box) -> None:
         """Take one of its properties."""
@@ -80,10 +84,11 @@ class _Primary:
 def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
     """Look through the boxes of a file."""
     name = NAMES[kind]
-    meta = None
+    meta, found = None, _Primary()
     for box in _boxes(data, 0, len(data), name):
         if box.kind == b"meta" and meta is None:
             meta = box
+        found.has_tracks = found.has_tracks or box.kind == TRACKS
     if meta is None:
         raise BadImage(f"{name} without a still picture: it has no box `meta`")
     if meta.end - meta.start > _MAX_DEPTH_BYTES:
@@ -96,7 +101,6 @@ def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
     of_items = list(_boxes(data, inner[b"iprp"].start, inner[b"iprp"].end, name))
     stored = [box for box in of_items if box.kind == b"ipco"]
     properties = list(_boxes(data, stored[0].start, stored[0].end, name)) if stored else []
-    found = _Primary()
     for box in of_items:
         if box.kind == b"ipma":
             for number in _properties_of(data, box, item):
@@ -104,6 +108,15 @@ def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
                     found.take(data, properties[number - 1])
     if found.size == (0, 0):
         raise BadImage(f"{name} without a size: its primary picture has no property `ispe`")
+    return found
+
+
+def box_starts(data: bytes | bytearray, kind: bytes, name: str) -> list[int]:
+    """Return where the types of a file's boxes of a kind stand."""
+    found = []
+    for box in _boxes(data, 0, len(data), name):
+        if box.kind == kind:
+            found.append(data.rindex(kind, 0, box.start))
     return found
 
 

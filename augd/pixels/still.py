@@ -4,7 +4,7 @@ Between the header and the decoder, for the few files that decoders may not have
 (`Header.is_plain`). An animated PNG is shown without its animation: the still picture is what
 readers of PNGs show, and no decoder sees the frames. Of an animated WebP there is the first frame.
 A JPEG without an end marker gets one, where its picture's data end. A GIF ends behind its first
-frame, and a TIFF has one page.
+frame, a TIFF has one page, and a sequence of AVIF or HEIC has no tracks beside its still picture.
 
 Invariants: copies what it keeps, decodes nothing, raises nothing but `BadImage`.
 Source: PNG, third edition, §13; RFC 9649, §2.7; ITU T.81, B.2.1.
@@ -16,15 +16,18 @@ import struct
 from typing import Final, NamedTuple
 
 from augd.pixels.head import BadImage, Header
+from augd.pixels.head_boxes import TRACKS, box_starts
 from augd.pixels.head_jpeg import Scans, find_scan_end
 from augd.pixels.head_png import ANIMATION_CHUNKS, MAX_CHUNKS, PNG_MAGIC
 from augd.pixels.head_rasters import find_gif_frame, next_directory_at, skip_blocks
 from augd.pixels.head_webp import chunks_of, read_webp
+from augd.pixels.kinds import HEAD_BYTES
 
 _EOI: Final = b"\xff\xd9"
 _FRAME_HEAD_BYTES: Final = 16
 
 _PICTURES: Final = (b"VP8 ", b"VP8L")
+_STILL_BRANDS: Final = {b"avis": b"avif", b"hevc": b"heic", b"hevx": b"heix", b"msf1": b"mif1"}
 
 
 class Frame(NamedTuple):
@@ -125,6 +128,17 @@ def first_page(data: bytes | bytearray) -> bytearray:
     out = bytearray(data)
     at = next_directory_at(data)
     out[at : at + 4] = bytes(len(out[at : at + 4]))
+    return out
+
+
+def without_tracks(data: bytes | bytearray) -> bytearray:
+    """Take the tracks out of a sequence of AVIF or HEIC, and the words that announce them."""
+    out = bytearray(data)
+    for at in box_starts(data, TRACKS, "HEIF"):
+        out[at : at + 4] = b"free"
+    end = min(int.from_bytes(data[:4], "big"), HEAD_BYTES)
+    for at in (8, *range(16, end - 3, 4)):
+        out[at : at + 4] = _STILL_BRANDS.get(bytes(out[at : at + 4]), out[at : at + 4])
     return out
 
 

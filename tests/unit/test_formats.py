@@ -290,6 +290,28 @@ def test_the_first_page_of_a_tiff() -> None:
         assert np.array_equal(whole(odd), photo(3))
 
 
+@NEEDS_AVIF
+def test_the_still_picture_of_a_sequence() -> None:
+    frames = [Image.fromarray(photo(seed)) for seed in (3, 4, 5)]
+    data = saved(frames[0], "AVIF", save_all=True, append_images=frames[1:], quality=95)
+    header = read_header(data)
+    assert b"moov" in data and not header.is_plain
+    assert np.abs(whole(data).astype(int) - photo(3)).mean() < 4
+    at = data.index(b"moov") + 60
+    wild = data[:at] + b"\xff" * 300 + data[at + 300 :]
+    assert np.array_equal(whole(wild), whole(data))
+
+
+@NEEDS_HEIC
+def test_the_primary_picture_of_several() -> None:
+    frames = [Image.fromarray(photo(seed)) for seed in (3, 4)]
+    for first in (0, 1):
+        data = saved(
+            frames[0], "HEIF", save_all=True, append_images=frames[1:], primary_index=first
+        )
+        assert np.abs(whole(data).astype(int) - photo(3 + first)).mean() < 8
+
+
 # --- what is refused -------------------------------------------------------------------------
 
 
