@@ -162,10 +162,14 @@ def _read_frame(
     )
 
 
+def scan_start(data: bytes | bytearray, sos_at: int) -> int:
+    """Return where the data of the scan begin whose marker stands at `sos_at`."""
+    return sos_at + 2 + (data[sos_at + 2] << 8 | data[sos_at + 3])
+
+
 def find_scan_end(data: bytes | bytearray, sos_at: int) -> int:
     """Return where the data of the scan that begins at `sos_at` ends: at a marker, or the file."""
-    start = sos_at + 2 + (data[sos_at + 2] << 8 | data[sos_at + 3])
-    found = _MARKER_IN_SCAN.search(data, start)
+    found = _MARKER_IN_SCAN.search(data, scan_start(data, sos_at))
     return len(data) if found is None else found.start()
 
 
@@ -176,8 +180,9 @@ def _is_end(data: bytes | bytearray, at: int) -> bool:
 class Scans:
     """The scans of a JPEG that has several, from the first one's marker on.
 
-    `end` is where the last one's data ends, `is_complete` says whether each coefficient of each
-    component came to its last bit. Only JPEGs of several scans pay for the walk.
+    `start` and `end` are where the last one's data begin and end, `is_complete` says whether each
+    coefficient of each component came to its last bit. Only JPEGs of several scans pay for the
+    walk.
 
     Raises:
         BadImage: more scans than `MAX_SCANS`.
@@ -194,7 +199,8 @@ class Scans:
         self._is_progressive = is_progressive
         self.has_end = self.has_restarts = False
         self._missing = {name: [-1] * _NUM_COEFFICIENTS for name in components}
-        self.end, num_scans, at = len(data), 0, sos_at
+        self.start = self.end = len(data)
+        num_scans, at = 0, sos_at
         for _ in range(MAX_SEGMENTS):
             marker = data[at + 1]
             length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -209,6 +215,7 @@ class Scans:
                 if num_scans > MAX_SCANS:
                     raise BadImage(f"JPEG scans: expected at most {MAX_SCANS}, got more")
                 self._take(data[at + 4 : behind])
+                self.start = behind
                 self.end = behind = find_scan_end(data, at)
             elif marker == 0xDD:
                 self.has_restarts = True

@@ -17,13 +17,14 @@ from typing import Final, NamedTuple
 
 from augd.pixels.head import BadImage, Header
 from augd.pixels.head_boxes import TRACKS, box_starts
-from augd.pixels.head_jpeg import Scans, find_scan_end
+from augd.pixels.head_jpeg import Scans, find_scan_end, scan_start
 from augd.pixels.head_png import ANIMATION_CHUNKS, MAX_CHUNKS, PNG_MAGIC
 from augd.pixels.head_rasters import find_gif_frame, next_directory_at, skip_blocks
 from augd.pixels.head_webp import chunks_of, read_webp
 from augd.pixels.kinds import HEAD_BYTES
 
 _EOI: Final = b"\xff\xd9"
+_IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _FRAME_HEAD_BYTES: Final = 16
 
 _PICTURES: Final = (b"VP8 ", b"VP8L")
@@ -40,10 +41,21 @@ class Frame(NamedTuple):
 
 
 def ended_jpeg(data: bytes | bytearray, header: Header) -> bytearray:
-    """Give a JPEG its end marker: behind what may be data of its last scan."""
+    """Give a JPEG its end marker: behind what may be data of its last scan.
+
+    Zeros at the end are none: a file that was not written to its end has them, and decoders would
+    take them for a picture. A scan's last byte is filled up with ones (T.81, F.1.2.3).
+    """
     at = header.sos_offset
-    end = find_scan_end(data, at) if header.is_single_scan else Scans(data, at).end
-    return bytearray(data[:end]) + _EOI
+    if header.is_single_scan:
+        start, end = scan_start(data, at), find_scan_end(data, at)
+    else:
+        scans = Scans(data, at)
+        start, end = scans.start, scans.end
+    scan = bytearray(data[start:end]).rstrip(b"\0")
+    if start + len(scan) < end and scan.endswith(b"\xff"):
+        scan += b"\0"  # which belongs to the byte before
+    return bytearray(data[:start]) + scan + _EOI
 
 
 def still_png(data: bytes | bytearray) -> bytes:
@@ -56,8 +68,8 @@ def still_png(data: bytes | bytearray) -> bytes:
     for _ in range(MAX_CHUNKS):
         kind = bytes(data[at + 4 : at + 8])
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > size:  # the decoder says what is missing
-            return b"".join([*out, data[at:]])
+        if end > size:  # the decoder says what is missing, if it is the picture's
+            return b"".join([*out, _IEND if kind in ANIMATION_CHUNKS else data[at:]])
         if kind not in ANIMATION_CHUNKS:
             out.append(bytes(data[at:end]))
         if kind == b"IEND":

@@ -204,6 +204,7 @@ def _cut_off() -> Iterator[_Row]:
     yield "cut at the scan", JPEG[:_SCAN], _MASKED, short
     yield "cut in the scan", JPEG[:_HALF], _MASKED, short
     yield "cut in the scan before a trailer", JPEG[:_HALF] + _TRAILER, _MASKED, r"not whole: broken"
+    yield "zeros from the middle of the scan on", JPEG[:_HALF] + bytes(9000), _MASKED, r"not whole"
     yield "cut between restart markers", RESTARTS[: len(RESTARTS) // 2], _MASKED, r"not whole"
     yield _good("cut before EOI", JPEG[:-2], JPEG)
     yield _good("cut in EOI", JPEG[:-1], JPEG)

@@ -14,7 +14,7 @@ from PIL import Image
 from augd.pixels import decode as decoding
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import BadImage, read_header
-from augd.pixels.still import still_png
+from augd.pixels.still import ended_jpeg, still_png
 from tests.hostile.images import (
     HEIGHT,
     JPEG,
@@ -66,6 +66,7 @@ def test_no_decoder_sees_the_frames_of_an_animated_png(monkeypatch: pytest.Monke
         png(_ACTL, _FCTL, idat(), hidden),
         png(idat(), _ACTL, _FCTL, hidden),
         png(_ACTL, idat(), _FCTL, chunk(b"fdAT", b"\0")),
+        png(_ACTL, idat(), b"\x7f\xff\xff\xffacTL" + hidden),
     ):
         assert np.array_equal(whole(data), photo())
     assert seen and not any(kind in data for data in seen for kind in (b"fdAT", b"fcTL", b"acTL"))
@@ -138,8 +139,11 @@ def test_a_whole_jpeg_without_its_end_marker_is_served(clean: bytes, behind: byt
 @pytest.mark.parametrize(
     ("lost", "behind"),
     # A trailer of as many bytes as are missing is decoded as if it were they.
-    [(3, b""), (40, b""), (400, b""), (400, _TRAILER), (400, b"moov \xff\xe1\xff\xd9\0")],
-    ids=["3", "40", "400", "camera", "video"],
+    [
+        *((3, b""), (40, b""), (400, b""), (400, _TRAILER), (400, b"moov \xff\xe1\xff\xd9\0")),
+        *((40, bytes(40)), (400, bytes(400)), (400, bytes(70_000)), (400, b"\xff" * 400)),
+    ],
+    ids=["3", "40", "400", "camera", "video", "few zeros", "zeros", "many zeros", "ones"],
 )
 def test_a_short_jpeg_without_its_end_marker_is_bad_whatever_the_crop(
     clean: bytes, lost: int, behind: bytes
@@ -150,6 +154,14 @@ def test_a_short_jpeg_without_its_end_marker_is_bad_whatever_the_crop(
     for region in ((0, 0, WIDTH, 8), (0, 0, 16, 16), (0, HEIGHT - 8, WIDTH, 8)):
         with caught_noise(), pytest.raises(BadImage, match=r"without an end marker, and not whole"):
             decode(data, header, region)
+
+
+def test_a_stuffed_byte_at_the_end_of_the_data_is_kept() -> None:
+    """A byte of ones is followed by a zero, which is none of those that a cut file ends with."""
+    header = read_header(JPEG)
+    for behind in (b"", bytes(1), bytes(99)):
+        short = JPEG[: header.sos_offset + 40].rstrip(b"\0") + b"\x12\xff\0" + behind
+        assert ended_jpeg(short, header).endswith(b"\x12\xff\0\xff\xd9")
 
 
 def test_every_scan_of_a_progressive_jpeg_must_be_there_where_no_marker_ends_it() -> None:
