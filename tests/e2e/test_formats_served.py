@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -84,6 +86,9 @@ def test_every_format_is_served_by_a_confined_producer(
     with closing(load_or_build(str(folder))) as index:
         assert index.num_samples == len(KINDS)
     assert producer["state"] == "ready"
+    code = "from augd.confine.process import confine; print(confine())"
+    holds = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert producer["confinement"] == holds.stdout.strip()
 
 
 def test_decoders_are_part_of_the_content_of_sets_that_take_them_alone(
