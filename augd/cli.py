@@ -503,15 +503,19 @@ def index(
         str | None,
         typer.Option(metavar="FILE", help="Of shards on S3 or HTTP: write augd.index here, too."),
     ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Of any data set: look at all of it anew.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Index tar shards that others have made, once, so that serving them needs no walk.
 
     On a disk augd.index lies beside them then; of shards elsewhere it is kept in the user's cache.
+    With --rebuild the cached index of any data set is made anew, and what changed is said.
     """
     from augd.packing.command import IndexOptions, run_index
 
-    run_index(source, IndexOptions(beside, out, as_json))
+    run_index(source, IndexOptions(beside, out, as_json, rebuild))
 
 
 key_commands = typer.Typer(

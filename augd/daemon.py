@@ -27,6 +27,7 @@ from augd.broker.facts import Life
 from augd.broker.snapshot import shorten
 from augd.choosing import choose
 from augd.dataset import quarantine
+from augd.dataset.changes import told
 from augd.dataset.formats import package_formats
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
@@ -180,6 +181,8 @@ class Daemon:
                 splits={name: n for name, n in index.count_splits().items() if name},
                 num_unlabelled=index.count_unlabelled(),
                 classes=index.classes,
+                stamp=index.header.stamp,
+                changes=tuple(told(index.header.history)),
                 quarantine=quarantine.load(index.digest, index.num_samples),
             )
             for name, index in datasets.items()

@@ -21,9 +21,13 @@ _PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per
 
 @dataclass(slots=True)
 class Tally(Sums):
-    """What was handed out of an epoch; `is_whole` says that it was counted from its start."""
+    """What was handed out of an epoch; `is_whole` says that it was counted from its start.
+
+    `files_changed` says that files of the data set were replaced while it was read.
+    """
 
     is_whole: bool = True
+    files_changed: bool = False
 
     def as_data(self) -> dict[str, Any]:
         """Return JSON data."""
@@ -34,6 +38,7 @@ class Tally(Sums):
             "ids": f"{self.ids_digest:016x}",
             "bytes": f"{self.digest:032x}",
             "is_whole": self.is_whole,
+            "files_changed": self.files_changed,
         }
 
 
@@ -44,7 +49,7 @@ def read_tally(data: Mapping[str, Any] | None) -> Tally:
     try:
         counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
         sums = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
-        return Tally(*counts, *sums, bool(data["is_whole"]))
+        return Tally(*counts, *sums, bool(data["is_whole"]), bool(data.get("files_changed")))
     except (KeyError, TypeError, ValueError):
         raise OptionError(
             f"state: expected a receipt of state_dict() under 'receipt', got {data!r}"
@@ -84,6 +89,11 @@ class Receipts:
         self._after[place] = replace(tally)
         while len(self._order) > _PLACES_MAX:
             del self._after[self._order.popleft()]
+
+    def note_change(self, epoch: int) -> None:
+        """Say of an epoch that is being counted that files changed meanwhile."""
+        if epoch in self._of and epoch not in self._ended and self._of[epoch].batches:
+            self._of[epoch].files_changed = True
 
     def end(self, epoch: int) -> None:
         """Mark an epoch as handed out to its end."""

@@ -389,6 +389,12 @@ def load_index(name: str, source: Source) -> IndexFile:
         progress.close()
     if index.warning is not None:
         print(f"augd: {index.warning}", file=sys.stderr)
+    if index.change is not None:
+        print(
+            f"augd: {name}: since the last index {index.change}; they are read as they are now, "
+            f"and rows of changed files are others than in runs before",
+            file=sys.stderr,
+        )
     for note in index.notes:
         print(f"augd: {name}: {note}", file=sys.stderr)
     if missed := [one for one in index.skipped if one.is_picture]:

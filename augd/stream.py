@@ -151,6 +151,7 @@ class Stream:
         # epoch -> position and what was counted before it: of a state that was loaded
         self._resume = {begin[0]: (begin[1], Tally(is_whole=begin[1] == 0))}
         self._receipts = Receipts()
+        self._notices: list[str] = []
         self._num_lost = 0
         self._num_detached = 0
         self._active_pass: object = None
@@ -164,8 +165,12 @@ class Stream:
         if self._closer is not None:
             self._closer.detach()
             line.fetch_s = self._line.fetch_s  # counted over all connections
+        was = self._opened.stamp if self._closer is not None else ""
         self._line: Line = line
         self._opened: msg.Opened = line.reader.opened
+        if (changed := self._changed_since(was)) is not None:
+            self._note_change(changed)
+            self._receipts.note_change(self._yielded[0])
         self._ids_digest = 0  # of what came since the connection or the epoch began
         self._closer = weakref.finalize(self, line.leave)
 
@@ -357,11 +362,26 @@ class Stream:
         if now != was:
             line.close()
             named = "; ".join(differences(was, now, "{name}: {a} before, {b} now"))
+            changes = dict(line.reader.opened.changes)
+            if "dataset:" in named and self._opened.stamp in changes:
+                named += f" ({changes[self._opened.stamp]})"
             raise SpecMismatch(
                 f"the daemon at {line.address} came back with other content: {named}. Start it as "
                 "it was, or connect anew."
             )
         self._adopt(line)
+
+    def _changed_since(self, stamp: str) -> str | None:
+        """Say which files have other times than under a stamp; None where none, or nobody knows."""
+        changes = dict(self._opened.changes)
+        if not stamp or stamp == self._opened.stamp or stamp not in changes:
+            return None
+        return f"files of data set {self.dataset!r} have changed: {changes[stamp]}"
+
+    def _note_change(self, text: str) -> None:
+        said = f"{text}. Rows of changed files differ from those before"
+        self._notices.append(said)
+        _log.warning("%s", said)
 
     def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
@@ -470,8 +490,11 @@ class Stream:
 
     @property
     def notices(self) -> list[str]:
-        """What the daemon had to say on this connection that stops nothing, oldest first."""
-        return list(self._line.reader.notices)
+        """What there was to say that stops nothing; by the daemon, on this connection.
+
+        Files that were replaced under a stream, or since its state was saved, are named here.
+        """
+        return [*self._line.reader.notices, *self._notices]
 
     def receipt(self, epoch: int) -> dict[str, Any]:
         """Return what was handed out of an epoch, as JSON data.
@@ -480,7 +503,8 @@ class Stream:
         `bytes` one of all ids, labels and pixels; `is_complete` says that the epoch was counted
         from its start to its end, resumes included. Digests are sums over rows: they are equal
         for equal content whatever the batch size, and those of all ranks add up, modulo 2**64 and
-        2**128, to those of a single trainer.
+        2**128, to those of a single trainer. `files_changed` says that the data set's files were
+        replaced, under another daemon, between batches of this epoch: they are named in `notices`.
 
         Raises:
             OptionError: nothing of this epoch was handed out.
@@ -504,6 +528,7 @@ class Stream:
             "epoch": epoch,
             "position": position,
             "content": dict(self._opened.content_fields),
+            "stamp": self._opened.stamp,
             "quarantine": [list(entry) for entry in as_entries(self._line.reader.quarantine)],
         }
         return state if tally is None else {**state, "receipt": tally.as_data()}
@@ -532,11 +557,16 @@ class Stream:
             here = Content(self._opened.content_fields)
         if saved != here:
             named = "; ".join(differences(saved, here, "{name}: {a} when saved, {b} here"))
+            changed = self._changed_since(str(state.get("stamp", "")))
+            named += f" ({changed})" if changed and "dataset:" in named else ""
             raise SpecMismatch(
                 f"the saved state is of another stream: {named}. Connect as the run that saved it "
                 "did, or start a new run."
             )
         tally = read_tally(state.get("receipt")) if position else Tally()
+        if (changed := self._changed_since(str(state.get("stamp", "")))) is not None:
+            self._note_change(changed)
+            tally.files_changed = tally.files_changed or bool(position)
         if position:
             self._receipts.keep((epoch, position), tally)
         reader = self._line.reader

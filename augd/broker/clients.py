@@ -579,6 +579,8 @@ class Clients:
             quarantine=as_entries(stream.quarantine),
             is_shared=stream.share is not None,
             num_unlabelled=stream.num_unlabelled,
+            stamp=self._datasets[stream.dataset].stamp,
+            changes=self._datasets[stream.dataset].changes,
         )
         self._tell_about(session, stream)
         classes = stream.spec.selection.classes or stream.dataset

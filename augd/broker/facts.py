@@ -28,6 +28,7 @@ class DatasetFacts(Struct, frozen=True):
 
     `num_targets` is 0 unless samples have several labels; `has_splits` says that it records which
     split each sample is in, and `splits` counts them; `num_unlabelled` samples have no label.
+    `stamp` digests the times of its files, and `changes` tell what changed since stamps of before.
     `classes` are their names by label; `decoders` are the names, in a producer's environment, of
     decoders that are packages of their own and that its formats take; `quarantine` are its deadly
     samples so far, by content.
@@ -42,6 +43,8 @@ class DatasetFacts(Struct, frozen=True):
     splits: Mapping[str, int] = {}
     num_unlabelled: int = 0
     classes: Sequence[str] = ()
+    stamp: str = ""
+    changes: tuple[tuple[str, str], ...] = ()
     decoders: frozenset[str] = frozenset()
     quarantine: Mapping[str, tuple[Quarantined, ...]] = {}
 

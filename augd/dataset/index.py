@@ -1,7 +1,7 @@
 """The index file: a data set as flat arrays that every producer maps.
 
-Built by the daemon from a folder or a manifest, kept in the user's cache, used again while no
-folder's time has changed, or the manifest's. Its descriptor goes to the producers, who map it
+Built by the daemon from a folder or a manifest, kept in the user's cache, used again while a look
+at all files shows the same names, sizes and times. Its descriptor goes to the producers, who map it
 (`arrays.IndexArrays`); beside it lies the sizes sidecar, int32 (num_samples, 2) of width and
 height, zero while unknown, which producers fill as they meet headers so that later plans need not
 wait for the read. It is a hint only.
@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from augd.dataset.access import read_access
+from augd.dataset.changes import appended, change_between, replaced_samples, say_change, stamp_of
 from augd.dataset.folder import NoImages, real_root, scan
 from augd.dataset.found import SPLIT_CODES, Found, Progress, Skipped, shown
 from augd.dataset.layout import (
@@ -33,6 +34,7 @@ from augd.dataset.layout import (
     IndexHeader,
     digest_of,
     places_of,
+    read_found,
     read_index_header,
     read_prefix,
     write_index,
@@ -44,12 +46,6 @@ from augd.pixels.header import BadImage, read_header
 from augd.stores.address import is_address, parse_store
 
 _STALE_S: Final = 3600.0
-# A folder that changed this shortly before it was listed may change again within one tick of the
-# file system's clock (4 ms at 250 Hz), unseen. Such a folder is listed again next time.
-_TICK_NS: Final = 10_000_000
-_UNSETTLED: Final = -1
-# Objects have versions, which are no times.
-_SETTLED: Final = 1 << 64
 _MAX_FIRST_BYTES: Final = 512 << 20
 
 
@@ -57,7 +53,7 @@ class IndexFile(msgspec.Struct):
     """An open index with its sidecar. Owns both descriptors until `close`.
 
     `path` is None when the index lives in memory only; `warning` then says why. `was_cached` says
-    that the file of an earlier run was used.
+    that the file of an earlier run was used, `change` what is other than there, in a line.
     """
 
     fd: int
@@ -67,6 +63,7 @@ class IndexFile(msgspec.Struct):
     path: str | None
     was_cached: bool
     warning: str | None = None
+    change: str | None = None
 
     @property
     def digest(self) -> str:
@@ -170,10 +167,9 @@ def load_or_build(
 ) -> IndexFile:
     """Open the cached index of a folder, of shards or a manifest, or look at it and write one.
 
-    The cached one is used while the modification time of every folder, or of the manifest, is as
-    it was. That does not see a file rewritten in place: its size and time are compared whenever
-    it is read. Of an address in an object store (`stores/address.py`) it is used while a listing
-    shows the same versions of the same shards.
+    The cached one is used while each file has the size and the time that it had. Shards are walked
+    only where one of them changed; of an address in an object store (`stores/address.py`), where a
+    listing shows another version of one. `rebuild` walks them in any case.
 
     Raises:
         DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.
@@ -189,7 +185,6 @@ def load_or_build(
     cache = _Cache(cache_dir, real, base, access.links_to)
     if not rebuild and (cached := cache.load()) is not None:
         return cached
-    started_ns = time.time_ns()
     if is_table:
         found = read_manifest(real, progress=progress, root=base, links_to=access.links_to)
     elif is_sharded(real):
@@ -198,7 +193,7 @@ def load_or_build(
         found = read_shards(real, progress=progress)
     else:
         found = _scan(real, progress, access.links_to)
-    return cache.store(header_of(found, started_ns), found)
+    return cache.keep(found, rebuild=rebuild)
 
 
 def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> Found:
@@ -216,7 +211,7 @@ def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> 
 
 def store_own(found: Found, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:
     """Write the index of an own source, whose identity is `own`; it is made at each start."""
-    found_now = header_of(found, 0)
+    found_now = header_of(found)
     header = msgspec.structs.replace(found_now, own=own, first_size_px=first_size_px)
     return _Cache(None, found.source).store(header, found)
 
@@ -238,12 +233,11 @@ def _load_or_read_remote(
 
 def keep_remote(found: Found, *, cache_dir: str | os.PathLike[str] | None = None) -> IndexFile:
     """Write the index of a data set in an object store into the user's cache, and open it."""
-    return _Cache(cache_dir, found.source).store(header_of(found, _SETTLED), found)
+    return _Cache(cache_dir, found.source).keep(found, rebuild=True)
 
 
-def header_of(found: Found, started_ns: int) -> IndexHeader:
-    """Make the header of an index of what was found since `started_ns`."""
-    settled_ns = started_ns - _TICK_NS
+def header_of(found: Found) -> IndexHeader:
+    """Make the header of an index of what was found."""
     return IndexHeader(
         digest=digest_of(found),
         source=found.source,
@@ -252,10 +246,7 @@ def header_of(found: Found, started_ns: int) -> IndexHeader:
         num_targets=found.num_targets,
         has_splits=any(found.splits),
         classes=found.classes,
-        watched={
-            path: mtime_ns if mtime_ns < settled_ns else _UNSETTLED
-            for path, mtime_ns in found.watched.items()
-        },
+        watched=found.watched if found.shards else {},
         first_size_px=_first_size_px(found),
         shards=found.shards,
         arrays=places_of(found),
@@ -264,6 +255,7 @@ def header_of(found: Found, started_ns: int) -> IndexHeader:
         links_to=list(found.links_to),
         rules=RULES,
         formats=found.formats,
+        stamp=stamp_of(found),
     )
 
 
@@ -319,8 +311,48 @@ class _Cache:
         self._key = hashlib.blake2b(source, digest_size=16).hexdigest()
         self._path = os.path.join(self._folder, f"{self._key}.idx")
 
+    def keep(self, found: Found, *, rebuild: bool) -> IndexFile:
+        """Open the cached index where it says the same; else write one, and say what changed."""
+        header = header_of(found)
+        before = self._open()
+        if before is None:
+            return self.store(header, found)
+        fd, known = before
+        try:
+            same = msgspec.structs.replace(header, history=known.history, watched=known.watched)
+            if same == known and not rebuild:
+                return self._opened(os.dup(fd), known)
+            history, change, replaced = known.history, None, []
+            if known.source == header.source and known.stamp and known.stamp != header.stamp:
+                earlier = read_found(fd)
+                found_change = change_between(earlier, known.stamp, found)
+                history = appended(history, found_change)
+                change = say_change([found_change])
+                replaced = replaced_samples(earlier, found)
+        finally:
+            os.close(fd)
+        opened = self.store(msgspec.structs.replace(header, history=history), found)
+        opened.change = change
+        for sample in replaced:
+            os.pwrite(opened.dims_fd, bytes(DIMS_BYTES), sample * DIMS_BYTES)
+        return opened
+
     def load(self) -> IndexFile | None:
-        """Open the cached index when it still holds; None when it must be made anew."""
+        """Open the cached index of shards when it still holds; None when it must be made anew."""
+        if (before := self._open()) is None:
+            return None
+        fd, header = before
+        if not (header.shards and self._is_asked_for(header) and _is_unchanged(header)):
+            os.close(fd)
+            return None
+        return self._opened(fd, header)
+
+    def _opened(self, fd: int, header: IndexHeader) -> IndexFile:
+        dims_fd, warning = self._open_dims(header)
+        return IndexFile(fd, dims_fd, header, os.fstat(fd).st_size, self._path, True, warning)
+
+    def _open(self) -> tuple[int, IndexHeader] | None:
+        """Open the index of an earlier run, whatever it says; None where there is none."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -330,12 +362,7 @@ class _Cache:
         except (DatasetError, OSError):
             os.close(fd)
             return None
-        if not self._is_asked_for(header) or not _is_unchanged(header):
-            os.close(fd)
-            return None
-        dims_fd, warning = self._open_dims(header)
-        size_bytes = os.fstat(fd).st_size
-        return IndexFile(fd, dims_fd, header, size_bytes, self._path, True, warning)
+        return fd, header
 
     def _is_asked_for(self, header: IndexHeader) -> bool:
         """Say whether an index is of this data set, by the rules and with the access of now."""
@@ -448,13 +475,13 @@ def _is_unchanged(header: IndexHeader) -> bool:
         from augd.dataset.remote import is_current
 
         return is_current(header.source, header.shards, header.watched)
-    for path, mtime_ns in header.watched.items():
-        try:
-            if os.stat(os.path.join(header.root, path)).st_mtime_ns != mtime_ns:
-                return False
-        except OSError:
-            return False
-    return True
+    from augd.dataset.shelves import list_shards, watched_of
+
+    try:
+        shards = list_shards(header.root)
+        return shards == header.shards and watched_of(header.root, shards) == header.watched
+    except (DatasetError, OSError):
+        return False
 
 
 def _dims_in_memory(header: IndexHeader) -> int:

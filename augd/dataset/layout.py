@@ -18,13 +18,14 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
+from augd.dataset.changes import Change
 from augd.dataset.found import Found, Shard, Skipped
 from augd.errors import DatasetError
 
 MAGIC: Final = b"AUGDIDX\n"
 VERSION: Final = 3
 ALIGNMENT: Final = 64
-RULES: Final = 1
+RULES: Final = 2
 """Raised when other files become samples, or other labels, of the same folder."""
 DIMS_BYTES: Final = 8
 """Bytes of the sizes sidecar per sample: int32 width, int32 height."""
@@ -105,7 +106,8 @@ class IndexHeader(msgspec.Struct, frozen=True):
     lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
     real paths that links may lead to, beside the root; `rules` which files are samples, by number:
     an index that was made by other rules is made anew. `formats` are those of files whose names do
-    not tell theirs.
+    not tell theirs. `stamp` digests the times of files, and `history` tells what changed at earlier
+    looks (`changes`).
     """
 
     digest: str
@@ -125,6 +127,8 @@ class IndexHeader(msgspec.Struct, frozen=True):
     links_to: list[bytes] = msgspec.field(default_factory=list)
     rules: int = 0
     formats: list[str] = msgspec.field(default_factory=list)
+    stamp: str = ""
+    history: list[Change] = msgspec.field(default_factory=list)
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from augd.dataset.access import is_below, read_access
@@ -89,9 +90,9 @@ def watched_of(root: bytes, shards: Iterable[Shard]) -> dict[bytes, int]:
     folders = {b"", *(folder for shard in shards for folder in _folders_of(shard.path))}
     watched = {path: os.stat(os.path.join(root, path)).st_mtime_ns for path in sorted(folders)}
     watched |= {shard.path: shard.mtime_ns for shard in shards}
-    index = os.path.join(root, INDEX_NAME)
-    if os.path.exists(index):
-        watched[INDEX_NAME] = os.stat(index).st_mtime_ns
+    for name in (INDEX_NAME, CLASSES_NAME):
+        with suppress(OSError):
+            watched[name] = os.stat(os.path.join(root, name)).st_mtime_ns
     return watched
 
 

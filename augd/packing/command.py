@@ -16,7 +16,7 @@ import shutil
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, Any, Final
@@ -27,7 +27,7 @@ import numpy as np
 from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.folder import real_root
-from augd.dataset.found import Found, Progress, Shard, shown
+from augd.dataset.found import Found, Progress, Shard, say_splits, shown
 from augd.dataset.index import IndexFile, header_of, keep_remote, load_or_build
 from augd.dataset.layout import IndexHeader, read_found, write_index_to
 from augd.dataset.remote import StoreShelf
@@ -245,6 +245,7 @@ class IndexOptions:
     is_beside: bool = False  # to the shards
     out: str | None = None  # to this file
     as_json: bool = False
+    is_rebuild: bool = False
 
 
 def run_index(source: str, options: IndexOptions) -> None:
@@ -254,11 +255,43 @@ def run_index(source: str, options: IndexOptions) -> None:
         DatasetError: there are no shards, or one is damaged.
         StoreError: the store that they lie in does not give them.
     """
+    if options.is_rebuild:
+        report = rebuild_index(source)
+        print(json.dumps(report) if options.as_json else _say_rebuilt(report))
+        return
     try:
         report = index_remote(source, options) if is_address(source) else index_shards(source)
     except OSError as error:
         raise DatasetError(f"{source} cannot be indexed: {error}") from None
     print(json.dumps(report) if options.as_json else "\n".join(_index_lines(report)))
+
+
+def rebuild_index(source: str) -> dict[str, Any]:
+    """Look at all of a data set anew, for the user's cache; returns what is in it."""
+    started = time.monotonic()
+    with (
+        Patience("indexing") as progress,
+        closing(load_or_build(source, rebuild=True, progress=progress)) as index,
+    ):
+        return {
+            "source": source,
+            "num_samples": index.num_samples,
+            "num_classes": len(index.classes),
+            "splits": {name or "none": count for name, count in index.count_splits().items()},
+            "change": index.change,
+            "digest": index.digest,
+            "seconds": time.monotonic() - started,
+        }
+
+
+def _say_rebuilt(report: dict[str, Any]) -> str:
+    splits = say_splits(report["splits"])
+    said = (
+        f"{report['source']}: {report['num_samples']:,} images, {report['num_classes']:,} classes, "
+        f"{f'{splits}: ' if splits else ''}indexed anew in {report['seconds']:.1f} s"
+    )
+    change = report["change"]
+    return said if change is None else f"{said}; since the last index {change}"
 
 
 Seen = tuple[Header | None, Table | None, str]
@@ -384,11 +417,12 @@ def _write_index(found: Found) -> int:
 def _portable(found: Found) -> tuple[IndexHeader, Found]:
     """Make the header of an index that is free of what holds on this machine, or store, only."""
     header = msgspec.structs.replace(
-        header_of(found, 0),
+        header_of(found),
         source=b"",
         root=b"",
         watched={},
         links_to=[],
+        stamp="",
         shards=[Shard(shard.path, shard.size_bytes, 0) for shard in found.shards],
     )
     return header, found

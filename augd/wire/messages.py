@@ -232,7 +232,8 @@ class Opened(Message, frozen=True, tag="OPENED"):
     """The stream stands and begins at (epoch, position); its class list is a second frame.
 
     `num_unlabelled` counts the chosen samples whose label is -1. `stamp` is a digest of the times
-    of the data set's files, which decide nothing.
+    of the data set's files, which decide nothing; `changes` say, by stamps of before, which files
+    have other times or sizes since.
     """
 
     session: Count
@@ -251,6 +252,7 @@ class Opened(Message, frozen=True, tag="OPENED"):
     is_shared: bool = False
     num_unlabelled: Count = 0
     stamp: Digest = ""
+    changes: Annotated[tuple[tuple[Digest, Text], ...], Meta(max_length=16)] = ()
 
 
 class BatchReady(Message, frozen=True, tag="BATCH"):

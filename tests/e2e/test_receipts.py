@@ -57,6 +57,7 @@ def test_a_receipt_is_the_sum_of_what_arrived(daemon):
         "num_bad": 0,
         "ids": f"{ids % IDS_MODULUS:016x}",
         "bytes": f"{digest % DIGEST_MODULUS:032x}",
+        "files_changed": False,
         "is_complete": True,
     }
     assert len(set(names)) == 5

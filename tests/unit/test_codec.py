@@ -45,7 +45,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242, {"val": 9}),
         msg.Opened(
             *(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
-            *(5, 512, _QUARANTINE, True, 3, "5eed"),
+            *(5, 512, _QUARANTINE, True, 3, "5eed", (("01d", "files 1 changed: a.jpg"),)),
         ),
         msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
         msg.EpochEnd(3, 2, 5, 4, 1000, 1, _DIGEST, _DIGEST[:8]),

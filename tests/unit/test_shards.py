@@ -168,7 +168,7 @@ def lie(root: Path, **fields: Any) -> None:
             before = getattr(found, name)
             setattr(found, name, value if isinstance(value, str) else type_like(before, value))
         os.ftruncate(fd, 0)
-        write_index(fd, header_of(found, 0), found)
+        write_index(fd, header_of(found), found)
     finally:
         os.close(fd)
 
