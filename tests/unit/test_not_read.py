@@ -93,7 +93,13 @@ def test_only_files_of_unknown_endings_are_opened(
     for name in ("a.txt", "b.json", "c.npy", "d.odd", "none"):
         (pets / "cat" / name).write_bytes(b"x")
     opened: list[bytes] = []
-    monkeypatch.setattr(folder, "_is_image", lambda path: opened.append(path.rpartition(b"/")[2]))
+    look = folder._Scanner._is_inside
+
+    def noted(scanner: folder._Scanner, path: bytes) -> bool:
+        opened.append(path.rpartition(b"/")[2])
+        return look(scanner, path)
+
+    monkeypatch.setattr(folder._Scanner, "_is_inside", noted)
     scan(pets)
     assert sorted(opened) == [b"d.odd", b"none"]
 
