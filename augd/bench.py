@@ -11,13 +11,12 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from augd.advice import Setting, explain, find_step, say
 from augd.allowance import num_cores
 from augd.broker.cache import say_cache
-from augd.errors import OptionError, RecipeError
+from augd.errors import OptionError
 from augd.launch import serve
 from augd.meter import (
     Measurement,
@@ -27,8 +26,9 @@ from augd.meter import (
     verdict_on,
 )
 from augd.plan.catalogue import Catalogue
-from augd.plan.recipe import Recipe, parse_recipe, plain_recipe, read_toml
+from augd.plan.recipe import Recipe, parse_recipe, plain_recipe
 from augd.procfs import cpu_model
+from augd.recipe_file import read_recipe
 from augd.serving import count_producers
 from augd.stream import Stream
 from augd.version import __version__
@@ -74,7 +74,7 @@ def load_recipe(text: str, catalogue: Catalogue | None = None) -> Recipe:
         RecipeError: neither, or the file does not hold a valid recipe of the catalogue's ops,
             which without one are the built-in ones.
     """
-    return parse_recipe(_read_recipe(text), catalogue)
+    return parse_recipe(read_recipe(text), catalogue)
 
 
 def load_plain_recipe(text: str) -> dict[str, Any]:
@@ -83,19 +83,7 @@ def load_plain_recipe(text: str) -> dict[str, Any]:
     Raises:
         RecipeError: as `load_recipe`, but for the names that only the daemon can judge.
     """
-    return plain_recipe(_read_recipe(text))
-
-
-def _read_recipe(text: str) -> str | dict[str, Any]:
-    if not text.endswith(".toml") and "/" not in text:
-        return text
-    try:
-        content = Path(text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"recipe: {text} cannot be read ({error}); give a preset's name or a TOML file"
-        ) from None
-    return read_toml(content)
+    return plain_recipe(read_recipe(text))
 
 
 def check_options(options: BenchOptions) -> None:

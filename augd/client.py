@@ -18,6 +18,7 @@ from augd.errors import OptionError
 from augd.line import Line, Start
 from augd.plan.recipe import plain_recipe
 from augd.plan.shuffle import read_shuffle
+from augd.recipe_file import read_recipe
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
@@ -37,7 +38,7 @@ def connect(
     address: str | None = None,
     *,
     dataset: str | None = None,
-    recipe: str | Mapping[str, Any] = "imagenet",
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
     batch_size: int = 256,
     seed: int = 0,
     shuffle: bool | str = True,
@@ -66,8 +67,9 @@ def connect(
         address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None finds the
             user's default daemon.
         dataset: a name that the daemon serves; not needed when it serves one.
-        recipe: name of a preset, or plain data (see `augd.plan.recipe`). Names of ops that are
-            not built in are the daemon's plug-ins to know.
+        recipe: name of a preset, path to a TOML file (ends in `.toml`, or has a slash), or plain
+            data (see `augd.plan.recipe`). Names of ops that are not built in are the daemon's
+            plug-ins to know.
         batch_size: samples per batch and rank.
         seed: decides order and augmentation, 0 <= seed < 2**63.
         shuffle: True mixes the whole epoch, False gives the index's order. "blocks" keeps what
@@ -121,7 +123,7 @@ def connect(
     """
     spec = msg.Spec(
         dataset=dataset,
-        recipe=plain_recipe(recipe),
+        recipe=plain_recipe(read_recipe(recipe)),
         layout=msg.Layout(batch_size, rank, world, drop_last),
         seed=seed,
         shuffle=read_shuffle(shuffle),

@@ -69,6 +69,13 @@ class ServedDaemon:
         """Drain the daemon and wait for its end; kill it when it takes longer than 25 s."""
         self._end()
 
+    def __repr__(self) -> str:
+        """Say where it is, or that it is closed."""
+        if not self._end.alive:
+            return "<ServedDaemon, closed>"
+        page = f", page {self.http}" if self.http else ""
+        return f"<ServedDaemon at {' and '.join(self.addresses)}{page}, pid {self.pid}>"
+
     def __enter__(self) -> ServedDaemon:
         """Return the daemon itself."""
         return self

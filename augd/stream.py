@@ -14,7 +14,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from augd.errors import (
     StreamClosed,
 )
 from augd.line import Line, Start
+from augd.passes import Pass
 from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
 from augd.receipts import Receipts, Tally, read_tally
@@ -220,8 +221,26 @@ class Stream:
         """Batches per epoch."""
         return cut.batches_left(self._layout, self._opened.num_positions)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def batches_of(self, epoch: int) -> int:
+        """Count the batches of the next pass over an epoch: the rest, where a state was loaded."""
+        position, _ = self._resume.get(epoch, (0, None))
+        return cut.batches_left(self._layout, self._opened.num_positions, position)
+
+    def __repr__(self) -> str:
+        """Say what it streams, from where, and where it stands."""
+        epoch, position = self._yielded
+        where = "closed" if self._line.is_closed else f"at {self._line.address}"
+        classes = f", {len(self.classes)} classes" if self._line.classes else ""
+        return (
+            f"<Stream of {self.dataset!r} {where}: {self.num_samples:,} samples{classes}, "
+            f"{len(self):,} batches of {self._layout.batch_size}; epoch {epoch}, position "
+            f"{position:,}>"
+        )
+
+    def epoch(self, epoch: int) -> Pass:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
+
+        `len` of it is how many there are.
 
         The batches of the epoch after it are already being made while this one ends. A new
         pass ends an unfinished one. A daemon that goes away is waited for, and the pass goes on
@@ -236,9 +255,9 @@ class Stream:
         """
         if epoch < 0:
             raise OptionError(f"epoch: expected 0 or more, got {epoch}")
-        return self._pass(epoch)
+        return Pass(self._pass(epoch), epoch, self.batches_of(epoch))
 
-    def _pass(self, epoch: int) -> Iterator[Batch]:
+    def _pass(self, epoch: int) -> Generator[Batch, None, None]:
         token = self._active_pass = object()
         position, tally = self._resume.pop(epoch, (0, Tally()))
         self._yielded = (epoch, position)

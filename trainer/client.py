@@ -95,8 +95,10 @@ class Stream:
         """Batches per epoch."""
         return len(self._stream)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Pass:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
+
+        `len` of it is how many there are: the rest of the epoch, where a state was loaded.
 
         On CUDA the tensors are ready for the stream that is current when they are handed out,
         and the next batch's copy is under way by then, if that batch was there. A new pass
@@ -107,13 +109,17 @@ class Stream:
             ConnectError: the daemon ended, or nothing came within `timeout_s`.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        return _Pass(self, self._feed.epoch(epoch))
+        return Pass(self, self._feed.epoch(epoch), self._stream.batches_of(epoch))
+
+    def __repr__(self) -> str:
+        """Say what it streams, from where, and to which device."""
+        return f"<Stream to {self.device} from {self._stream!r}>"
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
         return map(_pair, self.next_epoch())
 
-    def next_epoch(self) -> Iterator[Batch]:
+    def next_epoch(self) -> Pass:
         """Yield the batches of the next epoch, counted as `for images, labels in stream` does."""
         epoch = self._next_pass
         self._next_pass += 1
@@ -183,20 +189,27 @@ class Stream:
         self.close()
 
 
-class _Pass:
+class Pass:
     """One pass: counts what it hands out, and the time until it is asked for more.
 
     Not a generator: its frame would hold the batch, and so the slot, till the next one.
     """
 
-    def __init__(self, stream: Stream, batches: Iterator[Batch]) -> None:
-        self._stream, self._batches = stream, batches
+    def __init__(self, stream: Stream, batches: Iterator[Batch], num_batches: int) -> None:
+        """Made by `Stream`."""
+        self._stream, self._batches, self._num_batches = stream, batches, num_batches
         self._left_s: float | None = None  # when the caller went off with a batch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Pass:
+        """Return the pass itself: it is gone through once."""
         return self
 
+    def __len__(self) -> int:
+        """Batches of the whole pass, however many of them came already."""
+        return self._num_batches
+
     def __next__(self) -> Batch:
+        """Wait for the next batch."""
         if self._left_s is not None:
             self._stream._compute_s += time.perf_counter() - self._left_s
             self._left_s = None
@@ -221,7 +234,7 @@ def connect(
     address: str | None = None,
     *,
     dataset: str | None = None,
-    recipe: str | Mapping[str, Any] = "imagenet",
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
     batch_size: int = 256,
     seed: int = 0,
     shuffle: bool | str = True,
@@ -257,7 +270,9 @@ def connect(
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
         channels_last: memory in the order in which pixels come (and which convolutions on
             CUDA are fastest with); False gives one plane per channel. The shape is
-            (B, 3, H, W) either way.
+            (B, 3, H, W) either way. With it, `images.view(...)` that joins channels and pixels,
+            as `images.view(len(images), -1)`, raises torch's RuntimeError: write
+            `images.flatten(1)` or `.reshape(...)`, which copy, or connect with False.
         normalize: (x / 255 - IMAGENET_MEAN) / IMAGENET_STD, on the device; False gives uint8
             (B, H, W, 3) as it was rendered, on the CPU without any copy. Then `channels_last`
             does not matter.

@@ -14,6 +14,7 @@ from reprlib import repr as brief
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from augd.errors import RecipeError
+from augd.plan.elsewhere import called_here
 from augd.plan.op import BaseOp
 from augd.plan.ops import list_parameters
 
@@ -46,9 +47,10 @@ def _check_op_names(path: str, op: Any, known: Ops) -> None:
         )
     name = op.get("op")
     if not isinstance(name, str) or name not in known:
+        here = called_here(name)
+        hint = f" {here}" if here else _suggest(name, known) or " Use one of these names."
         raise RecipeError(
-            f"{path}.op: expected one of {', '.join(sorted(known))}, got {brief(name)}."
-            + (_suggest(name, known) or " Use one of these names.")
+            f"{path}.op: expected one of {', '.join(sorted(known))}, got {brief(name)}.{hint}"
         )
     _check_keys(path, op, ("op", *list_parameters(known[name])))
 

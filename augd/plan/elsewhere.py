@@ -1,0 +1,90 @@
+"""What ops of torchvision and Albumentations are called here: hints for who writes those names.
+
+Beside `refusal`, which quotes them. A name alone is translated: numbers differ, and are documented
+(docs/augmentation.md). Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ON_THE_DEVICE: Final = "augd.torch.connect does it, on the device: leave it out"
+_NO_OP: Final = "there is no such op; an own op can do it (docs/own-ops.md)"
+
+# By letters alone, in lower case.
+_CALLED: Final = {
+    "affine": "rotate, zoom, shear and translate, an op each",
+    "augmix": _NO_OP,
+    "autoaugment": _NO_OP,
+    "blur": _NO_OP,
+    "centercrop": "center_crop",
+    "clahe": _NO_OP,
+    "coarsedropout": "erase",
+    "colorjitter": "brightness, contrast, saturation and hue, an op each",
+    "compose": "the list of ops itself: leave Compose out",
+    "cutmix": _NO_OP,
+    "cutout": "erase",
+    "elastictransform": "local_warp",
+    "fancypca": "pca",
+    "fivecrop": "five_crop",
+    "flip": "mirror, which flips left and right",
+    "gaussianblur": _NO_OP,
+    "gaussnoise": _NO_OP,
+    "grayscale": 'grayscale with "p": 1.0',
+    "griddistortion": "local_warp",
+    "horizontalflip": "mirror",
+    "huesaturationvalue": "hue, saturation and brightness, an op each",
+    "lambda": _NO_OP,
+    "longestmaxsize": "resize with short or size",
+    "mixup": "mixup of `trainer fit --mixup`, which mixes batches: leave it out",
+    "normalize": _ON_THE_DEVICE,
+    "opticaldistortion": "lens",
+    "pad": "random_crop, whose pad widens the picture",
+    "padifneeded": "random_crop, whose pad widens the picture",
+    "perspective": _NO_OP,
+    "piltotensor": _ON_THE_DEVICE,
+    "randaugment": _NO_OP,
+    "randomaffine": "rotate, zoom, shear and translate, an op each",
+    "randombrightness": "brightness",
+    "randombrightnesscontrast": "brightness and contrast, an op each",
+    "randomcontrast": "contrast",
+    "randomcrop": "random_crop",
+    "randomerasing": "erase",
+    "randomgrayscale": "grayscale",
+    "randomhorizontalflip": "mirror",
+    "randomperspective": _NO_OP,
+    "randomresize": "scale_jitter",
+    "randomresizedcrop": "random_resized_crop",
+    "randomrotation": "rotate",
+    "randomscale": "zoom",
+    "randomshortestsize": "scale_jitter",
+    "randomsizedcrop": "random_resized_crop",
+    "randomverticalflip": _NO_OP,
+    "resize": "resize",
+    "rgbshift": "rgb_shift",
+    "rotate": "rotate",
+    "saferotate": "rotate",
+    "scalejitter": "scale_jitter",
+    "shiftscalerotate": "translate, zoom and rotate, an op each",
+    "smallestmaxsize": "resize with short",
+    "tencrop": "ten_crop",
+    "todtype": _ON_THE_DEVICE,
+    "tofloat": _ON_THE_DEVICE,
+    "togray": "grayscale",
+    "toimage": "nothing: images are decoded before the first op. Leave it out",
+    "totensor": _ON_THE_DEVICE,
+    "totensorv2": _ON_THE_DEVICE,
+    "trivialaugmentwide": _NO_OP,
+    "verticalflip": _NO_OP,
+}
+
+
+def called_here(name: object) -> str | None:
+    """Say what an op of another library is called here, or who does its work; None if unknown."""
+    letters = "".join(filter(str.isalnum, str(name)[:60])).lower()
+    here = _CALLED.get(letters)
+    if here is None or here == name:
+        return None
+    if here in (_ON_THE_DEVICE, _NO_OP):
+        return f"{str(name)[:60]}: {here}."
+    return f"{str(name)[:60]}: did you mean {here}?"

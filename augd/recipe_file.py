@@ -1,0 +1,42 @@
+"""A recipe as somebody names it: a preset, plain data, or the path to a TOML file.
+
+Before the way of a batch: in the process of whoever asks. Nothing on the wire names a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from augd.errors import RecipeError
+from augd.plan.presets import PRESETS
+from augd.plan.recipe import read_toml
+
+
+def read_recipe(
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+) -> str | Mapping[str, Any]:
+    """Read the file that a path names; a preset's name and plain data stay as they are.
+
+    A text is a path when it ends in `.toml`, or has a slash in it.
+
+    Raises:
+        RecipeError: the file cannot be read, or is no TOML.
+    """
+    if isinstance(recipe, Mapping) or not isinstance(recipe, str | os.PathLike):
+        return recipe
+    path = os.fspath(recipe)
+    is_text = isinstance(recipe, str)
+    if is_text and (path in PRESETS or not (path.endswith(".toml") or "/" in path)):
+        return path
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RecipeError(
+            f"recipe: {path} cannot be read ({why}); expected a preset's name "
+            f"({', '.join(sorted(PRESETS))}) or a TOML file"
+        ) from None
+    return read_toml(text)
