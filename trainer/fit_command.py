@@ -429,7 +429,10 @@ def _train(training: Training, interrupt: Interrupt) -> int:
         )
         return EXIT_INTERRUPTED
     except _STREAM_ENDED as error:
-        if not is_alone or not training.num_steps:
+        # Damaged files that are found in the first epoch: the same command, with a larger
+        # --max-bad-fraction, begins anew.
+        is_early = isinstance(error, augd.SampleFailed) and not training.epoch
+        if not is_alone or not training.num_steps or is_early:
             raise
         path = training.save("last.pt")
         raise type(error)(

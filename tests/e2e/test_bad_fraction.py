@@ -41,7 +41,7 @@ def test_a_run_says_what_is_damaged_and_goes_on_when_told_to(
     said = capsys.readouterr().err
     assert "2 bad samples in epoch 0, more than the 1 that max_bad_fraction=0.01 allows" in said
     assert "`augd check` names all such files: mend or remove them, or allow more" in said
-    assert fit(daemon, out, "--max-bad-fraction", 0.5, "--resume") == 0
+    assert fit(daemon, out, "--max-bad-fraction", 0.5) == 0
     common = ("--connect", daemon.address, "--checkpoint", out, "--max-bad-fraction", 0.5)
     assert run_trainer("evaluate", *common, "--device", "cpu", "--out", tmp_path / "found") == 0
     assert "1 images could not be read" in capsys.readouterr().out
