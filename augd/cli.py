@@ -63,6 +63,13 @@ Plugins = Annotated[
 ]
 
 
+def _required(paths: list[str] | None, named: str | None) -> list[str]:
+    """Give the paths; an error of usage where there are none, as for any argument."""
+    if not paths and named is None:
+        raise typer.BadParameter("expected one at least", param_hint="'[NAME=]PATH...'")
+    return paths or []
+
+
 def _print_version(is_asked: bool) -> None:
     if is_asked:
         print(__version__)
@@ -85,13 +92,13 @@ def _root(
 @opens_data
 def serve(
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="[NAME=]PATH...",
             help="Folders of images, of class folders, of train/ and val/; .csv, .jsonl; s3://, "
             "https://; or plugin:MODULE:CLASS?ARGUMENT.",
         ),
-    ],
+    ] = None,
     listen: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,6 +147,7 @@ def serve(
         str, typer.Option(metavar="text|json", help="How the log is written.")
     ] = "text",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    named: Annotated[str | None, typer.Option(hidden=True)] = None,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -149,6 +157,7 @@ def serve(
     from augd.serving import Options, read_producers, serve_forever
 
     options = Options(
+        named=named,
         listen=tuple(listen or ()),
         **read_producers(producers),
         is_forced=force,
@@ -170,16 +179,16 @@ def serve(
         http_token=http_token,
         log_format=log_format,
     )
-    raise typer.Exit(serve_forever(paths, options))
+    raise typer.Exit(serve_forever(_required(paths, named), options))
 
 
 @app.command(epilog="Example: augd produce photos/ --connect tcp://trainer:7000 --keys me.key")
 @opens_data
 def produce(
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="[NAME=]PATH...", help="The daemon's data sets, as they are here."),
-    ],
+    ] = None,
     connect: Annotated[
         str | None, typer.Option(metavar="ADDR", help="The daemon's [your default one].")
     ] = None,
@@ -195,6 +204,7 @@ def produce(
         str | None, typer.Option(metavar="NAME", help="What `augd status` calls this host.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    named: Annotated[str | None, typer.Option(hidden=True)] = None,
     lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Lend producers of this host to a daemon on another, until Ctrl-C or the daemon's end.
@@ -205,6 +215,7 @@ def produce(
 
     options = Lending(
         connect,
+        named=named,
         num_producers=producers,
         is_forced=force,
         keys=keys,
@@ -215,7 +226,7 @@ def produce(
         host=host,
         lifeline_fd=lifeline_fd,
     )
-    raise typer.Exit(lend_forever(paths, options))
+    raise typer.Exit(lend_forever(_required(paths, named), options))
 
 
 @app.command(epilog="Example: augd bench photos/ --recipe imagenet --seconds 10")
@@ -601,7 +612,7 @@ def keys_remove(name: ClientName, folder: KeyFolder = None) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="augd")
     except AugdError as error:
         print(f"augd: error: {error}", file=sys.stderr)
         sys.exit(1)

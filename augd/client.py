@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from augd import arguments
 from augd.dataset.found import say_splits
 from augd.errors import OptionError
 from augd.line import Line, Start
 from augd.plan.recipe import plain_recipe
 from augd.plan.shuffle import read_shuffle
 from augd.recipe_file import read_recipe
+from augd.surroundings import open_streams
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
@@ -121,6 +123,7 @@ def connect(
         Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
         OptionError, RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
     """
+    open_streams()  # else the next fds are those of streams that this process lacks
     spec = msg.Spec(
         dataset=dataset,
         recipe=plain_recipe(read_recipe(recipe)),
@@ -280,10 +283,11 @@ def _class_names(classes: Any) -> tuple[str, ...]:
 def _check_options(spec: msg.Spec, timeout_s: float) -> None:
     """Check here what the wire would refuse anyway, with the argument's own name."""
     layout = spec.layout
+    world: Any = layout.world
     bounds: tuple[tuple[str, Any, float, float], ...] = (
         ("batch_size", layout.batch_size, 1, 2**24),
         ("world", layout.world, 1, 2**20),
-        ("rank", layout.rank, 0, layout.world - 1),
+        ("rank", layout.rank, 0, max(world - 1, 0) if isinstance(world, int) else 0),
         ("seed", spec.seed, 0, 2**63 - 1),
         ("prefetch", spec.prefetch, 1, 1024),
     )
@@ -292,7 +296,9 @@ def _check_options(spec: msg.Spec, timeout_s: float) -> None:
             raise OptionError(f"{name}: expected a whole number in {low}..{high}, got {value!r}")
     if spec.bad not in ("mask", "fail"):
         raise OptionError(f'bad: expected "mask" or "fail", got {spec.bad!r}')
-    if not 0 <= spec.max_bad_fraction <= 1:
-        raise OptionError(f"max_bad_fraction: expected 0..1, got {spec.max_bad_fraction!r}")
-    if not timeout_s > 0:
-        raise OptionError(f"timeout_s: expected a positive number of seconds, got {timeout_s!r}")
+    if not isinstance(layout.drop_last, bool):
+        raise OptionError(f"drop_last: expected True or False, got {layout.drop_last!r}")
+    if spec.dataset is not None:
+        arguments.text("dataset", spec.dataset)
+    arguments.share("max_bad_fraction", spec.max_bad_fraction)
+    arguments.seconds("timeout_s", timeout_s)

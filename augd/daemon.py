@@ -29,6 +29,7 @@ from augd.choosing import choose
 from augd.dataset import quarantine
 from augd.dataset.changes import told
 from augd.dataset.formats import package_formats
+from augd.dataset.found import shown
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choices
 from augd.deaths import MemoryKills
@@ -172,7 +173,7 @@ class Daemon:
         facts = {
             name: DatasetFacts(
                 digest=index.digest,
-                root=str(index.root),
+                root=shown(index.header.root),
                 num_samples=index.num_samples,
                 first_size_px=index.first_size_px,
                 num_targets=index.num_targets,

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from augd.errors import AugdError
 from augd.interpreter import leave_working_directory
+from augd.surroundings import run
 
 if TYPE_CHECKING:
     from augd.serving import Options
 
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
 _WORDS = {"--keys": "keys", "--http": "http", "--http-token": "http_token"}
-_WORDS |= {"--again": "again"}
+_WORDS |= {"--again": "again", "--named": "named"}
 _WORDS |= {"--log-format": "log_format", "--cache": "cache", "--shard-cache": "shard_cache"}
 _NUMBERS = {
     "--producers": "num_producers",
@@ -36,32 +36,29 @@ _NUMBERS = {
 def train(*, is_module: bool = False) -> None:
     """Run the trainer's command line, whatever else has the name `trainer` here."""
     leave_working_directory(is_module=is_module)
-    import_module("augd.torch.cli").main()
+    run("trainer", lambda: import_module("augd.torch.cli").main())
 
 
 def main() -> None:
     """Run the command line; errors that are the user's to mend are one line on stderr."""
     leave_working_directory()
-    words = sys.argv[1:]
-    try:
-        if words[:1] == ["serve"] and "--supervisor" not in words:
-            from augd.supervisor import supervise
+    run("augd", lambda: _main(sys.argv[1:]))
 
-            sys.exit(supervise(words))  # which starts this program again, with that word
-        understood = read_serve(words)
-        if understood is None:
-            from augd import cli
 
-            cli.main()
-            return
-        from augd.serving import serve_forever
+def _main(words: list[str]) -> None:
+    if words[:1] == ["serve"] and "--supervisor" not in words:
+        from augd.supervisor import supervise
 
-        sys.exit(serve_forever(*understood))
-    except AugdError as error:
-        print(f"augd: error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(supervise(words))  # which starts this program again, with that word
+    understood = read_serve(words)
+    if understood is None:
+        from augd import cli
+
+        cli.main()
+        return
+    from augd.serving import serve_forever
+
+    sys.exit(serve_forever(*understood))
 
 
 def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
@@ -93,7 +90,7 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
             return None
         else:
             paths.append(word)
-    if not paths:
+    if not paths and "named" not in options:
         return None
     from augd.serving import Options
 

@@ -31,6 +31,7 @@ from augd.stores.blocks import Blocks
 from augd.stores.pieces import LANE_BYTES
 from augd.stores.ranges import RemoteShards
 from augd.stores.store import patience_s
+from augd.surroundings import say
 from augd.transport import link
 from augd.wire import hatch as said
 
@@ -213,7 +214,7 @@ def main(link_fd: int, daemon_pid: int, cache: str = "") -> int:
     except EOFError:
         return 0
     except AugdError as error:
-        print(f"augd: the process that reads the store: {error}", file=sys.stderr)
+        say(f"augd: the process that reads the store: {error}", file=sys.stderr)
         return 1
     return 0
 

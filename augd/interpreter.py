@@ -110,6 +110,11 @@ def import_named(name: str) -> ModuleType:
     return import_module(name)
 
 
+def is_absence_of(name: str, error: Exception) -> bool:
+    """Say whether a module cannot be imported because it isn't there itself, or its package."""
+    return isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+
+
 class _Finder:
     """Finds named modules in the working directory, and no others."""
 
@@ -146,7 +151,15 @@ def _become(module: str, words: list[str]) -> None:
     sys.modules["augd"] = package = module_from_spec(spec)
     spec.loader.exec_module(package)
     sys.argv[1:] = words
-    run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        run_module(module, run_name="__main__", alter_sys=True)
+    except OSError as error:
+        from augd.surroundings import as_refusal, say
+
+        if (refused := as_refusal(error)) is None:
+            raise
+        say(f"augd: error: the process {module} cannot go on: {refused}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

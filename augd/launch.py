@@ -16,17 +16,18 @@ import subprocess
 import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from augd import interpreter
+from augd import arguments, interpreter
 from augd.allowance import why_too_many
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
-from augd.transport.address import make_runtime_dir, runtime_dir
+from augd.surroundings import open_streams
+from augd.transport.address import make_runtime_dir, parse_address, runtime_dir
 
 _STOP_S = 25.0  # beyond what the supervisor gives its daemon for a drain
 _numbers = itertools.count()
@@ -156,31 +157,33 @@ def serve(
         PluginFailed: a plug-in cannot be imported, or has no op that can be used.
         AugdError: the daemon died, or was not ready in time.
     """
-    if isinstance(plugins, str):
-        raise OptionError(f"plugins: expected a list of module names, got {plugins!r}")
-    if producers is not None and producers < 0:
-        raise OptionError(f"producers: expected 0 or more, got {producers}")
-    if producers is not None and (why := why_too_many(producers)):
+    if producers is not None:
+        producers = arguments.whole("producers", producers, 0)
+    if producers and (why := why_too_many(producers)):
         warnings.warn(f"augd.serve: producers: {why}", RuntimeWarning, stacklevel=2)
-    listens = [listen] if isinstance(listen, str) else list(listen or [_private_address()])
+    timeout_s = arguments.seconds("timeout_s", timeout_s)
+    words = [
+        *("serve", "--named", json.dumps(_by_name(paths)), "--quiet"),
+        *(f"--listen={one}" for one in _listens(listen)),
+        *(("--insecure",) if insecure else ()),
+        *(f"--plugin={one}" for one in arguments.texts("plugins", plugins, "module names")),
+        *_texts(cache=cache, shard_cache=shard_cache, http=http),
+        *_paths(keys=keys, http_token=http_token),
+        *_opening(links_to, root, max_pixels),
+        *(() if producers is None else ("--producers", str(producers), "--force")),
+    ]
+    if patience_s is not None:
+        words.append(f"--patience={arguments.seconds('patience_s', patience_s):g}")
+    return _begin(words, timeout_s)
+
+
+def _begin(words: list[str], timeout_s: float) -> ServedDaemon:
+    """Start `augd` with these words, and wait until it serves."""
+    open_streams()  # else the next fds are those of streams that this process lacks
     # Not a pipe, whose end would be open in every child that is forked from this process.
     lifeline = os.pidfd_open(os.getpid())
     ready_read, ready_write = os.pipe()
-    words = [
-        *("serve", *_arguments(paths), "--quiet"),
-        *(part for one in listens for part in ("--listen", one)),
-        *(("--insecure",) if insecure else ()),
-        *(() if keys is None else ("--keys", os.path.abspath(keys))),
-        *(part for one in plugins for part in ("--plugin", one)),
-        *(() if cache is None else ("--cache", cache)),
-        *(() if shard_cache is None else ("--shard-cache", shard_cache)),
-        *(() if http is None else ("--http", http)),
-        *(() if http_token is None else ("--http-token", os.path.abspath(http_token))),
-        *_opening(links_to, root, max_pixels),
-        *(() if producers is None else ("--producers", str(producers), "--force")),
-        *(() if patience_s is None else ("--patience", str(patience_s))),
-        *("--lifeline-fd", str(lifeline), "--ready-fd", str(ready_write)),
-    ]
+    words += ["--lifeline-fd", str(lifeline), "--ready-fd", str(ready_write)]
     try:
         # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
         process = interpreter.start(
@@ -208,25 +211,57 @@ def serve(
     return daemon
 
 
+def _listens(listen: str | Sequence[str] | None) -> list[str]:
+    if listen is None:
+        return [_private_address()]
+    return [listen] if isinstance(listen, str) else arguments.texts("listen", listen, "addresses")
+
+
 def _private_address() -> str:
     folder = runtime_dir()
+    address = parse_address(f"ipc://{folder}/{os.getpid()}-{next(_numbers)}")
     make_runtime_dir(folder)
-    return f"ipc://{folder}/{os.getpid()}-{next(_numbers)}"
+    return str(address)
 
 
-def _arguments(paths: Paths) -> list[str]:
+def _texts(**given: str | None) -> list[str]:
+    """Write options that are texts, where they are given."""
+    return [
+        f"--{name.replace('_', '-')}={arguments.text(name, value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
+
+
+def _paths(**given: str | os.PathLike[str] | None) -> list[str]:
+    """Write options that are paths, where they are given: whole."""
+    return [
+        f"--{name.replace('_', '-')}={arguments.path(name, value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
+
+
+def _by_name(paths: Paths) -> dict[str, str]:
+    """Name each data set: what is given to Python is a path, and no word of a command line."""
     if isinstance(paths, Mapping):
         if not paths:
             raise OptionError("paths: expected at least one data set, got none")
-        return [f"{name}={os.fspath(path)}" for name, path in paths.items()]
-    own = parse_own(os.fspath(paths))
-    if own is not None:
-        return [f"{own.class_name}={own}"]
-    # With its name written out, a path that contains "=" is no name.
-    if is_address(paths):
-        return [f"{dataset_name(os.fspath(paths))}={os.fspath(paths)}"]
-    path = Path(paths).absolute()
-    return [f"{dataset_name(path) or 'data'}={path}"]
+        return {str(name): _as_path(path) for name, path in paths.items()}
+    path = _as_path(paths)
+    if (own := parse_own(path)) is not None:
+        return {own.class_name: path}
+    if is_address(path):
+        return {dataset_name(path): path}
+    return {dataset_name(Path(path).absolute()) or "data": os.path.abspath(path)}
+
+
+def _as_path(path: object) -> str:
+    if isinstance(path, str | bytes | os.PathLike) and (text := os.fsdecode(path)):
+        return text
+    raise OptionError(
+        f"paths: expected a folder or manifest, or several by name as a dict, got {path!r}"
+    )
 
 
 def _opening(
@@ -235,12 +270,15 @@ def _opening(
     max_pixels: int | None,
 ) -> list[str]:
     """Say on the daemon's command line how it opens data sets."""
-    folders = [links_to] if isinstance(links_to, str | os.PathLike) else list(links_to)
-    words = [f"--links-to={os.path.abspath(folder)}" for folder in folders]
-    if root is not None:
-        words.append(f"--root={os.path.abspath(root)}")
+    given: Any = links_to
+    if isinstance(given, str | bytes | os.PathLike):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise OptionError(f"links_to: expected a folder, or several, got {links_to!r}")
+    words = [f"--links-to={arguments.path('links_to', folder)}" for folder in given]
+    words += _paths(root=root)
     if max_pixels is not None:
-        words.append(f"--max-pixels={max_pixels}")
+        words.append(f"--max-pixels={arguments.whole('max_pixels', max_pixels, 1)}")
     return words
 
 

@@ -29,6 +29,7 @@ class Lending:
     """How producers are lent, apart from what they read."""
 
     connect: str | None
+    named: str | None = None  # as of `serving.Options`
     num_producers: int | None = None
     is_forced: bool = False  # more than four producers per core are meant
     keys: str | None = None
@@ -56,7 +57,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
 
     address = parse_address(options.connect)
     curve = client_curve(address, options.keys)
-    sources = name_paths(paths)
+    sources = name_paths(paths, options.named)
     wanted = count_producers(options.num_producers, is_forced=options.is_forced)
     check_sources(sources)
     check_shard_cache(options.shard_cache, sources)
@@ -67,7 +68,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
 
         survey(options.plugins)  # before producers that would all fail are started
     set_up_log(is_quiet=options.is_quiet)
-    raise_fd_limit()
+    raise_fd_limit(wanted)
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()

@@ -22,6 +22,7 @@ class _JsonLines(logging.Formatter):
 
 def set_up_log(*, is_quiet: bool, log_format: str = "text") -> None:
     """Write to stderr: plain lines without dates, which journals add, or JSON."""
+    logging.raiseExceptions = False  # a full disk under the log gets no traceback for each line
     line = logging.StreamHandler(sys.stderr)
     is_json = log_format == "json"
     line.setFormatter(_JsonLines() if is_json else logging.Formatter("augd: %(message)s"))

@@ -11,6 +11,7 @@ drains. So nothing outlives what started it.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -125,7 +126,7 @@ def _command(placed: Placed, here: str) -> list[str]:
     host, _, port = placed.daemon.removeprefix("tcp://").rpartition(":")
     connect = f"tcp://{here if host in _ANY_HOST else host}:{port}"
     return [
-        *("produce", *(f"{name}={path}" for name, path in placed.paths.items())),
+        *("produce", "--named", json.dumps(placed.paths)),
         *("--connect", connect, "--producers", "1"),
         *(() if placed.keys is None else ("--keys", placed.keys)),
         *(part for plugin in placed.plugins for part in ("--plugin", plugin)),

@@ -79,6 +79,8 @@ class OwnSamples:
         try:
             module = interpreter.import_named(asked.module)
         except Exception as error:
+            if interpreter.is_absence_of(asked.module, error):
+                raise PluginFailed(f"{self.name}: {error}. {interpreter.HOW_NAMED}") from None
             raise self._failure("its module cannot be imported", error) from None
         made: Any = getattr(module, asked.class_name, None)
         if not isinstance(made, type):

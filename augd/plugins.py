@@ -51,6 +51,10 @@ def load(modules: Sequence[str]) -> Catalogue:
         try:
             module = interpreter.import_named(name)
         except Exception as error:
+            if interpreter.is_absence_of(name, error):
+                raise PluginFailed(
+                    f"plug-in {name} cannot be imported: {error}. {interpreter.HOW_NAMED}"
+                ) from None
             raise PluginFailed(
                 f"plug-in {name} cannot be imported: {tail_of(error)}\n{interpreter.HOW_NAMED}"
             ) from error

@@ -3,7 +3,7 @@
 PID is its daemon's. HATCH are the fds of its hatch (transport/hatch.py), with a comma between them,
 or `-` where no data set lies in an object store.
 
-What has a `=` in it is no plug-in with ops but an own source: NAME=plugin:MODULE:CLASS?ARGUMENT.
+What is JSON is no plug-in with ops but an own source, {NAME: "plugin:MODULE:CLASS?ARGUMENT"}.
 
 Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
 thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
@@ -19,9 +19,11 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from augd.confine.process import confine, limit
+from augd.surroundings import as_refusal
 from augd.transport import link
 from augd.transport.crumb import Crumb
 from augd.wire.codec import encode
@@ -36,8 +38,8 @@ _PR_SET_PDEATHSIG = 1
 
 def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
-    plugins = tuple(word for word in words if "=" not in word)
-    sources = dict(word.split("=", 1) for word in words if "=" in word)
+    plugins = tuple(word for word in words if not word.startswith("{"))
+    sources = _read_sources(word for word in words if word.startswith("{"))
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit()
@@ -59,7 +61,10 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
     except EOFError:
         return 0
     except BaseException as error:
-        traceback.print_exc()  # the whole of it for the operator, one line for the trainer
+        refused = as_refusal(error) if isinstance(error, OSError) else None
+        if refused is None:
+            traceback.print_exc()  # the whole of it for the operator, one line for the trainer
+        error = refused or error
         text = "".join(traceback.format_exception_only(error)).strip()
         link.send(daemon, encode(LastWords(text[-4000:])))
         return 1
@@ -70,6 +75,12 @@ def _load(plugins: tuple[str, ...]) -> Catalogue:
     from augd.plugins import load
 
     return load(plugins)
+
+
+def _read_sources(words: Iterable[str]) -> dict[str, str]:
+    from json import loads  # for those who have own sources
+
+    return {name: text for word in words for name, text in loads(word).items()}
 
 
 def _open(sources: dict[str, str]) -> OpenOwn:

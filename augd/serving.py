@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from augd.allowance import num_cores, why_too_many
-from augd.errors import AugdError, DatasetError, OptionError
+from augd.errors import AugdError, DatasetError, OptionError, OverLimit
+from augd.surroundings import as_refusal, say
 from augd.wire.limits import PLACES_MAX
 
 if TYPE_CHECKING:
@@ -33,11 +34,17 @@ if TYPE_CHECKING:
     from augd.transport.cache import CacheSpec, CacheStore
     from augd.transport.http import Porch
 
+_told: set[int] = set()  # fds that were closed behind the one line that is for them
+
 Source: TypeAlias = "Path | str | OwnSource"
 """Where a data set lies: a path, as a text the address of one in an object store, or a class."""
 
 _PROGRESS_AFTER_S = 1.0
 _END_S = 0.5  # a process that got SIGKILL is gone in milliseconds, unless the kernel keeps it
+# Its link, its pidfd and the fetcher's end of its hatch. What is spared are the daemon's own, about
+# thirty, and those of a few clients.
+_FDS_OF_PRODUCER = 4
+_FDS_SPARE = 64
 PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
 PATIENCE_MAX_S = 3600
 
@@ -46,6 +53,7 @@ PATIENCE_MAX_S = 3600
 class Options:
     """How the daemon is run, apart from what it serves."""
 
+    named: str | None = None  # data sets by name, as JSON, beside those of the command line
     listen: tuple[str, ...] = ()  # empty: the user's default path
     num_producers: int | None = None
     is_forced: bool = False  # more than four producers per core are meant
@@ -79,11 +87,19 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
     try:
         return _serve_locked(paths, _take_over(options))
     except AugdError as error:
-        if options.ready_fd is None:
+        return _refuse(error, options.ready_fd)
+    except OSError as error:
+        if (refused := as_refusal(error)) is None:
             raise
-        # Whoever started this daemon raises it: printed here, it would be read twice.
-        tell_ready(options.ready_fd, {"code": error.code, "error": str(error)})
-        return 1
+        return _refuse(refused, options.ready_fd)
+
+
+def _refuse(error: AugdError, ready_fd: int | None) -> int:
+    """Tell whoever started this daemon, who raises it; printed here, it would be read twice."""
+    if ready_fd is None or ready_fd in _told:
+        raise error from None
+    tell_ready(ready_fd, {"code": error.code, "error": str(error)})
+    return 1
 
 
 def _take_over(options: Options) -> Options:
@@ -109,7 +125,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         from augd.transport.address import Address, make_runtime_dir
         from augd.transport.lock import AddressLock
 
-    sources = name_paths(paths)
+    sources = name_paths(paths, options.named)
     wanted = count_producers(options.num_producers, is_forced=options.is_forced)
     check_sources(sources)
     _check_patience(options.patience_s)
@@ -127,6 +143,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
             from augd.on_ray import check_ray
 
             check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
+        raise_fd_limit(wanted)
         hired: list[Hired] = []
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
@@ -272,7 +289,6 @@ def _serve(
         from augd.logs import set_up_log
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
-    raise_fd_limit()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     from augd.plan.catalogue import BUILT_IN
 
@@ -299,17 +315,16 @@ def _serve(
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
     if not options.is_quiet and not life.deaths:
-        print(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        say(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
         _tell_skipped(datasets)
         if not hired and not options.ray:
-            print("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
+            say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
         if gate is not None:
-            print(
+            say(
                 f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
             )
         if porch is not None:
-            print(f"augd: look at it at {porch.url}")
-        sys.stdout.flush()
+            say(f"augd: look at it at {porch.url}")
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
     if not options.ray:
@@ -355,21 +370,32 @@ def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:
     return CacheStore(spec, datasets)
 
 
-def raise_fd_limit() -> None:
+def raise_fd_limit(num_producers: int) -> None:
     """Take all the fds that may be had: libzmq ends the process when accept finds none at a path.
 
     Each client takes up to four, each connection of a stranger one; 1,024 are the usual start.
     Source: ipc_listener_t::accept of libzmq 4.3.5 asserts on EMFILE, tcp_listener_t doesn't.
+
+    Raises:
+        OverLimit: so many producers leave too few for clients.
     """
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    needed = _FDS_SPARE + _FDS_OF_PRODUCER * num_producers
+    if 0 <= most < needed:
+        raise OverLimit(
+            f"{num_producers} producers need {needed} open files, and {most} are allowed: "
+            f"raise the limit, ulimit -n {needed} (LimitNOFILE= of a systemd unit), or ask for "
+            f"{max(0, (most - _FDS_SPARE) // _FDS_OF_PRODUCER)} --producers"
+        )
 
 
 def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
     """Write one line to whoever started this daemon, once, and close the pipe."""
     if ready_fd is not None:
+        _told.add(ready_fd)
         os.write(ready_fd, json.dumps(said).encode() + b"\n")
         os.close(ready_fd)
 
@@ -388,19 +414,19 @@ def load_index(name: str, source: Source) -> IndexFile:
     finally:
         progress.close()
     if index.warning is not None:
-        print(f"augd: {index.warning}", file=sys.stderr)
+        say(f"augd: {index.warning}", file=sys.stderr)
     if index.change is not None:
-        print(
+        say(
             f"augd: {name}: since the last index {index.change}; they are read as they are now, "
             f"and rows of changed files are others than in runs before",
             file=sys.stderr,
         )
     for note in index.notes:
-        print(f"augd: {name}: {note}", file=sys.stderr)
+        say(f"augd: {name}: {note}", file=sys.stderr)
     if missed := [one for one in index.skipped if one.is_picture]:
         from augd.dataset.skipped import say_skipped
 
-        print(f"augd: {name}: not read: {say_skipped(missed)}", file=sys.stderr)
+        say(f"augd: {name}: not read: {say_skipped(missed)}", file=sys.stderr)
     return index
 
 
@@ -410,7 +436,7 @@ def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
 
     for name, index in datasets.items():
         if others := [one for one in index.skipped if not one.is_picture]:
-            print(f"augd: {name}: not read: {say_skipped(others)}")
+            say(f"augd: {name}: not read: {say_skipped(others)}")
 
 
 class _Progress:
@@ -427,30 +453,36 @@ class _Progress:
             self._is_shown = True
             rate = num_seen / passed_s
             text = f"indexing {self._name}: {num_seen:,} files, {rate:,.0f} per second"
-            print(f"\r\x1b[Kaugd: {text}", end="", file=sys.stderr, flush=True)
+            say(f"\r\x1b[Kaugd: {text}", end="", file=sys.stderr)
 
     def close(self) -> None:
         if self._is_shown:
-            print(file=sys.stderr)
+            say(file=sys.stderr)
 
 
 def list_own(sources: Mapping[str, Source]) -> list[str]:
     """List the own sources among them, as producers are told of them."""
     return [
-        f"{name}={source}" for name, source in sources.items() if not isinstance(source, Path | str)
+        json.dumps({name: str(source)})
+        for name, source in sources.items()
+        if not isinstance(source, Path | str)
     ]
 
 
-def name_paths(paths: Sequence[str]) -> dict[str, Source]:
+def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Source]:
     """Turn `NAME=PATH` and plain paths into sources by name.
 
     A plain path has the name of its last part, a manifest's without the ending; an own source that
-    of its class.
+    of its class. `named` are more of them by name, as JSON: so they need not be read from words.
     """
     from augd.dataset.sources import dataset_name, parse_own
     from augd.stores.address import is_address, parse_store
+    from augd.wire.codec import as_text
 
     sources: dict[str, Source] = {}
+    for name, text in (json.loads(named) if named else {}).items():
+        store = str(parse_store(text)) if is_address(text) else None
+        sources[as_text(name)] = store or parse_own(text) or Path(text)
     for text in paths:
         name, separator, rest = text.partition("=")
         alone = parse_own(text)
@@ -460,6 +492,7 @@ def name_paths(paths: Sequence[str]) -> dict[str, Source]:
         elif not separator or "/" in name or Path(text).exists():
             rest = text
             name = dataset_name(text if is_address(text) else Path(text).absolute())
+        name = as_text(name)
         if not name or not rest:
             raise OptionError(f"PATH: expected a folder or manifest, or NAME=PATH, got {text!r}")
         if name in sources:
@@ -470,6 +503,8 @@ def name_paths(paths: Sequence[str]) -> dict[str, Source]:
             sources[name] = str(parse_store(rest))
         else:
             sources[name] = parse_own(rest) or Path(rest)
+    if not sources:
+        raise OptionError("PATH: expected a folder or manifest, or NAME=PATH, got none")
     return sources
 
 

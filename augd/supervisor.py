@@ -25,6 +25,7 @@ import sys
 import time
 
 from augd import interpreter
+from augd.surroundings import say
 
 AT_ONCE_MAX = 20
 WITHIN_S = 60.0
@@ -87,9 +88,11 @@ class _Supervisor:
         """
         told, far = os.pipe2(os.O_CLOEXEC)
         os.set_inheritable(far, True)
-        words = [*self._words, "--ready-fd", str(far), "--supervisor", str(os.getpid())]
+        own = ["--ready-fd", str(far), "--supervisor", str(os.getpid())]
         if self._num_deaths:
-            words += ["--again", self._say_again()]
+            own += ["--again", self._say_again()]
+        # Before what the user wrote: what follows a `--` are paths.
+        words = [*self._words[:1], *own, *self._words[1:]]
         command = interpreter.command("augd", *words)
         try:
             self._pid = os.posix_spawn(
@@ -179,7 +182,7 @@ class _Supervisor:
             import json
 
             # As the command line says it; whoever gave a pipe for it raises it instead.
-            print(f"augd: error: {json.loads(line)['error']}", file=sys.stderr, flush=True)
+            say(f"augd: error: {json.loads(line)['error']}", file=sys.stderr)
 
     def _pause_s(self, status: int) -> float | None:
         """Return how long to wait before the next start; None for not starting again."""

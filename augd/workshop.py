@@ -115,11 +115,13 @@ def _open_local(root: str, index: IndexArrays) -> Source:
         OSError: it cannot be opened.
     """
     try:
-        return open_source(root, index)
+        return open_source(index.root, index)  # the bytes of the path; `root` is for people
     except OSError as error:
         if not does_pass(error):
             raise
-        return Retries().again(error, root, lambda: open_source(root, index), patience_s=_OPEN_S)
+        return Retries().again(
+            error, root, lambda: open_source(index.root, index), patience_s=_OPEN_S
+        )
 
 
 class Workshop:
@@ -199,7 +201,7 @@ class Workshop:
             assert self._open_own is not None
             source = self._open_own(name, index)
             return source, ReadAhead(source, num_threads=0)
-        if is_address(root):
+        if is_address(index.root):
             assert self._hatch is not None
             source = RemoteSource(index, self._hatch.reader(name))
             rows = source.read_rows

@@ -42,6 +42,7 @@ from augd.dataset.sources import DEBRIS
 from augd.dataset.splitting import is_beside_splits, read_beside, split_named
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
+from augd.surroundings import time_of
 
 _EXTENSIONS: Final = frozenset(IMAGE_ENDINGS)
 
@@ -281,7 +282,7 @@ class _Scanner:
         files: list[_Found] = []
         folders: list[_Folder] = []
         try:
-            self._watched[folder] = os.stat(full).st_mtime_ns
+            self._watched[folder] = time_of(os.stat(full))
             with os.scandir(full) as entries:
                 for entry in entries:
                     if entry.name.startswith(b"."):
@@ -322,7 +323,7 @@ class _Scanner:
         is_file = found is not None and stat.S_ISREG(found.st_mode)
         if is_file and (is_image or (tells_nothing(entry.name) and self._is_inside(entry.path))):
             assert found is not None
-            files.append((path, found.st_size, found.st_mtime_ns))
+            files.append((path, found.st_size, time_of(found)))
         else:
             self._skip(path, entry.name)
 

@@ -44,6 +44,7 @@ from augd.dataset.sources import is_manifest, is_sharded, refuse_own
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
 from augd.stores.address import is_address, parse_store
+from augd.surroundings import NO_HOME, user_folder
 
 _STALE_S: Final = 3600.0
 _MAX_FIRST_BYTES: Final = 512 << 20
@@ -303,7 +304,7 @@ class _Cache:
         root: bytes | None = None,
         links_to: Sequence[bytes] = (),
     ) -> None:
-        base = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = cache_dir or user_folder("XDG_CACHE_HOME", ".cache")
         self._folder = os.path.join(os.fspath(base), "augd", "index")
         self._source = source
         self._root = root
@@ -409,10 +410,13 @@ class _Cache:
         return IndexFile(fd, dims_fd, header, size_bytes, None, False, warning)
 
     def _not_writable(self, error: OSError) -> str:
+        cache = f"the cache {shown(os.fsencode(self._folder))} cannot be written"
+        why = f"{cache} ({error.strerror})"
+        if self._folder.startswith(f"{NO_HOME}/"):
+            why = "this user has no home"
         return (
-            f"the index of {shown(self._source)} is kept in memory only: the cache "
-            f"{shown(os.fsencode(self._folder))} cannot be written ({error.strerror}). "
-            f"Set XDG_CACHE_HOME to a folder that can."
+            f"the index of {shown(self._source)} is kept in memory only: {why}. "
+            "Set XDG_CACHE_HOME to a folder that can be written."
         )
 
     def _open_dims(self, header: IndexHeader) -> tuple[int, str | None]:

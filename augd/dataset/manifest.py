@@ -23,6 +23,7 @@ from augd.dataset.marking import Marking, marking_of
 from augd.dataset.rows import BadRow, Row, open_rows
 from augd.dataset.splitting import split_named
 from augd.errors import DatasetError
+from augd.surroundings import time_of
 
 _NAMED: Final = 3  # of the missing files
 
@@ -86,7 +87,7 @@ class _Reader:
         is_beside = self._root == os.path.dirname(self._source)
         name = os.path.basename(self._source) if is_beside else self._source
         try:
-            watched = {name: os.stat(self._source).st_mtime_ns}
+            watched = {name: time_of(os.stat(self._source))}
             result = Found(self._source, self._root, watched)
             self._read_rows(result)
         except BadRow as bad:
@@ -153,7 +154,7 @@ class _Reader:
             ) from None
         if not stat.S_ISREG(found.st_mode):
             raise BadRow(row.line, f"path: expected a file, got {shown(path)}, which is none.")
-        return path, (found.st_size, found.st_mtime_ns)
+        return path, (found.st_size, time_of(found))
 
     def _relative(self, row: Row) -> bytes:
         """Bring a path into its one form below the root."""

@@ -17,6 +17,8 @@ from typing import Annotated
 
 import msgspec
 
+from augd.surroundings import user_folder
+
 # As far as numbers go that the wire carries: an entry is sent to whoever opens a stream.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -37,8 +39,8 @@ class Line(msgspec.Struct):
 
 def path_of(dataset_digest: str) -> Path:
     """Return where a data set's quarantine is kept, whether it exists or not."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
+    base = user_folder("XDG_STATE_HOME", ".local", "state")
+    return Path(base) / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
 
 
 def load(dataset_digest: str, num_samples: int) -> dict[str, tuple[Entry, ...]]:

@@ -22,6 +22,7 @@ from augd.dataset.sources import DEBRIS
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
 from augd.pixels.kinds import IMAGE_ENDINGS
+from augd.surroundings import time_of
 
 INDEX_NAME: Final = b"augd.index"
 CLASSES_NAME: Final = b"classes.json"
@@ -81,18 +82,18 @@ def _look_at(root: bytes, path: bytes, links_to: Sequence[bytes]) -> Shard:
         found = os.stat(full)
     if not stat.S_ISREG(found.st_mode):
         raise DatasetError(f"shard {shown(full)}: expected a file, got none. Take it out.")
-    return Shard(path, found.st_size, found.st_mtime_ns)
+    return Shard(path, found.st_size, time_of(found))
 
 
 def watched_of(root: bytes, shards: Iterable[Shard]) -> dict[bytes, int]:
     """Map what the index of a folder of shards depends on to its time in ns."""
     shards = list(shards)
     folders = {b"", *(folder for shard in shards for folder in _folders_of(shard.path))}
-    watched = {path: os.stat(os.path.join(root, path)).st_mtime_ns for path in sorted(folders)}
+    watched = {path: time_of(os.stat(os.path.join(root, path))) for path in sorted(folders)}
     watched |= {shard.path: shard.mtime_ns for shard in shards}
     for name in (INDEX_NAME, CLASSES_NAME):
         with suppress(OSError):
-            watched[name] = os.stat(os.path.join(root, name)).st_mtime_ns
+            watched[name] = time_of(os.stat(os.path.join(root, name)))
     return watched
 
 

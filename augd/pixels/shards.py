@@ -28,6 +28,7 @@ from augd.pixels.segments import Cut, Region, Span, Table
 from augd.pixels.source import FolderSource, IndexedSource, Samples, Source
 from augd.stores.address import is_address
 from augd.stores.pieces import ShardFacts
+from augd.surroundings import time_of
 
 _OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
 # Where a part must be put together, one that is nearly all of the photo costs what it saves.
@@ -251,7 +252,7 @@ def _fill(fd: int, start: int, into: bytearray | memoryview) -> None:
 def _check(shard: ShardFacts, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise BadImage(f"its shard {_shown(shard)} is not a regular file")
-    if found.st_size != shard.size_bytes or found.st_mtime_ns != shard.mtime_ns:
+    if found.st_size != shard.size_bytes or time_of(found) != shard.mtime_ns:
         raise BadImage(
             f"its shard {_shown(shard)} changed since it was indexed: expected {shard.size_bytes} "
             f"bytes of {shard.mtime_ns} ns, got {found.st_size} of {found.st_mtime_ns}"

@@ -29,6 +29,7 @@ from augd.pixels.header import BadImage
 from augd.pixels.limits import max_file_bytes
 from augd.pixels.passing import Retries, does_pass
 from augd.pixels.segments import Cut, Region
+from augd.surroundings import time_of
 
 Row = bytearray | Cut | BadImage
 """What a read gives: the bytes of the file or what is needed of it, or why there are none."""
@@ -177,7 +178,7 @@ class FolderSource(IndexedSource):
                 f"changed since it was indexed: expected {self.sizes_bytes[sample]} bytes, "
                 f"got {found.st_size}"
             )
-        if found.st_mtime_ns != self._mtimes_ns[sample]:
+        if time_of(found) != self._mtimes_ns[sample]:
             raise BadImage(
                 f"changed since it was indexed: expected a modification time of "
                 f"{self._mtimes_ns[sample]} ns, got {found.st_mtime_ns}"

@@ -181,7 +181,9 @@ def parse_address(text: str | None) -> Address | TcpAddress:
         OptionError: the scheme is unknown, the port no port, or the path too long.
     """
     if text is None:
-        return Address(runtime_dir() / DEFAULT_NAME)
+        return _parse_path(str(runtime_dir() / DEFAULT_NAME))
+    if not isinstance(text, str):
+        raise OptionError(f"address: expected ipc://PATH or tcp://HOST:PORT, got {text!r}")
     scheme, _, rest = text.partition("://")
     if scheme == "ipc" and rest:
         return _parse_path(rest)
@@ -193,6 +195,14 @@ def parse_address(text: str | None) -> Address | TcpAddress:
 
 def _parse_path(text: str) -> Address:
     path = Path(text).absolute()
+    if not os.fsencode(path).isascii():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise OptionError(
+                f"address: expected a path in UTF-8, got {os.fsencode(path)!r}: choose another one "
+                f"with --listen ipc://PATH, or set {ENV_RUNTIME_DIR}"
+            ) from None
     longest = len(os.fsencode(path)) + len(".attach")
     if longest > PATH_BYTES_MAX:
         raise OptionError(

@@ -15,6 +15,7 @@ import os
 
 from augd.allowance import memory_left
 from augd.errors import OverLimit
+from augd.surroundings import as_refusal
 
 # Left for everything else on the machine when a new arena is weighed.
 SPARE_BYTES = 256 * 1024 * 1024
@@ -42,6 +43,8 @@ def make_arena(name: str, size_bytes: int) -> int:
         os.close(fd)
         if error.errno in (errno.ENOMEM, errno.ENOSPC):
             raise OverLimit(f"{size_bytes / 1e6:.0f} MB are asked for: {error.strerror}") from None
+        if refused := as_refusal(error):
+            raise OverLimit(f"{size_bytes / 1e6:.0f} MB are asked for: {refused}") from None
         raise
     return fd
 

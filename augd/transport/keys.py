@@ -22,6 +22,7 @@ from typing import Any
 import zmq
 
 from augd.errors import OptionError
+from augd.surroundings import NO_HOME, user_folder
 from augd.transport.curve import ENV_KEYS
 from augd.transport.keyfiles import make_folder, read_table, write_new
 from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT, Rights
@@ -59,9 +60,15 @@ class Known:
 
 
 def default_folder() -> Path:
-    """Return where an operator's keys are: $XDG_CONFIG_HOME/augd/keys."""
-    config = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "augd" / "keys"
+    """Return where an operator's keys are: $XDG_CONFIG_HOME/augd/keys.
+
+    Raises:
+        OptionError: the user has no home.
+    """
+    config = user_folder("XDG_CONFIG_HOME", ".config")
+    if config.startswith(f"{NO_HOME}/"):
+        raise OptionError("keys: this user has no home: name a folder, --dir DIR")
+    return Path(config) / "augd" / "keys"
 
 
 def check_name(name: str) -> None:

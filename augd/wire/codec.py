@@ -8,7 +8,7 @@ data of unbounded depth (msgspec bounds the nesting itself).
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -50,6 +50,9 @@ def encode(message: Message) -> bytes:
     """
     try:
         frame = _VERSION_BYTE + _encoder.encode(message)
+    except UnicodeEncodeError:  # names are bytes, and need not be text
+        plain = msgspec.to_builtins(message, builtin_types=(bytes, bytearray, memoryview))
+        frame = _VERSION_BYTE + _encoder.encode(_as_text(plain))
     except OverflowError:
         kind = type(message).__struct_config__.tag
         raise ProtocolError(
@@ -62,6 +65,24 @@ def encode(message: Message) -> bytes:
             "header may have; shorten the recipe"
         )
     return frame
+
+
+def as_text(name: str) -> str:
+    r"""Write what is no text as text: the bytes of a name that are no UTF-8 as \xNN."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _as_text(plain: Any) -> Any:
+    if isinstance(plain, str):
+        return as_text(plain)
+    if isinstance(plain, dict):
+        return {_as_text(key): _as_text(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_as_text(part) for part in plain]
+    return plain
 
 
 def decode_from_client(frame: bytes | memoryview) -> FromClient:

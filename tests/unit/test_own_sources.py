@@ -44,4 +44,7 @@ def test_it_has_the_name_that_is_given_or_its_class(tmp_path: Path) -> None:
         "Photos": OwnSource("a", "Photos", "x=1"),
         "more": OwnSource("a", "Photos", "y=2"),
     }
-    assert list_own(sources) == ["Photos=plugin:a:Photos?x=1", "more=plugin:a:Photos?y=2"]
+    assert list_own(sources) == [
+        '{"Photos": "plugin:a:Photos?x=1"}',
+        '{"more": "plugin:a:Photos?y=2"}',
+    ]

@@ -1,0 +1,73 @@
+"""What callers pass to `serve` and `connect`: refused by name where it is of another kind.
+
+Beside the way of a batch. A number in quotes or a path where several are expected would otherwise
+be an error of Python's from somewhere within.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from augd.errors import OptionError
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return a whole number within bounds; NumPy's are some, True and "2" are none."""
+    bounds = f"of {low} or more" if high is None else f"in {low}..{high}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise OptionError(f"{name}: expected a whole number {bounds}, got {value!r}") from None
+    if number < low or (high is not None and number > high):
+        raise OptionError(f"{name}: expected a whole number {bounds}, got {number}")
+    return number
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a positive number of seconds."""
+    try:
+        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number > 0:
+        raise OptionError(f"{name}: expected a positive number of seconds, got {value!r}")
+    return number
+
+
+def share(name: str, value: Any) -> float:
+    """Return a number between 0 and 1."""
+    try:
+        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise OptionError(f"{name}: expected 0..1, got {value!r}")
+    return number
+
+
+def text(name: str, value: Any) -> str:
+    """Return a text."""
+    if not isinstance(value, str):
+        raise OptionError(f"{name}: expected a text, got {value!r}")
+    return value
+
+
+def texts(name: str, value: Any, of: str) -> list[str]:
+    """Return several texts; one alone is an error, since it is several letters."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise OptionError(f"{name}: expected a list of {of}, got {value!r}")
+    return [text(name, one) for one in value]
+
+
+def path(name: str, value: Any) -> str:
+    """Return a path, whole."""
+    try:
+        return os.path.abspath(os.fsdecode(value))
+    except TypeError:
+        raise OptionError(f"{name}: expected a path, got {value!r}") from None

@@ -1,0 +1,174 @@
+"""What a process finds itself in: standard streams, limits of the system, a home, or none.
+
+Beside the way of a batch. Streams may be closed (cron, containers), full, or of ASCII; a limit may
+be lower than what is asked; a user may have no home. None of it is a fault of augd's, and none
+gets a traceback: commands run by `run`, which puts each into one line, and daemons `say` what they
+have to say without depending on who can hear it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, Final, NoReturn
+
+from augd.errors import AugdError, OverLimit
+
+NO_HOME: Final = os.devnull
+"""Stands for the home of a user who has none: nothing can be made below it."""
+
+_TIME_MAX_NS: Final = (1 << 63) - 1
+_REMEDIES: Final = {
+    errno.EMFILE: "this process may open no more files: raise the limit, ulimit -n (LimitNOFILE= "
+    "of a systemd unit), or ask for fewer producers",
+    errno.ENFILE: "this machine can open no more files: see /proc/sys/fs/file-max",
+    errno.EFBIG: "the size limit of files is too low, and holds for shared memory, too: raise it, "
+    "ulimit -f unlimited (LimitFSIZE= of a systemd unit)",
+    errno.ENOSPC: "make room there, or name another place",
+    errno.EDQUOT: "the quota is used up: make room there, or name another place",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOMEM: "give it more memory, or ask for less",
+    errno.EAGAIN: "no more processes or threads are allowed: raise the limit, ulimit -u, or ask "
+    "for fewer producers",
+}
+
+
+def open_streams() -> None:
+    """Open closed standard streams on /dev/null: else the next file has the number of one."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def prepare() -> None:
+    """Make the standard streams of a command usable, whatever they are."""
+    open_streams()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            fd = ("stdin", "stdout", "stderr").index(name)
+            setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _Output.instead_of(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that writes in ASCII what its terminal cannot show, and knows if it failed.
+
+    An error's number doesn't tell: the disk of another file may be full as well.
+    """
+
+    failure: OSError | None = None
+
+    @classmethod
+    def instead_of(cls, stream: io.TextIOWrapper) -> _Output:
+        encoding, is_by_line = stream.encoding, stream.line_buffering
+        return cls(stream.detach(), encoding, "backslashreplace", line_buffering=is_by_line)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def say(text: str = "", *, file: IO[str] | None = None, end: str = "\n") -> None:
+    """Print to standard output, or to a file, and go on where that cannot be written to."""
+    with suppress(OSError, ValueError):
+        print(text, file=file or sys.stdout, end=end, flush=True)
+
+
+def run(program: str, work: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process; what is the user's to mend is one line on stderr."""
+    prepare()
+    status = _status_of(program, work)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = max(status, _say_unwritten(program, error))
+    for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:  # what is left in its buffer would be tried again, with a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    sys.exit(status)
+
+
+def _status_of(program: str, work: Callable[[], object]) -> int:
+    try:
+        work()
+    except SystemExit as ending:
+        if ending.code is None or isinstance(ending.code, int):
+            return ending.code or 0
+        say(str(ending.code), file=sys.stderr)
+        return 1
+    except AugdError as error:
+        say(f"{program}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if _is_of_stdout(error):
+            return _say_unwritten(program, error)
+        refused = as_refusal(error)
+        if refused is None:
+            raise
+        say(f"{program}: error: {refused}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def as_refusal(error: OSError) -> OverLimit | None:
+    """Say what to do where the system refused something for want of it; None for other errors."""
+    if error.errno not in _REMEDIES:
+        return None
+    where = "" if error.filename is None else f" ({os.fsdecode(error.filename)!r})"
+    return OverLimit(f"{error.strerror}{where}: {_REMEDIES[error.errno]}")
+
+
+def time_of(found: os.stat_result) -> int:
+    """Return a file's modification time in nanoseconds, within 64 bits: until the year 2262.
+
+    File systems hold later ones. They are all taken for the last, and told apart by nothing else.
+    """
+    return max(-_TIME_MAX_NS - 1, min(found.st_mtime_ns, _TIME_MAX_NS))
+
+
+def user_folder(variable: str, *below_home: str) -> str:
+    """Return the user's folder for something: what a variable says, or one below the home.
+
+    Without a home it lies below `NO_HOME`, where nothing can be made.
+    """
+    named = os.environ.get(variable)
+    if named:
+        return os.path.expanduser(named)
+    home = os.path.expanduser("~")
+    return os.path.join(home if os.path.isabs(home) else NO_HOME, *below_home)
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Say whether it is standard output that failed."""
+    return isinstance(sys.stdout, _Output) and sys.stdout.failure is error
+
+
+def _say_unwritten(program: str, error: OSError) -> int:
+    if error.errno != errno.EPIPE:  # `| head` has read what it wanted
+        say(
+            f"{program}: error: standard output cannot be written to: {error.strerror}. What was "
+            "to be said there is lost",
+            file=sys.stderr,
+        )
+    return 1
