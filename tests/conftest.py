@@ -50,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CONFIG_HOME"] = f"{folder}/config"
     os.environ.pop("AUGD_KEYS", None)
     os.environ["XDG_STATE_HOME"] = f"{folder}/state"
+    if (cache := getattr(config, "cache", None)) is not None:
+        # Else each process of each run would look through all fonts of the machine.
+        os.environ["MPLCONFIGDIR"] = str(cache.mkdir("matplotlib"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     # pyzmq makes its I/O threads with the first socket and keeps them: no test's leak.
     import zmq

@@ -26,29 +26,41 @@ OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 16, "timeout_s": 60}
 SLOT_BYTES = 50_000
 
 
-class Network:
-    """A daemon behind a proxy, and what a run over it undisturbed gives."""
+class Served:
+    """A daemon for all tests, which none of them ends, and what a run undisturbed gives."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.direct = f"tcp://127.0.0.1:{port}"
+        self.port = free_port()
+        self.direct = f"tcp://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] = start_by_hand(folder, self.direct)
         with augd.connect(self.direct, **OPTIONS) as stream:
             self.undisturbed = follow(stream, 6)
-        self.proxy = Proxy(port, daemon_of(self.process.pid))
 
-    def close(self) -> None:
-        self.proxy.close()
-        self.process.terminate()
-        assert finish(self.process)[0] == 0
+
+class Network:
+    """A proxy before that daemon, of each test's own."""
+
+    def __init__(self, served: Served) -> None:
+        self.process, self.direct = served.process, served.direct
+        self.undisturbed = served.undisturbed
+        self.proxy = Proxy(served.port, daemon_of(served.process.pid))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=60)
+    made = Served(folder)
+    yield made
+    made.process.terminate()
+    assert finish(made.process)[0] == 0
 
 
 @pytest.fixture
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    folder = make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=60)
-    made = Network(folder)
+def network(served: Served) -> Iterator[Network]:
+    made = Network(served)
     yield made
-    made.close()
+    made.proxy.close()
+    await_true(lambda: not ask_status(made.direct, 10)["streams"], 20, "no session is left")
 
 
 def test_the_proxy_is_in_the_way_of_all_ports(network):
