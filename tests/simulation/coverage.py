@@ -73,6 +73,8 @@ def expected() -> set[str]:
     names -= {"AskStatus", "Ping", "Pong", "Status"}
     # Of keys and of sockets that refuse a message: tried with real ones (tests/e2e, tests/fault).
     names -= {"RightsChanged", "PeerUnreachable"}
+    # Of paths and of what is told to people: no batch hangs on them (tests/unit, tests/e2e).
+    names -= {"AskPaths", "Paths", "TellPaths", "Trouble"}
     # Of a cache, which decides neither bytes nor who gets them: its books have tests of their own
     # (tests/unit/test_cache_books.py), and real deaths (tests/fault/test_cache_deaths.py).
     names -= {"CacheFull", "Cached", "CacheRoom", "ClearCache", "PutCached", "UseCache"}
