@@ -164,7 +164,10 @@ def test_who_follows_the_advice_by_hand_gains(folder, monkeypatch):
         (["--connect=ipc:///tmp/a"], "--explain: it tries other settings with daemons of its"),
         (["photos", "--step", "soon"], "--step: expected MODULE:FUNCTION, which is called with"),
         (["photos", "--step", "slow_ops:no"], "--step slow_ops:no: module 'slow_ops' has no attr"),
-        (["photos", "--step", "nowhere:no"], "--step nowhere:no: No module named 'nowhere'. Give a module's"),
+        (
+            ["photos", "--step", "nowhere:no"],
+            "--step nowhere:no: No module named 'nowhere'. Give a module's",
+        ),
     ],
 )
 def test_refusals_are_one_line(folder, options, says):

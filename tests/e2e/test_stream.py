@@ -258,7 +258,10 @@ def test_a_corrupt_image_is_masked_and_counted(tmp_path):
         assert images[valid].any(axis=(1, 2, 3)).all()
         with augd.connect(served.address, recipe=SMALL, batch_size=8, bad="fail") as stream:
             for _ in range(2):  # asked again, it fails again, and does not wait for ever
-                with pytest.raises(augd.SampleFailed, match=r"4 \(class0/.*\): JPEG without an end marker, and not whole"):
+                with pytest.raises(
+                    augd.SampleFailed,
+                    match=r"4 \(class0/.*\): JPEG without an end marker, and not whole",
+                ):
                     list(stream.epoch(0))
         with (
             augd.connect(
