@@ -30,7 +30,7 @@ from pathlib import Path
 
 import augd
 from augd.transport.ask import status as ask_status
-from tests.fault.processes import await_true, num_fds
+from tests.fault.processes import await_true, daemon_of, num_fds
 from tests.fault.programs import free_port
 from tests.fault.proxy import Proxy
 from tests.scenes import SMALL, make_folder
@@ -246,8 +246,8 @@ class Soak:
         table.write_text(json.dumps(read_table(self._path)))
         read_table(f"tcp://127.0.0.1:{self._port}")  # with the first frames ZeroMQ starts threads
         self._await_idle()
-        self._num_fds = num_fds(self._daemon.pid)
-        self._proxy = Proxy(self._port, self._daemon.pid)
+        self._num_fds = num_fds(daemon_of(self._daemon.pid))
+        self._proxy = Proxy(self._port, daemon_of(self._daemon.pid))
         state = str(self._folder / "checkpoint")
         for spec in (
             Spec("mapped", self._path, str(table), stop),
@@ -338,7 +338,7 @@ class Soak:
             self.report.failures.append(f"the daemon ended with {status}")
         self._close_daemon()
         self._daemon = self._start_daemon()
-        self._proxy.lead_to(self._daemon.pid)
+        self._proxy.lead_to(daemon_of(self._daemon.pid))
         return True
 
     def _close_daemon(self) -> None:
@@ -384,7 +384,7 @@ class Soak:
     def _look_for_descriptors(self) -> None:
         """ZeroMQ's own threads close a connection a little after it ended."""
         deadline = time.monotonic() + 10
-        while (grown := num_fds(self._daemon.pid) - self._num_fds) > 0:
+        while (grown := num_fds(daemon_of(self._daemon.pid)) - self._num_fds) > 0:
             if time.monotonic() > deadline:
                 self.report.left.append(f"{grown} descriptors of the daemon")
                 return
