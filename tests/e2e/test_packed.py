@@ -21,6 +21,7 @@ import augd
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import load_or_build
 from augd.errors import AugdError, DatasetError, OptionError
+from augd.packing import command as packing_command
 from augd.packing.command import PackOptions, pack
 from augd.packing.shard import STATE_NAME
 from augd.pixels import native
@@ -405,14 +406,19 @@ def test_a_photo_that_kills_what_looks_at_it_twice_stays_as_it_is(
             assert source.read(5) == poison and source.read(7) == worse
 
 
-def test_a_source_that_changes_meanwhile_is_an_error(many: Path, tmp_path: Path) -> None:
+def test_a_source_that_changes_meanwhile_is_an_error(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "source"
     root.mkdir()
     for path in sorted(many.iterdir())[:4]:
         (root / path.name).write_bytes(path.read_bytes())
-    os.utime(root, ns=(10**9, 10**9))
-    with closing(load_or_build(root)):
+
+    def index_and_change(source: str, **options: Any) -> Any:
+        opened = load_or_build(source, **options)
         (root / "002.jpg").write_bytes(b"another")
-        os.utime(root, ns=(10**9, 10**9))
-        with pytest.raises(AugdError, match=r"sample 2 \(002\.jpg\): changed since it was indexed"):
-            pack(str(root), str(tmp_path / "target"), PackOptions())
+        return opened
+
+    monkeypatch.setattr(packing_command, "load_or_build", index_and_change)
+    with pytest.raises(AugdError, match=r"sample 2 \(002\.jpg\): changed since it was indexed"):
+        pack(str(root), str(tmp_path / "target"), PackOptions())
