@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from augd.dataset import folder
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.changes import Change, say_change, told
 from augd.dataset.index import IndexFile, load_or_build
@@ -151,6 +153,29 @@ def test_shards_are_judged_one_by_one(tmp_path: Path, opened: Open) -> None:
     named = opened(root)
     assert (named.was_cached, named.classes) == (False, ["a"])
     assert opened(root).was_cached and not opened(root, rebuild=True).was_cached
+
+
+def test_files_that_come_slowly_are_looked_at_by_threads(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked of a file in one go counts as slow here."""
+    for number in range(200):
+        path = tmp_path / "set" / f"{number % 3}" / f"{number:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * number)
+    first = opened(tmp_path / "set")
+    names: set[str] = set()
+    look_up = folder._look_up
+
+    def noted(files: object) -> None:
+        names.add(threading.current_thread().name.partition("_")[0])
+        look_up(files)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folder, "_look_up", noted)
+    monkeypatch.setattr(folder, "_SLOW_S", 0.0)
+    second = opened(tmp_path / "set")
+    assert second.was_cached and second.header == first.header
+    assert names == {"MainThread", "look-at-files"}
 
 
 def test_a_line_names_no_more_than_ten() -> None:
