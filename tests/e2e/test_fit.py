@@ -283,7 +283,9 @@ class TestErrors:
             capsys, tmp_path, "--arch", "squeezenet1_1", "--size", 32, "--device", "cpu",
             "--producers", 1, "--out", tmp_path / "run",
         )  # fmt: skip
-        assert re.search(r"sample \d+ of data set .* has no class, where others have one of", line)
+        assert re.search(
+            r"4 of the images of split 'test' of data set .* have no class, so there", line
+        )
 
     @pytest.mark.parametrize(
         ("options", "says"),
