@@ -15,6 +15,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -36,11 +37,11 @@ from augd.line import Line, Start
 from augd.passes import Pass
 from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
-from augd.receipts import Receipts, Tally, read_tally
+from augd.receipts import Receipts, Tally
+from augd.resume import EPOCH_MAX, read_state
 from augd.waiting import Waiting
 from augd.wire import cut
 from augd.wire import messages as msg
-from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.receipt import ids_digest, rows_digest
 from augd.wire.sums import IDS_MODULUS, read_sum
 
@@ -48,6 +49,7 @@ _log = logging.getLogger("augd")
 
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
+Place = tuple[int, int]  # (epoch, position)
 # Opens a connection within so many seconds; asks what it calls meanwhile when to call it again.
 Dial = Callable[[msg.Spec, Start, float, Callable[[], float]], Line]
 
@@ -149,8 +151,8 @@ class Stream:
         self._cursor: tuple[int, int] | None = begin  # what the daemon sends next
         self._yielded = begin  # what the caller gets next
         self._next_pass = begin[0]
-        # epoch -> position and what was counted before it: of a state that was loaded
-        self._resume = {begin[0]: (begin[1], Tally(is_whole=begin[1] == 0))}
+        # Where the next pass over this place's epoch begins, and what was counted before it.
+        self._resume: tuple[Place, Tally] | None = (begin, Tally(is_whole=begin[1] == 0))
         self._receipts = Receipts()
         self._notices: list[str] = []
         self._num_lost = 0
@@ -223,7 +225,8 @@ class Stream:
 
     def batches_of(self, epoch: int) -> int:
         """Count the batches of the next pass over an epoch: the rest, where a state was loaded."""
-        position, _ = self._resume.get(epoch, (0, None))
+        place, _ = self._resume or ((epoch, 0), None)
+        position = place[1] if place[0] == epoch else 0
         return cut.batches_left(self._layout, self._opened.num_positions, position)
 
     def __repr__(self) -> str:
@@ -237,14 +240,14 @@ class Stream:
             f"{position:,}>"
         )
 
-    def epoch(self, epoch: int) -> Pass:
+    def epoch(self, epoch: int) -> Pass[Batch]:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
 
-        `len` of it is how many there are.
-
-        The batches of the epoch after it are already being made while this one ends. A new
-        pass ends an unfinished one. A daemon that goes away is waited for, and the pass goes on
-        where it stood.
+        `len` of it is how many there are. The first pass after `load_state_dict`, or after a shared
+        stream was joined, begins at that place if it is over its epoch. Every other pass begins
+        where its epoch does. The batches of the epoch after it are already being made while this
+        one ends. A new pass ends an unfinished one. A daemon that goes away is waited for, and the
+        pass goes on where it stood.
 
         Raises:
             BatchesHeld: the caller holds every slot of the stream.
@@ -253,17 +256,21 @@ class Stream:
             ReceiptMismatch: what came is not what was made.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        if epoch < 0:
-            raise OptionError(f"epoch: expected 0 or more, got {epoch}")
+        if not 0 <= epoch <= EPOCH_MAX:
+            raise OptionError(f"epoch: expected 0..{EPOCH_MAX}, got {epoch}")
         return Pass(self._pass(epoch), epoch, self.batches_of(epoch))
 
     def _pass(self, epoch: int) -> Generator[Batch, None, None]:
         token = self._active_pass = object()
-        position, tally = self._resume.pop(epoch, (0, Tally()))
+        if self._resume is None or self._resume[0][0] != epoch:
+            self._resume = (epoch, 0), Tally()
+        (_, position), tally = self._resume
+        self._next_pass = epoch
         self._yielded = (epoch, position)
-        self._receipts.begin(epoch, tally)
+        self._receipts.begin(epoch, replace(tally))
         if position and not cut.batches_left(self._layout, self._opened.num_positions, position):
             self._yielded = (epoch + 1, 0)  # loaded with a layout that drops the rest
+            self._resume, self._next_pass = None, epoch + 1
             return
         if self._cursor != (epoch, position):
             self._seek(epoch, position)
@@ -275,6 +282,8 @@ class Stream:
                 )
             self._cursor = None  # where the daemon stands if this raises, nobody knows
             ready = self._next_ready(position)
+            # Until here, whoever tries again begins at the same place.
+            self._resume, self._next_pass = None, epoch + 1
             if ready is None:
                 self._cursor = self._yielded = (epoch + 1, 0)
                 self._receipts.end(epoch)
@@ -286,10 +295,11 @@ class Stream:
             del batch  # the caller's alone while the next one is waited for
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
-        """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
-        epoch = self._next_pass
-        self._next_pass += 1
-        for batch in self.epoch(epoch):
+        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
+        return Pass(self._pairs(), self._next_pass, self.batches_of(self._next_pass))
+
+    def _pairs(self) -> Generator[tuple[NDArray[np.uint8], Labels], None, None]:
+        for batch in self.epoch(self._next_pass):
             pair = batch.images, batch.labels
             del batch  # only the arrays hold the slot
             yield pair
@@ -546,6 +556,8 @@ class Stream:
             "version": 1,
             "epoch": epoch,
             "position": position,
+            "rank": self._layout.rank,
+            "world": self._layout.world,
             "content": dict(self._opened.content_fields),
             "stamp": self._opened.stamp,
             "quarantine": [list(entry) for entry in as_entries(self._line.reader.quarantine)],
@@ -554,23 +566,24 @@ class Stream:
 
     def _tally_at(self, epoch: int, position: int) -> Tally | None:
         """Return what an epoch's batches up to a place add up to, as far as that is known."""
-        loaded, tally = self._resume.get(epoch, (0, None))
-        if position and loaded == position:
-            return tally
+        if position and self._resume is not None and self._resume[0] == (epoch, position):
+            return self._resume[1]
         return self._receipts.at((epoch, position))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken: the next pass over its epoch yields the rest of it.
+        """Go on where a state was taken: the next pass, if over its epoch, yields the rest of it.
 
         Batch size, rank and world may differ from the run that saved it: the global sequence
-        of samples stays.
+        of samples stays. With another rank or world the epoch's receipt is not complete: what this
+        rank would have had of the part before is not known.
 
         Raises:
             SpecMismatch: the content differs; the message names each field and both values.
             OptionError: this is no state of a stream.
         """
-        epoch, position, fields, quarantine = _read_state(state)
-        saved, here = Content(fields), Content(self._opened.content_fields)
+        loaded = read_state(state)
+        epoch, position = loaded.epoch, loaded.position
+        saved, here = Content(loaded.content), Content(self._opened.content_fields)
         if saved != here and self._was_split_open and saved == _of_all_splits(here):
             self._take_all_splits()
             here = Content(self._opened.content_fields)
@@ -582,17 +595,17 @@ class Stream:
                 f"the saved state is of another stream: {named}. Connect as the run that saved it "
                 "did, or start a new run."
             )
-        tally = read_tally(state.get("receipt")) if position else Tally()
+        tally = loaded.tally_here(self._layout)
         if (changed := self._changed_since(str(state.get("stamp", "")))) is not None:
             self._note_change(changed)
             tally.files_changed = tally.files_changed or bool(position)
         if position:
             self._receipts.keep((epoch, position), tally)
         reader = self._line.reader
-        reader.quarantine = united(as_entries(reader.quarantine), quarantine)
+        reader.quarantine = united(as_entries(reader.quarantine), loaded.quarantine)
         self._active_pass = None
         self._cursor = None  # what was made ahead may lack the state's quarantine
-        self._resume = {epoch: (position, tally)}
+        self._resume = (epoch, position), tally
         self._yielded = (epoch, position)
         self._next_pass = epoch
 
@@ -628,25 +641,6 @@ def _of_all_splits(here: Content) -> Content:
     others = {f"{prefix}{name}" for name in ("classes", "limit", "balance")}
     dropped = (f"{prefix}split",) if others & here.fields.keys() else (prefix,)
     return Content({k: v for k, v in here.fields.items() if not k.startswith(dropped)})
-
-
-def _read_state(
-    state: Mapping[str, Any],
-) -> tuple[int, int, dict[str, str], msg.Quarantine]:
-    try:
-        saved = (state["version"], state["epoch"], state["position"])
-        fields = dict(state["content"])
-        entries = tuple((int(s), int(e), int(p)) for s, e, p in state.get("quarantine", ()))
-    except (KeyError, TypeError, ValueError):
-        raise OptionError(f"state: expected what state_dict() returned, got {state!r}") from None
-    if saved[0] != 1 or not all(isinstance(number, int) and number >= 0 for number in saved):
-        raise OptionError(f"state: expected version 1 with epoch and position, got {saved}")
-    if len(entries) > QUARANTINE_MAX or any(number < 0 for entry in entries for number in entry):
-        raise OptionError(
-            f"state: expected at most {QUARANTINE_MAX} entries (sample, epoch, position) in its "
-            f"quarantine, got {len(entries)}: {entries[:3]}"
-        )
-    return saved[1], saved[2], fields, entries
 
 
 def _named(params: Array) -> dict[str, Array]:

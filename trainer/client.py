@@ -58,7 +58,7 @@ class Stream:
         self.device, self.world, self.drop_last = device, world, drop_last
         self._stream = stream
         self._feed = feed
-        self._next_pass = 0
+        self._next_pass: int = stream.state_dict()["epoch"]  # not 0 where a shared one is joined
         self._last: tuple[int, int] | None = None  # epoch and position of what was handed out
         self._num_batches = 0
         self._num_samples = 0
@@ -109,21 +109,19 @@ class Stream:
             ConnectError: the daemon ended, or nothing came within `timeout_s`.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        return Pass(self, self._feed.epoch(epoch), self._stream.batches_of(epoch))
+        return Pass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
 
     def __repr__(self) -> str:
         """Say what it streams, from where, and to which device."""
         return f"<Stream to {self.device} from {self._stream!r}>"
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) of the next epoch: the first pass is epoch 0."""
+        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
         return map(_pair, self.next_epoch())
 
     def next_epoch(self) -> Pass:
         """Yield the batches of the next epoch, counted as `for images, labels in stream` does."""
-        epoch = self._next_pass
-        self._next_pass += 1
-        return self.epoch(epoch)
+        return self.epoch(self._next_pass)
 
     def _count(self, batch: Batch) -> None:
         transfer_s = self._feed.transfer_s
@@ -132,6 +130,7 @@ class Stream:
         self._num_batches += 1
         self._num_samples += len(batch)
         self._last = (batch.epoch, batch.position)
+        self._next_pass = batch.epoch + 1
 
     def stats(self) -> dict[str, float]:
         """Count what was handed out so far, and where its time went.
@@ -165,7 +164,7 @@ class Stream:
         return self._stream.state_dict(self._last)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken: the next pass over its epoch yields the rest of it.
+        """Go on where a state was taken: the next pass, if over its epoch, yields the rest of it.
 
         Raises:
             SpecMismatch: the content differs; the message names each field and both values.
@@ -195,9 +194,13 @@ class Pass:
     Not a generator: its frame would hold the batch, and so the slot, till the next one.
     """
 
-    def __init__(self, stream: Stream, batches: Iterator[Batch], num_batches: int) -> None:
+    def __init__(
+        self, stream: Stream, epoch: int, batches: Iterator[Batch], num_batches: int
+    ) -> None:
         """Made by `Stream`."""
-        self._stream, self._batches, self._num_batches = stream, batches, num_batches
+        self._stream, self._epoch = stream, epoch
+        self._batches, self._num_batches = batches, num_batches
+        self._broke_off = ""  # in words: an error holds the frames that it went through
         self._left_s: float | None = None  # when the caller went off with a batch
 
     def __iter__(self) -> Pass:
@@ -213,7 +216,19 @@ class Pass:
         if self._left_s is not None:
             self._stream._compute_s += time.perf_counter() - self._left_s
             self._left_s = None
-        batch = next(self._batches)
+        if self._broke_off:  # the generator below would just end
+            raise augd.StreamClosed(
+                f"this pass over epoch {self._epoch} broke off ({self._broke_off}) and can't go "
+                "on: begin the epoch again, or load the state that was saved last"
+            )
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._stream._next_pass = self._epoch + 1
+            raise
+        except BaseException as error:
+            self._broke_off = f"{type(error).__name__}: {error}"
+            raise
         self._stream._count(batch)
         self._left_s = time.perf_counter()
         return batch
