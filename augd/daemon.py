@@ -354,7 +354,13 @@ class Daemon:
         number = self._rows.number_of(peer)
         try:
             self._rights_of(user)
+            if number is None:
+                self._rows.bear(door, peer, is_leased=False)
             message = codec.decode_from_relay(header)
+            if number is not None:
+                is_done = isinstance(message, msg.Done)
+                is_leased = self._answers_lease(number, message)
+                self._rows.bear(door, peer, is_done=is_done, is_leased=is_leased)
             if number is None:
                 self._attach_remote(peer, message)
             elif not self._take_rows(door, number, message):
@@ -369,6 +375,11 @@ class Daemon:
                 _log.error("producer %d said nonsense and is parted with: %s", number, error)
                 self._handle(ev.RemoteGone(number, str(error)))
             return None
+
+    def _answers_lease(self, number: int, message: msg.FromRelay) -> bool:
+        if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
+            return self._broker.has_leased(number, message.lease)
+        return False
 
     def _attach_remote(self, peer: bytes, message: msg.FromRelay) -> None:
         match message:

@@ -194,6 +194,11 @@ class Broker:
         """Say whether this attachment is that of a producer that joined; see `Remotes.admits`."""
         return self._remotes.admits(number, token)
 
+    def has_leased(self, number: int, lease: int) -> bool:
+        """Say whether a producer has this lease, be it revoked and not answered yet."""
+        producer = self._works.crew.members.get(number)
+        return producer is not None and lease in producer.leases
+
     def target(self, number: int, lease: int) -> Target | None:
         """Say where a remote producer's rows belong; None when it has no such lease."""
         return self._remotes.target(number, lease)

@@ -8,8 +8,11 @@ straight to where they belong; nothing else here is kept.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from augd.errors import ProtocolError
 from augd.transport.address import rows_address
 from augd.transport.doors import Annex, Doors
 from augd.transport.sockets import Curve, Router
@@ -17,11 +20,19 @@ from augd.wire import messages as msg
 from augd.wire.codec import encode
 from augd.wire.limits import PIECE_BYTES
 
-# Of each producer, while the daemon is busy; the others wait in their sender. A message is a chunk
-# of about 5 MB.
-_UNREAD_MAX = 2
+# No high-water mark. libzmq stops reading at one, and where the peer hangs up before it goes on (a
+# relay, whose daemon stood still for longer than its heartbeats) and a heartbeat comes between, an
+# assertion ends the process. Source: stream_engine_base.cpp of libzmq 4.3.5, libzmq issue 4364.
+# What can be unread is bounded by what a peer may say: a producer that was let in the rows of its
+# leases, and some words; a stranger a few words. Whoever says more is hung up on.
+_UNREAD_MAX = 0
+_STRANGE_MAX = 64  # words of a stranger, who is told each time that nobody knows him
+_UNLEASED_MAX = 16  # DONEs in a row that answer no lease, of which a producer has eight at most
+_WORDS_MAX = 256  # other words at once, and so many a second more: ALIVE and BEAT come in seconds
+_WORDS_PER_S = 8.0
 # CURVE wraps each frame: a nonce, a name, a box. Source: RFC 26, "MESSAGE command".
 _ENVELOPE_BYTES = 64
+_STRANGERS_MAX = 4_096  # whose words are counted
 # A REVOKE of nothing: only sent to learn whether somebody is still there.
 _KNOCK = (encode(msg.Revoke(())),)
 
@@ -33,11 +44,16 @@ class RowsSocket(Annex):
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
         super().__init__(Doors(curve, _make_router), rows_address, _KNOCK)
         self._numbers: dict[bytes, int] = {}
+        self._patience: dict[bytes, _Patience] = {}  # of those that were let in
+        self._strangers: dict[bytes, _Patience] = {}
+        self._ended: set[bytes] = set()  # that were hung up on
 
     def admit(self, number: int, peer: bytes) -> None:
         """Take what this peer says from now on for the producer's."""
         super().admit(number, peer)
         self._numbers[peer] = number
+        self._patience[peer] = _Patience(_WORDS_MAX, _UNLEASED_MAX)
+        self._strangers.pop(peer, None)
 
     def number_of(self, peer: bytes) -> int | None:
         """Return whose connection this is, None for somebody who did not attach."""
@@ -48,6 +64,7 @@ class RowsSocket(Annex):
         peer = self._peers.get(number)
         if peer is not None:
             del self._numbers[peer]
+            self._patience.pop(peer, None)
         super().forget(number)
 
     def receive(self, door: int) -> tuple[bytes, bytes, str | None] | None:
@@ -60,6 +77,26 @@ class RowsSocket(Annex):
             return None
         peer, header, user = received
         return bytes((door,)) + peer, header, (user or "") if door else None
+
+    def bear(self, door: int, peer: bytes, *, is_done: bool = False, is_leased: bool) -> None:
+        """Count the message in hand; hang up on a peer that says more than it may.
+
+        Raises:
+            ProtocolError: it said too much; its connection ends.
+        """
+        if peer in self._ended:
+            raise ProtocolError("it was hung up on")
+        patience = self._patience.get(peer)
+        if patience is None:
+            if len(self._strangers) >= _STRANGERS_MAX:
+                self._strangers.clear()  # most of them left
+                self._ended.clear()
+            patience = self._strangers.setdefault(peer, _Patience(_STRANGE_MAX, 0))
+            is_done = self.doors.routers[door].has_more()  # rows, from who was leased none
+        if patience.is_over(is_done=is_done, is_leased=is_leased):
+            self._ended.add(peer)  # what it sent before still comes
+            self.doors.routers[door].hang_up()
+            raise ProtocolError("it says more than its leases allow, and is hung up on")
 
     def receive_rows(self, door: int, places: Sequence[memoryview]) -> bool:
         """Receive the frames that follow a header into these places, each of just its size.
@@ -83,6 +120,29 @@ class RowsSocket(Annex):
     def part_with(self, peer: bytes, why: str) -> None:
         """Tell a stranger that nobody knows it here."""
         self.doors.send(peer, [encode(msg.Part(why))])
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How much more a peer may say before it answers a lease."""
+
+    words_max: int
+    unleased_max: int
+    words: float = 0.0
+    unleased: int = 0
+    heard_at: float = 0.0
+
+    def is_over(self, *, is_done: bool, is_leased: bool) -> bool:
+        """Count a message; say whether it is one too many."""
+        now = time.monotonic()
+        if is_leased:
+            self.words = self.unleased = 0
+        elif is_done:
+            self.unleased += 1
+        else:
+            self.words = 1 + max(0.0, self.words - _WORDS_PER_S * (now - self.heard_at))
+        self.heard_at = now
+        return self.words > self.words_max or self.unleased > self.unleased_max
 
 
 def _make_router(curve: Curve | None) -> Router:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
@@ -78,6 +78,8 @@ class Router:
         self.socket = _socket(zmq.ROUTER, frame_bytes_max, curve)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.RCVHWM, unread_max)
+        self._source_fd = -1
+        self._names: set[object] = set()  # paths and ports
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address, whose lock the caller holds; returns it with its real port.
@@ -94,8 +96,9 @@ class Router:
             self.socket.bind(f"tcp://{address.host}:{port}")
         except zmq.ZMQError as error:
             raise _cannot_bind(address, error) from None
-        bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        return TcpAddress(address.host, int(bound.rpartition(":")[2]))
+        bound = int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+        self._names.add(bound)
+        return TcpAddress(address.host, bound)
 
     def _bind_path(self, address: Address) -> None:
         """Listen at a path for this user alone.
@@ -107,6 +110,7 @@ class Router:
             with suppress(zmq.ZMQError):  # a libzmq that was built without it
                 self.socket.setsockopt(zmq.IPC_FILTER_UID, user)
         listener = owned.listen(address.path, socket.SOCK_STREAM)
+        self._names.add(listener.getsockname())
         self.socket.setsockopt(zmq.USE_FD, listener.fileno())
         try:
             self.socket.bind(str(address))
@@ -148,9 +152,27 @@ class Router:
             peer = self.socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        user = _user_of(peer)
+        user, self._source_fd = _user_of(peer), _source_fd_of(peer)
         has_header = self.socket.getsockopt(zmq.RCVMORE)
         return peer.bytes, self.socket.recv(zmq.NOBLOCK) if has_header else b"", user
+
+    def has_more(self) -> bool:
+        """Say whether a frame follows of the message in hand."""
+        return bool(self.socket.getsockopt(zmq.RCVMORE))
+
+    def hang_up(self) -> None:
+        """End the connection that the message in hand came by; what it sent before still arrives.
+
+        libzmq has no such verb for a ROUTER, but says from which descriptor it read. That may be
+        another connection by now, also of this socket, whose peer then has to connect again: so
+        this is for once per connection.
+        """
+        with suppress(OSError):
+            connection = socket.socket(fileno=os.dup(self._source_fd))
+            with closing(connection):
+                name = connection.getsockname()
+                if (name if isinstance(name, str) else name[1]) in self._names:
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def receive_into(self, target: memoryview) -> bool:
         """Receive the next frame of a message; say whether there was one, of just this size."""
@@ -210,6 +232,14 @@ def _user_of(peer: zmq.Frame) -> str | None:
         return None
 
 
+def _source_fd_of(peer: zmq.Frame) -> int:
+    """Return the descriptor that a message was read from, -1 where libzmq does not say."""
+    try:
+        return int(peer.get(zmq.SRCFD))
+    except (zmq.ZMQError, ValueError):
+        return -1
+
+
 def _receive_into(socket: zmq.Socket[bytes], target: memoryview) -> int:
     """Receive the next frame of a message; returns the frame's own size, 0 when there is none."""
     if not socket.getsockopt(zmq.RCVMORE):
@@ -246,6 +276,9 @@ class Dealer:
         self.handshake: Handshake | None = None
         self._peer: Peer | None = None  # of a path, where it must be this user's or root's
         self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
+        # What a daemon sends is bounded by credits and leases. At a mark libzmq would stop reading,
+        # and may end the process when the daemon hangs up then: see augd/transport/rows.py.
+        self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         if is_watched and isinstance(address, TcpAddress):

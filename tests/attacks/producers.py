@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import zmq
 
 from augd.broker.remotes import REMOTES_MAX
 from augd.transport.address import rows_address
+from augd.transport.rows import _STRANGE_MAX
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.limits import PIECE_BYTES, PLACES_MAX
@@ -118,7 +120,8 @@ def joins_that_do_not_fit(ground: Ground) -> None:
 def strangers_on_the_rows_socket(ground: Ground) -> None:
     """Say ATTACH with guessed numbers and tokens, and what only producers say, and random bytes.
 
-    Seen: PART for each; nobody's rows are taken.
+    Seen: PART for each word, until they are too many; who brings rows is hung up on. Nobody's rows
+    are taken.
     """
     with (
         impostor(ground) as joined,
@@ -127,15 +130,23 @@ def strangers_on_the_rows_socket(ground: Ground) -> None:
         said: list[Any] = [msg.AttachAs(n, joined.token) for n in range(5)]
         said += [msg.AttachAs(joined.number, token) for token in ("", "0" * 32, joined.token[:-1])]
         said += [msg.AttachAs(PLACES_MAX, ""), msg.AttachAs(2**62, joined.token)]
-        said += [[codec.encode(msg.Done(n)), bytes(1000)] for n in range(50)]
-        said += [msg.Ended("no", "signal"), msg.Beat(), msg.Alive(1), msg.Ping(), b"", [b"", b""]]
-        said += [os.urandom(random.Random(n).randrange(300)) for n in range(200)]
+        said += [msg.Ended("no", "signal"), msg.Beat(), msg.Alive(1), msg.Ping(), b""]
+        said += [os.urandom(random.Random(n).randrange(300)) for n in range(_STRANGE_MAX - 20)]
         for message in said:
             stranger.say(message)
             answer = codec.decode_to_relay(stranger.socket.recv_multipart()[0])
             assert isinstance(answer, msg.Part), answer
+        ended = stranger.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        for bulky in ([codec.encode(msg.Done(1)), bytes(1000)], [b"", b""]):
+            stranger.say(bulky)
+            assert ended.poll(10_000), "who brings rows is hung up on"
+            ended.recv_multipart()
+        stranger.socket.disable_monitor()
+        ended.close(0)
         joined.attach()
-        assert isinstance(joined.hear(), msg.UseDataset)
+        while isinstance(told := joined.hear(), msg.Revoke):
+            pass  # of nothing: whether it is still there
+        assert isinstance(told, msg.UseDataset), told
 
 
 @attack("A92", peak_mb=40)
@@ -191,24 +202,49 @@ def leases_of_others(ground: Ground) -> None:
 def a_flood_of_rows(ground: Ground) -> None:
     """Send 100 messages of 4 MB each, that answer nothing, as fast as they are taken.
 
-    Seen: two are read ahead, the others wait in their sender.
+    Seen: it is hung up on, after as many as it could have been leased; and as a stranger at once.
     """
     with impostor(ground) as flood:
         flood.attach()
         flood.lease()
-        header, large = codec.encode(msg.Done(0)), bytes(PIECE_BYTES)
-        flood.rows.socket.setsockopt(zmq.SNDHWM, 4)
-        for _ in range(100):
-            flood.rows.say([header, large])  # waits while the daemon has enough unread
-        flood.rows.say(msg.Ended("enough", "outside"))
-        await_true(lambda: flood.number not in _remotes(ground), 60.0, "all of it was read")
+        pour(flood, 100)
+        await_true(lambda: flood.number not in _remotes(ground), 10.0, "it is parted with")
+
+
+def pour(flood: Impostor, count: int) -> None:
+    """Send messages of 4 MB that answer nothing, as fast as they are taken."""
+    header, large = codec.encode(msg.Done(0)), bytes(PIECE_BYTES)
+    flood.rows.socket.setsockopt(zmq.SNDTIMEO, 2_000)
+    with contextlib.suppress(zmq.Again):  # hung up on, and nobody takes more
+        for _ in range(count):
+            flood.rows.say([header, large])
+
+
+@attack("A98", peak_mb=160)
+def four_floods_of_rows(ground: Ground) -> None:
+    """Join as four producers, and have all of them send 100 messages of 4 MB each at once.
+
+    Seen: each is hung up on after as many as it could have been leased.
+    """
+    with contextlib.ExitStack() as stack:
+        floods = [stack.enter_context(impostor(ground)) for _ in range(4)]
+        for flood in floods:
+            flood.attach()
+            flood.lease()
+        threads = [threading.Thread(target=pour, args=(flood, 100)) for flood in floods]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        gone = {flood.number for flood in floods}
+        await_true(lambda: not gone & _remotes(ground), 10.0, "they are parted with")
 
 
 @attack("A95")
 def a_flood_of_words(ground: Ground) -> None:
     """Join, and send 4,000 ALIVEs, BEATs, LAST_WORDS and FAILs of leases never held.
 
-    Seen: nothing; the last words are kept, once.
+    Seen: the last words are kept, once; who says too many is hung up on.
     """
     with impostor(ground) as talker:
         talker.attach()
@@ -219,9 +255,11 @@ def a_flood_of_words(ground: Ground) -> None:
             msg.LastWords("x" * 16_000),
             msg.Fail(0, ""),
         ]
-        for _ in range(5_000):
-            talker.rows.say(*words)
-        talker.rows.say(msg.Ended("enough", "drained"))
+        talker.rows.socket.setsockopt(zmq.SNDTIMEO, 2_000)
+        with contextlib.suppress(zmq.Again):
+            for _ in range(5_000):
+                talker.rows.say(*words)
+        await_true(lambda: talker.number not in _remotes(ground), 10.0, "it is parted with")
 
 
 @attack("A96", is_slow=True)
