@@ -314,6 +314,9 @@ def _serve(
     )
     at = " and ".join(str(address) for address in daemon.addresses)
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
+    # First: a daemon that dies after it said so to people has served, as its supervisor must know.
+    told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
+    tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
     if not options.is_quiet and not life.deaths:
         say(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
         _tell_skipped(datasets)
@@ -325,8 +328,6 @@ def _serve(
             )
         if porch is not None:
             say(f"augd: look at it at {porch.url}")
-    told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
-    tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
     if not options.ray:
         return daemon.run()
     from augd.on_ray import Placed, placing

@@ -230,7 +230,7 @@ def four_floods_of_rows(ground: Ground) -> None:
         floods = [stack.enter_context(impostor(ground)) for _ in range(4)]
         for flood in floods:
             flood.attach()
-            flood.lease()
+            assert isinstance(flood.hear(), msg.UseDataset | msg.Revoke), "it was let in"
         threads = [threading.Thread(target=pour, args=(flood, 100)) for flood in floods]
         for thread in threads:
             thread.start()
