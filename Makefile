@@ -22,12 +22,12 @@ demo: $(READY)  ## train a small network on made photos; DATA=folder for your ow
 # Two more than cores, six at most: many tests wait. A file's tests run in one process.
 WORKERS := $(shell n=$$(nproc); echo $$(( n < 4 ? n + 2 : 6 )))
 # Some thousand processes are started: compiling augd anew in each takes a third of the time.
-test soak: unexport PYTHONDONTWRITEBYTECODE
+KEEP := env -u PYTHONDONTWRITEBYTECODE
 test: $(READY)  ## run every test, side by side; the end says what is left to `make soak`
-	@$(BIN)/python -m pytest -rfEs -n $(WORKERS) $(ORDER)
+	@$(KEEP) $(BIN)/python -m pytest -rfEs -n $(WORKERS) $(ORDER)
 
 soak: $(READY)  ## the long forms of tests, 10,000 schedules, then something killed every second for SECONDS=600
-	@AUGD_SOAK=1 $(BIN)/python -m pytest -q --timeout 0 -m "soak or longer or hypothesis"
+	@$(KEEP) AUGD_SOAK=1 $(BIN)/python -m pytest -q --timeout 0 -m "soak or longer or hypothesis"
 	@$(BIN)/python -m tests.fault.soak --seconds $(or $(SECONDS),600)
 fuzz: $(READY)  ## fuzz image headers, decoding and messages for SECONDS=60 in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \
