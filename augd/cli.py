@@ -88,7 +88,9 @@ def _root(
     """Image batches for training, from a daemon of CPU producers."""
 
 
-@app.command(epilog="Example: augd serve photos/   then, in a training script, trainer.connect().")
+@app.command(
+    epilog="Example: augd serve photos/   then, in a training script, augd.torch.connect()."
+)
 @opens_data
 def serve(
     paths: Annotated[

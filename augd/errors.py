@@ -27,6 +27,15 @@ turns a code back into its class.
 from __future__ import annotations
 
 
+def install_extra(name: str) -> str:
+    """Say how the packages of an extra are installed: the one place that knows, for messages.
+
+    augd lies on no package index, and the name there may be taken by somebody else: so it is
+    installed from its source.
+    """
+    return f"python -m pip install -e '.[{name}]' in the checkout of augd"
+
+
 class AugdError(Exception):
     """Base of every error that augd raises on purpose."""
 

@@ -27,7 +27,7 @@ import msgspec
 
 from augd import interpreter
 from augd.dataset.access import opening_words
-from augd.errors import OptionError
+from augd.errors import OptionError, install_extra
 from augd.transport.address import Address, TcpAddress
 
 _END_S = 15.0
@@ -57,7 +57,7 @@ def check_ray(
         OptionError: Ray is not installed, nodes could not reach the daemon, or have no key for it.
     """
     if find_spec("ray") is None:
-        raise OptionError("--producers ray:N needs Ray: pip install 'augd[ray]' on every node")
+        raise OptionError(f"--producers ray:N needs Ray: {install_extra('ray')}, on every node")
     if not any(isinstance(address, TcpAddress) for address in addresses):
         raise OptionError(
             "--producers ray:N: other nodes need a port, expected --listen tcp://HOST:PORT"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from augd.allowance import num_cores, why_too_many
-from augd.errors import AugdError, DatasetError, OptionError, OverLimit
+from augd.errors import AugdError, DatasetError, OptionError, OverLimit, install_extra
 from augd.surroundings import as_refusal, say
 from augd.wire.limits import PLACES_MAX
 
@@ -174,7 +174,7 @@ def _check_page(options: Options) -> None:
     ]
     if missing:
         raise OptionError(
-            f"--http: not installed: {', '.join(missing)}; pip install 'augd[http]' brings them"
+            f"--http: not installed: {', '.join(missing)}; {install_extra('http')} brings them"
         )
 
 

@@ -496,7 +496,7 @@ class Stream:
         """Tell the daemon, with the next batch given back, what handing one to a device took.
 
         For `augd status` and the page: time in which the caller was held up between two batches,
-        and did not work on one. `trainer.connect` does it.
+        and did not work on one. `augd.torch.connect` does it.
         """
         self._line.reader.transfer_us += max(0, round(1e6 * seconds))
 

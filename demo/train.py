@@ -1,7 +1,7 @@
 """The demo: a daemon, a small network that trains on its batches, and what the network saw.
 
 `python -m demo.train [--data FOLDER]`. Makes a labelled set of photos unless it is given one,
-starts a daemon on it, trains for a fixed number of steps through `trainer.connect`, and prints
+starts a daemon on it, trains for a fixed number of steps through `augd.torch.connect`, and prints
 how the loss falls, how many images came per second and how long the network waited for them.
 Writes a contact sheet of what the network received. Leaves nothing else behind.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import augd
-import trainer
+import augd.torch
 from demo.photos import make_photos
 from demo.sheet import contact_sheet
 
@@ -51,7 +51,7 @@ def small_convnet(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, *head)
 
 
-def batches(stream: trainer.Stream, num_steps: int) -> Iterator[trainer.Batch]:
+def batches(stream: augd.torch.Stream, num_steps: int) -> Iterator[augd.torch.Batch]:
     """Yield batches, one epoch after another."""
     done = 0
     epoch = 0
@@ -67,7 +67,7 @@ def batches(stream: trainer.Stream, num_steps: int) -> Iterator[trainer.Batch]:
 class Run:
     """One training run: the network, its optimiser, and what is told of it."""
 
-    def __init__(self, stream: trainer.Stream, num_steps: int) -> None:
+    def __init__(self, stream: augd.torch.Stream, num_steps: int) -> None:
         """Start from a fixed seed."""
         torch.manual_seed(0)
         network = small_convnet(len(stream.classes)).to(stream.device)
@@ -79,7 +79,7 @@ class Run:
         self.losses: list[float] = []
         self.hits: list[float] = []
 
-    def step(self, batch: trainer.Batch) -> None:
+    def step(self, batch: augd.torch.Batch) -> None:
         """Train on one batch; bad samples are left out before the loss."""
         images, labels = _valid(batch)
         logits = self.network(images)
@@ -92,13 +92,13 @@ class Run:
         self.hits.append((logits.argmax(1) == labels).float().mean().item())
 
 
-def _valid(batch: trainer.Batch) -> tuple[Tensor, Tensor]:
+def _valid(batch: augd.torch.Batch) -> tuple[Tensor, Tensor]:
     if bool(batch.valid.all()):
         return batch.images, batch.labels
     return batch.images[batch.valid], batch.labels[batch.valid]
 
 
-def train(stream: trainer.Stream, num_steps: int) -> None:
+def train(stream: augd.torch.Stream, num_steps: int) -> None:
     """Train and tell."""
     run = Run(stream, num_steps)
     print(f"{'step':>6} {'loss':>7} {'accuracy':>9} {'images/s':>9} {'waiting':>8}")
@@ -126,7 +126,7 @@ def train(stream: trainer.Stream, num_steps: int) -> None:
     )
 
 
-def receive(stream: trainer.Stream, num_steps: int) -> None:
+def receive(stream: augd.torch.Stream, num_steps: int) -> None:
     """Only receive: a folder without classes has nothing to train on."""
     started = time.perf_counter()
     samples = sum(len(batch) for batch in batches(stream, num_steps))
@@ -163,7 +163,7 @@ def main() -> int:
         try:
             daemon = cleaning.enter_context(augd.serve({"photos": folder}))
             draw_sheet(daemon.address, SHEET)
-            stream = trainer.connect(
+            stream = augd.torch.connect(
                 daemon.address, recipe=RECIPE, split="train", batch_size=BATCH_SIZE
             )
             cleaning.callback(stream.close)

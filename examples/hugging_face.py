@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 import augd
-import trainer
+import augd.torch
 
 RECIPE = {"ops": [{"op": "random_resized_crop", "size": 64}, {"op": "mirror"}]}
 
@@ -41,14 +41,14 @@ class Named:
 class StreamTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """A Trainer that is fed by a stream."""
 
-    def __init__(self, stream: trainer.Stream, **options: Any) -> None:
+    def __init__(self, stream: augd.torch.Stream, **options: Any) -> None:
         """Take the options of `transformers.Trainer`."""
         super().__init__(**options)
         self._stream = stream
 
     def get_train_dataloader(self) -> Any:
         """Give the stream instead of a loader over `train_dataset`."""
-        return Named(trainer.as_dataloader(self._stream))
+        return Named(augd.torch.as_dataloader(self._stream))
 
 
 def main(photos: str, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def main(photos: str, **options: Any) -> Any:
     )
     with (
         augd.serve(photos) as daemon,
-        trainer.connect(
+        augd.torch.connect(
             daemon.address,
             recipe=RECIPE,
             split="train",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import augd
-import trainer
+import augd.torch
 
 RECIPE = {"ops": [{"op": "random_resized_crop", "size": 64}, {"op": "mirror"}]}
 
@@ -47,7 +47,7 @@ def main(photos: str, **options: Any) -> lightning.Trainer:
     fit = lightning.Trainer(**{"max_epochs": 5, "devices": 1, **options})
     with (
         augd.serve(photos) as daemon,
-        trainer.connect(
+        augd.torch.connect(
             daemon.address,
             recipe=RECIPE,
             split="train",
@@ -55,7 +55,7 @@ def main(photos: str, **options: Any) -> lightning.Trainer:
             device=str(fit.strategy.root_device),
         ) as stream,
     ):
-        fit.fit(Classifier(len(stream.classes)), trainer.as_dataloader(stream))
+        fit.fit(Classifier(len(stream.classes)), augd.torch.as_dataloader(stream))
     return fit
 
 

@@ -26,9 +26,11 @@ if __name__ == "trainer":
 try:
     import torch as torch
 except ModuleNotFoundError:
+    from augd.errors import install_extra
+
     raise ModuleNotFoundError(
-        "augd.torch needs torch, which is not installed here: install augd with the extra "
-        "`trainer`. augd.connect gives the same batches as NumPy arrays, without it.",
+        f"augd.torch needs torch, which is not installed here: {install_extra('trainer')}. "
+        "augd.connect gives the same batches as NumPy arrays, without it.",
         name="torch",
     ) from None
 

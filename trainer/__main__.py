@@ -1,4 +1,4 @@
-"""`python -m trainer`: the command line."""
+"""`python -m augd.torch`, or `trainer`: the command line."""
 
 if __name__ == "__main__":
     from augd.entry import train

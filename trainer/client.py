@@ -1,4 +1,4 @@
-"""The training side's client: `trainer.connect` and the stream of tensor batches it returns.
+"""The training side's client: `augd.torch.connect` and the stream of tensor batches it returns.
 
 `augd.Stream` with another kind of batch. Checks what only torch can know (the device, the
 dtype) before it connects, and chooses the way to the device. It starts no thread and no

@@ -126,7 +126,7 @@ def open_for(
 
     Raises:
         DatasetError: the data set has other classes than the network.
-        AugdError: as `trainer.connect` says.
+        AugdError: as `augd.torch.connect` says.
     """
     if path is not None:
         address = cleaning.enter_context(augd.serve(path, producers=producers)).address

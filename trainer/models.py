@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import augd
+from augd.errors import install_extra
 
 from .anatomy import Anatomy, dissect
 from .convnet import SIDE_PX as SMALL_SIDE_PX
@@ -153,7 +154,7 @@ def torchvision_models() -> ModuleType:
     except ImportError as error:
         raise augd.OptionError(
             f"--arch: networks come from torchvision, which cannot be loaded ({error}). "
-            "Install it: pip install 'augd[trainer]'."
+            f"Install it: {install_extra('trainer')}."
         ) from None
     models: ModuleType = torchvision.models
     return models

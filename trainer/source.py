@@ -18,7 +18,7 @@ from .device import Batch
 
 
 class Source(Protocol):
-    """What is trained and validated on: `trainer.Stream`, or stored features."""
+    """What is trained and validated on: `augd.torch.Stream`, or stored features."""
 
     @property
     def device(self) -> torch.device: ...

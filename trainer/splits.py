@@ -37,11 +37,11 @@ def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
     Args:
         address: of the daemon.
         recipes: for either stream.
-        options: for both, as `trainer.connect` takes them.
+        options: for both, as `augd.torch.connect` takes them.
 
     Raises:
         DatasetError: no classes, a single one, or no samples to train on or to validate with.
-        AugdError: as `trainer.connect` says.
+        AugdError: as `augd.torch.connect` says.
     """
     training = _open_training(address, recipe=recipes.training, split="train", **options)
     try:

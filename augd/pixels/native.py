@@ -88,7 +88,7 @@ def _checked(found: ModuleType) -> ModuleType:
     if version != _VERSION:
         raise ImportError(
             f"{found.__file__} is of another version: expected {_VERSION}, got {version}. Build it "
-            f"anew: `make setup` in a checkout, `pip install --force-reinstall augd` otherwise"
+            "anew: python -m pip install -e . in the checkout of augd"
         )
     try:
         found.skip_jpeg(a2b_base64(_TRIAL), _TRIAL_SIDE_PX, _TRIAL_SIDE_PX, _TRIAL_SIDE_PX)

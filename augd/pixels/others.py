@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.errors import install_extra
 from augd.pixels.head import BadImage, Header
 from augd.pixels.kinds import NAMES, PACKAGES
 
@@ -44,7 +45,7 @@ def decode_other(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
             package = PACKAGES.get(header.format, "pillow")
             raise BadImage(
                 f"{NAMES[header.format]} pictures take the package {package}, which is not "
-                f"installed: pip install 'augd[formats]'"
+                f"installed: {install_extra('formats')}"
             ) from None
         except Exception as error:  # libraries raise at will over a stranger's bytes
             raise _gave_up(header, error) from None

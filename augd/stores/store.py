@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from augd.errors import DatasetError, OptionError, StoreError
+from augd.errors import DatasetError, OptionError, StoreError, install_extra
 from augd.stores.address import StoreAddress
 from augd.stores.pieces import ShardFacts
 
@@ -72,7 +72,7 @@ def require_engine() -> None:
     if find_spec("obstore") is None:
         raise OptionError(
             "data sets on S3 and HTTP need obstore, which is not installed: "
-            "pip install 'augd[stores]'"
+            + install_extra("stores")
         )
 
 

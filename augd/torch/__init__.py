@@ -30,6 +30,10 @@ else:
     import sys
     from importlib.machinery import SourceFileLoader
 
+    from augd.interpreter import is_beginning, leave_working_directory
+
+    if is_beginning(__name__):  # `python -m` put the working directory before torch's place
+        leave_working_directory(is_module=True)
     _package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __path__ = [os.path.join(os.path.dirname(_package), "trainer")]
     _first = os.path.join(__path__[0], "__init__.py")

@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 from augd import interpreter
 from augd.allowance import describe_cores, num_cores
-from augd.errors import AugdError
+from augd.errors import AugdError, install_extra
 from augd.pixels.kinds import MODULES, NAMES, PACKAGES
 from augd.procfs import cpu_model
 from augd.transport.address import make_runtime_dir, runtime_dir
@@ -147,7 +147,7 @@ def _formats() -> Finding:
     if not missing:
         return Finding("formats", "all that are read")
     names = " and ".join(NAMES[kind] for kind in missing)
-    advice = f"for data sets that hold {names}: pip install 'augd[formats]'"
+    advice = f"for data sets that hold {names}: {install_extra('formats')}"
     return Finding("formats", f"all but {names}", "good", advice)
 
 
@@ -214,7 +214,7 @@ def _trainer() -> Finding:
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        advice = "pip install 'augd[trainer]' where you train; producers need no torch"
+        advice = f"where you train: {install_extra('trainer')}; producers need no torch"
         return Finding("trainer", "torch is not installed here", "good", advice)
     if shutil.which("nvidia-smi") is None:
         return Finding("trainer", f"torch {version}; no NVIDIA driver: trains on the processor")
@@ -238,7 +238,7 @@ def _page() -> Finding:
     missing = [name for name in wanted if find_spec(name) is None]
     if not missing:
         return Finding("page", "augd serve --http HOST:PORT works here")
-    advice = "for `augd serve --http`: pip install 'augd[http]'"
+    advice = f"for `augd serve --http`: {install_extra('http')}"
     return Finding("page", f"{', '.join(missing)} not installed", "good", advice)
 
 

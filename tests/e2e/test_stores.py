@@ -436,7 +436,7 @@ def test_obstore_missing_is_said(address: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("augd.stores.store.find_spec", lambda name: None)
     from augd.serving import check_sources
 
-    with pytest.raises(OptionError, match=r"pip install 'augd\[stores\]'"):
+    with pytest.raises(OptionError, match=r"pip install -e '\.\[stores\]' in the checkout"):
         check_sources({"set": address})
 
 

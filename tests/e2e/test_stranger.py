@@ -184,13 +184,18 @@ def test_a_line_that_is_not_understood_is_explained(home, line, says):
         (
             "torch",
             "import trainer",
-            "augd.torch needs torch, which is not installed here: install augd with the extra",
+            "augd.torch needs torch, which is not installed here: python -m pip install -e '.[",
         ),
-        ("torch", "import trainer.cli", "install augd with the extra `trainer`"),
+        (
+            "torch",
+            "import trainer.cli",
+            "python -m pip install -e '.[trainer]' in the checkout of augd",
+        ),
         (
             "starlette",
             "from augd.entry import main; main()",
-            "augd: error: --http: not installed: starlette; pip install 'augd[http]' brings them",
+            "augd: error: --http: not installed: starlette; python -m pip install -e '.[http]' in "
+            "the checkout of augd brings them",
         ),
     ],
 )

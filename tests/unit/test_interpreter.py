@@ -85,7 +85,9 @@ def test_only_what_is_named_is_found_in_the_working_directory(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("start", [("-m", "augd"), ("-m", "trainer")], ids=["augd", "trainer"])
+@pytest.mark.parametrize(
+    "start", [("-m", "augd"), ("-m", "trainer"), ("-m", "augd.torch")], ids=lambda start: start[1]
+)
 def test_a_command_leaves_the_working_directory_that_it_was_started_in(
     tmp_path: Path, start: tuple[str, ...]
 ) -> None:
