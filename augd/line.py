@@ -23,7 +23,7 @@ from typing import Literal
 
 from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
-from augd.errors import ConnectError, ConnectionLost, StreamClosed
+from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
 from augd.transport.address import (
     Address,
     TcpAddress,
@@ -36,12 +36,14 @@ from augd.transport.attach import Lifeline
 from augd.transport.slots import FramedSlots, SharedSlots, Slots
 from augd.transport.sockets import Curve, Dealer, Poller
 from augd.version import __version__
+from augd.waiting import say_standstill
 from augd.wire import codec
 from augd.wire import messages as msg
 
 _LOOK_AGAIN_S = 1.0
 # An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.
 _LAST_WORDS_S = 0.1
+_WHY_S = 1.0  # for the status of a daemon that sent nothing, before the error says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +227,20 @@ class Line:
             return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
         return (
             f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
-            f"{self.reader.state!r}: it may have no producers (augd status), be overloaded or its "
-            "storage slow; see its output, "
-            "or connect with a larger timeout_s"
+            f"{self.reader.state!r}: {self._ask_why()}; see its output, or connect with a larger "
+            "timeout_s"
         )
+
+    def _ask_why(self) -> str:
+        """Ask the daemon, beside this connection, what keeps it from making batches."""
+        try:
+            inquirer = Inquirer.beside(self.address, self._curve, _WHY_S)
+            try:
+                return say_standstill(inquirer.status())
+            finally:
+                inquirer.close()
+        except AugdError:
+            return "nor did it answer when asked for its status: it may hang, or be overloaded"
 
     def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
         for outcome in outcomes:

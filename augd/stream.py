@@ -39,7 +39,7 @@ from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
 from augd.receipts import Receipts, Tally
 from augd.resume import EPOCH_MAX, read_state
-from augd.waiting import Waiting
+from augd.waiting import Waiting, sentence
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.receipt import ids_digest, rows_digest
@@ -415,6 +415,7 @@ class Stream:
     def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
         pause_s, soon = _PAUSE_S, time.monotonic() + _SOON_S
+        why = sentence(why)  # a daemon's last word need not be one
         then = f"the stream goes on at position {start.position} of epoch {start.epoch}"
         waiting = Waiting(why, then, deadline - time.monotonic())
         while True:

@@ -281,7 +281,10 @@ class Crew:
     def bury(
         self, number: int, how: str, now: float, *, kind: str = "", is_draining: bool
     ) -> Producer:
-        """Take a reaped producer out and schedule its replacement, unless its own host does."""
+        """Take a reaped producer out and schedule its replacement, unless its own host does.
+
+        `how` says in full how it ended: clients are told so where the next ones die, too.
+        """
         producer = self.members.pop(number)
         self.turn(producer, "reap")
         has_left = producer.is_leaving or (
@@ -291,7 +294,7 @@ class Crew:
             return producer
         self.deaths_in_row += 1
         self.restarts += 1
-        self.last_death = producer.last_words or how
+        self.last_death = how
         if producer.remote is None:
             self.restart_at[number] = now + self._pause_s(number)
         return producer

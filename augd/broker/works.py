@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heapreplace
 
-from msgspec import structs
-
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.complaints import Complaints, name_row
@@ -399,9 +397,9 @@ class Works:
         if event.producer not in self.crew.members:
             self._outbox.stale["producer"] += 1
             return
-        event = _in_full(event)
+        how = _in_full(event, self.crew.members[event.producer])
         dead = self.crew.bury(
-            event.producer, event.how, self._outbox.now, kind=event.kind, is_draining=is_draining
+            event.producer, how, self._outbox.now, kind=event.kind, is_draining=is_draining
         )
         if self.cache is not None:
             self.cache.leave(event.producer)
@@ -415,7 +413,6 @@ class Works:
             record.stream.lose_chunk(record.chunk, is_suspect=is_blamed)
         if is_draining:
             return
-        how = dead.last_words or event.how
         level = INFO if dead.is_leaving or event.kind == Ending.DRAINED else WARNING
         self._outbox.log(level, f"producer {dead.number} ({_place_of(dead)}) ended: {how}")
         if in_hand is not None:
@@ -679,12 +676,21 @@ def _say_pixels(environment: Mapping[str, str]) -> str:
     return f"pixels are made by native kernels {kernels}, and OpenCV {opencv}"
 
 
-def _in_full(event: ev.Reaped) -> ev.Reaped:
-    """Add to how a producer ended what its kernel knows of it, and what to do."""
-    if event.kind != Ending.MEMORY:
-        return event
-    why = "the kernel killed it for want of memory; have fewer producers, or a larger limit"
-    return structs.replace(event, how=f"{event.how}: {why}")
+_WHY = {
+    Ending.MEMORY: "the kernel killed it for want of memory; have fewer producers, or a larger "
+    "limit",
+    Ending.OUTSIDE: "somebody else ended it, no sample and no fault of its own; look for who sends "
+    "this signal: a person, a script, a limit of the job",
+    Ending.STOPPED: "it had been stopped from outside (SIGSTOP, a debugger) and could not answer",
+}
+"""What is known of an end beyond its signal: who is to blame, and what to do."""
+
+
+def _in_full(event: ev.Reaped, dead: Producer) -> str:
+    """Say how a producer ended: its own words, and what its kernel knows of the end."""
+    how = dead.last_words or event.how
+    why = _WHY.get(Ending(event.kind)) if event.kind else None
+    return how if why is None else f"{how}: {why}"
 
 
 def _place_of(producer: Producer) -> str:

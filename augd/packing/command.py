@@ -50,7 +50,7 @@ from augd.packing.workers import pack_all
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.segments import Table, find_segments
 from augd.stores.address import is_address, parse_store
-from augd.views.check import say_count, say_size, section
+from augd.views.check import say_count, say_number, say_size, section
 from augd.views.progress import Patience
 
 _PLAN_VERSION: Final = 1
@@ -431,34 +431,42 @@ def _portable(found: Found) -> tuple[IndexHeader, Found]:
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     source_bytes, shard_bytes = report["source_bytes"], report["shard_bytes"]
     whole_bytes = shard_bytes + report["index_bytes"]
-    yield (
-        f"{report['target']}: {report['num_samples']:,} images in "
-        f"{report['num_shards']:,} shards, {report['seconds']:.1f} s"
-    )
-    if report["resumed"]:
-        yield f"  {report['resumed']:,} of them were packed before"
+    yield f"{report['target']}: {_say_packed(report)}, {report['seconds']:.1f} s"
+    if resumed := report["resumed"]:
+        yield f"  {resumed:,} of them {_were(resumed)} packed before"
     yield (
         f"  {say_size(source_bytes)} became {say_size(whole_bytes)}, "
         f"{whole_bytes / source_bytes:.3f} times as much; {say_size(report['index_bytes'])} of it "
         f"are the index"
     )
-    if report["num_shrunk"]:
-        yield f"  {report['num_shrunk']:,} were shrunk and encoded anew: this is another data set"
+    if shrunk := report["num_shrunk"]:
+        yield f"  {shrunk:,} {_were(shrunk)} shrunk and encoded anew: this is another data set"
     kept = report["kept"]
+    as_is = "as it is" if len(kept) == 1 else "as they are"
     yield from section(
-        f"{say_count(kept, 'file')} kept as it is, read whole as in a folder",
+        f"{say_count(kept, 'file')} kept {as_is}, read whole as in a folder",
         [f"{one['path']}: {one['reason']}" for one in kept],
     )
 
 
+def _say_packed(report: dict[str, Any]) -> str:
+    images = say_number(report["num_samples"], "image")
+    return f"{images} in {say_number(report['num_shards'], 'shard')}"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
 def _index_lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"{report['source']}: {report['num_samples']:,} images in {report['num_shards']:,} shards, "
-        f"{say_size(report['shard_bytes'])}, {report['classes']:,} classes"
+        f"{report['source']}: {_say_packed(report)}, {say_size(report['shard_bytes'])}, "
+        f"{say_number(report['classes'], 'class', 'classes')}"
     )
+    cut = report["num_cut"]
     yield (
-        f"  {report['num_cut']:,} have restart markers, so that crops cost what they hold; "
-        f"{say_size(report['index_bytes'])} of index, {report['seconds']:.1f} s"
+        f"  {cut:,} {'has' if cut == 1 else 'have'} restart markers, so that crops cost what they "
+        f"hold; {say_size(report['index_bytes'])} of index, {report['seconds']:.1f} s"
     )
     bad = report["bad"]
     yield from section(

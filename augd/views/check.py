@@ -158,7 +158,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield a report for people, line by line."""
     bad, num_samples = report["bad"], report["num_samples"]
     where = shown(os.fsencode(report["path"]))
-    yield f"{where}: {num_samples:,} images, {say_size(report['size_bytes'])}"
+    yield f"{where}: {say_number(num_samples, 'image')}, {say_size(report['size_bytes'])}"
     yield from _statistics(report)
     yield from section(
         f"{say_count(bad, 'bad file')}, whose rows would be masked",
@@ -202,7 +202,7 @@ def _statistics(report: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield "  classes  none: the images have no labels"
     if report["classes"] and report["num_unlabelled"]:
-        yield f"  no label {report['num_unlabelled']:,} images"
+        yield f"  no label {say_number(report['num_unlabelled'], 'image')}"
     for note in report["notes"]:
         yield f"  note     {note}"
 
@@ -248,7 +248,12 @@ def section(title: str, entries: Sequence[str]) -> Iterator[str]:
 
 def say_count(things: Sequence[Any], one: str, many: str = "") -> str:
     """Say how many things there are, and what they are called."""
-    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
+    return say_number(len(things), one, many)
+
+
+def say_number(number: int, one: str, many: str = "") -> str:
+    """Say a number, and of what."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def say_size(size_bytes: int) -> str:
