@@ -119,7 +119,9 @@ def serve(
     """Start a daemon that serves these data sets and dies with this process.
 
     It ends before that when nothing refers to what is returned: a notebook's cell that is run
-    again leaves no second daemon. Children that this process forks keep none alive.
+    again leaves no second daemon. So keep it, as `with` does: after
+    `augd.connect(augd.serve(PATH).address)` there is a stream and no daemon. Children that this
+    process forks keep none alive.
 
     Args:
         paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
@@ -135,8 +137,9 @@ def serve(
             it names, and encrypted.
         patience_s: a producer that says nothing for so long while it has work is killed and
             replaced, 2..3600; None is 30.
-        plugins: names of Python modules with own ops (docs/own-ops.md), importable from the
-            working directory, PYTHONPATH or the installed packages.
+        plugins: names of Python modules with own ops (docs/own-ops.md). They are looked for among
+            the installed packages, in the places that PYTHONPATH names in full, and last in the
+            working directory, where nothing else is imported from.
         cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
             docs/storage.md says when.
         shard_cache: keep what came from object stores in a folder, `"DIR:SIZE"`; several daemons

@@ -80,7 +80,9 @@ class OwnSamples:
             module = interpreter.import_named(asked.module)
         except Exception as error:
             if interpreter.is_absence_of(asked.module, error):
-                raise PluginFailed(f"{self.name}: {error}. {interpreter.HOW_NAMED}") from None
+                raise PluginFailed(
+                    f"{self.name}: its module cannot be imported: {error}. {interpreter.HOW_NAMED}"
+                ) from None
             raise self._failure("its module cannot be imported", error) from None
         made: Any = getattr(module, asked.class_name, None)
         if not isinstance(made, type):
