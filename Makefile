@@ -29,6 +29,9 @@ test: $(READY)  ## run every test, side by side; the end says what is left to `m
 soak: $(READY)  ## the long forms of tests, 10,000 schedules, then something killed every second for SECONDS=600
 	@$(KEEP) AUGD_SOAK=1 $(BIN)/python -m pytest -q --timeout 0 -m "soak or longer or hypothesis"
 	@$(BIN)/python -m tests.fault.soak --seconds $(or $(SECONDS),600)
+	@$(BIN)/python -m tests.fault.freezes
+	@$(BIN)/python -m tests.fault.checker --seconds $(or $(SECONDS),600)
+
 fuzz: $(READY)  ## fuzz image headers, decoding and messages for SECONDS=60 in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

@@ -36,14 +36,16 @@ class Frozen:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.address = f"tcp://127.0.0.1:{port}"
-        self.process = start_by_hand(f"small={folder}", self.address, "--producers", "0")
-        self.pid = daemon_of(self.process.pid)
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(lent(folder, self.address, "--producers", "1"))
-        await_remotes(self.address, 1)
-        with augd.connect(self.address, **OPTIONS) as stream:
-            self._expected = follow(stream, 1)
         self._is_done = threading.Event()
+        with contextlib.ExitStack() as started:  # what was started ends if the rest cannot be
+            self.process = start_by_hand(f"small={folder}", self.address, "--producers", "0")
+            started.callback(self._end)
+            self.pid = daemon_of(self.process.pid)
+            started.enter_context(lent(folder, self.address, "--producers", "1"))
+            await_remotes(self.address, 1)
+            with augd.connect(self.address, **OPTIONS) as stream:
+                self._expected = follow(stream, 1)
+            self._stack = started.pop_all()
         self.failed: Exception | None = None
         self.epochs = 0
         self._reader = threading.Thread(target=self._read)
@@ -74,6 +76,8 @@ class Frozen:
         self._is_done.set()
         self._reader.join(90)
         self._stack.close()
+
+    def _end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         finish(self.process)
 

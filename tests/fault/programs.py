@@ -41,7 +41,9 @@ def start_by_hand(folder: Path | str, address: str, *more: str) -> subprocess.Po
     """Start `augd serve` as a person would; returns when it says that it serves."""
     process = begin_by_hand(folder, address, *more)
     assert process.stdout is not None
-    assert "serving" in process.stdout.readline()
+    if "serving" not in process.stdout.readline():
+        process.kill()
+        raise AssertionError(f"the daemon did not start: {finish(process)[1]}")
     return process
 
 

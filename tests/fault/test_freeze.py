@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault import freezes
 from tests.fault.freezes import frozen
 from tests.fault.programs import free_port, put_in_place
 from tests.scenes import make_folder
@@ -32,3 +33,14 @@ def test_a_daemon_that_stood_still_goes_on(folder, tmp_path, monkeypatch):
             one.freeze(1.0)
             assert one.deaths() == 0
     assert one.epochs
+
+
+def test_what_cannot_be_set_up_leaves_no_process(folder, monkeypatch):
+    """Looked at after each test: a daemon and a relay are children."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("no relay came")
+
+    monkeypatch.setattr(freezes, "await_remotes", fail)
+    with pytest.raises(AssertionError, match="no relay came"), frozen(folder, free_port()):
+        pass
