@@ -67,6 +67,31 @@ def test_every_page_is_in_the_sites_menu():
     }
 
 
+def heading_names(page: Path) -> set[str]:
+    """The anchors of a page, as the site and code hosts make them of its headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    plain = [re.sub(r"[^\w\- ]", "", title.lower()).strip() for title in titles]
+    return {re.sub(r"[ ]+", "-", title) for title in plain}
+
+
+def test_every_link_between_pages_leads_somewhere():
+    pages = [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if not re.match(r"https?:|mailto:", target)
+    ]
+    assert len(links) > 100
+    for page, target in links:
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        where = f"{page.relative_to(DOCS.parent)}: {target}"
+        assert found.exists(), where
+        assert not anchor or anchor in heading_names(found), where
+
+
 @pytest.mark.slow
 def test_the_site_is_made_without_a_fault(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
