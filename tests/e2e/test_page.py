@@ -244,9 +244,9 @@ def test_who_watches_is_told_the_end(folder):
 
         listener = threading.Thread(target=listen)
         listener.start()
-        await_true(lambda: len(heard) >= 2, 10, "two reports")
+        await_true(lambda: len(heard) >= 3, 10, "how soon to come again, and two reports")
     listener.join(10)
-    assert heard[-2:] == ["event", "data"]
+    assert (heard[0], heard[-2:]) == ("retry", ["event", "data"])
 
 
 def test_a_token_opens_it(folder, tmp_path):

@@ -21,7 +21,7 @@ from PIL import Image
 
 import augd
 from demo.photos import make_photos
-from tests.fault.processes import await_true, producers_of
+from tests.fault.processes import await_true, daemon_of, producers_of
 from tests.fault.programs import HOOK, mark_victim, put_in_place
 from tests.relays import await_remotes, lent
 from tests.scenes import make_folder, opencv_decodes
@@ -41,6 +41,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 VICTIM = 11
+BROKEN = "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"
 DARK: dict[str, Any] = {"color_scheme": "dark"}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 
@@ -117,6 +118,7 @@ class Open:
         self.tab = self._context.new_page()
         self.tab.set_default_timeout(20_000)
         self.faults: list[str] = []
+        self.may_break = False  # its connection, in the midst of an answer
         self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
         self.tab.on("console", self._hear)
         await_true(lambda: self._go(url), 20, "the page answers")
@@ -128,7 +130,8 @@ class Open:
             return False
 
     def _hear(self, message: Any) -> None:
-        if message.type in ("error", "warning") and "ERR_CONNECTION_REFUSED" not in message.text:
+        is_broken = any(word in message.text for word in BROKEN[: 2 if self.may_break else 1])
+        if message.type in ("error", "warning") and not is_broken:
             self.faults.append(message.text)
 
     def text(self, selector: str) -> str:
@@ -248,8 +251,70 @@ def test_the_end_of_the_daemon_is_said(browser, photos):
             "Nobody waits: no stream is open.", timeout=20_000
         )
     with page:
-        said = page.tab.locator("#connection")
-        playwright.expect(said).to_have_text(re.compile("The daemon ended|No connection"))
+        shows_that_nothing_is_heard(page, "The daemon ended|No connection")
+
+
+def test_a_killed_daemon_is_plain_to_see_until_another_serves(browser, photos):
+    with augd.serve(photos, producers=1, http="127.0.0.1:0") as served:
+        page = Open(browser, served.http, PHONE)
+        with page, Trainer(served.address, "photos", 16):
+            page.tab.wait_for_selector("#streams tbody tr")
+            page.may_break = True
+            os.kill(daemon_of(served.pid), signal.SIGKILL)
+            shows_that_nothing_is_heard(page, "No connection to the daemon")
+            playwright.expect(page.tab.locator("#connection")).to_be_hidden(timeout=20_000)
+            playwright.expect(page.tab.locator("#restarts")).to_contain_text("SIGKILL")
+            assert page.tab.title() == "augd"
+            await_true(lambda: page.text("#rate") not in "–0", 20, "images flow again")
+
+
+def test_a_daemon_that_stands_still_is_plain_to_see(browser, photos):
+    """Nothing breaks then: the page, a process of its own, keeps the connection open."""
+    serving = augd.serve(photos, producers=1, http="127.0.0.1:0")
+    with serving as served, Open(browser, served.http, {}) as page:
+        page.tab.clock.install()
+        page.tab.reload()
+        verdict = page.tab.locator("#verdict")
+        playwright.expect(verdict).to_have_text("Nobody waits: no stream is open.")
+        pid = daemon_of(served.pid)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(2):  # a page that asks again is told nothing old
+                page.tab.clock.fast_forward(6_000)
+                shows_that_nothing_is_heard(page, "The daemon has said nothing for \\d+ s")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        playwright.expect(page.tab.locator("#connection")).to_be_hidden()
+        playwright.expect(verdict).to_have_text("Nobody waits: no stream is open.")
+
+
+def test_tables_scroll_within_and_words_are_explained_to_fingers(browser, daemon):
+    narrow: dict[str, Any] = {**PHONE, "viewport": {"width": 320, "height": 700}}
+    with Trainer(daemon.address, "photos", 16), Open(browser, daemon.http, narrow) as page:
+        page.tab.wait_for_selector("#streams tbody tr")
+        region = page.tab.locator("#streams").locator("..")
+        assert region.evaluate("node => node.scrollWidth > node.clientWidth")
+        region.evaluate("node => { node.scrollLeft = 60; }")
+        assert region.evaluate("node => node.scrollLeft") == 60
+        assert page.tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        section = page.tab.locator("section").filter(has=page.tab.locator("#streams"))
+        words = section.locator("details dd")
+        playwright.expect(words.first).to_be_hidden()
+        section.locator("summary").tap()
+        playwright.expect(words.first).to_be_visible()
+        assert words.count() == 10
+        assert page.tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def shows_that_nothing_is_heard(page: Open, text: str) -> None:
+    """No figure stands there as if it were of now."""
+    said = page.tab.locator("#connection")
+    playwright.expect(said).to_have_text(re.compile(text), timeout=20_000)
+    playwright.expect(said).to_be_in_viewport()
+    assert "is of " in page.text("#connection") and "no longer true" in page.text("#connection")
+    assert page.text("#verdict") == "Not known: nothing is heard from the daemon."
+    assert page.text("#rate") == page.text("#busy-text") == "–"
+    assert "no connection" in page.tab.title()
 
 
 def keep(tab: Any, name: str) -> None:

@@ -38,6 +38,7 @@ _WATCHERS_MAX = 32
 _CONNECTIONS_MAX = 128
 _LOGIN_BYTES_MAX = 4096
 _ROWS = 24
+_RETRY_MS = 1000  # browsers wait for three seconds by themselves; a daemon is back in one
 _STATIC = {
     "index.html": "text/html",
     "login.html": "text/html",
@@ -121,9 +122,10 @@ class Page:
             return PlainTextResponse(f"{_WATCHERS_MAX} are watching already; close one page", 503)
 
         async def lines() -> AsyncIterator[str]:
+            yield f"retry: {_RETRY_MS}\n\n"
             async for report in self._watch.reports():
                 yield f"data: {json.dumps(report, separators=(',', ':'))}\n\n"
-            yield "event: end\ndata: {}\n\n"
+            yield f"event: end\ndata: {json.dumps({'why': self._watch.why_ended})}\n\n"
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
@@ -243,8 +245,10 @@ def run(lookout: Lookout, listener: socket.socket, plugins: Sequence[str]) -> No
 
     async def serve() -> None:
         async def until_the_end() -> None:
-            await page.watch()
-            server.should_exit = True
+            try:
+                await page.watch()
+            finally:
+                server.should_exit = True
 
         watching = asyncio.create_task(until_the_end())
         await server.serve(sockets=[listener])

@@ -20,6 +20,7 @@ from augd.wire.page import Snapshot
 _WATCHED_S = 0.5
 _UNWATCHED_S = 5.0
 _OVER_S = 3.0  # what a pace is an average of
+_OVER_MIN_S = 0.25  # one batch within milliseconds is no pace
 _POINTS = 720
 
 Report = dict[str, Any]
@@ -37,13 +38,14 @@ class Watch:
         self._is_wanted = asyncio.Event()
         self.num_watchers = 0
         self.report: Report = {}
+        self.why_ended = "the page ended"  # unless the daemon is to blame
         self._num_begun = 0
         self._seen_by = 0  # the look that the report is of
         self._has_ended = False
 
     async def run(self) -> None:
         """Look again and again until the daemon ends."""
-        with suppress(DaemonGone):
+        try:
             while True:
                 self._is_wanted.clear()  # before looking: who asks meanwhile wants the next look
                 self._num_begun += 1
@@ -51,9 +53,12 @@ class Watch:
                 every_s = _WATCHED_S if self.num_watchers else _UNWATCHED_S
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._is_wanted.wait(), every_s)
-        async with self._news:
+        except DaemonGone as gone:
+            self.why_ended = str(gone)
+        finally:
             self.report, self._has_ended = {}, True
-            self._news.notify_all()
+            async with self._news:
+                self._news.notify_all()
 
     async def _look(self) -> None:
         snapshot = await asyncio.to_thread(self._lookout.snapshot)
@@ -62,7 +67,7 @@ class Watch:
         while len(self._kept) > 2 and now - self._kept[1][0] >= _OVER_S:
             self._kept.popleft()
         before = self._kept[0]
-        if now > before[0]:
+        if now - before[0] >= _OVER_MIN_S:
             self.report = self._compare(before[1], snapshot, now - before[0])
             self._seen_by = self._num_begun
             self._points.append((time.time(), self.report["images_per_s"]))
@@ -79,29 +84,35 @@ class Watch:
         self.num_watchers += 1
         self._is_wanted.set()
         try:
-            async with self._news:
-                await self._news.wait_for(lambda: self._has_ended or self._seen_by > before)
+            await self._news_after(before)
         finally:
             self.num_watchers -= 1
         if self._has_ended:
-            raise DaemonGone("the daemon ended")
+            raise DaemonGone(self.why_ended)
         return {**self.report, "points": list(self._points)}
 
     async def reports(self) -> AsyncIterator[Report]:
-        """Yield the latest report with the points before it, then each that follows, to its end."""
+        """Yield a report with the points before it, then each that follows, to the daemon's end.
+
+        None is older than the call: of a daemon that stands still there is none.
+        """
+        seen_by, points_from = self._num_begun, 0
         self.num_watchers += 1
         self._is_wanted.set()
         try:
-            if self.report:
-                yield {**self.report, "points": list(self._points)}
             while True:
-                async with self._news:
-                    await self._news.wait()
-                if not self.report:
+                await self._news_after(seen_by)
+                if self._has_ended:
                     return
-                yield {**self.report, "points": [self._points[-1]]}
+                seen_by = self._seen_by
+                yield {**self.report, "points": list(self._points)[points_from:]}
+                points_from = -1
         finally:
             self.num_watchers -= 1
+
+    async def _news_after(self, look: int) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self._has_ended or self._seen_by > look)
 
     def _compare(self, before: Snapshot, after: Snapshot, seconds: float) -> Report:
         report = compare(before.snapshot, after.snapshot, seconds)

@@ -237,13 +237,14 @@ function createPicture(batch, one) {
   picture.loading = "lazy";
   picture.src = `batches/${batch.key}/${one.row}.jpg`;
   const label = one.label || (one.id < 0 ? "padding" : one.path.split("/").pop());
-  button.append(picture, make("span", `${label} · ${one.id}${one.is_valid ? "" : " · masked"}`));
+  button.append(picture, make("span", label, "name"), make("span", `${one.id}${one.is_valid ? "" : ", masked"}`, "id"));
+  button.title = one.path || label;
   button.setAttribute("aria-label", `Row ${one.row}: ${label}, sample ${one.id}${one.is_valid ? "" : ", masked"}. What was drawn?`);
   button.addEventListener("click", async () => {
     const answer = await ask(`batches/${batch.key}/${one.row}.json`);
     const text = answer.problem || answer.words.join("; ");
     say(byId("drawn"), `Row ${one.row}, sample ${one.id}${one.path ? ` (${one.path})` : ""}, label ${one.label || "none"}: ${text}`);
-    button.title = text;
+    button.title = `${one.path || label}: ${text}`;
   });
   item.append(button);
   return item;
@@ -257,20 +258,110 @@ byId("show-photos").addEventListener("click", () => {
   byId("show-photos").hidden = true;
 });
 
-// Not while the tab is hidden: nobody sees it, and the daemon is left alone.
+// What a pointer that hovers is told, for fingers, keyboards and screen readers: a list below each table.
+for (const section of document.querySelectorAll("main > section")) {
+  const told = [...section.querySelectorAll("[title]:is(dt, th)")];
+  if (!told.length) continue;
+  const list = make("dl");
+  for (const node of told) list.append(make("dt", node.textContent), make("dd", node.title));
+  const words = make("details", undefined, "words");
+  words.append(make("summary", "What these words mean"), list);
+  section.append(words);
+}
+
+// A daemon that ended, one that stands still, and a network that is gone look alike from here: nothing
+// is heard. What is then shown must not look as if it were now.
+const SILENCE_MS = 5000; // ten reports
+const AGAIN_MS = 2000;
 let source = null;
+let heardAt = 0; // by Date.now(), which goes on while a phone sleeps
+let isLost = false;
+let isEnded = false; // by its own word, which says more than that there is no connection
+
+function lose(text) {
+  if (!isLost) {
+    isLost = true;
+    document.body.classList.add("lost");
+    document.title = "✕ augd: no connection";
+    say(byId("verdict"), "Not known: nothing is heard from the daemon.");
+    say(byId("rate"), "–");
+    for (const id of ["busy", "wait", "fetch", "transfer", "train"]) {
+      bar(id, 0);
+      say(byId(`${id}-text`), "–");
+    }
+    if (!heardAt) say(byId("served"), "");
+  }
+  const since = heardAt ? ` What is below is of ${new Date(heardAt).toLocaleTimeString()} and no longer true.` : "";
+  say(byId("connection"), `${text}${since}`);
+  byId("connection").hidden = false;
+}
+
+function hear(event) {
+  heardAt = Date.now();
+  if (isLost) {
+    isLost = isEnded = false;
+    document.body.classList.remove("lost");
+    byId("connection").hidden = true;
+    say(byId("connection"), "");
+  }
+  draw(JSON.parse(event.data));
+  document.title = "augd";
+}
+
+// A browser tries again by itself after a connection that broke, but not after a refusal.
+async function refused() {
+  drop();
+  let text = "No connection to the daemon. Trying again…";
+  try {
+    const answer = await fetch("status.json", { signal: AbortSignal.timeout(SILENCE_MS) });
+    if (answer.status === 401) text = "The daemon asks for its token: load this page again.";
+    else if (!answer.ok) text = `The daemon refuses: ${(await answer.text()).trim()}. Trying again…`;
+  } catch { /* nobody answers, as the text says */ }
+  lose(text);
+  setTimeout(follow, AGAIN_MS);
+}
+
+function drop() {
+  if (source) source.close();
+  source = null;
+}
+
+// Not while the tab is hidden: nobody sees it, and the daemon is left alone.
 function follow() {
   if (document.hidden) {
-    if (source) source.close();
-    source = null;
+    drop();
   } else if (!source) {
     points = [];
-    source = new EventSource("events");
-    source.addEventListener("message", (event) => { say(byId("connection"), ""); draw(JSON.parse(event.data)); });
-    source.addEventListener("end", () => say(byId("connection"), "The daemon ended."));
-    source.addEventListener("error", () => say(byId("connection"), "No connection; trying again…"));
-    source.addEventListener("open", () => { points = []; });
+    const mine = new EventSource("events");
+    source = mine;
+    mine.addEventListener("message", hear);
+    mine.addEventListener("end", (event) => {
+      const said = JSON.parse(event.data).why;
+      isEnded = true;
+      lose(`${said[0].toUpperCase()}${said.slice(1)}. Trying again…`);
+    });
+    mine.addEventListener("error", () => {
+      if (mine !== source) return;
+      if (mine.readyState === EventSource.CLOSED) refused();
+      else if (!isEnded) lose("No connection to the daemon. Trying again…");
+    });
+    mine.addEventListener("open", () => { points = []; });
+    watchSilence();
   }
+}
+
+// A connection that is silent is made anew: it may be of a network that a phone has left.
+let timer = 0;
+function watchSilence() {
+  clearInterval(timer);
+  let since = Date.now();
+  timer = setInterval(() => {
+    if (!source || Date.now() - Math.max(since, heardAt) < SILENCE_MS) return;
+    since = Date.now();
+    drop();
+    lose(`The daemon has said nothing for ${Math.round((since - (heardAt || since - SILENCE_MS)) / 1000)} s: it stands still, it ended, or the network is gone. Trying again…`);
+    follow();
+  }, 1000);
 }
 document.addEventListener("visibilitychange", follow);
 follow();
