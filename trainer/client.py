@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -153,6 +153,10 @@ class Stream:
         On CUDA batches arrive ahead of the one in hand: ask when the epoch has ended.
         """
         return self._stream.receipt(epoch)
+
+    def paths(self, ids: Iterable[int]) -> list[str]:
+        """Say where samples lie; see `augd.Stream.paths`. `ids` may be `batch.ids` itself."""
+        return self._stream.paths([int(one) for one in ids])
 
     @property
     def notices(self) -> list[str]:

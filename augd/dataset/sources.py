@@ -22,7 +22,14 @@ MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"
 # What systems and tools leave in folders; nobody made one of these as a class.
 DEBRIS: Final = frozenset(
-    (b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information")
+    (
+        b"__MACOSX",
+        b"__pycache__",
+        b"lost+found",
+        b"@eaDir",
+        b"$RECYCLE.BIN",
+        b"System Volume Information",
+    )
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -209,7 +210,7 @@ def test_a_sample_that_fails_is_a_bad_one_and_named(folder):
         ("plugin:trouble:Photos", r"cannot be made: Traceback (?s:.*)missing 1 required"),
         (
             "plugin:nowhere:Photos",
-            "its module cannot be imported: (?s:.*)No module named 'nowhere'",
+            r"No module named 'nowhere'\. Give a module's name as in `import NAME`; it is looked ",
         ),
         ("plugin:trouble:Odd?{}", "expected labels that are all numbers, all names, or None, got "),
         ("plugin:trouble:Few?{}", r"labels\(\): expected 40 as __len__ says, got 1"),
@@ -254,7 +255,7 @@ def test_a_stream_that_is_refused_may_be_masked(folder, monkeypatch, modules):
     source = f"plugin:trouble:Listed?{folder}"
     index = index_own("small", parse_own(source))
     (folder / "gone").touch()
-    employer = Employer(index, f"small={source}")
+    employer = Employer(index, json.dumps({"small": source}))
     try:
         employer.tell(msg.Mask(1, ((0, 0, 0),)))
         employer.lease(7)

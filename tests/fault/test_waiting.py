@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def test_a_stream_says_that_it_waits_and_what_then(
     address = f"ipc://{tmp_path}/d" if kind == "ipc" else f"tcp://127.0.0.1:{free_port()}"
     first = start_by_hand(f"small={folder}", address, "--producers", "1")
     after: list = []
+    waits: list[bool] = []
 
-    def told(record: object) -> bool:
-        # A daemon without producers comes after the first line; they after the second.
-        if not after:
+    def told(record: logging.LogRecord) -> bool:
+        # A daemon comes after the second line, its producers by and by.
+        waits.append("Waiting for a daemon" in record.getMessage())
+        if sum(waits) == 2 and not after:
             after.append(begin_by_hand(f"small={folder}", address, "--producers", "0"))
         return True
 

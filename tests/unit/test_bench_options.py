@@ -51,11 +51,13 @@ def test_recipes(tmp_path):
     with pytest.raises(RecipeError, match=r"recipe: expected one of .*imagenet.*, got 'imgnet'"):
         load_recipe("imgnet")
     with pytest.raises(
-        RecipeError, match=r"recipe: no/such\.toml cannot be read .*; give a preset"
+        RecipeError, match=r"recipe: no/such\.toml cannot be read .*; expected a preset's name"
     ):
         load_recipe("no/such.toml")
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match=r"mine\.toml cannot be read .*; give a preset's name"):
+    with pytest.raises(
+        RecipeError, match=r"mine\.toml cannot be read .*; expected a preset's name"
+    ):
         load_recipe(str(path))
 
 

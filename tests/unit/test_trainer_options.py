@@ -80,6 +80,7 @@ def test_a_stream_has_what_augds_stream_has():
         - set(dir(trainer.Stream))
         - {
             "arena",
+            "batches_of",
             "has_colour",
             "is_ready",
             "note_transfer",
