@@ -688,8 +688,10 @@ _WHY = {
 
 def _in_full(event: ev.Reaped, dead: Producer) -> str:
     """Say how a producer ended: its own words, and what its kernel knows of the end."""
-    how = dead.last_words or event.how
-    why = _WHY.get(Ending(event.kind)) if event.kind else None
+    how, kind = dead.last_words or event.how, event.kind or Ending.ERROR
+    if kind == Ending.OUTSIDE and dead.last_words:
+        return how  # it said why it ends before somebody was faster
+    why = _WHY.get(Ending(kind))
     return how if why is None else f"{how}: {why}"
 
 

@@ -115,7 +115,7 @@ def test_producers_that_keep_dying_are_a_named_error_and_are_started_more_rarely
     client.hear(msg.Opened)
     pauses = []
     for _ in range(9):
-        fake.lose_producer(0, "SIGSEGV")
+        fake.lose_producer(0, "exit status 1", "error")
         due = fake.broker._works.crew.restart_at.get(0, fake.now)
         pauses.append(round(due - fake.now, 3))
         fake.turn_clock(pauses[-1])
@@ -123,7 +123,7 @@ def test_producers_that_keep_dying_are_a_named_error_and_are_started_more_rarely
     error = client.hear(msg.Error)
     assert error.code == "PRODUCERS_UNHEALTHY"
     assert error.text == (
-        f"{DEATHS_MIN} producers died in a row without finishing a chunk; the last: SIGSEGV. "
+        f"{DEATHS_MIN} producers died in a row without finishing a chunk; the last: exit status 1. "
         "See the daemon's output, then try again."
     )
     assert client.rest() == []  # told once
