@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from augd import arguments
+from augd.awake import Awake
 from augd.dataset.found import say_splits
 from augd.errors import OptionError
 from augd.line import Line, Start
@@ -146,8 +147,10 @@ def connect(
     settled = line.reader.transport
     _say_what_came(line)
 
-    def dial(spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float]) -> Line:
-        return _open(found, spec, settled, within_s, start, curve, tell)
+    def dial(
+        spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float], clock: Awake
+    ) -> Line:
+        return _open(found, spec, settled, within_s, start, curve, tell, clock)
 
     from augd.stream import Stream  # loaded by now, while the daemon prepared the stream
 
@@ -242,8 +245,9 @@ def _open(
     start: Start,
     curve: ClientCurve | None,
     tell: Callable[[], float] | None = None,
+    clock: Awake | None = None,
 ) -> Line:
-    line = Line(address, spec, transport, timeout_s, start, curve, tell)
+    line = Line(address, spec, transport, timeout_s, start, curve, tell, clock)
     import augd.stream  # noqa: F401  NumPy loads while producers start and make rows
 
     line.await_open()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from augd.awake import Awake
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
@@ -146,7 +147,9 @@ class Daemon:
         self._strangers: dict[int, _Connection] = {}  # by fd, the oldest first
         self._is_running = True
         self._events: deque[ev.Event] = deque()
-        self._poller = Poller()
+        # All that the broker decides by time goes by this clock; what concerns no peer doesn't.
+        self._clock = Awake.of_loop()
+        self._poller = Poller(self._clock)
         self._signals = signal_fd()
         self._poller.register(self._signals.fileno(), _Tag("signal"))
         self._lifeline_fd = lifeline_fd
@@ -258,12 +261,14 @@ class Daemon:
         if len(self._events) > 1:
             return  # called by an action of the event in hand: its other actions come first
         while self._events:
-            for action in self._broker.handle(self._events[0], time.monotonic()):
+            for action in self._broker.handle(self._events[0], self._clock.now()):
                 self._act(action)
             self._events.popleft()
 
     def _timeout_s(self) -> float | None:
-        moments = [self._broker.next_deadline(), self._look_again_at]
+        now = time.monotonic()
+        due = self._broker.next_deadline()
+        moments = [self._look_again_at, None if due is None else now + due - self._clock.now()]
         if self._gate is not None:
             moments.append(self._gate.look_at)
         if self._page is not None:
@@ -271,7 +276,7 @@ class Daemon:
         if self._fetcher is not None:
             moments.append(self._fetcher.starts_at)
         known = [moment for moment in moments if moment is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        return max(0.0, min(known) - now) if known else None
 
     # sources
 
@@ -511,9 +516,9 @@ class Daemon:
             self._poller.unregister(page.link.fileno())  # its pidfd tells the rest
             return
         if isinstance(asked, said.AskSnapshot):
-            now = time.monotonic()
-            snapshot = shorten(self._broker.snapshot(now))
-            page.tell(said.Snapshot(snapshot, now - self._started_at, time.process_time()))
+            uptime_s = time.monotonic() - self._started_at
+            snapshot = shorten(self._broker.snapshot(self._clock.now()))
+            page.tell(said.Snapshot(snapshot, uptime_s, time.process_time()))
         elif isinstance(asked, said.AskDataset) and asked.name in self._datasets:
             index = self._datasets[asked.name]
             page.tell(said.Dataset(), (index.fd, index.dims_fd))

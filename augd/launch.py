@@ -13,7 +13,6 @@ import json
 import os
 import select
 import subprocess
-import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 from augd import arguments, interpreter
 from augd.allowance import why_too_many
+from augd.awake import Awake
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
@@ -287,11 +287,12 @@ def _opening(
 
 def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:
     """Read the daemon's one line: where it is; raise what it says when it cannot start."""
-    deadline = time.monotonic() + timeout_s
+    clock = Awake()
+    deadline = clock.now() + timeout_s
     line = b""
     while not line.endswith(b"\n"):
-        left_s = max(0.0, deadline - time.monotonic())
-        if not select.select([ready_fd], [], [], left_s)[0]:
+        left_s = max(0.0, deadline - clock.now())
+        if not clock.wait(lambda s: select.select([ready_fd], [], [], s)[0], left_s):
             raise AugdError(f"the daemon was not ready within {timeout_s:g} s; raise timeout_s")
         piece = os.read(ready_fd, 65536)
         if not piece:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from augd.awake import Awake
 from augd.errors import OptionError
 from augd.hire import Terms
 from augd.logs import set_up_log
@@ -74,5 +75,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     host = options.host or socket.gethostname()
     terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
     fetcher = make_fetcher(datasets, options.shard_cache or "")
-    office = Office(address, curve, host[:256], datasets, terms, Poller(), fetcher=fetcher)
+    office = Office(
+        address, curve, host[:256], datasets, terms, Poller(Awake.of_loop()), fetcher=fetcher
+    )
     return Relay(office, wanted, options.lifeline_fd).run()

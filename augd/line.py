@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from augd.awake import Awake
 from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
 from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
@@ -76,6 +77,7 @@ class Line:
         start: Start,
         curve: Curve | None = None,
         tell: Callable[[], float] | None = None,
+        clock: Awake | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
@@ -100,11 +102,12 @@ class Line:
         self._curve = curve
         self._tell = tell  # while it opens: says that it waits, and when to say so again
         self._dealer = Dealer(address, curve, is_watched=True)
-        self._poller = Poller()
+        self.clock = clock or Awake()
+        self._poller = Poller(self.clock)
         self._poller.register(self._dealer, "dealer")
         # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
         self._poller.register(self._dealer.monitor, "monitor")
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = self.clock.now() + timeout_s
         try:
             self._perform(self.reader.start(f"augd {__version__}"))
             while self.reader.state in ("greeting", "attaching"):
@@ -126,7 +129,7 @@ class Line:
 
     def seek(self, epoch: int, position: int) -> None:
         """Open again at another place; not on a shared stream."""
-        deadline = time.monotonic() + self.timeout_s
+        deadline = self.clock.now() + self.timeout_s
         with self._busy:
             self._perform(self.reader.seek(epoch, position))
             while self.reader.state != "open":
@@ -134,11 +137,11 @@ class Line:
 
     def next(self) -> Deliver | PassEnded | Parted:
         """Wait for the next batch, or the end of the epoch, or of the session."""
-        began = time.monotonic()
+        began, deadline = time.monotonic(), self.clock.now() + self.timeout_s
         with self._busy:
             self._flush()
             while True:
-                for outcome in self._step(began + self.timeout_s):
+                for outcome in self._step(deadline):
                     if isinstance(outcome, Deliver | PassEnded | Parted):
                         self.reader.waited_us += round(1e6 * (time.monotonic() - began))
                         return outcome
@@ -190,7 +193,7 @@ class Line:
         return outcomes
 
     def _wait(self, deadline: float) -> None:
-        left_s = deadline - time.monotonic()
+        left_s = deadline - self.clock.now()
         if left_s <= 0:
             raise ConnectError(self._late())
         if self.reader.state == "greeting":
@@ -265,7 +268,7 @@ class Line:
             lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
             return SharedSlots(lifeline)
         bulk = bulk_address(self.address, attach.bulk_port)
-        return FramedSlots(bulk, attach.session, attach.token, self._curve)
+        return FramedSlots(bulk, attach.session, attach.token, self._curve, self.clock)
 
     def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
         if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:

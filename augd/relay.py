@@ -31,6 +31,7 @@ class Relay:
         """Make the stations; `run` starts their producers, which die with the calling thread."""
         self._office = office
         self._stations = [Station(office, place) for place in range(num_producers)]
+        self._clock = office.poller.clock
         self._signals = signal_fd()
         self._lifeline_fd = lifeline_fd
         self._ends_at = float("inf")
@@ -44,12 +45,13 @@ class Relay:
         Raises:
             AugdError: the daemon doesn't let these producers join, and says why.
         """
+        clock = self._clock
         try:
             while not all(station.is_gone for station in self._stations):
-                now = time.monotonic()
+                now = clock.now()
                 if self._office.is_draining and self._ends_at == float("inf"):
                     self._drain(f"{self._office.address} ends", now)
-                self._start_fetcher(now)
+                self._start_fetcher(time.monotonic())
                 for station in self._stations:
                     station.act(now)
                 if now >= self._ends_at:
@@ -57,17 +59,17 @@ class Relay:
                     break
                 due = min(
                     self._ends_at,
-                    self._fetcher_due(),
+                    now + self._fetcher_due_s(),
                     *(station.next_due() for station in self._stations),
                 )
-                for kind, station in self._office.poller.wait(max(0.0, due - time.monotonic())):
+                for kind, station in self._office.poller.wait(max(0.0, due - clock.now())):
                     self._hear(kind, station)
         finally:
             for station in self._stations:
                 station.kill()
-            ends_at = time.monotonic() + REAP_S
+            ends_at = clock.now() + REAP_S
             for station in self._stations:
-                station.close(max(0.0, ends_at - time.monotonic()))
+                station.close(max(0.0, ends_at - clock.now()))
             if self._office.fetcher is not None:
                 self._office.fetcher.close()
             self._office.choices.close()
@@ -85,9 +87,11 @@ class Relay:
             return
         self._office.poller.register(fetcher.pidfd, ("fetcher", None))
 
-    def _fetcher_due(self) -> float:
+    def _fetcher_due_s(self) -> float:
         fetcher = self._office.fetcher
-        return float("inf") if fetcher is None or fetcher.starts_at is None else fetcher.starts_at
+        if fetcher is None or fetcher.starts_at is None:
+            return float("inf")
+        return fetcher.starts_at - time.monotonic()
 
     def _fetcher_ended(self, now: float) -> None:
         fetcher = self._office.fetcher
@@ -96,7 +100,7 @@ class Relay:
             _log.warning("%s", fetcher.ended(now))
 
     def _hear(self, kind: str, station: Station | None) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         if kind == "signal":
             self._signals.recv(64)
             self._drain("it was told to end", now)
@@ -105,7 +109,7 @@ class Relay:
             self._office.poller.unregister(self._lifeline_fd)
             self._drain("the program that started it ended", now)
         elif kind == "fetcher":
-            self._fetcher_ended(now)
+            self._fetcher_ended(time.monotonic())
         elif station is not None and kind == "link":
             station.hear_link(now)
         elif station is not None and kind == "pidfd":

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.awake import Awake
 from augd.broker.quarantine import as_entries, united
 from augd.broker.reader import Deliver, Parted
 from augd.errors import (
@@ -50,8 +51,9 @@ _log = logging.getLogger("augd")
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
 Place = tuple[int, int]  # (epoch, position)
-# Opens a connection within so many seconds; asks what it calls meanwhile when to call it again.
-Dial = Callable[[msg.Spec, Start, float, Callable[[], float]], Line]
+# Opens a connection within so many seconds of a clock; asks what it calls meanwhile when to call it
+# again.
+Dial = Callable[[msg.Spec, Start, float, Callable[[], float], Awake], Line]
 
 _PAUSE_S = 0.05  # before a lost connection is first tried again
 # A daemon that died is there again within a second: until then trying costs little, later it would
@@ -139,6 +141,7 @@ class Stream:
     def __init__(self, line: Line, dial: Dial, timeout_s: float, *, is_verified: bool) -> None:
         """Made by `connect`; `dial` connects again."""
         self._dial = dial
+        self._clock = Awake()  # that of its connections, one after another
         self._timeout_s = timeout_s
         self._is_verified = is_verified
         self._layout = line.reader.spec.layout
@@ -357,7 +360,7 @@ class Stream:
     def _leave_for(self, place: tuple[int, int], share: msg.Share | None) -> None:
         """Change to another production; what is held of this one stays as it is."""
         self._line.leave()
-        deadline = time.monotonic() + self._timeout_s
+        deadline = self._clock.now() + self._timeout_s
         why = f"a shared stream was left for epoch {place[0]}, position {place[1]}."
         self._adopt(self._dial_until(self._start(place, share), deadline, why))
 
@@ -385,7 +388,7 @@ class Stream:
             share = msg.Share("here", 1, 0.0, share.max_lag)
         start = self._start(self._yielded, share)
         self._line.leave()  # where its memory is shared and the daemon lives, held batches stay
-        line = self._dial_until(start, time.monotonic() + self._timeout_s, str(lost))
+        line = self._dial_until(start, self._clock.now() + self._timeout_s, str(lost))
         assert line.reader.opened is not None
         was, now = (Content(one.content_fields) for one in (self._opened, line.reader.opened))
         if now != was:
@@ -414,25 +417,26 @@ class Stream:
 
     def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
-        pause_s, soon = _PAUSE_S, time.monotonic() + _SOON_S
+        clock = self._clock
+        pause_s, soon = _PAUSE_S, clock.now() + _SOON_S
         why = sentence(why)  # a daemon's last word need not be one
         then = f"the stream goes on at position {start.position} of epoch {start.epoch}"
-        waiting = Waiting(why, then, deadline - time.monotonic())
+        waiting = Waiting(why, then, deadline - clock.now(), clock.now)
         while True:
             try:
-                within_s = max(deadline - time.monotonic(), _PAUSE_S)
-                line = self._dial(self._spec, start, within_s, waiting.tell)
+                within_s = max(deadline - clock.now(), _PAUSE_S)
+                line = self._dial(self._spec, start, within_s, waiting.tell, clock)
                 waiting.end()
                 return line
             except ConnectError as error:
-                left_s = deadline - time.monotonic()
+                left_s = deadline - clock.now()
                 if left_s <= 0:
                     raise ConnectError(
                         f"{why} No daemon was back within {self._timeout_s:g} s: {error}"
                     ) from error
                 pause_s = min(pause_s, waiting.tell())
-                time.sleep(min(left_s, pause_s * chance.uniform(0.5, 1.0)))
-                is_soon = time.monotonic() < soon
+                clock.sleep(min(left_s, pause_s * chance.uniform(0.5, 1.0)))
+                is_soon = clock.now() < soon
                 pause_s = min(2 * pause_s, _PAUSE_SOON_S if is_soon else _PAUSE_MAX_S)
 
     # batches

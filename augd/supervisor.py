@@ -25,6 +25,7 @@ import sys
 import time
 
 from augd import interpreter
+from augd.awake import Awake
 from augd.surroundings import say
 
 AT_ONCE_MAX = 20
@@ -51,6 +52,7 @@ class _Supervisor:
         self._words, ready_fd = _take_option(words, "--ready-fd")
         self._ready_fd = _as_fd(ready_fd)
         self._lifeline_fd = _as_fd(_option(words, "--lifeline-fd"))
+        self._clock = Awake()
         self._pid = 0
         self._started_at = 0.0
         self._is_asked = False
@@ -124,7 +126,8 @@ class _Supervisor:
         line = b""
         try:
             while True:
-                ready = {fd for fd, _ in poller.poll(self._timeout_ms())}
+                found = self._clock.wait(lambda left_s: _poll(poller, left_s), self._timeout_s())
+                ready = {fd for fd, _ in found}
                 if wakeup in ready:
                     self._pass_on(wakeup)
                 if told in ready:
@@ -140,10 +143,10 @@ class _Supervisor:
         finally:
             os.close(pidfd)
 
-    def _timeout_ms(self) -> float | None:
+    def _timeout_s(self) -> float | None:
         if self._kill_at is None:
             return None
-        return max(0.0, self._kill_at - time.monotonic()) * 1000
+        return max(0.0, self._kill_at - self._clock.now())
 
     def _pass_on(self, wakeup: int) -> None:
         """Have the daemon drain, as this process was asked to end."""
@@ -151,12 +154,12 @@ class _Supervisor:
             if number not in _ASKS:
                 continue
             self._is_asked = True
-            self._kill_at = self._kill_at or time.monotonic() + END_S
+            self._kill_at = self._kill_at or self._clock.now() + END_S
             os.kill(self._pid, number)  # it is not reaped before `_watch` returns
 
     def _is_kept(self) -> bool:
         """Kill the daemon when its time is over; say True when even that does not end it."""
-        if self._kill_at is None or time.monotonic() < self._kill_at:
+        if self._kill_at is None or self._clock.now() < self._kill_at:
             return False
         if self._is_killed:
             who = f"the daemon (pid {self._pid})"
@@ -235,6 +238,10 @@ class _Supervisor:
         if not log.handlers:
             set_up_log(is_quiet=True, log_format=_option(self._words, "--log-format") or "text")
         log.log(getattr(logging, level.upper()), "%s", text)
+
+
+def _poll(poller: select.poll, timeout_s: float | None) -> list[tuple[int, int]]:
+    return poller.poll(None if timeout_s is None else timeout_s * 1000)
 
 
 def _tell(fd: int, line: bytes) -> None:

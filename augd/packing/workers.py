@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from augd import interpreter
+from augd.awake import Awake
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.deaths import reap
@@ -61,6 +62,7 @@ def pack_all(index: IndexFile, folder: str, options: Options, num_workers: int) 
             by no photo's fault.
     """
     strikes: Counter[int] = Counter()
+    clock = Awake()
     with selectors.DefaultSelector() as selector:
         workers = [
             _Worker(index, Task(folder, options, w, num_workers)) for w in range(num_workers)
@@ -69,7 +71,7 @@ def pack_all(index: IndexFile, folder: str, options: Options, num_workers: int) 
             for worker in workers:
                 selector.register(worker.output, selectors.EVENT_READ, worker)
             while selector.get_map():
-                ready = selector.select(_SILENCE_S)
+                ready = clock.wait(selector.select, _SILENCE_S)
                 if not ready:
                     raise AugdError(f"no packer said anything for {_SILENCE_S:g} s: {workers}")
                 for key, _ in ready:

@@ -14,11 +14,11 @@ import errno
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from augd.awake import Awake
 from augd.errors import StoreError
 from augd.pixels.header import BadImage
 
@@ -87,14 +87,15 @@ class Retries:
             StoreError: it failed for too long.
         """
         patience_s = self._patience() if patience_s is None else patience_s
-        began, pause_s = time.monotonic(), _PAUSE_S
+        clock = Awake()
+        began, pause_s = clock.now(), _PAUSE_S
         with self._lock:
             self._num_waiting += 1
         try:
-            while (passed_s := time.monotonic() - began) < patience_s:
+            while (passed_s := clock.now() - began) < patience_s:
                 if passed_s > _SAY_AFTER_S:
                     self._say(f"{path}: {error.strerror}; tried again for {patience_s:g} s")
-                self._wait(min(pause_s, patience_s - passed_s))
+                self._wait(clock, min(pause_s, patience_s - passed_s))
                 pause_s = min(2 * pause_s, _PAUSE_MAX_S)
                 if reopen is not None:
                     with suppress(OSError, BadImage):
@@ -120,8 +121,8 @@ class Retries:
             self._patience_s = patience_s()
         return self._patience_s
 
-    def _wait(self, pause_s: float) -> None:
-        time.sleep(pause_s)
+    def _wait(self, clock: Awake, pause_s: float) -> None:
+        clock.sleep(pause_s)
         if threading.get_ident() == self._attended_by:
             self._on_wait()
 

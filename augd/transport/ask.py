@@ -7,7 +7,6 @@ takes no credit. Never waits beyond its deadline.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,10 +98,11 @@ class Inquirer:
         return found
 
     def _ask(self, question: msg.FromClient) -> msg.ToClient:
-        deadline = time.monotonic() + self._timeout_s
+        clock = self._poller.clock
+        deadline = clock.now() + self._timeout_s
         self._dealer.send(codec.encode(question))
         while (frames := self._dealer.receive()) is None:
-            left_s = deadline - time.monotonic()
+            left_s = deadline - clock.now()
             if left_s <= 0:
                 raise ConnectError(
                     f"{no_daemon(self.address)} (nobody answered for {self._timeout_s:g} s)"

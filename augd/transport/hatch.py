@@ -16,7 +16,6 @@ import mmap
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from augd.awake import Awake
 from augd.errors import StoreError
 from augd.stores.pieces import LANE_BYTES, Piece
 from augd.transport import link
@@ -125,17 +125,22 @@ class Hatch:
             raise StoreError(lane.failure)
 
     def _wait(self, is_done: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + self._patience_s
+        clock = Awake()
+        deadline = clock.now() + self._patience_s
+
+        def look(left_s: float | None) -> bool:
+            return self._changed.wait_for(lambda: is_done() or self._is_gone, left_s)
+
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: is_done() or self._is_gone, LOOK_S)
+                clock.wait(look, LOOK_S)
                 if is_done():
                     return
                 if self._is_gone:
                     raise StoreError(
                         "the process that reads the store is gone, and its daemon, too"
                     )
-            if time.monotonic() > deadline:
+            if clock.now() > deadline:
                 raise StoreError(
                     f"{what} within {self._patience_s:g} s: the process that reads the store "
                     "hangs, or ends again and again. The daemon's log says more."

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import mmap
 import os
-import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from augd.awake import Awake
 from augd.errors import ConnectError, ConnectionLost, ProtocolError
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
@@ -93,11 +93,15 @@ class FramedSlots:
         session: int,
         token: str,
         curve: Curve | None = None,
+        clock: Awake | None = None,
     ) -> None:
-        """Connect to the daemon's bulk socket and attach the session there."""
+        """Connect to the daemon's bulk socket and attach the session there.
+
+        `clock` is that of the deadlines that `fetch` gets.
+        """
         self._dealer = Dealer(address, curve)
         self._disconnects = self._dealer.watch_disconnects()
-        self._poller = Poller()
+        self._poller = Poller(clock)
         self._poller.register(self._dealer, "bulk")
         self._poller.register(self._disconnects, "ended")
         self._address = address
@@ -148,7 +152,7 @@ class FramedSlots:
         while (header := self._dealer.receive_header()) is None:
             if is_last:
                 raise ConnectionLost(f"the daemon at {self._address} ended while it sent a batch")
-            left_s = deadline - time.monotonic()
+            left_s = deadline - self._poller.clock.now()
             if left_s <= 0:
                 raise ConnectError(
                     f"a batch's pixels did not come from {self._address} in time: the network may "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
+from augd.awake import Awake
 from augd.errors import AddressInUse, AugdError, ConnectionLost, OptionError
 from augd.transport import owned
 from augd.transport.address import Address, TcpAddress, check_path
@@ -433,8 +434,9 @@ class Readable(Protocol):
 class Poller:
     """Waits for sockets and fds, and names what is ready by the tag it was registered with."""
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
+    def __init__(self, clock: Awake | None = None) -> None:
+        """Watch nothing yet; pauses of this process count for no wait, and not on the clock."""
+        self.clock = clock or Awake()
         self._poller = zmq.Poller()
         self._tags: dict[Any, Any] = {}
 
@@ -452,9 +454,14 @@ class Poller:
 
     def wait_for(self, socket: Dealer | Router, timeout_s: float) -> bool:
         """Wait for this socket alone, at most `timeout_s`; say whether something came."""
-        return bool(socket.socket.poll(max(1, int(timeout_s * 1000))))
+        return self.clock.wait(
+            lambda left_s: bool(socket.socket.poll(max(1, int((left_s or 0.0) * 1000)))), timeout_s
+        )
 
     def wait(self, timeout_s: float | None) -> list[Any]:
         """Return the tags of what is ready, an empty list after `timeout_s`."""
+        return [self._tags[key] for key, _ in self.clock.wait(self._poll, timeout_s)]
+
+    def _poll(self, timeout_s: float | None) -> list[tuple[Any, int]]:
         timeout_ms = None if timeout_s is None else max(0, -(-int(timeout_s * 1e6) // 1000))
-        return [self._tags[key] for key, _ in self._poller.poll(timeout_ms)]
+        return self._poller.poll(timeout_ms)

@@ -17,20 +17,22 @@ Invariants: every wait has a deadline; the process ends when its asker does, how
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from typing import Any, Final, Self
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
 from msgspec import msgpack
 
 from augd import interpreter
+from augd.awake import Awake
 from augd.confine.process import confine, limit
 from augd.deaths import describe_status, reap
 from augd.hire import ENVIRONMENT, without_secrets
@@ -72,6 +74,13 @@ class Decoded(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class _Due(NamedTuple):
+    """A deadline."""
+
+    clock: Awake
+    at: float
+
+
 class Apart:
     """The asker's end. `module` is the program that answers; use it in a `with`."""
 
@@ -81,6 +90,7 @@ class Apart:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._is_ready = False
+        self._clock = Awake()
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +116,12 @@ class Apart:
         patience_s = START_S
         try:
             if not self._is_ready:
-                _read(self._link, len(_READY), time.monotonic() + START_S)
+                _read(self._link, len(_READY), self._due(START_S))
                 self._is_ready = True
             patience_s = PATIENCE_S
-            deadline_s = time.monotonic() + PATIENCE_S
-            _send(self._link, msgpack.encode(question), content, deadline_s)
-            return _receive(self._link, most_bytes, deadline_s)
+            due = self._due(PATIENCE_S)
+            _send(self._link, msgpack.encode(question), content, due)
+            return _receive(self._link, most_bytes, due)
         except TimeoutError:
             self.close()
             raise Lost(f"its decoder was silent for {patience_s:g} s") from None
@@ -143,8 +153,12 @@ class Apart:
             raise BadImage(f"decoded to another size: got {len(body)} bytes")
         return np.frombuffer(body, np.uint8).reshape(height, width, 3)
 
+    def _due(self, patience_s: float) -> _Due:
+        return _Due(self._clock, self._clock.now() + patience_s)
+
     def _start(self) -> None:
         near, far = socket.socketpair()
+        near.setblocking(False)  # this end waits in `_await`, the other one as long as it takes
         try:
             self._process = interpreter.start(
                 *(self._module, str(far.fileno()), str(os.getpid())),
@@ -172,29 +186,28 @@ class Apart:
         return status
 
 
-def _send(link: socket.socket, head: bytes, body: Any, deadline_s: float | None) -> None:
+def _send(link: socket.socket, head: bytes, body: Any, due: _Due | None) -> None:
     view = memoryview(body).cast("B")
-    _set_timeout(link, deadline_s)
-    link.sendall(_LENGTHS.pack(len(head), len(view)) + head)
-    for first in range(0, len(view), _PART_BYTES):
-        _set_timeout(link, deadline_s)
-        link.sendall(view[first : first + _PART_BYTES])
+    for part in (memoryview(_LENGTHS.pack(len(head), len(view)) + head), view):
+        at = 0
+        while at < len(part):
+            _await(link, select.POLLOUT, due)
+            with suppress(BlockingIOError):
+                at += link.send(part[at : at + _PART_BYTES])
 
 
-def _receive(
-    link: socket.socket, most_bytes: int, deadline_s: float | None
-) -> tuple[bytes, bytearray]:
-    head_bytes, body_bytes = _LENGTHS.unpack(_read(link, _LENGTHS.size, deadline_s))
+def _receive(link: socket.socket, most_bytes: int, due: _Due | None) -> tuple[bytes, bytearray]:
+    head_bytes, body_bytes = _LENGTHS.unpack(_read(link, _LENGTHS.size, due))
     if head_bytes > _HEAD_BYTES_MAX or body_bytes > most_bytes:
         raise OSError("a message that is too long")
-    return bytes(_read(link, head_bytes, deadline_s)), _read(link, body_bytes, deadline_s)
+    return bytes(_read(link, head_bytes, due)), _read(link, body_bytes, due)
 
 
-def _read(link: socket.socket, size: int, deadline_s: float | None) -> bytearray:
+def _read(link: socket.socket, size: int, due: _Due | None) -> bytearray:
     found = bytearray(size)
     view, at = memoryview(found), 0
     while at < size:
-        _set_timeout(link, deadline_s)
+        _await(link, select.POLLIN, due)
         count = link.recv_into(view[at : at + _PART_BYTES])
         if not count:
             raise EOFError
@@ -202,13 +215,15 @@ def _read(link: socket.socket, size: int, deadline_s: float | None) -> bytearray
     return found
 
 
-def _set_timeout(link: socket.socket, deadline_s: float | None) -> None:
-    if deadline_s is None:
+def _await(link: socket.socket, event: int, due: _Due | None) -> None:
+    """Wait until something can be read or written. Raises TimeoutError when it is due by then."""
+    if due is None:
         return
-    left_s = deadline_s - time.monotonic()
-    if left_s <= 0:
+    poller = select.poll()
+    poller.register(link, event)
+    left_s = max(0.0, due.at - due.clock.now())
+    if not due.clock.wait(lambda slice_s: poller.poll((slice_s or 0.0) * 1000), left_s):
         raise TimeoutError
-    link.settimeout(left_s)
 
 
 # --- the process ---------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -26,6 +25,7 @@ import msgspec
 import numpy as np
 
 from augd import interpreter
+from augd.awake import Awake
 from augd.confine.process import confine, limit
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
@@ -97,6 +97,7 @@ class _Worker:
         self._output = self._process.stdout
         self._poll = select.poll()
         self._poll.register(self._output, select.POLLIN)
+        self._clock = Awake()
         self._lines: deque[bytes] = deque()
         self._rest = b""
         self._is_silent = self._is_ready = False
@@ -110,10 +111,10 @@ class _Worker:
         return self._hear(PATIENCE_S)
 
     def _hear(self, patience_s: float) -> bytes:
-        deadline_s = time.monotonic() + patience_s
+        deadline_s = self._clock.now() + patience_s
         while not self._lines:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not self._poll.poll(left_s * 1000):
+            left_s = max(0.0, deadline_s - self._clock.now())
+            if not self._clock.wait(lambda s: self._poll.poll((s or 0.0) * 1000), left_s):
                 self._is_silent = True
                 return b""
             content = os.read(self._output.fileno(), 1 << 16)

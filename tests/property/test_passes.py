@@ -124,7 +124,7 @@ def connect(layout: msg.Layout, network: Network, joined_at: tuple[int, int] | N
     place = joined_at or (0, 0)
     start = Start(*place, share=SHARE if joined_at else None)
 
-    def dial(spec: msg.Spec, start: Start, within_s: float, tell: Any) -> Any:
+    def dial(spec: msg.Spec, start: Start, within_s: float, tell: Any, clock: Any) -> Any:
         return PlayedLine(layout, start, network)
 
     line: Any = PlayedLine(layout, start, network)
