@@ -3,7 +3,8 @@
 A path's address is guarded by flock on a file beside it: the kernel would let any number of
 daemons take each other's place there. A process killed with -9 cannot remove its socket files; the
 janitor does: a shell that reads from a pipe until the daemon is gone, then removes the files. It
-inherits the lock, so nobody can start at the same address before it has finished.
+inherits the lock, so nobody can start at the same address before it has finished. An end that was
+asked for removes the files itself where the janitor did not: somebody may have killed that, too.
 
 Invariants: nothing is removed but sockets of this user that lie beside a lock of augd's, and that
 lock. Whatever else lies at an address stays as it is, and the start ends with an error.
@@ -17,6 +18,7 @@ import re
 import stat
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from augd.errors import AddressInUse, OptionError
@@ -92,13 +94,39 @@ class AddressLock:
         )
 
     def release(self) -> None:
-        """Remove the files and let go; returns when the janitor is gone."""
+        """Remove the files and let go; returns when the janitor is gone.
+
+        What one leaves that was killed or stopped is removed here.
+        """
         if self._janitor is not None:
             assert self._janitor.stdin is not None
             self._janitor.stdin.close()
-            self._janitor.wait(timeout=WAIT_S)
+            try:
+                self._janitor.wait(timeout=WAIT_S)
+            except subprocess.TimeoutExpired:
+                self._janitor.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    self._janitor.wait(timeout=WAIT_S)
             self._janitor = None
+        self._remove_left()
         os.close(self._fd)
+
+    def _remove_left(self) -> None:
+        """Remove this daemon's sockets, and then its lock.
+
+        While that file is still this one's nobody else has the address: afterwards the sockets may
+        be another daemon's.
+        """
+        lock = self._address.lock_path
+        try:
+            if not os.path.samestat(os.lstat(lock), os.fstat(self._fd)):
+                return
+            for path in _sockets(self._address):
+                with suppress(OptionError):  # not its own: somebody put it in the socket's place
+                    owned.remove_own(path)
+            lock.unlink()
+        except OSError:
+            return  # gone already, as it should be; or its folder is not to be written any more
 
 
 def _sockets(address: Address) -> list[Path]:

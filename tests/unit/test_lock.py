@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -246,3 +247,42 @@ def test_a_socket_is_never_anybody_elses(tmp_path: Path, umask: int) -> None:
         ended.set()
         looking.join()
     assert modes == {0o600}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_end_that_is_asked_for_removes_what_its_janitor_does_not(
+    address: Address, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "WAIT_S", 0.2)
+    lock = AddressLock.acquire(address)
+    for path in (address.path, address.attach_path, address.bulk_path, address.rows_path):
+        make_socket(path)
+    assert len(files(address)) == 5
+    assert lock._janitor is not None
+    lock._janitor.send_signal(number)
+    lock.release()
+    assert files(address) == []
+
+
+def test_an_end_leaves_the_sockets_of_who_has_the_address_by_now(address: Address) -> None:
+    first = AddressLock.acquire(address)
+    assert first._janitor is not None
+    first._janitor.kill()
+    first._janitor.wait()
+    address.lock_path.unlink()  # as a janitor does it, before another daemon starts
+    second = AddressLock.acquire(address)
+    make_socket(address.path)
+    first.release()
+    assert files(address) == ["a", address.lock_path.name]
+    second.release()
+    assert files(address) == []
+
+
+def test_an_end_leaves_what_lies_in_place_of_a_socket(address: Address) -> None:
+    lock = AddressLock.acquire(address)
+    assert lock._janitor is not None
+    lock._janitor.kill()
+    address.attach_path.write_text("photos")
+    lock.release()
+    assert files(address) == [address.attach_path.name]
+    assert address.attach_path.read_text() == "photos"
