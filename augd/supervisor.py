@@ -75,7 +75,8 @@ class _Supervisor:
             status = self._watch(wakeup, told)
             os.close(told)
             if status == 0 or self._is_asked:
-                return _as_exit(status)
+                # Asked in the first moments of its life it dies of the signal: nothing was served.
+                return 0 if -status in _ASKS else _as_exit(status)
             pause_s = self._pause_s(status)
             if pause_s is None:
                 return _as_exit(status)
@@ -155,6 +156,8 @@ class _Supervisor:
                 continue
             self._is_asked = True
             self._kill_at = self._kill_at or self._clock.now() + END_S
+            if self._served and not self._has_served:
+                number = signal.SIGTERM  # SIGINT in an import would be a traceback
             os.kill(self._pid, number)  # it is not reaped before `_watch` returns
 
     def _is_kept(self) -> bool:

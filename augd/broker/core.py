@@ -35,7 +35,7 @@ from augd.broker.cache import Cache
 from augd.broker.clients import Clients
 from augd.broker.crew import PATIENCE_S, REAP_S
 from augd.broker.facts import DatasetFacts, Life
-from augd.broker.outbox import ERROR, INFO, Outbox
+from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, Outbox
 from augd.broker.remotes import Remotes, Target
 from augd.broker.snapshot import (
     describe_batch,
@@ -249,7 +249,9 @@ class Broker:
         self._outbox.log(INFO, f"draining: {why}")
         text = f"the daemon ended ({why}); start it again and connect"
         for session in list(self._clients.sessions.values()):
-            self._clients.send_error(session, "DRAINING", text)
+            # Of the whole session: an OPEN that is on its way finds none any more.
+            error = msg.Error("DRAINING", text[:ERROR_TEXT_MAX], session.number)
+            self._outbox.send(session.peer, error)
             self._clients.close(session.number)
         self._works.drain()
 

@@ -81,6 +81,11 @@ class Report:
     def is_good(self) -> bool:
         return not self.failures and self.counts["rows"] > 0
 
+    def fail(self, text: str) -> None:
+        """Take what went wrong, and say it at once: a run is long."""
+        self.failures.append(text)
+        print(f"checker: FAILED: {text}", file=sys.stderr, flush=True)
+
     def lines(self) -> Iterator[str]:
         yield f"seed {self.seed}: {len(self.done):,} faults"
         for kind, count in sorted(Counter(one[1] for one in self.done).items()):
@@ -92,12 +97,12 @@ class Report:
         for name, (waited_s, at) in sorted(self.longest.items()):
             yield f"    {name:<34}{waited_s:>8.2f}  {self.before(at, waited_s + 1)}"
         yield f"failures {len(self.failures)}"
-        yield from self.failures
+        yield from (text.partition("\n")[0] for text in self.failures)
 
     def before(self, at: float, seconds: float) -> str:
         """Name the last faults before a moment."""
         found = [f"{kind} {at - when:.1f} s" for when, kind in self.done if 0 < at - when < seconds]
-        return "after " + ", ".join(found[-6:]) if found else ""
+        return "after " + ", ".join(found[-12:]) if found else ""
 
 
 class Checker:
@@ -205,7 +210,7 @@ class Checker:
         return self._keep(Ground("shards", self._folder / "shards.log", [*words, *named], None))
 
     def _keep(self, ground: Ground) -> Ground:
-        self._stack.callback(lambda: self.report.failures.extend(ground.close()))
+        self._stack.callback(lambda: [self.report.fail(one) for one in ground.close()])
         self._misdeeds[ground.name] = Misdeeds(ground, self._chance, self._due, self._try)
         return ground
 
@@ -259,7 +264,7 @@ class Checker:
                 for one in told["failures"]:
                     done = self.report.before(one["at"], BEFORE_S)
                     text = f"trainer {task.name}, {one['round']}, {done}:\n{one['text']}"
-                    self.report.failures.append(text)
+                    self.report.fail(text)
 
     # what is done to it
 
@@ -304,7 +309,7 @@ class Checker:
             act()
         except Exception as error:
             done = self.report.before(time.monotonic(), BEFORE_S)
-            self.report.failures.append(f"{type(error).__name__}: {error}, {done}")
+            self.report.fail(f"{type(error).__name__}: {error}, {done}")
 
     def _kill_trainer(self, trainer: Trainer) -> bool:
         trainer.is_killed = True
@@ -342,10 +347,10 @@ class Checker:
         now = time.monotonic()
         for ground in self._grounds.values():
             for text in ground.faults():
-                self.report.failures.append(f"{text}, {self.report.before(now, BEFORE_S)}")
+                self.report.fail(f"{text}, {self.report.before(now, BEFORE_S)}")
         for trainer in list(self._trainers.values()):
             if (code := trainer.process.poll()) is not None:
-                self.report.failures.append(f"trainer {trainer.task.name} ended with {code}")
+                self.report.fail(f"trainer {trainer.task.name} ended with {code}")
                 self._start_trainer(trainer.task)
 
     # the end
@@ -358,9 +363,9 @@ class Checker:
             name = trainer.task.name
             try:
                 if (code := trainer.process.wait(END_S)) != 0:
-                    self.report.failures.append(f"trainer {name} ended with {code}")
+                    self.report.fail(f"trainer {name} ended with {code}")
             except subprocess.TimeoutExpired:
-                self.report.failures.append(f"trainer {name} did not end within {END_S:g} s")
+                self.report.fail(f"trainer {name} did not end within {END_S:g} s")
                 trainer.process.kill()
                 trainer.process.wait()
             trainer.listener.join()
@@ -371,7 +376,8 @@ class Checker:
             self._store.kill()
             self._store.wait()
         left = left_behind(self._folder)
-        self.report.failures += [f"left behind: {one}" for one in left]
+        for one in left:
+            self.report.fail(f"left behind: {one}")
         if not self.report.is_good():
             self._show_logs()
 
@@ -410,6 +416,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true", help="one daemon, three trainers")
     options = parser.parse_args()
+    # Told to end early, it ends everybody and says what it saw.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     print(f"checker: everything is killed for {options.seconds:g} s, seed {options.seed}")
     sys.stdout.flush()
     report = check(options.seconds, options.seed, is_short=options.short)

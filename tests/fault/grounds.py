@@ -110,10 +110,15 @@ class Ground:
         relatives = [*self.victims("daemon"), *staff_of(self._daemon.pid)]
         self._daemon.send_signal(number)
         code = self._daemon.wait(END_S)
-        if code != (-number if number == signal.SIGKILL else 0):
-            raise AssertionError(f"{self.name} ended with status {code}")
-        what = f"nobody of {self.name} is left behind its supervisor"
-        await_true(lambda: not any(map(is_alive, relatives)), 2.0, what)
+        try:
+            if code != (-number if number == signal.SIGKILL else 0):
+                raise AssertionError(f"{self.name} ended with status {code}")
+            what = f"nobody of {self.name} is left behind its supervisor"
+            await_true(lambda: not any(map(is_alive, relatives)), 2.0, what)
+        finally:
+            self._start_again()
+
+    def _start_again(self) -> None:
         assert self._daemon.stdout is not None
         self._daemon.stdout.close()
         self._daemon = self._start()
@@ -124,15 +129,16 @@ class Ground:
         self._relay.send_signal(signal.SIGCONT)
         self._relay.send_signal(number)
         code = self._relay.wait(END_S)
+        self._start_relay()
         if code != (-number if number == signal.SIGKILL else 0):
             raise AssertionError(f"the relay of {self.name} ended with status {code}")
-        self._start_relay()
 
     def faults(self) -> list[str]:
         """Say what ended by itself."""
         found = []
         if self._daemon.poll() is not None:
             found.append(f"the supervisor of {self.name} ended with {self._daemon.returncode}")
+            self._start_again()
         # A relay ends with a daemon that was told to end: another is started, as by any scheduler.
         if self._relay is not None and self._relay.poll() is not None:
             if self._relay.returncode != 0:

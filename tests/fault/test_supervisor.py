@@ -169,6 +169,31 @@ def test_a_signal_to_the_daemon_itself_is_a_wish(folder, tmp_path):
     assert "started again" not in errors
 
 
+@pytest.mark.fault("daemon SIGTERM, Ctrl-C")
+@pytest.mark.parametrize(
+    ("which", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)]
+)
+def test_a_wish_in_the_first_moments_of_a_daemon_is_no_failure(
+    folder, tmp_path, monkeypatch, which, number
+):
+    """Before it heeds signals, at its start or when it takes a dead one's place."""
+    marks = tmp_path / "marks"
+    deed = "import time; time.sleep(60)"
+    hook = AT_START.format(module="augd", marks=str(marks), which=(which,), deed=deed)
+    put_in_place(hook, tmp_path, monkeypatch)
+    process = begin_by_hand(folder, f"ipc://{tmp_path}/d", "--producers", "1")
+    if which == 2:
+        assert process.stdout is not None
+        assert "serving" in process.stdout.readline()
+        os.kill(daemon_of(process.pid), signal.SIGKILL)
+    await_true(lambda: marks.exists() and marks.stat().st_size == which, 20, "it is starting")
+    process.send_signal(number)
+    code, errors = finish(process)
+    assert code == 0, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_line_that_cannot_be_is_refused_once(tmp_path):
     process = begin_by_hand(tmp_path / "nowhere", f"ipc://{tmp_path}/d")
     code, errors = finish(process)

@@ -253,6 +253,7 @@ def test_draining_ends_every_stream_with_an_error_and_takes_no_more(fake: FakeWi
     for one in (client, idle):
         error = one.hear(msg.Error)
         assert (error.code, error.session) == ("DRAINING", one.session)
+        assert error.opening == 0, "a client that seeks meanwhile must hear it, too"
         assert error.text == "the daemon ended (SIGTERM); start it again and connect"
         assert not one.connection.is_attached()
     late = Client(fake)

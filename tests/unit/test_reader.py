@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augd.broker.reader import Attach, BatchesLost, Deliver, PassEnded, Reader
-from augd.errors import DatasetError, ProtocolError, SampleFailed
+from augd.errors import ConnectionLost, DatasetError, ProtocolError, SampleFailed
 from augd.wire import messages as msg
 from augd.wire.slot import slot_layout
 
@@ -170,3 +170,11 @@ def test_the_end_of_an_epoch_counts_once_and_is_missed() -> None:
     assert str(caught.value) == (
         "BATCH 4 of epoch 2 arrived before the EPOCH_END of 1, which was lost on the way"
     )
+
+
+def test_the_end_of_a_session_is_heard_by_a_client_that_seeks_meanwhile() -> None:
+    reader = open_reader()
+    reader.seek(3, 8)
+    assert reader.handle(msg.Error("SAMPLE_FAILED", "of the place before", 7, 1)) == []
+    with pytest.raises(ConnectionLost, match="the daemon ended"):
+        reader.handle(msg.Error("DRAINING", "the daemon ended", 7))
