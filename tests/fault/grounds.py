@@ -53,7 +53,8 @@ class Ground:
         if "serving" not in daemon.stdout.readline():
             daemon.kill()
             daemon.communicate()
-            raise AssertionError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
+            log = self.log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"{self.name} did not start: {log}")
         return daemon
 
     def _start_relay(self) -> None:

@@ -114,6 +114,9 @@ class Misdeeds:
     def _end(self, act: Callable[[int], None], kind: str, number: int) -> bool:
         if not self._ground.victims(kind):
             return False
+        if kind == "supervisor":
+            # A start waits for the store, and for nobody who is stopped: all is well meanwhile.
+            self._due.run(everything=True)
         self._attempt(lambda: act(number))
         return True
 
