@@ -467,6 +467,8 @@ class Daemon:
                 _log.error("producer %d said nonsense and is killed: %s", tag.number, error)
                 hired.kill()
                 return
+            if isinstance(message, msg.Ready):
+                hired.note_ready()
             self._handle(ev.FromCrew(tag.number, message))
 
     def _reap(self, tag: _Tag) -> None:
@@ -481,7 +483,8 @@ class Daemon:
         hired.close()
         if self._fetcher is not None:
             self._fetcher.drop(tag.number)
-        self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb))
+        is_tried = hired.is_tried_otherwise(kind)
+        self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb, is_tried))
 
     def _read_signal(self, _: _Tag) -> None:
         numbers = self._signals.recv(64)

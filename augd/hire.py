@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from signal import SIGKILL
 
 from augd import interpreter
@@ -32,6 +32,47 @@ SECRETS = ("AWS_",)
 """What names of variables begin with that no confined process gets."""
 
 
+KERNELS = "AUGD_KERNELS"
+_ENDS_MIN = 2  # one producer may die of anything
+
+
+@dataclass(slots=True)
+class Kernels:
+    """Whether producers are started with their native kernels: by how those before them ended.
+
+    Kernels with a damaged byte may end whoever loads them. When producers end so before one was
+    ready, the next are started without; should these end as well, something else is at fault, and
+    kernels are given again for good. Once a producer with kernels was ready, all have them: pixels
+    don't change while a daemon serves.
+    """
+
+    _num_ended: int = 0
+    _ended_by: str = ""  # they are left out
+    _is_settled: bool = False
+
+    def switch(self) -> dict[str, str]:
+        """Return what the next producer's environment has of them."""
+        how = f"off:they end producers while they load ({self._ended_by}). Install augd anew"
+        return {KERNELS: how} if self._ended_by else {}
+
+    def took_up(self, *, has_kernels: bool) -> None:
+        """Take that a producer is ready."""
+        if has_kernels:
+            self._is_settled, self._ended_by = True, ""
+
+    def ended(self, how: str, kind: Ending, *, has_kernels: bool) -> bool:
+        """Take the end of one that was never ready; returns whether the next has other ones."""
+        if kind is not Ending.SIGNAL or self._is_settled or os.environ.get(KERNELS):
+            return False
+        if not has_kernels:
+            self._is_settled, self._ended_by = True, ""
+            return False
+        self._num_ended += 1
+        if self._num_ended >= _ENDS_MIN:
+            self._ended_by = how
+        return bool(self._ended_by)
+
+
 @dataclass(slots=True)
 class Hired:
     """A producer process as the daemon holds it."""
@@ -41,6 +82,9 @@ class Hired:
     pidfd: int
     _crumb: Crumb
     hatch: HatchEnd | None = None  # until the fetcher has it
+    kernels: Kernels = field(default_factory=Kernels)
+    has_kernels: bool = True  # where there are any
+    is_ready: bool = False
     _is_killed: bool = False
     _was_stopped: bool = False
 
@@ -62,6 +106,17 @@ class Hired:
             is_ours=self._is_killed,
             was_stopped=self._was_stopped,
             is_for_memory=status == -SIGKILL and memory_kills.claim(),
+        )
+
+    def note_ready(self) -> None:
+        """Take its word that it has loaded all that it needs."""
+        self.is_ready = True
+        self.kernels.took_up(has_kernels=self.has_kernels)
+
+    def is_tried_otherwise(self, kind: Ending) -> bool:
+        """Say, of a reaped one, whether the next is started without kernels because of its end."""
+        return not self.is_ready and self.kernels.ended(
+            self.how_ended(), kind, has_kernels=self.has_kernels
         )
 
     def crumb(self) -> tuple[int, int, int] | None:
@@ -92,13 +147,14 @@ class Terms:
 
     `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
     leaving the choice to the kernel. `sources` are the own sources, as NAME=plugin:MODULE:CLASS.
-    `has_stores` says that a data set lies in an object store.
+    `has_stores` says that a data set lies in an object store. `kernels` learns from their ends.
     """
 
     plugins: Sequence[str] = ()
     cores: Sequence[int] = ()
     sources: Sequence[str] = ()
     has_stores: bool = False
+    kernels: Kernels = field(default_factory=Kernels)
 
 
 def hire(terms: Terms, place: int) -> Hired:
@@ -110,7 +166,7 @@ def hire(terms: Terms, place: int) -> Hired:
     crumb, page = make_crumb()
     end, asking = make_hatch() if terms.has_stores else (None, None)
     fds: tuple[int, ...] = (far.fileno(), page)
-    hatch = "-"
+    hatch, switch = "-", terms.kernels.switch()
     if end is not None and asking is not None:
         hatch = f"{asking.fileno()},{end.basin_fd}"
         fds = (*fds, asking.fileno(), end.basin_fd)
@@ -122,7 +178,7 @@ def hire(terms: Terms, place: int) -> Hired:
             *terms.sources,
             pass_fds=fds,
             # An own source may open a store by itself, before it is confined.
-            env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT},
+            env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT, **switch},
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
@@ -139,7 +195,8 @@ def hire(terms: Terms, place: int) -> Hired:
     if terms.cores:
         # Before it has threads of its own, which inherit this.
         os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
-    return Hired(process, near, os.pidfd_open(process.pid), crumb, end)
+    pidfd = os.pidfd_open(process.pid)
+    return Hired(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)
 
 
 def without_secrets() -> dict[str, str]:

@@ -42,6 +42,7 @@ from augd.transport.arena import make_arena, map_arena
 from augd.transport.sockets import Curve, Dealer, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
+from augd.wire.ending import TRIED_OTHERWISE
 from augd.wire.slot import row_frames
 
 _log = logging.getLogger("augd")
@@ -211,6 +212,8 @@ class Station:
 
     def _pass_up(self, message: msg.FromProducer, frame: bytes, now: float) -> None:
         if isinstance(message, msg.Ready):
+            assert self._hired is not None
+            self._hired.note_ready()
             self._ready = message
             self.state, self.due = "waiting", now
             return
@@ -243,6 +246,8 @@ class Station:
         self._hang_up(_LINGER_S)
         self._owed.clear()
         self._drop_streams()
+        if hired.is_tried_otherwise(kind):
+            how = f"{how} {TRIED_OTHERWISE}"
         self._rest("" if self._office.is_draining else f"producer {self._place} ended: {how}", now)
 
     def _leave_process(self) -> None:

@@ -279,11 +279,19 @@ class Crew:
         return bool(self.restart_at) or len(self._ready) < len(self.members)
 
     def bury(
-        self, number: int, how: str, now: float, *, kind: str = "", is_draining: bool
+        self,
+        number: int,
+        how: str,
+        now: float,
+        is_tried_otherwise: bool = False,
+        *,
+        kind: str = "",
+        is_draining: bool,
     ) -> Producer:
         """Take a reaped producer out and schedule its replacement, unless its own host does.
 
-        `how` says in full how it ended: clients are told so where the next ones die, too.
+        `how` says in full how it ended: clients are told so where the next ones die, too. One whose
+        next is started otherwise says nothing of that one's health.
         """
         producer = self.members.pop(number)
         self.turn(producer, "reap")
@@ -292,7 +300,7 @@ class Crew:
         )
         if is_draining or has_left:
             return producer
-        self.deaths_in_row += 1
+        self.deaths_in_row += not is_tried_otherwise
         self.restarts += 1
         self.last_death = how
         if producer.remote is None:

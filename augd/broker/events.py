@@ -99,12 +99,14 @@ class Reaped(Struct, frozen=True):
 
     `kind` is one of `augd.wire.ending.Ending`, empty when nobody looked. `crumb` is the (lease,
     row of it, sample) that it had in hand, by its own word: compare the lease with those it had.
+    `is_tried_otherwise`: it was never ready, and its like are started without native kernels now.
     """
 
     producer: int
     how: str
     kind: str = ""
     crumb: tuple[int, int, int] | None = None
+    is_tried_otherwise: bool = False
 
 
 class Selected(Struct, frozen=True):

@@ -31,7 +31,7 @@ from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.wire import cut
 from augd.wire import messages as msg
-from augd.wire.ending import KEPT, Ending
+from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending
 from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.slot import chunk_layout
 
@@ -399,7 +399,9 @@ class Works:
             return
         how = _in_full(event, self.crew.members[event.producer])
         dead = self.crew.bury(
-            event.producer, how, self._outbox.now, kind=event.kind, is_draining=is_draining
+            *(event.producer, how, self._outbox.now, event.is_tried_otherwise),
+            kind=event.kind,
+            is_draining=is_draining,
         )
         if self.cache is not None:
             self.cache.leave(event.producer)
@@ -689,6 +691,8 @@ _WHY = {
 def _in_full(event: ev.Reaped, dead: Producer) -> str:
     """Say how a producer ended: its own words, and what its kernel knows of the end."""
     how, kind = dead.last_words or event.how, event.kind or Ending.ERROR
+    if event.is_tried_otherwise:
+        return f"{how} {TRIED_OTHERWISE}"
     if kind == Ending.OUTSIDE and dead.last_words:
         return how  # it said why it ends before somebody was faster
     why = _WHY.get(Ending(kind))

@@ -4,7 +4,8 @@ Beside the modules that use them. They are built with the package when a C compi
 libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do the same work, about
 half as fast, and resized pixels may differ by a level. Which of the two is active is part of a
 stream's content. `AUGD_KERNELS=off` leaves them out, to compare. Kernels that were built and don't
-load leave the work to OpenCV, too; `trouble` says why, and who starts producers passes it on.
+load leave the work to OpenCV, too; `trouble` says why, and who starts producers passes it on. Where
+they ended processes, the daemon leaves them out by `AUGD_KERNELS=off:WHY` (`augd/hire.py`).
 
 Invariants: nothing is chosen after the import; the same numbers with vector instructions and
 without.
@@ -45,11 +46,12 @@ _TRIAL = (
 
 def _load() -> tuple[Any, str]:
     """Return the kernels or None, and why they are not used although they were built."""
-    if os.environ.get(_SWITCH, "").lower() in ("off", "0", "no", "false"):
-        return None, ""
+    switch, _, ended = os.environ.get(_SWITCH, "").partition(":")
     found = find_spec("augd.pixels._kernels")
     if found is None:
         return None, ""
+    if switch.lower() in ("off", "0", "no", "false"):
+        return None, f"the native kernels are left out: {ended}" if ended else ""
     path = found.origin or ""
     try:
         _check_whole(path)

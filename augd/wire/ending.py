@@ -11,6 +11,9 @@ from enum import StrEnum
 KEPT = "the kernel keeps it, as it keeps who waits for a disk that does not answer"
 """Why a process that got SIGKILL may go on existing."""
 
+TRIED_OTHERWISE = "before it was ready; the next is started without native kernels"
+"""What is said of a producer whose kernels may have ended it."""
+
 
 class Ending(StrEnum):
     """The class of a producer's end."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from platform import machine
+from struct import unpack_from
 
 import pytest
 
 import augd
 from augd.broker import events as ev
 from augd.broker import works
+from augd.hire import Kernels
 from augd.pixels import native
 from augd.transport.ask import status
 from augd.views import doctor
 from augd.wire import messages as msg
+from augd.wire.ending import Ending
 from tests.fault.programs import finish, start_by_hand
 from tests.relays import await_remotes, lent
 from tests.scenes import digest_epoch, make_folder
@@ -135,6 +139,83 @@ def test_kernels_that_end_who_loads_them_are_a_row_of_doctor(elsewhere: Path) ->
     assert "AUGD_KERNELS=off" in row.advice
 
 
+def fatal(whole: bytes) -> bytes:
+    """Damage what the loader calls first, DT_INIT, so that loading it ends the process (SIGILL)."""
+    library, entries = bytearray(whole), {}
+    for at in program_headers(whole):
+        kind, _, offset, address, _, size = unpack_from("<IIQQQQ", whole, at)
+        if kind == 2:  # PT_DYNAMIC
+            for place in range(offset, offset + size, 16):
+                entries.setdefault(*unpack_from("<qQ", whole, place))
+        elif kind == 1 and "base" not in entries and unpack_from("<I", whole, at + 4)[0] & 1:
+            entries["base"] = offset - address  # of what can be run
+    start = entries[12] + entries["base"]
+    library[start : start + 2] = b"\x0f\x0b"  # UD2
+    return bytes(library)
+
+
+def program_headers(library: bytes) -> Iterator[int]:
+    first, size, count = *unpack_from("<Q", library, 32), *unpack_from("<HH", library, 54)
+    return iter(range(first, first + size * count, size))
+
+
+ON_X86 = pytest.mark.skipif(machine() != "x86_64", reason="the damage is made for x86-64")
+
+
+@ON_X86
+def test_producers_that_kernels_end_while_they_load_are_tried_without(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    """Five places, so that all their deaths in a row would be called unhealthy."""
+    damaged(fatal)(elsewhere)
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=8)
+    address = f"ipc://{tmp_path}/d"
+    process = start_by_hand(folder, address, "--producers", "5")
+    try:
+        assert digest_epoch(address, epochs=1)
+        said = status(address)
+        assert said["environment"]["kernels"] == "none" and not said["unhealthy"]
+    finally:
+        process.terminate()
+        _, errors = finish(process)
+    assert errors.count("SIGILL before it was ready; the next is started without") >= 1, errors
+    assert errors.count("the native kernels are left out: they end producers") == 1, errors
+    assert (
+        "while they load (SIGILL). Install augd anew" in errors
+        and "augd doctor says more" in errors
+    )
+
+
+def play(ends: list[str]) -> list[bool]:
+    """Start one producer after another, each ready or ended; returns which had kernels."""
+    kernels, had = Kernels(), list[bool]()
+    for end in ends:
+        has_kernels = not kernels.switch()
+        had.append(has_kernels)
+        if end == "ready":
+            kernels.took_up(has_kernels=has_kernels)
+        else:
+            kernels.ended("SIGSEGV", Ending(end), has_kernels=has_kernels)
+    return had
+
+
+@pytest.mark.parametrize(
+    ("ends", "had"),
+    [
+        (["signal", "signal", "ready", "ready"], [True, True, False, False]),
+        (["signal", "ready", "signal", "signal", "ready"], [True] * 5),
+        (["signal", "signal", "signal", "signal", "ready"], [True, True, False, True, True]),
+        (["error", "outside", "memory", "killed", "ready"], [True] * 5),
+    ],
+    ids=["their fault", "one accident", "not their fault", "ended otherwise"],
+)
+def test_kernels_are_left_out_where_they_alone_can_be_at_fault(
+    ends: list[str], had: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUGD_KERNELS", raising=False)
+    assert play(ends) == had
+
+
 def test_serve_says_which_kernels_work() -> None:
     table = Table(producers=0)
     table.broker._works.crew.grow(table.now)
@@ -167,3 +248,18 @@ def test_a_relay_says_it_on_its_own_host(elsewhere: Path, tmp_path: Path) -> Non
             await_remotes(daemon.address, 2)
             errors = relay.end()
     assert errors.count("the native kernels don't load: file too short; augd doctor") == 1, errors
+
+
+@ON_X86
+def test_a_relay_tries_its_producers_without_what_ended_them(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "set", num_classes=1, per_class=8)
+    with augd.serve({"small": folder}, producers=0, listen="tcp://127.0.0.1:0") as daemon:
+        damaged(fatal)(elsewhere)
+        with lent(folder, daemon.address, "--producers", "2") as relay:
+            await_remotes(daemon.address, 2)
+            assert status(daemon.address)["environment"]["kernels"] == "none"
+            errors = relay.end()
+    assert "SIGILL before it was ready; the next is started without native kernels" in errors
+    assert errors.count("the native kernels are left out: they end producers") == 1, errors
