@@ -387,3 +387,13 @@ def test_no_descriptor_is_left_open(pets: Path, tmp_path: Path) -> None:
     for rebuild in (False, True, False):
         built(pets, tmp_path, rebuild=rebuild).close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_class_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    for name in (b"cat", b"bl\xe9"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        (folder / "1.jpg").write_bytes(b"x")
+    assert refusal(tmp_path) == (
+        f"class folder bl\\xe9 in {tmp_path}: expected a name in UTF-8. Rename it."
+    )
