@@ -56,6 +56,7 @@ from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire import page as said
+from augd.wire.ending import Ending
 from augd.wire.limits import PATHS_BYTES_MAX, PLACES_MAX
 from augd.wire.slot import row_frames
 
@@ -479,12 +480,14 @@ class Daemon:
         del self._crew[tag.number]
         self._poller.unregister(hired.pidfd)
         self._poller.unregister(hired.link.fileno())
-        kind, crumb = hired.ending(self._memory_kills), hired.crumb()
+        kind, crumb, how = hired.ending(self._memory_kills), hired.crumb(), hired.how_ended()
+        if how == "SIGBUS" and self._cache is not None and self._cache.is_cut():
+            kind, how = Ending.ERROR, f"{how}: a file of the cache was cut off while it was read"
         hired.close()
         if self._fetcher is not None:
             self._fetcher.drop(tag.number)
         is_tried = hired.is_tried_otherwise(kind)
-        self._handle(ev.Reaped(tag.number, hired.how_ended(), str(kind), crumb, is_tried))
+        self._handle(ev.Reaped(tag.number, how, str(kind), crumb, is_tried))
 
     def _read_signal(self, _: _Tag) -> None:
         numbers = self._signals.recv(64)

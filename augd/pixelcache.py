@@ -5,6 +5,9 @@ as a view of the mapped cache; nothing is read, copied or allocated of its size.
 is decoded whole, straight into a room of this producer, and told to the daemon when the chunk is
 done (augd/broker/cache.py is the theory of operation).
 
+A file that somebody cuts off while it is mapped reads as zeros up to the end of a page, and beyond
+it ends the process by SIGBUS. So its size is looked at before and after each chunk (`is_whole`).
+
 Invariants: no bytes are written but those of own rooms, and none of them twice; whatever a table
 says, no view leaves the cache; a picture that does not decode whole is left to whoever decodes
 only the region.
@@ -13,6 +16,8 @@ only the region.
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
 from typing import Final
 
 import numpy as np
@@ -40,9 +45,15 @@ class PixelCache:
     """The pixels of all data sets, mapped, and the rooms that this producer may fill."""
 
     def __init__(self, fd: int, use: UseCache) -> None:
-        """Map the cache. The fd stays the caller's and may be closed afterwards."""
+        """Map the cache. The fd stays the caller's and may be closed afterwards.
+
+        Raises:
+            ValueError: somebody cut the file off.
+        """
         self.is_checked = use.is_checked
         self.size_bytes = use.size_bytes
+        self._fd = os.dup(fd)
+        weakref.finalize(self, os.close, self._fd)
         # Two mappings, so that what is read cannot be written by mistake.
         self.pixels = mmap.mmap(fd, use.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
         self._own = mmap.mmap(fd, use.size_bytes)
@@ -50,6 +61,10 @@ class PixelCache:
         # What was asked for in vain: no need to ask again for as much.
         self._refused_bytes = _NEVER
         self._wanted_bytes = 0
+
+    def is_whole(self) -> bool:
+        """Say whether the file is as long as it was: to touch what was cut off is a SIGBUS."""
+        return os.fstat(self._fd).st_size >= self.size_bytes
 
     def add_room(self, room: CacheRoom) -> None:
         """Take a room."""
@@ -86,8 +101,14 @@ class CachedPictures:
     """The pictures of one data set. Positions in its table are sample ids."""
 
     def __init__(self, cache: PixelCache, name: str, table_fd: int, num_samples: int) -> None:
-        """Map the table. The fd stays the caller's and may be closed afterwards."""
+        """Map the table. The fd stays the caller's and may be closed afterwards.
+
+        Raises:
+            ValueError: somebody cut the file off.
+        """
         self._cache = cache
+        self._fd = os.dup(table_fd)
+        weakref.finalize(self, os.close, self._fd)
         self._name = name
         size_bytes = table_bytes(num_samples)
         self._table = mmap.mmap(table_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -98,6 +119,10 @@ class CachedPictures:
         self._damaged: set[int] = set()
         self._unfit: set[int] = set()
         self._entries: list[CacheEntry] = []
+
+    def is_whole(self) -> bool:
+        """Say whether neither the table nor the pixels were cut off by somebody."""
+        return os.fstat(self._fd).st_size >= len(self._table) and self._cache.is_whole()
 
     def find(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is there: its place, or 0."""

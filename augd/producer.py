@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import traceback
+from contextlib import suppress
 from typing import Literal
 
 from augd.dataset.arrays import ChoiceArrays
@@ -104,11 +105,12 @@ class Producer:
                 for lease in workshop.revoke(set(leases)):
                     self._say(msg.Dropped(lease))
             case msg.UseCache():
-                self._cache = PixelCache(fds[0], message)
-                workshop.use_cache(self._cache)
+                with suppress(ValueError):  # somebody cut its file off: all is made without it
+                    self._cache = PixelCache(fds[0], message)
+                    workshop.use_cache(self._cache)
             case msg.CacheRoom():
-                assert self._cache is not None
-                self._cache.add_room(message)
+                if self._cache is not None:
+                    self._cache.add_room(message)
             case msg.UseDataset(name, root):
                 workshop.use_dataset(name, root, *fds)
             case msg.UseStream():

@@ -14,6 +14,8 @@ where in its files which pixels are is planned before it is read: its plan says 
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -191,7 +193,8 @@ class Workshop:
             return
         cached = None
         if self._cache is not None and table_fd >= 0:
-            cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
+            with suppress(ValueError):  # somebody cut it off
+                cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
         self._datasets[name] = Dataset(index, source, ahead, cached)
 
     def _open(self, name: str, root: str, index: IndexArrays) -> tuple[Source, ReadAhead]:
@@ -257,6 +260,8 @@ class Workshop:
     def begin(self) -> None:
         """Draw the ids of the accepted leases and let their files be read ahead."""
         accepted, self._accepted = self._accepted, []
+        if accepted:
+            self._leave_cut_cache()
         for (stream, epoch), group in groupby(accepted, key=lambda it: (it.stream, it.epoch)):
             self._begin(self._productions[stream], epoch, list(group))
 
@@ -318,7 +323,12 @@ class Workshop:
         task = self._tasks.popleft()
         self._in_hand = task.lease
         try:
+            self._leave_cut_cache()
             made = self._make_rows(task)
+            if self._leave_cut_cache():
+                # Cut off meanwhile: what was read of it may have been zeros.
+                task.cached, task.hits = [1] * len(task.ids), 0
+                made = self._make_rows(task)
         except Exception as error:
             task.reading.cancel()
             if isinstance(error, OwnOpError):
@@ -329,6 +339,28 @@ class Workshop:
             self._in_hand = None
         self.readers_added = max(self.readers_added, task.production.dataset.ahead.num_added)
         return made
+
+    def _leave_cut_cache(self) -> bool:
+        """Use a cache no more whose files somebody cut off; say whether that was noticed now.
+
+        Rows that count as cached are then made of their files.
+        """
+        caches = [one.cache for one in self._datasets.values() if one.cache is not None]
+        if all(cache.is_whole() for cache in caches):
+            return False
+        self._cache = None
+        for dataset in self._datasets.values():
+            dataset.cache = None
+        for production in self._productions.values():
+            production.cache = None
+        with suppress(OSError, ValueError):
+            print(
+                f"augd: producer (pid {os.getpid()}): somebody cut off the files of --cache: rows "
+                "are made without it until the daemon is started again",
+                file=sys.stderr,
+                flush=True,
+            )
+        return True
 
     def _make_rows(self, task: Task) -> Made:
         if task.sketch is None:
@@ -380,9 +412,9 @@ class Workshop:
 
     def _render_cached(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
         """Fill a row from the cache; from its file, should the cache be damaged there."""
-        production = task.production
-        assert production.cache is not None
-        photo = production.cache.picture(sample)
+        production, photo = task.production, None
+        if production.cache is not None:
+            photo = production.cache.picture(sample)
         if photo is None:
             try:
                 content = production.dataset.source.read(sample)

@@ -15,10 +15,13 @@ Imports no NumPy.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -61,6 +64,8 @@ class CacheSpec:
 
 
 _PIXELS: Final = "augd.pixels"
+_TABLE: Final = re.compile(r"augd-[0-9a-f]{16}\.table")
+_AGAIN: Final = "its pictures are not used until the daemon is started again"
 
 
 def parse_cache(text: str) -> CacheSpec:
@@ -149,6 +154,7 @@ class CacheStore:
         self._spec = spec
         self._tables: dict[str, _Table] = {}
         self._lock_fd = self.fd = -1
+        self._is_cut = False
         try:
             if spec.folder is None:
                 self._allocate(spec, datasets)
@@ -191,8 +197,8 @@ class CacheStore:
         self.fd = _open_file(folder / _PIXELS)
         os.ftruncate(self.fd, self._spec.size_bytes)
         keys = {name: _key_of(index) for name, index in datasets.items()}
-        for path in folder.glob("augd-*.table"):
-            if path.name not in keys.values():
+        for path in folder.iterdir():
+            if path.name not in keys.values() and _is_own_table(path):
                 path.unlink()  # its pictures' places are given away
         for name, index in datasets.items():
             fd = _open_file(folder / keys[name])
@@ -267,10 +273,22 @@ class CacheStore:
         """Return the fd of a data set's table."""
         return self._tables[dataset].fd
 
+    def is_cut(self) -> bool:
+        """Say whether somebody cut a file off since it was opened; then it is one for good.
+
+        A mapped file that was cut off reads as zeros, or ends who reads it by SIGBUS. It is never
+        made as long again while producers map it: its pictures would be zeros.
+        """
+        if self._spec.folder is not None and not self._is_cut:
+            sizes = [(self.fd, self._spec.size_bytes)]
+            sizes += [(table.fd, len(table.memory)) for table in self._tables.values()]
+            self._is_cut = any(os.fstat(fd).st_size < size for fd, size in sizes)
+        return self._is_cut
+
     def clear(self, environment: dict[str, str]) -> None:
         """Take every record out; the next ones are of pictures decoded so."""
-        if self._spec.folder is None:
-            return  # nothing is older than this daemon
+        if self._spec.folder is None or self.is_cut():
+            return  # nothing is older than this daemon, or nothing is read of it
         for table in self._tables.values():
             table.clear()
             _write_header(table, environment)
@@ -278,6 +296,8 @@ class CacheStore:
     def put(self, dataset: str, entry: CacheEntry) -> None:
         """Write a picture's record."""
         table = self._tables[dataset]
+        if self.is_cut():
+            return
         # Compared at a start, and memory outlives none.
         mtime_ns = 0 if self._spec.folder is None else table.mtimes_ns[entry.sample]
         write_record(table.memory, entry, mtime_ns)
@@ -286,8 +306,10 @@ class CacheStore:
         """Make sure that these bytes of the file can be written: a hole of a full disk can't.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, or the cache's files were cut off.
         """
+        if self.is_cut():
+            raise OSError(errno.EIO, f"somebody cut off a file in {self._spec.folder}; {_AGAIN}")
         if self._spec.folder is not None:
             start, end = span
             os.posix_fallocate(self.fd, start, end - start)
@@ -307,6 +329,21 @@ def _open_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+def _is_own_table(path: Path) -> bool:
+    """Say whether a file is a table that a daemon of this user made: a plain file that says so."""
+    if not _TABLE.fullmatch(path.name):
+        return False
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        return False
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        head = os.pread(fd, TABLE_START, 0)
+    finally:
+        os.close(fd)
+    return _environment_of(head) is not None or not any(head)  # made, and not written before a kill
+
+
 def _key_of(index: IndexFile) -> str:
     """Name a data set's table: another place with equal names and sizes may hold other pictures."""
     key = hashlib.blake2b(index.header.source, digest_size=8, key=index.digest.encode())
@@ -315,9 +352,14 @@ def _key_of(index: IndexFile) -> str:
 
 def _read_header(table: _Table) -> dict[str, str] | None:
     """Read by which libraries the pictures of a table were decoded; None when it says nothing."""
-    text = bytes(table.memory[:TABLE_START]).rstrip(b"\0")
+    return _environment_of(bytes(table.memory[:TABLE_START]))
+
+
+def _environment_of(head: bytes) -> dict[str, str] | None:
     try:
-        magic, environment = msgspec.json.decode(text, type=tuple[str, dict[str, str]])
+        magic, environment = msgspec.json.decode(
+            head.rstrip(b"\0"), type=tuple[str, dict[str, str]]
+        )
     except msgspec.DecodeError:
         return None
     return environment if magic == _MAGIC else None
