@@ -127,11 +127,14 @@ class Ground:
     def end_relay(self, number: int) -> None:
         """End the relay, and start another."""
         assert self._relay is not None
+        # Without producers it begins or is through: a program that does not heed signals (yet, or
+        # any more) dies of them, as every other does.
+        is_working = bool(children_of(self._relay.pid))
         self._relay.send_signal(signal.SIGCONT)
         self._relay.send_signal(number)
         code = self._relay.wait(END_S)
         self._start_relay()
-        if code != (-number if number == signal.SIGKILL else 0):
+        if code not in ((0,) if is_working and number != signal.SIGKILL else (0, -number)):
             raise AssertionError(f"the relay of {self.name} ended with status {code}")
 
     def faults(self) -> list[str]:
