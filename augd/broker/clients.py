@@ -31,7 +31,7 @@ from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
 from augd.wire import messages as msg
-from augd.wire.limits import QUARANTINE_MAX
+from augd.wire.limits import EPOCH_LAST, QUARANTINE_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 from augd.wire.sums import write_digest, write_ids_digest
@@ -554,6 +554,11 @@ class Clients:
         session.is_announced = True
         reader = stream.subscribers[session.number]
         place = self._place_of(stream, reader)
+        if place[0] > EPOCH_LAST:
+            stream.fail()
+            text = f"epoch: expected 0..{EPOCH_LAST}, got a place behind the end of the last one"
+            self.send_error(session, "BAD_OPTION", text)
+            return
         self._settle_content(stream, environment, place)
         assert stream.content is not None
         if len(stream.quarantine) > QUARANTINE_MAX:

@@ -29,6 +29,7 @@ from augd.broker.states import CHUNK, SLOT, step
 from augd.broker.totals import Sent
 from augd.plan.content import Content
 from augd.wire import cut
+from augd.wire.limits import EPOCH_LAST
 from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
 from augd.wire.sums import Sums, read_sum
 
@@ -374,7 +375,7 @@ class Stream:
         while self.begun < min(reader.next for reader in self.subscribers.values()):
             self._advance()  # rewound for readers that have left since: nobody waits for it
         limit = min(reader.limit for reader in self.subscribers.values())
-        while self._free and self.begun < limit:
+        while self._free and self.begun < limit and self.next_place()[0] <= EPOCH_LAST:
             self._begin(self.slots[heappop(self._free)])
 
     def _begin(self, slot: Slot) -> None:

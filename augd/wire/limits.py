@@ -6,6 +6,9 @@ HEADER_BYTES_MAX = 64 * 1024
 # message and a queue that one message fills.
 PIECE_BYTES = 4 * 1024 * 1024
 
+# The last epoch that there is: it has 32 bits of the random counter, and messages carry no more.
+EPOCH_LAST = 2**31 - 1
+
 # Producers that a daemon starts itself, or has placed; numbers from here on are of remote ones.
 PLACES_MAX = 1024
 
