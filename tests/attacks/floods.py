@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from augd.broker.clients import ATTACH_S, SESSIONS_MAX
-from augd.transport.address import bulk_address
+from augd.transport.address import Address, TcpAddress, bulk_address
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX
@@ -63,6 +64,29 @@ def flood_of_large_messages(ground: Ground) -> None:
         connection.sendall(frame(codec.encode(msg.Ping())))
         answers = read_until(connection, codec.encode(msg.Pong()))
         assert answers.count(b"MALFORMED") == 4_000
+
+
+@attack("A58", peak_mb=80)
+def four_floods_of_strangers(ground: Ground) -> None:
+    """Send 1,000 messages of 64 KiB from each of four connections at once, by path and port.
+
+    Seen: of each connection the daemon reads no further ahead than it does of one; all are answered
+    MALFORMED.
+    """
+    large = frame(b"\x01" + bytes(HEADER_BYTES_MAX - 1)) * 50
+    end = frame(codec.encode(msg.Ping()))
+
+    def flood(address: Address | TcpAddress) -> None:
+        with shake_hands(address) as connection:
+            connection.settimeout(60.0)
+            for _ in range(20):
+                connection.sendall(large)
+            connection.sendall(end)
+            answers = read_until(connection, codec.encode(msg.Pong()))
+            assert answers.count(b"MALFORMED") == 1_000
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(flood, (ground.path, ground.port) * 2))
 
 
 @attack("A43", is_slow=True)
