@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,25 +69,33 @@ def flood_of_large_messages(ground: Ground) -> None:
 
 @attack("A58", peak_mb=80)
 def four_floods_of_strangers(ground: Ground) -> None:
-    """Send 1,000 messages of 64 KiB from each of four connections at once, by path and port.
+    """Ask for the STATUS 1,500 times from each of four connections at once, by path and port, and
+    send 1,000 messages of 64 KiB behind that, while the daemon is busy; answers are read.
 
-    Seen: of each connection the daemon reads no further ahead than it does of one; all are answered
-    MALFORMED.
+    Seen: of each connection the daemon reads no further ahead than of one; all are answered.
     """
+    asked = frame(codec.encode(msg.AskStatus())) * 1_500
     large = frame(b"\x01" + bytes(HEADER_BYTES_MAX - 1)) * 50
     end = frame(codec.encode(msg.Ping()))
 
-    def flood(address: Address | TcpAddress) -> None:
-        with shake_hands(address) as connection:
-            connection.settimeout(60.0)
-            for _ in range(20):
-                connection.sendall(large)
-            connection.sendall(end)
-            answers = read_until(connection, codec.encode(msg.Pong()))
-            assert answers.count(b"MALFORMED") == 1_000
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(asked)
+        for _ in range(20):
+            connection.sendall(large)
+        connection.sendall(end)
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(flood, (ground.path, ground.port) * 2))
+    def hear(connection: socket.socket) -> None:
+        assert read_until(connection, codec.encode(msg.Pong())).count(b"MALFORMED") == 1_000
+
+    with contextlib.ExitStack() as stack:
+        addresses: tuple[Address | TcpAddress, ...] = (ground.path, ground.port) * 2
+        connections = [stack.enter_context(shake_hands(one)) for one in addresses]
+        pool = stack.enter_context(ThreadPoolExecutor(2 * len(connections)))
+        for connection in connections:
+            connection.settimeout(60.0)
+        said = [pool.submit(do, one) for one in connections for do in (flood, hear)]
+        for one in said:
+            one.result()
 
 
 @attack("A43", is_slow=True)
