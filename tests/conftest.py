@@ -54,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # Else each process of each run would look through all fonts of the machine.
         os.environ["MPLCONFIGDIR"] = str(cache.mkdir("matplotlib"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # Collecting seven thousand tests makes little garbage, and every look goes through all of them.
+    gc.disable()
     # pyzmq makes its I/O threads with the first socket and keeps them: no test's leak.
     import zmq
 
@@ -85,6 +87,7 @@ def pytest_collection_finish() -> None:
     """Have no later look for garbage go through all modules and tests again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

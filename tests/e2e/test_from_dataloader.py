@@ -47,7 +47,7 @@ def run_block(number: int, train_step: Callable[..., None]) -> None:
 @pytest.fixture(scope="module")
 def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    make_photos(folder / "photos", 240, classes=["bricks", "leaves", "waves"])
+    make_photos(folder / "photos", 240, classes=["bricks", "leaves", "waves"], megapixels=0.06)
     return folder
 
 

@@ -30,6 +30,7 @@ clause = pytest.mark.clause
 
 MB = 1_000_000
 BATCH_SIZE = 16
+FEW = 8  # rows of a batch where batches are counted, not bytes
 # One batch leaked per stream (50 kB of 80) or a kilobyte per batch (of 2,000) would be beyond it;
 # the allocators' give and take is less than 0.2 MB.
 GROWTH_BYTES = 1 * MB
@@ -79,13 +80,13 @@ def assert_flat(daemon: augd.ServedDaemon, before: Belongings) -> None:
     assert max(growth) < GROWTH_BYTES, f"bytes of the daemon and its producers: {growth}"
 
 
-def read(stream: augd.Stream, num_batches: int) -> None:
+def read(stream: augd.Stream, num_batches: int, batch_size: int = BATCH_SIZE) -> None:
     """Read over the ends of epochs; each batch must be the next one."""
     epoch, done = 0, 0
     while done < num_batches:
         for number, batch in enumerate(stream.epoch(epoch)):
             assert (batch.epoch, batch.number) == (epoch, number)
-            assert len(batch.ids) == BATCH_SIZE
+            assert len(batch.ids) == batch_size
             batch.release()
             done += 1
             if done == num_batches:
@@ -150,11 +151,11 @@ def test_many_streams_leave_nothing(daemon: augd.ServedDaemon) -> None:
 @pytest.mark.parametrize("kind", [0, 1], ids=["memfd", "frames"])
 def test_two_thousand_batches_leave_nothing(daemon: augd.ServedDaemon, kind: int) -> None:
     address = daemon.addresses[kind]
-    with augd.connect(address, recipe=SMALL, batch_size=BATCH_SIZE) as stream:
-        read(stream, 300)
+    with augd.connect(address, recipe=SMALL, batch_size=FEW) as stream:
+        read(stream, 300, FEW)
     before, own = look(daemon), anonymous_bytes(os.getpid())
-    with augd.connect(address, recipe=SMALL, batch_size=BATCH_SIZE) as stream:
-        read(stream, 2_000)
+    with augd.connect(address, recipe=SMALL, batch_size=FEW) as stream:
+        read(stream, 2_000, FEW)
     assert_flat(daemon, before)
     assert anonymous_bytes(os.getpid()) - own < GROWTH_BYTES
 
