@@ -23,19 +23,48 @@ if __name__ == "trainer":
 
     become_torch()
 
-try:
-    import torch as torch
-except ModuleNotFoundError:
-    from augd.errors import install_extra
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-    raise ModuleNotFoundError(
-        f"augd.torch needs torch, which is not installed here: {install_extra('trainer')}. "
-        "augd.connect gives the same batches as NumPy arrays, without it.",
-        name="torch",
-    ) from None
+if TYPE_CHECKING:
+    from .client import Stream, connect
+    from .device import IMAGENET_MEAN, IMAGENET_STD, Batch
+    from .loader import as_dataloader
+else:
+    if sys.modules.get("torch") is None and find_spec("torch") is None:
+        from augd.errors import install_extra
 
-from .client import Stream, connect
-from .device import IMAGENET_MEAN, IMAGENET_STD, Batch
-from .loader import as_dataloader
+        raise ModuleNotFoundError(
+            f"augd.torch needs torch, which is not installed here: {install_extra('trainer')}. "
+            "augd.connect gives the same batches as NumPy arrays, without it.",
+            name="torch",
+        )
+
+    # Where each name lies. torch takes seconds: --help and a mistyped option need not wait for it.
+    _HOMES = {
+        "IMAGENET_MEAN": "device",
+        "IMAGENET_STD": "device",
+        "Batch": "device",
+        "Stream": "client",
+        "as_dataloader": "loader",
+        "connect": "client",
+    }
+    _MODULES = ("client", "cuda", "device", "handover", "loader")
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for the first time, and torch with it."""
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})
+
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Stream", "as_dataloader", "connect"]

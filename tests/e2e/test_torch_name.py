@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import augd.torch
 
 HIDDEN = """
@@ -23,6 +25,13 @@ assert sys.modules["trainer"] is before and not hasattr(before, "connect")
 assert not [name for name in sys.modules if name.startswith("trainer.")]
 try: import trainer.client
 except ModuleNotFoundError as error: print(error)
+"""
+
+HELP = """
+import atexit, sys
+atexit.register(lambda: print("torch was loaded:", "torch" in sys.modules))
+from augd.entry import train
+train()
 """
 
 
@@ -60,14 +69,24 @@ def test_the_first_name_gives_the_second(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_command_needs_not_the_name(tmp_path: Path) -> None:
+def test_help_waits_for_neither_the_name_nor_torch(tmp_path: Path) -> None:
     (tmp_path / "trainer.py").write_text("raise SystemExit('it was run')\n")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "from augd.entry import train; train()", "--help"],
+        [sys.executable, "-P", "-c", HELP, "--help"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert "fit" in done.stdout
+    assert done.stdout.endswith("torch was loaded: False\n")
+
+
+def test_its_names_are_there_before_they_are_used() -> None:
+    assert set(augd.torch.__all__) <= set(dir(augd.torch))
+    scope: dict[str, object] = {}
+    exec("from augd.torch import *", scope)
+    assert set(augd.torch.__all__) <= set(scope)
+    with pytest.raises(AttributeError, match=r"^module 'augd\.torch' has no attribute 'steam'$"):
+        getattr(augd.torch, "steam")  # noqa: B009
