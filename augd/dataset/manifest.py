@@ -23,9 +23,11 @@ from augd.dataset.marking import Marking, marking_of
 from augd.dataset.rows import BadRow, Row, open_rows
 from augd.dataset.splitting import split_named
 from augd.errors import DatasetError
+from augd.pixels.kinds import HEAD_BYTES, describe
 from augd.surroundings import time_of
 
 _NAMED: Final = 3  # of the missing files
+_UNREAD_NAMED: Final = 8  # of the columns that mean nothing
 
 
 def read_manifest(
@@ -93,10 +95,11 @@ class _Reader:
         except BadRow as bad:
             raise DatasetError(f"{shown(self._source)}, line {bad.line}: {bad}") from None
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise DatasetError(
-                f"manifest {shown(self._source)} cannot be read: {reason}. Mend the file."
-            ) from None
+            if isinstance(error, OSError):
+                reason = f"{error.strerror}. Mend the file."
+            else:
+                reason = _no_text(self._source)
+            raise DatasetError(f"manifest {shown(self._source)} cannot be read: {reason}") from None
         if self._progress is not None:
             self._progress(result.num_samples)
         result.links_to = self._links_to
@@ -104,7 +107,8 @@ class _Reader:
 
     def _read_rows(self, result: Found) -> None:
         marking: Marking | None = None
-        for num_seen, row in enumerate(open_rows(self._source), 1):
+        unread: set[str] = set()
+        for num_seen, row in enumerate(open_rows(self._source, unread), 1):
             if marking is None:
                 marking = marking_of(row)
                 self._has_splits = row.split is not None
@@ -120,6 +124,10 @@ class _Reader:
         self._refuse_missing(result.num_samples)
         self._refuse_twice(result)
         marking.finish(result, shown(self._source))
+        if unread:
+            names = ", ".join(map(ascii, sorted(unread)[:_UNREAD_NAMED]))
+            more = ", ..." if len(unread) > _UNREAD_NAMED else ""
+            result.notes = [f"columns that mean nothing here: {names}{more}"]
 
     def _split(self, row: Row) -> int:
         if (row.split is not None) != self._has_splits:
@@ -158,7 +166,14 @@ class _Reader:
 
     def _relative(self, row: Row) -> bytes:
         """Bring a path into its one form below the root."""
-        path = os.fsencode(row.path)
+        try:
+            path = os.fsencode(row.path)
+        except UnicodeEncodeError:
+            raise BadRow(
+                row.line,
+                f"path: expected bytes, got {ascii(row.path)[:80]}, which stands for none. "
+                f"Write it as it is listed.",
+            ) from None
         if not path or b"\0" in path:
             raise BadRow(row.line, "path: expected the path of a file, got nothing. Fill it in.")
         if b"." in path[:1] or b"//" in path or b"/." in path:
@@ -218,3 +233,14 @@ class _Reader:
                     f"sample {sample} (counted from 0). Keep one of the rows."
                 )
             seen.add(path)
+
+
+def _no_text(source: bytes) -> str:
+    """Say what a manifest is that is no UTF-8, and what to do."""
+    with open(source, "rb") as file:
+        start = file.read(HEAD_BYTES)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is not UTF-8, but UTF-16. Save it as UTF-8 (iconv -f UTF-16 -t UTF-8)."
+    if start.isascii() or b"\0" not in start:
+        return "it is not UTF-8. Save it as UTF-8 (of Latin-1: iconv -f LATIN1 -t UTF-8)."
+    return f"it is not UTF-8, but {describe(start)}. Give a .csv or .jsonl file of text."

@@ -75,6 +75,7 @@ class _OneLabel:
         """Read a label that was not there before."""
         if row.label is None:
             raise _mixed(row, "a class")
+        _refuse_surrogates(row)
         # A folder's name is a name, whatever it looks like.
         label = row.label if isinstance(row.label, int) else spelled_alike(row.label)
         if row.says == "class":
@@ -128,6 +129,7 @@ class _Names:
 
     def _learn(self, row: Row, name: str) -> int:
         """Take a name that was not there before; numbers are not mixed with other names."""
+        _refuse_surrogates(row)
         first = next(iter(self._numbers), name)
         if isinstance(_class_of(row.line, name), int) is not isinstance(
             _class_of(row.line, first), int
@@ -194,6 +196,19 @@ def _mixed(row: Row, expected: str) -> BadRow:
     )
 
 
+def _refuse_surrogates(row: Row) -> None:
+    """Refuse what UTF-8 cannot write: names of classes go over the wire."""
+    for name in (row.label, *(row.labels or ())):
+        if isinstance(name, str) and not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise BadRow(
+                    row.line,
+                    f"label: expected a name in UTF-8, got {ascii(name)[:80]}. Rename the class.",
+                ) from None
+
+
 def _class_of(line: int, label: str | int) -> str | int:
     """Read what names a class: a whole number in any spelling, or else a name. Raises BadRow."""
     if isinstance(label, int):
@@ -232,7 +247,8 @@ def _numbered(numbers: list[int], source: str) -> list[str]:
         odd = min(number for number in numbers if not 0 <= number <= last)
         raise DatasetError(
             f"{source}: label: {last + 1} different numbers, so expected 0..{last}, got "
-            f"{odd} and no {missing[0]}. Number the classes from 0 without gaps, or give names."
+            f"{str(odd)[:40]} and no {missing[0]}. Number the classes from 0 without gaps, or give "
+            f"names."
         )
     return [str(number) for number in range(last + 1)]
 

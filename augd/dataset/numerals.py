@@ -4,13 +4,14 @@ Where it stands: under the labels of manifests and shards (`marking`, `rows`). p
 column of whole numbers as `0.0, 1.0, ...` once a cell is missing; sorted as names, `10.0` comes
 before `2.0`, and each class behind it is another one.
 
-Invariants: pure; only ASCII spells numbers; what no spelling of a number is stays a name. Imports
-no NumPy.
+Invariants: pure; digits of every script count, as Python reads them; what no spelling of a number
+is stays a name. Imports no NumPy.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -27,6 +28,7 @@ _MISSING_AS_WRITTEN: Final = frozenset(("NA", "None"))
 
 def whole(text: str) -> int | None:
     """Read a whole number in any spelling; None for anything else."""
+    text = _in_ascii(text)
     if _DIGITS.fullmatch(text):
         return int(text)
     if _NUMBER.fullmatch(text):
@@ -38,6 +40,7 @@ def whole(text: str) -> int | None:
 
 def is_fraction(text: str) -> bool:
     """Say whether a text is a number, but no whole one; a decimal comma counts."""
+    text = _in_ascii(text)
     if _DECIMAL_COMMA.fullmatch(text):
         return True
     return _NUMBER.fullmatch(text) is not None and not float(text).is_integer()
@@ -46,3 +49,10 @@ def is_fraction(text: str) -> bool:
 def is_missing(text: str) -> bool:
     """Say whether a text is how a program writes that there is no value."""
     return text.lower() in _MISSING or text in _MISSING_AS_WRITTEN
+
+
+def _in_ascii(text: str) -> str:
+    """Write the digits of other scripts in ASCII: sorted as names, a full-width 10 is below 2."""
+    if text.isascii():
+        return text
+    return "".join([str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text])

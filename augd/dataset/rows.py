@@ -11,14 +11,25 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
+from augd.dataset.sidecars import load_json
+
 Labels = tuple[str, ...] | tuple[float, ...]
 
 _FLOAT32_MAX: Final = 3.4028234e38
+_EXACT: Final = 2.0**53  # up to here a float holds every whole number
+_MEANT: Final = frozenset(("path", "label", "labels", "split"))
+_TRUTHS: Final = {"true": 1.0, "false": 0.0}  # as pandas writes columns of its get_dummies
+_UNNAMED: Final = re.compile(r"|Unnamed: [0-9]+")  # pandas' index, and what pandas calls it then
+_UNREAD_MAX: Final = 32
+_NAME_THEM: Final = (
+    "Write the names of the columns into the first line, that of the files as 'path'."
+)
 
 
 class Row(msgspec.Struct):
@@ -46,8 +57,10 @@ class BadRow(Exception):
         self.line = line
 
 
-def open_rows(path: bytes) -> Iterator[Row]:
+def open_rows(path: bytes, unread: set[str] | None = None) -> Iterator[Row]:
     """Read a manifest row by row. The file is closed when the iterator ends.
+
+    Names of columns that mean nothing are put into `unread`, the first of them.
 
     Raises:
         BadRow: a row that is not of the format.
@@ -56,34 +69,41 @@ def open_rows(path: bytes) -> Iterator[Row]:
     # utf-8-sig: spreadsheets write a mark in front, which would be a part of the first name.
     with open(path, encoding="utf-8-sig", newline="") as file:
         is_csv = os.fsdecode(path).lower().endswith(".csv")
-        yield from _csv_rows(file) if is_csv else _json_rows(file)
+        passed = set() if unread is None else unread
+        yield from _csv_rows(file, passed) if is_csv else _json_rows(file, passed)
 
 
-def _csv_rows(file: TextIO) -> Iterator[Row]:
+def _csv_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
     reader = csv.reader(file, skipinitialspace=True, strict=True)
     try:
         header = next(reader, [])
         make = _Header(header)
+        unread.update(make.unread[:_UNREAD_MAX])
         for fields in reader:
-            if fields:
+            if any(map(str.strip, fields)):  # spreadsheets end tables by rows of nothing
                 yield make.row(reader.line_num, fields)
     except csv.Error as error:
-        raise BadRow(reader.line_num, f"not CSV: {error}. Correct the quoting.") from None
+        todo = "Correct the quoting."
+        if reader.line_num == 1:
+            file.seek(0)
+            todo = _other_mark(file.readline()) or todo
+        raise BadRow(reader.line_num, f"not CSV: {error}. {todo}") from None
 
 
 class _Header:
     """The header row of a CSV manifest: which column means what."""
 
     def __init__(self, names: list[str]) -> None:
-        names = [name.strip() for name in names]
+        names = [_meant(name.strip()) for name in names]
         if "path" not in names:
             raise BadRow(
                 1,
                 f"expected a header row with a column 'path', got {_brief(names)}. "
-                f"Write the names of the columns into the first line.",
+                f"{(len(names) == 1 and _other_mark(names[0])) or _NAME_THEM}",
             )
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        named = [name for name in names if name]
+        if len(set(named)) < len(named):
+            twice = next(name for name in named if named.count(name) > 1)
             raise BadRow(1, f"column {twice!r} is there twice. Rename one of them.")
         self._names = names
         self._path = names.index("path")
@@ -92,6 +112,15 @@ class _Header:
         others = [i for i, name in enumerate(names) if name not in ("path", "split")]
         self._numbers = others if self._label is None else []
         self._columns = tuple(names[i] for i in self._numbers)
+        unnamed = [i for i in self._numbers if _UNNAMED.fullmatch(names[i])]
+        if unnamed:
+            raise BadRow(
+                1,
+                f"column {unnamed[0] + 1} has no name, and would be a target. Name it, or take it "
+                f"out; pandas writes its index so: to_csv(..., index=False) leaves it out.",
+            )
+        read = {self._path, self._label, self._split, *self._numbers}
+        self.unread = [name for i, name in enumerate(names) if name and i not in read]
         if len(self._numbers) == 1:
             raise BadRow(
                 1,
@@ -117,7 +146,8 @@ class _Header:
 
     def _number(self, line: int, fields: list[str], at: int) -> float:
         try:
-            return _finite(float(fields[at]))
+            truth = _TRUTHS.get(fields[at].strip().lower())
+            return _finite(float(fields[at])) if truth is None else truth
         except ValueError:
             raise BadRow(
                 line,
@@ -126,27 +156,53 @@ class _Header:
             ) from None
 
 
-def _json_rows(file: TextIO) -> Iterator[Row]:
+def _meant(name: str) -> str:
+    """Read a column's name: those that mean something do in any case."""
+    return name.lower() if name.lower() in _MEANT else name
+
+
+def _other_mark(header: str) -> str:
+    """Say so where a header's fields are separated by something else than commas."""
+    for mark in ";\t|":
+        if "path" in [_meant(name.strip(' "\r\n')) for name in header.split(mark)]:
+            return f"Its fields are separated by {mark!r}: separate them by commas."
+    return ""
+
+
+def _json_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
     decode = msgspec.json.Decoder().decode
     for line, text in enumerate(file, 1):
         if text.isspace():
             continue
         try:
             found = decode(text)
-        except msgspec.DecodeError as error:
-            raise BadRow(line, f"not JSON: {error}. Write one object a line.") from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            found = _json_of_python(line, text, error)
+        if isinstance(found, dict):
+            found = {**{_meant(key): value for key, value in found.items()}, **found}
+            if len(unread) < _UNREAD_MAX:
+                unread.update(key for key in found if _meant(key) not in _MEANT)
         if not isinstance(found, dict) or not isinstance(found.get("path"), str):
             shape = f"keys {_brief(list(found))}" if isinstance(found, dict) else _brief(found)
-            raise BadRow(
-                line, f'expected an object with "path", a text, got {shape}. Give it a path.'
-            )
+            todo = "Write one object a line." if isinstance(found, list) else "Give it a path."
+            raise BadRow(line, f'expected an object with "path", a text, got {shape}. {todo}')
         yield json_row(line, found)
+
+
+def _json_of_python(line: int, text: str, error: Exception) -> Any:
+    """Read what is no JSON but what Python's `json` writes for it: slower, for the few."""
+    try:
+        return load_json(text)
+    except RecursionError:
+        raise BadRow(line, "its lists or objects are too deep. Take them out.") from None
+    except ValueError:
+        raise BadRow(line, f"not JSON: {error}. Write one object a line.") from None
 
 
 def json_row(line: int, found: dict[str, Any]) -> Row:
     """Make a row of an object with "path" and what else is known of it. Raises BadRow."""
     label, labels, split = found.get("label"), found.get("labels"), found.get("split")
-    is_unlabelled = not found.keys() - {"path", "split"}
+    is_unlabelled = not any(_meant(key) not in ("path", "split") for key in found)
     if label is None and labels is None and found.keys() & {"label", "labels"}:
         raise BadRow(line, "label: expected a class, got null. Fill it in, or take the sample out.")
     if (label is None) == (labels is None) and not is_unlabelled:
@@ -159,7 +215,7 @@ def json_row(line: int, found: dict[str, Any]) -> Row:
     if split is not None and not isinstance(split, str):
         raise BadRow(line, f"split: expected a text, got {_brief(split)}. Correct it.")
     if label is not None:
-        if isinstance(label, float) and label.is_integer():
+        if isinstance(label, float) and label.is_integer() and abs(label) < _EXACT:
             label = int(label)
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise BadRow(
@@ -174,8 +230,8 @@ def json_row(line: int, found: dict[str, Any]) -> Row:
 def _json_labels(line: int, labels: Any) -> Labels:
     if isinstance(labels, list):
         if all(isinstance(item, str) for item in labels):
-            return tuple(labels)
-        if all(isinstance(item, int | float) and not isinstance(item, bool) for item in labels):
+            return tuple([item.strip() for item in labels])
+        if all(isinstance(item, int | float) for item in labels):
             try:
                 return tuple([_finite(float(item)) for item in labels])
             except (ValueError, OverflowError):

@@ -18,6 +18,7 @@ _SAID: Final = ("label", "labels", "split")
 _MARK: Final = b"\xef\xbb\xbf"
 CLS_BYTES_MAX: Final = 1 << 16
 JSON_BYTES_MAX: Final = 16 << 20
+_DIGITS_MAX: Final = 400  # Python may be told to read no more than 640
 
 
 class Said(msgspec.Struct):
@@ -62,12 +63,26 @@ def read_object(content: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # NaN, Infinity, lone surrogates, a byte order mark, other encodings: slower, for the few.
         try:
-            found = json.loads(_text(content))
+            found = load_json(_text(content))
         except (ValueError, RecursionError):
             return None
     if not isinstance(found, dict):
         return {}
     return {key: found[key] for key in _SAID if found.get(key) is not None}
+
+
+def load_json(text: str) -> Any:
+    """Read JSON as Python's `json` writes it: NaN, lone surrogates, numbers of any size.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is too deep.
+    """
+    return json.loads(text, parse_int=_whole_or_inf)
+
+
+def _whole_or_inf(text: str) -> int | float:
+    return int(text) if len(text) <= _DIGITS_MAX else float(text)
 
 
 def _text(content: bytes) -> str:

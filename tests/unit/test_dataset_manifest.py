@@ -224,7 +224,7 @@ def test_a_manifest_that_cannot_be_read(root: Path) -> None:
         f"manifest {root}/none.csv cannot be read: No such file or directory. Check the path."
     )
     (root / "latin.csv").write_bytes(b"path,label\na/1.jpg,\xe9t\xe9\n")
-    assert "latin.csv cannot be read: it is not UTF-8. Mend the file." in refused(
+    assert "latin.csv cannot be read: it is not UTF-8. Save it as UTF-8" in refused(
         read_manifest, root / "latin.csv"
     )
 

@@ -117,7 +117,7 @@ def test_what_is_no_class_is_refused_by_its_line(
         (('"label": null',), "line 1: label: expected a class, got null. Fill it in"),
         (('"label": 0.5',), "line 1: label: expected a name or a whole number, got 0.5."),
         (('"label": 1', '"label": "cat"'), "line 2: label: expected a whole number like 1 (0.jpg)"),
-        (('"label": NaN',), "line 1: not JSON"),
+        (('"label": NaN',), "line 1: label: expected a name or a whole number, got nan."),
         (('"labels": ["a", "3"]',), "line 1: labels: expected all names or all numbers, got 'a'"),
         (('"labels": ["a", "nan"]',), "line 1: label: expected a class, got 'nan'."),
         (('"labels": ["2", "3"]',), "2 different numbers, so expected 0..1, got 2 and no 0."),
@@ -168,8 +168,8 @@ def test_what_classes_json_lacks_is_refused(tmp_path: Path, label: str) -> None:
 
 
 def test_numerals() -> None:
-    assert [whole(text) for text in ("1e1", "1e-1", ".0", "", ".", "1_0", "٣", "0x1", "inf")] == [
-        *(10, None, 0, None, None, None, None, None, None)
+    assert [whole(text) for text in ("1e1", "1e-1", ".0", "", ".", "1_0", "0x1", "inf")] == [
+        *(10, None, 0, None, None, None, None, None)
     ]
     assert whole("9" * 18) == int("9" * 18) and whole("9" * 19) is None
     assert is_fraction("1,0") and is_fraction("-.5") and not is_fraction("1.0")
