@@ -31,6 +31,7 @@ RECIPES: dict[str, Any] = {
     "bent": {"ops": [CROP, {"op": "rotate", "degrees": 20}, {"op": "lens"}]},
     "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
 }
+SCALED = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
 NUM = 60
 OPTIONS = {"batch_size": 8, "verify": True, "timeout_s": 30}
 
@@ -61,6 +62,29 @@ def read(
         return found, ask_status(daemon.address, 10)["cache"]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, Any]:
+    """What two epochs of each recipe give without a cache."""
+    found, nothing = read(folder, None, {**RECIPES, "scaled": SCALED})
+    assert nothing is None
+    return found
+
+
+@pytest.fixture(scope="module")
+def filled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache on disk that a daemon filled and left."""
+    cache = tmp_path_factory.mktemp("filled") / "c"
+    read(folder, f"disk:{cache}:16MB", {"small": SMALL})
+    return cache
+
+
+@pytest.fixture
+def on_disk(filled: Path, tmp_path: Path) -> str:
+    """A copy of it, to be damaged."""
+    shutil.copytree(filled, tmp_path / "c")
+    return f"disk:{tmp_path}/c:16MB"
+
+
 def hits_of_last_epoch(folder: Path, cache: str, recipe: Any = SMALL) -> tuple[int, int]:
     """Return how many rows of a second epoch came from the cache, and how many did not."""
     with augd.serve(folder, producers=2, cache=cache) as daemon:
@@ -83,12 +107,12 @@ def hits_of_last_epoch(folder: Path, cache: str, recipe: Any = SMALL) -> tuple[i
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_every_recipe_gives_the_same_bytes_with_and_without(folder, tmp_path, kind) -> None:
+def test_every_recipe_gives_the_same_bytes_with_and_without(
+    folder, undisturbed, tmp_path, kind
+) -> None:
     where = "ram:16MB" if kind == "ram" else f"disk:{tmp_path}/c:16MB"
     with_cache, cache = read(folder, where, RECIPES)
-    without, nothing = read(folder, None, RECIPES)
-    assert with_cache == without
-    assert nothing is None
+    assert with_cache == {name: undisturbed[name] for name in RECIPES}
     assert cache is not None
     assert (cache["kind"], cache["entries"]) == (kind, NUM)
     assert cache["hits"] > 2 * NUM * (len(RECIPES) - 1), "filled by the first recipe, used by all"
@@ -102,11 +126,11 @@ def test_after_the_first_epoch_every_row_is_from_the_cache(folder) -> None:
 
 
 @pytest.mark.clause("P-153")
-def test_a_plan_that_chooses_the_scale_of_decoding_leaves_the_cache_alone(folder) -> None:
-    recipe = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
-    with_cache, cache = read(folder, "ram:16MB", {"scaled": recipe})
-    without, _ = read(folder, None, {"scaled": recipe})
-    assert with_cache == without
+def test_a_plan_that_chooses_the_scale_of_decoding_leaves_the_cache_alone(
+    folder, undisturbed
+) -> None:
+    with_cache, cache = read(folder, "ram:16MB", {"scaled": SCALED})
+    assert with_cache["scaled"] == undisturbed["scaled"]
     assert cache is not None
     assert cache["hits"] == cache["misses"] == cache["entries"] == 0
 
@@ -136,38 +160,32 @@ def test_hostile_images_have_the_same_verdicts_and_bytes(tmp_path: Path) -> None
     assert cache["hits"] > 0
 
 
-def test_a_cache_on_disk_is_found_again(folder, tmp_path) -> None:
-    where = f"disk:{tmp_path}/c:16MB"
-    first, _ = read(folder, where, {"small": SMALL})
-    again, cache = read(folder, where, {"small": SMALL})
-    assert again == first
+def test_a_cache_on_disk_is_found_again(folder, undisturbed, on_disk) -> None:
+    again, cache = read(folder, on_disk, {"small": SMALL})
+    assert again["small"] == undisturbed["small"]
     assert cache is not None
     assert (cache["entries"], cache["misses"]) == (NUM, 0), "from the first row on"
 
 
-def test_damage_on_disk_is_found_and_mended(folder, tmp_path) -> None:
-    where = f"disk:{tmp_path}/c:16MB"
-    first, _ = read(folder, where, {"small": SMALL})
+def test_damage_on_disk_is_found_and_mended(folder, undisturbed, on_disk, tmp_path) -> None:
     pixels = tmp_path / "c" / "augd.pixels"
     content = bytearray(pixels.read_bytes())
     content[:500_000] = bytes(500_000)  # as a loss of power leaves pages that were not written
     pixels.write_bytes(content)
     for expected in ("some", "none"):
-        again, cache = read(folder, where, {"small": SMALL})
-        assert again == first
+        again, cache = read(folder, on_disk, {"small": SMALL})
+        assert again["small"] == undisturbed["small"]
         assert cache is not None
         assert cache["entries"] == NUM
         assert bool(cache["misses"]) == (expected == "some")
 
 
-def test_a_table_of_nonsense_is_made_anew(folder, tmp_path) -> None:
-    where = f"disk:{tmp_path}/c:16MB"
-    first, _ = read(folder, where, {"small": SMALL})
+def test_a_table_of_nonsense_is_made_anew(folder, undisturbed, on_disk, tmp_path) -> None:
     (table,) = (tmp_path / "c").glob("augd-*.table")
     size = table.stat().st_size
     table.write_bytes(table.read_bytes()[:4096] + os.urandom(size - 4096))
-    again, cache = read(folder, where, {"small": SMALL})
-    assert again == first
+    again, cache = read(folder, on_disk, {"small": SMALL})
+    assert again["small"] == undisturbed["small"]
     assert cache is not None
     assert cache["entries"] == NUM
 

@@ -14,6 +14,7 @@ import torch
 import augd
 from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
+from tests.stores import free_port
 from trainer.ranks import Ranks, join_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,31 +31,32 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start_two(*command: object) -> subprocess.Popen[str]:
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+def start(*command: object, **environment: str) -> subprocess.Popen[str]:
+    own = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *LAUNCH, *map(str, command)],
+        [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
+        env=os.environ | own | environment,
     )
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+def start_ranks(*command: object) -> list[subprocess.Popen[str]]:
+    """Start two ranks as torchrun does; it would load torch once more for itself."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    return [start(*command, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in "01"]
+
+
+def finish(*processes: subprocess.Popen[str]) -> list[tuple[str, str]]:
     try:
-        return process.communicate(timeout=100)
+        return [process.communicate(timeout=100) for process in processes]
     except BaseException:
-        process.terminate()  # torchrun ends the ranks, which would wait for each other for ever
-        process.communicate()
+        for process in processes:  # torchrun ends its ranks; they would wait for each other
+            process.terminate()
+        for process in processes:
+            process.communicate()
         raise
-
-
-def fit_by_two(*options: object) -> str:
-    process = start_two("-m", "trainer", "fit", *options)
-    printed, complaints = finish(process)
-    assert process.returncode == 0, complaints
-    return printed
 
 
 def options_of(photos: Path, batch_size: int, out: Path) -> list[object]:
@@ -69,7 +71,9 @@ def options_of(photos: Path, batch_size: int, out: Path) -> list[object]:
 def both(photos, tmp_path_factory) -> tuple[dict, str]:
     """The checkpoint of a run by two ranks, and what it printed."""
     out = tmp_path_factory.mktemp("ranks") / "two"
-    printed = fit_by_two(*options_of(photos, 5, out))
+    process = start(*LAUNCH, "-m", "trainer", "fit", *options_of(photos, 5, out))
+    ((printed, complaints),) = finish(process)
+    assert process.returncode == 0, complaints
     return load(out / "last.pt"), printed
 
 
@@ -92,21 +96,26 @@ def test_two_ranks_are_one(photos, both, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # three starts of torch, twice over
+@pytest.mark.timeout(300)  # two starts of torch, twice over, beside three
 def test_ranks_that_were_killed_go_on_exactly(photos, both, tmp_path):
     options = [*options_of(photos, 5, tmp_path), "--checkpoint-every", 1]
-    process = start_two("-m", "trainer", "fit", *options)
+    ranks = start_ranks("-m", "trainer", "fit", *options)
     try:
         deadline_s = time.monotonic() + 90
         while not (tmp_path / "last.pt").exists():
-            assert process.poll() is None and time.monotonic() < deadline_s
+            assert [rank.poll() for rank in ranks] == [None, None]
+            assert time.monotonic() < deadline_s
             time.sleep(0.001)
     finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        for rank in ranks:
+            rank.terminate()
+        for rank in ranks:
+            rank.communicate(timeout=60)
     left = load(tmp_path / "last.pt")
     assert left["schedule"]["batch"] in (1, 2), "in mid-epoch"
-    fit_by_two(*options, "--resume")
+    ranks = start_ranks("-m", "trainer", "fit", *options, "--resume")
+    told = finish(*ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], told
     assert_same(load(tmp_path / "last.pt"), both[0])
 
 
@@ -122,9 +131,9 @@ def test_a_rank_that_lost_the_others_says_so(tmp_path):
         "        os._exit(3)\n"
         "    ranks.sums(1)\n"
     )
-    process = start_two(program)
-    _, complaints = finish(process)
-    assert process.returncode != 0
+    ranks = start_ranks(program)
+    ((_, complaints), _) = finish(*ranks)
+    assert ranks[0].returncode != 0 and ranks[1].returncode == 3
     assert "ConnectError: rank 0 of 2 lost the others: one of them ended, and says" in complaints
 
 
