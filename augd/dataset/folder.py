@@ -36,13 +36,14 @@ from augd.dataset.skipped import (
     HIDDEN,
     Skips,
     is_picture_kind,
+    is_raw,
     is_shard_kind,
     kind_of,
     say_skipped,
     tells_nothing,
 )
 from augd.dataset.sources import DEBRIS
-from augd.dataset.splitting import is_beside_splits, read_beside, split_named
+from augd.dataset.splitting import is_beside_splits, named_nearly, read_beside, split_named
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
 from augd.surroundings import time_of
@@ -153,6 +154,11 @@ class _Scanner:
         if not any(codes.values()):
             beside = read_beside(names.values())
             codes = {folder: beside.get(name, 0) for folder, name in names.items()}
+            if not beside and (near := named_nearly(names.values())):
+                self._notes.append(
+                    f"{', '.join(shown(name.encode()) + '/' for name in near[:4])} look like "
+                    f"splits, and are read as classes: name folders train, val and test for these"
+                )
         if whole.loose or not any(codes.values()) or self._are_classes(whole, codes):
             whole.is_inner = self._has_splits_inside(whole)
             return [whole]
@@ -215,6 +221,22 @@ class _Scanner:
             seen |= codes
         return len(seen) > 1
 
+    def _is_of_splits(self, folder: _Folder) -> bool:
+        """Say whether a folder holds nothing but several folders that are named for splits."""
+        loose, folders = self._peek(folder)
+        codes = {split_named(_name(inner)) for inner in folders}
+        return not loose and len(codes) > 1 and 0 not in codes
+
+    def _splits_in_some(self, folder: bytes, part: _Part) -> DatasetError:
+        others = (other for other in part.folders if not self._is_of_splits(other))
+        beside = next((f"{shown(other)}/" for other, _ in others), "others")
+        return DatasetError(
+            f"class folder {shown(folder)}/ in {shown(self._root)} holds folders named for splits, "
+            f"and {beside} beside it doesn't. Sort the images of all classes into such folders, "
+            f"move {beside} out if it is no class, or list the images in a manifest with a column "
+            f"'split'."
+        )
+
     def _leave_out(self, whole: _Part, codes: Mapping[bytes, int]) -> None:
         """Refuse folders with images beside splits; pass over those that have none."""
         splits = ", ".join(f"{shown(folder)}/" for folder, code in codes.items() if code)
@@ -234,6 +256,8 @@ class _Scanner:
         part.folders.sort(key=_as_in_paths)
         filled: list[bytes] = []
         for folder, above in part.folders:
+            if not part.split and not part.is_inner and self._is_of_splits((folder, above)):
+                raise self._splits_in_some(folder, part)
             # Straight into the flat arrays: a list of all files would take ten times their memory.
             if files := self._below(folder, above):
                 filled.append(folder)
@@ -316,7 +340,7 @@ class _Scanner:
         is_image = bool(dot) and extension.lower() in _EXTENSIONS
         if entry.is_dir(follow_symlinks=False):
             if is_image:
-                self._skips.note("folder with the ending of an image", path)
+                self._skips.note("folder with the ending of an image", path, is_picture=True)
             else:
                 folders.append((path, above))
             return
@@ -373,6 +397,8 @@ class _Scanner:
     def _is_inside(self, path: bytes) -> bool:
         """Say whether an image is inside of a file whose name tells nothing, and remember which."""
         kind = _kind_inside(path)
+        if kind == "tiff" and is_raw(path):
+            return False
         if kind is not None:
             self._kinds.add(kind)
         return kind is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+from codecs import BOM_UTF8
 from itertools import pairwise
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ from augd.errors import DatasetError
 from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.pixels.limits import MOST_PIXELS
 
+_NO_FOLDERS: Final = frozenset(("", ".", ".."))
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -277,7 +279,8 @@ class Walker:
         said, label = member.said.json or {}, member.said.cls
         split = said.get("split")
         if split is not None and not isinstance(split, str):
-            raise BadRow(number, f"split: expected a text, got {repr(split)[:80]}. Correct it.")
+            # Others' sidecars hold anything: the number of a fold, most often.
+            said["split"] = split = repr(split)[:80]
         if said.keys() & {"label", "labels"}:
             try:
                 return self._named(json_row(number, {"path": path, **said}))
@@ -286,7 +289,8 @@ class Walker:
                     raise
         if label is not None:
             return self._named(Row(number, path, label=label, split=split))
-        folders = path.split("/")[:-1]
+        # tar takes away what leads out of the folder: `/cat/1.jpg`, `../cat/1.jpg`.
+        folders = [part for part in path.split("/")[:-1] if part not in _NO_FOLDERS]
         if folders and (code := split_named(folders[0])):
             split = split or SPLITS[code - 1]
             folders = folders[1:]
@@ -354,10 +358,17 @@ def _notes_on_splits(shards: list[Shard], codes: list[int]) -> list[str]:
 def _read_classes(shelf: Shelf) -> list[str] | None:
     if (content := shelf.read_small(CLASSES_NAME)) is None:
         return None
+    source = shown(os.path.join(shelf.root, CLASSES_NAME))
     try:
-        return msgspec.json.decode(content, type=list[str])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        names = msgspec.json.decode(content.removeprefix(BOM_UTF8), type=list[str])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(
-            f"{shown(os.path.join(shelf.root, CLASSES_NAME))}: expected a JSON list of class "
-            f"names: {error}. Correct or remove it."
+            f"{source}: expected a JSON list of class names: {error}. Correct or remove it."
         ) from None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(
+            f"{source}: class {ascii(twice)[:80]} is there twice, so that its number is not known. "
+            f"Correct or remove it."
+        )
+    return names

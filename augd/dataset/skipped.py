@@ -42,8 +42,11 @@ _KNOWN: Final = _words(
     "sha1 sha256 sig asc xmp thm aae dvc url lnk cls caption label "
 )
 # Endings of pictures that are not read.
-_FOREIGN: Final = _words(
-    "jp2 j2k jpx ppm pgm pbm pnm tga ico svg psd exr hdr dng cr2 cr3 nef arw orf rw2 raf "
+_FOREIGN: Final = _words("jp2 j2k jpx ppm pgm pbm pnm tga ico svg psd exr hdr ")
+# Endings of raw pictures. Many are TIFFs, whose first page is a thumbnail.
+_RAW: Final = _words(
+    "3fr arw cap cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef ptx raf raw "
+    "rw2 rwl sr2 srf srw x3f "
 )
 
 
@@ -106,7 +109,17 @@ def tells_nothing(name: bytes) -> bool:
 def is_picture_kind(kind: str) -> bool:
     """Say whether files of this kind are pictures, or hold some, whether they are read or not."""
     ending = kind.removeprefix(".")
-    return ending in _FOREIGN or ending.encode() in IMAGE_ENDINGS or is_shard_kind(kind)
+    return (
+        ending in _FOREIGN
+        or ending in _RAW
+        or ending.encode() in IMAGE_ENDINGS
+        or is_shard_kind(kind)
+    )
+
+
+def is_raw(name: bytes) -> bool:
+    """Say whether a file's ending is one of raw pictures."""
+    return name.rpartition(b".")[2].lower().decode("latin-1") in _RAW
 
 
 def is_shard_kind(kind: str) -> bool:

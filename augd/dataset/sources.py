@@ -27,7 +27,13 @@ DEBRIS: Final = frozenset(
         b"__pycache__",
         b"lost+found",
         b"@eaDir",
+        b"@tmp",
+        b"@Recycle",
+        b"#recycle",
+        b"#snapshot",
         b"$RECYCLE.BIN",
+        b"$Recycle.Bin",
+        b"RECYCLER",
         b"System Volume Information",
     )
 )

@@ -26,6 +26,7 @@ _FILLERS: Final = frozenset(
 _YEAR: Final = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}(?![0-9])")  # as in COCO's train2017
 _APART: Final = re.compile(r"[^a-z0-9]+")
 _LEADING: Final = re.compile(r"([a-z]+)(?![a-z])")
+_NEAR: Final = re.compile(f"(?i:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
 # Names that a class can hardly have, of folders that lie beside splits.
 _BESIDE: Final = frozenset(
     (
@@ -59,13 +60,26 @@ def read_beside(names: Iterable[str]) -> dict[str, int]:
         found = [m for m in re.finditer(r"[a-z]+", name.lower()) if m[0] in _WORDS]
         if len(found) == 1:
             before, after = name[: found[0].start()], name[found[0].end() :]
-            groups[before, re.sub("[0-9]+", "0", after)][name] = _WORDS[found[0][0]]
+            key = re.sub("[0-9]+", "0", before), re.sub("[0-9]+", "0", after)
+            groups[key][name] = _WORDS[found[0][0]]
     return {
         name: code
         for codes in groups.values()
         if len(set(codes.values())) > 1
         for name, code in codes.items()
     }
+
+
+def named_nearly(names: Iterable[str]) -> list[str]:
+    """Name those that begin as different splits do, and are not read as such: trainA, test1."""
+    found = {name: code for name in sorted(names) if (code := _begun_nearly(name))}
+    return list(found) if len(set(found.values())) > 1 else []
+
+
+def _begun_nearly(name: str) -> int:
+    begun = _NEAR.match(name)
+    is_longer = begun is not None and begun[0].isupper() and name[begun.end() :][:1].isalpha()
+    return 0 if begun is None or is_longer else _WORDS[begun[0].lower()]
 
 
 def is_beside_splits(name: str) -> bool:

@@ -35,6 +35,7 @@ _LINKS_MAX: Final = 8  # that lead to each other
 _SIDECARS: Final = {b"cls": CLS_BYTES_MAX, b"json": JSON_BYTES_MAX}
 _PRECEDENCE: Final = {ending: place for place, ending in enumerate(IMAGE_ENDINGS)}
 _NOTHING: Final = Said()
+_AGAIN: Final = "whose name comes again in its sample"
 
 
 class Member(msgspec.Struct):
@@ -175,6 +176,8 @@ class _Walk:
             if ending in _SIDECARS:
                 groups.current.hear(field, entry, self._read(entry, _SIDECARS[ending]))
             else:
+                if (earlier := groups.current.images.get(field)) is not None:
+                    self._note(_AGAIN, earlier.path, is_picture=True)
                 groups.current.images[field] = entry
 
     def _read(self, entry: _Entry, most: int) -> bytes | None:
@@ -269,6 +272,8 @@ class _Groups:
             for path in [*(entry.path for entry in group.images.values()), *group.others.values()]:
                 self._note("far behind their sample", path, is_picture=True)
         elif (waiting := self._waiting.get(group.key)) is not None:
+            for field in waiting.images.keys() & group.images.keys():
+                self._note(_AGAIN, waiting.images[field].path, is_picture=True)
             waiting.unite(group)
         elif group.images or group.said:
             self._waiting[group.key] = group
