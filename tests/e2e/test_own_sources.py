@@ -283,21 +283,24 @@ def test_another_length_ends_it_at_the_start_of_a_producer_and_while_it_works(fo
 
 
 def test_its_code_and_its_word_are_part_of_the_content(folder, modules):
-    def content_of(source: str) -> str:
-        with (
-            augd.serve({"own": source}, producers=1) as daemon,
-            augd.connect(daemon.address, recipe=SMALL) as stream,
-        ):
-            return stream.content
+    def contents_of(*sources: str) -> list[str]:
+        found = []
+        with augd.serve({f"own{n}": one for n, one in enumerate(sources)}, producers=1) as daemon:
+            for number in range(len(sources)):
+                options = {"dataset": f"own{number}", "recipe": SMALL}
+                with augd.connect(daemon.address, **options) as stream:
+                    found.append(stream.content)
+        return found
 
     source = f"plugin:trouble:Listed?{folder}"
-    first = content_of(source)
-    assert content_of(source) == first
-    assert content_of(f"plugin:trouble:Listed?{folder}/") == first, "where it lies is not in it"
+    (first,) = contents_of(source)
+    again, elsewhere = contents_of(source, f"plugin:trouble:Listed?{folder}/")
+    assert again == first
+    assert elsewhere == first, "where it lies is not in it"
     (modules / "trouble.py").write_text(TROUBLE + "\n# another\n")
-    assert content_of(source) != first
+    assert contents_of(source) != [first]
     (modules / "trouble.py").write_text(TROUBLE.replace("class Odd", "class Not"))
-    assert content_of(source) != first
+    assert contents_of(source) != [first]
 
 
 def test_lent_producers_read_their_own_copy_and_another_one_is_refused(folder, tmp_path):
