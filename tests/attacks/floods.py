@@ -18,12 +18,13 @@ from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, frame, read_until, shake_hands
 from tests.attacks.sessions import session_of
+from tests.budget import spend
 from tests.fault.processes import is_alive, producers_of
 
 
 @attack("A40", is_slow=True, may_end=True)
 def status_flood(ground: Ground) -> None:
-    """Ask for the STATUS 100,000 times over one connection and read no answer; then stay.
+    """Ask for the STATUS 30,000 times over one connection and read no answer; then stay.
 
     Seen: answers are queued up to ZeroMQ's high-water mark, further ones are dropped. Where libzmq
     ends the process, as with A73, the next one is there within a second.
@@ -31,7 +32,7 @@ def status_flood(ground: Ground) -> None:
     asked = frame(codec.encode(msg.AskStatus())) * 1_000
     with shake_hands(ground.path) as connection:
         connection.settimeout(60.0)
-        for _ in range(100):
+        for _ in range(spend(30, soak=100)):
             connection.sendall(asked)  # waits while the daemon has enough unread
         time.sleep(0.5)
 

@@ -16,6 +16,8 @@ GROWTH_BYTES = 16 * MB
 
 def marked(attack: catalogue.Attack) -> object:
     marks: list[pytest.MarkDecorator] = [pytest.mark.slow] if attack.is_slow else []
+    if attack.number == "A40":
+        marks.append(pytest.mark.longer("a flood of 100,000 questions instead of 30,000"))
     if not attack.is_withstood:
         marks.append(pytest.mark.xfail(reason="a known weakness: see its docstring"))
     return pytest.param(attack, id=f"{attack.number}-{attack.play.__name__}", marks=marks)
