@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from augd.errors import OptionError
+from augd.surroundings import absolute
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -68,6 +69,6 @@ def texts(name: str, value: Any, of: str) -> list[str]:
 def path(name: str, value: Any) -> str:
     """Return a path, whole."""
     try:
-        return os.path.abspath(os.fsdecode(value))
+        return absolute(os.fsdecode(value))
     except TypeError:
         raise OptionError(f"{name}: expected a path, got {value!r}") from None

@@ -33,6 +33,7 @@ HOW_NAMED = (
 )
 """For errors about what an operator named."""
 
+_IGNORING = {"-E": "ignore_environment", "-s": "no_user_site", "-B": "dont_write_bytecode"}
 _PATHS = "PYTHONPATH"
 _SAFE = "PYTHONSAFEPATH"
 
@@ -65,8 +66,12 @@ def run(
 
 
 def command(module: str, *words: str) -> list[str]:
-    """Write the command that runs a module of augd; `environment` belongs to it."""
-    return [sys.executable, "-P", os.path.abspath(__file__), module, *words]
+    """Write the command that runs a module of augd; `environment` belongs to it.
+
+    What this interpreter was told to ignore (`-I`, `-E`, `-s`) that one ignores, too.
+    """
+    flags = [flag for flag, name in _IGNORING.items() if getattr(sys.flags, name)]
+    return [sys.executable, "-P", *flags, os.path.abspath(__file__), module, *words]
 
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -26,7 +26,7 @@ from augd.awake import Awake
 from augd.dataset.sources import dataset_name, parse_own
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.stores.address import is_address
-from augd.surroundings import open_streams
+from augd.surroundings import absolute, open_streams
 from augd.transport.address import make_runtime_dir, parse_address, runtime_dir
 
 _STOP_S = 25.0  # beyond what the supervisor gives its daemon for a drain
@@ -256,7 +256,8 @@ def _by_name(paths: Paths) -> dict[str, str]:
         return {own.class_name: path}
     if is_address(path):
         return {dataset_name(path): path}
-    return {dataset_name(Path(path).absolute()) or "data": os.path.abspath(path)}
+    path = absolute(path)
+    return {dataset_name(Path(path)) or "data": path}
 
 
 def _as_path(path: object) -> str:

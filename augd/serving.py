@@ -386,10 +386,11 @@ def raise_fd_limit(num_producers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     needed = _FDS_SPARE + _FDS_OF_PRODUCER * num_producers
     if 0 <= most < needed:
+        enough = (most - _FDS_SPARE) // _FDS_OF_PRODUCER
         raise OverLimit(
             f"{num_producers} producers need {needed} open files, and {most} are allowed: "
-            f"raise the limit, ulimit -n {needed} (LimitNOFILE= of a systemd unit), or ask for "
-            f"{max(0, (most - _FDS_SPARE) // _FDS_OF_PRODUCER)} --producers"
+            f"raise the limit, ulimit -n {needed} (LimitNOFILE= of a systemd unit)"
+            + (f", or ask for {enough} --producers" if enough > 0 else "")
         )
 
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Final, NoReturn
 
-from augd.errors import AugdError, OverLimit
+from augd.errors import AugdError, OptionError, OverLimit
 
 NO_HOME: Final = os.devnull
 """Stands for the home of a user who has none: nothing can be made below it."""
 
+_NOWHERE: Final = "the working directory was removed: go to another one, or give the whole path"
 _TIME_MAX_NS: Final = (1 << 63) - 1
 _REMEDIES: Final = {
     errno.EMFILE: "this process may open no more files: raise the limit, ulimit -n (LimitNOFILE= "
@@ -45,7 +47,13 @@ def open_streams() -> None:
 
 
 def prepare() -> None:
-    """Make the standard streams of a command usable, whatever they are."""
+    """Make signals and the standard streams of a command usable, whatever they are.
+
+    Whoever starts commands may ignore or block signals, and what it starts inherits that. With
+    SIGCHLD ignored nobody hears how a child ended, and a blocked SIGTERM ends nothing.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     open_streams()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -131,12 +139,35 @@ def _status_of(program: str, work: Callable[[], object]) -> int:
     return 0
 
 
-def as_refusal(error: OSError) -> OverLimit | None:
+def as_refusal(error: OSError) -> AugdError | None:
     """Say what to do where the system refused something for want of it; None for other errors."""
+    if error.errno == errno.ENOENT and error.filename is None and not has_working_directory():
+        return OptionError(_NOWHERE)
     if error.errno not in _REMEDIES:
         return None
     where = "" if error.filename is None else f" ({os.fsdecode(error.filename)!r})"
     return OverLimit(f"{error.strerror}{where}: {_REMEDIES[error.errno]}")
+
+
+def has_working_directory() -> bool:
+    """Say whether this process's working directory is still there."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def absolute(path: str) -> str:
+    """Make a path whole.
+
+    Raises:
+        OptionError: it is relative, and the working directory was removed.
+    """
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise OptionError(f"{path!r} is a relative path, and {_NOWHERE}") from None
 
 
 def time_of(found: os.stat_result) -> int:

@@ -211,12 +211,19 @@ def _told(result: dict[str, Any], out: Path) -> list[str]:
         lines.append(f"Each network alone: {alone}.")
     known = [one for one in result["classes"] if one["samples"]]
     worst = sorted(known, key=lambda one: float(one["accuracy"]))[:_CLASSES_SHOWN]
-    lines += [f"  {one['accuracy']:6.1%} of {one['samples']} {one['name']}" for one in worst]
+    lines += [
+        f"  {one['accuracy']:6.1%} of {one['samples']} {_plain(one['name'])}" for one in worst
+    ]
     if len(known) > len(worst):
         lines.append(f"  and {len(known) - len(worst)} classes above these")
     if empty := [one["name"] for one in result["classes"] if not one["samples"]]:
         lines.append(f"No image of: {_few(empty)}.")
     return [*lines, f"Written: {out / 'results.json'}, {out / 'confusion.png'}"]
+
+
+def _plain(name: str) -> str:
+    """Make a class's name fit for a line and a terminal, whatever its characters do there."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _few(names: list[str]) -> str:

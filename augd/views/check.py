@@ -211,9 +211,9 @@ def _say_classes(classes: Mapping[str, int]) -> str:
     least, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
     if classes[least] == classes[most]:
         return f"{len(classes):,}, of {classes[least]:,} images each"
+    fewest, largest = (f"{classes[name]:,} ({shown(name.encode())})" for name in (least, most))
     return (
-        f"{len(classes):,}, of {classes[least]:,} ({least}) to {classes[most]:,} ({most}) images, "
-        f"median {median(classes.values()):,.0f}"
+        f"{len(classes):,}, of {fewest} to {largest} images, median {median(classes.values()):,.0f}"
     )
 
 

@@ -6,12 +6,14 @@ After the way of a batch, without one, like `preview`. Changes nothing but the f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from augd.broker.facts import relevant
 from augd.dataset.formats import package_formats
+from augd.dataset.found import shown
 from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
@@ -84,8 +86,8 @@ def _explain(
 
 def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
     lines = [
-        f"sample    {report['id']}: {report['path']}",
-        f"label     {report['label'] or 'none'}",
+        f"sample    {report['id']}: {shown(os.fsencode(report['path']))}",
+        f"label     {shown(report['label'].encode()) or 'none'}",
         _say_position(report),
     ]
     if "bad" in report:

@@ -267,3 +267,76 @@ def test_connect_refuses_arguments_of_another_kind_by_name(
     with pytest.raises(augd.OptionError) as caught:
         augd.connect(**{"recipe": RECIPE, "batch_size": 4, **given})
     assert str(caught.value) == text
+
+
+READY = """
+import json, os, signal, subprocess, sys
+ready, far = os.pipe()
+daemon = subprocess.Popen(
+    [*sys.argv[1:], "--ready-fd", str(far)], pass_fds=[far], stderr=subprocess.PIPE, text=True
+)
+os.close(far)
+os.read(ready, 65536)
+daemon.terminate()
+# Its status is lost where SIGCHLD is ignored: what it says is not.
+print(daemon.communicate(timeout=20)[1], end="")
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    ],
+    ids=["ignored", "blocked"],
+)
+def test_signals_that_whoever_starts_it_ignores_or_blocks(
+    folder: Path, tmp_path: Path, before: str
+) -> None:
+    serve = [AUGD, "serve", folder, "--quiet", "--listen", f"ipc://{tmp_path}/s"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import signal; {before}\n{READY}", *map(str, serve)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = command("serve", ".", before=f"rmdir '{gone}'", cwd=gone)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("augd: error: the working directory was removed: go to another")
+
+
+def test_a_relative_path_in_a_directory_that_was_removed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(augd.OptionError, match=r"'set' is a relative path, and the working dir"):
+        augd.serve("set")
+
+
+def test_no_fewer_producers_than_one_are_advised(folder: Path) -> None:
+    done = command("serve", folder, "--producers", "1", before="ulimit -n 40")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ulimit -n 68 (LimitNOFILE= of a systemd unit)\n"), done.stderr
+
+
+def test_names_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    """A name is a stranger's: one that clears the screen would hide what is said of it."""
+    escape = "\x1b[2J"
+    make_folder(tmp_path / "set", num_classes=2, per_class=1)
+    for number in range(2):
+        shutil.copytree(tmp_path / "set" / "class0", tmp_path / "set" / f"{escape}{number}")
+    (tmp_path / "set" / f"{escape}1" / f"{escape}.jpg").write_bytes(b"\xff\xd8")
+    for words in (("check",), ("explain", "--epoch", "0", "--id", "0")):
+        done = command(words[0], tmp_path / "set", *words[1:])
+        assert escape not in done.stdout + done.stderr
+        assert r"\x1b[2J" in done.stdout

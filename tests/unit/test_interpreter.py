@@ -103,3 +103,22 @@ def test_a_command_leaves_the_working_directory_that_it_was_started_in(
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "passed_on"), [((), []), (("-I",), ["-E", "-s"]), (("-E", "-B"), ["-E", "-B"])]
+)
+def test_what_an_interpreter_ignores_its_helpers_ignore(
+    given: tuple[str, ...], passed_on: list[str]
+) -> None:
+    """Else PYTHONPATH, which `python -I` is told to leave alone, chooses what helpers import."""
+    program = "from augd.interpreter import command; print(*command('augd')[1:-2])"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, *given, "-c", program],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.split(), done.stderr) == (["-P", *passed_on], "")
