@@ -347,6 +347,10 @@ class _Scanner:
         self._count()
         if entry.is_symlink():
             found = self._follow(entry, path, is_image)
+            if found is None and tells_nothing(entry.name) and not os.path.exists(entry.path):
+                # It may have been a class folder, whose disk is not mounted.
+                self._skips.note("links that lead nowhere", path, is_picture=True)
+                return
             if found is not None and stat.S_ISDIR(found.st_mode):
                 folders.append((path, self._without_loop(entry, path, above)))
                 return

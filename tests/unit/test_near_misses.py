@@ -83,6 +83,13 @@ def test_a_folder_that_is_called_like_an_image_is_missed_aloud(tmp_path: Path) -
     assert counted(found) == {"folder with the ending of an image": (1, True)}
 
 
+def test_a_link_that_may_have_been_a_class_folder_is_missed_aloud(tmp_path: Path) -> None:
+    (fill(tmp_path, "a/0.jpg", "b/1.jpg") / "c").symlink_to("unmounted/c")
+    (tmp_path / "notes.txt").symlink_to("unmounted/notes.txt")
+    found = scan(tmp_path)
+    assert counted(found) == {"links that lead nowhere": (1, True), ".txt": (1, False)}
+
+
 @pytest.mark.parametrize("name", ["#recycle", "@Recycle", "$Recycle.Bin", "#snapshot"])
 def test_what_storage_servers_leave_is_no_class(tmp_path: Path, name: str) -> None:
     assert scan(fill(tmp_path, "a/0.jpg", "b/1.jpg", f"{name}/2.jpg")).classes == ["a", "b"]
