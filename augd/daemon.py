@@ -51,7 +51,7 @@ from augd.transport.bulk import BulkSender
 from augd.transport.cache import CacheStore
 from augd.transport.doors import Doors
 from augd.transport.rows import RowsSocket
-from augd.transport.signals import signal_fd
+from augd.transport.signals import close_signal_fd, signal_fd
 from augd.transport.sockets import FRAMES_MAX, Poller
 from augd.wire import codec
 from augd.wire import messages as msg
@@ -761,8 +761,7 @@ class Daemon:
         self._doors.close()
         if self._gate is not None:
             self._gate.close()
-        signal.set_wakeup_fd(-1)
-        self._signals.close()
+        close_signal_fd(self._signals)
 
 
 def _encode(message: msg.ToClient) -> bytes:

@@ -15,7 +15,7 @@ import logging
 import time
 
 from augd.station import Office, Station
-from augd.transport.signals import signal_fd
+from augd.transport.signals import close_signal_fd, signal_fd
 from augd.transport.sockets import send_last_words
 
 _log = logging.getLogger("augd")
@@ -73,7 +73,7 @@ class Relay:
             if self._office.fetcher is not None:
                 self._office.fetcher.close()
             self._office.choices.close()
-            self._signals.close()
+            close_signal_fd(self._signals)
             send_last_words()
         return 0
 

@@ -181,13 +181,16 @@ def time_of(found: os.stat_result) -> int:
 def user_folder(variable: str, *below_home: str) -> str:
     """Return the user's folder for something: what a variable says, or one below the home.
 
-    Without a home it lies below `NO_HOME`, where nothing can be made.
+    Without a home, or where that does not exist (`/nonexistent` of system users), it lies below
+    `NO_HOME`, where nothing can be made.
     """
     named = os.environ.get(variable)
     if named:
         return os.path.expanduser(named)
     home = os.path.expanduser("~")
-    return os.path.join(home if os.path.isabs(home) else NO_HOME, *below_home)
+    return os.path.join(
+        home if os.path.isabs(home) and os.path.isdir(home) else NO_HOME, *below_home
+    )
 
 
 def _is_of_stdout(error: OSError) -> bool:

@@ -18,6 +18,7 @@ operator named where links may lead. Imports no NumPy.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -81,6 +82,8 @@ def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
         DatasetError: missing, not a folder, or not reachable.
     """
     path = os.fsencode(root)
+    if not path:
+        raise DatasetError("data set: expected a folder, got an empty path. Name one.")
     try:
         real = os.path.realpath(path, strict=True)
         is_folder = stat.S_ISDIR(os.stat(real).st_mode)
@@ -547,6 +550,7 @@ def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> NoIma
 
 
 def _unreadable(path: bytes, error: OSError) -> DatasetError:
-    return DatasetError(
-        f"data set folder {shown(path)} cannot be read: {error.strerror}. Check its permissions."
-    )
+    name, todo = shown(path), "Check its permissions."
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        name, todo = f"{name[:200]}...", "Check the path; links and folders may lead too deep."
+    return DatasetError(f"data set folder {name} cannot be read: {error.strerror}. {todo}")

@@ -15,3 +15,9 @@ def signal_fd() -> socket.socket:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     return near
+
+
+def close_signal_fd(near: socket.socket) -> None:
+    """Stop that; a signal that comes later says nothing, as nobody reads it any longer."""
+    signal.set_wakeup_fd(-1)
+    near.close()

@@ -340,3 +340,30 @@ def test_names_do_nothing_to_a_terminal(tmp_path: Path) -> None:
         done = command(words[0], tmp_path / "set", *words[1:])
         assert escape not in done.stdout + done.stderr
         assert r"\x1b[2J" in done.stdout
+
+
+SECOND_SIGNAL = """
+import os, signal
+from augd.transport.signals import close_signal_fd, signal_fd
+near = signal_fd()
+os.kill(os.getpid(), signal.SIGTERM)
+assert near.recv(1) == bytes([signal.SIGTERM])
+close_signal_fd(near)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_second_signal_at_the_end_says_nothing() -> None:
+    """`timeout` sends SIGTERM to the process, and again to its group."""
+    done = subprocess.run(
+        [sys.executable, "-c", SECOND_SIGNAL], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_home_that_does_not_exist_is_not_made(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "nonexistent"
+    before = "unset XDG_CACHE_HOME XDG_STATE_HOME XDG_CONFIG_HOME"
+    env = {**os.environ, "HOME": str(home)}
+    assert command("check", folder, before=before, env=env).returncode == 0
+    assert not home.exists()

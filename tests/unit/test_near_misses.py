@@ -95,6 +95,21 @@ def test_what_storage_servers_leave_is_no_class(tmp_path: Path, name: str) -> No
     assert scan(fill(tmp_path, "a/0.jpg", "b/1.jpg", f"{name}/2.jpg")).classes == ["a", "b"]
 
 
+def test_an_empty_path_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fill(tmp_path, "a/0.jpg"))
+    with pytest.raises(DatasetError, match=r"expected a folder, got an empty path\."):
+        scan("")
+
+
+def test_a_path_that_is_too_long_is_said_shortly(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"\.\.\. cannot be read: File name too long\. Check the"
+    ):
+        scan(tmp_path / ("x" * 5000))
+
+
 # -- shards
 
 
