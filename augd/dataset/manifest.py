@@ -20,10 +20,10 @@ from typing import Final
 from augd.dataset.access import is_below
 from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
 from augd.dataset.marking import Marking, marking_of
-from augd.dataset.rows import BadRow, Row, open_rows
+from augd.dataset.rows import BadRow, Columns, Row, open_rows
 from augd.dataset.splitting import split_named
 from augd.errors import DatasetError
-from augd.pixels.kinds import HEAD_BYTES, describe
+from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, describe
 from augd.surroundings import time_of
 
 _NAMED: Final = 3  # of the missing files
@@ -39,8 +39,8 @@ def read_manifest(
 ) -> Found:
     """Read a `.csv` or `.jsonl` manifest with its files' sizes and times.
 
-    CSV: a header row with `path`, and either `label` or several columns of numbers, whose names
-    are the classes. JSONL: an object a line with "path", and "label" (a name or a number) or
+    CSV: a header row with `path`, and either `label` or columns of numbers, whose names are the
+    classes. JSONL: an object a line with "path", and "label" (a name or a number) or
     "labels" (names, or numbers). Both may have `split`: train, val or test. `root` is the real path
     of the folder that paths are relative to, `links_to` those that links out of it may lead to.
 
@@ -83,6 +83,7 @@ class _Reader:
         self._folders: dict[bytes, bool] = {}
         self._missing: list[str] = []
         self._num_missing = 0
+        self._there = b""  # the first that is missing, with an ending behind it
         self._has_splits = False
 
     def read(self) -> Found:
@@ -107,8 +108,8 @@ class _Reader:
 
     def _read_rows(self, result: Found) -> None:
         marking: Marking | None = None
-        unread: set[str] = set()
-        for num_seen, row in enumerate(open_rows(self._source, unread), 1):
+        columns = Columns()
+        for num_seen, row in enumerate(open_rows(self._source, columns), 1):
             if marking is None:
                 marking = marking_of(row)
                 self._has_splits = row.split is not None
@@ -124,10 +125,11 @@ class _Reader:
         self._refuse_missing(result.num_samples)
         self._refuse_twice(result)
         marking.finish(result, shown(self._source))
-        if unread:
-            names = ", ".join(map(ascii, sorted(unread)[:_UNREAD_NAMED]))
+        result.notes = [*columns.notes, *marking.notes()]
+        if unread := sorted(columns.unread):
+            names = ", ".join(map(ascii, unread[:_UNREAD_NAMED]))
             more = ", ..." if len(unread) > _UNREAD_NAMED else ""
-            result.notes = [f"columns that mean nothing here: {names}{more}"]
+            result.notes.append(f"columns that mean nothing here: {names}{more}")
 
     def _split(self, row: Row) -> int:
         if (row.split is not None) != self._has_splits:
@@ -153,6 +155,11 @@ class _Reader:
                 found = os.stat(full)
         except (FileNotFoundError, NotADirectoryError):
             self._num_missing += 1
+            if self._num_missing == 1:
+                # Lists of competitions hold ids, which are the files' names without endings.
+                endings = (b"." + one for ending in IMAGE_ENDINGS for one in _cases(ending))
+                named = (path + ending for ending in endings)
+                self._there = next((n for n in named if os.path.exists(self._prefix + n)), b"")
             if len(self._missing) < _NAMED:
                 self._missing.append(f"{shown(path)} (line {row.line})")
             return path, (0, 0)
@@ -213,10 +220,13 @@ class _Reader:
     def _refuse_missing(self, num_samples: int) -> None:
         if self._num_missing:
             more = ", ..." if self._num_missing > _NAMED else ""
+            todo = "correct them, take the rows out, or name another folder: --root DIR."
+            if self._there:
+                todo = f"{shown(self._there)} is there: write paths with their endings."
             raise DatasetError(
                 f"{shown(self._source)}: {self._num_missing} of {num_samples} files are missing: "
                 f"{', '.join(self._missing)}{more}. Paths are relative to {shown(self._root)}; "
-                f"correct them, take the rows out, or name another folder: --root DIR."
+                f"{todo}"
             )
 
     def _refuse_twice(self, result: Found) -> None:
@@ -233,6 +243,10 @@ class _Reader:
                     f"sample {sample} (counted from 0). Keep one of the rows."
                 )
             seen.add(path)
+
+
+def _cases(ending: bytes) -> tuple[bytes, bytes]:
+    return ending, ending.upper()
 
 
 def _no_text(source: bytes) -> str:

@@ -19,6 +19,8 @@ from augd.dataset.rows import BadRow, Row
 from augd.errors import DatasetError
 
 _TARGETS_BYTES_MAX: Final = 8 << 30
+_TRUTHS: Final = frozenset((0.0, 1.0))
+_NAMED: Final = 4
 
 
 class Marking(Protocol):
@@ -29,6 +31,9 @@ class Marking(Protocol):
 
     def finish(self, result: Found, source: str) -> None:
         """Write classes, and labels or targets. Raises DatasetError; `source` names the file."""
+
+    def notes(self) -> list[str]:
+        """Say what people should know of what was written."""
 
 
 def marking_of(first: Row) -> Marking:
@@ -51,6 +56,9 @@ class _NoLabel:
 
     def finish(self, result: Found, source: str) -> None:
         pass
+
+    def notes(self) -> list[str]:
+        return []
 
 
 class _OneLabel:
@@ -104,6 +112,9 @@ class _OneLabel:
             places = {name: number for number, name in enumerate(result.classes)}
             final = [places[str(name)] for name in names]
         result.labels = array("q", [final[found] for found in self._found])
+
+    def notes(self) -> list[str]:
+        return []
 
 
 class _Names:
@@ -162,6 +173,9 @@ class _Names:
             for found in self._found[self._ends[sample] : self._ends[sample + 1]]:
                 result.targets[sample * width + final[found]] = 1.0
 
+    def notes(self) -> list[str]:
+        return []
+
 
 class _Vector:
     """The same number of floats for each sample."""
@@ -184,6 +198,22 @@ class _Vector:
     def finish(self, result: Found, source: str) -> None:
         result.classes = list(self._columns) or [str(number) for number in range(self._width)]
         result.targets = self._found
+
+    def notes(self) -> list[str]:
+        """Name a column of other numbers among those of 0 and 1: often an id, and no target."""
+        others = [
+            name
+            for column, name in enumerate(self._columns)
+            if not all(map(_TRUTHS.__contains__, self._found[column :: self._width]))
+        ]
+        if not others or len(others) == len(self._columns):
+            return []
+        more = ", ..." if len(others) > _NAMED else ""
+        return [
+            f"{len(self._columns) - len(others)} columns hold 0 and 1, and "
+            f"{', '.join(map(repr, others[:_NAMED]))}{more} other numbers: all are targets; take "
+            f"out what is none"
+        ]
 
 
 def _mixed(row: Row, expected: str) -> BadRow:
@@ -222,8 +252,8 @@ def _class_of(line: int, label: str | int) -> str | int:
     if number is None and is_fraction(label):
         raise BadRow(
             line,
-            f"label: expected a name or a whole number, got {label!r}. Targets that are no classes "
-            f"stand in several columns of numbers, or in a list under labels.",
+            f"label: expected a name or a whole number, got {label!r}. A target that is no class "
+            f'stands in a column of another name (CSV), or in a list under "labels" (JSONL).',
         )
     return spelled_alike(label) if number is None else number
 

@@ -12,23 +12,38 @@ import csv
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
+from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.sidecars import load_json
+from augd.pixels.kinds import IMAGE_ENDINGS
 
 Labels = tuple[str, ...] | tuple[float, ...]
 
 _FLOAT32_MAX: Final = 3.4028234e38
 _EXACT: Final = 2.0**53  # up to here a float holds every whole number
+_APART: Final = str.maketrans("", "", " _-")
 _MEANT: Final = frozenset(("path", "label", "labels", "split"))
 _TRUTHS: Final = {"true": 1.0, "false": 0.0}  # as pandas writes columns of its get_dummies
 _UNNAMED: Final = re.compile(r"|Unnamed: [0-9]+")  # pandas' index, and what pandas calls it then
 _UNREAD_MAX: Final = 32
-_NAME_THEM: Final = (
-    "Write the names of the columns into the first line, that of the files as 'path'."
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What others call the column of the files: Hugging Face's file_name, Keras' filename, fastai's.
+_PATHS: Final = _words(
+    "image images imagefile imagename imagepath img imgname imgpath file filename filepath"
+)
+# What others call the column of the classes; its numbers are no targets.
+_LABELS: Final = _words(
+    "labels labelid labelname class classes classid classname category categoryid target y species "
+    "breed"
 )
 
 
@@ -57,10 +72,22 @@ class BadRow(Exception):
         self.line = line
 
 
-def open_rows(path: bytes, unread: set[str] | None = None) -> Iterator[Row]:
+class Columns(msgspec.Struct):
+    """What was made of a manifest's columns: the first that mean nothing, and what to say."""
+
+    unread: set[str] = msgspec.field(default_factory=set)
+    notes: list[str] = msgspec.field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Have a line said, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def open_rows(path: bytes, columns: Columns | None = None) -> Iterator[Row]:
     """Read a manifest row by row. The file is closed when the iterator ends.
 
-    Names of columns that mean nothing are put into `unread`, the first of them.
+    What is made of its columns is put into `columns`.
 
     Raises:
         BadRow: a row that is not of the format.
@@ -69,16 +96,15 @@ def open_rows(path: bytes, unread: set[str] | None = None) -> Iterator[Row]:
     # utf-8-sig: spreadsheets write a mark in front, which would be a part of the first name.
     with open(path, encoding="utf-8-sig", newline="") as file:
         is_csv = os.fsdecode(path).lower().endswith(".csv")
-        passed = set() if unread is None else unread
-        yield from _csv_rows(file, passed) if is_csv else _json_rows(file, passed)
+        made = Columns() if columns is None else columns
+        yield from _csv_rows(file, made) if is_csv else _json_rows(file, made)
 
 
-def _csv_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
+def _csv_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
     reader = csv.reader(file, skipinitialspace=True, strict=True)
     try:
         header = next(reader, [])
-        make = _Header(header)
-        unread.update(make.unread[:_UNREAD_MAX])
+        make = _Header(header, columns)
         for fields in reader:
             if any(map(str.strip, fields)):  # spreadsheets end tables by rows of nothing
                 yield make.row(reader.line_num, fields)
@@ -93,14 +119,10 @@ def _csv_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
 class _Header:
     """The header row of a CSV manifest: which column means what."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], columns: Columns) -> None:
         names = [_meant(name.strip()) for name in names]
         if "path" not in names:
-            raise BadRow(
-                1,
-                f"expected a header row with a column 'path', got {_brief(names)}. "
-                f"{(len(names) == 1 and _other_mark(names[0])) or _NAME_THEM}",
-            )
+            self._find_path(names, columns)
         named = [name for name in names if name]
         if len(set(named)) < len(named):
             twice = next(name for name in named if named.count(name) > 1)
@@ -112,21 +134,54 @@ class _Header:
         others = [i for i, name in enumerate(names) if name not in ("path", "split")]
         self._numbers = others if self._label is None else []
         self._columns = tuple(names[i] for i in self._numbers)
-        unnamed = [i for i in self._numbers if _UNNAMED.fullmatch(names[i])]
+        self._check_targets(columns)
+        read = {self._path, self._label, self._split, *self._numbers}
+        unread = [name for i, name in enumerate(names) if name and i not in read]
+        columns.unread.update(unread[:_UNREAD_MAX])
+
+    @staticmethod
+    def _find_path(names: list[str], columns: Columns) -> None:
+        """Take the one column whose name says that it holds files as `path`."""
+        if found := path_name(names):
+            columns.note(f"column {found!r} is read as 'path'")
+            names[names.index(found)] = "path"
+            return
+        likely = [name for name in names if _plain(name) in _PATHS]
+        if likely:
+            todo = f"Name one of {', '.join(map(repr, likely))} 'path'."
+        elif any(_is_picture(name) for name in names):
+            todo = "Write the names of the columns above it: path,label"
+        else:
+            todo = "Name the column of the files 'path'."
+        mark = _other_mark(names[0]) if len(names) == 1 else ""
+        raise BadRow(
+            1,
+            f"expected a header row with a column 'path', got {_brief(names)}. {mark or todo}",
+        )
+
+    def _check_targets(self, columns: Columns) -> None:
+        """Refuse columns of numbers that are hardly targets; say it of one that is alone."""
+        unnamed = [i for i in self._numbers if _UNNAMED.fullmatch(self._names[i])]
         if unnamed:
             raise BadRow(
                 1,
                 f"column {unnamed[0] + 1} has no name, and would be a target. Name it, or take it "
                 f"out; pandas writes its index so: to_csv(..., index=False) leaves it out.",
             )
-        read = {self._path, self._label, self._split, *self._numbers}
-        self.unread = [name for i, name in enumerate(names) if name and i not in read]
-        if len(self._numbers) == 1:
+        if len(self._numbers) != 1:
+            return
+        (name,) = self._columns
+        if _plain(name) in _LABELS:
             raise BadRow(
                 1,
-                f"expected a column 'label', or several columns of numbers, got only "
-                f"{self._columns[0]!r} beside 'path'. Rename it to 'label' if it holds classes.",
+                f"expected a column 'label', or columns of numbers that are targets, got only "
+                f"{name!r} beside 'path'. Rename it to 'label' if it holds classes; if it is a "
+                f"target, name it for what it tells.",
             )
+        columns.note(
+            f"column {name!r} is a target, float32 (B, 1); rename it to 'label' if its numbers are "
+            f"classes"
+        )
 
     def row(self, line: int, fields: list[str]) -> Row:
         if len(fields) != len(self._names):
@@ -152,8 +207,17 @@ class _Header:
             raise BadRow(
                 line,
                 f"column {self._names[at]!r}: expected a finite number, got {fields[at]!r}. "
-                f"Without a column 'label', all columns but 'path' and 'split' hold numbers.",
+                f"Without a column 'label', all columns but 'path' and 'split' are targets. "
+                f"{self._advise(self._names[at], fields[at])}",
             ) from None
+
+    def _advise(self, column: str, found: str) -> str:
+        """Say what to do with a column that holds something else than numbers."""
+        if whole(found) is None and not is_fraction(found) and not is_missing(found.strip()):
+            classes = [name for name in (column, *self._columns) if _plain(name) in _LABELS]
+            if classes or len(self._columns) == 1:
+                return f"Rename {(*classes, column)[0]!r} to 'label' if it holds the classes."
+        return "Give it numbers, or take it out."
 
 
 def _meant(name: str) -> str:
@@ -161,15 +225,32 @@ def _meant(name: str) -> str:
     return name.lower() if name.lower() in _MEANT else name
 
 
+def path_name(names: Iterable[str]) -> str | None:
+    """Find the one name that says that it is of the files, where none is `path`."""
+    found = [name for name in names if _plain(name) in _PATHS]
+    return found[0] if len(found) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """Read a name as people mean it: `image_path`, `Image Path` and `imagePath` are one."""
+    return name.lower().translate(_APART)
+
+
+def _is_picture(name: str) -> bool:
+    return name.rpartition(".")[2].lower().encode() in IMAGE_ENDINGS
+
+
 def _other_mark(header: str) -> str:
     """Say so where a header's fields are separated by something else than commas."""
     for mark in ";\t|":
-        if "path" in [_meant(name.strip(' "\r\n')) for name in header.split(mark)]:
+        names = [_meant(name.strip(' "\r\n')) for name in header.split(mark)]
+        if len(names) > 1 and ("path" in names or path_name(names)):
             return f"Its fields are separated by {mark!r}: separate them by commas."
     return ""
 
 
-def _json_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
+def _json_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
+    unread = columns.unread
     decode = msgspec.json.Decoder().decode
     for line, text in enumerate(file, 1):
         if text.isspace():
@@ -180,6 +261,9 @@ def _json_rows(file: TextIO, unread: set[str]) -> Iterator[Row]:
             found = _json_of_python(line, text, error)
         if isinstance(found, dict):
             found = {**{_meant(key): value for key, value in found.items()}, **found}
+            if "path" not in found and (key := path_name(found)):
+                columns.note(f"{key!r} is read as 'path'")
+                found["path"] = found.pop(key)
             if len(unread) < _UNREAD_MAX:
                 unread.update(key for key in found if _meant(key) not in _MEANT)
         if not isinstance(found, dict) or not isinstance(found.get("path"), str):

@@ -124,8 +124,8 @@ def test_jsonl_vectors_have_numbered_classes(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "line 1: expected a header row with a column 'path', got []. Write the names"),
-        ("file,label\nx,y\n", "line 1: expected a header row with a column 'path', got ['file',"),
+        ("", "line 1: expected a header row with a column 'path', got []. Name the column"),
+        ("where,label\nx,y\n", "line 1: expected a header row with a column 'path', got ['where',"),
         ("path,label\n", "lists no samples. Give it a row for each image."),
         ("path,label,label\na/1.jpg,x,y\n", "line 1: column 'label' is there twice."),
         ("path,class\na/1.jpg,cat\n", "got only 'class' beside 'path'. Rename it to 'label'"),
@@ -157,7 +157,7 @@ def test_csv_mistakes_are_named(root: Path, text: str, says: str) -> None:
     [
         (["{"], "line 1: not JSON: "),
         (["3"], 'line 1: expected an object with "path", a text, got 3. Give it a path.'),
-        ([{"file": "a/1.jpg"}], "line 1: expected an object with \"path\", a text, got keys ['f"),
+        ([{"where": "a/1.jpg"}], "line 1: expected an object with \"path\", a text, got keys ['w"),
         ([{"path": "a/1.jpg", "class": "x"}], 'line 1: expected either "label" or "labels", got'),
         ([{"path": "a/1.jpg", "label": "x", "labels": ["x"]}], 'either "label" or "labels"'),
         ([{"path": "a/1.jpg", "label": 1.5}], "label: expected a name or a whole number, got 1.5"),
