@@ -128,6 +128,11 @@ def _status_of(program: str, work: Callable[[], object]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        # Up to 3.11 Python wraps what is raised while a class is made, imports' classes included.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return 130
     except OSError as error:
         if _is_of_stdout(error):
             return _say_unwritten(program, error)

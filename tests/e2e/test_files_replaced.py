@@ -41,8 +41,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def connect(address: str, **options: object) -> augd.Stream:
-    asked = {"recipe": RECIPE, "batch_size": 1, "shuffle": False, "timeout_s": 60.0, **options}
-    return augd.connect(address, **asked)  # type: ignore[arg-type]
+    # One batch is made ahead at most: what is replaced two further on was not read before.
+    usual = {"recipe": RECIPE, "batch_size": 1, "shuffle": False, "prefetch": 1, "timeout_s": 60.0}
+    return augd.connect(address, **{**usual, **options})  # type: ignore[arg-type]
 
 
 class Serving:

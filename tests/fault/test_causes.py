@@ -112,8 +112,10 @@ def test_nothing_came_says_who_is_there_and_who_died(folder: Path, tmp_path: Pat
 def test_a_daemon_that_does_not_answer_at_all_is_called_that(folder: Path) -> None:
     with (
         augd.serve({"small": folder}, producers=1) as daemon,
-        augd.connect(daemon.address, recipe=SMALL, batch_size=8, timeout_s=1) as stream,
+        augd.connect(daemon.address, recipe=SMALL, batch_size=8) as first,
     ):
+        next(first.epoch(0)).release()  # its producer is ready
+        stream = augd.connect(daemon.address, recipe=SMALL, batch_size=8, timeout_s=3)
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
             with pytest.raises(augd.ConnectError, match=r"nor did it answer when asked for"):
@@ -122,6 +124,7 @@ def test_a_daemon_that_does_not_answer_at_all_is_called_that(folder: Path) -> No
                         batch.release()
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
+            stream.close()
 
 
 def test_what_stands_still_is_said_in_one_line() -> None:

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 16, "timeout_s": 40}
 # A program's own deed at a place of its start, which a file counts: it is done so many times only.
 AT_START = """
 import os, sys
-if "--supervisor" in sys.orig_argv and {module!r} in sys.orig_argv[2:4]:
+if "--supervisor" in sys.orig_argv and {module!r} in sys.orig_argv[2:8]:
     marks = os.open({marks!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.write(marks, b".")
     if os.fstat(marks).st_size in {which!r}:
@@ -254,7 +254,7 @@ def test_after_too_many_deaths_it_waits(folder, tmp_path, monkeypatch):
     assert code == 0
     assert "it is started again at once (death 2)" in errors
     assert "it is started again in " in errors.splitlines()[-1]
-    assert not list(place.iterdir())
+    await_true(lambda: not list(place.iterdir()), 5, "all is gone")
 
 
 def test_the_supervisor_is_thin():

@@ -430,7 +430,7 @@ def test_without_its_package_a_format_is_a_bad_sample_that_names_it(
     data = saved(Image.fromarray(photo()), kind)
     monkeypatch.setitem(sys.modules, module, None)
     package = PACKAGES[read_header(data).format]
-    with pytest.raises(BadImage, match=rf"take the package {package}, .*'augd\[formats\]'"):
+    with pytest.raises(BadImage, match=rf"take the package {package}, .*'\.\[formats\]'"):
         whole(data)
 
 
