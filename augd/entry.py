@@ -12,8 +12,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from augd.errors import AugdError
 from augd.interpreter import leave_working_directory
 from augd.surroundings import run
 
@@ -54,11 +56,24 @@ def _main(words: list[str]) -> None:
     if understood is None:
         from augd import cli
 
-        cli.main()
+        try:
+            cli.app(args=words, prog_name="augd")
+        except AugdError as error:
+            if (ready_fd := _ready_fd_of(words)) is None:
+                raise
+            from augd.serving import refuse
+
+            sys.exit(refuse(error, ready_fd))
         return
     from augd.serving import serve_forever
 
     sys.exit(serve_forever(*understood))
+
+
+def _ready_fd_of(words: Sequence[str]) -> int | None:
+    """Find to whom it is told that a daemon cannot serve, before its options were read."""
+    after = dict(pairwise(words)).get("--ready-fd", "")
+    return int(after) if words[:1] == ["serve"] and after.isdecimal() else None
 
 
 def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:

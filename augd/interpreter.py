@@ -33,7 +33,7 @@ HOW_NAMED = (
 )
 """For errors about what an operator named."""
 
-_IGNORING = {"-E": "ignore_environment", "-s": "no_user_site", "-B": "dont_write_bytecode"}
+_IGNORING = {"-E": "ignore_environment", "-s": "no_user_site"}
 _PATHS = "PYTHONPATH"
 _SAFE = "PYTHONSAFEPATH"
 

@@ -87,14 +87,14 @@ def serve_forever(paths: Sequence[str], options: Options) -> int:
     try:
         return _serve_locked(paths, _take_over(options))
     except AugdError as error:
-        return _refuse(error, options.ready_fd)
+        return refuse(error, options.ready_fd)
     except OSError as error:
         if (refused := as_refusal(error)) is None:
             raise
-        return _refuse(refused, options.ready_fd)
+        return refuse(refused, options.ready_fd)
 
 
-def _refuse(error: AugdError, ready_fd: int | None) -> int:
+def refuse(error: AugdError, ready_fd: int | None) -> int:
     """Tell whoever started this daemon, who raises it; printed here, it would be read twice."""
     if ready_fd is None or ready_fd in _told:
         raise error from None

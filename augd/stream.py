@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import math
+import operator
 import os
 import random
 import time
@@ -22,6 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from augd import arguments
 from augd.awake import Awake
 from augd.broker.quarantine import as_entries, united
 from augd.broker.reader import Deliver, Parted
@@ -259,8 +261,7 @@ class Stream:
             ReceiptMismatch: what came is not what was made.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        if not 0 <= epoch <= EPOCH_MAX:
-            raise OptionError(f"epoch: expected 0..{EPOCH_MAX}, got {epoch}")
+        epoch = arguments.whole("epoch", epoch, 0, EPOCH_MAX)
         return Pass(self._pass(epoch), epoch, self.batches_of(epoch))
 
     def _pass(self, epoch: int) -> Generator[Batch, None, None]:
@@ -490,7 +491,10 @@ class Stream:
             OptionError: an id is none of the data set's.
         """
         self._line.check_usable()
-        wanted = [int(sample) for sample in ids]
+        try:
+            wanted = [operator.index(sample) for sample in ids]
+        except TypeError:
+            raise OptionError(f"ids: expected whole numbers, got {str(ids)[:80]!r}") from None
         known = sorted({sample for sample in wanted if sample >= 0})
         digest = json.loads(self._opened.content_fields["dataset"])
         found = self._line.paths(self.dataset, digest, known) if known else []

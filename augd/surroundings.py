@@ -32,6 +32,7 @@ _REMEDIES: Final = {
     "ulimit -f unlimited (LimitFSIZE= of a systemd unit)",
     errno.ENOSPC: "make room there, or name another place",
     errno.EDQUOT: "the quota is used up: make room there, or name another place",
+    errno.ENAMETOOLONG: "name a place whose path is shorter",
     errno.EROFS: "name a place that can be written to",
     errno.ENOMEM: "give it more memory, or ask for less",
     errno.EAGAIN: "no more processes or threads are allowed: raise the limit, ulimit -u, or ask "

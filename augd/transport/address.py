@@ -185,7 +185,7 @@ def parse_address(text: str | None) -> Address | TcpAddress:
     if not isinstance(text, str):
         raise OptionError(f"address: expected ipc://PATH or tcp://HOST:PORT, got {text!r}")
     scheme, _, rest = text.partition("://")
-    if scheme == "ipc" and rest:
+    if scheme == "ipc" and rest and "\0" not in rest:
         return _parse_path(rest)
     host, _, port = rest.rpartition(":")
     if scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:

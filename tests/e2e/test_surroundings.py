@@ -367,3 +367,35 @@ def test_a_home_that_does_not_exist_is_not_made(folder: Path, tmp_path: Path) ->
     env = {**os.environ, "HOME": str(home)}
     assert command("check", folder, before=before, env=env).returncode == 0
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"links_to": "/nonexistent/place"}, "links-to"),
+        ({"root": "/nonexistent/place"}, "root"),
+        ({"max_pixels": 2**31}, "max-pixels"),
+    ],
+)
+def test_what_a_daemon_refuses_at_its_start_is_raised(
+    folder: Path, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(augd.OptionError, match=says):
+        augd.serve(folder, **options)
+
+
+def test_a_path_that_is_too_long_is_raised() -> None:
+    with pytest.raises(augd.AugdError, match="File name too long"):
+        augd.serve("x" * 5000)
+
+
+def test_arguments_of_a_stream_of_another_kind_are_refused(odd: augd.ServedDaemon) -> None:
+    with augd.connect(odd.address, dataset="good", recipe=RECIPE, batch_size=4) as stream:
+        for epoch in ("1", None, 1.5, True):
+            with pytest.raises(augd.OptionError, match="epoch: expected a whole number in 0"):
+                stream.epoch(epoch)  # type: ignore[arg-type]
+        for ids in (["x"], None, 5, [1.5]):
+            with pytest.raises(augd.OptionError, match="ids: expected whole numbers, got"):
+                stream.paths(ids)  # type: ignore[arg-type]
+    with pytest.raises(augd.OptionError, match="address: expected ipc://PATH"):
+        augd.connect("ipc://\0", recipe=RECIPE, batch_size=4)

@@ -300,7 +300,10 @@ def test_slots_are_not_written_while_their_copies_run(daemon, prefetch):
 
 
 def test_a_bad_epoch_and_a_bad_recipe(daemon):
-    with connect(daemon) as stream, pytest.raises(augd.OptionError, match=r"epoch: expected 0\.\."):
+    with (
+        connect(daemon) as stream,
+        pytest.raises(augd.OptionError, match=r"epoch: expected .* 0\.\."),
+    ):
         stream.epoch(-1)
     with pytest.raises(augd.RecipeError, match="recipe"):
         connect(daemon, recipe={"ops": [{"op": "blur"}]})
