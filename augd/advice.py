@@ -27,6 +27,7 @@ from augd.sample import Sample, take_sample
 from augd.stream import Batch
 from augd.transport.arena import available_bytes
 from augd.verdict import LITTLE, Verdict
+from augd.wording import counted
 
 Step = Callable[[Batch], object]
 
@@ -221,7 +222,7 @@ def _indexes_in(folder: str) -> Iterator[None]:
 
 
 def _try_storage(base: Tried, run: Try, sample: Sample, target: str) -> Iterator[Tried | Untried]:
-    photos = f"{sample.num_photos:,} of {sample.num_samples:,} photos"
+    photos = f"{sample.num_photos:,} of {counted(sample.num_samples, 'photo')}"
     plain = replace(base.setting, path=sample.path)
     packed = replace(base.setting, path=target)
     why = ""
@@ -299,7 +300,7 @@ def say(tried: Sequence[Tried | Untried], num_cores: int) -> Iterator[str]:
             f"{found.client_wait_share:.0%}, the producers {found.producers_idle_share:.0%}"
         )
     if base.setting.producers >= num_cores and base.verdict.limit == "producers":
-        yield f"There are {num_cores} cores: more producers than cores only share them."
+        yield f"There are {counted(num_cores, 'core')}: more producers than cores only share them."
     yield from _conclude(measured)
 
 

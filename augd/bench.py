@@ -32,6 +32,7 @@ from augd.recipe_file import read_recipe
 from augd.serving import count_producers
 from augd.stream import Stream
 from augd.version import __version__
+from augd.wording import counted, verb
 
 _SECONDS_MAX = 86_400.0
 
@@ -206,9 +207,11 @@ def print_report(report: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(
-        f"[bold]{report['images_per_s']:,.0f} images/s[/bold] delivered: {report['images']:,} "
+        f"[bold]{report['images_per_s']:,.0f} images/s[/bold] delivered: "
+        f"{counted(report['images'], 'image')} "
         f"images of {report['dataset']!r} in {report['seconds']:.1f} s, recipe {report['recipe']} "
-        f"({report['filter']}), batches of {report['batch_size']}, {report['producers']} producers"
+        f"({report['filter']}), batches of {report['batch_size']}, "
+        f"{counted(report['producers'], 'producer')}"
     )
     table = Table("", "CPU-s per 1,000 images", "share", "own memory", box=None)
     for column in table.columns[1:]:
@@ -231,7 +234,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     facts = report["machine"]
     kernels = "no native kernels" if facts["kernels"] == "none" else f"kernels {facts['kernels']}"
     console.print(
-        f"machine: {facts['cores']} cores, {facts['cpu']}; Linux {facts['linux']}, Python "
+        f"machine: {counted(facts['cores'], 'core')}, {facts['cpu']}; Linux {facts['linux']}, "
+        f"Python "
         f"{facts['python']}, augd {facts['augd']}, {kernels}, OpenCV {facts['opencv']}"
     )
 
@@ -241,6 +245,7 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if report["bad"]:
         yield f"{report['bad']} bad samples were delivered as zeros"
     if report["restarts"]:
-        yield f"{report['restarts']} producers died and were replaced meanwhile: measure again"
+        were = verb(report["restarts"], "was", "were")
+        yield f"{counted(report['restarts'], 'producer')} died and {were} replaced: measure again"
     if report["other_streams"]:
         yield f"{report['other_streams']} other streams took part: costs per image count theirs too"

@@ -11,6 +11,7 @@ from augd.dataset.select import Choice, select
 from augd.errors import OverLimit
 from augd.transport.arena import SPARE_BYTES, available_bytes
 from augd.wire.messages import Selection
+from augd.wording import counted
 
 _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
 
@@ -24,7 +25,7 @@ def choose(index: IndexFile, asked: Selection) -> Choice:
     """
     if _CHOOSING_BYTES * index.num_samples + SPARE_BYTES > available_bytes():
         raise OverLimit(
-            f"choosing among {index.num_samples} samples takes "
+            f"choosing among {counted(index.num_samples, 'sample')} takes "
             f"{_CHOOSING_BYTES * index.num_samples / 1e6:.0f} MB, which this machine has not "
             f"free. Connect without split, classes, limit and balance."
         )

@@ -26,6 +26,7 @@ from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
 from augd.wire import messages as msg
+from augd.wording import counted, verb
 
 if TYPE_CHECKING:
     from augd.stream import Stream
@@ -169,8 +170,10 @@ def _say_what_came(line: Line) -> None:
         )
     if unlabelled := reader.opened.num_unlabelled:
         told.append(
-            f"{unlabelled} of the {reader.opened.num_positions} samples of data set {name!r} have "
-            f"no class, and label -1: nothing can be learnt from these labels"
+            f"{unlabelled:,} of the {counted(reader.opened.num_positions, 'sample')} of data set "
+            f"{name!r} "
+            f"{verb(unlabelled, 'has', 'have')} no class, and label -1: nothing can be learnt from "
+            f"these labels"
         )
     for text in told:
         if text not in _told:  # a line each, however many streams a program opens

@@ -29,6 +29,7 @@ from augd.broker.snapshot import shorten
 from augd.choosing import choose
 from augd.dataset import quarantine
 from augd.dataset.changes import told
+from augd.dataset.doubts import doubts_of
 from augd.dataset.formats import package_formats
 from augd.dataset.found import shown
 from augd.dataset.index import IndexFile
@@ -186,6 +187,7 @@ class Daemon:
                 splits={name: n for name, n in index.count_splits().items() if name},
                 num_unlabelled=index.count_unlabelled(),
                 classes=index.classes,
+                doubts=tuple(doubts_of(index)),
                 stamp=index.header.stamp,
                 changes=tuple(told(index.header.history)),
                 quarantine=quarantine.load(index.digest, index.num_samples),

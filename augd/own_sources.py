@@ -35,6 +35,7 @@ from augd.errors import PluginFailed
 from augd.pixels.header import BadImage, read_header
 from augd.plugins import digest_of, tail_of
 from augd.wire.limits import HEADER_BYTES_MAX
+from augd.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,7 +134,8 @@ class OwnSamples:
             length = self._ask("__len__ failed", lambda: len(self.object))
             if length != self.length:
                 raise PluginFailed(
-                    f"{self.name} changed: expected {self.length} samples, got {length}. Start "
+                    f"{self.name} changed: expected {counted(self.length, 'sample')}, got "
+                    f"{length}. Start "
                     "the daemon anew"
                 ) from error
             trace = tail_of(error)[-_TRACE_MAX:]
@@ -222,7 +224,8 @@ class OwnSamples:
         wrong = next((label for label in labels if label is not None and label not in places), None)
         if wrong is not None:
             raise PluginFailed(
-                f"{self.name}: expected labels of the {len(classes)} classes, got {wrong!r}"
+                f"{self.name}: expected a label of {counted(len(classes), 'class', 'classes')}, "
+                f"got {wrong!r}"
             )
         places[None] = _NO_LABEL
         return array("q", [places[label] for label in labels]), classes

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Generic, TypeVar
 
 from augd.errors import StreamClosed
+from augd.wording import counted
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Pass(Generic[T]):
 
     def __repr__(self) -> str:
         """Name the epoch."""
-        return f"<pass over epoch {self._epoch}, {self._num_batches} batches>"
+        return f"<pass over epoch {self._epoch}, {counted(self._num_batches, 'batch', 'batches')}>"
 
 
 def _name(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from augd.allowance import num_cores, why_too_many
 from augd.errors import AugdError, DatasetError, OptionError, OverLimit, install_extra
 from augd.surroundings import as_refusal, say
 from augd.wire.limits import PLACES_MAX
+from augd.wording import counted, verb
 
 if TYPE_CHECKING:
     from augd.broker.facts import Life
@@ -318,13 +319,16 @@ def _serve(
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
     if not options.is_quiet and not life.deaths:
-        say(f"augd: serving {served} at {at} with {len(hired)} producers; Ctrl-C ends it")
+        say(
+            f"augd: serving {served} at {at} with {counted(len(hired), 'producer')}; Ctrl-C ends it"
+        )
         _tell_skipped(datasets)
         if not hired and not options.ray:
             say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
         if gate is not None:
             say(
-                f"augd: the port is for the {len(gate.clients)} clients with keys in {options.keys}"
+                f"augd: the port is for {counted(len(gate.clients), 'client')} with keys in "
+                f"{options.keys}"
             )
         if porch is not None:
             say(f"augd: look at it at {porch.url}")
@@ -351,7 +355,10 @@ def _introduce(name: str, index: IndexFile) -> str:
     from augd.dataset.found import say_splits
 
     splits = say_splits(index.count_splits())
-    said = f"{index.num_samples} images, {len(index.classes)} classes"
+    kinds = counted(len(index.classes), "class", "classes")
+    if index.num_targets:
+        kinds = counted(len(index.classes), "target")
+    said = f"{counted(index.num_samples, 'image')}, {kinds}"
     return f"{name} ({said}; {splits})" if splits else f"{name} ({said})"
 
 
@@ -388,7 +395,8 @@ def raise_fd_limit(num_producers: int) -> None:
     if 0 <= most < needed:
         enough = (most - _FDS_SPARE) // _FDS_OF_PRODUCER
         raise OverLimit(
-            f"{num_producers} producers need {needed} open files, and {most} are allowed: "
+            f"{counted(num_producers, 'producer')} {verb(num_producers, 'needs', 'need')} "
+            f"{needed} open files, and {most} are allowed: "
             f"raise the limit, ulimit -n {needed} (LimitNOFILE= of a systemd unit)"
             + (f", or ask for {enough} --producers" if enough > 0 else "")
         )
@@ -423,7 +431,9 @@ def load_index(name: str, source: Source) -> IndexFile:
             f"and rows of changed files are others than in runs before",
             file=sys.stderr,
         )
-    for note in index.notes:
+    from augd.dataset.doubts import doubts_of
+
+    for note in (*index.notes, *doubts_of(index)):
         say(f"augd: {name}: {note}", file=sys.stderr)
     if missed := [one for one in index.skipped if one.is_picture]:
         from augd.dataset.skipped import say_skipped

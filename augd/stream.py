@@ -47,6 +47,7 @@ from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.receipt import ids_digest, rows_digest
 from augd.wire.sums import IDS_MODULUS, read_sum
+from augd.wording import counted
 
 _log = logging.getLogger("augd")
 
@@ -238,10 +239,12 @@ class Stream:
         """Say what it streams, from where, and where it stands."""
         epoch, position = self._yielded
         where = "closed" if self._line.is_closed else f"at {self._line.address}"
-        classes = f", {len(self.classes)} classes" if self._line.classes else ""
+        classes = counted(len(self.classes), "class", "classes") if self._line.classes else ""
+        samples = counted(self.num_samples, "sample") + (classes and f", {classes}")
+        batches = counted(len(self), "batch", "batches")
         return (
-            f"<Stream of {self.dataset!r} {where}: {self.num_samples:,} samples{classes}, "
-            f"{len(self):,} batches of {self._layout.batch_size}; epoch {epoch}, position "
+            f"<Stream of {self.dataset!r} {where}: {samples}, "
+            f"{batches} of {self._layout.batch_size}; epoch {epoch}, position "
             f"{position:,}>"
         )
 

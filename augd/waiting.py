@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from augd.wording import counted, verb
+
 _log = logging.getLogger("augd")
 
 FIRST_S = 2.0
@@ -25,12 +27,13 @@ def sentence(text: str) -> str:
 def say_standstill(status: Mapping[str, Any]) -> str:
     """Say of a daemon that sends nothing what its status tells: who is there, and who died."""
     ready = sum(one.get("state") == "ready" for one in status["producers"])
-    said = [f"{ready} of its {max(ready, status['num_places'])} producers are ready"]
+    places = max(ready, status["num_places"])
+    said = [f"{ready} of its {counted(places, 'producer')} {verb(places, 'is', 'are')} ready"]
     if status["last_death"]:
         said.append(f"{status['restarts']} died, the last: {status['last_death']}")
     if status["daemon_deaths"]:
         deaths, last = status["daemon_deaths"], status["last_daemon_death"]
-        said.append(f"before it {deaths} daemons died there, the last by {last}")
+        said.append(f"before it {counted(deaths, 'daemon')} died there, the last by {last}")
     if len(said) == 1:
         said.append("it may be overloaded or its storage slow" if ready else "no batch is made")
     return "; ".join(said)

@@ -319,7 +319,7 @@ def main() -> None:
     make_photos(
         args.folder, args.num, flat=args.flat, seed=args.seed, megapixels=args.megapixels
     )  # fmt: skip
-    print(f"{args.num} photos in {args.folder}")
+    print(f"{args.num} photo{'s' if args.num != 1 else ''} in {args.folder}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import augd
 import augd.torch
+from augd.wording import counted
 from demo.photos import make_photos
 from demo.sheet import contact_sheet
 
@@ -120,7 +121,8 @@ def train(stream: augd.torch.Stream, num_steps: int) -> None:
     passed_s = time.perf_counter() - started
     share = (stream.stats()["wait_s"] - waited_before) / passed_s
     print(
-        f"\n{samples} images in {passed_s:.1f} s: {samples / passed_s:.0f} images/s, training "
+        f"\n{counted(samples, 'image')} in {passed_s:.1f} s: {samples / passed_s:.0f} images/s, "
+        f"training "
         f"included; {share:.1%} of the time was waiting for images.\n"
         f"Loss {np.mean(run.losses[:every]):.3f} -> {np.mean(run.losses[-every:]):.3f}."
     )
@@ -133,7 +135,7 @@ def receive(stream: augd.torch.Stream, num_steps: int) -> None:
     passed_s = time.perf_counter() - started
     print(
         "This folder has no class folders, hence no labels to train on: batches were received "
-        f"and normalised, no more.\n{samples} images in {passed_s:.1f} s: "
+        f"and normalised, no more.\n{counted(samples, 'image')} in {passed_s:.1f} s: "
         f"{samples / passed_s:.0f} images/s."
     )
 
@@ -167,7 +169,8 @@ def main() -> int:
                 daemon.address, recipe=RECIPE, split="train", batch_size=BATCH_SIZE
             )
             cleaning.callback(stream.close)
-            print(f"{stream.num_samples} images, {len(stream.classes)} classes, {stream.device}\n")
+            classes = counted(len(stream.classes), "class", "classes")
+            print(f"{counted(stream.num_samples, 'image')}, {classes}, {stream.device}\n")
             (train if stream.classes else receive)(stream, options.steps)
         except augd.AugdError as error:
             print(f"make demo: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import augd
+from augd.wording import counted, verb
 
 from .charts import draw_confusion
 from .client import Stream, connect
@@ -201,11 +202,15 @@ def as_text(result: dict[str, Any]) -> str:
 
 def _told(result: dict[str, Any], out: Path) -> list[str]:
     lines = [
-        f"{result['samples']} images of split {result['split']!r}, views: {result['views']}: "
+        f"{counted(result['samples'], 'image')} of split {result['split']!r}, views: "
+        f"{result['views']}: "
         f"accuracy {result['accuracy']:.1%}, top-5 {result['top5']:.1%}, loss {result['loss']:.4f}"
     ]
     if result["masked"]:
-        lines.append(f"{result['masked']} images could not be read, and do not count.")
+        lines.append(
+            f"{counted(result['masked'], 'image')} could not be read, and "
+            f"{verb(result['masked'], 'does', 'do')} not count."
+        )
     if "alone" in result:
         alone = ", ".join(f"{accuracy:.1%}" for accuracy in result["alone"])
         lines.append(f"Each network alone: {alone}.")
@@ -215,7 +220,7 @@ def _told(result: dict[str, Any], out: Path) -> list[str]:
         f"  {one['accuracy']:6.1%} of {one['samples']} {_plain(one['name'])}" for one in worst
     ]
     if len(known) > len(worst):
-        lines.append(f"  and {len(known) - len(worst)} classes above these")
+        lines.append(f"  and {counted(len(known) - len(worst), 'class', 'classes')} above these")
     if empty := [one["name"] for one in result["classes"] if not one["samples"]]:
         lines.append(f"No image of: {_few(empty)}.")
     return [*lines, f"Written: {out / 'results.json'}, {out / 'confusion.png'}"]

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import augd
+from augd.wording import counted
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .features import (
@@ -279,8 +280,9 @@ def _told(report: dict[str, Any], out: Path) -> list[str]:
     else:
         saved = "nothing saved: with so few epochs, trainer fit --strategy head is as fast"
     return [
-        f"Features of {report['images']} images, {report['passes']} passes: "
-        f"{report['features_s']:.1f} s, {made}. Head: {len(report['epochs'])} epochs in "
+        f"Features of {counted(report['images'], 'image')}, "
+        f"{counted(report['passes'], 'pass', 'passes')}: "
+        f"{report['features_s']:.1f} s, {made}. Head: {counted(len(report['epochs']), 'epoch')} in "
         f"{report['head_s']:.1f} s.",
         f"Passing the images through the base in each of these epochs would have taken about "
         f"{report['online_s']:.1f} s: {saved}.",

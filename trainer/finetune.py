@@ -49,6 +49,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 import augd
+from augd.wording import counted, verb
 
 from .anatomy import NORMS, Anatomy
 
@@ -155,7 +156,9 @@ class Choice(NamedTuple):
 def choose_strategy(num_images: int, *, is_similar: bool) -> Choice:
     """Choose by the four quadrants: few or many images, similar to the old ones or not."""
     is_many = num_images >= MANY_IMAGES
-    amount = f"{num_images} images are {'many' if is_many else 'few'} ({MANY_IMAGES} are many)"
+    size = "many" if is_many else "few"
+    images = f"{counted(num_images, 'image')} {verb(num_images, 'is', 'are')}"
+    amount = f"{images} {size} ({MANY_IMAGES:,} are many)"
     match is_many, is_similar:
         case False, True:
             reason = "few weights can be learnt from few images, and the old features fit: the head"

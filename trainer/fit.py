@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import augd
+from augd.wording import counted
 
 from .checkpoint import State, save_checkpoint
 from .device import Batch
@@ -157,7 +158,8 @@ class Training:
         rows = self.learner.rows_that_fit(images, labels)
         advice = f"{rows} do: try --batch-size {rows}" if rows else "not even two do"
         raise augd.OverLimit(
-            f"{len(labels)} images of {' x '.join(map(str, images.shape[2:]))} px do not fit into "
+            f"{counted(len(labels), 'image')} of {' x '.join(map(str, images.shape[2:]))} px do "
+            f"not fit into "
             f"the memory of {self.device}, {advice}, --amp, a smaller --size or another network"
         )
 
@@ -272,7 +274,8 @@ class Training:
         self.display.finish_epoch(record)
         if has_stalled:
             self.display.say(
-                f"No better validation accuracy in {self.settings.patience} epochs: "
+                f"No better validation accuracy in "
+                f"{counted(self.settings.patience or 0, 'epoch')}: "
                 f"the phase {ended!r} ends here."
             )
 

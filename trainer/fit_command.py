@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import augd
+from augd.wording import counted
 
 from .checkpoint import State, check_same_run, load_checkpoint
 from .finetune import STRATEGIES, choose_strategy
@@ -454,8 +455,9 @@ def _introduce(training: Training, splits: Splits, num_images: int) -> str:
     (num_validating,) = training.ranks.sums(splits.validation.num_samples)
     ranks = f", {training.ranks.world} ranks" if training.ranks.world > 1 else ""
     line = (
-        f"{settings.arch}, {num_weights / 1e6:.1f} million weights, {len(splits.training.classes)} "
-        f"classes, on {training.device}{ranks}: {num_images} images to train on, "
+        f"{settings.arch}, {num_weights / 1e6:.1f} million weights, "
+        f"{len(splits.training.classes)} classes, on {training.device}{ranks}: "
+        f"{counted(num_images, 'image')} to train on, "
         f"{num_validating:.0f} to validate with (split {splits.validation_name!r})"
     )
     if training.epoch or training.batch:
@@ -475,7 +477,7 @@ def _plan(training: Training) -> list[str]:
         frozen = f"; frozen: {', '.join(still)}" if still else ""
         norms = "; norms frozen" if phase.freezes_norms else ""
         lines.append(
-            f"Phase {phase.name}, {phase.epochs} epochs: shares of the learning rate: "
+            f"Phase {phase.name}, {counted(phase.epochs, 'epoch')}: shares of the learning rate: "
             f"{shares}{frozen}{norms}"
         )
     return lines

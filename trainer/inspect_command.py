@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import augd
+from augd.wording import counted
 
 from .charts import draw_rows, draw_scatter, overlay
 from .client import Stream
@@ -154,7 +155,8 @@ class _Inspection:
         points, of_points = np.concatenate(rows), np.concatenate(labels)
         if len(points) < _POINTS_MIN:
             raise augd.DatasetError(
-                f"split {self._split!r} has {len(points)} images that can be read; a scatter needs "
+                f"split {self._split!r} has {counted(len(points), 'image')} that can be read; a "
+                f"scatter needs "
                 f"{_POINTS_MIN}"
             )
         return {
@@ -162,7 +164,8 @@ class _Inspection:
                 project(points, name),
                 of_points,
                 self._trained.classes,
-                f"last features by {title}: {len(points)} images of split {self._split!r}",
+                f"last features by {title}: {counted(len(points), 'image')} of split "
+                f"{self._split!r}",
                 pictures or None,
             )
             for name, title in (("pca", "PCA"), ("tsne", "t-SNE"))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from augd.errors import AugdError, DatasetError, Forbidden, OverLimit
 from augd.wire.rights import Rights
+from augd.wording import counted
 
 # One that ended is noticed after seconds: a client that comes again has two for one meanwhile.
 _SESSIONS_PER_STREAM = 2
@@ -96,7 +97,7 @@ def check_stream(who: Rights | None, sessions: Iterable[Holder]) -> None:
     num_open = sum(one.is_streaming for one in _of(who, sessions))
     if num_open >= who.max_streams:
         raise OverLimit(
-            f"{who.name!r} has {num_open} streams open, the limit of this key is "
+            f"{who.name!r} has {counted(num_open, 'stream')} open, the limit of this key is "
             f"max_streams={who.max_streams}; close one, or ask the daemon's operator for more"
         )
 

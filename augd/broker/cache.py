@@ -25,6 +25,7 @@ from typing import Any, Final
 from augd.pixels.kinds import DECODER
 from augd.wire.cache import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
 from augd.wire.messages import CacheEntry
+from augd.wording import counted
 
 ROOM_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
 ROOM_MIN_BYTES: Final = 16 << 10  # less holds no picture worth a message
@@ -176,7 +177,7 @@ class Cache:
 def say_cache(cache: Mapping[str, Any]) -> str:
     """Say in a line what is in the cache, and how much of what was made came from it."""
     made = cache["hits"] + cache["misses"]
-    share = f"; {cache['hits'] / made:.0%} of {made:,} images came from it" if made else ""
+    share = f"; {cache['hits'] / made:.0%} of {counted(made, 'image')} came from it" if made else ""
     return (
         f"cache ({cache['kind']}): {cache['entries']:,} pictures, "
         f"{cache['filled_bytes'] / 1e9:.2f} of {cache['capacity_bytes'] / 1e9:.2f} GB{share}"

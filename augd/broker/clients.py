@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from augd.broker import admission
 from augd.broker import events as ev
-from augd.broker.facts import DatasetFacts, class_notes, relevant
+from augd.broker.facts import DatasetFacts, class_notes, relevant, split_note
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
 from augd.broker.quarantine import as_entries, united
 from augd.broker.selection import is_whole, policy_of, settled
@@ -35,6 +35,7 @@ from augd.wire.limits import EPOCH_LAST, QUARANTINE_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 from augd.wire.sums import write_digest, write_ids_digest
+from augd.wording import counted
 
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
@@ -383,7 +384,7 @@ class Clients:
         num_samples = facts.num_samples if chosen is None else chosen.num_samples
         if cut.batches_left(layout, num_samples) == 0:
             raise OptionError(
-                f"drop_last leaves no batch: {num_samples} samples, "
+                f"drop_last leaves no batch: {counted(num_samples, 'sample')}, "
                 f"{cut.global_batch(layout)} per global batch; use a smaller batch_size"
             )
         recipe = parse_recipe(spec.recipe, self._catalogue)
@@ -469,7 +470,8 @@ class Clients:
         for reader in stream.laggards():
             session = self.sessions[reader.session]
             text = (
-                f"session {session.number} is {stream.lag_of(reader)} batches behind its fastest "
+                f"session {session.number} is {counted(stream.lag_of(reader), 'batch', 'batches')} "
+                f"behind its fastest "
                 f"sharer, more than max_lag={reader.max_lag}; it goes on by itself"
             )
             stream.leave(session.number, stream.holds(session.number))
@@ -562,9 +564,8 @@ class Clients:
         self._settle_content(stream, environment, place)
         assert stream.content is not None
         if len(stream.quarantine) > QUARANTINE_MAX:
-            text = (
-                f"{len(stream.quarantine)} samples are quarantined, at most {QUARANTINE_MAX} can be"
-            )
+            num = len(stream.quarantine)
+            text = f"{num:,} samples are quarantined, at most {QUARANTINE_MAX} can be"
             stream.fail()
             self.send_error(session, "QUARANTINE_LIMIT", text)
             return
@@ -596,6 +597,13 @@ class Clients:
         if session.is_told:
             return
         session.is_told = True
+        facts, selection = self._datasets[stream.dataset], stream.spec.selection
+        told = [] if selection.classes else [("doubt", text) for text in facts.doubts]
+        if (note := split_note(facts, selection, stream.num_samples)) is not None:
+            told.append(("split", note))
+        for kind, text in told:
+            said = f"data set {stream.dataset!r}: {text}"
+            self._outbox.send(session.peer, msg.Notice(kind, said[:ERROR_TEXT_MAX]))
         if stream.dataset not in self._class_notes:
             self._class_notes[stream.dataset] = class_notes(stream.dataset, self._datasets)
         readable = admission.readable(session.who, self._datasets)

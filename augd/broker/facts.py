@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct
 
 from augd.pixels.kinds import DECODER
-from augd.wire.messages import Quarantined
+from augd.wire.messages import Quarantined, Selection
+from augd.wording import counted, verb
 
 _NAMED = 3  # classes in a note
 
@@ -29,9 +30,9 @@ class DatasetFacts(Struct, frozen=True):
     `num_targets` is 0 unless samples have several labels; `has_splits` says that it records which
     split each sample is in, and `splits` counts them; `num_unlabelled` samples have no label.
     `stamp` digests the times of its files, and `changes` tell what changed since stamps of before.
-    `classes` are their names by label; `decoders` are the names, in a producer's environment, of
-    decoders that are packages of their own and that its formats take; `quarantine` are its deadly
-    samples so far, by content.
+    `classes` are their names by label; `doubts` say what of it is likely not meant; `decoders` are
+    the names, in a producer's environment, of decoders that are packages of their own and that its
+    formats take; `quarantine` are its deadly samples so far, by content.
     """
 
     digest: str
@@ -43,6 +44,7 @@ class DatasetFacts(Struct, frozen=True):
     splits: Mapping[str, int] = {}
     num_unlabelled: int = 0
     classes: Sequence[str] = ()
+    doubts: tuple[str, ...] = ()
     stamp: str = ""
     changes: tuple[tuple[str, str], ...] = ()
     decoders: frozenset[str] = frozenset()
@@ -56,6 +58,19 @@ def relevant(environment: Mapping[str, str], decoders: Collection[str]) -> dict[
         for name, value in environment.items()
         if name in decoders or not name.startswith(DECODER)
     }
+
+
+def split_note(facts: DatasetFacts, selection: Selection, num_samples: int) -> str | None:
+    """Say how many samples a training goes without, where only a hash puts them aside."""
+    alone = Selection("train", selection.val_fraction)
+    left = facts.num_samples - num_samples
+    if facts.has_splits or selection != alone or not left:
+        return None
+    return (
+        f"split='train': {num_samples:,} of {counted(facts.num_samples, 'sample')}; the other "
+        f"{left:,} {verb(left, 'is', 'are')} 'val' (val_fraction={selection.val_fraction:g}), as "
+        f"no splits are recorded. split='all' takes all."
+    )
 
 
 def class_notes(name: str, datasets: Mapping[str, DatasetFacts]) -> dict[str, str]:
@@ -74,7 +89,9 @@ def class_notes(name: str, datasets: Mapping[str, DatasetFacts]) -> dict[str, st
             )
             more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
             notes[other] = (
-                f"classes: of the same names {len(moved)} have other numbers: {first}{more}. Where "
+                f"classes: of the same names {len(moved)} "
+                f"{verb(len(moved), 'has another', 'have other')} "
+                f"{verb(len(moved), 'number', 'numbers')}: {first}{more}. Where "
                 f"both are meant for one network, serve them as splits of one data set, or give "
                 f"both streams the same classes=[...]."
             )

@@ -34,6 +34,7 @@ from augd.wire import messages as msg
 from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending
 from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.slot import chunk_layout
+from augd.wording import counted
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 TROUBLES_MAX = 16  # that are logged; all producers of a host have one installation
@@ -352,7 +353,7 @@ class Works:
             self._outbox.log(
                 INFO,
                 f"stream {stream.number}: a row takes {stream.row_ns / 1e6:.2g} ms of CPU time: "
-                f"chunks of about {stream.chunk_rows()} rows",
+                f"chunks of about {counted(stream.chunk_rows(), 'row')}",
             )
         stream.finish_chunk(chunk, done)
         if done.num_bad and not chunk.batch.is_abandoned:
@@ -488,7 +489,8 @@ class Works:
         batch = chunk.batch
         return (
             f"rows {chunk.first_row}..{chunk.first_row + chunk.rows - 1} of batch {batch.number} "
-            f"of epoch {batch.epoch} ended {chunk.attempt} producers one after another (the last: "
+            f"of epoch {batch.epoch} ended {counted(chunk.attempt, 'producer')} one after "
+            f"another (the last: "
             f"{self.crew.last_death}), with no sample in hand"
         )
 

@@ -48,6 +48,7 @@ from augd.dataset.splitting import is_beside_splits, named_nearly, read_beside, 
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
 from augd.surroundings import time_of
+from augd.wording import counted
 
 _TRIED: Final = 32  # files of a folder, before threads are started for the others
 _SLOW_S: Final = 40e-6  # for one file; from memory it takes 2 microseconds
@@ -249,7 +250,8 @@ class _Scanner:
             if files := self._below(folder, above):
                 raise DatasetError(
                     f"{shown(self._root)} holds {splits}, which are splits, and beside them "
-                    f"{shown(folder)}/ with {len(files)} images, which is none. Name it train, val "
+                    f"{shown(folder)}/ with {counted(len(files), 'image')}, which is none. Name "
+                    f"it train, val "
                     f"or test, move it out, or hide it by a leading dot; if all of these are "
                     f"classes, put them into one folder train/, or list the images in a manifest."
                 )
@@ -278,7 +280,8 @@ class _Scanner:
             raise _no_images(root, len(self._watched), self._skips.listed())
         if loose and filled:
             raise DatasetError(
-                f"{root} holds {len(loose)} images beside {len(filled)} folders with images "
+                f"{root} holds {counted(len(loose), 'image')} beside "
+                f"{counted(len(filled), 'folder')} with images "
                 f"({shown(loose[0][0])} beside {shown(filled[0])}/). Move the loose images into a "
                 f"class folder or out of {root}."
             )
@@ -544,7 +547,8 @@ def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> NoIma
         )
     looked_for = " ".join(e.decode() for e in IMAGE_ENDINGS)
     return NoImages(
-        f"no images in {root}: looked for {looked_for}, saw {saw} in {num_folders} folders. Give a "
+        f"no images in {root}: looked for {looked_for}, saw {saw} in "
+        f"{counted(num_folders, 'folder')}. Give a "
         f"folder of class folders, or one that holds images."
     )
 

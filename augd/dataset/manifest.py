@@ -25,6 +25,7 @@ from augd.dataset.splitting import split_named
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, describe
 from augd.surroundings import time_of
+from augd.wording import counted, verb
 
 _NAMED: Final = 3  # of the missing files
 _UNREAD_NAMED: Final = 8  # of the columns that mean nothing
@@ -224,7 +225,8 @@ class _Reader:
             if self._there:
                 todo = f"{shown(self._there)} is there: write paths with their endings."
             raise DatasetError(
-                f"{shown(self._source)}: {self._num_missing} of {num_samples} files are missing: "
+                f"{shown(self._source)}: {self._num_missing:,} of {counted(num_samples, 'file')} "
+                f"{verb(self._num_missing, 'is', 'are')} missing: "
                 f"{', '.join(self._missing)}{more}. Paths are relative to {shown(self._root)}; "
                 f"{todo}"
             )

@@ -17,6 +17,7 @@ from augd.dataset.found import Found
 from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.rows import BadRow, Row
 from augd.errors import DatasetError
+from augd.wording import counted, verb
 
 _TARGETS_BYTES_MAX: Final = 8 << 30
 _TRUTHS: Final = frozenset((0.0, 1.0))
@@ -209,8 +210,9 @@ class _Vector:
         if not others or len(others) == len(self._columns):
             return []
         more = ", ..." if len(others) > _NAMED else ""
+        truths = len(self._columns) - len(others)
         return [
-            f"{len(self._columns) - len(others)} columns hold 0 and 1, and "
+            f"{counted(truths, 'column')} {verb(truths, 'holds', 'hold')} 0 and 1, and "
             f"{', '.join(map(repr, others[:_NAMED]))}{more} other numbers: all are targets; take "
             f"out what is none"
         ]
@@ -287,7 +289,7 @@ def _refuse_size(num_samples: int, num_classes: int, source: str) -> None:
     size_bytes = 4 * num_samples * num_classes
     if size_bytes > _TARGETS_BYTES_MAX:
         raise DatasetError(
-            f"{source}: labels of {num_samples} samples and {num_classes} classes take "
+            f"{source}: labels of {num_samples:,} samples and {num_classes:,} classes take "
             f"{size_bytes / 1e9:.0f} GB, more than {_TARGETS_BYTES_MAX / 1e9:.0f}. Give fewer "
             f"classes, or several manifests."
         )

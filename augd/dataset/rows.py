@@ -20,6 +20,7 @@ import msgspec
 from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.sidecars import load_json
 from augd.pixels.kinds import IMAGE_ENDINGS
+from augd.wording import counted
 
 Labels = tuple[str, ...] | tuple[float, ...]
 
@@ -187,7 +188,8 @@ class _Header:
         if len(fields) != len(self._names):
             raise BadRow(
                 line,
-                f"expected {len(self._names)} fields as in the header, got {len(fields)}. "
+                f"expected {counted(len(self._names), 'field')} as in the header, got "
+                f"{len(fields)}. "
                 f"Quote fields that hold a comma.",
             )
         row = Row(line, fields[self._path], columns=self._columns)
@@ -229,6 +231,19 @@ def path_name(names: Iterable[str]) -> str | None:
     """Find the one name that says that it is of the files, where none is `path`."""
     found = [name for name in names if _plain(name) in _PATHS]
     return found[0] if len(found) == 1 else None
+
+
+def names_files(line: str) -> bool:
+    """Say whether a table's first line has a name for a column of files, CSV or JSONL."""
+    if line.startswith("{"):
+        try:
+            names = list(load_json(line))
+        except (ValueError, RecursionError):
+            return False
+    else:
+        names = re.split(r"[,;\t|]", line)
+    names = [_meant(name.strip(' "\r')) for name in names]
+    return "path" in names or path_name(names) is not None
 
 
 def _plain(name: str) -> str:

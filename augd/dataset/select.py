@@ -27,6 +27,7 @@ from augd.dataset.index import IndexFile
 from augd.dataset.layout import ITEM_BYTES, ArrayName, read_index_header
 from augd.dataset.marking import spelled_alike
 from augd.errors import OptionError
+from augd.wording import counted
 
 Split = Literal["train", "val", "test"]
 
@@ -109,7 +110,7 @@ class _Selector:
         self._targets = parts["targets"].cast("f")
         self._split_hashes = parts["split_hashes"].cast("Q")
         self._limit_hashes = parts["limit_hashes"].cast("Q")
-        self._steps = [f"the data set has {header.num_samples} samples"]
+        self._steps = [f"the data set has {counted(header.num_samples, 'sample')}"]
 
     def select(
         self,
@@ -173,7 +174,9 @@ class _Selector:
         """Name the splits that the data set has, with their sizes."""
         recorded = bytes(self._splits)
         counts = {name: recorded.count(SPLIT_CODES[name]) for name in SPLITS}
-        return " or ".join(f"{name!r} ({count} samples)" for name, count in counts.items() if count)
+        return " or ".join(
+            f"{name!r} ({counted(count, 'sample')})" for name, count in counts.items() if count
+        )
 
     def _find(self, classes: Sequence[str]) -> array[int]:
         known = {spelled_alike(name): k for k, name in enumerate(self._header.classes)}

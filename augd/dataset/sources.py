@@ -17,6 +17,7 @@ from typing import Final
 from augd.errors import DatasetError, OptionError
 from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.stores.address import parse_store
+from augd.wording import counted
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"
@@ -106,7 +107,8 @@ def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
         both = f"{os.fsdecode(min(tars))!r} beside {os.fsdecode(min(images))!r}"
         raise DatasetError(
             f"{os.fsdecode(folder)!r} holds {len(tars)} .tar files and, loose beside them, "
-            f"{len(images)} images ({both}): which are the data set? Move the others into a folder "
+            f"{counted(len(images), 'image')} ({both}): which are the data set? Move the others "
+            f"into a folder "
             f"whose name begins with a dot."
         )
     waiting = folders

@@ -50,8 +50,9 @@ from augd.packing.workers import pack_all
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.segments import Table, find_segments
 from augd.stores.address import is_address, parse_store
-from augd.views.check import say_count, say_number, say_size, section
+from augd.views.check import say_size, section
 from augd.views.progress import Patience
+from augd.wording import counted
 
 _PLAN_VERSION: Final = 1
 _HEAD_BYTES: Final = 64 << 10  # with EXIF; more has a thumbnail or a colour profile in it
@@ -287,7 +288,8 @@ def rebuild_index(source: str) -> dict[str, Any]:
 def _say_rebuilt(report: dict[str, Any]) -> str:
     splits = say_splits(report["splits"])
     said = (
-        f"{report['source']}: {report['num_samples']:,} images, {report['num_classes']:,} classes, "
+        f"{report['source']}: {counted(report['num_samples'], 'image')}, "
+        f"{counted(report['num_classes'], 'class', 'classes')}, "
         f"{f'{splits}: ' if splits else ''}indexed anew in {report['seconds']:.1f} s"
     )
     change = report["change"]
@@ -444,14 +446,14 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     kept = report["kept"]
     as_is = "as it is" if len(kept) == 1 else "as they are"
     yield from section(
-        f"{say_count(kept, 'file')} kept {as_is}, read whole as in a folder",
+        f"{counted(len(kept), 'file')} kept {as_is}, read whole as in a folder",
         [f"{one['path']}: {one['reason']}" for one in kept],
     )
 
 
 def _say_packed(report: dict[str, Any]) -> str:
-    images = say_number(report["num_samples"], "image")
-    return f"{images} in {say_number(report['num_shards'], 'shard')}"
+    images = counted(report["num_samples"], "image")
+    return f"{images} in {counted(report['num_shards'], 'shard')}"
 
 
 def _were(number: int) -> str:
@@ -461,7 +463,7 @@ def _were(number: int) -> str:
 def _index_lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{report['source']}: {_say_packed(report)}, {say_size(report['shard_bytes'])}, "
-        f"{say_number(report['classes'], 'class', 'classes')}"
+        f"{counted(report['classes'], 'class', 'classes')}"
     )
     cut = report["num_cut"]
     yield (
@@ -470,6 +472,6 @@ def _index_lines(report: dict[str, Any]) -> Iterator[str]:
     )
     bad = report["bad"]
     yield from section(
-        f"{say_count(bad, 'bad file')}, whose rows would be masked",
+        f"{counted(len(bad), 'bad file')}, whose rows would be masked",
         [f"{one['path']}: {one['reason']}" for one in bad],
     )

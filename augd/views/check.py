@@ -20,15 +20,19 @@ import numpy as np
 
 from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
+from augd.dataset.doubts import doubts_of
 from augd.dataset.found import say_splits, shown
 from augd.dataset.index import IndexFile, load_or_build
 from augd.errors import DatasetError
 from augd.views.examine import Examined, examine_all
 from augd.views.progress import Patience
+from augd.wording import counted
 
 _HUGE_PIXELS = 12_000_000
 _SHOWN = 10
 _CLASSES_SHOWN = 20
+_TRUTHS = "0/1"
+_OF_TRUTHS = {"kind": _TRUTHS}
 _NOTHING_BAD, _BAD_FILES, _NOT_LOOKED = 0, 1, 2
 
 
@@ -74,9 +78,11 @@ def _watched(index: IndexFile) -> Iterator[Examined]:
 
 def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any]:
     """Tell what the index alone knows."""
+    targets = _targets(index.classes, arrays)
     if arrays.targets is not None:
         counts = (arrays.targets > 0).sum(axis=0).tolist()
-        num_unlabelled = int((~(arrays.targets > 0).any(axis=1)).sum())
+        is_of_truths = all(one["kind"] == _TRUTHS for one in targets.values())
+        num_unlabelled = int((~(arrays.targets > 0).any(axis=1)).sum()) if is_of_truths else 0
     else:
         labels = arrays.labels[arrays.labels >= 0]
         counts = np.bincount(labels, minlength=len(index.classes)).tolist()
@@ -88,15 +94,32 @@ def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any
         "size_bytes": int(arrays.sizes_bytes.sum()),
         "is_multi_label": arrays.targets is not None,
         "splits": {name or "none": count for name, count in index.count_splits().items()},
-        "notes": index.notes,
+        "notes": [*index.notes, *doubts_of(index)],
         "classes": classes,
-        "empty_classes": [name for name, count in classes.items() if not count],
+        "targets": targets,
+        "empty_classes": [
+            name
+            for name, count in classes.items()
+            if not count and targets.get(name, _OF_TRUTHS)["kind"] == _TRUTHS
+        ],
         "num_unlabelled": num_unlabelled,
         "not_read": [
             {"kind": one.kind, "count": one.count, "names": list(map(shown, one.names))}
             for one in index.skipped
         ],
     }
+
+
+def _targets(names: Sequence[str], arrays: IndexArrays) -> dict[str, dict[str, Any]]:
+    """Tell of each column of targets what its numbers are; nothing of a set of classes."""
+    if arrays.targets is None:
+        return {}
+    found = {}
+    for name, column in zip(names, arrays.targets.T, strict=True):
+        is_of_truths = bool(((column == 0) | (column == 1)).all())
+        ends = {"min": float(column.min()), "max": float(column.max())}
+        found[name] = {"kind": _TRUTHS if is_of_truths else "float", **ends}
+    return found
 
 
 class _Findings:
@@ -158,32 +181,33 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield a report for people, line by line."""
     bad, num_samples = report["bad"], report["num_samples"]
     where = shown(os.fsencode(report["path"]))
-    yield f"{where}: {say_number(num_samples, 'image')}, {say_size(report['size_bytes'])}"
+    yield f"{where}: {counted(num_samples, 'image')}, {say_size(report['size_bytes'])}"
     yield from _statistics(report)
     yield from section(
-        f"{say_count(bad, 'bad file')}, whose rows would be masked",
+        f"{counted(len(bad), 'bad file')}, whose rows would be masked",
         [f"{one['path']}: {one['reason']}" for one in bad],
     )
     rotated = report["rotated"]
     yield from section(
-        f"{say_count(rotated, 'file')} rotated by EXIF: augd takes pixels as they are stored",
+        f"{counted(len(rotated), 'file')} rotated by EXIF: augd takes pixels as they are stored",
         [f"{one['path']}: orientation {one['orientation']}" for one in rotated],
     )
     huge = report["huge"]
     yield from section(
-        f"{say_count(huge, 'file')} of more than 12 megapixels: "
+        f"{counted(len(huge), 'file')} of more than 12 megapixels: "
         f"decoding them takes most of the time",
         [f"{one['path']}: {one['width']}×{one['height']}" for one in huge],
     )
     duplicates = report["duplicates"]
     yield from section(
-        f"{say_count(duplicates, 'group')} of equal files", [_say_twins(one) for one in duplicates]
+        f"{counted(len(duplicates), 'group')} of equal files",
+        [_say_twins(one) for one in duplicates],
     )
     yield from section("not read", list(map(_say_not_read, report["not_read"])))
     empty = report["empty_classes"]
-    yield from section(f"{say_count(empty, 'class', 'classes')} without an image", empty)
+    yield from section(f"{counted(len(empty), 'class', 'classes')} without an image", empty)
     yield ""
-    checked = f"{num_samples:,} files looked at in {report['seconds']:.1f} s"
+    checked = f"{counted(num_samples, 'file')} looked at in {report['seconds']:.1f} s"
     yield f"{checked}: {f'{len(bad):,} bad' if bad else 'every one decodes'}."
 
 
@@ -196,13 +220,15 @@ def _statistics(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {side:8} {spread['min']:,} to {spread['max']:,}, median {spread['median']:,}"
     if report["splits"]:
         yield f"  splits   {say_splits(report['splits'])}"
-    if report["classes"]:
+    if report["targets"]:
+        yield f"  targets  {_list_targets(report['targets'], report['classes'])}"
+    elif report["classes"]:
         yield f"  classes  {_say_classes(report['classes'])}"
         yield f"           {_list_classes(report['classes'])}"
     else:
         yield "  classes  none: the images have no labels"
     if report["classes"] and report["num_unlabelled"]:
-        yield f"  no label {say_number(report['num_unlabelled'], 'image')}"
+        yield f"  no label {counted(report['num_unlabelled'], 'image')}"
     for note in report["notes"]:
         yield f"  note     {note}"
 
@@ -210,7 +236,7 @@ def _statistics(report: Mapping[str, Any]) -> Iterator[str]:
 def _say_classes(classes: Mapping[str, int]) -> str:
     least, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
     if classes[least] == classes[most]:
-        return f"{len(classes):,}, of {classes[least]:,} images each"
+        return f"{len(classes):,}, of {counted(classes[least], 'image')} each"
     fewest, largest = (f"{classes[name]:,} ({shown(name.encode())})" for name in (least, most))
     return (
         f"{len(classes):,}, of {fewest} to {largest} images, median {median(classes.values()):,.0f}"
@@ -223,6 +249,18 @@ def _list_classes(classes: Mapping[str, int]) -> str:
     said = ", ".join(f"{k} {shown(name.encode())} ({n:,})" for k, (name, n) in enumerate(first))
     left = len(classes) - len(first)
     return f"{said}, and {left:,} more (--json has all)" if left else said
+
+
+def _list_targets(targets: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+    """List the columns of targets, and what their numbers are."""
+    said = [
+        f"{shown(name.encode())} 0/1 ({counts[name]:,})"
+        if one["kind"] == _TRUTHS
+        else f"{shown(name.encode())} float ({one['min']:g} to {one['max']:g})"
+        for name, one in list(targets.items())[:_CLASSES_SHOWN]
+    ]
+    left = len(targets) - len(said)
+    return ", ".join(said) + (f", and {left:,} more (--json has all)" if left else "")
 
 
 def _say_not_read(kind: Mapping[str, Any]) -> str:
@@ -244,16 +282,6 @@ def section(title: str, entries: Sequence[str]) -> Iterator[str]:
         yield from (f"  {entry}" for entry in entries[:_SHOWN])
         if len(entries) > _SHOWN:
             yield f"  ... and {len(entries) - _SHOWN:,} more (--json has all)"
-
-
-def say_count(things: Sequence[Any], one: str, many: str = "") -> str:
-    """Say how many things there are, and what they are called."""
-    return say_number(len(things), one, many)
-
-
-def say_number(number: int, one: str, many: str = "") -> str:
-    """Say a number, and of what."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def say_size(size_bytes: int) -> str:

@@ -36,6 +36,7 @@ from augd.plan.ops import IMAGENET_EIGVAL
 from augd.views.apart import Apart
 from augd.views.progress import Patience
 from augd.views.splits import ids_of_split
+from augd.wording import counted
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ def run_pca(options: PcaOptions) -> None:
         )
     components = find_components(found)
     skipped = f", {len(bad):,} bad skipped" if bad else ""
-    source = f"{len(found):,} of {len(of):,} photos{skipped}"
+    source = f"{len(found):,} of {counted(len(of), 'photo')}{skipped}"
     _write(options.out, op_as_toml(components, source))
     print(f"{name}: {source}")
     for reason in bad[:3]:

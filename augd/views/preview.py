@@ -20,6 +20,7 @@ from augd.plan.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip
 from augd.views.words import SEPARATOR, describe_crop, describe_rest
+from augd.wording import counted
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20
@@ -59,9 +60,10 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
         columns = [f"epoch {epoch}" for epoch in epochs]
         picture = sheet.draw(_title(options, room), columns, strips)
     save(picture, options.out)
-    each = f"{recipe.num_views} views" if recipe.num_views > 1 else f"{num_epochs} epochs"
+    each = f"{recipe.num_views} views" if recipe.num_views > 1 else counted(num_epochs, "epoch")
     print(
-        f"{options.out}: {len(ids)} photos, the first of epoch {options.epoch}, each in {each} "
+        f"{options.out}: {counted(len(ids), 'photo')}, the first of epoch {options.epoch}, "
+        f"each in {each} "
         f"({picture.width}×{picture.height})"
     )
 

@@ -21,6 +21,7 @@ from augd.client import connect
 from augd.errors import AugdError, OptionError
 from augd.launch import serve
 from augd.stream import Batch, Stream
+from augd.wording import counted
 
 _ARRAYS = ("ids", "labels", "valid", "images")
 _ROWS_NAMED = 8
@@ -53,7 +54,7 @@ def run_replay(options: ReplayOptions, recipe: dict[str, Any]) -> int:
     earlier = None if options.against is None else _read_batch(options.against)
     with _opened(options, recipe) as stream:
         batch = _batch_at(stream, options, state)
-        print(f"batch {batch.number} of epoch {batch.epoch}: {len(batch)} rows")
+        print(f"batch {batch.number} of epoch {batch.epoch}: {counted(len(batch), 'row')}")
         print(f"content   {stream.content}")
         print(f"digest    {batch.digest}")
         if options.out is not None:
@@ -142,4 +143,4 @@ def _differences(
         if rows:
             ids = [int(batch.ids[row]) for row in rows[:_ROWS_NAMED]]
             more = " ..." if len(rows) > _ROWS_NAMED else ""
-            yield f"{name}: {len(rows)} of {len(here)} rows, samples {ids}{more}"
+            yield f"{name}: {len(rows)} of {counted(len(here), 'row')}, samples {ids}{more}"

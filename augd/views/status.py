@@ -21,6 +21,7 @@ from augd.broker.cache import say_cache
 from augd.dataset.found import say_splits
 from augd.transport.ask import Inquirer
 from augd.views.pace import compare
+from augd.wording import counted, verb
 
 _BETWEEN_S = 0.5
 _REFRESH_S = 1.0
@@ -97,7 +98,7 @@ def draw(report: Mapping[str, Any]) -> Group:
         parts += [Text(line, style="dim") for line in _chunks(report)]
     parts += [Text(line, style="yellow") for line in _troubles(report)]
     if report["needed_producers"] is not None and report["enough_producers"] is None:
-        said = f"Needed at this pace: {report['needed_producers']} producers."
+        said = f"Needed at this pace: {counted(report['needed_producers'], 'producer')}."
         parts.append(Text(said, style="dim"))
     return Group(*parts, Text(), Text(report["who_waits"]))
 
@@ -109,7 +110,7 @@ def _headline(report: Mapping[str, Any]) -> str:
 
 def _say_dataset(name: str, facts: Mapping[str, Any]) -> str:
     splits = say_splits(facts.get("splits", {}))
-    return f"{name} ({facts['num_samples']:,} images{'; ' if splits else ''}{splits})"
+    return f"{name} ({counted(facts['num_samples'], 'image')}{'; ' if splits else ''}{splits})"
 
 
 def _table(*titles: str) -> Table:
@@ -190,7 +191,7 @@ def _chunks(report: Mapping[str, Any]) -> Iterator[str]:
         if one["row_s"]:
             yield (
                 f"stream {one['session']}: a row takes {1e3 * one['row_s']:.2g} ms of CPU time: "
-                f"chunks of about {one['chunk_rows']} rows"
+                f"chunks of about {counted(one['chunk_rows'], 'row')}"
             )
 
 
@@ -207,7 +208,9 @@ def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Producers keep dying: {report['unhealthy']}"
     if report["restarts"]:
         yield (
-            f"{report['restarts']} producers died and were replaced since the daemon started; "
+            f"{counted(report['restarts'], 'producer')} died and "
+            f"{verb(report['restarts'], 'was', 'were')} "
+            f"replaced since the daemon started; "
             f"the last: {report['last_death']}"
         )
     for name, dataset in report["datasets"].items():

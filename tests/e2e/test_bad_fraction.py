@@ -44,7 +44,7 @@ def test_a_run_says_what_is_damaged_and_goes_on_when_told_to(
     assert fit(daemon, out, "--max-bad-fraction", 0.5) == 0
     common = ("--connect", daemon.address, "--checkpoint", out, "--max-bad-fraction", 0.5)
     assert run_trainer("evaluate", *common, "--device", "cpu", "--out", tmp_path / "found") == 0
-    assert "1 images could not be read" in capsys.readouterr().out
+    assert "1 image could not be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["fit", "features", "evaluate", "inspect"])

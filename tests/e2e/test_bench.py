@@ -79,7 +79,7 @@ def test_a_running_daemon_and_a_table(folder):
     for said in (
         "images/s delivered:",
         "of 'small' in",
-        "recipe imagenet (antialias), batches of 256, 1 producers",
+        "recipe imagenet (antialias), batches of 256, 1 producer",
         "CPU-s per 1,000 images",
         "planning and order:",
         f"machine: {num_cores()} cores",

@@ -63,7 +63,7 @@ def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out) == found
     assert "11 images of split 'test', views: none: accuracy" in printed.err
-    assert "1 images could not be read, and do not count." in printed.err
+    assert "1 image could not be read, and does not count." in printed.err
     assert (found["split"], found["samples"], found["masked"]) == ("test", 11, 1)
 
     trained = read_trained(root / "run0" / "best.pt")

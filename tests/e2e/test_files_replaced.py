@@ -34,9 +34,9 @@ def replace(path: Path, grey: int) -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for split in ("train", "val"):
+    for folder in ("train/a", "val/b"):
         for number in range(6):
-            photo(tmp_path / "set" / split / "a" / f"{number}.bmp", number)
+            photo(tmp_path / "set" / folder / f"{number}.bmp", number)
     return tmp_path / "set"
 
 
@@ -141,8 +141,8 @@ def test_an_index_is_made_anew_by_hand(root: Path) -> None:
         command = [sys.executable, "-m", "augd", "index", str(root), "--rebuild", *options]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert f"{root}: 12 images, 1 classes, train 6, val 6: indexed anew in" in index()
-    replace(root / "val/a/1.bmp", 50)
-    assert "since the last index files 1 changed: val/a/1.bmp" in index()
+    assert f"{root}: 12 images, 2 classes, train 6, val 6: indexed anew in" in index()
+    replace(root / "val/b/1.bmp", 50)
+    assert "since the last index files 1 changed: val/b/1.bmp" in index()
     found = json.loads(index("--json"))
     assert (found["num_samples"], found["change"]) == (12, None)

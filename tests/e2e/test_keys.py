@@ -217,7 +217,7 @@ def test_rights_are_kept_to(daemon: augd.ServedDaemon, ring: Keyring) -> None:
         augd.connect(daemon.addresses[0], recipe=SMALL, dataset="secrets"),
     ):
         assert stream.dataset == "small"
-        with pytest.raises(augd.OverLimit, match=r"'bob' has 1 streams open.*max_streams=1"):
+        with pytest.raises(augd.OverLimit, match=r"'bob' has 1 stream open.*max_streams=1"):
             augd.connect(port, recipe=SMALL, batch_size=8, keys=bob)
         seen, whole = status(port, keys=bob), status(daemon.addresses[0])
         assert (len(seen["streams"]), len(whole["streams"])) == (1, 2)
@@ -309,7 +309,7 @@ def test_no_key_gets_into_output_or_onto_a_command_line(
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert "the port is for the 2 clients with keys in" in process.stdout.readline()
+        assert "the port is for 2 clients with keys in" in process.stdout.readline()
         port = line.split(" at ")[1].split(" with ")[0]
         digest_epoch(port, epochs=1, keys=ring.let_in("alice"))
         with pytest.raises(augd.Forbidden):

@@ -345,7 +345,7 @@ def test_serving_a_manifest_from_the_command_line(root, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("x.csv", "path,label\ngone.jpg,a\n", "1 of 1 files are missing: gone.jpg (line 2)."),
+        ("x.csv", "path,label\ngone.jpg,a\n", "1 of 1 file is missing: gone.jpg (line 2)."),
         ("x.jsonl", '{"path": 1}\n', 'line 1: expected an object with "path", a text, got keys'),
         ("x.txt", "path,label\n", "is not a folder, nor a .csv or .jsonl manifest; give the"),
     ],

@@ -215,7 +215,7 @@ def test_a_sample_that_fails_is_a_bad_one_and_named(folder):
         ("plugin:trouble:Odd?{}", "expected labels that are all numbers, all names, or None, got "),
         ("plugin:trouble:Few?{}", r"labels\(\): expected 40 as __len__ says, got 1"),
         ("plugin:trouble:Twice?{}", r"names\(\): expected each name once"),
-        ("plugin:trouble:Beyond?{}", "expected labels of the 1 classes, got 'class1'"),
+        ("plugin:trouble:Beyond?{}", "expected a label of 1 class, got 'class1'"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_an_error_of_the_start(folder, source, says):

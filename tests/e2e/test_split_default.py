@@ -77,7 +77,10 @@ def test_train_is_taken_where_splits_are_recorded_and_it_is_said_once(
     caplog.clear()
     assert ids(daemon, "held", split="val")[0] == [0, 1]
     assert ids(daemon, "parted", split="val")[0] == [5, 6]
-    assert not caplog.records
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert (
+        said == "data set 'held': all images are of one class, 'a': there is nothing to tell apart"
+    )
 
 
 def test_all_is_legal_for_every_data_set(daemon: ServedDaemon) -> None:
@@ -124,7 +127,7 @@ def test_classes_that_are_numbered_otherwise_are_told(
         stream_again = list(stream.epoch(1))
         assert stream_again and stream.notices == [notice]
     assert notice.startswith(
-        "classes: of the same names 1 have other numbers: 'dog' is 0 in 'other' and 1 in 'parted'."
+        "classes: of the same names 1 has another number: 'dog' is 0 in 'other' and 1 in 'parted'."
     )
     assert notice in [record.getMessage() for record in caplog.records]
 

@@ -230,7 +230,7 @@ def test_preview_shows_every_recipe_as_delivered(
     out = tmp_path / "sheet.png"
     done = run("preview", folder, "--recipe", recipe, "--out", out, "--rows", 2, "--columns", 1)
     assert done.returncode == 0, done
-    assert (f"{num_views} views" if num_views > 1 else "1 epochs") in done.stdout
+    assert (f"{num_views} views" if num_views > 1 else "1 epoch") in done.stdout
     with Image.open(out) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     plain = expand(recipe_from_toml(text))

@@ -97,7 +97,7 @@ def test_nothing_came_says_who_is_there_and_who_died(folder: Path, tmp_path: Pat
         with (
             pytest.raises(
                 augd.ConnectError,
-                match=r"nothing came from the daemon .*1 of its 1 producers are ready; 1 died, the "
+                match=r"nothing came from the daemon .*1 of its 1 producer is ready; 1 died, the "
                 r"last: SIGKILL: somebody else ended it",
             ),
             augd.connect(address, recipe=SMALL, batch_size=8, timeout_s=1) as stream,

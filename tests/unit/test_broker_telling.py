@@ -5,6 +5,8 @@ A link holds few messages that nobody read yet, and a daemon may serve more than
 
 from __future__ import annotations
 
+import pytest
+
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import DEPTH
@@ -107,3 +109,33 @@ def test_128_streams_of_as_many_sets_are_told_as_leases_are_given() -> None:
         for lease in leases:
             table.feed(ev.FromCrew(0, msg.Done(lease.lease)))
     assert len([word for word in of_all if word.startswith("set")]) == 128
+
+
+@pytest.mark.clause("P-164")
+def test_a_client_is_told_once_what_it_may_not_mean() -> None:
+    table = Many(1)
+    doubtful = DatasetFacts("0" * 32, "/d", 300, (8, 8), doubts=("all images are of one class",))
+    table.broker = Broker("i", "/a", {"photos": doubtful}, 1)
+    table.feed(ev.Tick())
+    table.feed(ev.FromCrew(0, msg.Ready(0, {})))
+    chosen = {0: msg.Selection("train"), 1: msg.Selection("train", classes=("a",))}
+    for peer, selection in chosen.items():
+        table.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
+        welcome = table.sent[peer][-1]
+        assert isinstance(welcome, msg.Welcome)
+        table.feed(ev.PeerAttached(welcome.session, welcome.token))
+        spec = msg.Spec("photos", RECIPE, msg.Layout(32), prefetch=1, selection=selection)
+        for opening in (1, 2):
+            request = msg.Open(welcome.session, opening, spec, credit=2)
+            for action in table.feed(ev.FromPeer(b"%d" % peer, request)):
+                if isinstance(action, ev.SelectSamples):
+                    table.feed(ev.Selected(action.stream, msg.Chosen(275, 0, 0)))
+    told = {peer: [m for m in table.sent[peer] if isinstance(m, msg.Notice)] for peer in chosen}
+    doubt, split = told[0]
+    assert (doubt.kind, split.kind) == ("doubt", "split")
+    assert doubt.text == "data set 'photos': all images are of one class"
+    assert split.text.startswith("data set 'photos': split='train': 275 of 300 samples; the other")
+    assert told[1] == []
+    kinds = [type(message) for message in table.sent[0]]
+    assert kinds.count(msg.Opened) == 2
+    assert kinds.index(msg.Notice) < kinds.index(msg.Opened)

@@ -167,7 +167,7 @@ def test_no_images(tmp_path: Path) -> None:
 def test_loose_images_beside_class_folders(pets: Path) -> None:
     put(pets / "loose.jpg")
     text = refusal(pets)
-    assert "holds 1 images beside 2 folders with images (loose.jpg beside cat/)" in text
+    assert "holds 1 image beside 2 folders with images (loose.jpg beside cat/)" in text
     assert "Move the loose images" in text
 
 

@@ -69,7 +69,7 @@ def test_one_other_folder_with_images_is_refused(tmp_path: Path, other: str) -> 
     fill(tmp_path, "train/x/1.jpg", "test/2.jpg", f"{other}/3.jpg")
     says = refusal(tmp_path)
     assert "test/" in says and "train/" in says
-    assert f", which are splits, and beside them {other}/ with 1 images, which is none. " in says
+    assert f", which are splits, and beside them {other}/ with 1 image, which is none. " in says
     assert "Name it train, val or test, move it out, or hide it by a leading dot;" in says
 
 
@@ -174,7 +174,7 @@ def test_mistakes_name_the_split(tmp_path: Path) -> None:
     fill(tmp_path, "train/a/1.jpg", "val/note.txt")
     assert refusal(tmp_path).startswith(f"no images in {tmp_path}/val: looked for jpg")
     fill(tmp_path, "val/a/1.jpg", "val/2.jpg")
-    assert f"{tmp_path}/val holds 1 images beside 1 folders" in refusal(tmp_path)
+    assert f"{tmp_path}/val holds 1 image beside 1 folder" in refusal(tmp_path)
     (tmp_path / "val/2.jpg").unlink()
     (tmp_path / "val/b").mkdir()
     assert f"class folder val/b in {tmp_path} holds no images (1 such)" in refusal(tmp_path)

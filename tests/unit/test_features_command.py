@@ -64,5 +64,5 @@ def test_what_was_done_is_told_by_counts_and_no_line_grows_with_the_epochs() -> 
         **{"online_s": 13.6, "saved_s": 10.2, "best_val_accuracy": 0.5, "best_epoch": 1},
     }
     lines = _told(report | {"epochs": epochs}, Path("features"))
-    assert lines[0] == "Features of 34 images, 1 passes: 3.4 s, made. Head: 100 epochs in 4.1 s."
+    assert lines[0] == "Features of 34 images, 1 pass: 3.4 s, made. Head: 100 epochs in 4.1 s."
     assert [line[:8] for line in lines[1:]] == ["Passing ", "Best: 50"]

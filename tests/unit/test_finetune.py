@@ -276,7 +276,7 @@ class TestAuto:
     def test_the_four_quadrants(self, num_images, is_similar, strategy, stage_share):
         choice = choose_strategy(num_images, is_similar=is_similar)
         assert choice[:2] == (strategy, stage_share)
-        assert str(num_images) in choice.why
+        assert f"{num_images:,}" in choice.why
         assert ("similar" if is_similar else "different") in choice.why
 
     def test_what_was_given_counts(self):
@@ -284,7 +284,9 @@ class TestAuto:
         assert auto.strategy == "auto", "the default, with weights"
         settings, lines = settle_strategy(auto, 9_000, is_similar=False)
         assert (settings.strategy, settings.stage_share) == ("full", 0.5)
-        assert lines[0].startswith("Strategy full: 9000 images are many (5000 are many), and diffe")
+        assert lines[0].startswith(
+            "Strategy full: 9,000 images are many (5,000 are many), and diff"
+        )
         one_epoch = settings_of(weights="DEFAULT", epochs=1)
         assert settle_strategy(one_epoch, 10, is_similar=False)[0].strategy == "head"
 

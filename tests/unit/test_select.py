@@ -96,7 +96,7 @@ def test_recorded_splits_win_over_the_hash(tmp_path: Path, opened: Open) -> None
     assert select(index, split="val", val_fraction=0.0).ids.tolist() == [2]
     assert select(index).ids.tolist() == [0, 1, 2]
     assert refusal(index, split="test") == (
-        "split: expected 'train' (2 samples) or 'val' (1 samples), got 'test'."
+        "split: expected 'train' (2 samples) or 'val' (1 sample), got 'test'."
     )
 
 

@@ -89,6 +89,6 @@ def test_a_split_that_is_missing_tells_where_the_others_were_read(tmp_path: Path
     ):
         select(index, split="train")
     assert str(caught.value) == (
-        "split: expected 'test' (1 samples), got 'train'. (splits are read off the shards' names: "
+        "split: expected 'test' (1 sample), got 'train'. (splits are read off the shards' names: "
         "test-tube-0.tar is 'test')"
     )
