@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -65,7 +66,8 @@ def test_producers_that_somebody_kills_are_not_said_to_be_at_fault(folder: Path)
         def hunt() -> None:
             while not is_over.wait(0.01):
                 for pid in producers_of(daemon.pid):
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it was reaped meanwhile
+                        os.kill(pid, signal.SIGKILL)
 
         hunter = threading.Thread(target=hunt)
         hunter.start()
