@@ -232,7 +232,9 @@ def print_report(report: Mapping[str, Any]) -> None:
     for line in _remarks(report):
         console.print(line)
     facts = report["machine"]
-    kernels = "no native kernels" if facts["kernels"] == "none" else f"kernels {facts['kernels']}"
+    kernels = (
+        "no native kernels" if facts["kernels"] == "none" else f"native kernels {facts['kernels']}"
+    )
     console.print(
         f"machine: {counted(facts['cores'], 'core')}, {facts['cpu']}; Linux {facts['linux']}, "
         f"Python "

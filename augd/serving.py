@@ -577,7 +577,7 @@ def check_sources(sources: Mapping[str, Source]) -> None:
         DatasetError: names the first.
         OptionError: one lies in an object store, and what reads these is not installed.
     """
-    from augd.dataset.sources import is_manifest
+    from augd.dataset.sources import is_manifest, why_no_folder
 
     for source in sources.values():
         if isinstance(source, str):
@@ -588,6 +588,8 @@ def check_sources(sources: Mapping[str, Source]) -> None:
             continue
         if not isinstance(source, Path):
             continue  # found out by surveying it
+        if (why := why_no_folder(source)) is not None:
+            raise DatasetError(why)
         if not source.is_dir() and not (is_manifest(source) and source.is_file()):
             raise DatasetError(
                 f"{source} is not a folder, nor a .csv or .jsonl manifest; give the folder of "

@@ -209,6 +209,12 @@ class Stream:
         return self._opened.num_unlabelled
 
     @property
+    def num_targets(self) -> int:
+        """Numbers per sample in `labels`, which are targets then; 0 where a label is a class."""
+        labels = next(array for array in self._opened.arrays if array.name == "labels")
+        return labels.shape[1] if len(labels.shape) > 1 else 0
+
+    @property
     def has_colour(self) -> bool:
         """Whether colours are left to the device: batches then carry their matrices."""
         return any(array.name == "colour" for array in self._opened.arrays)

@@ -164,11 +164,17 @@ def main() -> int:
             make_photos(folder, NUM_PHOTOS)
         try:
             daemon = cleaning.enter_context(augd.serve({"photos": folder}))
-            draw_sheet(daemon.address, SHEET)
             stream = augd.torch.connect(
                 daemon.address, recipe=RECIPE, split="train", batch_size=BATCH_SIZE
             )
             cleaning.callback(stream.close)
+            if stream.num_targets:
+                raise augd.DatasetError(
+                    f"{folder} has {counted(stream.num_targets, 'target')} per image, and no "
+                    f"class: "
+                    f"the demo learns one class per image; give it a column 'label'"
+                )
+            draw_sheet(daemon.address, SHEET)
             classes = counted(len(stream.classes), "class", "classes")
             print(f"{counted(stream.num_samples, 'image')}, {classes}, {stream.device}\n")
             (train if stream.classes else receive)(stream, options.steps)

@@ -91,6 +91,11 @@ class Stream:
         """Samples of an epoch, over all ranks, that have no class: their label is -1."""
         return self._stream.num_unlabelled
 
+    @property
+    def num_targets(self) -> int:
+        """Numbers per sample in `labels`, which are targets then; 0 where a label is a class."""
+        return self._stream.num_targets
+
     def __len__(self) -> int:
         """Batches per epoch."""
         return len(self._stream)

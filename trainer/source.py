@@ -47,14 +47,14 @@ def usable_rows(batch: Batch, source: Source) -> tuple[Tensor, Tensor]:
     """Return images and labels of the valid rows.
 
     Raises:
-        DatasetError: samples have several labels, one has none, or one is beyond the classes.
+        DatasetError: samples have targets, one has no class, or one is beyond the classes.
     """
     images, labels = batch.images, batch.labels
     num_classes = len(source.classes)
     if labels.is_floating_point():
         raise augd.DatasetError(
-            f"data set {source.dataset!r} has several labels per image; the trainer takes one "
-            "class per image"
+            f"data set {source.dataset!r} has targets, and no class per image; the trainer learns "
+            "one class per image"
         )
     low, high = batch.label_range or (int(labels.min()), int(labels.max()))
     if low >= 0 and high < num_classes:

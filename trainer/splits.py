@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import augd
+from augd.wording import counted
 
 from .client import Stream, connect
 from .recipes import Recipes
 
 _CLASSES_MIN = 2
+_NAMED = 4
 
 
 class Splits(NamedTuple):
@@ -45,6 +47,7 @@ def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
     """
     training = _open_training(address, recipe=recipes.training, split="train", **options)
     try:
+        refuse_targets(training)
         _check_classes(training.classes)
         refuse_unlabelled(training, "train")
 
@@ -99,12 +102,29 @@ def _is_about_split(error: augd.OptionError) -> bool:
     return str(error).startswith(("split:", "no sample is selected"))
 
 
+def refuse_targets(stream: Stream) -> None:
+    """Refuse a data set whose labels are no classes.
+
+    Raises:
+        DatasetError: says what they are.
+    """
+    if stream.num_targets:
+        first = ", ".join(map(repr, stream.classes[:_NAMED]))
+        more = ", ..." if stream.num_targets > _NAMED else ""
+        raise augd.DatasetError(
+            f"data set {stream.dataset!r} has {counted(stream.num_targets, 'target')} per image "
+            f"({first}{more}), and no class: the trainer learns one class per image. Give it a "
+            f"column 'label', or learn from batch.labels in a loop of your own (augd.torch.connect)"
+        )
+
+
 def refuse_unlabelled(stream: Stream, split: str) -> None:
-    """Refuse samples that a loss has no label for.
+    """Refuse samples that a loss has no label for, and targets, which are no classes.
 
     Raises:
         DatasetError: says how many there are.
     """
+    refuse_targets(stream)
     if stream.num_unlabelled:
         raise augd.DatasetError(
             f"{stream.num_unlabelled} of the images of split {split!r} of data set "

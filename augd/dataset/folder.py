@@ -43,7 +43,7 @@ from augd.dataset.skipped import (
     say_skipped,
     tells_nothing,
 )
-from augd.dataset.sources import DEBRIS
+from augd.dataset.sources import DEBRIS, why_no_folder
 from augd.dataset.splitting import is_beside_splits, named_nearly, read_beside, split_named
 from augd.errors import DatasetError
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
@@ -95,6 +95,8 @@ def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise _unreadable(path, error) from None
     if not is_folder:
+        if (why := why_no_folder(path)) is not None:
+            raise DatasetError(why)
         raise DatasetError(
             f"data set {shown(path)}: expected a folder, got a file. Give the folder that holds "
             f"the images, or a manifest that ends in .csv or .jsonl."

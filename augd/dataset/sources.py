@@ -21,6 +21,7 @@ from augd.wording import counted
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"
+_PACKED_SHARDS: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 # What systems and tools leave in folders; nobody made one of these as a class.
 DEBRIS: Final = frozenset(
     (
@@ -83,6 +84,17 @@ def refuse_own(path: str | bytes | os.PathLike[str]) -> None:
             f"{os.fsdecode(path)} is an own source, which only daemons and their producers open: "
             "serve, produce, bench and replay. Give a folder, shards or a manifest here"
         )
+
+
+def why_no_folder(path: str | bytes | os.PathLike[str]) -> str | None:
+    """Say of a file that is one shard, packed or not, what to give in its place."""
+    name = os.fsdecode(path)
+    folder, packed = os.path.dirname(name) or ".", name.lower().endswith(_PACKED_SHARDS)
+    if not os.path.isfile(path) or not (packed or name.lower().endswith(".tar")):
+        return None
+    if packed:
+        return f"{name} is a packed archive: unpack it, and give the folder that it makes"
+    return f"{name} is one shard: give the folder that it lies in, {folder}"
 
 
 def is_manifest(path: str | bytes | os.PathLike[str]) -> bool:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from itertools import count, takewhile, zip_longest
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from augd.plan.shuffle import Blocks, Shuffle
 
@@ -27,6 +29,7 @@ PLAN_SCHEME = "plan/1"
 SELECTION_SCHEME = "xxh3-128 of paths, philox within classes/1"
 
 DIGEST_SIZE_BYTES = 16
+_OP: Final = re.compile(r"recipe\.ops\[([0-9]+)\]")
 
 
 class Content:
@@ -86,12 +89,45 @@ def content_of(
 
 
 def differences(a: Content, b: Content, wording: str = "{name}: {a} against {b}") -> list[str]:
-    """Name each field that differs, with both values; empty when the contents are equal."""
-    return [
-        wording.format(name=name, a=a.fields.get(name, "absent"), b=b.fields.get(name, "absent"))
-        for name in sorted(a.fields.keys() | b.fields.keys())
-        if a.fields.get(name) != b.fields.get(name)
-    ]
+    """Name each field that differs, with both values; empty when the contents are equal.
+
+    Of a recipe with other ops the first op that is another one, and what differs before it: what
+    follows is moved, and tells nothing.
+    """
+    ops = zip_longest(_ops_of(a), _ops_of(b), fillvalue="absent")
+    moved = next((number for number, (one, two) in enumerate(ops) if one != two), None)
+    said = []
+    for name in sorted(a.fields.keys() | b.fields.keys(), key=_in_order):
+        if a.fields.get(name) == b.fields.get(name):
+            continue
+        number = _number_of_op(name)
+        if moved is None or number < moved or name == f"recipe.ops[{moved}].op":
+            values = {"a": a.fields.get(name, "absent"), "b": b.fields.get(name, "absent")}
+            said.append(wording.format(name=_with_op(name, number, a), **values))
+    return said
+
+
+def _ops_of(content: Content) -> list[str]:
+    """Name a recipe's ops in their order."""
+    names = (content.fields.get(f"recipe.ops[{number}].op") for number in count())
+    return list(takewhile(bool, names))  # type: ignore[arg-type]
+
+
+def _number_of_op(name: str) -> int:
+    """Return which op of a recipe a field is of; -1 for others."""
+    found = _OP.match(name)
+    return int(found[1]) if found else -1
+
+
+def _in_order(name: str) -> tuple[str, int, str]:
+    number = _number_of_op(name)
+    return ("recipe.ops" if number >= 0 else name), number, name
+
+
+def _with_op(name: str, number: int, content: Content) -> str:
+    """Say beside an op's parameter which op it is of."""
+    op = content.fields.get(f"recipe.ops[{number}].op")
+    return name if op is None or name.endswith("].op") else f"{name} ({json.loads(op)})"
 
 
 def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

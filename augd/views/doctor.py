@@ -121,16 +121,16 @@ def _kernels() -> Finding:
     if not said:
         advice = f"loading them ends every producer: install augd anew, or {_WITHOUT_KERNELS}"
         return Finding("kernels", problem, "bad", advice)
-    trouble, version, *facts = json.loads(said)
+    trouble, name, *facts = json.loads(said)
     if trouble:
         advice = f"OpenCV and Pillow make the pixels, about half as fast; {_WITHOUT_KERNELS}"
         return Finding("kernels", trouble, "better", advice)
-    if not version:
+    if name == "none":
         return Finding("kernels", "none: OpenCV and Pillow make the pixels", "better", _TO_BUILD)
-    libjpeg, has_own, has_vectors = facts
+    has_own, has_vectors = facts
     vectors = "vector instructions" if has_vectors else "no vector instructions"
     entropy = "own" if has_own else "libjpeg's"
-    found = f"version {version}, libjpeg-turbo {libjpeg}, {entropy} entropy decoder, {vectors}"
+    found = f"native kernels {name}, {entropy} entropy decoder, {vectors}"
     if has_own:
         return Finding("kernels", found)
     advice = (

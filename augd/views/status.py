@@ -64,7 +64,7 @@ def reports(inquirer: Inquirer, every_s: float) -> Iterator[dict[str, Any]]:
 
 
 def _watch(inquirer: Inquirer, as_json: bool) -> None:
-    if as_json:
+    if as_json or not sys.stdout.isatty():  # a table that is drawn anew is for terminals alone
         for report in reports(inquirer, _REFRESH_S):
             _print(report, as_json)
         return
@@ -78,6 +78,7 @@ def _print(report: Mapping[str, Any], as_json: bool) -> None:
         print(json.dumps(report), flush=True)
     else:
         _console().print(draw(report))
+        sys.stdout.flush()
 
 
 def _console() -> Console:

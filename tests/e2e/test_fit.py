@@ -349,7 +349,7 @@ def test_rows_that_are_not_valid_never_reach_the_network(daemon):
         with pytest.raises(augd.DatasetError, match="sample 2 of data set 'photos' has no class"):
             usable_rows(batch, stream)
         batch = Batch((images, torch.zeros(4, 2), ids, valid), (0, 0, 0))
-        with pytest.raises(augd.DatasetError, match="'photos' has several labels per image"):
+        with pytest.raises(augd.DatasetError, match="'photos' has targets, and no class per"):
             usable_rows(batch, stream)
     finally:
         splits.close()

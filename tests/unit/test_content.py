@@ -75,7 +75,7 @@ def test_equal_content_has_an_equal_digest_whatever_the_order_of_keys():
             {"environment": {**BASE["environment"], "opencv": "4.13.0"}},
             ['environment.opencv: "4.12.0" against "4.13.0"'],
         ),
-        ({"recipe": recipe_with(1, p=0.4)}, ["recipe.ops[1].p: 0.5 against 0.4"]),
+        ({"recipe": recipe_with(1, p=0.4)}, ["recipe.ops[1].p (mirror): 0.5 against 0.4"]),
         (
             {"recipe": {"filter": "linear", "ops": BASE["recipe"]["ops"]}},
             ['recipe.filter: "antialias" against "linear"'],
@@ -87,6 +87,33 @@ def test_a_change_shows_in_the_digest_and_is_named(fields, expected):
     assert a != b
     assert a.digest != b.digest
     assert differences(a, b) == expected
+
+
+@pytest.mark.parametrize(
+    ("ops", "expected"),
+    [
+        (["mirror", "resize"], ['recipe.ops[0].op: "resize" against "mirror"']),
+        (["resize", "tint", "mirror"], ['recipe.ops[1].op: "mirror" against "tint"']),
+        (["resize"], ['recipe.ops[1].op: "mirror" against absent']),
+        (["resize", "mirror", *["tint"] * 9], ['recipe.ops[2].op: absent against "tint"']),
+        (["resize", "mirror"], []),
+    ],
+)
+def test_of_another_recipe_the_op_that_differs_first_is_named(ops, expected):
+    def recipe(names):
+        return {"ops": [{"op": name, "p": len(name) / 10} for name in names]}
+
+    before = changed(recipe=recipe(["resize", "mirror"]))
+    assert differences(before, changed(recipe=recipe(ops))) == expected
+
+
+def test_of_an_op_with_other_parameters_they_are_named_before_what_follows():
+    before = {"ops": [{"op": "resize", "size": 8}, {"op": "mirror", "p": 0.5}]}
+    after = {"ops": [{"op": "resize", "size": 9}, {"op": "tint"}]}
+    assert differences(changed(recipe=before), changed(recipe=after)) == [
+        "recipe.ops[0].size (resize): 8 against 9",
+        'recipe.ops[1].op: "mirror" against "tint"',
+    ]
 
 
 def test_a_field_that_only_the_other_has_is_named():

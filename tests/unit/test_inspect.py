@@ -227,7 +227,7 @@ def test_several_labels_per_image_are_refused():
     )
     inspection = object.__new__(_Inspection)
     inspection._stream = stream
-    with pytest.raises(augd.DatasetError, match="'tags' has several labels per image; the trainer"):
+    with pytest.raises(augd.DatasetError, match="'tags' has targets, and no class per image;"):
         inspection._first_batch()
 
 

@@ -16,6 +16,7 @@ from augd.broker import events as ev
 from augd.broker import works
 from augd.hire import Kernels
 from augd.pixels import native
+from augd.pixels.environment import describe_environment
 from augd.transport.ask import status
 from augd.views import doctor
 from augd.wire import messages as msg
@@ -214,6 +215,12 @@ def test_kernels_are_left_out_where_they_alone_can_be_at_fault(
 ) -> None:
     monkeypatch.delenv("AUGD_KERNELS", raising=False)
     assert play(ends) == had
+
+
+def test_the_doctor_names_the_kernels_as_contents_do() -> None:
+    name = describe_environment()["kernels"]
+    row = doctor._kernels()
+    assert row.found.startswith(f"native kernels {name}, ") and "version" not in row.found
 
 
 def test_serve_says_which_kernels_work() -> None:

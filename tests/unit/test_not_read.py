@@ -17,6 +17,7 @@ from augd.dataset.index import load_or_build
 from augd.dataset.select import select
 from augd.dataset.skipped import Skips, kind_of, say_skipped, tells_nothing
 from augd.errors import DatasetError
+from augd.serving import check_sources
 
 
 def put(path: Path, kind: str = "PNG") -> None:
@@ -206,3 +207,22 @@ def test_a_folder_of_nothing_but_packed_shards_is_told_what_to_unpack(tmp_path: 
     (tmp_path / "logs").mkdir()
     with pytest.raises(DatasetError, match=r"but 1 \.tar\.gz \(a\.tar\.gz\).*uncompressed \.tar"):
         scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("train-0000.tar", "is one shard: give the folder that it lies in, "),
+        ("photos.TGZ", "is a packed archive: unpack it, and give the folder that it makes"),
+        ("photos.zip", "is a packed archive: unpack it"),
+    ],
+)
+def test_a_shard_in_the_place_of_its_folder_is_told_so(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    for look in (load_or_build, lambda source: check_sources({"set": source})):
+        with pytest.raises(DatasetError) as caught:
+            look(path)
+        assert f"{path} {says}" in str(caught.value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
+from augd.views import status
 from augd.views.pace import compare
 from augd.views.status import _confinements, _troubles, draw
 from tests.table import Table
@@ -54,3 +56,37 @@ def test_what_was_chosen_for_a_stream_is_shown() -> None:
         console.print(draw(report))
     said = f"stream {session}: a row takes 10 ms of CPU time: chunks of about 5 rows"
     assert said in [line.rstrip() for line in shown.get().splitlines()]
+
+
+class Listener:
+    """Asks nobody: yields what a daemon would have said."""
+
+    def __init__(self, *_: object) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_who_watches_into_a_file_gets_each_report_at_once(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table()
+    before = table.broker.snapshot()
+    found = {"address": "ipc:///a", **compare(before, before, 0.5)}
+    seen = []
+
+    def two(*_: object):
+        for _ in range(2):
+            yield found
+            seen.append(capsys.readouterr().out)  # what was flushed by the time of the next
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status, "Inquirer", Listener)
+    monkeypatch.setattr(status, "reports", two)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+    status.run_status(None, True, False)
+    assert len(seen) == 2
+    if not is_terminal:
+        assert all("ipc:///a" in said and "\x1b" not in said for said in seen)
