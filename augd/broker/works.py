@@ -29,6 +29,7 @@ from augd.broker.staffing import Staffing
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
 from augd.broker.totals import Made, Sent
 from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.misfit import is_misfit
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending
@@ -365,6 +366,7 @@ class Works:
         if stream.spec.bad != "mask":
             self._outbox.log(WARNING, name)
             text = f'bad {name}. Mend or remove the file, or connect with bad="mask".'
+            text = f"{name}." if is_misfit(first.reason) else text
             self._fail(stream, "SAMPLE_FAILED", text)
             return
         for line in self._complaints.new(stream.dataset, done.bad):
@@ -374,10 +376,12 @@ class Works:
         allowed = math.ceil(stream.spec.max_bad_fraction * samples)
         num_bad = stream.num_bad_of(batch.epoch)
         if num_bad > allowed:
+            todo = "`augd check` names all such files: mend or remove them, or allow more"
+            if is_misfit(first.reason):
+                todo = "The files are good, and the recipe does not fit them"
             text = (
                 f"{num_bad} bad samples in epoch {batch.epoch}, more than the {allowed} that "
-                f"max_bad_fraction={stream.spec.max_bad_fraction} allows; the last: {name}. "
-                "`augd check` names all such files: mend or remove them, or allow more"
+                f"max_bad_fraction={stream.spec.max_bad_fraction} allows; the last: {name}. {todo}"
             )
             self._fail(stream, "SAMPLE_FAILED", text)
 

@@ -21,6 +21,7 @@ import numpy as np
 from augd.plan.finish import finish
 from augd.plan.frame import Frame
 from augd.plan.laws import Sampler
+from augd.plan.misfit import ADD_A_SIZE
 from augd.plan.op import BaseOp
 from augd.plan.plan import Int32s, LocalWarp, Plan
 from augd.plan.plugin import Plugin
@@ -130,8 +131,7 @@ class Planner:
         out_width, out_height = (int(side) for side in self._out_sides[:, 0])
         return (
             f"size: expected {out_width}x{out_height} as the data set's first image, since the "
-            f"recipe has no op that decides the size, got {width}x{height}. "
-            "Add a resize or a crop to the recipe"
+            f"recipe has no op that decides the size, got {width}x{height}. {ADD_A_SIZE}"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from augd.plan.frame import Bools, Frame
 from augd.plan.laws import TRY_BLOCKS, BoxLaw, places, uniform
+from augd.plan.misfit import resize_first
 from augd.plan.numerics import Floats
 from augd.plan.ops_crop import (
     CenterCrop,
@@ -199,7 +200,7 @@ def measure_room(frame: Frame, target: Floats, name: str) -> tuple[Floats, Float
         np.broadcast_to(is_too_small, frame.num_rows),
         lambda width, height: (
             f"{name}: expected an image of at least {target_width}x{target_height}, "
-            f"got {width}x{height}. Put a resize before the {name}, or make it smaller"
+            f"got {width}x{height}. {resize_first(name)}"
         ),
     )
     sides = np.minimum(frame.sides, target)

@@ -165,7 +165,7 @@ def test_a_head_of_other_classes_is_replaced_and_said(daemon, weights, tmp_path,
     options = ["--weights", weights, "--limit-train-batches", 1, "--epochs", 1, "--json"]
     assert fit(*common(daemon, tmp_path / "a"), *options) == 0
     printed = capsys.readouterr()
-    assert "Strategy head: 24 images are few (5000 are many), and similar" in printed.err
+    assert "Strategy head: 24 images are few (5,000 are many), and similar" in printed.err
     assert "the head fc is new: 4 x 1024 there, 2 x 1024 for 2 classes here" in printed.err
     assert re.search(
         r"Phase head, 1 epoch: shares of the learning rate: fc 1; frozen: conv1.0, stage2, stage3,"

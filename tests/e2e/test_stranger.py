@@ -146,7 +146,7 @@ def test_what_the_quick_start_offers_before(home):
     ("line", "says"),
     [
         ("serve nowhere", "nowhere is not a folder, nor a .csv or .jsonl manifest; give the"),
-        ("serve words", "heic heif hif jxl, saw 1 .txt (a.txt) in 1 folders. Give a"),
+        ("serve words", "heic heif hif jxl, saw 1 .txt (a.txt) in 1 folder. Give a"),
         ("serve photos --producers many", "--producers: expected a number, auto or ray:N, got"),
         ("serve photos --listen 127.0.0.1:80", "address: expected ipc://PATH or tcp://HOST:PORT"),
         ("preview photos --recipe imagnet", "recipe: expected one of alexnet, cifar, eval, "),

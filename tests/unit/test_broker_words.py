@@ -7,6 +7,7 @@ import pytest
 from augd.broker import complaints
 from augd.broker import events as ev
 from augd.broker.complaints import Complaints
+from augd.plan.misfit import resize_first
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from tests.table import Table
@@ -41,6 +42,27 @@ def test_another_reason_or_another_data_set_is_told() -> None:
     assert len(list(said.new("e", [row]))) == 1
     assert len(list(said.new("d", [msg.BadRow(1, "1.jpg", "deleted")]))) == 1
     assert not list(said.new("d", [row]))
+
+
+def test_a_recipe_that_does_not_fit_is_one_line_and_no_files_fault() -> None:
+    reasons = [f"crop: expected 64x64, got {side}x9. {resize_first('crop')}" for side in (9, 8, 7)]
+    bad = tuple(msg.BadRow(number, "x.jpg", reason) for number, reason in enumerate(reasons))
+    table = Table(num_samples=64)
+    table.open(0, batch_size=32, prefetch=1, max_bad_fraction=0.02)
+    actions = []
+    for number, rows in enumerate((bad[:2], bad[2:])):
+        done = msg.Done(table.leases()[number].lease, len(rows), rows)
+        actions += table.feed(ev.FromCrew(0, done))
+    said = logged(actions)
+    assert [line for line in said if "first" in line] == [
+        "the recipe does not fit all images, and rows are masked, of which this is the first: "
+        f"d: sample 0 (x.jpg): {reasons[0]}"
+    ]
+    refusal = [one for one in map(repr, actions) if "max_bad_fraction" in one]
+    assert len(refusal) == 2, "told to the client, and logged"
+    for text in refusal:
+        assert "The files are good, and the recipe does not fit them" in text
+        assert "augd check" not in text
 
 
 def test_beyond_so_many_they_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from augd.plan.misfit import is_misfit
 from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner import Plan, Planner
 from augd.plan.recipe import output_size, parse_recipe
@@ -222,6 +223,7 @@ def test_none_takes_images_of_the_first_ones_size_only():
         1: "size: expected 64x48 as the data set's first image, since the recipe has no op that "
         "decides the size, got 48x64. Add a resize or a crop to the recipe"
     }
+    assert is_misfit(plan.impossible[1])
 
 
 def test_center_crop_alone_cuts_at_native_scale_or_says_why_not():
@@ -235,6 +237,7 @@ def test_center_crop_alone_cuts_at_native_scale_or_says_why_not():
         2: "center_crop: expected an image of at least 60x40, got 59x99. "
         "Put a resize before the center_crop, or make it smaller"
     }
+    assert is_misfit(plan.impossible[2])
 
 
 def test_a_photo_so_thin_that_its_resize_would_be_enormous_is_refused():
