@@ -50,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CONFIG_HOME"] = f"{folder}/config"
     os.environ.pop("AUGD_KEYS", None)
     os.environ["XDG_STATE_HOME"] = f"{folder}/state"
+    # Processes run side by side: torch's own threads would spin while they wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if (cache := getattr(config, "cache", None)) is not None:
         # Else each process of each run would look through all fonts of the machine.
         os.environ["MPLCONFIGDIR"] = str(cache.mkdir("matplotlib"))

@@ -128,7 +128,7 @@ def test_packing_and_a_cache_are_advised_and_do_help(folder, monkeypatch):
                 "--recipe",
                 "crops.toml",
             ),
-            *("--batch-size", "16", "--producers", "1", "--seconds", "1", "--json"),
+            *("--batch-size", "16", "--producers", "1", "--seconds", "0.5", "--json"),
         ],
         cwd=folder,
         capture_output=True,

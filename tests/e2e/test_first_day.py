@@ -65,6 +65,9 @@ class Checkout:
             "AUGD_RUNTIME_DIR": str(folder / "run"),
             "AUGD_BUILD_KERNELS": "off",  # they have tests of their own
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_WARN_CONFLICTS": "1",  # it would read what all packages here ask for
+            "PIP_NO_COMPILE": "1",
+            "OMP_NUM_THREADS": "1",  # more would wait for each other by spinning
             **{name: text for name, text in os.environ.items() if name.startswith("PIP_")},
         }
 

@@ -30,7 +30,7 @@ clause = pytest.mark.clause
 
 MB = 1_000_000
 BATCH_SIZE = 16
-FEW = 8  # rows of a batch where batches are counted, not bytes
+FEW = 4  # rows of a batch where batches are counted, not bytes
 # One batch leaked per stream (50 kB of 80) or a kilobyte per batch (of 2,000) would be beyond it;
 # the allocators' give and take is less than 0.2 MB.
 GROWTH_BYTES = 1 * MB
@@ -186,7 +186,7 @@ def come_and_go(addresses: list[str], ends_at: float) -> None:
     while time.monotonic() < ends_at - 1:
         for address in addresses:
             broken_off(address)
-        time.sleep(0.5)
+        time.sleep(1.5)
 
 
 @pytest.mark.fault("producer SIGKILL in the middle of a row", "daemon SIGKILL", "trainer SIGKILL")
