@@ -35,12 +35,16 @@ def without_kernels() -> Iterator[None]:
         yield
 
 
+def make_photos(folder: Path) -> Path:
+    made = make_folder(folder, num_classes=1, per_class=40)
+    mark_victim(sorted(made.rglob("*.jpg"))[VICTIM])
+    return made
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = make_folder(tmp_path / "set", num_classes=1, per_class=40)
-    victim = sorted(made.rglob("*.jpg"))[VICTIM]
-    mark_victim(victim)
-    return made
+    """Photos that a test may change."""
+    return make_photos(tmp_path / "set")
 
 
 @pytest.fixture
@@ -60,12 +64,14 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int]
     return put
 
 
-def undisturbed(folder: Path, epochs: int) -> list[list[dict[str, np.ndarray]]]:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, np.ndarray]]]:
+    """Two epochs of the same photos, with which nothing happens."""
     with (
-        augd.serve({"set": folder}, producers=2) as served,
+        augd.serve({"set": make_photos(tmp_path_factory.mktemp("set"))}, producers=2) as served,
         augd.connect(served.address, **OPTIONS) as stream,
     ):
-        return [read_epoch(stream, epoch) for epoch in range(epochs)]
+        return [read_epoch(stream, epoch) for epoch in range(2)]
 
 
 def assert_equal_but(
@@ -87,9 +93,10 @@ def assert_equal_but(
 
 
 @pytest.mark.fault("producer SIGSEGV always on sample s")
-def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(folder, state_home, hook):
-    whole = undisturbed(folder, 2)
-    ids = np.concatenate([batch["ids"] for batch in whole[0]])
+def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(
+    folder, undisturbed, state_home, hook
+):
+    ids = np.concatenate([batch["ids"] for batch in undisturbed[0]])
     place = [VICTIM, 0, int(np.flatnonzero(ids == VICTIM)[0])]
     marks = hook("ctypes.string_at(0)", ALWAYS)
     with augd.serve({"set": folder}, producers=2) as served:
@@ -111,7 +118,7 @@ def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(folder, state_h
             timeout=30,
         )
         assert f"set: samples that killed their decoder are masked: {VICTIM}\n" in done.stdout
-    assert_equal_but(found, whole, {VICTIM})
+    assert_equal_but(found, undisturbed, {VICTIM})
     (kept,) = state_home.iterdir()
     line = json.loads(kept.read_text())
     assert [line["sample"], line["epoch"], line["position"]] == place
@@ -123,13 +130,14 @@ def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(folder, state_h
     ):
         again = [read_epoch(stream, epoch) for epoch in range(2)]
         assert ask_status(served.address, 10)["restarts"] == 0, "it is never tried again"
-    assert_equal_but(again, whole, {VICTIM})
+    assert_equal_but(again, undisturbed, {VICTIM})
 
 
 @pytest.mark.fault("producer SIGSEGV once", "producer SIGKILL in the middle of a row")
 @pytest.mark.parametrize("deed", ["ctypes.string_at(0)", "os.kill(os.getpid(), 9)"])
-def test_a_death_in_mid_row_that_comes_once_costs_nothing(folder, state_home, hook, deed):
-    whole = undisturbed(folder, 1)
+def test_a_death_in_mid_row_that_comes_once_costs_nothing(
+    folder, undisturbed, state_home, hook, deed
+):
     marks = hook(deed, ONCE)
     with augd.serve({"set": folder}, producers=2) as served:
         with augd.connect(served.address, **OPTIONS) as stream:
@@ -137,19 +145,20 @@ def test_a_death_in_mid_row_that_comes_once_costs_nothing(folder, state_home, ho
             assert stream.state_dict()["quarantine"] == []
         assert ask_status(served.address, 10)["restarts"] == 1
     assert marks.stat().st_size == 1
-    assert_equal_but(found, whole, set())
+    assert_equal_but(found, undisturbed[:1], set())
     assert not state_home.exists()
 
 
 @pytest.mark.fault("producer SIGSTOP or endless loop")
-def test_a_decoder_that_never_returns_is_ended_at_its_deadline(folder, state_home, hook):
-    whole = undisturbed(folder, 1)
+def test_a_decoder_that_never_returns_is_ended_at_its_deadline(
+    folder, undisturbed, state_home, hook
+):
     hook("while True: pass", ONCE)
     with augd.serve({"set": folder}, producers=2, patience_s=2) as served:
         with augd.connect(served.address, **OPTIONS) as stream:
             found = [read_epoch(stream, 0)]
         assert ask_status(served.address, 10)["restarts"] == 1
-    assert_equal_but(found, whole, set())
+    assert_equal_but(found, undisturbed[:1], set())
     assert not state_home.exists(), "once is not enough"
 
 
@@ -225,7 +234,7 @@ DEEDS = pytest.mark.parametrize(
 def test_a_file_that_changes_in_mid_epoch_is_a_bad_row(folder, tmp_path, deed, says):
     outside = tmp_path / "outside.jpg"
     cv2.imwrite(str(outside), np.full((60, 60, 3), 255, np.uint8))
-    with augd.serve({"set": folder}, producers=2) as served:
+    with augd.serve({"set": folder}, producers=1) as served:
         options = {**OPTIONS, "prefetch": 1}
         with augd.connect(served.address, **options) as stream:
             whole = [read_epoch(stream, epoch) for epoch in range(2)]
