@@ -15,7 +15,7 @@ from tests.budget import spend
 from tests.simulation.coverage import expected, transitions_counted
 from tests.simulation.world import run
 
-SCHEDULES = spend(500, soak=10_000)
+SCHEDULES = spend(300, soak=10_000)
 BLOCK = 50
 BLOCKS = range(0, SCHEDULES, BLOCK)
 
@@ -32,7 +32,7 @@ def run_block(first: int) -> Counter[str]:
     return seen
 
 
-@pytest.mark.longer("10,000 simulated schedules instead of 500")
+@pytest.mark.longer("10,000 simulated schedules instead of 300")
 @pytest.mark.parametrize("first", BLOCKS)
 def test_schedules_keep_every_rule_and_get_on(first: int) -> None:
     assert run_block(first)["delivered"] > 20 * min(BLOCK, SCHEDULES - first)
