@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -42,20 +43,45 @@ def start(*command: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def start_ranks(*command: object) -> list[subprocess.Popen[str]]:
-    """Start two ranks as torchrun does; it would load torch once more for itself."""
+# Torch is loaded once, and then every rank is a process of its own. Told to end, it tells them.
+BOTH = """
+import json, os, runpy, signal, sys
+import torch.distributed
+
+run, name, *sys.argv[1:] = sys.argv[1:]
+if name == "trainer":
+    import torch._dynamo, torchvision, trainer.cli
+pids = []
+for rank in "01":
+    pids.append(os.fork())
+    if not pids[-1]:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        getattr(runpy, run)(name, run_name="__main__")
+        sys.exit()
+signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in pids])
+statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+print("ranks ended with", *statuses)
+"""
+
+
+def start_ranks(run: str, name: object, *words: object) -> subprocess.Popen[str]:
+    """Start two ranks of a module or a file, as torchrun does, which would load torch thrice.
+
+    Args:
+        run: the function of `runpy` that does it.
+        name: of the module or the file.
+        words: its arguments.
+    """
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    return [start(*command, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in "01"]
+    return start("-P", "-c", BOTH, run, name, *words, **meeting)
 
 
-def finish(*processes: subprocess.Popen[str]) -> list[tuple[str, str]]:
+def finish(process: subprocess.Popen[str], timeout_s: float = 100) -> tuple[str, str]:
     try:
-        return [process.communicate(timeout=100) for process in processes]
+        return process.communicate(timeout=timeout_s)
     except BaseException:
-        for process in processes:  # torchrun ends its ranks; they would wait for each other
-            process.terminate()
-        for process in processes:
-            process.communicate()
+        process.terminate()  # it ends its ranks; they would wait for each other
+        process.communicate()
         raise
 
 
@@ -72,7 +98,7 @@ def both(photos, tmp_path_factory) -> tuple[dict, str]:
     """The checkpoint of a run by two ranks, and what it printed."""
     out = tmp_path_factory.mktemp("ranks") / "two"
     process = start(*LAUNCH, "-m", "trainer", "fit", *options_of(photos, 5, out))
-    ((printed, complaints),) = finish(process)
+    printed, complaints = finish(process)
     assert process.returncode == 0, complaints
     return load(out / "last.pt"), printed
 
@@ -99,23 +125,20 @@ def test_two_ranks_are_one(photos, both, tmp_path, capsys):
 @pytest.mark.timeout(300)  # two starts of torch, twice over, beside three
 def test_ranks_that_were_killed_go_on_exactly(photos, both, tmp_path):
     options = [*options_of(photos, 5, tmp_path), "--checkpoint-every", 1]
-    ranks = start_ranks("-m", "trainer", "fit", *options)
+    ranks = start_ranks("run_module", "trainer", "fit", *options)
     try:
         deadline_s = time.monotonic() + 90
         while not (tmp_path / "last.pt").exists():
-            assert [rank.poll() for rank in ranks] == [None, None]
+            assert ranks.poll() is None
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
     finally:
-        for rank in ranks:
-            rank.terminate()
-        for rank in ranks:
-            rank.communicate(timeout=60)
+        ranks.terminate()
+        finish(ranks, 60)
     left = load(tmp_path / "last.pt")
     assert left["schedule"]["batch"] in (1, 2), "in mid-epoch"
-    ranks = start_ranks("-m", "trainer", "fit", *options, "--resume")
-    told = finish(*ranks)
-    assert [rank.returncode for rank in ranks] == [0, 0], told
+    printed, complaints = finish(start_ranks("run_module", "trainer", "fit", *options, "--resume"))
+    assert printed.endswith("ranks ended with 0 0\n"), complaints
     assert_same(load(tmp_path / "last.pt"), both[0])
 
 
@@ -131,9 +154,8 @@ def test_a_rank_that_lost_the_others_says_so(tmp_path):
         "        os._exit(3)\n"
         "    ranks.sums(1)\n"
     )
-    ranks = start_ranks(program)
-    ((_, complaints), _) = finish(*ranks)
-    assert ranks[0].returncode != 0 and ranks[1].returncode == 3
+    printed, complaints = finish(start_ranks("run_path", program))
+    assert re.search(r"ranks ended with (?!0 )-?\d+ 3$", printed.rstrip()), (printed, complaints)
     assert "ConnectError: rank 0 of 2 lost the others: one of them ended, and says" in complaints
 
 
