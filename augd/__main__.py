@@ -1,6 +1,6 @@
 """`python -m augd`: the command line."""
 
-from augd.interpreter import leave_working_directory
+from augd.process.interpreter import leave_working_directory
 
 if __name__ == "__main__":
     leave_working_directory(is_module=True)

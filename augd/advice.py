@@ -17,17 +17,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from augd import interpreter
 from augd.dataset.sources import parse_own
-from augd.errors import OptionError
+from augd.errors import OptionError, counted
 from augd.launch import serve
 from augd.meter import Measurement, fill_cache, measure, opened, verdict_on
 from augd.pixels import native
+from augd.process import interpreter
 from augd.sample import Sample, take_sample
 from augd.stream import Batch
 from augd.transport.arena import available_bytes
 from augd.verdict import LITTLE, Verdict
-from augd.wording import counted
 
 Step = Callable[[Batch], object]
 

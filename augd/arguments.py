@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from augd.errors import OptionError
-from augd.surroundings import absolute
+from augd.process.paths import absolute
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:

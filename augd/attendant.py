@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from augd import interpreter
 from augd.deaths import describe_status, reap
+from augd.process import interpreter
 from augd.transport import link
 
 _END_S = 2.0

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from augd.advice import Setting, explain, find_step, say
-from augd.allowance import num_cores
 from augd.broker.cache import say_cache
-from augd.errors import OptionError
+from augd.errors import OptionError, counted, verb
 from augd.launch import serve
 from augd.meter import (
     Measurement,
@@ -27,12 +26,12 @@ from augd.meter import (
 )
 from augd.plan.catalogue import Catalogue
 from augd.plan.recipe import Recipe, parse_recipe, plain_recipe
+from augd.process.resource_limits import num_cores
 from augd.procfs import cpu_model
 from augd.recipe_file import read_recipe
 from augd.serving import count_producers
 from augd.stream import Stream
 from augd.version import __version__
-from augd.wording import counted, verb
 
 _SECONDS_MAX = 86_400.0
 

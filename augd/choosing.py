@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from augd.dataset.index import IndexFile
 from augd.dataset.select import Choice, select
-from augd.errors import OverLimit
+from augd.errors import OverLimit, counted
 from augd.transport.arena import SPARE_BYTES, available_bytes
 from augd.wire.messages import Selection
-from augd.wording import counted
 
 _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
 

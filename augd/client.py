@@ -14,19 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from augd import arguments
-from augd.awake import Awake
 from augd.dataset.found import say_splits
-from augd.errors import OptionError
+from augd.errors import OptionError, counted, verb
 from augd.line import Line, Start
 from augd.plan.recipe import plain_recipe
 from augd.plan.shuffle import read_shuffle
+from augd.process.awake_clock import Awake
+from augd.process.command import open_streams
 from augd.recipe_file import read_recipe
-from augd.surroundings import open_streams
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
 from augd.wire import messages as msg
-from augd.wording import counted, verb
 
 if TYPE_CHECKING:
     from augd.stream import Stream

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from augd.awake import Awake
 from augd.broker import events as ev
 from augd.broker.cache import Cache
 from augd.broker.core import Broker, DatasetFacts
@@ -41,6 +40,7 @@ from augd.hire import Hired, Terms, hire
 from augd.page import Page
 from augd.pixels.kinds import DECODER
 from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.process.awake_clock import Awake
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import (

@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from augd.errors import AugdError
-from augd.interpreter import leave_working_directory
-from augd.surroundings import run
+from augd.process.command import run
+from augd.process.interpreter import leave_working_directory
 
 if TYPE_CHECKING:
     from augd.serving import Options

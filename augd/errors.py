@@ -181,3 +181,13 @@ _BY_CODE: dict[str, type[AugdError]] = {
 def error_from_code(code: str, message: str) -> AugdError:
     """Make the exception for a code that came over the wire; unknown codes give `AugdError`."""
     return _BY_CODE.get(code, AugdError)(message)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Say a number, and of what: `counted(1, "image")`; thousands are set apart by commas."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def verb(number: int, one: str, many: str) -> str:
+    """Choose the verb that goes with a number: `verb(1, "is", "are")`."""
+    return one if number == 1 else many

@@ -26,12 +26,12 @@ from msgspec import MsgspecError
 
 from augd.dataset.layout import read_index_header
 from augd.errors import AugdError
-from augd.produce import die_with
+from augd.process.command import say
+from augd.process.parent_death import die_with
 from augd.stores.blocks import Blocks
 from augd.stores.pieces import LANE_BYTES
 from augd.stores.ranges import RemoteShards
 from augd.stores.store import patience_s
-from augd.surroundings import say
 from augd.transport import link
 from augd.wire import hatch as said
 

@@ -13,24 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from signal import SIGKILL
 
-from augd import interpreter
 from augd.deaths import MemoryKills, classify, describe_status, is_stopped
+from augd.process import interpreter
+from augd.process.child_environment import ENVIRONMENT, without_secrets
 from augd.transport.basin import HatchEnd, make_hatch
 from augd.transport.crumb import Crumb, make_crumb
 from augd.transport.link import make_link
 from augd.wire.ending import Ending
-
-# Producers are the parallelism: a pool of threads inside each would only fight the others,
-# and OpenBLAS would set 8 MB aside for each of its own.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-}
-
-SECRETS = ("AWS_",)
-"""What names of variables begin with that no confined process gets."""
-
 
 KERNELS = "AUGD_KERNELS"
 _ENDS_MIN = 2  # one producer may die of anything
@@ -197,8 +186,3 @@ def hire(terms: Terms, place: int) -> Hired:
         os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
     pidfd = os.pidfd_open(process.pid)
     return Hired(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)
-
-
-def without_secrets() -> dict[str, str]:
-    """Return the environment for a confined process: without credentials of object stores."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from augd.awake import Awake
 from augd.errors import OptionError
 from augd.hire import Terms
 from augd.logs import set_up_log
+from augd.process.awake_clock import Awake
 from augd.serving import (
     check_shard_cache,
     check_sources,

@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from augd.awake import Awake
 from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
 from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
+from augd.process.awake_clock import Awake
 from augd.transport.address import (
     Address,
     TcpAddress,

@@ -25,9 +25,9 @@ from typing import Any
 
 import msgspec
 
-from augd import interpreter
 from augd.dataset.access import opening_words
 from augd.errors import OptionError, install_extra
+from augd.process import interpreter
 from augd.transport.address import Address, TcpAddress
 
 _END_S = 15.0

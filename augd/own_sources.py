@@ -28,14 +28,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from augd import interpreter
 from augd.dataset.found import Found
 from augd.dataset.sources import OwnSource, parse_own
-from augd.errors import PluginFailed
+from augd.errors import PluginFailed, counted
 from augd.pixels.header import BadImage, read_header
 from augd.plugins import digest_of, tail_of
+from augd.process import interpreter
 from augd.wire.limits import HEADER_BYTES_MAX
-from augd.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Generic, TypeVar
 
-from augd.errors import StreamClosed
-from augd.wording import counted
+from augd.errors import StreamClosed, counted
 
 T = TypeVar("T")
 

@@ -21,11 +21,11 @@ from types import ModuleType
 
 import msgspec
 
-from augd import interpreter
 from augd.errors import PluginFailed
 from augd.plan.catalogue import Catalogue
 from augd.plan.plugin import Plugin, is_geometric
 from augd.plan.survey import Survey, catalogue_of, survey_of
+from augd.process import interpreter
 
 _SURVEY_S = 60.0
 _DIGEST_BYTES = 16

@@ -13,7 +13,6 @@ network, other processes and writing before it sees the first image. Never forks
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -22,8 +21,10 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from augd.confine.process import confine, limit
-from augd.surroundings import as_refusal
+from augd.pixels.limits import max_data_bytes
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
+from augd.process.system_errors import as_refusal
 from augd.transport import link
 from augd.transport.crumb import Crumb
 from augd.wire.codec import encode
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from augd.plan.catalogue import Catalogue
     from augd.workshop import OpenOwn
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
@@ -42,7 +41,7 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
     sources = _read_sources(word for word in words if word.startswith("{"))
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit()
+    limit(max_data_bytes())
     daemon = socket.socket(fileno=link_fd)
     try:
         from augd.pixels.decode import configure, silence_library_noise
@@ -87,13 +86,6 @@ def _open(sources: dict[str, str]) -> OpenOwn:
     from augd.own_sources import OwnSources
 
     return OwnSources(sources).open
-
-
-def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent's main thread ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        sys.exit(0)  # it ended before we asked
 
 
 if __name__ == "__main__":

@@ -18,11 +18,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from augd.allowance import num_cores, why_too_many
-from augd.errors import AugdError, DatasetError, OptionError, OverLimit, install_extra
-from augd.surroundings import as_refusal, say
+from augd.errors import (
+    AugdError,
+    DatasetError,
+    OptionError,
+    OverLimit,
+    counted,
+    install_extra,
+    verb,
+)
+from augd.process.command import say
+from augd.process.resource_limits import num_cores, why_too_many
+from augd.process.system_errors import as_refusal
 from augd.wire.limits import PLACES_MAX
-from augd.wording import counted, verb
 
 if TYPE_CHECKING:
     from augd.broker.facts import Life
@@ -152,7 +160,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
         hired.extend(hire(terms, place) for place in range(wanted))
         if options.supervisor is not None:
-            from augd.produce import die_with
+            from augd.process.parent_death import die_with
 
             die_with(options.supervisor)
         gate = _open_gate(options.keys) if options.keys is not None else None

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd import arguments
-from augd.awake import Awake
 from augd.broker.quarantine import as_entries, united
 from augd.broker.reader import Deliver, Parted
 from augd.errors import (
@@ -35,11 +34,13 @@ from augd.errors import (
     ReceiptMismatch,
     SpecMismatch,
     StreamClosed,
+    counted,
 )
 from augd.line import Line, Start
 from augd.passes import Pass
 from augd.plan.content import Content, differences
 from augd.plan.params import PARAMS
+from augd.process.awake_clock import Awake
 from augd.receipts import Receipts, Tally
 from augd.resume import EPOCH_MAX, read_state
 from augd.waiting import Waiting, sentence
@@ -47,7 +48,6 @@ from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.receipt import ids_digest, rows_digest
 from augd.wire.sums import IDS_MODULUS, read_sum
-from augd.wording import counted
 
 _log = logging.getLogger("augd")
 

@@ -24,9 +24,9 @@ import signal
 import sys
 import time
 
-from augd import interpreter
-from augd.awake import Awake
-from augd.surroundings import say
+from augd.process import interpreter
+from augd.process.awake_clock import Awake
+from augd.process.command import say
 
 AT_ONCE_MAX = 20
 WITHIN_S = 60.0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from augd.wording import counted, verb
+from augd.errors import counted, verb
 
 _log = logging.getLogger("augd")
 

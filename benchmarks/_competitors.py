@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from augd.hire import ENVIRONMENT
 from augd.plan.recipe import expand, parse_recipe
+from augd.process.child_environment import ENVIRONMENT
 from benchmarks._report import Options
 from benchmarks._rounds import Competitor
 from benchmarks.peers.install import python_of

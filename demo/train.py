@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import augd
 import augd.torch
-from augd.wording import counted
+from augd.errors import counted
 from demo.photos import make_photos
 from demo.sheet import contact_sheet
 

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
-from augd.interpreter import is_beginning, leave_working_directory
+from augd.process.interpreter import is_beginning, leave_working_directory
 
 NAME: Final = "trainer"
 _MAIN: Final = f"{NAME}.__main__"  # a program, which `python -m` finds as any other

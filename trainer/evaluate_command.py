@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import augd
-from augd.wording import counted, verb
+from augd.errors import counted, verb
 
 from .charts import draw_confusion
 from .client import Stream, connect

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import augd
-from augd.wording import counted
+from augd.errors import counted
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .features import (

@@ -49,7 +49,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 import augd
-from augd.wording import counted, verb
+from augd.errors import counted, verb
 
 from .anatomy import NORMS, Anatomy
 

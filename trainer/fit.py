@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import augd
-from augd.wording import counted
+from augd.errors import counted
 
 from .checkpoint import State, save_checkpoint
 from .device import Batch

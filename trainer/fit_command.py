@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import augd
-from augd.wording import counted
+from augd.errors import counted
 
 from .checkpoint import State, check_same_run, load_checkpoint
 from .finetune import STRATEGIES, choose_strategy

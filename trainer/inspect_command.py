@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import augd
-from augd.wording import counted
+from augd.errors import counted
 
 from .charts import draw_rows, draw_scatter, overlay
 from .client import Stream

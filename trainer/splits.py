@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import augd
-from augd.wording import counted
+from augd.errors import counted
 
 from .client import Stream, connect
 from .recipes import Recipes

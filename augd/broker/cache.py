@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from augd.errors import counted
 from augd.pixels.kinds import DECODER
 from augd.wire.cache import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
 from augd.wire.messages import CacheEntry
-from augd.wording import counted
 
 ROOM_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
 ROOM_MIN_BYTES: Final = 16 << 10  # less holds no picture worth a message

@@ -25,7 +25,7 @@ from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
 from augd.broker.works import Works
-from augd.errors import AugdError, OptionError, SpecMismatch
+from augd.errors import AugdError, OptionError, SpecMismatch, counted
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.content import content_of
 from augd.plan.recipe import expand, output_size, parse_recipe
@@ -35,7 +35,6 @@ from augd.wire.limits import EPOCH_LAST, QUARANTINE_MAX
 from augd.wire.rights import Rights
 from augd.wire.slot import slot_layout
 from augd.wire.sums import write_digest, write_ids_digest
-from augd.wording import counted
 
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
+from augd.errors import counted, verb
 from augd.pixels.kinds import DECODER
 from augd.wire.messages import Quarantined, Selection
-from augd.wording import counted, verb
 
 _NAMED = 3  # classes in a note
 

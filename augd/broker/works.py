@@ -28,6 +28,7 @@ from augd.broker.quarantine import Register, as_entries
 from augd.broker.staffing import Staffing
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
 from augd.broker.totals import Made, Sent
+from augd.errors import counted
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.misfit import is_misfit
 from augd.wire import cut
@@ -35,7 +36,6 @@ from augd.wire import messages as msg
 from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending
 from augd.wire.limits import QUARANTINE_MAX
 from augd.wire.slot import chunk_layout
-from augd.wording import counted
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 TROUBLES_MAX = 16  # that are logged; all producers of a host have one installation

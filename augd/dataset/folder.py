@@ -45,10 +45,9 @@ from augd.dataset.skipped import (
 )
 from augd.dataset.sources import DEBRIS, why_no_folder
 from augd.dataset.splitting import is_beside_splits, named_nearly, read_beside, split_named
-from augd.errors import DatasetError
+from augd.errors import DatasetError, counted
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, recognise
-from augd.surroundings import time_of
-from augd.wording import counted
+from augd.process.paths import time_of
 
 _TRIED: Final = 32  # files of a folder, before threads are started for the others
 _SLOW_S: Final = 40e-6  # for one file; from memory it takes 2 microseconds

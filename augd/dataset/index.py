@@ -43,8 +43,8 @@ from augd.dataset.manifest import read_manifest, real_manifest
 from augd.dataset.sources import is_manifest, is_sharded, refuse_own
 from augd.errors import DatasetError
 from augd.pixels.header import BadImage, read_header
+from augd.process.paths import NO_HOME, user_folder
 from augd.stores.address import is_address, parse_store
-from augd.surroundings import NO_HOME, user_folder
 
 _STALE_S: Final = 3600.0
 _MAX_FIRST_BYTES: Final = 512 << 20

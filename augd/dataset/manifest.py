@@ -22,10 +22,9 @@ from augd.dataset.found import REPORT_EVERY, SPLITS, Found, Progress, shown
 from augd.dataset.marking import Marking, marking_of
 from augd.dataset.rows import BadRow, Columns, Row, open_rows
 from augd.dataset.splitting import split_named
-from augd.errors import DatasetError
+from augd.errors import DatasetError, counted, verb
 from augd.pixels.kinds import HEAD_BYTES, IMAGE_ENDINGS, describe
-from augd.surroundings import time_of
-from augd.wording import counted, verb
+from augd.process.paths import time_of
 
 _NAMED: Final = 3  # of the missing files
 _UNREAD_NAMED: Final = 8  # of the columns that mean nothing

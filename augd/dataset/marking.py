@@ -16,8 +16,7 @@ from typing import Final, Protocol
 from augd.dataset.found import Found
 from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.rows import BadRow, Row
-from augd.errors import DatasetError
-from augd.wording import counted, verb
+from augd.errors import DatasetError, counted, verb
 
 _TARGETS_BYTES_MAX: Final = 8 << 30
 _TRUTHS: Final = frozenset((0.0, 1.0))

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import msgspec
 
-from augd.surroundings import user_folder
+from augd.process.paths import user_folder
 
 # As far as numbers go that the wire carries: an entry is sent to whoever opens a stream.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

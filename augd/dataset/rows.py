@@ -19,8 +19,8 @@ import msgspec
 
 from augd.dataset.numerals import is_fraction, is_missing, whole
 from augd.dataset.sidecars import load_json
+from augd.errors import counted
 from augd.pixels.kinds import IMAGE_ENDINGS
-from augd.wording import counted
 
 Labels = tuple[str, ...] | tuple[float, ...]
 

@@ -26,8 +26,7 @@ from augd.dataset.found import SPLIT_CODES, SPLITS
 from augd.dataset.index import IndexFile
 from augd.dataset.layout import ITEM_BYTES, ArrayName, read_index_header
 from augd.dataset.marking import spelled_alike
-from augd.errors import OptionError
-from augd.wording import counted
+from augd.errors import OptionError, counted
 
 Split = Literal["train", "val", "test"]
 

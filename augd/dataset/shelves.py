@@ -22,7 +22,7 @@ from augd.dataset.sources import DEBRIS
 from augd.dataset.tars import Member, walk_tar
 from augd.errors import DatasetError
 from augd.pixels.kinds import IMAGE_ENDINGS
-from augd.surroundings import time_of
+from augd.process.paths import time_of
 
 INDEX_NAME: Final = b"augd.index"
 CLASSES_NAME: Final = b"classes.json"

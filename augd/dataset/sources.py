@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from augd.errors import DatasetError, OptionError
+from augd.errors import DatasetError, OptionError, counted
 from augd.pixels.kinds import IMAGE_ENDINGS
 from augd.stores.address import parse_store
-from augd.wording import counted
 
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"

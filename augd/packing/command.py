@@ -24,7 +24,6 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
-from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.folder import real_root
 from augd.dataset.found import Found, Progress, Shard, say_splits, shown
@@ -34,7 +33,7 @@ from augd.dataset.remote import StoreShelf
 from augd.dataset.shards import Walker, walk_shards
 from augd.dataset.shelves import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
 from augd.dataset.tars import Member
-from augd.errors import AugdError, DatasetError, OptionError
+from augd.errors import AugdError, DatasetError, OptionError, counted
 from augd.packing.photo import Shrink, place_of, require_kernels
 from augd.packing.shard import (
     STATE_NAME,
@@ -49,10 +48,10 @@ from augd.packing.shard import (
 from augd.packing.workers import pack_all
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.segments import Table, find_segments
+from augd.process.resource_limits import num_cores
 from augd.stores.address import is_address, parse_store
 from augd.views.check import say_size, section
 from augd.views.progress import Patience
-from augd.wording import counted
 
 _PLAN_VERSION: Final = 1
 _HEAD_BYTES: Final = 64 << 10  # with EXIF; more has a thumbnail or a colour profile in it

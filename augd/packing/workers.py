@@ -21,16 +21,16 @@ from typing import Final
 
 import msgspec
 
-from augd import interpreter
-from augd.awake import Awake
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.deaths import reap
 from augd.errors import AugdError
-from augd.hire import ENVIRONMENT
 from augd.packing.apart import Packer
 from augd.packing.shard import Options, is_done, plan_shards, write_shard
 from augd.pixels.shards import open_source
+from augd.process import interpreter
+from augd.process.awake_clock import Awake
+from augd.process.child_environment import ENVIRONMENT
 from augd.views.examine import answer, begin_work
 
 _SILENCE_S: Final = 300.0  # far more than 64 megapixels take to be packed and compared

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from augd.awake import Awake
 from augd.errors import StoreError
 from augd.pixels.header import BadImage
+from augd.process.awake_clock import Awake
 
 Got = TypeVar("Got")
 

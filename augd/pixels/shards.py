@@ -26,9 +26,9 @@ from augd.pixels.limits import max_file_bytes, max_pixels
 from augd.pixels.passing import does_pass
 from augd.pixels.segments import Cut, Region, Span, Table
 from augd.pixels.source import FolderSource, IndexedSource, Samples, Source
+from augd.process.paths import time_of
 from augd.stores.address import is_address
 from augd.stores.pieces import ShardFacts
-from augd.surroundings import time_of
 
 _OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
 # Where a part must be put together, one that is nearly all of the photo costs what it saves.

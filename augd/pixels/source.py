@@ -29,7 +29,7 @@ from augd.pixels.header import BadImage
 from augd.pixels.limits import max_file_bytes
 from augd.pixels.passing import Retries, does_pass
 from augd.pixels.segments import Cut, Region
-from augd.surroundings import time_of
+from augd.process.paths import time_of
 
 Row = bytearray | Cut | BadImage
 """What a read gives: the bytes of the file or what is needed of it, or why there are none."""

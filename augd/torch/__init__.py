@@ -30,7 +30,7 @@ else:
     import sys
     from importlib.machinery import SourceFileLoader
 
-    from augd.interpreter import is_beginning, leave_working_directory
+    from augd.process.interpreter import is_beginning, leave_working_directory
 
     if is_beginning(__name__):  # `python -m` put the working directory before torch's place
         leave_working_directory(is_module=True)

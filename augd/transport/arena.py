@@ -13,9 +13,9 @@ import fcntl
 import mmap
 import os
 
-from augd.allowance import memory_left
 from augd.errors import OverLimit
-from augd.surroundings import as_refusal
+from augd.process.resource_limits import memory_left
+from augd.process.system_errors import as_refusal
 
 # Left for everything else on the machine when a new arena is weighed.
 SPARE_BYTES = 256 * 1024 * 1024

@@ -23,8 +23,8 @@ from typing import Final
 
 import msgspec
 
-from augd.awake import Awake
 from augd.errors import StoreError
+from augd.process.awake_clock import Awake
 from augd.stores.pieces import LANE_BYTES, Piece
 from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, NUM_LANES

@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from augd.errors import OptionError
-from augd.surroundings import NO_HOME, user_folder
+from augd.process.paths import NO_HOME, user_folder
 from augd.transport.curve import ENV_KEYS
 from augd.transport.keyfiles import make_folder, read_table, write_new
 from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT, Rights

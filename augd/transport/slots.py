@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from augd.awake import Awake
 from augd.errors import ConnectError, ConnectionLost, ProtocolError
+from augd.process.awake_clock import Awake
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
 from augd.transport.attach import ArenaUnavailable, Lifeline

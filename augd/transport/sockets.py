@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
-from augd.awake import Awake
 from augd.errors import AddressInUse, AugdError, ConnectionLost, OptionError
+from augd.process.awake_clock import Awake
 from augd.transport import owned
 from augd.transport.address import Address, TcpAddress, check_path
 from augd.transport.peer import Peer

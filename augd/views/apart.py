@@ -31,15 +31,16 @@ import msgspec
 import numpy as np
 from msgspec import msgpack
 
-from augd import interpreter
-from augd.awake import Awake
-from augd.confine.process import confine, limit
 from augd.deaths import describe_status, reap
-from augd.hire import ENVIRONMENT, without_secrets
 from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, at_scale, configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, Header, read_header
-from augd.produce import die_with
+from augd.pixels.limits import max_data_bytes
+from augd.process import interpreter
+from augd.process.awake_clock import Awake
+from augd.process.child_environment import ENVIRONMENT, without_secrets
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
 
 PATIENCE_S = 60.0
 """For one answer: a picture of 64 megapixels takes a few seconds, also under load."""
@@ -234,7 +235,7 @@ def answer_all(answer: Callable[[bytes, bytearray], Answer]) -> None:
     link_fd, parent_pid = map(int, sys.argv[1:3])
     die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit()
+    limit(max_data_bytes())
     configure()
     silence_library_noise()
     link = socket.socket(fileno=link_fd)

@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from augd.allowance import num_cores
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.doubts import doubts_of
 from augd.dataset.found import say_splits, shown
 from augd.dataset.index import IndexFile, load_or_build
-from augd.errors import DatasetError
+from augd.errors import DatasetError, counted
+from augd.process.resource_limits import num_cores
 from augd.views.examine import Examined, examine_all
 from augd.views.progress import Patience
-from augd.wording import counted
 
 _HUGE_PIXELS = 12_000_000
 _SHOWN = 10

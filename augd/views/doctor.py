@@ -22,10 +22,10 @@ from importlib.util import find_spec
 from signal import Signals
 from typing import Final, Literal
 
-from augd import interpreter
-from augd.allowance import describe_cores, num_cores
 from augd.errors import AugdError, install_extra
 from augd.pixels.kinds import MODULES, NAMES, PACKAGES
+from augd.process import interpreter
+from augd.process.resource_limits import describe_cores, num_cores
 from augd.procfs import cpu_model
 from augd.transport.address import make_runtime_dir, runtime_dir
 from augd.transport.arena import available_bytes, make_arena

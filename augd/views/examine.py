@@ -24,20 +24,21 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from augd import interpreter
-from augd.awake import Awake
-from augd.confine.process import confine, limit
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.index import IndexFile
 from augd.deaths import reap
 from augd.errors import AugdError
-from augd.hire import ENVIRONMENT
 from augd.pixels.decode import configure, decode, silence_library_noise
 from augd.pixels.header import BadImage, read_header
+from augd.pixels.limits import max_data_bytes
 from augd.pixels.orient import DecodeStored
 from augd.pixels.shards import open_source
 from augd.pixels.source import Source
-from augd.produce import die_with
+from augd.process import interpreter
+from augd.process.awake_clock import Awake
+from augd.process.child_environment import ENVIRONMENT
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
 from augd.stores.address import is_address
 from augd.views.apart import PATIENCE_S, START_S, Apart
 
@@ -204,7 +205,7 @@ def main() -> None:
     *numbers, parent_pid = map(int, sys.argv[1:])
     die_with(parent_pid)
     begin_work()
-    limit()
+    limit(max_data_bytes())
     configure()
     silence_library_noise()
     _work(*numbers)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from augd.dataset.arrays import IndexArrays
 from augd.dataset.found import shown
 from augd.dataset.index import IndexFile, load_or_build
-from augd.errors import DatasetError, OptionError
+from augd.errors import DatasetError, OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.shards import open_source
@@ -36,7 +36,6 @@ from augd.plan.ops import IMAGENET_EIGVAL
 from augd.views.apart import Apart
 from augd.views.progress import Patience
 from augd.views.splits import ids_of_split
-from augd.wording import counted
 
 Floats = NDArray[np.float64]
 

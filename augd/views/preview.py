@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from augd.dataset.found import shown
-from augd.errors import OptionError
+from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.header import BadImage
 from augd.plan.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip
 from augd.views.words import SEPARATOR, describe_crop, describe_rest
-from augd.wording import counted
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20

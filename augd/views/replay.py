@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.client import connect
-from augd.errors import AugdError, OptionError
+from augd.errors import AugdError, OptionError, counted
 from augd.launch import serve
 from augd.stream import Batch, Stream
-from augd.wording import counted
 
 _ARRAYS = ("ids", "labels", "valid", "images")
 _ROWS_NAMED = 8

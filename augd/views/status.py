@@ -19,9 +19,9 @@ from rich.text import Text
 
 from augd.broker.cache import say_cache
 from augd.dataset.found import say_splits
+from augd.errors import counted, verb
 from augd.transport.ask import Inquirer
 from augd.views.pace import compare
-from augd.wording import counted, verb
 
 _BETWEEN_S = 0.5
 _REFRESH_S = 1.0

@@ -5,7 +5,7 @@ Prints what holds then, as a producer says it.
 
 from __future__ import annotations
 
-from augd.confine.process import confine
+from augd.process.sandbox import confine
 
 if __name__ == "__main__":
     print(confine())

@@ -12,8 +12,8 @@ import cv2
 import pytest
 
 import augd
-from augd.allowance import num_cores
 from augd.meter import daemon_pid
+from augd.process.resource_limits import num_cores
 from augd.transport.ask import status
 from benchmarks._rounds import Competitor
 from tests.scenes import SMALL, make_folder

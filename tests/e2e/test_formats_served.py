@@ -86,7 +86,7 @@ def test_every_format_is_served_by_a_confined_producer(
     with closing(load_or_build(str(folder))) as index:
         assert index.num_samples == len(KINDS)
     assert producer["state"] == "ready"
-    code = "from augd.confine.process import confine; print(confine())"
+    code = "from augd.process.sandbox import confine; print(confine())"
     holds = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert producer["confinement"] == holds.stdout.strip()
 

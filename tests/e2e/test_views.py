@@ -68,7 +68,7 @@ def test_doctor_tells_what_is_there() -> None:
     assert not [one for one in found.values() if one["verdict"] == "bad"]
     # What it tries in other processes is what such a process finds.
     holds = subprocess.run(
-        [sys.executable, "-c", "from augd.confine.process import confine; print(confine())"],
+        [sys.executable, "-c", "from augd.process.sandbox import confine; print(confine())"],
         capture_output=True,
         text=True,
         timeout=60,

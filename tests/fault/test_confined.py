@@ -65,8 +65,8 @@ if "augd.produce" in sys.orig_argv:
 UNCONFINED = """
 import sys
 if "augd.produce" in sys.orig_argv:
-    import augd.confine.process
-    augd.confine.process.confine = lambda: ""
+    import augd.process.sandbox
+    augd.process.sandbox.confine = lambda: ""
 """
 
 

@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd import allowance
-from augd.allowance import cpu_quota, describe_cores, memory_left, num_cores, why_too_many
 from augd.cli import app
 from augd.errors import AugdError, DatasetError, OptionError
+from augd.process import resource_limits
+from augd.process.resource_limits import (
+    cpu_quota,
+    describe_cores,
+    memory_left,
+    num_cores,
+    why_too_many,
+)
 from augd.serving import count_producers
 
 MB = 1 << 20
@@ -179,7 +185,7 @@ def test_cores_are_those_of_the_scheduler_or_the_quota_if_less(
     monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None, wanted: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
-    monkeypatch.setattr(allowance, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(resource_limits, "cpu_quota", lambda: quota)
     assert num_cores() == wanted == count_producers(None)
     is_told = "a control group's quota" in describe_cores()
     assert is_told == (quota is not None and quota < allowed)
@@ -187,7 +193,7 @@ def test_cores_are_those_of_the_scheduler_or_the_quota_if_less(
 
 def test_far_more_producers_than_cores_have_to_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    monkeypatch.setattr(allowance, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(resource_limits, "cpu_quota", lambda: 1.5)
     assert count_producers(8) == 8
     assert not why_too_many(8)
     with pytest.raises(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from augd import allowance
 from augd.errors import OverLimit
+from augd.process import resource_limits
 from augd.transport import arena as arena_module
 from augd.transport.arena import SPARE_BYTES, available_bytes, make_arena, map_arena
 
@@ -82,7 +82,7 @@ def test_the_limit_of_a_control_group_counts(
     (tmp_path / "proc/self").mkdir(parents=True)
     kind = "memory" if version == 1 else ""
     (tmp_path / "proc/self/cgroup").write_text(f"{version % 2}:{kind}:/job\n")
-    monkeypatch.setattr(arena_module, "memory_left", lambda: allowance.memory_left(tmp_path))
+    monkeypatch.setattr(arena_module, "memory_left", lambda: resource_limits.memory_left(tmp_path))
     assert available_bytes() == SPARE_BYTES + 8000
     os.close(make_arena("test", 8000))
     with pytest.raises(OverLimit, match="0 MB are asked for, 0 MB can be given"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from augd.awake import LATE_S, SLICE_S, TURN_S, Awake
+from augd.process.awake_clock import LATE_S, SLICE_S, TURN_S, Awake
 
 
 class Machine:

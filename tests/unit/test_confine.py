@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from augd.confine import program, syscalls
-from augd.confine.program import ALLOW, KILL, REFUSE, UNKNOWN, make_program
+from augd.process import seccomp_filter, syscalls
+from augd.process.seccomp_filter import ALLOW, KILL, REFUSE, UNKNOWN, make_program
 
 PID = 4711
 MACHINES = sorted(syscalls.MACHINES)
@@ -26,22 +26,22 @@ STEPS_MAX = 4096  # BPF_MAXINSNS
 def judge(machine: str, number: int, *arguments: int, as_machine: str | None = None) -> int:
     """Run the filter of a machine on a call, as the kernel would; returns the verdict."""
     arguments = (*arguments, *[0] * (6 - len(arguments)))
-    code = program.MACHINE_CODES[as_machine or machine]
+    code = seccomp_filter.MACHINE_CODES[as_machine or machine]
     call = struct.pack("<IIQ6Q", number, code, 0, *arguments)
     steps = make_program(machine, PID)
     at, word = 0, 0
     while True:
         step = steps[at]
         at += 1
-        if step.code == program.RETURN:
+        if step.code == seccomp_filter.RETURN:
             return step.operand
-        if step.code == program.LOAD:
+        if step.code == seccomp_filter.LOAD:
             (word,) = struct.unpack_from("<I", call, step.operand)
             continue
         is_true = {
-            program.IF_EQUAL: word == step.operand,
-            program.IF_AT_LEAST: word >= step.operand,
-            program.IF_ANY_BIT: bool(word & step.operand),
+            seccomp_filter.IF_EQUAL: word == step.operand,
+            seccomp_filter.IF_AT_LEAST: word >= step.operand,
+            seccomp_filter.IF_ANY_BIT: bool(word & step.operand),
         }[step.code]
         at += step.if_true if is_true else step.if_false
 
@@ -50,9 +50,9 @@ def judge(machine: str, number: int, *arguments: int, as_machine: str | None = N
 def test_every_way_through_the_program_ends_in_a_verdict(machine: str) -> None:
     steps = make_program(machine, PID)
     assert len(steps) < STEPS_MAX
-    assert steps[-1].code == program.RETURN
+    assert steps[-1].code == seccomp_filter.RETURN
     for at, step in enumerate(steps[:-1]):
-        if step.code != program.RETURN:
+        if step.code != seccomp_filter.RETURN:
             assert max(step.if_true, step.if_false) <= 255
             assert at + 1 + max(step.if_true, step.if_false) < len(steps)
 
@@ -153,7 +153,7 @@ def test_the_numbers_are_those_of_the_kernel(machine: str, header: str) -> None:
 
 def run_confined(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process that confined itself; `said` is what `confine` returned."""
-    before = "from augd.confine.process import confine, limit\nlimit()\nsaid = confine()\n"
+    before = "from augd.process.sandbox import confine, limit\nlimit(2 << 30)\nsaid = confine()\n"
     return subprocess.run(
         [sys.executable, "-c", before + textwrap.dedent(code)],
         capture_output=True,
@@ -255,7 +255,7 @@ def test_what_a_producer_needs_goes_on(tmp_path: Path) -> None:
 def test_threads_that_were_there_before_are_filtered_and_end_the_claim_of_landlock() -> None:
     code = """
         import socket, threading
-        from augd.confine.process import confine
+        from augd.process.sandbox import confine
         go, tried = threading.Event(), []
         def attempt():
             go.wait()
@@ -299,7 +299,7 @@ def test_another_machine_gets_no_filter() -> None:
             "import os\n"
             "real = os.uname()\n"
             "os.uname = lambda: os.uname_result((*tuple(real)[:4], 'riscv64'))\n"
-            "from augd.confine.process import confine\n"
+            "from augd.process.sandbox import confine\n"
             "print(repr(confine().replace('landlock', '')))\n"
             "import socket; socket.socket().close()",
         ],

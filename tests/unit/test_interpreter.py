@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from augd import interpreter
+from augd.process import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*(ROOT / "augd").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")])
@@ -18,7 +18,7 @@ SOURCES = sorted([*(ROOT / "augd").rglob("*.py"), *(ROOT / "trainer").rglob("*.p
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_interpreter_is_started_in_one_place(path: Path) -> None:
-    if path == ROOT / "augd" / "interpreter.py":
+    if path == ROOT / "augd" / "process" / "interpreter.py":
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute):
@@ -55,7 +55,7 @@ def test_a_started_module_is_of_this_package_and_sees_no_working_directory(tmp_p
 
 NAMED = """
 import sys
-from augd.interpreter import import_named, leave_working_directory
+from augd.process.interpreter import import_named, leave_working_directory
 leave_working_directory()
 before = list(sys.path)
 mine = import_named("mine.inner")
@@ -112,7 +112,7 @@ def test_what_an_interpreter_ignores_its_helpers_ignore(
     given: tuple[str, ...], passed_on: list[str]
 ) -> None:
     """Else PYTHONPATH, which `python -I` is told to leave alone, chooses what helpers import."""
-    program = "from augd.interpreter import command; print(*command('augd')[1:-2])"
+    program = "from augd.process.interpreter import command; print(*command('augd')[1:-2])"
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, *given, "-c", program],

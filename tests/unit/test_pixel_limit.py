@@ -90,7 +90,8 @@ def test_a_process_that_is_started_goes_by_the_same() -> None:
         [
             sys.executable,
             "-c",
-            "import resource\nfrom augd.confine.process import limit\nlimit()\n"
+            "import resource\nfrom augd.pixels.limits import max_data_bytes\n"
+            "from augd.process.sandbox import limit\nlimit(max_data_bytes())\n"
             "print(resource.getrlimit(resource.RLIMIT_DATA)[0])",
         ],
         capture_output=True,

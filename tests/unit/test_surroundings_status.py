@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd import surroundings
+from augd.process import command
 
 
 class Interrupts:
@@ -21,9 +21,9 @@ def fail() -> None:
 
 
 def test_ctrl_c_while_a_class_is_made_is_ctrl_c():
-    assert surroundings._status_of("augd", make_a_class) == 130
+    assert command._status_of("augd", make_a_class) == 130
 
 
 def test_another_error_is_none():
     with pytest.raises(RuntimeError, match="of our own"):
-        surroundings._status_of("augd", fail)
+        command._status_of("augd", fail)

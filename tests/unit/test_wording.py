@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from augd.dataset.index import load_or_build
+from augd.errors import counted, verb
 from augd.serving import _introduce
 from augd.waiting import say_standstill
-from augd.wording import counted, verb
 
 
 @pytest.mark.parametrize(

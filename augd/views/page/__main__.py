@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 
-from augd.produce import die_with
+from augd.process.parent_death import die_with
 
 
 def main(link_fd: int, listener_fd: int, daemon_pid: int, *plugins: str) -> None:

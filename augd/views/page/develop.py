@@ -15,16 +15,17 @@ from typing import Any
 from msgspec import msgpack
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from augd.confine.process import confine, limit
 from augd.dataset.index import IndexFile
 from augd.dataset.layout import read_index_header
 from augd.errors import AugdError
 from augd.pixels.header import BadImage
 from augd.pixels.kinds import HEAD_BYTES, PACKAGES, recognise
+from augd.pixels.limits import max_data_bytes
 from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe import parse_recipe
 from augd.plugins import load
-from augd.produce import die_with
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
 from augd.stores.address import is_address
 from augd.transport import link
 from augd.views.page.studio import Answer, Ask
@@ -114,7 +115,7 @@ def _shrink(picture: Image.Image) -> bytes:
 def main(link_fd: int, parent_pid: int, *plugins: str) -> None:
     """Answer until the page ends."""
     die_with(parent_pid)
-    limit()
+    limit(max_data_bytes())
     ImageFile.LOAD_TRUNCATED_IMAGES = True  # what there is of a broken photo is what helps
     Image.init()
     page = socket.socket(fileno=link_fd)

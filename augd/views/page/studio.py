@@ -17,9 +17,9 @@ from typing import Any
 
 from msgspec import Struct, msgpack
 
-from augd import interpreter
 from augd.deaths import describe_status, reap
-from augd.hire import without_secrets
+from augd.process import interpreter
+from augd.process.child_environment import without_secrets
 from augd.transport import link
 from augd.views.page.lookout import Indexed
 

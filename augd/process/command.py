@@ -15,29 +15,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Final, NoReturn
+from typing import IO, NoReturn
 
-from augd.errors import AugdError, OptionError, OverLimit
-
-NO_HOME: Final = os.devnull
-"""Stands for the home of a user who has none: nothing can be made below it."""
-
-_NOWHERE: Final = "the working directory was removed: go to another one, or give the whole path"
-_TIME_MAX_NS: Final = (1 << 63) - 1
-_REMEDIES: Final = {
-    errno.EMFILE: "this process may open no more files: raise the limit, ulimit -n (LimitNOFILE= "
-    "of a systemd unit), or ask for fewer producers",
-    errno.ENFILE: "this machine can open no more files: see /proc/sys/fs/file-max",
-    errno.EFBIG: "the size limit of files is too low, and holds for shared memory, too: raise it, "
-    "ulimit -f unlimited (LimitFSIZE= of a systemd unit)",
-    errno.ENOSPC: "make room there, or name another place",
-    errno.EDQUOT: "the quota is used up: make room there, or name another place",
-    errno.ENAMETOOLONG: "name a place whose path is shorter",
-    errno.EROFS: "name a place that can be written to",
-    errno.ENOMEM: "give it more memory, or ask for less",
-    errno.EAGAIN: "no more processes or threads are allowed: raise the limit, ulimit -u, or ask "
-    "for fewer producers",
-}
+from augd.errors import AugdError
+from augd.process.system_errors import as_refusal
 
 
 def open_streams() -> None:
@@ -143,60 +124,6 @@ def _status_of(program: str, work: Callable[[], object]) -> int:
         say(f"{program}: error: {refused}", file=sys.stderr)
         return 1
     return 0
-
-
-def as_refusal(error: OSError) -> AugdError | None:
-    """Say what to do where the system refused something for want of it; None for other errors."""
-    if error.errno == errno.ENOENT and error.filename is None and not has_working_directory():
-        return OptionError(_NOWHERE)
-    if error.errno not in _REMEDIES:
-        return None
-    where = "" if error.filename is None else f" ({os.fsdecode(error.filename)!r})"
-    return OverLimit(f"{error.strerror}{where}: {_REMEDIES[error.errno]}")
-
-
-def has_working_directory() -> bool:
-    """Say whether this process's working directory is still there."""
-    try:
-        os.getcwd()
-    except OSError:
-        return False
-    return True
-
-
-def absolute(path: str) -> str:
-    """Make a path whole.
-
-    Raises:
-        OptionError: it is relative, and the working directory was removed.
-    """
-    try:
-        return os.path.abspath(path)
-    except FileNotFoundError:
-        raise OptionError(f"{path!r} is a relative path, and {_NOWHERE}") from None
-
-
-def time_of(found: os.stat_result) -> int:
-    """Return a file's modification time in nanoseconds, within 64 bits: until the year 2262.
-
-    File systems hold later ones. They are all taken for the last, and told apart by nothing else.
-    """
-    return max(-_TIME_MAX_NS - 1, min(found.st_mtime_ns, _TIME_MAX_NS))
-
-
-def user_folder(variable: str, *below_home: str) -> str:
-    """Return the user's folder for something: what a variable says, or one below the home.
-
-    Without a home, or where that does not exist (`/nonexistent` of system users), it lies below
-    `NO_HOME`, where nothing can be made.
-    """
-    named = os.environ.get(variable)
-    if named:
-        return os.path.expanduser(named)
-    home = os.path.expanduser("~")
-    return os.path.join(
-        home if os.path.isabs(home) and os.path.isdir(home) else NO_HOME, *below_home
-    )
 
 
 def _is_of_stdout(error: OSError) -> bool:

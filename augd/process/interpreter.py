@@ -148,7 +148,7 @@ def _become(module: str, words: list[str]) -> None:
     from importlib.util import module_from_spec, spec_from_file_location
     from runpy import run_module
 
-    folder = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     spec = spec_from_file_location(
         "augd", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
@@ -159,7 +159,8 @@ def _become(module: str, words: list[str]) -> None:
     try:
         run_module(module, run_name="__main__", alter_sys=True)
     except OSError as error:
-        from augd.surroundings import as_refusal, say
+        from augd.process.command import say
+        from augd.process.system_errors import as_refusal
 
         if (refused := as_refusal(error)) is None:
             raise

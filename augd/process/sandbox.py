@@ -16,9 +16,8 @@ import resource
 import struct
 import sys
 
-from augd.confine.program import make_program
-from augd.confine.syscalls import MACHINES
-from augd.pixels.limits import max_data_bytes
+from augd.process.seccomp_filter import make_program
+from augd.process.syscalls import MACHINES
 
 # An index, hints, an arena and a list for each of 128 sessions, and the files in reading.
 _FDS_MAX = 4096
@@ -41,9 +40,9 @@ _TRUNCATE = 1 << 14
 _TRUNCATE_SINCE = 3
 
 
-def limit() -> None:
+def limit(max_data_bytes: int) -> None:
     """Bound the memory and the fds of this process, and leave no core of it."""
-    _lower(resource.RLIMIT_DATA, max_data_bytes())
+    _lower(resource.RLIMIT_DATA, max_data_bytes)
     _lower(resource.RLIMIT_NOFILE, _FDS_MAX)
     _lower(resource.RLIMIT_CORE, _CORE_BYTES_MAX)
 

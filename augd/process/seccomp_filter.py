@@ -14,7 +14,7 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from augd.confine import syscalls
+from augd.process import syscalls
 
 
 class Step(NamedTuple):
