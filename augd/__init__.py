@@ -40,15 +40,15 @@ from augd.version import __version__
 if TYPE_CHECKING:
     from augd.client import connect
     from augd.launch import ServedDaemon, serve
-    from augd.plan.dice import Dice
-    from augd.plan.plugin import Plugin, SampleInfo
+    from augd.plan.ops.plugin import Plugin, SampleInfo
+    from augd.plan.random.op_random import Dice
     from augd.stream import Batch, Stream
 
 _LAZY = {
     "Batch": "augd.stream",
-    "Dice": "augd.plan.dice",
-    "Plugin": "augd.plan.plugin",
-    "SampleInfo": "augd.plan.plugin",
+    "Dice": "augd.plan.random.op_random",
+    "Plugin": "augd.plan.ops.plugin",
+    "SampleInfo": "augd.plan.ops.plugin",
     "Stream": "augd.stream",
     "connect": "augd.client",
     "ServedDaemon": "augd.launch",

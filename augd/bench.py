@@ -24,8 +24,8 @@ from augd.meter import (
     opened,
     verdict_on,
 )
-from augd.plan.catalogue import Catalogue
-from augd.plan.recipe import Recipe, parse_recipe, plain_recipe
+from augd.plan.recipe.op_catalogue import Catalogue
+from augd.plan.recipe.recipe import Recipe, parse_recipe, plain_recipe
 from augd.process.resource_limits import num_cores
 from augd.procfs import cpu_model
 from augd.recipe_file import read_recipe

@@ -17,8 +17,8 @@ from augd import arguments
 from augd.dataset.found import say_splits
 from augd.errors import OptionError, counted, verb
 from augd.line import Line, Start
-from augd.plan.recipe import plain_recipe
-from augd.plan.shuffle import read_shuffle
+from augd.plan.order.shuffle_option import read_shuffle
+from augd.plan.recipe.recipe import plain_recipe
 from augd.process.awake_clock import Awake
 from augd.process.command import open_streams
 from augd.recipe_file import read_recipe
@@ -71,8 +71,8 @@ def connect(
             user's default daemon.
         dataset: a name that the daemon serves; not needed when it serves one.
         recipe: name of a preset, path to a TOML file (ends in `.toml`, or has a slash), or plain
-            data (see `augd.plan.recipe`). Names of ops that are not built in are the daemon's
-            plug-ins to know.
+            data (see `augd.plan.recipe.recipe`). Names of ops that are not built in are the
+            daemon's plug-ins to know.
         batch_size: samples per batch and rank.
         seed: decides order and augmentation, 0 <= seed < 2**63.
         shuffle: True mixes the whole epoch, False gives the index's order. "blocks" keeps what

@@ -39,7 +39,7 @@ from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.page import Page
 from augd.pixels.kinds import DECODER
-from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.process.awake_clock import Awake
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress

@@ -22,9 +22,9 @@ from types import ModuleType
 import msgspec
 
 from augd.errors import PluginFailed
-from augd.plan.catalogue import Catalogue
-from augd.plan.plugin import Plugin, is_geometric
-from augd.plan.survey import Survey, catalogue_of, survey_of
+from augd.plan.ops.plugin import Plugin, is_geometric
+from augd.plan.recipe.op_catalogue import Catalogue
+from augd.plan.recipe.op_schema import Survey, catalogue_of, survey_of
 from augd.process import interpreter
 
 _SURVEY_S = 60.0

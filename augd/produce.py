@@ -31,7 +31,7 @@ from augd.wire.codec import encode
 from augd.wire.messages import LastWords
 
 if TYPE_CHECKING:
-    from augd.plan.catalogue import Catalogue
+    from augd.plan.recipe.op_catalogue import Catalogue
     from augd.workshop import OpenOwn
 
 
@@ -45,7 +45,7 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
     daemon = socket.socket(fileno=link_fd)
     try:
         from augd.pixels.decode import configure, silence_library_noise
-        from augd.plan.catalogue import BUILT_IN
+        from augd.plan.recipe.op_catalogue import BUILT_IN
         from augd.producer import Producer
 
         silence_library_noise()

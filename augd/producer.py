@@ -19,7 +19,7 @@ from augd.errors import DatasetError, PluginFailed, RecipeError, StoreError
 from augd.pixelcache import PixelCache
 from augd.pixels import native
 from augd.pixels.environment import describe_environment
-from augd.plan.catalogue import Catalogue
+from augd.plan.recipe.op_catalogue import Catalogue
 from augd.transport import link
 from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb

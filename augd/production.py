@@ -34,13 +34,13 @@ from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer, box_around
 from augd.pixels.segments import Cut, Part, widened
 from augd.pixels.source import ReadAhead, Source
-from augd.plan.catalogue import BUILT_IN, Catalogue
-from augd.plan.describe import describe
-from augd.plan.draw import Draw
+from augd.plan.ops.plugin import OwnOpError
+from augd.plan.order.sample_sequence import Draw
+from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner import Planner
-from augd.plan.plugin import OwnOpError
-from augd.plan.recipe import parse_recipe
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import parse_recipe
 from augd.wire import messages as msg
 from augd.wire.slot import check_layout
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from augd.errors import RecipeError
-from augd.plan.presets import PRESETS
-from augd.plan.recipe import read_toml
+from augd.plan.recipe.presets import PRESETS
+from augd.plan.recipe.recipe import read_toml
 
 
 def read_recipe(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from augd.dataset.index import IndexFile
     from augd.dataset.sources import OwnSource
     from augd.hire import Hired, Terms
-    from augd.plan.catalogue import Catalogue
+    from augd.plan.recipe.op_catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth import Gate
     from augd.transport.cache import CacheSpec, CacheStore
@@ -299,7 +299,7 @@ def _serve(
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
     datasets = {name: load_index(name, source) for name, source in sources.items()}
-    from augd.plan.catalogue import BUILT_IN
+    from augd.plan.recipe.op_catalogue import BUILT_IN
 
     life = _life_of(options)
     store = _open_cache(cache, datasets) if cache is not None else None

@@ -39,7 +39,7 @@ from augd.errors import (
 from augd.line import Line, Start
 from augd.passes import Pass
 from augd.plan.content import Content, differences
-from augd.plan.params import PARAMS
+from augd.plan.params_layout import PARAMS
 from augd.process.awake_clock import Awake
 from augd.receipts import Receipts, Tally
 from augd.resume import EPOCH_MAX, read_state
@@ -79,8 +79,8 @@ class Batch:
         position: where the global batch begins in the epoch, counted in samples.
         colour: float32 (B, 3, 4) where the recipe leaves colours to the device: what (R, G, B, 1)
             is multiplied by, in grey levels; else None. With views (B, V, 3, 4).
-        params: with `params=True`, what was drawn for each row, by name (`augd.plan.params`):
-            float64 (B, ...), with views (B, V, ...); else None.
+        params: with `params=True`, what was drawn for each row, by name
+            (`augd.plan.params_layout`): float64 (B, ...), with views (B, V, ...); else None.
         digest: of its rows, 32 hexadecimal digits; `augd replay` makes them again and compares.
 
     The slot is given back when the batch and every view of its arrays are gone, or by

@@ -37,8 +37,8 @@ from augd.pixels.remote import RemoteSource
 from augd.pixels.segments import Cut, Part
 from augd.pixels.shards import open_source
 from augd.pixels.source import ReadAhead, Reading, Row, Source
-from augd.plan.catalogue import BUILT_IN, Catalogue
-from augd.plan.plugin import OwnOpError
+from augd.plan.ops.plugin import OwnOpError
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
 from augd.stores.address import is_address
 from augd.transport.crumb import Crumb

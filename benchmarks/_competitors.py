@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from augd.plan.recipe import expand, parse_recipe
+from augd.plan.recipe.recipe import expand, parse_recipe
 from augd.process.child_environment import ENVIRONMENT
 from benchmarks._report import Options
 from benchmarks._rounds import Competitor

@@ -29,8 +29,8 @@ from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
 from augd.pixels.shards import open_source
 from augd.pixels.tint import Tint
-from augd.plan.planner import Planner
-from augd.plan.recipe import parse_recipe
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import parse_recipe
 from benchmarks._competitors import entropy, null_sink, recipe
 from benchmarks._report import Figure, Options, Target, run_alone
 from benchmarks._rounds import Spread, alternate, ratios, spread

@@ -23,8 +23,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.order import Order
-from augd.plan.shuffle import read_shuffle
+from augd.plan.order.order import Order
+from augd.plan.order.shuffle_option import read_shuffle
 
 _SHUFFLES = "True blocks:16x1024 blocks:64x256 blocks:256x64 blocks:2300x8 blocks:64x1024 False"
 _READ_SAMPLES = 1000

@@ -25,7 +25,7 @@ import numpy as np
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
-from augd.plan.draw import Draw
+from augd.plan.order.sample_sequence import Draw
 from augd.procfs import anonymous_bytes
 from augd.wire import codec
 from augd.wire import messages as msg

@@ -21,9 +21,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from PIL import Image, ImageDraw, ImageFont
 
-from augd.plan.op import BaseOp, name_of
-from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
-from augd.plan.recipe import Recipe, parse_recipe
+from augd.plan.ops.base import BaseOp, name_of
+from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
+from augd.plan.recipe.recipe import Recipe, parse_recipe
 from augd.views.preview import make_strip
 from augd.views.recipes import summarise
 from augd.views.sample import Darkroom

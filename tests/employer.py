@@ -8,7 +8,7 @@ from typing import TypeVar
 from augd.dataset.index import IndexFile
 from augd.deaths import MemoryKills
 from augd.hire import Hired, Terms, hire
-from augd.plan.recipe import expand, parse_recipe
+from augd.plan.recipe.recipe import expand, parse_recipe
 from augd.transport import link
 from augd.transport.arena import make_arena
 from augd.wire import codec

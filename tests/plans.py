@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from augd.plan.planner import Plan, Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.planner.planner import Plan, Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 
 Ops = list[dict[str, Any]]
 

@@ -26,9 +26,9 @@ from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
 from augd.broker.works import Works
 from augd.errors import AugdError, OptionError, SpecMismatch, counted
-from augd.plan.catalogue import BUILT_IN, Catalogue
 from augd.plan.content import content_of
-from augd.plan.recipe import expand, output_size, parse_recipe
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.limits import EPOCH_LAST, QUARANTINE_MAX

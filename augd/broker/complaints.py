@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from augd.plan.misfit import is_misfit, what_was_wanted
+from augd.plan.size_mismatch import is_misfit, what_was_wanted
 from augd.wire.messages import BadRow
 
 NAMED_MAX = 10_000

@@ -47,7 +47,7 @@ from augd.broker.snapshot import (
 )
 from augd.broker.stream import Stream
 from augd.broker.works import Works
-from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.wire import messages as msg
 from augd.wire.page import Seen
 from augd.wire.rights import Rights

@@ -29,8 +29,8 @@ from augd.broker.staffing import Staffing
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
 from augd.broker.totals import Made, Sent
 from augd.errors import counted
-from augd.plan.catalogue import BUILT_IN, Catalogue
-from augd.plan.misfit import is_misfit
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.size_mismatch import is_misfit
 from augd.wire import cut
 from augd.wire import messages as msg
 from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending

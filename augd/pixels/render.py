@@ -42,7 +42,7 @@ from augd.pixels.outline import Matrix, Outline, Outlines
 from augd.pixels.segments import Cut
 from augd.pixels.tint import Tint
 from augd.plan.plan import Plan
-from augd.plan.recipe import Recipe
+from augd.plan.recipe.recipe import Recipe
 
 Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]

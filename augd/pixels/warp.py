@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.numerics import exp
 from augd.plan.plan import LocalWarp
-from augd.plan.rng import Philox
+from augd.plan.random.numerics import exp
+from augd.plan.random.philox import Philox
 
 Field = NDArray[np.float32]
 Steps = tuple[tuple[float, float], tuple[float, float]]

@@ -19,7 +19,7 @@ from itertools import count, takewhile, zip_longest
 from types import MappingProxyType
 from typing import Any, Final
 
-from augd.plan.shuffle import Blocks, Shuffle
+from augd.plan.order.shuffle_option import Blocks, Shuffle
 
 # Raise one when the numbers it stands for change, so that a resume is refused by name.
 RNG_SCHEME = "philox4x32-10/1"

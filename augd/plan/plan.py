@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.numerics import Floats
+from augd.plan.random.numerics import Floats
 
 if TYPE_CHECKING:
-    from augd.plan.samplers_plugin import Edit
+    from augd.plan.ops.plugin import Edit
 
 Bools = NDArray[np.bool_]
 Int8s = NDArray[np.int8]

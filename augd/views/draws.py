@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from augd.plan.frame import Frame
-from augd.plan.numerics import Floats
-from augd.plan.op import BaseOp, name_of
-from augd.plan.ops import Mirror, Pca
+from augd.plan.geometry.frame import Frame
+from augd.plan.ops.base import BaseOp, name_of
+from augd.plan.ops.plugin import Plugin
+from augd.plan.ops.registry import Mirror, Pca
 from augd.plan.plan import Plan
-from augd.plan.planner import ORDER_PLACE, Planner
-from augd.plan.plugin import Plugin
-from augd.plan.recipe import Recipe
-from augd.plan.rng import Purpose, mix, philox_words, stream_counter
-from augd.plan.samplers_colour import ColourOrderSampler
+from augd.plan.planner.planner import ORDER_PLACE, Planner
+from augd.plan.random.numerics import Floats
+from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
+from augd.plan.recipe.recipe import Recipe
+from augd.plan.samplers.colour import ColourOrderSampler
 
 # Grey (BT.601) above I and Q (FCC 1953), with the digits of `hue`, which turns the last two.
 _YIQ = np.array(

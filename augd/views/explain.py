@@ -18,8 +18,8 @@ from augd.errors import OptionError
 from augd.pixels.environment import describe_environment
 from augd.pixels.header import BadImage
 from augd.pixels.kinds import DECODER
-from augd.plan.catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe import Recipe
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import Recipe
 from augd.views.preview import make_sheet, make_strip, save
 from augd.views.sample import Darkroom, check_epoch
 from augd.views.words import as_plain

@@ -32,7 +32,7 @@ from augd.pixels.decode import Pixels
 from augd.pixels.header import BadImage, read_header
 from augd.pixels.shards import open_source
 from augd.pixels.source import Source
-from augd.plan.ops import IMAGENET_EIGVAL
+from augd.plan.ops.registry import IMAGENET_EIGVAL
 from augd.views.apart import Apart
 from augd.views.progress import Patience
 from augd.views.splits import ids_of_split

@@ -16,7 +16,7 @@ from augd.dataset.found import shown
 from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.header import BadImage
-from augd.plan.recipe import Recipe
+from augd.plan.recipe.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip
 from augd.views.words import SEPARATOR, describe_crop, describe_rest

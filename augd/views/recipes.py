@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from augd.plan.recipe import PRESETS, Recipe, recipe_to_toml
+from augd.plan.recipe.recipe import PRESETS, Recipe, recipe_to_toml
 
 
 def print_recipes() -> None:

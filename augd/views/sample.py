@@ -26,14 +26,13 @@ from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
 from augd.pixels.shards import open_source
 from augd.pixels.source import Source
-from augd.plan.describe import describe
-from augd.plan.draw import Draw
-from augd.plan.ops import Erase, Mirror
+from augd.plan.ops.plugin import Edit, OwnOpError
+from augd.plan.ops.registry import Erase, Mirror
+from augd.plan.order.sample_sequence import Draw
+from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner import Planner
-from augd.plan.plugin import OwnOpError
-from augd.plan.recipe import Recipe, output_size
-from augd.plan.samplers_plugin import Edit
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import Recipe, output_size
 from augd.plugins import tell
 from augd.production import name_failure
 from augd.views.apart import Apart

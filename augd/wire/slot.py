@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from augd.errors import ProtocolError
-from augd.plan.params import NUM_PARAMS
+from augd.plan.params_layout import NUM_PARAMS
 from augd.wire.limits import PIECE_BYTES
 from augd.wire.messages import ArraySpec
 

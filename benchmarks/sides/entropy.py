@@ -23,9 +23,9 @@ from augd.pixels import native
 from augd.pixels.decode import is_native
 from augd.pixels.header import read_header
 from augd.pixels.shards import open_source
-from augd.plan.draw import Draw
-from augd.plan.planner import Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.order.sample_sequence import Draw
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _NUM_PHOTOS = 1000  # held in memory; a larger set is measured by its first ones

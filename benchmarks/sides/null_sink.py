@@ -21,7 +21,7 @@ from augd.broker.crew import DEPTH, LOW_WATER
 from augd.broker.stream import CHUNK_ROWS
 from augd.dataset.index import IndexFile, load_or_build
 from augd.pixels.decode import configure, silence_library_noise
-from augd.plan.recipe import expand, output_size, parse_recipe
+from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.process.sandbox import confine
 from augd.transport.crumb import Crumb, make_crumb
 from augd.wire import messages as msg

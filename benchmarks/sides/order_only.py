@@ -16,8 +16,8 @@ import numpy as np
 
 from augd.broker.crew import DEPTH
 from augd.broker.stream import CHUNK_ROWS
-from augd.plan.order import Order
-from augd.plan.shuffle import read_shuffle
+from augd.plan.order.order import Order
+from augd.plan.order.shuffle_option import read_shuffle
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _ROWS = DEPTH * CHUNK_ROWS

@@ -16,9 +16,9 @@ import numpy as np
 
 from augd.broker.crew import DEPTH
 from augd.broker.stream import CHUNK_ROWS
-from augd.plan.order import Order
-from augd.plan.planner import Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.order.order import Order
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 from augd.procfs import anonymous_bytes
 from benchmarks._rounds import answer_rounds, run_chunks
 

@@ -10,7 +10,7 @@ import pytest
 import augd
 import trainer
 from augd.bench import load_recipe
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from tests.scenes import SMALL, make_folder
 
 TOML = 'filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 24\n'

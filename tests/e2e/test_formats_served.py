@@ -22,7 +22,7 @@ from augd.dataset.formats import package_formats
 from augd.dataset.index import load_or_build
 from augd.packing.command import PackOptions, pack
 from augd.pixels import native
-from augd.plan.catalogue import BUILT_IN
+from augd.plan.recipe.op_catalogue import BUILT_IN
 from augd.transport.ask import status
 from augd.views.check import check
 from augd.views.page.develop import Bench

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import augd
-from augd.plan.dice import Dice
-from augd.plan.recipe import expand, parse_recipe, read_toml
-from augd.plan.rng import Purpose, mix
+from augd.plan.random.op_random import Dice
+from augd.plan.random.philox import Purpose, mix
+from augd.plan.recipe.recipe import expand, parse_recipe, read_toml
 from augd.plugins import load
 from augd.transport.ask import status as ask_status
 from examples.own_ops import Vignette

@@ -159,7 +159,7 @@ def replay(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from augd.plan.recipe import parse_recipe, recipe_to_toml
+    from augd.plan.recipe.recipe import parse_recipe, recipe_to_toml
 
     path = tmp_path_factory.mktemp("recipe") / "small.toml"
     path.write_text(recipe_to_toml(parse_recipe(SMALL)))

@@ -9,8 +9,8 @@ import pytest
 
 import augd
 import trainer
-from augd.plan.order import Order
-from augd.plan.shuffle import Blocks
+from augd.plan.order.order import Order
+from augd.plan.order.shuffle_option import Blocks
 from tests.scenes import SMALL, make_folder, read_epoch
 
 

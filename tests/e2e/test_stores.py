@@ -278,7 +278,7 @@ def test_views_read_stores_too(address: str) -> None:
 
 
 def test_the_studio_which_has_no_network_says_so(address: str) -> None:
-    from augd.plan.catalogue import BUILT_IN
+    from augd.plan.recipe.op_catalogue import BUILT_IN
     from augd.views.page.develop import Bench
     from augd.views.page.studio import Ask
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import augd
 from augd.pixels import native
-from augd.plan.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
+from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
 from augd.views.recipes import print_recipe
 from tests.commands import run_augd as run
 from tests.commands import start_augd

@@ -16,7 +16,7 @@ from PIL import Image
 from augd.dataset.index import load_or_build
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, read_header
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from augd.views import apart as apart_module
 from augd.views import examine as examine_module
 from augd.views.apart import Apart

@@ -15,7 +15,7 @@ from augd.errors import ProtocolError, RecipeError
 from augd.pixels.decode import decode
 from augd.pixels.header import BadImage, Header, read_header
 from augd.pixels.kinds import PACKAGES
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from augd.wire import codec
 from augd.wire import messages as msg
 from augd.wire.limits import HEADER_BYTES_MAX

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from augd.pixels.outline import Outline, Outlines
 from augd.pixels.render import Renderer
-from augd.plan.planner import Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.examples import examples
 from tests.reference import BEND_BOUND, bent, halved
 

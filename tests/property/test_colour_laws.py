@@ -11,10 +11,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from augd.plan.frame import Frame
-from augd.plan.rng import Purpose, mix, philox_words, stream_counter
-from augd.plan.samplers_colour import ColourOrderSampler
-from augd.plan.tint import GREY_WEIGHTS
+from augd.plan.colour_matrix import GREY_WEIGHTS
+from augd.plan.geometry.frame import Frame
+from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
+from augd.plan.samplers.colour import ColourOrderSampler
 from tests.laws import assert_counts, assert_independent, assert_rate, assert_uniform
 from tests.plans import plan_of
 

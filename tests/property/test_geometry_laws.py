@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.plan import Plan
-from augd.plan.planner import Planner
-from augd.plan.recipe import PRESETS, output_size, parse_recipe
+from augd.plan.planner.planner import Planner
+from augd.plan.recipe.recipe import PRESETS, output_size, parse_recipe
 from tests.examples import examples
 from tests.laws import assert_counts, assert_independent, assert_mean, assert_rate, assert_uniform
 from tests.plans import plan_of

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.order import Order
-from augd.plan.permutation import feistel, feistel_sides, round_keys
+from augd.plan.order.order import Order
+from augd.plan.order.permutation import feistel, feistel_sides, round_keys
 from tests.examples import examples
 
 

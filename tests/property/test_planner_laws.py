@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
-from augd.plan.planner import Plan, Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC
+from augd.plan.planner.planner import Plan, Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.examples import examples
 from tests.laws import RARE, assert_counts, assert_independent, assert_rate, assert_uniform
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.affine import Affine
-from augd.plan.planner import Plan
-from augd.plan.region import count_halvings, find_region
+from augd.plan.geometry.affine import Affine
+from augd.plan.geometry.source_region import count_halvings, find_region
+from augd.plan.planner.planner import Plan
 from tests.examples import examples
 from tests.plans import plan_of
 

@@ -20,7 +20,7 @@ from augd.pixels.outline import Outlines
 from augd.pixels.reduce import reduce
 from augd.pixels.render import Renderer, box_around, cut_region
 from augd.plan.plan import Plan
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.examples import examples
 from tests.plans import plan_of
 from tests.property.test_decode_property import _FACTORS, jpeg

@@ -19,7 +19,7 @@ import msgspec
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.reader import Attach
-from augd.plan.catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from augd.plan import affine, numerics
-from augd.plan.affine import Affine, rotation, scaling, shearing
+from augd.plan.geometry import affine
+from augd.plan.geometry.affine import Affine, rotation, scaling, shearing
+from augd.plan.random import numerics
 from tests.plans import move, plan_of
 
 ONE = np.ones(1)

@@ -13,7 +13,7 @@ import pytest
 
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from tests.plans import plan_of
 
 SIDE = 224

@@ -7,8 +7,8 @@ import re
 import pytest
 from PIL import Image
 
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.recipe import PRESETS, parse_recipe
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.recipe.recipe import PRESETS, parse_recipe
 from demo.pictures import PAGE, PICTURES, SCENES, TOGETHER, fill_page
 
 TEXT = PAGE.read_text(encoding="utf-8")

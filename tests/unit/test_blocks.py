@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from augd.errors import OptionError
-from augd.plan.order import Order
-from augd.plan.shuffle import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks, read_shuffle
+from augd.plan.order.order import Order
+from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks, read_shuffle
 
 TRILLION = 10**12
 

@@ -7,7 +7,7 @@ import pytest
 from augd.broker import complaints
 from augd.broker import events as ev
 from augd.broker.complaints import Complaints
-from augd.plan.misfit import resize_first
+from augd.plan.size_mismatch import resize_first
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
 from tests.table import Table

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.tint import GREY_WEIGHTS
+from augd.plan.colour_matrix import GREY_WEIGHTS
+from augd.plan.ops.registry import OPS_BY_NAME
 from tests.plans import plan_of
 
 G = np.array(GREY_WEIGHTS)

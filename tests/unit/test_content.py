@@ -8,8 +8,8 @@ import pytest
 
 from augd.plan import content as content_module
 from augd.plan.content import content_of, differences
-from augd.plan.recipe import expand, parse_recipe
-from augd.plan.shuffle import Blocks
+from augd.plan.order.shuffle_option import Blocks
+from augd.plan.recipe.recipe import expand, parse_recipe
 
 BASE = {
     "dataset_digest": "00ff",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.draw import Draw
-from augd.plan.order import Order
+from augd.plan.order.order import Order
+from augd.plan.order.sample_sequence import Draw
 
 SIZES = [1, 5, 40, 700, 3]
 

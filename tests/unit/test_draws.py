@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from augd.pixels.header import Header
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.recipe import parse_recipe
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.recipe.recipe import parse_recipe
 from augd.views.draws import Draws, Step, _as_json
 from augd.views.sample import Darkroom, Drawn, View
 from augd.views.words import as_plain, describe_crop, describe_rest, say_step

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from augd.errors import RecipeError
-from augd.plan.elsewhere import _CALLED, called_here
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.recipe import parse_recipe
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.recipe.foreign_op_names import _CALLED, called_here
+from augd.plan.recipe.recipe import parse_recipe
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ class TestRecipes:
         ]
 
     def test_the_usual_size_is_the_presets(self):
-        from augd.plan.recipe import expand, parse_recipe
+        from augd.plan.recipe.recipe import expand, parse_recipe
 
         training, validation, _ = choose_recipes("imagenet", None)
         assert expand(parse_recipe(training)) == expand(parse_recipe("imagenet"))

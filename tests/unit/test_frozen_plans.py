@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.planner import Plan, Planner
-from augd.plan.recipe import output_size, parse_recipe
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.planner.planner import Plan, Planner
+from augd.plan.recipe.recipe import output_size, parse_recipe
 
 FILE = Path(__file__).with_name("frozen_plans.json")
 SEED = 11

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from augd.errors import RecipeError
-from augd.plan.ops import OP_CLASSES, OPS_BY_NAME
-from augd.plan.recipe import (
+from augd.plan.ops.registry import OP_CLASSES, OPS_BY_NAME
+from augd.plan.recipe.recipe import (
     PRESETS,
     expand,
     output_size,
@@ -14,7 +14,7 @@ from augd.plan.recipe import (
     recipe_from_toml,
     recipe_to_toml,
 )
-from augd.plan.samplers import SAMPLERS
+from augd.plan.samplers.registry import SAMPLERS
 
 NAN, INF = float("nan"), float("inf")
 CROP = {"op": "random_resized_crop"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from augd.errors import OptionError
-from augd.plan.order import Order
-from augd.plan.permutation import SORTED_UP_TO, feistel_sides
+from augd.plan.order.order import Order
+from augd.plan.order.permutation import SORTED_UP_TO, feistel_sides
 
 TRILLION = 10**12
 

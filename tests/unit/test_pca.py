@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from augd.errors import DatasetError
-from augd.plan.ops import Pca
-from augd.plan.recipe import recipe_from_toml
+from augd.plan.ops.registry import Pca
+from augd.plan.recipe.recipe import recipe_from_toml
 from augd.views.pca import (
     Moments,
     PcaOptions,

@@ -19,7 +19,7 @@ from augd.pixels.decode import decode
 from augd.pixels.header import read_header
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from augd.transport.arena import make_arena
 from augd.wire.cache import (
     ALIGNMENT,

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from augd.plan.misfit import is_misfit
-from augd.plan.ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
-from augd.plan.planner import Plan, Planner
-from augd.plan.recipe import output_size, parse_recipe
-from augd.plan.rng import Purpose, mix, normals, philox_words, stream_counter
+from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC
+from augd.plan.planner.planner import Plan, Planner
+from augd.plan.random.philox import Purpose, mix, normals, philox_words, stream_counter
+from augd.plan.recipe.recipe import output_size, parse_recipe
+from augd.plan.size_mismatch import is_misfit
 
 CROP = {"op": "random_resized_crop"}
 

@@ -12,14 +12,14 @@ from msgspec import Meta
 import augd
 from augd import plugins
 from augd.errors import PluginFailed, RecipeError
-from augd.plan.catalogue import Catalogue
 from augd.plan.content import content_of
-from augd.plan.dice import Dice
-from augd.plan.planner import Planner
-from augd.plan.plugin import OwnOpError, Plugin, SampleInfo
-from augd.plan.recipe import expand, output_size, parse_recipe, plain_recipe
-from augd.plan.rng import Purpose, mix, philox_words, stream_counter
-from augd.plan.survey import catalogue_of, survey_of
+from augd.plan.ops.plugin import OwnOpError, Plugin, SampleInfo
+from augd.plan.planner.planner import Planner
+from augd.plan.random.op_random import Dice
+from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
+from augd.plan.recipe.op_catalogue import Catalogue
+from augd.plan.recipe.op_schema import catalogue_of, survey_of
+from augd.plan.recipe.recipe import expand, output_size, parse_recipe, plain_recipe
 from examples.own_ops import Slant, Vignette
 
 KEY = mix(11, Purpose.PARAMS)

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from augd.errors import RecipeError
-from augd.plan.ops import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
-from augd.plan.recipe import (
+from augd.plan.ops.registry import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
+from augd.plan.recipe.recipe import (
     PRESETS,
     Recipe,
     expand,
@@ -331,5 +331,7 @@ def test_whatever_a_client_sends_is_a_recipe_or_a_recipe_error(ops, fields):
 
 
 def test_recipes_and_content_import_no_numpy():
-    code = "import sys, augd.plan.recipe, augd.plan.content; sys.exit('numpy' in sys.modules)"
+    code = (
+        "import sys, augd.plan.recipe.recipe, augd.plan.content; sys.exit('numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from augd.plan.ops import OPS_BY_NAME
-from augd.plan.recipe import PRESETS, expand, parse_recipe
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe
 from augd.views.recipes import recipe_schema
 
 SCHEMA = recipe_schema()

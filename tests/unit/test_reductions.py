@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.recipe import parse_recipe
 from tests.plans import plan_of
 
 SIDE = 60

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from augd.errors import OptionError
-from augd.plan import numerics, rng
-from augd.plan.rng import Philox, Purpose, integers, mix, normals, philox_words, uniforms
+from augd.plan.random import numerics
+from augd.plan.random import philox as rng
+from augd.plan.random.philox import Philox, Purpose, integers, mix, normals, philox_words, uniforms
 
 ONES = 0xFFFFFFFF
 

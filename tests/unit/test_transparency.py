@@ -16,7 +16,7 @@ from augd.errors import RecipeError
 from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.header import read_header
-from augd.plan.recipe import expand, parse_recipe, recipe_from_toml, recipe_to_toml
+from augd.plan.recipe.recipe import expand, parse_recipe, recipe_from_toml, recipe_to_toml
 from tests.hostile.images import chunk
 from tests.scenes import EITHER_KERNELS
 

@@ -21,8 +21,8 @@ from augd.errors import AugdError
 from augd.pixels.header import BadImage
 from augd.pixels.kinds import HEAD_BYTES, PACKAGES, recognise
 from augd.pixels.limits import max_data_bytes
-from augd.plan.catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe import parse_recipe
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import parse_recipe
 from augd.plugins import load
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit

@@ -1,0 +1,1 @@
+"""Where pixels go: frames of rows, affine matrices, regions to decode and their scale."""

@@ -1,0 +1,185 @@
+"""The frame: what the ops before have made of each image, while a chunk is planned.
+
+Where it stands: between the planner, which makes one per call, and the samplers, which narrow,
+resample, flip, bend and tint it in the recipe's order.
+
+It is kept twice over. The exact path's crop, resize, window and mirror are always there; the map
+of the matrix path from the first op on that may need it. Coordinates of the exact path are those
+of the source until the one resample, and of the scaled crop after it. Arrays are (2, n), x or
+width first, float64 holding whole numbers; (2, 1) where all rows are alike.
+
+Invariants: nothing here draws a number; in rows that are not bent the frame never leaves the
+image, so that no tap of the resample can look past it, and bending others leaves their bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augd.plan.colour_matrix import Step
+from augd.plan.geometry.affine import Affine, Linear
+from augd.plan.plan import Bools, LocalWarp, Words
+from augd.plan.random.numerics import Floats
+from augd.plan.random.philox import Ints
+
+if TYPE_CHECKING:
+    from augd.plan.ops.plugin import Edit
+
+__all__ = ["Bools", "Frame"]
+
+
+class Frame:
+    """The window that is left of each of `num_rows` images, and what is laid upon it."""
+
+    __slots__ = (
+        "affine",
+        "bent",
+        "colour_order",
+        "edits",
+        "epochs",
+        "erase",
+        "ids",
+        "impossible",
+        "is_known",
+        "is_native",
+        "lens",
+        "mirror",
+        "num_rows",
+        "offset",
+        "out_sides",
+        "picture",
+        "resampled_crop",
+        "scaled",
+        "sides",
+        "steps",
+        "warp",
+        "warp_key",
+        "warp_on",
+    )
+
+    def __init__(self, sides: Floats, out_sides: Floats) -> None:
+        """Begin with whole pictures of `sides`, (2, n); `out_sides` is (2, 1)."""
+        self.num_rows = sides.shape[1]
+        self.picture = self.sides = self.scaled = sides
+        self.out_sides = out_sides
+        self.offset: Floats | None = None
+        self.resampled_crop: tuple[Floats | None, Floats] | None = None
+        self.is_native: Bools | None = None
+        self.mirror: Bools | None = None
+        self.affine: Affine | None = None
+        self.bent: Bools | None = None
+        self.lens: Floats | None = None
+        self.warp: LocalWarp | None = None
+        self.warp_key: Words | None = None
+        self.warp_on: Bools | None = None
+        self.steps: list[Step] = []
+        self.colour_order: Ints | None = None
+        self.erase: Floats | None = None
+        self.edits: list[list[Edit]] | None = None
+        self.ids: Ints | None = None  # with the next two: for own ops, which are told of each row
+        self.epochs: Ints | None = None
+        self.is_known: Bools | None = None
+        self.impossible: dict[int, str] = {}
+
+    # the exact path
+
+    def cut(self, offset: Floats, sides: Floats) -> None:
+        """Narrow the frame to a window at `offset`, as seen after the flips so far."""
+        if self.affine is not None:
+            self.affine.move(offset[0], offset[1])
+        offset = self._unflip(offset, sides)
+        self.offset = offset if self.offset is None else self.offset + offset
+        self.sides = sides
+
+    def cut_anywhere(self, offset: Floats, sides: Floats) -> None:
+        """Cut a window that may leave the picture; rows where it does are bent."""
+        affine, bent = self.begin_matrix()
+        affine.move(offset[0], offset[1])
+        offset = self._unflip(offset, sides)
+        whole = offset if self.offset is None else self.offset + offset
+        room = (self.picture if self.resampled_crop is None else self.scaled) - sides
+        bent |= ((whole < 0.0) | (whole > room)).any(axis=0)
+        self.offset = np.clip(whole, 0.0, np.maximum(room, 0.0))
+        self.sides = sides
+
+    def resample(self, scaled: Floats) -> None:
+        """Resize what is left to `scaled`; at most once, which the recipe made sure of."""
+        assert self.resampled_crop is None
+        if self.affine is not None:
+            self.affine.scale(*(self.sides / scaled))
+        self.resampled_crop = (self.offset, self.sides)
+        self.offset = None
+        self.sides = self.scaled = scaled
+
+    def enlarge(self, is_enlarged: Bools, scaled: Floats) -> None:
+        """Resample some rows; the others, whose `scaled` are their sides, stay native."""
+        self.resample(scaled)
+        self.is_native = ~is_enlarged
+
+    def flip(self, is_flipped: Bools) -> None:
+        """Flip the chosen rows left and right."""
+        if self.affine is not None:
+            self.affine.flip(is_flipped, self.sides[0])
+        self.mirror = is_flipped if self.mirror is None else self.mirror ^ is_flipped
+
+    def _unflip(self, offset: Floats, sides: Floats) -> Floats:
+        """Return where a window lies in the frame as it was before the flips so far."""
+        if self.mirror is None:
+            return offset
+        from_right = self.sides[0] - sides[0] - offset[0]
+        x = np.where(self.mirror, from_right, offset[0])
+        return np.stack([x, np.broadcast_to(offset[1], x.shape)])
+
+    # the matrix path
+
+    def begin_matrix(self) -> tuple[Affine, Bools]:
+        """Return the map from the frame to the picture and the bent rows, made when missing."""
+        if self.affine is None or self.bent is None:
+            self.affine = self._map_exactly()
+            self.bent = np.zeros(self.num_rows, np.bool_)
+        return self.affine, self.bent
+
+    def _map_exactly(self) -> Affine:
+        """Write what the exact path did so far as a map."""
+        affine = Affine(self.num_rows)
+        if self.resampled_crop is not None:
+            offset, sides = self.resampled_crop
+            if offset is not None:
+                affine.move(offset[0], offset[1])
+            affine.scale(*(sides / self.scaled))
+        if self.offset is not None:
+            affine.move(self.offset[0], self.offset[1])
+        if self.mirror is not None:
+            affine.flip(self.mirror, self.sides[0])
+        return affine
+
+    def bend(self, linear: Linear, is_bent: Bools | None) -> None:
+        """Put a linear map about the frame's centre in front; None bends all rows."""
+        affine, bent = self.begin_matrix()
+        affine.bend(linear, 0.5 * self.sides[0], 0.5 * self.sides[1])
+        bent |= True if is_bent is None else is_bent
+
+    def shift(self, x: Floats, y: Floats, is_bent: Bools | None) -> None:
+        """Move the picture by so many pixels of the frame."""
+        affine, bent = self.begin_matrix()
+        affine.move(-x, -y)
+        bent |= True if is_bent is None else is_bent
+
+    def place(self, linear: Linear, x: Floats, y: Floats, is_bent: Bools) -> None:
+        """Put a linear map followed by a shift in front: each (n,), neutral where not bent."""
+        affine, bent = self.begin_matrix()
+        affine.move(x, y)
+        affine.bend(linear, x * 0.0, y * 0.0)
+        bent |= is_bent
+
+    # the rest
+
+    def refuse(self, is_refused: Bools, reason: Callable[[int, int], str]) -> None:
+        """Mark rows that cannot be made; `reason` gets the frame's (width, height) of the row."""
+        sides = np.broadcast_to(self.sides, (2, self.num_rows))
+        for row in np.flatnonzero(is_refused).tolist():
+            width, height = (int(side) for side in sides[:, row])
+            self.impossible.setdefault(row, reason(width, height))

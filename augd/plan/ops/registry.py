@@ -1,0 +1,106 @@
+"""The ops of a recipe: one struct each, holding what may be asked and what is refused.
+
+Where it stands: a trainer's plain data becomes these structs (`recipe.py`); the planner pairs
+each with a sampler that draws its parameters (`planner.py`). A new op is one struct in the file
+of its kind, added to `Op`, and one sampler beside it.
+
+Invariants: those of `op.py`; nothing imports NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from augd.plan.ops.affine import Lens, LocalWarp, Rotate, Shear, Stretch, Translate, Zoom
+from augd.plan.ops.base import BaseOp, name_of
+from augd.plan.ops.colour import (
+    IMAGENET_EIGVAL,
+    IMAGENET_EIGVEC,
+    Brightness,
+    Contrast,
+    Erase,
+    Grayscale,
+    Hue,
+    Pca,
+    RgbShift,
+    Saturation,
+)
+from augd.plan.ops.crop import (
+    CenterCrop,
+    Mirror,
+    RandomCrop,
+    RandomResizedCrop,
+    Resize,
+    ScaleJitter,
+)
+from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
+
+__all__ = [
+    "IMAGENET_EIGVAL",
+    "IMAGENET_EIGVEC",
+    "OPS_BY_NAME",
+    "OP_CLASSES",
+    "Brightness",
+    "CenterCrop",
+    "Contrast",
+    "Erase",
+    "FiveCrop",
+    "Grayscale",
+    "Hue",
+    "Lens",
+    "LocalWarp",
+    "Mirror",
+    "MultiScale",
+    "Op",
+    "Pca",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "Resize",
+    "RgbShift",
+    "Rotate",
+    "Saturation",
+    "ScaleJitter",
+    "Shear",
+    "Stretch",
+    "TenCrop",
+    "Translate",
+    "Zoom",
+    "list_parameters",
+]
+
+Op = (
+    RandomResizedCrop
+    | RandomCrop
+    | ScaleJitter
+    | Resize
+    | CenterCrop
+    | Mirror
+    | Rotate
+    | Zoom
+    | Shear
+    | Stretch
+    | Translate
+    | Lens
+    | LocalWarp
+    | Pca
+    | RgbShift
+    | Brightness
+    | Contrast
+    | Saturation
+    | Hue
+    | Grayscale
+    | Erase
+    | FiveCrop
+    | TenCrop
+    | MultiScale
+)
+
+OP_CLASSES: tuple[type[BaseOp], ...] = get_args(Op)
+
+OPS_BY_NAME: dict[str, type[BaseOp]] = {name_of(cls): cls for cls in OP_CLASSES}
+
+
+def list_parameters(op_class: type[BaseOp]) -> Sequence[str]:
+    """Name the parameters of an op, in the order of its definition."""
+    return op_class.__struct_fields__

@@ -1,0 +1,49 @@
+"""Writes what happened to each row of a chunk as numbers: the values of `augd.plan.params_layout`.
+
+Where it stands: after the planner, for streams that ask for parameters. Computed from a plan
+alone, nothing is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from augd.plan.params_layout import NUM_PARAMS
+from augd.plan.plan import Plan
+from augd.plan.random.numerics import Floats
+
+
+def describe(plan: Plan, num_views: int, out_width: int) -> Floats:
+    """Write float64 (m, 30) of a plan's m rows of `out_width` px, as `PARAMS` lays them out."""
+    num_rows = len(plan.crop)
+    found = np.zeros((num_rows, NUM_PARAMS))
+    found[:, 0:4] = plan.crop
+    found[:, 4] = plan.mirror
+    found[:, 6:12] = _exact_matrix(plan, out_width).reshape(num_rows, 6)
+    if plan.bent is not None and plan.matrix is not None:
+        found[plan.bent, 4] = 0.0
+        found[:, 5] = plan.bent
+        found[plan.bent, 6:12] = plan.matrix[plan.bent].reshape(-1, 6)
+    if plan.lens is not None:
+        found[:, 12] = plan.lens
+    found[:, 13:25] = np.eye(3, 4).ravel() if plan.colour is None else _flat(plan.colour)
+    if plan.erase is not None:
+        found[:, 25:29] = plan.erase
+    found[:, 29] = np.arange(num_rows) % num_views
+    return found
+
+
+def _flat(colour: Floats) -> Floats:
+    return colour.reshape(len(colour), 12)
+
+
+def _exact_matrix(plan: Plan, out_width: int) -> Floats:
+    """Return (m, 2, 3): crop, resize, window and mirror of the exact path as one map."""
+    step = plan.crop[:, 2:] / plan.scaled
+    sign = np.where(plan.mirror, -1.0, 1.0)
+    matrix = np.zeros((len(plan.crop), 2, 3))
+    matrix[:, 0, 0] = sign * step[:, 0]
+    matrix[:, 1, 1] = step[:, 1]
+    matrix[:, :, 2] = plan.crop[:, :2] + plan.window * step
+    matrix[:, 0, 2] += plan.mirror * out_width * step[:, 0]
+    return matrix

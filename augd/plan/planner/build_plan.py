@@ -1,0 +1,118 @@
+"""The last step of planning: a frame becomes a plan.
+
+Where it stands: after the samplers of a recipe have acted. Colour steps are composed here, rows
+that stayed native get their crop, and bent rows their region in place of it.
+
+Invariants: which of the plan's fields are None depends on the recipe alone; nothing is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from augd.plan.colour_matrix import compose
+from augd.plan.geometry.affine import Affine
+from augd.plan.geometry.decode_scale import round_crops, scale_of_bend, scale_of_resize, share_scale
+from augd.plan.geometry.frame import Frame
+from augd.plan.geometry.source_region import Fill, count_halvings, find_region
+from augd.plan.plan import Bools, Int8s, Int32s, Plan
+from augd.plan.random.numerics import Floats
+from augd.plan.recipe.recipe import Recipe
+
+
+def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, str]) -> Plan:
+    """Write the frame out as a plan."""
+    crop, scaled, window = _write_exact_path(frame)
+    mirror = np.zeros(frame.num_rows, np.bool_) if frame.mirror is None else frame.mirror
+    colour = pivot = matrix = halvings = None
+    scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
+    if frame.steps:
+        tint = compose(frame.steps, frame.colour_order, frame.num_rows)
+        colour, pivot = tint.stack(), tint.stack_pivot()
+    if frame.affine is not None and frame.bent is not None:
+        matrix = frame.affine.stack()
+        halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe.fill, crop)
+        if scale is not None:
+            np.copyto(scale, scale_of_bend(least, halvings), where=frame.bent)
+        np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
+        np.copyto(window, 0, where=frame.bent)
+    if scale is not None:
+        scale = share_scale(scale, num_views)
+        round_crops(crop, scale, frame.picture, frame.bent)
+    return Plan(
+        edits=frame.edits,
+        crop=crop.T,
+        scaled=scaled.T,
+        window=window.T,
+        mirror=mirror,
+        colour=colour,
+        impossible=impossible,
+        matrix=matrix,
+        bent=frame.bent,
+        halvings=halvings,
+        lens=frame.lens,
+        warp=frame.warp,
+        warp_key=frame.warp_key,
+        warp_on=frame.warp_on,
+        scale=scale,
+        pivot=pivot,
+        erase=None if frame.erase is None else frame.erase.T.astype(np.int32),
+    )
+
+
+def _write_exact_path(frame: Frame) -> tuple[Int32s, Int32s, Int32s]:
+    """Return crop (4, n), scaled (2, n) and window (2, n)."""
+    num_rows = frame.num_rows
+    is_resampled = frame.resampled_crop is not None
+    offset, sides = frame.resampled_crop or (frame.offset, frame.sides)
+    crop = np.zeros((4, num_rows), np.int32)
+    if offset is not None:
+        crop[:2] = offset
+    crop[2:] = sides
+    scaled = np.empty((2, num_rows), np.int32)
+    scaled[...] = frame.scaled if is_resampled else frame.sides
+    window = np.zeros((2, num_rows), np.int32)
+    if is_resampled and frame.offset is not None:
+        window[...] = frame.offset
+    if frame.is_native is not None:
+        _keep_native(frame, frame.is_native, crop, scaled, window)
+    return crop, scaled, window
+
+
+def _keep_native(
+    frame: Frame, is_native: Bools, crop: Int32s, scaled: Int32s, window: Int32s
+) -> None:
+    """Let rows that were not resampled decode their window only."""
+    np.add(crop[:2], window, out=crop[:2], where=is_native)
+    for sides in (crop[2:], scaled):
+        np.copyto(sides, frame.sides, where=is_native, casting="unsafe")
+    np.copyto(window, 0, where=is_native)
+
+
+def _write_regions(
+    frame: Frame, affine: Affine, bent: Bools, fill: Fill, crop: Int32s
+) -> tuple[Int8s, Floats]:
+    """Write the regions of bent rows into `crop`.
+
+    Returns how often each is halved, and by how much its matrix and lens reduce it at least.
+    """
+    reduction, least = affine.reductions()
+    stretch: Floats | float = 1.0
+    if frame.lens is not None:
+        # Where the lens pulls the edges in, radii grow by 1 + k at the corner and, from one
+        # pixel to the next, by 1 + 3 k.
+        # Where it pushes them out, both are below 1.
+        outwards = np.maximum(frame.lens, 0.0)
+        reduction = reduction * (1.0 + 3.0 * outwards)
+        stretch = 1.0 + outwards
+        least = least * np.maximum(1.0 + 3.0 * np.minimum(frame.lens, 0.0), 0.0)
+    # What a local warp squeezes is not counted: 1.4 at alpha = sigma ** 2, at one place in a
+    # hundred, for which the whole row would be blurred.
+    reach: Floats | float = 0.0
+    if frame.warp is not None and frame.warp_on is not None:
+        reach = np.where(frame.warp_on, frame.warp.alpha, 0.0)
+    halvings = count_halvings(reduction)
+    halvings[~bent] = 0
+    region = find_region(affine, frame.out_sides, frame.picture, fill, halvings, stretch, reach)
+    np.copyto(crop, region, where=bent)
+    return halvings, least

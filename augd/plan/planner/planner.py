@@ -1,0 +1,171 @@
+"""The planner: what will happen to each sample of a chunk, computed for all its rows at once.
+
+Where it stands: a producer asks it after the order gave the ids and the index their sizes; then
+`pixels` decodes and renders what the plan says.
+
+A row's random words come from the counter (id, epoch, op, view, draw). With `views` in the recipe
+each view draws its own; those of a view op share what the ops before it drew, as view 0.
+
+Invariants: a row's plan depends on (recipe, seed, its id, its epoch, its size, its view) and on
+nothing else, neither on the rows beside it nor on earlier calls; all random words of a chunk are
+drawn in one pass; nothing is computed per sample in Python unless a sample is exceptional or an
+op is a plug-in's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from augd.plan.geometry.frame import Frame
+from augd.plan.ops.base import BaseOp
+from augd.plan.ops.plugin import Plugin
+from augd.plan.plan import Int32s, LocalWarp, Plan
+from augd.plan.planner.build_plan import finish
+from augd.plan.random.philox import Ints, Philox, Purpose, mix, stream_counter
+from augd.plan.recipe.recipe import Recipe
+from augd.plan.samplers.colour import ColourOrderSampler
+from augd.plan.samplers.distributions import Sampler
+from augd.plan.samplers.plugin import OnDraw, PluginSampler
+from augd.plan.samplers.registry import sampler_of
+from augd.plan.size_mismatch import ADD_A_SIZE
+
+__all__ = ["LocalWarp", "Plan", "Planner"]
+
+_SPACES_KEPT: Final = 4
+_LOW = np.array(0xFFFFFFFF, np.int64)
+_U32 = np.array(32, np.int64)
+
+# The op's place in the counter of what belongs to no op: the order of the colour ops.
+ORDER_PLACE: Final = 255
+
+
+class Planner:
+    """Plans samples of one stream.
+
+    `out_size` is (height, width) of every row, as `output_size` tells. Not for use by two
+    threads at once: the work arrays are kept between calls.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        out_size: tuple[int, int],
+        on_own_draw: OnDraw | None = None,
+    ) -> None:
+        """Make the samplers. `on_own_draw` is told what own ops draw."""
+        self._on_own_draw = on_own_draw
+        self._key = mix(seed, Purpose.PARAMS)
+        self._num_draws = recipe.views
+        self.num_views = recipe.num_views
+        self._has_plugins = any(isinstance(op, Plugin) for op in recipe.ops)
+        self._samplers = [
+            (place, self._sampler_of(op, place)) for place, op in enumerate(recipe.ops)
+        ]
+        num_colours = sum(op.is_colour for op in recipe.ops)
+        if recipe.shuffle_colour and num_colours > 1:
+            self._samplers.append((ORDER_PLACE, ColourOrderSampler(num_colours)))
+        self._spaces: dict[int, _Space] = {}
+        height, width = out_size
+        self._out_sides = np.array([[width], [height]], np.float64)
+        self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
+        self._recipe = recipe
+
+    def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
+        if isinstance(op, Plugin):
+            return PluginSampler(
+                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw
+            )
+        return sampler_of(op)
+
+    def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
+        """Plan the `num_views` rows of each of n samples.
+
+        `ids` and `epochs` are int64 (n,), epochs below 2**32; `widths` and `heights` are those
+        of the images as decoded. A sample with id -1 is planned like any other, and its plan
+        means nothing; its sizes may be 0. Raises OwnOpError when an own op fails.
+        """
+        sides = np.empty((2, len(ids)))
+        sides[0] = widths
+        sides[1] = heights
+        np.maximum(sides, 1.0, out=sides)
+        if self.num_views > 1:
+            ids, epochs = np.repeat(ids, self.num_views), np.repeat(epochs, self.num_views)
+            sides = np.repeat(sides, self.num_views, axis=1)
+        space = self._spaces.get(len(ids)) or self._make_space(len(ids))
+        space.draw(ids, epochs)
+        frame = Frame(sides, self._out_sides)
+        if self._has_plugins:
+            frame.ids, frame.epochs = ids, epochs
+            frame.is_known = np.repeat((widths > 0) & (heights > 0), self.num_views)
+        for sampler, even, odd in space.parts:
+            sampler.sample(frame, even, odd)
+        if self._is_sized_by_image:
+            self._check_size(frame)
+        impossible = self._by_sample(frame.impossible, ids)
+        return finish(frame, self._recipe, self.num_views, impossible)
+
+    def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
+        """Name each sample with a row that cannot be made once, and padding never."""
+        reasons: dict[int, str] = {}
+        for row, reason in impossible.items():
+            if ids[row] >= 0:
+                reasons.setdefault(row // self.num_views, reason)
+        return reasons
+
+    def _make_space(self, num_rows: int) -> _Space:
+        if len(self._spaces) >= _SPACES_KEPT:
+            self._spaces.clear()
+        space = _Space(self._key, self._samplers, num_rows, self._num_draws)
+        self._spaces[num_rows] = space
+        return space
+
+    def _check_size(self, frame: Frame) -> None:
+        is_other = (frame.sides != self._out_sides).any(axis=0)
+        if is_other.any():
+            frame.refuse(is_other, self._explain)
+
+    def _explain(self, width: int, height: int) -> str:
+        out_width, out_height = (int(side) for side in self._out_sides[:, 0])
+        return (
+            f"size: expected {out_width}x{out_height} as the data set's first image, since the "
+            f"recipe has no op that decides the size, got {width}x{height}. {ADD_A_SIZE}"
+        )
+
+
+class _Space:
+    """The random words of one number of rows: a generator's arrays and each op's part of them."""
+
+    __slots__ = ("_epochs", "_high", "_low", "_philox", "_stream", "_streams", "parts")
+
+    def __init__(
+        self, key: int, samplers: list[tuple[int, Sampler]], num_rows: int, num_draws: int
+    ) -> None:
+        num_blocks = sum(sampler.num_blocks for _, sampler in samplers)
+        self._philox = Philox(key, num_blocks * num_rows)
+        even, odd = (
+            words.view(np.int64).reshape(2, num_blocks, num_rows)
+            for words in (self._philox.even, self._philox.odd)
+        )
+        self._low, self._epochs = even
+        self._high, self._stream = odd
+        streams: list[int] = []
+        self.parts: list[tuple[Sampler, Ints, Ints]] = []
+        for place, sampler in samplers:
+            part = slice(len(streams), len(streams) + sampler.num_blocks)
+            self.parts.append((sampler, even[:, part], odd[:, part]))
+            streams += [stream_counter(place, 0, draw) for draw in range(sampler.num_blocks)]
+        views = [stream_counter(0, view, 0) for view in range(num_draws)]
+        per_row = np.tile(np.array(views, np.int64), num_rows // num_draws)
+        self._streams: Ints = np.array(streams, np.int64)[:, None] + per_row
+
+    def draw(self, ids: Ints, epochs: Ints) -> None:
+        """Draw all blocks of all rows."""
+        if self._streams.size:
+            self._low[...] = ids & _LOW
+            self._high[...] = ids >> _U32 & _LOW
+            self._epochs[...] = epochs
+            self._stream[...] = self._streams
+            self._philox.run()

@@ -1,0 +1,1 @@
+"""Random words by counters (Philox), and functions whose bits are the same everywhere."""

@@ -1,0 +1,1 @@
+"""Recipes: parsing, checks across ops, presets, and the catalogue of known ops."""

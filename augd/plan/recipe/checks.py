@@ -1,0 +1,123 @@
+"""What the ops of one recipe must agree on: their order, one size of rows, and bounds together.
+
+Where it stands: `Recipe` checks it when it is made, after each op has checked itself. A failed
+check raises `ValueError("<path inside the recipe>: expected ..., got .... <what to do>")`.
+
+Invariants: nothing here looks at an image or imports NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from augd.plan.ops.base import BaseOp, Extent, name_of
+
+# The op's place in the recipe takes 8 bits of the random counter; no real recipe is near it.
+MAX_OPS = 64
+# Of one sample: more than the tests of any paper use, and within the counter's 12 bits.
+MAX_VIEWS = 256
+# All views of a sample together: the limit that decoding has for a photo.
+MAX_SAMPLE_AREA_PX = 64_000_000
+
+# Of all affine ops together: a picture is a few pixels then, and positions stay far from overflow.
+MAX_REDUCTION = 1000
+
+
+def check_order(ops: Sequence[BaseOp]) -> None:
+    """Refuse too many ops, what follows a view op, and a second one of what the plan has one of."""
+    if len(ops) > MAX_OPS:
+        raise ValueError(
+            f"ops: expected at most {MAX_OPS} ops, got {len(ops)}. Shorten the recipe."
+        )
+    seen: dict[type[BaseOp], int] = {}
+    for number, op in enumerate(ops):
+        if op.num_views > 1 and number != len(ops) - 1:
+            raise ValueError(
+                f"ops[{number}].op: expected {name_of(op)} as the last op, got "
+                f"{name_of(ops[number + 1])} after it. Put {name_of(op)} at the end."
+            )
+        if op.is_unique and type(op) in seen:
+            raise ValueError(
+                f"ops[{number}].op: expected one {name_of(op)} in a recipe, got a second after "
+                f"ops[{seen[type(op)]}]. Take one of them out."
+            )
+        seen[type(op)] = number
+
+
+def check_reduction(ops: Iterable[BaseOp]) -> None:
+    """Refuse affine ops that together leave nothing of the picture."""
+    reduction = math.prod(op.reduction for op in ops)
+    if reduction > MAX_REDUCTION:
+        raise ValueError(
+            f"ops: expected ops that together shrink the picture by at most {MAX_REDUCTION}, got "
+            f"{reduction:.4g}. Take some of zoom, shear and stretch out, or make them weaker."
+        )
+
+
+def check_device(ops: Iterable[BaseOp]) -> None:
+    """Refuse what comes after the colour pass, where that is left to the device."""
+    for number, op in enumerate(ops):
+        if op.is_after_colour:
+            name = name_of(op)
+            raise ValueError(
+                f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. It '
+                "acts after the colour pass, which the device would do later: take one of both "
+                "out."
+            )
+
+
+def final_extent(ops: Sequence[BaseOp]) -> Extent:
+    """Walk the ops and return the size of a row; not exact when no op decides the size.
+
+    Raises ValueError when a second resample would be needed, when sizing ops leave the size to
+    the image, or when an op does not fit the rows.
+    """
+    extent = Extent()
+    for number, op in enumerate(ops):
+        try:
+            extent = op.extent(extent)
+        except ValueError as error:
+            raise ValueError(f"ops[{number}].{error}") from None
+    if any(op.is_sizing for op in ops) and not extent.exact:
+        raise ValueError(
+            "ops: expected one size for all rows, got a long side that follows each image. "
+            'Add {"op": "center_crop", "size": ...} after the resize, or give the resize a size.'
+        )
+    if extent.exact:
+        check_rows(ops, extent.height, extent.width)
+    return extent
+
+
+def check_rows(ops: Iterable[BaseOp], height: int, width: int) -> None:
+    """Check each op against the size of the finished rows."""
+    for number, op in enumerate(ops):
+        try:
+            op.check_rows(height, width)
+        except ValueError as error:
+            raise ValueError(f"ops[{number}].{error}") from None
+
+
+def check_views(ops: Sequence[BaseOp], views: int, height: int, width: int) -> None:
+    """Refuse views of views, and more of them than a slot should hold.
+
+    A size that is not known yet is 1.
+    """
+    last = ops[-1] if ops else None
+    if last is not None and last.num_views > 1 and views != 1:
+        raise ValueError(
+            f"views: expected 1 with {name_of(last)}, got {views}. {name_of(last)} makes "
+            f"{last.num_views} views of its own: take one of both out."
+        )
+    num_views = views * (1 if last is None else last.num_views)
+    if not 1 <= num_views <= MAX_VIEWS:
+        path = "views" if views != 1 else f"ops[{len(ops) - 1}].short"
+        raise ValueError(
+            f"{path}: expected 1 to {MAX_VIEWS} views of a sample, got {num_views}. Ask for fewer."
+        )
+    if num_views > 1 and num_views * height * width > MAX_SAMPLE_AREA_PX:
+        path = "views" if views != 1 else f"ops[{len(ops) - 1}].op"
+        raise ValueError(
+            f"{path}: expected at most {MAX_SAMPLE_AREA_PX // 1_000_000} megapixels for all views "
+            f"of a sample, got {num_views} of {width}x{height}. Ask for fewer or smaller ones."
+        )

@@ -1,0 +1,110 @@
+"""Why plain data is no recipe: the path to the value, what was expected and found, what to do.
+
+Where it stands: `parse_recipe` asks it before and after msgspec converts the data, because
+msgspec's own messages name neither the known keys nor what was found.
+
+Invariants: a message quotes at most a few dozen characters of what a client sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from reprlib import repr as brief
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from augd.errors import RecipeError
+from augd.plan.ops.base import BaseOp
+from augd.plan.ops.registry import list_parameters
+from augd.plan.recipe.foreign_op_names import called_here
+
+Ops = Mapping[str, type[BaseOp]]
+
+
+def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
+    """Refuse unknown keys and ops, naming the known ones, which msgspec's messages don't."""
+    if not isinstance(recipe, Mapping):
+        raise RecipeError(
+            f"recipe: expected a preset's name or a mapping, got {type(recipe).__name__}. "
+            'Give for example "imagenet" or {"ops": [...]}.'
+        )
+    _check_keys("recipe", recipe, fields)
+    ops = recipe.get("ops")
+    if not isinstance(ops, list | tuple):
+        raise RecipeError(
+            f"recipe.ops: expected a list of ops, got {brief(ops)}. "
+            'Give {"ops": [...]}; the empty list leaves the pixels as they are.'
+        )
+    for number, op in enumerate(ops):
+        _check_op_names(f"recipe.ops[{number}]", op, known)
+
+
+def _check_op_names(path: str, op: Any, known: Ops) -> None:
+    if not isinstance(op, Mapping):
+        raise RecipeError(
+            f'{path}: expected a mapping such as {{"op": "mirror", "p": 0.5}}, got {brief(op)}. '
+            "Write each op as a mapping with its name under the key op."
+        )
+    name = op.get("op")
+    if not isinstance(name, str) or name not in known:
+        here = called_here(name)
+        hint = f" {here}" if here else _suggest(name, known) or " Use one of these names."
+        raise RecipeError(
+            f"{path}.op: expected one of {', '.join(sorted(known))}, got {brief(name)}.{hint}"
+        )
+    _check_keys(path, op, ("op", *list_parameters(known[name])))
+
+
+def _check_keys(path: str, plain: Mapping[Any, Any], known: tuple[str, ...]) -> None:
+    for key in plain:
+        if key not in known:
+            keys = ", ".join(known)
+            raise RecipeError(
+                f"{path}.{str(key)[:40]}: expected one of the keys {keys}, got {brief(key)}."
+                + (_suggest(key, known) or " Take it out.")
+            )
+
+
+def _suggest(name: Any, known: Any) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(str(name)[:40], list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def explain(message: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
+    """Turn msgspec's message into the house's: path, expected, got, what to do."""
+    text, _, path = message.partition(" - at `$")
+    path = "recipe" + path.rstrip("`")
+    field = re.match(r"(ops\S*|[a-z_]+): ", text)
+    if field:
+        return f"{path}.{text}"
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", text)
+    if missing:
+        return f"{path}.{missing[1]}: expected a value, got none. Add {missing[1]}."
+    wanted, found = _wanted(text, path, recipe, recipe_class, known), brief(_value_at(path, recipe))
+    return f"{path}: expected {wanted}, got {found}. Change the value."
+
+
+def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
+    """Say what msgspec wanted at `path`, in words."""
+    parent, _, field = path.rpartition(".")
+    owner: Any = recipe_class
+    if parent != "recipe":
+        owner = known[_value_at(parent, recipe)["op"]]
+    annotation = get_type_hints(owner).get(field)
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(annotation)))
+    expected = re.match(r"Expected `(.*?)`( (?:of length )?(?:[<>]=? )?-?[\d.]+)?", text)
+    if not expected:
+        return "a value within range"
+    names = {"array": "list", "object": "mapping", "null": "nothing"}
+    kinds = [names.get(kind, kind) for kind in expected[1].split(" | ")]
+    return " or ".join(kinds) + (expected[2] or "")
+
+
+def _value_at(path: str, recipe: Mapping[str, Any]) -> Any:
+    value: Any = recipe
+    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        value = value[int(number)] if number else value[key]
+    return value

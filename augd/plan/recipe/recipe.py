@@ -1,0 +1,265 @@
+"""A recipe: the list of ops that every sample goes through, as validated plain data.
+
+Where it stands: a trainer sends a preset's name or plain data; the daemon turns it into a
+`Recipe` before anything acts on it, and its expanded form is part of the stream's content.
+Producers plan and render from the same structs.
+
+Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image;
+two ways of saying the same expand to the same data, so that they have one digest. Nothing
+here draws a number, reads a file or imports NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from reprlib import repr as brief
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from augd.errors import RecipeError
+from augd.plan.ops.registry import OPS_BY_NAME, Op
+from augd.plan.recipe.checks import (
+    check_device,
+    check_order,
+    check_reduction,
+    check_rows,
+    check_views,
+    final_extent,
+)
+from augd.plan.recipe.error_texts import check_names, explain
+from augd.plan.recipe.presets import PRESETS
+
+if TYPE_CHECKING:
+    from augd.plan.recipe.op_catalogue import Catalogue
+
+__all__ = [
+    "PRESETS",
+    "Recipe",
+    "expand",
+    "output_size",
+    "parse_recipe",
+    "plain_recipe",
+    "read_toml",
+    "recipe_from_toml",
+    "recipe_to_toml",
+]
+
+# Fields that came after the first version, by their defaults.
+_LATER_FIELDS: dict[str, Any] = {
+    "fill": "reflect",
+    "fill_value": 0.0,
+    "colour_on": "producer",
+    "exif": "ignore",
+    "shuffle_colour": False,
+    "views": 1,
+    "scaled_decode": "off",
+    "background": 0,
+}
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to each sample: `ops` in their order, and how rows are made of the result.
+
+    `filter` is that of the one resample: `antialias` is a triangle whose support grows with the
+    reduction (PIL, torchvision), `linear` the faster 2x2 taps. `fill` is what lies outside the
+    picture: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
+    levels as one number or [r, g, b]), `nearest` (the edge pixel) or `wrap`. `colour_on="device"`
+    leaves the colour pass to the trainer, in float. `exif="apply"` turns pictures upright first, as
+    their EXIF orientation says; by default it is ignored, as by PIL, torchvision and the ImageNet
+    weights. `shuffle_colour` draws the order of the
+    colour ops for each image. `views` is the number of independent draws of each photo.
+    `scaled_decode="auto"` decodes photos at 1/2, 1/4 or 1/8 wherever that leaves as many pixels as
+    the row has: faster for large photos, with slightly other pixels. `background` is what is seen
+    through transparent parts: whole grey levels as one number or [r, g, b], black by default, or
+    "stored": colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
+    """
+
+    ops: tuple[Op, ...]
+    filter: Literal["antialias", "linear"] = "antialias"
+    fill: Literal["reflect", "constant", "nearest", "wrap"] = "reflect"
+    fill_value: float | tuple[float, float, float] = 0.0
+    colour_on: Literal["producer", "device"] = "producer"
+    exif: Literal["ignore", "apply"] = "ignore"
+    shuffle_colour: bool = False
+    views: int = 1
+    scaled_decode: Literal["off", "auto"] = "off"
+    background: int | tuple[int, int, int] | Literal["stored"] = 0
+
+    def __post_init__(self) -> None:
+        self._check_fill()
+        self._check_background()
+        check_order(self.ops)
+        check_reduction(self.ops)
+        extent = final_extent(self.ops)
+        check_views(self.ops, self.views, extent.height, extent.width)
+        if self.colour_on == "device":
+            check_device(self.ops)
+
+    @property
+    def fill_rgb(self) -> tuple[float, float, float]:
+        """Return the grey levels of a constant fill."""
+        value = self.fill_value
+        return value if isinstance(value, tuple) else (value, value, value)
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int] | None:
+        """Return the grey levels behind transparent parts; None for stored colours."""
+        value = self.background
+        if value == "stored":
+            return None
+        return value if isinstance(value, tuple) else (value, value, value)
+
+    @property
+    def num_views(self) -> int:
+        """Return how many rows each sample has: independent draws, or those of the view op."""
+        return self.ops[-1].num_views * self.views if self.ops else self.views
+
+    def _check_fill(self) -> None:
+        red, green, blue = self.fill_rgb
+        if not all(0 <= level <= 255 for level in self.fill_rgb):
+            raise ValueError(
+                f"fill_value: expected grey levels of 0..255, got {brief(self.fill_value)}. "
+                "Give one number or [r, g, b]."
+            )
+        if red == green == blue:
+            msgspec.structs.force_setattr(self, "fill_value", red)
+        if any(self.fill_rgb) and self.fill != "constant":
+            raise ValueError(
+                f'fill_value: expected fill="constant" beside it, got fill="{self.fill}". '
+                "Take fill_value out or set the fill."
+            )
+
+    def _check_background(self) -> None:
+        levels = self.background_rgb
+        if levels is None:
+            return
+        if not all(0 <= level <= 255 for level in levels):
+            raise ValueError(
+                f"background: expected grey levels of 0..255, got {brief(self.background)}. "
+                'Give one whole number, [r, g, b] or "stored".'
+            )
+        if levels[0] == levels[1] == levels[2]:
+            msgspec.structs.force_setattr(self, "background", levels[0])
+
+
+def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) of every row.
+
+    `first_size_px` is (width, height) of the data set's first image: it decides when no op
+    does. Raises RecipeError when it is needed and None.
+    """
+    extent = final_extent(recipe.ops)
+    if extent.exact:
+        return extent.height, extent.width
+    if first_size_px is None:
+        raise RecipeError(
+            "recipe.ops: expected an op that decides the size of the rows, or a first image "
+            "whose size they take, got neither. Add a random_resized_crop or a center_crop."
+        )
+    width, height = first_size_px
+    try:
+        check_rows(recipe.ops, height, width)
+        check_views(recipe.ops, recipe.views, height, width)
+    except ValueError as error:
+        raise RecipeError(f"recipe.{error}") from None
+    return height, width
+
+
+def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = None) -> Recipe:
+    """Validate a preset's name or plain data, whose ops are those of `catalogue`.
+
+    Without one only the built-in ops are known.
+
+    Raises RecipeError: the path to the value, what was expected and found, and what to do.
+    """
+    if isinstance(recipe, str):
+        if recipe not in PRESETS:
+            raise RecipeError(
+                f"recipe: expected one of {', '.join(sorted(PRESETS))}, got {brief(recipe)}. "
+                'Use one of these names, or plain data such as {"ops": [...]}.'
+            )
+        recipe = PRESETS[recipe]
+    known = OPS_BY_NAME if catalogue is None else catalogue.by_name
+    recipe_class = Recipe if catalogue is None else catalogue.recipe_class
+    check_names(recipe, Recipe.__struct_fields__, known)
+    try:
+        return msgspec.convert(recipe, recipe_class)
+    except msgspec.ValidationError as error:
+        raise RecipeError(explain(str(error), recipe, recipe_class, known)) from None
+
+
+def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a recipe as a client sends it: expanded, unless it names ops that are not built in.
+
+    Such a recipe goes as it is: its daemon knows whether they are ops of a plug-in, and is the
+    judge. Raises RecipeError.
+    """
+    ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
+    is_list = isinstance(ops, list | tuple)
+    names = [op.get("op") for op in ops if isinstance(op, Mapping)] if is_list else []
+    if all(name in OPS_BY_NAME for name in names if isinstance(name, str)):
+        return expand(parse_recipe(recipe))
+    try:
+        plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
+    except TypeError as error:
+        raise RecipeError(f"recipe: expected plain data, got something else: {error}.") from None
+    return plain
+
+
+def expand(recipe: Recipe) -> dict[str, Any]:
+    """Write the recipe as plain data with every default of its ops; what is None is left out.
+
+    So are the recipe's own fields beside `filter` where they have their defaults: contents that
+    were computed before a field existed stay equal. Equal recipes give equal data, and
+    `parse_recipe(expand(recipe)) == recipe`.
+    """
+    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    ops = [
+        {key: _as_lists(value) for key, value in op.items() if value is not None}
+        for op in plain["ops"]
+    ]
+    later = {
+        name: _as_lists(plain[name])
+        for name, default in _LATER_FIELDS.items()
+        if plain[name] != default
+    }
+    return {"filter": plain["filter"], **later, "ops": ops}
+
+
+def recipe_from_toml(text: str) -> Recipe:
+    """Read a recipe from TOML. Raises RecipeError, also when the TOML itself is broken."""
+    return parse_recipe(read_toml(text))
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Read TOML as plain data, which need not be a recipe. Raises RecipeError when it is broken."""
+    import tomllib  # producers never need it, and their start is part of the first batch
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"recipe: expected TOML, got text that does not parse: {error}. "
+            "See `augd recipes imagenet` for an example."
+        ) from None
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML with every default in it; `recipe_from_toml` reads it back equal."""
+    plain = expand(recipe)
+    ops = plain.pop("ops")
+    settings = {"filter": plain["filter"], **_LATER_FIELDS, **plain}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    if not ops:
+        lines.append("ops = []")
+    for op in ops:
+        lines += ["", "[[ops]]"]
+        # Strings, booleans, finite numbers and lists of them are written alike in JSON and TOML.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
