@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from augd.dataset.sources import parse_own
+from augd.dataset.source_spec import parse_own
 from augd.errors import OptionError, counted
 from augd.launch import serve
 from augd.meter import Measurement, fill_cache, measure, opened, verdict_on

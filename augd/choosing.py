@@ -6,8 +6,8 @@ must come to the same list.
 
 from __future__ import annotations
 
-from augd.dataset.index import IndexFile
-from augd.dataset.select import Choice, select
+from augd.dataset.index_file import IndexFile
+from augd.dataset.selection import Choice, select
 from augd.errors import OverLimit, counted
 from augd.transport.arena import SPARE_BYTES, available_bytes
 from augd.wire.messages import Selection

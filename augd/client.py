@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from augd import arguments
-from augd.dataset.found import say_splits
+from augd.dataset.scan_result import say_splits
 from augd.errors import OptionError, counted, verb
 from augd.line import Line, Start
 from augd.plan.order.shuffle_option import read_shuffle

@@ -26,19 +26,19 @@ from augd.broker.crew import PATIENCE_S
 from augd.broker.facts import Life
 from augd.broker.snapshot import shorten
 from augd.choosing import choose
-from augd.dataset import quarantine
-from augd.dataset.changes import told
-from augd.dataset.doubts import doubts_of
-from augd.dataset.formats import package_formats
-from augd.dataset.found import shown
-from augd.dataset.index import IndexFile
-from augd.dataset.select import Choices
+from augd.dataset import quarantine_file
+from augd.dataset.decoder_packages import package_formats
+from augd.dataset.index_changes import told
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan.likely_mistakes import doubts_of
+from augd.dataset.scan_result import shown
+from augd.dataset.selection import Choices
 from augd.deaths import MemoryKills
 from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
 from augd.page import Page
-from augd.pixels.kinds import DECODER
+from augd.pixels.headers.formats import DECODER
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.process.awake_clock import Awake
 from augd.transport import attach, link
@@ -190,7 +190,7 @@ class Daemon:
                 doubts=tuple(doubts_of(index)),
                 stamp=index.header.stamp,
                 changes=tuple(told(index.header.history)),
-                quarantine=quarantine.load(index.digest, index.num_samples),
+                quarantine=quarantine_file.load(index.digest, index.num_samples),
             )
             for name, index in datasets.items()
         }
@@ -709,7 +709,9 @@ class Daemon:
         index = self._datasets[action.dataset]
         path = index.path_of(action.entry[0])
         try:
-            kept = quarantine.keep(index.digest, action.content, action.entry, path, action.how)
+            kept = quarantine_file.keep(
+                index.digest, action.content, action.entry, path, action.how
+            )
         except OSError as error:
             _log.error("%s is quarantined only while this daemon runs: %s", path, error)
         else:

@@ -24,14 +24,14 @@ from typing import Final
 
 from msgspec import MsgspecError
 
-from augd.dataset.layout import read_index_header
+from augd.dataset.index_format import read_index_header
+from augd.dataset.stores.object_store import patience_s
+from augd.dataset.stores.range_reader import LANE_BYTES
+from augd.dataset.stores.shard_cache import Blocks
+from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import AugdError
 from augd.process.command import say
 from augd.process.parent_death import die_with
-from augd.stores.blocks import Blocks
-from augd.stores.pieces import LANE_BYTES
-from augd.stores.ranges import RemoteShards
-from augd.stores.store import patience_s
 from augd.transport import link
 from augd.wire import hatch as said
 

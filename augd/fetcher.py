@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from augd.attendant import Attendant, Pauses
-from augd.dataset.index import IndexFile
-from augd.stores.address import is_address
+from augd.dataset.index_file import IndexFile
+from augd.dataset.stores.address import is_address
 from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, HatchEnd
 from augd.wire import hatch as said

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from augd import arguments
-from augd.dataset.sources import dataset_name, parse_own
+from augd.dataset.source_spec import dataset_name, parse_own
+from augd.dataset.stores.address import is_address
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.command import open_streams
 from augd.process.paths import absolute
 from augd.process.resource_limits import why_too_many
-from augd.stores.address import is_address
 from augd.transport.address import make_runtime_dir, parse_address, runtime_dir
 
 _STOP_S = 25.0  # beyond what the supervisor gives its daemon for a drain

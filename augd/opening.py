@@ -78,6 +78,6 @@ def open_by(
 
         give_access(links_to, follow_links=follow_links, root=root)
     if max_pixels is not None:
-        from augd.pixels.limits import allow_pixels
+        from augd.pixels.headers.size_limits import allow_pixels
 
         allow_pixels(max_pixels)

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from augd.dataset.found import Found
-from augd.dataset.sources import OwnSource, parse_own
+from augd.dataset.scan_result import Found
+from augd.dataset.source_spec import OwnSource, parse_own
 from augd.errors import PluginFailed, counted
-from augd.pixels.header import BadImage, read_header
+from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plugins import digest_of, tail_of
 from augd.process import interpreter
 from augd.wire.limits import HEADER_BYTES_MAX
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from augd.dataset.arrays import IndexArrays
-    from augd.dataset.index import IndexFile
+    from augd.dataset.index_arrays import IndexArrays
+    from augd.dataset.index_file import IndexFile
 
 _DIGEST_BYTES: Final = 16
 _NO_LABEL: Final = -1
@@ -339,7 +339,7 @@ def index_own(name: str, asked: OwnSource) -> IndexFile:
     Raises:
         PluginFailed: it cannot be used, with the traceback.
     """
-    from augd.dataset.index import store_own
+    from augd.dataset.scan.build_index import store_own
 
     near, far = os.pipe()
     with os.fdopen(near, "rb") as answer:

@@ -25,8 +25,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from augd.pixels.decode import Pixels, decode_whole
-from augd.pixels.header import BadImage, Header
-from augd.pixels.orient import Decoded
+from augd.pixels.exif_orientation import Decoded
+from augd.pixels.headers.read_header import BadImage, Header
 from augd.wire.cache import RECORD, TABLE_START, aligned, table_bytes
 from augd.wire.messages import Cached, CacheEntry, CacheRoom, UseCache
 

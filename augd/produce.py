@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from augd.pixels.limits import max_data_bytes
+from augd.pixels.headers.size_limits import max_data_bytes
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
 from augd.process.system_errors import as_refusal

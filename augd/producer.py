@@ -14,11 +14,11 @@ import traceback
 from contextlib import suppress
 from typing import Literal
 
-from augd.dataset.arrays import ChoiceArrays
+from augd.dataset.index_arrays import ChoiceArrays
 from augd.errors import DatasetError, PluginFailed, RecipeError, StoreError
 from augd.pixelcache import PixelCache
 from augd.pixels import native
-from augd.pixels.environment import describe_environment
+from augd.pixels.library_versions import describe_environment
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.transport import link
 from augd.transport.arena import map_arena

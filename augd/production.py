@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
+from augd.dataset.readers.read_ahead import ReadAhead
+from augd.dataset.readers.source import Source
 from augd.errors import PluginFailed
 from augd.pixelcache import CachedPictures
-from augd.pixels.compose import BLACK
-from augd.pixels.header import Header
-from augd.pixels.orient import (
+from augd.pixels.exif_orientation import (
     Decoded,
     Region,
     reader_of,
@@ -30,10 +30,11 @@ from augd.pixels.orient import (
     stored_region,
     upright_origin,
 )
-from augd.pixels.outline import Outlines
+from augd.pixels.headers.read_header import Header
+from augd.pixels.jpeg_segments import Cut, Part, widened
 from augd.pixels.render import Renderer, box_around
-from augd.pixels.segments import Cut, Part, widened
-from augd.pixels.source import ReadAhead, Source
+from augd.pixels.row_plan import Outlines
+from augd.pixels.transparency import BLACK
 from augd.plan.ops.plugin import OwnOpError
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe

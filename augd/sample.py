@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.shards import open_source
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
+from augd.pixels.headers.read_header import BadImage, read_header
 
 _PHOTOS_MAX = 512
 _BYTES_MAX = 128 << 20

@@ -34,8 +34,8 @@ from augd.wire.limits import PLACES_MAX
 
 if TYPE_CHECKING:
     from augd.broker.facts import Life
-    from augd.dataset.index import IndexFile
-    from augd.dataset.sources import OwnSource
+    from augd.dataset.index_file import IndexFile
+    from augd.dataset.source_spec import OwnSource
     from augd.hire import Hired, Terms
     from augd.plan.recipe.op_catalogue import Catalogue
     from augd.transport.address import Address, TcpAddress
@@ -360,7 +360,7 @@ def _serve(
 
 
 def _introduce(name: str, index: IndexFile) -> str:
-    from augd.dataset.found import say_splits
+    from augd.dataset.scan_result import say_splits
 
     splits = say_splits(index.count_splits())
     kinds = counted(len(index.classes), "class", "classes")
@@ -424,7 +424,7 @@ def load_index(name: str, source: Source) -> IndexFile:
         from augd.own_sources import index_own
 
         return index_own(name, source)
-    from augd.dataset.index import load_or_build
+    from augd.dataset.scan.build_index import load_or_build
 
     progress = _Progress(name)
     try:
@@ -439,12 +439,12 @@ def load_index(name: str, source: Source) -> IndexFile:
             f"and rows of changed files are others than in runs before",
             file=sys.stderr,
         )
-    from augd.dataset.doubts import doubts_of
+    from augd.dataset.scan.likely_mistakes import doubts_of
 
     for note in (*index.notes, *doubts_of(index)):
         say(f"augd: {name}: {note}", file=sys.stderr)
     if missed := [one for one in index.skipped if one.is_picture]:
-        from augd.dataset.skipped import say_skipped
+        from augd.dataset.scan.skipped_files import say_skipped
 
         say(f"augd: {name}: not read: {say_skipped(missed)}", file=sys.stderr)
     return index
@@ -452,7 +452,7 @@ def load_index(name: str, source: Source) -> IndexFile:
 
 def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
     """Print what else of the data sets is not read: what nobody would take for a picture."""
-    from augd.dataset.skipped import say_skipped
+    from augd.dataset.scan.skipped_files import say_skipped
 
     for name, index in datasets.items():
         if others := [one for one in index.skipped if not one.is_picture]:
@@ -495,8 +495,8 @@ def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Sour
     A plain path has the name of its last part, a manifest's without the ending; an own source that
     of its class. `named` are more of them by name, as JSON: so they need not be read from words.
     """
-    from augd.dataset.sources import dataset_name, parse_own
-    from augd.stores.address import is_address, parse_store
+    from augd.dataset.source_spec import dataset_name, parse_own
+    from augd.dataset.stores.address import is_address, parse_store
     from augd.wire.codec import as_text
 
     sources: dict[str, Source] = {}
@@ -568,7 +568,7 @@ def check_shard_cache(text: str | None, sources: Mapping[str, Source]) -> None:
     """
     if text is None:
         return
-    from augd.stores.blocks import check_shard_cache as check
+    from augd.dataset.stores.shard_cache import check_shard_cache as check
 
     if not has_remote(sources):
         raise OptionError(
@@ -585,11 +585,11 @@ def check_sources(sources: Mapping[str, Source]) -> None:
         DatasetError: names the first.
         OptionError: one lies in an object store, and what reads these is not installed.
     """
-    from augd.dataset.sources import is_manifest, why_no_folder
+    from augd.dataset.source_spec import is_manifest, why_no_folder
 
     for source in sources.values():
         if isinstance(source, str):
-            from augd.stores.store import patience_s, require_engine
+            from augd.dataset.stores.object_store import patience_s, require_engine
 
             require_engine()
             patience_s()

@@ -30,8 +30,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from augd.choosing import choose
-from augd.dataset.index import IndexFile
-from augd.dataset.select import Choices
+from augd.dataset.index_file import IndexFile
+from augd.dataset.selection import Choices
 from augd.deaths import KEPT, MemoryKills, reap
 from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
 from augd.fetcher import Fetcher

@@ -27,20 +27,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import ChoiceArrays, IndexArrays
+from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
+from augd.dataset.readers.object_store import RemoteSource
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.readers.read_ahead import ReadAhead, Reading
+from augd.dataset.readers.source import Row, Source
+from augd.dataset.readers.transient_errors import Retries, does_pass
+from augd.dataset.stores.address import is_address
 from augd.errors import AugdError, DatasetError, PluginFailed, StoreError
 from augd.pixelcache import CachedPictures, PixelCache
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.orient import Decoded, Stored
-from augd.pixels.passing import Retries, does_pass
-from augd.pixels.remote import RemoteSource
-from augd.pixels.segments import Cut, Part
-from augd.pixels.shards import open_source
-from augd.pixels.source import ReadAhead, Reading, Row, Source
+from augd.pixels.exif_orientation import Decoded, Stored
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.jpeg_segments import Cut, Part
 from augd.plan.ops.plugin import OwnOpError
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
-from augd.stores.address import is_address
 from augd.transport.crumb import Crumb
 from augd.transport.hatch import Hatch
 from augd.wire import messages as msg

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augd.bench import machine_facts
-from augd.pixels.environment import describe_environment
+from augd.pixels.library_versions import describe_environment
 from benchmarks._rounds import Score, Spread, spread
 
 NUM_PHOTOS = 1000

@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.pixels.colour_matrix import Tint
 from augd.pixels.decode import configure
-from augd.pixels.outline import Outline
 from augd.pixels.render import Renderer
-from augd.pixels.tint import Tint
+from augd.pixels.row_plan import Outline
 from augd.plan.plan import LocalWarp
 from benchmarks._competitors import (
     ENVIRONMENT_OF,

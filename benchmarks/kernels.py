@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
 from augd.pixels import native
+from augd.pixels.colour_matrix import Tint
 from augd.pixels.decode import Pixels, configure, decode, is_native, silence_library_noise
-from augd.pixels.header import Header, read_header
-from augd.pixels.outline import Outline
+from augd.pixels.headers.read_header import Header, read_header
 from augd.pixels.render import Renderer
-from augd.pixels.shards import open_source
-from augd.pixels.tint import Tint
+from augd.pixels.row_plan import Outline
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import parse_recipe
 from benchmarks._competitors import entropy, null_sink, recipe

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from augd.bench import machine_facts
-from augd.pixels.environment import describe_environment
+from augd.pixels.library_versions import describe_environment
 from benchmarks._docs import (
     PLOTS,
     add_document_options,

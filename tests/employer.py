@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
-from augd.dataset.index import IndexFile
+from augd.dataset.index_file import IndexFile
 from augd.deaths import MemoryKills
 from augd.hire import Hired, Terms, hire
 from augd.plan.recipe.recipe import expand, parse_recipe

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.pixels.bend import BEND_ERROR
+from augd.pixels.warp import BEND_ERROR
 
 Floats = NDArray[np.float64]
 

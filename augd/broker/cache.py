@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from augd.errors import counted
-from augd.pixels.kinds import DECODER
+from augd.pixels.headers.formats import DECODER
 from augd.wire.cache import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
 from augd.wire.messages import CacheEntry
 

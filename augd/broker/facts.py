@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct
 
 from augd.errors import counted, verb
-from augd.pixels.kinds import DECODER
+from augd.pixels.headers.formats import DECODER
 from augd.wire.messages import Quarantined, Selection
 
 _NAMED = 3  # classes in a note

@@ -1,7 +1,7 @@
 """Selections as the broker sees them: whether all samples are meant, and what decides content.
 
 Where it stands: asked when a stream opens. Choosing the samples is the daemon's work
-(augd/dataset/select.py), since it takes the index. Pure: no I/O, no clock.
+(augd/dataset/selection.py), since it takes the index. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.found import shown
+from augd.dataset.scan_result import shown
 from augd.errors import OptionError
-from augd.pixels.limits import VARIABLE as PIXELS_VARIABLE
+from augd.pixels.headers.size_limits import VARIABLE as PIXELS_VARIABLE
 
 LINKS_VARIABLE: Final = "AUGD_LINKS_TO"
 ROOT_VARIABLE: Final = "AUGD_ROOT"

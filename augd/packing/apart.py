@@ -12,8 +12,8 @@ import msgspec
 from msgspec import msgpack
 
 from augd.packing.photo import Packed, Shrink, pack_photo
-from augd.pixels.header import BadImage, Header
-from augd.pixels.segments import Table
+from augd.pixels.headers.read_header import BadImage, Header
+from augd.pixels.jpeg_segments import Table
 from augd.views.apart import Answer, Apart, Lost, answer_all
 
 _STRIKES: Final = 2

@@ -24,15 +24,17 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.folder import real_root
-from augd.dataset.found import Found, Progress, Shard, say_splits, shown
-from augd.dataset.index import IndexFile, header_of, keep_remote, load_or_build
-from augd.dataset.layout import IndexHeader, read_found, write_index_to
-from augd.dataset.remote import StoreShelf
-from augd.dataset.shards import Walker, walk_shards
-from augd.dataset.shelves import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
-from augd.dataset.tars import Member
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.index_format import IndexHeader, read_found, write_index_to
+from augd.dataset.scan.build_index import header_of, keep_remote, load_or_build
+from augd.dataset.scan.folder import real_root
+from augd.dataset.scan.object_store import StoreShelf
+from augd.dataset.scan.shard_listing import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
+from augd.dataset.scan.shards import Walker, walk_shards
+from augd.dataset.scan.tar import Member
+from augd.dataset.scan_result import Found, Progress, Shard, say_splits, shown
+from augd.dataset.stores.address import is_address, parse_store
 from augd.errors import AugdError, DatasetError, OptionError, counted
 from augd.packing.photo import Shrink, place_of, require_kernels
 from augd.packing.shard import (
@@ -46,10 +48,9 @@ from augd.packing.shard import (
     written_whole,
 )
 from augd.packing.workers import pack_all
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.segments import Table, find_segments
+from augd.pixels.headers.read_header import BadImage, Header, read_header
+from augd.pixels.jpeg_segments import Table, find_segments
 from augd.process.resource_limits import num_cores
-from augd.stores.address import is_address, parse_store
 from augd.views.check import say_size, section
 from augd.views.progress import Patience
 

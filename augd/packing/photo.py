@@ -18,12 +18,12 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from augd.dataset.found import Place
+from augd.dataset.scan_result import Place
 from augd.errors import OptionError
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut, prepared
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.segments import Cut, Table, choose_interval, find_segments
+from augd.pixels.headers.read_header import BadImage, Header, read_header
+from augd.pixels.jpeg_segments import Cut, Table, choose_interval, find_segments
 
 # Finer segments fit a crop better, coarser ones take less room: 192 bytes took 3 to 5 % off the
 # time that a crop took with 256, and 128 took 4 to 7 %, at 1.045 and 1.057 times the size of

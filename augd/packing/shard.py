@@ -21,15 +21,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.found import SPLITS, Place
-from augd.dataset.tars import walk_tar
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.source import Source
+from augd.dataset.scan.tar import walk_tar
+from augd.dataset.scan_result import SPLITS, Place
 from augd.errors import AugdError
 from augd.packing.apart import Packer
 from augd.packing.photo import Packed, Shrink
-from augd.pixels.header import BadImage
-from augd.pixels.kinds import IMAGE_ENDINGS
-from augd.pixels.source import Source
+from augd.pixels.headers.formats import IMAGE_ENDINGS
+from augd.pixels.headers.read_header import BadImage
 
 STATE_NAME: Final = ".augd-pack"
 

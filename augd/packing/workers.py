@@ -21,13 +21,13 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import IndexFile
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.readers.open_source import open_source
 from augd.deaths import reap
 from augd.errors import AugdError
 from augd.packing.apart import Packer
 from augd.packing.shard import Options, is_done, plan_shards, write_shard
-from augd.pixels.shards import open_source
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.child_environment import ENVIRONMENT

@@ -17,7 +17,7 @@ quiet, each of which would print "extraneous bytes".
 
 libjpeg prints the first warning of a picture only, and a harmless one would hide that the scan is
 broken. Where one was printed, the picture is decoded once more with its header tidied
-(`augd/pixels/tidy.py`), so that what is said then is said of the scan.
+(`augd/pixels/jpeg_header_repair.py`), so that what is said then is said of the scan.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels import native
-from augd.pixels.compose import BLACK, Background, compose, keyed, on_canvas
-from augd.pixels.header import BadImage, Header
-from augd.pixels.others import decode_other
-from augd.pixels.reduce import reduce
-from augd.pixels.segments import Cut, has_all_restarts
-from augd.pixels.still import (
+from augd.pixels.box_reduce import reduce
+from augd.pixels.decode_pillow import decode_other
+from augd.pixels.headers.read_header import BadImage, Header
+from augd.pixels.jpeg_header_repair import tidied
+from augd.pixels.jpeg_segments import Cut, has_all_restarts
+from augd.pixels.still_image import (
     ended_jpeg,
     first_frame,
     first_gif,
@@ -51,7 +51,7 @@ from augd.pixels.still import (
     still_png,
     without_tracks,
 )
-from augd.pixels.tidy import tidied
+from augd.pixels.transparency import BLACK, Background, compose, keyed, on_canvas
 
 Pixels = NDArray[np.uint8]
 """RGB rows: uint8 of shape (h, w, 3)."""

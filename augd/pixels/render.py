@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels import native
-from augd.pixels.bend import Bender, Fill
-from augd.pixels.compose import BLACK, Background
+from augd.pixels.colour_matrix import Tint
 from augd.pixels.decode import (
     Pixels,
     at_scale,
@@ -36,11 +35,12 @@ from augd.pixels.decode import (
     prepared,
     run_native,
 )
-from augd.pixels.header import Header
-from augd.pixels.orient import Decoded, DecodeStored, Exif, Region, reader_of, turn
-from augd.pixels.outline import Matrix, Outline, Outlines
-from augd.pixels.segments import Cut
-from augd.pixels.tint import Tint
+from augd.pixels.exif_orientation import Decoded, DecodeStored, Exif, Region, reader_of, turn
+from augd.pixels.headers.read_header import Header
+from augd.pixels.jpeg_segments import Cut
+from augd.pixels.row_plan import Matrix, Outline, Outlines
+from augd.pixels.transparency import BLACK, Background
+from augd.pixels.warp import Bender, Fill
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import Recipe
 

@@ -1,146 +1,131 @@
-"""Displacement fields: what `lens` and `local_warp` add to the positions that a row is read at.
+"""The matrix path: a region through an affine matrix and its warps, in one resample.
 
-Beside the matrix path, which joins them with the matrix into one position per pixel. A lens is a
-factor on the way from the output's centre. A local warp is a field of uniform noise in [-1, 1],
-one value for each output pixel and axis, smoothed by a Gaussian and scaled.
+The other way of a row beside the exact path of `render`, taken by rows for which the plan drew
+an affine op or a warp. Halved as often as the plan says, then read once at positions
 
-Invariants: a field depends on nothing but its key, the output's size, alpha and sigma. No sum is
-ever rounded: noise and weights are whole numbers, so small that float32 holds every sum of their
-products, in any order, fused or not: the same field on every processor.
+    output pixel -> lens about the output's centre + local warp -> matrix -> region
 
-Source: Simard et al. 2003, "Best practices for convolutional neural networks", section 2.
+with bilinear weights. Positions are rounded to 1/256 px; from there on the native kernel computes
+in whole numbers, and rounds once, halves to even. A result is within `BEND_ERROR` grey levels of
+the exact one, at most one level from the exact one rounded.
+
+Without kernels NumPy computes the positions, by the same operations in the same order, and OpenCV
+samples. OpenCV 5 does so in float32, and with 8 bits behind the point no product or sum of its
+weights and bytes needs more than the 24 bits of one: no step is rounded but the last, so that no
+processor, fused or not, gives other bytes, nor does the kernel. OpenCV 4 rounds positions to 1/32
+px on its own: there the weights are coarser and the error up to eight levels, between a black and
+a white pixel.
+
+The fill begins where the region ends. The plan makes sure that this is the picture's edge wherever
+a position lies outside, and that a side is whole where a fill comes from its other end. In a
+halved region the edge is that of its last pixel, which an odd side has twice.
+
+Invariants: one resample for any number of ops; a shift by whole pixels and a quarter turn are
+exact; nothing of a sample's size is allocated once the buffers have grown.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Literal, get_args
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from augd.pixels import native
+from augd.pixels.decode import Pixels
+from augd.pixels.displacement import Field, LocalWarper, lens_grid
+from augd.pixels.halving import Halver
+from augd.pixels.headers.read_header import BadImage
+from augd.pixels.row_plan import Outline
+from augd.pixels.warp_opencv import Places, Remapper
 from augd.plan.plan import LocalWarp
-from augd.plan.random.numerics import exp
-from augd.plan.random.philox import Philox
 
-Field = NDArray[np.float32]
-Steps = tuple[tuple[float, float], tuple[float, float]]
+Fill = Literal["reflect", "constant", "nearest", "wrap"]
 
-# The first 64 bits of pi's fraction: noise has a key of its own, as the row's is in the counter.
-_NOISE_KEY: Final = 0x243F6A8885A308D3
-_LOW_32: Final = 0xFFFFFFFF
-_BYTES_PER_BLOCK: Final = 16
+_FILLS: Final[tuple[Fill, ...]] = get_args(Fill)  # as the kernel counts them, too
 
-# Noise is 2 * byte - 255. Weights of 12 bits make 8 + 12 bits of it; 12 of them are kept, and
-# the second pass makes 12 + 12, of the 24 that a float32 has.
-_NOISE_MAX: Final = 255.0
-_WEIGHT_SUM: Final = 1 << 12
-_KEPT_SCALE: Final = np.array(2.0**-8, np.float32)
-_FIELD_MAX: Final = _NOISE_MAX * _WEIGHT_SUM * (_WEIGHT_SUM >> 8)
-_SIGMAS_KEPT: Final = 3.0
+_SIDE_MAX: Final = 32766  # imgwarp.cpp: below SHRT_MAX
 
-_ALONE: Final = np.ones(1, np.float32)
+BEND_ERROR: Final = 0.5 + 255 * 2 * (2.0**-9 + 2.0**-11)
+"""Grey levels: the last rounding, and on both axes a position half a step off.
+
+2**-11 px are lost in float32, as far as 2,048 px from the output's centre, or 512 with warps.
+Beyond 16,384 px nothing is promised but that a pixel is one of the region's, or the fill.
+"""
 
 
-def lens_grid(out_size: tuple[int, int]) -> Field:
-    """Return (r / rmax)**2 of each output pixel, float32 (h, w).
+class Bender:
+    """Makes the bent rows of one stream. Owns its buffers; for one thread at a time."""
 
-    r is the distance of its centre from the output's, rmax half the output's diagonal.
-    """
-    height, width = out_size
-    across = np.arange(width) + 0.5 - width / 2
-    down = (np.arange(height) + 0.5 - height / 2)[:, None]
-    quarter = (width * width + height * height) / 4
-    return ((across * across + down * down) / quarter).astype(np.float32)
+    def __init__(
+        self,
+        out_size: tuple[int, int],
+        fill: Fill,
+        fill_value: tuple[float, float, float],
+    ) -> None:
+        """Make rows of `out_size` (height, width); `fill_value` is R, G, B for "constant"."""
+        if fill not in _FILLS:
+            raise ValueError(f"fill: expected one of {', '.join(_FILLS)}, got {fill!r}")
+        self._out_size = out_size
+        self._centre = out_size[1] / 2, out_size[0] / 2
+        red, green, blue = (math.floor(level + 0.5) for level in fill_value)
+        self._fill = _FILLS.index(fill), red, green, blue
+        self._halver = Halver()
+        self._lens_grid: Field | None = None
+        self._warper: LocalWarper | None = None
+        self._kernels = native.kernels
+        self._remapper: Remapper | None = None
+        if self._kernels is None:
+            self._remapper = Remapper(out_size, fill, (red, green, blue))
 
+    def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
+        """Write one row by the outline's matrix.
 
-def bend_by_lens(maps: Field, grid: Field, k: float, scratch: Field) -> None:
-    """Multiply positions about the centre, (2, h, w), by 1 + k (r / rmax)**2, in place."""
-    np.multiply(grid, np.float32(k), out=scratch)
-    np.add(scratch, np.float32(1.0), out=scratch)
-    np.multiply(maps, scratch, out=maps)
+        `region` begins at its `origin`, and was decoded at its `scale`.
 
-
-class LocalWarper:
-    """Makes the fields of one recipe's local_warp. For one thread at a time."""
-
-    __slots__ = ("_counters", "_field", "_noise", "_philox", "_weights", "_words", "scale", "warp")
-
-    def __init__(self, warp: LocalWarp, out_size: tuple[int, int]) -> None:
-        """Make the buffers for rows of `out_size`, (height, width).
-
-        Times `scale`, a field is a displacement in output pixels.
+        Raises:
+            BadImage: the region is too large for OpenCV even when halved.
         """
-        self.warp = warp
-        self._noise: Field = np.empty((2, *out_size), np.float32)
-        self._field: Field = np.empty((2, *out_size), np.float32)
-        num_blocks = -(-self._noise.size // _BYTES_PER_BLOCK)
-        self._philox = Philox(_NOISE_KEY, num_blocks)
-        self._counters = np.arange(num_blocks, dtype=np.uint64)
-        self._words = np.empty((4, num_blocks), "<u4")
-        self._weights = _weights(warp.sigma)
-        self.scale = warp.alpha / _FIELD_MAX
-
-    def draw(self, key: int) -> Field:
-        """Return a row's field, float32 (2, h, w), in units of `scale`; valid until the next one.
-
-        `key` is the row's 64 bits.
-        """
-        self._draw_noise(key)
-        self._smooth()
-        return self._field
-
-    def add(self, maps: Field, key: int, steps: Steps) -> None:
-        """Add a field to positions, in place.
-
-        `maps` is (2, h, w), x and y; `key` the row's 64 bits; `steps` the 2x2 matrix that turns
-        a displacement in output pixels, (x, y), into one of these positions.
-        """
-        field = self.draw(key)
-        scratch = self._noise[0]
-        for positions, factors in zip(maps, steps, strict=True):
-            for displacement, factor in zip(field, factors, strict=True):
-                np.multiply(displacement, np.float32(factor * self.scale), out=scratch)
-                np.add(positions, scratch, out=positions)
-
-    def _draw_noise(self, key: int) -> None:
-        philox, words = self._philox, self._words
-        philox.even[0] = key & _LOW_32
-        philox.odd[0] = key >> 32
-        philox.even[1] = self._counters
-        philox.odd[1] = 0
-        philox.run()
-        words[0::2] = philox.even[::-1]
-        words[1::2] = philox.odd[::-1]
-        noise = self._noise
-        drawn = words.view(np.uint8).reshape(-1)[: noise.size].reshape(noise.shape)
-        np.multiply(drawn, np.float32(2.0), out=noise)
-        np.subtract(noise, np.float32(_NOISE_MAX), out=noise)
-
-    def _smooth(self) -> None:
-        for noise, field in zip(self._noise, self._field, strict=True):
-            cv2.sepFilter2D(
-                noise, cv2.CV_32F, self._weights, _ALONE, dst=field, borderType=cv2.BORDER_REFLECT
+        num_left = outline.halvings - (outline.scale.bit_length() - 1)
+        halved = self._halver.halve(region, num_left)
+        if max(halved.shape) > _SIDE_MAX:  # with kernels, too: the same samples are bad
+            raise BadImage(
+                f"too large to be rotated or warped at its own size: expected sides of at most "
+                f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
             )
-            np.multiply(field, _KEPT_SCALE, out=field)
-            np.rint(field, out=field)
-            cv2.sepFilter2D(
-                field, cv2.CV_32F, _ALONE, self._weights, dst=field, borderType=cv2.BORDER_REFLECT
-            )
+        places = _find_places(outline, self._centre)
+        grid = self._grid() if outline.lens != 0.0 else None
+        warper = self._warper_of(outline.warp) if outline.warp is not None else None
+        if self._remapper is not None:
+            self._remapper.sample(halved, places, grid, outline.lens, warper, outline.warp_key, out)
+            return
+        field = None if warper is None else warper.draw(outline.warp_key)
+        scale = 0.0 if warper is None else warper.scale
+        (xx, xy), (yx, yy) = places.steps
+        self._kernels.bend(
+            *(halved, out, xx, xy, yx, yy, *places.centre, *places.whole, *self._fill),
+            *(grid, outline.lens, field, scale),
+        )
+
+    def _grid(self) -> Field:
+        if self._lens_grid is None:
+            self._lens_grid = lens_grid(self._out_size)
+        return self._lens_grid
+
+    def _warper_of(self, warp: LocalWarp) -> LocalWarper:
+        if self._warper is None or self._warper.warp != warp:
+            self._warper = LocalWarper(warp, self._out_size)
+        return self._warper
 
 
-def _weights(sigma: float) -> Field:
-    """Return a Gaussian in whole numbers that sum to `_WEIGHT_SUM`, cut at three sigmas.
-
-    Rounded as sums from the ends inwards, so that what rounding leaves over is spread and does
-    not gather in the middle.
-    """
-    radius = max(1, math.ceil(_SIGMAS_KEPT * sigma))
-    places = np.arange(-radius, 1) / sigma
-    side: list[float] = exp(np.maximum(-0.5 * places * places, -700.0)).tolist()
-    total = 2.0 * math.fsum(side[:-1]) + side[-1]
-    sums = [round(math.fsum(side[:end]) * _WEIGHT_SUM / total) for end in range(radius + 1)]
-    halves = np.diff(sums)
-    middle = _WEIGHT_SUM - 2 * sums[-1]
-    return np.concatenate([halves, [middle], halves[::-1]]).astype(np.float32)
+def _find_places(outline: Outline, centre: tuple[float, float]) -> Places:
+    assert outline.matrix is not None
+    (xx, xy, x), (yx, yy, y) = outline.matrix
+    scale = 2.0**-outline.halvings
+    middle_x = (xx * centre[0] + xy * centre[1] + x) * scale - 0.5
+    middle_y = (yx * centre[0] + yy * centre[1] + y) * scale - 0.5
+    pixel_x, pixel_y = math.floor(middle_x), math.floor(middle_y)
+    first_x, first_y = (place >> outline.halvings for place in outline.origin)
+    return Places(
+        ((xx * scale, xy * scale), (yx * scale, yy * scale)),
+        (middle_x - pixel_x, middle_y - pixel_y),
+        (pixel_x - first_x, pixel_y - first_y),
+    )

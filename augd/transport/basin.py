@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from augd.stores.pieces import LANE_BYTES
+from augd.dataset.stores.range_reader import LANE_BYTES
 from augd.transport import link
 
 NUM_LANES: Final = 6  # the read-ahead's threads, the producer's own, and one to spare

@@ -30,10 +30,10 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.index import IndexFile
-from augd.dataset.layout import read_index_header
+from augd.dataset.index_file import IndexFile
+from augd.dataset.index_format import read_index_header
+from augd.dataset.stores.sizes import check_folder, parse_size
 from augd.errors import AddressInUse, OptionError, OverLimit
-from augd.stores.sizes import check_folder, parse_size
 from augd.transport.arena import make_arena
 from augd.wire.cache import (
     ALIGNMENT,

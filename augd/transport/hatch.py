@@ -23,9 +23,9 @@ from typing import Final
 
 import msgspec
 
+from augd.dataset.stores.range_reader import LANE_BYTES, Piece
 from augd.errors import StoreError
 from augd.process.awake_clock import Awake
-from augd.stores.pieces import LANE_BYTES, Piece
 from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, NUM_LANES
 from augd.wire import hatch as said
@@ -35,7 +35,7 @@ LOOK_S: Final = 1.0
 
 def hatch_patience_s() -> float:
     """Return for how long an answer is waited for: what is asked may wait for its turn, too."""
-    from augd.stores.store import patience_s  # with what few producers need
+    from augd.dataset.stores.object_store import patience_s  # with what few producers need
 
     return 2 * patience_s() + 10
 

@@ -32,10 +32,10 @@ import numpy as np
 from msgspec import msgpack
 
 from augd.deaths import describe_status, reap
-from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, at_scale, configure, decode, silence_library_noise
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.limits import max_data_bytes
+from augd.pixels.headers.read_header import BadImage, Header, read_header
+from augd.pixels.headers.size_limits import max_data_bytes
+from augd.pixels.transparency import BLACK, Background
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.child_environment import ENVIRONMENT, without_secrets

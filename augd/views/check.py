@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.doubts import doubts_of
-from augd.dataset.found import say_splits, shown
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.likely_mistakes import doubts_of
+from augd.dataset.scan_result import say_splits, shown
 from augd.errors import DatasetError, counted
 from augd.process.resource_limits import num_cores
 from augd.views.examine import Examined, examine_all

@@ -23,7 +23,7 @@ from signal import Signals
 from typing import Final, Literal
 
 from augd.errors import AugdError, install_extra
-from augd.pixels.kinds import MODULES, NAMES, PACKAGES
+from augd.pixels.headers.formats import MODULES, NAMES, PACKAGES
 from augd.process import interpreter
 from augd.process.resource_limits import describe_cores, num_cores
 from augd.procfs import cpu_model

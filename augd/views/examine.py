@@ -24,22 +24,22 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import IndexFile
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.readers.source import Source
+from augd.dataset.stores.address import is_address
 from augd.deaths import reap
 from augd.errors import AugdError
 from augd.pixels.decode import configure, decode, silence_library_noise
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.limits import max_data_bytes
-from augd.pixels.orient import DecodeStored
-from augd.pixels.shards import open_source
-from augd.pixels.source import Source
+from augd.pixels.exif_orientation import DecodeStored
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.headers.size_limits import max_data_bytes
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.child_environment import ENVIRONMENT
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
-from augd.stores.address import is_address
 from augd.views.apart import PATIENCE_S, START_S, Apart
 
 _READY = b"{}"  # a worker's first line

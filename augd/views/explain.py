@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from augd.broker.facts import relevant
-from augd.dataset.formats import package_formats
-from augd.dataset.found import shown
+from augd.dataset.decoder_packages import package_formats
+from augd.dataset.scan_result import shown
 from augd.errors import OptionError
-from augd.pixels.environment import describe_environment
-from augd.pixels.header import BadImage
-from augd.pixels.kinds import DECODER
+from augd.pixels.headers.formats import DECODER
+from augd.pixels.headers.read_header import BadImage
+from augd.pixels.library_versions import describe_environment
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import Recipe
 from augd.views.preview import make_sheet, make_strip, save

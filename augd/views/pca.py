@@ -24,14 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.found import shown
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.readers.source import Source
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan_result import shown
 from augd.errors import DatasetError, OptionError, counted
 from augd.pixels.decode import Pixels
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.shards import open_source
-from augd.pixels.source import Source
+from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.ops.registry import IMAGENET_EIGVAL
 from augd.views.apart import Apart
 from augd.views.progress import Patience

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from augd.dataset.found import shown
+from augd.dataset.scan_result import shown
 from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
-from augd.pixels.header import BadImage
+from augd.pixels.headers.read_header import BadImage
 from augd.plan.recipe.recipe import Recipe
 from augd.views.sample import Darkroom, Drawn, Negative, check_epoch
 from augd.views.sheet import Cell, Sheet, Strip

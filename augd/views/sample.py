@@ -16,16 +16,17 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.readers.source import Source
+from augd.dataset.scan.build_index import load_or_build
 from augd.errors import DatasetError, OptionError, PluginFailed
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.orient import Decode, DecodeStored, reader_of
-from augd.pixels.outline import Outlines
+from augd.pixels.exif_orientation import Decode, DecodeStored, reader_of
+from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
-from augd.pixels.shards import open_source
-from augd.pixels.source import Source
+from augd.pixels.row_plan import Outlines
 from augd.plan.ops.plugin import Edit, OwnOpError
 from augd.plan.ops.registry import Erase, Mirror
 from augd.plan.order.sample_sequence import Draw

@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.dataset.found import say_splits
-from augd.dataset.index import IndexFile
-from augd.dataset.select import select
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan_result import say_splits
+from augd.dataset.selection import select
 from augd.errors import OptionError
 
 Split = Literal["train", "val", "test"]

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from augd.broker.cache import say_cache
-from augd.dataset.found import say_splits
+from augd.dataset.scan_result import say_splits
 from augd.errors import counted, verb
 from augd.transport.ask import Inquirer
 from augd.views.pace import compare

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from augd.pixels.environment import describe_environment
+from augd.pixels.library_versions import describe_environment
 from augd.pixels.native import kernels, trouble
 
 if __name__ == "__main__":

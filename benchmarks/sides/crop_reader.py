@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
 from augd.pixels import native
 from augd.pixels.decode import configure, decode, decode_cut
-from augd.pixels.header import read_header
-from augd.pixels.segments import Cut
-from augd.pixels.shards import open_source
+from augd.pixels.headers.read_header import read_header
+from augd.pixels.jpeg_segments import Cut
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _CHUNK = 4

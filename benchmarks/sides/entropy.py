@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
 from augd.pixels import native
 from augd.pixels.decode import is_native
-from augd.pixels.header import read_header
-from augd.pixels.shards import open_source
+from augd.pixels.headers.read_header import read_header
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe

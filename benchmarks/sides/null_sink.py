@@ -19,7 +19,8 @@ from typing import Any
 from augd import workshop
 from augd.broker.crew import DEPTH, LOW_WATER
 from augd.broker.stream import CHUNK_ROWS
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan.build_index import load_or_build
 from augd.pixels.decode import configure, silence_library_noise
 from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.process.sandbox import confine

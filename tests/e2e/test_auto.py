@@ -18,7 +18,7 @@ from tests.scenes import digest_epoch, make_folder
 FAR = """
 import time
 import augd
-from augd.pixels.source import FolderSource
+from augd.dataset.readers.source import FolderSource
 
 read = FolderSource.read
 

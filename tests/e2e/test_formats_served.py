@@ -18,8 +18,8 @@ from PIL import Image, features
 
 import augd
 from augd.broker.facts import relevant
-from augd.dataset.formats import package_formats
-from augd.dataset.index import load_or_build
+from augd.dataset.decoder_packages import package_formats
+from augd.dataset.scan.build_index import load_or_build
 from augd.packing.command import PackOptions, pack
 from augd.pixels import native
 from augd.plan.recipe.op_catalogue import BUILT_IN

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import augd
-from augd.dataset.sources import parse_own
+from augd.dataset.source_spec import parse_own
 from augd.own_sources import index_own
 from augd.transport.ask import status
 from augd.wire import messages as msg

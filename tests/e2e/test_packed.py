@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 import augd
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.packing import command as packing_command
 from augd.packing.command import PackOptions, pack
 from augd.packing.shard import STATE_NAME
 from augd.pixels import native
-from augd.pixels.shards import open_source
 from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, is_alive
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch

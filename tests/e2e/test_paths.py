@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import augd
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
 from tests.scenes import SMALL
 
 NUM = 300  # more than are asked for at a time

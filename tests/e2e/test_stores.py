@@ -20,11 +20,11 @@ pytest.importorskip("obstore")
 pytest.importorskip("moto")
 
 import augd
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.stores.shard_cache import BLOCK_BYTES
 from augd.errors import DatasetError, OptionError, StoreError
 from augd.packing.command import PackOptions, pack
 from augd.pixels import native
-from augd.stores.blocks import BLOCK_BYTES
 from augd.transport.ask import status
 from tests.fault.processes import children_of, command_of, staff_of
 from tests.relays import await_remotes, lent
@@ -433,7 +433,7 @@ def test_a_shard_cache_for_nothing_is_refused(packed: Path, tmp_path: Path) -> N
 
 
 def test_obstore_missing_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("augd.stores.store.find_spec", lambda name: None)
+    monkeypatch.setattr("augd.dataset.stores.object_store.find_spec", lambda name: None)
     from augd.serving import check_sources
 
     with pytest.raises(OptionError, match=r"pip install -e '\.\[stores\]' in the checkout"):

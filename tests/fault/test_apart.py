@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
 from augd.pixels.decode import decode
-from augd.pixels.header import BadImage, read_header
+from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.recipe.recipe import parse_recipe
 from augd.views import apart as apart_module
 from augd.views import examine as examine_module
@@ -180,7 +180,7 @@ def test_it_ends_with_its_asker(photos: Path) -> None:
     program = (
         "import sys, time\n"
         "from augd.views.apart import Apart\n"
-        "from augd.pixels.header import read_header\n"
+        "from augd.pixels.headers.read_header import read_header\n"
         f"data = open({str(photos / '1.png')!r}, 'rb').read()\n"
         "header = read_header(data)\n"
         "apart = Apart()\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
 from augd.transport.ask import status as ask_status
 from augd.transport.cache import CacheStore, parse_cache
 from tests.fault.processes import await_true, producers_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
 from augd.transport.ask import status as ask_status
 from augd.wire import messages as msg
 from augd.wire.ending import Ending
@@ -37,7 +37,7 @@ if "augd.produce" in sys.orig_argv:
         return imdecode(data, flags)
 
     cv2.imdecode = hooked
-    from augd.pixels.source import FolderSource
+    from augd.dataset.readers.source import FolderSource
     {more}
 """
 

@@ -13,8 +13,8 @@ import msgspec
 
 from augd.errors import ProtocolError, RecipeError
 from augd.pixels.decode import decode
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.kinds import PACKAGES
+from augd.pixels.headers.formats import PACKAGES
+from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.plan.recipe.recipe import parse_recipe
 from augd.wire import codec
 from augd.wire import messages as msg

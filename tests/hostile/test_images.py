@@ -14,8 +14,8 @@ import pytest
 from augd.pixels import decode as decoding
 from augd.pixels import native
 from augd.pixels.decode import Pixels, decode
-from augd.pixels.header import MAX_SCANS, MAX_SEGMENTS, BadImage, read_header
-from augd.pixels.tidy import tidied
+from augd.pixels.headers.read_header import MAX_SCANS, MAX_SEGMENTS, BadImage, read_header
+from augd.pixels.jpeg_header_repair import tidied
 from tests.hostile.images import (
     JPEG,
     PROGRESSIVE,

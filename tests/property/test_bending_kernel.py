@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from augd.pixels import native
-from augd.pixels.halve import Halver
-from augd.pixels.outline import Outline
+from augd.pixels.halving import Halver
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outline
 from augd.plan.plan import LocalWarp
 from tests.examples import examples
 

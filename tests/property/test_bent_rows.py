@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.pixels.outline import Outline, Outlines
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outline, Outlines
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.examples import examples

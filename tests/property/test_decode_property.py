@@ -14,7 +14,7 @@ from PIL import Image
 
 from augd.pixels import decode as decoding
 from augd.pixels.decode import decode
-from augd.pixels.header import BadImage, read_header
+from augd.pixels.headers.read_header import BadImage, read_header
 from tests.examples import examples
 from tests.scenes import EITHER_KERNELS
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outlines
 from tests.plans import plan_of
 from tests.property.test_planner_laws import VALUES, VECTORS, assert_pca_noise
 

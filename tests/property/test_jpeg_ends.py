@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from augd.pixels import native
 from augd.pixels.decode import Pixels, decode
-from augd.pixels.header import BadImage, read_header
+from augd.pixels.headers.read_header import BadImage, read_header
 from tests.examples import examples
 from tests.hostile.images import CMYK, JPEG, PROGRESSIVE, RESTARTS, jpeg
 from tests.scenes import caught_noise

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augd.pixels import native
-from augd.pixels.environment import describe_environment
-from augd.pixels.header import read_header
-from augd.pixels.tint import Tint
+from augd.pixels.colour_matrix import Tint
+from augd.pixels.headers.read_header import read_header
+from augd.pixels.library_versions import describe_environment
 from tests.examples import examples
 from tests.property.test_decode_property import _FACTORS, jpeg
 
@@ -369,7 +369,9 @@ def test_arguments_out_of_range_are_refused() -> None:
 
 @pytest.mark.parametrize("switch", ["", "off"])
 def test_they_can_be_left_out_and_are_part_of_the_content(switch: str) -> None:
-    code = "from augd.pixels.environment import describe_environment as d; print(d()['kernels'])"
+    code = (
+        "from augd.pixels.library_versions import describe_environment as d; print(d()['kernels'])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code],
         env={"AUGD_KERNELS": switch},

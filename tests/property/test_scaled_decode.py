@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from augd.pixels.box_reduce import reduce
 from augd.pixels.decode import decode
-from augd.pixels.header import read_header
-from augd.pixels.orient import decode_upright, upright_size
-from augd.pixels.outline import Outlines
-from augd.pixels.reduce import reduce
+from augd.pixels.exif_orientation import decode_upright, upright_size
+from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer, box_around, cut_region
+from augd.pixels.row_plan import Outlines
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.examples import examples

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from augd.packing.photo import Shrink, pack_photo
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
-from augd.pixels.header import BadImage, Header, read_header
-from augd.pixels.outline import Outlines
+from augd.pixels.headers.read_header import BadImage, Header, read_header
+from augd.pixels.jpeg_segments import Cut, Table, cut_part, find_segments, widened
 from augd.pixels.render import Filter, Renderer
-from augd.pixels.segments import Cut, Table, cut_part, find_segments, widened
+from augd.pixels.row_plan import Outlines
 from augd.plan.plan import Plan
 from tests.examples import examples
 from tests.hostile.images import Verdict, hostile_images

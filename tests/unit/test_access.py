@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from augd.dataset.access import Access, give_access, opening_words, read_access
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.index import load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_beneath import Root
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan.build_index import load_or_build
 from augd.errors import DatasetError, OptionError
-from augd.pixels.beneath import Root
-from augd.pixels.header import BadImage
-from augd.pixels.shards import open_source
+from augd.pixels.headers.read_header import BadImage
 
 
 def put(path: Path) -> bytes:

@@ -11,8 +11,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from augd.pixels.outline import Outlines
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outlines
 from augd.plan.recipe.recipe import parse_recipe
 from tests.plans import plan_of
 

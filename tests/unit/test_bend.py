@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from augd.pixels.halve import Halver
-from augd.pixels.header import BadImage
-from augd.pixels.outline import Outline
+from augd.pixels.halving import Halver
+from augd.pixels.headers.read_header import BadImage
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outline
 from tests.examples import examples
 from tests.reference import BEND_BOUND, bent, halved
 

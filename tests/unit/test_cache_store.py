@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.stores.shard_cache import check_shard_cache
 from augd.errors import AddressInUse, OptionError, OverLimit
 from augd.serving import Options, serve_forever
-from augd.stores.blocks import check_shard_cache
 from augd.transport import cache as cache_module
 from augd.transport.arena import available_bytes
 from augd.transport.cache import CacheStore, parse_cache

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augd.dataset import folder
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.folder import scan
-from augd.dataset.found import Found
-from augd.dataset.index import IndexFile, load_or_build
-from augd.dataset.layout import read_index_header
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.index_format import read_index_header
+from augd.dataset.scan import folder
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.folder import scan
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 
 

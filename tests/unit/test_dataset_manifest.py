@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset import manifest
-from augd.dataset.found import Found
-from augd.dataset.index import load_or_build
-from augd.dataset.manifest import read_manifest
+from augd.dataset.scan import manifest
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.manifest import read_manifest
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from augd.dataset.folder import scan
-from augd.dataset.found import Found
+from augd.dataset.scan.folder import scan
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 from augd.views.check import run_check
 

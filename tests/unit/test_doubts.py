@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from augd.broker.facts import DatasetFacts, split_note
-from augd.dataset.doubts import doubts_of
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.likely_mistakes import doubts_of
 from augd.views.check import check, lines
 from augd.wire.messages import Selection
 

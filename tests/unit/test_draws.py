@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augd.pixels.header import Header
+from augd.pixels.headers.read_header import Header
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.recipe import parse_recipe
 from augd.views.draws import Draws, Step, _as_json

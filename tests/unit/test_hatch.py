@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from augd.dataset.stores.object_store import ObjectFacts
+from augd.dataset.stores.range_reader import LANE_BYTES, Piece
+from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
 from augd.fetch import Fetcher
-from augd.stores.pieces import LANE_BYTES, Piece
-from augd.stores.ranges import RemoteShards
-from augd.stores.store import ObjectFacts
 from augd.transport.basin import BASIN_BYTES, NUM_LANES, HatchEnd, make_hatch
 from augd.transport.hatch import Hatch
 from augd.transport.link import make_link, receive, send

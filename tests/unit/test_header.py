@@ -11,7 +11,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from augd.pixels.header import MAX_PIXELS, BadImage, Header, read_header
+from augd.pixels.headers.read_header import MAX_PIXELS, BadImage, Header, read_header
 
 
 def picture(width: int = 37, height: int = 29, mode: str = "RGB") -> Image.Image:
@@ -215,7 +215,7 @@ def test_any_changed_byte_gives_a_header_or_a_reason(data: bytes) -> None:
 
 def test_needs_neither_numpy_nor_an_image_library() -> None:
     code = (
-        "import sys, augd.pixels.header, augd.dataset.index;"
+        "import sys, augd.pixels.headers.read_header, augd.dataset.index_file;"
         "print(sorted({'numpy', 'cv2', 'PIL', 'torch'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

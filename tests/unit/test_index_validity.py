@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset import folder
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.changes import Change, say_change, told
-from augd.dataset.index import IndexFile, load_or_build
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_changes import Change, say_change, told
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan import folder
+from augd.dataset.scan.build_index import load_or_build
 
 Open = Callable[..., IndexFile]
 A_YEAR_NS = 365 * 86400 * 10**9

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from augd.pixels.kinds import (
+from augd.pixels.headers.formats import (
     ENDINGS,
     FORMAT_OF_ENDING,
     HEAD_BYTES,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.found import Found
-from augd.dataset.manifest import read_manifest
-from augd.dataset.numerals import is_fraction, is_missing, whole
-from augd.dataset.shards import walk_shards
+from augd.dataset.scan.manifest import read_manifest
+from augd.dataset.scan.shards import walk_shards
+from augd.dataset.scan.table_numbers import is_fraction, is_missing, whole
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 
 

@@ -16,7 +16,7 @@ from augd.broker import events as ev
 from augd.broker import works
 from augd.hire import Kernels
 from augd.pixels import native
-from augd.pixels.environment import describe_environment
+from augd.pixels.library_versions import describe_environment
 from augd.transport.ask import status
 from augd.views import doctor
 from augd.wire import messages as msg

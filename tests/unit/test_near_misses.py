@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.folder import scan
-from augd.dataset.found import Found
-from augd.dataset.shards import walk_shards
+from augd.dataset.scan.folder import scan
+from augd.dataset.scan.shards import walk_shards
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 
 JPEG = b"\xff\xd8\xff\xe0"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from augd.dataset import folder
-from augd.dataset.folder import scan
-from augd.dataset.found import Found, Skipped
-from augd.dataset.index import load_or_build
-from augd.dataset.select import select
-from augd.dataset.skipped import Skips, kind_of, say_skipped, tells_nothing
+from augd.dataset.scan import folder
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.folder import scan
+from augd.dataset.scan.skipped_files import Skips, kind_of, say_skipped, tells_nothing
+from augd.dataset.scan_result import Found, Skipped
+from augd.dataset.selection import select
 from augd.errors import DatasetError
 from augd.serving import check_sources
 
@@ -72,7 +72,7 @@ def test_an_index_made_by_other_rules_is_made_anew(
     for path in (pets, pets / "cat", pets / "dog"):
         os.utime(path, ns=(10**9, 10**9))
     load_or_build(pets, cache_dir=tmp_path / "cache").close()
-    monkeypatch.setattr("augd.dataset.index.RULES", 99)
+    monkeypatch.setattr("augd.dataset.index_file.RULES", 99)
     with closing(load_or_build(pets, cache_dir=tmp_path / "cache")) as again:
         assert not again.was_cached
 
@@ -194,7 +194,7 @@ def test_two_spellings_of_one_class_are_one(tmp_path: Path) -> None:
 
 
 def test_two_spellings_in_a_manifest_are_one_class(pets: Path) -> None:
-    from augd.dataset.manifest import read_manifest
+    from augd.dataset.scan.manifest import read_manifest
 
     rows = "path,label\ncat/a.jpg,e\u0301te\ndog/b.jpg,\u00e9te\n"
     (pets / "m.csv").write_text(rows, encoding="utf-8")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from augd.pixels.decode import decode
-from augd.pixels.header import read_header
-from augd.pixels.orient import decode_upright, reader_of, upright_size
+from augd.pixels.exif_orientation import decode_upright, reader_of, upright_size
+from augd.pixels.headers.read_header import read_header
 
 WIDTH, HEIGHT = 37, 23
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from augd.pixels.header import read_header
+from augd.pixels.headers.read_header import read_header
 from tests.hostile.images import JPEG, PNG, chunk, insert, photo, riff, segment, vp8x
 
 EXIF, XMP_MARK = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from augd.pixels.outline import Outline, Outlines
+from augd.pixels.row_plan import Outline, Outlines
 from augd.plan.plan import LocalWarp, Plan
 
 

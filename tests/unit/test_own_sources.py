@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.sources import OwnSource, parse_own
+from augd.dataset.source_spec import OwnSource, parse_own
 from augd.errors import OptionError
 from augd.serving import list_own, name_paths
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from augd.dataset.readers import transient_errors
+from augd.dataset.readers.read_ahead import ReadAhead
+from augd.dataset.readers.source import FolderSource
 from augd.errors import StoreError
-from augd.pixels import passing
-from augd.pixels.header import BadImage
-from augd.pixels.source import FolderSource, ReadAhead
+from augd.pixels.headers.read_header import BadImage
 
 
 class Listed:
@@ -59,14 +60,14 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderSource]:
-    monkeypatch.setattr(passing, "_PAUSE_S", 0.001)
-    monkeypatch.setattr(passing, "_PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(transient_errors, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(transient_errors, "_PAUSE_MAX_S", 0.01)
     with FolderSource(root, Listed(root, ["a", "b"])) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("call", ["readv", "fstat"])
-@pytest.mark.parametrize("number", sorted(passing.PASSING))
+@pytest.mark.parametrize("number", sorted(transient_errors.PASSING))
 def test_what_passes_is_tried_again(source, monkeypatch, call: str, number: int) -> None:
     failing = Failing(getattr(os, call), number, 3)
     monkeypatch.setattr(os, call, failing)
@@ -121,7 +122,7 @@ def test_a_file_system_that_was_mounted_again_is_opened_anew(source, root, monke
 
 def test_who_waits_goes_on_telling_that_he_lives(source, monkeypatch) -> None:
     told: list[int] = []
-    monkeypatch.setattr("augd.pixels.source._LOOK_S", 0.001)
+    monkeypatch.setattr("augd.dataset.readers.read_ahead._LOOK_S", 0.001)
     failing = Failing(source._read, errno.ESTALE, 20)
     monkeypatch.setattr(source, "_read", failing)
     for num_threads in (0, 1):

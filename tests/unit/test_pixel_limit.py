@@ -14,15 +14,15 @@ import pytest
 
 from augd.cli import app
 from augd.errors import OptionError
-from augd.pixels import limits
-from augd.pixels.environment import describe_environment
-from augd.pixels.header import BadImage, read_header
+from augd.pixels.headers import size_limits
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.library_versions import describe_environment
 
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(limits.VARIABLE, "")
-    monkeypatch.setattr(limits, "_chosen", None)
+    monkeypatch.setenv(size_limits.VARIABLE, "")
+    monkeypatch.setattr(size_limits, "_chosen", None)
     yield
 
 
@@ -43,7 +43,7 @@ def test_the_error_names_the_option_and_with_it_the_picture_is_read() -> None:
     data = large_png()
     with pytest.raises(BadImage, match=r"at most 64,000,000 .*; allow more: --max-pixels 64008000"):
         read_header(data)
-    limits.allow_pixels(64_008_000)
+    size_limits.allow_pixels(64_008_000)
     assert read_header(data).width == 8001
     with pytest.raises(BadImage, match="expected at most 1,000 pixels"):
         read_header(data, max_pixels=1000)
@@ -60,37 +60,39 @@ def test_what_can_never_be_allowed_is_not_advised() -> None:
 @pytest.mark.parametrize("pixels", [0, -1, (1 << 30) + 1])
 def test_limits_out_of_range_are_refused(pixels: int) -> None:
     with pytest.raises(OptionError, match=r"--max-pixels: expected a number of pixels, 1\.\."):
-        limits.allow_pixels(pixels)
+        size_limits.allow_pixels(pixels)
 
 
 def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(limits.VARIABLE, "many")
+    monkeypatch.setenv(size_limits.VARIABLE, "many")
     with pytest.raises(OptionError, match="AUGD_MAX_PIXELS: expected a number of pixels"):
-        limits.max_pixels()
+        size_limits.max_pixels()
 
 
 def test_memory_and_files_follow() -> None:
-    assert limits.max_data_bytes() == 2 << 30 and limits.max_file_bytes() == 512 << 20
-    limits.allow_pixels(256_000_000)
-    assert limits.max_data_bytes() == 8 << 30 and limits.max_file_bytes() == 8 * 256_000_000
-    limits.allow_pixels(1_000_000)
-    assert limits.max_data_bytes() == 2 << 30, "a smaller limit starves no codec"
+    assert size_limits.max_data_bytes() == 2 << 30 and size_limits.max_file_bytes() == 512 << 20
+    size_limits.allow_pixels(256_000_000)
+    assert (
+        size_limits.max_data_bytes() == 8 << 30 and size_limits.max_file_bytes() == 8 * 256_000_000
+    )
+    size_limits.allow_pixels(1_000_000)
+    assert size_limits.max_data_bytes() == 2 << 30, "a smaller limit starves no codec"
 
 
 def test_a_raised_limit_is_part_of_the_content_and_the_usual_one_is_not() -> None:
     """Producers with another limit would mask other rows."""
     assert "max_pixels" not in describe_environment()
-    limits.allow_pixels(100_000_000)
+    size_limits.allow_pixels(100_000_000)
     assert describe_environment()["max_pixels"] == "100000000"
 
 
 def test_a_process_that_is_started_goes_by_the_same() -> None:
-    limits.allow_pixels(128_000_000)
+    size_limits.allow_pixels(128_000_000)
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import resource\nfrom augd.pixels.limits import max_data_bytes\n"
+            "import resource\nfrom augd.pixels.headers.size_limits import max_data_bytes\n"
             "from augd.process.sandbox import limit\nlimit(max_data_bytes())\n"
             "print(resource.getrlimit(resource.RLIMIT_DATA)[0])",
         ],

@@ -16,9 +16,9 @@ from PIL import Image
 
 from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.decode import decode
-from augd.pixels.header import read_header
-from augd.pixels.outline import Outlines
+from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outlines
 from augd.plan.recipe.recipe import parse_recipe
 from augd.transport.arena import make_arena
 from augd.wire.cache import (

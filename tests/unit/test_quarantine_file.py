@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 import augd
-from augd.dataset import quarantine
-from augd.dataset.index import load_or_build
+from augd.dataset import quarantine_file
+from augd.dataset.scan.build_index import load_or_build
 from tests.scenes import SMALL, make_folder, read_epoch
 
 SOUND = {"path": "a", "how": "SIGSEGV", "sample": 3, "epoch": 0, "position": 0, "content": "c"}
@@ -22,7 +22,7 @@ def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(digest: str, *lines: bytes) -> None:
-    path = quarantine.path_of(digest)
+    path = quarantine_file.path_of(digest)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\n".join(lines) + b"\n")
 
@@ -49,7 +49,7 @@ NONSENSE = (
 
 def test_lines_that_cannot_be_are_skipped(state_home: Path) -> None:
     write("d1", *NONSENSE, line(), *NONSENSE, line(sample=7))
-    assert quarantine.load("d1", 8) == {"c": ((3, 0, 0), (7, 0, 0))}
+    assert quarantine_file.load("d1", 8) == {"c": ((3, 0, 0), (7, 0, 0))}
 
 
 def test_a_daemon_serves_whatever_numbers_the_file_has(state_home: Path, tmp_path: Path) -> None:

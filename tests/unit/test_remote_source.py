@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from augd.dataset.readers.object_store import GAP_BYTES, RemoteSource
+from augd.dataset.readers.read_ahead import ReadAhead
+from augd.dataset.stores.address import is_address, parse_store
+from augd.dataset.stores.range_reader import LANE_BYTES, Piece
 from augd.errors import OptionError, StoreError
-from augd.pixels.header import BadImage
-from augd.pixels.remote import GAP_BYTES, RemoteSource
-from augd.pixels.source import ReadAhead
-from augd.stores.address import is_address, parse_store
-from augd.stores.pieces import LANE_BYTES, Piece
+from augd.pixels.headers.read_header import BadImage
 from tests.budget import spend
 
 

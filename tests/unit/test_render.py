@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from augd.pixels.header import read_header
-from augd.pixels.outline import Outline
+from augd.pixels.colour_matrix import COLOUR_ERROR
+from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Filter, Renderer
-from augd.pixels.tint import COLOUR_ERROR
+from augd.pixels.row_plan import Outline
 from tests.examples import examples
 
 pytestmark = pytest.mark.usefixtures("kernels")

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augd.pixels.decode import decode
-from augd.pixels.header import read_header
-from augd.pixels.outline import Outline, Outlines
+from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
+from augd.pixels.row_plan import Outline, Outlines
 from augd.plan.plan import LocalWarp
 from tests.plans import plan_of
 

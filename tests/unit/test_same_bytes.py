@@ -15,9 +15,9 @@ import pytest
 
 from augd.pixels import native
 from augd.pixels.decode import decode
-from augd.pixels.header import read_header
-from augd.pixels.outline import Outline
+from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Fill, Renderer
+from augd.pixels.row_plan import Outline
 from augd.plan.plan import LocalWarp
 
 _ROOT = Path(__file__).resolve().parents[2]

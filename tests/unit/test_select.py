@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from augd import choosing
-from augd.dataset import select as module
-from augd.dataset.arrays import ChoiceArrays, IndexArrays
-from augd.dataset.found import path_hashes
-from augd.dataset.index import IndexFile, load_or_build
-from augd.dataset.select import Choice, Choices, seal, select
+from augd.dataset import selection as module
+from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
+from augd.dataset.index_file import IndexFile
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan_result import path_hashes
+from augd.dataset.selection import Choice, Choices, seal, select
 from augd.errors import DatasetError, OptionError, OverLimit
 from augd.wire import messages as msg
 

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
+from augd.dataset.stores import shard_cache as module
+from augd.dataset.stores.address import parse_store
+from augd.dataset.stores.object_store import ObjectFacts
+from augd.dataset.stores.shard_cache import (
+    BLOCK_BYTES,
+    Blocks,
+    check_shard_cache,
+    parse_shard_cache,
+)
 from augd.errors import OptionError, OverLimit, StoreError
-from augd.stores import blocks as module
-from augd.stores.address import parse_store
-from augd.stores.blocks import BLOCK_BYTES, Blocks, check_shard_cache, parse_shard_cache
-from augd.stores.store import ObjectFacts
 
 SIZE = 5 * BLOCK_BYTES + 1000
 

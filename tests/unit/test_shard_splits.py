@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.found import Found
-from augd.dataset.index import load_or_build
-from augd.dataset.select import select
-from augd.dataset.shards import walk_shards
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.shards import walk_shards
+from augd.dataset.scan_result import Found
+from augd.dataset.selection import select
 from augd.errors import DatasetError, OptionError
 
 

@@ -16,18 +16,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.found import Found
-from augd.dataset.index import header_of, load_or_build
-from augd.dataset.layout import read_found, write_index
-from augd.dataset.shards import read_shards
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.index_format import read_found, write_index
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.readers.shards import ShardSource
+from augd.dataset.scan.build_index import header_of, load_or_build
+from augd.dataset.scan.shards import read_shards
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 from augd.packing.command import index_shards
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.segments import Cut
-from augd.pixels.shards import ShardSource, open_source
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.jpeg_segments import Cut
 
 
 def photo(number: int, interval: int = 1) -> bytes:
@@ -330,7 +331,7 @@ def test_labels_that_are_hostile(root: Path) -> None:
 
 def test_more_shards_than_descriptors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     indexed = arrays_of(root)
-    monkeypatch.setattr("augd.pixels.shards._OPEN_MAX", 1)
+    monkeypatch.setattr("augd.dataset.readers.shards._OPEN_MAX", 1)
     with ShardSource(indexed.root, indexed) as source:
         for sample in (0, 3, 1, 4):
             assert source.read(sample) == photo(10 * (sample // 3) + sample % 3)

@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from augd.dataset import sidecars, tars
-from augd.dataset.arrays import IndexArrays
-from augd.dataset.found import Found, Skipped
-from augd.dataset.index import load_or_build
-from augd.dataset.shards import walk_shards
-from augd.dataset.sidecars import read_class, read_object
+from augd.dataset.index_arrays import IndexArrays
+from augd.dataset.readers.open_source import open_source
+from augd.dataset.scan import shard_sidecars
+from augd.dataset.scan import tar as tars
+from augd.dataset.scan.build_index import load_or_build
+from augd.dataset.scan.shard_sidecars import read_class, read_object
+from augd.dataset.scan.shards import walk_shards
+from augd.dataset.scan_result import Found, Skipped
 from augd.errors import DatasetError
 from augd.packing.command import index_shards
-from augd.pixels.shards import open_source
 
 
 def picture(number: int) -> bytes:
@@ -396,4 +397,4 @@ def test_any_bytes_are_read_as_a_sidecar_or_not_and_nothing_is_raised() -> None:
         for content in (bytes((start,)) * 3, b'{"label": "' + bytes((start,)) + b'"}'):
             assert read_class(content) is None or isinstance(read_class(content), str)
             found = read_object(content)
-            assert found is None or found.keys() <= set(sidecars._SAID)
+            assert found is None or found.keys() <= set(shard_sidecars._SAID)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from augd.pixels import source as source_module
-from augd.pixels.header import BadImage
-from augd.pixels.source import FolderSource, ReadAhead, Reading
+from augd.dataset.readers import source as source_module
+from augd.dataset.readers.read_ahead import ReadAhead, Reading
+from augd.dataset.readers.source import FolderSource
+from augd.pixels.headers.read_header import BadImage
 
 
 class Listed:

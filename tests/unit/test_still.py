@@ -13,8 +13,8 @@ from PIL import Image
 
 from augd.pixels import decode as decoding
 from augd.pixels.decode import Pixels, decode
-from augd.pixels.header import BadImage, read_header
-from augd.pixels.still import ended_jpeg, still_png
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.still_image import ended_jpeg, still_png
 from tests.hostile.images import (
     HEIGHT,
     JPEG,
@@ -184,12 +184,12 @@ def test_what_follows_the_end_marker_counts_for_nothing() -> None:
 def test_only_files_without_a_marker_at_their_end_are_looked_at_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from augd.pixels import head_jpeg
+    from augd.pixels.headers import jpeg
 
     def refuse(*_: object) -> int:
         raise AssertionError("looked for the end of a file that ends with its marker")
 
-    monkeypatch.setattr(head_jpeg, "find_scan_end", refuse)
+    monkeypatch.setattr(jpeg, "find_scan_end", refuse)
     assert read_header(JPEG).is_plain
     with pytest.raises(AssertionError):
         read_header(JPEG + bytes(9))

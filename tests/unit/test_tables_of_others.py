@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.found import Found
-from augd.dataset.manifest import read_manifest
+from augd.dataset.scan.manifest import read_manifest
+from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augd.errors import RecipeError
-from augd.pixels.compose import BLACK, Background
 from augd.pixels.decode import Pixels, decode
-from augd.pixels.header import read_header
+from augd.pixels.headers.read_header import read_header
+from augd.pixels.transparency import BLACK, Background
 from augd.plan.recipe.recipe import expand, parse_recipe, recipe_from_toml, recipe_to_toml
 from tests.hostile.images import chunk
 from tests.scenes import EITHER_KERNELS
@@ -128,8 +128,8 @@ def test_other_backgrounds_are_refused(given: object) -> None:
 
 
 def test_rows_have_the_background_of_their_recipe() -> None:
-    from augd.pixels.outline import Outline
     from augd.pixels.render import Renderer
+    from augd.pixels.row_plan import Outline
 
     data = files()["grey key"]
     for background, right in ((0, 0), (255, 255), ("stored", 200)):

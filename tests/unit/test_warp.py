@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from augd.pixels.outline import Outline
+from augd.pixels.displacement import LocalWarper, _weights, bend_by_lens, lens_grid
 from augd.pixels.render import Renderer
-from augd.pixels.warp import LocalWarper, _weights, bend_by_lens, lens_grid
+from augd.pixels.row_plan import Outline
 from augd.plan.plan import LocalWarp
 from tests.examples import examples
 from tests.reference import BEND_BOUND, centres, sampled

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.dataset.index import load_or_build
+from augd.dataset.scan.build_index import load_or_build
 from augd.errors import counted, verb
 from augd.serving import _introduce
 from augd.waiting import say_standstill

@@ -1,7 +1,7 @@
 /* The bent resample: every pixel of a row read between four of the region, at a place of its own.
  *
  * Line by line: first where its pixels are read, in whole numbers of 1/256 px, then the pixels. Places
- * are computed in float32 by the operations of augd/pixels/remap.py, one for one, so that they are the
+ * are computed in float32 by the operations of augd/pixels/warp_opencv.py, one for one, so that they are the
  * ones that NumPy finds. From there on all is whole numbers: weights of 8 bits for each axis, sums of
  * 24 bits, and one rounding to nearest, halves to even, as OpenCV 5 rounds its float32.
  *

@@ -1,6 +1,6 @@
 /* Halving: means of 2x2 pixels, halves up. An odd side's last pixels count twice.
  *
- * The numbers are those of augd/pixels/halve.py without kernels, where OpenCV's area filter does this.
+ * The numbers are those of augd/pixels/halving.py without kernels, where OpenCV's area filter does this.
  */
 #include "kernels.h"
 

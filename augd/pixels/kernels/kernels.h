@@ -130,12 +130,12 @@ bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
 /* halve.c: halve a picture; `out` has its sides halved, rounded up. */
 void augd_halve(Picture source, uint8_t *out);
 
-/* How places outside a region are filled, as augd/pixels/bend.py counts them. */
+/* How places outside a region are filled, as augd/pixels/warp.py counts them. */
 typedef enum { AUGD_REFLECT, AUGD_CONSTANT, AUGD_NEAREST, AUGD_WRAP, AUGD_NUM_FILLS } Fill;
 
 /* Where each pixel of a row is read: `steps` times its way from the row's middle, which is at `whole`
  * plus `centre`, x and y in pixels of the region, whose middles have whole numbers. A lens and a field
- * move it first: see augd/pixels/bend.py, which says what is rounded when. */
+ * move it first: see augd/pixels/warp.py, which says what is rounded when. */
 typedef struct {
     int width, height; /* of the row */
     double steps[2][2], centre[2], whole[2];
@@ -151,11 +151,11 @@ typedef struct {
  * source. Returns false when memory is short. */
 bool augd_bend(Picture source, const Bending *bending, uint8_t *out);
 
-/* tint.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as augd/pixels/tint.py says.
+/* tint.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as augd/pixels/colour_matrix.py says.
  * Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
 bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
 
-/* Add a 3x3 matrix on the mean of the pixels to the last column of `matrix`, as augd/pixels/tint.py
+/* Add a 3x3 matrix on the mean of the pixels to the last column of `matrix`, as augd/pixels/colour_matrix.py
  * does, bit for bit. */
 void augd_add_mean(const uint8_t *pixels, size_t num_pixels, const double pivot[3][3],
                    double matrix[3][4]);

@@ -15,7 +15,7 @@
 
 enum { STEP_BITS = 10, HALF_STEP = 1 << (STEP_BITS - 1) };
 
-/* As in augd/pixels/tint.py, whose arithmetic is repeated here to the last bit. */
+/* As in augd/pixels/colour_matrix.py, whose arithmetic is repeated here to the last bit. */
 static const double LARGEST_COEFFICIENT = 31.0, LARGEST_OFFSET = 8000.0, MIDDLE = 127.5;
 
 static inline uint8_t to_byte(int32_t steps) {

@@ -15,18 +15,18 @@ from typing import Any
 from msgspec import msgpack
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from augd.dataset.index import IndexFile
-from augd.dataset.layout import read_index_header
+from augd.dataset.index_file import IndexFile
+from augd.dataset.index_format import read_index_header
+from augd.dataset.stores.address import is_address
 from augd.errors import AugdError
-from augd.pixels.header import BadImage
-from augd.pixels.kinds import HEAD_BYTES, PACKAGES, recognise
-from augd.pixels.limits import max_data_bytes
+from augd.pixels.headers.formats import HEAD_BYTES, PACKAGES, recognise
+from augd.pixels.headers.read_header import BadImage
+from augd.pixels.headers.size_limits import max_data_bytes
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import parse_recipe
 from augd.plugins import load
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
-from augd.stores.address import is_address
 from augd.transport import link
 from augd.views.page.studio import Answer, Ask
 from augd.views.sample import Darkroom

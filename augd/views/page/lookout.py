@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Self
 
-from augd.dataset.arrays import IndexArrays
+from augd.dataset.index_arrays import IndexArrays
 from augd.errors import AugdError
 from augd.transport import link
 from augd.wire import page as said

@@ -1,0 +1,30 @@
+"""Opens the source of samples that an index names: a folder, shards, or an object store."""
+
+from __future__ import annotations
+
+import os
+
+from augd.dataset.readers.shards import ShardSamples, ShardSource
+from augd.dataset.readers.source import FolderSource, Source
+from augd.dataset.stores.address import is_address
+
+
+def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> Source:
+    """Open the source of a data set, by what its index says of it.
+
+    One that lies in an object store is read by this process, which must have a network.
+
+    Raises:
+        OSError: the root cannot be opened.
+        OptionError: what reads object stores is not installed.
+    """
+    if is_address(root):
+        from augd.dataset.readers.object_store import (
+            RemoteSource,  # with threads, which others need not wait for
+        )
+        from augd.dataset.stores.shard_ranges import DirectReader
+
+        return RemoteSource(samples, DirectReader(os.fsencode(root), samples.shards))
+    if samples.shards:
+        return ShardSource(root, samples)
+    return FolderSource(root, samples, samples.links_to)

@@ -1,0 +1,1 @@
+"""Scans: a folder, a manifest or tar shards become an index file."""

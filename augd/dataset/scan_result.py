@@ -1,0 +1,191 @@
+"""What a first look at a data set found: its samples as flat arrays, before they are written.
+
+Filled by the scan of a folder (`folder`) or the reading of a manifest (`manifest`), written as an
+index file (`layout`). The hashes that splits and limits go by are made here, so that both kinds
+of data sets choose alike.
+
+Invariants: a sample's hashes depend on its relative path only, hence never on what else the data
+set holds; no list of all samples as Python objects. Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_128_intdigest
+
+SPLITS: Final = ("train", "val", "test")
+SPLIT_CODES: Final = {name: number for number, name in enumerate(SPLITS, 1)}
+"""How an index records splits; 0 stands for none. `splitting` reads other spellings."""
+
+REPORT_EVERY: Final = 2000
+
+# Fixed for ever: another one puts other samples into every validation split ("augdpath").
+_HASH_SEED: Final = int.from_bytes(b"augdpath", "big")
+_LOW_64: Final = 2**64 - 1
+
+Progress = Callable[[int], None]
+"""Called with the number of files seen so far, every few thousand files."""
+
+
+class Shard(msgspec.Struct, frozen=True, array_like=True):
+    """A tar file that holds samples: its path below the root, its size and its time.
+
+    In an object store, `mtime_ns` is a number that changes with the object (`store.version_of`),
+    and `etag` its ETag, empty where the store gives none.
+    """
+
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    etag: str = ""
+
+
+class Skipped(msgspec.Struct, array_like=True, frozen=True):
+    """What was not read of one kind: an ending with its dot, or words.
+
+    `names` are the first of them, by their bytes. `is_picture` says that somebody may miss them:
+    they are pictures, or shards.
+    """
+
+    kind: str
+    count: int
+    names: list[bytes]
+    is_picture: bool = False
+
+
+class Found(msgspec.Struct):
+    """The samples of a data set. Position in the arrays is the sample id.
+
+    `labels`, `sizes_bytes`, `mtimes_ns` hold int64, `splits` uint8, the hashes uint64. `paths`
+    holds the relative paths one after the other, `path_offsets` num_samples + 1 positions in it.
+    `targets` holds float32, `len(classes)` for each sample of a multi-label data set, and nothing
+    for others. `watched` maps relative paths ("" is the root) of the folders, or of the manifest,
+    to their times in ns, which were read before they were.
+
+    What follows `shards` is empty unless samples are ranges of these: number of the shard and
+    offset in bytes; width and height, 0 while unknown, and EXIF orientation. Of JPEGs whose restart
+    segments are known (`pixels/segments.py`), `mcus` holds the MCU's width and height in blocks, as
+    16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
+    the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
+    `digest` is set where it is not that of these fields: see `layout.digest_of`. `formats` are
+    those of files whose names do not tell theirs. `notes` say what was read from names, for people;
+    `skipped` tells what was passed over, `links_to` the folders
+    beside the root that links may lead to.
+    """
+
+    source: bytes
+    root: bytes
+    watched: dict[bytes, int]
+    classes: list[str] = msgspec.field(default_factory=list)
+    labels: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    sizes_bytes: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    mtimes_ns: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    split_hashes: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    limit_hashes: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    path_offsets: array[int] = msgspec.field(default_factory=lambda: array("q", (0,)))
+    splits: bytearray = msgspec.field(default_factory=bytearray)
+    paths: bytearray = msgspec.field(default_factory=bytearray)
+    targets: array[float] = msgspec.field(default_factory=lambda: array("f"))
+    shards: list[Shard] = msgspec.field(default_factory=list)
+    shard_numbers: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    shard_offsets: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    sides_px: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    orientations: bytearray = msgspec.field(default_factory=bytearray)
+    mcus: bytearray = msgspec.field(default_factory=bytearray)
+    intervals: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    scan_offsets: array[int] = msgspec.field(default_factory=lambda: array("i"))
+    segment_starts: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    segment_lengths: array[int] = msgspec.field(default_factory=lambda: array("H"))
+    digest: str = ""
+    notes: list[str] = msgspec.field(default_factory=list)
+    formats: list[str] = msgspec.field(default_factory=list)
+    skipped: list[Skipped] = msgspec.field(default_factory=list)
+    links_to: tuple[bytes, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples found."""
+        return len(self.labels)
+
+    @property
+    def num_targets(self) -> int:
+        """Targets per sample of a multi-label data set; 0 when samples have one label or none."""
+        return len(self.classes) if self.targets else 0
+
+    def path(self, sample: int) -> bytes:
+        """Give the relative path of a sample."""
+        return bytes(self.paths[self.path_offsets[sample] : self.path_offsets[sample + 1]])
+
+    def append(self, path: bytes, label: int, split: int, found: tuple[int, int]) -> None:
+        """Add a sample; `found` is the file's size in bytes and its time in ns."""
+        self.labels.append(label)
+        self.splits.append(split)
+        self.sizes_bytes.append(found[0])
+        self.mtimes_ns.append(found[1])
+        split_hash, limit_hash = path_hashes(path)
+        self.split_hashes.append(split_hash)
+        self.limit_hashes.append(limit_hash)
+        self.paths += path
+        self.path_offsets.append(len(self.paths))
+
+    def place(self, place: Place) -> None:
+        """Say where the sample lies that was added last; of all samples, or of none."""
+        self.shard_numbers.append(place.shard)
+        self.shard_offsets.append(place.offset)
+        self.sides_px.extend((place.width, place.height))
+        self.orientations.append(place.orientation)
+        self.mcus.append(place.mcu)
+        self.intervals.append(place.interval)
+        self.scan_offsets.append(place.scan_offset)
+        if not self.segment_starts:
+            self.segment_starts.append(0)
+        self.segment_lengths.frombytes(place.lengths)
+        self.segment_starts.append(len(self.segment_lengths))
+
+    def forget_places(self) -> None:
+        """Drop where samples lie, to say it anew."""
+        self.shard_numbers, self.shard_offsets = array("i"), array("q")
+        self.sides_px, self.orientations, self.mcus = array("i"), bytearray(), bytearray()
+        self.intervals, self.scan_offsets = array("i"), array("i")
+        self.segment_starts, self.segment_lengths = array("q"), array("H")
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a sample lies in a shard, and what its header says; `lengths` as in `Found`."""
+
+    shard: int
+    offset: int
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    mcu: int = 0
+    interval: int = 0
+    scan_offset: int = 0
+    lengths: bytes = b""
+
+
+def path_hashes(path: bytes) -> tuple[int, int]:
+    """Hash a relative path to two independent 64-bit numbers: for the split, for the limit."""
+    both: int = xxh3_128_intdigest(path, _HASH_SEED)
+    return both >> 64, both & _LOW_64
+
+
+def shown(path: bytes) -> str:
+    """Make a path fit for one line of text, whatever its bytes are."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def say_splits(counts: Mapping[str, int]) -> str:
+    """Say how many samples each split has, and how many are of none."""
+    return ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
+
+
+def spelled_alike(name: str) -> str:
+    """Spell a name in one way: accents as one character or as two, NFC or NFD, are one name."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,79 @@
+"""Ranges of the shards of one data set, read from its store into memory.
+
+Between whoever wants samples (`pixels/shards.py`) and the store. A producer's ranges are read by
+another process, since it has no network (`transport/hatch.py`); `DirectReader` reads them in this
+one, for commands that look at a data set and confine nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from augd.dataset.stores.address import parse_store
+from augd.dataset.stores.object_store import Store, facts_of
+from augd.dataset.stores.range_reader import Piece, ShardFacts
+
+if TYPE_CHECKING:
+    from augd.dataset.stores.object_store import Contents
+    from augd.dataset.stores.shard_cache import Blocks
+
+_AT_ONCE: Final = 16
+
+
+class RemoteShards:
+    """The shards of a data set as its index has them; ranges of them, from the cache or the store.
+
+    Reads may come from several threads at once.
+    """
+
+    def __init__(
+        self, root: str | bytes, shards: Sequence[ShardFacts], blocks: Blocks | None = None
+    ) -> None:
+        """Prepare to read; asks nothing yet. Raises OptionError as `Store` does."""
+        self._store = Store(parse_store(root))
+        self._blocks = blocks
+        self._facts = [facts_of(shard) for shard in shards]
+
+    def holds(self, shard: int, first: int, size: int) -> bool:
+        """Say whether there is such a range."""
+        return (
+            0 <= shard < len(self._facts)
+            and first >= 0
+            and size > 0
+            and first + size <= self._facts[shard].size_bytes
+        )
+
+    def read(self, shard: int, first: int, size: int) -> Contents:
+        """Read a range that is there. Raises StoreError."""
+        facts = self._facts[shard]
+        if self._blocks is not None:
+            return self._blocks.read(self._store, facts, first, size)
+        return self._store.read(facts, first, size)
+
+
+class DirectReader:
+    """Reads ranges in this process."""
+
+    def __init__(self, root: str | bytes, shards: Sequence[ShardFacts]) -> None:
+        """Prepare to read. Raises OptionError as `Store` does."""
+        self._shards = RemoteShards(root, shards)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "store-read")
+
+    @contextmanager
+    def fetch(self, pieces: Sequence[Piece]) -> Iterator[memoryview]:
+        """Read the pieces into memory of their own."""
+        memory = memoryview(bytearray(max(piece.at + piece.size for piece in pieces)))
+        contents = self._pool.map(self._read, pieces)
+        for piece, content in zip(pieces, contents, strict=True):
+            memory[piece.at : piece.at + piece.size] = content
+        yield memory
+
+    def _read(self, piece: Piece) -> Contents:
+        return self._shards.read(piece.shard, piece.first, piece.size)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Headers of image files: format, size, orientation, where decoding may stop. Decodes nothing."""

@@ -1,0 +1,102 @@
+"""The bent resample without native kernels: positions by NumPy, samples by OpenCV.
+
+Under `bend`, where no kernel does both at once. What is computed in which order is fixed here: the
+kernel repeats it, so that it reads at the very same positions (`kernels/bend.c`).
+
+Invariants: positions in float32, counted from a whole pixel near that of the output's centre until
+they are rounded to 1/256 px, so that it does not matter which region of the picture was decoded;
+nothing is allocated per row but what OpenCV takes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+
+from augd.pixels.decode import Pixels
+from augd.pixels.displacement import Field, LocalWarper, Steps, bend_by_lens
+
+# Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
+# 2**15 and 2**16 these are all that there are.
+_ROUNDER: Final = np.float32(1.5 * 2**15)
+
+_BORDERS: Final = {
+    "reflect": cv2.BORDER_REFLECT,
+    "constant": cv2.BORDER_CONSTANT,
+    "nearest": cv2.BORDER_REPLICATE,
+    "wrap": cv2.BORDER_WRAP,
+}
+
+
+class Places(NamedTuple):
+    """Where a row is read by its matrix, in pixels of the region, whose centres are whole numbers.
+
+    `steps` are the matrix's 2x2 part; the output's centre falls on `whole` plus `centre`, (x, y).
+    """
+
+    steps: Steps
+    centre: tuple[float, float]
+    whole: tuple[int, int]
+
+
+class Remapper:
+    """Samples the rows of one stream. Owns its buffers; for one thread at a time."""
+
+    __slots__ = (
+        "_across",
+        "_border",
+        "_columns",
+        "_down",
+        "_fill_value",
+        "_maps",
+        "_rows",
+        "_scratch",
+    )
+
+    def __init__(
+        self, out_size: tuple[int, int], fill: str, fill_value: tuple[int, int, int]
+    ) -> None:
+        """Make the buffers for rows of `out_size` (height, width)."""
+        height, width = out_size
+        self._border = _BORDERS[fill]
+        self._fill_value = (*fill_value, 0)
+        self._across = np.arange(width) + (0.5 - width / 2)
+        self._down = np.arange(height)[:, None] + (0.5 - height / 2)
+        self._maps: Field = np.empty((2, height, width), np.float32)
+        self._rows: Field = np.empty((2, 1, width), np.float32)
+        self._columns: Field = np.empty((2, height, 1), np.float32)
+        self._scratch: Field = np.empty((height, width), np.float32)
+
+    def sample(
+        self,
+        region: Pixels,
+        places: Places,
+        grid: Field | None,
+        lens: float,
+        warper: LocalWarper | None,
+        warp_key: int,
+        out: Pixels,
+    ) -> None:
+        """Write one row. `grid` is None without a lens, `warper` without a local warp."""
+        maps, (steps, centre, whole) = self._maps, places
+        is_warped = grid is not None or warper is not None
+        for axis, (step_x, step_y) in enumerate(steps):
+            np.multiply(self._across, step_x, out=self._rows[axis], casting="same_kind")
+            self._columns[axis] = self._down * step_y + (0.0 if is_warped else centre[axis])
+        np.add(self._rows, self._columns, out=maps)
+        if grid is not None:
+            bend_by_lens(maps, grid, lens, self._scratch)
+        if warper is not None:
+            warper.add(maps, warp_key, steps)
+        if is_warped:
+            maps += np.array(centre, np.float32)[:, None, None]
+        maps += _ROUNDER
+        maps -= np.array([_ROUNDER - place for place in whole], np.float32)[:, None, None]
+        cv2.remap(
+            *(region, maps[0], maps[1], cv2.INTER_LINEAR),
+            dst=out,
+            borderMode=self._border,
+            borderValue=self._fill_value,
+        )
