@@ -9,8 +9,8 @@ from __future__ import annotations
 from augd.dataset.index_file import IndexFile
 from augd.dataset.selection import Choice, select
 from augd.errors import OverLimit, counted
+from augd.protocol.messages import Selection
 from augd.transport.arena import SPARE_BYTES, available_bytes
-from augd.wire.messages import Selection
 
 _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
 

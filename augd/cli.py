@@ -14,8 +14,8 @@ import typer
 
 from augd.errors import AugdError
 from augd.opening import opens_data
+from augd.protocol.permissions import BYTES_DEFAULT, STREAMS_DEFAULT
 from augd.version import __version__
-from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT
 
 app = typer.Typer(
     name="augd",

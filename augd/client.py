@@ -21,11 +21,11 @@ from augd.plan.order.shuffle_option import read_shuffle
 from augd.plan.recipe.recipe import plain_recipe
 from augd.process.awake_clock import Awake
 from augd.process.command import open_streams
+from augd.protocol import messages as msg
 from augd.recipe_file import read_recipe
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.attach import ArenaUnavailable
 from augd.transport.curve import ClientCurve, client_curve
-from augd.wire import messages as msg
 
 if TYPE_CHECKING:
     from augd.stream import Stream

@@ -41,6 +41,12 @@ from augd.page import Page
 from augd.pixels.headers.formats import DECODER
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.process.awake_clock import Awake
+from augd.protocol import codec
+from augd.protocol import dashboard_messages as said
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
+from augd.protocol.limits import PATHS_BYTES_MAX, PLACES_MAX
+from augd.protocol.slot_layout import row_frames
 from augd.transport import attach, link
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import (
@@ -54,16 +60,10 @@ from augd.transport.doors import Doors
 from augd.transport.rows import RowsSocket
 from augd.transport.signals import close_signal_fd, signal_fd
 from augd.transport.sockets import FRAMES_MAX, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire import page as said
-from augd.wire.ending import Ending
-from augd.wire.limits import PATHS_BYTES_MAX, PLACES_MAX
-from augd.wire.slot import row_frames
 
 if TYPE_CHECKING:
+    from augd.protocol.permissions import Rights
     from augd.transport.auth import Gate
-    from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
 

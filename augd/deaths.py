@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from signal import Signals
 from typing import Any
 
-from augd.wire.ending import KEPT, Ending
+from augd.protocol.exit_reason import KEPT, Ending
 
 _CONTROL_GROUPS = "/sys/fs/cgroup"
 # Several producers may be killed in one go, and are reaped one after another. What is left over

@@ -32,8 +32,8 @@ from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import AugdError
 from augd.process.command import say
 from augd.process.parent_death import die_with
+from augd.protocol import fetch_messages as said
 from augd.transport import link
-from augd.wire import hatch as said
 
 AT_ONCE: Final = 64
 """Requests to stores in flight."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from augd.attendant import Attendant, Pauses
 from augd.dataset.index_file import IndexFile
 from augd.dataset.stores.address import is_address
+from augd.protocol import fetch_messages as said
 from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, HatchEnd
-from augd.wire import hatch as said
 
 _PAUSES = Pauses(0.1, 5.0, 60.0, again_s=5.0)
 _HEAR_S = 10.0  # until it has loaded its libraries

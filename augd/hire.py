@@ -16,10 +16,10 @@ from signal import SIGKILL
 from augd.deaths import MemoryKills, classify, describe_status, is_stopped
 from augd.process import interpreter
 from augd.process.child_environment import ENVIRONMENT, without_secrets
+from augd.protocol.exit_reason import Ending
 from augd.transport.basin import HatchEnd, make_hatch
 from augd.transport.crumb import Crumb, make_crumb
 from augd.transport.link import make_link
-from augd.wire.ending import Ending
 
 KERNELS = "AUGD_KERNELS"
 _ENDS_MIN = 2  # one producer may die of anything

@@ -11,6 +11,7 @@ from augd.errors import OptionError
 from augd.hire import Terms
 from augd.logs import set_up_log
 from augd.process.awake_clock import Awake
+from augd.protocol.limits import PLACES_MAX
 from augd.serving import (
     check_shard_cache,
     check_sources,
@@ -22,7 +23,6 @@ from augd.serving import (
     name_paths,
     raise_fd_limit,
 )
-from augd.wire.limits import PLACES_MAX
 
 
 @dataclass(frozen=True, slots=True)

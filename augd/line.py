@@ -21,10 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
 from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
 from augd.process.awake_clock import Awake
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.quarantine import united
 from augd.transport.address import (
     Address,
     TcpAddress,
@@ -38,8 +40,6 @@ from augd.transport.slots import FramedSlots, SharedSlots, Slots
 from augd.transport.sockets import Curve, Dealer, Poller
 from augd.version import __version__
 from augd.waiting import say_standstill
-from augd.wire import codec
-from augd.wire import messages as msg
 
 _LOOK_AGAIN_S = 1.0
 # An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.

@@ -34,7 +34,7 @@ from augd.errors import PluginFailed, counted
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plugins import digest_of, tail_of
 from augd.process import interpreter
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol.limits import HEADER_BYTES_MAX
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from msgspec import MsgspecError
 
 from augd.attendant import Attendant, Pauses
+from augd.protocol import dashboard_messages as said
 from augd.transport import link
 from augd.transport.http import Porch
-from augd.wire import page as said
 
 _PAUSES = Pauses(1.0, 60.0, 60.0, again_s=10.0)
 _END_S = 2.0  # for its own end, when the daemon ends

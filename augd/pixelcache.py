@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from augd.pixels.decode import Pixels, decode_whole
 from augd.pixels.exif_orientation import Decoded
 from augd.pixels.headers.read_header import BadImage, Header
-from augd.wire.cache import RECORD, TABLE_START, aligned, table_bytes
-from augd.wire.messages import Cached, CacheEntry, CacheRoom, UseCache
+from augd.protocol.cache_table import RECORD, TABLE_START, aligned, table_bytes
+from augd.protocol.messages import Cached, CacheEntry, CacheRoom, UseCache
 
 _RECORDS: Final = np.dtype(
     {

@@ -25,10 +25,10 @@ from augd.pixels.headers.size_limits import max_data_bytes
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
 from augd.process.system_errors import as_refusal
+from augd.protocol.codec import encode
+from augd.protocol.messages import LastWords
 from augd.transport import link
 from augd.transport.crumb import Crumb
-from augd.wire.codec import encode
-from augd.wire.messages import LastWords
 
 if TYPE_CHECKING:
     from augd.plan.recipe.op_catalogue import Catalogue

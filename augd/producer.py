@@ -20,13 +20,13 @@ from augd.pixelcache import PixelCache
 from augd.pixels import native
 from augd.pixels.library_versions import describe_environment
 from augd.plan.recipe.op_catalogue import Catalogue
+from augd.protocol import messages as msg
+from augd.protocol.codec import decode_to_producer, encode
+from augd.protocol.digest_sums import write_digest, write_ids_digest
 from augd.transport import link
 from augd.transport.arena import map_arena
 from augd.transport.crumb import Crumb
 from augd.transport.hatch import Hatch, hatch_patience_s
-from augd.wire import messages as msg
-from augd.wire.codec import decode_to_producer, encode
-from augd.wire.sums import write_digest, write_ids_digest
 from augd.workshop import LeaseFailed, OpenOwn, Workshop
 
 _ALIVE_EVERY_NS = 1_000_000_000

@@ -42,8 +42,8 @@ from augd.plan.plan import Plan
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import parse_recipe
-from augd.wire import messages as msg
-from augd.wire.slot import check_layout
+from augd.protocol import messages as msg
+from augd.protocol.slot_layout import check_layout
 
 Buffer = bytearray | memoryview | mmap.mmap
 
@@ -63,7 +63,7 @@ class Dataset:
 
 @dataclass(slots=True)
 class Rows:
-    """A range of a slot's rows; the arrays are views into it. See `augd.wire.slot`."""
+    """A range of a slot's rows; the arrays are views into it. See `augd.protocol.slot_layout`."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.generic]

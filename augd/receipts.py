@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from augd.errors import OptionError
-from augd.wire.messages import BatchReady
-from augd.wire.sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_sum
+from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_sum
+from augd.protocol.messages import BatchReady
 
 _EPOCHS_MAX = 1000
 _PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more

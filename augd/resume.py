@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from augd.errors import OptionError
+from augd.protocol.limits import QUARANTINE_MAX
+from augd.protocol.messages import Layout, Quarantine
 from augd.receipts import Tally, read_tally
-from augd.wire.limits import QUARANTINE_MAX
-from augd.wire.messages import Layout, Quarantine
 
 EPOCH_MAX = 2**31 - 2  # the one after it is made ahead, and has 31 bits, too
 _COUNT_MAX = 2**62

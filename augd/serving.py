@@ -30,7 +30,7 @@ from augd.errors import (
 from augd.process.command import say
 from augd.process.resource_limits import num_cores, why_too_many
 from augd.process.system_errors import as_refusal
-from augd.wire.limits import PLACES_MAX
+from augd.protocol.limits import PLACES_MAX
 
 if TYPE_CHECKING:
     from augd.broker.facts import Life
@@ -497,7 +497,7 @@ def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Sour
     """
     from augd.dataset.source_spec import dataset_name, parse_own
     from augd.dataset.stores.address import is_address, parse_store
-    from augd.wire.codec import as_text
+    from augd.protocol.codec import as_text
 
     sources: dict[str, Source] = {}
     for name, text in (json.loads(named) if named else {}).items():

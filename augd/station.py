@@ -36,14 +36,14 @@ from augd.deaths import KEPT, MemoryKills, reap
 from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
 from augd.fetcher import Fetcher
 from augd.hire import Hired, Terms, hire
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import TRIED_OTHERWISE
+from augd.protocol.slot_layout import row_frames
 from augd.transport import link
 from augd.transport.address import Address, TcpAddress, rows_address
 from augd.transport.arena import make_arena, map_arena
 from augd.transport.sockets import Curve, Dealer, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.ending import TRIED_OTHERWISE
-from augd.wire.slot import row_frames
 
 _log = logging.getLogger("augd")
 

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd import arguments
-from augd.broker.quarantine import as_entries, united
 from augd.broker.reader import Deliver, Parted
 from augd.errors import (
     BatchesHeld,
@@ -41,13 +40,14 @@ from augd.passes import Pass
 from augd.plan.content import Content, differences
 from augd.plan.params_layout import PARAMS
 from augd.process.awake_clock import Awake
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.digest_sums import IDS_MODULUS, read_sum
+from augd.protocol.quarantine import as_entries, united
+from augd.protocol.row_digest import ids_digest, rows_digest
 from augd.receipts import Receipts, Tally
 from augd.resume import EPOCH_MAX, read_state
 from augd.waiting import Waiting, sentence
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest, rows_digest
-from augd.wire.sums import IDS_MODULUS, read_sum
 
 _log = logging.getLogger("augd")
 
@@ -186,7 +186,7 @@ class Stream:
     @property
     def num_samples(self) -> int:
         """Samples per epoch that this rank gets, padding not counted."""
-        return cut.samples_of_rank(self._layout, self._opened.num_positions, 0)
+        return epoch_layout.samples_of_rank(self._layout, self._opened.num_positions, 0)
 
     @property
     def classes(self) -> list[str]:
@@ -233,13 +233,13 @@ class Stream:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return cut.batches_left(self._layout, self._opened.num_positions)
+        return epoch_layout.batches_left(self._layout, self._opened.num_positions)
 
     def batches_of(self, epoch: int) -> int:
         """Count the batches of the next pass over an epoch: the rest, where a state was loaded."""
         place, _ = self._resume or ((epoch, 0), None)
         position = place[1] if place[0] == epoch else 0
-        return cut.batches_left(self._layout, self._opened.num_positions, position)
+        return epoch_layout.batches_left(self._layout, self._opened.num_positions, position)
 
     def __repr__(self) -> str:
         """Say what it streams, from where, and where it stands."""
@@ -281,7 +281,9 @@ class Stream:
         self._next_pass = epoch
         self._yielded = (epoch, position)
         self._receipts.begin(epoch, replace(tally))
-        if position and not cut.batches_left(self._layout, self._opened.num_positions, position):
+        if position and not epoch_layout.batches_left(
+            self._layout, self._opened.num_positions, position
+        ):
             self._yielded = (epoch + 1, 0)  # loaded with a layout that drops the rest
             self._resume, self._next_pass = None, epoch + 1
             return
@@ -302,7 +304,7 @@ class Stream:
                 self._receipts.end(epoch)
                 return
             batch = self._batch(ready)
-            position = ready.position + cut.global_batch(self._layout)
+            position = ready.position + epoch_layout.global_batch(self._layout)
             self._cursor = self._yielded = (epoch, position)
             yield batch
             del batch  # the caller's alone while the next one is waited for
@@ -320,7 +322,9 @@ class Stream:
     def _next_ready(self, position: int) -> msg.BatchReady | None:
         """Wait for the next batch; None at the end of the epoch."""
         self._line.check_usable()
-        is_end_due = not cut.batches_left(self._layout, self._opened.num_positions, position)
+        is_end_due = not epoch_layout.batches_left(
+            self._layout, self._opened.num_positions, position
+        )
         if not is_end_due:
             self._check_held()  # the end of an epoch needs no slot
         before = time.perf_counter()
@@ -381,7 +385,7 @@ class Stream:
         self._leave_for(self._yielded, None)
 
     def _start(self, place: tuple[int, int], share: msg.Share | None) -> Start:
-        if not cut.batches_left(self._layout, self._opened.num_positions, place[1]):
+        if not epoch_layout.batches_left(self._layout, self._opened.num_positions, place[1]):
             place = place[0] + 1, 0
         return Start(*place, as_entries(self._line.reader.quarantine), share)
 
@@ -484,8 +488,8 @@ class Stream:
         self._num_samples += ready.rows
         digest = ids_digest(ready.position + layout.rank * layout.batch_size, ids)
         self._ids_digest = (self._ids_digest + digest) % IDS_MODULUS
-        real = cut.real_rows(layout, self._opened.num_positions, ready.position)
-        self._receipts.add(ready, real, digest, ready.position + cut.global_batch(layout))
+        real = epoch_layout.real_rows(layout, self._opened.num_positions, ready.position)
+        self._receipts.add(ready, real, digest, ready.position + epoch_layout.global_batch(layout))
 
     def paths(self, ids: Iterable[int]) -> list[str]:
         """Say where samples lie: their paths below the data set's root, in this order.
@@ -566,9 +570,9 @@ class Stream:
         """
         epoch, position = self._yielded
         if after is not None:
-            epoch, position = after[0], after[1] + cut.global_batch(self._layout)
+            epoch, position = after[0], after[1] + epoch_layout.global_batch(self._layout)
         tally = self._tally_at(epoch, position)
-        if not cut.batches_left(self._layout, self._opened.num_positions, position):
+        if not epoch_layout.batches_left(self._layout, self._opened.num_positions, position):
             epoch, position, tally = epoch + 1, 0, None
         state = {
             "version": 1,

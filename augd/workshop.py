@@ -42,10 +42,10 @@ from augd.pixels.jpeg_segments import Cut, Part
 from augd.plan.ops.plugin import OwnOpError
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.production import Buffer, Dataset, Production, Rows, Sketch, name_failure
+from augd.protocol import messages as msg
+from augd.protocol.row_digest import ids_digest, rows_digest
 from augd.transport.crumb import Crumb
 from augd.transport.hatch import Hatch
-from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest, rows_digest
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20

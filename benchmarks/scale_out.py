@@ -27,8 +27,8 @@ from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.plan.order.sample_sequence import Draw
 from augd.procfs import anonymous_bytes
-from augd.wire import codec
-from augd.wire import messages as msg
+from augd.protocol import codec
+from augd.protocol import messages as msg
 
 DIGEST = "0" * 32
 RECIPE = {"ops": [{"op": "random_resized_crop", "size": 224}, {"op": "mirror"}]}

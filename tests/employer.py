@@ -9,12 +9,12 @@ from augd.dataset.index_file import IndexFile
 from augd.deaths import MemoryKills
 from augd.hire import Hired, Terms, hire
 from augd.plan.recipe.recipe import expand, parse_recipe
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
+from augd.protocol.slot_layout import slot_layout
 from augd.transport import link
 from augd.transport.arena import make_arena
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
-from augd.wire.slot import slot_layout
 from tests.fault.processes import await_true
 from tests.scenes import SMALL
 

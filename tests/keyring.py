@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from augd.protocol.permissions import Rights
 from augd.transport import keys
 from augd.transport.curve import ClientCurve
-from augd.wire.rights import Rights
 
 
 class Keyring:

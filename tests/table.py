@@ -8,8 +8,8 @@ from typing import TypeVar
 from augd.broker import events as ev
 from augd.broker import stream as stream_module
 from augd.broker.core import Broker, DatasetFacts
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 # As if it were known that a row takes what rows usually take: tests of that set it back.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from augd.errors import AugdError, DatasetError, Forbidden, OverLimit, counted
-from augd.wire.rights import Rights
+from augd.protocol.permissions import Rights
 
 # One that ended is noticed after seconds: a client that comes again has two for one meanwhile.
 _SESSIONS_PER_STREAM = 2

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from augd.errors import counted
 from augd.pixels.headers.formats import DECODER
-from augd.wire.cache import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
-from augd.wire.messages import CacheEntry
+from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
+from augd.protocol.messages import CacheEntry
 
 ROOM_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
 ROOM_MIN_BYTES: Final = 16 << 10  # less holds no picture worth a message

@@ -20,7 +20,6 @@ from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.facts import DatasetFacts, class_notes, relevant, split_note
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
-from augd.broker.quarantine import as_entries, united
 from augd.broker.selection import is_whole, policy_of, settled
 from augd.broker.states import SESSION, step
 from augd.broker.stream import Batch, Stream, Subscriber
@@ -29,12 +28,13 @@ from augd.errors import AugdError, OptionError, SpecMismatch, counted
 from augd.plan.content import content_of
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import expand, output_size, parse_recipe
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.limits import EPOCH_LAST, QUARANTINE_MAX
-from augd.wire.rights import Rights
-from augd.wire.slot import slot_layout
-from augd.wire.sums import write_digest, write_ids_digest
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.digest_sums import write_digest, write_ids_digest
+from augd.protocol.limits import EPOCH_LAST, QUARANTINE_MAX
+from augd.protocol.permissions import Rights
+from augd.protocol.quarantine import as_entries, united
+from augd.protocol.slot_layout import slot_layout
 
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
@@ -381,10 +381,10 @@ class Clients:
     def _make(self, request: msg.Open, name: str, chosen: msg.Chosen | None, number: int) -> Stream:
         spec, layout, facts = request.spec, request.spec.layout, self._datasets[name]
         num_samples = facts.num_samples if chosen is None else chosen.num_samples
-        if cut.batches_left(layout, num_samples) == 0:
+        if epoch_layout.batches_left(layout, num_samples) == 0:
             raise OptionError(
                 f"drop_last leaves no batch: {counted(num_samples, 'sample')}, "
-                f"{cut.global_batch(layout)} per global batch; use a smaller batch_size"
+                f"{epoch_layout.global_batch(layout)} per global batch; use a smaller batch_size"
             )
         recipe = parse_recipe(spec.recipe, self._catalogue)
         height, width = output_size(recipe, facts.first_size_px)

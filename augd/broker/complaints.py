@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from augd.plan.size_mismatch import is_misfit, what_was_wanted
-from augd.wire.messages import BadRow
+from augd.protocol.messages import BadRow
 
 NAMED_MAX = 10_000
 _MISFIT = "the recipe does not fit all images, and rows are masked, of which this is the first"

@@ -48,9 +48,9 @@ from augd.broker.snapshot import (
 from augd.broker.stream import Stream
 from augd.broker.works import Works
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.wire import messages as msg
-from augd.wire.page import Seen
-from augd.wire.rights import Rights
+from augd.protocol import messages as msg
+from augd.protocol.dashboard_messages import Seen
+from augd.protocol.permissions import Rights
 
 DRAIN_S = 5.0
 _ALL_EVERY_S = 0.05

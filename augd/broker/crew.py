@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 from augd.broker.states import PRODUCER, step
 from augd.broker.stream import NO_SAMPLE, Chunk, Stream
-from augd.wire.ending import Ending
-from augd.wire.rights import Rights
+from augd.protocol.exit_reason import Ending
+from augd.protocol.permissions import Rights
 
 LOW_WATER = 1
 DEPTH = 8  # chunks that are planned in one go, which costs per call and not per row

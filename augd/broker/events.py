@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from augd.wire.messages import (
+from augd.protocol.messages import (
     CacheEntry,
     Chosen,
     FromClient,
@@ -20,7 +20,7 @@ from augd.wire.messages import (
     ToProducer,
     ToRelay,
 )
-from augd.wire.rights import Rights
+from augd.protocol.permissions import Rights
 
 # events
 
@@ -97,9 +97,10 @@ class RemoteGone(Struct, frozen=True):
 class Reaped(Struct, frozen=True):
     """A producer ended and was waited for; `how` in words: a signal's name or a status.
 
-    `kind` is one of `augd.wire.ending.Ending`, empty when nobody looked. `crumb` is the (lease,
-    row of it, sample) that it had in hand, by its own word: compare the lease with those it had.
-    `is_tried_otherwise`: it was never ready, and its like are started without native kernels now.
+    `kind` is one of `augd.protocol.exit_reason.Ending`, empty when nobody looked. `crumb` is the
+    (lease, row of it, sample) that it had in hand, by its own word: compare the lease with those it
+    had. `is_tried_otherwise`: it was never ready, and its like are started without native kernels
+    now.
     """
 
     producer: int

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from augd.errors import counted, verb
 from augd.pixels.headers.formats import DECODER
-from augd.wire.messages import Quarantined, Selection
+from augd.protocol.messages import Quarantined, Selection
 
 _NAMED = 3  # classes in a note
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from augd.broker import events as ev
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 
 INFO, WARNING, ERROR = 20, 30, 40
 ERROR_TEXT_MAX = 8_000  # characters; far below what a header may have, whatever they encode to

@@ -21,7 +21,6 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from augd.broker.quarantine import as_entries, united
 from augd.errors import (
     ConnectionLost,
     OptionError,
@@ -29,10 +28,11 @@ from augd.errors import (
     ReceiptMismatch,
     error_from_code,
 )
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.slot import check_layout
-from augd.wire.sums import Sums, read_sum
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.digest_sums import Sums, read_sum
+from augd.protocol.quarantine import as_entries, united
+from augd.protocol.slot_layout import check_layout
 
 
 class Attach(Struct, frozen=True):
@@ -218,7 +218,7 @@ class Reader:
         self._sequence += 1
         self._held[batch.slot] = batch.generation
         self._counted.epoch = batch.epoch
-        samples = cut.real_rows(self.spec.layout, opened.num_positions, batch.position)
+        samples = epoch_layout.real_rows(self.spec.layout, opened.num_positions, batch.position)
         self._counted.add(Sums(1, samples, batch.num_bad, read_sum(batch.digest)))
         return [Deliver(batch)]
 

@@ -28,9 +28,9 @@ from augd.broker.facts import DatasetFacts
 from augd.broker.outbox import INFO, Outbox
 from augd.broker.works import Works
 from augd.errors import AugdError, Forbidden, OverLimit, SpecMismatch
-from augd.wire import messages as msg
-from augd.wire.limits import PLACES_MAX
-from augd.wire.rights import Rights
+from augd.protocol import messages as msg
+from augd.protocol.limits import PLACES_MAX
+from augd.protocol.permissions import Rights
 
 REMOTES_MAX = 4096
 

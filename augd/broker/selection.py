@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from augd.plan.content import SELECTION_SCHEME
-from augd.wire.messages import Selection, Spec
+from augd.protocol.messages import Selection, Spec
 
 
 def is_whole(selection: Selection) -> bool:

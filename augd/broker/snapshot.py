@@ -15,9 +15,9 @@ from augd.broker.facts import DatasetFacts
 from augd.broker.quarantine import Register
 from augd.broker.stream import Batch, Stream
 from augd.broker.totals import Made, Sent
-from augd.wire import cut
-from augd.wire.limits import HEADER_BYTES_MAX
-from augd.wire.page import Seen
+from augd.protocol import epoch_layout
+from augd.protocol.dashboard_messages import Seen
+from augd.protocol.limits import HEADER_BYTES_MAX
 
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
 _NAMED_MAX = 20
@@ -110,7 +110,7 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
         "waited_s": stream.total.waited_us / 1e6,
         "transfer_s": stream.total.transfer_us / 1e6,
         "fetch_s": stream.total.fetch_us / 1e6,
-        "num_batches": cut.batches_left(stream.spec.layout, stream.num_samples),
+        "num_batches": epoch_layout.batches_left(stream.spec.layout, stream.num_samples),
         "last_bad": [[row.sample, row.path, row.reason] for row in list(stream.bad_rows)[-10:]],
         "quarantined": [[s, *place] for s, place in sorted(stream.quarantine.items())][:_NAMED_MAX],
     }

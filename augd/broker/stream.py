@@ -24,14 +24,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from augd.broker.quarantine import Place
 from augd.broker.states import CHUNK, SLOT, step
 from augd.broker.totals import Sent
 from augd.plan.content import Content
-from augd.wire import cut
-from augd.wire.limits import EPOCH_LAST
-from augd.wire.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
-from augd.wire.sums import Sums, read_sum
+from augd.protocol import epoch_layout
+from augd.protocol.digest_sums import Sums, read_sum
+from augd.protocol.limits import EPOCH_LAST
+from augd.protocol.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
+from augd.protocol.quarantine import Place
 
 CHUNK_ROWS = 32  # usual ones
 # While nobody knows how long a row takes: all producers get a part of the first batch.
@@ -230,7 +230,7 @@ class Stream:
 
     def next_place(self) -> Place:
         """Return the place of the batch that is begun next."""
-        if cut.batches_left(self.spec.layout, self.num_samples, self.next_position) == 0:
+        if epoch_layout.batches_left(self.spec.layout, self.num_samples, self.next_position) == 0:
             return self.next_epoch + 1, 0
         return self.next_epoch, self.next_position
 
@@ -381,10 +381,10 @@ class Stream:
     def _begin(self, slot: Slot) -> None:
         layout, sequence = self.spec.layout, self.begun
         epoch, position = self._advance()
-        rows = cut.batch_rows(layout, self.num_samples, position)
-        number = cut.batch_number(layout, position)
+        rows = epoch_layout.batch_rows(layout, self.num_samples, position)
+        number = epoch_layout.batch_number(layout, position)
         batch = Batch(sequence, epoch, number, position, rows, slot)
-        batch.sums = Sums(1, cut.real_rows(layout, self.num_samples, position))
+        batch.sums = Sums(1, epoch_layout.real_rows(layout, self.num_samples, position))
         batch.pending.extend(_cut_chunks(batch, 0, rows, self.chunk_rows()))
         batch.missing = len(batch.pending)
         self._num_pending += batch.missing
@@ -397,7 +397,7 @@ class Stream:
     def _advance(self) -> Place:
         """Go on by one batch; returns its place."""
         self.next_epoch, position = self.next_place()
-        self.next_position = position + cut.global_batch(self.spec.layout)
+        self.next_position = position + epoch_layout.global_batch(self.spec.layout)
         self.begun += 1
         return self.next_epoch, position
 
@@ -466,7 +466,7 @@ class Stream:
         By CPU time: rows that wait for a slow disk need many leased ahead of them, to be read.
         Padding takes no time, and is no row.
         """
-        real = cut.real_rows(self.spec.layout, self.num_samples, chunk.batch.position)
+        real = epoch_layout.real_rows(self.spec.layout, self.num_samples, chunk.batch.position)
         rows = min(chunk.rows, real - chunk.first_row)
         if not cpu_ns or rows <= 0:
             return False
@@ -552,8 +552,8 @@ class Stream:
     def is_last(self, batch: Batch) -> bool:
         """Say whether the epoch ends with this batch."""
         layout = self.spec.layout
-        after = batch.position + cut.global_batch(layout)
-        return cut.batches_left(layout, self.num_samples, after) == 0
+        after = batch.position + epoch_layout.global_batch(layout)
+        return epoch_layout.batches_left(layout, self.num_samples, after) == 0
 
     def lack(self) -> float:
         """Share of its allowance that the stream has not got yet: 0 sated, 1 starving.

@@ -24,18 +24,19 @@ from augd.broker.complaints import Complaints, name_row
 from augd.broker.crew import DEPTH, REAP_S, Crew, LeaseRecord, Producer
 from augd.broker.facts import DatasetFacts, relevant
 from augd.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
-from augd.broker.quarantine import Register, as_entries
+from augd.broker.quarantine import Register
 from augd.broker.staffing import Staffing
 from augd.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
 from augd.broker.totals import Made, Sent
 from augd.errors import counted
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.size_mismatch import is_misfit
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.ending import KEPT, TRIED_OTHERWISE, Ending
-from augd.wire.limits import QUARANTINE_MAX
-from augd.wire.slot import chunk_layout
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE, Ending
+from augd.protocol.limits import QUARANTINE_MAX
+from augd.protocol.quarantine import as_entries
+from augd.protocol.slot_layout import chunk_layout
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 TROUBLES_MAX = 16  # that are logged; all producers of a host have one installation
@@ -371,7 +372,7 @@ class Works:
             return
         for line in self._complaints.new(stream.dataset, done.bad):
             self._outbox.log(WARNING, line)
-        samples = cut.samples_of_rank(stream.spec.layout, stream.num_samples, 0)
+        samples = epoch_layout.samples_of_rank(stream.spec.layout, stream.num_samples, 0)
         # Rounded up, so that one bad photo of a small folder is not yet an error.
         allowed = math.ceil(stream.spec.max_bad_fraction * samples)
         num_bad = stream.num_bad_of(batch.epoch)

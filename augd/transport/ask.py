@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from augd.errors import ConnectError, ProtocolError, error_from_code
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import PATHS_MAX
 from augd.transport.address import (
     Address,
     TcpAddress,
@@ -20,9 +23,6 @@ from augd.transport.address import (
 )
 from augd.transport.curve import client_curve
 from augd.transport.sockets import Curve, Dealer, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import PATHS_MAX
 
 
 class Inquirer:

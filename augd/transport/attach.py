@@ -16,10 +16,10 @@ import weakref
 from pathlib import Path
 
 from augd.errors import ConnectError, ProtocolError, UntrustedAddress
+from augd.protocol.codec import decode_over_attach, encode
+from augd.protocol.messages import ArenaHere, AttachAs
 from augd.transport import link, owned
 from augd.transport.peer import check_peer
-from augd.wire.codec import decode_over_attach, encode
-from augd.wire.messages import ArenaHere, AttachAs
 
 
 def listen(path: Path) -> socket.socket:

@@ -23,11 +23,11 @@ import zmq
 from zmq.utils import z85
 
 from augd.errors import AugdError, Forbidden
+from augd.protocol.permissions import Rights
 from augd.transport import keys
 from augd.transport.clients import Clients
 from augd.transport.curve import DOMAIN, PRODUCE_DOMAIN, ServerCurve
 from augd.transport.keyfiles import check_folder
-from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import msgspec
 
+from augd.protocol.codec import encode
+from augd.protocol.limits import PIECE_BYTES
+from augd.protocol.messages import Piece
 from augd.transport.address import bulk_address
 from augd.transport.doors import Annex, Doors
 from augd.transport.sockets import Curve
-from augd.wire.codec import encode
-from augd.wire.limits import PIECE_BYTES
-from augd.wire.messages import Piece
 
 # Belongs to no session: only sent to learn whether somebody is still there.
 _KNOCK = encode(Piece(0, 0, 0, 0, 0)), b""

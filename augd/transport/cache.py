@@ -2,8 +2,9 @@
 
 `ram:SIZE` is a sealed memfd like a stream's arena: nothing is left of it. `disk:DIR:SIZE` is three
 kinds of files in a folder that one daemon has at a time: `augd.lock`, `augd.pixels`, and a table
-per data set, which says for each sample where its picture lies (augd/wire/cache.py). Producers get
-the fds over their links; they map the pixels and write them, the daemon alone writes tables.
+per data set, which says for each sample where its picture lies (augd/protocol/cache_table.py).
+Producers get the fds over their links; they map the pixels and write them, the daemon alone writes
+tables.
 
 What is found on disk is believed as far as it can be checked: the table is of this data set, at
 this place, decoded by these libraries; a record is whole, lies in the file, overlaps no other, and
@@ -34,8 +35,7 @@ from augd.dataset.index_file import IndexFile
 from augd.dataset.index_format import read_index_header
 from augd.dataset.stores.sizes import check_folder, parse_size
 from augd.errors import AddressInUse, OptionError, OverLimit
-from augd.transport.arena import make_arena
-from augd.wire.cache import (
+from augd.protocol.cache_table import (
     ALIGNMENT,
     RECORD,
     TABLE_START,
@@ -48,7 +48,8 @@ from augd.wire.cache import (
     table_bytes,
     write_record,
 )
-from augd.wire.messages import CacheEntry
+from augd.protocol.messages import CacheEntry
+from augd.transport.arena import make_arena
 
 SIZE_MIN: Final = 1 << 20
 _MAGIC: Final = "augd-cache/1"

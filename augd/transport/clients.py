@@ -13,9 +13,9 @@ from pathlib import Path
 from zmq.utils import z85
 
 from augd.errors import OptionError
+from augd.protocol.permissions import Rights
 from augd.transport import keys
 from augd.transport.keyfiles import check_folder
-from augd.wire.rights import Rights
 
 _log = logging.getLogger("augd")
 

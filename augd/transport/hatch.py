@@ -26,9 +26,9 @@ import msgspec
 from augd.dataset.stores.range_reader import LANE_BYTES, Piece
 from augd.errors import StoreError
 from augd.process.awake_clock import Awake
+from augd.protocol import fetch_messages as said
 from augd.transport import link
 from augd.transport.basin import BASIN_BYTES, NUM_LANES
-from augd.wire import hatch as said
 
 LOOK_S: Final = 1.0
 

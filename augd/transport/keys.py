@@ -23,9 +23,9 @@ import zmq
 
 from augd.errors import OptionError
 from augd.process.paths import NO_HOME, user_folder
+from augd.protocol.permissions import BYTES_DEFAULT, STREAMS_DEFAULT, Rights
 from augd.transport.curve import ENV_KEYS
 from augd.transport.keyfiles import make_folder, read_table, write_new
-from augd.wire.rights import BYTES_DEFAULT, STREAMS_DEFAULT, Rights
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")

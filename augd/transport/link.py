@@ -14,7 +14,7 @@ import select
 import socket
 from collections.abc import Sequence
 
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol.limits import HEADER_BYTES_MAX
 
 _FDS_MAX = 4
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_FDS_MAX * array.array("i").itemsize)

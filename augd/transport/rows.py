@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from augd.errors import ProtocolError
+from augd.protocol import messages as msg
+from augd.protocol.codec import encode
+from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import rows_address
 from augd.transport.doors import Annex, Doors
 from augd.transport.sockets import Curve, Router
-from augd.wire import messages as msg
-from augd.wire.codec import encode
-from augd.wire.limits import PIECE_BYTES
 
 # No high-water mark. libzmq stops reading at one, and where the peer hangs up before it goes on (a
 # relay, whose daemon stood still for longer than its heartbeats) and a heartbeat comes between, an

@@ -14,13 +14,13 @@ from typing import Protocol
 
 from augd.errors import ConnectError, ConnectionLost, ProtocolError
 from augd.process.awake_clock import Awake
+from augd.protocol import messages as msg
+from augd.protocol.codec import decode_over_attach, encode
+from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import map_arena
 from augd.transport.attach import ArenaUnavailable, Lifeline
 from augd.transport.sockets import Curve, Dealer, Poller
-from augd.wire import messages as msg
-from augd.wire.codec import decode_over_attach, encode
-from augd.wire.limits import PIECE_BYTES
 
 
 class Slots(Protocol):

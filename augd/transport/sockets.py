@@ -18,10 +18,10 @@ import zmq
 
 from augd.errors import AddressInUse, AugdError, ConnectionLost, OptionError
 from augd.process.awake_clock import Awake
+from augd.protocol.limits import HEADER_BYTES_MAX
 from augd.transport import owned
 from augd.transport.address import Address, TcpAddress, check_path
 from augd.transport.peer import Peer
-from augd.wire.limits import HEADER_BYTES_MAX
 
 if TYPE_CHECKING:
     from augd.transport.handshake import Handshake

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from augd.errors import OptionError
+from augd.protocol.permissions import Rights
 from augd.transport import keys
-from augd.wire.rights import Rights
 
 _PIPED_COLUMNS = 160
 

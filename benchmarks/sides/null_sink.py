@@ -24,9 +24,9 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.pixels.decode import configure, silence_library_noise
 from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.process.sandbox import confine
+from augd.protocol import messages as msg
+from augd.protocol.slot_layout import slot_layout
 from augd.transport.crumb import Crumb, make_crumb
-from augd.wire import messages as msg
-from augd.wire.slot import slot_layout
 from augd.workshop import Workshop
 from benchmarks._rounds import answer_rounds, run_chunks
 

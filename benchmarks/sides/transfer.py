@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from augd.procfs import cpu_s
+from augd.protocol import messages as msg
+from augd.protocol.codec import decode_over_attach, encode
+from augd.protocol.permissions import Rights
+from augd.protocol.slot_layout import row_frames, slot_layout
 from augd.transport import keys
 from augd.transport.address import TcpAddress
 from augd.transport.auth import Gate
@@ -29,10 +33,6 @@ from augd.transport.curve import client_curve
 from augd.transport.rows import RowsSocket
 from augd.transport.slots import FramedSlots
 from augd.transport.sockets import Dealer, Poller
-from augd.wire import messages as msg
-from augd.wire.codec import decode_over_attach, encode
-from augd.wire.rights import Rights
-from augd.wire.slot import row_frames, slot_layout
 from benchmarks._rounds import answer_rounds
 
 _ROWS = 256

@@ -7,9 +7,9 @@ import random
 import socket
 import tempfile
 
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import is_closed, knocking

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 import pytest
 
 import augd
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 from augd.transport.address import Address, TcpAddress, parse_address
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, digest
 from tests.attacks.peers import (

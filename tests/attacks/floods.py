@@ -10,10 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from augd.broker.clients import ATTACH_S, SESSIONS_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 from augd.transport.address import Address, TcpAddress, bulk_address
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, frame, read_until, shake_hands

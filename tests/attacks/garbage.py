@@ -10,9 +10,9 @@ from typing import Any, get_args
 import msgspec
 import zmq
 
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import frame, header, is_closed, shake_hands

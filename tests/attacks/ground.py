@@ -17,9 +17,9 @@ from typing import Any
 
 import augd
 from augd.procfs import anonymous_bytes
+from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress, parse_address
 from augd.transport.ask import status
-from augd.wire import messages as msg
 from tests.attacks.peers import Peer
 from tests.fault.processes import await_true, is_alive
 from tests.scenes import SMALL

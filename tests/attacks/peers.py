@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import zmq
 
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress
-from augd.wire import codec
-from augd.wire import messages as msg
 
 TIMEOUT_S = 10.0
 Frames = bytes | list[bytes]

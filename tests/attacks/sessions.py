@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from augd.transport.address import bulk_address
-from augd.wire import codec
-from augd.wire import messages as msg
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, is_closed, knocking

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.sessions import session_of

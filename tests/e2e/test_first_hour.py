@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import augd
+from augd.protocol.messages import PROTOCOL_VERSION
 from augd.transport.sockets import Router
-from augd.wire.messages import PROTOCOL_VERSION
 from tests.fault.processes import is_alive
 from tests.scenes import SMALL, make_folder, read_epoch
 

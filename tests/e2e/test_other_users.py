@@ -28,7 +28,7 @@ STRANGER, OTHER = 4321, 4322
 # A daemon as far as a HELLO goes, whose listener is the user's as whom it calls listen.
 _ANSWERS = """
 import os, socket, sys, zmq
-from augd.wire import codec, messages as msg
+from augd.protocol import codec, messages as msg
 path, user, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 listener = socket.socket(socket.AF_UNIX, getattr(socket, kind))
 os.umask(0o177)
@@ -201,7 +201,7 @@ def test_a_daemon_serves_nobody_elses_processes(place: Path) -> None:
             one.chmod(0o666)
         code = (
             "import os, sys, zmq\n"
-            "from augd.wire import codec, messages as msg\n"
+            "from augd.protocol import codec, messages as msg\n"
             f"os.setresuid({OTHER}, {OTHER}, {OTHER})\n"
             "dealer = zmq.Context.instance().socket(zmq.DEALER)\n"
             "dealer.setsockopt(zmq.LINGER, 0)\n"

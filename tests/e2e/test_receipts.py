@@ -12,8 +12,8 @@ import pytest
 
 import augd
 import trainer
-from augd.wire.receipt import ids_digest, rows_digest
-from augd.wire.sums import DIGEST_MODULUS, IDS_MODULUS
+from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS
+from augd.protocol.row_digest import ids_digest, rows_digest
 from tests.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 70

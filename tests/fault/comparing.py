@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from augd.wire.receipt import ids_digest, rows_digest
-from augd.wire.sums import DIGEST_MODULUS, IDS_MODULUS
+from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS
+from augd.protocol.row_digest import ids_digest, rows_digest
 
 PADDING, BAD_LABEL = -1, -100
 

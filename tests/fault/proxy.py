@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from augd.transport.address import TcpAddress
 from augd.transport.sockets import Dealer, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
 
 HERE, THERE = "127.0.0.2", "127.0.0.1"
 _TURN_S = 0.01

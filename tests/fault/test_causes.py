@@ -13,10 +13,10 @@ import pytest
 import augd
 from augd.broker import events as ev
 from augd.broker.crew import DEATHS_MIN
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from augd.transport.ask import status as ask_status
 from augd.waiting import say_standstill, sentence
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, kill, start_by_hand
 from tests.scenes import SMALL, make_folder

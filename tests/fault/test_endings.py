@@ -12,9 +12,9 @@ import pytest
 
 import augd
 from augd.dataset.scan.build_index import load_or_build
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from augd.transport.ask import status as ask_status
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
 from tests.employer import ROWS, Employer
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import SMALL, make_folder, opencv_decodes

@@ -103,8 +103,8 @@ def test_who_lends_producers_goes_on_by_itself(folder, tmp_path):
 @pytest.mark.fault("daemon dies unasked: SIGABRT, SIGKILL, any other end")
 def test_it_is_said_in_log_status_and_metrics(folder, tmp_path):
     pytest.importorskip("prometheus_client")
+    from augd.protocol.dashboard_messages import Snapshot
     from augd.views.page.metrics import render
-    from augd.wire.page import Snapshot
 
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address, "--producers", "1", "--log-format", "json")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, get_args
 
-from augd.wire import codec
+from augd.protocol import codec
 from tests.fuzz.targets import DECODERS
 from tests.hostile.images import hostile_images
 from tests.unit.test_codec import DECODERS as KINDS

@@ -16,9 +16,9 @@ from augd.pixels.decode import decode
 from augd.pixels.headers.formats import PACKAGES
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.plan.recipe.recipe import parse_recipe
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 
 MAX_PIXELS: Final = 200_000  # small, so that an execution takes no more than milliseconds
 _REASON_MAX: Final = 2500  # 400 characters, each of them escaped

@@ -21,12 +21,12 @@ import augd
 from augd.broker.reader import Deliver, Parted, PassEnded
 from augd.errors import ConnectionLost
 from augd.line import Start
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.digest_sums import IDS_MODULUS, write_digest, write_ids_digest
+from augd.protocol.row_digest import ids_digest
+from augd.protocol.slot_layout import slot_layout
 from augd.stream import Stream
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest
-from augd.wire.slot import slot_layout
-from augd.wire.sums import IDS_MODULUS, write_digest, write_ids_digest
 
 NUM_SAMPLES = 23
 SHARE = msg.Share("next", 1, 1.0, None)
@@ -90,7 +90,7 @@ class PlayedLine:
 
     def _fill(self, epoch: int, position: int) -> msg.BatchReady:
         layout = self.layout
-        rows = cut.batch_rows(layout, NUM_SAMPLES, position)
+        rows = epoch_layout.batch_rows(layout, NUM_SAMPLES, position)
         first = position + layout.rank * layout.batch_size
         ids = np.arange(first, first + rows)
         ids[ids >= NUM_SAMPLES] = -1
@@ -103,10 +103,10 @@ class PlayedLine:
             self.sums[1] + int((ids >= 0).sum()),
             (self.sums[2] + digest) % IDS_MODULUS,
         ]
-        after = position + cut.global_batch(layout)
+        after = position + epoch_layout.global_batch(layout)
         self.place = epoch, after
-        self.is_at_end = not cut.batches_left(layout, NUM_SAMPLES, after)
-        number = cut.batch_number(layout, position)
+        self.is_at_end = not epoch_layout.batches_left(layout, NUM_SAMPLES, after)
+        number = epoch_layout.batch_number(layout, position)
         return msg.BatchReady(1, 1, 0, epoch, number, position, rows, 0, 0, 0, write_digest(0))
 
     def check_usable(self) -> None: ...
@@ -157,10 +157,10 @@ def read(stream: Stream, model: Model, epoch: int | None, most: int) -> None:
     """Make a pass of at most so many batches, and compare each."""
     wanted = model.next_pass if epoch is None else epoch
     position = model.begin(wanted)
-    counted, step = model.counted, cut.global_batch(model.layout)
+    counted, step = model.counted, epoch_layout.global_batch(model.layout)
     passing = stream.epoch(wanted) if epoch is not None else iter(stream)
     for _ in range(most):
-        is_end = not cut.batches_left(model.layout, NUM_SAMPLES, position)
+        is_end = not epoch_layout.batches_left(model.layout, NUM_SAMPLES, position)
         try:
             batch = next(passing, None)
         except augd.ConnectError:
@@ -197,7 +197,7 @@ def save(stream: Stream, model: Model) -> Any:
     state = json.loads(json.dumps(stream.state_dict()))
     epoch, position = model.place
     counted = model.counted
-    if not cut.batches_left(model.layout, NUM_SAMPLES, position):
+    if not epoch_layout.batches_left(model.layout, NUM_SAMPLES, position):
         epoch, position, counted = epoch + 1, 0, frozenset()
     assert (state["epoch"], state["position"]) == (epoch, position)
     return state, (epoch, position), counted if position else frozenset(), model.layout
@@ -245,8 +245,8 @@ def walk(chance: random.Random, moves: list[str]) -> None:
             stream, model = connect(layout, network, None), Model(layout)
         elif move == "join":
             network, layout = Network(), chance.choice(LAYOUTS)
-            at = chance.randrange(cut.batches_left(layout, NUM_SAMPLES))
-            place = chance.randrange(2), at * cut.global_batch(layout)
+            at = chance.randrange(epoch_layout.batches_left(layout, NUM_SAMPLES))
+            place = chance.randrange(2), at * epoch_layout.global_batch(layout)
             stream = connect(layout, network, place)
             model = Model(layout, place, None if at else frozenset(), place, place[0])
         elif move == "lose":

@@ -20,14 +20,14 @@ from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.reader import Attach
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
 from augd.transport.attach import Lifeline
 from augd.transport.curve import ClientCurve
 from augd.transport.sockets import Dealer, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import PIECE_BYTES
 
 NUM_SAMPLES = 10
 TIMEOUT_S = 20.0

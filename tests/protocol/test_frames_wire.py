@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress, bulk_address
 from augd.transport.sockets import Dealer, Poller
-from augd.wire import codec
-from augd.wire import messages as msg
 from tests.protocol.harness import NUM_SAMPLES, Client, FramedConnection, RealWire, make_spec
 
 clause = pytest.mark.clause

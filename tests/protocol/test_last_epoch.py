@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from augd.wire import messages as msg
-from augd.wire.limits import EPOCH_LAST
+from augd.protocol import messages as msg
+from augd.protocol.limits import EPOCH_LAST
 from tests.protocol.harness import Client, Wire, make_spec
 
 clause = pytest.mark.clause

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 import augd
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 from tests.protocol.harness import (
     NUM_SAMPLES,
     RECIPE,

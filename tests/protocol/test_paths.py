@@ -7,8 +7,8 @@ import json
 import pytest
 
 import augd
-from augd.wire import messages as msg
-from augd.wire.limits import PATHS_MAX
+from augd.protocol import messages as msg
+from augd.protocol.limits import PATHS_MAX
 from tests.keyring import Keyring
 from tests.protocol.harness import NUM_SAMPLES, Client, RealWire, Wire, make_spec
 

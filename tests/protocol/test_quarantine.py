@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from augd.broker.core import DatasetFacts
-from augd.wire import messages as msg
-from augd.wire.receipt import ids_digest, rows_digest
+from augd.protocol import messages as msg
+from augd.protocol.row_digest import ids_digest, rows_digest
 from tests.protocol.harness import DIGESTS, NUM_SAMPLES, Client, FakeWire, RealWire, make_spec
 
 clause = pytest.mark.clause

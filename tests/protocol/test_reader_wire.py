@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
-from augd.wire import codec
-from augd.wire import messages as msg
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from tests.protocol.harness import NUM_SAMPLES, Client, Wire, make_spec
 
 clause = pytest.mark.clause

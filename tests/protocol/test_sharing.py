@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.protocol.harness import Client, FakeWire, Wire, make_spec
 
 clause = pytest.mark.clause

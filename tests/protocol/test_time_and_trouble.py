@@ -15,12 +15,12 @@ from augd.broker import events as ev
 from augd.broker.clients import ATTACH_S, SESSIONS_MAX
 from augd.broker.crew import DEATHS_MIN, DEPTH, PATIENCE_S, START_S
 from augd.errors import AddressInUse
+from augd.protocol import codec
+from augd.protocol import messages as msg
 from augd.transport.address import parse_address
 from augd.transport.attach import Lifeline
 from augd.transport.lock import AddressLock
 from augd.transport.sockets import Dealer, Poller, Router
-from augd.wire import codec
-from augd.wire import messages as msg
 from tests.protocol.harness import NUM_SAMPLES, Client, FakeWire, RealWire, make_spec
 
 clause = pytest.mark.clause

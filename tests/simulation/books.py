@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from augd.broker.quarantine import united
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
+from augd.protocol.quarantine import united
 from tests.simulation.line import Line
 from tests.simulation.rows import Violation
 

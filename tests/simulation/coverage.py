@@ -14,8 +14,8 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker import states
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 
 TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
 TABLES["producer"] = states.PRODUCER

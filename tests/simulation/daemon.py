@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.reader import Attach
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.simulation.books import Books
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.outpost import Outpost

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from augd.broker import events as ev
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.traffic import pick
 from tests.simulation.worker import Poison, Worker

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from augd.broker.quarantine import united
 from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
+from augd.protocol.quarantine import united
 from tests.simulation.rows import Place, Row, Violation
 from tests.simulation.worker import Arena
 

@@ -10,8 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from augd.broker import events as ev
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.simulation.rows import Row
 from tests.simulation.worker import Arena, Worker
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from augd.wire import cut
-from augd.wire.messages import Layout
+from augd.protocol import epoch_layout
+from augd.protocol.messages import Layout
 
 Place = tuple[int, int]  # (epoch, position)
 Row = tuple[int, int, int, bool]  # epoch, position, sample, whether it is masked
@@ -43,7 +43,7 @@ def batch_at(
 ) -> list[Row]:
     """Return the rows of this rank's batch."""
     first = position + layout.rank * layout.batch_size
-    count = cut.batch_rows(layout, num_samples, position)
+    count = epoch_layout.batch_rows(layout, num_samples, position)
     return [row_at(num_samples, epoch, first + row, quarantine) for row in range(count)]
 
 
@@ -67,6 +67,6 @@ def ids_digest(row: Row) -> int:
 def following(layout: Layout, num_samples: int, place: Place) -> Place:
     """Return the place itself, or the next epoch's start where no batch is left."""
     epoch, position = place
-    if cut.batches_left(layout, num_samples, position) == 0:
+    if epoch_layout.batches_left(layout, num_samples, position) == 0:
         return epoch + 1, 0
     return place

@@ -13,11 +13,11 @@ from typing import Literal
 
 import msgspec
 
-from augd.broker.quarantine import as_entries
 from augd.broker.reader import BatchesLost, Deliver, Parted, PassEnded
 from augd.errors import AugdError, ReceiptMismatch
-from augd.wire import cut
-from augd.wire import messages as msg
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.quarantine import as_entries
 from tests.simulation.line import Line
 from tests.simulation.rows import (
     DIGEST_MODULUS,
@@ -207,9 +207,9 @@ class Trainer:
             arena.num_reading[ready.slot] += 1
         self.ids = (self.ids + sum(map(ids_digest, rows))) % IDS_MODULUS
         self.num_delivered += 1
-        after = ready.position + cut.global_batch(self.layout)
+        after = ready.position + epoch_layout.global_batch(self.layout)
         self.yielded = self.due = ready.epoch, after
-        self.is_end_due = cut.batches_left(self.layout, self.num_samples, after) == 0
+        self.is_end_due = epoch_layout.batches_left(self.layout, self.num_samples, after) == 0
 
     def end_pass(self, end: msg.EpochEnd) -> None:
         """Compare the receipts of both sides at the end of an epoch."""

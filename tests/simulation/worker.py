@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.simulation.rows import (
     DIGEST_MODULUS,
     IDS_MODULUS,

@@ -16,9 +16,9 @@ import pytest
 from msgspec.structs import replace
 
 from augd.broker import stream as stream_module
-from augd.wire import cut
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import epoch_layout
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line
@@ -205,7 +205,7 @@ class World:
         rng = self.rng
         world = rng.choice([1, 1, 2])
         layout = msg.Layout(rng.randint(1, 5), rng.randrange(world), world, rng.random() < 0.3)
-        is_empty = cut.batches_left(layout, num_samples) == 0
+        is_empty = epoch_layout.batches_left(layout, num_samples) == 0
         return msg.Layout(layout.batch_size) if is_empty else layout
 
     def any_spec(self, content: msg.Spec | None = None) -> msg.Spec:
@@ -266,8 +266,8 @@ class World:
     def place_for(self, trainer: Trainer) -> Place:
         """Draw a place where a batch of this layout begins."""
         layout = trainer.layout
-        number = self.rng.randrange(cut.batches_left(layout, trainer.num_samples))
-        return self.rng.randrange(3), number * cut.global_batch(layout)
+        number = self.rng.randrange(epoch_layout.batches_left(layout, trainer.num_samples))
+        return self.rng.randrange(3), number * epoch_layout.global_batch(layout)
 
     def check(self) -> None:
         """Check what must hold after every step."""

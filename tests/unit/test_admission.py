@@ -8,8 +8,8 @@ from augd.broker import admission
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.errors import DatasetError, Forbidden
-from augd.wire import messages as msg
-from augd.wire.rights import Rights
+from augd.protocol import messages as msg
+from augd.protocol.permissions import Rights
 
 clause = pytest.mark.clause
 

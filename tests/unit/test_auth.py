@@ -15,13 +15,13 @@ import zmq
 from zmq.utils import z85
 
 from augd.errors import AugdError, Forbidden, OptionError
+from augd.protocol.permissions import Rights
 from augd.transport import auth, keys, proof
 from augd.transport.address import TcpAddress
 from augd.transport.auth import Gate, answer
 from augd.transport.clients import Clients
 from augd.transport.proof import prove
 from augd.transport.sockets import Poller, Router
-from augd.wire.rights import Rights
 
 clause = pytest.mark.clause
 

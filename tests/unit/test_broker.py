@@ -8,7 +8,7 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker.crew import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.table import RECIPE, Table
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 HAS = {"opencv": "5", "decoder.heic": "pillow-heif 1.8", "decoder.jxl": "none"}

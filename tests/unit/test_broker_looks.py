@@ -6,7 +6,7 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker import stream as stream_module
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.table import Table
 
 

@@ -11,11 +11,11 @@ from augd.broker import events as ev
 from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
 from augd.broker.remotes import Target
 from augd.broker.stream import remote_rows_max
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
-from augd.wire.limits import PLACES_MAX
-from augd.wire.rights import Rights
-from augd.wire.slot import chunk_layout, row_frames, slot_layout
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
+from augd.protocol.limits import PLACES_MAX
+from augd.protocol.permissions import Rights
+from augd.protocol.slot_layout import chunk_layout, row_frames, slot_layout
 from tests.table import Table
 
 clause = pytest.mark.clause

@@ -7,7 +7,7 @@ import pytest
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.selection import is_whole, policy_of, settled
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 ASKED = msg.Selection(split="val", classes=("b", "a"))

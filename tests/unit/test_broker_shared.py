@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from augd.broker import events as ev
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.table import RECIPE, Table
 
 NEXT = msg.Share("next")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from augd.broker import events as ev
 from augd.broker.reader import Reader
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.unit.test_broker import RECIPE, Table
 
 BATCH_SIZE = 32

@@ -6,8 +6,8 @@ import pytest
 
 from augd.broker import events as ev
 from augd.broker.staffing import LOOK_S, QUIET_LOOKS, Staffing
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.table import Table
 
 

@@ -10,8 +10,8 @@ import pytest
 from augd.broker import events as ev
 from augd.broker.core import Broker, DatasetFacts
 from augd.broker.crew import DEPTH
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.table import RECIPE, Table
 
 _NEWS = (msg.UseDataset, msg.UseStream, msg.DropStream, msg.Lease, msg.Mask)

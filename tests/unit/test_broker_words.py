@@ -8,8 +8,8 @@ from augd.broker import complaints
 from augd.broker import events as ev
 from augd.broker.complaints import Complaints
 from augd.plan.size_mismatch import resize_first
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from tests.table import Table
 from tests.unit.test_broker_remotes import ask, join, offer
 

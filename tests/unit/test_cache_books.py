@@ -10,8 +10,8 @@ import pytest
 from augd.broker import events as ev
 from augd.broker.cache import DECODING, ROOM_MIN_BYTES, Cache, say_cache
 from augd.broker.core import Broker, DatasetFacts
-from augd.wire import messages as msg
-from augd.wire.cache import ALIGNMENT, CacheFacts, Span
+from augd.protocol import messages as msg
+from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span
 
 SIZE = 1 << 20
 ENVIRONMENT = dict.fromkeys(DECODING, "1")

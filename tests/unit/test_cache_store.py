@@ -13,11 +13,7 @@ from augd.dataset.index_file import IndexFile
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import check_shard_cache
 from augd.errors import AddressInUse, OptionError, OverLimit
-from augd.serving import Options, serve_forever
-from augd.transport import cache as cache_module
-from augd.transport.arena import available_bytes
-from augd.transport.cache import CacheStore, parse_cache
-from augd.wire.cache import (
+from augd.protocol.cache_table import (
     ALIGNMENT,
     RECORD,
     TABLE_START,
@@ -25,7 +21,11 @@ from augd.wire.cache import (
     aligned,
     read_record,
 )
-from augd.wire.messages import CacheEntry
+from augd.protocol.messages import CacheEntry
+from augd.serving import Options, serve_forever
+from augd.transport import cache as cache_module
+from augd.transport.arena import available_bytes
+from augd.transport.cache import CacheStore, parse_cache
 from tests.scenes import make_folder
 
 ENVIRONMENT = {"opencv": "5"}

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.errors import ProtocolError
-from augd.wire import codec
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 

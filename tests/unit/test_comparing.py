@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augd.wire.receipt import ids_digest, rows_digest
+from augd.protocol.row_digest import ids_digest, rows_digest
 from tests.fault.comparing import Chain, Layout, Mismatch, Reference, Tally
 
 NUM, SIDE = 23, 4

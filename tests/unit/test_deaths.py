@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from augd.deaths import MemoryKills, classify, describe_status, is_stopped
-from augd.wire.ending import Ending
+from augd.protocol.exit_reason import Ending
 
 FAULTS = ("SEGV", "BUS", "ABRT", "ILL", "FPE", "SYS", "TRAP", "XCPU", "XFSZ")
 FROM_OUTSIDE = ("TERM", "HUP", "INT", "QUIT", "USR1", "PIPE")

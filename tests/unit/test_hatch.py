@@ -16,10 +16,10 @@ from augd.dataset.stores.range_reader import LANE_BYTES, Piece
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
 from augd.fetch import Fetcher
+from augd.protocol import fetch_messages as said
 from augd.transport.basin import BASIN_BYTES, NUM_LANES, HatchEnd, make_hatch
 from augd.transport.hatch import Hatch
 from augd.transport.link import make_link, receive, send
-from augd.wire import hatch as said
 
 SIZE = 40 << 20
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from augd.errors import AddressInUse, OptionError
+from augd.protocol.dashboard_messages import Begin
 from augd.serving import Options, serve_forever
 from augd.transport.http import TOKEN_VARIABLE, open_porch
-from augd.wire.page import Begin
 
 TOKEN = "0123456789abcdef"
 

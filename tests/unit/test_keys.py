@@ -10,10 +10,10 @@ import pytest
 
 from augd.cli import main
 from augd.errors import OptionError
+from augd.protocol.permissions import Rights
 from augd.transport import keyfiles, keys
 from augd.transport.address import parse_address
 from augd.transport.curve import ClientCurve, ServerCurve, client_curve
-from augd.wire.rights import Rights
 
 clause = pytest.mark.clause
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from augd.protocol.limits import HEADER_BYTES_MAX
 from augd.transport import link
 from augd.transport.link import make_link, peer_uid, receive, send
-from augd.wire.limits import HEADER_BYTES_MAX
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -17,10 +17,10 @@ from augd.broker import works
 from augd.hire import Kernels
 from augd.pixels import native
 from augd.pixels.library_versions import describe_environment
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 from augd.transport.ask import status
 from augd.views import doctor
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
 from tests.fault.programs import finish, start_by_hand
 from tests.relays import await_remotes, lent
 from tests.scenes import digest_epoch, make_folder

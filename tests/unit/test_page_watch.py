@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra http is not installed")
 
+from augd.protocol.dashboard_messages import Snapshot
 from augd.views.page import watch
 from augd.views.page.lookout import DaemonGone
-from augd.wire.page import Snapshot
 
 GONE = "the daemon has not answered for 10 s"
 LONG_S = 10.0

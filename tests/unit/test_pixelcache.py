@@ -20,8 +20,7 @@ from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import Outlines
 from augd.plan.recipe.recipe import parse_recipe
-from augd.transport.arena import make_arena
-from augd.wire.cache import (
+from augd.protocol.cache_table import (
     ALIGNMENT,
     RECORD,
     TABLE_START,
@@ -30,7 +29,8 @@ from augd.wire.cache import (
     table_bytes,
     write_record,
 )
-from augd.wire.messages import CacheRoom, UseCache
+from augd.protocol.messages import CacheRoom, UseCache
+from augd.transport.arena import make_arena
 from tests.plans import planner_of
 from tests.scenes import EITHER_KERNELS, caught_noise
 

@@ -20,8 +20,8 @@ from augd import station
 from augd.broker import clients, core, crew, outbox, quarantine, remotes, stream, works
 from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.plan.order.shuffle_option import Blocks
-from augd.wire import messages as msg
-from augd.wire.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
+from augd.protocol import messages as msg
+from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"

@@ -6,8 +6,8 @@ import pytest
 
 from augd.broker.reader import Attach, BatchesLost, Deliver, PassEnded, Reader
 from augd.errors import ConnectionLost, DatasetError, ProtocolError, SampleFailed
-from augd.wire import messages as msg
-from augd.wire.slot import slot_layout
+from augd.protocol import messages as msg
+from augd.protocol.slot_layout import slot_layout
 
 SPEC = msg.Spec("d", {"ops": []}, msg.Layout(4), prefetch=2)
 ARRAYS, SLOT_BYTES = slot_layout(4, 2, 2)

@@ -19,7 +19,7 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan_result import path_hashes
 from augd.dataset.selection import Choice, Choices, seal, select
 from augd.errors import DatasetError, OptionError, OverLimit
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 
 Open = Callable[[Path], IndexFile]
 

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.errors import ProtocolError
-from augd.wire.messages import ArraySpec
-from augd.wire.slot import ALIGNMENT_BYTES, PAGE_BYTES, check_layout, size_bytes, slot_layout
+from augd.protocol.messages import ArraySpec
+from augd.protocol.slot_layout import (
+    ALIGNMENT_BYTES,
+    PAGE_BYTES,
+    check_layout,
+    size_bytes,
+    slot_layout,
+)
 
 
 def test_layout_of_a_small_batch() -> None:

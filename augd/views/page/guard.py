@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from augd.wire.page import Begin
+from augd.protocol.dashboard_messages import Begin
 
 COOKIE = "augd"
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/login", "/page.css", "/icon.svg"))

@@ -13,8 +13,8 @@ from typing import Self
 
 from augd.dataset.index_arrays import IndexArrays
 from augd.errors import AugdError
+from augd.protocol import dashboard_messages as said
 from augd.transport import link
-from augd.wire import page as said
 
 _ANSWER_S = 10.0  # a daemon that chooses among many millions of samples is busy for seconds
 

@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from augd.protocol.dashboard_messages import Snapshot
 from augd.version import __version__
-from augd.wire.page import Snapshot
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from augd.protocol.dashboard_messages import Seen
+from augd.protocol.messages import ArraySpec
 from augd.transport.arena import map_arena
 from augd.views.page.lookout import Lookout
 from augd.views.tinted import recoloured
-from augd.wire.messages import ArraySpec
-from augd.wire.page import Seen
 
 ROWS_MAX = 64
 _KEPT = 4  # batches, for watchers that look at the same time

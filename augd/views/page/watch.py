@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from augd.protocol.dashboard_messages import Snapshot
 from augd.views.pace import compare
 from augd.views.page.lookout import DaemonGone, Lookout
-from augd.wire.page import Snapshot
 
 _WATCHED_S = 0.5
 _UNWATCHED_S = 5.0

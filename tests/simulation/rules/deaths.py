@@ -9,8 +9,8 @@ from pytest import MonkeyPatch as Patch
 from augd.broker.crew import Producer
 from augd.broker.stream import Chunk, Stream
 from augd.broker.works import Works
-from augd.wire import messages as msg
-from augd.wire.ending import Ending
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import Ending
 
 
 def the_chunks_of_the_dead_are_made_again(patch: Patch) -> None:

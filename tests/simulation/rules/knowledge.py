@@ -14,7 +14,7 @@ from augd.broker.quarantine import Register
 from augd.broker.states import step
 from augd.broker.stream import Batch, Chunk, Stream, Subscriber
 from augd.broker.works import Works
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.simulation.rows import Place
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import Store

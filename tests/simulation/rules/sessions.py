@@ -10,7 +10,7 @@ from pytest import MonkeyPatch as Patch
 from augd.broker.clients import Clients, Session
 from augd.broker.reader import Reader
 from augd.broker.stream import Batch, Stream, Subscriber
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 
 FOREVER = 1 << 62
 

@@ -10,7 +10,7 @@ from pytest import MonkeyPatch as Patch
 from augd.broker.clients import Clients, Session
 from augd.broker.crew import Crew, Producer
 from augd.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
-from augd.wire import messages as msg
+from augd.protocol import messages as msg
 from tests.simulation.line import Line
 from tests.simulation.rows import Place
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, msgpack
 
-from augd.wire.messages import ArraySpec
+from augd.protocol.messages import ArraySpec
 
 
 class Note(Struct, frozen=True, tag_field="type", omit_defaults=True):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
-from augd.wire.sums import DIGEST_MODULUS
+from augd.protocol.digest_sums import DIGEST_MODULUS
 
 # The finalizer of splitmix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
 # generators", OOPSLA 2014; constants of its variant 13 by D. Stafford.

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from augd.errors import ProtocolError
 from augd.plan.params_layout import NUM_PARAMS
-from augd.wire.limits import PIECE_BYTES
-from augd.wire.messages import ArraySpec
+from augd.protocol.limits import PIECE_BYTES
+from augd.protocol.messages import ArraySpec
 
 ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
 PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advised one by one

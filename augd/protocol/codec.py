@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from augd.errors import ProtocolError
-from augd.wire.limits import HEADER_BYTES_MAX
-from augd.wire.messages import (
+from augd.protocol.limits import HEADER_BYTES_MAX
+from augd.protocol.messages import (
     PROTOCOL_VERSION,
     FromClient,
     FromProducer,

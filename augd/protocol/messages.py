@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from augd.plan.order.shuffle_option import Shuffle
-from augd.wire.limits import PATHS_MAX, QUARANTINE_MAX
+from augd.protocol.limits import PATHS_MAX, QUARANTINE_MAX
 
 PROTOCOL_VERSION = 1
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from augd.wire.messages import CacheEntry
+from augd.protocol.messages import CacheEntry
 
 ALIGNMENT: Final = 64
 """Of pictures in the cache. None lies at 0, which says that there is none."""

@@ -7,7 +7,7 @@ starts at `position`; rank r has rows [r*B, (r+1)*B) of it. `position` is the on
 
 from __future__ import annotations
 
-from augd.wire.messages import Layout
+from augd.protocol.messages import Layout
 
 
 def global_batch(layout: Layout) -> int:
