@@ -38,21 +38,21 @@ from augd.errors import (
 from augd.version import __version__
 
 if TYPE_CHECKING:
-    from augd.client import connect
-    from augd.launch import ServedDaemon, serve
+    from augd.client.connect import connect
+    from augd.client.serve import ServedDaemon, serve
+    from augd.client.stream import Batch, Stream
     from augd.plan.ops.plugin import Plugin, SampleInfo
     from augd.plan.random.op_random import Dice
-    from augd.stream import Batch, Stream
 
 _LAZY = {
-    "Batch": "augd.stream",
+    "Batch": "augd.client.stream",
     "Dice": "augd.plan.random.op_random",
     "Plugin": "augd.plan.ops.plugin",
     "SampleInfo": "augd.plan.ops.plugin",
-    "Stream": "augd.stream",
-    "connect": "augd.client",
-    "ServedDaemon": "augd.launch",
-    "serve": "augd.launch",
+    "Stream": "augd.client.stream",
+    "connect": "augd.client.connect",
+    "ServedDaemon": "augd.client.serve",
+    "serve": "augd.client.serve",
 }
 
 __all__ = [

@@ -4,6 +4,6 @@ from augd.process.interpreter import leave_working_directory
 
 if __name__ == "__main__":
     leave_working_directory(is_module=True)
-    from augd.entry import main
+    from augd.cli.entry import main
 
     main()

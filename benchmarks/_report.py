@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from augd.bench import machine_facts
+from augd.cli.bench import machine_facts
 from augd.pixels.library_versions import describe_environment
 from benchmarks._rounds import Score, Spread, spread
 

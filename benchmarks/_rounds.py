@@ -22,8 +22,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from augd.diagnostics.procfs import cpu_s
 from augd.errors import AugdError
-from augd.procfs import cpu_s
 from benchmarks._tree import tree
 
 _READY_S = 120.0

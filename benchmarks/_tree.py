@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from augd.diagnostics.procfs import cpu_s, parent_pid
 from augd.errors import AugdError
-from augd.procfs import cpu_s, parent_pid
 
 
 def tree(root: int) -> list[int]:

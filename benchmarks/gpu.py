@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from augd.bench import machine_facts
+from augd.cli.bench import machine_facts
 from augd.pixels.library_versions import describe_environment
 from benchmarks._docs import PLOTS, describe_machine, markdown_table, write_section
 from benchmarks._plots import lines, load_pyplot

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import augd
-from augd.meter import Probe, memory_bytes
+from augd.diagnostics.measure import Probe, memory_bytes
 from benchmarks._competitors import recipe
 from benchmarks._report import Figure, Options, Target, run_alone
 from benchmarks._rounds import spread

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from augd.packing.command import PackOptions, pack
+from augd.cli.pack.command import PackOptions, pack
 from benchmarks._competitors import crops, preset_sink
 from benchmarks._report import Figure, Options, Target, rates, run_alone
 from benchmarks._rounds import alternate, cost_ratios, ratios, spread

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
+from augd.diagnostics.procfs import anonymous_bytes
 from augd.plan.order.sample_sequence import Draw
-from augd.procfs import anonymous_bytes
 from augd.protocol import codec
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 
 DIGEST = "0" * 32
 RECIPE = {"ops": [{"op": "random_resized_crop", "size": 224}, {"op": "mirror"}]}

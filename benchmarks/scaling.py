@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from augd.bench import machine_facts
+from augd.cli.bench import machine_facts
 from augd.pixels.library_versions import describe_environment
 from benchmarks._docs import (
     PLOTS,

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from augd.packing.command import PackOptions, pack
+from augd.cli.pack.command import PackOptions, pack
 from benchmarks._competitors import Start, cached_client, recipe
 from benchmarks._report import Figure, Options, rates, run_alone
 from benchmarks._rounds import alternate, ratios

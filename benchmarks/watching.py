@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import augd
-from augd.meter import all_batches
-from augd.procfs import cpu_s
-from augd.stream import Batch
+from augd.client.stream import Batch
+from augd.diagnostics.measure import all_batches
+from augd.diagnostics.procfs import cpu_s
 from benchmarks._report import Figure, Options, Target, run_alone
 from benchmarks._rounds import settle, spread
 from benchmarks._tree import tree
@@ -82,7 +82,7 @@ def _read(batches: Iterator[Batch], seconds: float) -> float:
 
 def _page(daemon_pid: int) -> list[int]:
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree(daemon_pid)}
-    return [pid for pid, command in commands.items() if b"augd.views.page" in command]
+    return [pid for pid, command in commands.items() if b"augd.server.dashboard" in command]
 
 
 def _cpu_s(pids: list[int]) -> float:

@@ -21,13 +21,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from PIL import Image, ImageDraw, ImageFont
 
+from augd.cli.contact_sheet import Sheet
+from augd.cli.preview import make_strip
+from augd.cli.recipes import summarise
+from augd.diagnostics.sample_renderer import Darkroom
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.recipe.recipe import Recipe, parse_recipe
-from augd.views.preview import make_strip
-from augd.views.recipes import summarise
-from augd.views.sample import Darkroom
-from augd.views.sheet import Sheet
 from demo.photos import make_photo
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

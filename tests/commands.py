@@ -11,7 +11,7 @@ import io
 import subprocess
 import sys
 
-from augd.cli import main
+from augd.cli.app import main
 
 # They decode, which takes the standard error for what libraries write there.
 DECODING = ("check", "pack", "pca", "preview")

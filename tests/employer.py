@@ -6,14 +6,14 @@ import os
 from typing import TypeVar
 
 from augd.dataset.index_file import IndexFile
-from augd.deaths import MemoryKills
-from augd.hire import Hired, Terms, hire
 from augd.plan.recipe.recipe import expand, parse_recipe
+from augd.process.oom_kills import MemoryKills
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
 from augd.protocol.slot_layout import slot_layout
-from augd.transport import link
+from augd.server.supervision.producer_process import Hired, Terms, hire
+from augd.transport import unix_link
 from augd.transport.arena import make_arena
 from tests.fault.processes import await_true
 from tests.scenes import SMALL
@@ -45,14 +45,14 @@ class Employer:
         self.tell(use, self._arena)
 
     def tell(self, message: msg.ToProducer, *fds: int) -> None:
-        assert link.send(self.hired.link, codec.encode(message), fds)
+        assert unix_link.send(self.hired.link, codec.encode(message), fds)
 
     def lease(self, number: int) -> None:
         self.tell(msg.Lease(number, 1, 0, 0, 0, ROWS, 0))
 
     def has_said(self, kind: type[msg.Message]) -> bool:
         try:
-            while (received := link.receive(self.hired.link, wait=False)) is not None:
+            while (received := unix_link.receive(self.hired.link, wait=False)) is not None:
                 self._heard.append(codec.decode_from_producer(received[0]))
         except EOFError:
             pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from augd.protocol.permissions import Rights
-from augd.transport import keys
-from augd.transport.curve import ClientCurve
+from augd.transport.auth import keys
+from augd.transport.auth.curve import ClientCurve
 
 
 class Keyring:

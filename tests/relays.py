@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import await_true, children_of
 
 READY_S = 30.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from augd.broker import events as ev
-from augd.broker import stream as stream_module
-from augd.broker.core import Broker, DatasetFacts
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import stream as stream_module
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 # As if it were known that a row takes what rows usually take: tests of that set it back.

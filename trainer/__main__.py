@@ -1,6 +1,6 @@
 """`python -m augd.torch`, or `trainer`: the command line."""
 
 if __name__ == "__main__":
-    from augd.entry import train
+    from augd.cli.entry import train
 
     train(is_module=True)

@@ -102,7 +102,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
     paths are relative to; `watched` maps what the index depends on to its time in ns.
     `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
     `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
-    (augd/own_sources.py), whose samples lie in no file that is known here. `notes` are
+    (augd/plugins/sources.py), whose samples lie in no file that is known here. `notes` are
     lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
     real paths that links may lead to, beside the root; `rules` which files are samples, by number:
     an index that was made by other rules is made anew. `formats` are those of files whose names do

@@ -5,7 +5,8 @@ libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do th
 half as fast, and resized pixels may differ by a level. Which of the two is active is part of a
 stream's content. `AUGD_KERNELS=off` leaves them out, to compare. Kernels that were built and don't
 load leave the work to OpenCV, too; `trouble` says why, and who starts producers passes it on. Where
-they ended processes, the daemon leaves them out by `AUGD_KERNELS=off:WHY` (`augd/hire.py`).
+they ended processes, the daemon leaves them out by `AUGD_KERNELS=off:WHY`
+(`augd/server/supervision/producer_process.py`).
 
 Invariants: nothing is chosen after the import; the same numbers with vector instructions and
 without.

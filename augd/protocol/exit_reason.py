@@ -1,7 +1,7 @@
 """How a producer ended: whose fault it was, as far as that can be known.
 
-The daemon finds the class (augd/deaths.py) and the broker goes by it: what a producer had in hand
-is suspect only when the end came from inside it. Loads nothing.
+The daemon finds the class (augd/server/supervision/classify_exit.py) and the broker goes by it:
+what a producer had in hand is suspect only when the end came from inside it. Loads nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a client with a key may do: a name, and the bounds that its operator wrote beside it.
 
-Read from the clients' files (`augd/transport/keys.py`), carried with every message of that client
-to the broker, which decides by it (`augd/broker/admission.py`). Holds no key and knows no file.
-A client without rights (`None` in their place) came over a socket that needs none: it is the
-daemon's own user, or the operator lets everybody in.
+Read from the clients' files (`augd/transport/auth/keys.py`), carried with every message of that
+client to the broker, which decides by it (`augd/server/daemon/broker/permissions.py`). Holds no key
+and knows no file. A client without rights (`None` in their place) came over a socket that needs
+none: it is the daemon's own user, or the operator lets everybody in.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def check_path(address: Address) -> bool:
     """Say whether there is a socket at a path at all; it is this user's, and private.
 
     Between this and the connection somebody could still change something: whose process it is that
-    answers is looked at by whoever connects (augd/transport/peer.py).
+    answers is looked at by whoever connects (augd/transport/peer_monitor.py).
 
     Raises:
         UntrustedAddress: another user could have put it there, or can.

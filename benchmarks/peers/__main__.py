@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from augd.bench import machine_facts
+from augd.cli.bench import machine_facts
 from augd.pixels.library_versions import describe_environment
 from benchmarks._docs import add_document_options, document_of, write_section
 from benchmarks._report import add_options, check_options, lent_photos, name_photos, pinned, show

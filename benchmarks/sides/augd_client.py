@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.meter import Probe, all_batches, daemon_pid, fill_cache, measure, warm_up
-from augd.procfs import cpu_s
+from augd.diagnostics.measure import Probe, all_batches, daemon_pid, fill_cache, measure, warm_up
+from augd.diagnostics.procfs import cpu_s
 from benchmarks._rounds import answer_rounds, settle
 
 AUGD = (sys.executable, "-m", "augd")

@@ -19,7 +19,7 @@ import torch
 
 import augd
 import trainer
-from augd.meter import all_batches
+from augd.diagnostics.measure import all_batches
 from benchmarks._rounds import answer_rounds, settle
 from benchmarks._tree import cpu_between, cpu_by_pid, tree
 from trainer import cuda as trainer_cuda

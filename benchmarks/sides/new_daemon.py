@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from benchmarks._rounds import answer_rounds, settle
 from benchmarks._tree import cpu_between, cpu_by_pid, tree
 from benchmarks.sides.epoch_reader import evict, resident_share

@@ -16,9 +16,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from augd import workshop
-from augd.broker.crew import DEPTH, LOW_WATER
-from augd.broker.stream import CHUNK_ROWS
 from augd.dataset.index_file import IndexFile
 from augd.dataset.scan.build_index import load_or_build
 from augd.pixels.decode import configure, silence_library_noise
@@ -26,8 +23,11 @@ from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.process.sandbox import confine
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import slot_layout
-from augd.transport.crumb import Crumb, make_crumb
-from augd.workshop import Workshop
+from augd.server.daemon.broker.producers import DEPTH, LOW_WATER
+from augd.server.daemon.broker.stream import CHUNK_ROWS
+from augd.server.producer import lease_runner
+from augd.server.producer.lease_runner import Workshop
+from augd.transport.current_sample import Crumb, make_crumb
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _SLOTS = 2
@@ -110,7 +110,7 @@ def _take_out(feature: str) -> Crumb:
     if feature != "confinement":
         confine()
     if feature == "receipts":
-        vars(workshop).update(rows_digest=lambda *_: 0, ids_digest=lambda *_: 0)
+        vars(lease_runner).update(rows_digest=lambda *_: 0, ids_digest=lambda *_: 0)
     crumb, _fd = make_crumb()
     return _NoCrumb.private() if feature == "crumb" else crumb
 

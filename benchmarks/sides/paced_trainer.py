@@ -14,9 +14,9 @@ from typing import Any
 
 import augd
 import trainer
-from augd.meter import all_batches, daemon_pid
-from augd.procfs import cpu_s
-from augd.transport.ask import status
+from augd.client.status import status
+from augd.diagnostics.measure import all_batches, daemon_pid
+from augd.diagnostics.procfs import cpu_s
 from benchmarks._rounds import answer_rounds, settle
 
 _FREE_SHARE = 0.4  # of a round

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import augd
-from augd.meter import all_batches
-from augd.procfs import cpu_s
-from augd.transport.ask import status
+from augd.client.status import status
+from augd.diagnostics.measure import all_batches
+from augd.diagnostics.procfs import cpu_s
 from benchmarks._rounds import answer_rounds, settle
 
 

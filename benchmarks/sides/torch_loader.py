@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from augd.procfs import cpu_s
+from augd.diagnostics.procfs import cpu_s
 from benchmarks._law import draw_crop
 from benchmarks._rounds import answer_rounds, settle
 from benchmarks.sides.peers._loop import photo_paths

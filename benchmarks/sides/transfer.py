@@ -20,19 +20,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from augd.procfs import cpu_s
+from augd.client.slots import FramedSlots
+from augd.diagnostics.procfs import cpu_s
 from augd.protocol import messages as msg
 from augd.protocol.codec import decode_over_attach, encode
 from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import row_frames, slot_layout
-from augd.transport import keys
 from augd.transport.address import TcpAddress
-from augd.transport.auth import Gate
-from augd.transport.bulk import BulkSender
-from augd.transport.curve import client_curve
-from augd.transport.rows import RowsSocket
-from augd.transport.slots import FramedSlots
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.auth import keys
+from augd.transport.auth.authenticator import Gate
+from augd.transport.auth.curve import client_curve
+from augd.transport.batch_channel import BulkSender
+from augd.transport.row_channel import RowsSocket
+from augd.transport.zmq_sockets import Dealer, Poller
 from benchmarks._rounds import answer_rounds
 
 _ROWS = 256

@@ -9,10 +9,10 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from augd.broker.clients import ATTACH_S, SESSIONS_MAX
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX
+from augd.server.daemon.broker.sessions import ATTACH_S, SESSIONS_MAX
 from augd.transport.address import Address, TcpAddress, bulk_address
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.procfs import anonymous_bytes
+from augd.client.status import status
+from augd.diagnostics.procfs import anonymous_bytes
 from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress, parse_address
-from augd.transport.ask import status
 from tests.attacks.peers import Peer
 from tests.fault.processes import await_true, is_alive
 from tests.scenes import SMALL

@@ -16,13 +16,13 @@ from typing import Any
 
 import zmq
 
-from augd.broker.remotes import REMOTES_MAX
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.limits import PIECE_BYTES, PLACES_MAX
 from augd.protocol.slot_layout import row_frames
+from augd.server.daemon.broker.remote_producers import REMOTES_MAX
 from augd.transport.address import rows_address
-from augd.transport.rows import _STRANGE_MAX
+from augd.transport.row_channel import _STRANGE_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground
 from tests.attacks.peers import Peer

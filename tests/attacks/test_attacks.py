@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.procfs import anonymous_bytes
+from augd.diagnostics.procfs import anonymous_bytes
 from tests.attacks import catalogue
 from tests.attacks.catalogue import MB, all_attacks
 from tests.attacks.ground import Ground, Watcher, honest_clients

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import augd
+from augd.client.status import status
 from augd.process.resource_limits import num_cores
-from augd.transport.ask import status
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, start_by_hand
 from tests.scenes import digest_epoch, make_folder

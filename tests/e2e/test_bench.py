@@ -12,9 +12,9 @@ import cv2
 import pytest
 
 import augd
-from augd.meter import daemon_pid
+from augd.client.status import status
+from augd.diagnostics.measure import daemon_pid
 from augd.process.resource_limits import num_cores
-from augd.transport.ask import status
 from benchmarks._rounds import Competitor
 from tests.scenes import SMALL, make_folder
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import augd
+from augd.client.status import status as ask_status
 from augd.errors import OptionError, OverLimit
-from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true
 from tests.fault.programs import follow
 from tests.hostile.images import hostile_images

@@ -106,6 +106,10 @@ def test_the_site_is_made_without_a_fault(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
-    for name in ("augd.client.connect", "augd.stream.Stream", "trainer.client.connect"):
+    for name in (
+        "augd.client.connect.connect",
+        "augd.client.stream.Stream",
+        "trainer.client.connect",
+    ):
         assert f'id="{name}"' in reference
     assert "https://fonts.googleapis.com" not in (tmp_path / "site" / "index.html").read_text()

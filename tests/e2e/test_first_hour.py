@@ -15,7 +15,7 @@ import torch
 
 import augd
 from augd.protocol.messages import PROTOCOL_VERSION
-from augd.transport.sockets import Router
+from augd.transport.zmq_sockets import Router
 from tests.fault.processes import is_alive
 from tests.scenes import SMALL, make_folder, read_epoch
 

@@ -17,16 +17,16 @@ import pytest
 from PIL import Image, features
 
 import augd
-from augd.broker.facts import relevant
+from augd.cli.check import check
+from augd.cli.pack.command import PackOptions, pack
+from augd.client.status import status
 from augd.dataset.decoder_packages import package_formats
 from augd.dataset.scan.build_index import load_or_build
-from augd.packing.command import PackOptions, pack
 from augd.pixels import native
 from augd.plan.recipe.op_catalogue import BUILT_IN
-from augd.transport.ask import status
-from augd.views.check import check
-from augd.views.page.develop import Bench
-from augd.views.page.studio import Ask
+from augd.server.daemon.broker.dataset_facts import relevant
+from augd.server.dashboard.sample_viewer import Ask
+from augd.server.dashboard.sample_viewer_main import Bench
 from tests.scenes import caught_noise, make_folder, read_epoch
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 32}], "filter": "linear"}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import await_true, is_alive, num_fds
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
 

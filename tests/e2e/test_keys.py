@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import augd
-from augd.cli import main
-from augd.transport import keys
-from augd.transport.ask import status
-from augd.transport.curve import ClientCurve
+from augd.cli.app import main
+from augd.client.status import status
+from augd.transport.auth import keys
+from augd.transport.auth.curve import ClientCurve
 from tests.fault.processes import await_true, command_of, daemon_of, is_alive
 from tests.keyring import Keyring
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
@@ -227,7 +227,7 @@ def test_rights_are_kept_to(daemon: augd.ServedDaemon, ring: Keyring) -> None:
 
 def test_strangers_at_the_door_disturb_nobody(daemon: augd.ServedDaemon, ring: Keyring) -> None:
     from augd.transport.address import parse_address
-    from augd.transport.sockets import Dealer
+    from augd.transport.zmq_sockets import Dealer
 
     path, port = daemon.addresses
     expected = digest_epoch(path, epochs=3, dataset="small")
@@ -279,7 +279,7 @@ def test_a_build_of_zeromq_that_does_not_refuse_is_no_start(
         "    apply(self, socket)\n"
         "    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)\n"
         "curve.ServerCurve.apply = weak\n"
-        "from augd.serving import Options, serve_forever\n"
+        "from augd.server.daemon.startup import Options, serve_forever\n"
         "from augd.errors import AugdError\n"
         "try:\n"
         f"    serve_forever([{str(folder)!r}], Options(listen=('ipc://{tmp_path}/d',"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import await_true
 from tests.relays import await_remotes, lent
 from tests.scenes import SMALL, make_folder, read_epoch

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import augd
+from augd.client.status import status
 from augd.transport.address import parse_address
-from augd.transport.ask import status
-from augd.transport.attach import Lifeline
+from augd.transport.lifeline import Lifeline
 from tests.scenes import SMALL, make_folder, read_epoch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -54,8 +54,8 @@ sys.stdin.read()
 """
 _VISITS = """
 import os, sys
-import augd, augd.client, augd.line, augd.transport.handshake, augd.transport.ask
-user = int(sys.argv[2])
+import augd, augd.client.connect, augd.client.connection, augd.transport.handshake_monitor,
+augd.client.status user = int(sys.argv[2])
 os.setgroups([])
 os.setresuid(user, user, user)
 os.environ.pop("AUGD_RUNTIME_DIR")

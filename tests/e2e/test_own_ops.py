@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 import augd
+from augd.client.status import status as ask_status
 from augd.plan.random.op_random import Dice
 from augd.plan.random.philox import Purpose, mix
 from augd.plan.recipe.recipe import expand, parse_recipe, read_toml
-from augd.plugins import load
-from augd.transport.ask import status as ask_status
+from augd.plugins.ops import load
 from examples.own_ops import Vignette
 from tests.e2e.test_views import holds
 from tests.fault.processes import await_true, producers_of

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import augd
+from augd.client.status import status
 from augd.dataset.source_spec import parse_own
-from augd.own_sources import index_own
+from augd.plugins.sources import index_own
 from augd.protocol import messages as msg
-from augd.transport.ask import status
 from tests.employer import Employer
 from tests.fault.processes import await_true
 from tests.relays import Lent, await_remotes

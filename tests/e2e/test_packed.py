@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 
 import augd
+from augd.cli.pack import command as packing_command
+from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.shard_writer import STATE_NAME
+from augd.client.status import status as ask_status
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
 from augd.errors import AugdError, DatasetError, OptionError
-from augd.packing import command as packing_command
-from augd.packing.command import PackOptions, pack
-from augd.packing.shard import STATE_NAME
 from augd.pixels import native
-from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, is_alive
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
@@ -383,12 +383,12 @@ def test_a_photo_that_kills_what_looks_at_it_twice_stays_as_it_is(
         "            os.kill(os.getpid(), number)\n"
         "        return usual(*given)\n"
         "    return look\n"
-        "if 'augd.packing.apart' in sys.orig_argv:\n"
-        "    import augd.packing.photo as it\n"
+        "if 'augd.cli.pack.transcode_process' in sys.orig_argv:\n"
+        "    import augd.cli.pack.photo as it\n"
         "    it.pack_photo = deadly(it.pack_photo, lambda given: given[0],\n"
         f"        {len(poison)}, signal.SIGSEGV, b'x')\n"
-        "if 'augd.packing.workers' in sys.orig_argv:\n"
-        "    import augd.packing.apart as it\n"
+        "if 'augd.cli.pack.workers' in sys.orig_argv:\n"
+        "    import augd.cli.pack.transcode_process as it\n"
         "    it.Packer.pack = deadly(it.Packer.pack, lambda given: given[1],\n"
         f"        {len(worse)}, signal.SIGKILL, b'y')\n"
     )

@@ -47,7 +47,7 @@ def fetch_json(url: str) -> Any:
 
 
 def page_of(daemon_pid: int) -> list[int]:
-    return [pid for pid in staff_of(daemon_pid) if b"augd.views.page" in command_of(pid)]
+    return [pid for pid in staff_of(daemon_pid) if b"augd.server.dashboard" in command_of(pid)]
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status
-from augd.transport.sockets import Dealer
+from augd.client.status import status
+from augd.transport.zmq_sockets import Dealer
 from tests.fault.processes import await_true, is_alive
 from tests.keyring import Keyring
 from tests.relays import Lent, await_remotes, lent, remotes
@@ -272,7 +272,7 @@ def test_the_daemons_end_is_the_relays_end(folder: Path, elsewhere: Path) -> Non
 
 
 def test_bad_options_are_named(folder: Path) -> None:
-    from augd.lending import Lending, lend_forever
+    from augd.server.relay.startup import Lending, lend_forever
 
     with pytest.raises(augd.OptionError, match=r"--producers: expected 1\.\.1024, got 0"):
         lend_forever([str(folder)], Lending("tcp://127.0.0.1:1", num_producers=0))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import augd
-from augd.serving import Options, serve_forever
+from augd.server.daemon.startup import Options, serve_forever
 from tests.fault.processes import await_true, children_of, command_of, is_alive
 from tests.relays import at, remotes
 from tests.scenes import digest_epoch, make_folder

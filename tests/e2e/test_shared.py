@@ -13,7 +13,7 @@ import pytest
 
 import augd
 import trainer
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import await_true
 from tests.scenes import SMALL, make_folder
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import augd
-from augd import ServedDaemon, client
+from augd import ServedDaemon
+from augd.client import connect
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 
@@ -43,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_told", deque())
+    monkeypatch.setattr(connect, "_told", deque())
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,12 @@ pytest.importorskip("obstore")
 pytest.importorskip("moto")
 
 import augd
+from augd.cli.pack.command import PackOptions, pack
+from augd.client.status import status
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import BLOCK_BYTES
 from augd.errors import DatasetError, OptionError, StoreError
-from augd.packing.command import PackOptions, pack
 from augd.pixels import native
-from augd.transport.ask import status
 from tests.fault.processes import children_of, command_of, staff_of
 from tests.relays import await_remotes, lent
 from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
@@ -112,7 +112,7 @@ def digest_of(path: str | Path) -> str:
 
 
 def fetchers_of(pid: int) -> list[int]:
-    return [child for child in staff_of(pid) if b"augd.fetch" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.server.fetcher" in command_of(child)]
 
 
 def test_a_packed_set_gives_the_same_bytes_from_a_bucket(
@@ -131,7 +131,9 @@ def test_producers_have_no_credentials(address: str) -> None:
         digest_epoch(daemon.address, epochs=1)
         for pid in children_of(daemon.pid):
             named = b"AWS_SECRET_ACCESS_KEY" in Path(f"/proc/{pid}/environ").read_bytes()
-            assert named == (b"augd.fetch" in command_of(pid) or b"sh" in command_of(pid)[:8])
+            assert named == (
+                b"augd.server.fetcher" in command_of(pid) or b"sh" in command_of(pid)[:8]
+            )
 
 
 @pytest.mark.parametrize("is_indexed", [False, True])
@@ -279,8 +281,8 @@ def test_views_read_stores_too(address: str) -> None:
 
 def test_the_studio_which_has_no_network_says_so(address: str) -> None:
     from augd.plan.recipe.op_catalogue import BUILT_IN
-    from augd.views.page.develop import Bench
-    from augd.views.page.studio import Ask
+    from augd.server.dashboard.sample_viewer import Ask
+    from augd.server.dashboard.sample_viewer_main import Bench
 
     index = load_or_build(address)
     bench = Bench(BUILT_IN)
@@ -434,7 +436,7 @@ def test_a_shard_cache_for_nothing_is_refused(packed: Path, tmp_path: Path) -> N
 
 def test_obstore_missing_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("augd.dataset.stores.object_store.find_spec", lambda name: None)
-    from augd.serving import check_sources
+    from augd.server.supervision.arguments import check_sources
 
     with pytest.raises(OptionError, match=r"pip install -e '\.\[stores\]' in the checkout"):
         check_sources({"set": address})

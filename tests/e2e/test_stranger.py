@@ -193,7 +193,7 @@ def test_a_line_that_is_not_understood_is_explained(home, line, says):
         ),
         (
             "starlette",
-            "from augd.entry import main; main()",
+            "from augd.cli.entry import main; main()",
             "augd: error: --http: not installed: starlette; python -m pip install -e '.[http]' in "
             "the checkout of augd brings them",
         ),

@@ -196,7 +196,7 @@ def test_batches_outlive_their_stream(daemon):
 
 
 def test_a_stream_that_is_dropped_closes_itself(daemon):
-    from augd.transport.ask import status as ask_status
+    from augd.client.status import status as ask_status
 
     stream = augd.connect(daemon.address, recipe=SMALL, batch_size=16)
     del stream

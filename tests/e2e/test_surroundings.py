@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true
 from tests.scenes import make_folder
 
@@ -344,7 +344,7 @@ def test_names_do_nothing_to_a_terminal(tmp_path: Path) -> None:
 
 SECOND_SIGNAL = """
 import os, signal
-from augd.transport.signals import close_signal_fd, signal_fd
+from augd.server.supervision.signals import close_signal_fd, signal_fd
 near = signal_fd()
 os.kill(os.getpid(), signal.SIGTERM)
 assert near.recv(1) == bytes([signal.SIGTERM])

@@ -11,7 +11,7 @@ from PIL import Image
 
 import augd
 import demo.train
-from augd.launch import ServedDaemon
+from augd.client.serve import ServedDaemon
 from trainer.recipes import choose_recipes
 from trainer.splits import open_splits
 

@@ -30,7 +30,7 @@ except ModuleNotFoundError as error: print(error)
 HELP = """
 import atexit, sys
 atexit.register(lambda: print("torch was loaded:", "torch" in sys.modules))
-from augd.entry import train
+from augd.cli.entry import train
 train()
 """
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import augd
+from augd.cli.recipes import print_recipe
 from augd.pixels import native
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
-from augd.views.recipes import print_recipe
 from tests.commands import run_augd as run
 from tests.commands import start_augd
 from tests.scenes import SMALL, make_folder
@@ -97,7 +97,7 @@ def test_doctor_says_what_to_do_where_torch_sees_no_gpu(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_to_do_without_kernels() -> None:
-    code = "import sys; from augd.cli import main; main(sys.argv[1:])"
+    code = "import sys; from augd.cli.app import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--json"],
         env={**os.environ, "AUGD_KERNELS": "off"},

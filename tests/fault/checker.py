@@ -30,7 +30,7 @@ from typing import Any
 from unittest import mock
 
 import augd
-from augd.packing.command import PackOptions, pack
+from augd.cli.pack.command import PackOptions, pack
 from tests.fault.comparing import Reference
 from tests.fault.grounds import Ground
 from tests.fault.misdeeds import Deed, Due, Misdeeds, wake

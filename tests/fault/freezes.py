@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import daemon_of
 from tests.fault.programs import finish, follow, start_by_hand
 from tests.relays import await_remotes, lent

@@ -12,14 +12,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from augd.client.status import status as ask_status
 from augd.errors import AugdError
-from augd.transport.ask import status as ask_status
 from tests.fault.processes import await_true, children_of, command_of, daemon_of, is_alive, staff_of
 
 START_S = 40.0
 END_S = 30.0  # a drain, and what the supervisor gives it beyond that
 ASK_S = 5.0
-_PROGRAMS = {"fetcher": b"augd.fetch", "page": b"augd.views.page", "janitor": b"augd-janitor"}
+_PROGRAMS = {
+    "fetcher": b"augd.server.fetcher",
+    "page": b"augd.server.dashboard",
+    "janitor": b"augd-janitor",
+}
 
 
 class Ground:

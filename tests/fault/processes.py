@@ -53,7 +53,7 @@ def family_of(pid: int) -> list[int]:
 
 def producers_of(pid: int) -> list[int]:
     """Pids of a daemon's producers."""
-    return [child for child in staff_of(pid) if b"augd.produce" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.server.producer" in command_of(child)]
 
 
 def command_of(pid: int) -> bytes:

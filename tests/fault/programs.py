@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 
 VICTIM_BYTES = 7_777
 
@@ -21,7 +21,7 @@ VICTIM_BYTES = 7_777
 # from one producer to the next stands in a file that is opened before they give up writing.
 HOOK = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import ctypes, os, time
     import cv2
     marks = open({marks!r}, "ab")

@@ -20,7 +20,7 @@ from pathlib import Path
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.transport.address import TcpAddress
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.zmq_sockets import Dealer, Poller
 
 HERE, THERE = "127.0.0.2", "127.0.0.1"
 _TURN_S = 0.01

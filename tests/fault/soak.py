@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, daemon_of, num_fds
 from tests.fault.programs import free_port
 from tests.fault.proxy import Proxy

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, children_of, producers_of
 from tests.fault.programs import finish, kill, put_in_place, start_by_hand
 from tests.scenes import make_folder
@@ -21,9 +21,9 @@ PAUSE_S = 3.5
 # A producer at work, whenever it is stopped: its photos are decoded slowly.
 SLOW = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import time
-    import augd.workshop as workshop
+    import augd.server.producer.lease_runner as workshop
     making = workshop.Workshop._make_row
     def make_row(self, *arguments):
         time.sleep(0.03)

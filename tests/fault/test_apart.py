@@ -13,25 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from augd.cli.check import check
+from augd.cli.explain import ExplainOptions, run_explain
+from augd.cli.pca import PcaOptions, run_pca
+from augd.cli.preview import PreviewOptions, run_preview
 from augd.dataset.scan.build_index import load_or_build
+from augd.diagnostics import check_workers as examine_module
+from augd.diagnostics import decode_process as apart_module
+from augd.diagnostics.decode_process import Apart
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.recipe.recipe import parse_recipe
-from augd.views import apart as apart_module
-from augd.views import examine as examine_module
-from augd.views.apart import Apart
-from augd.views.check import check
-from augd.views.explain import ExplainOptions, run_explain
-from augd.views.pca import PcaOptions, run_pca
-from augd.views.preview import PreviewOptions, run_preview
 from tests.fault.processes import await_true
 
 # What a hostile file may have brought about, done in the decoder's place.
 SABOTAGE = """
 import os, sys
-if {{"augd.views.apart", "augd.views.examine", "augd.packing.apart"}} & set(sys.orig_argv):
-    import cv2, signal, socket, subprocess, time
-    imdecode = cv2.imdecode
+if {{"augd.diagnostics.decode_process", "augd.diagnostics.check_workers",
+    "augd.cli.pack.transcode_process"}} & set(sys.orig_argv): import cv2, signal, socket,
+    subprocess, time imdecode = cv2.imdecode
 
     def attempts():
         yield "inet", lambda: socket.socket(socket.AF_INET)
@@ -179,7 +179,7 @@ def test_pixels_are_those_that_would_be_decoded_here(
 def test_it_ends_with_its_asker(photos: Path) -> None:
     program = (
         "import sys, time\n"
-        "from augd.views.apart import Apart\n"
+        "from augd.diagnostics.decode_process import Apart\n"
         "from augd.pixels.headers.read_header import read_header\n"
         f"data = open({str(photos / '1.png')!r}, 'rb').read()\n"
         "header = read_header(data)\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import augd
+from augd.client.status import status as ask_status
 from augd.dataset.scan.build_index import load_or_build
-from augd.transport.ask import status as ask_status
-from augd.transport.cache import CacheStore, parse_cache
+from augd.server.daemon.decoded_cache import CacheStore, parse_cache
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import follow, is_up
 from tests.scenes import SMALL, make_folder

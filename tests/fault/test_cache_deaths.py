@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, follow, is_up, kill, put_in_place, start_by_hand
 from tests.scenes import SMALL, make_folder
@@ -20,7 +20,7 @@ OPTIONS = {"recipe": SMALL, "batch_size": 8, "timeout_s": 60}
 # A producer that dies when half of a picture is in the cache, and the rest is what was there.
 HOOK = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import os, signal
     marks = open({marks!r}, "ab")
     from augd import pixelcache

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.broker import events as ev
-from augd.broker.crew import DEATHS_MIN
+from augd.client.status import status as ask_status
+from augd.client.wait_notice import say_standstill, sentence
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
-from augd.transport.ask import status as ask_status
-from augd.waiting import say_standstill, sentence
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.producers import DEATHS_MIN
 from tests.fault.processes import await_true, producers_of
 from tests.fault.programs import finish, kill, start_by_hand
 from tests.scenes import SMALL, make_folder

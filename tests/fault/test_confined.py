@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import digest_epoch, make_folder, opencv_decodes
 
@@ -20,7 +20,7 @@ from tests.scenes import digest_epoch, make_folder, opencv_decodes
 # the producer confined itself: afterwards no file can be written.
 TAKEN_OVER = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import ctypes, os, socket, subprocess
     import cv2
     report = open({report!r}, "a", buffering=1)
@@ -64,7 +64,7 @@ if "augd.produce" in sys.orig_argv:
 
 UNCONFINED = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import augd.process.sandbox
     augd.process.sandbox.confine = lambda: ""
 """

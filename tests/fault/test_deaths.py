@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import augd
-from augd.transport.ask import Inquirer
-from augd.transport.ask import status as ask_status
+from augd.client.status import Inquirer
+from augd.client.status import status as ask_status
 from tests.fault.processes import (
     await_true,
     children_of,

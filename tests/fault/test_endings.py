@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import augd
+from augd.client.status import status as ask_status
 from augd.dataset.scan.build_index import load_or_build
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
-from augd.transport.ask import status as ask_status
 from tests.employer import ROWS, Employer
 from tests.fault.processes import await_true, producers_of
 from tests.scenes import SMALL, make_folder, opencv_decodes
@@ -23,7 +23,7 @@ VICTIM = 11  # in an order without shuffling, the sample is the row
 
 HOOK = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import ctypes, os, signal, time
     import cv2
     imdecode = cv2.imdecode
@@ -146,7 +146,7 @@ def test_waiting_for_a_file_is_no_samples_fault(employ):
 
 REPORTING = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import os, signal
     import cv2
     imdecode = cv2.imdecode
@@ -158,7 +158,7 @@ if "augd.produce" in sys.orig_argv:
 
     cv2.imdecode = deadly
 elif "serve" in sys.orig_argv:
-    from augd.broker import core, events
+    from augd.server.daemon.broker import core, events
     handle = core.Broker.handle
 
     def reporting(self, event, now):

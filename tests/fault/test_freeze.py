@@ -15,7 +15,7 @@ from tests.scenes import make_folder
 HASTE = """
 import sys
 if any(word in sys.orig_argv for word in ("--supervisor", "produce")):
-    import augd.transport.sockets as sockets
+    import augd.transport.zmq_sockets as sockets
     sockets._HEARTBEAT_MS, sockets._HEARTBEAT_TIMEOUT_MS = 100, 500
 """
 

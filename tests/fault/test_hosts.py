@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import Inquirer
-from augd.views.status import reports
+from augd.cli.status import reports
+from augd.client.status import Inquirer
 from tests.fault.hosts import Host, hosts
 from tests.fault.processes import await_true
 from tests.keyring import Keyring

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, is_alive, producers_of
 from tests.fault.programs import finish, follow, put_in_place, start_by_hand
 from tests.fuse import Mount, is_possible, mounted
@@ -25,7 +25,7 @@ OPTIONS = {"recipe": SMALL, "batch_size": 16, "timeout_s": 30}
 SHORT = """
 import sys
 if "--supervisor" in sys.orig_argv:
-    import augd.broker.core as core, augd.broker.works as works
+    import augd.server.daemon.broker.broker as core, augd.server.daemon.broker.scheduler as works
     core.DRAIN_S = core.REAP_S = works.REAP_S = 1.0
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, daemon_of
 from tests.fault.programs import finish, follow, free_port, start_by_hand
 from tests.fault.proxy import Proxy, listening_ports, random_cut

@@ -169,7 +169,7 @@ def test_a_daemon_that_comes_back_with_other_data_is_refused(tmp_path):
 
 OTHER_LIBRARY = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     from augd.pixels import environment
     describe = environment.describe_environment
     environment.describe_environment = lambda: {**describe(), "kernels": "another"}

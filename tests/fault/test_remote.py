@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import await_true, daemon_of, is_alive
 from tests.fault.programs import finish, free_port, kill, put_in_place, start_by_hand
 from tests.fault.proxy import Proxy
@@ -139,7 +139,7 @@ def test_a_sample_that_kills_remote_producers_is_quarantined(
     victim = sorted(folder.rglob("*.jpg"))[11]
     text = f"""
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import cv2, os, signal
     imdecode, whole = cv2.imdecode, open({str(victim)!r}, "rb").read()
     def hooked(data, flags):
@@ -233,9 +233,9 @@ def test_one_that_finds_no_daemon_waits_for_it(folder: Path, local: list[str]) -
 
 
 HASTY = """
-import augd.station
-augd.station.ANSWER_S = 1.0
-from augd.entry import main
+import augd.server.relay.remote_producer
+augd.server.relay.remote_producer.ANSWER_S = 1.0
+from augd.cli.entry import main
 main()
 """
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import augd
-from augd.procfs import anonymous_bytes
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
+from augd.diagnostics.procfs import anonymous_bytes
 from tests.fault.processes import await_true, is_alive, producers_of
 from tests.fault.programs import HOOK, VICTIM_BYTES, follow, is_up, mark_victim, put_in_place
 from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch

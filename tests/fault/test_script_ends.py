@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.transport.ask import status as ask_status
+from augd.client.status import status as ask_status
 from tests.fault.processes import await_true, is_alive, producers_of
 from tests.scenes import SMALL, make_folder
 

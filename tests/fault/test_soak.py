@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.procfs import anonymous_bytes
-from augd.transport.ask import status
+from augd.client.status import status
+from augd.diagnostics.procfs import anonymous_bytes
 from tests.budget import spend
 from tests.fault.processes import await_true, children_of, num_fds, producers_of
 from tests.fault.soak import soak

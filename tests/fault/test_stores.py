@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("obstore")
 
 import augd
+from augd.cli.pack.command import PackOptions, pack
+from augd.client.status import status
 from augd.errors import StoreError
-from augd.packing.command import PackOptions, pack
 from augd.pixels import native
-from augd.transport.ask import status
 from tests.fault.processes import (
     await_true,
     command_of,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done 
 # What somebody would look for who runs his own code in place of a decoder.
 TAKEN_OVER = """
 import sys
-if "augd.produce" in sys.orig_argv:
+if "augd.server.producer" in sys.orig_argv:
     import os, socket
     import cv2
     report = open({report!r}, "a", buffering=1)
@@ -86,7 +86,7 @@ def local(packed: Path) -> list[str]:
 
 
 def fetchers_of(pid: int) -> list[int]:
-    return [child for child in staff_of(pid) if b"augd.fetch" in command_of(child)]
+    return [child for child in staff_of(pid) if b"augd.server.fetcher" in command_of(child)]
 
 
 @pytest.mark.fault("the process that reads a store SIGKILL, alone or with a producer")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import augd
-from augd.transport.ask import status
+from augd.client.status import status
 from tests.fault.processes import (
     await_true,
     command_of,
@@ -104,7 +104,7 @@ def test_who_lends_producers_goes_on_by_itself(folder, tmp_path):
 def test_it_is_said_in_log_status_and_metrics(folder, tmp_path):
     pytest.importorskip("prometheus_client")
     from augd.protocol.dashboard_messages import Snapshot
-    from augd.views.page.metrics import render
+    from augd.server.dashboard.metrics import render
 
     address = f"ipc://{tmp_path}/d"
     process = start_by_hand(folder, address, "--producers", "1", "--log-format", "json")
@@ -222,7 +222,7 @@ def test_one_that_dies_before_it_ever_served_is_tried_again_with_pauses(
 def test_one_that_cannot_start_ends_with_its_status(folder, tmp_path, monkeypatch):
     marks = tmp_path / "marks"
     put_in_place(
-        "import augd.supervisor as one; one.STARTS_MAX = 2\n"
+        "import augd.server.supervisor.loop as one; one.STARTS_MAX = 2\n"
         + AT_START.format(module="augd", marks=str(marks), which=range(99), deed="os.abort()"),
         tmp_path,
         monkeypatch,
@@ -236,7 +236,9 @@ def test_one_that_cannot_start_ends_with_its_status(folder, tmp_path, monkeypatc
 
 def test_after_too_many_deaths_it_waits(folder, tmp_path, monkeypatch):
     """And a signal ends the wait."""
-    put_in_place("import augd.supervisor as one; one.AT_ONCE_MAX = 2", tmp_path, monkeypatch)
+    put_in_place(
+        "import augd.server.supervisor.loop as one; one.AT_ONCE_MAX = 2", tmp_path, monkeypatch
+    )
     place = tmp_path / "place"
     place.mkdir()
     process = start_by_hand(folder, f"ipc://{place}/d", "--producers", "1")
@@ -259,7 +261,7 @@ def test_after_too_many_deaths_it_waits(folder, tmp_path, monkeypatch):
 
 def test_the_supervisor_is_thin():
     code = (
-        "import sys, augd.entry, augd.supervisor\n"
+        "import sys, augd.cli.entry, augd.server.supervisor.loop\n"
         "heavy = {'subprocess', 'json', 'logging', 'socket', 'msgspec', 'zmq', 'numpy', 'typer'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

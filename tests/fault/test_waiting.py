@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd import waiting
+from augd.client import wait_notice
 from tests.fault.programs import begin_by_hand, finish, free_port, kill, start_by_hand
 from tests.relays import lent
 from tests.scenes import SMALL, make_folder
@@ -23,8 +23,8 @@ def test_a_stream_says_that_it_waits_and_what_then(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(waiting, "FIRST_S", 0.3)
-    monkeypatch.setattr(waiting, "EVERY_S", 0.4)
+    monkeypatch.setattr(wait_notice, "FIRST_S", 0.3)
+    monkeypatch.setattr(wait_notice, "EVERY_S", 0.4)
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=24)
     address = f"ipc://{tmp_path}/d" if kind == "ipc" else f"tcp://127.0.0.1:{free_port()}"
     first = start_by_hand(f"small={folder}", address, "--producers", "1")
@@ -70,7 +70,7 @@ def test_a_short_loss_is_not_worth_a_line(tmp_path: Path, caplog: pytest.LogCapt
         batches = stream.epoch(0)
         next(batches)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(waiting, "FIRST_S", 60.0)  # a busy machine is no long loss
+            patch.setattr(wait_notice, "FIRST_S", 60.0)  # a busy machine is no long loss
             first.send_signal(signal.SIGKILL)
             finish(first)
             second = begin_by_hand(folder, f"ipc://{tmp_path}/d", "--producers", "1")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import augd
-from augd.transport.ask import Inquirer
-from augd.views.check import check
+from augd.cli.check import check
+from augd.client.status import Inquirer
 from tests.fault.processes import await_true, num_fds, producers_of
 from tests.hostile.images import JPEG, Hostile, Verdict, hostile_images
 from tests.scenes import SMALL, make_folder

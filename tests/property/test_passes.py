@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 
 import augd
-from augd.broker.reader import Deliver, Parted, PassEnded
+from augd.client.connection import Start
+from augd.client.session import Deliver, Parted, PassEnded
+from augd.client.stream import Stream
 from augd.errors import ConnectionLost
-from augd.line import Start
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import IDS_MODULUS, write_digest, write_ids_digest
 from augd.protocol.row_digest import ids_digest
 from augd.protocol.slot_layout import slot_layout
-from augd.stream import Stream
 
 NUM_SAMPLES = 23
 SHARE = msg.Share("next", 1, 1.0, None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.packing.photo import Shrink, pack_photo
+from augd.cli.pack.photo import Shrink, pack_photo
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
 from augd.pixels.headers.read_header import BadImage, Header, read_header

@@ -16,18 +16,18 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
-from augd.broker.reader import Attach
+from augd.client.session import Attach
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.limits import PIECE_BYTES
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 from augd.transport.address import bulk_address, parse_address
 from augd.transport.arena import map_arena
-from augd.transport.attach import Lifeline
-from augd.transport.curve import ClientCurve
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.auth.curve import ClientCurve
+from augd.transport.lifeline import Lifeline
+from augd.transport.zmq_sockets import Dealer, Poller
 
 NUM_SAMPLES = 10
 TIMEOUT_S = 20.0

@@ -7,7 +7,7 @@ import pytest
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress, bulk_address
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.zmq_sockets import Dealer, Poller
 from tests.protocol.harness import NUM_SAMPLES, Client, FramedConnection, RealWire, make_spec
 
 clause = pytest.mark.clause

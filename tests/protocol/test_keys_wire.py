@@ -10,10 +10,10 @@ import zmq
 import augd
 from augd.protocol import codec
 from augd.protocol import messages as msg
-from augd.transport import keys
 from augd.transport.address import TcpAddress, bulk_address, parse_address
-from augd.transport.curve import ClientCurve
-from augd.transport.sockets import Dealer, Poller
+from augd.transport.auth import keys
+from augd.transport.auth.curve import ClientCurve
+from augd.transport.zmq_sockets import Dealer, Poller
 from tests.keyring import Keyring
 from tests.protocol.harness import Client, RealWire, make_spec
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.core import Broker
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import catalogue_of, survey_of
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker
 from examples.own_ops import Slant, Vignette
 from tests.protocol.harness import RECIPE, Client, FakeWire, make_spec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from augd.broker.core import DatasetFacts
 from augd.protocol import messages as msg
 from augd.protocol.row_digest import ids_digest, rows_digest
+from augd.server.daemon.broker.broker import DatasetFacts
 from tests.protocol.harness import DIGESTS, NUM_SAMPLES, Client, FakeWire, RealWire, make_spec
 
 clause = pytest.mark.clause

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from augd.broker.reader import Attach, Deliver, Outcome, PassEnded, Reader
+from augd.client.session import Attach, Deliver, Outcome, PassEnded, Reader
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from tests.protocol.harness import NUM_SAMPLES, Client, Wire, make_spec
@@ -17,7 +17,7 @@ clause = pytest.mark.clause
 
 
 class Trainer:
-    """A reader on a raw connection: what augd/client.py does, without NumPy."""
+    """A reader on a raw connection: what augd/client/connect.py does, without NumPy."""
 
     def __init__(self, wire: Wire, **spec: Any) -> None:
         self.client = Client(wire)

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.broker import core, works
-from augd.broker import events as ev
-from augd.broker.clients import ATTACH_S, SESSIONS_MAX
-from augd.broker.crew import DEATHS_MIN, DEPTH, PATIENCE_S, START_S
 from augd.errors import AddressInUse
 from augd.protocol import codec
 from augd.protocol import messages as msg
+from augd.server.daemon.address_lock import AddressLock
+from augd.server.daemon.broker import broker as core
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import scheduler
+from augd.server.daemon.broker.producers import DEATHS_MIN, DEPTH, PATIENCE_S, START_S
+from augd.server.daemon.broker.sessions import ATTACH_S, SESSIONS_MAX
 from augd.transport.address import parse_address
-from augd.transport.attach import Lifeline
-from augd.transport.lock import AddressLock
-from augd.transport.sockets import Dealer, Poller, Router
+from augd.transport.lifeline import Lifeline
+from augd.transport.zmq_sockets import Dealer, Poller, Router
 from tests.protocol.harness import NUM_SAMPLES, Client, FakeWire, RealWire, make_spec
 
 clause = pytest.mark.clause
@@ -135,7 +136,7 @@ def test_rows_that_kill_every_producer_end_the_stream_and_nothing_else(fake: Fak
     fake.is_holding = True
     client.open(credit=1)
     client.hear(msg.Opened)
-    for _ in range(works.ATTEMPTS_MAX):
+    for _ in range(scheduler.ATTEMPTS_MAX):
         assert client.rest() == []
         fake.lose_producer(0, "SIGSEGV", "signal")
         fake.turn_clock(1)
@@ -304,7 +305,7 @@ def test_status_of_a_large_daemon_is_cut_to_fit() -> None:
 def test_a_second_daemon_at_an_address_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("augd.transport.lock.WAIT_S", 0.05)
+    monkeypatch.setattr("augd.server.daemon.address_lock.WAIT_S", 0.05)
     address = parse_address(f"ipc://{tmp_path}/a")
     lock = AddressLock.acquire(address)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from augd.broker import events as ev
+from augd.server.daemon.broker import events as ev
 from tests.simulation import outpost, traffic
 from tests.simulation.rows import Violation
 from tests.simulation.world import World, step

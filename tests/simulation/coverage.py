@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker import states
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import states
 
 TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
 TABLES["producer"] = states.PRODUCER
@@ -106,5 +106,5 @@ def transitions_counted(seen: Counter[str]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for module in USERS:
-            patch.setattr(f"augd.broker.{module}.step", step)
+            patch.setattr(f"augd.server.daemon.broker.{module}.step", step)
         yield

@@ -1,4 +1,5 @@
-"""The daemon around the real broker: carries events in and actions out, as augd/daemon.py does.
+"""The daemon around the real broker: carries events in and actions out, as
+augd/server/daemon/loop.py does.
 
 Everything that the broker asks for is checked against what is really so: by the books
 (tests/simulation/books.py), and which memory exists. It dies between two actions as easily as
@@ -10,10 +11,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
-from augd.broker.reader import Attach
+from augd.client.session import Attach
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 from tests.simulation.books import Books
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.outpost import Outpost

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from augd.broker import events as ev
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.traffic import pick
 from tests.simulation.worker import Poison, Worker

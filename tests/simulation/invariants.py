@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from augd.broker.clients import SESSIONS_MAX
-from augd.broker.crew import DEPTH
-from augd.broker.stream import NO_SAMPLE, Stream
+from augd.server.daemon.broker.producers import DEPTH
+from augd.server.daemon.broker.sessions import SESSIONS_MAX
+from augd.server.daemon.broker.stream import NO_SAMPLE, Stream
 from tests.simulation.rows import Violation
 
 if TYPE_CHECKING:

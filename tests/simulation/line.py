@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from augd.broker.reader import Attach, Deliver, Outcome, Parted, PassEnded, Reader
+from augd.client.session import Attach, Deliver, Outcome, Parted, PassEnded, Reader
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import united
 from tests.simulation.rows import Place, Row, Violation

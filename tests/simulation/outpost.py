@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from augd.broker import events as ev
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
 from tests.simulation.rows import Row
 from tests.simulation.worker import Arena, Worker
 

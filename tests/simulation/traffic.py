@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from augd.broker.reader import Attach
+from augd.client.session import Attach
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import World

@@ -1,4 +1,4 @@
-"""A trainer: reads a stream as augd/stream.py does, and knows what it must get.
+"""A trainer: reads a stream as augd/client/stream.py does, and knows what it must get.
 
 `yielded` and `quarantine` are what the client's code knows and reconnects with; `due` is kept
 apart, from what was really handed out, and is what the next batch must be. Every batch is
@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from augd.broker.reader import BatchesLost, Deliver, Parted, PassEnded
+from augd.client.session import BatchesLost, Deliver, Parted, PassEnded
 from augd.errors import AugdError, ReceiptMismatch
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg

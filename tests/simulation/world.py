@@ -15,10 +15,10 @@ from typing import Any, Literal
 import pytest
 from msgspec.structs import replace
 
-from augd.broker import stream as stream_module
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import stream as stream_module
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import admission
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
 from augd.errors import DatasetError, Forbidden
 from augd.protocol import messages as msg
 from augd.protocol.permissions import Rights
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import permissions
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 
 clause = pytest.mark.clause
 
@@ -25,30 +25,30 @@ def test_a_forbidden_data_set_reads_like_one_that_does_not_exist() -> None:
     texts = set()
     for name in ("secrets", "nowhere"):
         with pytest.raises(Forbidden) as caught:
-            admission.find_dataset(name, SERVED, ALICE)
+            permissions.find_dataset(name, SERVED, ALICE)
         texts.add(str(caught.value).replace(name, "NAME"))
     assert texts == {"dataset: 'NAME' is not served here, expected one of: photos, scans"}
 
 
 @clause("P-105")
 def test_only_what_may_be_read_is_counted_and_listed() -> None:
-    assert admission.find_dataset("scans", SERVED, ALICE) == "scans"
-    assert admission.find_dataset(None, SERVED, Rights("carol", ("scans", "gone"))) == "scans"
+    assert permissions.find_dataset("scans", SERVED, ALICE) == "scans"
+    assert permissions.find_dataset(None, SERVED, Rights("carol", ("scans", "gone"))) == "scans"
     with pytest.raises(DatasetError, match=r"serves several, name one of: photos, scans$"):
-        admission.find_dataset(None, SERVED, ALICE)
+        permissions.find_dataset(None, SERVED, ALICE)
     with pytest.raises(Forbidden, match="nothing that is served here is for this key"):
-        admission.find_dataset(None, SERVED, Rights("dave", ()))
+        permissions.find_dataset(None, SERVED, Rights("dave", ()))
     with pytest.raises(Forbidden, match="expected one of: none"):
-        admission.find_dataset("photos", SERVED, Rights("dave", ("gone",)))
+        permissions.find_dataset("photos", SERVED, Rights("dave", ("gone",)))
 
 
 @pytest.mark.parametrize("who", [None, BOB])
 def test_without_a_list_all_data_sets_are_seen(who: Rights | None) -> None:
-    assert admission.find_dataset("secrets", SERVED, who) == "secrets"
+    assert permissions.find_dataset("secrets", SERVED, who) == "secrets"
     with pytest.raises(
         DatasetError, match="'gone' is not served here, expected one of: photos, sc"
     ):
-        admission.find_dataset("gone", SERVED, who)
+        permissions.find_dataset("gone", SERVED, who)
 
 
 class Desk:

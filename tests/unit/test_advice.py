@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from augd import advice
-from augd.advice import Setting, Tried, Untried, say
-from augd.meter import Measurement
+from augd.diagnostics import tuning
+from augd.diagnostics.bottleneck import judge
+from augd.diagnostics.measure import Measurement
+from augd.diagnostics.subset import take_sample
+from augd.diagnostics.tuning import Setting, Tried, Untried, say
 from augd.pixels import native
-from augd.sample import take_sample
-from augd.verdict import judge
 from tests.scenes import make_folder
 
 SETTING = Setting("photos", {"ops": []}, 16, 2)
@@ -74,18 +74,18 @@ def photos(tmp_path: Path) -> Path:
 
 def runs(monkeypatch: pytest.MonkeyPatch, base: Tried) -> Iterator[Tried | Untried]:
     """Run the trial of storage without daemons: whatever is asked for, it makes 100 images/s."""
-    monkeypatch.setattr(advice, "_pack", lambda source, target: "")
-    return advice._storage(base, lambda what, setting: tried(what, 100.0, setting))
+    monkeypatch.setattr(tuning, "_pack", lambda source, target: "")
+    return tuning._storage(base, lambda what, setting: tried(what, 100.0, setting))
 
 
 def test_no_cache_is_tried_that_would_not_fit(photos, monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path=str(photos)))
-    monkeypatch.setattr(advice, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(tuning, "available_bytes", lambda: 1_000_000)
     found = list(runs(monkeypatch, base))
     (untried,) = (one for one in found if isinstance(one, Untried) and "cache" in one.what)
     assert untried.what == "a cache in memory"
     assert "the photos take about 0.1GB, and 0.1GB can be spared" in untried.why
-    monkeypatch.setattr(advice, "available_bytes", lambda: 1_000_000_000)
+    monkeypatch.setattr(tuning, "available_bytes", lambda: 1_000_000_000)
     *_, cached, again = runs(monkeypatch, base)
     assert isinstance(cached, Tried) and isinstance(again, Tried)
     assert (cached.advice, cached.setting.cache) == ("--cache ram:0.1GB", "ram:65MB")
@@ -126,7 +126,7 @@ def test_a_sample_is_spread_over_the_set_and_bounded(photos, tmp_path, monkeypat
     assert whole is not None
     assert (whole.num_photos, whole.num_samples, whole.is_cut) == (10, 10, False)
     assert whole.decoded_bytes == whole.all_decoded_bytes == 10 * 64 * 48 * 3
-    monkeypatch.setattr("augd.sample._PHOTOS_MAX", 4)
+    monkeypatch.setattr("augd.diagnostics.subset._PHOTOS_MAX", 4)
     few = take_sample(str(photos), str(tmp_path / "few"))
     assert few is not None
     assert (few.num_photos, few.num_samples) == (4, 10)
@@ -135,6 +135,6 @@ def test_a_sample_is_spread_over_the_set_and_bounded(photos, tmp_path, monkeypat
     assert [int(copy.stem) for copy in copies] == [0, 2, 5, 7]
     originals = {path.read_bytes() for path in photos.rglob("*.*")}
     assert all(copy.read_bytes() in originals for copy in copies)
-    monkeypatch.setattr("augd.sample._BYTES_MAX", 1)
+    monkeypatch.setattr("augd.diagnostics.subset._BYTES_MAX", 1)
     one = take_sample(str(photos), str(tmp_path / "one"))
     assert one is not None and one.num_photos == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from augd.cli import app
+from augd.cli.app import app
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.process import resource_limits
 from augd.process.resource_limits import (
@@ -20,7 +20,7 @@ from augd.process.resource_limits import (
     num_cores,
     why_too_many,
 )
-from augd.serving import count_producers
+from augd.server.supervision.arguments import count_producers
 
 MB = 1 << 20
 # ID PARENT MAJOR:MINOR ROOT POINT OPTIONS - TYPE SOURCE SUPER-OPTIONS
@@ -250,7 +250,7 @@ def test_a_real_process_in_a_container_of_less_than_a_core(
 ) -> None:
     lines = (f"echo '{text}' > /sys/fs/cgroup/{name}" for name, text in files.items())
     script = put(tmp_path, {"group.sh": SMALL_GROUP.format(where=where, files="\n".join(lines))})
-    asks = "from augd.serving import count_producers; print(count_producers(None))"
+    asks = "from augd.server.daemon.startup import count_producers; print(count_producers(None))"
     done = subprocess.run(
         ["unshare", "-m", "sh", str(script / "group.sh"), sys.executable, "-c", asks],
         capture_output=True,

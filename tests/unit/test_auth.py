@@ -16,12 +16,12 @@ from zmq.utils import z85
 
 from augd.errors import AugdError, Forbidden, OptionError
 from augd.protocol.permissions import Rights
-from augd.transport import auth, keys, proof
 from augd.transport.address import TcpAddress
-from augd.transport.auth import Gate, answer
-from augd.transport.clients import Clients
-from augd.transport.proof import prove
-from augd.transport.sockets import Poller, Router
+from augd.transport.auth import authenticator, keys, self_test
+from augd.transport.auth.authenticator import Gate, answer
+from augd.transport.auth.known_clients import Clients
+from augd.transport.auth.self_test import prove
+from augd.transport.zmq_sockets import Poller, Router
 
 clause = pytest.mark.clause
 
@@ -98,7 +98,7 @@ def test_requests_of_another_length_are_refused() -> None:
 def test_the_socket_answers_whatever_comes(gate: Gate) -> None:
     gate.open()
     asking = zmq.Context.instance().socket(zmq.DEALER)
-    asking.connect(auth.ZAP_ENDPOINT)
+    asking.connect(authenticator.ZAP_ENDPOINT)
     for request in ([b""], [b"", b"1.0"], [b"", *ASKED[:2], b"\xff" * 300, *ASKED[3:]]):
         asking.send_multipart(request)
     gate.serve()
@@ -124,7 +124,7 @@ def test_refusals_are_logged_without_keys_and_not_without_end(
 ) -> None:
     gate.open()
     asking = zmq.Context.instance().socket(zmq.DEALER)
-    asking.connect(auth.ZAP_ENDPOINT)
+    asking.connect(authenticator.ZAP_ENDPOINT)
     for _ in range(50):
         asking.send_multipart([b"", *ASKED])
     with caplog.at_level(logging.WARNING, logger="augd"):
@@ -274,11 +274,11 @@ def test_the_gate_looks_every_half_second(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert gate.look_again() == []
     assert len(gate.clients) == 1
-    assert gate.look_at == now + auth.LOOK_S <= now + 0.5
+    assert gate.look_at == now + authenticator.LOOK_S <= now + 0.5
     path.unlink()
     assert gate.look_again() == []
     assert len(gate.clients) == 1, "not yet"
-    now += auth.LOOK_S
+    now += authenticator.LOOK_S
     assert gate.look_again() == ["alice"]
     with pytest.raises(Forbidden, match="does not let this key in any more"):
         gate.rights_of("alice")
@@ -320,14 +320,14 @@ def test_a_set_up_that_fails_open_is_no_start(gate: Gate, domain: bytes, enforce
 
 @clause("P-102")
 def test_a_set_up_without_curve_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     with pytest.raises(AugdError, match="test of keys failed: "):
         prove(gate, lambda _: Router())
 
 
 @clause("P-102")
 def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     monkeypatch.setattr(gate, "serve", lambda: None)
     with pytest.raises(AugdError, match="the authenticator does not answer"):
         prove(gate)
@@ -344,9 +344,11 @@ def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.Monkey
 def test_an_authenticator_that_answers_all_alike_is_no_start(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, status: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(proof, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     reply = [b"1.0", b"1", status, b"", b"canary" if status == b"200" else b"", b""]
-    monkeypatch.setattr(auth, "answer", lambda request, *_: [reply[0], request[1], *reply[2:]])
+    monkeypatch.setattr(
+        authenticator, "answer", lambda request, *_: [reply[0], request[1], *reply[2:]]
+    )
     with pytest.raises(AugdError, match=said):
         prove(gate)
 
@@ -355,9 +357,9 @@ def test_an_authenticator_that_answers_all_alike_is_no_start(
 def test_an_authenticator_that_names_nobody_is_no_start(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = auth.answer
+    right = authenticator.answer
     monkeypatch.setattr(
-        auth, "answer", lambda request, users, _: right(request, dict.fromkeys(users, ""))
+        authenticator, "answer", lambda request, users, _: right(request, dict.fromkeys(users, ""))
     )
     with pytest.raises(AugdError, match="ZeroMQ did not say whose message it was"):
         prove(gate)
@@ -386,7 +388,7 @@ def test_which_set_ups_of_curve_accept_a_stranger(
     server, stranger = keys.make_pair(), keys.make_pair()
     asked = context.socket(zmq.ROUTER)
     if has_authenticator:
-        asked.bind(auth.ZAP_ENDPOINT)
+        asked.bind(authenticator.ZAP_ENDPOINT)
     door, client = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     Weak(server.secret, domain, enforced).apply(door)
     port = door.bind_to_random_port("tcp://127.0.0.1")
@@ -469,9 +471,9 @@ def test_nothing_of_this_is_loaded_without_keys() -> None:
     import sys
 
     code = (
-        "import sys, augd.daemon, augd.serving, augd.entry\n"
-        "heavy = {'augd.transport.auth', 'augd.transport.keys', 'augd.transport.handshake',"
-        " 'augd.transport.curve', 'tomllib', 'asyncio'}\n"
+        "import sys, augd.server.daemon.loop, augd.server.daemon.startup, augd.cli.entry\n"
+        "heavy = {'augd.transport.auth.authenticator', 'augd.transport.auth.keys',"
+        " 'augd.transport.handshake_monitor', 'augd.transport.auth.curve', 'tomllib', 'asyncio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from augd.bench import BenchOptions, check_options, load_recipe
+from augd.cli.bench import BenchOptions, check_options, load_recipe
+from augd.client.status import status
+from augd.diagnostics.bottleneck import judge
+from augd.diagnostics.measure import Measurement, Reading, compare, verdict_on
+from augd.diagnostics.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
 from augd.errors import AugdError, ConnectError, OptionError, RecipeError
-from augd.meter import Measurement, Reading, compare, verdict_on
-from augd.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
-from augd.transport.ask import status
-from augd.verdict import judge
 
 GIVEN = BenchOptions("photos", None, "imagenet", 256, None, 10.0, False)
 NO_PID = 2**22 + 1  # above the kernel's own limit

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.crew import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.producers import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
 from tests.table import RECIPE, Table
 
 

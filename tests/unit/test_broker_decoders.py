@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 HAS = {"opencv": "5", "decoder.heic": "pillow-heif 1.8", "decoder.jxl": "none"}

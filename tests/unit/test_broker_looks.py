@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker import stream as stream_module
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import stream as stream_module
 from tests.table import Table
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.quarantine import Register
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
 from augd.protocol.quarantine import as_entries, united
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.quarantine import Register
 from tests.table import Table
 
 SAMPLE, ROW = 77, 5

@@ -7,15 +7,15 @@ from itertools import islice
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.crew import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
-from augd.broker.remotes import Target
-from augd.broker.stream import remote_rows_max
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
 from augd.protocol.limits import PLACES_MAX
 from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import chunk_layout, row_frames, slot_layout
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.producers import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
+from augd.server.daemon.broker.remote_producers import Target
+from augd.server.daemon.broker.stream import remote_rows_max
 from tests.table import Table
 
 clause = pytest.mark.clause

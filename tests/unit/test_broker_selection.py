@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
-from augd.broker.selection import is_whole, policy_of, settled
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
+from augd.server.daemon.broker.selection import is_whole, policy_of, settled
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 ASKED = msg.Selection(split="val", classes=("b", "a"))

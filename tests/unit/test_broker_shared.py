@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from augd.broker import events as ev
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
 from tests.table import RECIPE, Table
 
 NEXT = msg.Share("next")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from augd.broker import events as ev
-from augd.broker.reader import Reader
+from augd.client.session import Reader
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import events as ev
 from tests.unit.test_broker import RECIPE, Table
 
 BATCH_SIZE = 32

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.staffing import LOOK_S, QUIET_LOOKS, Staffing
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.autoscaling import LOOK_S, QUIET_LOOKS, Staffing
 from tests.table import Table
 
 

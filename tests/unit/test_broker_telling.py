@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.core import Broker, DatasetFacts
-from augd.broker.crew import DEPTH
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
+from augd.server.daemon.broker.producers import DEPTH
 from tests.table import RECIPE, Table
 
 _NEWS = (msg.UseDataset, msg.UseStream, msg.DropStream, msg.Lease, msg.Mask)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker import complaints
-from augd.broker import events as ev
-from augd.broker.complaints import Complaints
 from augd.plan.size_mismatch import resize_first
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker import bad_sample_log
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.bad_sample_log import Complaints
 from tests.table import Table
 from tests.unit.test_broker_remotes import ask, join, offer
 
@@ -66,7 +66,7 @@ def test_a_recipe_that_does_not_fit_is_one_line_and_no_files_fault() -> None:
 
 
 def test_beyond_so_many_they_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complaints, "NAMED_MAX", 3)
+    monkeypatch.setattr(bad_sample_log, "NAMED_MAX", 3)
     said = Complaints()
     rows = [msg.BadRow(number, "x.jpg", "empty") for number in range(9)]
     lines = list(said.new("d", rows))

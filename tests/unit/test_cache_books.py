@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from augd.broker import events as ev
-from augd.broker.cache import DECODING, ROOM_MIN_BYTES, Cache, say_cache
-from augd.broker.core import Broker, DatasetFacts
+from augd.diagnostics.formatting import say_cache
 from augd.protocol import messages as msg
 from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.broker import Broker, DatasetFacts
+from augd.server.daemon.broker.cache_allocator import DECODING, ROOM_MIN_BYTES, Cache
 
 SIZE = 1 << 20
 ENVIRONMENT = dict.fromkeys(DECODING, "1")

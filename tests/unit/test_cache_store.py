@@ -22,10 +22,10 @@ from augd.protocol.cache_table import (
     read_record,
 )
 from augd.protocol.messages import CacheEntry
-from augd.serving import Options, serve_forever
-from augd.transport import cache as cache_module
+from augd.server.daemon import decoded_cache as cache_module
+from augd.server.daemon.decoded_cache import CacheStore, parse_cache
+from augd.server.daemon.startup import Options, serve_forever
 from augd.transport.arena import available_bytes
-from augd.transport.cache import CacheStore, parse_cache
 from tests.scenes import make_folder
 
 ENVIRONMENT = {"opencv": "5"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from augd.transport.crumb import Crumb, make_crumb
+from augd.transport.current_sample import Crumb, make_crumb
 
 _SET_NS_MAX = 3000  # ten times the aim: the machine of a test may be busy
 
@@ -55,7 +55,7 @@ def test_what_a_process_had_in_hand_is_known_after_it_was_killed(pair: tuple[Cru
     near, fd = pair
     code = (
         "import os, signal\n"
-        "from augd.transport.crumb import Crumb\n"
+        "from augd.transport.current_sample import Crumb\n"
         f"crumb = Crumb.inherited({fd})\n"
         "crumb.set(1, 2, 3); crumb.clear(); crumb.set(4, 5, 6)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from augd.cli.check import run_check
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
-from augd.views.check import run_check
 
 
 def fill(root: Path, *names: str) -> Path:

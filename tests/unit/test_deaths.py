@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from augd.deaths import MemoryKills, classify, describe_status, is_stopped
+from augd.process.exit_status import describe_status, is_stopped
+from augd.process.oom_kills import MemoryKills
 from augd.protocol.exit_reason import Ending
+from augd.server.supervision.classify_exit import classify
 
 FAULTS = ("SEGV", "BUS", "ABRT", "ILL", "FPE", "SYS", "TRAP", "XCPU", "XFSZ")
 FROM_OUTSIDE = ("TERM", "HUP", "INT", "QUIT", "USR1", "PIPE")
@@ -144,7 +146,7 @@ def test_a_kill_that_nobody_claimed_is_forgotten(
     grow(counter, 5)
     assert kills.claim()
     later = time.monotonic() + 2.0
-    monkeypatch.setattr("augd.deaths.time.monotonic", lambda: later)
+    monkeypatch.setattr("augd.server.supervision.classify_exit.time.monotonic", lambda: later)
     assert not kills.claim()
 
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from augd.broker.facts import DatasetFacts, split_note
+from augd.cli.check import check, lines
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.likely_mistakes import doubts_of
 from augd.protocol.messages import Selection
-from augd.views.check import check, lines
+from augd.server.daemon.broker.dataset_facts import DatasetFacts, split_note
 
 
 def doubts(root: Path, cache: Path) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from augd.diagnostics.drawn_params import Draws, Step, _as_json
+from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
+from augd.diagnostics.sample_renderer import Darkroom, Drawn, View
 from augd.pixels.headers.read_header import Header
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.recipe import parse_recipe
-from augd.views.draws import Draws, Step, _as_json
-from augd.views.sample import Darkroom, Drawn, View
-from augd.views.words import as_plain, describe_crop, describe_rest, say_step
 from tests.scenes import caught_noise, make_folder
 
 CROP = {"op": "random_resized_crop", "size": [40, 60], "scale": [0.3, 0.9]}

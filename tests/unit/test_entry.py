@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import augd.serving
-from augd.cli import app
-from augd.entry import read_serve
+import augd.server.daemon.startup
+from augd.cli.app import app
+from augd.cli.entry import read_serve
 from augd.errors import OptionError
-from augd.serving import Options, read_producers, serve_forever
+from augd.server.daemon.startup import Options, read_producers, serve_forever
 
 LINES = [
     "serve photos",
@@ -57,7 +57,9 @@ LEFT_TO_TYPER = [
 @pytest.mark.parametrize("line", LINES)
 def test_both_readings_agree(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(augd.serving, "serve_forever", lambda *call: seen.append(call) or 0)
+    monkeypatch.setattr(
+        augd.server.daemon.startup, "serve_forever", lambda *call: seen.append(call) or 0
+    )
     app(args=line.split(), standalone_mode=False)
     understood = read_serve(line.split())
     assert understood is not None

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
+from augd.diagnostics.decode_process import Apart
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.exif_orientation import decode_upright, upright_size
 from augd.pixels.headers.formats import PACKAGES
 from augd.pixels.headers.read_header import BadImage, Header, read_header
-from augd.views.apart import Apart
 from tests.hostile.images import HEIGHT, WIDTH, photo
 from tests.scenes import caught_noise
 

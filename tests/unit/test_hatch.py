@@ -15,11 +15,11 @@ from augd.dataset.stores.object_store import ObjectFacts
 from augd.dataset.stores.range_reader import LANE_BYTES, Piece
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
-from augd.fetch import Fetcher
 from augd.protocol import fetch_messages as said
-from augd.transport.basin import BASIN_BYTES, NUM_LANES, HatchEnd, make_hatch
-from augd.transport.hatch import Hatch
-from augd.transport.link import make_link, receive, send
+from augd.server.fetcher.__main__ import Fetcher
+from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES, HatchEnd, make_hatch
+from augd.transport.fetch_client import Hatch
+from augd.transport.unix_link import make_link, receive, send
 
 SIZE = 40 << 20
 

@@ -12,8 +12,8 @@ import pytest
 
 from augd.errors import AddressInUse, OptionError
 from augd.protocol.dashboard_messages import Begin
-from augd.serving import Options, serve_forever
-from augd.transport.http import TOKEN_VARIABLE, open_porch
+from augd.server.daemon.http_listener import TOKEN_VARIABLE, open_porch
+from augd.server.daemon.startup import Options, serve_forever
 
 TOKEN = "0123456789abcdef"
 
@@ -83,7 +83,7 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.fixture
 def guard() -> Any:
     pytest.importorskip("starlette", reason="the extra http is not installed")
-    from augd.views.page.guard import Guard
+    from augd.server.dashboard.auth import Guard
 
     return Guard
 

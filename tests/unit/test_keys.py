@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from augd.cli import main
+from augd.cli.app import main
 from augd.errors import OptionError
 from augd.protocol.permissions import Rights
-from augd.transport import keyfiles, keys
 from augd.transport.address import parse_address
-from augd.transport.curve import ClientCurve, ServerCurve, client_curve
+from augd.transport.auth import key_files, keys
+from augd.transport.auth.curve import ClientCurve, ServerCurve, client_curve
 
 clause = pytest.mark.clause
 
@@ -149,7 +149,7 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match="is open to other users, expected mode 0700"):
         keys.make_server_pair(folder)
     with pytest.raises(OptionError, match="is open to other users"):
-        keyfiles.check_folder(folder)
+        key_files.check_folder(folder)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from augd.protocol.limits import HEADER_BYTES_MAX
-from augd.transport import link
-from augd.transport.link import make_link, peer_uid, receive, send
+from augd.transport import unix_link
+from augd.transport.unix_link import make_link, peer_uid, receive, send
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -74,7 +74,7 @@ def test_a_message_that_is_too_long_ends_the_link_and_leaks_no_fd(pair: Pair) ->
 def test_more_fds_than_a_message_has_end_the_link_and_leak_none(pair: Pair) -> None:
     near, far = pair
     before = num_fds()
-    send(near, b"many", [near.fileno()] * (link._FDS_MAX + 3))
+    send(near, b"many", [near.fileno()] * (unix_link._FDS_MAX + 3))
     with pytest.raises(EOFError, match="a message was cut"):
         receive(far, wait=True)
     assert num_fds() == before

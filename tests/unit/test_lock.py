@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from augd.errors import AddressInUse, OptionError
-from augd.transport import lock as lock_module
-from augd.transport import owned
+from augd.server.daemon import address_lock as lock_module
+from augd.server.daemon.address_lock import AddressLock
+from augd.transport import owned_socket
 from augd.transport.address import Address, parse_address
-from augd.transport.lock import AddressLock
 
 _HOLDER = """
 import socket, sys
 from augd.transport import owned
 from augd.transport.address import parse_address
-from augd.transport.lock import AddressLock
+from augd.server.daemon.address_lock import AddressLock
 address = parse_address(sys.argv[1])
 lock = AddressLock.acquire(address)
 owned.listen(address.path, socket.SOCK_STREAM)
@@ -40,7 +40,7 @@ def address(tmp_path: Path) -> Address:
 
 
 def make_socket(path: Path) -> None:
-    owned.listen(path, socket.SOCK_STREAM).close()
+    owned_socket.listen(path, socket.SOCK_STREAM).close()
 
 
 def files(address: Address) -> list[str]:
@@ -172,7 +172,7 @@ def test_a_file_at_an_address_is_left_as_it_is(
 
 
 def test_a_socket_of_another_program_is_left_as_it_is(address: Address) -> None:
-    with owned.listen(address.path, socket.SOCK_STREAM):
+    with owned_socket.listen(address.path, socket.SOCK_STREAM):
         with pytest.raises(OptionError, match=r"a socket that no daemon of augd left, since there"):
             AddressLock.acquire(address)
         assert files(address) == ["a"]
@@ -237,9 +237,9 @@ def test_a_socket_is_never_anybody_elses(tmp_path: Path, umask: int) -> None:
     looking.start()
     try:
         for _ in range(20):
-            owned.listen(path, socket.SOCK_STREAM).close()
-            owned.remove_own(path)
-        owned.listen(path, socket.SOCK_STREAM).close()
+            owned_socket.listen(path, socket.SOCK_STREAM).close()
+            owned_socket.remove_own(path)
+        owned_socket.listen(path, socket.SOCK_STREAM).close()
         modes.add(os.lstat(path).st_mode & 0o777)
         assert os.umask(umask) == umask, "as it was"
     finally:

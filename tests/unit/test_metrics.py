@@ -14,7 +14,7 @@ pytest.importorskip("prometheus_client", reason="the extra http is not installed
 from prometheus_client.parser import text_string_to_metric_families
 
 from augd.protocol.dashboard_messages import Snapshot
-from augd.views.page.metrics import render
+from augd.server.dashboard.metrics import render
 from tests.table import Table
 
 RULES = Path(__file__).resolve().parents[2] / "docs" / "operations" / "alerts.yml"

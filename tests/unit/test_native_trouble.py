@@ -12,15 +12,15 @@ from struct import unpack_from
 import pytest
 
 import augd
-from augd.broker import events as ev
-from augd.broker import works
-from augd.hire import Kernels
+from augd.cli import doctor
+from augd.client.status import status
 from augd.pixels import native
 from augd.pixels.library_versions import describe_environment
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
-from augd.transport.ask import status
-from augd.views import doctor
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import scheduler
+from augd.server.supervision.producer_process import Kernels
 from tests.fault.programs import finish, start_by_hand
 from tests.relays import await_remotes, lent
 from tests.scenes import digest_epoch, make_folder
@@ -243,7 +243,7 @@ def test_an_installations_trouble_is_logged_once_and_of_a_few_kinds() -> None:
     assert told[0] == (
         "no kernels: OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"
     )
-    assert len(told) == works.TROUBLES_MAX
+    assert len(told) == scheduler.TROUBLES_MAX
 
 
 @pytest.mark.clause("P-76")

@@ -17,7 +17,7 @@ from augd.dataset.scan.skipped_files import Skips, kind_of, say_skipped, tells_n
 from augd.dataset.scan_result import Found, Skipped
 from augd.dataset.selection import select
 from augd.errors import DatasetError
-from augd.serving import check_sources
+from augd.server.supervision.arguments import check_sources
 
 
 def put(path: Path, kind: str = "PNG") -> None:
@@ -72,7 +72,8 @@ def test_an_index_made_by_other_rules_is_made_anew(
     for path in (pets, pets / "cat", pets / "dog"):
         os.utime(path, ns=(10**9, 10**9))
     load_or_build(pets, cache_dir=tmp_path / "cache").close()
-    monkeypatch.setattr("augd.dataset.index_file.RULES", 99)
+    monkeypatch.setattr("augd.dataset.index_cache.RULES", 99)
+    monkeypatch.setattr("augd.dataset.scan.build_index.RULES", 99)
     with closing(load_or_build(pets, cache_dir=tmp_path / "cache")) as again:
         assert not again.was_cached
 

@@ -8,7 +8,7 @@ import pytest
 
 from augd.dataset.source_spec import OwnSource, parse_own
 from augd.errors import OptionError
-from augd.serving import list_own, name_paths
+from augd.server.supervision.arguments import list_own, name_paths
 
 
 @pytest.mark.parametrize(

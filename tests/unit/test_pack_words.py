@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.packing.command import _lines
+from augd.cli.pack.command import _lines
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-STATIC = resources.files("augd.views.page").joinpath("static")
+STATIC = resources.files("augd.server.dashboard").joinpath("static")
 HTML, CSS, SCRIPT = (
     STATIC.joinpath(name).read_text("utf-8") for name in ("index.html", "page.css", "page.js")
 )

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("starlette", reason="the extra http is not installed")
 
 from augd.protocol.dashboard_messages import Snapshot
-from augd.views.page import watch
-from augd.views.page.lookout import DaemonGone
+from augd.server.dashboard import history
+from augd.server.dashboard.daemon_link import DaemonGone
 
 GONE = "the daemon has not answered for 10 s"
 LONG_S = 10.0
@@ -39,22 +39,22 @@ class Daemon:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_WATCHED_S", 0.001)
-    monkeypatch.setattr(watch, "_UNWATCHED_S", 0.001)
-    monkeypatch.setattr(watch, "_OVER_MIN_S", 1e-9)
+    monkeypatch.setattr(history, "_WATCHED_S", 0.001)
+    monkeypatch.setattr(history, "_UNWATCHED_S", 0.001)
+    monkeypatch.setattr(history, "_OVER_MIN_S", 1e-9)
     monkeypatch.setattr(
-        watch, "compare", lambda before, after, seconds: {"images_per_s": 1.0, "datasets": {}}
+        history, "compare", lambda before, after, seconds: {"images_per_s": 1.0, "datasets": {}}
     )
 
 
-async def first_of(reports: AsyncIterator[watch.Report], within_s: float) -> watch.Report:
+async def first_of(reports: AsyncIterator[history.Report], within_s: float) -> history.Report:
     return await asyncio.wait_for(anext(reports), within_s)
 
 
 def test_who_comes_while_the_daemon_stands_still_is_told_nothing_old() -> None:
     async def look() -> None:
         daemon = Daemon(3)
-        watching = watch.Watch(daemon)  # type: ignore[arg-type]
+        watching = history.Watch(daemon)  # type: ignore[arg-type]
         running = asyncio.create_task(watching.run())
         assert (await first_of(watching.reports(), LONG_S))["images_per_s"] == 1.0
         while daemon.num_asked < 4:  # all that it answers was told
@@ -75,19 +75,19 @@ def test_a_batch_within_a_moment_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> 
     """The first who watches has the daemon asked again at once: two answers of one moment."""
 
     async def look() -> float:
-        watching = watch.Watch(daemon)  # type: ignore[arg-type]
+        watching = history.Watch(daemon)  # type: ignore[arg-type]
         running = asyncio.create_task(watching.run())
         await first_of(watching.reports(), LONG_S)
         running.cancel()
         return spans[0]
 
-    monkeypatch.setattr(watch, "_OVER_MIN_S", 0.05)
+    monkeypatch.setattr(history, "_OVER_MIN_S", 0.05)
     spans: list[float] = []
 
     def compare(before: Any, after: Any, seconds: float) -> dict[str, Any]:
         spans.append(seconds)
         return {"images_per_s": 1.0, "datasets": {}}
 
-    monkeypatch.setattr(watch, "compare", compare)
+    monkeypatch.setattr(history, "compare", compare)
     daemon = Daemon(1000)
     assert asyncio.run(look()) >= 0.05

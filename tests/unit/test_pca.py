@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from augd.cli.pca import Moments, PcaOptions, choose, find_components, measure, op_as_toml, run_pca
 from augd.errors import DatasetError
 from augd.plan.ops.registry import Pca
 from augd.plan.recipe.recipe import recipe_from_toml
-from augd.views.pca import (
-    Moments,
-    PcaOptions,
-    choose,
-    find_components,
-    measure,
-    op_as_toml,
-    run_pca,
-)
 from tests.scenes import caught_noise
 
 # Columns of length one, at right angles, each with a positive first entry.

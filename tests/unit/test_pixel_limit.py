@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.cli import app
+from augd.cli.app import app
 from augd.errors import OptionError
 from augd.pixels.headers import size_limits
 from augd.pixels.headers.read_header import BadImage, read_header

@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from augd.pixelcache import CachedPictures, PixelCache
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
@@ -30,6 +29,7 @@ from augd.protocol.cache_table import (
     write_record,
 )
 from augd.protocol.messages import CacheRoom, UseCache
+from augd.server.producer.decoded_cache import CachedPictures, PixelCache
 from augd.transport.arena import make_arena
 from tests.plans import planner_of
 from tests.scenes import EITHER_KERNELS, caught_noise

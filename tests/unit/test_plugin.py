@@ -10,7 +10,6 @@ import pytest
 from msgspec import Meta
 
 import augd
-from augd import plugins
 from augd.errors import PluginFailed, RecipeError
 from augd.plan.content import content_of
 from augd.plan.ops.plugin import OwnOpError, Plugin, SampleInfo
@@ -20,6 +19,7 @@ from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import catalogue_of, survey_of
 from augd.plan.recipe.recipe import expand, output_size, parse_recipe, plain_recipe
+from augd.plugins import ops as plugins
 from examples.own_ops import Slant, Vignette
 
 KEY = mix(11, Purpose.PARAMS)

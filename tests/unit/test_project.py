@@ -34,7 +34,12 @@ def loaded_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import augd", "import augd.daemon, augd.serving", "import augd.cli", "import augd.produce"],
+    [
+        "import augd",
+        "import augd.server.daemon.loop, augd.server.daemon.startup",
+        "import augd.cli.app",
+        "import augd.server.producer",
+    ],
 )
 def test_nothing_slow_is_loaded(code: str) -> None:
     assert not loaded_by(code) & {"numpy", "cv2", "torch", "PIL"}
@@ -42,7 +47,12 @@ def test_nothing_slow_is_loaded(code: str) -> None:
 
 def test_producers_start_before_anything_slow() -> None:
     """`hire` is loaded before the daemon: NumPy and OpenCV load while it scans the folder."""
-    assert not loaded_by("import augd.hire") & {"zmq", "msgspec", "rich", "numpy"}
+    assert not loaded_by("import augd.server.supervision.producer_process") & {
+        "zmq",
+        "msgspec",
+        "rich",
+        "numpy",
+    }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -16,12 +16,21 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from augd import station
-from augd.broker import clients, core, crew, outbox, quarantine, remotes, stream, works
-from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.plan.order.shuffle_option import Blocks
 from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
+from augd.server.daemon.broker import (
+    broker,
+    outbox,
+    producers,
+    quarantine,
+    remote_producers,
+    scheduler,
+    sessions,
+    stream,
+)
+from augd.server.daemon.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
+from augd.server.relay import remote_producer
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -121,28 +130,28 @@ def render_bounds() -> str:
     rows: list[tuple[str, object, str]] = [
         ("HEADER_BYTES_MAX", HEADER_BYTES_MAX, "a header, its version byte included"),
         ("PIECE_BYTES", PIECE_BYTES, "the second frame of a PIECE, at most"),
-        ("SESSIONS_MAX", clients.SESSIONS_MAX, "sessions open at a time"),
+        ("SESSIONS_MAX", sessions.SESSIONS_MAX, "sessions open at a time"),
         ("ERROR_TEXT_MAX", outbox.ERROR_TEXT_MAX, "characters of an ERROR's text"),
-        ("ATTACH_S", clients.ATTACH_S, "s from HELLO to ATTACH"),
-        ("DRAIN_S", core.DRAIN_S, "s that draining producers get before they are killed"),
-        ("JOIN_S", crew.JOIN_S, "s from JOINED to a remote producer's ATTACH"),
-        ("REAP_S", crew.REAP_S, "s from KILL to ENDED, or to a killed producer's end"),
-        ("REMOTES_MAX", remotes.REMOTES_MAX, "remote producers at a time"),
+        ("ATTACH_S", sessions.ATTACH_S, "s from HELLO to ATTACH"),
+        ("DRAIN_S", broker.DRAIN_S, "s that draining producers get before they are killed"),
+        ("JOIN_S", producers.JOIN_S, "s from JOINED to a remote producer's ATTACH"),
+        ("REAP_S", producers.REAP_S, "s from KILL to ENDED, or to a killed producer's end"),
+        ("REMOTES_MAX", remote_producers.REMOTES_MAX, "remote producers at a time"),
         (
             "PLACES_MAX",
             PLACES_MAX,
             "producers that a daemon starts, at most; others count from here",
         ),
-        ("BEAT_S", station.BEAT_S, "s between BEATs of a relay"),
-        ("START_S", crew.START_S, "s from a producer's start to READY"),
-        ("PATIENCE_S", crew.PATIENCE_S, "s that a producer with leases may say nothing"),
-        ("PAUSE_MAX_S", crew.PAUSE_MAX_S, "s between restarts of a producer, at most"),
-        ("DEATHS_MIN", crew.DEATHS_MIN, "deaths in a row that make producers unhealthy"),
-        ("ATTEMPTS_MAX", works.ATTEMPTS_MAX, "producers that one chunk may end"),
+        ("BEAT_S", remote_producer.BEAT_S, "s between BEATs of a relay"),
+        ("START_S", producers.START_S, "s from a producer's start to READY"),
+        ("PATIENCE_S", producers.PATIENCE_S, "s that a producer with leases may say nothing"),
+        ("PAUSE_MAX_S", producers.PAUSE_MAX_S, "s between restarts of a producer, at most"),
+        ("DEATHS_MIN", producers.DEATHS_MIN, "deaths in a row that make producers unhealthy"),
+        ("ATTEMPTS_MAX", scheduler.ATTEMPTS_MAX, "producers that one chunk may end"),
         ("STRIKES", quarantine.STRIKES, "deaths with a sample in hand that quarantine it"),
         ("QUARANTINE_MAX", QUARANTINE_MAX, "samples in a stream's quarantine"),
-        ("DEPTH", crew.DEPTH, "leases that a producer has at most"),
-        ("LOW_WATER", crew.LOW_WATER, "leases at which it gets more"),
+        ("DEPTH", producers.DEPTH, "leases that a producer has at most"),
+        ("LOW_WATER", producers.LOW_WATER, "leases at which it gets more"),
         ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about, of usual rows at most"),
         ("CHUNK_NS", stream.CHUNK_NS, "ns of CPU time that a chunk takes, about, at most"),
         ("QUICK_NS", stream.QUICK_NS, "ns that chunks of quick rows take, about"),

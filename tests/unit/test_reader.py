@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker.reader import Attach, BatchesLost, Deliver, PassEnded, Reader
+from augd.client.session import Attach, BatchesLost, Deliver, PassEnded, Reader
 from augd.errors import ConnectionLost, DatasetError, ProtocolError, SampleFailed
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import slot_layout

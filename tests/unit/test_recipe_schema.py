@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from augd.cli.recipes import recipe_schema
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe
-from augd.views.recipes import recipe_schema
 
 SCHEMA = recipe_schema()
 KINDS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from augd.cli import app
+from augd.cli.app import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scale-out.md").read_text()
 ANALYZE = shutil.which("systemd-analyze")

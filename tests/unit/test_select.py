@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from augd import choosing
 from augd.dataset import selection as module
 from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
 from augd.dataset.index_file import IndexFile
@@ -20,6 +19,7 @@ from augd.dataset.scan_result import path_hashes
 from augd.dataset.selection import Choice, Choices, seal, select
 from augd.errors import DatasetError, OptionError, OverLimit
 from augd.protocol import messages as msg
+from augd.server.supervision import sample_selection
 
 Open = Callable[[Path], IndexFile]
 
@@ -260,7 +260,9 @@ def test_choosing_needs_memory_that_is_there(
     tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened(pets(tmp_path / "set", 3))
-    assert len(choosing.choose(index, msg.Selection(limit=4)).ids) == 4
-    monkeypatch.setattr(choosing, "available_bytes", lambda: 9 * 128 + choosing.SPARE_BYTES - 1)
+    assert len(sample_selection.choose(index, msg.Selection(limit=4)).ids) == 4
+    monkeypatch.setattr(
+        sample_selection, "available_bytes", lambda: 9 * 128 + sample_selection.SPARE_BYTES - 1
+    )
     with pytest.raises(OverLimit, match="choosing among 9 samples takes 0 MB, which this machine"):
-        choosing.choose(index, msg.Selection(limit=4))
+        sample_selection.choose(index, msg.Selection(limit=4))

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from augd.cli.pack.command import index_shards
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_format import read_found, write_index
 from augd.dataset.readers.open_source import open_source
@@ -24,7 +25,6 @@ from augd.dataset.scan.build_index import header_of, load_or_build
 from augd.dataset.scan.shards import read_shards
 from augd.dataset.scan_result import Found
 from augd.errors import DatasetError
-from augd.packing.command import index_shards
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
 from augd.pixels.headers.read_header import BadImage, read_header

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from augd.cli.pack.command import index_shards
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan import shard_sidecars
@@ -26,7 +27,6 @@ from augd.dataset.scan.shard_sidecars import read_class, read_object
 from augd.dataset.scan.shards import walk_shards
 from augd.dataset.scan_result import Found, Skipped
 from augd.errors import DatasetError
-from augd.packing.command import index_shards
 
 
 def picture(number: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from augd.views.sheet import CELLS_PER_ROW, Cell, Sheet, Strip
+from augd.cli.contact_sheet import CELLS_PER_ROW, Cell, Sheet, Strip
 
 GREY = np.full((100, 150, 3), 128, np.uint8)
 

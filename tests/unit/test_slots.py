@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from augd.client.slots import FramedSlots
 from augd.errors import ConnectError, ProtocolError
 from augd.protocol import messages as msg
 from augd.protocol.codec import decode_over_attach, encode
 from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import TcpAddress
-from augd.transport.bulk import BulkSender
-from augd.transport.slots import FramedSlots
-from augd.transport.sockets import _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS, Dealer, Poller, Router
+from augd.transport.batch_channel import BulkSender
+from augd.transport.zmq_sockets import _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS, Dealer, Poller, Router
 
 SESSION, TOKEN = 7, "f00d"
 SLOT_BYTES = 12

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from augd.dataset.readers import source as source_module
 from augd.dataset.readers.read_ahead import ReadAhead, Reading
 from augd.dataset.readers.source import FolderSource
 from augd.pixels.headers.read_header import BadImage
@@ -349,7 +348,7 @@ class Far(FolderSource):
 
 @pytest.fixture
 def far(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
-    monkeypatch.setattr(source_module, "_LOOK_S", 0.1)
+    monkeypatch.setattr("augd.dataset.readers.read_ahead._LOOK_S", 0.1)
     before = threading.active_count()
     with Far(root, Listed(root, NAMES)) as opened:
         yield opened
@@ -383,7 +382,7 @@ def test_no_reader_is_added_where_the_taker_does_not_wait(
     far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files come slowly, and what is done with them takes longer; there are always more to read."""
-    monkeypatch.setattr(source_module, "_LOOK_S", 1.0)
+    monkeypatch.setattr("augd.dataset.readers.read_ahead._LOOK_S", 1.0)
     ahead = ReadAhead(far)
     chunk, *more = [ahead.submit(range(40)) for _ in range(20)]
     for _ in chunk:

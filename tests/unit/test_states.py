@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table, step
+from augd.server.daemon.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table, step
 
 TABLES = {"slot": SLOT, "chunk": CHUNK, "session": SESSION, "producer": PRODUCER}
 STARTS = {"slot": "free", "chunk": "pending", "session": "new", "producer": "starting"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from augd.views import status
-from augd.views.pace import compare
-from augd.views.status import _confinements, _troubles, draw
+from augd.cli import status
+from augd.cli.status import _confinements, _troubles, draw
+from augd.diagnostics.rates import compare
 from tests.table import Table
 
 

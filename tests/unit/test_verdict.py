@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from augd.verdict import judge
-from augd.views.pace import compare
+from augd.diagnostics.bottleneck import judge
+from augd.diagnostics.rates import compare
 
 BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from augd.waiting import Waiting
+from augd.client.wait_notice import Waiting
 
 WHY = "The daemon at ipc:///d ended."
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from augd.client.wait_notice import say_standstill
 from augd.dataset.scan.build_index import load_or_build
 from augd.errors import counted, verb
-from augd.serving import _introduce
-from augd.waiting import say_standstill
+from augd.server.daemon.startup import _introduce
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A survey: own ops as plain data, from which a daemon makes classes that have no code.
 
 Where it stands: a short-lived process imports the plug-ins and writes the survey down
-(`augd/plugins.py`); the daemon reads it into a catalogue. Loaded only where there are plug-ins.
+(`augd/plugins/ops.py`); the daemon reads it into a catalogue. Loaded only where there are plug-ins.
 
 The types of parameters are plain data, too: a name ("bool", "int", "float", "str", "null"), or one
 key of "literal", "tuple", "list" and "union" with what it is made of, beside bounds such as "ge".

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import augd
-from augd.meter import all_batches
-from augd.transport.ask import status
+from augd.client.status import status
+from augd.diagnostics.measure import all_batches
 from benchmarks.sides.peers._loop import serve_batches
 
 _AHEAD = 5  # the slots of a stream with the default `prefetch`

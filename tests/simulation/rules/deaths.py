@@ -6,11 +6,11 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker.crew import Producer
-from augd.broker.stream import Chunk, Stream
-from augd.broker.works import Works
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
+from augd.server.daemon.broker.producers import Producer
+from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.stream import Chunk, Stream
 
 
 def the_chunks_of_the_dead_are_made_again(patch: Patch) -> None:
@@ -61,7 +61,7 @@ def who_was_stopped_accuses_nobody(patch: Patch) -> None:
 
 
 def one_strike_is_no_verdict(patch: Patch) -> None:
-    patch.setattr("augd.broker.quarantine.STRIKES", 1)
+    patch.setattr("augd.server.daemon.broker.quarantine.STRIKES", 1)
 
 
 def a_suspect_is_made_alone(patch: Patch) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker.clients import Clients, Session
-from augd.broker.crew import Producer
-from augd.broker.outbox import Outbox
-from augd.broker.quarantine import Register
-from augd.broker.states import step
-from augd.broker.stream import Batch, Chunk, Stream, Subscriber
-from augd.broker.works import Works
 from augd.protocol import messages as msg
+from augd.server.daemon.broker.outbox import Outbox
+from augd.server.daemon.broker.producers import Producer
+from augd.server.daemon.broker.quarantine import Register
+from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.sessions import Clients, Session
+from augd.server.daemon.broker.states import step
+from augd.server.daemon.broker.stream import Batch, Chunk, Stream, Subscriber
 from tests.simulation.rows import Place
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import Store

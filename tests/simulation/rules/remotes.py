@@ -7,9 +7,9 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker.crew import Producer
-from augd.broker.remotes import Remotes, Target
-from augd.broker.works import Works
+from augd.server.daemon.broker.producers import Producer
+from augd.server.daemon.broker.remote_producers import Remotes, Target
+from augd.server.daemon.broker.scheduler import Works
 
 
 def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> None:

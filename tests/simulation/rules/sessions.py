@@ -7,10 +7,10 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker.clients import Clients, Session
-from augd.broker.reader import Reader
-from augd.broker.stream import Batch, Stream, Subscriber
+from augd.client.session import Reader
 from augd.protocol import messages as msg
+from augd.server.daemon.broker.sessions import Clients, Session
+from augd.server.daemon.broker.stream import Batch, Stream, Subscriber
 
 FOREVER = 1 << 62
 

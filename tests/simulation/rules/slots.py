@@ -7,10 +7,10 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.broker.clients import Clients, Session
-from augd.broker.crew import Crew, Producer
-from augd.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
 from augd.protocol import messages as msg
+from augd.server.daemon.broker.producers import Crew, Producer
+from augd.server.daemon.broker.sessions import Clients, Session
+from augd.server.daemon.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
 from tests.simulation.line import Line
 from tests.simulation.rows import Place
 

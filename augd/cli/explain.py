@@ -1,0 +1,139 @@
+"""`augd explain`: everything that is drawn for one sample in one epoch.
+
+After the way of a batch, without one, like `preview`. Changes nothing but the file it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from augd.cli.preview import make_sheet, make_strip, save
+from augd.dataset.decoder_packages import package_formats
+from augd.dataset.scan_result import shown
+from augd.diagnostics.drawn_text import as_plain
+from augd.diagnostics.sample_renderer import Darkroom, check_epoch
+from augd.errors import OptionError
+from augd.pixels.headers.formats import DECODER
+from augd.pixels.headers.read_header import BadImage
+from augd.pixels.library_versions import describe_environment
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import Recipe
+from augd.server.daemon.broker.dataset_facts import relevant
+
+_SAID = ("op", "applied")
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainOptions:
+    """What `augd explain` was asked for."""
+
+    path: str
+    sample: int
+    epoch: int
+    seed: int
+    out: str | None
+    as_json: bool
+    split: str | None = None
+
+
+def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:
+    """Print the drawn parameters, and draw the crop on its photo beside the row.
+
+    Raises:
+        AugdError: an option is wrong, there is no data set, or the file cannot be written.
+    """
+    check_epoch(options.epoch)
+    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
+        last = room.index.num_samples - 1
+        if not 0 <= options.sample <= last:
+            raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
+        environment = {**describe_environment(), **catalogue.environment}
+        decoders = {DECODER + kind for kind in package_formats(room.index.fd)}
+        environment = relevant(catalogue.environment_of(recipe, environment), decoders)
+        report = _explain(room, options.sample, options.epoch, environment)
+        if options.out is not None:
+            sheet = make_sheet(room, 1)
+            strip = make_strip(room, options.sample, [options.epoch])
+            title = f"sample {options.sample} · seed {options.seed}"
+            save(sheet.draw(title, [f"epoch {options.epoch}"], [strip]), options.out)
+    print(json.dumps(report) if options.as_json else _in_words(report, options))
+
+
+def _explain(
+    room: Darkroom, sample: int, epoch: int, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "id": sample,
+        "path": room.arrays.path(sample),
+        "label": room.label_of(sample),
+        "position": room.position_of(sample, epoch),
+        "seed": room.seed,
+        "epoch": epoch,
+        "environment": environment,
+    }
+    try:
+        header = room.read(sample).header
+    except BadImage as bad:
+        return {**report, "bad": str(bad)}
+    size = [header.width, header.height]
+    drawn = room.drawn(sample, epoch, header)
+    return {**report, "format": header.format, "size": size, **as_plain(drawn)}
+
+
+def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
+    lines = [
+        f"sample    {report['id']}: {shown(os.fsencode(report['path']))}",
+        f"label     {shown(report['label'].encode()) or 'none'}",
+        _say_position(report),
+    ]
+    if "bad" in report:
+        return "\n".join([*lines, f"bad       {report['bad']}"])
+    width, height = report["size"]
+    lines.append(f"photo     {report['format']}, {width}x{height}")
+    if report["impossible"] is not None:
+        return "\n".join([*lines, f"masked    {report['impossible']}"])
+    for view in report.get("views", [report]):
+        lines += _view_in_words(view, "views" in report)
+    if options.out is not None:
+        lines.append(f"picture   {options.out}")
+    return "\n".join(lines)
+
+
+def _say_position(report: Mapping[str, Any]) -> str:
+    if report["position"] is None:
+        return f"position  none: the split has not this sample, seed {report['seed']}"
+    return f"position  {report['position']} of epoch {report['epoch']}, seed {report['seed']}"
+
+
+def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
+    title = f"view {view['view']}" if is_one_of_many else "drawn"
+    lines = [f"{title:9} {view['words']}"]
+    for name in ("crop", "scaled", "window"):
+        lines.append(f"  {name:18} {_brief(view[name])}")
+    lines += [_op_in_words(op) for op in view["ops"]]
+    if view["scale"] != 1:
+        lines.append(f"  {'decoded at':18} 1/{view['scale']}")
+    for name in ("colour_order", "matrix", "region", "halvings"):
+        if view[name] and (view["bent"] or name == "colour_order"):
+            lines.append(f"  {name:18} {_brief(view[name])}")
+    for name in ("colour", "pivot"):
+        if view[name] is not None:
+            lines.append(f"  {name:18} {_brief(view[name])}")
+    return lines
+
+
+def _op_in_words(op: dict[str, Any]) -> str:
+    drawn = [f"{name} {_brief(value)}" for name, value in op.items() if name not in _SAID]
+    said = ", ".join(drawn) or "applied" if op["applied"] else "not applied"
+    return f"  {op['op']:18} {said}"
+
+
+def _brief(value: Any) -> str:
+    """Write numbers with five digits, and lists of them in brackets."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_brief, value))}]"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

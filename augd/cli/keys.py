@@ -1,0 +1,133 @@
+"""`augd keys`: make, register, list and remove the keys that let clients in at a daemon's port.
+
+For the operator of a daemon; a running one notices within a second. Prints public keys and
+fingerprints, and never a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from augd.errors import OptionError
+from augd.protocol.permissions import Rights
+from augd.transport.auth import keys
+
+_PIPED_COLUMNS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the operator lets a client do, as options say it; no data sets are all of them."""
+
+    datasets: Sequence[str]
+    max_streams: int
+    max_gigabytes: float
+    may_produce: bool = False
+
+    def rights_of(self, name: str) -> Rights:
+        """Make the rights of a client.
+
+        Raises:
+            OptionError: an option is out of its range.
+        """
+        for option, value, high in (
+            ("--max-streams", self.max_streams, keys.STREAMS_MAX),
+            ("--max-gigabytes", self.max_gigabytes, keys.GIGABYTES_MAX),
+        ):
+            if not 0 <= value <= high:
+                raise OptionError(f"{option}: expected 0..{high}, got {value:g}")
+        datasets = tuple(self.datasets) or None
+        max_bytes = int(self.max_gigabytes * 10**9)
+        return Rights(name, datasets, self.max_streams, max_bytes, self.may_produce)
+
+
+def run_new(folder: Path | None, name: str, out: Path | None, bounds: Bounds) -> None:
+    """Make a client's pair, register it, and write NAME.key for whoever shall have it."""
+    folder = folder or keys.default_folder()
+    target = _target(name, out)
+    registered = keys.client_path(folder, name)
+    if registered.exists():
+        raise OptionError(
+            f"{registered} exists: `augd keys remove {name}` first, or choose another name"
+        )
+    rights = bounds.rights_of(name)
+    server, pair = keys.make_server_pair(folder), keys.make_pair()
+    keys.write_client_keys(target, keys.ClientKeys(name, pair, server.public))
+    try:
+        keys.register(folder, keys.Known(pair.public, rights))
+    except BaseException:
+        target.unlink()
+        raise
+    print(
+        f"{registered}: what {name} may do, to edit\n"
+        f"{target}: the key of {name} ({keys.fingerprint(pair.public)}); hand it over and keep no "
+        f"copy\n"
+        f"On the daemon's host: augd serve PATH --listen tcp://0.0.0.0:PORT --keys {folder}\n"
+        f"On the trainer's:     connect('tcp://HOST:PORT', keys='{target.name}')"
+    )
+
+
+def run_new_elsewhere(name: str, server: str, out: Path | None) -> None:
+    """Make a pair on the client's own host, so that its secret never leaves it."""
+    target = _target(name, out)
+    pair = keys.make_pair()
+    public = keys.parse_public(server, "--server")
+    keys.write_client_keys(target, keys.ClientKeys(name, pair, public))
+    print(
+        f"{target}: your key ({keys.fingerprint(pair.public)})\n"
+        f"Have the daemon's operator run: augd keys add {name} '{pair.public.decode()}'"
+    )
+
+
+def _target(name: str, out: Path | None) -> Path:
+    keys.check_name(name)
+    out = out or Path()
+    return out / f"{name}.key" if out.is_dir() else out
+
+
+def run_add(folder: Path | None, name: str, public: str, bounds: Bounds) -> None:
+    """Register a public key that the other side made."""
+    folder = folder or keys.default_folder()
+    known = keys.Known(keys.parse_public(public, "PUBLIC_KEY"), bounds.rights_of(name))
+    keys.make_server_pair(folder)
+    print(f"{keys.register(folder, known)}: what {name} may do, to edit")
+
+
+def run_remove(folder: Path | None, name: str) -> None:
+    """Take a client's key away; what it has open ends."""
+    keys.forget(folder or keys.default_folder(), name)
+    print(f"{name} is removed; a running daemon ends what it has open")
+
+
+def run_list(folder: Path | None) -> None:
+    """Print the daemon's public key and what each client may do."""
+    folder = folder or keys.default_folder()
+    print(f"{folder}: the daemon's public key is '{keys.read_server_pair(folder).public.decode()}'")
+    table = Table(
+        "client", "fingerprint", "data sets", "streams", "GB", "produces", box=None, pad_edge=False
+    )
+    clients = keys.read_clients(folder)
+    for name, found in clients.items():
+        table.add_row(*map(Text, (name, *_cells(found))))
+    if clients:
+        Console(highlight=False, width=_PIPED_COLUMNS).print(table)
+
+
+def _cells(found: keys.Known | OptionError) -> tuple[str, ...]:
+    if isinstance(found, OptionError):
+        return ("not let in:", str(found))
+    rights = found.rights
+    datasets = "all" if rights.datasets is None else ", ".join(rights.datasets)
+    return (
+        keys.fingerprint(found.public),
+        datasets,
+        str(rights.max_streams),
+        f"{rights.max_bytes / 1e9:g}",
+        "yes" if rights.may_produce else "",
+    )

@@ -1,0 +1,164 @@
+"""`augd preview`: a contact sheet of photos beside what training will see of them.
+
+After the way of a batch, without one: rows are made by the code that producers run, of photos that
+a process apart decodes. Changes nothing but the file it writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from augd.cli.contact_sheet import Cell, Sheet, Strip
+from augd.dataset.scan_result import shown
+from augd.diagnostics.drawn_text import SEPARATOR, describe_crop, describe_rest
+from augd.diagnostics.sample_renderer import Darkroom, Drawn, Negative, check_epoch
+from augd.errors import OptionError, counted
+from augd.pixels.decode import Pixels
+from augd.pixels.headers.read_header import BadImage
+from augd.plan.recipe.recipe import Recipe
+
+_ROWS_MAX = 100
+_COLUMNS_MAX = 20
+_SAID_IN_A_LINE = 2
+_LINES_MAX = 4
+_SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewOptions:
+    """What `augd preview` was asked for; `recipe_name` is what the title says."""
+
+    path: str
+    recipe_name: str
+    out: str
+    rows: int
+    columns: int
+    seed: int
+    epoch: int
+    split: str | None = None
+
+
+def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
+    """Write the contact sheet and say where.
+
+    Raises:
+        AugdError: an option is wrong, there is no data set, or the file cannot be written.
+    """
+    _check(options)
+    num_epochs = 1 if recipe.num_views > 1 else options.columns
+    epochs = range(options.epoch, options.epoch + num_epochs)
+    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
+        ids = room.first_ids(options.epoch, options.rows)
+        sheet = make_sheet(room, num_epochs)
+        _check_side(sheet, len(ids))
+        strips = [make_strip(room, sample, epochs) for sample in ids]
+        columns = [f"epoch {epoch}" for epoch in epochs]
+        picture = sheet.draw(_title(options, room), columns, strips)
+    save(picture, options.out)
+    each = f"{recipe.num_views} views" if recipe.num_views > 1 else counted(num_epochs, "epoch")
+    print(
+        f"{options.out}: {counted(len(ids), 'photo')}, the first of epoch {options.epoch}, "
+        f"each in {each} "
+        f"({picture.width}×{picture.height})"
+    )
+
+
+def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
+    """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
+    num_said = sum(not op.is_sizing for op in room.recipe.ops) + (room.recipe.num_views > 1)
+    num_cells = num_epochs * room.recipe.num_views
+    num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
+    return Sheet((room.height, room.width), num_cells, num_lines=num_lines)
+
+
+def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
+    """Read one sample, make its rows in each of these epochs, and put all into words."""
+    path = room.arrays.path(sample)
+    label = room.label_of(sample) or f"sample {sample}"
+    try:
+        negative = room.read(sample)
+    except BadImage as bad:
+        num_cells = len(epochs) * room.recipe.num_views
+        return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
+    drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
+    cells = [cell for one in drawn for cell in _cells(room, negative, one)]
+    outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
+    size = "{}x{}".format(*negative.size)
+    return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
+
+
+def _photo(negative: Negative) -> Pixels | None:
+    try:
+        return negative.develop()
+    except BadImage:
+        return None  # its rows say why
+
+
+def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
+    try:
+        rows = room.rows(negative, drawn)
+    except BadImage as bad:
+        return [Cell(None, str(bad), "") for _ in drawn.views]
+    named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]
+    return [
+        Cell(row, describe_crop(view), name + describe_rest(view))
+        for row, name, view in zip(rows, named, drawn.views, strict=True)
+    ]
+
+
+def _title(options: PreviewOptions, room: Darkroom) -> str:
+    name = shown(os.path.basename(room.index.header.source))
+    size = f"{room.width}x{room.height}, {room.recipe.filter}"
+    return f"{name}  ·  recipe {options.recipe_name} ({size})  ·  seed {options.seed}"
+
+
+def _check(options: PreviewOptions) -> None:
+    for name, value, most in (
+        ("--rows", options.rows, _ROWS_MAX),
+        ("--columns", options.columns, _COLUMNS_MAX),
+    ):
+        if not 1 <= value <= most:
+            raise OptionError(f"{name}: expected 1..{most}, got {value}")
+    check_epoch(options.epoch)
+    check_epoch(options.epoch + options.columns - 1)
+    check_out(options.out)
+
+
+def _check_side(sheet: Sheet, num_strips: int) -> None:
+    if max(sheet.width, sheet.corner(num_strips, 0)[1]) > _SIDE_MAX_PX:
+        raise OptionError(
+            f"--rows, --columns: the sheet would be larger than {_SIDE_MAX_PX:,} pixels; "
+            "ask for fewer"
+        )
+
+
+def check_out(out: str) -> None:
+    """Refuse a file name that no picture can be written to, before any work is done.
+
+    Raises:
+        OptionError: the ending names no format, or there is no such folder.
+    """
+    Image.init()
+    ending = os.path.splitext(out)[1].lower()
+    if Image.EXTENSION.get(ending) not in ("PNG", "JPEG", "WEBP"):
+        raise OptionError(f"--out: expected a name that ends in .png, .jpg or .webp, got {out!r}")
+    folder = os.path.dirname(out) or "."
+    if not os.path.isdir(folder):
+        raise OptionError(f"--out: there is no folder {folder!r}; make it, or write elsewhere")
+
+
+def save(picture: Image.Image, out: str) -> None:
+    """Write a picture to a file.
+
+    Raises:
+        OptionError: it cannot be written.
+    """
+    try:
+        picture.save(out, quality=92)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OptionError(f"--out: {out} cannot be written ({reason}); write elsewhere") from None

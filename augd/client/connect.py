@@ -1,0 +1,310 @@
+"""`augd.connect`: arguments checked, a connection opened, a stream returned.
+
+Checks here what the wire would refuse anyway, with each argument's own name. Loads no NumPy
+before OPEN is on its way: producers may be starting at the same moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from augd.client import argument_checks
+from augd.client.connection import Line, Start
+from augd.client.recipe_file import read_recipe
+from augd.dataset.scan_result import say_splits
+from augd.errors import OptionError, counted, verb
+from augd.plan.order.shuffle_option import read_shuffle
+from augd.plan.recipe.recipe import plain_recipe
+from augd.process.awake_clock import Awake
+from augd.process.command import open_streams
+from augd.protocol import messages as msg
+from augd.transport.address import Address, TcpAddress, parse_address
+from augd.transport.auth.curve import ClientCurve, client_curve
+from augd.transport.lifeline import ArenaUnavailable
+
+if TYPE_CHECKING:
+    from augd.client.stream import Stream
+
+_log = logging.getLogger("augd")
+
+_told: deque[str] = deque(maxlen=1000)
+
+_CLASSES_BYTES_MAX = 48_000  # of the 64 KiB that a request may have
+
+
+def connect(
+    address: str | None = None,
+    *,
+    dataset: str | None = None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
+    batch_size: int = 256,
+    seed: int = 0,
+    shuffle: bool | str = True,
+    drop_last: bool = False,
+    rank: int = 0,
+    world: int = 1,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    val_fraction: float = 0.1,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    balance: Literal["class"] | None = None,
+    bad: Literal["mask", "fail"] = "mask",
+    max_bad_fraction: float = 0.01,
+    params: bool = False,
+    verify: bool = False,
+    shared: bool | int = False,
+    max_lag: int | None = None,
+    prefetch: int = 4,
+    transport: Literal["auto", "memfd", "frames"] = "auto",
+    timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
+) -> Stream:
+    """Connect to a daemon and open a stream; production starts at once.
+
+    Args:
+        address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None finds the
+            user's default daemon.
+        dataset: a name that the daemon serves; not needed when it serves one.
+        recipe: name of a preset, path to a TOML file (ends in `.toml`, or has a slash), or plain
+            data (see `augd.plan.recipe.recipe`). Names of ops that are not built in are the
+            daemon's plug-ins to know.
+        batch_size: samples per batch and rank.
+        seed: decides order and augmentation, 0 <= seed < 2**63.
+        shuffle: True mixes the whole epoch, False gives the index's order. "blocks" keeps what
+            are neighbours in the index near each other, so that shards are read stretch by
+            stretch: it shuffles blocks of 64 samples and mixes each 256 of them; other numbers
+            are written "blocks:64x256" (docs/storage.md).
+        drop_last: leave out the last batch of an epoch when it is not full.
+        rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
+            padded (id -1, label -100, valid false), so that ranks see equal counts.
+        world: number of trainers that share each epoch.
+        split: "train", "val" or "test" as the data set's folders or manifest record it, or "all".
+            None is "train" where a data set records splits, which is said, else all. A data set
+            that records no splits has "train" and "val" all the same: by a hash of each sample's
+            path, so that a file never changes sides when others are added.
+        val_fraction: the share that this hash puts into "val", in expectation; 0..1.
+        classes: only samples of these classes, whose place in this list is their label. Of a
+            multi-label data set: samples for which one of them is above 0, and these columns.
+        limit: at most so many of the samples selected so far: the ones with the smallest hash of
+            their path, whatever their class.
+        balance: "class" draws classes in equal numbers and, within a class, samples at random
+            with replacement: an epoch is as long as without, but a sample may come in it several
+            times, augmented differently, or not at all.
+        bad: what a bad sample does: "mask" gives zeros, label -100 and valid false; "fail"
+            raises `SampleFailed`.
+        max_bad_fraction: share of an epoch's samples (rounded up) that may be bad.
+        params: have `batch.params` say what was drawn for each row.
+        verify: compute the digest of every batch's bytes again and compare it with the one that
+            its producer made; ids are compared always. Costs about 10 microseconds per row of
+            224 x 224.
+        shared: read from one production together with other trainers that ask for exactly the
+            same, each batch being decoded once. True joins a running one at its next batch, which
+            is then where this stream begins, or starts one. A number waits until so many trainers
+            came (at most half of `timeout_s`), and all begin together where they ask to. The
+            arrays are read-only. A seek, or an epoch begun at another place than the sharers',
+            leaves them.
+        max_lag: of a shared stream: how many batches this trainer may be behind the fastest
+            before it goes on by itself, at the cost of a production of its own; None makes the
+            others wait for it. It takes max_lag + 2 more slots, and holds at most that many.
+        prefetch: batches made ahead of the one in hand; each takes a slot of memory.
+        transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
+            receives the bytes over a socket; "auto" maps where that can be done.
+        timeout_s: the longest wait for anything, the first batch included, and for a daemon that
+            went away to be there again: the stream then goes on where it stood.
+        keys: this client's NAME.key, for a port that needs one; None is the file that $AUGD_KEYS
+            names, if it does. Not looked at for an ipc address.
+
+    Raises:
+        ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
+        OptionError, RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
+    """
+    open_streams()  # else the next fds are those of streams that this process lacks
+    spec = msg.Spec(
+        dataset=dataset,
+        recipe=plain_recipe(read_recipe(recipe)),
+        layout=msg.Layout(batch_size, rank, world, drop_last),
+        seed=seed,
+        shuffle=read_shuffle(shuffle),
+        bad=bad,
+        max_bad_fraction=max_bad_fraction,
+        prefetch=prefetch,
+        selection=_selection(split, val_fraction, classes, limit, balance),
+        params=params,
+    )
+    _check_options(spec, timeout_s)
+    share = _share(shared, max_lag, prefetch, timeout_s)
+    found = parse_address(address)
+    curve = client_curve(found, keys)
+
+    start = Start(share=share, is_split_open=split is None)
+    line = _open_line(found, spec, transport, timeout_s, start, curve)
+    settled = line.reader.transport
+    _say_what_came(line)
+
+    def dial(
+        spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float], clock: Awake
+    ) -> Line:
+        return _open(found, spec, settled, within_s, start, curve, tell, clock)
+
+    from augd.client.stream import Stream  # loaded by now, while the daemon prepared the stream
+
+    return Stream(line, dial, timeout_s, is_verified=verify)
+
+
+def _say_what_came(line: Line) -> None:
+    """Log what a person should know of the samples that were chosen for him, a line each."""
+    reader = line.reader
+    assert reader.opened is not None
+    name, told = reader.opened.dataset, list(reader.notices)
+    if reader.splits:
+        told.append(
+            f"data set {name!r} records splits ({say_splits(reader.splits)}): its training samples "
+            f'are taken, since nobody chose; say split="train", or split="all" for everything'
+        )
+    if unlabelled := reader.opened.num_unlabelled:
+        told.append(
+            f"{unlabelled:,} of the {counted(reader.opened.num_positions, 'sample')} of data set "
+            f"{name!r} "
+            f"{verb(unlabelled, 'has', 'have')} no class, and label -1: nothing can be learnt from "
+            f"these labels"
+        )
+    for text in told:
+        if text not in _told:  # a line each, however many streams a program opens
+            _told.append(text)
+            _log.warning("%s", text)
+
+
+def _share(shared: Any, max_lag: Any, prefetch: int, timeout_s: float) -> msg.Share | None:
+    if isinstance(shared, bool):
+        sharers = 1
+    elif isinstance(shared, int) and 1 <= shared <= 128:
+        sharers = shared
+    else:
+        raise OptionError(
+            f"shared: expected True, False or the number of trainers (1..128), got {shared!r}"
+        )
+    if max_lag is not None:
+        if not shared:
+            raise OptionError("max_lag: only a shared stream has one; connect with shared=True")
+        if (
+            isinstance(max_lag, bool)
+            or not isinstance(max_lag, int)
+            or not 0 <= max_lag <= prefetch
+        ):
+            raise OptionError(
+                f"max_lag: expected a whole number in 0..{prefetch} (prefetch) or None, "
+                f"got {max_lag!r}"
+            )
+    if not shared:
+        return None
+    return msg.Share("next" if sharers == 1 else "here", sharers, timeout_s / 2, max_lag)
+
+
+def _open_line(
+    address: Address | TcpAddress,
+    spec: msg.Spec,
+    transport: str,
+    timeout_s: float,
+    start: Start,
+    curve: ClientCurve | None,
+) -> Line:
+    """Open by shared memory where it may be possible, by frames where it must be."""
+    if transport not in ("auto", "memfd", "frames"):
+        raise OptionError(f'transport: expected "auto", "memfd" or "frames", got {transport!r}')
+    if isinstance(address, TcpAddress):
+        if transport == "memfd":
+            raise OptionError(
+                f'transport: memory cannot be shared through {address}: use "frames" or "auto", '
+                "or an ipc:// address on the daemon's host"
+            )
+        transport = "frames"
+    try:
+        way: Literal["memfd", "frames"] = "frames" if transport == "frames" else "memfd"
+        return _open(address, spec, way, timeout_s, start, curve)
+    except ArenaUnavailable as error:
+        if transport == "memfd":
+            raise
+        warnings.warn(
+            f"augd: memory cannot be shared with the daemon at {address} ({error}); its batches "
+            'come over a socket instead, at a cost. Say transport="frames" to hear no more of it.',
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return _open(address, spec, "frames", timeout_s, start, curve)
+
+
+def _open(
+    address: Address | TcpAddress,
+    spec: msg.Spec,
+    transport: Literal["memfd", "frames"],
+    timeout_s: float,
+    start: Start,
+    curve: ClientCurve | None,
+    tell: Callable[[], float] | None = None,
+    clock: Awake | None = None,
+) -> Line:
+    line = Line(address, spec, transport, timeout_s, start, curve, tell, clock)
+    import augd.client.stream  # noqa: F401  NumPy loads while producers start and make rows
+
+    line.await_open()
+    return line
+
+
+def _selection(
+    split: Any, val_fraction: Any, classes: Any, limit: Any, balance: Any
+) -> msg.Selection:
+    """Check here what the wire would refuse anyway, with the argument's own name."""
+    if split not in (None, "train", "val", "test", "all"):
+        raise OptionError(f'split: expected "train", "val", "test", "all" or None, got {split!r}')
+    split = None if split == "all" else split
+    if not isinstance(val_fraction, int | float) or not 0 <= val_fraction <= 1:
+        raise OptionError(f"val_fraction: expected 0..1, got {val_fraction!r}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise OptionError(f"limit: expected a whole number from 1 on or None, got {limit!r}")
+    if balance not in (None, "class"):
+        raise OptionError(f'balance: expected "class" or None, got {balance!r}')
+    names = None if classes is None else _class_names(classes)
+    return msg.Selection(split, float(val_fraction), names, limit, balance)
+
+
+def _class_names(classes: Any) -> tuple[str, ...]:
+    names = tuple(classes) if isinstance(classes, Sequence) else ()
+    if isinstance(classes, str) or not names or not all(isinstance(n, str) for n in names):
+        raise OptionError(f"classes: expected a list of class names or None, got {classes!r}")
+    size_bytes = sum(len(name.encode("utf-8", "replace")) + 3 for name in names)
+    if size_bytes > _CLASSES_BYTES_MAX:
+        raise OptionError(
+            f"classes: {len(names)} names take {size_bytes} bytes, more than the "
+            f"{_CLASSES_BYTES_MAX} that a request can carry; serve a data set of these classes only"
+        )
+    return names
+
+
+def _check_options(spec: msg.Spec, timeout_s: float) -> None:
+    """Check here what the wire would refuse anyway, with the argument's own name."""
+    layout = spec.layout
+    world: Any = layout.world
+    bounds: tuple[tuple[str, Any, float, float], ...] = (
+        ("batch_size", layout.batch_size, 1, 2**24),
+        ("world", layout.world, 1, 2**20),
+        ("rank", layout.rank, 0, max(world - 1, 0) if isinstance(world, int) else 0),
+        ("seed", spec.seed, 0, 2**63 - 1),
+        ("prefetch", spec.prefetch, 1, 1024),
+    )
+    for name, value, low, high in bounds:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise OptionError(f"{name}: expected a whole number in {low}..{high}, got {value!r}")
+    if spec.bad not in ("mask", "fail"):
+        raise OptionError(f'bad: expected "mask" or "fail", got {spec.bad!r}')
+    if not isinstance(layout.drop_last, bool):
+        raise OptionError(f"drop_last: expected True or False, got {layout.drop_last!r}")
+    if spec.dataset is not None:
+        argument_checks.text("dataset", spec.dataset)
+    argument_checks.share("max_bad_fraction", spec.max_bad_fraction)
+    argument_checks.seconds("timeout_s", timeout_s)

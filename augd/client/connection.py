@@ -1,0 +1,336 @@
+"""The connection of one stream: its socket, its lifeline, and the state of the protocol.
+
+Stands under `augd/client/stream.py`, which makes arrays of what arrives here. What the protocol
+means is `augd.client.session`'s business. Starts no thread, loads no NumPy (so that OPEN is on its
+way while NumPy is loaded), and touches the socket only inside calls of its own and when a batch is
+given back.
+
+A slot goes back to the daemon when the last view of it is gone, whichever thread or garbage
+collection drops it: the release is queued, and sent at once if nobody else is using the socket,
+else with the next call.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from augd.client.session import Attach, Deliver, Outcome, Parted, PassEnded, Reader
+from augd.client.slots import FramedSlots, SharedSlots, Slots
+from augd.client.status import Inquirer
+from augd.client.wait_notice import say_standstill
+from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
+from augd.process.awake_clock import Awake
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.quarantine import united
+from augd.transport.address import (
+    Address,
+    TcpAddress,
+    bulk_address,
+    no_daemon,
+    require_daemon,
+)
+from augd.transport.lifeline import Lifeline
+from augd.transport.zmq_sockets import Curve, Dealer, Poller
+from augd.version import __version__
+
+_LOOK_AGAIN_S = 1.0
+# An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.
+_LAST_WORDS_S = 0.1
+_WHY_S = 1.0  # for the status of a daemon that sent nothing, before the error says so
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a stream begins: its place, the quarantine that it knows, and with whom it shares.
+
+    `is_split_open` says that nobody chose a split: the reader does, and its spec then says which.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    quarantine: msg.Quarantine = ()
+    share: msg.Share | None = None
+    is_split_open: bool = False
+
+
+class Line:
+    """The connection of one stream: socket, lifeline, and the protocol's state.
+
+    Kept apart from `Stream` because batches that outlive their stream still release through it.
+    Making one sends OPEN; it raises what the daemon says, or `ConnectError`.
+    """
+
+    def __init__(
+        self,
+        address: Address | TcpAddress,
+        spec: msg.Spec,
+        transport: Literal["memfd", "frames"],
+        timeout_s: float,
+        start: Start,
+        curve: Curve | None = None,
+        tell: Callable[[], float] | None = None,
+        clock: Awake | None = None,
+    ) -> None:
+        require_daemon(address)
+        self.address = address
+        self.timeout_s = timeout_s
+        self.pid = os.getpid()
+        self.reader = Reader(
+            spec, secrets.token_hex(8), transport, start.share, start.is_split_open
+        )
+        self.reader.quarantine = united(start.quarantine)
+        self.reader.seek(start.epoch, start.position)
+        self.classes: list[str] = []
+        self.arena = memoryview(b"")
+        self.slots: list[memoryview] = []
+        self.is_closed = False
+        self.fetch_s = 0.0  # for batches that were made, and on their way
+        self._is_leaving = False
+        self._mapped_stream = 0
+        self._early: list[bytes] | None = None
+        self._memory: Slots | None = None
+        self._busy = threading.Lock()
+        self._released: deque[tuple[int, int]] = deque()
+        self._curve = curve
+        self._tell = tell  # while it opens: says that it waits, and when to say so again
+        self._dealer = Dealer(address, curve, is_watched=True)
+        self.clock = clock or Awake()
+        self._poller = Poller(self.clock)
+        self._poller.register(self._dealer, "dealer")
+        # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
+        self._poller.register(self._dealer.monitor, "monitor")
+        self._deadline = self.clock.now() + timeout_s
+        try:
+            self._perform(self.reader.start(f"augd {__version__}"))
+            while self.reader.state in ("greeting", "attaching"):
+                self._step(self._deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def await_open(self) -> None:
+        """Wait for OPENED, which the first producer that stands brings about."""
+        try:
+            with self._busy:
+                while self.reader.state != "open":
+                    self._step(self._deadline)
+            self._tell = None
+        except BaseException:
+            self.close()
+            raise
+
+    def seek(self, epoch: int, position: int) -> None:
+        """Open again at another place; not on a shared stream."""
+        deadline = self.clock.now() + self.timeout_s
+        with self._busy:
+            self._perform(self.reader.seek(epoch, position))
+            while self.reader.state != "open":
+                self._step(deadline)
+
+    def next(self) -> Deliver | PassEnded | Parted:
+        """Wait for the next batch, or the end of the epoch, or of the session."""
+        began, deadline = time.monotonic(), self.clock.now() + self.timeout_s
+        with self._busy:
+            self._flush()
+            while True:
+                for outcome in self._step(deadline):
+                    if isinstance(outcome, Deliver | PassEnded | Parted):
+                        self.reader.waited_us += round(1e6 * (time.monotonic() - began))
+                        return outcome
+
+    def is_ready(self) -> bool:
+        """Look whether a batch or the epoch's end is here; `next` will handle what was read."""
+        if self.is_closed or os.getpid() != self.pid:
+            return False
+        with self._busy:
+            self._flush()
+            self._early = self._early or self._dealer.receive()
+            if self._early is None:
+                return False
+            first = codec.decode_to_client(self._early[0])
+            return isinstance(first, msg.BatchReady | msg.EpochEnd)
+
+    def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
+        """Ask the daemon where samples lie; over a connection of its own, beside all batches."""
+        inquirer = Inquirer.beside(self.address, self._curve, self.timeout_s)
+        try:
+            return inquirer.paths(dataset, digest, ids)
+        finally:
+            inquirer.close()
+
+    def check_usable(self) -> None:
+        """Raise when the stream was closed, or is used in another process."""
+        if self.is_closed:
+            raise StreamClosed("the stream was closed; connect again")
+        if os.getpid() != self.pid:
+            raise ConnectError(
+                f"this stream was connected in process {self.pid} and is used in process "
+                f"{os.getpid()}: sockets do not cross a fork; connect in the process that reads"
+            )
+
+    def _step(self, deadline: float) -> list[Outcome]:
+        """Handle one message; wait for it if need be."""
+        frames, self._early = self._early or self._dealer.receive(), None
+        while frames is None:
+            self._wait(deadline)
+            frames = self._dealer.receive()
+        message = codec.decode_to_client(frames[0])
+        if isinstance(message, msg.Opened) and len(frames) > 1:
+            self._on_opened(message, frames[1])
+        if isinstance(message, msg.Error) and message.code == "PROTOCOL_STATE":
+            # Said to the stranger as whom ZeroMQ connected meanwhile.
+            self._check_connected()
+        outcomes = self.reader.handle(message)
+        self._perform(outcomes, deadline)
+        return outcomes
+
+    def _wait(self, deadline: float) -> None:
+        left_s = deadline - self.clock.now()
+        if left_s <= 0:
+            raise ConnectError(self._late())
+        if self.reader.state == "greeting":
+            # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
+            left_s = min(left_s, _LOOK_AGAIN_S)
+            require_daemon(self.address)
+        if self._tell is not None:
+            left_s = min(left_s, self._tell())
+        ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
+        self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):
+            if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
+                raise self._lost()
+        elif "memory" in ready:
+            # An arena waits there for its OPENED: only the socket is of interest now.
+            self._poller.wait_for(self._dealer, min(left_s, _LOOK_AGAIN_S))
+
+    def _has_memory_ended(self) -> bool:
+        assert self._memory is not None
+        return self._memory.has_ended()
+
+    def _check_connected(self) -> None:
+        if self._dealer.has_ended():
+            raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(
+            f"the daemon at {self.address} ended, or the connection to it. "
+            "Batches that you hold stay readable."
+        )
+
+    def _late(self) -> str:
+        if self.reader.state == "greeting":
+            return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
+        return (
+            f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
+            f"{self.reader.state!r}: {self._ask_why()}; see its output, or connect with a larger "
+            "timeout_s"
+        )
+
+    def _ask_why(self) -> str:
+        """Ask the daemon, beside this connection, what keeps it from making batches."""
+        try:
+            inquirer = Inquirer.beside(self.address, self._curve, _WHY_S)
+            try:
+                return say_standstill(inquirer.status())
+            finally:
+                inquirer.close()
+        except AugdError:
+            return "nor did it answer when asked for its status: it may hang, or be overloaded"
+
+    def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Attach):
+                self._memory = self._attach(outcome)
+                self._memory.watch(self._poller, "memory")
+                self._perform(self.reader.attached())
+            elif isinstance(outcome, Deliver):
+                assert self._memory is not None
+                began = time.monotonic()
+                try:
+                    self._memory.fetch(outcome.batch, deadline)
+                finally:
+                    spent_s = time.monotonic() - began
+                    self.fetch_s += spent_s
+                    self.reader.fetch_us += round(1e6 * spent_s)
+            elif isinstance(outcome, msg.Message):
+                self._dealer.send(codec.encode(outcome))
+
+    def _attach(self, attach: Attach) -> Slots:
+        if self.reader.transport == "memfd":
+            lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
+            return SharedSlots(lifeline)
+        bulk = bulk_address(self.address, attach.bulk_port)
+        return FramedSlots(bulk, attach.session, attach.token, self._curve, self.clock)
+
+    def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
+        if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:
+            return
+        assert self._memory is not None
+        self.classes = codec.decode_names(classes)
+        self.arena = whole = self._memory.open(opened)
+        step = opened.slot_bytes
+        self.slots = [whole[at : at + step] for at in range(0, len(whole), step)]
+        self._mapped_stream = opened.stream
+
+    def release(self, slot: int, generation: int) -> None:
+        """Give a slot back; safe in any thread, in finalizers and after `close`."""
+        self._released.append((slot, generation))
+        if self.is_closed or os.getpid() != self.pid:
+            return
+        if self._busy.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._busy.release()
+            self._close_if_left()
+
+    def release_pending(self) -> None:
+        """Send what finalizers queued while the socket was in use."""
+        with self._busy:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._released:
+            slot, generation = self._released.popleft()
+            self._perform(self.reader.release(slot, generation))
+
+    def leave(self) -> None:
+        """Read on no more; of a shared stream, stay until what is held was released.
+
+        Its other readers go on: without this session its slots would be filled anew.
+        """
+        if self.reader.share is None or self.is_closed or os.getpid() != self.pid:
+            self.close()
+            return
+        with self._busy:
+            self._flush()
+            self._perform(self.reader.leave())
+            self._is_leaving = True
+        self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        if self._is_leaving and not self.reader.num_held:
+            self.close()
+
+    def close(self) -> None:
+        """Say BYE and let go; the arena stays mapped while batches are held."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if os.getpid() != self.pid:
+            return
+        with self._busy:
+            self._perform(self.reader.close())
+            if self._memory is not None:
+                self._memory.close()
+            self._dealer.close()
+            self.slots = []
+            self.arena = memoryview(b"")

@@ -1,0 +1,117 @@
+"""A stream's receipts: what was handed out of each epoch, and the digests that it adds up to.
+
+Kept by the client beside the batches (augd/client/stream.py). Sums survive resumes: they travel in
+the stream's state. Knows no socket and no pixel; holds a few integers per epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from augd.errors import OptionError
+from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_sum
+from augd.protocol.messages import BatchReady
+
+_EPOCHS_MAX = 1000
+_PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more
+
+
+@dataclass(slots=True)
+class Tally(Sums):
+    """What was handed out of an epoch; `is_whole` says that it was counted from its start.
+
+    `files_changed` says that files of the data set were replaced while it was read.
+    """
+
+    is_whole: bool = True
+    files_changed: bool = False
+
+    def as_data(self) -> dict[str, Any]:
+        """Return JSON data."""
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "num_bad": self.num_bad,
+            "ids": f"{self.ids_digest:016x}",
+            "bytes": f"{self.digest:032x}",
+            "is_whole": self.is_whole,
+            "files_changed": self.files_changed,
+        }
+
+
+def read_tally(data: Mapping[str, Any] | None) -> Tally:
+    """Read what `as_data` returned; without it the epoch is not counted from its start."""
+    if data is None:
+        return Tally(is_whole=False)
+    try:
+        counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
+        sums = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
+        return Tally(*counts, *sums, bool(data["is_whole"]), bool(data.get("files_changed")))
+    except (KeyError, TypeError, ValueError):
+        raise OptionError(
+            f"state: expected a receipt of state_dict() under 'receipt', got {data!r}"
+        ) from None
+
+
+class Receipts:
+    """Tallies by epoch, the newest thousand of them."""
+
+    def __init__(self) -> None:
+        """Start with no epoch."""
+        self._of: dict[int, Tally] = {}
+        self._ended: set[int] = set()
+        self._after: dict[tuple[int, int], Tally] = {}  # (epoch, position of the next batch)
+        self._order: deque[tuple[int, int]] = deque()
+
+    def begin(self, epoch: int, tally: Tally) -> None:
+        """Count an epoch from here on; what was counted of it before is forgotten."""
+        self._of.pop(epoch, None)
+        self._of[epoch] = tally
+        self._ended.discard(epoch)
+        while len(self._of) > _EPOCHS_MAX:
+            oldest = next(iter(self._of))
+            del self._of[oldest]
+            self._ended.discard(oldest)
+
+    def add(self, ready: BatchReady, samples: int, ids: int, next_position: int) -> None:
+        """Count a batch that is handed out."""
+        tally = self._of[ready.epoch]
+        tally.add(Sums(1, samples, ready.num_bad, read_sum(ready.digest), ids))
+        self.keep((ready.epoch, next_position), tally)
+
+    def keep(self, place: tuple[int, int], tally: Tally) -> None:
+        """Remember what was counted up to a place: in this process, or before its checkpoint."""
+        if place not in self._after:
+            self._order.append(place)
+        self._after[place] = replace(tally)
+        while len(self._order) > _PLACES_MAX:
+            del self._after[self._order.popleft()]
+
+    def note_change(self, epoch: int) -> None:
+        """Say of an epoch that is being counted that files changed meanwhile."""
+        if epoch in self._of and epoch not in self._ended and self._of[epoch].batches:
+            self._of[epoch].files_changed = True
+
+    def end(self, epoch: int) -> None:
+        """Mark an epoch as handed out to its end."""
+        self._ended.add(epoch)
+
+    def at(self, place: tuple[int, int]) -> Tally | None:
+        """Return the sums up to a place that was passed, None when that was too long ago."""
+        return self._after.get(place)
+
+    def receipt(self, epoch: int) -> dict[str, Any]:
+        """Return an epoch's receipt as JSON data.
+
+        Raises:
+            OptionError: nothing of this epoch was handed out, or too long ago.
+        """
+        if epoch not in self._of:
+            known = ", ".join(map(str, list(self._of)[-5:])) or "none"
+            raise OptionError(f"epoch: no receipt of {epoch}; the last ones are of: {known}")
+        data = self._of[epoch].as_data()
+        is_complete = data.pop("is_whole") and epoch in self._ended
+        return {"epoch": epoch, **data, "is_complete": is_complete}

@@ -1,0 +1,81 @@
+"""A stream's state as it is saved: read, checked, and what of its receipt still holds here.
+
+Beside `augd/client/stream.py`, which writes states and goes on by them. Knows no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from augd.client.receipts import Tally, read_tally
+from augd.errors import OptionError
+from augd.protocol.limits import QUARANTINE_MAX
+from augd.protocol.messages import Layout, Quarantine
+
+EPOCH_MAX = 2**31 - 2  # the one after it is made ahead, and has 31 bits, too
+_COUNT_MAX = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A state: the place that it was taken at, of what, and by whom; -1 where it doesn't say."""
+
+    epoch: int
+    position: int
+    content: dict[str, str]
+    quarantine: Quarantine
+    rank: int
+    world: int
+    tally: Tally
+
+    def tally_here(self, layout: Layout) -> Tally:
+        """Return what was counted of the epoch up to the place, as far as it is this rank's.
+
+        Another rank's count is of other samples; with another world nobody's count is of the share
+        that a rank has here. Then the epoch is not counted from its start. Nor is one of a state
+        that doesn't say whose it is, unless it counts every sample up to its place.
+        """
+        if not self.position:
+            return Tally()
+        is_known = (self.rank, self.world) == (layout.rank, layout.world)
+        if self.world < 0:
+            is_known = layout.world == 1 and self.tally.samples == self.position
+        return self.tally if is_known else Tally(is_whole=False)
+
+
+def read_state(state: Mapping[str, Any]) -> Saved:
+    """Read what `state_dict` returned; also of versions that did not save rank and world.
+
+    Raises:
+        OptionError: this is no state of a stream.
+    """
+    try:
+        numbers = (state["version"], state["epoch"], state["position"])
+        whose = (state.get("rank", -1), state.get("world", -1))
+        fields = dict(state["content"])
+        entries = tuple((int(s), int(e), int(p)) for s, e, p in state.get("quarantine", ()))
+    except (KeyError, TypeError, ValueError):
+        raise OptionError(f"state: expected what state_dict() returned, got {state!r}") from None
+    limits = (1, EPOCH_MAX + 1, _COUNT_MAX)
+    if numbers[0] != 1 or not all(map(_is_within, numbers, limits)):
+        raise OptionError(f"state: expected version 1 with epoch and position, got {numbers}")
+    has_world = _is_within(whose[1], _COUNT_MAX) and _is_within(whose[0], whose[1] - 1)
+    if whose != (-1, -1) and not has_world:
+        raise OptionError(f"state: expected rank and world with 0 <= rank < world, got {whose}")
+    if len(entries) > QUARANTINE_MAX or not all(map(_is_entry, entries)):
+        raise OptionError(
+            f"state: expected at most {QUARANTINE_MAX} entries (sample, epoch, position) in its "
+            f"quarantine, got {len(entries)}: {entries[:3]}"
+        )
+    tally = read_tally(state.get("receipt"))
+    return Saved(numbers[1], numbers[2], fields, entries, *whose, tally=tally)
+
+
+def _is_within(number: Any, most: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= most
+
+
+def _is_entry(entry: tuple[int, int, int]) -> bool:
+    return all(map(_is_within, entry, (_COUNT_MAX, 2**31 - 1, _COUNT_MAX)))

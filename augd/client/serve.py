@@ -1,0 +1,312 @@
+"""`augd.serve`: a daemon as a child process, for scripts, notebooks and tests.
+
+The child is `augd serve` itself: the supervisor, whose child is the daemon
+(augd/server/supervisor/loop.py).
+The daemon holds a pidfd of this process as its lifeline: when this process ends, however it ends,
+and whatever it has forked, the daemon drains and nothing is left. Starting waits until the daemon
+says that it is ready, or says why it cannot be, under a deadline.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import subprocess
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from augd.client import argument_checks
+from augd.dataset.source_spec import dataset_name, parse_own
+from augd.dataset.stores.address import is_address
+from augd.errors import AugdError, OptionError, error_from_code
+from augd.process import interpreter
+from augd.process.awake_clock import Awake
+from augd.process.command import open_streams
+from augd.process.paths import absolute
+from augd.process.resource_limits import why_too_many
+from augd.transport.address import make_runtime_dir, parse_address, runtime_dir
+
+_STOP_S = 25.0  # beyond what the supervisor gives its daemon for a drain
+_numbers = itertools.count()
+
+Paths = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
+
+
+class ServedDaemon:
+    """A running daemon. It ends with `close()`, behind `with`, or with the last reference to it.
+
+    Attributes:
+        addresses: where it listens, in the order of `listen`.
+        http: URL of its page, empty without one.
+        supervisor_pid: of the process that starts the daemon again when it dies. A signal to it
+            is for both: SIGTERM drains the daemon, SIGKILL ends it at once.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        """Made by `serve`."""
+        self._end = weakref.finalize(self, _end, process, os.getpid())
+        self.addresses: list[str] = []
+        self.http = ""
+        self.supervisor_pid = process.pid
+        self._daemon_pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The daemon's own process: another one, once it died and was started again."""
+        path = f"/proc/{self.supervisor_pid}/task/{self.supervisor_pid}/children"
+        with suppress(OSError), open(path, encoding="ascii") as children:
+            self._daemon_pid = next((int(pid) for pid in children.read().split()), self._daemon_pid)
+        return self._daemon_pid
+
+    @property
+    def address(self) -> str:
+        """What `connect` takes: the first of the addresses."""
+        return self.addresses[0]
+
+    def close(self) -> None:
+        """Drain the daemon and wait for its end; kill it when it takes longer than 25 s."""
+        self._end()
+
+    def __repr__(self) -> str:
+        """Say where it is, or that it is closed."""
+        if not self._end.alive:
+            return "<ServedDaemon, closed>"
+        page = f", page {self.http}" if self.http else ""
+        return f"<ServedDaemon at {' and '.join(self.addresses)}{page}, pid {self.pid}>"
+
+    def __enter__(self) -> ServedDaemon:
+        """Return the daemon itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _end(process: subprocess.Popen[bytes], owner_pid: int) -> None:
+    """End a daemon once: asked for, with the last reference, or at the interpreter's exit."""
+    if os.getpid() != owner_pid:
+        return  # a forked child has a copy of the object, and no daemon
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def serve(
+    paths: Paths,
+    *,
+    producers: int | None = None,
+    listen: str | Sequence[str] | None = None,
+    insecure: bool = False,
+    keys: str | os.PathLike[str] | None = None,
+    patience_s: float | None = None,
+    plugins: Sequence[str] = (),
+    cache: str | None = None,
+    shard_cache: str | None = None,
+    http: str | None = None,
+    http_token: str | os.PathLike[str] | None = None,
+    links_to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
+    timeout_s: float = 60.0,
+) -> ServedDaemon:
+    """Start a daemon that serves these data sets and dies with this process.
+
+    It ends before that when nothing refers to what is returned: a notebook's cell that is run
+    again leaves no second daemon. So keep it, as `with` does: after
+    `augd.connect(augd.serve(PATH).address)` there is a stream and no daemon. Children that this
+    process forks keep none alive.
+
+    Args:
+        paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
+            (`s3://BUCKET/PREFIX`, docs/storage.md) or own source (`plugin:MODULE:CLASS?ARGUMENT`,
+            docs/own-sources.md), or several by name.
+        producers: producer processes; None is one per core that this process may use, 0 leaves
+            all to `augd produce`. More than four per core are warned of.
+        listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
+            chooses a private path.
+        insecure: let anybody who reaches the port connect; without it the port must be this
+            machine's own, or have keys.
+        keys: a folder of keys (`augd keys new NAME` makes one): the port is for the clients that
+            it names, and encrypted.
+        patience_s: a producer that says nothing for so long while it has work is killed and
+            replaced, 2..3600; None is 30.
+        plugins: names of Python modules with own ops (docs/own-ops.md). They are looked for among
+            the installed packages, in the places that PYTHONPATH names in full, and last in the
+            working directory, where nothing else is imported from.
+        cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
+            docs/storage.md says when.
+        shard_cache: keep what came from object stores in a folder, `"DIR:SIZE"`; several daemons
+            may share it.
+        http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
+            `daemon.http` says which.
+        http_token: a file with the token that the page asks for; without one it is for this
+            machine only.
+        links_to: a folder, or several, that links out of a data set's folder may lead to; "/" for
+            anywhere. Other links that leave it are an error.
+        root: the folder that a manifest's paths are relative to, instead of its own.
+        max_pixels: of the largest picture that is read; None is 64,000,000. Memory limits follow.
+        timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
+            the first time takes its time: about a minute per million files.
+
+    Raises:
+        DatasetError, AddressInUse, OptionError: as the daemon says.
+        PluginFailed: a plug-in cannot be imported, or has no op that can be used.
+        AugdError: the daemon died, or was not ready in time.
+    """
+    if producers is not None:
+        producers = argument_checks.whole("producers", producers, 0)
+    if producers and (why := why_too_many(producers)):
+        warnings.warn(f"augd.serve: producers: {why}", RuntimeWarning, stacklevel=2)
+    timeout_s = argument_checks.seconds("timeout_s", timeout_s)
+    words = [
+        *("serve", "--named", json.dumps(_by_name(paths)), "--quiet"),
+        *(f"--listen={one}" for one in _listens(listen)),
+        *(("--insecure",) if insecure else ()),
+        *(f"--plugin={one}" for one in argument_checks.texts("plugins", plugins, "module names")),
+        *_texts(cache=cache, shard_cache=shard_cache, http=http),
+        *_paths(keys=keys, http_token=http_token),
+        *_opening(links_to, root, max_pixels),
+        *(() if producers is None else ("--producers", str(producers), "--force")),
+    ]
+    if patience_s is not None:
+        words.append(f"--patience={argument_checks.seconds('patience_s', patience_s):g}")
+    return _begin(words, timeout_s)
+
+
+def _begin(words: list[str], timeout_s: float) -> ServedDaemon:
+    """Start `augd` with these words, and wait until it serves."""
+    open_streams()  # else the next fds are those of streams that this process lacks
+    # Not a pipe, whose end would be open in every child that is forked from this process.
+    lifeline = os.pidfd_open(os.getpid())
+    ready_read, ready_write = os.pipe()
+    words += ["--lifeline-fd", str(lifeline), "--ready-fd", str(ready_write)]
+    try:
+        # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
+        process = interpreter.start(
+            *("augd", *words),
+            pass_fds=(lifeline, ready_write),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(ready_read)
+        raise
+    finally:
+        os.close(lifeline)
+        os.close(ready_write)
+    daemon = ServedDaemon(process)
+    try:
+        said = _await_ready(ready_read, timeout_s)
+    except BaseException:
+        daemon.close()
+        raise
+    finally:
+        os.close(ready_read)
+    daemon.addresses = said["addresses"]
+    daemon._daemon_pid = said["pid"]
+    daemon.http = said.get("http", "")
+    return daemon
+
+
+def _listens(listen: str | Sequence[str] | None) -> list[str]:
+    if listen is None:
+        return [_private_address()]
+    return (
+        [listen]
+        if isinstance(listen, str)
+        else argument_checks.texts("listen", listen, "addresses")
+    )
+
+
+def _private_address() -> str:
+    folder = runtime_dir()
+    address = parse_address(f"ipc://{folder}/{os.getpid()}-{next(_numbers)}")
+    make_runtime_dir(folder)
+    return str(address)
+
+
+def _texts(**given: str | None) -> list[str]:
+    """Write options that are texts, where they are given."""
+    return [
+        f"--{name.replace('_', '-')}={argument_checks.text(name, value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
+
+
+def _paths(**given: str | os.PathLike[str] | None) -> list[str]:
+    """Write options that are paths, where they are given: whole."""
+    return [
+        f"--{name.replace('_', '-')}={argument_checks.path(name, value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
+
+
+def _by_name(paths: Paths) -> dict[str, str]:
+    """Name each data set: what is given to Python is a path, and no word of a command line."""
+    if isinstance(paths, Mapping):
+        if not paths:
+            raise OptionError("paths: expected at least one data set, got none")
+        return {str(name): _as_path(path) for name, path in paths.items()}
+    path = _as_path(paths)
+    if (own := parse_own(path)) is not None:
+        return {own.class_name: path}
+    if is_address(path):
+        return {dataset_name(path): path}
+    path = absolute(path)
+    return {dataset_name(Path(path)) or "data": path}
+
+
+def _as_path(path: object) -> str:
+    if isinstance(path, str | bytes | os.PathLike) and (text := os.fsdecode(path)):
+        return text
+    raise OptionError(
+        f"paths: expected a folder or manifest, or several by name as a dict, got {path!r}"
+    )
+
+
+def _opening(
+    links_to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    root: str | os.PathLike[str] | None,
+    max_pixels: int | None,
+) -> list[str]:
+    """Say on the daemon's command line how it opens data sets."""
+    given: Any = links_to
+    if isinstance(given, str | bytes | os.PathLike):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise OptionError(f"links_to: expected a folder, or several, got {links_to!r}")
+    words = [f"--links-to={argument_checks.path('links_to', folder)}" for folder in given]
+    words += _paths(root=root)
+    if max_pixels is not None:
+        words.append(f"--max-pixels={argument_checks.whole('max_pixels', max_pixels, 1)}")
+    return words
+
+
+def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:
+    """Read the daemon's one line: where it is; raise what it says when it cannot start."""
+    clock = Awake()
+    deadline = clock.now() + timeout_s
+    line = b""
+    while not line.endswith(b"\n"):
+        left_s = max(0.0, deadline - clock.now())
+        if not clock.wait(lambda s: select.select([ready_fd], [], [], s)[0], left_s):
+            raise AugdError(f"the daemon was not ready within {timeout_s:g} s; raise timeout_s")
+        piece = os.read(ready_fd, 65536)
+        if not piece:
+            raise AugdError("the daemon ended before it was ready; its output says why")
+        line += piece
+    said: dict[str, Any] = json.loads(line)
+    if "error" in said:
+        raise error_from_code(said["code"], said["error"])
+    return said

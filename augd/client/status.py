@@ -1,0 +1,132 @@
+"""Questions to a daemon that are answered without a session: STATUS, and where samples lie.
+
+For people and benchmarks, beside the way of a batch: it opens no stream, holds no slot and
+takes no credit. Never waits beyond its deadline.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from augd.errors import ConnectError, ProtocolError, error_from_code
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.limits import PATHS_MAX
+from augd.transport.address import (
+    Address,
+    TcpAddress,
+    no_daemon,
+    parse_address,
+    require_daemon,
+)
+from augd.transport.auth.curve import client_curve
+from augd.transport.zmq_sockets import Curve, Dealer, Poller
+
+
+class Inquirer:
+    """A connection that asks a daemon for its snapshot. `close()` it."""
+
+    def __init__(
+        self,
+        address: str | None,
+        timeout_s: float = 10.0,
+        keys: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Connect.
+
+        Args:
+            address: `ipc://PATH` or `tcp://HOST:PORT`; None is the user's default daemon.
+            timeout_s: the longest wait for each answer.
+            keys: this client's NAME.key, as `augd.connect` takes it.
+
+        Raises:
+            ConnectError: there is no daemon at the address.
+        """
+        parsed = parse_address(address)
+        self._connect(parsed, client_curve(parsed, keys), timeout_s)
+
+    @classmethod
+    def beside(
+        cls, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
+    ) -> Inquirer:
+        """Connect as somebody did who has an address and a key by now."""
+        inquirer = cls.__new__(cls)
+        inquirer._connect(address, curve, timeout_s)
+        return inquirer
+
+    def _connect(
+        self, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
+    ) -> None:
+        self.address = address
+        require_daemon(self.address)
+        self._timeout_s = timeout_s
+        self._dealer = Dealer(self.address, curve, is_watched=True)
+        self._poller = Poller()
+        self._poller.register(self._dealer, "dealer")
+        if self._dealer.handshake is not None:
+            self._poller.register(self._dealer.handshake, "handshake")
+
+    def status(self) -> dict[str, Any]:
+        """Ask and wait for the snapshot: plain data, as `Broker.snapshot` makes it.
+
+        Raises:
+            ConnectError: nobody answered in time.
+            Forbidden: the daemon wants a key, or doesn't know this one.
+        """
+        answer = self._ask(msg.AskStatus())
+        if not isinstance(answer, msg.Status):
+            raise ProtocolError(f"asked for the status, expected STATUS_REPLY, got {answer}")
+        return answer.snapshot
+
+    def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
+        """Ask where samples of a data set lie, below its root.
+
+        Raises:
+            ConnectError: nobody answered in time.
+            SpecMismatch: the daemon serves another data set by that name now.
+            OptionError: an id is none of the data set's.
+        """
+        found: list[bytes] = []
+        while len(found) < len(ids):
+            asked = tuple(ids[len(found) : len(found) + PATHS_MAX])
+            answer = self._ask(msg.AskPaths(dataset, digest, asked))
+            if not isinstance(answer, msg.Paths) or not 0 < len(answer.paths) <= len(asked):
+                raise ProtocolError(f"asked for paths, expected PATHS_REPLY, got {answer}")
+            found += answer.paths
+        return found
+
+    def _ask(self, question: msg.FromClient) -> msg.ToClient:
+        clock = self._poller.clock
+        deadline = clock.now() + self._timeout_s
+        self._dealer.send(codec.encode(question))
+        while (frames := self._dealer.receive()) is None:
+            left_s = deadline - clock.now()
+            if left_s <= 0:
+                raise ConnectError(
+                    f"{no_daemon(self.address)} (nobody answered for {self._timeout_s:g} s)"
+                )
+            self._poller.wait(left_s)
+            self._dealer.check_handshake(is_new=True)
+        answer = codec.decode_to_client(frames[0])
+        if isinstance(answer, msg.Error):
+            raise error_from_code(answer.code, answer.text)
+        return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._dealer.close()
+
+
+def status(
+    address: str | None = None,
+    timeout_s: float = 10.0,
+    keys: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Ask a daemon once what it does. See `Inquirer`."""
+    inquirer = Inquirer(address, timeout_s, keys)
+    try:
+        return inquirer.status()
+    finally:
+        inquirer.close()

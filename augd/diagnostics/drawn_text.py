@@ -1,0 +1,167 @@
+"""What was drawn for a sample, in words and as plain data.
+
+Beside the way of a batch; the numbers come from `sample.Drawn`. Rounds for reading, and says
+nothing that was not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from augd.diagnostics.drawn_params import Step
+from augd.diagnostics.sample_renderer import Drawn, View
+
+Parameters = Mapping[str, Any]
+
+SEPARATOR = " · "
+
+
+def describe_crop(view: View) -> str:
+    """Say which part of the photo the row shows: `crop 312x280 at 12,40`.
+
+    By crops and resizes alone; what turns or zooms it is said by `describe_rest`.
+    """
+    x, y, width, height = map(round, view.frame)
+    return f"crop {width}x{height} at {x},{y}"
+
+
+def describe_rest(view: View) -> str:
+    """Say what else was done; `nothing else` when nothing was."""
+    said = ["mirrored"] if view.mirror else []
+    for step in view.steps:
+        if step.op != "mirror" and _is_to_be_said(step):
+            said.append(say_step(step))
+    return SEPARATOR.join(said) or "nothing else"
+
+
+def _is_to_be_said(step: Step) -> bool:
+    """Leave out what was not applied, and shifts that are lost by rounding."""
+    if step.drawn is None:
+        return False
+    return any(map(_whole, step.drawn["shift"])) if "shift" in step.drawn else True
+
+
+def say_step(step: Step) -> str:
+    """Say what one op drew, in a few words."""
+    if step.drawn is None:
+        return "not applied"
+    say = _SAYINGS.get(step.op)
+    return step.op if say is None else say(step.drawn)
+
+
+def _say_turn(drawn: Parameters) -> str:
+    way = "left" if drawn["degrees"] >= 0 else "right"
+    return f"turned {abs(drawn['degrees']):.1f}° {way}"
+
+
+def _say_zoom(drawn: Parameters) -> str:
+    high, wide = drawn["height"], drawn["width"]
+    if high == wide:
+        return f"zoomed {'out' if high > 1 else 'in'} {high:.2f}"
+    return f"zoomed {wide:.2f} / {high:.2f}"
+
+
+def _say_shear(drawn: Parameters) -> str:
+    return "sheared " + ", ".join(f"{axis} {drawn[axis]:+.2f}" for axis in "xy" if drawn[axis])
+
+
+def _say_stretch(drawn: Parameters) -> str:
+    return f"stretched {drawn['x']:.2f} / {drawn['y']:.2f}"
+
+
+def _say_translation(drawn: Parameters) -> str:
+    return f"moved {drawn['x']:+.1%} / {drawn['y']:+.1%}"
+
+
+def _say_lens(drawn: Parameters) -> str:
+    return f"lens k {drawn['k']:+.3f}"
+
+
+def _say_warp(drawn: Parameters) -> str:
+    return "warped"
+
+
+def _say_shift(drawn: Parameters) -> str:
+    return "colour " + "/".join(map(_signed, drawn["shift"]))
+
+
+def _say_erased(drawn: Parameters) -> str:
+    return f"erased {drawn['width']}x{drawn['height']} at {drawn['x']},{drawn['y']}"
+
+
+def _say_hue(drawn: Parameters) -> str:
+    return f"hue {drawn['degrees']:+.1f}°"
+
+
+def _say_grey(drawn: Parameters) -> str:
+    return "grey"
+
+
+def _say_mirror(drawn: Parameters) -> str:
+    return "mirrored"
+
+
+def _saying_factor(of: str) -> Callable[[Parameters], str]:
+    return lambda drawn: f"{of} {drawn['factor']:.2f}"
+
+
+_SAYINGS: dict[str, Callable[[Parameters], str]] = {
+    "mirror": _say_mirror,
+    "rotate": _say_turn,
+    "zoom": _say_zoom,
+    "shear": _say_shear,
+    "stretch": _say_stretch,
+    "translate": _say_translation,
+    "lens": _say_lens,
+    "local_warp": _say_warp,
+    "pca": _say_shift,
+    "rgb_shift": _say_shift,
+    "brightness": _saying_factor("brightness"),
+    "contrast": _saying_factor("contrast"),
+    "saturation": _saying_factor("saturation"),
+    "hue": _say_hue,
+    "grayscale": _say_grey,
+    "erase": _say_erased,
+}
+
+
+def _whole(level: float) -> int:
+    return int(np.floor(level + 0.5))
+
+
+def _signed(level: float) -> str:
+    return f"{_whole(level):+d}" if _whole(level) else "0"
+
+
+def as_plain(drawn: Drawn) -> dict[str, Any]:
+    """Write the parameters as plain data, unrounded.
+
+    A sample of one view has them at the top, one of several as a list in `views`.
+    """
+    views = [_view_as_plain(view) for view in drawn.views]
+    of_views = views[0] if len(views) == 1 else {"views": views}
+    return {"epoch": drawn.epoch, **of_views, "impossible": drawn.impossible or None}
+
+
+def _view_as_plain(view: View) -> dict[str, Any]:
+    return {
+        "view": view.number,
+        "words": f"{describe_crop(view)}, {describe_rest(view)}",
+        "crop": list(view.crop),
+        "scaled": list(view.scaled),
+        "window": list(view.window),
+        "mirror": view.mirror,
+        "ops": [step.as_plain() for step in view.steps],
+        "colour_order": list(view.colour_order) or None,
+        "bent": view.is_bent,
+        "seen": [list(corner) for corner in view.seen],
+        "matrix": view.matrix.tolist(),
+        "region": list(view.region),
+        "halvings": view.halvings,
+        "scale": view.scale,
+        "colour": None if view.colour is None else view.colour.tolist(),
+        "pivot": None if view.pivot is None else view.pivot.tolist(),
+    }

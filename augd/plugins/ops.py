@@ -1,0 +1,180 @@
+"""Plug-in modules: imported in producers, looked at for the daemon, which never imports them.
+
+Beside the way of a batch: `load` runs in every producer before it confines itself, in the commands
+that make rows in their own process (`augd preview`, `augd explain`), and in a short-lived process
+(`augd.plugins.ops FD MODULE...`) whose survey tells the daemon which ops there are. A module
+that cannot be used is an error of the daemon's start, with its traceback.
+
+Invariants: a plug-in is imported by its name, as the operator gave it, and never by a client's
+word; this module itself imports neither NumPy nor a plug-in until `load` is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+
+from augd.dataset.index_arrays import IndexArrays
+from augd.errors import PluginFailed
+from augd.plan.ops.plugin import OwnOpError, Plugin, is_geometric
+from augd.plan.recipe.op_catalogue import Catalogue
+from augd.plan.recipe.op_schema import Survey, catalogue_of, survey_of
+from augd.process import interpreter
+
+_SURVEY_S = 60.0
+_DIGEST_BYTES = 16
+_FRAMES_SHOWN = 4  # of a traceback, the last ones: the plug-in's own
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    """What the surveying process writes."""
+
+    survey: Survey = Survey()
+    error: str = ""
+
+
+def load(modules: Sequence[str]) -> Catalogue:
+    """Import these modules and collect their ops.
+
+    Raises:
+        PluginFailed: one cannot be imported, has no op, or an op that cannot be one.
+    """
+    own: list[tuple[str, type[Plugin]]] = []
+    digests: dict[str, str] = {}
+    for name in modules:
+        try:
+            module = interpreter.import_named(name)
+        except Exception as error:
+            if interpreter.is_absence_of(name, error):
+                raise PluginFailed(
+                    f"plug-in {name} cannot be imported: {error}. {interpreter.HOW_NAMED}"
+                ) from None
+            raise PluginFailed(
+                f"plug-in {name} cannot be imported: {tail_of(error)}\n{interpreter.HOW_NAMED}"
+            ) from error
+        found = list(_ops_of(module))
+        if not found:
+            raise PluginFailed(
+                f"plug-in {name} ({module.__file__}): expected a class derived from augd.Plugin, "
+                "got none. Write one, or leave the plug-in out"
+            )
+        own += [(name, op_class) for op_class in found]
+        digests[name] = digest_of(module)
+    try:
+        catalogue = Catalogue(own, digests)
+        survey_of(catalogue)
+    except ValueError as error:
+        raise PluginFailed(f"plug-ins {', '.join(modules)}: {error}") from error
+    return catalogue
+
+
+def survey(modules: Sequence[str]) -> Catalogue:
+    """Have another process import these modules, and return what a daemon knows of their ops.
+
+    Raises:
+        PluginFailed: as `load`, or it takes longer than a minute.
+    """
+    if not modules:
+        return catalogue_of(Survey())
+    import subprocess  # producers, which import this module as well, never need it
+
+    near, far = os.pipe()
+    with os.fdopen(near, "rb") as answer:
+        try:
+            done = interpreter.run(
+                *("augd.plugins.ops", str(far), *modules),
+                pass_fds=(far,),
+                timeout=_SURVEY_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise PluginFailed(
+                f"plug-ins {', '.join(modules)}: expected to be imported within {_SURVEY_S:g} s. "
+                "A plug-in must do nothing but define its ops"
+            ) from None
+        finally:
+            os.close(far)
+        text = answer.read()
+    if not text:
+        raise PluginFailed(
+            f"plug-ins {', '.join(modules)}: importing them ended the process with status "
+            f"{done.returncode}; see its output. A plug-in must do nothing but define its ops"
+        )
+    said = msgspec.json.decode(text, type=_Answer)
+    if said.error:
+        raise PluginFailed(said.error)
+    return catalogue_of(said.survey)
+
+
+def tail_of(error: BaseException) -> str:
+    """Write an exception down with the last lines of its traceback."""
+    lines = traceback.format_exception(error, limit=-_FRAMES_SHOWN, chain=False)
+    return "".join(lines).strip()
+
+
+def tell(failure: PluginFailed) -> str:
+    """Write down what failed, and what was raised in the plug-in, with its traceback."""
+    cause = failure.__cause__
+    return str(failure) if cause is None else f"{failure}\n{tail_of(cause)}"
+
+
+def digest_of(module: ModuleType) -> str:
+    """Return the digest of a module's source: its file, or all of a package's."""
+    path = Path(module.__file__ or "")
+    whole = sorted(path.parent.rglob("*.py")) if hasattr(module, "__path__") else [path]
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for source in whole:
+        content = source.read_bytes()
+        digest.update(f"{source.relative_to(path.parent)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _ops_of(module: ModuleType) -> Iterator[type[Plugin]]:
+    """Find the ops that a module or package defines, in the order of their definition.
+
+    Classes whose name begins with an underscore are bases of others.
+    """
+    for name, found in vars(module).items():
+        if (
+            isinstance(found, type)
+            and issubclass(found, Plugin)
+            and f"{found.__module__}.".startswith(f"{module.__name__}.")
+            and not name.startswith("_")
+        ):
+            try:
+                is_geometric(found)
+            except ValueError as error:
+                raise PluginFailed(
+                    f"plug-in {module.__name__} ({module.__file__}): {error}"
+                ) from None
+            yield found
+
+
+def _answer(modules: Sequence[str]) -> _Answer:
+    try:
+        return _Answer(survey=survey_of(load(modules)))
+    except PluginFailed as error:
+        return _Answer(error=str(error))
+
+
+if __name__ == "__main__":
+    with os.fdopen(int(sys.argv[1]), "wb") as _out:
+        _out.write(msgspec.json.encode(_answer(sys.argv[2:])))
+
+
+def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
+    """Say which op failed at which file; the exception in the plug-in is the cause."""
+    path = index.path(error.sample)
+    failure = PluginFailed(
+        f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"
+    )
+    failure.__cause__ = error.__cause__
+    return failure

@@ -1,0 +1,390 @@
+"""Own sources: data sets that a class of the operator's reads, from wherever it knows how to.
+
+Theory of operation. `augd serve NAME=plugin:MODULE:CLASS?ARGUMENT` names a class with `__len__` and
+`read(i) -> (bytes, label)`. The daemon imports no such module: a short-lived process
+(`augd.plugins.sources FD NAME SOURCE`) makes an object of the class, asks it for its labels,
+names and version, and ends; from its survey the daemon writes an index as of any data set.
+Each producer makes an object of its own before it confines itself, and reads samples by it in the
+thread that made it. So a class needs no lock, and opens what it needs while it still may.
+
+The index bears the source's identity: a digest of the module's code, the class's name and what the
+class says of its version. A producer whose object has another one, or another length, uses it for
+nothing.
+
+Invariants: what `read` raises or returns wrongly is its sample's fault, unless the length changed:
+then it is the source's, and its streams end. This module imports no NumPy, and no plug-in until it
+is told to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+
+from augd.dataset.scan_result import Found
+from augd.dataset.source_spec import OwnSource, parse_own
+from augd.errors import PluginFailed, counted
+from augd.pixels.headers.read_header import BadImage, read_header
+from augd.plugins.ops import digest_of, tail_of
+from augd.process import interpreter
+from augd.protocol.limits import HEADER_BYTES_MAX
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from augd.dataset.index_arrays import IndexArrays
+    from augd.dataset.index_file import IndexFile
+
+_DIGEST_BYTES: Final = 16
+_NO_LABEL: Final = -1
+_PROBES: Final = 16  # samples whose size stands for all, where not every one is read anyway
+_TRACE_MAX: Final = HEADER_BYTES_MAX // 40  # up to eight of them are in one message
+_Label = int | str | None
+
+
+class _Survey(msgspec.Struct, omit_defaults=True):
+    """What the surveying process writes; arrays as their bytes."""
+
+    identity: str = ""
+    digest: str = ""
+    labels: bytes = b""
+    sizes_bytes: bytes = b""
+    classes: list[str] = []
+    names: list[str] | None = None
+    first_size_px: tuple[int, int] | None = None
+    error: str = ""
+
+
+# in the process that surveys, and in producers
+
+
+class OwnSamples:
+    """An object of a source's class, opened, with its length and identity."""
+
+    def __init__(self, name: str, asked: OwnSource) -> None:
+        """Import the module and make the object.
+
+        Raises:
+            PluginFailed: names the source and what was raised.
+        """
+        self.name = f"source {name} ({asked})"
+        try:
+            module = interpreter.import_named(asked.module)
+        except Exception as error:
+            if interpreter.is_absence_of(asked.module, error):
+                raise PluginFailed(
+                    f"{self.name}: its module cannot be imported: {error}. {interpreter.HOW_NAMED}"
+                ) from None
+            raise self._failure("its module cannot be imported", error) from None
+        made: Any = getattr(module, asked.class_name, None)
+        if not isinstance(made, type):
+            raise PluginFailed(
+                f"{self.name}: expected a class {asked.class_name} in {module.__file__}, got "
+                f"{type(made).__name__}. Name the class that reads the samples"
+            )
+        for method in ("__len__", "read"):
+            if not callable(getattr(made, method, None)):
+                raise PluginFailed(
+                    f"{self.name}: expected a method {method} of {asked.class_name}, got none; "
+                    "see docs/own-sources.md"
+                )
+        self.object = self._ask(
+            "cannot be made", made if asked.argument is None else lambda: made(asked.argument)
+        )
+        self.length: int = self._ask("__len__ failed", lambda: len(self.object))
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        version = self._optional("digest") or ""
+        for part in (digest_of(module), asked.class_name, str(version)):
+            digest.update(f"{len(part)} {part}\n".encode())
+        self.identity = digest.hexdigest()
+
+    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except Exception as error:
+            raise self._failure(what, error) from None
+
+    def _failure(self, what: str, error: Exception) -> PluginFailed:
+        return PluginFailed(f"{self.name}: {what}: {tail_of(error)}")
+
+    def _optional(self, method: str) -> Any:
+        """Ask a method that a class may have; None where it hasn't."""
+        question = getattr(self.object, method, None)
+        return None if question is None else self._ask(f"{method}() failed", question)
+
+    def read(self, sample: int) -> tuple[bytes, _Label]:
+        """Read a sample.
+
+        Raises:
+            BadImage: this sample cannot be read, or is not what it must be.
+            PluginFailed: the source has another length than it had.
+        """
+        try:
+            answer = self.object.read(sample)
+        except Exception as error:
+            length = self._ask("__len__ failed", lambda: len(self.object))
+            if length != self.length:
+                raise PluginFailed(
+                    f"{self.name} changed: expected {counted(self.length, 'sample')}, got "
+                    f"{length}. Start "
+                    "the daemon anew"
+                ) from error
+            trace = tail_of(error)[-_TRACE_MAX:]
+            raise BadImage(f"{self.name}: read({sample}) raised {trace}") from None
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise BadImage(
+                f"{self.name}: read({sample}): expected (bytes, label), got {_kind(answer)}"
+            )
+        content, label = answer
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise BadImage(
+                f"{self.name}: read({sample}): expected bytes and a label, got {_kind(content)}"
+            )
+        return bytes(content), _plain(label)
+
+    def survey(self) -> _Survey:
+        """Find out what an index holds. Without `labels()`, every sample is read once."""
+        if not self.length:
+            raise PluginFailed(f"{self.name}: expected samples, got 0; give it some")
+        given = self._optional("labels")
+        sizes = array("q", bytes(8 * self.length))
+        if given is None:
+            labels = [self._look(sample, sizes) for sample in range(self.length)]
+        else:
+            labels = [_plain(label) for label in given]
+            probes = range(0, self.length, -(-self.length // _PROBES))
+            for sample in probes:
+                self._look(sample, sizes)
+            sizes = array("q", [max(sizes)]) * self.length
+        self._check_count("labels()", labels)
+        names = self._optional("names")
+        if names is not None:
+            names = [str(name) for name in names]
+            self._check_count("names()", names)
+            if len(set(names)) != len(names):
+                raise PluginFailed(f"{self.name}: names(): expected each name once")
+        numbers, classes = self._number(labels)
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES, person=b"augd.own.1")
+        digest.update(msgspec.msgpack.encode((self.identity, classes, names)))
+        digest.update(numbers.tobytes())
+        return _Survey(
+            identity=self.identity,
+            digest=digest.hexdigest(),
+            labels=numbers.tobytes(),
+            sizes_bytes=sizes.tobytes(),
+            classes=classes,
+            names=names,
+            first_size_px=self._first_size_px(),
+        )
+
+    def _look(self, sample: int, sizes: array[int]) -> _Label:
+        """Note a sample's size and return its label; a bad one has neither."""
+        try:
+            content, label = self.read(sample)
+        except BadImage:
+            return None
+        sizes[sample] = len(content)
+        return label
+
+    def _check_count(self, what: str, found: Sequence[Any]) -> None:
+        if len(found) != self.length:
+            raise PluginFailed(
+                f"{self.name}: {what}: expected {self.length} as __len__ says, got {len(found)}"
+            )
+
+    def _number(self, labels: list[_Label]) -> tuple[array[int], list[str]]:
+        """Turn labels into numbers, and name the classes."""
+        given = self._optional("classes")
+        classes = None if given is None else [str(name) for name in given]
+        kinds = {type(label) for label in labels if label is not None}
+        if kinds - {int, str} or len(kinds) > 1:
+            found = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise PluginFailed(
+                f"{self.name}: expected labels that are all numbers, all names, or None, got "
+                f"{found}"
+            )
+        if str in kinds:
+            if classes is None:
+                classes = sorted({label for label in labels if isinstance(label, str)})
+            places: dict[_Label, int] = {name: at for at, name in enumerate(classes)}
+        else:
+            highest = max((label for label in labels if isinstance(label, int)), default=-1)
+            if classes is None:
+                classes = [str(number) for number in range(highest + 1)]
+            places = {number: number for number in range(len(classes))}
+        wrong = next((label for label in labels if label is not None and label not in places), None)
+        if wrong is not None:
+            raise PluginFailed(
+                f"{self.name}: expected a label of {counted(len(classes), 'class', 'classes')}, "
+                f"got {wrong!r}"
+            )
+        places[None] = _NO_LABEL
+        return array("q", [places[label] for label in labels]), classes
+
+    def _first_size_px(self) -> tuple[int, int] | None:
+        try:
+            header = read_header(bytearray(self.read(0)[0]))
+        except BadImage:
+            return None
+        return header.width, header.height
+
+
+class OwnReader:
+    """The samples of an own source as a producer reads them, by one thread; see `pixels.source`."""
+
+    def __init__(self, samples: OwnSamples, index: IndexArrays) -> None:
+        """Take an opened source for the data set of an index.
+
+        Raises:
+            PluginFailed: it is another source than the one that was indexed.
+        """
+        self._samples, self._index = samples, index
+        self.sizes_bytes: NDArray[np.int64] = index.sizes_bytes
+        self._numbers: dict[_Label, int] = {name: at for at, name in enumerate(index.classes)}
+        if samples.length != index.num_samples:
+            raise PluginFailed(
+                f"{samples.name} changed: expected {index.num_samples} samples, got "
+                f"{samples.length}. Start the daemon anew"
+            )
+        if samples.identity != index.own:
+            raise PluginFailed(
+                f"{samples.name} changed: its module's code or its digest() is not what it was "
+                "when the daemon started. Start the daemon anew"
+            )
+
+    def path(self, sample: int) -> str:
+        """Name a sample for messages."""
+        return self._index.path(sample)
+
+    def read(self, sample: int) -> bytearray:
+        """Read a sample; raises BadImage, or PluginFailed where the source is at fault."""
+        content, label = self._samples.read(sample)
+        number = self._numbers.get(label, _NO_LABEL) if isinstance(label, str) else label
+        expected = int(self._index.labels[sample])
+        if (_NO_LABEL if number is None else number) != expected:
+            raise BadImage(
+                f"{self._samples.name}: read({sample}): expected label {expected} as when it was "
+                f"indexed, got {label!r}"
+            )
+        if not content:
+            raise BadImage(f"{self._samples.name}: read({sample}): expected bytes, got none")
+        return bytearray(content)
+
+    def read_region(self, sample: int, region: object) -> bytearray:
+        """Read the whole sample: where in it a region lies is not known."""
+        return self.read(sample)
+
+    def close(self) -> None:
+        """Do nothing: the object lives as long as its process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class OwnSources:
+    """All own sources of a producer, made before it confines itself."""
+
+    def __init__(self, asked: Mapping[str, str]) -> None:
+        """Make an object for each source, by data set; what fails is told by `open`."""
+        self._made: dict[str, OwnSamples | PluginFailed] = {}
+        for name, text in asked.items():
+            source = parse_own(text)
+            assert source is not None
+            try:
+                self._made[name] = OwnSamples(name, source)
+            except PluginFailed as failure:
+                self._made[name] = failure
+
+    def open(self, name: str, index: IndexArrays) -> OwnReader:
+        """Give the source of a data set. Raises PluginFailed where it cannot be used."""
+        made = self._made[name]
+        if isinstance(made, PluginFailed):
+            raise made
+        return OwnReader(made, index)
+
+
+def _plain(label: Any) -> _Label:
+    """Read a label: a name, None, or anything that is a whole number, as NumPy's are."""
+    if label is None or isinstance(label, str):
+        return label
+    try:
+        return int(operator.index(label))
+    except TypeError:
+        return label  # type: ignore[no-any-return]  # named by whoever looks at all
+
+
+def _kind(answer: Any) -> str:
+    if isinstance(answer, tuple):
+        return f"({', '.join(type(part).__name__ for part in answer)})"
+    return type(answer).__name__
+
+
+# for the daemon
+
+
+def index_own(name: str, asked: OwnSource) -> IndexFile:
+    """Have another process survey a source, and write its index.
+
+    Raises:
+        PluginFailed: it cannot be used, with the traceback.
+    """
+    from augd.dataset.scan.build_index import store_own
+
+    near, far = os.pipe()
+    with os.fdopen(near, "rb") as answer:
+        words = str(far), name, str(asked)
+        process = interpreter.start("augd.plugins.sources", *words, pass_fds=(far,))
+        os.close(far)
+        try:
+            text = answer.read()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.wait()
+    if not text:
+        raise PluginFailed(
+            f"source {name} ({asked}): surveying it ended the process with status "
+            f"{process.returncode}; see its output"
+        )
+    said = msgspec.msgpack.decode(text, type=_Survey)
+    if said.error:
+        raise PluginFailed(said.error)
+    return store_own(_found(asked, said), said.identity, said.first_size_px)
+
+
+def _found(asked: OwnSource, said: _Survey) -> Found:
+    """Lay a survey out as what a look at files finds."""
+    labels, sizes = array("q", said.labels), array("q", said.sizes_bytes)
+    place = str(asked).encode("utf-8", "surrogateescape")
+    found = Found(place, place, {}, said.classes, digest=said.digest)
+    names = said.names or (f"{sample:08}" for sample in range(len(labels)))
+    for label, size_bytes, name in zip(labels, sizes, names, strict=True):
+        found.append(name.encode("utf-8", "surrogateescape"), label, 0, (size_bytes, 0))
+    return found
+
+
+def _main(fd: int, name: str, text: str) -> None:
+    asked = parse_own(text)
+    assert asked is not None
+    with os.fdopen(fd, "wb") as out:
+        try:
+            said = OwnSamples(name, asked).survey()
+        except PluginFailed as failure:
+            said = _Survey(error=str(failure))
+        out.write(msgspec.msgpack.encode(said))
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,39 @@
+"""How a child process ended: waiting for it, and its status in words."""
+
+from __future__ import annotations
+
+import subprocess
+from signal import Signals
+from typing import Any
+
+
+def describe_status(status: int) -> str:
+    """Say in words how a process ended: by which signal, or with which status."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def reap(process: subprocess.Popen[Any], within_s: float = 1.0) -> int | None:
+    """Wait for the end of a process that got SIGKILL; returns its status, None where it has none.
+
+    Whoever calls ends nevertheless: such a process is left to the system's first one, which reaps
+    it when the disk answers.
+    """
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process is stopped, by a signal or a debugger; False when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[0]  # its name may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state in ("T", "t")

@@ -1,0 +1,73 @@
+"""The kernel's count of processes that it killed for want of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+_CONTROL_GROUPS = "/sys/fs/cgroup"
+
+
+# Several producers may be killed in one go, and are reaped one after another. What is left over
+# longer than that was somebody else: a trainer in the same group.
+_BELONGS_S = 1.0
+
+
+class MemoryKills:
+    """The kernel's count of processes that it killed for want of memory."""
+
+    def __init__(self, paths: Iterable[str] | None = None) -> None:
+        """Count from now on, in the first of these files that holds an `oom_kill` line.
+
+        By default in this process's own control group, which its producers share; where there is
+        none, on the whole machine.
+        """
+        candidates = _counters() if paths is None else paths
+        self._path = next((path for path in candidates if _read(path) is not None), None)
+        self._seen = self._now()
+        self._unclaimed = 0
+        self._claimable_until = 0.0
+
+    def claim(self) -> bool:
+        """Say whether such a kill has no victim yet, and count the asking process as its victim."""
+        count, moment = self._now(), time.monotonic()
+        if moment > self._claimable_until:
+            self._unclaimed = 0
+        if count > self._seen:
+            self._unclaimed += count - self._seen
+            self._seen, self._claimable_until = count, moment + _BELONGS_S
+        if not self._unclaimed:
+            return False
+        self._unclaimed -= 1
+        return True
+
+    def _now(self) -> int:
+        return 0 if self._path is None else _read(self._path) or 0
+
+
+def _counters() -> list[str]:
+    """List where the count may stand: in a group of version 2 or 1, or on the whole machine.
+
+    A container sees its own group as the root of the mount, and yet may read the host's path.
+    """
+    paths = []
+    with open("/proc/self/cgroup", encoding="utf-8") as lines:
+        for line in lines:
+            _, kinds, path = line.rstrip("\n").split(":", 2)
+            if not kinds:
+                places = (path, "")
+                paths += [f"{_CONTROL_GROUPS}{place}/memory.events" for place in places]
+            elif "memory" in kinds.split(","):
+                places = (f"/memory{path}", "/memory")
+                paths += [f"{_CONTROL_GROUPS}{place}/memory.oom_control" for place in places]
+    return [*paths, "/proc/vmstat"]
+
+
+def _read(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as lines:
+            return next(
+                (int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None
+            )
+    except OSError:
+        return None

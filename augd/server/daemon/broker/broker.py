@@ -1,0 +1,321 @@
+"""The broker: one pure state machine that decides everything the daemon does.
+
+`handle(event, now)` takes what happened and returns what has to be done; the daemon's loop
+(augd/server/daemon/loop.py) only carries events in and actions out. The broker does no I/O, knows
+no clock but the `now` that it is given, and touches no pixel.
+
+Theory of operation. Nothing here is needed for correctness of the *bytes*: a batch is a pure
+function of (content, layout, quarantine, epoch, position), so every loss is mended by making it
+again. What the broker guards is order, exactly-once delivery per opening, and that no memory is
+written by one while it is read by another:
+
+1. Credits are absolute numbers, looked at when a batch is begun and again when it is sent.
+2. A slot is reused only after its readers released it, or are proven dead, and after every
+   writer on it answered or was reaped.
+3. Every message that names a session, an opening, a lease or a generation that is not the
+   current one is stale: ignored and counted, never an error.
+4. After each event `_settle` brings the world forward until nothing more can be done, so no
+   event needs to know what it may have made possible. The words that come most, of chunks that
+   are done and slots that are free, make something possible for one stream only: the others are
+   looked at with the next other event, and twenty times a second, so that many streams don't slow
+   each other down.
+
+It has two halves: augd/server/daemon/broker/sessions.py talks to clients,
+augd/server/daemon/broker/scheduler.py makes batches, with
+augd/server/daemon/broker/remote_producers.py for the producers that join from other hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.protocol import messages as msg
+from augd.protocol.dashboard_messages import Seen
+from augd.protocol.permissions import Rights
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker import permissions
+from augd.server.daemon.broker.cache_allocator import Cache
+from augd.server.daemon.broker.dataset_facts import DatasetFacts, Life
+from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, Outbox
+from augd.server.daemon.broker.producers import PATIENCE_S, REAP_S
+from augd.server.daemon.broker.remote_producers import Remotes, Target
+from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.sessions import Clients
+from augd.server.daemon.broker.snapshot import (
+    describe_batch,
+    describe_dataset,
+    describe_made,
+    describe_producer,
+    describe_stream,
+    shorten,
+)
+from augd.server.daemon.broker.stream import Stream
+
+DRAIN_S = 5.0
+_ALL_EVERY_S = 0.05
+
+
+class Broker:
+    """Events in, actions out. See the module's theory of operation."""
+
+    def __init__(
+        self,
+        instance: str,
+        attach: str,
+        datasets: Mapping[str, DatasetFacts],
+        num_producers: int,
+        bulk_port: int = 0,
+        secret: str = "",
+        patience_s: float = PATIENCE_S,
+        catalogue: Catalogue = BUILT_IN,
+        cache: Cache | None = None,
+        rows_port: int = 0,
+        producers_max: int = 0,
+        pid: int = 0,
+        life: Life = Life(),  # noqa: B008 - frozen
+    ) -> None:
+        """Start with no session and every producer due at the first event.
+
+        Args:
+            instance: random per daemon start; every client is told it.
+            attach: path of the UNIX socket that clients are told to attach to.
+            datasets: by name, as the operator named them.
+            num_producers: places to keep filled.
+            bulk_port: TCP port of the bulk socket, if there is one.
+            secret: random, at most 64 characters, told to nobody: it keys the sessions' tokens.
+            patience_s: a producer that is silent for longer while it has work hangs.
+            catalogue: the ops that recipes may name.
+            cache: the books of the decoded pictures, if they are kept.
+            producers_max: follow what is needed, with 1 to so many producers; 0 keeps the places.
+            pid: of the daemon, for whoever measures it.
+            rows_port: TCP port of the socket for remote producers' rows, if there is one.
+            life: which daemons died before this one.
+        """
+        self._life = life
+        self._instance = instance
+        self._pid = pid
+        self._datasets = dict(datasets)
+        self._outbox = Outbox()
+        self._works = Works(
+            *(self._outbox, num_producers, self._datasets, patience_s, catalogue, cache)
+        )
+        self._clients = Clients(
+            *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
+            catalogue,
+        )
+        self._works.producers_max = producers_max
+        self._remotes = Remotes(self._outbox, self._works, self._datasets, rows_port, secret)
+        self._all_at = 0.0  # when all streams are looked at again, whatever happens
+        self._drain_ends_at: float | None = None
+        self._has_killed = False
+        self._is_stopped = False
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
+        """Take one event at time `now` (seconds, monotonic) and return what is to be done."""
+        self._outbox.now = now
+        streams = self._touched_by(event)
+        match event:
+            case ev.FromPeer(peer, message, who):
+                self._from_peer(peer, message, who)
+            case ev.RightsChanged(name, text):
+                self._clients.rights_changed(name, text)
+                self._remotes.rights_changed(name, text)
+            case ev.FromCrew(number, message):
+                self._works.heard(number, message)
+            case ev.FromRemote(number, message):
+                self._remotes.heard(number, message, is_draining=self._is_draining)
+            case ev.RemoteAttached(number, token):
+                self._remotes.attached(number, token)
+            case ev.RemoteGone(number, why):
+                self._remotes.gone(number, why, is_draining=self._is_draining)
+            case ev.PeerAttached(number, token, is_framed):
+                self._clients.attached(number, token, is_framed=is_framed)
+            case ev.PeerUnreachable(number):
+                self._clients.unreachable(number)
+            case ev.PeerGone(number):
+                self._clients.close(number)
+            case ev.Reaped():
+                self._works.reaped(event, is_draining=self._is_draining)
+            case ev.Selected(number, chosen, num_unlabelled):
+                self._clients.selected(number, chosen, num_unlabelled)
+            case ev.SelectFailed(number, code, text):
+                self._clients.select_failed(number, code, text)
+            case ev.ArenaMade(number):
+                self._clients.arena_made(number)
+            case ev.ArenaFailed(number, reason):
+                self._clients.arena_failed(number, reason)
+            case ev.CacheFull(reason):
+                self._works.cache_full(reason)
+            case ev.DrainAsked(why):
+                self._drain(why)
+            case ev.Tick():
+                pass
+        self._settle(streams)
+        return self._outbox.take()
+
+    def _touched_by(self, event: ev.Event) -> list[Stream] | None:
+        """List the streams for which an event may make something possible; None for any."""
+        if self._outbox.now >= self._all_at:
+            return None
+        stream = None
+        match event:
+            case ev.FromCrew(number, msg.Done(lease)) | ev.FromRemote(number, msg.Done(lease)):
+                stream = self._works.stream_of(number, lease)
+            case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
+                stream = self._clients.stream_of(session)
+            case ev.FromCrew(_, msg.Alive() | msg.LastWords() | msg.Cached()):
+                pass
+            case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
+                pass
+            case _:
+                return None
+        return [] if stream is None else [stream]
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._drain_ends_at is not None
+
+    def next_deadline(self) -> float | None:
+        """When `handle` wants a Tick at the latest; None when nothing is due by itself."""
+        moments = (
+            self._works.crew.next_deadline(),
+            self._clients.next_deadline(),
+            self._works.staffing.next_look() if self._works.producers_max else None,
+            self._drain_ends_at,
+        )
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def admits(self, number: int, token: str, *, is_framed: bool) -> bool:
+        """Say whether this attachment is the session's; see `Clients.admits`."""
+        return self._clients.admits(number, token, is_framed=is_framed)
+
+    def admits_remote(self, number: int, token: str) -> bool:
+        """Say whether this attachment is that of a producer that joined; see `Remotes.admits`."""
+        return self._remotes.admits(number, token)
+
+    def has_leased(self, number: int, lease: int) -> bool:
+        """Say whether a producer has this lease, be it revoked and not answered yet."""
+        producer = self._works.crew.members.get(number)
+        return producer is not None and lease in producer.leases
+
+    def target(self, number: int, lease: int) -> Target | None:
+        """Say where a remote producer's rows belong; None when it has no such lease."""
+        return self._remotes.target(number, lease)
+
+    def _from_peer(self, peer: bytes, message: msg.FromClient, who: Rights | None) -> None:
+        match message:
+            case msg.Hello() | msg.Join() if self._is_draining:
+                text = "the daemon is draining; start it again"
+                self._outbox.send(peer, msg.Error("DRAINING", text))
+            case msg.Join():
+                self._remotes.join(peer, message, who)
+            case msg.Hello():
+                self._clients.hello(peer, message, who)
+            case msg.AskStatus():
+                sessions = self._clients.sessions.values()
+                seen = permissions.seen_by(who, self.snapshot(), sessions)
+                self._outbox.send(peer, msg.Status(shorten(seen)))
+            case msg.AskPaths():
+                self._clients.ask_paths(peer, message, who)
+            case msg.Ping():
+                self._outbox.send(peer, msg.Pong())
+            case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
+                self._clients.heard(peer, message, who)
+
+    def _settle(self, streams: list[Stream] | None) -> None:
+        """Bring these streams, or all, forward until nothing more can be done."""
+        self._clients.pass_on()
+        self._works.kill_hanging()
+        if self._drain_ends_at is not None:
+            self._settle_drain(self._drain_ends_at)
+            return
+        if streams is None:
+            self._works.staff()
+        self._works.start_due()
+        if streams is None:
+            self._all_at = self._outbox.now + _ALL_EVERY_S
+            streams = list(self._works.streams.values())
+            self._clients.part_with_unattached()
+        self._clients.settle(streams)
+        for stream in streams:
+            stream.plan_ahead(self._works.crew.num_ready)
+        self._works.lease_out()
+
+    def _drain(self, why: str) -> None:
+        if self._drain_ends_at is not None:
+            return
+        self._drain_ends_at = self._outbox.now + DRAIN_S
+        self._outbox.log(INFO, f"draining: {why}")
+        text = f"the daemon ended ({why}); start it again and connect"
+        for session in list(self._clients.sessions.values()):
+            # Of the whole session: an OPEN that is on its way finds none any more.
+            error = msg.Error("DRAINING", text[:ERROR_TEXT_MAX], session.number)
+            self._outbox.send(session.peer, error)
+            self._clients.close(session.number)
+        self._works.drain()
+
+    def _settle_drain(self, ends_at: float) -> None:
+        if self._is_stopped:
+            return
+        if not self._works.crew.members:
+            self._is_stopped = True
+            self._outbox.add(ev.Stop())
+        elif self._outbox.now < ends_at:
+            return
+        elif not self._has_killed:
+            self._has_killed = True
+            self._drain_ends_at = self._outbox.now + REAP_S
+            self._works.kill_all()
+        else:  # an end has its end, also where the kernel keeps a process for ever
+            self._outbox.log(ERROR, self._works.say_left())
+            self._is_stopped = True
+            self._outbox.add(ev.Stop())
+
+    def look(self, stream: int, slot: int | None = None) -> Seen | None:
+        """Say what lies in a slot of a stream, by default in that of the batch in a reader's hand.
+
+        For the page, which copies rows and asks again: while the generation is the same, so are
+        the bytes. None where there is no such stream, or nobody reads a batch of it.
+        """
+        found = self._works.streams.get(stream)
+        if found is None or (slot is not None and not 0 <= slot < len(found.slots)):
+            return None
+        batch = found.in_hand() if slot is None else found.slots[slot].batch
+        return None if batch is None else describe_batch(found, batch)
+
+    def snapshot(self, now: float | None = None) -> dict[str, Any]:
+        """Everything that a person or a benchmark wants to know, as plain data; by default now."""
+        works = self._works
+        now = self._outbox.now if now is None else now
+        return {
+            "instance": self._instance,
+            "pid": self._pid,
+            "supervisor_pid": self._life.supervisor_pid,
+            "daemon_deaths": self._life.deaths,
+            "last_daemon_death": self._life.last_death,
+            "is_draining": self._drain_ends_at is not None,
+            "is_cut": False,
+            "unhealthy": works.unhealthy,
+            "num_places": works.crew.size,
+            "restarts": works.crew.restarts,
+            "last_death": works.crew.last_death,
+            "made": describe_made(works.made),
+            "needed_producers": works.staffing.needed,
+            "stale": dict(self._outbox.stale),
+            "environment": works.environment or {},
+            "cache": None if works.cache is None else works.cache.describe(),
+            "datasets": {
+                name: describe_dataset(facts, works.registers[name], works.sent(name))
+                for name, facts in self._datasets.items()
+            },
+            "producers": [describe_producer(p, now) for p in works.crew.members.values()],
+            "streams": [
+                describe_stream(stream, [one.number for one in self._clients.on(stream)])
+                for stream in works.streams.values()
+            ],
+        }
+
+
+__all__ = ["Broker", "DatasetFacts"]

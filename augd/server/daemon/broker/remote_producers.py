@@ -1,0 +1,197 @@
+"""The broker's part for producers on other hosts: who may join, and where their rows belong.
+
+Theory of operation. A remote producer is offered by its relay (augd/server/relay/loop.py), a
+process on its host that starts it, watches it and speaks for it. To the works it is a producer like
+any other: it gets leases, answers them, ends with a crumb or without. Three things differ:
+
+1. It agrees with the daemon on all that decides bytes before it gets a number: digests of the data
+   sets, versions of the libraries, plug-ins. What differs is named.
+2. It makes rows in memory of its own, a slot per lease, and the daemon writes them where they
+   belong, once all of them are there and while the lease still is that producer's (`target`).
+   No other writer exists, so a lost producer's leases go back at once: what it goes on writing is
+   its own memory, and what it sends too late finds no lease.
+3. It can be gone without a word. Its connection's end tells, and where that is silent its beats.
+
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from augd.errors import AugdError, Forbidden, OverLimit, SpecMismatch
+from augd.protocol import messages as msg
+from augd.protocol.limits import PLACES_MAX
+from augd.protocol.permissions import Rights
+from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.dataset_facts import DatasetFacts
+from augd.server.daemon.broker.outbox import INFO, Outbox
+from augd.server.daemon.broker.producers import Producer, Remote
+from augd.server.daemon.broker.scheduler import Works
+
+REMOTES_MAX = 4096
+
+
+class Target(Struct, frozen=True):
+    """Where the rows of a lease belong: in which arena, and in which rows of which slot."""
+
+    stream: int
+    slot_offset: int
+    arrays: tuple[msg.ArraySpec, ...]
+    first_row: int
+    rows: int
+
+
+class Remotes:
+    """The producers that join from elsewhere."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        works: Works,
+        datasets: Mapping[str, DatasetFacts],
+        rows_port: int,
+        secret: str,
+    ) -> None:
+        """Start with none."""
+        self._outbox = outbox
+        self._works = works
+        self._datasets = datasets
+        self._rows_port = rows_port
+        self._secret = secret.encode()
+        self._next_number = PLACES_MAX
+
+    def members(self) -> list[tuple[Producer, Remote]]:
+        """List them."""
+        crew = self._works.crew.members.values()
+        return [(one, one.remote) for one in crew if one.remote is not None]
+
+    # joining
+
+    def join(self, peer: bytes, join: msg.Join, who: Rights | None) -> None:
+        """Give a producer a number, or tell it what stands against that."""
+        if self._works.environment is None and self._works.crew.size:
+            text = "the daemon's own producers have not said yet what decides pixels"
+            self._outbox.send(peer, msg.Error("PROTOCOL_STATE", text, is_retryable=True))
+            return
+        try:
+            self._check(join, who)
+        except AugdError as error:
+            self._outbox.send(peer, msg.Error(error.code, str(error)))
+            self._outbox.log(INFO, f"a producer on {join.host} was not let join: {error}")
+            return
+        number, self._next_number = self._next_number, self._next_number + 1
+        token = hashlib.blake2b(
+            f"producer {number}".encode(), key=self._secret, digest_size=16
+        ).hexdigest()
+        now = self._outbox.now
+        producer = Producer(number, now, now, pid=join.pid, confinement=join.confinement)
+        producer.remote = Remote(join.host or "?", token, who, now)
+        self._works.crew.add(producer)
+        self._works.environment = self._works.relevant(join.environment)
+        self._outbox.send(peer, msg.Joined(number, token, self._rows_port))
+
+    def _check(self, join: msg.Join, who: Rights | None) -> None:
+        if who is not None and not who.may_produce:
+            raise Forbidden(
+                f"{who.name!r} may not produce: the daemon's operator lets it by `produce = true` "
+                "in its file, or makes another key with `augd keys new NAME --produce`"
+            )
+        crew = self._works.crew
+        if len(crew.members) - crew.size >= REMOTES_MAX:
+            raise OverLimit(f"{REMOTES_MAX} remote producers are here, which is the limit")
+        for name in sorted(self._datasets.keys() | join.datasets.keys()):
+            self._check_dataset(name, join.datasets.get(name))
+        environment = self._works.relevant(join.environment)
+        expected = self._works.expected_environment(environment)
+        for name in sorted(expected.keys() | environment.keys()):
+            there, here = environment.get(name, "absent"), expected.get(name, "absent")
+            if there != here:
+                raise SpecMismatch(
+                    f"{name}: expected {here} as the daemon's other producers have it, got {there} "
+                    f"on {join.host}; install the same versions and plug-ins on both hosts"
+                )
+
+    def _check_dataset(self, name: str, digest: str | None) -> None:
+        if name not in self._datasets:
+            raise SpecMismatch(f"data set {name!r} is not served by this daemon: leave it out")
+        expected = self._datasets[name].digest
+        if digest is None:
+            raise SpecMismatch(f"data set {name!r} is missing: give it as {name}=PATH")
+        if digest != expected:
+            raise SpecMismatch(
+                f"data set {name!r}: expected the index digest {expected}, got {digest}: the paths "
+                "below its root, the files' sizes or the labels differ, or an own source's code or "
+                "digest(); copy it again"
+            )
+
+    def admits(self, number: int, token: str) -> bool:
+        """Say whether this attachment is that of a producer that joined, the first one."""
+        producer = self._works.crew.members.get(number)
+        if producer is None or producer.remote is None:
+            return False
+        return producer.state == "starting" and producer.remote.token == token
+
+    def attached(self, number: int, token: str) -> None:
+        """Take a producer on whose connection stands."""
+        if not self.admits(number, token):
+            self._outbox.stale["attach"] += 1
+            return
+        producer = self._works.crew.members[number]
+        assert producer.remote is not None
+        producer.remote.beat_at = self._outbox.now
+        self._works.note_confinement(producer, producer.confinement)
+        self._works.take_on(producer)
+        # There may be no lease for hours, and its relay waits for a word: it revokes nothing.
+        self._outbox.tell(number, msg.Revoke(()))
+        where = f"{producer.remote.host} (pid {producer.pid})"
+        self._outbox.log(INFO, f"producer {number} joined from {where}")
+
+    # at work
+
+    def target(self, number: int, lease: int) -> Target | None:
+        """Say where the rows of a lease belong; None when that producer doesn't have it."""
+        producer = self._works.crew.members.get(number)
+        if producer is None or producer.remote is None or lease not in producer.leases:
+            return None
+        record = producer.leases[lease]
+        stream, chunk = record.stream, record.chunk
+        if stream.number not in self._works.streams:
+            return None  # its arena is gone
+        offset = chunk.batch.slot.index * stream.slot_bytes
+        return Target(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
+
+    def heard(self, number: int, message: msg.FromRelay, *, is_draining: bool) -> None:
+        """Take a message of a remote producer or its relay."""
+        producer = self._works.crew.members.get(number)
+        if producer is None or producer.remote is None:
+            self._outbox.stale["producer"] += 1
+            return
+        producer.remote.beat_at = self._outbox.now
+        match message:
+            case msg.Beat(is_idle):
+                if is_idle:  # what it owes is made, and on its way
+                    producer.heard_at = self._outbox.now
+            case msg.Ended(how, kind, crumb):
+                self._outbox.add(ev.ForgetProducer(number, ""))
+                event = ev.Reaped(number, how, kind, crumb)
+                self._works.reaped(event, is_draining=is_draining)
+            case msg.AttachAs():
+                self._outbox.stale["attach"] += 1
+            case _:
+                self._works.heard(number, message)
+
+    def gone(self, number: int, why: str, *, is_draining: bool) -> None:
+        """Take a producer out whose connection ended."""
+        producer = self._works.crew.members.get(number)
+        if producer is not None and producer.remote is not None:
+            self._works.lose(producer, why, is_draining=is_draining)
+
+    def rights_changed(self, name: str, text: str) -> None:
+        """Part with the producers that joined with this key."""
+        for producer, remote in self.members():
+            if remote.who is not None and remote.who.name == name:
+                self._works.lose(producer, text)

@@ -1,0 +1,413 @@
+"""What `augd serve` does, from its options to the end of the daemon.
+
+Order matters for the time to the first batch: the producers are started first, because
+they import NumPy and OpenCV while this process scans the folders. Imports nothing slow at
+the top.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augd.errors import (
+    AugdError,
+    OptionError,
+    counted,
+    install_extra,
+)
+from augd.process.command import say
+from augd.process.system_errors import as_refusal
+from augd.protocol.limits import PLACES_MAX
+from augd.server.supervision.arguments import (
+    Source,
+    _absolute,
+    check_shard_cache,
+    check_sources,
+    count_producers,
+    has_remote,
+    interruptions_held,
+    list_own,
+    load_index,
+    name_paths,
+    raise_fd_limit,
+)
+
+if TYPE_CHECKING:
+    from augd.dataset.index_file import IndexFile
+    from augd.plan.recipe.op_catalogue import Catalogue
+    from augd.server.daemon.broker.dataset_facts import Life
+    from augd.server.daemon.decoded_cache import CacheSpec, CacheStore
+    from augd.server.daemon.http_listener import Porch
+    from augd.server.supervision.producer_process import Hired, Terms
+    from augd.transport.address import Address, TcpAddress
+    from augd.transport.auth.authenticator import Gate
+
+_told: set[int] = set()  # fds that were closed behind the one line that is for them
+
+
+_END_S = 0.5  # a process that got SIGKILL is gone in milliseconds, unless the kernel keeps it
+PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
+PATIENCE_MAX_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the daemon is run, apart from what it serves."""
+
+    named: str | None = None  # data sets by name, as JSON, beside those of the command line
+    listen: tuple[str, ...] = ()  # empty: the user's default path
+    num_producers: int | None = None
+    is_forced: bool = False  # more than four producers per core are meant
+    is_auto: bool = False  # as many producers as are needed, one per core at most
+    ray: int = 0  # producers that Ray places on the nodes of a cluster, instead of own ones
+    ray_address: str = "auto"
+    ray_keys: str | None = None  # a key that may produce, at this path on every node
+    patience_s: float | None = None  # None: the daemon's own
+    is_quiet: bool = False
+    is_insecure: bool = False
+    lifeline_fd: int | None = None
+    ready_fd: int | None = None
+    supervisor: int | None = None  # its pid: this process dies with it
+    again: str | None = None  # of a daemon that takes a dead one's place: what that left, as JSON
+    keys: str | None = None  # the folder of keys; None: nobody needs one
+    plugins: tuple[str, ...] = ()  # modules with own ops, by name
+    is_pinned: bool = False  # each producer to a core
+    cache: str | None = None  # where decoded pictures are kept; None: nowhere
+    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
+    http: str | None = None  # HOST:PORT of the page
+    http_token: str | None = None  # the file that its token is in
+    log_format: str = "text"  # or "json"
+
+
+def serve_forever(paths: Sequence[str], options: Options) -> int:
+    """Serve until drained; returns the exit status.
+
+    Raises:
+        AugdError: it cannot start; nothing is left running.
+    """
+    try:
+        return _serve_locked(paths, _take_over(options))
+    except AugdError as error:
+        return refuse(error, options.ready_fd)
+    except OSError as error:
+        if (refused := as_refusal(error)) is None:
+            raise
+        return refuse(refused, options.ready_fd)
+
+
+def refuse(error: AugdError, ready_fd: int | None) -> int:
+    """Tell whoever started this daemon, who raises it; printed here, it would be read twice."""
+    if ready_fd is None or ready_fd in _told:
+        raise error from None
+    tell_ready(ready_fd, {"code": error.code, "error": str(error)})
+    return 1
+
+
+def _take_over(options: Options) -> Options:
+    """Take the place of a daemon that died, if one did: at its addresses, ports included."""
+    if options.again is None:
+        return options
+    left = json.loads(options.again)
+    http = options.http if left["http"] is None else left["http"].rpartition("//")[2]
+    return replace(options, listen=tuple(left["addresses"]) or options.listen, http=http)
+
+
+def _life_of(options: Options) -> Life:
+    """Tell which daemons died before this one."""
+    from augd.server.daemon.broker.dataset_facts import Life
+
+    left = {} if options.again is None else json.loads(options.again)
+    return Life(options.supervisor or 0, left.get("deaths", 0), left.get("last_death", ""))
+
+
+def _serve_locked(paths: Sequence[str], options: Options) -> int:
+    with interruptions_held():
+        from augd.server.daemon.address_lock import AddressLock
+        from augd.server.supervision.producer_process import Terms, hire
+        from augd.transport.address import Address, make_runtime_dir
+
+    sources = name_paths(paths, options.named)
+    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
+    check_sources(sources)
+    _check_patience(options.patience_s)
+    cache = _read_cache(options.cache)
+    check_shard_cache(options.shard_cache, sources)
+    _check_page(options)
+    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
+    with ExitStack() as cleaning:
+        for address in addresses:
+            if isinstance(address, Address):
+                make_runtime_dir(address.path.parent)
+                cleaning.callback(AddressLock.acquire(address).release)
+        porch = _open_porch(options, cleaning)
+        if options.ray:
+            from augd.server.supervision.ray_producers import check_ray
+
+            check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
+        raise_fd_limit(wanted)
+        hired: list[Hired] = []
+        cleaning.callback(_end, hired)
+        catalogue = _look_at(options.plugins)
+        cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+        terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
+        hired.extend(hire(terms, place) for place in range(wanted))
+        if options.supervisor is not None:
+            from augd.process.parent_death import die_with
+
+            die_with(options.supervisor)
+        gate = _open_gate(options.keys) if options.keys is not None else None
+        parts = gate, catalogue, cache, porch
+        return _serve(addresses, sources, hired, terms, options, *parts, cleaning)
+
+
+def _check_page(options: Options) -> None:
+    """Refuse what the page cannot be, before anything is started."""
+    if options.log_format not in ("text", "json"):
+        raise OptionError(f"--log-format: expected text or json, got {options.log_format!r}")
+    if options.http is None:
+        if options.http_token is not None:
+            raise OptionError("--http-token: expected --http HOST:PORT with it; it guards the page")
+        return
+    from importlib.util import find_spec
+
+    missing = [
+        name for name in ("starlette", "uvicorn", "prometheus_client") if not find_spec(name)
+    ]
+    if missing:
+        raise OptionError(
+            f"--http: not installed: {', '.join(missing)}; {install_extra('http')} brings them"
+        )
+
+
+def _open_porch(options: Options, cleaning: ExitStack) -> Porch | None:
+    if options.http is None:
+        return None
+    from augd.server.daemon.http_listener import open_porch
+
+    porch = open_porch(options.http, options.http_token)
+    cleaning.callback(porch.listener.close)
+    return porch
+
+
+def _look_at(plugins: Sequence[str]) -> Catalogue | None:
+    """Find which ops the plug-ins bring, before producers that would all fail are started."""
+    if not plugins:
+        return None
+    from augd.plugins.ops import survey
+
+    return survey(plugins)
+
+
+def _open_gate(keys: str) -> Gate:
+    """Read the keys and prove that they keep strangers out, before anything is bound for them."""
+    with interruptions_held():
+        from augd.transport.auth.authenticator import Gate
+        from augd.transport.auth.self_test import prove
+
+    gate = Gate(Path(keys))
+    try:
+        prove(gate)
+    except BaseException:
+        gate.close()
+        raise
+    return gate
+
+
+def _end(hired: list[Hired]) -> None:
+    """Kill and reap what is left of the producers; after a drain only what the kernel keeps is."""
+    from augd.process.exit_status import reap
+
+    left = [one.process for one in hired if one.process.poll() is None]
+    for process in left:
+        process.kill()
+    ends_at = time.monotonic() + _END_S
+    for process in left:
+        reap(process, max(0.0, ends_at - time.monotonic()))
+
+
+def choose_addresses(
+    listen: Sequence[str], *, is_insecure: bool, keys: str | None = None
+) -> list[Address | TcpAddress]:
+    """Parse what `--listen` says: one path and one port at most.
+
+    Raises:
+        OptionError: there are two of a kind, strangers could reach the port, or there is no port
+            for keys.
+    """
+    from augd.transport.address import Address, TcpAddress, parse_address
+
+    addresses = [parse_address(text) for text in (listen or (None,))]
+    for kind, name in ((TcpAddress, "tcp://HOST:PORT"), (Address, "ipc://PATH")):
+        if sum(isinstance(address, kind) for address in addresses) > 1:
+            raise OptionError(f"--listen: expected at most one {name}, got {', '.join(listen)}")
+    if keys is not None and is_insecure:
+        raise OptionError("--keys and --insecure: expected one of them, since keys shut the port")
+    if keys is not None and not any(isinstance(address, TcpAddress) for address in addresses):
+        raise OptionError(
+            "--keys: expected a port that they are for, got no --listen tcp://HOST:PORT; a path "
+            "needs no keys"
+        )
+    for address in addresses:
+        is_open = isinstance(address, TcpAddress) and not address.is_loopback()
+        if is_open and not is_insecure and keys is None:
+            raise OptionError(
+                f"--listen {address}: whoever reaches this port could read the images and use the "
+                "producers; listen on tcp://127.0.0.1:PORT, say --keys DIR (`augd keys new NAME` "
+                "makes it), or add --insecure on a network where you trust everybody"
+            )
+    return addresses
+
+
+def _serve(
+    addresses: Sequence[Address | TcpAddress],
+    sources: dict[str, Source],
+    hired: list[Hired],
+    terms: Terms,
+    options: Options,
+    gate: Gate | None,
+    catalogue: Catalogue | None,
+    cache: CacheSpec | None,
+    porch: Porch | None,
+    cleaning: ExitStack,
+) -> int:
+    with interruptions_held():
+        from augd.server.daemon.loop import Daemon
+        from augd.server.supervision.fetcher_process import make_fetcher
+        from augd.server.supervision.log_setup import set_up_log
+
+    set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
+    datasets = {name: load_index(name, source) for name, source in sources.items()}
+    from augd.plan.recipe.op_catalogue import BUILT_IN
+
+    life = _life_of(options)
+    store = _open_cache(cache, datasets) if cache is not None else None
+    if store is not None:
+        cleaning.callback(store.close)
+    page = None
+    if porch is not None:
+        from augd.server.daemon.dashboard_process import Page
+
+        page = Page(porch, options.plugins, tuple(datasets))
+    daemon = Daemon(
+        *(addresses, hired, datasets, options.lifeline_fd, gate),
+        patience_s=options.patience_s,
+        terms=terms,
+        catalogue=catalogue or BUILT_IN,
+        cache=store,
+        page=page,
+        producers_max=len(hired) if options.is_auto else 0,
+        fetcher=make_fetcher(datasets, options.shard_cache or ""),
+        life=life,
+    )
+    at = " and ".join(str(address) for address in daemon.addresses)
+    served = ", ".join(_introduce(name, index) for name, index in datasets.items())
+    # First: a daemon that dies after it said so to people has served, as its supervisor must know.
+    told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
+    tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
+    if not options.is_quiet and not life.deaths:
+        say(
+            f"augd: serving {served} at {at} with {counted(len(hired), 'producer')}; Ctrl-C ends it"
+        )
+        _tell_skipped(datasets)
+        if not hired and not options.ray:
+            say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
+        if gate is not None:
+            say(
+                f"augd: the port is for {counted(len(gate.clients), 'client')} with keys in "
+                f"{options.keys}"
+            )
+        if porch is not None:
+            say(f"augd: look at it at {porch.url}")
+    if not options.ray:
+        return daemon.run()
+    from augd.server.supervision.ray_producers import Placed, placing
+
+    produce = Placed(
+        num_producers=options.ray,
+        ray_address=options.ray_address,
+        paths={
+            name: os.path.abspath(source) if isinstance(source, Path) else str(source)
+            for name, source in sources.items()
+        },
+        keys=options.ray_keys,
+        plugins=options.plugins,
+        shard_cache=_absolute(options.shard_cache),
+    )
+    with placing(produce, daemon.addresses):
+        return daemon.run()
+
+
+def _introduce(name: str, index: IndexFile) -> str:
+    from augd.dataset.scan_result import say_splits
+
+    splits = say_splits(index.count_splits())
+    kinds = counted(len(index.classes), "class", "classes")
+    if index.num_targets:
+        kinds = counted(len(index.classes), "target")
+    said = f"{counted(index.num_samples, 'image')}, {kinds}"
+    return f"{name} ({said}; {splits})" if splits else f"{name} ({said})"
+
+
+def _read_cache(text: str | None) -> CacheSpec | None:
+    if text is None:
+        return None
+    from augd.server.daemon.decoded_cache import check_room, parse_cache
+
+    spec = parse_cache(text)
+    check_room(spec)
+    return spec
+
+
+def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:
+    from augd.server.daemon.decoded_cache import CacheStore
+
+    return CacheStore(spec, datasets)
+
+
+def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
+    """Write one line to whoever started this daemon, once, and close the pipe."""
+    if ready_fd is not None:
+        _told.add(ready_fd)
+        os.write(ready_fd, json.dumps(said).encode() + b"\n")
+        os.close(ready_fd)
+
+
+def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
+    """Print what else of the data sets is not read: what nobody would take for a picture."""
+    from augd.dataset.scan.skipped_files import say_skipped
+
+    for name, index in datasets.items():
+        if others := [one for one in index.skipped if not one.is_picture]:
+            say(f"augd: {name}: not read: {say_skipped(others)}")
+
+
+def read_producers(text: str | None) -> dict[str, Any]:
+    """Read what `--producers` says into fields of `Options`: a number, `auto` or `ray:N`.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if text is None or text == "auto":
+        return {"is_auto": text is not None}
+    kind, _, number = text.rpartition(":")
+    if kind not in ("", "ray") or not (number.isascii() and number.isdigit()):
+        raise OptionError(f"--producers: expected a number, auto or ray:N, got {text!r}")
+    if kind == "":
+        return {"num_producers": int(number)}
+    if not 1 <= int(number) <= PLACES_MAX:
+        raise OptionError(f"--producers ray:N: expected N in 1..{PLACES_MAX}, got {number}")
+    return {"num_producers": 0, "ray": int(number)}
+
+
+def _check_patience(patience_s: float | None) -> None:
+    if patience_s is not None and not PATIENCE_MIN_S <= patience_s <= PATIENCE_MAX_S:
+        raise OptionError(
+            f"--patience: expected {PATIENCE_MIN_S}..{PATIENCE_MAX_S} seconds, got {patience_s:g}"
+        )

@@ -1,0 +1,260 @@
+"""The routes of the page, and the server that answers them.
+
+Everything is made from the latest report; pictures are copied and encoded only when somebody asks
+for them, so that a page that is merely open costs two small messages a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+
+from augd.server.dashboard import metrics
+from augd.server.dashboard.auth import COOKIE, Guard
+from augd.server.dashboard.batch_images import ROWS_MAX, Pictures
+from augd.server.dashboard.daemon_link import DaemonGone, Lookout
+from augd.server.dashboard.history import Watch
+from augd.server.dashboard.sample_viewer import Ask, Studio
+
+_WATCHERS_MAX = 32
+_CONNECTIONS_MAX = 128
+_LOGIN_BYTES_MAX = 4096
+_ROWS = 24
+_RETRY_MS = 1000  # browsers wait for three seconds by themselves; a daemon is back in one
+_STATIC = {
+    "index.html": "text/html",
+    "login.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+class Page:
+    """What the routes share."""
+
+    def __init__(self, lookout: Lookout, plugins: Sequence[str]) -> None:
+        """Watch nothing yet."""
+        self._lookout = lookout
+        self._watch = Watch(lookout)
+        self._pictures = Pictures(lookout)
+        self._studio = Studio(lookout.datasets, plugins)
+        self._files = {name: _read_static(name) for name in _STATIC}
+        routes = {
+            "/": self.index,
+            **{f"/{name}": self.static for name in ("page.css", "page.js", "icon.svg")},
+            "/events": self.events,
+            "/status.json": self.status,
+            "/streams/{stream:int}/batch.json": self.batch,
+            "/batches/{key:int}/{row:int}.jpg": self.picture,
+            "/batches/{key:int}/{row:int}.json": self.words,
+            "/samples/{dataset}/{sample:int}.jpg": self.photo,
+            "/metrics": self.metrics,
+            "/healthz": self.healthy,
+            "/readyz": self.ready,
+        }
+        app = Starlette(
+            routes=[
+                *(Route(path, answer) for path, answer in routes.items()),
+                Route("/login", self.login, methods=["GET", "POST"]),
+            ],
+            exception_handlers={DaemonGone: _gone},
+        )
+        self.guard = Guard(app, lookout.begin)
+
+    async def watch(self) -> None:
+        """Look at the daemon until it ends."""
+        await self._watch.run()
+
+    def close(self) -> None:
+        """End the process that looks at files."""
+        self._studio.close()
+
+    # pages
+
+    async def index(self, _: Request) -> Response:
+        return HTMLResponse(self._files["index.html"])
+
+    async def static(self, request: Request) -> Response:
+        name = request.url.path.removeprefix("/")
+        return Response(self._files[name], media_type=_STATIC[name])
+
+    async def login(self, request: Request) -> Response:
+        """Take a token typed into the form, and leave a cookie that stands for it."""
+        page = self._files["login.html"]
+        if request.method == "GET":
+            return HTMLResponse(page.replace("{problem}", ""))
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or len(length) > 4 or int(length) > _LOGIN_BYTES_MAX:
+            return PlainTextResponse("expected a token", 413)
+        # starlette reads forms by one more library, which one field does not need.
+        form = parse_qs((await request.body()).decode("ascii", "replace"))
+        if not self.guard.is_token(form.get("token", [""])[0]):
+            problem = "That is not the token. It stands in the file given with --http-token."
+            return HTMLResponse(page.replace("{problem}", problem), 403)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, self.guard.cookie, httponly=True, samesite="strict")
+        return answer
+
+    # what happens
+
+    async def events(self, _: Request) -> Response:
+        """Send the latest report, and each that follows."""
+        if self._watch.num_watchers >= _WATCHERS_MAX:
+            return PlainTextResponse(f"{_WATCHERS_MAX} are watching already; close one page", 503)
+
+        async def lines() -> AsyncIterator[str]:
+            yield f"retry: {_RETRY_MS}\n\n"
+            async for report in self._watch.reports():
+                yield f"data: {json.dumps(report, separators=(',', ':'))}\n\n"
+            yield f"event: end\ndata: {json.dumps({'why': self._watch.why_ended})}\n\n"
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(await self._watch.fresh())
+
+    async def metrics(self, _: Request) -> Response:
+        snapshot = await asyncio.to_thread(self._lookout.snapshot)
+        return Response(metrics.render(snapshot), media_type=metrics.CONTENT_TYPE)
+
+    async def healthy(self, _: Request) -> Response:
+        """Say whether the daemon answers at all: restart it when it doesn't."""
+        await asyncio.to_thread(self._lookout.snapshot)
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether a trainer that connects now would be served."""
+        snapshot = (await asyncio.to_thread(self._lookout.snapshot)).snapshot
+        why = _why_not_ready(snapshot)
+        return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
+
+    # pictures
+
+    async def batch(self, request: Request) -> Response:
+        """Copy rows of the batch in hand and say what they are."""
+        first = _number(request, "first", 0)
+        count = min(_number(request, "count", _ROWS), ROWS_MAX)
+        stream = request.path_params["stream"]
+        taken = await asyncio.to_thread(self._pictures.take, stream, first, count)
+        if taken is None:
+            text = "no batch is with a trainer at this moment; try again while it trains"
+            return JSONResponse({"problem": text})
+        return JSONResponse(self._pictures.describe(*taken))
+
+    async def picture(self, request: Request) -> Response:
+        copied = self._pictures.kept(request.path_params["key"])
+        at = request.path_params["row"] - (copied.first if copied else 0)
+        if copied is None or not 0 <= at < len(copied.ids):
+            return PlainTextResponse("that batch is no longer kept; take the one of now", 404)
+        made = await asyncio.to_thread(copied.picture, at)
+        return Response(made, media_type="image/jpeg")
+
+    async def words(self, request: Request) -> Response:
+        """Say what was drawn for a row."""
+        copied = self._pictures.kept(request.path_params["key"])
+        at = request.path_params["row"] - (copied.first if copied else 0)
+        if copied is None or not 0 <= at < len(copied.ids):
+            return JSONResponse({"problem": "that batch is no longer kept"}, 404)
+        seen, sample = copied.seen, int(copied.ids[at])
+        if sample < 0 or seen.is_balanced:
+            which = "padding" if sample < 0 else "balanced streams draw by place, not by sample"
+            return JSONResponse({"problem": f"nothing to tell: {which}"})
+        asked = Ask(seen.dataset, sample, seen.epoch, seen.recipe, seen.seed)
+        answer = await asyncio.to_thread(self._studio.ask, asked)
+        return JSONResponse({"words": answer.words, "problem": answer.why})
+
+    async def photo(self, request: Request) -> Response:
+        """Show the file of a sample that is bad or quarantined, or say why it cannot be shown."""
+        dataset, sample = request.path_params["dataset"], request.path_params["sample"]
+        snapshot = (await asyncio.to_thread(self._lookout.snapshot)).snapshot
+        if sample not in _blamed(snapshot, dataset):
+            return PlainTextResponse("expected a sample that is bad or quarantined", 404)
+        answer = await asyncio.to_thread(self._studio.ask, Ask(dataset, sample))
+        if answer.why:
+            return PlainTextResponse(answer.why)
+        return Response(answer.jpeg, media_type="image/jpeg")
+
+
+def _read_static(name: str) -> str:
+    return resources.files("augd.server.dashboard").joinpath("static", name).read_text("utf-8")
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
+
+
+def _why_not_ready(snapshot: Mapping[str, Any]) -> str:
+    if snapshot["is_draining"]:
+        return "the daemon is draining"
+    if snapshot["unhealthy"]:
+        return f"producers keep dying: {snapshot['unhealthy']}"
+    if not any(one["state"] == "ready" for one in snapshot["producers"]):
+        return "no producer is ready yet"
+    return ""
+
+
+def _blamed(snapshot: Mapping[str, Any], dataset: str) -> set[int]:
+    """Collect the samples of a data set that the snapshot names as bad or quarantined."""
+    named = set(snapshot["datasets"].get(dataset, {}).get("quarantined", ()))
+    for stream in snapshot["streams"]:
+        if stream["dataset"] == dataset:
+            named |= {sample for sample, _, _ in stream["last_bad"]}
+            named |= {sample for sample, *_ in stream["quarantined"]}
+    return named
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 503)
+
+
+def run(lookout: Lookout, listener: socket.socket, plugins: Sequence[str]) -> None:
+    """Serve until the daemon ends."""
+    page = Page(lookout, plugins)
+    config = uvicorn.Config(
+        page.guard,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=_CONNECTIONS_MAX,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=1,
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        async def until_the_end() -> None:
+            try:
+                await page.watch()
+            finally:
+                server.should_exit = True
+
+        watching = asyncio.create_task(until_the_end())
+        await server.serve(sockets=[listener])
+        watching.cancel()
+
+    try:
+        asyncio.run(serve())
+    finally:
+        page.close()

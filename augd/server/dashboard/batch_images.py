@@ -1,0 +1,147 @@
+"""Rows of the batch that a trainer has in hand, as pictures.
+
+Copies a few rows out of a slot that it maps for reading, then asks whether the slot is still in the
+same use: only then are the bytes one batch's. Nothing is copied or encoded unless somebody asks.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from augd.diagnostics.device_colour import recoloured
+from augd.protocol.dashboard_messages import Seen
+from augd.protocol.messages import ArraySpec
+from augd.server.dashboard.daemon_link import Lookout
+from augd.transport.arena import map_arena
+
+ROWS_MAX = 64
+_KEPT = 4  # batches, for watchers that look at the same time
+# A trainer that waits has no batch in hand, one with short steps has each only for a moment.
+_TRIED_S = 2.0
+_PAUSE_S = 0.01
+_SIDE_MAX_PX = 320
+_QUALITY = 88
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Some rows of a batch, the first of them row `first`."""
+
+    seen: Seen
+    first: int
+    images: NDArray[np.uint8]
+    labels: Array
+    ids: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    colour: Array | None  # where colours are left to the device
+
+    def picture(self, at: int) -> bytes:
+        """Encode a row as JPEG, its colours as the device makes them, its views side by side."""
+        pixels = self.images[at]
+        views = pixels if pixels.ndim == 4 else pixels[None]
+        if self.colour is not None:
+            matrices = self.colour[at].reshape(-1, 3, 4)
+            views = np.stack([recoloured(*pair) for pair in zip(views, matrices, strict=True)])
+        picture = Image.fromarray(np.concatenate(list(views), axis=1))
+        picture.thumbnail((_SIDE_MAX_PX * len(views), _SIDE_MAX_PX))
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=_QUALITY)
+        return out.getvalue()
+
+
+class Pictures:
+    """Copies rows and keeps the last few batches for whoever asked for them."""
+
+    def __init__(self, lookout: Lookout) -> None:
+        """Keep nothing yet."""
+        self._lookout = lookout
+        self._kept: OrderedDict[int, Copied] = OrderedDict()
+        self._numbers = itertools.count(1)
+
+    def take(self, stream: int, first: int, count: int) -> tuple[int, Copied] | None:
+        """Copy rows of the batch in hand, waiting a little for one. Raises `DaemonGone`."""
+        deadline = time.monotonic() + _TRIED_S
+        while time.monotonic() < deadline:
+            found = self._lookout.look(stream)
+            if found is None:
+                time.sleep(_PAUSE_S)
+                continue
+            copied = _copy(*found, first, min(count, ROWS_MAX))
+            again = self._lookout.look(stream, copied.seen.slot)
+            if again is None:
+                continue
+            os.close(again[1])
+            if again[0].generation == copied.seen.generation:
+                key = next(self._numbers)
+                self._kept[key] = copied
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+                return key, copied
+        return None
+
+    def kept(self, key: int) -> Copied | None:
+        """Return what was taken under this key; None once others took its place."""
+        return self._kept.get(key)
+
+    def describe(self, key: int, copied: Copied) -> dict[str, Any]:
+        """Say what was copied, as plain data."""
+        seen = copied.seen
+        return {
+            "key": key,
+            "stream": seen.stream,
+            "dataset": seen.dataset,
+            "epoch": seen.epoch,
+            "number": seen.number,
+            "rows": seen.rows,
+            "pictures": [self._row(copied, at) for at in range(len(copied.ids))],
+        }
+
+    def _row(self, copied: Copied, at: int) -> dict[str, Any]:
+        sample = int(copied.ids[at])
+        arrays = self._lookout.datasets[copied.seen.dataset].arrays
+        label = _name(copied.labels[at], copied.seen.classes or arrays.classes)
+        return {
+            "row": copied.first + at,
+            "id": sample,
+            "path": arrays.path(sample) if sample >= 0 else "",
+            "label": label,
+            "is_valid": bool(copied.valid[at]),
+        }
+
+
+def _copy(seen: Seen, fd: int, first: int, count: int) -> Copied:
+    try:
+        arena = map_arena(fd, seen.num_slots * seen.slot_bytes, is_read_only=True)
+    finally:
+        os.close(fd)
+    slot = memoryview(arena)[seen.slot * seen.slot_bytes : (seen.slot + 1) * seen.slot_bytes]
+    last = min(seen.rows, first + count)
+    rows = {spec.name: _rows(slot, spec, first, last) for spec in seen.arrays}
+    names = ("images", "labels", "ids", "valid")
+    return Copied(seen, first, **{name: rows[name] for name in names}, colour=rows.get("colour"))
+
+
+def _rows(slot: memoryview, spec: ArraySpec, first: int, last: int) -> Array:
+    dtype = np.dtype(spec.dtype)
+    stride = dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64))
+    start, end = (spec.offset + stride * row for row in (min(first, last), last))
+    # `bytes` copies: the view must not outlive the slot's use.
+    return np.frombuffer(bytes(slot[start:end]), dtype).reshape(-1, *spec.shape[1:])
+
+
+def _name(label: Any, classes: Any) -> str:
+    if np.ndim(label):
+        return ", ".join(classes[column] for column in np.flatnonzero(label > 0))
+    return classes[label] if 0 <= label < len(classes) else ""

@@ -1,0 +1,129 @@
+"""What has happened lately: snapshots compared, the pace kept for the chart, watchers told.
+
+Asks twice a second while somebody watches and every few seconds while nobody does, so that a page
+opened later shows what went before. Bounded: half an hour of points.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from augd.diagnostics.rates import compare
+from augd.protocol.dashboard_messages import Snapshot
+from augd.server.dashboard.daemon_link import DaemonGone, Lookout
+
+_WATCHED_S = 0.5
+_UNWATCHED_S = 5.0
+_OVER_S = 3.0  # what a pace is an average of
+_OVER_MIN_S = 0.25  # one batch within milliseconds is no pace
+_POINTS = 720
+
+Report = dict[str, Any]
+
+
+class Watch:
+    """Keeps the latest report. `run` it as a task."""
+
+    def __init__(self, lookout: Lookout) -> None:
+        """Start with no report."""
+        self._lookout = lookout
+        self._kept: deque[tuple[float, Snapshot]] = deque()
+        self._points: deque[tuple[float, float]] = deque(maxlen=_POINTS)
+        self._news = asyncio.Condition()
+        self._is_wanted = asyncio.Event()
+        self.num_watchers = 0
+        self.report: Report = {}
+        self.why_ended = "the page ended"  # unless the daemon is to blame
+        self._num_begun = 0
+        self._seen_by = 0  # the look that the report is of
+        self._has_ended = False
+
+    async def run(self) -> None:
+        """Look again and again until the daemon ends."""
+        try:
+            while True:
+                self._is_wanted.clear()  # before looking: who asks meanwhile wants the next look
+                self._num_begun += 1
+                await self._look()
+                every_s = _WATCHED_S if self.num_watchers else _UNWATCHED_S
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_wanted.wait(), every_s)
+        except DaemonGone as gone:
+            self.why_ended = str(gone)
+        finally:
+            self.report, self._has_ended = {}, True
+            async with self._news:
+                self._news.notify_all()
+
+    async def _look(self) -> None:
+        snapshot = await asyncio.to_thread(self._lookout.snapshot)
+        now = time.monotonic()
+        self._kept.append((now, snapshot))
+        while len(self._kept) > 2 and now - self._kept[1][0] >= _OVER_S:
+            self._kept.popleft()
+        before = self._kept[0]
+        if now - before[0] >= _OVER_MIN_S:
+            self.report = self._compare(before[1], snapshot, now - before[0])
+            self._seen_by = self._num_begun
+            self._points.append((time.time(), self.report["images_per_s"]))
+            async with self._news:
+                self._news.notify_all()
+
+    async def fresh(self) -> Report:
+        """Look now, and return what was seen: nothing that happened before this call is missing.
+
+        Raises:
+            DaemonGone: it ended.
+        """
+        before = self._num_begun
+        self.num_watchers += 1
+        self._is_wanted.set()
+        try:
+            await self._news_after(before)
+        finally:
+            self.num_watchers -= 1
+        if self._has_ended:
+            raise DaemonGone(self.why_ended)
+        return {**self.report, "points": list(self._points)}
+
+    async def reports(self) -> AsyncIterator[Report]:
+        """Yield a report with the points before it, then each that follows, to the daemon's end.
+
+        None is older than the call: of a daemon that stands still there is none.
+        """
+        seen_by, points_from = self._num_begun, 0
+        self.num_watchers += 1
+        self._is_wanted.set()
+        try:
+            while True:
+                await self._news_after(seen_by)
+                if self._has_ended:
+                    return
+                seen_by = self._seen_by
+                yield {**self.report, "points": list(self._points)[points_from:]}
+                points_from = -1
+        finally:
+            self.num_watchers -= 1
+
+    async def _news_after(self, look: int) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self._has_ended or self._seen_by > look)
+
+    def _compare(self, before: Snapshot, after: Snapshot, seconds: float) -> Report:
+        report = compare(before.snapshot, after.snapshot, seconds)
+        datasets = {
+            name: {**one, "quarantined": self._named(name, one["quarantined"])}
+            for name, one in report["datasets"].items()
+        }
+        cpu_share = (after.cpu_s - before.cpu_s) / seconds
+        more = {"uptime_s": after.uptime_s, "daemon_cpu_share": cpu_share}
+        return {**report, **more, "datasets": datasets}
+
+    def _named(self, dataset: str, samples: list[int]) -> list[tuple[int, str]]:
+        arrays = self._lookout.datasets[dataset].arrays
+        return [(sample, arrays.path(sample)) for sample in samples]

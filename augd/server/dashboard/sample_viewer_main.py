@@ -1,0 +1,143 @@
+"""What looks at files for the page: `augd.server.dashboard.sample_viewer_main LINK_FD PARENT_PID
+[PLUGIN...]`.
+
+Confined as a producer is, since it decodes the very files that have killed some. Answers one
+question after another until the page ends; whatever is wrong with a file is an answer, too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+from typing import Any
+
+from msgspec import msgpack
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from augd.dataset.index_file import IndexFile
+from augd.dataset.index_format import read_index_header
+from augd.dataset.stores.address import is_address
+from augd.diagnostics.drawn_text import as_plain
+from augd.diagnostics.sample_renderer import Darkroom
+from augd.errors import AugdError
+from augd.pixels.headers.formats import HEAD_BYTES, PACKAGES, recognise
+from augd.pixels.headers.read_header import BadImage
+from augd.pixels.headers.size_limits import max_data_bytes
+from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
+from augd.plan.recipe.recipe import parse_recipe
+from augd.plugins.ops import load
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
+from augd.server.dashboard.sample_viewer import Answer, Ask
+from augd.transport import unix_link
+
+_SIDE_PX = 240
+_BYTES_MAX = 60_000  # of a picture: it travels in one message
+# Any will do: a photo is shown as it is, and needs none.
+_PLAIN = parse_recipe({"ops": [{"op": "center_crop", "size": 8}]})
+
+
+class Bench:
+    """Opens samples of the data sets that it was given."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Know no data set yet."""
+        self._catalogue = catalogue
+        self._indexes: dict[str, IndexFile] = {}
+        self._rooms: dict[bytes, Darkroom] = {}
+
+    def add(self, name: str, fd: int, dims_fd: int) -> None:
+        """Take a data set's index over."""
+        header, _ = read_index_header(fd)
+        size_bytes = os.fstat(fd).st_size
+        self._indexes[name] = IndexFile(fd, dims_fd, header, size_bytes, None, True)
+
+    def answer(self, asked: Ask) -> Answer:
+        """Show a file, or say what was drawn for it."""
+        if is_address(self._indexes[asked.dataset].root):
+            return Answer(
+                why="it lies in an object store, which the confined process that shows files "
+                "cannot reach; `augd explain` shows it"
+            )
+        try:
+            return self._photo(asked) if asked.recipe is None else self._words(asked)
+        except UnidentifiedImageError:
+            return Answer(why="nothing in the file can be read as a picture")
+        except (AugdError, BadImage, OSError, ValueError, SyntaxError, MemoryError) as error:
+            return Answer(why=str(error) or type(error).__name__)
+        except Image.DecompressionBombError as error:
+            return Answer(why=str(error))
+
+    def _photo(self, asked: Ask) -> Answer:
+        content = self._room(asked).read_file(asked.sample)
+        if recognise(content[:HEAD_BYTES]) in PACKAGES:  # which Pillow by itself does not read
+            whole = self._room(asked).read(asked.sample).develop()
+            return Answer(jpeg=_shrink(Image.fromarray(whole)))
+        with Image.open(io.BytesIO(content)) as file:
+            file.draft("RGB", (_SIDE_PX, _SIDE_PX))
+            picture = ImageOps.exif_transpose(file.convert("RGB"))
+        return Answer(jpeg=_shrink(picture))
+
+    def _words(self, asked: Ask) -> Answer:
+        room = self._room(asked)
+        plain = as_plain(room.drawn(asked.sample, asked.epoch, room.read(asked.sample).header))
+        return Answer(words=tuple(view["words"] for view in plain.get("views", [plain])))
+
+    def _room(self, asked: Ask) -> Darkroom:
+        """Return the darkroom of a data set, recipe and seed: the last one, or a new one."""
+        key = msgpack.encode((asked.dataset, asked.recipe, asked.seed))
+        room = self._rooms.get(key)
+        if room is None:
+            recipe = _PLAIN
+            if asked.recipe is not None:
+                recipe = parse_recipe(asked.recipe, self._catalogue)
+            index = self._indexes[asked.dataset]
+            room = Darkroom(index, recipe, asked.seed, is_confined=True)
+            for last in self._rooms.values():
+                last.close()
+            self._rooms = {key: room}
+        return room
+
+
+def _shrink(picture: Image.Image) -> bytes:
+    """Encode a picture small enough for one message."""
+    picture.thumbnail((_SIDE_PX, _SIDE_PX))
+    out = io.BytesIO()
+    for quality in (80, 50, 20):
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=quality)
+        if out.tell() <= _BYTES_MAX:
+            break
+    return out.getvalue()
+
+
+def main(link_fd: int, parent_pid: int, *plugins: str) -> None:
+    """Answer until the page ends."""
+    die_with(parent_pid)
+    limit(max_data_bytes())
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # what there is of a broken photo is what helps
+    Image.init()
+    page = socket.socket(fileno=link_fd)
+    try:
+        bench = Bench(load(plugins) if plugins else BUILT_IN)
+        for _ in range(msgpack.decode(_receive(page)[0], type=int)):
+            name, fds = _receive(page)
+            bench.add(msgpack.decode(name, type=str), fds[0], fds[1])
+        confine()
+        while True:
+            asked = msgpack.decode(_receive(page)[0], type=Ask)
+            unix_link.send(page, msgpack.encode(bench.answer(asked)))
+    except EOFError:
+        pass
+
+
+def _receive(page: socket.socket) -> tuple[Any, list[int]]:
+    received = unix_link.receive(page, wait=True)
+    assert received is not None
+    return received
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,1 @@
+"""The fetcher: reads ranges of objects in stores for confined producers."""

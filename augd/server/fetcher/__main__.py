@@ -1,0 +1,223 @@
+"""The program of the fetcher: `augd.server.fetcher.__main__ LINK_FD DAEMON_PID [CACHE]`.
+
+Reads ranges of shards from object stores for the producers of one daemon, or of one relay. It alone
+has the network and the credentials; it sees no picture, and producers, who see them, have neither.
+What they may ask for are ranges of the shards that the daemon named, nothing else: no address comes
+from them. The bytes go into memory that each shares with this process (`transport/hatch.py`).
+
+One thread listens, and a pool waits for the store. Never waits for a producer. Keeps nothing that
+matters, and may be killed at any instruction: whoever waited asks the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec import MsgspecError
+
+from augd.dataset.index_format import read_index_header
+from augd.dataset.stores.object_store import patience_s
+from augd.dataset.stores.range_reader import LANE_BYTES
+from augd.dataset.stores.shard_cache import Blocks
+from augd.dataset.stores.shard_ranges import RemoteShards
+from augd.errors import AugdError
+from augd.process.command import say
+from augd.process.parent_death import die_with
+from augd.protocol import fetch_messages as said
+from augd.transport import unix_link
+
+AT_ONCE: Final = 64
+"""Requests to stores in flight."""
+
+_TEXT_MAX: Final = 1000
+
+
+@dataclass(slots=True)
+class _Hatch:
+    """A producer's hatch as it is here; `turns` are the last ones begun in each lane."""
+
+    socket: socket.socket
+    basin_fd: int
+    basin_bytes: int
+    turns: dict[int, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_closed: bool = False
+    num_working: int = 0
+    busy: set[int] = field(default_factory=set)  # lanes
+
+    def say(self, note: said.FromFetcher) -> None:
+        """Say it, if anybody is there to listen."""
+        with self.lock:
+            if not self.is_closed:
+                unix_link.send(self.socket, said.encode(note))
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """What one Ask wants; done when nothing is left."""
+
+    hatch: _Hatch
+    ask: said.Ask
+    shards: RemoteShards
+    began: float
+    left: int
+    failure: str = ""
+
+
+class Fetcher:
+    """The loop. `run` returns when the daemon is gone."""
+
+    def __init__(self, daemon: socket.socket, blocks: Blocks | None) -> None:
+        """Take the link over."""
+        self._daemon = daemon
+        self._blocks = blocks
+        self._patience_s = patience_s()
+        self._sets: dict[str, RemoteShards] = {}
+        self._hatches: dict[int, _Hatch] = {}
+        self._poll = select.poll()
+        self._poll.register(daemon, select.POLLIN)
+        self._pool = ThreadPoolExecutor(AT_ONCE, "fetch")
+        self._lock = threading.Lock()
+        self._last_failure = ""
+
+    def run(self) -> None:
+        """Fetch. Raises EOFError when the daemon is gone."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._daemon.fileno():
+                    self._obey()
+                elif fd in self._hatches:
+                    self._serve(self._hatches[fd])
+
+    def _obey(self) -> None:
+        received = unix_link.receive(self._daemon, wait=True)
+        assert received is not None
+        frame, fds = received
+        note = said.decode_to_fetcher(frame)
+        if isinstance(note, said.UseSet):
+            try:
+                header, _ = read_index_header(fds[0])
+            finally:
+                os.close(fds[0])
+            self._sets[note.name] = RemoteShards(header.source, header.shards, self._blocks)
+            return
+        end = socket.socket(fileno=fds[0])
+        end.setblocking(False)
+        hatch = _Hatch(end, fds[1], note.basin_bytes)
+        self._hatches[end.fileno()] = hatch
+        self._poll.register(end, select.POLLIN)
+        hatch.say(said.Again())
+
+    def _serve(self, hatch: _Hatch) -> None:
+        """Take what a producer asks; one that asks nonsense is heard no more."""
+        try:
+            for _ in range(said.LANES_MAX):  # then the others have their turn
+                received = unix_link.receive(hatch.socket, wait=False)
+                if received is None:
+                    break
+                for fd in received[1]:
+                    os.close(fd)
+                self._take(hatch, said.decode_ask(received[0]))
+        except (EOFError, OSError, MsgspecError, ValueError):
+            self._poll.unregister(hatch.socket)
+            del self._hatches[hatch.socket.fileno()]
+            with hatch.lock:
+                hatch.is_closed = True
+                hatch.socket.close()
+                if not hatch.num_working:
+                    os.close(hatch.basin_fd)
+
+    def _take(self, hatch: _Hatch, ask: said.Ask) -> None:
+        """Begin what is asked. Raises ValueError when nobody asks so who means well."""
+        if ask.turn <= hatch.turns.get(ask.lane, -1):
+            return  # asked again, and the first time had arrived as well
+        shards = self._sets.get(ask.dataset)
+        is_sound = (
+            shards is not None
+            and sum(size for _, _, size, _ in ask.pieces) <= LANE_BYTES
+            and all(
+                shards.holds(shard, first, size) and at + size <= hatch.basin_bytes
+                for shard, first, size, at in ask.pieces
+            )
+        )
+        with hatch.lock:
+            if shards is None or not is_sound or ask.lane in hatch.busy:
+                raise ValueError("a range that is not there, or two in one lane")
+            hatch.turns[ask.lane] = ask.turn
+            hatch.busy.add(ask.lane)
+            hatch.num_working += 1
+        job = _Job(hatch, ask, shards, time.monotonic(), len(ask.pieces))
+        for piece in ask.pieces:
+            self._pool.submit(self._read, job, piece)
+
+    def _read(self, job: _Job, place: tuple[int, int, int, int]) -> None:
+        shard, first, size, at = place
+        failure = job.failure  # of another piece: then this one is of no use
+        try:
+            if not failure and not job.hatch.is_closed:
+                if time.monotonic() - job.began > self._patience_s:
+                    failure = self._last_failure or (
+                        f"the store is too slow: a range waited {self._patience_s:g} s for its "
+                        "turn. Use fewer producers, or a shard cache."
+                    )
+                else:
+                    content = job.shards.read(shard, first, size)
+                    _write(job.hatch.basin_fd, content, at)
+        except AugdError as error:
+            failure = self._last_failure = str(error)[:_TEXT_MAX]
+        except Exception as error:  # else its producer would wait for ever
+            failure = f"reading the store failed: {error!r}"[:_TEXT_MAX]
+        with self._lock:
+            job.left -= 1
+            job.failure = job.failure or failure
+            if job.left:
+                return
+        self._finish(job)
+
+    def _finish(self, job: _Job) -> None:
+        hatch, ask = job.hatch, job.ask
+        with hatch.lock:
+            hatch.busy.discard(ask.lane)
+            hatch.num_working -= 1
+            if hatch.is_closed:
+                if not hatch.num_working:
+                    os.close(hatch.basin_fd)
+                return
+        if job.failure:
+            hatch.say(said.Refused(ask.lane, ask.turn, job.failure))
+        else:
+            hatch.say(said.Filled(ask.lane, ask.turn))
+
+
+def _write(fd: int, content: bytes | memoryview, at: int) -> None:
+    left = memoryview(content)
+    while left:
+        written = os.pwrite(fd, left, at)
+        left, at = left[written:], at + written
+
+
+def main(link_fd: int, daemon_pid: int, cache: str = "") -> int:
+    """Fetch until the daemon ends; returns the exit status."""
+    die_with(daemon_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        Fetcher(socket.socket(fileno=link_fd), Blocks.open(cache) if cache else None).run()
+    except EOFError:
+        return 0
+    except AugdError as error:
+        say(f"augd: the process that reads the store: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

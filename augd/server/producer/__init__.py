@@ -1,0 +1,1 @@
+"""The producer: takes leases, makes rows in shared memory, and reports them."""

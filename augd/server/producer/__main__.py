@@ -1,0 +1,95 @@
+"""The program of a producer: `augd.server.producer.__main__ LINK_FD CRUMB_FD PID HATCH
+[PLUGIN...]`.
+
+PID is its daemon's. HATCH are the fds of its hatch (transport/hatch.py), with a comma between them,
+or `-` where no data set lies in an object store.
+
+What is JSON is no plug-in with ops but an own source, {NAME: "plugin:MODULE:CLASS?ARGUMENT"}.
+
+Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
+thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
+cannot start. Then it loads its libraries and plug-ins, opens its own sources, and gives up the
+network, other processes and writing before it sees the first image. Never forks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from augd.pixels.headers.size_limits import max_data_bytes
+from augd.process.parent_death import die_with
+from augd.process.sandbox import confine, limit
+from augd.process.system_errors import as_refusal
+from augd.protocol.codec import encode
+from augd.protocol.messages import LastWords
+from augd.transport import unix_link
+from augd.transport.current_sample import Crumb
+
+if TYPE_CHECKING:
+    from augd.plan.recipe.op_catalogue import Catalogue
+    from augd.server.producer.lease_runner import OpenOwn
+
+
+def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) -> int:
+    """Run a producer on an inherited link and crumb; returns the exit status."""
+    plugins = tuple(word for word in words if not word.startswith("{"))
+    sources = _read_sources(word for word in words if word.startswith("{"))
+    die_with(daemon_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit(max_data_bytes())
+    daemon = socket.socket(fileno=link_fd)
+    try:
+        from augd.pixels.decode import configure, silence_library_noise
+        from augd.plan.recipe.op_catalogue import BUILT_IN
+        from augd.server.producer.loop import Producer
+
+        silence_library_noise()
+        configure()
+        # Not earlier: importing writes the compiled modules that a fresh installation lacks.
+        catalogue = _load(plugins) if plugins else BUILT_IN
+        open_own = _open(sources) if sources else None
+        asking, _, basin = hatch.partition(",")
+        hatch_fds = (int(asking), int(basin)) if basin else None
+        crumb = Crumb.inherited(crumb_fd)
+        Producer(daemon, crumb, confine(), catalogue, open_own, hatch_fds).run()
+    except EOFError:
+        return 0
+    except BaseException as error:
+        refused = as_refusal(error) if isinstance(error, OSError) else None
+        if refused is None:
+            traceback.print_exc()  # the whole of it for the operator, one line for the trainer
+        error = refused or error
+        text = "".join(traceback.format_exception_only(error)).strip()
+        unix_link.send(daemon, encode(LastWords(text[-4000:])))
+        return 1
+    return 0
+
+
+def _load(plugins: tuple[str, ...]) -> Catalogue:
+    from augd.plugins.ops import load
+
+    return load(plugins)
+
+
+def _read_sources(words: Iterable[str]) -> dict[str, str]:
+    from json import loads  # for those who have own sources
+
+    return {name: text for word in words for name, text in loads(word).items()}
+
+
+def _open(sources: dict[str, str]) -> OpenOwn:
+    from augd.plugins.sources import OwnSources
+
+    return OwnSources(sources).open
+
+
+if __name__ == "__main__":
+    # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
+    link_fd, crumb_fd, daemon_pid = map(int, sys.argv[1:4])
+    os._exit(main(link_fd, crumb_fd, daemon_pid, sys.argv[4], *sys.argv[5:]))

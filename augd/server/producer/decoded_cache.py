@@ -1,0 +1,227 @@
+"""The cache of decoded pictures as a producer sees it: pixels to read, and rooms to fill.
+
+Between the source and the decoder of a sample: a picture that is found needs neither. It is given
+as a view of the mapped cache; nothing is read, copied or allocated of its size. What is not found
+is decoded whole, straight into a room of this producer, and told to the daemon when the chunk is
+done (augd/server/daemon/broker/cache_allocator.py is the theory of operation).
+
+A file that somebody cuts off while it is mapped reads as zeros up to the end of a page, and beyond
+it ends the process by SIGBUS. So its size is looked at before and after each chunk (`is_whole`).
+
+Invariants: no bytes are written but those of own rooms, and none of them twice; whatever a table
+says, no view leaves the cache; a picture that does not decode whole is left to whoever decodes
+only the region.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from typing import Final
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from augd.pixels.decode import Pixels, decode_whole
+from augd.pixels.exif_orientation import Decoded
+from augd.pixels.headers.read_header import BadImage, Header
+from augd.protocol.cache_table import RECORD, TABLE_START, aligned, table_bytes
+from augd.protocol.messages import Cached, CacheEntry, CacheRoom, UseCache
+
+_RECORDS: Final = np.dtype(
+    {
+        "names": ["offset", "size", "is_fresh"],
+        "formats": ["<i8", "(2,)<i4", "?"],
+        "offsets": [0, 24, 33],
+        "itemsize": RECORD.size,
+    }
+)
+_NEVER: Final = 1 << 62
+
+
+class PixelCache:
+    """The pixels of all data sets, mapped, and the rooms that this producer may fill."""
+
+    def __init__(self, fd: int, use: UseCache) -> None:
+        """Map the cache. The fd stays the caller's and may be closed afterwards.
+
+        Raises:
+            ValueError: somebody cut the file off.
+        """
+        self.is_checked = use.is_checked
+        self.size_bytes = use.size_bytes
+        self._fd = os.dup(fd)
+        weakref.finalize(self, os.close, self._fd)
+        # Two mappings, so that what is read cannot be written by mistake.
+        self.pixels = mmap.mmap(fd, use.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._own = mmap.mmap(fd, use.size_bytes)
+        self._rooms: list[list[int]] = []
+        # What was asked for in vain: no need to ask again for as much.
+        self._refused_bytes = _NEVER
+        self._wanted_bytes = 0
+
+    def is_whole(self) -> bool:
+        """Say whether the file is as long as it was: to touch what was cut off is a SIGBUS."""
+        return os.fstat(self._fd).st_size >= self.size_bytes
+
+    def add_room(self, room: CacheRoom) -> None:
+        """Take a room."""
+        self._rooms.append([room.start, room.end])
+        self._refused_bytes = _NEVER
+
+    def place(self, width: int, height: int) -> tuple[int, Pixels] | None:
+        """Return where the next picture of this size goes, and its bytes; None where no room is."""
+        size_bytes = width * height * 3
+        for number, (start, end) in enumerate(self._rooms):
+            if start + size_bytes <= end:
+                del self._rooms[:number]
+                return start, np.ndarray((height, width, 3), np.uint8, self._own, start)
+        if size_bytes < self._refused_bytes:
+            self._refused_bytes = self._wanted_bytes = size_bytes
+        return None
+
+    def keep(self, end: int) -> None:
+        """Say that the picture that was placed last is whole and ends there."""
+        self._rooms[0][0] = aligned(end)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a picture fitted into no room, and no room came since."""
+        return self._refused_bytes < _NEVER
+
+    def take_wanted_bytes(self) -> int:
+        """Return the size of a picture that fitted into no room, once; 0 for none."""
+        wanted, self._wanted_bytes = self._wanted_bytes, 0
+        return wanted
+
+
+class CachedPictures:
+    """The pictures of one data set. Positions in its table are sample ids."""
+
+    def __init__(self, cache: PixelCache, name: str, table_fd: int, num_samples: int) -> None:
+        """Map the table. The fd stays the caller's and may be closed afterwards.
+
+        Raises:
+            ValueError: somebody cut the file off.
+        """
+        self._cache = cache
+        self._fd = os.dup(table_fd)
+        weakref.finalize(self, os.close, self._fd)
+        self._name = name
+        size_bytes = table_bytes(num_samples)
+        self._table = mmap.mmap(table_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._records = np.frombuffer(self._table, _RECORDS, num_samples, TABLE_START)
+        self._offsets: NDArray[np.int64] = self._records["offset"]
+        # Found to be what its digest says, or not to decode whole; each by this process.
+        self._is_sound = np.zeros(num_samples if cache.is_checked else 0, np.bool_)
+        self._damaged: set[int] = set()
+        self._unfit: set[int] = set()
+        self._entries: list[CacheEntry] = []
+
+    def is_whole(self) -> bool:
+        """Say whether neither the table nor the pixels were cut off by somebody."""
+        return os.fstat(self._fd).st_size >= len(self._table) and self._cache.is_whole()
+
+    def find(self, ids: NDArray[np.int64]) -> list[int]:
+        """Say for each sample whether its picture is there: its place, or 0."""
+        found: list[int] = np.where(ids >= 0, self._offsets[ids], 0).tolist()
+        if self._cache.is_checked:
+            for sample, offset in zip(ids.tolist(), found, strict=True):
+                if offset:
+                    self._fetch(sample)
+        return found
+
+    def _fetch(self, sample: int) -> None:
+        """Have the kernel read a picture from the disk before it is used, unless it is there."""
+        offset, _, _, width, height, *_ = RECORD.unpack_from(
+            self._table, TABLE_START + sample * RECORD.size
+        )
+        start = offset - offset % mmap.PAGESIZE
+        size_bytes = offset + width * height * 3 - start
+        if start >= 0 and 0 < size_bytes <= self._cache.size_bytes - start:
+            self._cache.pixels.madvise(mmap.MADV_WILLNEED, start, size_bytes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is not there yet will hardly find room."""
+        return self._cache.is_full
+
+    @property
+    def pixels(self) -> mmap.mmap:
+        """The mapped cache, for reading."""
+        return self._cache.pixels
+
+    def places(self, ids: NDArray[np.int64]) -> NDArray[np.void] | None:
+        """Give the records of samples that were all found; None where one is to be looked at."""
+        if (
+            self._cache.is_checked
+            and not (self._records["is_fresh"][ids] | self._is_sound[ids]).all()
+        ):
+            return None
+        return self._records[ids]
+
+    def picture(self, sample: int) -> Decoded | None:
+        """Give the picture of a sample that was found; None when it turns out to be damaged.
+
+        Its pixels are a view into the cache, which is never written over.
+        """
+        record = RECORD.unpack_from(self._table, TABLE_START + sample * RECORD.size)
+        offset, _, digest, width, height, orientation, is_fresh, _, _ = record
+        if not (
+            width > 0 < height
+            and 0 < offset <= self._cache.size_bytes - width * height * 3
+            and 1 <= orientation <= 8
+        ):
+            self._damaged.add(sample)
+            return None
+        pixels = np.ndarray((height, width, 3), np.uint8, self._cache.pixels, offset)
+        if self._cache.is_checked and not is_fresh and not self._is_sound[sample]:
+            if _digest(pixels) != digest:
+                self._damaged.add(sample)
+                return None
+            self._is_sound[sample] = True
+        return Decoded(pixels, width, height, orientation)
+
+    def add(self, sample: int, content: bytes | bytearray, header: Header) -> Decoded | None:
+        """Decode a picture into the cache; None when there is no room, or it is not sound.
+
+        It is the caller's to use at once; others find it when the daemon has heard of it.
+        """
+        if sample in self._unfit:
+            return None
+        if self._offsets[sample] and sample not in self._damaged:
+            return self.picture(sample)  # it came while the row waited for its turn
+        width, height, cache = header.width, header.height, self._cache
+        placed = cache.place(width, height)
+        if placed is None:
+            return None
+        start, pixels = placed
+        try:
+            decode_whole(content, header, pixels)
+        except BadImage:
+            # The region that is needed may be sound all the same.
+            self._unfit.add(sample)
+            return None
+        cache.keep(start + pixels.nbytes)
+        entry = CacheEntry(
+            *(sample, start, width, height, header.orientation),
+            digest=_digest(pixels) if cache.is_checked else b"",
+            replaces=sample in self._damaged,
+        )
+        self._damaged.discard(sample)
+        self._entries.append(entry)
+        return Decoded(pixels, width, height, header.orientation)
+
+    def take_news(self) -> Cached | None:
+        """Return what the daemon must hear since the last call; None for nothing."""
+        wanted = self._cache.take_wanted_bytes()
+        if not self._entries and not wanted:
+            return None
+        entries, self._entries = tuple(self._entries), []
+        return Cached(self._name, entries, wanted)
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return xxhash.xxh3_64_digest(pixels.data)

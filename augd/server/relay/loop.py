@@ -1,0 +1,125 @@
+"""The relay: lends producers of this host to a daemon on another. The loop of `augd produce`.
+
+One plain thread that waits for the daemon's words, the producers' links and pidfds, and signals;
+what each means is its station's business (augd/server/relay/remote_producer.py). Producers are
+started, confined and watched as the daemon does it with its own, and die with this process.
+
+SIGTERM, or the end of whatever started it, drains: rows in the making are finished and sent, all
+other leases go back. It ends by itself when the daemon is told to end; when the daemon is only gone
+it waits for the next one at that address.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from augd.server.relay.remote_producer import Office, Station
+from augd.server.supervision.signals import close_signal_fd, signal_fd
+from augd.transport.zmq_sockets import send_last_words
+
+_log = logging.getLogger("augd")
+
+DRAIN_S = 5.0
+REAP_S = 5.0  # for those that were killed; what the kernel keeps for longer is left to it
+
+
+class Relay:
+    """The loop around the stations. `run` returns the exit status."""
+
+    def __init__(self, office: Office, num_producers: int, lifeline_fd: int | None = None) -> None:
+        """Make the stations; `run` starts their producers, which die with the calling thread."""
+        self._office = office
+        self._stations = [Station(office, place) for place in range(num_producers)]
+        self._clock = office.poller.clock
+        self._signals = signal_fd()
+        self._lifeline_fd = lifeline_fd
+        self._ends_at = float("inf")
+        office.poller.register(self._signals.fileno(), ("signal", None))
+        if lifeline_fd is not None:
+            office.poller.register(lifeline_fd, ("parent", None))
+
+    def run(self) -> int:
+        """Work until drained.
+
+        Raises:
+            AugdError: the daemon doesn't let these producers join, and says why.
+        """
+        clock = self._clock
+        try:
+            while not all(station.is_gone for station in self._stations):
+                now = clock.now()
+                if self._office.is_draining and self._ends_at == float("inf"):
+                    self._drain(f"{self._office.address} ends", now)
+                self._start_fetcher(time.monotonic())
+                for station in self._stations:
+                    station.act(now)
+                if now >= self._ends_at:
+                    _log.warning("not drained within %g s: producers are killed", DRAIN_S)
+                    break
+                due = min(
+                    self._ends_at,
+                    now + self._fetcher_due_s(),
+                    *(station.next_due() for station in self._stations),
+                )
+                for kind, station in self._office.poller.wait(max(0.0, due - clock.now())):
+                    self._hear(kind, station)
+        finally:
+            for station in self._stations:
+                station.kill()
+            ends_at = clock.now() + REAP_S
+            for station in self._stations:
+                station.close(max(0.0, ends_at - clock.now()))
+            if self._office.fetcher is not None:
+                self._office.fetcher.close()
+            self._office.choices.close()
+            close_signal_fd(self._signals)
+            send_last_words()
+        return 0
+
+    def _start_fetcher(self, now: float) -> None:
+        """Start the fetcher when it is due: at first, and some time after it ended."""
+        fetcher = self._office.fetcher
+        if fetcher is None or not fetcher.is_due(now):
+            return
+        if (why := fetcher.try_start(now)) is not None:
+            _log.warning("%s", why)
+            return
+        self._office.poller.register(fetcher.pidfd, ("fetcher", None))
+
+    def _fetcher_due_s(self) -> float:
+        fetcher = self._office.fetcher
+        if fetcher is None or fetcher.starts_at is None:
+            return float("inf")
+        return fetcher.starts_at - time.monotonic()
+
+    def _fetcher_ended(self, now: float) -> None:
+        fetcher = self._office.fetcher
+        if fetcher is not None and fetcher.has_ended():
+            self._office.poller.unregister(fetcher.pidfd)
+            _log.warning("%s", fetcher.ended(now))
+
+    def _hear(self, kind: str, station: Station | None) -> None:
+        now = self._clock.now()
+        if kind == "signal":
+            self._signals.recv(64)
+            self._drain("it was told to end", now)
+        elif kind == "parent":
+            assert self._lifeline_fd is not None
+            self._office.poller.unregister(self._lifeline_fd)
+            self._drain("the program that started it ended", now)
+        elif kind == "fetcher":
+            self._fetcher_ended(time.monotonic())
+        elif station is not None and kind == "link":
+            station.hear_link(now)
+        elif station is not None and kind == "pidfd":
+            station.hear_end(now)
+        elif station is not None and kind == "daemon":
+            station.hear_daemon(now)
+
+    def _drain(self, why: str, now: float) -> None:
+        _log.info("draining: %s", why)
+        self._office.is_draining = True
+        self._ends_at = min(self._ends_at, now + DRAIN_S)
+        for station in self._stations:
+            station.drain()

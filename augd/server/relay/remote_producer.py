@@ -1,0 +1,444 @@
+"""A station: one producer of this host, and its connection to a daemon on another.
+
+Stands between a producer, which knows its link and nothing of hosts, and the daemon, which gives
+it leases as it gives them to its own. What either says is passed on as it is, but for three things:
+descriptors come from this host (index, memory, list of samples), a DONE takes its rows along, and
+the producer's end is told (ENDED) as this host's kernel tells it.
+
+Theory of operation. A station goes through these states, `due` being when it acts by itself:
+
+    resting ──hire──▶ starting ──READY──▶ waiting ──JOIN──▶ joining ──JOINED──▶ serving
+       ▲                                     ▲                  │                  │ connection
+       │                                     ├──no answer───────┘                  ▼ lost, PART
+       └──the producer ended (any state)     └──all leases answered────────── clearing
+
+A new connection has new leases, maybe of a new daemon, in numbers that may be the old ones'. So it
+is asked for only when the producer has answered all that it had; nothing of what it answers then
+goes anywhere. Each stream's memory belongs to one connection and is dropped with it.
+
+Invariants: a lease's rows stay as they are until the daemon gave that memory's slot out again,
+which it does only when it has them; no wait is without an end; the daemon is never taken for
+dead because it has nothing to say: ZeroMQ's heartbeats end a connection that is none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from augd.dataset.index_file import IndexFile
+from augd.dataset.selection import Choices
+from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
+from augd.process.exit_status import reap
+from augd.process.oom_kills import MemoryKills
+from augd.protocol import codec
+from augd.protocol import messages as msg
+from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE
+from augd.protocol.slot_layout import row_frames
+from augd.server.supervision.fetcher_process import Fetcher
+from augd.server.supervision.producer_process import Hired, Terms, hire
+from augd.server.supervision.sample_selection import choose
+from augd.transport import unix_link
+from augd.transport.address import Address, TcpAddress, rows_address
+from augd.transport.arena import make_arena, map_arena
+from augd.transport.zmq_sockets import Curve, Dealer, Poller
+
+_log = logging.getLogger("augd")
+
+BEAT_S = 2.0
+ANSWER_S = 5.0  # JOIN and ATTACH are answered within a round trip
+START_S = 60.0  # imports on a cold disk
+CLEAR_S = 30.0  # a producer at work answers within one chunk; beyond, it hangs
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
+_LINGER_S = 2.0  # for the last words to get out
+
+
+@dataclass(slots=True)
+class Office:
+    """What the stations of a relay share."""
+
+    address: Address | TcpAddress
+    curve: Curve | None
+    host: str
+    datasets: dict[str, IndexFile]
+    terms: Terms
+    poller: Poller
+    choices: Choices = field(default_factory=Choices)
+    memory_kills: MemoryKills = field(default_factory=MemoryKills)
+    numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
+    is_draining: bool = False
+    fetcher: Fetcher | None = None
+    troubles: set[str] = field(default_factory=set)  # of this installation, as they were logged
+
+    def note_trouble(self, text: str) -> None:
+        """Say once what is wrong with the installation here; all producers say the same."""
+        if text not in self.troubles:
+            self.troubles.add(text)
+            _log.warning("%s; augd doctor says what to do", text)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Where the rows of a stream are made: a slot per lease."""
+
+    use: msg.UseStream
+    view: memoryview
+    choice: int
+
+    def rows(self, lease: msg.Lease) -> list[memoryview]:
+        """Return the frames of a lease's rows."""
+        start = lease.slot * self.use.slot_bytes
+        slot = self.view[start : start + self.use.slot_bytes]
+        frames = row_frames(self.use.arrays, lease.first_row, lease.rows)
+        return [slot[at : at + size] for at, size in frames]
+
+
+class Station:
+    """See the module's theory of operation. The relay calls `act` and `hear_...`."""
+
+    def __init__(self, office: Office, place: int) -> None:
+        """Start empty: `act` hires."""
+        self._office = office
+        self._place = place
+        self.state = "resting"
+        self.due = 0.0
+        self._beat_at = 0.0
+        self._hired: Hired | None = None
+        self._ready: msg.Ready | None = None
+        self._dealer: Dealer | None = None
+        self._owed: dict[int, tuple[msg.Lease, _Memory]] = {}
+        self._streams: dict[int, _Memory] = {}
+        self._was_heard = False
+        self._failures = 0  # deaths, or joins without an answer, in a row
+        self.number = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no producer and none will be."""
+        return self.state == "resting" and self._office.is_draining
+
+    def next_due(self) -> float:
+        """Return when `act` is wanted at the latest."""
+        if self.is_gone:
+            return float("inf")
+        return min(self.due, self._beat_at) if self.state == "serving" else self.due
+
+    def act(self, now: float) -> None:
+        """Do what is due.
+
+        Raises:
+            AugdError: the daemon refuses this key, or what this host has.
+        """
+        if self._dealer is not None:
+            self._look_at_connection(self._dealer, now)
+        if self.state == "serving" and self._beat_at <= now:
+            self._send(msg.Beat(is_idle=not self._owed))
+            self._beat_at = now + BEAT_S
+        if self.due > now or self.is_gone:
+            return
+        if self.state == "resting":
+            self._hire(now)
+        elif self.state in ("starting", "clearing"):
+            assert self._hired is not None
+            _log.warning("producer %d is silent for too long and is killed", self._place)
+            self._hired.kill()
+            self.due = now + CLEAR_S
+        elif self.state == "waiting" and self._office.is_draining:
+            self.due = float("inf")  # its producer was told to end
+        elif self.state == "waiting":
+            self._join(now)
+        elif self.state == "joining":
+            self._wait(f"no answer from {self._office.address}; trying again", now)
+        elif not self._was_heard:
+            self._lose(f"{self._office.address} took no notice of the producer", now)
+        else:
+            self.due = float("inf")
+
+    def drain(self) -> None:
+        """Have the producer finish the rows in its hand, and end; the rest goes back."""
+        if self._hired is not None and not unix_link.send(
+            self._hired.link, codec.encode(msg.Drain())
+        ):
+            self._hired.kill()
+
+    def kill(self) -> None:
+        """Kill its producer, if one is left."""
+        if self._hired is not None:
+            self._hired.kill()
+
+    def close(self, within_s: float) -> None:
+        """Kill what is left, and wait so long for its end."""
+        if self._hired is not None:
+            self._hired.kill()
+            if reap(self._hired.process, within_s) is None:
+                pid = self._hired.process.pid
+                _log.error(
+                    "producer %d (pid %d) was killed and is left: %s", self._place, pid, KEPT
+                )
+            self._leave_process()
+        self._hang_up(0.0)
+        self._drop_streams()
+
+    # the producer
+
+    def _hire(self, now: float) -> None:
+        try:
+            self._hired = hired = hire(self._office.terms, self._place)
+        except OSError as error:
+            self._rest(f"a producer cannot be started: {error}", now)
+            return
+        if self._office.fetcher is not None:
+            self._office.fetcher.add(self._place, hired.take_hatch())
+        self._office.poller.register(hired.link.fileno(), ("link", self))
+        self._office.poller.register(hired.pidfd, ("pidfd", self))
+        self.state, self.due = "starting", now + START_S
+
+    def hear_link(self, now: float) -> None:
+        """Take what the producer says."""
+        while self._hired is not None:
+            try:
+                received = unix_link.receive(self._hired.link, wait=False)
+                if received is None:
+                    return
+                message = codec.decode_from_producer(received[0])
+            except (EOFError, OSError):
+                self._office.poller.unregister(self._hired.link.fileno())  # its pidfd tells more
+                return
+            except ProtocolError as error:
+                _log.error("producer %d said nonsense and is killed: %s", self._place, error)
+                self._hired.kill()
+                return
+            self._pass_up(message, received[0], now)
+
+    def _pass_up(self, message: msg.FromProducer, frame: bytes, now: float) -> None:
+        if isinstance(message, msg.Ready):
+            assert self._hired is not None
+            self._hired.note_ready()
+            self._ready = message
+            self.state, self.due = "waiting", now
+            return
+        if isinstance(message, msg.Trouble):
+            self._office.note_trouble(message.text)
+            return
+        frames: list[bytes | memoryview] = [frame]
+        if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
+            lease, memory = self._owed.pop(message.lease, (None, None))
+            if isinstance(message, msg.Done) and lease is not None and memory is not None:
+                self._failures = 0
+                frames += memory.rows(lease)
+        if self.state == "serving":
+            assert self._dealer is not None
+            self._dealer.send_rows(frames)
+        elif self.state == "clearing" and not self._owed:
+            self._drop_streams()
+            self._wait("", now)
+
+    def hear_end(self, now: float) -> None:
+        """Take the producer's end."""
+        hired = self._hired
+        if hired is None or hired.process.poll() is None:
+            return
+        self.hear_link(now)  # what it said before it died
+        kind, how, crumb = hired.ending(self._office.memory_kills), hired.how_ended(), hired.crumb()
+        self._leave_process()
+        if self.state == "serving":
+            self._send(msg.Ended(how, str(kind), crumb))  # type: ignore[arg-type]
+        self._hang_up(_LINGER_S)
+        self._owed.clear()
+        self._drop_streams()
+        if hired.is_tried_otherwise(kind):
+            how = f"{how} {TRIED_OTHERWISE}"
+        self._rest("" if self._office.is_draining else f"producer {self._place} ended: {how}", now)
+
+    def _leave_process(self) -> None:
+        assert self._hired is not None
+        self._office.poller.unregister(self._hired.link.fileno())
+        self._office.poller.unregister(self._hired.pidfd)
+        self._hired.close()
+        self._hired = None
+        if self._office.fetcher is not None:
+            self._office.fetcher.drop(self._place)
+
+    # the daemon
+
+    def _join(self, now: float) -> None:
+        assert self._ready is not None
+        office = self._office
+        self._connect(office.address)
+        digests = {name: index.digest for name, index in office.datasets.items()}
+        ready = self._ready
+        join = msg.Join(office.host, ready.pid, digests, ready.environment, ready.confinement)
+        self._send(join)
+        self.state, self.due = "joining", now + ANSWER_S
+
+    def _connect(self, address: Address | TcpAddress) -> None:
+        self._hang_up(0.0)
+        self._dealer = Dealer(address, self._office.curve, is_watched=True)
+        self._office.poller.register(self._dealer, ("daemon", self))
+        self._office.poller.register(self._dealer.monitor, ("monitor", self))
+
+    def _look_at_connection(self, dealer: Dealer, now: float) -> None:
+        if self.state == "joining":
+            try:
+                dealer.check_handshake(is_new=True)
+            except ConnectError as error:  # maybe a daemon that is just ending
+                self._wait(str(error), now)
+                return
+        if dealer.has_ended():
+            why = f"the connection to {self._office.address} ended"
+            (self._lose if self.state == "serving" else self._wait)(why, now)
+
+    def _hang_up(self, linger_s: float) -> None:
+        if self._dealer is not None:
+            self._office.poller.unregister(self._dealer)
+            self._office.poller.unregister(self._dealer.monitor)
+            self._dealer.close(linger_s)
+            self._dealer = None
+
+    def hear_daemon(self, now: float) -> None:
+        """Take what the daemon says."""
+        while self._dealer is not None and (frames := self._receive(self._dealer, now)) is not None:
+            if self.state == "joining":
+                self._take_answer(codec.decode_to_client(frames[0]), now)
+                return  # what follows comes by another connection
+            self._was_heard = True
+            self._pass_down(codec.decode_to_relay(frames[0]), frames[0], now)
+
+    def _receive(self, dealer: Dealer, now: float) -> list[bytes] | None:
+        try:
+            return dealer.receive()
+        except ConnectionLost as lost:
+            (self._lose if self.state == "serving" else self._wait)(str(lost), now)
+            return None
+
+    def _take_answer(self, answer: msg.ToClient, now: float) -> None:
+        match answer:
+            case msg.Joined(number, token, port):
+                self._connect(rows_address(self._office.address, port))
+                self.number = number
+                self._send(msg.AttachAs(number, token))
+                self.state, self.due = "serving", now + ANSWER_S
+                self._beat_at, self._was_heard = now + BEAT_S, False
+            case msg.Error(code, text) if answer.is_retryable or code in ("DRAINING", "OVER_LIMIT"):
+                self._wait(f"{self._office.address}: {text}", now)
+            case msg.Error(code, text):
+                raise error_from_code(code, f"{self._office.address}: {text}")
+            case _:
+                raise ProtocolError(f"said JOIN to {self._office.address}, got {answer}")
+
+    def _pass_down(self, message: msg.ToRelay, frame: bytes, now: float) -> None:
+        """Tell the producer what the daemon says, with what belongs to it on this host."""
+        fds: tuple[int, ...] = ()
+        match message:
+            case msg.Part(why):
+                self._lose(f"{self._office.address}: {why}", now)
+                return
+            case msg.Kill():
+                assert self._hired is not None
+                self._hired.kill()
+                return
+            case msg.UseDataset(name, _, digest):
+                index = self._office.datasets[name]
+                frame = codec.encode(msg.UseDataset(name, index.root, digest))
+                fds = (index.fd, index.dims_fd)
+            case msg.UseStream():
+                self._use_stream(message)
+                return
+            case msg.DropStream(stream):
+                self._drop_stream(stream)
+            case msg.Lease(lease, stream):
+                if stream not in self._streams:
+                    raise ProtocolError(f"{message} names a stream that was never announced")
+                self._owed[lease] = (message, self._streams[stream])
+            case msg.Drain():
+                self._office.is_draining = True
+                return  # the relay has all stations drain
+        self._tell(frame, fds)
+
+    def _use_stream(self, use: msg.UseStream) -> None:
+        """Make what a stream needs: memory for the leases in hand, and the list of its samples.
+
+        Raises:
+            OverLimit: this host has not the memory.
+            SpecMismatch: the list isn't the daemon's.
+        """
+        size_bytes = use.slot_bytes * use.num_slots
+        arena = make_arena("augd-rows", size_bytes)
+        try:
+            memory = _Memory(use, memoryview(map_arena(arena, size_bytes)), self._office.numbers())
+            self._streams[use.stream] = memory
+            choice = () if use.chosen is None else (self._choose(use, memory.choice),)
+            self._tell(codec.encode(use), (arena, *choice))
+        finally:
+            os.close(arena)
+
+    def _choose(self, use: msg.UseStream, number: int) -> int:
+        index = self._office.datasets[use.dataset]
+        key = (use.dataset, use.selection)
+        shared = self._office.choices.take(number, key, lambda: choose(index, use.selection))
+        found = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
+        if found != use.chosen:
+            raise SpecMismatch(
+                f"{use.dataset}: expected the choice of samples to be {use.chosen} as on "
+                f"{self._office.address}, got {found}; install the same version of augd on both"
+            )
+        return self._office.choices.fd(number)
+
+    def _tell(self, frame: bytes, fds: tuple[int, ...] = ()) -> None:
+        assert self._hired is not None
+        if not unix_link.send(self._hired.link, frame, fds) and unix_link.is_connected(
+            self._hired.link
+        ):
+            _log.error("producer %d did not read its messages and is killed", self._place)
+            self._hired.kill()
+
+    def _send(self, message: msg.Message) -> None:
+        assert self._dealer is not None
+        self._dealer.send(codec.encode(message))
+
+    # losses
+
+    def _lose(self, why: str, now: float) -> None:
+        """Let go of the connection; go on when the producer has answered all that it had."""
+        _log.warning("producer %d: %s", self._place, why)
+        self._hang_up(0.0)
+        if not self._owed:
+            self._drop_streams()
+            self._wait("", now)
+            return
+        self._tell(codec.encode(msg.Revoke(tuple(self._owed))))
+        self.state, self.due = "clearing", now + CLEAR_S
+
+    def _wait(self, why: str, now: float) -> None:
+        """Join again after a pause."""
+        self._hang_up(0.0)
+        if why and not self._failures:
+            _log.warning("%s", why)
+        self.state, self.due = "waiting", now + self._pause_s()
+
+    def _rest(self, why: str, now: float) -> None:
+        """Start another producer after a pause."""
+        if why:
+            _log.warning("%s", why)
+        self._ready = None
+        self.state, self.due = "resting", now + self._pause_s()
+
+    def _pause_s(self) -> float:
+        """Return the next pause: it doubles, and differs by place, so that not all come at once."""
+        self._failures += 1
+        spread = 1 + (self._place % 16) / 32
+        return min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._failures - 1, 10)) * spread
+
+    def _drop_streams(self) -> None:
+        for stream in list(self._streams):
+            self._drop_stream(stream)
+            if self._hired is not None:
+                self._tell(codec.encode(msg.DropStream(stream)))
+
+    def _drop_stream(self, stream: int) -> None:
+        memory = self._streams.pop(stream, None)
+        if memory is not None:
+            self._office.choices.drop(memory.choice)

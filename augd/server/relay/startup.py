@@ -1,0 +1,81 @@
+"""What `augd produce` does, from its options to the end of the relay."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from augd.errors import OptionError
+from augd.process.awake_clock import Awake
+from augd.protocol.limits import PLACES_MAX
+from augd.server.supervision.arguments import (
+    check_shard_cache,
+    check_sources,
+    count_producers,
+    has_remote,
+    interruptions_held,
+    list_own,
+    load_index,
+    name_paths,
+    raise_fd_limit,
+)
+from augd.server.supervision.log_setup import set_up_log
+from augd.server.supervision.producer_process import Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """How producers are lent, apart from what they read."""
+
+    connect: str | None
+    named: str | None = None  # as of `serving.Options`
+    num_producers: int | None = None
+    is_forced: bool = False  # more than four producers per core are meant
+    keys: str | None = None
+    plugins: tuple[str, ...] = ()
+    is_pinned: bool = False
+    is_quiet: bool = False
+    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
+    host: str | None = None  # what `augd status` calls this one
+    lifeline_fd: int | None = None
+
+
+def lend_forever(paths: Sequence[str], options: Lending) -> int:
+    """Lend producers until drained; returns the exit status.
+
+    Raises:
+        AugdError: they cannot join: nothing is left running.
+    """
+    with interruptions_held():
+        from augd.server.relay.loop import Relay
+        from augd.server.relay.remote_producer import Office
+        from augd.server.supervision.fetcher_process import make_fetcher
+        from augd.transport.address import parse_address
+        from augd.transport.auth.curve import client_curve
+        from augd.transport.zmq_sockets import Poller
+
+    address = parse_address(options.connect)
+    curve = client_curve(address, options.keys)
+    sources = name_paths(paths, options.named)
+    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
+    check_sources(sources)
+    check_shard_cache(options.shard_cache, sources)
+    if not wanted:
+        raise OptionError(f"--producers: expected 1..{PLACES_MAX}, got 0")
+    if options.plugins:
+        from augd.plugins.ops import survey
+
+        survey(options.plugins)  # before producers that would all fail are started
+    set_up_log(is_quiet=options.is_quiet)
+    raise_fd_limit(wanted)
+    cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+    datasets = {name: load_index(name, source) for name, source in sources.items()}
+    host = options.host or socket.gethostname()
+    terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
+    fetcher = make_fetcher(datasets, options.shard_cache or "")
+    office = Office(
+        address, curve, host[:256], datasets, terms, Poller(Awake.of_loop()), fetcher=fetcher
+    )
+    return Relay(office, wanted, options.lifeline_fd).run()

@@ -1,0 +1,1 @@
+"""What programs that start processes share: arguments, exits, restarts, selections."""

@@ -1,0 +1,81 @@
+"""The fetcher's process as the daemon holds it, or a relay: started with it, started again.
+
+Beside the way of a batch, and only where a data set lies in an object store. Its program
+(`augd/server/fetcher/__main__.py`) has the network that producers lack. It hangs on a link as they
+do, and ends with the daemon. What producers asked of one that was killed they ask of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from augd.dataset.index_file import IndexFile
+from augd.dataset.stores.address import is_address
+from augd.protocol import fetch_messages as said
+from augd.server.supervision.supervised_process import Attendant, Pauses
+from augd.transport import unix_link
+from augd.transport.fetch_buffer import BASIN_BYTES, HatchEnd
+
+_PAUSES = Pauses(0.1, 5.0, 60.0, again_s=5.0)
+_HEAR_S = 10.0  # until it has loaded its libraries
+
+
+class Fetcher(Attendant):
+    """The process and what it is told. `start` it when it is due, `close` it at the end."""
+
+    def __init__(self, datasets: Mapping[str, IndexFile], cache: str = "") -> None:
+        """Take the data sets, and DIR:SIZE of the shard cache."""
+        super().__init__("the process that reads the store", _PAUSES)
+        self._datasets = datasets
+        self._cache = cache
+        self._hatches: dict[int, HatchEnd] = {}
+
+    def start(self, now: float) -> None:
+        """Start it; it dies with the calling thread, which must be the main one.
+
+        Raises:
+            OSError: there is no fd or no process to be had.
+        """
+        near = self.launch(now, "augd.server.fetcher", *((self._cache,) if self._cache else ()))
+        near.settimeout(_HEAR_S)  # what it must hear of a thousand producers fills the socket
+        for name, index in self._datasets.items():
+            if is_address(index.header.source):
+                self._tell(said.UseSet(name), index.fd)
+        for end in self._hatches.values():
+            self._tell_hatch(end)
+
+    def add(self, place: int, end: HatchEnd | None) -> None:
+        """Serve the hatch of a producer, which is this object's from now on."""
+        if end is not None:
+            self._hatches[place] = end
+            self._tell_hatch(end)
+
+    def drop(self, place: int) -> None:
+        """Forget the hatch of a producer that was reaped."""
+        end = self._hatches.pop(place, None)
+        if end is not None:
+            end.close()
+
+    def _tell_hatch(self, end: HatchEnd) -> None:
+        self._tell(said.UseHatch(BASIN_BYTES), end.socket.fileno(), end.basin_fd)
+
+    def _tell(self, note: said.ToFetcher, *fds: int) -> None:
+        """Send; one that is dying hears it when it is started again."""
+        if self.link is not None:
+            try:
+                unix_link.send(self.link, said.encode(note), fds)
+            except TimeoutError:
+                self.kill()
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """End it, which keeps nothing that matters, and wait for that."""
+        super().close(patience_s)
+        for place in list(self._hatches):
+            self.drop(place)
+
+
+def make_fetcher(datasets: Mapping[str, IndexFile], cache: str = "") -> Fetcher | None:
+    """Make one where a data set lies in a store; None where none does."""
+    if any(is_address(index.header.source) for index in datasets.values()):
+        return Fetcher(datasets, cache)
+    return None

@@ -1,0 +1,190 @@
+"""Starting producer processes, before the daemon's own slow imports.
+
+`subprocess`, never fork: a producer is a fresh interpreter, so it shares no lock, thread or
+library state with the daemon. Imports nothing that is slow to import.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from signal import SIGKILL
+
+from augd.process import interpreter
+from augd.process.child_environment import ENVIRONMENT, without_secrets
+from augd.process.exit_status import describe_status, is_stopped
+from augd.process.oom_kills import MemoryKills
+from augd.protocol.exit_reason import Ending
+from augd.server.supervision.classify_exit import classify
+from augd.transport.current_sample import Crumb, make_crumb
+from augd.transport.fetch_buffer import HatchEnd, make_hatch
+from augd.transport.unix_link import make_link
+
+KERNELS = "AUGD_KERNELS"
+_ENDS_MIN = 2  # one producer may die of anything
+
+
+@dataclass(slots=True)
+class Kernels:
+    """Whether producers are started with their native kernels: by how those before them ended.
+
+    Kernels with a damaged byte may end whoever loads them. When producers end so before one was
+    ready, the next are started without; should these end as well, something else is at fault, and
+    kernels are given again for good. Once a producer with kernels was ready, all have them: pixels
+    don't change while a daemon serves.
+    """
+
+    _num_ended: int = 0
+    _ended_by: str = ""  # they are left out
+    _is_settled: bool = False
+
+    def switch(self) -> dict[str, str]:
+        """Return what the next producer's environment has of them."""
+        how = f"off:they end producers while they load ({self._ended_by}). Install augd anew"
+        return {KERNELS: how} if self._ended_by else {}
+
+    def took_up(self, *, has_kernels: bool) -> None:
+        """Take that a producer is ready."""
+        if has_kernels:
+            self._is_settled, self._ended_by = True, ""
+
+    def ended(self, how: str, kind: Ending, *, has_kernels: bool) -> bool:
+        """Take the end of one that was never ready; returns whether the next has other ones."""
+        if kind is not Ending.SIGNAL or self._is_settled or os.environ.get(KERNELS):
+            return False
+        if not has_kernels:
+            self._is_settled, self._ended_by = True, ""
+            return False
+        self._num_ended += 1
+        if self._num_ended >= _ENDS_MIN:
+            self._ended_by = how
+        return bool(self._ended_by)
+
+
+@dataclass(slots=True)
+class Hired:
+    """A producer process as the daemon holds it."""
+
+    process: subprocess.Popen[bytes]
+    link: socket.socket
+    pidfd: int
+    _crumb: Crumb
+    hatch: HatchEnd | None = None  # until the fetcher has it
+    kernels: Kernels = field(default_factory=Kernels)
+    has_kernels: bool = True  # where there are any
+    is_ready: bool = False
+    _is_killed: bool = False
+    _was_stopped: bool = False
+
+    def kill(self) -> None:
+        """Kill it, and remember that it was us and whether it could have answered at all."""
+        if not self._is_killed:
+            self._is_killed, self._was_stopped = True, is_stopped(self.process.pid)
+        self.process.kill()
+
+    def how_ended(self) -> str:
+        """Say in words how a reaped producer ended: by which signal, or with which status."""
+        return describe_status(self.process.returncode)
+
+    def ending(self, memory_kills: MemoryKills) -> Ending:
+        """Find the class of a reaped producer's end. Ask once: it may claim a kill for memory."""
+        status = self.process.returncode
+        return classify(
+            status,
+            is_ours=self._is_killed,
+            was_stopped=self._was_stopped,
+            is_for_memory=status == -SIGKILL and memory_kills.claim(),
+        )
+
+    def note_ready(self) -> None:
+        """Take its word that it has loaded all that it needs."""
+        self.is_ready = True
+        self.kernels.took_up(has_kernels=self.has_kernels)
+
+    def is_tried_otherwise(self, kind: Ending) -> bool:
+        """Say, of a reaped one, whether the next is started without kernels because of its end."""
+        return not self.is_ready and self.kernels.ended(
+            self.how_ended(), kind, has_kernels=self.has_kernels
+        )
+
+    def crumb(self) -> tuple[int, int, int] | None:
+        """Return the (lease, row of it, sample) in hand, by its own word; None when nothing is.
+
+        Exact once it was reaped; before, it changes under the reader.
+        """
+        return self._crumb.read()
+
+    def close(self) -> None:
+        """Close the fds and the page of a producer that was reaped."""
+        self.link.close()
+        self._crumb.close()
+        os.close(self.pidfd)
+        if self.hatch is not None:
+            self.hatch.close()
+            self.hatch = None
+
+    def take_hatch(self) -> HatchEnd | None:
+        """Give the fetcher's end of its hatch away, once."""
+        end, self.hatch = self.hatch, None
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all producers of a daemon are started with.
+
+    `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
+    leaving the choice to the kernel. `sources` are the own sources, as NAME=plugin:MODULE:CLASS.
+    `has_stores` says that a data set lies in an object store. `kernels` learns from their ends.
+    """
+
+    plugins: Sequence[str] = ()
+    cores: Sequence[int] = ()
+    sources: Sequence[str] = ()
+    has_stores: bool = False
+    kernels: Kernels = field(default_factory=Kernels)
+
+
+def hire(terms: Terms, place: int) -> Hired:
+    """Start the producer of one place, counted from 0; a replacement gets the place of the dead.
+
+    It dies with the calling thread, which must be the main one.
+    """
+    near, far = make_link()
+    crumb, page = make_crumb()
+    end, asking = make_hatch() if terms.has_stores else (None, None)
+    fds: tuple[int, ...] = (far.fileno(), page)
+    hatch, switch = "-", terms.kernels.switch()
+    if end is not None and asking is not None:
+        hatch = f"{asking.fileno()},{end.basin_fd}"
+        fds = (*fds, asking.fileno(), end.basin_fd)
+    try:
+        process = interpreter.start(
+            "augd.server.producer",
+            *(str(far.fileno()), str(page), str(os.getpid()), hatch),
+            *terms.plugins,
+            *terms.sources,
+            pass_fds=fds,
+            # An own source may open a store by itself, before it is confined.
+            env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT, **switch},
+            # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
+            start_new_session=True,
+        )
+    except BaseException:
+        near.close()
+        if end is not None:
+            end.close()
+        raise
+    finally:
+        far.close()
+        os.close(page)
+        if asking is not None:
+            asking.close()
+    if terms.cores:
+        # Before it has threads of its own, which inherit this.
+        os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
+    pidfd = os.pidfd_open(process.pid)
+    return Hired(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)

@@ -1,0 +1,165 @@
+"""Ray places producers on the nodes of a cluster and starts them again: `--producers ray:N`.
+
+A process of its own (`augd.server.supervision.ray_producers`), started by the daemon's, so that the
+daemon loads no Ray. It makes one actor per producer, spread over the nodes; each runs `augd
+produce` and starts it again when it ends unasked. Ray carries no pixels: rows go from the producers
+to the daemon.
+
+Invariants: when the daemon ends, however it does, its pipe to this process does, and this process
+ends the actors; when an actor ends, however it does, its `augd produce` sees it by a pidfd, and
+drains. So nothing outlives what started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import msgspec
+
+from augd.dataset.access import opening_words
+from augd.errors import OptionError, install_extra
+from augd.process import interpreter
+from augd.transport.address import Address, TcpAddress
+
+_END_S = 15.0
+_LOOK_S = 1.0
+_PAUSE_S = 5.0  # between two starts of `augd produce` on a node where it fails
+_ANY_HOST = ("0.0.0.0", "[::]", "*")
+
+
+class Placed(msgspec.Struct):
+    """Which producers to place, with paths as they are on every node."""
+
+    num_producers: int
+    ray_address: str
+    paths: dict[str, str]
+    keys: str | None = None
+    plugins: Sequence[str] = ()
+    shard_cache: str | None = None
+    daemon: str = ""  # the host is filled in on the daemon's own node where it listens at all
+
+
+def check_ray(
+    addresses: Sequence[Address | TcpAddress], keys: str | None, *, needs_key: bool
+) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises:
+        OptionError: Ray is not installed, nodes could not reach the daemon, or have no key for it.
+    """
+    if find_spec("ray") is None:
+        raise OptionError(f"--producers ray:N needs Ray: {install_extra('ray')}, on every node")
+    if not any(isinstance(address, TcpAddress) for address in addresses):
+        raise OptionError(
+            "--producers ray:N: other nodes need a port, expected --listen tcp://HOST:PORT"
+        )
+    if needs_key and keys is None:
+        raise OptionError(
+            "--producers ray:N with --keys: expected --ray-keys FILE, made by `augd keys new NAME "
+            "--produce` and copied to this path on every node"
+        )
+
+
+@contextmanager
+def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterator[None]:
+    """Have producers placed while the block runs."""
+    port = next(address for address in addresses if isinstance(address, TcpAddress))
+    placed.daemon = str(port)
+    process = interpreter.start(
+        *("augd.server.supervision.ray_producers", msgspec.json.encode(placed).decode()),
+        cwd="/",  # Ray has its workers import from the folder that it was called in
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the daemon, which ends this process
+    )
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main(text: str) -> int:
+    """Place producers until standard input ends."""
+    ray: Any = import_module("ray")  # types differ with the version, and may be missing
+    placed = msgspec.json.decode(text, type=Placed)
+    try:
+        ray.init(address=placed.ray_address, log_to_driver=True, configure_logging=False)
+    except Exception as error:  # of many kinds, none of them Ray's own base
+        print(
+            f"augd: error: no Ray cluster can be used at {placed.ray_address!r}: {error} "
+            "Start one with `ray start --head`, or name one by --ray-address; nothing is placed",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        lender = ray.remote(Lender).options(
+            num_cpus=1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+        )
+        command = _command(placed, ray.util.get_node_ip_address())
+        actors = [lender.remote(command, number) for number in range(placed.num_producers)]
+        left = [actor.lend.remote() for actor in actors]
+        while left and not select.select([sys.stdin], [], [], 0.0)[0]:
+            _, left = ray.wait(left, timeout=_LOOK_S)
+        for actor in actors:
+            ray.kill(actor, no_restart=True)
+    finally:
+        ray.shutdown()
+    return 0
+
+
+def _command(placed: Placed, here: str) -> list[str]:
+    """Write the command for any node; an address of every interface becomes that of this node."""
+    host, _, port = placed.daemon.removeprefix("tcp://").rpartition(":")
+    connect = f"tcp://{here if host in _ANY_HOST else host}:{port}"
+    return [
+        *("produce", "--named", json.dumps(placed.paths)),
+        *("--connect", connect, "--producers", "1"),
+        *(() if placed.keys is None else ("--keys", placed.keys)),
+        *(part for plugin in placed.plugins for part in ("--plugin", plugin)),
+        *(() if placed.shard_cache is None else ("--shard-cache", placed.shard_cache)),
+        *opening_words(),
+    ]
+
+
+class Lender:
+    """The actor: one `augd produce`, started again when it ends unasked."""
+
+    def __init__(self, command: list[str], number: int) -> None:
+        """Start nothing yet; after a restart of the actor Ray calls `lend` again."""
+        self._command = command
+        self._number = number
+
+    def lend(self) -> int:
+        """Lend until the daemon is told to end."""
+        while True:
+            lifeline = os.pidfd_open(os.getpid())
+            try:
+                process = interpreter.start(
+                    *("augd", *self._command, "--lifeline-fd", str(lifeline)),
+                    pass_fds=(lifeline,),
+                    start_new_session=True,
+                )
+            finally:
+                os.close(lifeline)
+            if process.wait() == 0:
+                return self._number
+            time.sleep(_PAUSE_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,142 @@
+"""A process beside the daemon, or a relay: started with it, started again when it ends by itself.
+
+Beside the way of a batch: the page and the fetcher. One hangs on a link as producers do, without an
+address and a key, and ends with whoever started it; each time it ends by itself the pause before
+its next start is longer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from augd.process import interpreter
+from augd.process.exit_status import describe_status, reap
+from augd.transport import unix_link
+
+_END_S = 2.0
+
+
+class Pauses(NamedTuple):
+    """Seconds from an end to the next start: the first, the longest, and when all is forgotten.
+
+    And until it is tried again where it could not even be started.
+    """
+
+    first_s: float
+    max_s: float
+    calm_s: float
+    again_s: float
+
+
+class Attendant:
+    """The process of a program, and its link.
+
+    Attributes:
+        starts_at: when it is to be started; None while it runs.
+        link: to it, while it runs.
+        pid, pidfd: its own, while it runs; the pidfd becomes readable at its end.
+    """
+
+    def __init__(self, what: str, pauses: Pauses) -> None:
+        """Take what it is called in messages; it is due at once."""
+        self.starts_at: float | None = 0.0
+        self.link: socket.socket | None = None
+        self.pid, self.pidfd = 0, -1
+        self._what = what
+        self._pauses = pauses
+        self._pause_s = pauses.first_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+
+    def start(self, now: float) -> None:
+        """Start it, and tell it what it needs.
+
+        Raises:
+            OSError: there is no fd or no process to be had.
+        """
+        raise NotImplementedError
+
+    def is_due(self, now: float) -> bool:
+        """Say whether it is to be started: at first, and some time after it ended."""
+        return self.starts_at is not None and self.starts_at <= now
+
+    def try_start(self, now: float) -> str | None:
+        """Start it; returns None, or why that failed: then it is due again in a while."""
+        try:
+            self.start(now)
+        except OSError as error:
+            self.starts_at = now + self._pauses.again_s
+            return f"{self._what} could not be started: {error}"
+        return None
+
+    def launch(self, now: float, module: str, *more: str, fds: Sequence[int] = ()) -> socket.socket:
+        """Start `module FD ... PARENT more...`, the first fd its end of the link; return ours.
+
+        It dies with the calling thread, which must be the main one.
+
+        Raises:
+            OSError: there is no fd or no process to be had.
+        """
+        near, far = unix_link.make_link()
+        given = (far.fileno(), *fds)
+        try:
+            self._process = interpreter.start(
+                *(module, *map(str, given), str(os.getpid()), *more),
+                pass_fds=given,
+                start_new_session=True,  # Ctrl-C is for the daemon alone
+            )
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        self.link, self.starts_at, self._started_at = near, None, now
+        self.pid, self.pidfd = self._process.pid, os.pidfd_open(self._process.pid)
+        return near
+
+    def has_ended(self) -> bool:
+        """Say whether its process is gone."""
+        return self._process is not None and self._process.poll() is not None
+
+    def ended(self, now: float) -> str:
+        """Take its end: close what is left of it, and say how it ended and when it comes back."""
+        assert self._process is not None
+        how = describe_status(self._process.wait(_END_S))
+        self._let_go()
+        if now - self._started_at > self._pauses.calm_s:
+            self._pause_s = self._pauses.first_s
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, self._pauses.max_s)
+        self.starts_at = now + pause_s
+        return f"{self._what} ended: {how}; it is started again in {pause_s:g} s"
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it runs; `ended` takes its end."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """End it and wait for that: by SIGTERM with patience, by SIGKILL without."""
+        if self._process is None:
+            return
+        if patience_s:
+            assert self.link is not None
+            self.link.shutdown(socket.SHUT_RDWR)  # told by this, it says good-bye
+            self._process.terminate()
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        else:
+            self._process.kill()
+        reap(self._process, _END_S)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        assert self.link is not None
+        self.link.close()
+        os.close(self.pidfd)
+        self.link, self.pid, self.pidfd, self._process = None, 0, -1, None

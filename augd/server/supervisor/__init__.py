@@ -1,0 +1,1 @@
+"""The supervisor: starts the daemon, and starts it again when it dies unasked."""

@@ -1,0 +1,118 @@
+"""The proof, at every start, that a daemon's port with keys keeps strangers outside.
+
+CURVE by itself lets everybody in who knows the public key. It refuses only with all three of: an
+authenticator, a ZAP domain, and ZAP_ENFORCE_DOMAIN; of the seven ways to have them or not, three
+let a stranger in, without a word. So a daemon shows canaries to sockets that were made as its own
+are, on a throw-away port, before it binds for others. Takes milliseconds, and at most `PROOF_S`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import zmq
+
+from augd.errors import AugdError
+from augd.transport.address import TcpAddress
+from augd.transport.auth import keys
+from augd.transport.auth.authenticator import CANARY, Gate
+from augd.transport.auth.curve import ClientCurve, ServerCurve
+from augd.transport.handshake_monitor import Handshake
+from augd.transport.zmq_sockets import Dealer, Router
+
+PROOF_S = 5.0
+
+
+def prove(gate: Gate, make_router: Callable[[ServerCurve], Router] = Router) -> None:
+    """Show on a throw-away port that unknown keys are refused; then the gate is open.
+
+    Args:
+        gate: not yet open.
+        make_router: makes the daemon's sockets.
+
+    Raises:
+        AugdError: it isn't so, and says what is; the daemon must not bind.
+    """
+    _try_keys(gate, make_router, is_open=False)
+    gate.open()
+    _try_keys(gate, make_router, is_open=True)
+
+
+def _try_keys(gate: Gate, make_router: Callable[[ServerCurve], Router], *, is_open: bool) -> None:
+    router = make_router(gate.curve)
+    canaries: list[Canary] = []
+    try:
+        port = router.bind(TcpAddress("127.0.0.1", 0))
+        assert isinstance(port, TcpAddress)
+        known, unknown = (Canary(port, gate.server) for _ in range(2))
+        canaries = [known, unknown]
+        if is_open:
+            gate.admit_canary(known.public)
+        _await_verdicts(gate, router, known, unknown, is_open=is_open)
+    finally:
+        gate.forget_canaries()
+        for canary in canaries:
+            canary.close()
+        router.close()
+
+
+class Canary:
+    """A client with a new key, to see whether it gets in."""
+
+    def __init__(self, address: TcpAddress, server: bytes) -> None:
+        """Connect and say the key's own fingerprint."""
+        pair = keys.make_pair()
+        self.public = pair.public
+        self.song = keys.fingerprint(pair.public).encode()
+        curve = ClientCurve(keys.ClientKeys(CANARY, pair, server))
+        self._dealer = Dealer(address, curve, is_watched=True)
+        assert self._dealer.handshake is not None
+        self.handshake: Handshake = self._dealer.handshake
+        self._dealer.send(self.song)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._dealer.close()
+
+
+def _await_verdicts(
+    gate: Gate, router: Router, known: Canary, unknown: Canary, *, is_open: bool
+) -> None:
+    poller = zmq.Poller()
+    sockets = [router.socket, known.handshake.socket, unknown.handshake.socket]
+    for socket in [*sockets, gate.socket] if is_open else sockets:
+        poller.register(socket, zmq.POLLIN)
+    heard: dict[bytes, str | None] = {}
+    deadline = time.monotonic() + PROOF_S
+    while True:
+        refused = [one for one in (known, unknown) if one.handshake.has_failed()]
+        if unknown.song in heard or (known.song in heard and not is_open):
+            raise AugdError(_FAILS_OPEN)
+        if is_open and known.song in heard and unknown in refused:
+            if heard[known.song] != CANARY:
+                raise AugdError(_UNNAMED)
+            return
+        if not is_open and len(refused) == 2:
+            return
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise AugdError(_UNANSWERED if is_open else _UNDECIDED)
+        poller.poll(max(1, int(left_s * 1000)))
+        if is_open:
+            gate.serve()
+        while (received := router.receive_named()) is not None:
+            heard[received[1][0]] = received[2]
+
+
+_TESTED = "the daemon does not start, because its test of keys failed: "
+_FAILS_OPEN = (
+    f"{_TESTED}a client with an unknown key got in. CURVE refuses only with a ZAP domain, "
+    "ZAP_ENFORCE_DOMAIN and an authenticator; this build of ZeroMQ may not enforce them"
+)
+_UNNAMED = f"{_TESTED}ZeroMQ did not say whose message it was, so that nobody's could be allowed"
+_UNANSWERED = (
+    f"{_TESTED}within {PROOF_S:g} s a known key was not let in and an unknown one refused; the "
+    "authenticator does not answer"
+)
+_UNDECIDED = f"{_TESTED}within {PROOF_S:g} s nobody was refused while there was no authenticator"

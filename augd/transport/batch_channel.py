@@ -1,0 +1,41 @@
+"""The daemon's bulk socket: slots to clients that cannot map the arena, in pieces.
+
+A second ROUTER, so that pixels never stand in the way of credit. Pieces are sent from the
+slot itself, without a copy: the slot is not given to producers again before its client
+released it, or is gone. After a seek a slot may be written while old pieces are still on
+their way; those belong to a voided opening, and the client drops them unread.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from augd.protocol.codec import encode
+from augd.protocol.limits import PIECE_BYTES
+from augd.protocol.messages import Piece
+from augd.transport.address import bulk_address
+from augd.transport.router_pair import Annex, Doors
+from augd.transport.zmq_sockets import Curve
+
+# Belongs to no session: only sent to learn whether somebody is still there.
+_KNOCK = encode(Piece(0, 0, 0, 0, 0)), b""
+
+
+class BulkSender(Annex):
+    """Sends slots to the sessions that attached here."""
+
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make the socket, or two with keys; `bind` it for every address of the daemon."""
+        super().__init__(Doors(curve), bulk_address, _KNOCK)
+
+    def send(self, first: Piece, slot: memoryview) -> bool:
+        """Queue a slot in pieces; `first` names whose it is. Say False when he is gone."""
+        peer = self._peers.get(first.session)
+        if peer is None:
+            return False
+        for offset in range(0, len(slot), PIECE_BYTES):
+            part = slot[offset : offset + PIECE_BYTES]
+            piece = msgspec.structs.replace(first, offset=offset, size_bytes=len(part))
+            if not self.doors.send(peer, [encode(piece), part]):
+                return False
+        return True

@@ -1,0 +1,197 @@
+"""The hatch: how a producer, which has no network, gets ranges of shards that lie in a store.
+
+It asks over an inherited socket pair, and the fetcher (`augd/server/fetcher/__main__.py`) puts the
+bytes into the
+basin, a sealed memfd that both have: no byte goes through a socket, and the fetcher never waits for
+a producer. The basin is cut into lanes; whoever reads takes one, asks for ranges, waits until they
+lie there, copies them out, and gives the lane back.
+
+The daemon keeps the fetcher's end, too. So the socket outlives a fetcher that is killed, and with
+it what was asked and not yet taken. The next fetcher says AGAIN first: all that waits is asked
+anew. What both the socket and the producer asked twice is done once, by its turn.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from augd.dataset.stores.range_reader import LANE_BYTES, Piece
+from augd.errors import StoreError
+from augd.process.awake_clock import Awake
+from augd.protocol import fetch_messages as said
+from augd.transport import unix_link
+from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES
+
+LOOK_S: Final = 1.0
+
+
+def hatch_patience_s() -> float:
+    """Return for how long an answer is waited for: what is asked may wait for its turn, too."""
+    from augd.dataset.stores.object_store import patience_s  # with what few producers need
+
+    return 2 * patience_s() + 10
+
+
+@dataclass(slots=True)
+class _Lane:
+    number: int
+    memory: memoryview
+    turn: int = 0
+    frame: bytes | None = None  # what is asked, while it isn't answered
+    failure: str | None = None
+    is_late: bool = False  # nobody waits any more, and it isn't answered
+
+
+class Hatch:
+    """The producer's side. Asks may come from several threads at once."""
+
+    def __init__(
+        self,
+        socket_fd: int,
+        basin_fd: int,
+        patience_s: float,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take both fds over. Start it when the process is confined: it has a thread.
+
+        Args:
+            socket_fd: the inherited socket.
+            basin_fd: the inherited memory.
+            patience_s: how long an answer is waited for, fetchers that come and go included.
+            on_wait: called every second while the thread that made this waits for bytes.
+        """
+        self._socket = socket.socket(fileno=socket_fd)
+        try:
+            self._basin = mmap.mmap(basin_fd, BASIN_BYTES)
+        finally:
+            os.close(basin_fd)
+        whole = memoryview(self._basin)
+        self._lanes = [
+            _Lane(number, whole[number * LANE_BYTES : (number + 1) * LANE_BYTES])
+            for number in range(NUM_LANES)
+        ]
+        self._free = list(self._lanes)
+        self._changed = threading.Condition()
+        self._is_gone = False
+        self._patience_s = patience_s
+        self._on_wait = on_wait
+        self._owner = threading.get_ident()
+        threading.Thread(target=self._listen, name="hatch", daemon=True).start()
+
+    def reader(self, dataset: str) -> HatchReader:
+        """Return what reads the shards of a data set."""
+        return HatchReader(self, dataset)
+
+    @contextmanager
+    def fetch(self, dataset: str, pieces: Sequence[Piece]) -> Iterator[memoryview]:
+        """Have ranges read; see `stores.pieces.RangeReader`."""
+        lane = self._take()
+        try:
+            self._ask(lane, dataset, pieces)
+            yield lane.memory
+        finally:
+            with self._changed:
+                if lane.frame is None:
+                    self._free.append(lane)
+                    self._changed.notify_all()
+                else:
+                    lane.is_late = True  # it may still be written into
+
+    def _take(self) -> _Lane:
+        while True:
+            self._wait(lambda: bool(self._free), "none of its lanes became free")
+            with self._changed:
+                if self._free:  # else another thread was faster
+                    return self._free.pop()
+
+    def _ask(self, lane: _Lane, dataset: str, pieces: Sequence[Piece]) -> None:
+        base = lane.number * LANE_BYTES
+        places = tuple((one.shard, one.first, one.size, base + one.at) for one in pieces)
+        with self._changed:
+            lane.turn += 1
+            lane.failure = None
+            lane.frame = said.encode(said.Ask(lane.number, lane.turn, dataset, places))
+            unix_link.send(self._socket, lane.frame)
+        self._wait(lambda: lane.frame is None, "no bytes came through the hatch")
+        if lane.failure is not None:
+            raise StoreError(lane.failure)
+
+    def _wait(self, is_done: Callable[[], bool], what: str) -> None:
+        clock = Awake()
+        deadline = clock.now() + self._patience_s
+
+        def look(left_s: float | None) -> bool:
+            return self._changed.wait_for(lambda: is_done() or self._is_gone, left_s)
+
+        while True:
+            with self._changed:
+                clock.wait(look, LOOK_S)
+                if is_done():
+                    return
+                if self._is_gone:
+                    raise StoreError(
+                        "the process that reads the store is gone, and its daemon, too"
+                    )
+            if clock.now() > deadline:
+                raise StoreError(
+                    f"{what} within {self._patience_s:g} s: the process that reads the store "
+                    "hangs, or ends again and again. The daemon's log says more."
+                )
+            if threading.get_ident() == self._owner:
+                self._on_wait()
+
+    def _listen(self) -> None:
+        """Take what the fetcher says, until nobody is left who could."""
+        while True:
+            try:
+                received = unix_link.receive(self._socket, wait=True)
+                assert received is not None
+                note = said.decode_from_fetcher(received[0])
+            except (EOFError, OSError, msgspec.MsgspecError):
+                with self._changed:
+                    self._is_gone = True
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._hear(note)
+
+    def _hear(self, note: said.FromFetcher) -> None:
+        if isinstance(note, said.Again):
+            for lane in self._lanes:
+                if lane.frame is not None:
+                    unix_link.send(self._socket, lane.frame)
+            return
+        lane = self._lanes[note.lane]
+        if lane.frame is None or note.turn != lane.turn:
+            return  # answered by the fetcher that died, and by the next one
+        lane.frame = None
+        lane.failure = note.text if isinstance(note, said.Refused) else None
+        if lane.is_late:
+            lane.is_late = False
+            self._free.append(lane)
+        self._changed.notify_all()
+
+
+class HatchReader:
+    """Reads the shards of one data set through the hatch; see `stores.pieces.RangeReader`."""
+
+    def __init__(self, hatch: Hatch, dataset: str) -> None:
+        """Take both."""
+        self._hatch = hatch
+        self._dataset = dataset
+
+    def fetch(self, pieces: Sequence[Piece]) -> AbstractContextManager[memoryview]:
+        """Have ranges read."""
+        return self._hatch.fetch(self._dataset, pieces)
+
+    def close(self) -> None:
+        """Do nothing: the hatch is the producer's."""

@@ -1,0 +1,102 @@
+"""The daemon's ROUTERs of one purpose: one for addresses that need no key, one for CURVE.
+
+A mechanism belongs to a ZeroMQ socket, not to an address, so a daemon that listens at a path and,
+with keys, at a port has two sockets where it would have one. Peers are named by door and routing
+id, since the ids of two sockets may be equal. Without keys there is a single door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from augd.transport.address import Address, TcpAddress
+from augd.transport.zmq_sockets import Curve, Router
+
+_PLAIN, _KEYED = 0, 1
+
+Beside = Callable[[Address | TcpAddress, int], Address | TcpAddress]
+
+
+class Doors:
+    """One or two ROUTERs behind the verbs of one."""
+
+    def __init__(
+        self, curve: Curve | None = None, make_router: Callable[[Curve | None], Router] = Router
+    ) -> None:
+        """Make unbound sockets; with `curve`, ports are for clients with keys only."""
+        curves = [None] if curve is None else [None, curve]
+        self.routers = [make_router(one) for one in curves]
+
+    def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
+        """Listen at an address as `Router.bind` does: at a port with keys if there are any."""
+        is_port = isinstance(address, TcpAddress)
+        return self.routers[_KEYED if is_port and len(self.routers) > 1 else _PLAIN].bind(address)
+
+    def receive(self, door: int) -> tuple[bytes, list[bytes], str | None] | None:
+        """Return one message as (peer, frames, user), or None when there is none now.
+
+        `user` is None at the door that needs no key: what a client says there about itself counts
+        for nothing. At the other one it is empty when ZeroMQ doesn't know it.
+        """
+        if door == _PLAIN:
+            plain = self.routers[door].receive()
+            return None if plain is None else (bytes((door,)) + plain[0], plain[1], None)
+        named = self.routers[door].receive_named()
+        return None if named is None else (bytes((door,)) + named[0], named[1], named[2] or "")
+
+    def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
+        """Send to one client as `Router.send` does."""
+        return self.routers[peer[0]].send(peer[1:], frames)
+
+    def can_reach(self, peer: bytes, frames: Sequence[bytes]) -> bool:
+        """Say whether a client's connection stands, as `Router.can_reach` does."""
+        return self.routers[peer[0]].can_reach(peer[1:], frames)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for router in self.routers:
+            router.close()
+
+
+class Annex:
+    """Doors beside the daemon's own: whoever attaches here is already known by a number."""
+
+    def __init__(self, doors: Doors, beside: Beside, knock: Sequence[bytes]) -> None:
+        """Take unbound doors; they are bound `beside` each address of the daemon.
+
+        `knock` is a message that means nothing: it is sent to learn whether somebody is there.
+        """
+        self.doors = doors
+        self.disconnects = [router.watch_disconnects() for router in doors.routers]
+        self.port = 0
+        self._beside = beside
+        self._knock = knock
+        self._peers: dict[int, bytes] = {}
+
+    def bind(self, address: Address | TcpAddress) -> None:
+        """Listen beside a path, or at a free port of a host's address."""
+        bound = self.doors.bind(self._beside(address, 0))
+        if isinstance(bound, TcpAddress):
+            self.port = bound.port
+
+    def admit(self, number: int, peer: bytes) -> None:
+        """Take this connection for that of a number, once it is known that it is."""
+        self._peers[number] = peer
+
+    def forget(self, number: int) -> None:
+        """Send nothing more to a number."""
+        self._peers.pop(number, None)
+
+    def unreachable(self) -> list[int]:
+        """List the numbers whose connection ended."""
+        return [
+            number
+            for number, peer in self._peers.items()
+            if not self.doors.can_reach(peer, self._knock)
+        ]
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for watched in self.disconnects:
+            watched.close()
+        self.doors.close()

@@ -1,0 +1,149 @@
+"""The daemon's rows socket: what producers of other hosts say, and the pixels that they made.
+
+A third ROUTER, apart from the clients' two, because its frames may be large: with keys it is
+for those alone that may produce. One connection is one producer; what it says comes in the order
+in which it was said, so that the rows of a lease are there when its DONE is. Rows go from ZeroMQ
+straight to where they belong; nothing else here is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from augd.errors import ProtocolError
+from augd.protocol import messages as msg
+from augd.protocol.codec import encode
+from augd.protocol.limits import PIECE_BYTES
+from augd.transport.address import rows_address
+from augd.transport.router_pair import Annex, Doors
+from augd.transport.zmq_sockets import Curve, Router
+
+# No high-water mark. libzmq stops reading at one, and where the peer hangs up before it goes on (a
+# relay, whose daemon stood still for longer than its heartbeats) and a heartbeat comes between, an
+# assertion ends the process. Source: stream_engine_base.cpp of libzmq 4.3.5, libzmq issue 4364.
+# What can be unread is bounded by what a peer may say: a producer that was let in the rows of its
+# leases, and some words; a stranger a few words. Whoever says more is hung up on.
+_UNREAD_MAX = 0
+_STRANGE_MAX = 64  # words of a stranger, who is told each time that nobody knows him
+_UNLEASED_MAX = 16  # DONEs in a row that answer no lease, of which a producer has eight at most
+_WORDS_MAX = 256  # other words at once, and so many a second more: ALIVE and BEAT come in seconds
+_WORDS_PER_S = 8.0
+# CURVE wraps each frame: a nonce, a name, a box. Source: RFC 26, "MESSAGE command".
+_ENVELOPE_BYTES = 64
+_STRANGERS_MAX = 4_096  # whose words are counted
+# A REVOKE of nothing: only sent to learn whether somebody is still there.
+_KNOCK = (encode(msg.Revoke(())),)
+
+
+class RowsSocket(Annex):
+    """Talks to the producers that attached here, each known by the number that it joined as."""
+
+    def __init__(self, curve: Curve | None = None) -> None:
+        """Make the socket, or two with keys; `bind` it for every address of the daemon."""
+        super().__init__(Doors(curve, _make_router), rows_address, _KNOCK)
+        self._numbers: dict[bytes, int] = {}
+        self._patience: dict[bytes, _Patience] = {}  # of those that were let in
+        self._strangers: dict[bytes, _Patience] = {}
+        self._ended: set[bytes] = set()  # that were hung up on
+
+    def admit(self, number: int, peer: bytes) -> None:
+        """Take what this peer says from now on for the producer's."""
+        super().admit(number, peer)
+        self._numbers[peer] = number
+        self._patience[peer] = _Patience(_WORDS_MAX, _UNLEASED_MAX)
+        self._strangers.pop(peer, None)
+
+    def number_of(self, peer: bytes) -> int | None:
+        """Return whose connection this is, None for somebody who did not attach."""
+        return self._numbers.get(peer)
+
+    def forget(self, number: int) -> None:
+        """Take what its connection says from now on for a stranger's."""
+        peer = self._peers.get(number)
+        if peer is not None:
+            del self._numbers[peer]
+            self._patience.pop(peer, None)
+        super().forget(number)
+
+    def receive(self, door: int) -> tuple[bytes, bytes, str | None] | None:
+        """Return (peer, header, user) of one message, as `Doors.receive` does; None without one.
+
+        Its rows are still in the socket: take them by `receive_rows`, or drop them by `drop_rows`.
+        """
+        received = self.doors.routers[door].receive_header()
+        if received is None:
+            return None
+        peer, header, user = received
+        return bytes((door,)) + peer, header, (user or "") if door else None
+
+    def bear(self, door: int, peer: bytes, *, is_done: bool = False, is_leased: bool) -> None:
+        """Count the message in hand; hang up on a peer that says more than it may.
+
+        Raises:
+            ProtocolError: it said too much; its connection ends.
+        """
+        if peer in self._ended:
+            raise ProtocolError("it was hung up on")
+        patience = self._patience.get(peer)
+        if patience is None:
+            if len(self._strangers) >= _STRANGERS_MAX:
+                self._strangers.clear()  # most of them left
+                self._ended.clear()
+            patience = self._strangers.setdefault(peer, _Patience(_STRANGE_MAX, 0))
+            is_done = self.doors.routers[door].has_more()  # rows, from who was leased none
+        if patience.is_over(is_done=is_done, is_leased=is_leased):
+            self._ended.add(peer)  # what it sent before still comes
+            self.doors.routers[door].hang_up()
+            raise ProtocolError("it says more than its leases allow, and is hung up on")
+
+    def receive_rows(self, door: int, places: Sequence[memoryview]) -> bool:
+        """Receive the frames that follow a header into these places, each of just its size.
+
+        Says False when there are fewer, more, or others. What was written then is wrong, and
+        belongs to a lease that is not done.
+        """
+        router = self.doors.routers[door]
+        are_whole = all(router.receive_into(place) for place in places)
+        return router.drop_rest() == 0 and are_whole
+
+    def drop_rows(self, door: int) -> int:
+        """Drop the frames that follow a header; returns how many they were."""
+        return self.doors.routers[door].drop_rest()
+
+    def send(self, producer: int, message: msg.ToRelay) -> bool:
+        """Send to a producer; say False when it is gone or takes nothing more."""
+        peer = self._peers.get(producer)
+        return peer is not None and self.doors.send(peer, [encode(message)])
+
+    def part_with(self, peer: bytes, why: str) -> None:
+        """Tell a stranger that nobody knows it here."""
+        self.doors.send(peer, [encode(msg.Part(why))])
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How much more a peer may say before it answers a lease."""
+
+    words_max: int
+    unleased_max: int
+    words: float = 0.0
+    unleased: int = 0
+    heard_at: float = 0.0
+
+    def is_over(self, *, is_done: bool, is_leased: bool) -> bool:
+        """Count a message; say whether it is one too many."""
+        now = time.monotonic()
+        if is_leased:
+            self.words = self.unleased = 0
+        elif is_done:
+            self.unleased += 1
+        else:
+            self.words = 1 + max(0.0, self.words - _WORDS_PER_S * (now - self.heard_at))
+        self.heard_at = now
+        return self.words > self.words_max or self.unleased > self.unleased_max
+
+
+def _make_router(curve: Curve | None) -> Router:
+    return Router(curve, PIECE_BYTES + _ENVELOPE_BYTES, _UNREAD_MAX)
