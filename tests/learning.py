@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.cli import main
-from trainer.fit_command import FitOptions, settle
-from trainer.learner import Learner, Place
-from trainer.models import Subject, build_subject
-from trainer.settings import Settings
+from trainer.cli.app import main
+from trainer.cli.fit import FitOptions, settle
+from trainer.models.registry import Subject, build_subject
+from trainer.training.learner import Learner, Place
+from trainer.training.settings import Settings
 
 OPTIONS: dict[str, Any] = {
     "path": "photos", "connect": None, "dataset": None, "arch": "resnet18", "recipe": "imagenet",

@@ -29,9 +29,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .client import Stream, connect
-    from .device import IMAGENET_MEAN, IMAGENET_STD, Batch
-    from .loader import as_dataloader
+    from .data.dataloader import as_dataloader
+    from .data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch
+    from .data.stream import Stream, connect
 else:
     if sys.modules.get("torch") is None and find_spec("torch") is None:
         from augd.errors import install_extra
@@ -44,18 +44,18 @@ else:
 
     # Where each name lies. torch takes seconds: --help and a mistyped option need not wait for it.
     _HOMES = {
-        "IMAGENET_MEAN": "device",
-        "IMAGENET_STD": "device",
-        "Batch": "device",
-        "Stream": "client",
-        "as_dataloader": "loader",
-        "connect": "client",
+        "IMAGENET_MEAN": "data.host_feed",
+        "IMAGENET_STD": "data.host_feed",
+        "Batch": "data.host_feed",
+        "Stream": "data.stream",
+        "as_dataloader": "data.dataloader",
+        "connect": "data.stream",
     }
-    _MODULES = ("client", "cuda", "device", "handover", "loader")
+    _PACKAGES = ("data", "evaluation", "models", "training")
 
     def __getattr__(name: str) -> object:
         """Import what is asked for the first time, and torch with it."""
-        if name in _MODULES:
+        if name in _PACKAGES:
             return import_module(f"{__name__}.{name}")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

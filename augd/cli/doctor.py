@@ -219,7 +219,7 @@ def _trainer() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding("trainer", f"torch {version}; no NVIDIA driver: trains on the processor")
     # By a process of its own: this one must not load torch.
-    said, problem = _ask("augd.torch.pinning", _TORCH_S)
+    said, problem = _ask("augd.torch.data.probe_pinning", _TORCH_S)
     if said == "pinned":
         return Finding(
             "trainer", f"torch {version}; CUDA registers shared memory: copies are pinned"

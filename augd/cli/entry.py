@@ -38,7 +38,7 @@ _NUMBERS = {
 def train(*, is_module: bool = False) -> None:
     """Run the trainer's command line, whatever else has the name `trainer` here."""
     leave_working_directory(is_module=is_module)
-    run("trainer", lambda: import_module("augd.torch.cli").main())
+    run("trainer", lambda: import_module("augd.torch.cli.app").main())
 
 
 def main() -> None:

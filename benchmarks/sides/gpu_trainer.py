@@ -22,7 +22,7 @@ import trainer
 from augd.diagnostics.measure import all_batches
 from benchmarks._rounds import answer_rounds, settle
 from benchmarks._tree import cpu_between, cpu_by_pid, tree
-from trainer import cuda as trainer_cuda
+from trainer.data import cuda_feed as trainer_cuda
 
 _cuda: Any = torch.cuda  # its events are typed in some versions of torch, and not in others
 _WARM_UP_STEPS = 12

@@ -109,7 +109,7 @@ def test_the_site_is_made_without_a_fault(tmp_path):
     for name in (
         "augd.client.connect.connect",
         "augd.client.stream.Stream",
-        "trainer.client.connect",
+        "trainer.data.stream.connect",
     ):
         assert f'id="{name}"' in reference
     assert "https://fonts.googleapis.com" not in (tmp_path / "site" / "index.html").read_text()

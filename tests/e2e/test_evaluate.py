@@ -14,8 +14,8 @@ import augd
 import trainer
 from tests.learning import run_trainer
 from tests.scenes import make_coloured
-from trainer.recipes import views_recipe
-from trainer.trained import read_trained
+from trainer.data.recipes import views_recipe
+from trainer.training.load_trained import read_trained
 
 ARCH = "shufflenet_v2_x0_5"
 

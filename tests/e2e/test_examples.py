@@ -17,7 +17,7 @@ import torch
 
 from examples import results
 from tests.scenes import make_coloured
-from trainer.cli import main
+from trainer.cli.app import main
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "examples" / "transfer_learning.ipynb"

@@ -14,11 +14,11 @@ import augd
 import trainer
 from tests.learning import run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
-from trainer.features import Pass, Store, StoredSource, digest_of_base
-from trainer.models import build_subject
-from trainer.recipes import choose_recipes
-from trainer.weights import find_weights, put_weights
+from trainer.cli.app import main
+from trainer.data.recipes import choose_recipes
+from trainer.models.pretrained_weights import find_weights, put_weights
+from trainer.models.registry import build_subject
+from trainer.training.features import Pass, Store, StoredSource, digest_of_base
 
 ARCH = "shufflenet_v2_x0_5"
 NUM_TRAIN = 20
@@ -136,7 +136,7 @@ def test_a_second_time_nothing_is_computed(ground, stored, monkeypatch, capsys):
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("trainer.features_command.store_features", never)
+    monkeypatch.setattr("trainer.cli.features.store_features", never)
     assert run("features", ground, stored, "--epochs", 100, "--dropout", 0.2, "--json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)

@@ -19,10 +19,10 @@ import torch
 import augd
 from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
-from trainer.device import Batch
-from trainer.fit import Training
-from trainer.learner import Learner
-from trainer.models import build_model
+from trainer.data.host_feed import Batch
+from trainer.models.registry import build_model
+from trainer.training.learner import Learner
+from trainer.training.loop import Training
 
 ARCH = "shufflenet_v2_x0_5"
 BATCH = 8
@@ -181,7 +181,7 @@ def test_a_head_of_other_classes_is_replaced_and_said(daemon, weights, tmp_path,
 
 
 def test_patience_ends_a_phase_and_not_the_run(daemon, weights, tmp_path, monkeypatch, capsys):
-    from trainer.tally import Tally
+    from trainer.training.running_metrics import Tally
 
     accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.9, 0.8, 0.8])
     monkeypatch.setattr(
@@ -227,7 +227,7 @@ class TestTrouble:
         with np.load(tmp_path / "batch.npz") as file:
             again = {name: file[name] for name in ("ids", "images")}
         with augd.serve({"photos": photos}, producers=1) as served:
-            from trainer.recipes import choose_recipes
+            from trainer.data.recipes import choose_recipes
 
             recipe = choose_recipes("imagenet", 32).training
             options = {"recipe": recipe, "batch_size": BATCH, "seed": 3, "split": "train"}
@@ -271,7 +271,7 @@ class TestTrouble:
         assert printed.count("No image to train on has the class 'a', 'b': the network cannot") == 1
 
     def test_labels_beyond_the_classes(self):
-        from trainer.source import usable_rows
+        from trainer.data.source import usable_rows
 
         class Two:
             classes = ("a", "b")
@@ -298,7 +298,7 @@ class TestTrouble:
                 return real(self, *arguments)
 
             monkeypatch.setattr(Learner, "step", failing)
-            from trainer.client import Stream
+            from trainer.data.stream import Stream
 
             whole = Stream.epoch
 

@@ -19,12 +19,12 @@ import torch
 import augd
 from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
-from trainer.cli import main
-from trainer.device import Batch
-from trainer.fit import Training
-from trainer.recipes import choose_recipes
-from trainer.source import usable_rows
-from trainer.splits import open_splits
+from trainer.cli.app import main
+from trainer.data.host_feed import Batch
+from trainer.data.recipes import choose_recipes
+from trainer.data.source import usable_rows
+from trainer.data.splits import open_splits
+from trainer.training.loop import Training
 
 BATCH = 8
 

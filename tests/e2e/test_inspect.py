@@ -72,7 +72,7 @@ def test_patches_come_from_the_photo_at_its_own_detail(ground, tmp_path, monkeyp
     state["model"]["features.0.bias"][0] = 0.0
     torch.save(state, tmp_path / "white.pt")
     cuts = []
-    from trainer import inspect_command
+    from trainer.cli import inspect as inspect_command
 
     real = inspect_command.cut
     monkeypatch.setattr(

@@ -399,7 +399,7 @@ def test_commands_take_a_key(
 
 def test_a_trainer_takes_a_key(daemon: augd.ServedDaemon, ring: Keyring, tmp_path: Path) -> None:
     import trainer
-    import trainer.cli
+    import trainer.cli.app
 
     port, alice = daemon.addresses[1], ring.let_in("alice")
     with trainer.connect(port, recipe=SMALL, dataset="small", keys=alice, device="cpu") as stream:
@@ -409,6 +409,6 @@ def test_a_trainer_takes_a_key(daemon: augd.ServedDaemon, ring: Keyring, tmp_pat
     words = ["fit", "--connect", port, "--keys", str(alice), "--dataset", "small", "--size", "32"]
     words += ["--epochs", "1", "--limit-train-batches", "1", "--device", "cpu"]
     with pytest.raises(SystemExit) as ended:
-        trainer.cli.main([*words, "--out", str(tmp_path / "run")])
+        trainer.cli.app.main([*words, "--out", str(tmp_path / "run")])
     assert ended.value.code == 0
     assert (tmp_path / "run" / "last.pt").exists()

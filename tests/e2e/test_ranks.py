@@ -16,7 +16,7 @@ import augd
 from tests.learning import assert_same, load, run_trainer
 from tests.scenes import make_coloured
 from tests.stores import free_port
-from trainer.ranks import Ranks, join_ranks
+from trainer.training.distributed import Ranks, join_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,7 +147,7 @@ def test_a_rank_that_lost_the_others_says_so(tmp_path):
     program = tmp_path / "half.py"
     program.write_text(
         "import os\n"
-        "from trainer.ranks import join_ranks\n"
+        "from trainer.training.distributed import join_ranks\n"
         "with join_ranks() as ranks:\n"
         "    ranks.sums(1)\n"
         "    if ranks.rank == 1:\n"

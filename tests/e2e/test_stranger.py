@@ -188,7 +188,7 @@ def test_a_line_that_is_not_understood_is_explained(home, line, says):
         ),
         (
             "torch",
-            "import trainer.cli",
+            "import trainer.cli.app",
             "python -m pip install -e '.[trainer]' in the checkout of augd",
         ),
         (

@@ -12,8 +12,8 @@ from PIL import Image
 import augd
 import demo.train
 from augd.client.serve import ServedDaemon
-from trainer.recipes import choose_recipes
-from trainer.splits import open_splits
+from trainer.data.recipes import choose_recipes
+from trainer.data.splits import open_splits
 
 RECIPE = {"ops": [{"op": "resize", "size": 8}]}
 TABLES = {

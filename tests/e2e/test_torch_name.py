@@ -18,12 +18,12 @@ import trainer
 assert trainer.MINE
 before = trainer
 import augd, augd.torch
-from augd.torch.fit import Training
-assert augd.torch.connect.__module__ == "augd.torch.client", augd.torch.connect.__module__
-assert augd.torch.Batch is sys.modules["augd.torch.device"].Batch
+from augd.torch.training.loop import Training
+assert augd.torch.connect.__module__ == "augd.torch.data.stream", augd.torch.connect.__module__
+assert augd.torch.Batch is sys.modules["augd.torch.data.host_feed"].Batch
 assert sys.modules["trainer"] is before and not hasattr(before, "connect")
 assert not [name for name in sys.modules if name.startswith("trainer.")]
-try: import trainer.client
+try: import trainer.data.stream
 except ModuleNotFoundError as error: print(error)
 """
 
@@ -44,24 +44,25 @@ def test_a_users_own_trainer_py_stays_his(tmp_path: Path) -> None:
         [sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "No module named 'trainer.client'; 'trainer' is not a package\n"
+    assert done.stdout == "No module named 'trainer.data'; 'trainer' is not a package\n"
 
 
 def test_both_names_are_the_same_modules() -> None:
     trainer = importlib.import_module("trainer")
     assert trainer is augd.torch
-    for name in ("client", "fit", "models"):
+    for name in ("data.stream", "training.loop", "models.registry"):
         first = importlib.import_module(f"trainer.{name}")
         assert first is importlib.import_module(f"augd.torch.{name}")
-        assert getattr(augd.torch, name) is first
+        package = name.partition(".")[0]
+        assert getattr(augd.torch, package) is importlib.import_module(f"trainer.{package}")
         assert first.__spec__ is not None and first.__spec__.name == f"augd.torch.{name}"
 
 
 def test_the_first_name_gives_the_second(tmp_path: Path) -> None:
     code = (
-        "import trainer.device, sys; from trainer import Batch; import augd.torch; "
-        "assert trainer is augd.torch and Batch is augd.torch.device.Batch; "
-        "assert sys.modules['trainer.device'] is sys.modules['augd.torch.device']"
+        "import trainer.data.host_feed, sys; from trainer import Batch; import augd.torch; "
+        "assert trainer is augd.torch and Batch is augd.torch.data.host_feed.Batch; "
+        "assert sys.modules['trainer.data.host_feed'] is sys.modules['augd.torch.data.host_feed']"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120

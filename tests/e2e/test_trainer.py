@@ -16,7 +16,7 @@ import torch
 import augd
 import trainer
 from tests.scenes import SMALL, make_folder, read_epoch
-from trainer.handover import Feed, Handover
+from trainer.data.copy_schedule import Feed, Handover
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -313,7 +313,7 @@ def test_no_thread_takes_part_in_normalising():
     """Torch's pool is not woken; its grain, which decides that, is not in torch's interface."""
     script = """
 import os, torch
-from trainer.device import HostNormaliser
+from trainer.data.host_feed import HostNormaliser
 torch.set_num_threads(4)
 images = torch.empty(8, 224, 224, 3, dtype=torch.uint8)
 before = len(os.listdir("/proc/self/task"))

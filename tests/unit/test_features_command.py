@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import augd
-from trainer.features import Pass, StoredSource
-from trainer.features_command import _told, check_out
+from trainer.cli.features import _told, check_out
+from trainer.training.features import Pass, StoredSource
 
 
 def put(out: Path, *names: str) -> None:

@@ -22,14 +22,14 @@ from tests.learning import (
     subject_of,
     train,
 )
-from trainer.anatomy import dissect
-from trainer.convnet import SmallConvNet
-from trainer.finetune import Plan, choose_strategy, plan_phases, stage_shares
-from trainer.fit_command import FitOptions, settle, settle_strategy
-from trainer.head import Head
-from trainer.learner import Place
-from trainer.models import build_model, build_subject
-from trainer.ranks import Ranks
+from trainer.cli.fit import FitOptions, settle, settle_strategy
+from trainer.models.head import Head
+from trainer.models.registry import build_model, build_subject
+from trainer.models.small_convnet import SmallConvNet
+from trainer.models.stages import dissect
+from trainer.training.distributed import Ranks
+from trainer.training.finetune import Plan, choose_strategy, plan_phases, stage_shares
+from trainer.training.learner import Place
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

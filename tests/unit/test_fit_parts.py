@@ -14,13 +14,13 @@ from torch import nn
 
 import augd
 from tests.learning import OPTIONS
-from trainer.checkpoint import check_same_run, load_checkpoint, save_checkpoint
-from trainer.fit_command import FitOptions, settle
-from trainer.interrupt import Interrupt
-from trainer.models import build_model, check_arch, check_input
-from trainer.optimise import make_optimiser, set_rate, warm_cosine
-from trainer.recipes import choose_recipes
-from trainer.tally import Tally
+from trainer.cli.fit import FitOptions, settle
+from trainer.data.recipes import choose_recipes
+from trainer.models.registry import build_model, check_arch, check_input
+from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
+from trainer.training.interrupt import Interrupt
+from trainer.training.optimizers import make_optimiser, set_rate, warm_cosine
+from trainer.training.running_metrics import Tally
 
 
 class TestRate:

@@ -1,4 +1,4 @@
-"""What `trainer.inspect` shows, against arithmetic by hand."""
+"""What `trainer.evaluation.inspect` shows, against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 import augd
 from tests.learning import subject_of
-from trainer.anatomy import dissect
-from trainer.charts import draw_rows, draw_scatter, overlay
-from trainer.device import Batch
-from trainer.inspect import (
+from trainer.cli.inspect import _Inspection, in_detail
+from trainer.data.host_feed import Batch
+from trainer.evaluation.charts import draw_rows, draw_scatter, overlay
+from trainer.evaluation.inspect import (
     Box,
     Place,
     cut,
@@ -26,7 +26,7 @@ from trainer.inspect import (
     project,
     strongest,
 )
-from trainer.inspect_command import _Inspection, in_detail
+from trainer.models.stages import dissect
 
 
 @pytest.fixture(autouse=True)

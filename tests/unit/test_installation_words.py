@@ -44,7 +44,11 @@ def test_the_patterns_find_what_they_look_for() -> None:
         assert FROM_AN_INDEX.search(text)
     for text in ("pip install -e '.[http]'", "pip install augd-0.1.0-py3-none-any.whl"):
         assert not FROM_AN_INDEX.search(text)
-    for text in ("import trainer\n", "x = trainer.connect()", '    "from trainer.cli import main'):
+    for text in (
+        "import trainer\n",
+        "x = trainer.connect()",
+        '    "from trainer.cli.app import main',
+    ):
         assert HIDDEN_NAME.search(text)
     assert not HIDDEN_NAME.search("import augd.torch\nstream = augd.torch.connect()")
 

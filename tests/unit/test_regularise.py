@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer.optimise import make_optimiser, share_of_rate
-from trainer.regularise import Average, Mixed, loss_of, mixup
+from trainer.training.optimizers import make_optimiser, share_of_rate
+from trainer.training.regularization import Average, Mixed, loss_of, mixup
 
 
 def test_mixup_blends_pairs_and_their_losses():

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.charts import draw_confusion
-from trainer.evaluate import probabilities
-from trainer.evaluate_command import as_text
-from trainer.pictures import as_seen, contact_sheet
-from trainer.scores import Scores
+from trainer.cli.evaluate import as_text
+from trainer.evaluation.charts import draw_confusion
+from trainer.evaluation.images import as_seen, contact_sheet
+from trainer.evaluation.metrics import Scores
+from trainer.evaluation.predict import probabilities
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_a_confusion_matrix_is_darkest_where_most_are():
 
 
 def test_pictures_undo_the_normalisation():
-    from trainer.device import HostNormaliser
+    from trainer.data.host_feed import HostNormaliser
 
     rng = np.random.default_rng(0)
     levels = torch.from_numpy(rng.integers(0, 256, (5, 8, 12, 3), np.uint8))

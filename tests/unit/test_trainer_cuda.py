@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-import trainer.cuda
-from trainer.cuda import CudaLane, DeviceNormaliser
-from trainer.device import HostNormaliser
+import trainer.data.cuda_feed
+from trainer.data.cuda_feed import CudaLane, DeviceNormaliser
+from trainer.data.host_feed import HostNormaliser
 
 CPU = torch.device("cpu")
 
 
 class LoggingCuda:
-    """The part of torch.cuda that `trainer.cuda` uses."""
+    """The part of torch.cuda that `trainer.data.cuda_feed` uses."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, ...]] = []
@@ -89,7 +89,7 @@ class LoggedEvent:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> LoggingCuda:
     logging = LoggingCuda()
-    monkeypatch.setattr(trainer.cuda, "_cuda", logging)
+    monkeypatch.setattr(trainer.data.cuda_feed, "_cuda", logging)
     monkeypatch.setattr(
         torch.Tensor,
         "record_stream",
@@ -227,7 +227,7 @@ def test_a_shared_arena_is_registered_for_reading_only(memory: bytes, flags: int
         cudaHostRegister=lambda pointer, size_bytes, given: asked.append(given) or 0,
         cudaHostUnregister=lambda pointer: 0,
     )
-    trainer.cuda.Pinned(memoryview(memory), cudart).close()
+    trainer.data.cuda_feed.Pinned(memoryview(memory), cudart).close()
     assert asked == [flags]
 
 
@@ -238,8 +238,8 @@ def test_pinning_is_tried_with_shared_memory(monkeypatch, error: int, said: str)
         cudaHostRegister=lambda pointer, size_bytes, flags: registered.append(size_bytes) or error,
         cudaHostUnregister=lambda pointer: 0,
     )
-    monkeypatch.setattr(trainer.cuda, "_forget_last_error", lambda: None)
+    monkeypatch.setattr(trainer.data.cuda_feed, "_forget_last_error", lambda: None)
     fake = SimpleNamespace(is_available=lambda: True, cudart=lambda: cudart)
-    monkeypatch.setattr(trainer.cuda, "_cuda", fake)
-    assert trainer.cuda.try_pinning() == said
+    monkeypatch.setattr(trainer.data.cuda_feed, "_cuda", fake)
+    assert trainer.data.cuda_feed.try_pinning() == said
     assert registered and registered[0] > 0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.cuda import DeviceNormaliser, Pinned
-from trainer.device import IMAGENET_MEAN, IMAGENET_STD, Batch, Blocks, HostNormaliser
+from trainer.data.cuda_feed import DeviceNormaliser, Pinned
+from trainer.data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch, Blocks, HostNormaliser
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 

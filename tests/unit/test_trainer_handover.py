@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import augd
-from trainer.handover import NUM_BUFFERS, Feed, Handover
+from trainer.data.copy_schedule import NUM_BUFFERS, Feed, Handover
 
 SLOTS = 4
 

@@ -11,11 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import augd
 from tests.learning import OPTIONS, settings_of
-from trainer.fit import Training
-from trainer.fit_command import FitOptions, _replayer
-from trainer.log import Log
-from trainer.ranks import Ranks
-from trainer.recipes import choose_recipes
+from trainer.cli.fit import FitOptions, _replayer
+from trainer.data.recipes import choose_recipes
+from trainer.training.distributed import Ranks
+from trainer.training.loop import Training
+from trainer.training.tensorboard import Log
 
 
 def steps_of(folder: Path) -> list[int]:

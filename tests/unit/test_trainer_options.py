@@ -10,7 +10,7 @@ import torch
 
 import augd
 import trainer
-from trainer.cli import main
+from trainer.cli.app import main
 
 NOWHERE = "ipc:///nonexistent/augd"
 

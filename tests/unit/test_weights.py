@@ -11,8 +11,8 @@ from torch import nn
 
 import augd
 from tests.learning import ARCH, changed_names, subject_of
-from trainer.models import build_model
-from trainer.weights import find_weights, put_weights
+from trainer.models.pretrained_weights import find_weights, put_weights
+from trainer.models.registry import build_model
 
 
 def saved(tmp_path: Path, content: object) -> str:
@@ -100,8 +100,8 @@ def test_a_transformers_positions_are_stretched(tmp_path):
     def small(image_size: int) -> VisionTransformer:
         return VisionTransformer(image_size, 16, 1, 2, 24, 32, num_classes=3)
 
-    from trainer.anatomy import dissect
-    from trainer.models import Subject
+    from trainer.models.registry import Subject
+    from trainer.models.stages import dissect
 
     there, here = small(32), small(64)
     nn.init.normal_(there.encoder.pos_embedding)

@@ -1,0 +1,1 @@
+"""The `trainer` command: one file per command."""

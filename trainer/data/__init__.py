@@ -1,0 +1,2 @@
+"""Batches on the device: slots to tensors, copies that overlap training, features that are
+stored."""

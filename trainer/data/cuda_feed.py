@@ -1,0 +1,249 @@
+"""The way to a CUDA device: copies beside the CPU, normalised where they arrive.
+
+uint8 rows are copied from the slot itself, in the registered arena, on a stream of their
+own, and become floats on the device, on the consumer's stream. `trainer.data.copy_schedule` decides
+when; this issues it. Nothing here waits for the device, except when the arena is let go.
+"""
+
+from __future__ import annotations
+
+import mmap
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import augd
+
+from .copy_schedule import NUM_BUFFERS, Feed, Handover
+from .host_feed import (
+    Batch,
+    LabelRange,
+    Params,
+    Tensors,
+    colour_of,
+    fold,
+    memory_format,
+    ordinary_tensors,
+    params_of,
+    place_of,
+    range_of,
+    scale_and_shift,
+    views,
+)
+
+_cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and not in others
+
+
+class DeviceNormaliser:
+    """uint8 (B, H, W, 3) to normalised floats in one kernel, on the current stream."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, channels_last: bool) -> None:
+        """Put the constants on the device."""
+        self._dtype = dtype
+        self._format = memory_format(channels_last)
+        self._constants = tuple(constant.to(device) for constant in scale_and_shift())
+        self._scale, self._shift = (constant.view(1, 3, 1, 1) for constant in self._constants)
+
+    def __call__(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
+        """Return (B, 3, H, W), or (B, V, 3, H, W) for views; freshly allocated.
+
+        Computed in float32. `colour`, (B, 3, 4) or (B, V, 3, 4), is applied first, unclipped.
+        """
+        if images.dim() == 5:
+            flat = None if colour is None else colour.flatten(0, 1)
+            rows = self(images.flatten(0, 1), flat)
+            return rows.view(*images.shape[:2], *rows.shape[1:])
+        pixels = images.permute(0, 3, 1, 2)
+        if colour is not None:
+            return self._tinted(pixels, colour)
+        out = torch.empty(
+            pixels.shape, dtype=self._dtype, device=images.device, memory_format=self._format
+        )
+        return torch.addcmul(self._shift, pixels, self._scale, out=out)
+
+    def _tinted(self, pixels: Tensor, colour: Tensor) -> Tensor:
+        """Mix the channels by hand: a matrix product might be computed in TF32."""
+        scale, shift = self._constants
+        matrices, offsets = fold(colour, scale, shift)
+        mixed = offsets[:, :, None, None].expand(*pixels.shape)
+        for channel in range(3):
+            weights = matrices[:, :, channel, None, None]
+            mixed = torch.addcmul(mixed, pixels[:, channel, None].float(), weights)
+        return mixed.to(self._dtype, memory_format=self._format)
+
+
+# cudaHostRegisterReadOnly, of driver_types.h
+_READ_ONLY = 8
+
+
+class Pinned:
+    """An arena registered with CUDA, so that copies out of it run beside the CPU."""
+
+    def __init__(self, arena: memoryview, cudart: Any) -> None:
+        """Register it; where CUDA refuses, warn once and leave it as it is."""
+        self.arena = arena
+        self._cudart = cudart
+        self._root = np.frombuffer(arena, np.uint8)  # keeps the pages mapped till `close`
+        flags = _READ_ONLY if arena.readonly else 0  # a shared one is mapped for reading only
+        error = cudart.cudaHostRegister(self._root.ctypes.data, self._root.nbytes, flags)
+        self.is_pinned = int(error) == 0
+        if not self.is_pinned:
+            _forget_last_error()
+            warnings.warn(
+                f"CUDA did not register the arena of {self._root.nbytes / 1e6:.0f} MB "
+                f"({error}): copies to the GPU are not pinned, which is slower and holds the "
+                "CPU up. A limit on locked memory (ulimit -l) is the usual reason.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Unregister it; no copy may be under way."""
+        if self.is_pinned:
+            self.is_pinned = False
+            self._cudart.cudaHostUnregister(self._root.ctypes.data)
+
+
+def try_pinning() -> str:
+    """Say whether CUDA registers shared memory here: "pinned", "not pinned" or "no device"."""
+    if not _cuda.is_available():
+        return "no device"
+    with warnings.catch_warnings(), mmap.mmap(-1, mmap.PAGESIZE) as arena:  # shared, as arenas are
+        warnings.simplefilter("ignore")
+        pinned = Pinned(memoryview(arena), _cuda.cudart())
+        is_pinned = pinned.is_pinned
+        pinned.close()
+        del pinned
+    return "pinned" if is_pinned else "not pinned"
+
+
+def _forget_last_error() -> None:
+    """Take CUDA's last error away, which the next kernel's own check would report otherwise.
+
+    torch exports no cudaGetLastError, but checks, and so clears, it after every launch.
+    """
+    if _cuda.is_available():
+        try:
+            torch.ones(1, device="cuda")
+        except RuntimeError:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A batch's tensors on the device, valid for who waits for `copied`."""
+
+    tensors: Tensors
+    colour: Tensor | None
+    params: Params
+    copied: torch.cuda.Event
+    place: tuple[int, int, int]
+    label_range: LabelRange
+
+
+class CudaLane:
+    """Copies on a side stream, normalises on the consumer's; implements `handover.Lane`."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        normaliser: DeviceNormaliser | None,
+        arena: Callable[[], memoryview],
+    ) -> None:
+        """Allocate nothing yet: the first batch tells how large a buffer is."""
+        self._device = device
+        self._normaliser = normaliser
+        self._arena = arena
+        self._side = _cuda.Stream(device)
+        self._buffers: list[Tensor | None] = [None] * NUM_BUFFERS
+        self._read = [_cuda.Event() for _ in range(NUM_BUFFERS)]
+        self._pinned: Pinned | None = None
+
+    def copy(self, batch: augd.Batch, buffer: int) -> tuple[OnDevice, torch.cuda.Event]:
+        """Issue the copies out of the slot; they wait for the buffer's last reader."""
+        self._pin()
+        with ordinary_tensors(), _cuda.stream(self._side):
+            try:
+                tensors = self._issue(views(batch), buffer)
+                colour = colour_of(batch)
+                if colour is not None:
+                    colour = colour.to(self._device)  # 48 bytes a row: not worth pinning
+            except BaseException:
+                self._side.synchronize()  # out of memory at the labels: the images are on the way
+                raise
+            copied = _cuda.Event()
+            copied.record(self._side)
+        label_range = range_of(batch.labels)
+        told = OnDevice(tensors, colour, params_of(batch), copied, place_of(batch), label_range)
+        return told, copied
+
+    def _issue(self, views: Tensors, buffer: int) -> Tensors:
+        images, labels, ids, valid = views
+        if self._normaliser is None:
+            images = images.to(self._device, non_blocking=True)
+        else:
+            self._side.wait_event(self._read[buffer])
+            images = self._buffer(buffer, images).copy_(images, non_blocking=True)
+        labels, ids = (tensor.to(self._device, non_blocking=True) for tensor in (labels, ids))
+        return images, labels, ids, valid.to(self._device, non_blocking=True)
+
+    def finish(self, copied: OnDevice, buffer: int) -> Batch:
+        """Order the consumer's stream behind the copies and normalise on it."""
+        consumer = _cuda.current_stream(self._device)
+        consumer.wait_event(copied.copied)
+        for tensor in (*copied.tensors, *(() if copied.colour is None else (copied.colour,))):
+            # Allocated on the side stream: not to be used again there before it was read here.
+            tensor.record_stream(consumer)
+        images, labels, ids, valid = copied.tensors
+        if self._normaliser is not None:
+            with ordinary_tensors():
+                images = self._normaliser(images, copied.colour)
+            self._read[buffer].record(consumer)
+        told = copied.params, copied.label_range
+        return Batch((images, labels, ids, valid), copied.place, None, *told)
+
+    def _buffer(self, buffer: int, images: Tensor) -> Tensor:
+        """Return rows of the ring's buffer; the first batch of a stream is its largest."""
+        whole = self._buffers[buffer]
+        if whole is None or len(whole) < len(images):
+            whole = torch.empty(images.shape, dtype=torch.uint8, device=self._device)
+            self._buffers[buffer] = whole
+        return whole[: len(images)]
+
+    def _pin(self) -> None:
+        arena = self._arena()
+        if self._pinned is None or self._pinned.arena is not arena:
+            self._unpin()
+            with _cuda.device(self._device):
+                self._pinned = Pinned(arena, _cuda.cudart())
+
+    def _unpin(self) -> None:
+        if self._pinned is not None:
+            self._side.synchronize()
+            self._pinned.close()
+            self._pinned = None
+
+    def close(self) -> None:
+        """Wait for the copies under way and unregister the arena."""
+        self._unpin()
+
+
+class CudaFeed(Feed[OnDevice, Batch]):
+    """The passes over a stream whose batches go to a CUDA device."""
+
+    def __init__(self, stream: augd.Stream, lane: CudaLane, max_in_flight: int) -> None:
+        """Own the lane."""
+        super().__init__(stream, Handover(lane, max_in_flight))
+        self._lane = lane
+
+    def close(self) -> None:
+        """Release every slot once its copy is done, then unregister the arena."""
+        try:
+            super().close()
+        finally:
+            self._lane.close()

@@ -1,0 +1,146 @@
+"""The two streams of a run: training and validation samples of one data set, from one daemon.
+
+Where it stands: opened once, before the network is built. A data set's own train/, val/ and
+test/ decide; where it records none, a hash of each sample's path does. No sample is in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import augd
+from augd.errors import counted
+
+from .recipes import Recipes
+from .stream import Stream, connect
+
+_CLASSES_MIN = 2
+_NAMED = 4
+
+
+class Splits(NamedTuple):
+    """Two open streams, and which split the validation's is."""
+
+    training: Stream
+    validation: Stream
+    validation_name: Literal["val", "test"]
+    recipes: Recipes
+
+    def close(self) -> None:
+        """Close both."""
+        self.training.close()
+        self.validation.close()
+
+
+def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
+    """Open both streams and check that there are classes to tell apart.
+
+    Args:
+        address: of the daemon.
+        recipes: for either stream.
+        options: for both, as `augd.torch.connect` takes them.
+
+    Raises:
+        DatasetError: no classes, a single one, or no samples to train on or to validate with.
+        AugdError: as `augd.torch.connect` says.
+    """
+    training = _open_training(address, recipe=recipes.training, split="train", **options)
+    try:
+        refuse_targets(training)
+        _check_classes(training.classes)
+        refuse_unlabelled(training, "train")
+
+        def open_one(split: str) -> Stream:
+            chosen = {**options, "recipe": recipes.validation, "split": split}
+            return connect(address, shuffle=False, **chosen)
+
+        validation, name = _open_validation(open_one)
+        try:
+            refuse_unlabelled(validation, name)
+        except BaseException:
+            validation.close()
+            raise
+        return Splits(training, validation, name, recipes)
+    except BaseException:
+        training.close()
+        raise
+
+
+def _open_training(address: str, **options: Any) -> Stream:
+    try:
+        return connect(address, **options)
+    except augd.OptionError as error:
+        if not _is_about_split(error):
+            raise
+        raise augd.DatasetError(
+            f"nothing to train on: {error} Give the data set a folder train/, or a smaller "
+            "--val-fraction if it has no folders of that kind."
+        ) from None
+
+
+def _open_validation(
+    open_one: Callable[[str], Stream],
+) -> tuple[Stream, Literal["val", "test"]]:
+    """Open "val", or "test" of a data set that has no other."""
+    try:
+        return open_one("val"), "val"
+    except augd.OptionError as error:
+        if not _is_about_split(error):
+            raise
+        refusal = error
+    try:
+        return open_one("test"), "test"
+    except augd.OptionError:
+        raise augd.DatasetError(
+            f"nothing to validate with: {refusal} Give the data set a folder val/ or test/, or a "
+            "larger --val-fraction if it has no folders of that kind."
+        ) from None
+
+
+def _is_about_split(error: augd.OptionError) -> bool:
+    return str(error).startswith(("split:", "no sample is selected"))
+
+
+def refuse_targets(stream: Stream) -> None:
+    """Refuse a data set whose labels are no classes.
+
+    Raises:
+        DatasetError: says what they are.
+    """
+    if stream.num_targets:
+        first = ", ".join(map(repr, stream.classes[:_NAMED]))
+        more = ", ..." if stream.num_targets > _NAMED else ""
+        raise augd.DatasetError(
+            f"data set {stream.dataset!r} has {counted(stream.num_targets, 'target')} per image "
+            f"({first}{more}), and no class: the trainer learns one class per image. Give it a "
+            f"column 'label', or learn from batch.labels in a loop of your own (augd.torch.connect)"
+        )
+
+
+def refuse_unlabelled(stream: Stream, split: str) -> None:
+    """Refuse samples that a loss has no label for, and targets, which are no classes.
+
+    Raises:
+        DatasetError: says how many there are.
+    """
+    refuse_targets(stream)
+    if stream.num_unlabelled:
+        raise augd.DatasetError(
+            f"{stream.num_unlabelled} of the images of split {split!r} of data set "
+            f"{stream.dataset!r} have no class, so there is no loss of them: put them into class "
+            f"folders, or name another split; `augd check` counts them"
+        )
+
+
+def _check_classes(classes: list[str]) -> None:
+    if not classes:
+        raise augd.DatasetError(
+            "the data set has no classes, so there is nothing to learn: put the images into a "
+            "folder per class, or serve a manifest with a column 'label'"
+        )
+    if len(classes) < _CLASSES_MIN:
+        raise augd.DatasetError(
+            f"the data set has one class only ({classes[0]!r}), so there is nothing to tell "
+            "apart: add a folder of images of another class"
+        )

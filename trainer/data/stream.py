@@ -1,0 +1,406 @@
+"""The training side's client: `augd.torch.connect` and the stream of tensor batches it returns.
+
+`augd.Stream` with another kind of batch. Checks what only torch can know (the device, the
+dtype) before it connects, and chooses the way to the device. It starts no thread and no
+process, and keeps no batch that it has handed out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+import augd
+
+from .cuda_feed import CudaFeed, CudaLane, DeviceNormaliser
+from .host_feed import Batch, HostFeed, HostNormaliser
+
+_DEVICES = ("cpu", "cuda")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+class _Feed(Protocol):
+    """The passes over a stream, on whatever device."""
+
+    @property
+    def transfer_s(self) -> float: ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]: ...
+
+    def forget(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Stream:
+    """A stream of tensor batches. Iterate `epoch(n)` for batches, or the stream for pairs.
+
+    For one thread at a time. `close()` it, or use it in `with`; a stream that is dropped
+    closes itself, and so does the process's end, however it ends.
+    """
+
+    def __init__(
+        self,
+        stream: augd.Stream,
+        feed: _Feed,
+        device: torch.device,
+        *,
+        world: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        """Made by `connect`."""
+        self.device, self.world, self.drop_last = device, world, drop_last
+        self._stream = stream
+        self._feed = feed
+        self._next_pass: int = stream.state_dict()["epoch"]  # not 0 where a shared one is joined
+        self._last: tuple[int, int] | None = None  # epoch and position of what was handed out
+        self._num_batches = 0
+        self._num_samples = 0
+        self._compute_s = 0.0
+        self._told_s = 0.0  # of the time for transfers
+        self._closer = weakref.finalize(self, _close, feed, stream)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per epoch that this rank gets, padding not counted."""
+        return self._stream.num_samples
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes by label; empty for a data set without labels."""
+        return self._stream.classes
+
+    @property
+    def content(self) -> str:
+        """Digest of everything that decides a sample's pixels and their order."""
+        return self._stream.content
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name at the daemon."""
+        return self._stream.dataset
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Samples of an epoch, over all ranks, that have no class: their label is -1."""
+        return self._stream.num_unlabelled
+
+    @property
+    def num_targets(self) -> int:
+        """Numbers per sample in `labels`, which are targets then; 0 where a label is a class."""
+        return self._stream.num_targets
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._stream)
+
+    def epoch(self, epoch: int) -> Pass:
+        """Yield the batches of one epoch, in order; asked again, it yields the same again.
+
+        `len` of it is how many there are: the rest of the epoch, where a state was loaded.
+
+        On CUDA the tensors are ready for the stream that is current when they are handed out,
+        and the next batch's copy is under way by then, if that batch was there. A new pass
+        ends an unfinished one.
+
+        Raises:
+            BatchesHeld: with `normalize=False` on the CPU, the caller holds every slot.
+            ConnectError: the daemon ended, or nothing came within `timeout_s`.
+            SampleFailed, ProducersUnhealthy: as their names say.
+        """
+        return Pass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
+
+    def __repr__(self) -> str:
+        """Say what it streams, from where, and to which device."""
+        return f"<Stream to {self.device} from {self._stream!r}>"
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
+        return map(_pair, self.next_epoch())
+
+    def next_epoch(self) -> Pass:
+        """Yield the batches of the next epoch, counted as `for images, labels in stream` does."""
+        return self.epoch(self._next_pass)
+
+    def _count(self, batch: Batch) -> None:
+        transfer_s = self._feed.transfer_s
+        self._stream.note_transfer(transfer_s - self._told_s)
+        self._told_s = transfer_s
+        self._num_batches += 1
+        self._num_samples += len(batch)
+        self._last = (batch.epoch, batch.position)
+        self._next_pass = batch.epoch + 1
+
+    def stats(self) -> dict[str, float]:
+        """Count what was handed out so far, and where its time went.
+
+        wait_s: seconds in which no batch was here. fetch_s: of these, for one on its way.
+        transfer_s: on the CPU, seconds spent on turning slots into tensors; on CUDA, seconds spent
+        on waiting for copies. compute_s: seconds that the caller spent between two batches of a
+        pass; on CUDA that is the time to issue his work, unless he waits for it.
+        """
+        return self._stream.stats() | {
+            "batches": self._num_batches,
+            "samples": self._num_samples,
+            "transfer_s": self._feed.transfer_s,
+            "compute_s": self._compute_s,
+        }
+
+    def receipt(self, epoch: int) -> dict[str, Any]:
+        """Return what arrived of an epoch, and its digests; see `augd.Stream.receipt`.
+
+        On CUDA batches arrive ahead of the one in hand: ask when the epoch has ended.
+        """
+        return self._stream.receipt(epoch)
+
+    def paths(self, ids: Iterable[int]) -> list[str]:
+        """Say where samples lie; see `augd.Stream.paths`. `ids` may be `batch.ids` itself."""
+        return self._stream.paths([int(one) for one in ids])
+
+    @property
+    def notices(self) -> list[str]:
+        """What the daemon had to say that stops nothing, oldest first."""
+        return self._stream.notices
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands, as JSON data; the batch in hand is counted."""
+        return self._stream.state_dict(self._last)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken: the next pass, if over its epoch, yields the rest of it.
+
+        Raises:
+            SpecMismatch: the content differs; the message names each field and both values.
+            OptionError: this is no state of a stream.
+        """
+        self._stream.load_state_dict(state)
+        self._feed.forget()
+        self._last = None
+        self._next_pass = state["epoch"]
+
+    def close(self) -> None:
+        """End the stream; tensors that were handed out stay valid."""
+        self._closer()
+
+    def __enter__(self) -> Stream:
+        """Return the stream itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+class Pass:
+    """One pass: counts what it hands out, and the time until it is asked for more.
+
+    Not a generator: its frame would hold the batch, and so the slot, till the next one.
+    """
+
+    def __init__(
+        self, stream: Stream, epoch: int, batches: Iterator[Batch], num_batches: int
+    ) -> None:
+        """Made by `Stream`."""
+        self._stream, self._epoch = stream, epoch
+        self._batches, self._num_batches = batches, num_batches
+        self._broke_off = ""  # in words: an error holds the frames that it went through
+        self._left_s: float | None = None  # when the caller went off with a batch
+
+    def __iter__(self) -> Pass:
+        """Return the pass itself: it is gone through once."""
+        return self
+
+    def __len__(self) -> int:
+        """Batches of the whole pass, however many of them came already."""
+        return self._num_batches
+
+    def __next__(self) -> Batch:
+        """Wait for the next batch."""
+        if self._left_s is not None:
+            self._stream._compute_s += time.perf_counter() - self._left_s
+            self._left_s = None
+        if self._broke_off:  # the generator below would just end
+            raise augd.StreamClosed(
+                f"this pass over epoch {self._epoch} broke off ({self._broke_off}) and can't go "
+                "on: begin the epoch again, or load the state that was saved last"
+            )
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._stream._next_pass = self._epoch + 1
+            raise
+        except BaseException as error:
+            self._broke_off = f"{type(error).__name__}: {error}"
+            raise
+        self._stream._count(batch)
+        self._left_s = time.perf_counter()
+        return batch
+
+
+def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
+    return batch.images, batch.labels
+
+
+def _close(feed: _Feed, stream: augd.Stream) -> None:
+    try:
+        feed.close()
+    finally:
+        stream.close()
+
+
+def connect(
+    address: str | None = None,
+    *,
+    dataset: str | None = None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
+    batch_size: int = 256,
+    seed: int = 0,
+    shuffle: bool | str = True,
+    drop_last: bool = False,
+    rank: int = 0,
+    world: int = 1,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    val_fraction: float = 0.1,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    balance: Literal["class"] | None = None,
+    bad: Literal["mask", "fail"] = "mask",
+    max_bad_fraction: float = 0.01,
+    params: bool = False,
+    verify: bool = False,
+    shared: bool | int = False,
+    max_lag: int | None = None,
+    prefetch: int = 4,
+    transport: Literal["auto", "memfd", "frames"] = "auto",
+    timeout_s: float = 60.0,
+    keys: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+    normalize: bool = True,
+) -> Stream:
+    """Connect to a daemon and open a stream of tensors; production starts at once.
+
+    What is not named below is as in `augd.connect`.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
+        dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
+        channels_last: memory in the order in which pixels come (and which convolutions on
+            CUDA are fastest with); False gives one plane per channel. The shape is
+            (B, 3, H, W) either way. With it, `images.view(...)` that joins channels and pixels,
+            as `images.view(len(images), -1)`, raises torch's RuntimeError: write
+            `images.flatten(1)` or `.reshape(...)`, which copy, or connect with False.
+        normalize: (x / 255 - IMAGENET_MEAN) / IMAGENET_STD, on the device; False gives uint8
+            (B, H, W, 3) as it was rendered, on the CPU without any copy. Then `channels_last`
+            does not matter.
+
+    Raises:
+        ConnectError: no daemon answers.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
+        OptionError: the device does not exist, or the dtype doesn't fit.
+        RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
+    """
+    target = _check_device(device)
+    _check_dtype(dtype, normalize)
+    stream = augd.connect(
+        address,
+        dataset=dataset,
+        recipe=recipe,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        rank=rank,
+        world=world,
+        split=split,
+        val_fraction=val_fraction,
+        classes=classes,
+        limit=limit,
+        balance=balance,
+        bad=bad,
+        max_bad_fraction=max_bad_fraction,
+        params=params,
+        verify=verify,
+        shared=shared,
+        max_lag=max_lag,
+        prefetch=prefetch,
+        transport=transport,
+        timeout_s=timeout_s,
+        keys=keys,
+    )
+    try:
+        if stream.has_colour and not normalize:
+            raise augd.OptionError(
+                "normalize: False gives the pixels as they were rendered, which with "
+                'colour_on="device" lack their colours; leave normalize out, or take colour_on out '
+                "of the recipe"
+            )
+        feed: _Feed
+        if target.type == "cpu":
+            host = HostNormaliser(dtype, channels_last=channels_last) if normalize else None
+            feed = HostFeed(stream, host)
+        else:
+            feed = _cuda_feed(stream, target, dtype, channels_last, normalize, prefetch)
+    except BaseException:
+        stream.close()
+        raise
+    return Stream(stream, feed, target, world=world, drop_last=drop_last)
+
+
+def _cuda_feed(
+    stream: augd.Stream,
+    device: torch.device,
+    dtype: torch.dtype,
+    channels_last: bool,
+    normalize: bool,
+    prefetch: int,
+) -> CudaFeed:
+    normaliser = DeviceNormaliser(device, dtype, channels_last=channels_last) if normalize else None
+    lane = CudaLane(device, normaliser, lambda: stream.arena)
+    # The stream has prefetch + 1 slots: one is always left for the producers.
+    return CudaFeed(stream, lane, max_in_flight=prefetch)
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    """Resolve to one device that exists, its index included."""
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None:
+        device = "cuda" if num_cuda else "cpu"
+    found = _parse_device(device)
+    if found is None or found.type not in _DEVICES:
+        raise augd.OptionError(f'device: expected "cpu", "cuda" or "cuda:N", got {device!r}')
+    if found.type == "cpu":
+        return torch.device("cpu")
+    if (found.index or 0) >= num_cuda:
+        raise augd.OptionError(
+            f'device: "{found}" does not exist, PyTorch finds {num_cuda} CUDA devices here; '
+            'use one that exists, or device="cpu"'
+        )
+    # Without an index torch means the current device, which may be another one at each call.
+    is_named = str(found) != "cuda"
+    return found if is_named else torch.device("cuda", torch.cuda.current_device())
+
+
+def _parse_device(device: str | torch.device) -> torch.device | None:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        return None
+
+
+def _check_dtype(dtype: object, normalize: bool) -> None:
+    if not normalize and dtype != torch.float32:
+        raise augd.OptionError(
+            f"dtype: normalize=False gives uint8 images as they are, got dtype={dtype}; "
+            "leave dtype out, or normalize"
+        )
+    if dtype not in _DTYPES:
+        expected = ", ".join(str(one) for one in _DTYPES)
+        raise augd.OptionError(f"dtype: expected one of {expected}, got {dtype!r}")

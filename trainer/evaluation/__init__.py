@@ -1,0 +1,1 @@
+"""Looking at what was learnt: predictions, metrics, insides, charts."""

@@ -1,0 +1,65 @@
+"""What networks say about images: probabilities, averaged over views and over an ensemble.
+
+Where it stands: after training, on a stream whose order is the index's. Averages are taken after
+the softmax, of probabilities and not of logits: "in training add noise, at test average it out".
+Changes no weight and no buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..data.source import Source, usable_rows
+from .metrics import Scores
+
+
+@torch.inference_mode()
+def probabilities(network: nn.Module, images: Tensor, rows_max: int) -> Tensor:
+    """Return probabilities (B, K), float32, of images (B, 3, H, W) or of views (B, V, 3, H, W).
+
+    Those of a row's views are averaged. At most `rows_max` images pass at once.
+
+    Source: Krizhevsky et al. 2012, section 4.1.
+    """
+    flat = images.flatten(0, 1) if images.dim() == 5 else images
+    logits = torch.cat([network(part) for part in torch.split(flat, rows_max)])
+    shares = logits.float().softmax(1)
+    return shares.view(len(images), -1, shares.shape[1]).mean(1)
+
+
+def evaluate(
+    networks: Sequence[nn.Module],
+    source: Source,
+    rows_max: int,
+    told: Callable[[int], None] = lambda rows: None,
+) -> tuple[Scores, list[Scores]]:
+    """Score an ensemble on one epoch of a source, and each of its networks alone.
+
+    Args:
+        networks: in evaluation mode, on the source's device.
+        source: with views or without.
+        rows_max: images that pass through a network at once.
+        told: called with the rows of each batch that was done.
+
+    Raises:
+        DatasetError: a sample has no class, or one beyond the classes.
+    """
+    together = Scores(source.classes, source.device)
+    alone = [Scores(source.classes, source.device) for _ in networks]
+    for images, labels in _rows(source):
+        said = [probabilities(one, images, rows_max) for one in networks]
+        for scores, shares in zip(alone, said, strict=True):
+            scores.add(shares, labels)
+        together.add(torch.stack(said).mean(0), labels)
+        told(len(labels))
+    return together, alone
+
+
+def _rows(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in source.epoch(0):
+        images, labels = usable_rows(batch, source)
+        if len(labels):
+            yield images, labels

@@ -1,0 +1,1 @@
+"""Networks: where they come from, their stages, their heads and weights."""

@@ -1,0 +1,82 @@
+"""The classifier on top of a network: linear, with dropout and DropConnect by choice.
+
+Where it stands: the last layer with weights. A `Head` is an `nn.Linear` with the same names in its
+state, so checkpoints of torchvision's networks fit. Both regularisers act in training only; with
+neither it computes what `nn.Linear` computes, bit for bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import augd
+
+from .stages import Anatomy
+
+
+class Head(nn.Linear):
+    """Features (B, D) to a number per class (B, K), before the softmax.
+
+    dropout: share of the features that is zeroed, the rest scaled up to keep the mean.
+    drop_connect: share of the weights that is zeroed, drawn once per batch, the rest scaled up.
+        In evaluation all weights count: the mean of what training saw, where the paper samples
+        from a normal distribution of the same mean.
+
+    Source: Srivastava et al. 2014; Wan et al. 2013, section 3.
+    """
+
+    def __init__(
+        self, num_features: int, num_classes: int, dropout: float = 0.0, drop_connect: float = 0.0
+    ) -> None:
+        """Draw the weights as `nn.Linear` does."""
+        super().__init__(num_features, num_classes)
+        self.dropout, self.drop_connect = dropout, drop_connect
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits."""
+        features = functional.dropout(features, self.dropout, self.training)
+        weight = functional.dropout(self.weight, self.drop_connect, self.training)
+        return functional.linear(features, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Add what `nn.Linear` doesn't know."""
+        return f"{super().extra_repr()}, dropout={self.dropout}, drop_connect={self.drop_connect}"
+
+
+def regularise_head(
+    network: nn.Module, anatomy: Anatomy, dropout: float | None, drop_connect: float
+) -> None:
+    """Make the last linear layer a `Head`; its weights stay the same tensors' values.
+
+    A dropout that the network has right before its head moves into it, so that it belongs to the
+    head when everything below is frozen; `dropout` replaces its share.
+
+    Raises:
+        OptionError: something is asked for that this head, a convolution, cannot do.
+    """
+    layer = network.get_submodule(anatomy.head)
+    if not isinstance(layer, nn.Linear):
+        if dropout is None and not drop_connect:
+            return
+        option = "--drop-connect" if drop_connect else "--dropout"
+        raise augd.OptionError(
+            f"{option}: needs a linear classifier, and that of {type(network).__name__} is "
+            f"{type(layer).__name__}; leave {option} out, or choose another network"
+        )
+    if isinstance(layer, Head):
+        share = layer.dropout
+    elif anatomy.before_head is not None:
+        before = network.get_submodule(anatomy.before_head)
+        assert isinstance(before, nn.Dropout)
+        share, before.p = before.p, 0.0
+    else:
+        share = 0.0
+    with torch.device("meta"):  # no generator is asked for weights that are replaced at once
+        head = Head(layer.in_features, layer.out_features)
+    head.weight, head.bias = layer.weight, layer.bias
+    head.dropout = share if dropout is None else dropout
+    head.drop_connect = drop_connect
+    above, _, name = anatomy.head.rpartition(".")
+    setattr(network.get_submodule(above), name, head)

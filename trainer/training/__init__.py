@@ -1,0 +1,1 @@
+"""Learning: strategies, optimizers, a step, the loop, checkpoints and what is reported."""

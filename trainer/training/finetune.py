@@ -1,0 +1,224 @@
+"""Transfer learning on one page: which stages of a network learn, how fast, and when.
+
+A network that has learnt one task knows much that helps with the next one. Its first stages see
+edges and colours, which every photo has; its last ones see what that one task was about; and its
+head tells that task's classes apart. So for other classes the head is new (where weights are of the
+same classes it is kept), it learns in any case, and the question is how much of the rest may
+change. The more images there are, and the more they differ from the old ones, the more:
+
+                   few images                          many images
+    similar        head: the rest stays as it is       full: all learn, lower stages slower
+    different      two-phase: the last stages are      full: all learn at the head's rate
+                   retrained, once the head is ready
+
+A strategy is nothing but a list of *phases*. A phase says for how many epochs which stages learn,
+each at its own share of the learning rate; a stage without a share is *frozen*:
+
+    scratch     every stage and the head: 1
+    head        the head: 1
+    partial     the head: 1, the last N stages: their shares
+    full        the head: 1, every stage: its share
+    two-phase   first as head; then the head and the last N stages, both at a low rate, norms frozen
+
+Shares: 1/10 for the upper half of the stages and 1/100 for the lower half, since what a lower stage
+knows is more general; or a factor F from stage to stage downwards: F, F², F³, ...
+
+Frozen means frozen. A frozen stage gets no gradient, and it works as in evaluation whatever
+`network.train()` says: dropout rests, and BatchNorm neither uses nor updates a batch's statistics.
+A BatchNorm left in training mode would change its running mean with every batch, learning rate 0
+or not, and with it the features that the head has learnt to read. Phase two of `two-phase` keeps
+norms frozen for the same reason: statistics of a small batch would undo what was learnt.
+
+Sources. The table: Stanford CS231n, notes on transfer learning. Where sources differ: for few
+images that are different the notes put a linear classifier on an earlier stage, Chollet (Deep
+Learning with Python, section 8.3.2) retrains the last stages after the head, which is done here
+because it keeps one network; for many similar images CS231n's slides retrain a few stages, its
+notes all of them, as here. Kornblith et al. 2019 (Do better ImageNet models transfer better?) find
+that on nearly all of twelve data sets retraining all stages is better than the head alone, also on
+small ones: when there is time, try `full` as well. Shares of the rate: Yosinski et al. 2014
+(general and specific stages); Howard and Ruder 2018, section 3.2 (a factor from stage to stage).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+import augd
+from augd.errors import counted, verb
+
+from ..models.stages import NORMS, Anatomy
+
+Strategy = Literal["scratch", "head", "partial", "full", "two-phase", "auto"]
+STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "partial", "full", "two-phase", "auto")
+
+# Below so many images a data set is called small. A convention: sources call Chollet's 2,000 cats
+# and dogs small and CIFAR's 50,000 not, and give no number themselves.
+MANY_IMAGES = 5_000
+UPPER_SHARE, LOWER_SHARE = 1 / 10, 1 / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Epochs in which the same stages learn.
+
+    Attributes:
+        name: as a person sees it.
+        epochs: how many.
+        shares: of the learning rate, by the names of the stages that learn and of the head.
+        freezes_norms: whether normalisation layers stay as they are, in learning stages, too.
+    """
+
+    name: str
+    epochs: int
+    shares: Mapping[str, float]
+    freezes_norms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What fine-tuning was asked for.
+
+    Attributes:
+        strategy: any but "auto", which `choose_strategy` settles.
+        epochs: of all phases together.
+        head_epochs: of the first phase of "two-phase".
+        unfreeze: how many of the last stages learn in "partial" and "two-phase".
+        stage_share: factor from stage to stage downwards; None is 1/10 and 1/100 by halves.
+        low_share: of the learning rate, for all that learns in phase two of "two-phase".
+    """
+
+    strategy: Strategy
+    epochs: int
+    head_epochs: int = 0
+    unfreeze: int = 1
+    stage_share: float | None = None
+    low_share: float = 0.01
+
+
+def plan_phases(plan: Plan, anatomy: Anatomy) -> list[Phase]:
+    """Write a strategy down as phases.
+
+    Raises:
+        OptionError: more stages are to be unfrozen than there are.
+    """
+    names = [stage.name for stage in anatomy.stages]
+    if plan.strategy in ("partial", "two-phase") and not 1 <= plan.unfreeze <= len(names):
+        raise augd.OptionError(
+            f"--unfreeze: expected 1..{len(names)}, the stages of this network "
+            f"({', '.join(names)}), got {plan.unfreeze}"
+        )
+    last = names[-plan.unfreeze :]
+    head = {anatomy.head: 1.0}
+    shares = stage_shares(names, plan.stage_share)
+    match plan.strategy:
+        case "scratch":
+            return [Phase("scratch", plan.epochs, dict.fromkeys(names, 1.0) | head)]
+        case "head":
+            return [Phase("head", plan.epochs, head)]
+        case "partial":
+            return [Phase("partial", plan.epochs, {name: shares[name] for name in last} | head)]
+        case "full":
+            return [Phase("full", plan.epochs, shares | head)]
+        case "two-phase":
+            low = dict.fromkeys([*last, anatomy.head], plan.low_share)
+            tuning = plan.epochs - plan.head_epochs
+            return [
+                Phase("head", plan.head_epochs, head),
+                Phase("tuning", tuning, low, freezes_norms=True),
+            ]
+        case _:
+            raise ValueError(f"choose_strategy settles {plan.strategy!r} first")
+
+
+def stage_shares(names: list[str], factor: float | None) -> dict[str, float]:
+    """Return each stage's share of the learning rate; `names` from the image to the head."""
+    if factor is not None:
+        return {name: factor ** (len(names) - place) for place, name in enumerate(names)}
+    num_lower = (len(names) + 1) // 2
+    return {
+        name: LOWER_SHARE if place < num_lower else UPPER_SHARE for place, name in enumerate(names)
+    }
+
+
+class Choice(NamedTuple):
+    """A strategy, the factor between stages if it decides that, too, and why."""
+
+    strategy: Strategy
+    stage_share: float | None
+    why: str
+
+
+def choose_strategy(num_images: int, *, is_similar: bool) -> Choice:
+    """Choose by the four quadrants: few or many images, similar to the old ones or not."""
+    is_many = num_images >= MANY_IMAGES
+    size = "many" if is_many else "few"
+    images = f"{counted(num_images, 'image')} {verb(num_images, 'is', 'are')}"
+    amount = f"{images} {size} ({MANY_IMAGES:,} are many)"
+    match is_many, is_similar:
+        case False, True:
+            reason = "few weights can be learnt from few images, and the old features fit: the head"
+            return Choice("head", None, f"{amount}, and similar: {reason} alone")
+        case False, False:
+            reason = "the last stages know too much about the old images: they are retrained"
+            return Choice("two-phase", None, f"{amount}, and different: {reason} after the head")
+        case True, True:
+            reason = "enough to train every stage without forgetting what is general"
+            return Choice("full", None, f"{amount}, and similar: {reason}, lower ones slower")
+        case _:
+            reason = "the old weights are only where training begins"
+            return Choice("full", 1.0, f"{amount}, and different: {reason}; all at one rate")
+
+
+def freeze(network: nn.Module, anatomy: Anatomy, phase: Phase) -> RemovableHandle:
+    """Freeze what does not learn in a phase, until the handle is removed.
+
+    Sets `requires_grad` of every parameter. Frozen modules are put into evaluation mode now and
+    before each pass through the network, so `network.train()` does not thaw them.
+    """
+    frozen = _frozen_modules(network, anatomy, phase)
+    trained = {
+        id(one) for group in parameter_groups(network, anatomy, phase) for one in group["params"]
+    }
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+    def rest(*_: object) -> None:
+        for module in frozen:
+            module.eval()
+
+    rest()
+    return network.register_forward_pre_hook(rest)
+
+
+def parameter_groups(network: nn.Module, anatomy: Anatomy, phase: Phase) -> list[dict[str, Any]]:
+    """Return groups for an optimiser: a stage each, the head last, with its "name" and "share"."""
+    norms = _norms(network) if phase.freezes_norms else {}
+    still = {f"{name}.{one}" for name, norm in norms.items() for one, _ in norm.named_parameters()}
+    parts = {stage.name: stage.parameters for stage in anatomy.stages}
+    head = network.get_submodule(anatomy.head)
+    parts[anatomy.head] = tuple(f"{anatomy.head}.{name}" for name, _ in head.named_parameters())
+    groups = []
+    for name, inside in parts.items():
+        learning = [network.get_parameter(one) for one in inside if one not in still]
+        if name in phase.shares and learning:
+            groups.append({"params": learning, "name": name, "share": phase.shares[name]})
+    return groups
+
+
+def _frozen_modules(network: nn.Module, anatomy: Anatomy, phase: Phase) -> list[nn.Module]:
+    frozen = [
+        network.get_submodule(name)
+        for stage in anatomy.stages
+        if stage.name not in phase.shares
+        for name in stage.modules
+    ]
+    return frozen + (list(_norms(network).values()) if phase.freezes_norms else [])
+
+
+def _norms(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, NORMS)}

@@ -1,0 +1,88 @@
+"""A network as a checkpoint of `trainer fit` holds it, ready to be asked.
+
+Where it stands: before evaluation, stored features and inspection, which change no weight. Averaged
+weights are taken where there are some: they are what was validated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import augd
+
+from ..models.registry import Subject, build_subject
+from .checkpoint import load_checkpoint
+
+
+class Trained(NamedTuple):
+    """A network in evaluation mode, and what it was trained for.
+
+    Attributes:
+        path: of its checkpoint.
+        subject: the network, on the CPU, and its parts.
+        classes: what it tells apart, by label.
+        size_px: (height, width) of its images; None where they came as they are.
+        validation: the recipe that it was validated with.
+        val_fraction: share of the samples that it was validated with, where a hash decided.
+        epoch: after how many epochs.
+    """
+
+    path: Path
+    subject: Subject
+    classes: list[str]
+    size_px: tuple[int, int] | None
+    validation: str | dict[str, Any]
+    val_fraction: float
+    epoch: int
+
+
+def read_trained(path: Path, option: str = "--checkpoint") -> Trained:
+    """Read a checkpoint; a folder stands for the best.pt in it.
+
+    Raises:
+        OptionError: there is none, or it is of another version.
+    """
+    if path.is_dir():
+        path = path / "best.pt"
+    state = load_checkpoint(path, option)
+    settings, recipes = state["settings"], state["recipes"]
+    size_px = recipes["size_px"]
+    size_px = None if size_px is None else (size_px[0], size_px[1])
+    subject = build_subject(settings["arch"], len(settings["classes"]), size_px)
+    subject.network.load_state_dict(_weights_of(state))
+    subject.network.eval().requires_grad_(False)
+    return Trained(
+        path=path,
+        subject=subject,
+        classes=list(settings["classes"]),
+        size_px=size_px,
+        validation=recipes["validation"],
+        val_fraction=settings["val_fraction"],
+        epoch=len(state["history"]),
+    )
+
+
+def _weights_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    weights: dict[str, Any] = state["model"] if state["ema"] is None else state["ema"]
+    return weights
+
+
+def check_ensemble(trained: list[Trained]) -> None:
+    """Check that networks can answer the same question.
+
+    Raises:
+        OptionError: they were trained for other classes, or images of another size.
+    """
+    first = trained[0]
+    for other in trained[1:]:
+        for what, here, there in (
+            ("the classes", first.classes, other.classes),
+            ("images of (height, width)", first.size_px, other.size_px),
+        ):
+            if here != there:
+                raise augd.OptionError(
+                    f"--checkpoint: {other.path} is for {what} {there}, {first.path} for {here}; "
+                    "an ensemble needs the same of all"
+                )

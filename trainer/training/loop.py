@@ -1,0 +1,365 @@
+"""The training loop: epochs of steps, a validation after each, a checkpoint whenever it matters.
+
+Where it stands: the last step of a batch's way. Rows that are not valid never reach the network,
+whose BatchNorm would learn from them. After every step the run is at a place that a checkpoint
+can hold: (epoch, batch), the stream's state, and everything that the step changed
+(`trainer.training.learner`). Nothing here starts a process or connects to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import augd
+from augd.errors import counted
+
+from ..data.host_feed import Batch
+from ..data.source import Source, usable_rows
+from ..models.registry import Subject, check_input
+from .checkpoint import State, save_checkpoint
+from .distributed import Ranks
+from .interrupt import Interrupt
+from .learner import Learner, Place
+from .progress import Display, Pace
+from .running_metrics import Tally
+from .settings import Settings
+from .tensorboard import Log
+
+# On CUDA, reading a number waits for all work before it: so many steps' losses are read at once.
+_UNREAD_MAX = 16
+
+
+class Training:
+    """One run: what learns, what it learns from, and how far it has come.
+
+    Attributes:
+        epoch, batch: where the run stands; of this epoch, so many batches are done.
+        history: a record per epoch that was finished.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        training: Source,
+        validation: Source,
+        subject: Subject,
+        display: Display,
+        out: Path,
+        *,
+        recipes: dict[str, Any],
+        checkpoint_every: int | None = None,
+        ranks: Ranks | None = None,
+        replay: Callable[[int, int], str] | None = None,
+    ) -> None:
+        """Stand before the first step.
+
+        Args:
+            settings: of this run.
+            training, validation: on the same device.
+            subject: the network, wherever it is.
+            display: says how it goes.
+            out: the folder of checkpoints and logs.
+            recipes: of both streams, kept in checkpoints for who evaluates them.
+            checkpoint_every: counts steps; None saves after epochs only.
+            ranks: the processes that train together.
+            replay: says how to make a batch again, given epoch and number, both from 0 on.
+        """
+        self.settings, self.display, self.out = settings, display, out
+        self.training, self.validation, self.recipes = training, validation, recipes
+        self.checkpoint_every = checkpoint_every
+        self.ranks = ranks or Ranks()
+        self.device = training.device
+        self.batches_per_epoch = min(len(training), settings.limit_train_batches or len(training))
+        self.learner = Learner(settings, subject, self.device, self.batches_per_epoch, self.ranks)
+        self.epoch = 0
+        self.batch = 0
+        self.tally = Tally()  # of this epoch's training
+        self.history: list[dict[str, Any]] = []
+        self.stream_state = training.state_dict()
+        self._replay = replay
+        self._has_checked_input = False
+        self._num_of_class: Tensor | None = None
+        self._log = Log(None)
+
+    @property
+    def place(self) -> Place:
+        """Epoch and batch of the next step."""
+        return Place(self.epoch, self.batch)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the run would have made by now, had no phase ended early."""
+        return self.epoch * self.batches_per_epoch + self.batch
+
+    def run(self, interrupt: Interrupt) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            AugdError: the loss is no number any more; the checkpoint is from before that.
+            KeyboardInterrupt: between two steps; `save` holds all that was done.
+        """
+        folder = self.out / "tensorboard" if self.ranks.is_first else None
+        with Log(folder, self.num_steps) as self._log:
+            while self.epoch < self.settings.epochs:
+                pace = self.train_epoch(interrupt) if self.batch < self.batches_per_epoch else None
+                validation = self.validate()
+                with interrupt.held_back():
+                    self.finish_epoch(validation, pace)
+
+    def train_epoch(self, interrupt: Interrupt) -> tuple[float, float]:
+        """Train on what is left of this epoch; return images/s and the share of time waiting."""
+        self.display.begin("training", self.epoch, self.batches_per_epoch, self.batch)
+        self.learner.network.train()
+        self._count_classes_from_here()
+        pace = Pace(self.training)
+        for batch in self._batches_left():
+            with interrupt.held_back():
+                self.step(batch)
+                self._save_at_intervals()
+            self.display.advance(self.tally.loss, self.tally.accuracy, pace)
+        self.read_losses()  # waits for the device, so that its time counts
+        self._report_empty_classes()
+        return pace.read()
+
+    def _batches_left(self) -> Iterator[Batch]:
+        batches = self.training.epoch(self.epoch)
+        if self.settings.limit_train_batches is None:
+            return batches
+        return islice(batches, self.batches_per_epoch - self.batch)
+
+    def step(self, batch: Batch) -> None:
+        """Learn from a batch, and stand after it."""
+        images, labels = usable_rows(batch, self.training)
+        if not self.num_steps:
+            self._show(images)
+        if len(labels):
+            self._check_input_once(images)
+            self._count_classes(labels)
+        result = self._learn(images, labels)
+        if result is not None:
+            self.tally.add(self.batch, *result, labels)
+        self.batch += 1
+        self.stream_state = self.training.state_dict()
+        if self._is_worth_reading(self.tally):
+            self.read_losses()
+
+    def _learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        try:
+            return self.learner.step(images, labels, self.place)
+        except torch.OutOfMemoryError:
+            pass  # and let go of what its frames hold, before less is tried
+        rows = self.learner.rows_that_fit(images, labels)
+        advice = f"{rows} do: try --batch-size {rows}" if rows else "not even two do"
+        raise augd.OverLimit(
+            f"{counted(len(labels), 'image')} of {' x '.join(map(str, images.shape[2:]))} px do "
+            f"not fit into "
+            f"the memory of {self.device}, {advice}, --amp, a smaller --size or another network"
+        )
+
+    def _is_worth_reading(self, tally: Tally) -> bool:
+        return self.device.type == "cpu" or tally.num_unread >= _UNREAD_MAX
+
+    def _check_input_once(self, images: Tensor) -> None:
+        if not self._has_checked_input:
+            check_input(self.learner.network, self.settings.arch, images)
+            self._has_checked_input = True
+
+    def _count_classes_from_here(self) -> None:
+        """Count the classes of a whole first epoch, to see one that has no images."""
+        is_whole = self.num_steps == 0 and self.batches_per_epoch == len(self.training)
+        num_classes = len(self.training.classes)
+        self._num_of_class = torch.zeros(num_classes, device=self.device) if is_whole else None
+
+    def _count_classes(self, labels: Tensor) -> None:
+        if self._num_of_class is not None:
+            ones = torch.ones(len(labels), device=self.device)
+            self._num_of_class.index_add_(0, labels, ones)
+
+    def _report_empty_classes(self) -> None:
+        if self._num_of_class is None:
+            return
+        counts = self.ranks.sums(*self._num_of_class.tolist())
+        self._num_of_class = None
+        empty = [
+            name for name, count in zip(self.training.classes, counts, strict=True) if not count
+        ]
+        if empty:
+            self.display.say(
+                f"No image to train on has the class {', '.join(map(repr, empty))}: the network "
+                "cannot learn it. Add images, or take the class out of the data set."
+            )
+
+    def _show(self, images: Tensor) -> None:
+        """Log the first batch, as the network sees it; of none but bad samples there is nothing."""
+        if len(images) and images.dim() == 4:
+            from ..evaluation.images import contact_sheet
+
+            self._log.picture(0, "batch", contact_sheet(images))
+
+    def read_losses(self) -> None:
+        """Add the losses up, and stop where one is no number."""
+        failed = self.tally.read()
+        if failed is None:
+            return
+        again = f" See that batch: {self._replay(self.epoch, failed)}." if self._replay else ""
+        raise augd.AugdError(
+            f"the loss is not finite in epoch {self.epoch + 1}, batch {failed + 1} of "
+            f"{self.batches_per_epoch}: the training diverged. Start again with a lower --lr "
+            f"(it was {self.settings.lr:g}) or a longer --warmup-epochs; what was saved "
+            f"before is unharmed.{again}"
+        )
+
+    @torch.no_grad()
+    def validate(self) -> Tally:
+        """Measure on the validation samples; nothing learns from them."""
+        self.display.begin("validation", self.epoch, len(self.validation))
+        tally, pace = Tally(), Pace(self.validation)
+        with self.learner.judging():
+            for number, batch in enumerate(self.validation.epoch(self.epoch)):
+                images, labels = usable_rows(batch, self.validation)
+                if len(labels):
+                    tally.add(number, *self.learner.judge(images, labels), labels)
+                if self._is_worth_reading(tally):
+                    self._read_validation(tally)
+                self.display.advance(tally.loss, tally.accuracy, pace)
+        self._read_validation(tally)
+        return self._summed(tally)
+
+    def _summed(self, tally: Tally) -> Tally:
+        loss_sum, hits, rows = self.ranks.sums(tally.loss_sum, tally.hits, tally.rows)
+        return Tally(loss_sum, int(hits), int(rows))
+
+    def _read_validation(self, tally: Tally) -> None:
+        if tally.read() is not None:
+            raise augd.AugdError(
+                f"the validation loss is not finite after epoch {self.epoch + 1}: the training "
+                f"diverged. Start again with a lower --lr (it was {self.settings.lr:g})."
+            )
+
+    def finish_epoch(self, validation: Tally, pace: tuple[float, float] | None) -> None:
+        """Note the results, stand before the next epoch, and save."""
+        rate, waiting = pace or (None, None)
+        tally = self._summed(self.tally)
+        record = {
+            "epoch": self.epoch + 1,
+            "phase": self.learner.phase.name,
+            "lr": self.learner.rate(Place(self.epoch, self.batches_per_epoch - 1)),
+            "train_loss": tally.loss,
+            "train_accuracy": tally.accuracy,
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
+            "images_per_s": rate,
+            "waiting": waiting,
+        }
+        is_best = all(record["val_accuracy"] > past["val_accuracy"] for past in self.history)
+        self.history.append(record)
+        self._log_epoch(record)
+        has_stalled = self._has_stalled()
+        end = self.learner.phase_end
+        self.epoch, self.batch, self.tally = self.epoch + 1, 0, Tally()
+        if has_stalled:
+            self.epoch = end
+        ended = self.learner.phase.name
+        self.learner.enter(self.epoch)
+        if is_best:
+            self.save("best.pt")
+        self.save("last.pt")  # the second: it says which epoch was best, so that one must exist
+        self.display.finish_epoch(record)
+        if has_stalled:
+            self.display.say(
+                f"No better validation accuracy in "
+                f"{counted(self.settings.patience or 0, 'epoch')}: "
+                f"the phase {ended!r} ends here."
+            )
+
+    def _has_stalled(self) -> bool:
+        """Say whether this phase has had its patience, and epochs are left of it."""
+        if self.settings.patience is None or self.epoch + 1 >= self.learner.phase_end:
+            return False
+        phase = self.learner.phase.name
+        values = [record["val_accuracy"] for record in self.history if record["phase"] == phase]
+        return len(values) - 1 - values.index(max(values)) >= self.settings.patience
+
+    def _log_epoch(self, record: dict[str, Any]) -> None:
+        names = {
+            "loss/training": "train_loss",
+            "loss/validation": "val_loss",
+            "accuracy/training": "train_accuracy",
+            "accuracy/validation": "val_accuracy",
+            "speed/images_per_s": "images_per_s",
+            "speed/share_of_time_waiting": "waiting",
+        }
+        rates = {
+            f"rate/{group['name']}": record["lr"] * group["share"]
+            for group in self.learner.optimiser.param_groups
+        }
+        step = (self.epoch + 1) * self.batches_per_epoch
+        self._log.numbers(step, {name: record[key] for name, key in names.items()} | rates)
+
+    def _save_at_intervals(self) -> None:
+        """Save in mid-epoch; its end saves by itself."""
+        is_end = self.batch == self.batches_per_epoch
+        if self.checkpoint_every and self.num_steps % self.checkpoint_every == 0 and not is_end:
+            self.save("last.pt")
+
+    def save(self, name: str) -> Path:
+        """Write a checkpoint of the place after the last step; returns its path.
+
+        Ranks do this together: each has its own generator and its own shard of the stream.
+        """
+        self.read_losses()  # weights that are no numbers are not worth a file
+        path = self.out / name
+        state = self.state_dict()
+        if self.ranks.is_first:
+            save_checkpoint(path, state)
+        return path
+
+    def state_dict(self) -> State:
+        """Return all that decides how the run goes on."""
+        is_cuda = self.device.type == "cuda"
+        return {
+            "settings": self.settings_dict(),
+            "recipes": self.recipes,
+            **self.learner.state_dict(),
+            "schedule": {**self.place._asdict(), "next_lr": self.learner.rate(self.place)},
+            "stream": self.stream_state,
+            "tally": self._summed(self.tally).sums(),
+            "history": self.history,
+            "rng": self.ranks.gathered(torch.get_rng_state()),
+            "rng_cuda": self.ranks.gathered(torch.cuda.get_rng_state(self.device))
+            if is_cuda
+            else None,
+        }
+
+    def settings_dict(self) -> dict[str, Any]:
+        """Return what a resume must have in common."""
+        return settings_dict(self.settings, self.training.classes, self.ranks)
+
+    def load_state_dict(self, state: State) -> None:
+        """Stand where a state was taken, of a run with the same settings.
+
+        Raises:
+            SpecMismatch: the stream's content differs.
+        """
+        self.training.load_state_dict(state["stream"])
+        self.epoch, self.batch = state["schedule"]["epoch"], state["schedule"]["batch"]
+        self.learner.load_state_dict(state, self.epoch)
+        self.stream_state = state["stream"]
+        if self.ranks.is_first:  # the sums are of all ranks
+            self.tally = Tally(**state["tally"])
+        self.history = list(state["history"])
+        torch.set_rng_state(state["rng"][self.ranks.rank])
+        if self.device.type == "cuda" and state["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(state["rng_cuda"][self.ranks.rank], self.device)
+
+
+def settings_dict(settings: Settings, classes: list[str], ranks: Ranks) -> dict[str, Any]:
+    """Return what a run and its resume must have in common."""
+    return asdict(settings) | {"world": ranks.world, "classes": classes}

@@ -1,0 +1,63 @@
+"""What decides the outcome of a run, beside its streams.
+
+Where it stands: made once from the options of a command (`trainer.cli.fit`), then read by all
+that trains, and kept in every checkpoint. Plain data, never changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .finetune import Plan, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A resume must have the same. Meanings are those of the options of `trainer fit`.
+
+    Attributes:
+        weights: a name of torchvision's or a file, as it was given; None is random ones.
+        strategy: any but "auto", which is settled when the number of images is known.
+        lr: the head's highest learning rate; stages have shares of it.
+        mixup: alpha of the Beta distribution; 0 is none.
+        dropout: share of the head's inputs; None is what the network has.
+        ema: decay of the averaged weights; None is none.
+        patience: epochs without a better validation accuracy that end a phase; None is never.
+    """
+
+    arch: str
+    weights: str | None
+    strategy: Strategy
+    unfreeze: int
+    stage_share: float | None
+    low_share: float
+    head_epochs: int
+    val_fraction: float
+    batch_size: int
+    epochs: int
+    optimizer: str
+    schedule: str
+    lr: float
+    weight_decay: float
+    warmup_epochs: float
+    label_smoothing: float
+    mixup: float
+    dropout: float | None
+    drop_connect: float
+    ema: float | None
+    patience: int | None
+    seed: int
+    amp: bool
+    limit_train_batches: int | None
+
+    @property
+    def plan(self) -> Plan:
+        """What of it decides the phases."""
+        return Plan(
+            strategy=self.strategy,
+            epochs=self.epochs,
+            head_epochs=self.head_epochs,
+            unfreeze=self.unfreeze,
+            stage_share=self.stage_share,
+            low_share=self.low_share,
+        )
