@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.budget import SOAK
-from tests.scheduling import ByFile, leave_to_soak, longer_forms, put_in_order
+from tests.support.budget import SOAK
+from tests.support.scheduling import ByFile, leave_to_soak, longer_forms, put_in_order
 
-pytest.register_assert_rewrite("tests.laws", "tests.ranges", "tests.reference", "tests.scenes")
+pytest.register_assert_rewrite(
+    "tests.support.laws", "tests.support.ranges", "tests.support.reference", "tests.support.scenes"
+)
 
 LONGER: set[str] = set()
 _SETTLE_S = 3.0  # a process that was killed is reaped, a socket closed by its I/O thread

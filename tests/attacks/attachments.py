@@ -14,7 +14,7 @@ from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import is_closed, knocking
 from tests.attacks.sessions import session_of
-from tests.fault.processes import await_true
+from tests.support.processes import await_true
 
 
 @attack("A50")

@@ -37,8 +37,8 @@ from tests.attacks.peers import (
     send_until_refused,
     shake_hands,
 )
-from tests.fault.processes import await_true, is_alive, num_fds, producers_of
-from tests.scenes import SMALL, digest_epoch
+from tests.support.processes import await_true, is_alive, num_fds, producers_of
+from tests.support.scenes import SMALL, digest_epoch
 
 PING = codec.encode(msg.Ping())
 PONG = codec.encode(msg.Pong())

@@ -10,7 +10,7 @@ import pytest
 import augd
 from augd.transport.address import make_runtime_dir, runtime_dir
 from tests.attacks.ground import Ground
-from tests.scenes import make_folder
+from tests.support.scenes import make_folder
 
 
 @pytest.fixture(scope="session")

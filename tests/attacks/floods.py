@@ -18,8 +18,8 @@ from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, frame, read_until, shake_hands
 from tests.attacks.sessions import session_of
-from tests.budget import spend
-from tests.fault.processes import is_alive, producers_of
+from tests.support.budget import spend
+from tests.support.processes import is_alive, producers_of
 
 
 @attack("A40", is_slow=True, may_end=True)

@@ -16,7 +16,7 @@ from augd.protocol.limits import HEADER_BYTES_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import frame, header, is_closed, shake_hands
-from tests.unit.test_codec import MESSAGES
+from tests.unit.protocol.test_codec import MESSAGES
 
 
 @attack("A01", is_slow=True)

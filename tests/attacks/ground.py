@@ -21,8 +21,8 @@ from augd.diagnostics.procfs import anonymous_bytes
 from augd.protocol import messages as msg
 from augd.transport.address import Address, TcpAddress, parse_address
 from tests.attacks.peers import Peer
-from tests.fault.processes import await_true, is_alive
-from tests.scenes import SMALL
+from tests.support.processes import await_true, is_alive
+from tests.support.scenes import SMALL
 
 BATCH_SIZE = 16
 EPOCHS = 2

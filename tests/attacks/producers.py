@@ -26,7 +26,7 @@ from augd.transport.row_channel import _STRANGE_MAX
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground
 from tests.attacks.peers import Peer
-from tests.fault.processes import await_true
+from tests.support.processes import await_true
 
 
 def offer(ground: Ground, **changes: Any) -> msg.Join:

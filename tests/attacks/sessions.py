@@ -14,7 +14,7 @@ from augd.transport.address import bulk_address
 from tests.attacks.catalogue import attack
 from tests.attacks.ground import Ground, make_spec
 from tests.attacks.peers import Peer, is_closed, knocking
-from tests.fault.processes import await_true
+from tests.support.processes import await_true
 
 
 @dataclass

@@ -8,7 +8,7 @@ from augd.diagnostics.procfs import anonymous_bytes
 from tests.attacks import catalogue
 from tests.attacks.catalogue import MB, all_attacks
 from tests.attacks.ground import Ground, Watcher, honest_clients
-from tests.fault.processes import await_true
+from tests.support.processes import await_true
 
 # Allocators keep some of what was freed; a few hundred bytes leaked per message would be more.
 GROWTH_BYTES = 16 * MB

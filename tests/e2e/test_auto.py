@@ -11,9 +11,9 @@ import pytest
 import augd
 from augd.client.status import status
 from augd.process.resource_limits import num_cores
-from tests.fault.processes import await_true, producers_of
-from tests.fault.programs import finish, start_by_hand
-from tests.scenes import digest_epoch, make_folder
+from tests.support.processes import await_true, producers_of
+from tests.support.programs import finish, start_by_hand
+from tests.support.scenes import digest_epoch, make_folder
 
 FAR = """
 import time

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import augd
-from tests.learning import run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import run_trainer
+from tests.support.scenes import make_coloured
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

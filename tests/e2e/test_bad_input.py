@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import augd
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from augd.client.status import status
 from augd.diagnostics.measure import daemon_pid
 from augd.process.resource_limits import num_cores
 from benchmarks._rounds import Competitor
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 

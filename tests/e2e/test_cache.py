@@ -18,10 +18,10 @@ from PIL import Image
 import augd
 from augd.client.status import status as ask_status
 from augd.errors import OptionError, OverLimit
-from tests.fault.processes import await_true
-from tests.fault.programs import follow
 from tests.hostile.images import hostile_images
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true
+from tests.support.programs import follow
+from tests.support.scenes import SMALL, make_folder
 
 CROP = {"op": "random_resized_crop", "size": 32}
 RECIPES: dict[str, Any] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import augd
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 import augd
 import trainer
 from augd.plan.recipe.recipe import PRESETS
-from tests.scenes import make_folder
+from tests.support.scenes import make_folder
 
 CROP = {"op": "random_resized_crop", "size": 32}
 COLOURS = [

@@ -12,8 +12,8 @@ from PIL import Image
 
 import augd
 import trainer
-from tests.learning import run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import run_trainer
+from tests.support.scenes import make_coloured
 from trainer.data.recipes import views_recipe
 from trainer.training.load_trained import read_trained
 

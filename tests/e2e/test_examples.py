@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from examples import results
-from tests.scenes import make_coloured
+from tests.support.scenes import make_coloured
 from trainer.cli.app import main
 
 ROOT = Path(__file__).resolve().parents[2]

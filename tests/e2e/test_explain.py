@@ -12,7 +12,7 @@ import pytest
 
 from augd.pixels import native
 from demo.photos import make_photos
-from tests.scenes import make_folder
+from tests.support.scenes import make_folder
 
 SLOW = """
 import time

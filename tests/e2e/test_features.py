@@ -12,8 +12,8 @@ import torch
 
 import augd
 import trainer
-from tests.learning import run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import run_trainer
+from tests.support.scenes import make_coloured
 from trainer.cli.app import main
 from trainer.data.recipes import choose_recipes
 from trainer.models.pretrained_weights import find_weights, put_weights

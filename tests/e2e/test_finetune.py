@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import augd
-from tests.learning import assert_same, load, run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import assert_same, load, run_trainer
+from tests.support.scenes import make_coloured
 from trainer.data.host_feed import Batch
 from trainer.models.registry import build_model
 from trainer.training.learner import Learner

@@ -16,8 +16,8 @@ import torch
 import augd
 from augd.protocol.messages import PROTOCOL_VERSION
 from augd.transport.zmq_sockets import Router
-from tests.fault.processes import is_alive
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.processes import is_alive
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 ERRORS = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 

@@ -11,7 +11,7 @@ import augd
 import trainer
 from augd.cli.bench import load_recipe
 from augd.plan.recipe.recipe import parse_recipe
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 TOML = 'filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 24\n'
 

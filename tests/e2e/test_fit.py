@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import augd
-from tests.learning import assert_same, load, run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import assert_same, load, run_trainer
+from tests.support.scenes import make_coloured
 from trainer.cli.app import main
 from trainer.data.host_feed import Batch
 from trainer.data.recipes import choose_recipes

@@ -27,7 +27,7 @@ from augd.plan.recipe.op_catalogue import BUILT_IN
 from augd.server.daemon.broker.dataset_facts import relevant
 from augd.server.dashboard.sample_viewer import Ask
 from augd.server.dashboard.sample_viewer_main import Bench
-from tests.scenes import caught_noise, make_folder, read_epoch
+from tests.support.scenes import caught_noise, make_folder, read_epoch
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 32}], "filter": "linear"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

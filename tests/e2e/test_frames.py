@@ -15,8 +15,8 @@ import pytest
 
 import augd
 from augd.client.status import status
-from tests.fault.processes import await_true, is_alive, num_fds
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.processes import await_true, is_alive, num_fds
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 clause = pytest.mark.clause
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenes import make_coloured
+from tests.support.scenes import make_coloured
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 import augd
 import trainer
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 45
 

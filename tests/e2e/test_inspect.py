@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import augd
-from tests.learning import run_trainer
-from tests.scenes import make_coloured
+from tests.support.learning import run_trainer
+from tests.support.scenes import make_coloured
 
 
 @pytest.fixture(scope="module")

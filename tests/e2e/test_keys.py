@@ -20,9 +20,9 @@ from augd.cli.app import main
 from augd.client.status import status
 from augd.transport.auth import keys
 from augd.transport.auth.curve import ClientCurve
-from tests.fault.processes import await_true, command_of, daemon_of, is_alive
-from tests.keyring import Keyring
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.keyring import Keyring
+from tests.support.processes import await_true, command_of, daemon_of, is_alive
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 clause = pytest.mark.clause
 
@@ -273,7 +273,7 @@ def test_a_build_of_zeromq_that_does_not_refuse_is_no_start(
     """As if ZAP_ENFORCE_DOMAIN did nothing: no port is bound, nothing is left."""
     code = (
         "import zmq, sys\n"
-        "from augd.transport import curve\n"
+        "from augd.transport.auth import curve\n"
         "apply = curve.ServerCurve.apply\n"
         "def weak(self, socket):\n"
         "    apply(self, socket)\n"

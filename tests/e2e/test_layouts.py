@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import augd
-from tests.fault.processes import num_fds, producers_of
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.processes import num_fds, producers_of
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 NUM_CLASSES, PER_CLASS = 3, 40
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import augd
 import trainer
-from tests.scenes import SMALL, make_coloured
+from tests.support.scenes import SMALL, make_coloured
 
 NUM_PHOTOS = 14
 

@@ -9,9 +9,9 @@ import pytest
 
 import augd
 from augd.client.status import status
-from tests.fault.processes import await_true
-from tests.relays import await_remotes, lent
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.processes import await_true
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 NUM_SETS = 400
 

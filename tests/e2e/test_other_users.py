@@ -19,7 +19,7 @@ import augd
 from augd.client.status import status
 from augd.transport.address import parse_address
 from augd.transport.lifeline import Lifeline
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 

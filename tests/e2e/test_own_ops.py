@@ -23,8 +23,8 @@ from augd.plan.recipe.recipe import expand, parse_recipe, read_toml
 from augd.plugins.ops import load
 from examples.own_ops import Vignette
 from tests.e2e.test_views import holds
-from tests.fault.processes import await_true, producers_of
-from tests.scenes import make_folder
+from tests.support.processes import await_true, producers_of
+from tests.support.scenes import make_folder
 
 ROOT = Path(__file__).parents[2]
 PLAIN = [{"op": "resize", "size": [40, 60]}, {"op": "mirror"}]

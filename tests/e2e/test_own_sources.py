@@ -18,10 +18,10 @@ from augd.client.status import status
 from augd.dataset.source_spec import parse_own
 from augd.plugins.sources import index_own
 from augd.protocol import messages as msg
-from tests.employer import Employer
-from tests.fault.processes import await_true
-from tests.relays import Lent, await_remotes
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.employer import Employer
+from tests.support.processes import await_true
+from tests.support.relays import Lent, await_remotes
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 ROOT = Path(__file__).parents[2]
 

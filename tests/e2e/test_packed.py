@@ -27,8 +27,8 @@ from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.pixels import native
-from tests.fault.processes import await_true, children_of, is_alive
-from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
+from tests.support.processes import await_true, children_of, is_alive
+from tests.support.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 

@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 import augd
-from tests.fault.processes import await_true, command_of, daemon_of, is_alive, staff_of
-from tests.fault.programs import finish, free_port
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, command_of, daemon_of, is_alive, staff_of
+from tests.support.programs import finish, free_port
+from tests.support.scenes import SMALL, make_folder
 
 pytest.importorskip("starlette", reason="the extra http is not installed")
 pytest.importorskip("uvicorn", reason="the extra http is not installed")

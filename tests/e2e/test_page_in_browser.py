@@ -21,10 +21,10 @@ from PIL import Image
 
 import augd
 from demo.photos import make_photos
-from tests.fault.processes import await_true, daemon_of, producers_of
-from tests.fault.programs import HOOK, mark_victim, put_in_place
-from tests.relays import await_remotes, lent
-from tests.scenes import make_folder, opencv_decodes
+from tests.support.processes import await_true, daemon_of, producers_of
+from tests.support.programs import HOOK, mark_victim, put_in_place
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import make_folder, opencv_decodes
 
 for module in ("starlette", "uvicorn", "prometheus_client"):
     pytest.importorskip(module, reason="the extra http is not installed")

@@ -13,7 +13,7 @@ from PIL import Image
 
 import augd
 from augd.dataset.scan.build_index import load_or_build
-from tests.scenes import SMALL
+from tests.support.scenes import SMALL
 
 NUM = 300  # more than are asked for at a time
 

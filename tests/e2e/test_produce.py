@@ -15,10 +15,10 @@ import pytest
 import augd
 from augd.client.status import status
 from augd.transport.zmq_sockets import Dealer
-from tests.fault.processes import await_true, is_alive
-from tests.keyring import Keyring
-from tests.relays import Lent, await_remotes, lent, remotes
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.keyring import Keyring
+from tests.support.processes import await_true, is_alive
+from tests.support.relays import Lent, await_remotes, lent, remotes
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 clause = pytest.mark.clause
 
@@ -229,7 +229,7 @@ def large_rows_made_here(folder: Path) -> list[bytes]:
 @clause("P-132")
 def test_the_rows_port_is_shut_to_clients_keys(folder: Path, tmp_path: Path) -> None:
     from augd.transport.address import TcpAddress
-    from tests.fault.proxy import listening_ports
+    from tests.support.proxy import listening_ports
 
     ring = Keyring(tmp_path)
     curves = [ring.curve("reader"), ring.curve("maker", may_produce=True)]

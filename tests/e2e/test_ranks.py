@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import augd
-from tests.learning import assert_same, load, run_trainer
-from tests.scenes import make_coloured
-from tests.stores import free_port
+from tests.support.learning import assert_same, load, run_trainer
+from tests.support.scenes import make_coloured
+from tests.support.stores import free_port
 from trainer.training.distributed import Ranks, join_ranks
 
 ROOT = Path(__file__).resolve().parents[2]

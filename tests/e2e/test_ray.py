@@ -18,10 +18,10 @@ import pytest
 
 import augd
 from augd.server.daemon.startup import Options, serve_forever
-from tests.fault.processes import await_true, children_of, command_of, is_alive
-from tests.relays import at, remotes
-from tests.scenes import digest_epoch, make_folder
-from tests.stores import Bucket, s3, use
+from tests.support.processes import await_true, children_of, command_of, is_alive
+from tests.support.relays import at, remotes
+from tests.support.scenes import digest_epoch, make_folder
+from tests.support.stores import Bucket, s3, use
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra `ray`"),

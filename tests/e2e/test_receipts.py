@@ -14,7 +14,7 @@ import augd
 import trainer
 from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS
 from augd.protocol.row_digest import ids_digest, rows_digest
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 70
 

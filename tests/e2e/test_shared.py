@@ -14,8 +14,8 @@ import pytest
 import augd
 import trainer
 from augd.client.status import status
-from tests.fault.processes import await_true
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true
+from tests.support.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 240
 
@@ -214,7 +214,7 @@ def test_a_laggard_goes_on_by_itself_and_gets_the_same(daemon):
 def test_a_sharer_that_is_killed_holds_nobody_up(daemon):
     code = (
         "import time, augd\n"
-        "from tests.scenes import SMALL\n"
+        "from tests.support.scenes import SMALL\n"
         f"stream = augd.connect({daemon.address!r}, recipe=SMALL, batch_size=16, shared=2)\n"
         "held = next(stream.epoch(0)); print('holding', flush=True); time.sleep(60)"
     )

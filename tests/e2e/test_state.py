@@ -11,7 +11,7 @@ import augd
 import trainer
 from augd.plan.order.order import Order
 from augd.plan.order.shuffle_option import Blocks
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.scenes import SMALL, make_folder, read_epoch
 
 
 @pytest.fixture(scope="module")

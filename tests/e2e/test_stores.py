@@ -26,10 +26,10 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import BLOCK_BYTES
 from augd.errors import DatasetError, OptionError, StoreError
 from augd.pixels import native
-from tests.fault.processes import children_of, command_of, staff_of
-from tests.relays import await_remotes, lent
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
-from tests.stores import BUCKET, Bucket, Deeds, ranges, s3, use
+from tests.support.processes import children_of, command_of, staff_of
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.stores import BUCKET, Bucket, Deeds, ranges, s3, use
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import augd
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

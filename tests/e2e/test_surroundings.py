@@ -15,8 +15,8 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true
-from tests.scenes import make_folder
+from tests.support.processes import await_true
+from tests.support.scenes import make_folder
 
 AUGD = str(Path(sys.executable).with_name("augd"))
 RECIPE = {"ops": [{"op": "resize", "size": [8, 8]}]}

@@ -15,7 +15,7 @@ import torch
 
 import augd
 import trainer
-from tests.scenes import SMALL, make_folder, read_epoch
+from tests.support.scenes import SMALL, make_folder, read_epoch
 from trainer.data.copy_schedule import Feed, Handover
 
 gpu = pytest.mark.gpu

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import augd
-from tests.scenes import SMALL, make_folder
+from tests.support.scenes import SMALL, make_folder
 
 SIZES = (1, 3, 47, 700, 5_000)
 

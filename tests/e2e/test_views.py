@@ -17,9 +17,9 @@ import augd
 from augd.cli.recipes import print_recipe
 from augd.pixels import native
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
-from tests.commands import run_augd as run
-from tests.commands import start_augd
-from tests.scenes import SMALL, make_folder
+from tests.support.commands import run_augd as run
+from tests.support.commands import start_augd
+from tests.support.scenes import SMALL, make_folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenes import make_folder
+from tests.support.scenes import make_folder
 
 AUGD = Path(sys.executable).with_name("augd")
 

@@ -34,12 +34,12 @@ from augd.cli.pack.command import PackOptions, pack
 from tests.fault.comparing import Reference
 from tests.fault.grounds import Ground
 from tests.fault.misdeeds import Deed, Due, Misdeeds, wake
-from tests.fault.programs import free_port
 from tests.fault.reading import EPOCHS, SEEDS, Task
 from tests.fault.soak import left_behind, private_folder
-from tests.keyring import Keyring
-from tests.scenes import make_folder
-from tests.stores import Deeds, await_port
+from tests.support.keyring import Keyring
+from tests.support.programs import free_port
+from tests.support.scenes import make_folder
+from tests.support.stores import Deeds, await_port
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE: dict[str, Any] = {

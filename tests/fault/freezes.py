@@ -19,10 +19,10 @@ from typing import Any
 
 import augd
 from augd.client.status import status
-from tests.fault.processes import daemon_of
-from tests.fault.programs import finish, follow, start_by_hand
-from tests.relays import await_remotes, lent
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import daemon_of
+from tests.support.programs import finish, follow, start_by_hand
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import SMALL, make_folder
 
 FREEZE_S = 12.0
 SETTLE_S = 0.5
@@ -95,7 +95,7 @@ def frozen(folder: Path, port: int) -> Iterator[Frozen]:
 
 def main(count: int) -> int:
     """Freeze so many daemons, some at a time; returns how many died."""
-    from tests.fault.programs import free_port
+    from tests.support.programs import free_port
 
     deaths = 0
     with tempfile.TemporaryDirectory(prefix="augd-freezes-") as place:

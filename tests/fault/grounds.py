@@ -14,7 +14,14 @@ from pathlib import Path
 
 from augd.client.status import status as ask_status
 from augd.errors import AugdError
-from tests.fault.processes import await_true, children_of, command_of, daemon_of, is_alive, staff_of
+from tests.support.processes import (
+    await_true,
+    children_of,
+    command_of,
+    daemon_of,
+    is_alive,
+    staff_of,
+)
 
 START_S = 40.0
 END_S = 30.0  # a drain, and what the supervisor gives it beyond that

@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import augd
-from tests.fault.processes import await_true
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true
+from tests.support.scenes import SMALL, make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 4

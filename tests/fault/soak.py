@@ -30,10 +30,10 @@ from pathlib import Path
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, daemon_of, num_fds
-from tests.fault.programs import free_port
-from tests.fault.proxy import Proxy
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, daemon_of, num_fds
+from tests.support.programs import free_port
+from tests.support.proxy import Proxy
+from tests.support.scenes import SMALL, make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_SIZE = 16

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, children_of, producers_of
-from tests.fault.programs import finish, kill, put_in_place, start_by_hand
-from tests.scenes import make_folder
+from tests.support.processes import await_true, children_of, producers_of
+from tests.support.programs import finish, kill, put_in_place, start_by_hand
+from tests.support.scenes import make_folder
 
 PATIENCE_S = 2
 PAUSE_S = 3.5
@@ -33,7 +33,7 @@ if "augd.server.producer" in sys.orig_argv:
 CLIENT = """
 import sys
 import augd
-from tests.scenes import SMALL
+from tests.support.scenes import SMALL
 options = dict(recipe=SMALL, batch_size=4, prefetch=1, timeout_s=2)
 with augd.connect(sys.argv[1], **options) as stream:
     print("reads", flush=True)

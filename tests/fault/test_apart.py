@@ -24,7 +24,7 @@ from augd.diagnostics.decode_process import Apart
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.recipe.recipe import parse_recipe
-from tests.fault.processes import await_true
+from tests.support.processes import await_true
 
 # What a hostile file may have brought about, done in the decoder's place.
 SABOTAGE = """

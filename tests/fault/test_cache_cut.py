@@ -12,9 +12,9 @@ import augd
 from augd.client.status import status as ask_status
 from augd.dataset.scan.build_index import load_or_build
 from augd.server.daemon.decoded_cache import CacheStore, parse_cache
-from tests.fault.processes import await_true, producers_of
-from tests.fault.programs import follow, is_up
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, producers_of
+from tests.support.programs import follow, is_up
+from tests.support.scenes import SMALL, make_folder
 
 NUM = 80
 OPTIONS = {"recipe": SMALL, "batch_size": 8, "timeout_s": 60}

@@ -10,9 +10,9 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, producers_of
-from tests.fault.programs import finish, follow, is_up, kill, put_in_place, start_by_hand
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, producers_of
+from tests.support.programs import finish, follow, is_up, kill, put_in_place, start_by_hand
+from tests.support.scenes import SMALL, make_folder
 
 NUM = 80
 OPTIONS = {"recipe": SMALL, "batch_size": 8, "timeout_s": 60}
@@ -23,7 +23,7 @@ import sys
 if "augd.server.producer" in sys.orig_argv:
     import os, signal
     marks = open({marks!r}, "ab")
-    from augd import pixelcache
+    from augd.server.producer import decoded_cache as pixelcache
     decode_whole = pixelcache.decode_whole
     seen = []
 

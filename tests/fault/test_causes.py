@@ -17,10 +17,10 @@ from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.producers import DEATHS_MIN
-from tests.fault.processes import await_true, producers_of
-from tests.fault.programs import finish, kill, start_by_hand
-from tests.scenes import SMALL, make_folder
-from tests.table import Table
+from tests.support.processes import await_true, producers_of
+from tests.support.programs import finish, kill, start_by_hand
+from tests.support.scenes import SMALL, make_folder
+from tests.support.table import Table
 
 
 @pytest.fixture(scope="module")

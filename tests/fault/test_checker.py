@@ -11,7 +11,7 @@ import augd
 from tests.fault.checker import RECIPE, check
 from tests.fault.comparing import Mismatch, Reference
 from tests.fault.reading import EPOCHS, SEEDS, Reader, Task
-from tests.scenes import make_folder
+from tests.support.scenes import make_folder
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, producers_of
-from tests.scenes import digest_epoch, make_folder, opencv_decodes
+from tests.support.processes import await_true, producers_of
+from tests.support.scenes import digest_epoch, make_folder, opencv_decodes
 
 # What somebody would try who runs his own code in place of a decoder. The report was opened before
 # the producer confined itself: afterwards no file can be written.

@@ -15,7 +15,7 @@ import pytest
 import augd
 from augd.client.status import Inquirer
 from augd.client.status import status as ask_status
-from tests.fault.processes import (
+from tests.support.processes import (
     await_true,
     children_of,
     family_of,
@@ -23,8 +23,8 @@ from tests.fault.processes import (
     num_fds,
     producers_of,
 )
-from tests.fault.programs import begin_by_hand, finish, is_up, start_by_hand
-from tests.scenes import SMALL, digest_epoch, make_folder, read_epoch
+from tests.support.programs import begin_by_hand, finish, is_up, start_by_hand
+from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from augd.client.status import status as ask_status
 from augd.dataset.scan.build_index import load_or_build
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import Ending
-from tests.employer import ROWS, Employer
-from tests.fault.processes import await_true, producers_of
-from tests.scenes import SMALL, make_folder, opencv_decodes
+from tests.support.employer import ROWS, Employer
+from tests.support.processes import await_true, producers_of
+from tests.support.scenes import SMALL, make_folder, opencv_decodes
 
 VICTIM = 11  # in an order without shuffling, the sample is the row
 
@@ -158,8 +158,8 @@ if "augd.server.producer" in sys.orig_argv:
 
     cv2.imdecode = deadly
 elif "serve" in sys.orig_argv:
-    from augd.server.daemon.broker import core, events
-    handle = core.Broker.handle
+    from augd.server.daemon.broker import broker, events
+    handle = broker.Broker.handle
 
     def reporting(self, event, now):
         if isinstance(event, events.Reaped):
@@ -167,7 +167,7 @@ elif "serve" in sys.orig_argv:
                 print(event.how, event.kind, event.crumb and event.crumb[2], file=file)
         return handle(self, event, now)
 
-    core.Broker.handle = reporting
+    broker.Broker.handle = reporting
 """
 
 

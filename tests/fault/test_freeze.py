@@ -8,8 +8,8 @@ import pytest
 
 from tests.fault import freezes
 from tests.fault.freezes import frozen
-from tests.fault.programs import free_port, put_in_place
-from tests.scenes import make_folder
+from tests.support.programs import free_port, put_in_place
+from tests.support.scenes import make_folder
 
 # Heartbeats of a tenth, so that a freeze takes a tenth of the time: `make soak` has the long form.
 HASTE = """

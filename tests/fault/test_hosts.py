@@ -16,11 +16,11 @@ import pytest
 import augd
 from augd.cli.status import reports
 from augd.client.status import Inquirer
-from tests.fault.hosts import Host, hosts
-from tests.fault.processes import await_true
-from tests.keyring import Keyring
-from tests.relays import Lent, at, await_remotes, remotes
-from tests.scenes import SMALL, digest_epoch, make_folder
+from tests.support.hosts import Host, hosts
+from tests.support.keyring import Keyring
+from tests.support.processes import await_true
+from tests.support.relays import Lent, at, await_remotes, remotes
+from tests.support.scenes import SMALL, digest_epoch, make_folder
 
 pytestmark = [
     pytest.mark.fault("remote producer, its relay, its host or its link ends"),

@@ -13,10 +13,10 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, is_alive, producers_of
-from tests.fault.programs import finish, follow, put_in_place, start_by_hand
-from tests.fuse import Mount, is_possible, mounted
-from tests.scenes import SMALL, make_folder
+from tests.support.fuse import Mount, is_possible, mounted
+from tests.support.processes import await_true, is_alive, producers_of
+from tests.support.programs import finish, follow, put_in_place, start_by_hand
+from tests.support.scenes import SMALL, make_folder
 
 pytestmark = pytest.mark.skipif(
     not is_possible(), reason="no FUSE server may be mounted here (/dev/fuse, root)"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.processes import await_true, command_of, is_alive, staff_of
-from tests.fault.programs import finish, start_by_hand
-from tests.scenes import make_folder
+from tests.support.processes import await_true, command_of, is_alive, staff_of
+from tests.support.programs import finish, start_by_hand
+from tests.support.scenes import make_folder
 
 
 @pytest.mark.fault("daemon SIGTERM, Ctrl-C")

@@ -14,10 +14,10 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, daemon_of
-from tests.fault.programs import finish, follow, free_port, start_by_hand
-from tests.fault.proxy import Proxy, listening_ports, random_cut
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, daemon_of
+from tests.support.programs import finish, follow, free_port, start_by_hand
+from tests.support.proxy import Proxy, listening_ports, random_cut
+from tests.support.scenes import SMALL, make_folder
 
 pytestmark = pytest.mark.fault(
     "TCP reset, half-open, 5 s partition, 1-byte slices, cut in the middle of a chunk"

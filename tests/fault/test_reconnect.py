@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import augd
-from tests.fault.processes import await_true, family_of, is_alive
-from tests.fault.programs import begin_by_hand, finish, follow, free_port, kill, start_by_hand
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, family_of, is_alive
+from tests.support.programs import begin_by_hand, finish, follow, free_port, kill, start_by_hand
+from tests.support.scenes import SMALL, make_folder
 
 Addressed = Callable[[Path], str]
 
@@ -170,9 +170,9 @@ def test_a_daemon_that_comes_back_with_other_data_is_refused(tmp_path):
 OTHER_LIBRARY = """
 import sys
 if "augd.server.producer" in sys.orig_argv:
-    from augd.pixels import environment
-    describe = environment.describe_environment
-    environment.describe_environment = lambda: {**describe(), "kernels": "another"}
+    from augd.pixels import library_versions
+    describe = library_versions.describe_environment
+    library_versions.describe_environment = lambda: {**describe(), "kernels": "another"}
 """
 
 
@@ -243,8 +243,8 @@ def test_no_child_inherits_a_blocked_signal(risen, tmp_path):
 
 STOPPED = """
 import sys, augd
-from tests.fault.programs import follow
-from tests.scenes import SMALL
+from tests.support.programs import follow
+from tests.support.scenes import SMALL
 
 def wait(batch):
     if batch.number == 0:

@@ -16,11 +16,11 @@ import pytest
 
 import augd
 from augd.client.status import status
-from tests.fault.processes import await_true, daemon_of, is_alive
-from tests.fault.programs import finish, free_port, kill, put_in_place, start_by_hand
-from tests.fault.proxy import Proxy
-from tests.relays import at, await_remotes, lent, remotes
-from tests.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
+from tests.support.processes import await_true, daemon_of, is_alive
+from tests.support.programs import finish, free_port, kill, put_in_place, start_by_hand
+from tests.support.proxy import Proxy
+from tests.support.relays import at, await_remotes, lent, remotes
+from tests.support.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
 
 pytestmark = pytest.mark.fault("remote producer, its relay, its host or its link ends")
 

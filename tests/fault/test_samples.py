@@ -19,9 +19,9 @@ import pytest
 import augd
 from augd.client.status import status as ask_status
 from augd.diagnostics.procfs import anonymous_bytes
-from tests.fault.processes import await_true, is_alive, producers_of
-from tests.fault.programs import HOOK, VICTIM_BYTES, follow, is_up, mark_victim, put_in_place
-from tests.scenes import SMALL, make_folder, opencv_decodes, read_epoch
+from tests.support.processes import await_true, is_alive, producers_of
+from tests.support.programs import HOOK, VICTIM_BYTES, follow, is_up, mark_victim, put_in_place
+from tests.support.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
 VICTIM = 11
 OPTIONS = {"recipe": SMALL, "batch_size": 8, "timeout_s": 60}

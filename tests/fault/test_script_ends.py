@@ -14,8 +14,8 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from tests.fault.processes import await_true, is_alive, producers_of
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, is_alive, producers_of
+from tests.support.scenes import SMALL, make_folder
 
 FORKS = """\
 import os, signal, sys, augd

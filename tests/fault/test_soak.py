@@ -20,10 +20,10 @@ import pytest
 import augd
 from augd.client.status import status
 from augd.diagnostics.procfs import anonymous_bytes
-from tests.budget import spend
-from tests.fault.processes import await_true, children_of, num_fds, producers_of
 from tests.fault.soak import soak
-from tests.scenes import SMALL, make_folder
+from tests.support.budget import spend
+from tests.support.processes import await_true, children_of, num_fds, producers_of
+from tests.support.scenes import SMALL, make_folder
 
 pytestmark = pytest.mark.slow
 clause = pytest.mark.clause

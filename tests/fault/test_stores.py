@@ -17,7 +17,7 @@ from augd.cli.pack.command import PackOptions, pack
 from augd.client.status import status
 from augd.errors import StoreError
 from augd.pixels import native
-from tests.fault.processes import (
+from tests.support.processes import (
     await_true,
     command_of,
     is_alive,
@@ -25,10 +25,10 @@ from tests.fault.processes import (
     producers_of,
     staff_of,
 )
-from tests.fault.programs import kill, put_in_place, start_by_hand
-from tests.relays import await_remotes, lent
-from tests.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
-from tests.stores import Deeds, ranges
+from tests.support.programs import kill, put_in_place, start_by_hand
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
+from tests.support.stores import Deeds, ranges
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 

@@ -16,7 +16,7 @@ import pytest
 
 import augd
 from augd.client.status import status
-from tests.fault.processes import (
+from tests.support.processes import (
     await_true,
     command_of,
     daemon_of,
@@ -24,15 +24,9 @@ from tests.fault.processes import (
     is_alive,
     producers_of,
 )
-from tests.fault.programs import (
-    begin_by_hand,
-    finish,
-    follow,
-    put_in_place,
-    start_by_hand,
-)
-from tests.relays import await_remotes, lent
-from tests.scenes import SMALL, make_folder
+from tests.support.programs import begin_by_hand, finish, follow, put_in_place, start_by_hand
+from tests.support.relays import await_remotes, lent
+from tests.support.scenes import SMALL, make_folder
 
 OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 16, "timeout_s": 40}
 

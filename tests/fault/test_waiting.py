@@ -10,9 +10,9 @@ import pytest
 
 import augd
 from augd.client import wait_notice
-from tests.fault.programs import begin_by_hand, finish, free_port, kill, start_by_hand
-from tests.relays import lent
-from tests.scenes import SMALL, make_folder
+from tests.support.programs import begin_by_hand, finish, free_port, kill, start_by_hand
+from tests.support.relays import lent
+from tests.support.scenes import SMALL, make_folder
 
 
 @pytest.mark.fault("daemon SIGKILL")

@@ -9,8 +9,8 @@ from typing import Final, get_args
 from augd.protocol import codec
 from tests.fuzz.targets import DECODERS
 from tests.hostile.images import hostile_images
-from tests.unit.test_codec import DECODERS as KINDS
-from tests.unit.test_codec import MESSAGES
+from tests.unit.protocol.test_codec import DECODERS as KINDS
+from tests.unit.protocol.test_codec import MESSAGES
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 MAX_BYTES: Final = 8192  # of an input: larger ones only slow the search down

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.seeds import CORPUS, seeds
 from tests.fuzz.targets import TARGETS
-from tests.scenes import caught_noise
+from tests.support.scenes import caught_noise
 
 _CORPUS_MAX_BYTES = 300_000
 

@@ -579,7 +579,8 @@ def _shapes() -> Iterator[_Row]:
 
 
 def _others() -> Iterator[_Row]:
-    """Formats that Pillow decodes; what takes a package is tried in tests/unit/test_formats.py."""
+    """Formats that Pillow decodes; what takes a package is tried in
+    tests/unit/pixels/test_formats.py."""
     gave_up = r"decoder gave up|decoded to another size|expected"
     bmp, gif, tiff = saved("BMP"), saved("GIF"), saved("TIFF")
     for kind, data in (("BMP", bmp), ("GIF", gif), ("TIFF", tiff)):

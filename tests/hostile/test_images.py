@@ -27,7 +27,7 @@ from tests.hostile.images import (
     put,
     segment,
 )
-from tests.scenes import EITHER_KERNELS, caught_noise
+from tests.support.scenes import EITHER_KERNELS, caught_noise
 
 pytestmark = EITHER_KERNELS
 

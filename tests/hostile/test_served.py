@@ -17,9 +17,9 @@ import pytest
 import augd
 from augd.cli.check import check
 from augd.client.status import Inquirer
-from tests.fault.processes import await_true, num_fds, producers_of
 from tests.hostile.images import JPEG, Hostile, Verdict, hostile_images
-from tests.scenes import SMALL, make_folder
+from tests.support.processes import await_true, num_fds, producers_of
+from tests.support.scenes import SMALL, make_folder
 
 IMAGES = {one.file_name: one for one in hostile_images()}
 BAD = [one for one in IMAGES.values() if one.verdict is not Verdict.GOOD]

@@ -21,7 +21,7 @@ from augd.pixels.halving import Halver
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import Outline
 from augd.plan.plan import LocalWarp
-from tests.examples import examples
+from tests.support.examples import examples
 
 if native.kernels is None:
     pytest.skip(

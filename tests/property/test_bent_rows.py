@@ -14,8 +14,8 @@ from augd.pixels.render import Renderer
 from augd.pixels.row_plan import Outline, Outlines
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
-from tests.examples import examples
-from tests.reference import BEND_BOUND, bent, halved
+from tests.support.examples import examples
+from tests.support.reference import BEND_BOUND, bent, halved
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from augd.plan.order.order import Order
 from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks
 from benchmarks.mixing import same_class_share
-from tests.examples import examples
 from tests.property.test_order_property import assert_even
+from tests.support.examples import examples
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from augd.plan.colour_matrix import GREY_WEIGHTS
 from augd.plan.geometry.frame import Frame
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.samplers.colour import ColourOrderSampler
-from tests.laws import assert_counts, assert_independent, assert_rate, assert_uniform
-from tests.plans import plan_of
+from tests.support.laws import assert_counts, assert_independent, assert_rate, assert_uniform
+from tests.support.plans import plan_of
 
 NUM = 20_000
 SIZE = {"op": "resize", "size": 8}

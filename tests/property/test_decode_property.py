@@ -15,8 +15,8 @@ from PIL import Image
 from augd.pixels import decode as decoding
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import BadImage, read_header
-from tests.examples import examples
-from tests.scenes import EITHER_KERNELS
+from tests.support.examples import examples
+from tests.support.scenes import EITHER_KERNELS
 
 pytestmark = EITHER_KERNELS
 

@@ -12,8 +12,8 @@ import pytest
 
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import Outlines
-from tests.plans import plan_of
 from tests.property.test_planner_laws import VALUES, VECTORS, assert_pca_noise
+from tests.support.plans import plan_of
 
 NUM = 20_000
 SIDE = 4

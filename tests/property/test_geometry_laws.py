@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 from augd.plan.plan import Plan
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import PRESETS, output_size, parse_recipe
-from tests.examples import examples
-from tests.laws import assert_counts, assert_independent, assert_mean, assert_rate, assert_uniform
-from tests.plans import plan_of
+from tests.support.examples import examples
+from tests.support.laws import (
+    assert_counts,
+    assert_independent,
+    assert_mean,
+    assert_rate,
+    assert_uniform,
+)
+from tests.support.plans import plan_of
 
 NUM = 20_000
 SIZE = {"op": "resize", "size": 100}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from augd.pixels import native
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.headers.read_header import BadImage, read_header
-from tests.examples import examples
 from tests.hostile.images import CMYK, JPEG, PROGRESSIVE, RESTARTS, jpeg
-from tests.scenes import caught_noise
+from tests.support.examples import examples
+from tests.support.scenes import caught_noise
 
 FILES = {
     "plain": JPEG,

@@ -23,8 +23,8 @@ from augd.pixels import native
 from augd.pixels.colour_matrix import Tint
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.library_versions import describe_environment
-from tests.examples import examples
 from tests.property.test_decode_property import _FACTORS, jpeg
+from tests.support.examples import examples
 
 if native.kernels is None:
     pytest.skip(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from augd.plan.order.order import Order
 from augd.plan.order.permutation import feistel, feistel_sides, round_keys
-from tests.examples import examples
+from tests.support.examples import examples
 
 
 def chi_square_bound(freedom: int) -> float:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
-from tests.examples import examples
-from tests.laws import RARE, assert_counts, assert_independent, assert_rate, assert_uniform
+from tests.support.examples import examples
+from tests.support.laws import RARE, assert_counts, assert_independent, assert_rate, assert_uniform
 
 NUM = 20_000
 

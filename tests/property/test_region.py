@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from augd.plan.geometry.affine import Affine
 from augd.plan.geometry.source_region import count_halvings, find_region
 from augd.plan.planner.planner import Plan
-from tests.examples import examples
-from tests.plans import plan_of
+from tests.support.examples import examples
+from tests.support.plans import plan_of
 
 FILLS = ("reflect", "constant", "nearest", "wrap")
 SIZINGS = [

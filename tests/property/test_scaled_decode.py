@@ -21,9 +21,9 @@ from augd.pixels.render import Renderer, box_around, cut_region
 from augd.pixels.row_plan import Outlines
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import output_size, parse_recipe
-from tests.examples import examples
-from tests.plans import plan_of
 from tests.property.test_decode_property import _FACTORS, jpeg
+from tests.support.examples import examples
+from tests.support.plans import plan_of
 
 SCALES = (2, 4, 8)
 EXACT = [

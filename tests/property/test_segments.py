@@ -18,9 +18,9 @@ from augd.pixels.jpeg_segments import Cut, Table, cut_part, find_segments, widen
 from augd.pixels.render import Filter, Renderer
 from augd.pixels.row_plan import Outlines
 from augd.plan.plan import Plan
-from tests.examples import examples
 from tests.hostile.images import Verdict, hostile_images
-from tests.scenes import EITHER_KERNELS, caught_noise
+from tests.support.examples import examples
+from tests.support.scenes import EITHER_KERNELS, caught_noise
 
 pytestmark = EITHER_KERNELS
 

@@ -11,8 +11,8 @@ import pytest
 
 import augd
 from augd.transport.address import make_runtime_dir, runtime_dir
-from tests.keyring import Keyring
 from tests.protocol.harness import NUM_SAMPLES, FakeWire, RealWire, Wire
+from tests.support.keyring import Keyring
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,8 +14,8 @@ from augd.transport.address import TcpAddress, bulk_address, parse_address
 from augd.transport.auth import keys
 from augd.transport.auth.curve import ClientCurve
 from augd.transport.zmq_sockets import Dealer, Poller
-from tests.keyring import Keyring
 from tests.protocol.harness import Client, RealWire, make_spec
+from tests.support.keyring import Keyring
 
 clause = pytest.mark.clause
 

@@ -9,8 +9,8 @@ import pytest
 import augd
 from augd.protocol import messages as msg
 from augd.protocol.limits import PATHS_MAX
-from tests.keyring import Keyring
 from tests.protocol.harness import NUM_SAMPLES, Client, RealWire, Wire, make_spec
+from tests.support.keyring import Keyring
 
 clause = pytest.mark.clause
 

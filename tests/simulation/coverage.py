@@ -76,7 +76,8 @@ def expected() -> set[str]:
     # Of paths and of what is told to people: no batch hangs on them (tests/unit, tests/e2e).
     names -= {"AskPaths", "Paths", "TellPaths", "Trouble"}
     # Of a cache, which decides neither bytes nor who gets them: its books have tests of their own
-    # (tests/unit/test_cache_books.py), and real deaths (tests/fault/test_cache_deaths.py).
+    # (tests/unit/server/broker/test_cache_books.py), and real deaths
+    # (tests/fault/test_cache_deaths.py).
     names -= {"CacheFull", "Cached", "CacheRoom", "ClearCache", "PutCached", "UseCache"}
     names -= {"AttachAs"}  # an event of its own
     moves = {name_of(table, s, v) for table in TABLES for s, v in verbs_of(TABLES[table])}

@@ -11,9 +11,9 @@ from functools import cache
 
 import pytest
 
-from tests.budget import spend
 from tests.simulation.coverage import expected, transitions_counted
 from tests.simulation.world import run
+from tests.support.budget import spend
 
 SCHEDULES = spend(300, soak=10_000)
 BLOCK = 50
