@@ -54,8 +54,9 @@ sys.stdin.read()
 """
 _VISITS = """
 import os, sys
-import augd, augd.client.connect, augd.client.connection, augd.transport.handshake_monitor,
-augd.client.status user = int(sys.argv[2])
+import augd, augd.client.connect, augd.client.connection, augd.client.status
+import augd.transport.handshake_monitor
+user = int(sys.argv[2])
 os.setgroups([])
 os.setresuid(user, user, user)
 os.environ.pop("AUGD_RUNTIME_DIR")

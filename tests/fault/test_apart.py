@@ -30,8 +30,9 @@ from tests.support.processes import await_true
 SABOTAGE = """
 import os, sys
 if {{"augd.diagnostics.decode_process", "augd.diagnostics.check_workers",
-    "augd.cli.pack.transcode_process"}} & set(sys.orig_argv): import cv2, signal, socket,
-    subprocess, time imdecode = cv2.imdecode
+    "augd.cli.pack.transcode_process"}} & set(sys.orig_argv):
+    import cv2, signal, socket, subprocess, time
+    imdecode = cv2.imdecode
 
     def attempts():
         yield "inet", lambda: socket.socket(socket.AF_INET)

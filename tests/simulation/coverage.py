@@ -19,7 +19,7 @@ from augd.server.daemon.broker import states
 
 TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
 TABLES["producer"] = states.PRODUCER
-USERS = ("clients", "crew", "stream")  # modules that make transitions
+USERS = ("sessions", "producers", "stream")  # modules that make transitions
 
 FAULTS = {
     "a gap was found",
