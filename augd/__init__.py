@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Batch, Stream
     from augd.plan.ops.plugin import Plugin, SampleInfo
-    from augd.plan.random.op_random import Dice
+    from augd.plan.random.op_random import Dice, OpRandom
 
 _LAZY = {
     "Batch": "augd.client.stream",
     "Dice": "augd.plan.random.op_random",
+    "OpRandom": "augd.plan.random.op_random",
     "Plugin": "augd.plan.ops.plugin",
     "SampleInfo": "augd.plan.ops.plugin",
     "Stream": "augd.client.stream",
@@ -64,6 +65,7 @@ __all__ = [
     "DatasetError",
     "Dice",
     "Forbidden",
+    "OpRandom",
     "OptionError",
     "OverLimit",
     "Plugin",

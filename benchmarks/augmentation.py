@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.pixels.colour_matrix import Tint
+from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.decode import configure
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline
-from augd.plan.plan import LocalWarp
+from augd.pixels.row_plan import RowPlan
+from augd.plan.plan import LocalWarpField
 from benchmarks._competitors import (
     ENVIRONMENT_OF,
     Filter,
@@ -48,7 +48,7 @@ _SIZE = (_SIDE, _SIDE)
 _CENTRE = (_SIDE / 2, _SIDE / 2)
 _ANGLE_DEG, _ZOOM, _SHEAR = 20.0, 1.1, 0.1
 _LENS = 0.08
-_WARP = LocalWarp(alpha=120.0, sigma=10.0)
+_WARP = LocalWarpField(alpha=120.0, sigma=10.0)
 _BRIGHTER, _CONTRAST, _SATURATION = 1.2, 0.8, 1.3
 _GREY = np.array([0.299, 0.587, 0.114])
 _PCA = (4.0, -2.5, 1.5)
@@ -175,7 +175,7 @@ def _cases() -> list[_Case]:
 
 def _exact(region: Pixels, filter: Any) -> Work:
     renderer, out = Renderer(filter, _SIZE), np.empty((*_SIZE, 3), np.uint8)
-    outline = Outline(_SIZE, mirror=True)
+    outline = RowPlan(_SIZE, mirror=True)
     return lambda: renderer.render(region, outline, out)
 
 
@@ -185,7 +185,7 @@ def _bent(region: Pixels, lens: float = 0.0, is_warped: bool = False) -> Work:
     linear = resize @ _shear() @ (_zoom() @ _rotation())
     centre = np.array([region.shape[1] / 2, region.shape[0] / 2])
     shift = centre - linear @ np.array(_CENTRE)
-    outline = Outline(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=lens)
+    outline = RowPlan(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=lens)
     outline.warp = _WARP if is_warped else None
     keys = iter(range(1 << 62))
 
@@ -203,7 +203,7 @@ def _tinted(row: Pixels) -> Work:
     saturate = _SATURATION * np.eye(3) + (1 - _SATURATION) * np.outer(np.ones(3), _GREY)
     colour = np.hstack([saturate @ linear, np.array(_PCA)[:, None]]).tolist()
     mean_part = (saturate @ pivot).tolist()
-    tint, out = Tint(), row.copy()
+    tint, out = ColourPass(), row.copy()
     return lambda: tint.apply(colour, mean_part, out)
 
 

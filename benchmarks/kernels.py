@@ -24,11 +24,11 @@ from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
 from augd.pixels import native
-from augd.pixels.colour_matrix import Tint
+from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.decode import Pixels, configure, decode, is_native, silence_library_noise
 from augd.pixels.headers.read_header import Header, read_header
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline
+from augd.pixels.row_plan import RowPlan
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import parse_recipe
 from benchmarks._competitors import entropy, null_sink, recipe
@@ -145,7 +145,7 @@ def _without_kernels(make: Callable[[], Any]) -> Any:
 def _from_jpeg(filter: Any) -> dict[str, Work]:
     ours, theirs = Renderer(filter, _SIZE), _without_kernels(lambda: Renderer(filter, _SIZE))
     out = np.empty((*_SIZE, 3), np.uint8)
-    outline = Outline(_SIZE, mirror=True)
+    outline = RowPlan(_SIZE, mirror=True)
 
     def by_libraries(crop: _Crop) -> None:
         kernels, native.kernels = native.kernels, None
@@ -162,7 +162,7 @@ def _from_jpeg(filter: Any) -> dict[str, Work]:
 
 def _resizes(filter: Any) -> dict[str, Work]:
     renderer, out = Renderer(filter, _SIZE), np.empty((*_SIZE, 3), np.uint8)
-    outline = Outline(_SIZE)
+    outline = RowPlan(_SIZE)
     sides: dict[str, Work] = {"augd": lambda crop: renderer.render(crop.pixels, outline, out)}
     if filter == "linear":
         sides["OpenCV"] = lambda crop: cv2.resize(crop.pixels, _SIZE, dst=out)
@@ -195,15 +195,15 @@ def _bends() -> dict[str, Work]:
     out = np.empty((*_SIZE, 3), np.uint8)
     turn = np.array([[_COS, -_SIN], [_SIN, _COS]])
 
-    def outline_of(crop: _Crop) -> Outline:
+    def outline_of(crop: _Crop) -> RowPlan:
         sides = np.array(crop.region[2:])
         steps = np.diag(sides / _SIZE[0]) @ turn
         start = sides / 2 - steps @ (np.array(_SIZE) / 2)
         halvings = max(0, math.ceil(math.log2(max(crop.region[2:]) / _SIZE[0] / 1.5)))
         matrix = np.hstack([steps, start[:, None]])
-        return Outline(matrix=matrix.tolist(), halvings=halvings)
+        return RowPlan(matrix=matrix.tolist(), halvings=halvings)
 
-    outlines: dict[int, Outline] = {}
+    outlines: dict[int, RowPlan] = {}
 
     def by(renderer: Renderer) -> Work:
         def work(crop: _Crop) -> None:
@@ -216,7 +216,7 @@ def _bends() -> dict[str, Work]:
 
 
 def _tints() -> dict[str, Work]:
-    ours, theirs = Tint(), _without_kernels(Tint)
+    ours, theirs = ColourPass(), _without_kernels(ColourPass)
     row = np.random.default_rng(0).integers(0, 256, (*_SIZE, 3)).astype(np.uint8)
     return {
         "augd": lambda _: ours.apply(_TINT, None, row),

@@ -113,7 +113,7 @@ class Site:
                 self._joined.append(message)
             case msg.Welcome():
                 self._trainers[peer].update(session=message.session, token=message.token)  # type: ignore[call-overload]
-            case msg.BatchReady():
+            case msg.BatchMessage():
                 self.num_batches += 1
                 self.first_batch_s = self.first_batch_s or self.now
                 self._at(LINK_S, "release", (peer, message))

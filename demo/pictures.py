@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from augd.cli.contact_sheet import Sheet
 from augd.cli.preview import make_strip
 from augd.cli.recipes import summarise
-from augd.diagnostics.sample_renderer import Darkroom
+from augd.diagnostics.sample_renderer import SampleRenderer
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.recipe.recipe import Recipe, parse_recipe
@@ -129,7 +129,7 @@ def _draw(
     num_said = sum(not op.is_sizing for op in recipe.ops)
     is_drawn = num_said or any(name_of(op) in _DRAWN_CROPS for op in recipe.ops)
     epochs = range(_CELLS if is_drawn else 1)
-    with Darkroom(str(photos), recipe, seed) as room:
+    with SampleRenderer(str(photos), recipe, seed) as room:
         sheet = Sheet(
             (room.height, room.width),
             len(epochs) * recipe.num_views,

@@ -26,12 +26,12 @@ def become_torch() -> None:
         leave_working_directory(is_module=True)
     import augd.torch
 
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AliasFinder())
     sys.modules[NAME] = augd.torch
 
 
-class _Finder:
+class _AliasFinder:
     """Finds `trainer.X` as `augd.torch.X`, while `trainer` is `augd.torch`."""
 
     def find_spec(

@@ -156,9 +156,9 @@ def serve(
     again: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the daemon and serve these folders until Ctrl-C."""
-    from augd.server.daemon.startup import Options, read_producers, serve_forever
+    from augd.server.daemon.startup import ServeOptions, read_producers, serve_forever
 
-    options = Options(
+    options = ServeOptions(
         named=named,
         listen=tuple(listen or ()),
         **read_producers(producers),
@@ -213,9 +213,9 @@ def produce(
 
     They may come and go at any time: the bytes of the batches stay the same.
     """
-    from augd.server.relay.startup import Lending, lend_forever
+    from augd.server.relay.startup import RelayOptions, lend_forever
 
-    options = Lending(
+    options = RelayOptions(
         connect,
         named=named,
         num_producers=producers,

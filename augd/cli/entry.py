@@ -20,7 +20,7 @@ from augd.process.command import run
 from augd.process.interpreter import leave_working_directory
 
 if TYPE_CHECKING:
-    from augd.server.daemon.startup import Options
+    from augd.server.daemon.startup import ServeOptions
 
 _FLAGS = {"--quiet": "is_quiet", "--insecure": "is_insecure", "--pin": "is_pinned"}
 _WORDS = {"--keys": "keys", "--http": "http", "--http-token": "http_token"}
@@ -76,7 +76,7 @@ def _ready_fd_of(words: Sequence[str]) -> int | None:
     return int(after) if words[:1] == ["serve"] and after.isdecimal() else None
 
 
-def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
+def read_serve(words: Sequence[str]) -> tuple[list[str], ServeOptions] | None:
     """Read a plain `serve` line; None when there is anything in it that needs explaining."""
     if not words or words[0] != "serve":
         return None
@@ -107,6 +107,6 @@ def read_serve(words: Sequence[str]) -> tuple[list[str], Options] | None:
             paths.append(word)
     if not paths and "named" not in options:
         return None
-    from augd.server.daemon.startup import Options
+    from augd.server.daemon.startup import ServeOptions
 
-    return paths, Options(listen=tuple(listen), plugins=tuple(plugins), **options)  # type: ignore[arg-type]
+    return paths, ServeOptions(listen=tuple(listen), plugins=tuple(plugins), **options)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from augd.cli.preview import make_sheet, make_strip, save
 from augd.dataset.decoder_packages import package_formats
 from augd.dataset.scan_result import shown
 from augd.diagnostics.drawn_text import as_plain
-from augd.diagnostics.sample_renderer import Darkroom, check_epoch
+from augd.diagnostics.sample_renderer import SampleRenderer, check_epoch
 from augd.errors import OptionError
 from augd.pixels.headers.formats import DECODER
 from augd.pixels.headers.read_header import BadImage
@@ -47,7 +47,7 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
         AugdError: an option is wrong, there is no data set, or the file cannot be written.
     """
     check_epoch(options.epoch)
-    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
+    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as room:
         last = room.index.num_samples - 1
         if not 0 <= options.sample <= last:
             raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
@@ -64,7 +64,7 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
 
 
 def _explain(
-    room: Darkroom, sample: int, epoch: int, environment: Mapping[str, str]
+    room: SampleRenderer, sample: int, epoch: int, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "id": sample,

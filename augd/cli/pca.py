@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.readers.open_source import open_source
-from augd.dataset.readers.source import Source
+from augd.dataset.readers.source import SampleSource
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan_result import shown
-from augd.diagnostics.decode_process import Apart
+from augd.diagnostics.decode_process import DecodeProcess
 from augd.diagnostics.progress_bar import Patience
 from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, counted
@@ -126,7 +126,7 @@ def _measure(
     chosen = [of[place] for place in places]
     found, bad = [], []
     progress = Patience("looking at colours", len(chosen))
-    with open_source(arrays.root, arrays) as source, Apart() as apart, progress:
+    with open_source(arrays.root, arrays) as source, DecodeProcess() as apart, progress:
         for num_done, sample in enumerate(chosen, 1):
             try:
                 found.append(measure(_decoded(source, sample, apart)))
@@ -142,7 +142,7 @@ def choose(paths: Sequence[bytes], num_samples: int) -> list[int]:
     return sorted(range(len(paths)), key=hashes.__getitem__)[:num_samples]
 
 
-def _decoded(source: Source, sample: int, apart: Apart) -> Pixels:
+def _decoded(source: SampleSource, sample: int, apart: DecodeProcess) -> Pixels:
     content = source.read(sample)
     header = read_header(content)
     return apart.decode(content, header, (0, 0, header.width, header.height))

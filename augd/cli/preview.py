@@ -15,7 +15,7 @@ from PIL import Image
 from augd.cli.contact_sheet import Cell, Sheet, Strip
 from augd.dataset.scan_result import shown
 from augd.diagnostics.drawn_text import SEPARATOR, describe_crop, describe_rest
-from augd.diagnostics.sample_renderer import Darkroom, Drawn, Negative, check_epoch
+from augd.diagnostics.sample_renderer import Drawn, EncodedSample, SampleRenderer, check_epoch
 from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.headers.read_header import BadImage
@@ -51,7 +51,7 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     _check(options)
     num_epochs = 1 if recipe.num_views > 1 else options.columns
     epochs = range(options.epoch, options.epoch + num_epochs)
-    with Darkroom(options.path, recipe, options.seed, split=options.split) as room:
+    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as room:
         ids = room.first_ids(options.epoch, options.rows)
         sheet = make_sheet(room, num_epochs)
         _check_side(sheet, len(ids))
@@ -67,7 +67,7 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     )
 
 
-def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
+def make_sheet(room: SampleRenderer, num_epochs: int) -> Sheet:
     """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
     num_said = sum(not op.is_sizing for op in room.recipe.ops) + (room.recipe.num_views > 1)
     num_cells = num_epochs * room.recipe.num_views
@@ -75,7 +75,7 @@ def make_sheet(room: Darkroom, num_epochs: int) -> Sheet:
     return Sheet((room.height, room.width), num_cells, num_lines=num_lines)
 
 
-def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
+def make_strip(room: SampleRenderer, sample: int, epochs: Sequence[int]) -> Strip:
     """Read one sample, make its rows in each of these epochs, and put all into words."""
     path = room.arrays.path(sample)
     label = room.label_of(sample) or f"sample {sample}"
@@ -91,14 +91,14 @@ def make_strip(room: Darkroom, sample: int, epochs: Sequence[int]) -> Strip:
     return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
 
 
-def _photo(negative: Negative) -> Pixels | None:
+def _photo(negative: EncodedSample) -> Pixels | None:
     try:
         return negative.develop()
     except BadImage:
         return None  # its rows say why
 
 
-def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
+def _cells(room: SampleRenderer, negative: EncodedSample, drawn: Drawn) -> list[Cell]:
     try:
         rows = room.rows(negative, drawn)
     except BadImage as bad:
@@ -110,7 +110,7 @@ def _cells(room: Darkroom, negative: Negative, drawn: Drawn) -> list[Cell]:
     ]
 
 
-def _title(options: PreviewOptions, room: Darkroom) -> str:
+def _title(options: PreviewOptions, room: SampleRenderer) -> str:
     name = shown(os.path.basename(room.index.header.source))
     size = f"{room.width}x{room.height}, {room.recipe.filter}"
     return f"{name}  ·  recipe {options.recipe_name} ({size})  ·  seed {options.seed}"

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from augd.dataset.scan_result import say_splits
 from augd.diagnostics.formatting import say_cache
 from augd.diagnostics.rates import compare
@@ -40,7 +40,7 @@ def run_status(
         ConnectError: no daemon answers.
         Forbidden: the daemon wants a key, or doesn't know this one.
     """
-    inquirer = Inquirer(address, _ANSWER_S, keys)
+    inquirer = StatusClient(address, _ANSWER_S, keys)
     try:
         if is_watching:
             _watch(inquirer, as_json)
@@ -53,7 +53,7 @@ def run_status(
         inquirer.close()
 
 
-def reports(inquirer: Inquirer, every_s: float) -> Iterator[dict[str, Any]]:
+def reports(inquirer: StatusClient, every_s: float) -> Iterator[dict[str, Any]]:
     """Yield a report every `every_s` seconds, each on what happened since the last, without end."""
     before, since = inquirer.status(), time.monotonic()
     while True:
@@ -63,7 +63,7 @@ def reports(inquirer: Inquirer, every_s: float) -> Iterator[dict[str, Any]]:
         before, since = after, now
 
 
-def _watch(inquirer: Inquirer, as_json: bool) -> None:
+def _watch(inquirer: StatusClient, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():  # a table that is drawn anew is for terminals alone
         for report in reports(inquirer, _REFRESH_S):
             _print(report, as_json)

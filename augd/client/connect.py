@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from augd.client import argument_checks
-from augd.client.connection import Line, Start
+from augd.client.connection import Connection, Start
 from augd.client.recipe_file import read_recipe
 from augd.dataset.scan_result import say_splits
 from augd.errors import OptionError, counted, verb
@@ -149,7 +149,7 @@ def connect(
 
     def dial(
         spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float], clock: Awake
-    ) -> Line:
+    ) -> Connection:
         return _open(found, spec, settled, within_s, start, curve, tell, clock)
 
     from augd.client.stream import Stream  # loaded by now, while the daemon prepared the stream
@@ -157,7 +157,7 @@ def connect(
     return Stream(line, dial, timeout_s, is_verified=verify)
 
 
-def _say_what_came(line: Line) -> None:
+def _say_what_came(line: Connection) -> None:
     """Log what a person should know of the samples that were chosen for him, a line each."""
     reader = line.reader
     assert reader.opened is not None
@@ -213,7 +213,7 @@ def _open_line(
     timeout_s: float,
     start: Start,
     curve: ClientCurve | None,
-) -> Line:
+) -> Connection:
     """Open by shared memory where it may be possible, by frames where it must be."""
     if transport not in ("auto", "memfd", "frames"):
         raise OptionError(f'transport: expected "auto", "memfd" or "frames", got {transport!r}')
@@ -248,8 +248,8 @@ def _open(
     curve: ClientCurve | None,
     tell: Callable[[], float] | None = None,
     clock: Awake | None = None,
-) -> Line:
-    line = Line(address, spec, transport, timeout_s, start, curve, tell, clock)
+) -> Connection:
+    line = Connection(address, spec, transport, timeout_s, start, curve, tell, clock)
     import augd.client.stream  # noqa: F401  NumPy loads while producers start and make rows
 
     line.await_open()

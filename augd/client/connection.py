@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from augd.client.session import Attach, Deliver, Outcome, Parted, PassEnded, Reader
+from augd.client.session import Attach, ClientSession, Deliver, Outcome, Parted, PassEnded
 from augd.client.slots import FramedSlots, SharedSlots, Slots
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from augd.client.wait_notice import say_standstill
 from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
 from augd.process.awake_clock import Awake
@@ -61,7 +61,7 @@ class Start:
     is_split_open: bool = False
 
 
-class Line:
+class Connection:
     """The connection of one stream: socket, lifeline, and the protocol's state.
 
     Kept apart from `Stream` because batches that outlive their stream still release through it.
@@ -83,7 +83,7 @@ class Line:
         self.address = address
         self.timeout_s = timeout_s
         self.pid = os.getpid()
-        self.reader = Reader(
+        self.reader = ClientSession(
             spec, secrets.token_hex(8), transport, start.share, start.is_split_open
         )
         self.reader.quarantine = united(start.quarantine)
@@ -156,11 +156,11 @@ class Line:
             if self._early is None:
                 return False
             first = codec.decode_to_client(self._early[0])
-            return isinstance(first, msg.BatchReady | msg.EpochEnd)
+            return isinstance(first, msg.BatchMessage | msg.EpochEnd)
 
     def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
         """Ask the daemon where samples lie; over a connection of its own, beside all batches."""
-        inquirer = Inquirer.beside(self.address, self._curve, self.timeout_s)
+        inquirer = StatusClient.beside(self.address, self._curve, self.timeout_s)
         try:
             return inquirer.paths(dataset, digest, ids)
         finally:
@@ -237,7 +237,7 @@ class Line:
     def _ask_why(self) -> str:
         """Ask the daemon, beside this connection, what keeps it from making batches."""
         try:
-            inquirer = Inquirer.beside(self.address, self._curve, _WHY_S)
+            inquirer = StatusClient.beside(self.address, self._curve, _WHY_S)
             try:
                 return say_standstill(inquirer.status())
             finally:

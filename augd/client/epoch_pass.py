@@ -10,7 +10,7 @@ from augd.errors import StreamClosed, counted
 T = TypeVar("T")
 
 
-class Pass(Generic[T]):
+class EpochPass(Generic[T]):
     """Yields the batches of an epoch. Holds none that it handed out.
 
     `len` is how many it yields in all: what is left of the epoch where a state was loaded.
@@ -28,7 +28,7 @@ class Pass(Generic[T]):
         # In words: the error itself would hold the frames that it went through, with their batches.
         self._broke_off = ""
 
-    def __iter__(self) -> Pass[T]:
+    def __iter__(self) -> EpochPass[T]:
         """Return the pass itself: it is gone through once."""
         return self
 

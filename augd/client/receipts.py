@@ -13,14 +13,14 @@ from typing import Any
 
 from augd.errors import OptionError
 from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_sum
-from augd.protocol.messages import BatchReady
+from augd.protocol.messages import BatchMessage
 
 _EPOCHS_MAX = 1000
 _PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more
 
 
 @dataclass(slots=True)
-class Tally(Sums):
+class EpochDigest(Sums):
     """What was handed out of an epoch; `is_whole` says that it was counted from its start.
 
     `files_changed` says that files of the data set were replaced while it was read.
@@ -42,14 +42,14 @@ class Tally(Sums):
         }
 
 
-def read_tally(data: Mapping[str, Any] | None) -> Tally:
+def read_tally(data: Mapping[str, Any] | None) -> EpochDigest:
     """Read what `as_data` returned; without it the epoch is not counted from its start."""
     if data is None:
-        return Tally(is_whole=False)
+        return EpochDigest(is_whole=False)
     try:
         counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
         sums = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
-        return Tally(*counts, *sums, bool(data["is_whole"]), bool(data.get("files_changed")))
+        return EpochDigest(*counts, *sums, bool(data["is_whole"]), bool(data.get("files_changed")))
     except (KeyError, TypeError, ValueError):
         raise OptionError(
             f"state: expected a receipt of state_dict() under 'receipt', got {data!r}"
@@ -61,12 +61,12 @@ class Receipts:
 
     def __init__(self) -> None:
         """Start with no epoch."""
-        self._of: dict[int, Tally] = {}
+        self._of: dict[int, EpochDigest] = {}
         self._ended: set[int] = set()
-        self._after: dict[tuple[int, int], Tally] = {}  # (epoch, position of the next batch)
+        self._after: dict[tuple[int, int], EpochDigest] = {}  # (epoch, position of the next batch)
         self._order: deque[tuple[int, int]] = deque()
 
-    def begin(self, epoch: int, tally: Tally) -> None:
+    def begin(self, epoch: int, tally: EpochDigest) -> None:
         """Count an epoch from here on; what was counted of it before is forgotten."""
         self._of.pop(epoch, None)
         self._of[epoch] = tally
@@ -76,13 +76,13 @@ class Receipts:
             del self._of[oldest]
             self._ended.discard(oldest)
 
-    def add(self, ready: BatchReady, samples: int, ids: int, next_position: int) -> None:
+    def add(self, ready: BatchMessage, samples: int, ids: int, next_position: int) -> None:
         """Count a batch that is handed out."""
         tally = self._of[ready.epoch]
         tally.add(Sums(1, samples, ready.num_bad, read_sum(ready.digest), ids))
         self.keep((ready.epoch, next_position), tally)
 
-    def keep(self, place: tuple[int, int], tally: Tally) -> None:
+    def keep(self, place: tuple[int, int], tally: EpochDigest) -> None:
         """Remember what was counted up to a place: in this process, or before its checkpoint."""
         if place not in self._after:
             self._order.append(place)
@@ -99,7 +99,7 @@ class Receipts:
         """Mark an epoch as handed out to its end."""
         self._ended.add(epoch)
 
-    def at(self, place: tuple[int, int]) -> Tally | None:
+    def at(self, place: tuple[int, int]) -> EpochDigest | None:
         """Return the sums up to a place that was passed, None when that was too long ago."""
         return self._after.get(place)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augd.client.receipts import Tally, read_tally
+from augd.client.receipts import EpochDigest, read_tally
 from augd.errors import OptionError
 from augd.protocol.limits import QUARANTINE_MAX
 from augd.protocol.messages import Layout, Quarantine
@@ -28,9 +28,9 @@ class Saved:
     quarantine: Quarantine
     rank: int
     world: int
-    tally: Tally
+    tally: EpochDigest
 
-    def tally_here(self, layout: Layout) -> Tally:
+    def tally_here(self, layout: Layout) -> EpochDigest:
         """Return what was counted of the epoch up to the place, as far as it is this rank's.
 
         Another rank's count is of other samples; with another world nobody's count is of the share
@@ -38,11 +38,11 @@ class Saved:
         that doesn't say whose it is, unless it counts every sample up to its place.
         """
         if not self.position:
-            return Tally()
+            return EpochDigest()
         is_known = (self.rank, self.world) == (layout.rank, layout.world)
         if self.world < 0:
             is_known = layout.world == 1 and self.tally.samples == self.position
-        return self.tally if is_known else Tally(is_whole=False)
+        return self.tally if is_known else EpochDigest(is_whole=False)
 
 
 def read_state(state: Mapping[str, Any]) -> Saved:

@@ -47,7 +47,7 @@ class Attach(Struct, frozen=True):
 class Deliver(Struct, frozen=True):
     """The next batch of the pass, in order."""
 
-    batch: msg.BatchReady
+    batch: msg.BatchMessage
 
 
 class PassEnded(Struct, frozen=True):
@@ -70,14 +70,14 @@ class BatchesLost(ConnectionLost):
 
 
 @dataclass(slots=True)
-class Counted(Sums):
+class DeliveredCount(Sums):
     """What was delivered of the current epoch, to be compared with EPOCH_END."""
 
     epoch: int = -1
 
 
 @dataclass(slots=True)
-class Reader:
+class ClientSession:
     """State of one client stream. `spec` is what it asks for, `share` with whom."""
 
     spec: msg.Spec
@@ -100,7 +100,7 @@ class Reader:
     _released: int = 0
     _held: dict[int, int] = field(default_factory=dict)  # slot -> generation
     _voided: set[int] = field(default_factory=set)  # held slots of an older opening
-    _counted: Counted = field(default_factory=Counted)
+    _counted: DeliveredCount = field(default_factory=DeliveredCount)
 
     def start(self, software: str) -> list[Outcome]:
         """Say HELLO."""
@@ -124,7 +124,7 @@ class Reader:
         self._sequence = self._released = 0
         self.waited_us = self.transfer_us = self.fetch_us = 0
         self._voided = set(self._held)
-        self._counted = Counted()
+        self._counted = DeliveredCount()
         epoch, position = self._target
         held = tuple(self._held.items())
         return [
@@ -169,13 +169,13 @@ class Reader:
                 return [Attach(message.attach, message.session, message.token, message.bulk_port)]
             case msg.Opened() if self._is_current(message):
                 return self._opened(message)
-            case msg.BatchReady() if self._is_current(message):
+            case msg.BatchMessage() if self._is_current(message):
                 return self._batch(message)
             case msg.EpochEnd() if self._is_current(message):
                 return self._end(message)
             case msg.Error():
                 return self._error(message)
-            case msg.NewlyQuarantined() if message.session == self.session:
+            case msg.QuarantinedMessage() if message.session == self.session:
                 self.quarantine = united(as_entries(self.quarantine), message.entries)
                 self.notices.append(message.text)
             case msg.Detached() if message.session == self.session:
@@ -185,7 +185,7 @@ class Reader:
                 self.notices.append(message.text)
         return []
 
-    def _is_current(self, message: msg.Opened | msg.BatchReady | msg.EpochEnd) -> bool:
+    def _is_current(self, message: msg.Opened | msg.BatchMessage | msg.EpochEnd) -> bool:
         return message.session == self.session and message.opening == self.opening
 
     def _opened(self, message: msg.Opened) -> list[Outcome]:
@@ -195,7 +195,7 @@ class Reader:
         self.quarantine = united(as_entries(self.quarantine), message.quarantine)
         return []
 
-    def _batch(self, batch: msg.BatchReady) -> list[Outcome]:
+    def _batch(self, batch: msg.BatchMessage) -> list[Outcome]:
         opened = self.opened
         if self.state != "open" or opened is None:
             raise BatchesLost(f"BATCH {batch.sequence} arrived before OPENED, which was lost")
@@ -226,7 +226,7 @@ class Reader:
         counted = self._counted
         if end.epoch < counted.epoch or (end.epoch == counted.epoch and not counted.batches):
             return []  # doubled on the way: had it already
-        self._counted = Counted(epoch=end.epoch)
+        self._counted = DeliveredCount(epoch=end.epoch)
         if (end.batches, end.samples) != (counted.batches, counted.samples):
             raise ProtocolError(
                 f"epoch {end.epoch} ended after {counted.batches} batches with "

@@ -35,7 +35,7 @@ class Slots(Protocol):
     def open(self, opened: msg.Opened) -> memoryview:
         """Return the memory of a new stream's slots."""
 
-    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+    def fetch(self, batch: msg.BatchMessage, deadline: float) -> None:
         """Return when the batch's bytes are in its slot."""
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class SharedSlots:
         finally:
             os.close(fd)
 
-    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+    def fetch(self, batch: msg.BatchMessage, deadline: float) -> None:
         """Do nothing: producers wrote the bytes where they are read."""
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class FramedSlots:
         self._slots = [whole[at : at + size_bytes] for at in range(0, len(whole), size_bytes)]
         return whole
 
-    def fetch(self, batch: msg.BatchReady, deadline: float) -> None:
+    def fetch(self, batch: msg.BatchMessage, deadline: float) -> None:
         """Receive the batch's pieces into its slot; older ones of a voided opening are dropped.
 
         Raises:

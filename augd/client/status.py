@@ -25,7 +25,7 @@ from augd.transport.auth.curve import client_curve
 from augd.transport.zmq_sockets import Curve, Dealer, Poller
 
 
-class Inquirer:
+class StatusClient:
     """A connection that asks a daemon for its snapshot. `close()` it."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Inquirer:
     @classmethod
     def beside(
         cls, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
-    ) -> Inquirer:
+    ) -> StatusClient:
         """Connect as somebody did who has an address and a key by now."""
         inquirer = cls.__new__(cls)
         inquirer._connect(address, curve, timeout_s)
@@ -75,8 +75,8 @@ class Inquirer:
             ConnectError: nobody answered in time.
             Forbidden: the daemon wants a key, or doesn't know this one.
         """
-        answer = self._ask(msg.AskStatus())
-        if not isinstance(answer, msg.Status):
+        answer = self._ask(msg.Status())
+        if not isinstance(answer, msg.StatusReply):
             raise ProtocolError(f"asked for the status, expected STATUS_REPLY, got {answer}")
         return answer.snapshot
 
@@ -91,8 +91,8 @@ class Inquirer:
         found: list[bytes] = []
         while len(found) < len(ids):
             asked = tuple(ids[len(found) : len(found) + PATHS_MAX])
-            answer = self._ask(msg.AskPaths(dataset, digest, asked))
-            if not isinstance(answer, msg.Paths) or not 0 < len(answer.paths) <= len(asked):
+            answer = self._ask(msg.Paths(dataset, digest, asked))
+            if not isinstance(answer, msg.PathsReply) or not 0 < len(answer.paths) <= len(asked):
                 raise ProtocolError(f"asked for paths, expected PATHS_REPLY, got {answer}")
             found += answer.paths
         return found
@@ -124,8 +124,8 @@ def status(
     timeout_s: float = 10.0,
     keys: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Ask a daemon once what it does. See `Inquirer`."""
-    inquirer = Inquirer(address, timeout_s, keys)
+    """Ask a daemon once what it does. See `StatusClient`."""
+    inquirer = StatusClient(address, timeout_s, keys)
     try:
         return inquirer.status()
     finally:

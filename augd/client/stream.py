@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.client import argument_checks
-from augd.client.connection import Line, Start
-from augd.client.epoch_pass import Pass
-from augd.client.receipts import Receipts, Tally
+from augd.client.connection import Connection, Start
+from augd.client.epoch_pass import EpochPass
+from augd.client.receipts import EpochDigest, Receipts
 from augd.client.saved_state import EPOCH_MAX, read_state
 from augd.client.session import Deliver, Parted
 from augd.client.wait_notice import Waiting, sentence
@@ -56,7 +56,7 @@ Labels = NDArray[np.int64] | NDArray[np.float32]
 Place = tuple[int, int]  # (epoch, position)
 # Opens a connection within so many seconds of a clock; asks what it calls meanwhile when to call it
 # again.
-Dial = Callable[[msg.Spec, Start, float, Callable[[], float], Awake], Line]
+Dial = Callable[[msg.Spec, Start, float, Callable[[], float], Awake], Connection]
 
 _PAUSE_S = 0.05  # before a lost connection is first tried again
 # A daemon that died is there again within a second: until then trying costs little, later it would
@@ -105,7 +105,7 @@ class Batch:
     def __init__(
         self,
         arrays: Mapping[str, Array],
-        ready: msg.BatchReady,
+        ready: msg.BatchMessage,
         finalizer: weakref.finalize[..., Any],
     ) -> None:
         """Made by `Stream`."""
@@ -141,7 +141,9 @@ class Stream:
     closes itself, and so does the process's end, however it ends.
     """
 
-    def __init__(self, line: Line, dial: Dial, timeout_s: float, *, is_verified: bool) -> None:
+    def __init__(
+        self, line: Connection, dial: Dial, timeout_s: float, *, is_verified: bool
+    ) -> None:
         """Made by `connect`; `dial` connects again."""
         self._dial = dial
         self._clock = Awake()  # that of its connections, one after another
@@ -158,7 +160,10 @@ class Stream:
         self._yielded = begin  # what the caller gets next
         self._next_pass = begin[0]
         # Where the next pass over this place's epoch begins, and what was counted before it.
-        self._resume: tuple[Place, Tally] | None = (begin, Tally(is_whole=begin[1] == 0))
+        self._resume: tuple[Place, EpochDigest] | None = (
+            begin,
+            EpochDigest(is_whole=begin[1] == 0),
+        )
         self._receipts = Receipts()
         self._notices: list[str] = []
         self._num_lost = 0
@@ -168,14 +173,14 @@ class Stream:
         self._num_samples = 0
         self._wait_s = 0.0
 
-    def _adopt(self, line: Line) -> None:
+    def _adopt(self, line: Connection) -> None:
         """Go on with this connection."""
         assert line.reader.opened is not None
         if self._closer is not None:
             self._closer.detach()
             line.fetch_s = self._line.fetch_s  # counted over all connections
         was = self._opened.stamp if self._closer is not None else ""
-        self._line: Line = line
+        self._line: Connection = line
         self._opened: msg.Opened = line.reader.opened
         if (changed := self._changed_since(was)) is not None:
             self._note_change(changed)
@@ -254,7 +259,7 @@ class Stream:
             f"{position:,}>"
         )
 
-    def epoch(self, epoch: int) -> Pass[Batch]:
+    def epoch(self, epoch: int) -> EpochPass[Batch]:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
 
         `len` of it is how many there are. The first pass after `load_state_dict`, or after a shared
@@ -271,12 +276,12 @@ class Stream:
             SampleFailed, ProducersUnhealthy: as their names say.
         """
         epoch = argument_checks.whole("epoch", epoch, 0, EPOCH_MAX)
-        return Pass(self._pass(epoch), epoch, self.batches_of(epoch))
+        return EpochPass(self._pass(epoch), epoch, self.batches_of(epoch))
 
     def _pass(self, epoch: int) -> Generator[Batch, None, None]:
         token = self._active_pass = object()
         if self._resume is None or self._resume[0][0] != epoch:
-            self._resume = (epoch, 0), Tally()
+            self._resume = (epoch, 0), EpochDigest()
         (_, position), tally = self._resume
         self._next_pass = epoch
         self._yielded = (epoch, position)
@@ -311,7 +316,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
-        return Pass(self._pairs(), self._next_pass, self.batches_of(self._next_pass))
+        return EpochPass(self._pairs(), self._next_pass, self.batches_of(self._next_pass))
 
     def _pairs(self) -> Generator[tuple[NDArray[np.uint8], Labels], None, None]:
         for batch in self.epoch(self._next_pass):
@@ -319,7 +324,7 @@ class Stream:
             del batch  # only the arrays hold the slot
             yield pair
 
-    def _next_ready(self, position: int) -> msg.BatchReady | None:
+    def _next_ready(self, position: int) -> msg.BatchMessage | None:
         """Wait for the next batch; None at the end of the epoch."""
         self._line.check_usable()
         is_end_due = not epoch_layout.batches_left(
@@ -429,7 +434,7 @@ class Stream:
         self._notices.append(said)
         _log.warning("%s", said)
 
-    def _dial_until(self, start: Start, deadline: float, why: str) -> Line:
+    def _dial_until(self, start: Start, deadline: float, why: str) -> Connection:
         chance = random.Random()  # many trainers that lost one daemon must not come all at once
         clock = self._clock
         pause_s, soon = _PAUSE_S, clock.now() + _SOON_S
@@ -471,7 +476,7 @@ class Stream:
                 f"batch.release(), or connect with {name} > {limit}"
             )
 
-    def _batch(self, ready: msg.BatchReady) -> Batch:
+    def _batch(self, ready: msg.BatchMessage) -> Batch:
         root = np.frombuffer(self._line.slots[ready.slot], np.uint8)
         # Every array is a view of `root`, so it lives exactly as long as the last of them.
         finalizer = weakref.finalize(root, self._line.release, ready.slot, ready.generation)
@@ -482,7 +487,7 @@ class Stream:
         self._count(ready, arrays["ids"])
         return Batch(arrays, ready, finalizer)
 
-    def _count(self, ready: msg.BatchReady, ids: NDArray[np.int64]) -> None:
+    def _count(self, ready: msg.BatchMessage, ids: NDArray[np.int64]) -> None:
         layout = self._layout
         self._num_batches += 1
         self._num_samples += ready.rows
@@ -586,7 +591,7 @@ class Stream:
         }
         return state if tally is None else {**state, "receipt": tally.as_data()}
 
-    def _tally_at(self, epoch: int, position: int) -> Tally | None:
+    def _tally_at(self, epoch: int, position: int) -> EpochDigest | None:
         """Return what an epoch's batches up to a place add up to, as far as that is known."""
         if position and self._resume is not None and self._resume[0] == (epoch, position):
             return self._resume[1]
@@ -675,7 +680,7 @@ def _named(params: Array) -> dict[str, Array]:
     }
 
 
-def _verify(ready: msg.BatchReady, arrays: Mapping[str, Array]) -> None:
+def _verify(ready: msg.BatchMessage, arrays: Mapping[str, Array]) -> None:
     rows = (arrays["ids"], arrays["labels"], arrays["images"])
     found = rows_digest(*rows, colour=arrays.get("colour"))
     if found != read_sum(ready.digest):

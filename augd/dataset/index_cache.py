@@ -26,7 +26,7 @@ from augd.dataset.index_format import (
     read_index_header,
     write_index,
 )
-from augd.dataset.scan_result import Found, shown
+from augd.dataset.scan_result import ScanResult, shown
 from augd.dataset.stores.address import is_address
 from augd.errors import DatasetError
 from augd.process.paths import NO_HOME, user_folder
@@ -52,7 +52,7 @@ class IndexCache:
         self._key = hashlib.blake2b(source, digest_size=16).hexdigest()
         self._path = os.path.join(self._folder, f"{self._key}.idx")
 
-    def keep(self, header: IndexHeader, found: Found, *, rebuild: bool) -> IndexFile:
+    def keep(self, header: IndexHeader, found: ScanResult, *, rebuild: bool) -> IndexFile:
         """Open the cached index where it says the same; else write one, and say what changed."""
         before = self._open()
         if before is None:
@@ -113,7 +113,7 @@ class IndexCache:
             and header.links_to == self._links_to
         )
 
-    def store(self, header: IndexHeader, found: Found) -> IndexFile:
+    def store(self, header: IndexHeader, found: ScanResult) -> IndexFile:
         """Write the index beside its place, then move it there; in memory when that fails."""
         try:
             fd, size_bytes = self._write(header, found)
@@ -124,7 +124,7 @@ class IndexCache:
         self._sweep(header.digest)
         return IndexFile(fd, dims_fd, header, size_bytes, self._path, False, warning)
 
-    def _write(self, header: IndexHeader, found: Found) -> tuple[int, int]:
+    def _write(self, header: IndexHeader, found: ScanResult) -> tuple[int, int]:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         aside = f"{self._path}.{os.getpid()}.tmp"
         fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -139,7 +139,7 @@ class IndexCache:
             os.close(fd)
         return readable, size_bytes
 
-    def _store_in_memory(self, header: IndexHeader, found: Found, error: OSError) -> IndexFile:
+    def _store_in_memory(self, header: IndexHeader, found: ScanResult, error: OSError) -> IndexFile:
         fd = os.memfd_create("augd-index", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         size_bytes = write_index(fd, header, found)
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -219,7 +219,7 @@ def _dims_in_memory(header: IndexHeader) -> int:
     return fd
 
 
-def _write_dims(fd: int, found: Found) -> None:
+def _write_dims(fd: int, found: ScanResult) -> None:
     """Write the sizes that an index knows; unknown ones stay as they are."""
     if any(found.sides_px):
         os.pwrite(fd, found.sides_px.tobytes(), 0)

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.scan_result import Found, Shard, shown
+from augd.dataset.scan_result import ScanResult, Shard, shown
 
 _KEPT: Final = 8  # changes
 _NAMED: Final = 10  # files of a change
@@ -39,7 +39,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
     names: list[bytes]
 
 
-def stamp_of(found: Found) -> str:
+def stamp_of(found: ScanResult) -> str:
     """Digest the times of all files; of shards, what tells one from another of the same size."""
     state = hashlib.blake2b(digest_size=16, person=b"augd.stamp.1")
     state.update(found.mtimes_ns)
@@ -49,7 +49,7 @@ def stamp_of(found: Found) -> str:
     return state.hexdigest()
 
 
-def change_between(before: Found, stamp: str, now: Found) -> Change:
+def change_between(before: ScanResult, stamp: str, now: ScanResult) -> Change:
     """Compare a data set with what an index of before says of it."""
     if before.shards or now.shards:
         differing, added, removed = _shards_that_differ(before.shards, now.shards)
@@ -68,7 +68,7 @@ def _shards_that_differ(
     return differing, [p for p in new if p not in old], [p for p in old if p not in new]
 
 
-def replaced_samples(before: Found, now: Found) -> list[int]:
+def replaced_samples(before: ScanResult, now: ScanResult) -> list[int]:
     """List the samples whose files have other times than before, under the same digest.
 
     What is known of their pictures' sizes is of the files before.
@@ -79,7 +79,9 @@ def replaced_samples(before: Found, now: Found) -> list[int]:
     return [sample for sample, (old, new) in enumerate(pairs) if old != new]
 
 
-def _files_that_differ(before: Found, now: Found) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def _files_that_differ(
+    before: ScanResult, now: ScanResult
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
     places: Sequence[int | None]
     gone: list[bytes] = []
     if before.paths == now.paths and before.path_offsets == now.path_offsets:

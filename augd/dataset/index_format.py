@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, Literal
 import msgspec
 
 from augd.dataset.index_changes import Change
-from augd.dataset.scan_result import Found, Shard, Skipped
+from augd.dataset.scan_result import ScanResult, Shard, Skipped
 from augd.errors import DatasetError
 
 MAGIC: Final = b"AUGDIDX\n"
@@ -191,13 +191,13 @@ def aligned(position: int) -> int:
     return -(-position // ALIGNMENT) * ALIGNMENT
 
 
-def write_index(fd: int, header: IndexHeader, found: Found) -> int:
+def write_index(fd: int, header: IndexHeader, found: ScanResult) -> int:
     """Write prefix, header and arrays; returns the file's length."""
     with open(fd, "wb", closefd=False) as file:
         return write_index_to(file, header, found)
 
 
-def write_index_to(file: BinaryIO, header: IndexHeader, found: Found) -> int:
+def write_index_to(file: BinaryIO, header: IndexHeader, found: ScanResult) -> int:
     """Write as `write_index` into an open file that is empty."""
     encoded = msgspec.msgpack.encode(header)
     start = aligned(_PREFIX.size + len(encoded))
@@ -210,14 +210,14 @@ def write_index_to(file: BinaryIO, header: IndexHeader, found: Found) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def read_found(fd: int) -> Found:
+def read_found(fd: int) -> ScanResult:
     """Read an index file back. Its digest is kept; nothing in the arrays was checked.
 
     Raises:
         DatasetError: as `read_index_header`.
     """
     header, start = read_index_header(fd)
-    found = Found(header.source, header.root, dict(header.watched), header.classes)
+    found = ScanResult(header.source, header.root, dict(header.watched), header.classes)
     found.shards, found.digest, found.notes = header.shards, header.digest, header.notes
     found.skipped, found.formats = header.skipped, header.formats
     contents: dict[str, array[int] | array[float] | bytearray] = dict(arrays_of(found))
@@ -232,12 +232,12 @@ def read_found(fd: int) -> Found:
     return found
 
 
-def arrays_of(found: Found) -> list[tuple[ArrayName, array[int] | array[float] | bytearray]]:
+def arrays_of(found: ScanResult) -> list[tuple[ArrayName, array[int] | array[float] | bytearray]]:
     """List the arrays of a data set in the order of the file."""
     return [(name, getattr(found, name)) for name in DTYPES]
 
 
-def places_of(found: Found) -> list[ArrayPlace]:
+def places_of(found: ScanResult) -> list[ArrayPlace]:
     """Lay the arrays out one after the other."""
     places: list[ArrayPlace] = []
     offset = 0
@@ -248,7 +248,7 @@ def places_of(found: Found) -> list[ArrayPlace]:
     return places
 
 
-def digest_of(found: Found) -> str:
+def digest_of(found: ScanResult) -> str:
     """Digest what decides the samples and their order; neither the root nor times are in it.
 
     A set that was packed without loss has the digest of what it was packed from: the same samples

@@ -26,7 +26,7 @@ _Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Entry = tuple[int, int, int]  # (sample, epoch, position)
 
 
-class Line(msgspec.Struct):
+class QuarantineLine(msgspec.Struct):
     """One verdict: from (epoch, position) on the sample is masked in streams of this content."""
 
     path: str
@@ -49,7 +49,7 @@ def load(dataset_digest: str, num_samples: int) -> dict[str, tuple[Entry, ...]]:
         lines = path_of(dataset_digest).read_bytes().splitlines()
     except OSError:
         return {}
-    decoder = msgspec.json.Decoder(Line)
+    decoder = msgspec.json.Decoder(QuarantineLine)
     found: dict[str, tuple[Entry, ...]] = {}
     for text in lines:
         try:
@@ -73,7 +73,7 @@ def keep(dataset_digest: str, content: str, entry: Entry, path: str, how: str) -
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(kept, flags, 0o600)
     try:
-        line = msgspec.json.encode(Line(path, how, *entry, content=content))
+        line = msgspec.json.encode(QuarantineLine(path, how, *entry, content=content))
         os.write(fd, line + b"\n")
         os.fsync(fd)
     finally:

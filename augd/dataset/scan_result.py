@@ -58,7 +58,7 @@ class Skipped(msgspec.Struct, array_like=True, frozen=True):
     is_picture: bool = False
 
 
-class Found(msgspec.Struct):
+class ScanResult(msgspec.Struct):
     """The samples of a data set. Position in the arrays is the sample id.
 
     `labels`, `sizes_bytes`, `mtimes_ns` hold int64, `splits` uint8, the hashes uint64. `paths`
@@ -133,7 +133,7 @@ class Found(msgspec.Struct):
         self.paths += path
         self.path_offsets.append(len(self.paths))
 
-    def place(self, place: Place) -> None:
+    def place(self, place: ShardPlace) -> None:
         """Say where the sample lies that was added last; of all samples, or of none."""
         self.shard_numbers.append(place.shard)
         self.shard_offsets.append(place.offset)
@@ -155,8 +155,8 @@ class Found(msgspec.Struct):
         self.segment_starts, self.segment_lengths = array("q"), array("H")
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a sample lies in a shard, and what its header says; `lengths` as in `Found`."""
+class ShardPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a sample lies in a shard, and what its header says; `lengths` as in `ScanResult`."""
 
     shard: int
     offset: int

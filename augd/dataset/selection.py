@@ -34,7 +34,7 @@ _TOP_SHIFT: Final = 48  # leaves 16 bits of a hash: about 15 samples of a millio
 _IDLE_MAX: Final = 4  # lists kept for the next stream that asks alike, as a validation's does
 
 
-class Choice(msgspec.Struct, frozen=True):
+class SampleSelection(msgspec.Struct, frozen=True):
     """Chosen samples; the arrays hold int64.
 
     `ids` are ascending, or with `balance` sorted by class. `offsets` is empty unless balanced:
@@ -61,7 +61,7 @@ def select(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
     balance: Literal["class"] | None = None,
-) -> Choice:
+) -> SampleSelection:
     """Choose samples.
 
     Args:
@@ -81,7 +81,7 @@ def select(
     return _Selector(index).select(split, val_fraction, classes, limit, balance)
 
 
-def seal(choice: Choice) -> int:
+def seal(choice: SampleSelection) -> int:
     """Write a choice into a sealed file in memory: ids, offsets, picked; returns the fd."""
     fd = os.memfd_create("augd-choice", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(fd, "wb", closefd=False) as file:
@@ -117,7 +117,7 @@ class _Selector:
         classes: Sequence[str] | None,
         limit: int | None,
         balance: Literal["class"] | None,
-    ) -> Choice:
+    ) -> SampleSelection:
         ids: Sequence[int] = range(self._header.num_samples)
         picked = array("q")
         if split is not None:
@@ -131,7 +131,7 @@ class _Selector:
             ids = self._smallest(ids, limit)
         if balance is not None:
             return self._grouped(ids, picked)
-        return Choice(array("q", ids), array("q"), picked, self._count_unlabelled(ids))
+        return SampleSelection(array("q", ids), array("q"), picked, self._count_unlabelled(ids))
 
     def _count_unlabelled(self, ids: Sequence[int]) -> int:
         labels = self._labels
@@ -232,7 +232,7 @@ class _Selector:
         at_edge.sort(key=hashes.__getitem__)
         return sorted(below + at_edge[: limit - num_below])
 
-    def _grouped(self, ids: Sequence[int], picked: array[int]) -> Choice:
+    def _grouped(self, ids: Sequence[int], picked: array[int]) -> SampleSelection:
         header, labels = self._header, self._labels
         if header.num_targets or not header.classes:
             found = "several labels per sample" if header.num_targets else "no classes"
@@ -249,7 +249,9 @@ class _Selector:
         for group in filled:
             together.extend(group)
         self._left("with a class", together)
-        return Choice(together, array("q", accumulate(map(len, filled), initial=0)), picked)
+        return SampleSelection(
+            together, array("q", accumulate(map(len, filled), initial=0)), picked
+        )
 
 
 class Shared(msgspec.Struct):
@@ -270,7 +272,7 @@ class Choices:
         """Start with none."""
         self._shared: dict[Hashable, Shared] = {}  # the last one used stands last
 
-    def take(self, stream: int, key: Hashable, make: Callable[[], Choice]) -> Shared:
+    def take(self, stream: int, key: Hashable, make: Callable[[], SampleSelection]) -> Shared:
         """Give a stream the choice that `key` stands for; `make` it if there is none."""
         shared = self._shared.pop(key, None)
         if shared is None:

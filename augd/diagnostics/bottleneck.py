@@ -17,7 +17,7 @@ Limit = Literal["producers", "transport", "trainer", "both", "none", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Bottleneck:
     """Who limits the pace, said in a sentence; `enough` producers would do, None: not known."""
 
     limit: Limit
@@ -25,7 +25,7 @@ class Verdict:
     enough: int | None = None
 
 
-def judge(
+def diagnose(
     waits: float,
     idle: float,
     num_producers: int,
@@ -33,7 +33,7 @@ def judge(
     on_core: float = 1.0,
     transfer: float = 0.0,
     fetch: float = 0.0,
-) -> Verdict:
+) -> Bottleneck:
     """Name the limit.
 
     Args:
@@ -48,10 +48,10 @@ def judge(
     if transfer >= LITTLE:
         shares += f"; handing batches to its device took it {transfer:.0%}"
     if waits < LITTLE and idle < LITTLE:
-        return Verdict("none", f"Nobody waits: {shares}.", num_producers)
+        return Bottleneck("none", f"Nobody waits: {shares}.", num_producers)
     if idle < LITTLE:
         enough = producers_for(waits, idle, num_producers)
-        return Verdict(
+        return Bottleneck(
             "producers",
             f"Decoding is the limit: {shares}. {_more(enough, num_producers)}{_off_core(on_core)}",
             enough,
@@ -62,18 +62,20 @@ def judge(
         sentence = (
             f"The training step is the limit: {shares}.{few if enough < num_producers else ''}"
         )
-        return Verdict("trainer", sentence, enough)
+        return Bottleneck("trainer", sentence, enough)
     on_its_way = f"for {fetch:.0%} of it a finished batch was on its way"
     if fetch > waits / 2:
         sentence = (
             f"The way to the trainer is the limit: {shares}; {on_its_way}. Connect by ipc:// where "
             "both are on one machine and share memory, over a faster link, or ask for smaller rows."
         )
-        return Verdict("transport", sentence, num_producers)
+        return Bottleneck("transport", sentence, num_producers)
     why, more = "batches come in bursts", ""
     if fetch >= LITTLE:
         why, more = on_its_way, ", or connect by ipc:// on the daemon's machine"
-    return Verdict("both", f"Both wait: {shares}; {why}. Raise prefetch or the batch size{more}.")
+    return Bottleneck(
+        "both", f"Both wait: {shares}; {why}. Raise prefetch or the batch size{more}."
+    )
 
 
 def producers_for(waits: float, idle: float, num_producers: int) -> int | None:

@@ -27,9 +27,9 @@ import numpy as np
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.readers.open_source import open_source
-from augd.dataset.readers.source import Source
+from augd.dataset.readers.source import SampleSource
 from augd.dataset.stores.address import is_address
-from augd.diagnostics.decode_process import PATIENCE_S, START_S, Apart
+from augd.diagnostics.decode_process import PATIENCE_S, START_S, DecodeProcess
 from augd.errors import AugdError
 from augd.pixels.decode import configure, decode, silence_library_noise
 from augd.pixels.exif_orientation import DecodeStored
@@ -152,7 +152,11 @@ class _Worker:
 
 
 def examine(
-    index: IndexArrays, source: Source, sample: int, has_twin: bool, decode: DecodeStored = decode
+    index: IndexArrays,
+    source: SampleSource,
+    sample: int,
+    has_twin: bool,
+    decode: DecodeStored = decode,
 ) -> Examined:
     """Read and decode one file whole."""
     try:
@@ -177,7 +181,7 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
     index = IndexArrays(index_fd, dims_fd)
     _, places, counts = np.unique(index.sizes_bytes, return_inverse=True, return_counts=True)
     has_twin = counts[places] > 1
-    with open_source(index.root, index) as source, Apart() as apart:
+    with open_source(index.root, index) as source, DecodeProcess() as apart:
         decoding: DecodeStored = apart.decode
         if not is_address(index.root):
             confine()

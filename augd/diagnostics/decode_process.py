@@ -57,7 +57,7 @@ Answer = tuple[bytes, Any]
 """What is answered: a struct in msgpack, and bytes-like behind."""
 
 
-class Lost(Exception):
+class DecoderLost(Exception):
     """The process died of its question, or was silent; says how."""
 
 
@@ -69,7 +69,7 @@ class Decode(msgspec.Struct, frozen=True):
     background: Background = BLACK
 
 
-class Decoded(msgspec.Struct, frozen=True):
+class DecodedReply(msgspec.Struct, frozen=True):
     """The pixels follow, or `reason` says why there are none."""
 
     reason: str = ""
@@ -82,7 +82,7 @@ class _Due(NamedTuple):
     at: float
 
 
-class Apart:
+class DecodeProcess:
     """The asker's end. `module` is the program that answers; use it in a `with`."""
 
     def __init__(self, module: str = __name__) -> None:
@@ -109,7 +109,7 @@ class Apart:
         """Ask, and return the answer with what follows it, at most `most_bytes`.
 
         Raises:
-            Lost: the process died of it, or said nothing in time.
+            DecoderLost: the process died of it, or said nothing in time.
         """
         if self._process is None:
             self._start()
@@ -125,9 +125,9 @@ class Apart:
             return _receive(self._link, most_bytes, due)
         except TimeoutError:
             self.close()
-            raise Lost(f"its decoder was silent for {patience_s:g} s") from None
+            raise DecoderLost(f"its decoder was silent for {patience_s:g} s") from None
         except (EOFError, OSError):
-            raise Lost(f"the decoder died of it ({describe_status(self._end())})") from None
+            raise DecoderLost(f"the decoder died of it ({describe_status(self._end())})") from None
 
     def decode(
         self,
@@ -146,9 +146,9 @@ class Apart:
         question = Decode(region, scale, background)
         try:
             said, body = self.ask(question, data, width * height * 3)
-        except Lost as lost:
+        except DecoderLost as lost:
             raise BadImage(str(lost)) from None
-        if reason := msgpack.decode(said, type=Decoded).reason:
+        if reason := msgpack.decode(said, type=DecodedReply).reason:
             raise BadImage(reason)
         if len(body) != width * height * 3:
             raise BadImage(f"decoded to another size: got {len(body)} bytes")
@@ -255,8 +255,8 @@ def _answer(question: bytes, content: bytearray) -> Answer:
         header = read_header(content)
         pixels = decode(content, header, asked.region, asked.scale, asked.background)
     except (BadImage, ValueError, MemoryError) as bad:
-        return msgpack.encode(Decoded(str(bad) or type(bad).__name__)), b""
-    return msgpack.encode(Decoded()), np.ascontiguousarray(pixels)
+        return msgpack.encode(DecodedReply(str(bad) or type(bad).__name__)), b""
+    return msgpack.encode(DecodedReply()), np.ascontiguousarray(pixels)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ OwnDraws = Mapping[tuple[int, int], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DrawnStep:
     """One op, and what it drew; `drawn` is None where it was not applied."""
 
     op: str
@@ -76,14 +76,14 @@ class Draws:
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws, self._num_views = recipe.views, recipe.num_views
 
-    def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[Step]]:
+    def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[DrawnStep]]:
         """Return the steps of each view, in the recipe's order; crops left out.
 
         `own` is what own ops drew when the sample was planned: they may draw by its size, and so
         are not asked again.
         """
         ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
-        views: list[list[Step]] = [[] for _ in range(self._num_views)]
+        views: list[list[DrawnStep]] = [[] for _ in range(self._num_views)]
         for place, op, planner in self._readers:
             plan = None if planner is None else planner.plan(ids, epochs, *self._sides)
             for view, steps in enumerate(views):
@@ -93,7 +93,7 @@ class Draws:
                     if plan is None
                     else _read(op, plan, view % self._num_draws)
                 )
-                steps.append(Step(name_of(op), drawn))
+                steps.append(DrawnStep(name_of(op), drawn))
         return views
 
     def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from augd.diagnostics.drawn_params import Step
+from augd.diagnostics.drawn_params import DrawnStep
 from augd.diagnostics.sample_renderer import Drawn, View
 
 Parameters = Mapping[str, Any]
@@ -37,14 +37,14 @@ def describe_rest(view: View) -> str:
     return SEPARATOR.join(said) or "nothing else"
 
 
-def _is_to_be_said(step: Step) -> bool:
+def _is_to_be_said(step: DrawnStep) -> bool:
     """Leave out what was not applied, and shifts that are lost by rounding."""
     if step.drawn is None:
         return False
     return any(map(_whole, step.drawn["shift"])) if "shift" in step.drawn else True
 
 
-def say_step(step: Step) -> str:
+def say_step(step: DrawnStep) -> str:
     """Say what one op drew, in a few words."""
     if step.drawn is None:
         return "not applied"

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from augd.client.connect import connect
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from augd.client.stream import Batch, Stream
-from augd.diagnostics.bottleneck import Verdict, judge
+from augd.diagnostics.bottleneck import Bottleneck, diagnose
 from augd.diagnostics.procfs import anonymous_bytes, cpu_s
 
 _Batch = TypeVar("_Batch", covariant=True)
@@ -30,7 +30,7 @@ _WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are 
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterSnapshot:
     """All counters at one moment; seconds since they started.
 
     Those of producers are by number; what only their own host can tell is by pid, of this host's.
@@ -83,18 +83,18 @@ class Probe:
     def __init__(self, stream: Stream, address: str | None, keys: str | None = None) -> None:
         """Connect to the daemon that serves `stream`."""
         self._stream = stream
-        self._inquirer = Inquirer(address, keys=keys)
+        self._inquirer = StatusClient(address, keys=keys)
 
     def snapshot(self) -> dict[str, Any]:
         """Ask the daemon what it does."""
         return self._inquirer.status()
 
-    def read(self) -> Reading:
+    def read(self) -> CounterSnapshot:
         """Read every counter now."""
         snapshot = self.snapshot()
         crew = {one["pid"]: one for one in own_producers(snapshot)}
         stats = self._stream.stats()
-        return Reading(
+        return CounterSnapshot(
             client_cpu_s=cpu_s(os.getpid()),
             client_wait_s=stats["wait_s"],
             client_fetch_s=stats["fetch_s"],
@@ -196,7 +196,12 @@ def measure(
 
 
 def compare(
-    before: Reading, after: Reading, images: int, batches: int, bad: int, seconds: float
+    before: CounterSnapshot,
+    after: CounterSnapshot,
+    images: int,
+    batches: int,
+    bad: int,
+    seconds: float,
 ) -> Measurement:
     """Turn two readings, and what a client got between them, into rates and shares."""
     daemon = after.daemon_cpu_s - before.daemon_cpu_s
@@ -237,11 +242,11 @@ def _share(part: float, whole: float) -> float:
     return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
 
 
-def verdict_on(measured: Measurement, num_producers: int) -> Verdict:
+def verdict_on(measured: Measurement, num_producers: int) -> Bottleneck:
     """Say who waited for whom."""
     shares = measured.client_wait_share, measured.producers_idle_share
     fetch = measured.client_fetch_share
-    return judge(*shares, num_producers, on_core=measured.on_core, fetch=fetch)
+    return diagnose(*shares, num_producers, on_core=measured.on_core, fetch=fetch)
 
 
 def memory_bytes(snapshot: Mapping[str, Any]) -> tuple[int, list[int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from augd.diagnostics.bottleneck import LITTLE, Verdict, judge
+from augd.diagnostics.bottleneck import LITTLE, Bottleneck, diagnose
 
 Plain = Mapping[str, Any]
 
@@ -85,17 +85,17 @@ def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[
     }
 
 
-def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
+def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Bottleneck:
     """Judge by the streams that move; say what is known where none does."""
     ready = [one for one in producers if one["state"] == "ready"]
     if not streams:
-        return Verdict("unknown", "Nobody waits: no stream is open.")
+        return Bottleneck("unknown", "Nobody waits: no stream is open.")
     if not ready:
-        return Verdict("producers", "The trainers wait: no producer is ready yet.")
+        return Bottleneck("producers", "The trainers wait: no producer is ready yet.")
     busy = sum(one["busy_share"] for one in ready) / len(ready)
     if any(one["images_per_s"] for one in streams):
         slowest = _slowest(streams)
-        return judge(
+        return diagnose(
             slowest["waited_share"],
             1 - busy,
             len(ready),
@@ -103,7 +103,7 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
             fetch=slowest["fetch_share"],
         )
     if busy >= 1 - LITTLE:
-        return Verdict(
+        return Bottleneck(
             "producers", "The producers are at work on the next batch; none was sent yet."
         )
     if all(_is_full(one) for one in streams):
@@ -111,8 +111,8 @@ def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Verdict:
             "The producers wait for the trainers: every slot holds a finished batch, and none "
             "was taken just now (a long step, or a pause between epochs)."
         )
-        return Verdict("trainer", sentence)
-    return Verdict("none", "Nothing moves just now: no batch was asked for.")
+        return Bottleneck("trainer", sentence)
+    return Bottleneck("none", "Nothing moves just now: no batch was asked for.")
 
 
 def _slowest(streams: Sequence[Plain]) -> Plain:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.readers.open_source import open_source
-from augd.dataset.readers.source import Source
+from augd.dataset.readers.source import SampleSource
 from augd.dataset.scan.build_index import load_or_build
-from augd.diagnostics.decode_process import Apart
+from augd.diagnostics.decode_process import DecodeProcess
 from augd.diagnostics.device_colour import recoloured
-from augd.diagnostics.drawn_params import Draws, Step
+from augd.diagnostics.drawn_params import DrawnStep, Draws
 from augd.diagnostics.progress_bar import Patience
 from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, PluginFailed
@@ -31,7 +31,7 @@ from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.exif_orientation import Decode, DecodeStored, reader_of
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.ops.plugin import Edit, OwnOpError
 from augd.plan.ops.registry import Erase, Mirror
 from augd.plan.order.sample_sequence import Draw
@@ -78,7 +78,7 @@ class View:
     scale: int
     colour: NDArray[np.float64] | None
     pivot: NDArray[np.float64] | None
-    steps: Sequence[Step]
+    steps: Sequence[DrawnStep]
     colour_order: Sequence[str]
 
 
@@ -92,13 +92,13 @@ class Drawn:
 
     epoch: int
     views: Sequence[View]
-    outlines: Outlines
+    outlines: RowPlans
     edits: Sequence[Sequence[Edit]] | None
     impossible: str
 
 
 @dataclass(frozen=True, slots=True)
-class Negative:
+class EncodedSample:
     """A sample's file as it was read, with its header, and how its recipe decodes it."""
 
     content: bytearray
@@ -111,7 +111,7 @@ class Negative:
         return self.decode(self.content, self.header, (0, 0, *self.size), 1)
 
 
-class Darkroom:
+class SampleRenderer:
     """Makes rows of one data set, recipe and seed, one at a time. Use it in a `with`."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Darkroom:
             RecipeError: the size of the rows follows from a first image that is bad.
         """
         _check_range("--seed", seed, _SEED_MAX)
-        self._apart = None if is_confined else Apart()
+        self._apart = None if is_confined else DecodeProcess()
         decoding: DecodeStored = decode
         if self._apart is not None:
             decoding = self._apart.decode
@@ -211,11 +211,11 @@ class Darkroom:
         """Read a sample's file, whatever it holds. Raises BadImage."""
         return self._source.read(sample)
 
-    def read(self, sample: int) -> Negative:
+    def read(self, sample: int) -> EncodedSample:
         """Read a sample's file and its header. Raises BadImage."""
         content = self.read_file(sample)
         header = read_header(content)
-        return Negative(content, header, self._size_of(header), self._decode)
+        return EncodedSample(content, header, self._size_of(header), self._decode)
 
     def drawn(self, sample: int, epoch: int, header: Header) -> Drawn:
         """Draw the parameters of one sample in one epoch.
@@ -238,13 +238,13 @@ class Darkroom:
             order = self._draws.colour_order(sample, epoch, draw)
             views.append(self._view(plan, exact, number, steps[number], order))
         impossible = plan.impossible.get(0, "")
-        return Drawn(epoch, views, Outlines(plan, 0, num_views), plan.edits, impossible)
+        return Drawn(epoch, views, RowPlans(plan, 0, num_views), plan.edits, impossible)
 
     def _note_own_draw(self, place: int, row: int, params: Any) -> None:
         self._own_drawn[place, row] = params
 
     def _view(
-        self, plan: Plan, exact: Plan, row: int, steps: Sequence[Step], order: Sequence[str]
+        self, plan: Plan, exact: Plan, row: int, steps: Sequence[DrawnStep], order: Sequence[str]
     ) -> View:
         matrix, exact_matrix = (
             describe(one, self._planner.num_views, self.width)[row, 6:12].reshape(2, 3)
@@ -273,7 +273,7 @@ class Darkroom:
             colour_order=order,
         )
 
-    def rows(self, negative: Negative, drawn: Drawn) -> Pixels:
+    def rows(self, negative: EncodedSample, drawn: Drawn) -> Pixels:
         """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
 
         Where colours are the device's, as it makes them, clipped and rounded.
@@ -340,7 +340,7 @@ def _check_range(name: str, value: int, highest: int) -> None:
         raise OptionError(f"{name}: expected 0..{highest}, got {value}; the first one is 0")
 
 
-def _open_source(arrays: IndexArrays) -> Source:
+def _open_source(arrays: IndexArrays) -> SampleSource:
     try:
         return open_source(arrays.root, arrays)
     except OSError as error:

@@ -20,7 +20,7 @@ from typing import Any
 from augd.client.serve import serve
 from augd.client.stream import Batch
 from augd.dataset.source_spec import parse_own
-from augd.diagnostics.bottleneck import LITTLE, Verdict
+from augd.diagnostics.bottleneck import LITTLE, Bottleneck
 from augd.diagnostics.measure import Measurement, fill_cache, measure, opened, verdict_on
 from augd.diagnostics.subset import Sample, take_sample
 from augd.errors import OptionError, counted
@@ -62,7 +62,7 @@ class Tried:
     what: str
     setting: Setting
     measured: Measurement
-    verdict: Verdict
+    verdict: Bottleneck
     against: Tried | None = None
     advice: str = ""
 

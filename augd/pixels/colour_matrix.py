@@ -42,7 +42,7 @@ _BESIDE_THE_DIAGONAL: Final = 2.0**-20
 _EXACT_STEPS: Final = float(1 << 24)
 
 
-class Tint:
+class ColourPass:
     """Recolours rows of one size in place. Owns its scratch buffers; for one thread at a time."""
 
     __slots__ = ("_after", "_before", "_kernels", "_matrix")

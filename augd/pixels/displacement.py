@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.plan import LocalWarp
+from augd.plan.plan import LocalWarpField
 from augd.plan.random.numerics import exp
 from augd.plan.random.philox import Philox
 
@@ -67,7 +67,7 @@ class LocalWarper:
 
     __slots__ = ("_counters", "_field", "_noise", "_philox", "_weights", "_words", "scale", "warp")
 
-    def __init__(self, warp: LocalWarp, out_size: tuple[int, int]) -> None:
+    def __init__(self, warp: LocalWarpField, out_size: tuple[int, int]) -> None:
         """Make the buffers for rows of `out_size`, (height, width).
 
         Times `scale`, a field is a displacement in output pixels.

@@ -19,7 +19,7 @@ import numpy as np
 from augd.pixels.box_reduce import reduce
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.headers.read_header import Header
-from augd.pixels.jpeg_segments import Part
+from augd.pixels.jpeg_segments import JpegPart
 from augd.pixels.transparency import BLACK, Background
 
 Region = tuple[int, int, int, int]
@@ -66,7 +66,7 @@ class Stored(Protocol):
     def orientation(self) -> int: ...
 
 
-class Decoded(NamedTuple):
+class DecodedRegion(NamedTuple):
     """A whole picture, decoded as it is stored: RGB uint8 (height, width, 3), for reading."""
 
     pixels: Pixels
@@ -97,7 +97,7 @@ def stored_region(orientation: int, upright: tuple[int, int], region: Region) ->
     return (y, x, h, w) if is_transposed else (x, y, w, h)
 
 
-def upright_origin(part: Part) -> tuple[int, int]:
+def upright_origin(part: JpegPart) -> tuple[int, int]:
     """Return x, y of a part in the upright photo."""
     is_transposed, is_mirrored, is_flipped = _TURNS[part.header.orientation]
     x, y = (part.y, part.x) if is_transposed else (part.x, part.y)
@@ -109,7 +109,7 @@ def upright_origin(part: Part) -> tuple[int, int]:
     )
 
 
-def stored_origin(part: Part) -> tuple[int, int]:
+def stored_origin(part: JpegPart) -> tuple[int, int]:
     """Return x, y of a part in the stored photo."""
     return part.x, part.y
 

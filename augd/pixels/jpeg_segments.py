@@ -40,7 +40,7 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 _RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
 
 
-class Part(NamedTuple):
+class JpegPart(NamedTuple):
     """A small JPEG that stands for a region of a photo, and where it lies there."""
 
     data: bytearray
@@ -144,7 +144,7 @@ class Cut(NamedTuple):
     table: Table
     cells: Region
 
-    def part(self) -> Part:
+    def part(self) -> JpegPart:
         """Make a JPEG of it, for who decodes nothing else.
 
         Raises:
@@ -166,7 +166,7 @@ def widened(region: Region, by: int, width: int, height: int) -> Region:
 
 def cut_part(
     head: Buffer, body: Buffer, photo: Header, table: Table, cells: Region, kept: int
-) -> Part:
+) -> JpegPart:
     """Put a small JPEG together of a photo's header and the bytes of `table.span(cells)`.
 
     `photo` was read from `head`, which ends where the scan's data begins; `kept` is of the span.
@@ -188,7 +188,7 @@ def cut_part(
     height = min(table.height - y, rows * table.mcu_height)
     at = photo.sof_height_offset
     data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    return Part(data, msgspec.structs.replace(photo, width=width, height=height), x, y, photo)
+    return JpegPart(data, msgspec.structs.replace(photo, width=width, height=height), x, y, photo)
 
 
 def _measure(

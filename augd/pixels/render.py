@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels import native
-from augd.pixels.colour_matrix import Tint
+from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.decode import (
     Pixels,
     at_scale,
@@ -35,12 +35,12 @@ from augd.pixels.decode import (
     prepared,
     run_native,
 )
-from augd.pixels.exif_orientation import Decoded, DecodeStored, Exif, Region, reader_of, turn
+from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
-from augd.pixels.row_plan import Matrix, Outline, Outlines
+from augd.pixels.row_plan import Matrix, RowPlan, RowPlans
 from augd.pixels.transparency import BLACK, Background
-from augd.pixels.warp import Bender, Fill
+from augd.pixels.warp import AffineWarp, Fill
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import Recipe
 
@@ -100,8 +100,8 @@ class Renderer:
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
-        self._bender = Bender(out_size, fill, fill_value)
-        self._tint = Tint()
+        self._bender = AffineWarp(out_size, fill, fill_value)
+        self._tint = ColourPass()
 
     @classmethod
     def of(
@@ -160,7 +160,7 @@ class Renderer:
         self,
         data: bytes | bytearray,
         header: Header,
-        outlines: Outlines,
+        outlines: RowPlans,
         first: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -193,8 +193,8 @@ class Renderer:
 
     def render_decoded(
         self,
-        photo: Decoded,
-        outlines: Outlines,
+        photo: DecodedRegion,
+        outlines: RowPlans,
         first: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -225,7 +225,7 @@ class Renderer:
         sizes: NDArray[np.int32],
         plan: Plan,
         rows: slice,
-        outlines: Outlines,
+        outlines: RowPlans,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
@@ -256,7 +256,7 @@ class Renderer:
     def render_cut(
         self,
         cut: Cut,
-        outlines: Outlines,
+        outlines: RowPlans,
         row: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -285,7 +285,7 @@ class Renderer:
         header: Header,
         crop: Region,
         scale: int,
-        outline: Outline,
+        outline: RowPlan,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
         *,
@@ -323,7 +323,7 @@ class Renderer:
     def render(
         self,
         region: Pixels,
-        outline: Outline,
+        outline: RowPlan,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
@@ -347,7 +347,7 @@ class Renderer:
         self._finish(outline, out, colour_out)
 
     def _finish(
-        self, outline: Outline, out: Pixels, colour_out: NDArray[np.float32] | None
+        self, outline: RowPlan, out: Pixels, colour_out: NDArray[np.float32] | None
     ) -> None:
         if colour_out is not None:
             colour_out[...] = self._tint.add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
@@ -357,7 +357,7 @@ class Renderer:
             x, y, width, height = outline.erase
             out[y : y + height, x : x + width] = ERASED
 
-    def _resample(self, region: Pixels, outline: Outline, out: Pixels) -> None:
+    def _resample(self, region: Pixels, outline: RowPlan, out: Pixels) -> None:
         """Take the exact path: resize to `scaled`, cut at `window`, mirror."""
         scaled, window, mirror = outline.scaled, outline.window, outline.mirror
         self._check_window(scaled, window)

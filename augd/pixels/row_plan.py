@@ -1,10 +1,10 @@
-"""Outlines: what a plan says of single rows, as plain Python numbers.
+"""RowPlans: what a plan says of single rows, as plain Python numbers.
 
 Between the planner, which writes a chunk's plan as arrays, and the renderer, which makes one row
 at a time: reading an array's element costs more than what is done with it, so that a chunk's
 arrays are turned into lists once.
 
-Invariants: nothing is drawn or decided here; one `Outline` is filled again and again, so that
+Invariants: nothing is drawn or decided here; one `RowPlan` is filled again and again, so that
 reading a row allocates nothing of a picture's size.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from augd.plan.plan import LocalWarp, Plan
+from augd.plan.plan import LocalWarpField, Plan
 
 Matrix = Sequence[Sequence[float]]
 
 
 @dataclass(slots=True)
-class Outline:
+class RowPlan:
     """What the renderer is told of one row. The fields mean what they mean in a `Plan`.
 
     With `matrix` the row is bent: `origin`, `halvings`, `scale`, `lens`, `warp` and `warp_key`
@@ -42,12 +42,12 @@ class Outline:
     scale: int = 1
     """The region was decoded at 1/scale, which is log2(scale) of the halvings."""
     lens: float = 0.0
-    warp: LocalWarp | None = None
+    warp: LocalWarpField | None = None
     """None where none was drawn for the row."""
     warp_key: int = 0
 
 
-class Outlines:
+class RowPlans:
     """The outlines of the rows `first` to `end` of a plan, counted from 0.
 
     `crop` says which region each row needs, as (x, y, width, height), and `scale` that it is
@@ -62,7 +62,7 @@ class Outlines:
         num_rows = len(plan.crop[part])
         self.crop: list[tuple[int, int, int, int]] = plan.crop[part].tolist()
         self.scale: list[int] = _column(plan.scale, part, num_rows, 1)
-        self._row = Outline()
+        self._row = RowPlan()
         self._rows: list[tuple[Any, ...]] = list(
             zip(
                 plan.scaled[part].tolist(),
@@ -77,7 +77,7 @@ class Outlines:
         self._warp = plan.warp
         self._bends = None if plan.matrix is None else _bends(plan, part, num_rows)
 
-    def __getitem__(self, row: int) -> Outline:
+    def __getitem__(self, row: int) -> RowPlan:
         """Return a row's outline, which is valid until the next one is asked for."""
         filled = self._row
         (

@@ -31,7 +31,7 @@ _PICTURES: Final = (b"VP8 ", b"VP8L")
 _STILL_BRANDS: Final = {b"avis": b"avif", b"hevc": b"heic", b"hevx": b"heix", b"msf1": b"mif1"}
 
 
-class Frame(NamedTuple):
+class StillFrame(NamedTuple):
     """A still picture, and where it lies on the canvas: x and y in pixels of the canvas."""
 
     data: bytes
@@ -78,7 +78,7 @@ def still_png(data: bytes | bytearray) -> bytes:
     raise BadImage(f"PNG chunks: expected at most {MAX_CHUNKS}, got more")
 
 
-def first_frame(data: bytes | bytearray, header: Header) -> Frame:
+def first_frame(data: bytes | bytearray, header: Header) -> StillFrame:
     """Find the first frame of an animated WebP, as a WebP of its own.
 
     Raises:
@@ -104,7 +104,7 @@ def first_frame(data: bytes | bytearray, header: Header) -> Frame:
     inner = read_webp(found)
     if (inner.width, inner.height) != (width, height) or not inner.is_plain:
         raise BadImage(f"WebP frame: expected {width}x{height}, got {inner.width}x{inner.height}")
-    return Frame(found, inner, x, y)
+    return StillFrame(found, inner, x, y)
 
 
 def _frame_file(data: bytes | bytearray, start: int, end: int, width: int, height: int) -> bytes:

@@ -34,9 +34,9 @@ from augd.pixels.decode import Pixels
 from augd.pixels.displacement import Field, LocalWarper, lens_grid
 from augd.pixels.halving import Halver
 from augd.pixels.headers.read_header import BadImage
-from augd.pixels.row_plan import Outline
+from augd.pixels.row_plan import RowPlan
 from augd.pixels.warp_opencv import Places, Remapper
-from augd.plan.plan import LocalWarp
+from augd.plan.plan import LocalWarpField
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
 
@@ -52,7 +52,7 @@ Beyond 16,384 px nothing is promised but that a pixel is one of the region's, or
 """
 
 
-class Bender:
+class AffineWarp:
     """Makes the bent rows of one stream. Owns its buffers; for one thread at a time."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Bender:
         if self._kernels is None:
             self._remapper = Remapper(out_size, fill, (red, green, blue))
 
-    def bend(self, region: Pixels, outline: Outline, out: Pixels) -> None:
+    def bend(self, region: Pixels, outline: RowPlan, out: Pixels) -> None:
         """Write one row by the outline's matrix.
 
         `region` begins at its `origin`, and was decoded at its `scale`.
@@ -110,13 +110,13 @@ class Bender:
             self._lens_grid = lens_grid(self._out_size)
         return self._lens_grid
 
-    def _warper_of(self, warp: LocalWarp) -> LocalWarper:
+    def _warper_of(self, warp: LocalWarpField) -> LocalWarper:
         if self._warper is None or self._warper.warp != warp:
             self._warper = LocalWarper(warp, self._out_size)
         return self._warper
 
 
-def _find_places(outline: Outline, centre: tuple[float, float]) -> Places:
+def _find_places(outline: RowPlan, centre: tuple[float, float]) -> Places:
     assert outline.matrix is not None
     (xx, xy, x), (yx, yy, y) = outline.matrix
     scale = 2.0**-outline.halvings

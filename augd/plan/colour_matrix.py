@@ -30,7 +30,7 @@ _UNCHANGED: Floats = np.eye(3, 4)
 GREY: Floats = np.tile(np.array(GREY_WEIGHTS), (3, 1))[:, :, None]
 
 
-class Step(NamedTuple):
+class ColourStep(NamedTuple):
     """One op's part for n rows; None where it is the identity (`linear`) or nothing.
 
     A step with a `pivot` has a `linear`, too.
@@ -44,7 +44,7 @@ class Step(NamedTuple):
     """(3, 3, n)"""
 
 
-class Tint:
+class ColourMatrix:
     """A (3, 3, n), b (3, n) and C (3, 3, n) of all steps so far; None while nothing has set them.
 
     Without A it is the identity, without the others there is nothing to add.
@@ -58,7 +58,7 @@ class Tint:
         self.shift: Floats | None = None
         self.pivot: Floats | None = None
 
-    def apply(self, step: Step) -> None:
+    def apply(self, step: ColourStep) -> None:
         """Put a step after those so far."""
         linear, added, pivot = step
         fresh = None if pivot is None else _multiply(pivot, self._of_mean())
@@ -96,15 +96,15 @@ class Tint:
         return np.ascontiguousarray(self.pivot.transpose(2, 0, 1))
 
 
-def compose(steps: list[Step], order: Ints | None, num_rows: int) -> Tint:
+def compose(steps: list[ColourStep], order: Ints | None, num_rows: int) -> ColourMatrix:
     """Compose the steps as listed, or by `order`, (k, n): which step comes at each place."""
-    tint = Tint(num_rows)
+    tint = ColourMatrix(num_rows)
     for step in steps if order is None else _reorder(steps, order):
         tint.apply(step)
     return tint
 
 
-def _reorder(steps: list[Step], order: Ints) -> list[Step]:
+def _reorder(steps: list[ColourStep], order: Ints) -> list[ColourStep]:
     """Make the steps of each place, where rows differ in which op stands there."""
     num_rows = order.shape[1]
     has_pivot = any(step.pivot is not None for step in steps)
@@ -118,7 +118,7 @@ def _reorder(steps: list[Step], order: Ints) -> list[Step]:
         if step.pivot is not None:
             pivot[number] = step.pivot
     return [
-        Step(
+        ColourStep(
             np.take_along_axis(linear, chosen[None, None, None], axis=0)[0],
             np.take_along_axis(shift, chosen[None, None], axis=0)[0],
             np.take_along_axis(pivot, chosen[None, None, None], axis=0)[0] if has_pivot else None,

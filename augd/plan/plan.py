@@ -34,7 +34,7 @@ Int32s = NDArray[np.int32]
 Words = NDArray[np.uint64]
 
 
-class LocalWarp(NamedTuple):
+class LocalWarpField(NamedTuple):
     """The recipe's local_warp: displacements of at most `alpha` px, smoothed over `sigma` px."""
 
     alpha: float
@@ -83,7 +83,7 @@ class Plan:
     """
     lens: Floats | None = None
     """(m,): k of `lens`, 0 for none; None when the recipe has no lens."""
-    warp: LocalWarp | None = None
+    warp: LocalWarpField | None = None
     """None when the recipe has no local_warp."""
     warp_key: Words | None = None
     """uint64 (m,): the key of the row's noise field; None with `warp`."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.dataset.source_spec import OwnSource, parse_own
 from augd.errors import PluginFailed, counted
 from augd.pixels.headers.read_header import BadImage, read_header
@@ -364,11 +364,11 @@ def index_own(name: str, asked: OwnSource) -> IndexFile:
     return store_own(_found(asked, said), said.identity, said.first_size_px)
 
 
-def _found(asked: OwnSource, said: _Survey) -> Found:
+def _found(asked: OwnSource, said: _Survey) -> ScanResult:
     """Lay a survey out as what a look at files finds."""
     labels, sizes = array("q", said.labels), array("q", said.sizes_bytes)
     place = str(asked).encode("utf-8", "surrogateescape")
-    found = Found(place, place, {}, said.classes, digest=said.digest)
+    found = ScanResult(place, place, {}, said.classes, digest=said.digest)
     names = said.names or (f"{sample:08}" for sample in range(len(labels)))
     for label, size_bytes, name in zip(labels, sizes, names, strict=True):
         found.append(name.encode("utf-8", "surrogateescape"), label, 0, (size_bytes, 0))

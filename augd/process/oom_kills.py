@@ -13,7 +13,7 @@ _CONTROL_GROUPS = "/sys/fs/cgroup"
 _BELONGS_S = 1.0
 
 
-class MemoryKills:
+class OomKillCounter:
     """The kernel's count of processes that it killed for want of memory."""
 
     def __init__(self, paths: Iterable[str] | None = None) -> None:

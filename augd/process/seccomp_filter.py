@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from augd.process import syscalls
 
 
-class Step(NamedTuple):
+class BpfInstruction(NamedTuple):
     """One instruction: `struct sock_filter`. Jumps count the instructions to be left out."""
 
     code: int
@@ -82,16 +82,16 @@ def rules(pid: int) -> tuple[Rule, ...]:
     )
 
 
-def make_program(machine: str, pid: int) -> list[Step]:
+def make_program(machine: str, pid: int) -> list[BpfInstruction]:
     """Write the filter for a process on this machine, one of `syscalls.MACHINES`.
 
     A call by the numbers of another machine (32 bits on x86_64) kills the process: no program
     makes one by accident. Those of x32 lie above `FIRST_COMMON`, so they don't exist.
     """
     program = [
-        Step(LOAD, 0, 0, MACHINE_AT),
+        BpfInstruction(LOAD, 0, 0, MACHINE_AT),
         *_verdict(IF_EQUAL, MACHINE_CODES[machine], KILL, when=False),
-        Step(LOAD, 0, 0, NUMBER_AT),
+        BpfInstruction(LOAD, 0, 0, NUMBER_AT),
     ]
     for number in syscalls.COMMON_ALLOWED.values():
         program += _verdict(IF_EQUAL, number, ALLOW)
@@ -102,17 +102,20 @@ def make_program(machine: str, pid: int) -> list[Step]:
     for rule in rules(pid):
         if rule.call in numbers:
             body = _body(rule)
-            program += [Step(IF_EQUAL, 0, len(body), numbers[rule.call]), *body]
-    return [*program, Step(RETURN, 0, 0, ALLOW)]
+            program += [BpfInstruction(IF_EQUAL, 0, len(body), numbers[rule.call]), *body]
+    return [*program, BpfInstruction(RETURN, 0, 0, ALLOW)]
 
 
-def _verdict(test: int, operand: int, verdict: int, *, when: bool = True) -> list[Step]:
+def _verdict(test: int, operand: int, verdict: int, *, when: bool = True) -> list[BpfInstruction]:
     """Return the verdict when the test's outcome is `when`; else go on behind."""
-    return [Step(test, int(not when), int(when), operand), Step(RETURN, 0, 0, verdict)]
+    return [
+        BpfInstruction(test, int(not when), int(when), operand),
+        BpfInstruction(RETURN, 0, 0, verdict),
+    ]
 
 
-def _body(rule: Rule) -> list[Step]:
-    steps = [Step(LOAD, 0, 0, ARGUMENTS_AT + 8 * rule.place)]
+def _body(rule: Rule) -> list[BpfInstruction]:
+    steps = [BpfInstruction(LOAD, 0, 0, ARGUMENTS_AT + 8 * rule.place)]
     for operand in rule.operands:
         steps += _verdict(rule.test, operand, rule.hit)
-    return [*steps, Step(RETURN, 0, 0, rule.miss)]
+    return [*steps, BpfInstruction(RETURN, 0, 0, rule.miss)]

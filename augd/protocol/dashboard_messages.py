@@ -13,11 +13,11 @@ from msgspec import Struct, msgpack
 from augd.protocol.messages import ArraySpec
 
 
-class Note(Struct, frozen=True, tag_field="type", omit_defaults=True):
+class DashboardMessage(Struct, frozen=True, tag_field="type", omit_defaults=True):
     """Base of all."""
 
 
-class Begin(Note, frozen=True, tag="BEGIN"):
+class Begin(DashboardMessage, frozen=True, tag="BEGIN"):
     """Daemon to page, first: who may look, and by which names the page is called.
 
     Without a `token` everybody who reaches the port may look, as long as he calls it by one of
@@ -29,21 +29,21 @@ class Begin(Note, frozen=True, tag="BEGIN"):
     datasets: tuple[str, ...]
 
 
-class AskDataset(Note, frozen=True, tag="ASK_DATASET"):
+class AskDataset(DashboardMessage, frozen=True, tag="ASK_DATASET"):
     """Page to daemon: answered by Dataset. Asked for, since a link holds only so many fds."""
 
     name: str
 
 
-class Dataset(Note, frozen=True, tag="DATASET"):
+class Dataset(DashboardMessage, frozen=True, tag="DATASET"):
     """Daemon to page: the two fds of the data set's index ride along."""
 
 
-class AskSnapshot(Note, frozen=True, tag="ASK"):
+class AskSnapshot(DashboardMessage, frozen=True, tag="ASK"):
     """Page to daemon: answered by Snapshot."""
 
 
-class Snapshot(Note, frozen=True, tag="SNAPSHOT"):
+class Snapshot(DashboardMessage, frozen=True, tag="SNAPSHOT"):
     """Everything that `Broker.snapshot` says, and how long the daemon has run."""
 
     snapshot: dict[str, Any]
@@ -51,18 +51,18 @@ class Snapshot(Note, frozen=True, tag="SNAPSHOT"):
     cpu_s: float
 
 
-class Look(Note, frozen=True, tag="LOOK"):
+class Look(DashboardMessage, frozen=True, tag="LOOK"):
     """Page to daemon: what lies in this slot, by default in the one in a reader's hand?"""
 
     stream: int
     slot: int | None = None
 
 
-class Nothing(Note, frozen=True, tag="NOTHING"):
+class Nothing(DashboardMessage, frozen=True, tag="NOTHING"):
     """Daemon to page: no such stream, or nobody reads a batch of it."""
 
 
-class Seen(Note, frozen=True, tag="SEEN"):
+class Seen(DashboardMessage, frozen=True, tag="SEEN"):
     """Daemon to page: where a batch lies. The arena's fd rides along, for reading only."""
 
     stream: int

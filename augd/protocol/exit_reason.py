@@ -15,7 +15,7 @@ TRIED_OTHERWISE = "before it was ready; the next is started without native kerne
 """What is said of a producer whose kernels may have ended it."""
 
 
-class Ending(StrEnum):
+class ExitReason(StrEnum):
     """The class of a producer's end."""
 
     DRAINED = "drained"
@@ -38,4 +38,4 @@ class Ending(StrEnum):
     @property
     def is_suspect(self) -> bool:
         """Say whether what it had in hand may have been the cause."""
-        return self in (Ending.SIGNAL, Ending.MEMORY, Ending.KILLED)
+        return self in (ExitReason.SIGNAL, ExitReason.MEMORY, ExitReason.KILLED)

@@ -19,17 +19,17 @@ Place = tuple[Count, Count, Count, Count]
 """Number of a shard, first byte in it, number of bytes, and where in the basin they go."""
 
 
-class Note(Struct, frozen=True, tag_field="type", omit_defaults=True):
+class FetchMessage(Struct, frozen=True, tag_field="type", omit_defaults=True):
     """Base of all."""
 
 
-class UseSet(Note, frozen=True, tag="SET"):
+class UseSet(FetchMessage, frozen=True, tag="SET"):
     """Daemon to fetcher: there is a data set in a store; the fd of its index rides along."""
 
     name: str
 
 
-class UseHatch(Note, frozen=True, tag="HATCH"):
+class UseHatch(FetchMessage, frozen=True, tag="HATCH"):
     """Daemon to fetcher: a producer asks over this socket, the first fd, for bytes in the second.
 
     That is its basin of `basin_bytes`, memory that both map.
@@ -38,7 +38,7 @@ class UseHatch(Note, frozen=True, tag="HATCH"):
     basin_bytes: Count
 
 
-class Ask(Note, frozen=True, tag="ASK"):
+class Ask(FetchMessage, frozen=True, tag="ASK"):
     """Producer to fetcher: read these ranges. One at a time in a lane, where `turn` counts up."""
 
     lane: Annotated[int, Meta(ge=0, lt=LANES_MAX)]
@@ -47,14 +47,14 @@ class Ask(Note, frozen=True, tag="ASK"):
     pieces: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=PIECES_MAX)]
 
 
-class Filled(Note, frozen=True, tag="FILLED"):
+class Filled(FetchMessage, frozen=True, tag="FILLED"):
     """Fetcher to producer: they lie in the basin."""
 
     lane: int
     turn: int
 
 
-class Refused(Note, frozen=True, tag="REFUSED"):
+class Refused(FetchMessage, frozen=True, tag="REFUSED"):
     """Fetcher to producer: the store does not give them, for this reason."""
 
     lane: int
@@ -62,7 +62,7 @@ class Refused(Note, frozen=True, tag="REFUSED"):
     text: str
 
 
-class Again(Note, frozen=True, tag="AGAIN"):
+class Again(FetchMessage, frozen=True, tag="AGAIN"):
     """Fetcher to producer, first: what was asked before and not answered is to be asked again."""
 
 
@@ -75,7 +75,7 @@ _from_fetcher: msgpack.Decoder[FromFetcher] = msgpack.Decoder(FromFetcher)
 _ask: msgpack.Decoder[Ask] = msgpack.Decoder(Ask)
 
 
-def encode(note: Note) -> bytes:
+def encode(note: FetchMessage) -> bytes:
     """Encode one."""
     return _encoder.encode(note)
 

@@ -72,7 +72,7 @@ class Selection(Struct, frozen=True, omit_defaults=True):
     balance: Literal["class"] | None = None
 
 
-class Chosen(Struct, frozen=True):
+class SelectionShape(Struct, frozen=True):
     """The shape of a list of chosen samples.
 
     `num_groups` counts the classes with samples when the draws are balanced, `num_picked` the
@@ -177,11 +177,11 @@ class Bye(Message, frozen=True, tag="BYE"):
     held: tuple[tuple[Small, Count], ...] = ()
 
 
-class AskStatus(Message, frozen=True, tag="STATUS"):
+class Status(Message, frozen=True, tag="STATUS"):
     """Ask for a snapshot; needs no session."""
 
 
-class AskPaths(Message, frozen=True, tag="PATHS"):
+class Paths(Message, frozen=True, tag="PATHS"):
     """Ask where samples of a data set lie; needs no session.
 
     `digest` is the data set's in the stream's `content_fields`: ids of another one mean others.
@@ -255,7 +255,7 @@ class Opened(Message, frozen=True, tag="OPENED"):
     changes: Annotated[tuple[tuple[Digest, Text], ...], Meta(max_length=16)] = ()
 
 
-class BatchReady(Message, frozen=True, tag="BATCH"):
+class BatchMessage(Message, frozen=True, tag="BATCH"):
     """A filled slot. `rows` is the length of every array's first axis, `digest` sums its rows'."""
 
     session: Count
@@ -284,7 +284,7 @@ class EpochEnd(Message, frozen=True, tag="EPOCH_END"):
     ids_digest: Sum = b""
 
 
-class NewlyQuarantined(Message, frozen=True, tag="QUARANTINED"):
+class QuarantinedMessage(Message, frozen=True, tag="QUARANTINED"):
     """Samples that killed their decoder and are masked from now on; sent before their batch."""
 
     session: Count
@@ -316,14 +316,14 @@ class Error(Message, frozen=True, tag="ERROR"):
     is_retryable: bool = False
 
 
-class Status(Message, frozen=True, tag="STATUS_REPLY"):
+class StatusReply(Message, frozen=True, tag="STATUS_REPLY"):
     """A snapshot of the daemon as plain data, for people and benchmarks."""
 
     snapshot: dict[str, Any]
 
 
-class Paths(Message, frozen=True, tag="PATHS_REPLY"):
-    """Paths below the data set's root, as the file system has them: of the first of the ids.
+class PathsReply(Message, frozen=True, tag="PATHS_REPLY"):
+    """PathsReply below the data set's root, as the file system has them: of the first of the ids.
 
     As many as a header has room for, one at least; whoever wants the others asks again.
     """
@@ -382,7 +382,7 @@ class Ready(Message, frozen=True, tag="READY"):
     confinement: Name = ""
 
 
-class UseCache(Message, frozen=True, tag="CACHE"):
+class CacheMessage(Message, frozen=True, tag="CACHE"):
     """There is a cache of decoded pictures; the fd of its pixels rides along.
 
     `is_checked` says that what is in it may be older than its daemon: digests count.
@@ -392,14 +392,14 @@ class UseCache(Message, frozen=True, tag="CACHE"):
     is_checked: bool = False
 
 
-class CacheRoom(Message, frozen=True, tag="ROOM"):
+class Room(Message, frozen=True, tag="ROOM"):
     """Bytes [start, end) of the cache are this producer's to fill, after the rooms it has."""
 
     start: Count
     end: Count
 
 
-class UseDataset(Message, frozen=True, tag="DATASET"):
+class DatasetMessage(Message, frozen=True, tag="DATASET"):
     """A data set exists; two fds ride along: its index and its size hints.
 
     With `is_cached` a third does: the table of its cached pictures.
@@ -411,7 +411,7 @@ class UseDataset(Message, frozen=True, tag="DATASET"):
     is_cached: bool = False
 
 
-class UseStream(Message, frozen=True, tag="STREAM"):
+class StreamMessage(Message, frozen=True, tag="STREAM"):
     """A stream exists; its arena's fd rides along, and with `chosen` that of the list.
 
     To a remote producer no fd does: it makes memory of its own, and the list by `selection`.
@@ -426,7 +426,7 @@ class UseStream(Message, frozen=True, tag="STREAM"):
     arrays: tuple[ArraySpec, ...]
     slot_bytes: Count
     num_slots: Small
-    chosen: Chosen | None = None
+    chosen: SelectionShape | None = None
     selection: Selection = Selection()
 
 
@@ -437,7 +437,7 @@ class Mask(Message, frozen=True, tag="MASK"):
     quarantine: Quarantine
 
 
-class DropStream(Message, frozen=True, tag="DROP"):
+class Drop(Message, frozen=True, tag="DROP"):
     """The stream is gone: forget it and unmap its arena."""
 
     stream: Count
@@ -561,24 +561,24 @@ class Ended(Message, frozen=True, tag="ENDED"):
     crumb: tuple[Count, Small, Count] | None = None
 
 
-FromClient = Hello | Open | Flow | Release | Bye | AskStatus | AskPaths | Ping | Join
+FromClient = Hello | Open | Flow | Release | Bye | Status | Paths | Ping | Join
 ToClient = (
     Welcome
     | Opened
-    | BatchReady
+    | BatchMessage
     | EpochEnd
-    | NewlyQuarantined
+    | QuarantinedMessage
     | Detached
     | Notice
     | Error
-    | Status
-    | Paths
+    | StatusReply
+    | PathsReply
     | Pong
     | Joined
 )
 FromProducer = Ready | Done | Dropped | Fail | Cached | Alive | LastWords | Trouble
 ToProducer = (
-    UseCache | CacheRoom | UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain
+    CacheMessage | Room | DatasetMessage | StreamMessage | Mask | Drop | Lease | Revoke | Drain
 )
 
 
@@ -592,7 +592,7 @@ class AttachAs(Message, frozen=True, tag="ATTACH"):
     token: Name
 
 
-class ArenaHere(Message, frozen=True, tag="ARENA"):
+class Arena(Message, frozen=True, tag="ARENA"):
     """Daemon to client: the arena of the stream; its fd rides along."""
 
     stream: Count
@@ -609,7 +609,7 @@ class Piece(Message, frozen=True, tag="PIECE"):
     size_bytes: Count
 
 
-OverAttach = AttachAs | ArenaHere | Piece
+OverAttach = AttachAs | Arena | Piece
 # over the rows socket
 FromRelay = AttachAs | Done | Dropped | Fail | Alive | LastWords | Beat | Ended
-ToRelay = UseDataset | UseStream | Mask | DropStream | Lease | Revoke | Drain | Kill | Part
+ToRelay = DatasetMessage | StreamMessage | Mask | Drop | Lease | Revoke | Drain | Kill | Part

@@ -14,19 +14,19 @@ from augd.protocol.codec import encode
 from augd.protocol.limits import PIECE_BYTES
 from augd.protocol.messages import Piece
 from augd.transport.address import bulk_address
-from augd.transport.router_pair import Annex, Doors
+from augd.transport.router_pair import RouterPair, SideChannel
 from augd.transport.zmq_sockets import Curve
 
 # Belongs to no session: only sent to learn whether somebody is still there.
 _KNOCK = encode(Piece(0, 0, 0, 0, 0)), b""
 
 
-class BulkSender(Annex):
+class BatchChannel(SideChannel):
     """Sends slots to the sessions that attached here."""
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
-        super().__init__(Doors(curve), bulk_address, _KNOCK)
+        super().__init__(RouterPair(curve), bulk_address, _KNOCK)
 
     def send(self, first: Piece, slot: memoryview) -> bool:
         """Queue a slot in pieces; `first` names whose it is. Say False when he is gone."""

@@ -17,18 +17,18 @@ import os
 _NOTHING = -1
 
 
-def make_crumb() -> tuple[Crumb, int]:
+def make_current_sample() -> tuple[CurrentSample, int]:
     """Make a page for one producer; returns it mapped, and its fd for the producer to inherit."""
     fd = os.memfd_create("augd-crumb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, mmap.PAGESIZE)
     seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    crumb = Crumb.mapped(fd)
+    crumb = CurrentSample.mapped(fd)
     crumb.clear()
     return crumb, fd
 
 
-class Crumb:
+class CurrentSample:
     """The three numbers (lease, row of the lease, sample). `set` and `clear` come in turns."""
 
     __slots__ = ("_memory", "_numbers")
@@ -39,7 +39,7 @@ class Crumb:
         self._numbers = memoryview(memory).cast("q")
 
     @classmethod
-    def inherited(cls, fd: int) -> Crumb:
+    def inherited(cls, fd: int) -> CurrentSample:
         """Map the page of an fd and close the fd."""
         try:
             return cls.mapped(fd)
@@ -47,12 +47,12 @@ class Crumb:
             os.close(fd)
 
     @classmethod
-    def mapped(cls, fd: int) -> Crumb:
+    def mapped(cls, fd: int) -> CurrentSample:
         """Map the page of an fd, which stays the caller's."""
         return cls(mmap.mmap(fd, mmap.PAGESIZE))
 
     @classmethod
-    def private(cls) -> Crumb:
+    def private(cls) -> CurrentSample:
         """Make one that nobody will read."""
         return cls(bytearray(24))
 

@@ -20,7 +20,7 @@ BASIN_BYTES: Final = NUM_LANES * LANE_BYTES
 
 
 @dataclass(slots=True)
-class HatchEnd:
+class FetchChannelEnd:
     """The fetcher's side of a producer's hatch, as the daemon keeps it."""
 
     socket: socket.socket
@@ -32,10 +32,10 @@ class HatchEnd:
         os.close(self.basin_fd)
 
 
-def make_hatch() -> tuple[HatchEnd, socket.socket]:
+def make_fetch_channel() -> tuple[FetchChannelEnd, socket.socket]:
     """Make a hatch; returns the fetcher's end, and the socket for the producer to inherit."""
     end, near = unix_link.make_link()
     basin = os.memfd_create("augd-basin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(basin, BASIN_BYTES)
     fcntl.fcntl(basin, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return HatchEnd(end, basin), near
+    return FetchChannelEnd(end, basin), near

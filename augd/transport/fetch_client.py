@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.stores.range_reader import LANE_BYTES, Piece
+from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
 from augd.errors import StoreError
 from augd.process.awake_clock import Awake
 from augd.protocol import fetch_messages as said
@@ -51,7 +51,7 @@ class _Lane:
     is_late: bool = False  # nobody waits any more, and it isn't answered
 
 
-class Hatch:
+class FetchClient:
     """The producer's side. Asks may come from several threads at once."""
 
     def __init__(
@@ -87,12 +87,12 @@ class Hatch:
         self._owner = threading.get_ident()
         threading.Thread(target=self._listen, name="hatch", daemon=True).start()
 
-    def reader(self, dataset: str) -> HatchReader:
+    def reader(self, dataset: str) -> FetchReader:
         """Return what reads the shards of a data set."""
-        return HatchReader(self, dataset)
+        return FetchReader(self, dataset)
 
     @contextmanager
-    def fetch(self, dataset: str, pieces: Sequence[Piece]) -> Iterator[memoryview]:
+    def fetch(self, dataset: str, pieces: Sequence[ByteRange]) -> Iterator[memoryview]:
         """Have ranges read; see `stores.pieces.RangeReader`."""
         lane = self._take()
         try:
@@ -113,7 +113,7 @@ class Hatch:
                 if self._free:  # else another thread was faster
                     return self._free.pop()
 
-    def _ask(self, lane: _Lane, dataset: str, pieces: Sequence[Piece]) -> None:
+    def _ask(self, lane: _Lane, dataset: str, pieces: Sequence[ByteRange]) -> None:
         base = lane.number * LANE_BYTES
         places = tuple((one.shard, one.first, one.size, base + one.at) for one in pieces)
         with self._changed:
@@ -181,15 +181,15 @@ class Hatch:
         self._changed.notify_all()
 
 
-class HatchReader:
+class FetchReader:
     """Reads the shards of one data set through the hatch; see `stores.pieces.RangeReader`."""
 
-    def __init__(self, hatch: Hatch, dataset: str) -> None:
+    def __init__(self, hatch: FetchClient, dataset: str) -> None:
         """Take both."""
         self._hatch = hatch
         self._dataset = dataset
 
-    def fetch(self, pieces: Sequence[Piece]) -> AbstractContextManager[memoryview]:
+    def fetch(self, pieces: Sequence[ByteRange]) -> AbstractContextManager[memoryview]:
         """Have ranges read."""
         return self._hatch.fetch(self._dataset, pieces)
 

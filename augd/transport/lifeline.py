@@ -17,7 +17,7 @@ from pathlib import Path
 
 from augd.errors import ConnectError, ProtocolError, UntrustedAddress
 from augd.protocol.codec import decode_over_attach, encode
-from augd.protocol.messages import ArenaHere, AttachAs
+from augd.protocol.messages import Arena, AttachAs
 from augd.transport import owned_socket, unix_link
 from augd.transport.peer_monitor import check_peer
 
@@ -95,7 +95,7 @@ class Lifeline:
             assert received is not None
             frame, fds = received
             here = decode_over_attach(frame)
-            if isinstance(here, ArenaHere) and here.stream == stream and len(fds) == 1:
+            if isinstance(here, Arena) and here.stream == stream and len(fds) == 1:
                 return fds[0], here.size_bytes
             for fd in fds:
                 os.close(fd)

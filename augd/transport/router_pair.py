@@ -17,7 +17,7 @@ _PLAIN, _KEYED = 0, 1
 Beside = Callable[[Address | TcpAddress, int], Address | TcpAddress]
 
 
-class Doors:
+class RouterPair:
     """One or two ROUTERs behind the verbs of one."""
 
     def __init__(
@@ -58,10 +58,10 @@ class Doors:
             router.close()
 
 
-class Annex:
-    """Doors beside the daemon's own: whoever attaches here is already known by a number."""
+class SideChannel:
+    """RouterPair beside the daemon's own: whoever attaches here is already known by a number."""
 
-    def __init__(self, doors: Doors, beside: Beside, knock: Sequence[bytes]) -> None:
+    def __init__(self, doors: RouterPair, beside: Beside, knock: Sequence[bytes]) -> None:
         """Take unbound doors; they are bound `beside` each address of the daemon.
 
         `knock` is a message that means nothing: it is sent to learn whether somebody is there.

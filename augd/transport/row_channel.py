@@ -17,7 +17,7 @@ from augd.protocol import messages as msg
 from augd.protocol.codec import encode
 from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import rows_address
-from augd.transport.router_pair import Annex, Doors
+from augd.transport.router_pair import RouterPair, SideChannel
 from augd.transport.zmq_sockets import Curve, Router
 
 # No high-water mark. libzmq stops reading at one, and where the peer hangs up before it goes on (a
@@ -37,12 +37,12 @@ _STRANGERS_MAX = 4_096  # whose words are counted
 _KNOCK = (encode(msg.Revoke(())),)
 
 
-class RowsSocket(Annex):
+class RowChannel(SideChannel):
     """Talks to the producers that attached here, each known by the number that it joined as."""
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
-        super().__init__(Doors(curve, _make_router), rows_address, _KNOCK)
+        super().__init__(RouterPair(curve, _make_router), rows_address, _KNOCK)
         self._numbers: dict[bytes, int] = {}
         self._patience: dict[bytes, _Patience] = {}  # of those that were let in
         self._strangers: dict[bytes, _Patience] = {}
@@ -68,7 +68,8 @@ class RowsSocket(Annex):
         super().forget(number)
 
     def receive(self, door: int) -> tuple[bytes, bytes, str | None] | None:
-        """Return (peer, header, user) of one message, as `Doors.receive` does; None without one.
+        """Return (peer, header, user) of one message, as `RouterPair.receive` does; None without
+        one.
 
         Its rows are still in the socket: take them by `receive_rows`, or drop them by `drop_rows`.
         """

@@ -1,6 +1,6 @@
 """Competitor: one producer's workshop with no daemon, no messages and no client.
 
-The same `Workshop` makes usual chunks by the same code, several leases deep, into private
+The same `LeaseRunner` makes usual chunks by the same code, several leases deep, into private
 memory; what it would report goes nowhere. N of these processes share each epoch chunk by
 chunk, as N producers of a daemon do. What it lacks is what delivery costs. It can be run without
 one of the things that keep a producer safe, to see what each costs.
@@ -26,8 +26,8 @@ from augd.protocol.slot_layout import slot_layout
 from augd.server.daemon.broker.producers import DEPTH, LOW_WATER
 from augd.server.daemon.broker.stream import CHUNK_ROWS
 from augd.server.producer import lease_runner
-from augd.server.producer.lease_runner import Workshop
-from augd.transport.current_sample import Crumb, make_crumb
+from augd.server.producer.lease_runner import LeaseRunner
+from augd.transport.current_sample import CurrentSample, make_current_sample
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _SLOTS = 2
@@ -38,10 +38,12 @@ _DATASET = "photos"
 class NullSink:
     """A workshop that leases to itself, in turns with its siblings, and tells nobody."""
 
-    def __init__(self, index: IndexFile, arguments: Mapping[str, Any], crumb: Crumb) -> None:
+    def __init__(
+        self, index: IndexFile, arguments: Mapping[str, Any], crumb: CurrentSample
+    ) -> None:
         """Give the workshop the data set and a stream, as a daemon would."""
         batch_size = arguments["batch_size"]
-        self._workshop = Workshop(lambda lease: None, crumb)
+        self._workshop = LeaseRunner(lambda lease: None, crumb)
         self._rows: deque[int] = deque()  # of the leases in the workshop's queue
         self._leases = _leases(
             index.num_samples, batch_size, arguments["process"], arguments["workers"]
@@ -50,7 +52,7 @@ class NullSink:
         recipe = parse_recipe(arguments["recipe"])
         height, width = output_size(recipe, index.first_size_px)
         arrays, slot_bytes = slot_layout(batch_size, height, width)
-        use = msg.UseStream(
+        use = msg.StreamMessage(
             stream=_STREAM,
             dataset=_DATASET,
             recipe=expand(recipe),
@@ -91,7 +93,7 @@ def _leases(num_samples: int, batch_size: int, process: int, workers: int) -> It
             yield msg.Lease(number, _STREAM, epoch, position, first_row, count, slot)
 
 
-class _NoCrumb(Crumb):
+class _NoCrumb(CurrentSample):
     """Names nothing to nobody."""
 
     def set(self, lease: int, row: int, sample: int) -> None:
@@ -101,7 +103,7 @@ class _NoCrumb(Crumb):
         """Do nothing."""
 
 
-def _take_out(feature: str) -> Crumb:
+def _take_out(feature: str) -> CurrentSample:
     """Switch off what keeps a producer safe; returns the crumb to use."""
     if feature == "noise":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -111,7 +113,7 @@ def _take_out(feature: str) -> Crumb:
         confine()
     if feature == "receipts":
         vars(lease_runner).update(rows_digest=lambda *_: 0, ids_digest=lambda *_: 0)
-    crumb, _fd = make_crumb()
+    crumb, _fd = make_current_sample()
     return _NoCrumb.private() if feature == "crumb" else crumb
 
 

@@ -28,10 +28,10 @@ from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import row_frames, slot_layout
 from augd.transport.address import TcpAddress
 from augd.transport.auth import keys
-from augd.transport.auth.authenticator import Gate
+from augd.transport.auth.authenticator import Authenticator
 from augd.transport.auth.curve import client_curve
-from augd.transport.batch_channel import BulkSender
-from augd.transport.row_channel import RowsSocket
+from augd.transport.batch_channel import BatchChannel
+from augd.transport.row_channel import RowChannel
 from augd.transport.zmq_sockets import Dealer, Poller
 from benchmarks._rounds import answer_rounds
 
@@ -54,7 +54,7 @@ class _ByFrames:
 
     def receive(self, number: int) -> None:
         slot = number % _NUM_SLOTS
-        batch = msg.BatchReady(_SESSION, 1, number, 0, number, 0, _ROWS, slot, 0)
+        batch = msg.BatchMessage(_SESSION, 1, number, 0, number, 0, _ROWS, slot, 0)
         self._slots.fetch(batch, time.monotonic() + _TIMEOUT_S)
 
 
@@ -84,7 +84,7 @@ class _ByRows:
 
     def __init__(self, stack: ExitStack, kind: str) -> None:
         self.memory = memoryview(mmap.mmap(-1, SLOT_BYTES * _NUM_SLOTS))
-        self._gate: Gate | None = None
+        self._gate: Authenticator | None = None
         self.keys = ""
         if kind == "rows, CURVE":
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -94,10 +94,10 @@ class _ByRows:
             keys.write_client_keys(Path(self.keys), own)
             known = keys.Known(pair.public, Rights("maker", may_produce=True))
             keys.register(folder / "keys", known)
-            self._gate = Gate(folder / "keys")
+            self._gate = Authenticator(folder / "keys")
             self._gate.open()
             stack.callback(self._gate.close)
-        self._rows = RowsSocket(None if self._gate is None else self._gate.produce_curve)
+        self._rows = RowChannel(None if self._gate is None else self._gate.produce_curve)
         stack.callback(self._rows.close)
         self._door = len(self._rows.doors.routers) - 1
         self._rows.bind(TcpAddress(_LOOPBACK, 0))
@@ -221,7 +221,7 @@ def _send_rows(slots: list[memoryview], address: TcpAddress, keys: str) -> None:
 
 
 def _send_frames(slots: list[memoryview]) -> None:
-    sender = BulkSender()
+    sender = BatchChannel()
     sender.bind(TcpAddress(_LOOPBACK, 0))
     print(sender.port, flush=True)
     poller = Poller()

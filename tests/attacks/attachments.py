@@ -25,7 +25,7 @@ def garbage_packets(ground: Ground) -> None:
     """
     rng = random.Random(50)
     packets = [rng.randbytes(rng.randrange(1, 300)) for _ in range(500)]
-    packets += map(codec.encode, (msg.Ping(), msg.ArenaHere(1, 1), msg.Piece(1, 1, 1, 1, 1)))
+    packets += map(codec.encode, (msg.Ping(), msg.Arena(1, 1), msg.Piece(1, 1, 1, 1, 1)))
     packets += [b"\x01", b"\x01\x80", bytes(HEADER_BYTES_MAX), bytes(HEADER_BYTES_MAX + 1)]
     for packet in packets:
         with knocking(ground.attach_path) as connection:

@@ -303,7 +303,7 @@ def hanging_up_with_much_unread(ground: Ground) -> None:
     Seen: libzmq ends the process by SIGABRT (`!_io_error`, stream_engine_base.cpp); the next one is
     there within a second, at the same addresses, and who streams goes on.
     """
-    asked = frame(codec.encode(msg.AskStatus())) * 12 + command(b"PING", bytes(2))
+    asked = frame(codec.encode(msg.Status())) * 12 + command(b"PING", bytes(2))
     for address in (ground.path, ground.port):
         pid = ground.daemon.pid
         with shake_hands(address) as connection:

@@ -29,7 +29,7 @@ def status_flood(ground: Ground) -> None:
     Seen: answers are queued up to ZeroMQ's high-water mark, further ones are dropped. Where libzmq
     ends the process, as with A73, the next one is there within a second.
     """
-    asked = frame(codec.encode(msg.AskStatus())) * 1_000
+    asked = frame(codec.encode(msg.Status())) * 1_000
     with shake_hands(ground.path) as connection:
         connection.settimeout(60.0)
         for _ in range(spend(30, soak=100)):
@@ -75,7 +75,7 @@ def four_floods_of_strangers(ground: Ground) -> None:
 
     Seen: of each connection the daemon reads no further ahead than of one; all are answered.
     """
-    asked = frame(codec.encode(msg.AskStatus())) * 1_500
+    asked = frame(codec.encode(msg.Status())) * 1_500
     large = frame(b"\x01" + bytes(HEADER_BYTES_MAX - 1)) * 50
     end = frame(codec.encode(msg.Ping()))
 

@@ -48,14 +48,14 @@ class Impostor:
         self.number = joined.producer
         self.token, self.port = joined.token, joined.rows_port
         self.rows = Peer(rows_address(ground.port, joined.rows_port))
-        self.streams: dict[int, msg.UseStream] = {}
+        self.streams: dict[int, msg.StreamMessage] = {}
 
     def attach(self) -> None:
         self.rows.say(msg.AttachAs(self.number, self.token))
 
     def hear(self) -> msg.Message:
         message = codec.decode_to_relay(self.rows.socket.recv_multipart()[0])
-        if isinstance(message, msg.UseStream):
+        if isinstance(message, msg.StreamMessage):
             self.streams[message.stream] = message
         return message
 
@@ -146,7 +146,7 @@ def strangers_on_the_rows_socket(ground: Ground) -> None:
         joined.attach()
         while isinstance(told := joined.hear(), msg.Revoke):
             pass  # of nothing: whether it is still there
-        assert isinstance(told, msg.UseDataset), told
+        assert isinstance(told, msg.DatasetMessage), told
 
 
 @attack("A92", peak_mb=40)
@@ -230,7 +230,7 @@ def four_floods_of_rows(ground: Ground) -> None:
         floods = [stack.enter_context(impostor(ground)) for _ in range(4)]
         for flood in floods:
             flood.attach()
-            assert isinstance(flood.hear(), msg.UseDataset | msg.Revoke), "it was let in"
+            assert isinstance(flood.hear(), msg.DatasetMessage | msg.Revoke), "it was let in"
         threads = [threading.Thread(target=pour, args=(flood, 100)) for flood in floods]
         for thread in threads:
             thread.start()

@@ -39,8 +39,8 @@ class Session:
         spec = make_spec() if spec is None else spec
         self.say(msg.Open(self.number, self.opening, spec, **place))
 
-    def await_batch(self) -> msg.BatchReady:
-        while not isinstance(message := self.peer.hear(), msg.BatchReady):
+    def await_batch(self) -> msg.BatchMessage:
+        while not isinstance(message := self.peer.hear(), msg.BatchMessage):
             assert not isinstance(message, msg.Error), message
         return message
 
@@ -175,7 +175,7 @@ def nowhere_in_the_data_set(ground: Ground) -> None:
             pass
         assert batch.epoch == last_epoch
         time.sleep(0.2)
-        assert not [one for one in lost.peer.heard() if isinstance(one, msg.BatchReady)]
+        assert not [one for one in lost.peer.heard() if isinstance(one, msg.BatchMessage)]
 
 
 @attack("A26")

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from augd.plan.order.shuffle_option import Blocks
+from augd.plan.order.shuffle_option import BlockShuffle
 from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 from augd.server.daemon.broker import (
@@ -57,7 +57,15 @@ def render_messages(kinds: Any) -> str:
 
 def render_parts() -> str:
     lines: list[str] = []
-    kinds = (msg.Spec, Blocks, msg.Selection, msg.Layout, msg.ArraySpec, msg.Chosen, msg.BadRow)
+    kinds = (
+        msg.Spec,
+        BlockShuffle,
+        msg.Selection,
+        msg.Layout,
+        msg.ArraySpec,
+        msg.SelectionShape,
+        msg.BadRow,
+    )
     for kind in (*kinds, msg.CacheEntry):
         lines += [f"**{kind.__name__}**: {_summary(kind)}", "", *_fields(kind)]
     return "\n".join(lines).rstrip()

@@ -18,7 +18,7 @@ from trainer.cli.app import main
 from trainer.data.recipes import choose_recipes
 from trainer.models.pretrained_weights import find_weights, put_weights
 from trainer.models.registry import build_subject
-from trainer.training.features import Pass, Store, StoredSource, digest_of_base
+from trainer.training.features import FeaturePass, FeatureStore, StoredSource, digest_of_base
 
 ARCH = "shufflenet_v2_x0_5"
 NUM_TRAIN = 20
@@ -89,7 +89,7 @@ def online(ground, epoch: int = 0, recipe: str = "eval") -> dict[int, torch.Tens
 
 
 def test_features_equal_the_online_forward(ground, stored):
-    store = Store(stored / "features")
+    store = FeatureStore(stored / "features")
     found, expected = store.training(0), online(ground)
     assert sorted(found.ids.tolist()) == sorted(expected) and len(expected) == NUM_TRAIN - 1
     for row, label, number in zip(*found, strict=True):
@@ -141,7 +141,7 @@ def test_a_second_time_nothing_is_computed(ground, stored, monkeypatch, capsys):
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["is_new"] is False and report["saved_s"] == report["online_s"] > 0
-    seconds = Store(stored / "features").seconds
+    seconds = FeatureStore(stored / "features").seconds
     one_epoch_s = seconds["training-0"] + seconds["validation"]
     assert report["online_s"] == pytest.approx(100 * one_epoch_s)
     assert "found stored" in printed.err and "s saved" in printed.err
@@ -149,7 +149,7 @@ def test_a_second_time_nothing_is_computed(ground, stored, monkeypatch, capsys):
 
 def test_augmented_passes(ground, tmp_path, capsys):
     assert run("features", ground, tmp_path, "--recipe", "imagenet", "--passes", 3) == 0
-    store = Store(tmp_path / "features")
+    store = FeatureStore(tmp_path / "features")
     for number in range(3):
         found, expected = store.training(number), online(ground, number, "imagenet")
         for row, sample in zip(found.features, found.ids, strict=True):
@@ -222,7 +222,7 @@ def test_networks_that_go_on_after_their_head(ground, tmp_path, capsys):
 class TestStoredSource:
     def source(self, **changed):
         passes = [
-            Pass(np.full((10, 2), k, np.float32) + np.arange(10)[:, None], np.arange(10) % 2,
+            FeaturePass(np.full((10, 2), k, np.float32) + np.arange(10)[:, None], np.arange(10) % 2,
                  np.arange(10))
             for k in (0, 100)
         ]  # fmt: skip

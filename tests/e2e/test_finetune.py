@@ -181,11 +181,11 @@ def test_a_head_of_other_classes_is_replaced_and_said(daemon, weights, tmp_path,
 
 
 def test_patience_ends_a_phase_and_not_the_run(daemon, weights, tmp_path, monkeypatch, capsys):
-    from trainer.training.running_metrics import Tally
+    from trainer.training.running_metrics import RunningMetrics
 
     accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.9, 0.8, 0.8])
     monkeypatch.setattr(
-        Training, "validate", lambda self: Tally(1.0, round(100 * next(accuracies)), 100)
+        Training, "validate", lambda self: RunningMetrics(1.0, round(100 * next(accuracies)), 100)
     )
     options = ["--weights", weights, "--strategy", "two-phase", "--epochs", 20, "--patience", 2]
     assert fit(*common(daemon, tmp_path), *options, "--limit-train-batches", 1) == 0

@@ -25,8 +25,8 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.pixels import native
 from augd.plan.recipe.op_catalogue import BUILT_IN
 from augd.server.daemon.broker.dataset_facts import relevant
-from augd.server.dashboard.sample_viewer import Ask
-from augd.server.dashboard.sample_viewer_main import Bench
+from augd.server.dashboard.sample_viewer import ViewRequest
+from augd.server.dashboard.sample_viewer_main import OpenSamples
 from tests.support.scenes import caught_noise, make_folder, read_epoch
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 32}], "filter": "linear"}
@@ -113,11 +113,11 @@ def test_check_reads_them_all(folder: Path) -> None:
 
 def test_the_page_shows_each(folder: Path) -> None:
     with caught_noise(), closing(load_or_build(str(folder))) as index:
-        bench = Bench(BUILT_IN)
+        bench = OpenSamples(BUILT_IN)
         bench.add("mixed", os.dup(index.fd), os.dup(index.dims_fd))
         try:
             for sample, name in enumerate(KINDS):
-                answer = bench.answer(Ask("mixed", sample))
+                answer = bench.answer(ViewRequest("mixed", sample))
                 assert answer.jpeg.startswith(b"\xff\xd8"), (name, answer.why)
         finally:
             for room in bench._rooms.values():

@@ -17,7 +17,7 @@ from PIL import Image
 
 import augd
 from augd.client.status import status as ask_status
-from augd.plan.random.op_random import Dice
+from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Purpose, mix
 from augd.plan.recipe.recipe import expand, parse_recipe, read_toml
 from augd.plugins.ops import load
@@ -102,7 +102,7 @@ def test_edits_are_those_of_the_drawn_numbers(daemon):
     assert not np.array_equal(plain, edited)
     op = Vignette(strength=(0.5, 0.9))
     for sample, row in zip(ids.tolist(), plain, strict=True):
-        op.pixels(row, Dice(mix(5, Purpose.PARAMS), sample, 0, 2, 0).uniform(0.5, 0.9))
+        op.pixels(row, OpRandom(mix(5, Purpose.PARAMS), sample, 0, 2, 0).uniform(0.5, 0.9))
     assert np.array_equal(plain, edited)
 
 
@@ -112,7 +112,7 @@ def test_matrices_join_the_one_resample(daemon):
     _, _, slanted = first_batch(daemon, slant, params=True, seed=5)
     key = mix(5, Purpose.PARAMS)
     for row, sample in enumerate(ids.tolist()):
-        drawn = Dice(key, sample, 0, 2, 0).uniform(-0.5, 0.5)
+        drawn = OpRandom(key, sample, 0, 2, 0).uniform(-0.5, 0.5)
         by_hand = plain["matrix"][row] @ [[1, drawn, -40 * drawn], [0, 1, 0], [0, 0, 1]]
         assert np.allclose(slanted["matrix"][row], by_hand)
     assert slanted["bent"].all()
@@ -340,7 +340,7 @@ def test_own_ops_are_previewed_as_delivered_and_explained(daemon, folder, tmp_pa
         for view, matrix in zip(said["views"], sample_matrices, strict=True):
             assert view["matrix"] == matrix.tolist()
             ops = {op["op"]: op for op in view["ops"]}
-            dice = Dice(mix(0, Purpose.PARAMS), sample, 0, 3, view["view"])
+            dice = OpRandom(mix(0, Purpose.PARAMS), sample, 0, 3, view["view"])
             assert ops["vignette"]["params"] == dice.uniform(0.2, 0.8)
             said_to_be_slanted.append(ops["slant"]["applied"])
             assert ops["slant"]["applied"] == ("params" in ops["slant"])

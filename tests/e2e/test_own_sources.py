@@ -262,7 +262,7 @@ def test_a_stream_that_is_refused_may_be_masked(folder, monkeypatch, modules):
         failed = employer.heard(msg.Fail)
         assert (failed.lease, failed.code) == (7, "PLUGIN_FAILED")
         assert "the folder is gone" in failed.text
-        employer.tell(msg.DropStream(1))
+        employer.tell(msg.Drop(1))
         employer.tell(msg.Drain())
         assert employer.hired.process.wait(20) == 0
     finally:

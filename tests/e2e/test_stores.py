@@ -281,13 +281,13 @@ def test_views_read_stores_too(address: str) -> None:
 
 def test_the_studio_which_has_no_network_says_so(address: str) -> None:
     from augd.plan.recipe.op_catalogue import BUILT_IN
-    from augd.server.dashboard.sample_viewer import Ask
-    from augd.server.dashboard.sample_viewer_main import Bench
+    from augd.server.dashboard.sample_viewer import ViewRequest
+    from augd.server.dashboard.sample_viewer_main import OpenSamples
 
     index = load_or_build(address)
-    bench = Bench(BUILT_IN)
+    bench = OpenSamples(BUILT_IN)
     bench.add("set", index.fd, index.dims_fd)
-    assert "lies in an object store" in bench.answer(Ask("set", 3)).why
+    assert "lies in an object store" in bench.answer(ViewRequest("set", 3)).why
     index.close()
 
 

@@ -16,7 +16,7 @@ import torch
 import augd
 import trainer
 from tests.support.scenes import SMALL, make_folder, read_epoch
-from trainer.data.copy_schedule import Feed, Handover
+from trainer.data.copy_schedule import CopySchedule, Feed
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -283,7 +283,7 @@ def test_slots_are_not_written_while_their_copies_run(daemon, prefetch):
     with augd.connect(
         daemon.address, dataset="small", recipe=SMALL, batch_size=5, prefetch=prefetch
     ) as stream:
-        feed = Feed(stream, Handover(LateLane(prefetch), max_in_flight=prefetch))
+        feed = Feed(stream, CopySchedule(LateLane(prefetch), max_in_flight=prefetch))
         copies = []
         for epoch, length in ((0, 5), (1, 5), (1, 2), (1, 5), (2, 1), (0, 5), (1, 3), (2, 5)):
             passing = feed.epoch(epoch)

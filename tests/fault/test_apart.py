@@ -20,7 +20,7 @@ from augd.cli.preview import PreviewOptions, run_preview
 from augd.dataset.scan.build_index import load_or_build
 from augd.diagnostics import check_workers as examine_module
 from augd.diagnostics import decode_process as apart_module
-from augd.diagnostics.decode_process import Apart
+from augd.diagnostics.decode_process import DecodeProcess
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.recipe.recipe import parse_recipe
@@ -131,7 +131,7 @@ def test_a_decoder_that_is_silent_is_ended(photos: Path, monkeypatch: pytest.Mon
     data = (photos / "2.png").read_bytes()
     header = read_header(data)
     whole = (0, 0, header.width, header.height)
-    with Apart() as apart:
+    with DecodeProcess() as apart:
         with pytest.raises(BadImage, match=r"its decoder was silent for 2 s"):
             apart.decode(data, header, whole)
         other = (photos / "3.png").read_bytes()
@@ -170,7 +170,7 @@ def test_pixels_are_those_that_would_be_decoded_here(
 ) -> None:
     data = (photos / "4.png").read_bytes()
     header = read_header(data)
-    with Apart() as apart:
+    with DecodeProcess() as apart:
         found = apart.decode(data, header, region, scale)
         assert np.array_equal(found, decode(data, header, region, scale))
         with pytest.raises(BadImage, match=r"gave up|does not decode"):

@@ -14,7 +14,7 @@ import augd
 from augd.client.status import status as ask_status
 from augd.client.wait_notice import say_standstill, sentence
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.producers import DEATHS_MIN
 from tests.support.processes import await_true, producers_of
@@ -31,13 +31,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("kind", "signal_name", "says"),
     [
-        (Ending.MEMORY, "SIGKILL", "the kernel killed it for want of memory"),
-        (Ending.OUTSIDE, "SIGTERM", "somebody else ended it, no sample and no fault of its own"),
-        (Ending.STOPPED, "SIGKILL", "it had been stopped from outside (SIGSTOP, a debugger)"),
+        (ExitReason.MEMORY, "SIGKILL", "the kernel killed it for want of memory"),
+        (
+            ExitReason.OUTSIDE,
+            "SIGTERM",
+            "somebody else ended it, no sample and no fault of its own",
+        ),
+        (ExitReason.STOPPED, "SIGKILL", "it had been stopped from outside (SIGSTOP, a debugger)"),
     ],
 )
 def test_an_end_from_outside_is_called_that_by_the_error(
-    kind: Ending, signal_name: str, says: str
+    kind: ExitReason, signal_name: str, says: str
 ) -> None:
     table = Table(producers=1)
     table.open(0)
@@ -53,7 +57,7 @@ def test_an_end_from_outside_is_called_that_by_the_error(
 def test_a_stopped_producer_that_was_killed_for_it_is_said_to_have_been_stopped() -> None:
     table = Table(producers=1)
     table.feed(ev.FromCrew(0, msg.LastWords("silent for too long at work, killed")))
-    table.feed(ev.Reaped(0, "SIGKILL", Ending.STOPPED))
+    table.feed(ev.Reaped(0, "SIGKILL", ExitReason.STOPPED))
     last = table.broker.snapshot(table.now)["last_death"]
     assert last.startswith("silent for too long at work, killed: it had been stopped from outside")
 

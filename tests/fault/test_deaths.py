@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import augd
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from augd.client.status import status as ask_status
 from tests.support.processes import (
     await_true,
@@ -77,7 +77,7 @@ def test_a_producer_killed_in_mid_epoch_changes_no_byte(folder, daemon):
 def test_a_dead_producer_is_noticed_at_once(daemon):
     """Within 100 ms; on a busy machine it may take the daemon longer to get its turn, at times."""
     took_s = []
-    inquirer = Inquirer(daemon.address)
+    inquirer = StatusClient(daemon.address)
     for count in range(1, 6):
         await_true(lambda: is_up(daemon.address, 2), 20, "both are up")
         os.kill(producers_of(daemon.pid)[0], signal.SIGKILL)

@@ -14,7 +14,7 @@ import augd
 from augd.client.status import status as ask_status
 from augd.dataset.scan.build_index import load_or_build
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from tests.support.employer import ROWS, Employer
 from tests.support.processes import await_true, producers_of
 from tests.support.scenes import SMALL, make_folder, opencv_decodes
@@ -79,7 +79,7 @@ def employ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def test_a_crash_in_a_decoder_names_its_sample(employ, deed, how):
     one = employ(deed)
     one.lease(99)
-    assert one.await_end() == (Ending.SIGNAL, (99, VICTIM, VICTIM))
+    assert one.await_end() == (ExitReason.SIGNAL, (99, VICTIM, VICTIM))
     assert one.hired.how_ended() == how
 
 
@@ -89,7 +89,7 @@ def test_a_kill_between_rows_names_nothing(employ):
     one.lease(7)
     await_true(lambda: one.has_said(msg.Done), 20, "the lease is done")
     os.kill(one.hired.process.pid, signal.SIGKILL)
-    assert one.await_end() == (Ending.OUTSIDE, None)
+    assert one.await_end() == (ExitReason.OUTSIDE, None)
 
 
 def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(employ):
@@ -99,7 +99,7 @@ def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(employ):
     await_true(lambda: one.hired.crumb() == at, 20, "it decodes the victim")
     os.kill(one.hired.process.pid, signal.SIGKILL)
     ending, crumb = one.await_end()
-    assert (ending, crumb) == (Ending.OUTSIDE, at)
+    assert (ending, crumb) == (ExitReason.OUTSIDE, at)
     assert not ending.is_suspect
 
 
@@ -117,18 +117,18 @@ def test_a_producer_that_hangs_and_one_that_was_stopped_are_told_apart(employ):
         one.hired.kill()  # a second one, to a process that is dying, finds nothing out
         ends.append(one.await_end())
     at = (5, VICTIM, VICTIM)
-    assert ends == [(Ending.KILLED, at), (Ending.STOPPED, at)]
+    assert ends == [(ExitReason.KILLED, at), (ExitReason.STOPPED, at)]
 
 
 def test_an_error_and_a_drain_have_nothing_in_hand(employ):
     one = employ("sys.exit(3)")  # not an error of the lease: it ends the producer
     one.lease(5)
-    assert one.await_end() == (Ending.ERROR, None)
+    assert one.await_end() == (ExitReason.ERROR, None)
     assert one.has_said(msg.LastWords)
     one = employ("pass")
     one.lease(5)
     one.tell(msg.Drain())
-    assert one.await_end() == (Ending.DRAINED, None)
+    assert one.await_end() == (ExitReason.DRAINED, None)
 
 
 @pytest.mark.clause("P-77")
@@ -141,7 +141,7 @@ def test_waiting_for_a_file_is_no_samples_fault(employ):
         assert one.hired.crumb() is None
         time.sleep(0.01)
     one.hired.kill()
-    assert one.await_end() == (Ending.KILLED, None)
+    assert one.await_end() == (ExitReason.KILLED, None)
 
 
 REPORTING = """

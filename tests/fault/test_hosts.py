@@ -15,7 +15,7 @@ import pytest
 
 import augd
 from augd.cli.status import reports
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from tests.support.hosts import Host, hosts
 from tests.support.keyring import Keyring
 from tests.support.processes import await_true
@@ -141,7 +141,7 @@ def test_a_trainer_behind_a_slow_link_is_told_what_it_waits_for(site: Site) -> N
     await_remotes(site.path, 1)
     site.hub.slow_down("8mbit", "to1")
     with running_on(trainer, READER, site.port_for(trainer), str(site.maker)) as reader:
-        with closing(Inquirer(site.path)) as inquirer:
+        with closing(StatusClient(site.path)) as inquirer:
             seen = islice(reports(inquirer, 1.0), 20)
             told = next((one for one in seen if one["limit"] == "transport"), None)
         assert told is not None, "the link is named within 20 s"

@@ -16,7 +16,7 @@ import pytest
 
 import augd
 from augd.cli.check import check
-from augd.client.status import Inquirer
+from augd.client.status import StatusClient
 from tests.hostile.images import JPEG, Hostile, Verdict, hostile_images
 from tests.support.processes import await_true, num_fds, producers_of
 from tests.support.scenes import SMALL, make_folder
@@ -83,7 +83,7 @@ def rows(address: str, dataset: str, recipe: Any, **options: Any) -> list[dict[s
         timeout_s=30,
         **options,
     ) as stream:
-        inquirer = Inquirer(address)
+        inquirer = StatusClient(address)
         try:
             for batch in stream.epoch(0):
                 (status,) = inquirer.status()["streams"]

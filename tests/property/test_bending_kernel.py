@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from augd.pixels import native
 from augd.pixels.halving import Halver
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline
-from augd.plan.plan import LocalWarp
+from augd.pixels.row_plan import RowPlan
+from augd.plan.plan import LocalWarpField
 from tests.support.examples import examples
 
 if native.kernels is None:
@@ -37,7 +37,7 @@ UNWARPED = (None, 0.0, None, 0.0)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def rendered(region: Pixels, outline: Outline, size: tuple[int, int], fill: str) -> Pixels:
+def rendered(region: Pixels, outline: RowPlan, size: tuple[int, int], fill: str) -> Pixels:
     """Render into the middle row of a slot, and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
     renderer = Renderer("linear", size, fill=fill, fill_value=VALUE)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def rendered(region: Pixels, outline: Outline, size: tuple[int, int], fill: str)
     return slot[1]
 
 
-def by_both(region: Pixels, outline: Outline, size: tuple[int, int], fill: str) -> Pixels:
+def by_both(region: Pixels, outline: RowPlan, size: tuple[int, int], fill: str) -> Pixels:
     """Render by vectors and without them."""
     found = []
     for is_wanted in (True, False):
@@ -57,7 +57,7 @@ def by_both(region: Pixels, outline: Outline, size: tuple[int, int], fill: str) 
     return found[0]
 
 
-def by_opencv(region: Pixels, outline: Outline, size: tuple[int, int], fill: str) -> Pixels:
+def by_opencv(region: Pixels, outline: RowPlan, size: tuple[int, int], fill: str) -> Pixels:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "kernels", None)
         return rendered(region, outline, size, fill)
@@ -101,12 +101,12 @@ def test_the_bytes_are_those_of_opencv(
         linear = np.rint(linear * 8) / 8
     source = np.rint(rng.uniform(-0.6, 1.6, 2) * (width, height) * 8) / 8
     shift = source - linear @ (np.array(size[::-1]) / 2)
-    outline = Outline(
+    outline = RowPlan(
         matrix=np.hstack([linear, shift[:, None]]).tolist(),
         halvings=halvings,
         lens=lens,
         origin=(8 * int(rng.integers(3)), 8 * int(rng.integers(3))),
-        warp=LocalWarp(40.0, 3.0) if is_warped else None,
+        warp=LocalWarpField(40.0, 3.0) if is_warped else None,
         warp_key=seed,
     )
     found = by_both(region, outline, size, fill)
@@ -120,7 +120,7 @@ def test_sides_of_one_to_four_pixels(fill: str) -> None:
         for width in range(1, 5):
             region = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
             matrix = [[0.7, -0.4, -2.0], [0.3, 0.6, -1.0]]
-            outline = Outline(matrix=matrix)
+            outline = RowPlan(matrix=matrix)
             found = by_both(region, outline, (9, 17), fill)
             if int(cv2.__version__[0]) >= 5:
                 assert np.array_equal(found, by_opencv(region, outline, (9, 17), fill))
@@ -130,7 +130,7 @@ def test_halves_go_to_even() -> None:
     """Half a pixel to the right and none down: sums of two neighbours, over two."""
     levels = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     region = np.repeat(levels, 4, axis=0)
-    outline = Outline(matrix=[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
+    outline = RowPlan(matrix=[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
     found = by_both(region, outline, (3, 255), "nearest")
     assert (found == 2 * ((np.arange(255) + 1) // 2)[None, :, None]).all()
 
@@ -140,7 +140,7 @@ def test_halves_go_to_even() -> None:
 def test_a_flat_region_stays_flat(fill: str, content: int) -> None:
     """All weights sum to one, to the last bit, also where sums are largest."""
     region = np.full((40, 50, 3), content, np.uint8)
-    outline = Outline(matrix=[[0.37, 0.11, 2.0], [-0.13, 0.41, 9.0]])
+    outline = RowPlan(matrix=[[0.37, 0.11, 2.0], [-0.13, 0.41, 9.0]])
     assert (by_both(region, outline, (48, 64), fill) == content).all()
 
 
@@ -153,7 +153,7 @@ def test_what_lies_around_the_region_is_not_seen() -> None:
         for number in range(40):
             linear = rng.normal(0, 0.8, (2, 2))
             shift = rng.uniform(0, 30, 2) - linear @ np.array([16, 12])
-            outline = Outline(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=0.1)
+            outline = RowPlan(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=0.1)
             found = by_both(around[10:40, 20:50], outline, (24, 32), fill)
             again = by_both(other[10:40, 20:50], outline, (24, 32), fill)
             assert np.array_equal(found, again), number
@@ -161,7 +161,7 @@ def test_what_lies_around_the_region_is_not_seen() -> None:
 
 def test_a_region_upside_down_is_read_as_it_is() -> None:
     region = np.random.default_rng(2).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-    outline = Outline(matrix=[[0.9, -0.2, 4.0], [0.2, 0.9, -1.0]])
+    outline = RowPlan(matrix=[[0.9, -0.2, 4.0], [0.2, 0.9, -1.0]])
     expected = by_both(region[::-1].copy(), outline, (24, 33), "reflect")
     assert np.array_equal(by_both(region[::-1], outline, (24, 33), "reflect"), expected)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline, Outlines
+from augd.pixels.row_plan import RowPlan, RowPlans
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.support.examples import examples
@@ -51,18 +51,18 @@ def pictures(seed: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*side, 3)).astype(np.uint8) for side in sides]
 
 
-def planned(recipe: dict[str, Any], seed: int, made: list[np.ndarray]) -> tuple[Any, Outlines]:
+def planned(recipe: dict[str, Any], seed: int, made: list[np.ndarray]) -> tuple[Any, RowPlans]:
     parsed = parse_recipe(recipe)
     size = output_size(parsed, None)
     heights, widths = np.array([picture.shape[:2] for picture in made], np.int32).T
     ids, epochs = np.arange(_ROWS), np.zeros(_ROWS, np.int64)
     plan = Planner(parsed, seed, size).plan(ids, epochs, widths, heights)
     assert not plan.impossible
-    return size, Outlines(plan, 0, _ROWS)
+    return size, RowPlans(plan, 0, _ROWS)
 
 
 def rendered(
-    renderer: Renderer, picture: np.ndarray, crop: Any, outline: Outline, size: tuple[int, int]
+    renderer: Renderer, picture: np.ndarray, crop: Any, outline: RowPlan, size: tuple[int, int]
 ) -> np.ndarray:
     x, y, width, height = crop
     out = np.empty((*size, 3), np.uint8)
@@ -72,7 +72,7 @@ def rendered(
 
 def bent_rows(
     recipe: Any, seed: int, fill: str
-) -> Iterator[tuple[Renderer, tuple[int, int], np.ndarray, Outline, np.ndarray]]:
+) -> Iterator[tuple[Renderer, tuple[int, int], np.ndarray, RowPlan, np.ndarray]]:
     """Yield renderer, size, picture, outline and the row made of its region, of bent rows."""
     made = pictures(seed)
     size, outlines = planned(recipe, seed, made)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from tests.property.test_planner_laws import VALUES, VECTORS, assert_pca_noise
 from tests.support.plans import plan_of
 
@@ -24,7 +24,7 @@ def added_in_float(*ops: dict) -> np.ndarray:
     """Return what was added to each of NUM rows, mean of its pixels, (NUM, 3) grey levels."""
     photo = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     plan = plan_of([SIZE, *ops], num=NUM, size=(SIDE, SIDE), colour_on="device")
-    outlines = Outlines(plan, 0, NUM)
+    outlines = RowPlans(plan, 0, NUM)
     renderer = Renderer("antialias", (SIDE, SIDE), colour_on="device")
     row, colour = np.empty((SIDE, SIDE, 3), np.uint8), np.empty((3, 4), np.float32)
     added = np.empty((NUM, 3))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augd.pixels import native
-from augd.pixels.colour_matrix import Tint
+from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.library_versions import describe_environment
 from tests.property.test_decode_property import _FACTORS, jpeg
@@ -165,12 +165,12 @@ def test_tinting_gives_the_bytes_that_opencv_gives(
     expected = noise(height, width, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "kernels", None)
-        Tint().apply(colour, pivot, expected)
+        ColourPass().apply(colour, pivot, expected)
     source = noise(height, width, seed)
     for is_wanted in (True, False):
         kernels.use_simd(is_wanted)
         slot = np.stack([source, source, source])
-        Tint().apply(colour, pivot, slot[1])
+        ColourPass().apply(colour, pivot, slot[1])
         assert np.array_equal(slot[1], expected)
         assert np.array_equal(slot[0], source) and np.array_equal(slot[2], source)
     kernels.use_simd(True)

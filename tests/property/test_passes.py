@@ -88,7 +88,7 @@ class PlayedLine:
             return PassEnded(msg.EpochEnd(1, 1, epoch, batches, samples, 0, *sums))
         return Deliver(self._fill(epoch, position))
 
-    def _fill(self, epoch: int, position: int) -> msg.BatchReady:
+    def _fill(self, epoch: int, position: int) -> msg.BatchMessage:
         layout = self.layout
         rows = epoch_layout.batch_rows(layout, NUM_SAMPLES, position)
         first = position + layout.rank * layout.batch_size
@@ -107,7 +107,7 @@ class PlayedLine:
         self.place = epoch, after
         self.is_at_end = not epoch_layout.batches_left(layout, NUM_SAMPLES, after)
         number = epoch_layout.batch_number(layout, position)
-        return msg.BatchReady(1, 1, 0, epoch, number, position, rows, 0, 0, 0, write_digest(0))
+        return msg.BatchMessage(1, 1, 0, epoch, number, position, rows, 0, 0, 0, write_digest(0))
 
     def check_usable(self) -> None: ...
 

@@ -18,7 +18,7 @@ from augd.pixels.decode import decode
 from augd.pixels.exif_orientation import decode_upright, upright_size
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer, box_around, cut_region
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.property.test_decode_property import _FACTORS, jpeg
@@ -248,7 +248,7 @@ def rows_of(data: bytes, plan: Plan, recipe: dict, whole: bool) -> NDArray[np.ui
     """Render all views of the plan's one sample, from what they need or from the whole photo."""
     parsed = parse_recipe(recipe)
     height, width = output_size(parsed, None)
-    outlines = Outlines(plan, 0, len(plan.crop))
+    outlines = RowPlans(plan, 0, len(plan.crop))
     renderer = Renderer.of(parsed, (height, width))
     header = read_header(data)
     box = (0, 0, header.width, header.height) if whole else box_around(outlines.crop)

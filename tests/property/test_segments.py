@@ -16,7 +16,7 @@ from augd.pixels.decode import decode, decode_cut
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.jpeg_segments import Cut, Table, cut_part, find_segments, widened
 from augd.pixels.render import Filter, Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.plan import Plan
 from tests.hostile.images import Verdict, hostile_images
 from tests.support.examples import examples
@@ -150,7 +150,7 @@ def test_a_row_is_rendered_from_what_is_needed_of_it(
         impossible={},
     )
     renderer = Renderer(filter, (12, 16))
-    outlines = Outlines(plan, 0, 1)
+    outlines = RowPlans(plan, 0, 1)
     whole, cut = np.empty((1, 12, 16, 3), np.uint8), np.empty((1, 12, 16, 3), np.uint8)
     renderer.render_sample(photo, header, outlines, 0, whole)
     left, top, across, down = renderer.needed(plan, slice(0, 1))[0].tolist()

@@ -59,7 +59,7 @@ class Connection(Protocol):
     def send(self, frame: bytes) -> None: ...
     def receive(self) -> list[bytes]: ...
     def attach(self, way: Attach) -> None: ...
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot: ...
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot: ...
     def hang_up(self) -> None: ...
 
 
@@ -91,7 +91,7 @@ class Pieces:
         assert piece.offset == len(slot)
         slot += body
 
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> bytearray | None:
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> bytearray | None:
         """The slot of a batch, or None when pieces of it have yet to come."""
         slot = self._slots.get((batch.opening, batch.sequence), bytearray())
         assert len(slot) <= opened.slot_bytes
@@ -137,8 +137,8 @@ class Client:
         """Everything that comes by itself: wait until no producer works for this client."""
         heard: list[msg.Message] = []
         while True:
-            self.say(msg.AskStatus())
-            while not isinstance(message := self.hear(msg.Message), msg.Status):
+            self.say(msg.Status())
+            while not isinstance(message := self.hear(msg.Message), msg.StatusReply):
                 heard.append(message)
             streams = message.snapshot["streams"]
             own = [stream for stream in streams if self.session in stream["sessions"]]
@@ -173,10 +173,10 @@ class Client:
     def flow(self, credit: int, opening: int | None = None) -> None:
         self.say(msg.Flow(self.session, self.opening if opening is None else opening, credit))
 
-    def release(self, batch: msg.BatchReady) -> None:
+    def release(self, batch: msg.BatchMessage) -> None:
         self.say(msg.Release(self.session, batch.slot, batch.generation))
 
-    def read(self, batch: msg.BatchReady) -> dict[str, tuple[Any, ...]]:
+    def read(self, batch: msg.BatchMessage) -> dict[str, tuple[Any, ...]]:
         """The ids, labels and valid flags of a batch, straight from its slot."""
         opened = self.opened
         assert opened is not None
@@ -189,12 +189,12 @@ class Client:
             if spec.name != "images"
         }
 
-    def ids(self, batch: msg.BatchReady) -> list[int]:
+    def ids(self, batch: msg.BatchMessage) -> list[int]:
         return list(self.read(batch)["ids"])
 
     def status(self) -> dict[str, Any]:
-        self.say(msg.AskStatus())
-        while not isinstance(message := self.hear(msg.Message), msg.Status):
+        self.say(msg.Status())
+        while not isinstance(message := self.hear(msg.Message), msg.StatusReply):
             pass
         return message.snapshot
 
@@ -229,7 +229,7 @@ class FakeWire:
         self.environment = {"opencv": "5", **catalogue.environment}
         self.bad: dict[int, str] = {}
         self.masks: dict[int, msg.Quarantine] = {}
-        self._streams: dict[int, msg.UseStream] = {}
+        self._streams: dict[int, msg.StreamMessage] = {}
         self._arenas: dict[int, bytearray] = {}
         self._connections: dict[bytes, FakeConnection] = {}
         self._lifelines: dict[int, FakeConnection] = {}
@@ -297,7 +297,7 @@ class FakeWire:
                     frames.append(codec.encode_names(["cat", "dog"]))
                 self._connections[peer].inbox.append(frames)
             case ev.TellPaths(peer, _, ids):
-                paths = msg.Paths(tuple(f"{number}.jpg".encode() for number in ids))
+                paths = msg.PathsReply(tuple(f"{number}.jpg".encode() for number in ids))
                 self._connections[peer].inbox.append([codec.encode(paths)])
             case ev.Tell(producer, message):
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
@@ -336,7 +336,7 @@ class FakeWire:
 
     def _give_arena(self, stream: int, session: int) -> None:
         if self.transport == "memfd":
-            here = codec.encode(msg.ArenaHere(stream, len(self._arenas[stream])))
+            here = codec.encode(msg.Arena(stream, len(self._arenas[stream])))
             self._lifelines[session].arenas.append((codec.decode_over_attach(here), stream))
 
     def _send_slot(self, action: ev.SendSlot) -> None:
@@ -349,7 +349,7 @@ class FakeWire:
 
     def _obey(self, producer: int, message: msg.ToProducer) -> None:
         self.told.append((producer, message))
-        if isinstance(message, msg.UseStream):
+        if isinstance(message, msg.StreamMessage):
             self._streams[message.stream] = message
         elif isinstance(message, msg.Mask):
             self.masks[message.stream] = message.quarantine
@@ -420,14 +420,14 @@ class FakeConnection:
         assert isinstance(attach, msg.AttachAs)
         self._wire.attach(self, attach)
 
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
         if self._wire.transport == "frames":
             framed = self.pieces.slot(opened, batch)
             assert framed is not None, "pieces are missing"
             return framed
         if opened.stream not in self._mapped:
             here, stream = self.arenas.popleft()
-            assert here == msg.ArenaHere(opened.stream, opened.slot_bytes * opened.num_slots)
+            assert here == msg.Arena(opened.stream, opened.slot_bytes * opened.num_slots)
             self._mapped[opened.stream] = self._wire._arenas[stream]
         start = batch.slot * opened.slot_bytes
         return memoryview(self._mapped[opened.stream])[start : start + opened.slot_bytes]
@@ -489,7 +489,7 @@ class RealConnection:
     def attach(self, way: Attach) -> None:
         raise NotImplementedError
 
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
         raise NotImplementedError
 
     def hang_up(self) -> None:
@@ -511,7 +511,7 @@ class MappedConnection(RealConnection):
     def attach(self, way: Attach) -> None:
         self._lifelines.append(Lifeline(way.path, way.session, way.token, TIMEOUT_S))
 
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
         if opened.stream not in self._arenas:
             self._arenas[opened.stream] = self._map(opened)
         start = batch.slot * opened.slot_bytes
@@ -550,7 +550,7 @@ class FramedConnection(RealConnection):
         self._bulks.append(Dealer(bulk, self._curve))
         self._bulks[-1].send(codec.encode(msg.AttachAs(way.session, way.token)))
 
-    def slot(self, opened: msg.Opened, batch: msg.BatchReady) -> Slot:
+    def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
         while (slot := self._pieces.slot(opened, batch)) is None:
             header, body = self.receive_piece()
             self._pieces.take(header, body)

@@ -46,7 +46,7 @@ def test_every_batch_comes_as_its_whole_slot(framed: RealWire) -> None:
     client = Client(framed).join()
     client.open(make_spec(), credit=3)
     opened = client.hear(msg.Opened)
-    batches = [client.hear(msg.BatchReady) for _ in range(3)]
+    batches = [client.hear(msg.BatchMessage) for _ in range(3)]
     pieces = receive_pieces(client, 3)
     assert [piece for piece, _ in pieces] == [
         msg.Piece(client.session, 1, batch.sequence, 0, opened.slot_bytes) for batch in batches
@@ -80,7 +80,7 @@ def test_pieces_name_the_opening_that_they_were_sent_under(framed: RealWire) -> 
     client.settle()
     client.open(credit=1, epoch=3)
     client.hear(msg.Opened)
-    batch = client.hear(msg.BatchReady)
+    batch = client.hear(msg.BatchMessage)
     named = [(piece.opening, piece.sequence) for piece, _ in receive_pieces(client, 3)]
     assert named == [(1, 0), (1, 1), (2, 0)]
     assert client.session == batch.session
@@ -96,7 +96,7 @@ def test_pieces_name_the_opening_that_they_were_sent_under(framed: RealWire) -> 
         [codec.encode(msg.Ping())],
         [codec.encode(msg.Hello("n"))],
         [codec.encode(msg.Piece(1, 1, 0, 0, 8)), b"12345678"],
-        [codec.encode(msg.ArenaHere(1, 8))],
+        [codec.encode(msg.Arena(1, 8))],
         [b"x"] * 20,
     ],
 )
@@ -117,7 +117,7 @@ def test_nonsense_on_the_bulk_socket_is_not_answered_and_harms_nobody(
     while not first.session:  # knocks: clients of the tests before have left
         first = next_piece(dealer)
     assert first.session == stranger.session
-    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [0, 1, 2]
     dealer.close()
 
 
@@ -137,12 +137,12 @@ def test_by_frames_no_arena_is_passed(framed: RealWire) -> None:
     client = Client(framed).join()
     client.open(credit=1)
     client.hear(msg.Opened)
-    assert client.ids(client.hear(msg.BatchReady)) == [0, 1, 2]
+    assert client.ids(client.hear(msg.BatchMessage)) == [0, 1, 2]
     assert all(piece.session == client.session for piece, _ in receive_pieces_left(client))
 
 
 def receive_pieces_left(client: Client) -> list[tuple[msg.Piece, bytes]]:
     assert isinstance(client.connection, FramedConnection)
     client.flow(2)
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
     return receive_pieces(client, 1)

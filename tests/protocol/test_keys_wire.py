@@ -86,7 +86,7 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
     client = await_let_in(wire).join()
     client.open(make_spec(dataset="photos"), credit=1)
     client.hear(msg.Opened)
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
     other_wire = RealWire(keyed_daemon.addresses[1], "frames", keyring.curve("photographer"))
     spared = Client(other_wire).join()
     keyring.file_of("mallory").unlink()
@@ -94,7 +94,7 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
     error = client.hear(msg.Error)
     assert (error.code, error.session, error.opening) == ("FORBIDDEN", client.session, 0)
     assert time.monotonic() - started < 2.0
-    for message in (msg.Ping(), msg.Hello("n", transport="frames"), msg.AskStatus()):
+    for message in (msg.Ping(), msg.Hello("n", transport="frames"), msg.Status()):
         client.say(message)
         error = client.hear(msg.Error)
         assert error.code == "FORBIDDEN"
@@ -144,6 +144,6 @@ def test_what_is_not_for_this_key_reads_like_what_does_not_exist(
         assert error.code == "FORBIDDEN"
         texts.append(error.text.replace(name, "NAME"))
     assert texts[0] == texts[1] == "dataset: 'NAME' is not served here, expected one of: none"
-    client.say(msg.AskStatus())
-    assert client.hear(msg.Status).snapshot["datasets"] == {}
+    client.say(msg.Status())
+    assert client.hear(msg.StatusReply).snapshot["datasets"] == {}
     wire.close()

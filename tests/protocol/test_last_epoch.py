@@ -17,7 +17,7 @@ def test_nothing_is_made_beyond_the_last_epoch(wire: Wire) -> None:
     client.open(make_spec(100), credit=9, epoch=EPOCH_LAST)
     opened = client.hear(msg.Opened)
     assert (opened.epoch, opened.position) == (EPOCH_LAST, 0)
-    assert client.hear(msg.BatchReady).epoch == EPOCH_LAST
+    assert client.hear(msg.BatchMessage).epoch == EPOCH_LAST
     assert client.hear(msg.EpochEnd).epoch == EPOCH_LAST
     assert client.rest() == []
     # The producers live, and make what others ask for.
@@ -26,7 +26,7 @@ def test_nothing_is_made_beyond_the_last_epoch(wire: Wire) -> None:
     other = Client(wire).join()
     other.open(make_spec(100), credit=1)
     other.hear(msg.Opened)
-    assert other.hear(msg.BatchReady).epoch == 0
+    assert other.hear(msg.BatchMessage).epoch == 0
 
 
 @clause("P-163")
@@ -35,7 +35,7 @@ def test_the_epoch_before_the_last_goes_on_to_it_and_ends_there(wire: Wire) -> N
     client.open(make_spec(100), credit=9, epoch=EPOCH_LAST - 1)
     client.hear(msg.Opened)
     for epoch in (EPOCH_LAST - 1, EPOCH_LAST):
-        assert client.hear(msg.BatchReady).epoch == epoch
+        assert client.hear(msg.BatchMessage).epoch == epoch
         assert client.hear(msg.EpochEnd).epoch == epoch
     assert client.rest() == []
 

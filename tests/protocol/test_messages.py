@@ -44,7 +44,7 @@ def test_open_waits_for_attach(wire: Wire) -> None:
     assert client.rest() == []
     client.attach()
     assert client.hear(msg.Opened).opening == 1
-    assert client.ids(client.hear(msg.BatchReady)) == [0, 1, 2]
+    assert client.ids(client.hear(msg.BatchMessage)) == [0, 1, 2]
 
 
 @clause("P-23")
@@ -65,7 +65,7 @@ def test_somebody_elses_session_is_refused(wire: Wire) -> None:
     thief.rest()
     owner.open(credit=1)
     owner.hear(msg.Opened)
-    owner.hear(msg.BatchReady)
+    owner.hear(msg.BatchMessage)
 
 
 def num_refused(wire: Wire) -> int:
@@ -83,7 +83,7 @@ def test_a_wrong_token_attaches_nothing_and_the_owner_still_can(wire: Wire) -> N
     owner.attach()
     owner.open(credit=1)
     owner.hear(msg.Opened)
-    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [0, 1, 2]
 
 
 @clause("P-24")
@@ -107,9 +107,9 @@ def test_an_attached_session_keeps_its_lifeline_whoever_names_it(wire: Wire, tok
     while num_refused(wire) == before:
         pass
     leave_noticed(wire, thief)
-    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [0, 1, 2]
     owner.flow(2)
-    assert owner.ids(owner.hear(msg.BatchReady)) == [3, 4, 5]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [3, 4, 5]
 
 
 @clause("P-24", "P-90")
@@ -128,9 +128,9 @@ def test_an_attachment_by_the_way_that_hello_did_not_name_changes_nothing(
     while num_refused(own) == before:
         pass
     leave_noticed(other, thief)
-    assert owner.ids(owner.hear(msg.BatchReady)) == [0, 1, 2]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [0, 1, 2]
     owner.flow(2)
-    assert owner.ids(owner.hear(msg.BatchReady)) == [3, 4, 5]
+    assert owner.ids(owner.hear(msg.BatchMessage)) == [3, 4, 5]
     own.close()
     other.close()
 
@@ -165,7 +165,7 @@ def test_opened_precedes_the_first_batch_and_describes_the_stream(wire: Wire) ->
         ("valid", "bool", (4,)),
     ]
     assert len(opened.content) == 32
-    assert client.hear(msg.BatchReady).sequence == 0
+    assert client.hear(msg.BatchMessage).sequence == 0
 
 
 @clause("P-26")
@@ -204,7 +204,7 @@ def test_a_spec_that_cannot_be_served_is_refused_with_its_reason(
     assert error.text.startswith(text)
     client.open(make_spec(), credit=1)  # the session lives on
     client.hear(msg.Opened)
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
 
 
 @clause("P-27")
@@ -223,7 +223,7 @@ def test_no_more_batches_come_than_credit_says(wire: Wire) -> None:
     client = Client(wire).join()
     client.open(make_spec(prefetch=4), credit=2)
     client.hear(msg.Opened)
-    first = [client.hear(msg.BatchReady), client.hear(msg.BatchReady)]
+    first = [client.hear(msg.BatchMessage), client.hear(msg.BatchMessage)]
     for batch in first:
         client.release(batch)
     assert client.settle() == []
@@ -234,11 +234,11 @@ def test_credit_is_absolute_and_never_falls(wire: Wire) -> None:
     client = Client(wire).join()
     client.open(make_spec(prefetch=4), credit=1)
     client.hear(msg.Opened)
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
     client.flow(3)
     client.flow(2)
     client.flow(3)
-    assert [client.hear(msg.BatchReady).sequence for _ in range(2)] == [1, 2]
+    assert [client.hear(msg.BatchMessage).sequence for _ in range(2)] == [1, 2]
     assert client.settle() == []
 
 
@@ -257,10 +257,10 @@ def test_no_more_batches_come_than_slots_are_free(wire: Wire) -> None:
     client = Client(wire).join()
     client.open(make_spec(prefetch=1), credit=1_000_000)
     client.hear(msg.Opened)
-    first, second = client.hear(msg.BatchReady), client.hear(msg.BatchReady)
+    first, second = client.hear(msg.BatchMessage), client.hear(msg.BatchMessage)
     assert client.settle() == []
     client.release(second)
-    third = client.hear(msg.BatchReady)
+    third = client.hear(msg.BatchMessage)
     assert (third.slot, third.generation) == (second.slot, second.generation + 1)
     assert client.ids(first) == [0, 1, 2]
     assert client.ids(third) == [6, 7, 8]
@@ -274,7 +274,7 @@ def test_batches_come_in_order_and_epochs_end_with_counts(wire: Wire) -> None:
     for epoch in range(3):
         ids: list[int] = []
         for number in range(4):
-            batch = client.hear(msg.BatchReady)
+            batch = client.hear(msg.BatchMessage)
             assert (batch.epoch, batch.number) == (epoch, number)
             assert (batch.sequence, batch.position) == (4 * epoch + number, 3 * number)
             assert batch.rows == (1 if number == 3 else 3)
@@ -290,7 +290,7 @@ def test_drop_last_leaves_the_tail_out(wire: Wire) -> None:
     client = Client(wire).join()
     client.open(make_spec(4, drop_last=True, prefetch=1), credit=3)
     client.hear(msg.Opened)
-    assert [client.hear(msg.BatchReady).rows for _ in range(2)] == [4, 4]
+    assert [client.hear(msg.BatchMessage).rows for _ in range(2)] == [4, 4]
     end = client.hear(msg.EpochEnd)
     assert (end.batches, end.samples) == (2, 8)
 
@@ -302,7 +302,7 @@ def test_ranks_take_their_rows_and_the_tail_is_padded(wire: Wire) -> None:
         client = Client(wire).join()
         client.open(make_spec(3, rank=rank, world=2), credit=2)
         client.hear(msg.Opened)
-        batches = [client.hear(msg.BatchReady), client.hear(msg.BatchReady)]
+        batches = [client.hear(msg.BatchMessage), client.hear(msg.BatchMessage)]
         assert [batch.rows for batch in batches] == [3, 3]
         assert [batch.position for batch in batches] == [0, 6]
         rows = [client.read(batch) for batch in batches]
@@ -325,11 +325,11 @@ def test_seek_starts_a_new_opening_at_its_place(wire: Wire) -> None:
     client.settle()
     opening = client.open(credit=2, epoch=5, position=6)
     assert client.hear(msg.Opened).opening == opening
-    batch = client.hear(msg.BatchReady)
+    batch = client.hear(msg.BatchMessage)
     assert (batch.opening, batch.sequence, batch.epoch) == (opening, 0, 5)
     assert (batch.number, batch.position) == (2, 6)
     assert client.ids(batch) == [6, 7, 8]
-    assert client.hear(msg.BatchReady).rows == 1
+    assert client.hear(msg.BatchMessage).rows == 1
     end = client.hear(msg.EpochEnd)
     assert (end.epoch, end.batches, end.samples) == (5, 2, 4)  # counted from the seek on
 
@@ -339,17 +339,17 @@ def test_seek_keeps_held_slots_and_takes_the_others_back(wire: Wire) -> None:
     client = Client(wire).join()
     client.open(make_spec(prefetch=2), credit=3)
     client.hear(msg.Opened)
-    first, second, third = [client.hear(msg.BatchReady) for _ in range(3)]
+    first, second, third = [client.hear(msg.BatchMessage) for _ in range(3)]
     client.open(
         make_spec(prefetch=2), credit=100, epoch=1, held=((second.slot, second.generation),)
     )
     client.hear(msg.Opened)
-    again = [client.hear(msg.BatchReady) for _ in range(2)]
+    again = [client.hear(msg.BatchMessage) for _ in range(2)]
     assert {batch.slot for batch in again} == {first.slot, third.slot}
     assert client.settle() == []
     assert client.ids(second) == [3, 4, 5]
     client.release(second)
-    assert client.hear(msg.BatchReady).slot == second.slot
+    assert client.hear(msg.BatchMessage).slot == second.slot
 
 
 @clause("P-41")
@@ -358,11 +358,11 @@ def test_held_with_an_old_generation_keeps_nothing(wire: Wire) -> None:
     spec = make_spec(prefetch=1)
     client.open(spec, credit=2)
     client.hear(msg.Opened)
-    first = client.hear(msg.BatchReady)
-    client.hear(msg.BatchReady)
+    first = client.hear(msg.BatchMessage)
+    client.hear(msg.BatchMessage)
     client.open(spec, credit=2, held=((first.slot, first.generation + 7), (900, 0)))
     client.hear(msg.Opened)
-    assert {client.hear(msg.BatchReady).slot for _ in range(2)} == {0, 1}
+    assert {client.hear(msg.BatchMessage).slot for _ in range(2)} == {0, 1}
 
 
 @clause("P-43")
@@ -373,7 +373,7 @@ def test_a_place_at_the_end_of_an_epoch_is_the_next_ones_beginning(
     client = Client(wire).join()
     client.open(credit=1, epoch=4, position=position)
     client.hear(msg.Opened)
-    batch = client.hear(msg.BatchReady)
+    batch = client.hear(msg.BatchMessage)
     assert (batch.epoch, batch.number, batch.position) == (5, 0, 0)
 
 
@@ -383,9 +383,9 @@ def test_a_late_release_frees_nothing(wire: Wire) -> None:
     spec = make_spec(prefetch=1)
     client.open(spec, credit=1_000)
     client.hear(msg.Opened)
-    first, _ = client.hear(msg.BatchReady), client.hear(msg.BatchReady)
+    first, _ = client.hear(msg.BatchMessage), client.hear(msg.BatchMessage)
     client.release(first)
-    reused = client.hear(msg.BatchReady)
+    reused = client.hear(msg.BatchMessage)
     assert (reused.slot, reused.generation) == (first.slot, first.generation + 1)
     client.release(first)
     client.say(msg.Release(client.session, reused.slot, reused.generation + 1))
@@ -404,7 +404,7 @@ def test_bye_frees_everything(wire: Wire) -> None:
     sessions = {stream["session"] for stream in Client(wire).status()["streams"]}
     assert client.session not in sessions
     client.flow(9)
-    assert not any(isinstance(message, msg.BatchReady) for message in client.rest())
+    assert not any(isinstance(message, msg.BatchMessage) for message in client.rest())
 
 
 @clause("P-52")
@@ -430,8 +430,8 @@ def test_ping_is_answered_by_pong_without_a_session(wire: Wire) -> None:
 @clause("P-61")
 def test_status_is_plain_data_and_needs_no_session(wire: Wire) -> None:
     client = Client(wire)
-    client.say(msg.AskStatus())
-    snapshot = client.hear(msg.Status).snapshot
+    client.say(msg.Status())
+    snapshot = client.hear(msg.StatusReply).snapshot
     assert snapshot["datasets"]["photos"]["num_samples"] == NUM_SAMPLES
     assert snapshot["is_draining"] is False
     assert {"producers", "streams", "stale", "restarts", "environment"} <= snapshot.keys()
@@ -495,7 +495,7 @@ def test_garbage_is_answered_by_an_error_and_harms_nobody(wire: Wire, name: str)
     assert error.text.startswith(text)
     assert (error.session, error.opening) == (0, 0)
     other.hear(msg.Opened)
-    assert other.ids(other.hear(msg.BatchReady)) == [0, 1, 2]
+    assert other.ids(other.hear(msg.BatchMessage)) == [0, 1, 2]
     stranger.join()  # even the stranger may come to his senses
 
 
@@ -505,7 +505,7 @@ def test_an_oversized_header_is_refused_or_ends_the_connection(wire: Wire) -> No
     stranger.connection.send(b"\x01" + b"\x00" * (HEADER_BYTES_MAX + 1))
     other.open(credit=1)
     other.hear(msg.Opened)
-    assert other.ids(other.hear(msg.BatchReady)) == [0, 1, 2]
+    assert other.ids(other.hear(msg.BatchMessage)) == [0, 1, 2]
 
 
 @clause("P-12")
@@ -539,7 +539,7 @@ def test_a_message_of_an_older_peer_gets_defaults(wire: Wire) -> None:
     assert client.hear(msg.Opened).num_slots == 5  # prefetch 4, and the one in hand
     assert client.settle() == []  # credit 0
     client.flow(1)
-    batch = client.hear(msg.BatchReady)
+    batch = client.hear(msg.BatchMessage)
     assert (batch.epoch, batch.position) == (0, 0)
 
 

@@ -42,7 +42,7 @@ def test_names_are_the_daemons_to_judge(fake: FakeWire) -> None:
     client.open(with_op(op="vignette", strength=[0.5, 1]), credit=1)
     opened = client.hear(msg.Opened)
     assert opened.content_fields["recipe.ops[1].strength"] == "[0.5,1.0]"
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
 
 
 @clause("P-123")
@@ -109,5 +109,5 @@ def test_an_op_that_fails_ends_its_stream_and_no_other(fake: FakeWire, code: str
     assert (error.code, error.text, error.opening) == (code, text, 1)
     fake.is_holding = False
     other.flow(1)
-    other.hear(msg.BatchReady)
+    other.hear(msg.BatchMessage)
     assert fake.killed == []

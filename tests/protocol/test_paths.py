@@ -26,8 +26,8 @@ def digest_of(wire: Wire) -> str:
 def test_paths_are_told_in_the_order_asked_for_without_a_session(wire: Wire) -> None:
     digest = digest_of(wire)
     asker = Client(wire)
-    asker.say(msg.AskPaths("photos", digest, (3, 0, 3)))
-    paths = asker.hear(msg.Paths).paths
+    asker.say(msg.Paths("photos", digest, (3, 0, 3)))
+    paths = asker.hear(msg.PathsReply).paths
     assert len(paths) == 3 and paths[0] == paths[2] != paths[1]
     assert all(path.endswith((b".png", b".jpg")) for path in paths)
 
@@ -36,20 +36,20 @@ def test_paths_are_told_in_the_order_asked_for_without_a_session(wire: Wire) -> 
 def test_what_cannot_be_told_is_refused_by_name(wire: Wire) -> None:
     digest = digest_of(wire)
     asker = Client(wire)
-    asker.say(msg.AskPaths("photos", digest, (0, NUM_SAMPLES)))
+    asker.say(msg.Paths("photos", digest, (0, NUM_SAMPLES)))
     error = asker.hear(msg.Error)
     assert error.code == "BAD_OPTION"
     assert error.text == (
         f"ids: expected 0..{NUM_SAMPLES - 1} of dataset photos, got {NUM_SAMPLES}"
     )
-    asker.say(msg.AskPaths("photos", "f" * 32, (0,)))
+    asker.say(msg.Paths("photos", "f" * 32, (0,)))
     error = asker.hear(msg.Error)
     assert error.code == "SPEC_MISMATCH" and f"got {'f' * 32}" in error.text
-    asker.say(msg.AskPaths("nothing", digest, (0,)))
+    asker.say(msg.Paths("nothing", digest, (0,)))
     assert asker.hear(msg.Error).code == "UNKNOWN_DATASET"
-    asker.say(msg.AskPaths("photos", digest, tuple([0] * (PATHS_MAX + 1))))
+    asker.say(msg.Paths("photos", digest, tuple([0] * (PATHS_MAX + 1))))
     assert asker.hear(msg.Error).code == "MALFORMED"
-    asker.say(msg.AskPaths("photos", digest, ()))
+    asker.say(msg.Paths("photos", digest, ()))
     assert asker.hear(msg.Error).code == "MALFORMED"
 
 
@@ -63,7 +63,7 @@ def test_nobody_is_told_of_a_data_set_that_he_may_not_read(
     digest = json.loads(client.hear(msg.Opened).content_fields["dataset"])
     outsider = RealWire(keyed_daemon.addresses[1], "frames", keyring.curve("outsider"))
     asker = Client(outsider)
-    asker.say(msg.AskPaths("photos", digest, (0,)))
+    asker.say(msg.Paths("photos", digest, (0,)))
     assert asker.hear(msg.Error).code == "FORBIDDEN"
     outsider.close()
     own.close()

@@ -43,13 +43,13 @@ def test_a_sample_that_killed_is_made_again_alone(fake: FakeWire, kind: str) -> 
     die(fake, 2, 2, kind)
     assert rows_out(fake) == [(2, 1)], "by a fresh producer, which gets nothing else"
     fake.answer_all()
-    assert client.hear(msg.BatchReady).num_bad == 0
+    assert client.hear(msg.BatchMessage).num_bad == 0
     assert fake.kept == []
     fake.is_holding = True
     client.flow(2)
     die(fake, 0, 5, kind)
     fake.answer_all()
-    assert client.hear(msg.BatchReady).num_bad == 0, "one strike each: no verdict"
+    assert client.hear(msg.BatchMessage).num_bad == 0, "one strike each: no verdict"
     assert fake.kept == []
 
 
@@ -61,7 +61,7 @@ def test_a_second_strike_quarantines_it_from_its_place_on(fake: FakeWire) -> Non
     (kept,) = fake.kept
     assert (kept.dataset, kept.entry) == ("photos", (2, 0, 2))
     assert fake.masks.popitem()[1] == ((2, 0, 2),)
-    news = client.hear(msg.NewlyQuarantined)
+    news = client.hear(msg.QuarantinedMessage)
     assert news.entries == ((2, 0, 2),)
     assert news.text == (
         "sample 2 ended its producer twice (SIGSEGV): quarantined from position 2 of epoch 0 on"
@@ -70,7 +70,7 @@ def test_a_second_strike_quarantines_it_from_its_place_on(fake: FakeWire) -> Non
     assert rows_out(fake) == [(0, 5)], "the whole batch is made anew"
     fake.is_holding = False
     fake.answer_all()
-    batch = client.hear(msg.BatchReady)
+    batch = client.hear(msg.BatchMessage)
     assert batch.num_bad == 1
     assert client.read(batch)["valid"] == (True, True, False, True, True)
     snapshot = client.status()
@@ -95,8 +95,8 @@ def test_what_was_finished_beyond_the_verdict_is_made_anew(fake: FakeWire) -> No
     die(fake, 0, 4)
     fake.is_holding = False
     fake.answer_all()
-    client.hear(msg.NewlyQuarantined)
-    heard = [one for one in client.settle() if isinstance(one, msg.BatchReady)]
+    client.hear(msg.QuarantinedMessage)
+    heard = [one for one in client.settle() if isinstance(one, msg.BatchMessage)]
     assert [(batch.epoch, batch.num_bad) for batch in heard] == [(0, 1), (1, 1), (2, 1)]
 
 
@@ -124,7 +124,7 @@ def test_both_sides_quarantines_are_united_when_a_stream_opens() -> None:
     client.open(spec, credit=2, epoch=1, quarantine=((2, 2, 2), (3, 1, 4)))
     opened = client.hear(msg.Opened)
     assert opened.quarantine == ((1, 3, 1), (2, 0, 2), (3, 1, 4), (7, 1, 0))
-    batches = [one for one in client.rest() if isinstance(one, msg.BatchReady)]
+    batches = [one for one in client.rest() if isinstance(one, msg.BatchMessage)]
     assert len(batches) == 2
     masked = [
         sample
@@ -143,7 +143,7 @@ def test_who_dies_by_somebody_elses_hand_accuses_nobody(fake: FakeWire, kind: st
         die(fake, 2, 2, kind)
         assert rows_out(fake) == [(0, 5)], "the chunk as it was"
     fake.answer_all()
-    assert client.hear(msg.BatchReady).num_bad == 0
+    assert client.hear(msg.BatchMessage).num_bad == 0
     assert fake.kept == []
 
 
@@ -197,7 +197,7 @@ def test_digests_of_chunks_add_up_to_batches_and_epochs(fake: FakeWire) -> None:
     client = Client(fake).join()
     client.open(make_spec(6), credit=2)
     client.hear(msg.Opened)
-    first, second = client.hear(msg.BatchReady), client.hear(msg.BatchReady)
+    first, second = client.hear(msg.BatchMessage), client.hear(msg.BatchMessage)
     end = client.hear(msg.EpochEnd)
     sums = [sum(DIGESTS[:6]) % 2**128, sum(DIGESTS[6:10]) % 2**128]
     assert [int.from_bytes(one.digest, "little") for one in (first, second)] == sums
@@ -212,7 +212,7 @@ def test_digests_are_those_of_the_bytes_in_the_slot(mapped: RealWire) -> None:
     opened = client.hear(msg.Opened)
     total = ids_total = 0
     heard = client.settle()
-    batches = [one for one in heard if isinstance(one, msg.BatchReady)]
+    batches = [one for one in heard if isinstance(one, msg.BatchMessage)]
     for batch in batches[:2]:
         slot = client.connection.slot(opened, batch)
         arrays = {

@@ -1,4 +1,4 @@
-"""The client's half (`Reader`) against a daemon, over every wire."""
+"""The client's half (`ClientSession`) against a daemon, over every wire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from augd.client.session import Attach, Deliver, Outcome, PassEnded, Reader
+from augd.client.session import Attach, ClientSession, Deliver, Outcome, PassEnded
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from tests.protocol.harness import NUM_SAMPLES, Client, Wire, make_spec
@@ -21,7 +21,7 @@ class Trainer:
 
     def __init__(self, wire: Wire, **spec: Any) -> None:
         self.client = Client(wire)
-        self.reader = Reader(make_spec(**spec), "nonce", wire.transport)
+        self.reader = ClientSession(make_spec(**spec), "nonce", wire.transport)
         self.said: list[msg.Message] = []
         self._delivered: deque[Deliver | PassEnded] = deque()
         self.perform(self.reader.start("test"))
@@ -54,7 +54,7 @@ class Trainer:
         while self.reader.state != "open":
             self.step()
 
-    def read_epoch(self) -> Iterator[tuple[msg.BatchReady, list[int]]]:
+    def read_epoch(self) -> Iterator[tuple[msg.BatchMessage, list[int]]]:
         while isinstance(outcome := self.next(), Deliver):
             batch = outcome.batch
             yield batch, self.client.ids(batch)

@@ -18,8 +18,8 @@ def join(wire: Wire, share: msg.Share = NEXT, *, credit: int = 2, **place: int) 
     return client
 
 
-def batches(client: Client) -> list[msg.BatchReady]:
-    return [heard for heard in client.settle() if isinstance(heard, msg.BatchReady)]
+def batches(client: Client) -> list[msg.BatchMessage]:
+    return [heard for heard in client.settle() if isinstance(heard, msg.BatchMessage)]
 
 
 def opened_together(wire: Wire, share: msg.Share, *, credit: int = 2) -> tuple[Client, Client]:
@@ -102,7 +102,7 @@ def test_sharers_that_do_not_come_are_given_up(fake: FakeWire) -> None:
     assert client.rest() == []
     fake.turn_clock(0.2)
     assert client.hear(msg.Notice).text.startswith("1 of 3 sharers of stream ")
-    assert client.hear(msg.BatchReady).position == 0
+    assert client.hear(msg.BatchMessage).position == 0
 
 
 @clause("P-112")

@@ -76,7 +76,7 @@ def test_a_hanging_producer_is_killed_and_its_rows_are_made_again(fake: FakeWire
     fake.turn_clock(PATIENCE_S)
     assert fake.killed == [0]
     fake.turn_clock(0)
-    assert client.ids(client.hear(msg.BatchReady)) == [0, 1, 2]
+    assert client.ids(client.hear(msg.BatchMessage)) == [0, 1, 2]
 
 
 @clause("P-72")
@@ -103,7 +103,7 @@ def test_a_dead_producers_rows_are_leased_again_and_come_once(fake: FakeWire) ->
     fake.from_producer(0, late)  # from beyond the grave: the lease is void
     assert client.rest() == []
     fake.answer_all()
-    assert client.ids(client.hear(msg.BatchReady)) == list(range(NUM_SAMPLES))
+    assert client.ids(client.hear(msg.BatchMessage)) == list(range(NUM_SAMPLES))
     client.hear(msg.EpochEnd)
     assert client.rest() == []
 
@@ -150,7 +150,7 @@ def test_rows_that_kill_every_producer_end_the_stream_and_nothing_else(fake: Fak
     other = Client(fake).join()
     other.open(credit=1)
     other.hear(msg.Opened)
-    other.hear(msg.BatchReady)
+    other.hear(msg.BatchMessage)
 
 
 @clause("P-74", "P-75")
@@ -175,7 +175,7 @@ def test_after_an_error_only_an_open_goes_on(fake: FakeWire) -> None:
     client = Client(fake).join()
     client.open(make_spec(bad="fail"), credit=1)
     client.hear(msg.Opened)
-    client.hear(msg.BatchReady)
+    client.hear(msg.BatchMessage)
     client.flow(3)
     error = client.hear(msg.Error)
     assert (error.code, error.opening) == ("SAMPLE_FAILED", 1)
@@ -187,7 +187,7 @@ def test_after_an_error_only_an_open_goes_on(fake: FakeWire) -> None:
     assert client.rest() == []
     client.open(make_spec(bad="fail"), credit=2)
     client.hear(msg.Opened)
-    assert client.ids(client.hear(msg.BatchReady)) == [0, 1, 2]
+    assert client.ids(client.hear(msg.BatchMessage)) == [0, 1, 2]
 
 
 @clause("P-37")
@@ -197,7 +197,7 @@ def test_bad_samples_are_masked_and_counted_by_epoch(fake: FakeWire) -> None:
     client.open(make_spec(NUM_SAMPLES, max_bad_fraction=0.1, prefetch=3), credit=4)
     client.hear(msg.Opened)
     for epoch in range(4):  # one is allowed in each, however far ahead it is made
-        batch = client.hear(msg.BatchReady)
+        batch = client.hear(msg.BatchMessage)
         assert (batch.epoch, batch.num_bad) == (epoch, 1)
         assert client.read(batch)["valid"].count(False) == 1
         assert client.hear(msg.EpochEnd).num_bad == 1

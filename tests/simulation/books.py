@@ -64,7 +64,7 @@ class Books:
             self.leased_by[number].discard((where, other))
             del self.leases[where][lease]
 
-    def check_news(self, news: msg.NewlyQuarantined) -> None:
+    def check_news(self, news: msg.QuarantinedMessage) -> None:
         """A verdict is told only after it was written down."""
         if not set(news.entries) <= {entry for _, entry in self.kept}:
             raise Violation(f"{news} before it was written down")
@@ -78,7 +78,7 @@ class Books:
             if is_meant and masked.get(sample, (1 << 62, 0)) > tuple(place):
                 raise Violation(f"{opened} does not mask sample {sample} from {place} on")
 
-    def check_batch(self, ready: msg.BatchReady) -> None:
+    def check_batch(self, ready: msg.BatchMessage) -> None:
         """A batch needs credit, a slot that nobody writes, and the same bytes for everybody."""
         stream = self.streams[ready.session]
         where = stream, ready.slot

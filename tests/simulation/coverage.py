@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import states
 
@@ -49,10 +49,10 @@ FAULTS = {
     "trainer left",
 } | {
     f"poison {ending} {crumb} crumb"
-    for ending in (Ending.SIGNAL, Ending.MEMORY, Ending.KILLED)
+    for ending in (ExitReason.SIGNAL, ExitReason.MEMORY, ExitReason.KILLED)
     for crumb in ("with", "without")
 }
-ENDINGS = {f"reaped {ending}" for ending in Ending if ending != Ending.LOST}
+ENDINGS = {f"reaped {ending}" for ending in ExitReason if ending != ExitReason.LOST}
 ENDINGS |= {f"reaped {e} elsewhere" for e in ("signal", "memory", "killed", "drained", "outside")}
 STALE = {
     f"stale {kind}"

@@ -183,7 +183,7 @@ class Daemon:
         if self.world.rng.random() < 0.1:
             return ev.SelectFailed(stream, "BAD_OPTION", "classes: there is no such class")
         self.choices.add(stream)
-        return ev.Selected(stream, msg.Chosen(self.world.limit))
+        return ev.Selected(stream, msg.SelectionShape(self.world.limit))
 
     def make_arena(self, stream: int) -> ev.Event:
         """Allocate memory, or find that there is none."""
@@ -218,9 +218,9 @@ class Daemon:
         if isinstance(message, msg.Opened):
             self.books.check_opened(message)
             self.books.streams[message.session] = message.stream
-        elif isinstance(message, msg.BatchReady):
+        elif isinstance(message, msg.BatchMessage):
             self.books.check_batch(message)
-        elif isinstance(message, msg.NewlyQuarantined):
+        elif isinstance(message, msg.QuarantinedMessage):
             self.books.check_news(message)
         line.send(line.down, message)
 
@@ -238,13 +238,13 @@ class Daemon:
         if number not in self.workers:
             return
         memory = None
-        if isinstance(message, msg.UseStream):
+        if isinstance(message, msg.StreamMessage):
             memory = self.arena(message.stream), self.num_chosen(message)
         elif isinstance(message, msg.Lease):
             self.books.lend(number, message)
         self.workers[number].inbox.append((message, memory))
 
-    def num_chosen(self, use: msg.UseStream) -> int:
+    def num_chosen(self, use: msg.StreamMessage) -> int:
         """Return how many samples an epoch has; their list must be here."""
         if use.chosen is None:
             return self.world.num_samples

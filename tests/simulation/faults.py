@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from tests.simulation.line import HANGUP, Line
 from tests.simulation.traffic import pick
@@ -31,7 +31,7 @@ def cut(world: World) -> bool:
 
 def lose_one(world: World) -> bool:
     """Lose one batch, or the word that the epoch is over, where a queue was full."""
-    kinds = msg.BatchReady, msg.EpochEnd
+    kinds = msg.BatchMessage, msg.EpochEnd
     lines = [one for one in world.lines if one.down and isinstance(one.down[-1], kinds)]
     line: Line | None = pick(world, lines)
     if line is not None:
@@ -55,7 +55,7 @@ def kill(world: World) -> bool:
     if worker.tasks:
         lease = worker.tasks[0].lease
         worker.crumb = (lease.lease, worker.tasks[0].row, 0)
-    worker.die(Ending.OUTSIDE)
+    worker.die(ExitReason.OUTSIDE)
     return True
 
 
@@ -68,7 +68,7 @@ def fail_worker(world: World) -> bool:
         worker.outbox.append(msg.Fail(worker.tasks.popleft().lease.lease, "ValueError: no"))
     else:
         worker.outbox.append(msg.LastWords("MemoryError"))
-        worker.die(Ending.ERROR)
+        worker.die(ExitReason.ERROR)
     return True
 
 
@@ -101,7 +101,9 @@ def poison(world: World) -> bool:
     sample = rng.randrange(world.num_samples)
     if len(world.poison) >= 3 or sample in world.poison:
         return False
-    ending = rng.choice([Ending.SIGNAL, Ending.SIGNAL, Ending.MEMORY, Ending.KILLED])
+    ending = rng.choice(
+        [ExitReason.SIGNAL, ExitReason.SIGNAL, ExitReason.MEMORY, ExitReason.KILLED]
+    )
     has_crumb = rng.random() < 0.85
     times = rng.choice([1, 1, 2, 3, float("inf")]) if has_crumb else rng.choice([1, 2])
     world.poison[sample] = Poison(ending, times, has_crumb, rng.choice([1.0, 1.0, 0.6]))

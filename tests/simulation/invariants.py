@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from augd.server.daemon.broker.producers import DEPTH
 from augd.server.daemon.broker.sessions import SESSIONS_MAX
-from augd.server.daemon.broker.stream import NO_SAMPLE, Stream
+from augd.server.daemon.broker.stream import NO_SAMPLE, StreamState
 from tests.simulation.rows import Violation
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check_broker(daemon: Daemon) -> None:
         check_stream(stream, writers)
 
 
-def check_stream(stream: Stream, writers: dict[int, int]) -> None:
+def check_stream(stream: StreamState, writers: dict[int, int]) -> None:
     """Check that a slot is owed, read and written as its state says."""
     owners = {batch.slot.index: batch for batch in stream.batches}
     if len(owners) != len(stream.batches):

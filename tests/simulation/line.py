@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from augd.client.session import Attach, Deliver, Outcome, Parted, PassEnded, Reader
+from augd.client.session import Attach, ClientSession, Deliver, Outcome, Parted, PassEnded
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import united
 from tests.simulation.rows import Place, Row, Violation
@@ -36,7 +36,7 @@ class Line:
         is_stingy: bool = False,
     ) -> None:
         self.peer = name.encode()
-        self.reader = Reader(spec, name, transport, share)
+        self.reader = ClientSession(spec, name, transport, share)
         self.reader.quarantine = united(quarantine)
         self.reader.seek(*place)
         self.slack = self.reader.num_slots - 1 if is_stingy else 0  # credit that it keeps back
@@ -91,7 +91,7 @@ class Line:
         if self.is_closed or self.is_leaving or not self.down:
             return False
         message = self.down[0]
-        if self.reader.transport == "memfd" or not isinstance(message, msg.BatchReady):
+        if self.reader.transport == "memfd" or not isinstance(message, msg.BatchMessage):
             return True
         reader, name = self.reader, (message.opening, message.sequence)
         if name < (reader.opening, reader._sequence):
@@ -100,7 +100,7 @@ class Line:
             self.bulk.popleft()
         return bool(self.bulk)
 
-    def rows_of(self, ready: msg.BatchReady) -> list[Row]:
+    def rows_of(self, ready: msg.BatchMessage) -> list[Row]:
         """Return the rows of a delivered batch: of the slot itself, or of the bytes sent."""
         if self.reader.transport == "frames":
             name, rows = self.bulk.popleft()

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from tests.simulation.rows import Row
 from tests.simulation.worker import Arena, Worker
@@ -79,8 +79,8 @@ class Outpost:
             case msg.Part():
                 self.lose(is_told=False)
             case msg.Kill():
-                self.worker.die(Ending.KILLED)
-            case msg.UseStream(stream):
+                self.worker.die(ExitReason.KILLED)
+            case msg.StreamMessage(stream):
                 arena = Arena(message.num_slots, message.arrays[0].shape[0])
                 self.arenas[stream] = arena
                 whole = message.chosen is None
@@ -160,9 +160,9 @@ def break_off(world: World) -> bool:
         world.fault("a host falls silent")
         outpost.is_silent = True
     elif chance < 0.8:
-        outpost.worker.die(Ending.OUTSIDE)
+        outpost.worker.die(ExitReason.OUTSIDE)
     else:
-        outpost.worker.die(Ending.DRAINED)
+        outpost.worker.die(ExitReason.DRAINED)
     return True
 
 

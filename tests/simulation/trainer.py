@@ -38,7 +38,7 @@ class Held:
     """A batch in the trainer's hands. `arena` is None for bytes of its own."""
 
     line: Line
-    ready: msg.BatchReady
+    ready: msg.BatchMessage
     rows: list[Row]
     arena: Arena | None
 
@@ -187,7 +187,7 @@ class Trainer:
         else:
             self.leave_for(self.share and msg.Share("here", 1, 0.0, self.share.max_lag))
 
-    def receive(self, ready: msg.BatchReady) -> None:
+    def receive(self, ready: msg.BatchMessage) -> None:
         """Hand a batch out, and compare it with what must come."""
         line, opened = self.line, self.line.reader.opened
         assert opened is not None

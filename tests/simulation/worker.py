@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from tests.simulation.rows import (
     DIGEST_MODULUS,
     IDS_MODULUS,
@@ -38,7 +38,7 @@ class Arena:
 class Poison:
     """A sample that ends its producer: how, how often still, and whether a crumb tells."""
 
-    ending: Ending  # KILLED: it hangs until it is killed
+    ending: ExitReason  # KILLED: it hangs until it is killed
     times: float
     has_crumb: bool
     chance: float  # that it does so when it could
@@ -48,7 +48,7 @@ class Poison:
 class Production:
     """What a producer knows of a stream: its memory, how many samples an epoch has, the mask."""
 
-    use: msg.UseStream
+    use: msg.StreamMessage
     arena: Arena
     num_samples: int
     quarantine: dict[int, Place] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Worker:
     tasks: deque[Task] = field(default_factory=deque)
     productions: dict[int, Production] = field(default_factory=dict)
     crumb: tuple[int, int, int] | None = None
-    ending: Ending | None = None
+    ending: ExitReason | None = None
     is_up: bool = False  # it said READY
     is_hanging: bool = False
     is_stopped: bool = False
@@ -85,10 +85,10 @@ class Worker:
         """Whether it hears and speaks."""
         return self.ending is None and not self.is_hanging and not self.is_stopped
 
-    def die(self, ending: Ending) -> None:
+    def die(self, ending: ExitReason) -> None:
         """End; the first end counts."""
         if self.ending is None:
-            self.ending = Ending.STOPPED if self.is_stopped and ending == "killed" else ending
+            self.ending = ExitReason.STOPPED if self.is_stopped and ending == "killed" else ending
 
     def work(self, *, is_eager: bool) -> bool:
         """Take a message or write a row; says whether there was anything to do."""
@@ -113,12 +113,12 @@ class Worker:
     def obey(self, message: msg.ToProducer, memory: tuple[Arena, int] | None) -> None:
         """Do what the broker says."""
         match message:
-            case msg.UseStream(stream):
+            case msg.StreamMessage(stream):
                 assert memory is not None
                 self.productions[stream] = Production(message, *memory)
             case msg.Mask(stream, quarantine):
                 self.production(stream).quarantine = {s: (e, p) for s, e, p in quarantine}
-            case msg.DropStream(stream):
+            case msg.Drop(stream):
                 if any(task.lease.stream == stream for task in self.tasks):
                     raise Violation(f"stream {stream} is dropped before its leases were revoked")
                 self.productions.pop(stream, None)
@@ -130,7 +130,7 @@ class Worker:
                     self.tasks.remove(task)
                     self.outbox.append(msg.Dropped(task.lease.lease))
             case msg.Drain():
-                self.die(Ending.DRAINED)
+                self.die(ExitReason.DRAINED)
 
     def production(self, stream: int) -> Production:
         """Return what is known of a stream; the broker may name none that is not."""

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import stream as stream_module
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
@@ -139,7 +139,7 @@ class World:
             self.seen[f"stale {name}"] += count
         old.cut_everybody()
         for worker in old.workers.values():
-            worker.die(Ending.OUTSIDE)
+            worker.die(ExitReason.OUTSIDE)
             self.orphans.append(worker)
         self.ghosts.clear()
         self.remote_ghosts.clear()
@@ -170,7 +170,7 @@ class World:
         self.fault(f"poison {poison.ending} {'with' if poison.has_crumb else 'without'} crumb")
         if not poison.has_crumb:
             worker.crumb = None
-        if poison.ending == Ending.KILLED:
+        if poison.ending == ExitReason.KILLED:
             worker.is_hanging = True
         else:
             worker.die(poison.ending)
@@ -180,7 +180,7 @@ class World:
         """SIGKILL from the daemon."""
         if worker.is_stopped:
             self.fault("stopped producer killed")
-        worker.die(Ending.KILLED)
+        worker.die(ExitReason.KILLED)
 
     def living(self) -> list[Worker]:
         """List the producers of the daemon that hear and speak."""

@@ -7,12 +7,16 @@ from typing import TypeVar
 
 from augd.dataset.index_file import IndexFile
 from augd.plan.recipe.recipe import expand, parse_recipe
-from augd.process.oom_kills import MemoryKills
+from augd.process.oom_kills import OomKillCounter
 from augd.protocol import codec
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.protocol.slot_layout import slot_layout
-from augd.server.supervision.producer_process import Hired, Terms, hire
+from augd.server.supervision.producer_process import (
+    ProducerOptions,
+    ProducerProcess,
+    spawn_producer,
+)
 from augd.transport import unix_link
 from augd.transport.arena import make_arena
 from tests.support.processes import await_true
@@ -26,11 +30,11 @@ class Employer:
     """One producer, one data set, one stream; `sources` are own ones, by data set."""
 
     def __init__(self, index: IndexFile, *sources: str) -> None:
-        self.hired: Hired = hire(Terms(sources=sources), 0)
+        self.hired: ProducerProcess = spawn_producer(ProducerOptions(sources=sources), 0)
         self._heard: list[msg.FromProducer] = []
         arrays, slot_bytes = slot_layout(ROWS, 32, 32)
         self._arena = make_arena("augd-arena", slot_bytes)
-        use = msg.UseStream(
+        use = msg.StreamMessage(
             stream=1,
             dataset="small",
             recipe=expand(parse_recipe(SMALL)),
@@ -41,7 +45,9 @@ class Employer:
             slot_bytes=slot_bytes,
             num_slots=1,
         )
-        self.tell(msg.UseDataset("small", str(index.root), index.digest), index.fd, index.dims_fd)
+        self.tell(
+            msg.DatasetMessage("small", str(index.root), index.digest), index.fd, index.dims_fd
+        )
         self.tell(use, self._arena)
 
     def tell(self, message: msg.ToProducer, *fds: int) -> None:
@@ -63,9 +69,9 @@ class Employer:
         await_true(lambda: self.has_said(kind), within_s, f"{kind.__name__} is said")
         return next(message for message in self._heard if isinstance(message, kind))
 
-    def await_end(self) -> tuple[Ending, tuple[int, int, int] | None]:
+    def await_end(self) -> tuple[ExitReason, tuple[int, int, int] | None]:
         self.hired.process.wait(20)
-        return self.hired.ending(MemoryKills([])), self.hired.crumb()
+        return self.hired.ending(OomKillCounter([])), self.hired.crumb()
 
     def close(self) -> None:
         self.hired.process.kill()

@@ -11,7 +11,7 @@ import torch
 from trainer.cli.app import main
 from trainer.cli.fit import FitOptions, settle
 from trainer.models.registry import Subject, build_subject
-from trainer.training.learner import Learner, Place
+from trainer.training.learner import Learner, RunPosition
 from trainer.training.settings import Settings
 
 OPTIONS: dict[str, Any] = {
@@ -58,7 +58,7 @@ def train(learner: Learner, epochs: range | None = None) -> None:
         learner.enter(epoch)
         for batch in range(learner.batches_per_epoch):
             learner.network.train()
-            learner.step(*rows(seed=10 * epoch + batch), Place(epoch, batch))
+            learner.step(*rows(seed=10 * epoch + batch), RunPosition(epoch, batch))
 
 
 def copy_of(learner: Learner) -> dict[str, torch.Tensor]:

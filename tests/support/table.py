@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import stream as stream_module
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
@@ -101,7 +101,7 @@ class Table:
     def die(self, producer: int, lease: msg.Lease, row: int, sample: int) -> list[ev.Action]:
         """End a producer by a signal with a sample in hand, and start it anew."""
         crumb = (lease.lease, row, sample)
-        actions = self.feed(ev.Reaped(producer, "SIGSEGV", Ending.SIGNAL, crumb))
+        actions = self.feed(ev.Reaped(producer, "SIGSEGV", ExitReason.SIGNAL, crumb))
         self.now += 10.0
         actions += self.feed(ev.Tick())
         return actions + self.feed(ev.FromCrew(producer, msg.Ready(producer, {})))

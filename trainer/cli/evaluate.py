@@ -23,7 +23,7 @@ from ..evaluation.images import save_png
 from ..evaluation.predict import evaluate
 from ..training.load_trained import Trained, check_ensemble, read_trained
 from ..training.progress import Display, Pace
-from ..training.tensorboard import Log
+from ..training.tensorboard import TensorBoardLog
 from .fit import check_place
 
 VIEWS = ("none", "ten-crop", "multi-scale")
@@ -187,7 +187,7 @@ def _write(out: Path, result: dict[str, Any], step: int) -> None:
         raise augd.AugdError(
             f"{out} cannot be written to ({error}); choose another --out"
         ) from None
-    with Log(out / "tensorboard") as log:
+    with TensorBoardLog(out / "tensorboard") as log:
         names = ("accuracy", "top5", "loss")
         log.numbers(step, {f"evaluation/{name}": result[name] for name in names})
         log.picture(step, "evaluation/confusion", picture)

@@ -28,9 +28,9 @@ from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.distributed import Ranks
 from ..training.features import (
     Base,
+    FeatureStore,
     HeadOnly,
     Key,
-    Store,
     StoredSource,
     digest_of_base,
     open_store,
@@ -78,7 +78,7 @@ class FeaturesOptions:
 
 
 def run_features(options: FeaturesOptions) -> int:
-    """Store what is not there yet, and train a head on it; returns the exit status 0.
+    """FeatureStore what is not there yet, and train a head on it; returns the exit status 0.
 
     Raises:
         SpecMismatch: what is stored is of other weights, recipes or samples.
@@ -186,7 +186,7 @@ def _key(options: FeaturesOptions, splits: Splits, base: str, arch: str) -> Key:
     }
 
 
-def _store(folder: Path, key: Key, base: Base, splits: Splits, display: Display) -> Store:
+def _store(folder: Path, key: Key, base: Base, splits: Splits, display: Display) -> FeatureStore:
     paces = {"": Pace(splits.training)}
 
     def told(name: str, rows: int) -> None:
@@ -203,7 +203,7 @@ def _train(
     options: FeaturesOptions,
     settings: Settings,
     recipes: Recipes,
-    store: Store,
+    store: FeatureStore,
     head: HeadOnly,
     display: Display,
     cleaning: ExitStack,
@@ -248,7 +248,9 @@ def _save_whole(path: Path, training: Training, whole: dict[str, Any], prefix: s
     save_checkpoint(path, {**kept, "model": whole, "ema": None})
 
 
-def _report(training: Training, store: Store, head_s: float, *, is_new: bool) -> dict[str, Any]:
+def _report(
+    training: Training, store: FeatureStore, head_s: float, *, is_new: bool
+) -> dict[str, Any]:
     """Say what it took, and what training the head online would have taken.
 
     Online every epoch passes all images through the base again, at the pace at which the features

@@ -24,7 +24,7 @@ from ..evaluation.charts import draw_rows, draw_scatter, overlay
 from ..evaluation.images import Picture, as_seen, save_png
 from ..evaluation.inspect import (
     Box,
-    Place,
+    ChannelPeak,
     cut,
     features,
     field,
@@ -35,7 +35,7 @@ from ..evaluation.inspect import (
     strongest,
 )
 from ..training.load_trained import Trained, read_trained
-from ..training.tensorboard import Log
+from ..training.tensorboard import TensorBoardLog
 from .evaluate import Split, open_for
 from .fit import check_place
 
@@ -90,7 +90,7 @@ def run_inspect(options: InspectOptions) -> int:
             "patches": inspection.patches(),
             "grad-cam": inspection.cams(),
         }
-    with Log(options.out / "tensorboard") as log:
+    with TensorBoardLog(options.out / "tensorboard") as log:
         for name, picture in pictures.items():
             save_png(options.out / f"{name}.png", picture)
             log.picture(trained.epoch, f"inspection/{name}", picture)
@@ -189,7 +189,7 @@ class _Inspection:
             rows.append((f"channel {channel}", parts))
         return draw_rows(rows, f"{self._layer}: the patches that excite a channel most")
 
-    def _channels(self, best: list[list[Place]]) -> list[int]:
+    def _channels(self, best: list[list[ChannelPeak]]) -> list[int]:
         if self._options.channel:
             for channel in self._options.channel:
                 if not 0 <= channel < len(best):

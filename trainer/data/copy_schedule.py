@@ -69,7 +69,7 @@ class Staged(Generic[Copied]):
     buffer: int
 
 
-class Handover(Generic[Copied, Done]):
+class CopySchedule(Generic[Copied, Done]):
     """Slots in flight and device buffers of one stream."""
 
     def __init__(self, lane: Lane[Copied, Done], max_in_flight: int) -> None:
@@ -141,7 +141,7 @@ class Handover(Generic[Copied, Done]):
 class Feed(Generic[Copied, Done]):
     """The passes over a stream whose batches go through a hand-over."""
 
-    def __init__(self, stream: augd.Stream, handover: Handover[Copied, Done]) -> None:
+    def __init__(self, stream: augd.Stream, handover: CopySchedule[Copied, Done]) -> None:
         """Start no pass yet."""
         self._stream = stream
         self._handover = handover

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import augd
 
-from .copy_schedule import NUM_BUFFERS, Feed, Handover
+from .copy_schedule import NUM_BUFFERS, CopySchedule, Feed
 from .host_feed import (
     Batch,
     LabelRange,
@@ -238,7 +238,7 @@ class CudaFeed(Feed[OnDevice, Batch]):
 
     def __init__(self, stream: augd.Stream, lane: CudaLane, max_in_flight: int) -> None:
         """Own the lane."""
-        super().__init__(stream, Handover(lane, max_in_flight))
+        super().__init__(stream, CopySchedule(lane, max_in_flight))
         self._lane = lane
 
     def close(self) -> None:

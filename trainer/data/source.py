@@ -17,7 +17,7 @@ import augd
 from .host_feed import Batch
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """What is trained and validated on: `augd.torch.Stream`, or stored features."""
 
     @property
@@ -43,7 +43,7 @@ class Source(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def usable_rows(batch: Batch, source: Source) -> tuple[Tensor, Tensor]:
+def usable_rows(batch: Batch, source: BatchSource) -> tuple[Tensor, Tensor]:
     """Return images and labels of the valid rows.
 
     Raises:

@@ -100,7 +100,7 @@ class Stream:
         """Batches per epoch."""
         return len(self._stream)
 
-    def epoch(self, epoch: int) -> Pass:
+    def epoch(self, epoch: int) -> DevicePass:
         """Yield the batches of one epoch, in order; asked again, it yields the same again.
 
         `len` of it is how many there are: the rest of the epoch, where a state was loaded.
@@ -114,7 +114,7 @@ class Stream:
             ConnectError: the daemon ended, or nothing came within `timeout_s`.
             SampleFailed, ProducersUnhealthy: as their names say.
         """
-        return Pass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
+        return DevicePass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
 
     def __repr__(self) -> str:
         """Say what it streams, from where, and to which device."""
@@ -124,7 +124,7 @@ class Stream:
         """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
         return map(_pair, self.next_epoch())
 
-    def next_epoch(self) -> Pass:
+    def next_epoch(self) -> DevicePass:
         """Yield the batches of the next epoch, counted as `for images, labels in stream` does."""
         return self.epoch(self._next_pass)
 
@@ -197,7 +197,7 @@ class Stream:
         self.close()
 
 
-class Pass:
+class DevicePass:
     """One pass: counts what it hands out, and the time until it is asked for more.
 
     Not a generator: its frame would hold the batch, and so the slot, till the next one.
@@ -212,7 +212,7 @@ class Pass:
         self._broke_off = ""  # in words: an error holds the frames that it went through
         self._left_s: float | None = None  # when the caller went off with a batch
 
-    def __iter__(self) -> Pass:
+    def __iter__(self) -> DevicePass:
         """Return the pass itself: it is gone through once."""
         return self
 

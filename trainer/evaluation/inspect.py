@@ -20,7 +20,7 @@ from torch.nn import functional
 import augd
 
 from ..data.host_feed import Batch
-from ..models.stages import Anatomy
+from ..models.stages import Stages
 from .images import Picture, grid
 
 # A filter of 3 x 3 pixels is to be looked at as well as one of 11 x 11.
@@ -65,7 +65,7 @@ def watched(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def find_layer(network: nn.Module, anatomy: Anatomy, name: str | None, image: Tensor) -> str:
+def find_layer(network: nn.Module, anatomy: Stages, name: str | None, image: Tensor) -> str:
     """Return the layer of a name, or the last one that still has maps; `image` is (1, 3, H, W).
 
     Raises:
@@ -114,7 +114,7 @@ def _has_channels_second(network: nn.Module, layer: str, image: Tensor, shape: t
 
 
 @torch.no_grad()
-def features(network: nn.Module, anatomy: Anatomy, images: Tensor) -> Tensor:
+def features(network: nn.Module, anatomy: Stages, images: Tensor) -> Tensor:
     """Return what the head gets, (B, D); averaged over space where that has maps."""
     seen: list[Tensor] = []
     head = network.get_submodule(anatomy.head)
@@ -144,7 +144,7 @@ def project(points: NDArray[np.float32], method: str, seed: int = 0) -> NDArray[
     return found
 
 
-class Place(NamedTuple):
+class ChannelPeak(NamedTuple):
     """Where a channel answered strongest in one image.
 
     Attributes:
@@ -162,14 +162,14 @@ class Place(NamedTuple):
 @torch.no_grad()
 def strongest(
     network: nn.Module, layer: str, batches: Iterable[Batch], count: int
-) -> list[list[Place]]:
+) -> list[list[ChannelPeak]]:
     """Find, for every channel of a layer, the `count` images that it answers to most.
 
     One place per image, its strongest; the strongest image first.
 
     Source: Girshick et al. 2014, section 3.1 (visualising learned features).
     """
-    best: list[list[Place]] = []
+    best: list[list[ChannelPeak]] = []
     with watched(network.get_submodule(layer)) as seen:
         for batch in batches:
             images, ids = batch.images[batch.valid], batch.ids[batch.valid].tolist()
@@ -184,7 +184,7 @@ def strongest(
                 zip(values.T.tolist(), places.T.tolist(), strict=True)
             ):
                 for value, sample, place in zip(of_images, ids, at, strict=True):
-                    best[channel].append(Place(value, sample, place // width, place % width))
+                    best[channel].append(ChannelPeak(value, sample, place // width, place % width))
                 best[channel].sort(key=lambda one: (-one.value, one.sample))
                 del best[channel][count:]
     return best
@@ -203,7 +203,7 @@ class Box(NamedTuple):
         return Box(*(factor * edge for edge in self))
 
 
-def field(network: nn.Module, layer: str, channel: int, place: Place, image: Tensor) -> Box:
+def field(network: nn.Module, layer: str, channel: int, place: ChannelPeak, image: Tensor) -> Box:
     """Return the receptive field of a place: the pixels of an image (1, 3, H, W) that count there.
 
     The box around all pixels that the activation's gradient reaches: what it depends on in this

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..data.source import Source, usable_rows
+from ..data.source import BatchSource, usable_rows
 from .metrics import Scores
 
 
@@ -22,7 +22,7 @@ def probabilities(network: nn.Module, images: Tensor, rows_max: int) -> Tensor:
 
     Those of a row's views are averaged. At most `rows_max` images pass at once.
 
-    Source: Krizhevsky et al. 2012, section 4.1.
+    BatchSource: Krizhevsky et al. 2012, section 4.1.
     """
     flat = images.flatten(0, 1) if images.dim() == 5 else images
     logits = torch.cat([network(part) for part in torch.split(flat, rows_max)])
@@ -32,7 +32,7 @@ def probabilities(network: nn.Module, images: Tensor, rows_max: int) -> Tensor:
 
 def evaluate(
     networks: Sequence[nn.Module],
-    source: Source,
+    source: BatchSource,
     rows_max: int,
     told: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Scores, list[Scores]]:
@@ -58,7 +58,7 @@ def evaluate(
     return together, alone
 
 
-def _rows(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+def _rows(source: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in source.epoch(0):
         images, labels = usable_rows(batch, source)
         if len(labels):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import augd
 
-from .stages import Anatomy
+from .stages import Stages
 
 
 class Head(nn.Linear):
@@ -46,7 +46,7 @@ class Head(nn.Linear):
 
 
 def regularise_head(
-    network: nn.Module, anatomy: Anatomy, dropout: float | None, drop_connect: float
+    network: nn.Module, anatomy: Stages, dropout: float | None, drop_connect: float
 ) -> None:
     """Make the last linear layer a `Head`; its weights stay the same tensors' values.
 

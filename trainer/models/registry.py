@@ -20,7 +20,7 @@ from augd.errors import install_extra
 from .head import regularise_head
 from .small_convnet import SIDE_PX as SMALL_SIDE_PX
 from .small_convnet import SmallConvNet
-from .stages import Anatomy, dissect
+from .stages import Stages, dissect
 
 SMALL_CONVNET = "small-convnet"
 
@@ -36,7 +36,7 @@ class Subject(NamedTuple):
 
     arch: str
     network: nn.Module
-    anatomy: Anatomy
+    anatomy: Stages
 
 
 def check_arch(arch: str) -> None:

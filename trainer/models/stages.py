@@ -45,7 +45,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class Stages:
     """A network's stages from the image to the head, and the head.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Unit:
     output: int  # its identity, while the pass lasts
 
 
-def dissect(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Anatomy:
+def dissect(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Stages:
     """Find the stages and the head of a classifier, for images of (height, width).
 
     Raises:
@@ -88,7 +88,7 @@ def dissect(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Anatom
     head = with_weights[-1]
     below = units[: units.index(head)]
     before = below[-1]
-    return Anatomy(
+    return Stages(
         stages=tuple(_stages(network, below, head)),
         head=head.name,
         before_head=before.name if isinstance(before.module, nn.Dropout) else None,

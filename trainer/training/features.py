@@ -31,16 +31,16 @@ from torch import Tensor, nn
 import augd
 
 from ..data.host_feed import Batch, range_of
-from ..data.source import Source, usable_rows
+from ..data.source import BatchSource, usable_rows
 from ..models.registry import Subject
-from ..models.stages import Anatomy
+from ..models.stages import Stages
 
 Key = dict[str, Any]
 
 _VALIDATION = "validation"
 
 
-class Pass(NamedTuple):
+class FeaturePass(NamedTuple):
     """One pass over some samples: features float32 (N, D), labels and ids int64 (N,)."""
 
     features: NDArray[np.float32]
@@ -101,10 +101,10 @@ class HeadOnly(nn.Module):
 
     def as_subject(self, arch: str) -> Subject:
         """Return what a `Learner` takes: a network without stages."""
-        return Subject(arch, self, Anatomy((), "head", None, is_head_last=True))
+        return Subject(arch, self, Stages((), "head", None, is_head_last=True))
 
 
-class Store:
+class FeatureStore:
     """A folder of features; `open_store` makes sure that they are of the right key."""
 
     def __init__(self, folder: Path) -> None:
@@ -115,20 +115,20 @@ class Store:
         self.seconds: dict[str, float] = content["seconds"]
         self.classes: list[str] = self.key["classes"]
 
-    def training(self, number: int) -> Pass:
+    def training(self, number: int) -> FeaturePass:
         """Return a pass over the training samples."""
         return self._pass(f"training-{number}")
 
-    def validation(self) -> Pass:
+    def validation(self) -> FeaturePass:
         """Return the pass over the validation samples."""
         return self._pass(_VALIDATION)
 
-    def _pass(self, name: str) -> Pass:
+    def _pass(self, name: str) -> FeaturePass:
         parts = (self._folder / f"{name}{part}.npy" for part in ("", "-labels", "-ids"))
-        return Pass(*(np.load(path, mmap_mode="r") for path in parts))
+        return FeaturePass(*(np.load(path, mmap_mode="r") for path in parts))
 
 
-def open_store(folder: Path, key: Key) -> Store | None:
+def open_store(folder: Path, key: Key) -> FeatureStore | None:
     """Open the features of a key; None where the folder doesn't exist.
 
     Raises:
@@ -137,7 +137,7 @@ def open_store(folder: Path, key: Key) -> Store | None:
     if not folder.exists():
         return None
     try:
-        store = Store(folder)
+        store = FeatureStore(folder)
     except (OSError, ValueError, KeyError) as error:
         raise augd.OptionError(
             f"--out: {folder} holds no stored features ({type(error).__name__}); choose another "
@@ -168,10 +168,10 @@ def store_features(
     folder: Path,
     key: Key,
     base: Callable[[Tensor], Tensor],
-    training: Source,
-    validation: Source,
+    training: BatchSource,
+    validation: BatchSource,
     told: Callable[[str, int], None] = lambda what, rows: None,
-) -> Store:
+) -> FeatureStore:
     """Compute and store the features of all passes that a key asks for.
 
     Args:
@@ -201,14 +201,14 @@ def store_features(
         ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Store(folder)
+    return FeatureStore(folder)
 
 
 def _store_pass(
     folder: Path,
     name: str,
     base: Callable[[Tensor], Tensor],
-    source: Source,
+    source: BatchSource,
     epoch: int,
     told: Callable[[str, int], None],
 ) -> float:
@@ -242,7 +242,7 @@ def _store_pass(
 
 
 class StoredSource:
-    """Stored features as batches, in an order that (seed, epoch) decides; a `Source`.
+    """Stored features as batches, in an order that (seed, epoch) decides; a `BatchSource`.
 
     Epoch e reads pass e modulo their number. On the CPU a batch's rows are copied out of the mapped
     file; nothing else is allocated.
@@ -250,7 +250,7 @@ class StoredSource:
 
     def __init__(
         self,
-        passes: list[Pass],
+        passes: list[FeaturePass],
         classes: list[str],
         batch_size: int,
         device: torch.device,

@@ -51,7 +51,7 @@ from torch.utils.hooks import RemovableHandle
 import augd
 from augd.errors import counted, verb
 
-from ..models.stages import NORMS, Anatomy
+from ..models.stages import NORMS, Stages
 
 Strategy = Literal["scratch", "head", "partial", "full", "two-phase", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "partial", "full", "two-phase", "auto")
@@ -80,7 +80,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What fine-tuning was asked for.
 
     Attributes:
@@ -100,7 +100,7 @@ class Plan:
     low_share: float = 0.01
 
 
-def plan_phases(plan: Plan, anatomy: Anatomy) -> list[Phase]:
+def plan_phases(plan: TrainingPlan, anatomy: Stages) -> list[Phase]:
     """Write a strategy down as phases.
 
     Raises:
@@ -145,7 +145,7 @@ def stage_shares(names: list[str], factor: float | None) -> dict[str, float]:
     }
 
 
-class Choice(NamedTuple):
+class StrategyChoice(NamedTuple):
     """A strategy, the factor between stages if it decides that, too, and why."""
 
     strategy: Strategy
@@ -153,7 +153,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_strategy(num_images: int, *, is_similar: bool) -> Choice:
+def choose_strategy(num_images: int, *, is_similar: bool) -> StrategyChoice:
     """Choose by the four quadrants: few or many images, similar to the old ones or not."""
     is_many = num_images >= MANY_IMAGES
     size = "many" if is_many else "few"
@@ -162,19 +162,25 @@ def choose_strategy(num_images: int, *, is_similar: bool) -> Choice:
     match is_many, is_similar:
         case False, True:
             reason = "few weights can be learnt from few images, and the old features fit: the head"
-            return Choice("head", None, f"{amount}, and similar: {reason} alone")
+            return StrategyChoice("head", None, f"{amount}, and similar: {reason} alone")
         case False, False:
             reason = "the last stages know too much about the old images: they are retrained"
-            return Choice("two-phase", None, f"{amount}, and different: {reason} after the head")
+            return StrategyChoice(
+                "two-phase", None, f"{amount}, and different: {reason} after the head"
+            )
         case True, True:
             reason = "enough to train every stage without forgetting what is general"
-            return Choice("full", None, f"{amount}, and similar: {reason}, lower ones slower")
+            return StrategyChoice(
+                "full", None, f"{amount}, and similar: {reason}, lower ones slower"
+            )
         case _:
             reason = "the old weights are only where training begins"
-            return Choice("full", 1.0, f"{amount}, and different: {reason}; all at one rate")
+            return StrategyChoice(
+                "full", 1.0, f"{amount}, and different: {reason}; all at one rate"
+            )
 
 
-def freeze(network: nn.Module, anatomy: Anatomy, phase: Phase) -> RemovableHandle:
+def freeze(network: nn.Module, anatomy: Stages, phase: Phase) -> RemovableHandle:
     """Freeze what does not learn in a phase, until the handle is removed.
 
     Sets `requires_grad` of every parameter. Frozen modules are put into evaluation mode now and
@@ -195,7 +201,7 @@ def freeze(network: nn.Module, anatomy: Anatomy, phase: Phase) -> RemovableHandl
     return network.register_forward_pre_hook(rest)
 
 
-def parameter_groups(network: nn.Module, anatomy: Anatomy, phase: Phase) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, anatomy: Stages, phase: Phase) -> list[dict[str, Any]]:
     """Return groups for an optimiser: a stage each, the head last, with its "name" and "share"."""
     norms = _norms(network) if phase.freezes_norms else {}
     still = {f"{name}.{one}" for name, norm in norms.items() for one, _ in norm.named_parameters()}
@@ -210,7 +216,7 @@ def parameter_groups(network: nn.Module, anatomy: Anatomy, phase: Phase) -> list
     return groups
 
 
-def _frozen_modules(network: nn.Module, anatomy: Anatomy, phase: Phase) -> list[nn.Module]:
+def _frozen_modules(network: nn.Module, anatomy: Stages, phase: Phase) -> list[nn.Module]:
     frozen = [
         network.get_submodule(name)
         for stage in anatomy.stages

@@ -26,7 +26,7 @@ from .settings import Settings
 ROWS_MIN = 2
 
 
-class Place(NamedTuple):
+class RunPosition(NamedTuple):
     """Where a run stands: in which epoch, and how many batches of it are done."""
 
     epoch: int
@@ -101,7 +101,7 @@ class Learner:
         groups = self.optimiser.param_groups
         return sum(one.numel() for group in groups for one in group["params"])
 
-    def rate(self, place: Place) -> float:
+    def rate(self, place: RunPosition) -> float:
         """Return the learning rate of the step at a place; stages have shares of it."""
         epochs, per_epoch = self.phase.epochs, self.batches_per_epoch
         step = (place.epoch - self.phase_begin) * per_epoch + place.batch
@@ -111,7 +111,9 @@ class Learner:
         )
         return self.settings.lr * share
 
-    def step(self, images: Tensor, labels: Tensor, place: Place) -> tuple[Tensor, Tensor] | None:
+    def step(
+        self, images: Tensor, labels: Tensor, place: RunPosition
+    ) -> tuple[Tensor, Tensor] | None:
         """Predict, compare, go a step downhill; returns the mean loss and the logits.
 
         None where there are too few rows here to learn from. Ranks go the same step together,

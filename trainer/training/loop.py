@@ -21,16 +21,16 @@ import augd
 from augd.errors import counted
 
 from ..data.host_feed import Batch
-from ..data.source import Source, usable_rows
+from ..data.source import BatchSource, usable_rows
 from ..models.registry import Subject, check_input
 from .checkpoint import State, save_checkpoint
 from .distributed import Ranks
 from .interrupt import Interrupt
-from .learner import Learner, Place
+from .learner import Learner, RunPosition
 from .progress import Display, Pace
-from .running_metrics import Tally
+from .running_metrics import RunningMetrics
 from .settings import Settings
-from .tensorboard import Log
+from .tensorboard import TensorBoardLog
 
 # On CUDA, reading a number waits for all work before it: so many steps' losses are read at once.
 _UNREAD_MAX = 16
@@ -47,8 +47,8 @@ class Training:
     def __init__(
         self,
         settings: Settings,
-        training: Source,
-        validation: Source,
+        training: BatchSource,
+        validation: BatchSource,
         subject: Subject,
         display: Display,
         out: Path,
@@ -80,18 +80,18 @@ class Training:
         self.learner = Learner(settings, subject, self.device, self.batches_per_epoch, self.ranks)
         self.epoch = 0
         self.batch = 0
-        self.tally = Tally()  # of this epoch's training
+        self.tally = RunningMetrics()  # of this epoch's training
         self.history: list[dict[str, Any]] = []
         self.stream_state = training.state_dict()
         self._replay = replay
         self._has_checked_input = False
         self._num_of_class: Tensor | None = None
-        self._log = Log(None)
+        self._log = TensorBoardLog(None)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RunPosition:
         """Epoch and batch of the next step."""
-        return Place(self.epoch, self.batch)
+        return RunPosition(self.epoch, self.batch)
 
     @property
     def num_steps(self) -> int:
@@ -106,7 +106,7 @@ class Training:
             KeyboardInterrupt: between two steps; `save` holds all that was done.
         """
         folder = self.out / "tensorboard" if self.ranks.is_first else None
-        with Log(folder, self.num_steps) as self._log:
+        with TensorBoardLog(folder, self.num_steps) as self._log:
             while self.epoch < self.settings.epochs:
                 pace = self.train_epoch(interrupt) if self.batch < self.batches_per_epoch else None
                 validation = self.validate()
@@ -163,7 +163,7 @@ class Training:
             f"the memory of {self.device}, {advice}, --amp, a smaller --size or another network"
         )
 
-    def _is_worth_reading(self, tally: Tally) -> bool:
+    def _is_worth_reading(self, tally: RunningMetrics) -> bool:
         return self.device.type == "cpu" or tally.num_unread >= _UNREAD_MAX
 
     def _check_input_once(self, images: Tensor) -> None:
@@ -197,7 +197,8 @@ class Training:
             )
 
     def _show(self, images: Tensor) -> None:
-        """Log the first batch, as the network sees it; of none but bad samples there is nothing."""
+        """TensorBoardLog the first batch, as the network sees it; of none but bad samples there is
+        nothing."""
         if len(images) and images.dim() == 4:
             from ..evaluation.images import contact_sheet
 
@@ -217,10 +218,10 @@ class Training:
         )
 
     @torch.no_grad()
-    def validate(self) -> Tally:
+    def validate(self) -> RunningMetrics:
         """Measure on the validation samples; nothing learns from them."""
         self.display.begin("validation", self.epoch, len(self.validation))
-        tally, pace = Tally(), Pace(self.validation)
+        tally, pace = RunningMetrics(), Pace(self.validation)
         with self.learner.judging():
             for number, batch in enumerate(self.validation.epoch(self.epoch)):
                 images, labels = usable_rows(batch, self.validation)
@@ -232,25 +233,25 @@ class Training:
         self._read_validation(tally)
         return self._summed(tally)
 
-    def _summed(self, tally: Tally) -> Tally:
+    def _summed(self, tally: RunningMetrics) -> RunningMetrics:
         loss_sum, hits, rows = self.ranks.sums(tally.loss_sum, tally.hits, tally.rows)
-        return Tally(loss_sum, int(hits), int(rows))
+        return RunningMetrics(loss_sum, int(hits), int(rows))
 
-    def _read_validation(self, tally: Tally) -> None:
+    def _read_validation(self, tally: RunningMetrics) -> None:
         if tally.read() is not None:
             raise augd.AugdError(
                 f"the validation loss is not finite after epoch {self.epoch + 1}: the training "
                 f"diverged. Start again with a lower --lr (it was {self.settings.lr:g})."
             )
 
-    def finish_epoch(self, validation: Tally, pace: tuple[float, float] | None) -> None:
+    def finish_epoch(self, validation: RunningMetrics, pace: tuple[float, float] | None) -> None:
         """Note the results, stand before the next epoch, and save."""
         rate, waiting = pace or (None, None)
         tally = self._summed(self.tally)
         record = {
             "epoch": self.epoch + 1,
             "phase": self.learner.phase.name,
-            "lr": self.learner.rate(Place(self.epoch, self.batches_per_epoch - 1)),
+            "lr": self.learner.rate(RunPosition(self.epoch, self.batches_per_epoch - 1)),
             "train_loss": tally.loss,
             "train_accuracy": tally.accuracy,
             "val_loss": validation.loss,
@@ -263,7 +264,7 @@ class Training:
         self._log_epoch(record)
         has_stalled = self._has_stalled()
         end = self.learner.phase_end
-        self.epoch, self.batch, self.tally = self.epoch + 1, 0, Tally()
+        self.epoch, self.batch, self.tally = self.epoch + 1, 0, RunningMetrics()
         if has_stalled:
             self.epoch = end
         ended = self.learner.phase.name
@@ -353,7 +354,7 @@ class Training:
         self.learner.load_state_dict(state, self.epoch)
         self.stream_state = state["stream"]
         if self.ranks.is_first:  # the sums are of all ranks
-            self.tally = Tally(**state["tally"])
+            self.tally = RunningMetrics(**state["tally"])
         self.history = list(state["history"])
         torch.set_rng_state(state["rng"][self.ranks.rank])
         if self.device.type == "cuda" and state["rng_cuda"] is not None:

@@ -22,13 +22,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..data.source import Source
+from ..data.source import BatchSource
 
 
 class Pace:
     """How fast a stream's samples are used, and which share of the time is waiting for them."""
 
-    def __init__(self, stream: Source) -> None:
+    def __init__(self, stream: BatchSource) -> None:
         """Count from now on."""
         self._stream = stream
         self._started_s = time.perf_counter()

@@ -12,7 +12,7 @@ import math
 from torch import Tensor
 
 
-class Tally:
+class RunningMetrics:
     """Loss and hits, summed over rows; `unread` of them are still on the device."""
 
     def __init__(self, loss_sum: float = 0.0, hits: int = 0, rows: int = 0) -> None:
@@ -53,5 +53,5 @@ class Tally:
         return self.hits / max(1, self.rows)
 
     def sums(self) -> dict[str, float]:
-        """Return what `Tally(**sums)` goes on from."""
+        """Return what `RunningMetrics(**sums)` goes on from."""
         return {"loss_sum": self.loss_sum, "hits": self.hits, "rows": self.rows}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .finetune import Plan, Strategy
+from .finetune import Strategy, TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Settings:
     limit_train_batches: int | None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         """What of it decides the phases."""
-        return Plan(
+        return TrainingPlan(
             strategy=self.strategy,
             epochs=self.epochs,
             head_epochs=self.head_epochs,

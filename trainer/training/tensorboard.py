@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import augd
 
 
-class Log:
+class TensorBoardLog:
     """Events in a folder; use it in `with`, or `close` it: a thread writes them."""
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:
@@ -70,7 +70,7 @@ class Log:
             self._writer.close()
             self._writer = None
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> TensorBoardLog:
         """Return the log itself."""
         return self
 

@@ -29,7 +29,7 @@ from augd.cli.pack.shard_writer import (
     STATE_NAME,
     Entry,
     Job,
-    Options,
+    ShardOptions,
     is_done,
     plan_shards,
     read_entries,
@@ -41,11 +41,11 @@ from augd.dataset.index_file import IndexFile
 from augd.dataset.index_format import IndexHeader, read_found, write_index_to
 from augd.dataset.scan.build_index import header_of, keep_remote, load_or_build
 from augd.dataset.scan.folder import real_root
-from augd.dataset.scan.object_store import StoreShelf
+from augd.dataset.scan.object_store import StoreListing
 from augd.dataset.scan.shard_listing import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
 from augd.dataset.scan.shards import Walker, walk_shards
 from augd.dataset.scan.tar import Member
-from augd.dataset.scan_result import Found, Progress, Shard, say_splits, shown
+from augd.dataset.scan_result import Progress, ScanResult, Shard, say_splits, shown
 from augd.dataset.stores.address import is_address, parse_store
 from augd.diagnostics.formatting import say_size, section
 from augd.diagnostics.progress_bar import Patience
@@ -69,12 +69,12 @@ class PackOptions(msgspec.Struct, frozen=True):
     as_json: bool = False
 
 
-class Plan(msgspec.Struct, frozen=True):
+class PackPlan(msgspec.Struct, frozen=True):
     """What a packing was begun from, to be the same when it goes on."""
 
     version: int
     source: str
-    options: Options
+    options: ShardOptions
 
 
 def run_pack(source: str, target: str, options: PackOptions) -> None:
@@ -95,7 +95,7 @@ def pack(source: str, target: str, options: PackOptions) -> dict[str, Any]:
     with Patience("indexing") as progress:
         index = load_or_build(source, progress=progress)
     try:
-        plan = Plan(_PLAN_VERSION, index.digest, chosen)
+        plan = PackPlan(_PLAN_VERSION, index.digest, chosen)
         with _begun(index, target, plan) as folder:
             report = _pack(index, folder, chosen, options.num_workers)
     except OSError as error:
@@ -112,7 +112,7 @@ def pack(source: str, target: str, options: PackOptions) -> dict[str, Any]:
     }
 
 
-def _chosen(options: PackOptions) -> Options:
+def _chosen(options: PackOptions) -> ShardOptions:
     for name, value, low, high in (
         ("--shard-mb", options.shard_mb, 1, 1 << 20),
         ("--quality", options.quality, 1, 100),
@@ -123,11 +123,11 @@ def _chosen(options: PackOptions) -> Options:
             raise OptionError(f"{name}: expected {low}..{high}, got {value}")
     side = options.short_side_px
     shrink = None if side is None else Shrink(side, options.quality)
-    return Options(options.shard_mb * 10**6, shrink)
+    return ShardOptions(options.shard_mb * 10**6, shrink)
 
 
 @contextmanager
-def _begun(index: IndexFile, target: str, plan: Plan) -> Iterator[str]:
+def _begun(index: IndexFile, target: str, plan: PackPlan) -> Iterator[str]:
     """Begin in the target, or go on there; nobody else packs there meanwhile."""
     folder = os.path.realpath(target)
     state = os.path.join(folder, STATE_NAME)
@@ -165,7 +165,7 @@ def _begun(index: IndexFile, target: str, plan: Plan) -> Iterator[str]:
 
 
 def _pack(
-    index: IndexFile, folder: str, options: Options, num_workers: int | None
+    index: IndexFile, folder: str, options: ShardOptions, num_workers: int | None
 ) -> dict[str, Any]:
     arrays = IndexArrays(index.fd, index.dims_fd)
     jobs = plan_shards(arrays, options.shard_bytes)
@@ -321,7 +321,7 @@ def index_shards(source: str) -> dict[str, Any]:
 def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
     """Index shards in an object store by range reads; returns what is in them. See `run_index`."""
     started = time.monotonic()
-    shelf = StoreShelf(str(parse_store(source)).encode(), _look_within)
+    shelf = StoreListing(str(parse_store(source)).encode(), _look_within)
     if options.is_beside and not source.lower().startswith("s3:"):
         raise OptionError(
             f"--beside: nothing can be written to {source}; use --out FILE and copy it there"
@@ -344,7 +344,7 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
 
 
 def _place_all(
-    found: Found, looks: Iterator[Seen], progress: Progress = lambda number: None
+    found: ScanResult, looks: Iterator[Seen], progress: Progress = lambda number: None
 ) -> dict[str, Any]:
     """Write down what was seen of each image; returns what the shards hold."""
     numbers, offsets = found.shard_numbers, found.shard_offsets
@@ -392,7 +392,7 @@ def _look_within(file: IO[bytes], member: Member) -> Seen:
     return _look_at(head)
 
 
-def _contents(found: Found) -> Iterator[bytes]:
+def _contents(found: ScanResult) -> Iterator[bytes]:
     """Yield the bytes of all samples of shards, which lie in the order of the samples."""
     opened, fd = -1, -1
     try:
@@ -410,13 +410,13 @@ def _contents(found: Found) -> Iterator[bytes]:
             os.close(fd)
 
 
-def _write_index(found: Found) -> int:
+def _write_index(found: ScanResult) -> int:
     """Write `augd.index` beside the shards; returns its size."""
     with written_whole(os.path.join(os.fsdecode(found.root), os.fsdecode(INDEX_NAME))) as file:
         return write_index_to(file, *_portable(found))
 
 
-def _portable(found: Found) -> tuple[IndexHeader, Found]:
+def _portable(found: ScanResult) -> tuple[IndexHeader, ScanResult]:
     """Make the header of an index that is free of what holds on this machine, or store, only."""
     header = msgspec.structs.replace(
         header_of(found),

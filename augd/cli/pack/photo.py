@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from augd.dataset.scan_result import Place
+from augd.dataset.scan_result import ShardPlace
 from augd.errors import OptionError
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut, prepared
@@ -50,21 +50,21 @@ class Packed(msgspec.Struct):
     reason: str = ""
     is_shrunk: bool = False
 
-    def place(self, shard: int, offset: int) -> Place:
+    def place(self, shard: int, offset: int) -> ShardPlace:
         """Say what the index says of it."""
         return place_of(self.header, self.table, shard, offset)
 
 
-def place_of(header: Header | None, table: Table | None, shard: int, offset: int) -> Place:
+def place_of(header: Header | None, table: Table | None, shard: int, offset: int) -> ShardPlace:
     """Say what the index says of a sample of this header and table, at its place."""
     if header is None:
-        return Place(shard, offset)
+        return ShardPlace(shard, offset)
     width, height, turn = header.width, header.height, header.orientation
     if table is None:
-        return Place(shard, offset, width, height, turn)
+        return ShardPlace(shard, offset, width, height, turn)
     mcu = (table.mcu_width // 8) << 4 | table.mcu_height // 8
     lengths = table.lengths.tobytes()
-    return Place(
+    return ShardPlace(
         shard, offset, width, height, turn, mcu, table.interval, table.scan_offset, lengths
     )
 

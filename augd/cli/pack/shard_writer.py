@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from augd.cli.pack.photo import Packed, Shrink
 from augd.cli.pack.transcode_process import Packer
 from augd.dataset.index_arrays import IndexArrays
-from augd.dataset.readers.source import Source
+from augd.dataset.readers.source import SampleSource
 from augd.dataset.scan.tar import walk_tar
-from augd.dataset.scan_result import SPLITS, Place
+from augd.dataset.scan_result import SPLITS, ShardPlace
 from augd.errors import AugdError
 from augd.pixels.headers.formats import IMAGE_ENDINGS
 from augd.pixels.headers.read_header import BadImage
@@ -38,7 +38,7 @@ _MIN_SHARD_BYTES: Final = 8 << 20
 _MIN_SHARDS: Final = 16
 
 
-class Options(msgspec.Struct, frozen=True):
+class ShardOptions(msgspec.Struct, frozen=True):
     """What decides the shards beside the source."""
 
     shard_bytes: int
@@ -57,7 +57,7 @@ class Entry(msgspec.Struct, array_like=True):
 
     sample: int
     size_bytes: int
-    place: Place
+    place: ShardPlace
     kept: str = ""
     is_shrunk: bool = False
 
@@ -93,7 +93,7 @@ def write_shard(
     number: int,
     job: Job,
     index: IndexArrays,
-    source: Source,
+    source: SampleSource,
     packer: Packer,
     is_feared: Callable[[int], bool],
 ) -> Iterator[int]:
@@ -142,7 +142,7 @@ def written_whole(path: str) -> Iterator[BinaryIO]:
 
 
 def _pack(
-    index: IndexArrays, source: Source, sample: int, packer: Packer, is_feared: bool
+    index: IndexArrays, source: SampleSource, sample: int, packer: Packer, is_feared: bool
 ) -> Packed:
     if not index.sizes_bytes[sample]:
         return Packed(b"", None, None, "kept", "the file is empty")

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import msgpack
 
 from augd.cli.pack.photo import Packed, Shrink, pack_photo
-from augd.diagnostics.decode_process import Answer, Apart, Lost, answer_all
+from augd.diagnostics.decode_process import Answer, DecodeProcess, DecoderLost, answer_all
 from augd.pixels.headers.read_header import BadImage, Header
 from augd.pixels.jpeg_segments import Table
 
@@ -46,7 +46,7 @@ class _Made(msgspec.Struct, frozen=True):
     is_shrunk: bool
 
 
-class Packer(Apart):
+class Packer(DecodeProcess):
     """The asker's end. Use it in a `with`."""
 
     def __init__(self, shrink: Shrink | None) -> None:
@@ -60,7 +60,7 @@ class Packer(Apart):
         for _ in range(_STRIKES):
             try:
                 said, body = self.ask(self._question, content, _MOST_BYTES)
-            except Lost as lost:
+            except DecoderLost as lost:
                 died = str(lost)
                 continue
             try:

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from augd.cli.pack.shard_writer import Options, is_done, plan_shards, write_shard
+from augd.cli.pack.shard_writer import ShardOptions, is_done, plan_shards, write_shard
 from augd.cli.pack.transcode_process import Packer
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
@@ -37,11 +37,11 @@ _SILENCE_S: Final = 300.0  # far more than 64 megapixels take to be packed and c
 _STRIKES: Final = 2
 
 
-class Task(msgspec.Struct):
+class PackTask(msgspec.Struct):
     """What a worker is told: where to, how, which share of the shards, and which photos kill."""
 
     folder: str
-    options: Options
+    options: ShardOptions
     worker: int
     num_workers: int
     feared: list[int] = []
@@ -54,7 +54,9 @@ class _Said(msgspec.Struct, omit_defaults=True):
     error: str = ""
 
 
-def pack_all(index: IndexFile, folder: str, options: Options, num_workers: int) -> Iterator[int]:
+def pack_all(
+    index: IndexFile, folder: str, options: ShardOptions, num_workers: int
+) -> Iterator[int]:
     """Make all shards that are not there yet; yields each sample before it is looked at.
 
     Raises:
@@ -65,7 +67,7 @@ def pack_all(index: IndexFile, folder: str, options: Options, num_workers: int) 
     clock = Awake()
     with selectors.DefaultSelector() as selector:
         workers = [
-            _Worker(index, Task(folder, options, w, num_workers)) for w in range(num_workers)
+            _Worker(index, PackTask(folder, options, w, num_workers)) for w in range(num_workers)
         ]
         try:
             for worker in workers:
@@ -96,7 +98,7 @@ def pack_all(index: IndexFile, folder: str, options: Options, num_workers: int) 
 class _Worker:
     """A process and what it said so far."""
 
-    def __init__(self, index: IndexFile, task: Task) -> None:
+    def __init__(self, index: IndexFile, task: PackTask) -> None:
         self._index = index
         self._task = task
         self.sample = -1
@@ -148,7 +150,7 @@ class _Worker:
         self.output.close()
 
 
-def _work(index_fd: int, dims_fd: int, task: Task) -> None:
+def _work(index_fd: int, dims_fd: int, task: PackTask) -> None:
     index = IndexArrays(index_fd, dims_fd)
     jobs = plan_shards(index, task.options.shard_bytes)
     feared = frozenset(task.feared)
@@ -167,7 +169,7 @@ def main() -> None:
     begin_work()
     index_fd, dims_fd, task = sys.argv[1:]
     try:
-        _work(int(index_fd), int(dims_fd), msgspec.json.decode(task, type=Task))
+        _work(int(index_fd), int(dims_fd), msgspec.json.decode(task, type=PackTask))
     except AugdError as error:
         answer(_Said(error=str(error)))
     except OSError as error:

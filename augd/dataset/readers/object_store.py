@@ -16,7 +16,7 @@ from typing import Final
 
 from augd.dataset.readers.shards import ShardSamples, size_of, span_in, usable_table
 from augd.dataset.readers.source import IndexedSource, Row
-from augd.dataset.stores.range_reader import LANE_BYTES, Piece, RangeReader
+from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange, RangeReader
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.jpeg_segments import Cut, Region
 
@@ -148,9 +148,9 @@ def _coalesce(wants: list[_Want]) -> list[_Span]:
     return spans
 
 
-def _rounds(spans: list[_Span]) -> Iterator[list[tuple[Piece, _Span]]]:
+def _rounds(spans: list[_Span]) -> Iterator[list[tuple[ByteRange, _Span]]]:
     """Lay ranges out in the memory that is read at a time, cut where they don't fit."""
-    held: list[tuple[Piece, _Span]] = []
+    held: list[tuple[ByteRange, _Span]] = []
     at = 0
     for span in spans:
         first = span.first
@@ -161,13 +161,13 @@ def _rounds(spans: list[_Span]) -> Iterator[list[tuple[Piece, _Span]]]:
                 yield held
                 held, at = [], 0
             size = min(span.end - first, LANE_BYTES - at)
-            held.append((Piece(span.shard, first, size, at), span))
+            held.append((ByteRange(span.shard, first, size, at), span))
             first, at = first + size, at + size
     if held:
         yield held
 
 
-def _copy(memory: memoryview, piece: Piece, span: _Span) -> None:
+def _copy(memory: memoryview, piece: ByteRange, span: _Span) -> None:
     """Give those who wanted it what was read."""
     end = piece.first + piece.size
     for want in span.wants:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from augd.dataset.readers.shards import ShardSamples, ShardSource
-from augd.dataset.readers.source import FolderSource, Source
+from augd.dataset.readers.source import FolderSource, SampleSource
 from augd.dataset.stores.address import is_address
 
 
-def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> Source:
+def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> SampleSource:
     """Open the source of a data set, by what its index says of it.
 
     One that lies in an object store is read by this process, which must have a network.

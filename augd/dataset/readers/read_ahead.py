@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from augd.dataset.readers.source import Row, Source
+from augd.dataset.readers.source import Row, SampleSource
 from augd.dataset.readers.transient_errors import Retries
 from augd.errors import PluginFailed, StoreError
 from augd.pixels.headers.read_header import BadImage
@@ -81,7 +81,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        source: Source,
+        source: SampleSource,
         *,
         num_threads: int = 2,
         threads_max: int = 16,

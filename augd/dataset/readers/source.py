@@ -45,7 +45,7 @@ class Samples(Protocol):
     def path(self, sample: int) -> str: ...
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Where the samples of a data set are read from, by several threads at once."""
 
     @property

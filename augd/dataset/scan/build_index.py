@@ -22,7 +22,7 @@ from augd.dataset.index_format import (
 )
 from augd.dataset.scan.folder import NoImages, real_root, scan
 from augd.dataset.scan.manifest import read_manifest, real_manifest
-from augd.dataset.scan_result import Found, Progress
+from augd.dataset.scan_result import Progress, ScanResult
 from augd.dataset.source_spec import is_manifest, is_sharded, refuse_own
 from augd.dataset.stores.address import is_address, parse_store
 from augd.errors import DatasetError
@@ -71,7 +71,7 @@ def load_or_build(
     return cache.keep(header_of(found), found, rebuild=rebuild)
 
 
-def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> Found:
+def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> ScanResult:
     """Look at a folder of images, or of folders in which nothing but shards lie."""
     try:
         return scan(root, progress=progress, links_to=links_to)
@@ -84,7 +84,7 @@ def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> 
         return read_shards(root, progress=progress)
 
 
-def store_own(found: Found, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:
+def store_own(found: ScanResult, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:
     """Write the index of an own source, whose identity is `own`; it is made at each start."""
     found_now = header_of(found)
     header = msgspec.structs.replace(found_now, own=own, first_size_px=first_size_px)
@@ -106,12 +106,12 @@ def _load_or_read_remote(
     return keep_remote(read_remote(source, progress=progress), cache_dir=cache_dir)
 
 
-def keep_remote(found: Found, *, cache_dir: str | os.PathLike[str] | None = None) -> IndexFile:
+def keep_remote(found: ScanResult, *, cache_dir: str | os.PathLike[str] | None = None) -> IndexFile:
     """Write the index of a data set in an object store into the user's cache, and open it."""
     return IndexCache(cache_dir, found.source).keep(header_of(found), found, rebuild=True)
 
 
-def header_of(found: Found) -> IndexHeader:
+def header_of(found: ScanResult) -> IndexHeader:
     """Make the header of an index of what was found."""
     return IndexHeader(
         digest=digest_of(found),
@@ -134,7 +134,7 @@ def header_of(found: Found) -> IndexHeader:
     )
 
 
-def _first_size_px(found: Found) -> tuple[int, int] | None:
+def _first_size_px(found: ScanResult) -> tuple[int, int] | None:
     """Read the size of the first image; None when it is bad."""
     path, offset = found.path(0), 0
     if found.shards:
@@ -152,15 +152,15 @@ def _first_size_px(found: Found) -> tuple[int, int] | None:
     return header.width, header.height
 
 
-def _first_size_of_remote(found: Found) -> tuple[int, int] | None:
+def _first_size_of_remote(found: ScanResult) -> tuple[int, int] | None:
     if found.sides_px[0]:
         return found.sides_px[0], found.sides_px[1]
     if not found.sizes_bytes[0]:
         return None
-    from augd.dataset.stores.object_store import Store, facts_of
+    from augd.dataset.stores.object_store import ObjectStore, facts_of
 
     shard = facts_of(found.shards[found.shard_numbers[0]])
-    store = Store(parse_store(found.source))
+    store = ObjectStore(parse_store(found.source))
     try:
         header = read_header(bytes(store.read(shard, found.shard_offsets[0], found.sizes_bytes[0])))
     except BadImage:

@@ -32,7 +32,7 @@ import msgspec
 from augd.dataset.access import is_below
 from augd.dataset.scan.skipped_files import (
     HIDDEN,
-    Skips,
+    SkipCounter,
     is_picture_kind,
     is_raw,
     is_shard_kind,
@@ -45,8 +45,8 @@ from augd.dataset.scan.table_numbers import whole
 from augd.dataset.scan_result import (
     REPORT_EVERY,
     SPLITS,
-    Found,
     Progress,
+    ScanResult,
     Skipped,
     shown,
     spelled_alike,
@@ -69,7 +69,7 @@ def scan(
     *,
     progress: Progress | None = None,
     links_to: Sequence[bytes] = (),
-) -> Found:
+) -> ScanResult:
     """List the images below `root` with their labels, sizes and times.
 
     Links that leave the root are followed to below `links_to`, real paths, and nowhere else.
@@ -138,15 +138,15 @@ class _Scanner:
         self._num_seen = 0
         self._notes: list[str] = []
         self._ahead: dict[bytes, tuple[list[_Found], list[_Folder]]] = {}
-        self._skips = Skips()
+        self._skips = SkipCounter()
         self._kinds: set[str] = set()  # of files whose names tell nothing
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         parts = self._parts()
         # A part with loose images is flat: its folders must be empty, and are no classes.
         names = {_class_name(f) for part in parts if not part.loose for f, _ in part.folders}
         labels = {name: k for k, name in enumerate(sorted(names))}
-        result = Found(self._root, self._root, self._watched)
+        result = ScanResult(self._root, self._root, self._watched)
         for part in parts:
             self._add(result, part, labels)
         if self._progress is not None:
@@ -265,7 +265,7 @@ class _Scanner:
                 )
             self._notes.append(f"{shown(folder)}/ beside the splits holds no images: passed over")
 
-    def _add(self, result: Found, part: _Part, labels: dict[str, int]) -> None:
+    def _add(self, result: ScanResult, part: _Part, labels: dict[str, int]) -> None:
         part.folders.sort(key=_as_in_paths)
         filled: list[bytes] = []
         for folder, above in part.folders:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from array import array
 from typing import Final, Protocol
 
-from augd.dataset.scan.manifest_rows import BadRow, Row
+from augd.dataset.scan.manifest_rows import BadManifestRow, Row
 from augd.dataset.scan.table_numbers import is_fraction, is_missing, whole
-from augd.dataset.scan_result import Found, spelled_alike
+from augd.dataset.scan_result import ScanResult, spelled_alike
 from augd.errors import DatasetError, counted, verb
 
 _TARGETS_BYTES_MAX: Final = 8 << 30
@@ -22,20 +22,20 @@ _TRUTHS: Final = frozenset((0.0, 1.0))
 _NAMED: Final = 4
 
 
-class Marking(Protocol):
+class LabelEncoding(Protocol):
     """What a reader of manifests needs of a kind of labels."""
 
     def add(self, row: Row) -> None:
-        """Take the next row's labels. Raises BadRow when they are of another kind."""
+        """Take the next row's labels. Raises BadManifestRow when they are of another kind."""
 
-    def finish(self, result: Found, source: str) -> None:
+    def finish(self, result: ScanResult, source: str) -> None:
         """Write classes, and labels or targets. Raises DatasetError; `source` names the file."""
 
     def notes(self) -> list[str]:
         """Say what people should know of what was written."""
 
 
-def marking_of(first: Row) -> Marking:
+def label_encoding_of(first: Row) -> LabelEncoding:
     """Choose the kind of labels by the first row's."""
     if first.label is not None:
         return _OneLabel(first)
@@ -53,7 +53,7 @@ class _NoLabel:
         if row.label is not None or row.labels is not None:
             raise _mixed(row, "no label")
 
-    def finish(self, result: Found, source: str) -> None:
+    def finish(self, result: ScanResult, source: str) -> None:
         pass
 
     def notes(self) -> list[str]:
@@ -92,14 +92,14 @@ class _OneLabel:
         if type(label) is not self._kind:
             kinds = ("a name", "a whole number")
             expected, got = kinds if self._kind is str else reversed(kinds)
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"label: expected {expected} like {self._first.label!r} ({self._first.path}), got "
                 f"{got}: {row.label!r}. Give all samples names, or all of them numbers.",
             )
         return label
 
-    def finish(self, result: Found, source: str) -> None:
+    def finish(self, result: ScanResult, source: str) -> None:
         names = list(self._numbers)
         values = [_plain_number(name) if isinstance(name, str) else name for name in names]
         is_named = self._first.says == "name" or None in values
@@ -144,7 +144,7 @@ class _Names:
         if isinstance(_class_of(row.line, name), int) is not isinstance(
             _class_of(row.line, first), int
         ):
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"labels: expected all names or all numbers, got {first!r} and {name!r}. Give all "
                 f"classes names.",
@@ -152,7 +152,7 @@ class _Names:
         self._numbers[name] = len(self._numbers)
         return self._numbers[name]
 
-    def finish(self, result: Found, source: str) -> None:
+    def finish(self, result: ScanResult, source: str) -> None:
         if not self._numbers:
             raise DatasetError(
                 f'{source}: all "labels" are empty lists. Name a class in one of them.'
@@ -194,7 +194,7 @@ class _Vector:
         except TypeError:
             raise _mixed(row, f"a list of {self._width} numbers") from None
 
-    def finish(self, result: Found, source: str) -> None:
+    def finish(self, result: ScanResult, source: str) -> None:
         result.classes = list(self._columns) or [str(number) for number in range(self._width)]
         result.targets = self._found
 
@@ -216,10 +216,10 @@ class _Vector:
         ]
 
 
-def _mixed(row: Row, expected: str) -> BadRow:
+def _mixed(row: Row, expected: str) -> BadManifestRow:
     found: object = row.label if row.labels is None else list(row.labels)
     text = "none" if found is None else repr(found)[:80]
-    return BadRow(
+    return BadManifestRow(
         row.line,
         f"label: expected {expected} as in the rows before, got {text}. "
         f"All rows have the same kind of label.",
@@ -233,24 +233,25 @@ def _refuse_surrogates(row: Row) -> None:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                raise BadRow(
+                raise BadManifestRow(
                     row.line,
                     f"label: expected a name in UTF-8, got {ascii(name)[:80]}. Rename the class.",
                 ) from None
 
 
 def _class_of(line: int, label: str | int) -> str | int:
-    """Read what names a class: a whole number in any spelling, or else a name. Raises BadRow."""
+    """Read what names a class: a whole number in any spelling, or else a name. Raises
+    BadManifestRow."""
     if isinstance(label, int):
         return label
     if is_missing(label):
         found = repr(label) if label else "nothing"
-        raise BadRow(
+        raise BadManifestRow(
             line, f"label: expected a class, got {found}. Fill it in, or take the sample out."
         )
     number = whole(label)
     if number is None and is_fraction(label):
-        raise BadRow(
+        raise BadManifestRow(
             line,
             f"label: expected a name or a whole number, got {label!r}. A target that is no class "
             f'stands in a column of another name (CSV), or in a list under "labels" (JSONL).',

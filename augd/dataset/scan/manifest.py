@@ -18,10 +18,10 @@ from itertools import pairwise
 from typing import Final
 
 from augd.dataset.access import is_below
-from augd.dataset.scan.label_encoding import Marking, marking_of
-from augd.dataset.scan.manifest_rows import BadRow, Columns, Row, open_rows
+from augd.dataset.scan.label_encoding import LabelEncoding, label_encoding_of
+from augd.dataset.scan.manifest_rows import BadManifestRow, Columns, Row, open_rows
 from augd.dataset.scan.split_names import split_named
-from augd.dataset.scan_result import REPORT_EVERY, SPLITS, Found, Progress, shown
+from augd.dataset.scan_result import REPORT_EVERY, SPLITS, Progress, ScanResult, shown
 from augd.errors import DatasetError, counted, verb
 from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, describe
 from augd.process.paths import time_of
@@ -36,7 +36,7 @@ def read_manifest(
     progress: Progress | None = None,
     root: bytes | None = None,
     links_to: Sequence[bytes] = (),
-) -> Found:
+) -> ScanResult:
     """Read a `.csv` or `.jsonl` manifest with its files' sizes and times.
 
     CSV: a header row with `path`, and either `label` or columns of numbers, whose names are the
@@ -86,14 +86,14 @@ class _Reader:
         self._there = b""  # the first that is missing, with an ending behind it
         self._has_splits = False
 
-    def read(self) -> Found:
+    def read(self) -> ScanResult:
         is_beside = self._root == os.path.dirname(self._source)
         name = os.path.basename(self._source) if is_beside else self._source
         try:
             watched = {name: time_of(os.stat(self._source))}
-            result = Found(self._source, self._root, watched)
+            result = ScanResult(self._source, self._root, watched)
             self._read_rows(result)
-        except BadRow as bad:
+        except BadManifestRow as bad:
             raise DatasetError(f"{shown(self._source)}, line {bad.line}: {bad}") from None
         except (OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError):
@@ -106,12 +106,12 @@ class _Reader:
         result.links_to = self._links_to
         return result
 
-    def _read_rows(self, result: Found) -> None:
-        marking: Marking | None = None
+    def _read_rows(self, result: ScanResult) -> None:
+        marking: LabelEncoding | None = None
         columns = Columns()
         for num_seen, row in enumerate(open_rows(self._source, columns), 1):
             if marking is None:
-                marking = marking_of(row)
+                marking = label_encoding_of(row)
                 self._has_splits = row.split is not None
             path, found = self._look_at(row)
             marking.add(row)
@@ -135,11 +135,13 @@ class _Reader:
         if (row.split is not None) != self._has_splits:
             found = "none" if row.split is None else repr(row.split)
             expected = "a split as in the rows before" if self._has_splits else "none as before"
-            raise BadRow(row.line, f"split: expected {expected}, got {found}. Give all rows one.")
+            raise BadManifestRow(
+                row.line, f"split: expected {expected}, got {found}. Give all rows one."
+            )
         if row.split is None:
             return 0
         if not (code := split_named(row.split)):
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"split: expected one of {', '.join(SPLITS)}, got {row.split!r}. Correct it.",
             )
@@ -164,11 +166,13 @@ class _Reader:
                 self._missing.append(f"{shown(path)} (line {row.line})")
             return path, (0, 0)
         except OSError as error:
-            raise BadRow(
+            raise BadManifestRow(
                 row.line, f"path: {shown(path)} cannot be read: {error.strerror}. Check it."
             ) from None
         if not stat.S_ISREG(found.st_mode):
-            raise BadRow(row.line, f"path: expected a file, got {shown(path)}, which is none.")
+            raise BadManifestRow(
+                row.line, f"path: expected a file, got {shown(path)}, which is none."
+            )
         return path, (found.st_size, time_of(found))
 
     def _relative(self, row: Row) -> bytes:
@@ -176,13 +180,15 @@ class _Reader:
         try:
             path = os.fsencode(row.path)
         except UnicodeEncodeError:
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"path: expected bytes, got {ascii(row.path)[:80]}, which stands for none. "
                 f"Write it as it is listed.",
             ) from None
         if not path or b"\0" in path:
-            raise BadRow(row.line, "path: expected the path of a file, got nothing. Fill it in.")
+            raise BadManifestRow(
+                row.line, "path: expected the path of a file, got nothing. Fill it in."
+            )
         if b"." in path[:1] or b"//" in path or b"/." in path:
             path = os.path.normpath(path)
         if path.startswith(b"/"):
@@ -210,7 +216,7 @@ class _Reader:
 
     def _refuse_way_out(self, row: Row, path: bytes, real: bytes) -> None:
         if not real or not self._is_let(real):
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"path: expected one relative to {shown(self._root)} and below it, got "
                 f"{shown(path)}. Make it relative, or name the folder that all images lie below: "
@@ -230,7 +236,7 @@ class _Reader:
                 f"{todo}"
             )
 
-    def _refuse_twice(self, result: Found) -> None:
+    def _refuse_twice(self, result: ScanResult) -> None:
         """Compare paths only where hashes agree: a set of all would take ten times the memory."""
         # The limit's hash is as good as the split's: both are of the path alone.
         ordered = sorted(result.limit_hashes)

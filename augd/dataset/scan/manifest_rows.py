@@ -64,7 +64,7 @@ class Row(msgspec.Struct):
     says: Literal["class", "folder", "name"] = "class"
 
 
-class BadRow(Exception):
+class BadManifestRow(Exception):
     """A row that does not fit; the text says what was expected, found, and what to do."""
 
     def __init__(self, line: int, text: str) -> None:
@@ -91,7 +91,7 @@ def open_rows(path: bytes, columns: Columns | None = None) -> Iterator[Row]:
     What is made of its columns is put into `columns`.
 
     Raises:
-        BadRow: a row that is not of the format.
+        BadManifestRow: a row that is not of the format.
         OSError, UnicodeDecodeError: the file cannot be read as text.
     """
     # utf-8-sig: spreadsheets write a mark in front, which would be a part of the first name.
@@ -114,7 +114,7 @@ def _csv_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
         if reader.line_num == 1:
             file.seek(0)
             todo = _other_mark(file.readline()) or todo
-        raise BadRow(reader.line_num, f"not CSV: {error}. {todo}") from None
+        raise BadManifestRow(reader.line_num, f"not CSV: {error}. {todo}") from None
 
 
 class _Header:
@@ -127,7 +127,7 @@ class _Header:
         named = [name for name in names if name]
         if len(set(named)) < len(named):
             twice = next(name for name in named if named.count(name) > 1)
-            raise BadRow(1, f"column {twice!r} is there twice. Rename one of them.")
+            raise BadManifestRow(1, f"column {twice!r} is there twice. Rename one of them.")
         self._names = names
         self._path = names.index("path")
         self._label = names.index("label") if "label" in names else None
@@ -155,7 +155,7 @@ class _Header:
         else:
             todo = "Name the column of the files 'path'."
         mark = _other_mark(names[0]) if len(names) == 1 else ""
-        raise BadRow(
+        raise BadManifestRow(
             1,
             f"expected a header row with a column 'path', got {_brief(names)}. {mark or todo}",
         )
@@ -164,7 +164,7 @@ class _Header:
         """Refuse columns of numbers that are hardly targets; say it of one that is alone."""
         unnamed = [i for i in self._numbers if _UNNAMED.fullmatch(self._names[i])]
         if unnamed:
-            raise BadRow(
+            raise BadManifestRow(
                 1,
                 f"column {unnamed[0] + 1} has no name, and would be a target. Name it, or take it "
                 f"out; pandas writes its index so: to_csv(..., index=False) leaves it out.",
@@ -173,7 +173,7 @@ class _Header:
             return
         (name,) = self._columns
         if _plain(name) in _LABELS:
-            raise BadRow(
+            raise BadManifestRow(
                 1,
                 f"expected a column 'label', or columns of numbers that are targets, got only "
                 f"{name!r} beside 'path'. Rename it to 'label' if it holds classes; if it is a "
@@ -186,7 +186,7 @@ class _Header:
 
     def row(self, line: int, fields: list[str]) -> Row:
         if len(fields) != len(self._names):
-            raise BadRow(
+            raise BadManifestRow(
                 line,
                 f"expected {counted(len(self._names), 'field')} as in the header, got "
                 f"{len(fields)}. "
@@ -206,7 +206,7 @@ class _Header:
             truth = _TRUTHS.get(fields[at].strip().lower())
             return _finite(float(fields[at])) if truth is None else truth
         except ValueError:
-            raise BadRow(
+            raise BadManifestRow(
                 line,
                 f"column {self._names[at]!r}: expected a finite number, got {fields[at]!r}. "
                 f"Without a column 'label', all columns but 'path' and 'split' are targets. "
@@ -284,7 +284,9 @@ def _json_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
         if not isinstance(found, dict) or not isinstance(found.get("path"), str):
             shape = f"keys {_brief(list(found))}" if isinstance(found, dict) else _brief(found)
             todo = "Write one object a line." if isinstance(found, list) else "Give it a path."
-            raise BadRow(line, f'expected an object with "path", a text, got {shape}. {todo}')
+            raise BadManifestRow(
+                line, f'expected an object with "path", a text, got {shape}. {todo}'
+            )
         yield json_row(line, found)
 
 
@@ -293,31 +295,33 @@ def _json_of_python(line: int, text: str, error: Exception) -> Any:
     try:
         return load_json(text)
     except RecursionError:
-        raise BadRow(line, "its lists or objects are too deep. Take them out.") from None
+        raise BadManifestRow(line, "its lists or objects are too deep. Take them out.") from None
     except ValueError:
-        raise BadRow(line, f"not JSON: {error}. Write one object a line.") from None
+        raise BadManifestRow(line, f"not JSON: {error}. Write one object a line.") from None
 
 
 def json_row(line: int, found: dict[str, Any]) -> Row:
-    """Make a row of an object with "path" and what else is known of it. Raises BadRow."""
+    """Make a row of an object with "path" and what else is known of it. Raises BadManifestRow."""
     label, labels, split = found.get("label"), found.get("labels"), found.get("split")
     is_unlabelled = not any(_meant(key) not in ("path", "split") for key in found)
     if label is None and labels is None and found.keys() & {"label", "labels"}:
-        raise BadRow(line, "label: expected a class, got null. Fill it in, or take the sample out.")
+        raise BadManifestRow(
+            line, "label: expected a class, got null. Fill it in, or take the sample out."
+        )
     if (label is None) == (labels is None) and not is_unlabelled:
-        raise BadRow(
+        raise BadManifestRow(
             line,
             f'expected either "label" or "labels", got keys {_brief(list(found))}. '
             f"Give one of the two.",
         )
     row = Row(line, found["path"], split=split)
     if split is not None and not isinstance(split, str):
-        raise BadRow(line, f"split: expected a text, got {_brief(split)}. Correct it.")
+        raise BadManifestRow(line, f"split: expected a text, got {_brief(split)}. Correct it.")
     if label is not None:
         if isinstance(label, float) and label.is_integer() and abs(label) < _EXACT:
             label = int(label)
         if isinstance(label, bool) or not isinstance(label, str | int):
-            raise BadRow(
+            raise BadManifestRow(
                 line, f"label: expected a name or a whole number, got {_brief(label)}. Correct it."
             )
         row.label = label.strip() if isinstance(label, str) else label
@@ -335,7 +339,7 @@ def _json_labels(line: int, labels: Any) -> Labels:
                 return tuple([_finite(float(item)) for item in labels])
             except (ValueError, OverflowError):
                 pass
-    raise BadRow(
+    raise BadManifestRow(
         line,
         f"labels: expected a list of names, or of finite numbers, got {_brief(labels)}. "
         f"Correct it.",

@@ -21,11 +21,11 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
 from augd.dataset.index_format import read_found
 from augd.dataset.scan.shard_listing import CLASSES_NAME, INDEX_NAME
 from augd.dataset.scan.shards import Walker, check_found
-from augd.dataset.scan.skipped_files import Skips
+from augd.dataset.scan.skipped_files import SkipCounter
 from augd.dataset.scan.tar import Member, walk_tar
-from augd.dataset.scan_result import Found, Progress, Shard, shown
+from augd.dataset.scan_result import Progress, ScanResult, Shard, shown
 from augd.dataset.stores.address import parse_store
-from augd.dataset.stores.object_store import ObjectFacts, Store, facts_of
+from augd.dataset.stores.object_store import ObjectFacts, ObjectStore, facts_of
 from augd.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _WINDOW_MIN: Final = 64 << 10
 _WINDOW_MAX: Final = 4 << 20
 
 
-class StoreShelf:
+class StoreListing:
     """Shards in a folder of a store; see `shards.Shelf`."""
 
     def __init__(self, source: bytes, look: Look | None = None) -> None:
@@ -55,11 +55,11 @@ class StoreShelf:
         self.source = source
         self._look = look
         address = parse_store(source)
-        self.store = Store(address)
+        self.store = ObjectStore(address)
         self.root = address.folder.encode()
         # Before they are read: what changes meanwhile is found changed the next time.
         self._watched = versions_beside(self.store)
-        self.index: Found | None = self._read_index()
+        self.index: ScanResult | None = self._read_index()
         self.shards = list_now(self.store, None if self.index is None else self.index.shards)
         if not self.shards:
             raise DatasetError(
@@ -76,7 +76,7 @@ class StoreShelf:
         content = self.store.read_whole(os.fsdecode(name))
         return None if content is None else bytes(content)
 
-    def _read_index(self) -> Found | None:
+    def _read_index(self) -> ScanResult | None:
         content = self.store.read_whole(os.fsdecode(INDEX_NAME))
         if content is None:
             return None
@@ -90,7 +90,7 @@ class StoreShelf:
         finally:
             os.close(fd)
 
-    def indexed(self) -> Found | None:
+    def indexed(self) -> ScanResult | None:
         """Return what the index beside the shards says, checked; None where there is none."""
         found = self.index
         if found is None:
@@ -108,7 +108,7 @@ class StoreShelf:
             f"augd index {shown(self.source)} --beside"
         )
 
-    def members(self, skips: Skips) -> Iterator[tuple[int, Member]]:
+    def members(self, skips: SkipCounter) -> Iterator[tuple[int, Member]]:
         """Walk all shards, yielding each image with the number of its shard."""
         walks = in_order(self._walk, self.shards)
         for number, (members, passed) in enumerate(walks):
@@ -116,9 +116,9 @@ class StoreShelf:
             for member in members:
                 yield number, member
 
-    def _walk(self, shard: Shard) -> tuple[list[Member], Skips]:
-        skips = Skips()
-        file = cast(IO[bytes], Window(self.store, facts_of(shard)))
+    def _walk(self, shard: Shard) -> tuple[list[Member], SkipCounter]:
+        skips = SkipCounter()
+        file = cast(IO[bytes], ObjectWindow(self.store, facts_of(shard)))
         path = os.path.join(self.root, shard.path)
         members = []
         for member in walk_tar(file, path, shard.size_bytes, skips):
@@ -128,10 +128,10 @@ class StoreShelf:
         return members, skips
 
 
-class Window(io.BufferedIOBase):
+class ObjectWindow(io.BufferedIOBase):
     """An object as a file that is read through a window: see the module's words."""
 
-    def __init__(self, store: Store, facts: ObjectFacts) -> None:
+    def __init__(self, store: ObjectStore, facts: ObjectFacts) -> None:
         """Read nothing yet."""
         self._store = store
         self._facts = facts
@@ -203,7 +203,7 @@ def in_order(work: Callable[[Any], T], items: list[Any]) -> Iterator[T]:
                 left.cancel()
 
 
-def list_now(store: Store, known: list[Shard] | None) -> list[Shard]:
+def list_now(store: ObjectStore, known: list[Shard] | None) -> list[Shard]:
     """List the shards of a folder; where it lists nothing itself, those that are known.
 
     Raises:
@@ -220,14 +220,14 @@ def list_now(store: Store, known: list[Shard] | None) -> list[Shard]:
     ]
 
 
-def read_remote(source: bytes, *, progress: Progress | None = None) -> Found:
+def read_remote(source: bytes, *, progress: Progress | None = None) -> ScanResult:
     """List the images of the shards in a store, by the index beside them or by walking them.
 
     Raises:
         DatasetError: no shards, or as `shards.read_shards`.
         StoreError: the store does not give what is asked of it.
     """
-    shelf = StoreShelf(source)
+    shelf = StoreListing(source)
     found = shelf.indexed()
     if found is None:
         found = Walker(shelf, progress).walk()
@@ -235,14 +235,14 @@ def read_remote(source: bytes, *, progress: Progress | None = None) -> Found:
     return found
 
 
-def versions_beside(store: Store) -> dict[bytes, int]:
+def versions_beside(store: ObjectStore) -> dict[bytes, int]:
     """Map the files that may lie beside shards to their versions, 0 where there is none."""
     return {name: store.version(os.fsdecode(name)) for name in (INDEX_NAME, CLASSES_NAME)}
 
 
 def is_current(source: bytes, shards: list[Shard], watched: dict[bytes, int]) -> bool:
     """Say whether the shards in a store, and what lies beside them, are still those of an index."""
-    store = Store(parse_store(source))
+    store = ObjectStore(parse_store(source))
     if watched != versions_beside(store):
         return False
     return list_now(store, shards) == sorted(shards, key=lambda it: it.path)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from augd.dataset.access import is_below, read_access
-from augd.dataset.scan.skipped_files import Skips
+from augd.dataset.scan.skipped_files import SkipCounter
 from augd.dataset.scan.tar import Member, walk_tar
 from augd.dataset.scan_result import Shard, shown
 from augd.dataset.source_spec import DEBRIS
@@ -116,7 +116,7 @@ def open_beside(root: bytes, name: bytes) -> int | None:
     return fd
 
 
-class Shelf(Protocol):
+class ShardListing(Protocol):
     """Where shards lie: a folder of this machine, or of an object store."""
 
     @property
@@ -132,7 +132,7 @@ class Shelf(Protocol):
     def read_small(self, name: bytes) -> bytes | None:
         """Read a file that lies beside the shards; None where there is none."""
 
-    def members(self, skips: Skips) -> Iterator[tuple[int, Member]]:
+    def members(self, skips: SkipCounter) -> Iterator[tuple[int, Member]]:
         """Walk all shards, yielding each image with the number of its shard.
 
         What is passed over is counted in `skips`.
@@ -158,7 +158,7 @@ class Folder:
         with open(fd, "rb") as file:
             return file.read()
 
-    def members(self, skips: Skips) -> Iterator[tuple[int, Member]]:
+    def members(self, skips: SkipCounter) -> Iterator[tuple[int, Member]]:
         """Walk all shards, yielding each image with the number of its shard."""
         for number, shard in enumerate(self.shards):
             path = os.path.join(self.root, shard.path)

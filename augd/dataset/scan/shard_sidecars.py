@@ -21,7 +21,7 @@ JSON_BYTES_MAX: Final = 16 << 20
 _DIGITS_MAX: Final = 400  # Python may be told to read no more than 640
 
 
-class Said(msgspec.Struct):
+class SidecarLabels(msgspec.Struct):
     """What is said of one image. `unread` says of what cannot be read why, and what it is."""
 
     cls: str | None = None

@@ -24,22 +24,30 @@ import msgspec
 
 from augd.dataset.access import read_access
 from augd.dataset.index_format import read_found
-from augd.dataset.scan.label_encoding import Marking, marking_of
-from augd.dataset.scan.manifest_rows import BadRow, Row, json_row
+from augd.dataset.scan.label_encoding import LabelEncoding, label_encoding_of
+from augd.dataset.scan.manifest_rows import BadManifestRow, Row, json_row
 from augd.dataset.scan.shard_listing import (
     CLASSES_NAME,
     INDEX_NAME,
     Folder,
-    Shelf,
+    ShardListing,
     list_shards,
     open_beside,
     watched_of,
 )
-from augd.dataset.scan.skipped_files import Skips, say_skipped
+from augd.dataset.scan.skipped_files import SkipCounter, say_skipped
 from augd.dataset.scan.split_names import read_beside, split_begun, split_named
 from augd.dataset.scan.table_numbers import whole
 from augd.dataset.scan.tar import Member
-from augd.dataset.scan_result import REPORT_EVERY, SPLITS, Found, Place, Progress, Shard, shown
+from augd.dataset.scan_result import (
+    REPORT_EVERY,
+    SPLITS,
+    Progress,
+    ScanResult,
+    Shard,
+    ShardPlace,
+    shown,
+)
 from augd.errors import DatasetError
 from augd.pixels.headers.formats import IMAGE_ENDINGS
 from augd.pixels.headers.size_limits import MOST_PIXELS
@@ -48,7 +56,7 @@ _NO_FOLDERS: Final = frozenset(("", ".", ".."))
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 
 
-def read_shards(root: bytes, *, progress: Progress | None = None) -> Found:
+def read_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
     """List the images in the shards of a folder, with their labels and splits.
 
     Raises:
@@ -64,7 +72,7 @@ def read_shards(root: bytes, *, progress: Progress | None = None) -> Found:
         ) from None
 
 
-def walk_shards(root: bytes, *, progress: Progress | None = None) -> Found:
+def walk_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
     """List the images in the shards of a folder by walking these, whether there is an index or not.
 
     Raises:
@@ -76,7 +84,7 @@ def walk_shards(root: bytes, *, progress: Progress | None = None) -> Found:
     return found
 
 
-def _read_index(root: bytes) -> Found | None:
+def _read_index(root: bytes) -> ScanResult | None:
     """Read the index beside the shards, checked; None where there is none."""
     if (fd := open_beside(root, INDEX_NAME)) is None:
         return None
@@ -96,7 +104,7 @@ def _read_index(root: bytes) -> Found | None:
     return found
 
 
-def check_found(found: Found, shards: list[Shard]) -> None:
+def check_found(found: ScanResult, shards: list[Shard]) -> None:
     """Refuse an index that is not of these shards, or not one that augd can have written.
 
     Takes the shards' times from those that are there: a set that was copied is the same set.
@@ -137,7 +145,7 @@ def check_found(found: Found, shards: list[Shard]) -> None:
         raise DatasetError(f"its {' and '.join(wrong)} can't be true.")
 
 
-def _check_shards(found: Found, shards: list[Shard]) -> None:
+def _check_shards(found: ScanResult, shards: list[Shard]) -> None:
     there = {shard.path: shard for shard in shards}
     for shard in found.shards:
         if shard.path not in there:
@@ -165,7 +173,7 @@ def _rises(positions: Any, end: int) -> bool:
 class Walker:
     """Makes a data set of shards by walking them."""
 
-    def __init__(self, shelf: Shelf, progress: Progress | None) -> None:
+    def __init__(self, shelf: ShardListing, progress: Progress | None) -> None:
         """Prepare to walk."""
         self._shelf = shelf
         self._root = shelf.root
@@ -175,15 +183,15 @@ class Walker:
         self._classes = _read_classes(shelf)
         self._odd_split: tuple[str, str] | None = None  # of others' sidecars, which hold anything
         self._places = {name: number for number, name in enumerate(self._classes or ())}
-        self._skips = Skips()
-        self._marking: Marking | None = None
+        self._skips = SkipCounter()
+        self._marking: LabelEncoding | None = None
         self._is_said = False  # labels stand in members, not in folders' names
         self.seen: list[Any] = []
         """What a shelf has seen of each image, where it looks at them."""
 
-    def walk(self) -> Found:
+    def walk(self) -> ScanResult:
         """List the images. Raises DatasetError, and what the shelf raises."""
-        result = Found(self._root, self._root, self._shelf.watched())
+        result = ScanResult(self._root, self._root, self._shelf.watched())
         result.shards = self._shards
         # Whether a label is missed is known from the first image whose members can be read.
         doubtful: list[tuple[int, Member]] = []
@@ -193,7 +201,7 @@ class Walker:
                 continue
             row = self._read(number, member, result.num_samples)
             if self._marking is None:
-                self._marking = marking_of(row)
+                self._marking = label_encoding_of(row)
                 self._is_said = row.says != "folder"
                 for earlier in doubtful:
                     self._add(result, *earlier)
@@ -210,14 +218,14 @@ class Walker:
     def _read(self, number: int, member: Member, sample: int) -> Row:
         try:
             return self._row(sample, member)
-        except BadRow as bad:
+        except BadManifestRow as bad:
             raise self._refused(number, member, bad) from None
 
-    def _refused(self, number: int, member: Member, bad: BadRow) -> DatasetError:
+    def _refused(self, number: int, member: Member, bad: BadManifestRow) -> DatasetError:
         shard = shown(os.path.join(self._root, self._shards[number].path))
         return DatasetError(f"shard {shard}, {shown(member.path)}: {bad}")
 
-    def _add(self, result: Found, number: int, member: Member) -> None:
+    def _add(self, result: ScanResult, number: int, member: Member) -> None:
         """Add a sample, or pass it over where it had a label that cannot be read."""
         if self._is_said and _is_doubtful(member):
             kind = f"whose label cannot be read ({member.said.unread})"
@@ -226,18 +234,18 @@ class Walker:
             return
         row = self._read(number, member, result.num_samples)
         if self._marking is None:
-            self._marking = marking_of(row)
+            self._marking = label_encoding_of(row)
         try:
             self._marking.add(row)
             split = self._split_of(row, number)
-        except BadRow as bad:
+        except BadManifestRow as bad:
             raise self._refused(number, member, bad) from None
         result.append(member.path, -1, split, (member.size_bytes, 0))
-        result.place(Place(number, member.offset))
+        result.place(ShardPlace(number, member.offset))
         if member.seen is not None:
             self.seen.append(member.seen)
 
-    def _finish(self, result: Found, marking: Marking) -> None:
+    def _finish(self, result: ScanResult, marking: LabelEncoding) -> None:
         marking.finish(result, shown(self._root))
         if self._classes is not None and not result.targets:
             self._name_classes(result)
@@ -266,7 +274,7 @@ class Walker:
             self._odd_split = self._odd_split or (shown(os.fsencode(row.path)), row.split[:80])
         if not self._splits[number] and any(self._splits):
             beside = next(s for s, code in zip(self._shards, self._splits, strict=True) if code)
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"its shard's name says no split, and {shown(beside.path)} beside it does. Name "
                 f"all shards for splits (train-000.tar), or none.",
@@ -284,7 +292,7 @@ class Walker:
         if said.keys() & {"label", "labels"}:
             try:
                 return self._named(json_row(number, {"path": path, **said}))
-            except BadRow:
+            except BadManifestRow:
                 if label is None:
                     raise
         if label is not None:
@@ -305,7 +313,7 @@ class Walker:
         if number is not None and 0 <= number < len(self._classes):
             row.label = self._classes[number]
         elif row.label not in self._places:
-            raise BadRow(
+            raise BadManifestRow(
                 row.line,
                 f"label: expected a number below {len(self._classes)} or a name, as classes.json "
                 f"lists so many, got {str(row.label)[:80]!r}. Correct it.",
@@ -313,7 +321,7 @@ class Walker:
         row.says = "name"
         return row
 
-    def _name_classes(self, result: Found) -> None:
+    def _name_classes(self, result: ScanResult) -> None:
         """Take the numbers of classes from `classes.json`; some may have no sample."""
         assert self._classes is not None
         if result.classes and set(result.classes) <= self._places.keys():
@@ -355,7 +363,7 @@ def _notes_on_splits(shards: list[Shard], codes: list[int]) -> list[str]:
     return [f"splits are read off the shards' names: {', '.join(said)}"] if said else []
 
 
-def _read_classes(shelf: Shelf) -> list[str] | None:
+def _read_classes(shelf: ShardListing) -> list[str] | None:
     if (content := shelf.read_small(CLASSES_NAME)) is None:
         return None
     source = shown(os.path.join(shelf.root, CLASSES_NAME))

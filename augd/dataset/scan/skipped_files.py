@@ -50,7 +50,7 @@ _RAW: Final = _words(
 )
 
 
-class Skips:
+class SkipCounter:
     """Counts what is passed over."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Skips:
             del names[_NAMED:]
         self._kinds[key] = count + 1, names
 
-    def take(self, other: Skips) -> None:
+    def take(self, other: SkipCounter) -> None:
         """Count what others have counted."""
         for one in other.listed():
             key = one.kind, one.is_picture

@@ -23,8 +23,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from augd.dataset.scan.shard_sidecars import CLS_BYTES_MAX, JSON_BYTES_MAX, Said
-from augd.dataset.scan.skipped_files import HIDDEN, NO_ENDING, Skips, is_picture_kind, kind_of
+from augd.dataset.scan.shard_sidecars import CLS_BYTES_MAX, JSON_BYTES_MAX, SidecarLabels
+from augd.dataset.scan.skipped_files import HIDDEN, NO_ENDING, SkipCounter, is_picture_kind, kind_of
 from augd.dataset.scan_result import shown
 from augd.errors import DatasetError
 from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, describe
@@ -34,7 +34,7 @@ _ZEROS_AT_ONCE: Final = 1 << 20
 _LINKS_MAX: Final = 8  # that lead to each other
 _SIDECARS: Final = {b"cls": CLS_BYTES_MAX, b"json": JSON_BYTES_MAX}
 _PRECEDENCE: Final = {ending: place for place, ending in enumerate(IMAGE_ENDINGS)}
-_NOTHING: Final = Said()
+_NOTHING: Final = SidecarLabels()
 _AGAIN: Final = "whose name comes again in its sample"
 
 
@@ -44,7 +44,7 @@ class Member(msgspec.Struct):
     path: bytes
     offset: int
     size_bytes: int
-    said: Said
+    said: SidecarLabels
     seen: Any = None
 
 
@@ -58,7 +58,7 @@ class _Entry(msgspec.Struct, array_like=True, gc=False):
 
 
 def walk_tar(
-    file: IO[bytes], path: bytes, size_bytes: int, skips: Skips | None = None
+    file: IO[bytes], path: bytes, size_bytes: int, skips: SkipCounter | None = None
 ) -> Iterator[Member]:
     """Yield the images of a shard, in their order; `path` is for messages.
 
@@ -69,7 +69,7 @@ def walk_tar(
             be told from another of its key.
         OSError: it cannot be read.
     """
-    walk = _Walk(file, path, size_bytes, Skips() if skips is None else skips)
+    walk = _Walk(file, path, size_bytes, SkipCounter() if skips is None else skips)
     try:
         yield from walk.members()
     except (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError) as error:
@@ -84,7 +84,7 @@ def walk_tar(
 class _Walk:
     """One shard that is walked: archive after archive, most often one."""
 
-    def __init__(self, file: IO[bytes], path: bytes, size_bytes: int, skips: Skips) -> None:
+    def __init__(self, file: IO[bytes], path: bytes, size_bytes: int, skips: SkipCounter) -> None:
         self._file = file
         self._path = path
         self._name = os.path.basename(path)
@@ -220,12 +220,12 @@ class _Group:
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.images: dict[bytes, _Entry] = {}
-        self.said: dict[bytes, Said] = {}
+        self.said: dict[bytes, SidecarLabels] = {}
         self.others: dict[bytes, bytes] = {}  # by the stem, a member that says something
 
     def hear(self, field: bytes, entry: _Entry, content: bytes | None) -> None:
         stem, _, ending = field.rpartition(b".")
-        self.said.setdefault(stem, Said()).take(ending, content, entry.size_bytes)
+        self.said.setdefault(stem, SidecarLabels()).take(ending, content, entry.size_bytes)
         self.others[stem] = entry.path
 
     def unite(self, other: _Group) -> None:
@@ -323,7 +323,7 @@ def _stem(field: bytes) -> bytes:
     return field.rpartition(b".")[0]
 
 
-def _member(entry: _Entry, said: Said | None) -> Member:
+def _member(entry: _Entry, said: SidecarLabels | None) -> Member:
     return Member(entry.path, entry.offset, entry.size_bytes, _NOTHING if said is None else said)
 
 

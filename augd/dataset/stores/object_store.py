@@ -95,7 +95,7 @@ def patience_s() -> float:
     return found
 
 
-class Store:
+class ObjectStore:
     """A folder of a store. Opening it asks nothing yet."""
 
     def __init__(self, address: StoreAddress) -> None:

@@ -13,7 +13,7 @@ LANE_BYTES: Final = 8 << 20
 """What is read at a time, at most."""
 
 
-class Piece(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of a shard, and where in the memory it goes; all of them within `LANE_BYTES`."""
 
     shard: int
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
 class RangeReader(Protocol):
     """Reads ranges of one data set's shards; by several threads at once."""
 
-    def fetch(self, pieces: Sequence[Piece]) -> AbstractContextManager[memoryview]:
+    def fetch(self, pieces: Sequence[ByteRange]) -> AbstractContextManager[memoryview]:
         """Read the pieces; their memory is the caller's while the block runs.
 
         Raises:

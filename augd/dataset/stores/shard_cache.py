@@ -3,7 +3,7 @@
 Under the ranges that are read: what is in it isn't asked of the store again, by any producer of
 this machine and in any later run. A block is 1 MiB: one that holds ten photos is asked for once
 and not ten times, and a shuffle over many shards doesn't have to fetch whole ones for a photo each.
-Blocks that lie side by side and are missing are one request.
+ShardCache that lie side by side and are missing are one request.
 
 Invariants: a block's name has the store, the shard, its version and its size in it, so that none is
 ever taken for one of another version, and shards without a version are not kept; a file has its
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from xxhash import xxh3_128_digest
 
-from augd.dataset.stores.object_store import ObjectFacts, Store, store_key
+from augd.dataset.stores.object_store import ObjectFacts, ObjectStore, store_key
 from augd.dataset.stores.sizes import check_folder, parse_size
 from augd.errors import OptionError, StoreError
 
@@ -76,14 +76,14 @@ def _count_bytes(folder: Path) -> int:
 
 
 class _Coming:
-    """Blocks that a thread fetches; `failure` says why it could not."""
+    """ShardCache that a thread fetches; `failure` says why it could not."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
         self.failure: StoreError | None = None
 
 
-class Blocks:
+class ShardCache:
     """The cache in one folder."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
@@ -113,7 +113,7 @@ class Blocks:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(folder, size_bytes)
 
-    def read(self, store: Store, facts: ObjectFacts, first: int, size: int) -> Contents:
+    def read(self, store: ObjectStore, facts: ObjectFacts, first: int, size: int) -> Contents:
         """Read a range of a shard, from here as far as it is here. Raises StoreError."""
         if not facts.version:
             return store.read(facts, first, size)
@@ -196,7 +196,7 @@ class Blocks:
 
     def _fetch(
         self,
-        store: Store,
+        store: ObjectStore,
         facts: ObjectFacts,
         claimed: tuple[int, list[str]],
         first: int,
@@ -293,7 +293,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             continue
 
 
-def _key(store: Store, facts: ObjectFacts) -> str:
+def _key(store: ObjectStore, facts: ObjectFacts) -> str:
     text = f"{store_key(store.address)}\n{facts.name}\n{facts.size_bytes}\n{facts.version}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 

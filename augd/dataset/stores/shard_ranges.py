@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from augd.dataset.stores.address import parse_store
-from augd.dataset.stores.object_store import Store, facts_of
-from augd.dataset.stores.range_reader import Piece, ShardFacts
+from augd.dataset.stores.object_store import ObjectStore, facts_of
+from augd.dataset.stores.range_reader import ByteRange, ShardFacts
 
 if TYPE_CHECKING:
     from augd.dataset.stores.object_store import Contents
-    from augd.dataset.stores.shard_cache import Blocks
+    from augd.dataset.stores.shard_cache import ShardCache
 
 _AT_ONCE: Final = 16
 
@@ -30,10 +30,10 @@ class RemoteShards:
     """
 
     def __init__(
-        self, root: str | bytes, shards: Sequence[ShardFacts], blocks: Blocks | None = None
+        self, root: str | bytes, shards: Sequence[ShardFacts], blocks: ShardCache | None = None
     ) -> None:
-        """Prepare to read; asks nothing yet. Raises OptionError as `Store` does."""
-        self._store = Store(parse_store(root))
+        """Prepare to read; asks nothing yet. Raises OptionError as `ObjectStore` does."""
+        self._store = ObjectStore(parse_store(root))
         self._blocks = blocks
         self._facts = [facts_of(shard) for shard in shards]
 
@@ -58,12 +58,12 @@ class DirectReader:
     """Reads ranges in this process."""
 
     def __init__(self, root: str | bytes, shards: Sequence[ShardFacts]) -> None:
-        """Prepare to read. Raises OptionError as `Store` does."""
+        """Prepare to read. Raises OptionError as `ObjectStore` does."""
         self._shards = RemoteShards(root, shards)
         self._pool = ThreadPoolExecutor(_AT_ONCE, "store-read")
 
     @contextmanager
-    def fetch(self, pieces: Sequence[Piece]) -> Iterator[memoryview]:
+    def fetch(self, pieces: Sequence[ByteRange]) -> Iterator[memoryview]:
         """Read the pieces into memory of their own."""
         memory = memoryview(bytearray(max(piece.at + piece.size for piece in pieces)))
         contents = self._pool.map(self._read, pieces)
@@ -71,7 +71,7 @@ class DirectReader:
             memory[piece.at : piece.at + piece.size] = content
         yield memory
 
-    def _read(self, piece: Piece) -> Contents:
+    def _read(self, piece: ByteRange) -> Contents:
         return self._shards.read(piece.shard, piece.first, piece.size)
 
     def close(self) -> None:

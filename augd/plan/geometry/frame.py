@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augd.plan.colour_matrix import Step
+from augd.plan.colour_matrix import ColourStep
 from augd.plan.geometry.affine import Affine, Linear
-from augd.plan.plan import Bools, LocalWarp, Words
+from augd.plan.plan import Bools, LocalWarpField, Words
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints
 
@@ -72,10 +72,10 @@ class Frame:
         self.affine: Affine | None = None
         self.bent: Bools | None = None
         self.lens: Floats | None = None
-        self.warp: LocalWarp | None = None
+        self.warp: LocalWarpField | None = None
         self.warp_key: Words | None = None
         self.warp_on: Bools | None = None
-        self.steps: list[Step] = []
+        self.steps: list[ColourStep] = []
         self.colour_order: Ints | None = None
         self.erase: Floats | None = None
         self.edits: list[list[Edit]] | None = None

@@ -190,7 +190,7 @@ class Resize(BaseOp, tag="resize", frozen=True, kw_only=True):
         return shorten(self.short, before)
 
 
-class Window(BaseOp, frozen=True, kw_only=True):
+class CropWindow(BaseOp, frozen=True, kw_only=True):
     """What cuts windows of `size` out of the frame as it is, always."""
 
     is_sizing: ClassVar[bool] = True
@@ -213,7 +213,7 @@ class Window(BaseOp, frozen=True, kw_only=True):
         return Extent(*self.size_px, exact=True, resampled=before.resampled)
 
 
-class CenterCrop(Window, tag="center_crop", frozen=True, kw_only=True):
+class CenterCrop(CropWindow, tag="center_crop", frozen=True, kw_only=True):
     """Cut the window of `size` out of the frame's middle.
 
     The offset is half the difference, rounded half to even (torchvision). On an image that was

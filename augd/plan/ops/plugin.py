@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from augd.plan.ops.base import BaseOp, check_probability, name_of
-from augd.plan.random.op_random import Dice
+from augd.plan.random.op_random import OpRandom
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from augd.plan.random.op_random import Dice
+    from augd.plan.random.op_random import OpRandom
 
 
 class SampleInfo(NamedTuple):
@@ -79,7 +79,7 @@ class Plugin(BaseOp, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
         """Whether it edits finished rows."""
         return type(self).pixels is not Plugin.pixels
 
-    def sample(self, rng: Dice, info: SampleInfo) -> Any:
+    def sample(self, rng: OpRandom, info: SampleInfo) -> Any:
         """Draw the parameters of one row; called only for rows that the op is applied to.
 
         Returns anything: it is handed to `matrix` or `pixels` as `params`. The base draws nothing.

@@ -20,10 +20,10 @@ from augd.plan.ops.base import (
     shorten,
     store_size,
 )
-from augd.plan.ops.crop import Window
+from augd.plan.ops.crop import CropWindow
 
 
-class _CornerCrop(Window, frozen=True, kw_only=True):
+class _CornerCrop(CropWindow, frozen=True, kw_only=True):
     """Windows of `size` at the corners and in the centre."""
 
     size: Size = 224

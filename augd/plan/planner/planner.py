@@ -21,7 +21,7 @@ import numpy as np
 from augd.plan.geometry.frame import Frame
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Plugin
-from augd.plan.plan import Int32s, LocalWarp, Plan
+from augd.plan.plan import Int32s, LocalWarpField, Plan
 from augd.plan.planner.build_plan import finish
 from augd.plan.random.philox import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.recipe.recipe import Recipe
@@ -31,7 +31,7 @@ from augd.plan.samplers.plugin import OnDraw, PluginSampler
 from augd.plan.samplers.registry import sampler_of
 from augd.plan.size_mismatch import ADD_A_SIZE
 
-__all__ = ["LocalWarp", "Plan", "Planner"]
+__all__ = ["LocalWarpField", "Plan", "Planner"]
 
 _SPACES_KEPT: Final = 4
 _LOW = np.array(0xFFFFFFFF, np.int64)

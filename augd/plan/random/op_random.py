@@ -32,7 +32,7 @@ _WORDS_MAX: Final = 4 * (_DRAWS - 1)
 _UNIT: Final = 2.0**-32
 
 
-class Dice:
+class OpRandom:
     """The random numbers of one op for one row."""
 
     __slots__ = ("_draw", "_epoch", "_key", "_left", "_place", "_sample", "_view")
@@ -88,3 +88,7 @@ class Dice:
         count = int(np.prod(shape))
         words = philox_words(key, np.arange(-(-count // 4), dtype=np.uint64), 0, 0)
         return words.T.reshape(-1)[:count].reshape(shape)
+
+
+Dice = OpRandom
+"""The name that it had first; plug-ins that are written with it stay as they are."""

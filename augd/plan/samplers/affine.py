@@ -14,7 +14,7 @@ import numpy as np
 from augd.plan.geometry.affine import Linear, rotation, scaling, shearing
 from augd.plan.geometry.frame import Bools, Frame
 from augd.plan.ops.affine import Lens, LocalWarp, Rotate, Shear, Stretch, Translate, Zoom
-from augd.plan.plan import LocalWarp as Warp
+from augd.plan.plan import LocalWarpField as Warp
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints, Words
 from augd.plan.samplers.distributions import Chance, LogUniform, uniform

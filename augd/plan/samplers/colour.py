@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from augd.plan.colour_matrix import GREY, IDENTITY, Step
+from augd.plan.colour_matrix import GREY, IDENTITY, ColourStep
 from augd.plan.geometry.frame import Bools, Frame
 from augd.plan.ops.colour import (
     Brightness,
@@ -53,7 +53,7 @@ class PcaSampler:
         # Summed by hand: a matrix product may fuse or reorder, and so change bits by CPU.
         added: Floats = terms[0] + terms[1]
         added += terms[2]
-        frame.steps.append(Step(shift=_drawn_only(added, self._chance(odd[0, 0]))))
+        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance(odd[0, 0]))))
 
 
 class RgbShiftSampler:
@@ -68,7 +68,7 @@ class RgbShiftSampler:
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Add a number to each channel."""
         added = uniform(_three(even, odd), -self._max, self._max)
-        frame.steps.append(Step(shift=_drawn_only(added, self._chance(odd[0, 0]))))
+        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance(odd[0, 0]))))
 
 
 class _FactorSampler:
@@ -91,7 +91,7 @@ class BrightnessSampler(_FactorSampler):
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Multiply all channels."""
-        frame.steps.append(Step(IDENTITY * self._factor(even, odd)))
+        frame.steps.append(ColourStep(IDENTITY * self._factor(even, odd)))
 
 
 class ContrastSampler(_FactorSampler):
@@ -100,7 +100,7 @@ class ContrastSampler(_FactorSampler):
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Spread about the mean grey of the row."""
         factor = self._factor(even, odd)
-        frame.steps.append(Step(IDENTITY * factor, pivot=GREY * (1.0 - factor)))
+        frame.steps.append(ColourStep(IDENTITY * factor, pivot=GREY * (1.0 - factor)))
 
 
 class SaturationSampler(_FactorSampler):
@@ -108,7 +108,7 @@ class SaturationSampler(_FactorSampler):
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Blend with the grey of the pixel."""
-        frame.steps.append(Step(_blend_with_grey(self._factor(even, odd))))
+        frame.steps.append(ColourStep(_blend_with_grey(self._factor(even, odd))))
 
 
 class HueSampler:
@@ -126,7 +126,9 @@ class HueSampler:
         turns = uniform(even[0, 0], -self._h, self._h)
         sine, cosine = sin_cos(turns if drawn is None else np.where(drawn, turns, 0.0))
         # Written as the identity and what is added, so that no turn changes no bit.
-        frame.steps.append(Step(IDENTITY + _CHROMA_KEPT * (cosine - 1.0) + _CHROMA_TURNED * sine))
+        frame.steps.append(
+            ColourStep(IDENTITY + _CHROMA_KEPT * (cosine - 1.0) + _CHROMA_TURNED * sine)
+        )
 
 
 class GrayscaleSampler:
@@ -141,7 +143,7 @@ class GrayscaleSampler:
         """Replace all channels by the pixel's grey."""
         drawn = self._chance(odd[0, 0])
         kept = np.zeros(frame.num_rows) if drawn is None else np.where(drawn, 0.0, 1.0)
-        frame.steps.append(Step(_blend_with_grey(kept)))
+        frame.steps.append(ColourStep(_blend_with_grey(kept)))
 
 
 class ColourOrderSampler:

@@ -23,7 +23,7 @@ from augd.plan.geometry.frame import Frame
 from augd.plan.ops.base import name_of
 from augd.plan.ops.plugin import Edit, OwnOpError, Plugin, SampleInfo, _failure, _kind
 from augd.plan.random.numerics import Floats
-from augd.plan.random.op_random import Dice
+from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Ints
 from augd.plan.samplers.distributions import Chance
 
@@ -101,7 +101,7 @@ class PluginSampler:
 
     def _draw(self, told: SampleInfo, row: int) -> Any:
         view = row % self._num_draws
-        dice = Dice(self._key, told.sample, told.epoch, self._place, view)
+        dice = OpRandom(self._key, told.sample, told.epoch, self._place, view)
         try:
             params = self._op.sample(dice, told)
         except Exception as error:

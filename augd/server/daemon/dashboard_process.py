@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from msgspec import MsgspecError
 
 from augd.protocol import dashboard_messages as said
-from augd.server.daemon.http_listener import Porch
-from augd.server.supervision.supervised_process import Attendant, Pauses
+from augd.server.daemon.http_listener import HttpListener
+from augd.server.supervision.supervised_process import Backoff, SupervisedProcess
 from augd.transport import unix_link
 
-_PAUSES = Pauses(1.0, 60.0, 60.0, again_s=10.0)
+_PAUSES = Backoff(1.0, 60.0, 60.0, again_s=10.0)
 _END_S = 2.0  # for its own end, when the daemon ends
 
 
-class Page(Attendant):
+class DashboardProcess(SupervisedProcess):
     """The process and what it needs. `start` it, `close` it at the end."""
 
-    def __init__(self, porch: Porch, plugins: Sequence[str], datasets: tuple[str, ...]) -> None:
+    def __init__(
+        self, porch: HttpListener, plugins: Sequence[str], datasets: tuple[str, ...]
+    ) -> None:
         """Take its listener, which is this object's from now on, and what it shows."""
         super().__init__("the page", _PAUSES)
         self.porch = porch
@@ -43,7 +45,7 @@ class Page(Attendant):
         )
         self.tell(said.Begin(self.porch.token, self.porch.hosts, self._datasets))
 
-    def tell(self, note: said.Note, fds: Sequence[int] = ()) -> None:
+    def tell(self, note: said.DashboardMessage, fds: Sequence[int] = ()) -> None:
         """Send; what it doesn't read is its own loss."""
         assert self.link is not None
         unix_link.send(self.link, said.encode(note), fds)

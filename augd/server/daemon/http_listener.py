@@ -24,7 +24,7 @@ _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(slots=True)
-class Porch:
+class HttpListener:
     """Where the page is called: a listening socket, the token if one is set, and its names."""
 
     listener: socket.socket
@@ -38,7 +38,7 @@ class Porch:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def open_porch(text: str, token_file: str | None) -> Porch:
+def open_porch(text: str, token_file: str | None) -> HttpListener:
     """Read the token and listen.
 
     Args:
@@ -66,7 +66,7 @@ def open_porch(text: str, token_file: str | None) -> Porch:
             f"--http {text}: cannot listen there ({error.strerror}); choose another port, 0 for a "
             "free one"
         ) from None
-    return Porch(listener, token, () if token else _LOCAL_NAMES)
+    return HttpListener(listener, token, () if token else _LOCAL_NAMES)
 
 
 def _parse(text: str) -> tuple[str, int]:

@@ -30,23 +30,27 @@ from augd.errors import AugdError, Forbidden, OverLimit, ProtocolError
 from augd.pixels.headers.formats import DECODER
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.process.awake_clock import Awake
-from augd.process.oom_kills import MemoryKills
+from augd.process.oom_kills import OomKillCounter
 from augd.protocol import codec
 from augd.protocol import dashboard_messages as said
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.protocol.limits import PATHS_BYTES_MAX, PLACES_MAX
 from augd.protocol.slot_layout import row_frames
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
 from augd.server.daemon.broker.cache_allocator import Cache
-from augd.server.daemon.broker.dataset_facts import Life
+from augd.server.daemon.broker.dataset_facts import DaemonHistory
 from augd.server.daemon.broker.producers import PATIENCE_S
 from augd.server.daemon.broker.snapshot import shorten
-from augd.server.daemon.dashboard_process import Page
+from augd.server.daemon.dashboard_process import DashboardProcess
 from augd.server.daemon.decoded_cache import CacheStore
-from augd.server.supervision.fetcher_process import Fetcher
-from augd.server.supervision.producer_process import Hired, Terms, hire
+from augd.server.supervision.fetcher_process import FetcherProcess
+from augd.server.supervision.producer_process import (
+    ProducerOptions,
+    ProducerProcess,
+    spawn_producer,
+)
 from augd.server.supervision.sample_selection import choose
 from augd.server.supervision.signals import close_signal_fd, signal_fd
 from augd.transport import lifeline, unix_link
@@ -56,14 +60,14 @@ from augd.transport.arena import (
     map_arena,
     read_only,
 )
-from augd.transport.batch_channel import BulkSender
-from augd.transport.router_pair import Doors
-from augd.transport.row_channel import RowsSocket
+from augd.transport.batch_channel import BatchChannel
+from augd.transport.router_pair import RouterPair
+from augd.transport.row_channel import RowChannel
 from augd.transport.zmq_sockets import FRAMES_MAX, Poller
 
 if TYPE_CHECKING:
     from augd.protocol.permissions import Rights
-    from augd.transport.auth.authenticator import Gate
+    from augd.transport.auth.authenticator import Authenticator
 
 _log = logging.getLogger("augd")
 
@@ -102,19 +106,19 @@ class Daemon:
     def __init__(
         self,
         addresses: Sequence[Address | TcpAddress],
-        hired: Sequence[Hired],
+        hired: Sequence[ProducerProcess],
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
-        gate: Gate | None = None,
+        gate: Authenticator | None = None,
         *,
         patience_s: float | None = None,
-        terms: Terms,
+        terms: ProducerOptions,
         catalogue: Catalogue = BUILT_IN,
         cache: CacheStore | None = None,
-        page: Page | None = None,
+        page: DashboardProcess | None = None,
         producers_max: int = 0,
-        fetcher: Fetcher | None = None,
-        life: Life = Life(),  # noqa: B008 - frozen
+        fetcher: FetcherProcess | None = None,
+        life: DaemonHistory = DaemonHistory(),  # noqa: B008 - frozen
     ) -> None:
         """Bind the addresses, whose locks the caller holds, and adopt the producers.
 
@@ -139,8 +143,8 @@ class Daemon:
         self._datasets = datasets
         self._waiting = dict(enumerate(hired))
         self._terms = terms
-        self._crew: dict[int, Hired] = {}
-        self._memory_kills = MemoryKills()
+        self._crew: dict[int, ProducerProcess] = {}
+        self._memory_kills = OomKillCounter()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes travel
         self._choices = Choices()
@@ -161,9 +165,9 @@ class Daemon:
         if gate is not None:
             self._poller.register(gate, _Tag("gate"))
         curve = gate.curve if gate is not None else None
-        self._doors = Doors(curve)
-        self._bulk = BulkSender(curve)
-        self._rows = RowsSocket(gate.produce_curve if gate is not None else None)
+        self._doors = RouterPair(curve)
+        self._bulk = BatchChannel(curve)
+        self._rows = RowChannel(gate.produce_curve if gate is not None else None)
         for number, router in enumerate(self._doors.routers):
             self._poller.register(router, _Tag("router", number))
         for number, router in enumerate(self._bulk.doors.routers):
@@ -484,7 +488,10 @@ class Daemon:
         self._poller.unregister(hired.link.fileno())
         kind, crumb, how = hired.ending(self._memory_kills), hired.crumb(), hired.how_ended()
         if how == "SIGBUS" and self._cache is not None and self._cache.is_cut():
-            kind, how = Ending.ERROR, f"{how}: a file of the cache was cut off while it was read"
+            kind, how = (
+                ExitReason.ERROR,
+                f"{how}: a file of the cache was cut off while it was read",
+            )
         hired.close()
         if self._fetcher is not None:
             self._fetcher.drop(tag.number)
@@ -575,13 +582,13 @@ class Daemon:
                     if isinstance(classes, str):
                         classes = tuple(self._datasets[classes].classes)
                     frames.append(codec.encode_names(list(classes)))
-                if not self._doors.send(peer, frames) and isinstance(message, msg.BatchReady):
+                if not self._doors.send(peer, frames) and isinstance(message, msg.BatchMessage):
                     self._handle(ev.PeerUnreachable(message.session))
             case ev.Tell(number, message):
                 self._tell(number, message)
             case ev.TellPaths(peer, dataset, ids):
                 paths = self._datasets[dataset].paths_of(ids, PATHS_BYTES_MAX)
-                self._doors.send(peer, [_encode(msg.Paths(tuple(paths)))])
+                self._doors.send(peer, [_encode(msg.PathsReply(tuple(paths)))])
             case ev.SelectSamples():
                 self._select(action)
             case ev.MakeArena():
@@ -628,26 +635,26 @@ class Daemon:
 
     def _tell(self, number: int, message: msg.ToProducer | msg.ToRelay) -> None:
         if number >= PLACES_MAX:
-            assert not isinstance(message, msg.UseCache | msg.CacheRoom)  # which go by fds
+            assert not isinstance(message, msg.CacheMessage | msg.Room)  # which go by fds
             self._tell_remote(number, message)
             return
         fds: tuple[int, ...] = ()
-        if isinstance(message, msg.UseDataset):
+        if isinstance(message, msg.DatasetMessage):
             index = self._datasets[message.name]
             fds = (index.fd, index.dims_fd)
             if self._cache is not None:
                 fds = (*fds, self._cache.table_fd(message.name))
-        elif isinstance(message, msg.UseCache):
+        elif isinstance(message, msg.CacheMessage):
             assert self._cache is not None
             fds = (self._cache.fd,)
-        elif isinstance(message, msg.CacheRoom):
+        elif isinstance(message, msg.Room):
             assert self._cache is not None
             try:
                 self._cache.take_space((message.start, message.end))
             except OSError as error:
                 self._handle(ev.CacheFull(str(error.strerror)))
                 return
-        elif isinstance(message, msg.UseStream):
+        elif isinstance(message, msg.StreamMessage):
             fds = (self._arenas[message.stream][0],)
             if message.chosen is not None:
                 fds = (*fds, self._choices.fd(message.stream))
@@ -680,7 +687,7 @@ class Daemon:
         except OSError as error:
             self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
             return
-        chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
+        chosen = msg.SelectionShape(shared.num_samples, shared.num_groups, shared.num_picked)
         self._handle(ev.Selected(action.stream, chosen, shared.num_unlabelled))
 
     def _make_arena(self, action: ev.MakeArena) -> None:
@@ -697,7 +704,7 @@ class Daemon:
         if connection is None:
             return  # its bytes are sent
         fd, size_bytes = self._arenas[action.stream]
-        frame = codec.encode(msg.ArenaHere(action.stream, size_bytes))
+        frame = codec.encode(msg.Arena(action.stream, size_bytes))
         if not action.is_read_only:
             unix_link.send(connection.socket, frame, (fd,))
             return
@@ -738,7 +745,7 @@ class Daemon:
 
     def _start_producer(self, number: int) -> None:
         try:
-            hired = self._waiting.pop(number, None) or hire(self._terms, number)
+            hired = self._waiting.pop(number, None) or spawn_producer(self._terms, number)
         except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
             self._handle(ev.Reaped(number, f"it could not be started: {error}"))
             return

@@ -42,12 +42,12 @@ from augd.server.supervision.arguments import (
 if TYPE_CHECKING:
     from augd.dataset.index_file import IndexFile
     from augd.plan.recipe.op_catalogue import Catalogue
-    from augd.server.daemon.broker.dataset_facts import Life
+    from augd.server.daemon.broker.dataset_facts import DaemonHistory
     from augd.server.daemon.decoded_cache import CacheSpec, CacheStore
-    from augd.server.daemon.http_listener import Porch
-    from augd.server.supervision.producer_process import Hired, Terms
+    from augd.server.daemon.http_listener import HttpListener
+    from augd.server.supervision.producer_process import ProducerOptions, ProducerProcess
     from augd.transport.address import Address, TcpAddress
-    from augd.transport.auth.authenticator import Gate
+    from augd.transport.auth.authenticator import Authenticator
 
 _told: set[int] = set()  # fds that were closed behind the one line that is for them
 
@@ -58,7 +58,7 @@ PATIENCE_MAX_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServeOptions:
     """How the daemon is run, apart from what it serves."""
 
     named: str | None = None  # data sets by name, as JSON, beside those of the command line
@@ -86,7 +86,7 @@ class Options:
     log_format: str = "text"  # or "json"
 
 
-def serve_forever(paths: Sequence[str], options: Options) -> int:
+def serve_forever(paths: Sequence[str], options: ServeOptions) -> int:
     """Serve until drained; returns the exit status.
 
     Raises:
@@ -110,7 +110,7 @@ def refuse(error: AugdError, ready_fd: int | None) -> int:
     return 1
 
 
-def _take_over(options: Options) -> Options:
+def _take_over(options: ServeOptions) -> ServeOptions:
     """Take the place of a daemon that died, if one did: at its addresses, ports included."""
     if options.again is None:
         return options
@@ -119,18 +119,18 @@ def _take_over(options: Options) -> Options:
     return replace(options, listen=tuple(left["addresses"]) or options.listen, http=http)
 
 
-def _life_of(options: Options) -> Life:
+def _life_of(options: ServeOptions) -> DaemonHistory:
     """Tell which daemons died before this one."""
-    from augd.server.daemon.broker.dataset_facts import Life
+    from augd.server.daemon.broker.dataset_facts import DaemonHistory
 
     left = {} if options.again is None else json.loads(options.again)
-    return Life(options.supervisor or 0, left.get("deaths", 0), left.get("last_death", ""))
+    return DaemonHistory(options.supervisor or 0, left.get("deaths", 0), left.get("last_death", ""))
 
 
-def _serve_locked(paths: Sequence[str], options: Options) -> int:
+def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
     with interruptions_held():
         from augd.server.daemon.address_lock import AddressLock
-        from augd.server.supervision.producer_process import Terms, hire
+        from augd.server.supervision.producer_process import ProducerOptions, spawn_producer
         from augd.transport.address import Address, make_runtime_dir
 
     sources = name_paths(paths, options.named)
@@ -152,12 +152,12 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
 
             check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
         raise_fd_limit(wanted)
-        hired: list[Hired] = []
+        hired: list[ProducerProcess] = []
         cleaning.callback(_end, hired)
         catalogue = _look_at(options.plugins)
         cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
-        terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
-        hired.extend(hire(terms, place) for place in range(wanted))
+        terms = ProducerOptions(options.plugins, cores, list_own(sources), has_remote(sources))
+        hired.extend(spawn_producer(terms, place) for place in range(wanted))
         if options.supervisor is not None:
             from augd.process.parent_death import die_with
 
@@ -167,7 +167,7 @@ def _serve_locked(paths: Sequence[str], options: Options) -> int:
         return _serve(addresses, sources, hired, terms, options, *parts, cleaning)
 
 
-def _check_page(options: Options) -> None:
+def _check_page(options: ServeOptions) -> None:
     """Refuse what the page cannot be, before anything is started."""
     if options.log_format not in ("text", "json"):
         raise OptionError(f"--log-format: expected text or json, got {options.log_format!r}")
@@ -186,7 +186,7 @@ def _check_page(options: Options) -> None:
         )
 
 
-def _open_porch(options: Options, cleaning: ExitStack) -> Porch | None:
+def _open_porch(options: ServeOptions, cleaning: ExitStack) -> HttpListener | None:
     if options.http is None:
         return None
     from augd.server.daemon.http_listener import open_porch
@@ -205,13 +205,13 @@ def _look_at(plugins: Sequence[str]) -> Catalogue | None:
     return survey(plugins)
 
 
-def _open_gate(keys: str) -> Gate:
+def _open_gate(keys: str) -> Authenticator:
     """Read the keys and prove that they keep strangers out, before anything is bound for them."""
     with interruptions_held():
-        from augd.transport.auth.authenticator import Gate
+        from augd.transport.auth.authenticator import Authenticator
         from augd.transport.auth.self_test import prove
 
-    gate = Gate(Path(keys))
+    gate = Authenticator(Path(keys))
     try:
         prove(gate)
     except BaseException:
@@ -220,7 +220,7 @@ def _open_gate(keys: str) -> Gate:
     return gate
 
 
-def _end(hired: list[Hired]) -> None:
+def _end(hired: list[ProducerProcess]) -> None:
     """Kill and reap what is left of the producers; after a drain only what the kernel keeps is."""
     from augd.process.exit_status import reap
 
@@ -268,13 +268,13 @@ def choose_addresses(
 def _serve(
     addresses: Sequence[Address | TcpAddress],
     sources: dict[str, Source],
-    hired: list[Hired],
-    terms: Terms,
-    options: Options,
-    gate: Gate | None,
+    hired: list[ProducerProcess],
+    terms: ProducerOptions,
+    options: ServeOptions,
+    gate: Authenticator | None,
     catalogue: Catalogue | None,
     cache: CacheSpec | None,
-    porch: Porch | None,
+    porch: HttpListener | None,
     cleaning: ExitStack,
 ) -> int:
     with interruptions_held():
@@ -292,9 +292,9 @@ def _serve(
         cleaning.callback(store.close)
     page = None
     if porch is not None:
-        from augd.server.daemon.dashboard_process import Page
+        from augd.server.daemon.dashboard_process import DashboardProcess
 
-        page = Page(porch, options.plugins, tuple(datasets))
+        page = DashboardProcess(porch, options.plugins, tuple(datasets))
     daemon = Daemon(
         *(addresses, hired, datasets, options.lifeline_fd, gate),
         patience_s=options.patience_s,
@@ -389,7 +389,7 @@ def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
 
 
 def read_producers(text: str | None) -> dict[str, Any]:
-    """Read what `--producers` says into fields of `Options`: a number, `auto` or `ray:N`.
+    """Read what `--producers` says into fields of `ServeOptions`: a number, `auto` or `ray:N`.
 
     Raises:
         OptionError: it is none of these.

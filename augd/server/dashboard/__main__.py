@@ -14,10 +14,10 @@ def main(link_fd: int, listener_fd: int, daemon_pid: int, *plugins: str) -> None
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from augd.server.dashboard.app import run
-    from augd.server.dashboard.daemon_link import DaemonGone, Lookout
+    from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
 
     try:
-        with Lookout(socket.socket(fileno=link_fd)) as lookout:
+        with DaemonLink(socket.socket(fileno=link_fd)) as lookout:
             run(lookout, socket.socket(fileno=listener_fd), plugins)
     except (EOFError, DaemonGone):
         pass  # the daemon ended before it had begun

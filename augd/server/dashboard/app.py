@@ -30,9 +30,9 @@ from starlette.routing import Route
 from augd.server.dashboard import metrics
 from augd.server.dashboard.auth import COOKIE, Guard
 from augd.server.dashboard.batch_images import ROWS_MAX, Pictures
-from augd.server.dashboard.daemon_link import DaemonGone, Lookout
+from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
 from augd.server.dashboard.history import Watch
-from augd.server.dashboard.sample_viewer import Ask, Studio
+from augd.server.dashboard.sample_viewer import SampleViewer, ViewRequest
 
 _WATCHERS_MAX = 32
 _CONNECTIONS_MAX = 128
@@ -48,15 +48,15 @@ _STATIC = {
 }
 
 
-class Page:
+class DashboardApp:
     """What the routes share."""
 
-    def __init__(self, lookout: Lookout, plugins: Sequence[str]) -> None:
+    def __init__(self, lookout: DaemonLink, plugins: Sequence[str]) -> None:
         """Watch nothing yet."""
         self._lookout = lookout
         self._watch = Watch(lookout)
         self._pictures = Pictures(lookout)
-        self._studio = Studio(lookout.datasets, plugins)
+        self._studio = SampleViewer(lookout.datasets, plugins)
         self._files = {name: _read_static(name) for name in _STATIC}
         routes = {
             "/": self.index,
@@ -178,7 +178,7 @@ class Page:
         if sample < 0 or seen.is_balanced:
             which = "padding" if sample < 0 else "balanced streams draw by place, not by sample"
             return JSONResponse({"problem": f"nothing to tell: {which}"})
-        asked = Ask(seen.dataset, sample, seen.epoch, seen.recipe, seen.seed)
+        asked = ViewRequest(seen.dataset, sample, seen.epoch, seen.recipe, seen.seed)
         answer = await asyncio.to_thread(self._studio.ask, asked)
         return JSONResponse({"words": answer.words, "problem": answer.why})
 
@@ -188,7 +188,7 @@ class Page:
         snapshot = (await asyncio.to_thread(self._lookout.snapshot)).snapshot
         if sample not in _blamed(snapshot, dataset):
             return PlainTextResponse("expected a sample that is bad or quarantined", 404)
-        answer = await asyncio.to_thread(self._studio.ask, Ask(dataset, sample))
+        answer = await asyncio.to_thread(self._studio.ask, ViewRequest(dataset, sample))
         if answer.why:
             return PlainTextResponse(answer.why)
         return Response(answer.jpeg, media_type="image/jpeg")
@@ -227,9 +227,9 @@ async def _gone(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error}\n", 503)
 
 
-def run(lookout: Lookout, listener: socket.socket, plugins: Sequence[str]) -> None:
+def run(lookout: DaemonLink, listener: socket.socket, plugins: Sequence[str]) -> None:
     """Serve until the daemon ends."""
-    page = Page(lookout, plugins)
+    page = DashboardApp(lookout, plugins)
     config = uvicorn.Config(
         page.guard,
         log_level="warning",

@@ -21,7 +21,7 @@ from PIL import Image
 from augd.diagnostics.device_colour import recoloured
 from augd.protocol.dashboard_messages import Seen
 from augd.protocol.messages import ArraySpec
-from augd.server.dashboard.daemon_link import Lookout
+from augd.server.dashboard.daemon_link import DaemonLink
 from augd.transport.arena import map_arena
 
 ROWS_MAX = 64
@@ -64,7 +64,7 @@ class Copied:
 class Pictures:
     """Copies rows and keeps the last few batches for whoever asked for them."""
 
-    def __init__(self, lookout: Lookout) -> None:
+    def __init__(self, lookout: DaemonLink) -> None:
         """Keep nothing yet."""
         self._lookout = lookout
         self._kept: OrderedDict[int, Copied] = OrderedDict()

@@ -31,7 +31,7 @@ class Indexed:
     arrays: IndexArrays
 
 
-class Lookout:
+class DaemonLink:
     """Asks the daemon. Use it in a `with`, from any thread."""
 
     def __init__(self, daemon: socket.socket) -> None:
@@ -57,7 +57,7 @@ class Lookout:
         assert received is not None
         return said.decode(received[0]), received[1]
 
-    def _ask(self, note: said.Note) -> tuple[said.Spoken, list[int]]:
+    def _ask(self, note: said.DashboardMessage) -> tuple[said.Spoken, list[int]]:
         with self._busy:
             if self.has_ended:
                 raise DaemonGone("the daemon ended")

@@ -15,7 +15,7 @@ from typing import Any
 
 from augd.diagnostics.rates import compare
 from augd.protocol.dashboard_messages import Snapshot
-from augd.server.dashboard.daemon_link import DaemonGone, Lookout
+from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
 
 _WATCHED_S = 0.5
 _UNWATCHED_S = 5.0
@@ -29,7 +29,7 @@ Report = dict[str, Any]
 class Watch:
     """Keeps the latest report. `run` it as a task."""
 
-    def __init__(self, lookout: Lookout) -> None:
+    def __init__(self, lookout: DaemonLink) -> None:
         """Start with no report."""
         self._lookout = lookout
         self._kept: deque[tuple[float, Snapshot]] = deque()

@@ -26,7 +26,7 @@ from augd.transport import unix_link
 _ANSWER_S = 10.0
 
 
-class Ask(Struct, frozen=True):
+class ViewRequest(Struct, frozen=True):
     """Show a sample's file; with a recipe, say what was drawn for it in an epoch."""
 
     dataset: str
@@ -44,7 +44,7 @@ class Answer(Struct, frozen=True):
     why: str = ""
 
 
-class Studio:
+class SampleViewer:
     """The page's end: starts the process when it is first needed."""
 
     def __init__(self, datasets: Mapping[str, Indexed], plugins: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Studio:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
 
-    def ask(self, asked: Ask) -> Answer:
+    def ask(self, asked: ViewRequest) -> Answer:
         """Have a file looked at; never raises for what it does to the process that looks."""
         with self._busy:
             if self._process is None:

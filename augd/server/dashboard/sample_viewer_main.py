@@ -20,7 +20,7 @@ from augd.dataset.index_file import IndexFile
 from augd.dataset.index_format import read_index_header
 from augd.dataset.stores.address import is_address
 from augd.diagnostics.drawn_text import as_plain
-from augd.diagnostics.sample_renderer import Darkroom
+from augd.diagnostics.sample_renderer import SampleRenderer
 from augd.errors import AugdError
 from augd.pixels.headers.formats import HEAD_BYTES, PACKAGES, recognise
 from augd.pixels.headers.read_header import BadImage
@@ -30,7 +30,7 @@ from augd.plan.recipe.recipe import parse_recipe
 from augd.plugins.ops import load
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
-from augd.server.dashboard.sample_viewer import Answer, Ask
+from augd.server.dashboard.sample_viewer import Answer, ViewRequest
 from augd.transport import unix_link
 
 _SIDE_PX = 240
@@ -39,14 +39,14 @@ _BYTES_MAX = 60_000  # of a picture: it travels in one message
 _PLAIN = parse_recipe({"ops": [{"op": "center_crop", "size": 8}]})
 
 
-class Bench:
+class OpenSamples:
     """Opens samples of the data sets that it was given."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         """Know no data set yet."""
         self._catalogue = catalogue
         self._indexes: dict[str, IndexFile] = {}
-        self._rooms: dict[bytes, Darkroom] = {}
+        self._rooms: dict[bytes, SampleRenderer] = {}
 
     def add(self, name: str, fd: int, dims_fd: int) -> None:
         """Take a data set's index over."""
@@ -54,7 +54,7 @@ class Bench:
         size_bytes = os.fstat(fd).st_size
         self._indexes[name] = IndexFile(fd, dims_fd, header, size_bytes, None, True)
 
-    def answer(self, asked: Ask) -> Answer:
+    def answer(self, asked: ViewRequest) -> Answer:
         """Show a file, or say what was drawn for it."""
         if is_address(self._indexes[asked.dataset].root):
             return Answer(
@@ -70,7 +70,7 @@ class Bench:
         except Image.DecompressionBombError as error:
             return Answer(why=str(error))
 
-    def _photo(self, asked: Ask) -> Answer:
+    def _photo(self, asked: ViewRequest) -> Answer:
         content = self._room(asked).read_file(asked.sample)
         if recognise(content[:HEAD_BYTES]) in PACKAGES:  # which Pillow by itself does not read
             whole = self._room(asked).read(asked.sample).develop()
@@ -80,12 +80,12 @@ class Bench:
             picture = ImageOps.exif_transpose(file.convert("RGB"))
         return Answer(jpeg=_shrink(picture))
 
-    def _words(self, asked: Ask) -> Answer:
+    def _words(self, asked: ViewRequest) -> Answer:
         room = self._room(asked)
         plain = as_plain(room.drawn(asked.sample, asked.epoch, room.read(asked.sample).header))
         return Answer(words=tuple(view["words"] for view in plain.get("views", [plain])))
 
-    def _room(self, asked: Ask) -> Darkroom:
+    def _room(self, asked: ViewRequest) -> SampleRenderer:
         """Return the darkroom of a data set, recipe and seed: the last one, or a new one."""
         key = msgpack.encode((asked.dataset, asked.recipe, asked.seed))
         room = self._rooms.get(key)
@@ -94,7 +94,7 @@ class Bench:
             if asked.recipe is not None:
                 recipe = parse_recipe(asked.recipe, self._catalogue)
             index = self._indexes[asked.dataset]
-            room = Darkroom(index, recipe, asked.seed, is_confined=True)
+            room = SampleRenderer(index, recipe, asked.seed, is_confined=True)
             for last in self._rooms.values():
                 last.close()
             self._rooms = {key: room}
@@ -121,13 +121,13 @@ def main(link_fd: int, parent_pid: int, *plugins: str) -> None:
     Image.init()
     page = socket.socket(fileno=link_fd)
     try:
-        bench = Bench(load(plugins) if plugins else BUILT_IN)
+        bench = OpenSamples(load(plugins) if plugins else BUILT_IN)
         for _ in range(msgpack.decode(_receive(page)[0], type=int)):
             name, fds = _receive(page)
             bench.add(msgpack.decode(name, type=str), fds[0], fds[1])
         confine()
         while True:
-            asked = msgpack.decode(_receive(page)[0], type=Ask)
+            asked = msgpack.decode(_receive(page)[0], type=ViewRequest)
             unix_link.send(page, msgpack.encode(bench.answer(asked)))
     except EOFError:
         pass

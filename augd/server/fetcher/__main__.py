@@ -27,7 +27,7 @@ from msgspec import MsgspecError
 from augd.dataset.index_format import read_index_header
 from augd.dataset.stores.object_store import patience_s
 from augd.dataset.stores.range_reader import LANE_BYTES
-from augd.dataset.stores.shard_cache import Blocks
+from augd.dataset.stores.shard_cache import ShardCache
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import AugdError
 from augd.process.command import say
@@ -76,7 +76,7 @@ class _Job:
 class Fetcher:
     """The loop. `run` returns when the daemon is gone."""
 
-    def __init__(self, daemon: socket.socket, blocks: Blocks | None) -> None:
+    def __init__(self, daemon: socket.socket, blocks: ShardCache | None) -> None:
         """Take the link over."""
         self._daemon = daemon
         self._blocks = blocks
@@ -210,7 +210,7 @@ def main(link_fd: int, daemon_pid: int, cache: str = "") -> int:
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        Fetcher(socket.socket(fileno=link_fd), Blocks.open(cache) if cache else None).run()
+        Fetcher(socket.socket(fileno=link_fd), ShardCache.open(cache) if cache else None).run()
     except EOFError:
         return 0
     except AugdError as error:

@@ -29,7 +29,7 @@ from augd.process.system_errors import as_refusal
 from augd.protocol.codec import encode
 from augd.protocol.messages import LastWords
 from augd.transport import unix_link
-from augd.transport.current_sample import Crumb
+from augd.transport.current_sample import CurrentSample
 
 if TYPE_CHECKING:
     from augd.plan.recipe.op_catalogue import Catalogue
@@ -47,7 +47,7 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
     try:
         from augd.pixels.decode import configure, silence_library_noise
         from augd.plan.recipe.op_catalogue import BUILT_IN
-        from augd.server.producer.loop import Producer
+        from augd.server.producer.loop import ProducerLoop
 
         silence_library_noise()
         configure()
@@ -56,8 +56,8 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
         open_own = _open(sources) if sources else None
         asking, _, basin = hatch.partition(",")
         hatch_fds = (int(asking), int(basin)) if basin else None
-        crumb = Crumb.inherited(crumb_fd)
-        Producer(daemon, crumb, confine(), catalogue, open_own, hatch_fds).run()
+        crumb = CurrentSample.inherited(crumb_fd)
+        ProducerLoop(daemon, crumb, confine(), catalogue, open_own, hatch_fds).run()
     except EOFError:
         return 0
     except BaseException as error:

@@ -25,10 +25,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from augd.pixels.decode import Pixels, decode_whole
-from augd.pixels.exif_orientation import Decoded
+from augd.pixels.exif_orientation import DecodedRegion
 from augd.pixels.headers.read_header import BadImage, Header
 from augd.protocol.cache_table import RECORD, TABLE_START, aligned, table_bytes
-from augd.protocol.messages import Cached, CacheEntry, CacheRoom, UseCache
+from augd.protocol.messages import Cached, CacheEntry, CacheMessage, Room
 
 _RECORDS: Final = np.dtype(
     {
@@ -44,7 +44,7 @@ _NEVER: Final = 1 << 62
 class PixelCache:
     """The pixels of all data sets, mapped, and the rooms that this producer may fill."""
 
-    def __init__(self, fd: int, use: UseCache) -> None:
+    def __init__(self, fd: int, use: CacheMessage) -> None:
         """Map the cache. The fd stays the caller's and may be closed afterwards.
 
         Raises:
@@ -66,7 +66,7 @@ class PixelCache:
         """Say whether the file is as long as it was: to touch what was cut off is a SIGBUS."""
         return os.fstat(self._fd).st_size >= self.size_bytes
 
-    def add_room(self, room: CacheRoom) -> None:
+    def add_room(self, room: Room) -> None:
         """Take a room."""
         self._rooms.append([room.start, room.end])
         self._refused_bytes = _NEVER
@@ -162,7 +162,7 @@ class CachedPictures:
             return None
         return self._records[ids]
 
-    def picture(self, sample: int) -> Decoded | None:
+    def picture(self, sample: int) -> DecodedRegion | None:
         """Give the picture of a sample that was found; None when it turns out to be damaged.
 
         Its pixels are a view into the cache, which is never written over.
@@ -182,9 +182,9 @@ class CachedPictures:
                 self._damaged.add(sample)
                 return None
             self._is_sound[sample] = True
-        return Decoded(pixels, width, height, orientation)
+        return DecodedRegion(pixels, width, height, orientation)
 
-    def add(self, sample: int, content: bytes | bytearray, header: Header) -> Decoded | None:
+    def add(self, sample: int, content: bytes | bytearray, header: Header) -> DecodedRegion | None:
         """Decode a picture into the cache; None when there is no room, or it is not sound.
 
         It is the caller's to use at once; others find it when the daemon has heard of it.
@@ -212,7 +212,7 @@ class CachedPictures:
         )
         self._damaged.discard(sample)
         self._entries.append(entry)
-        return Decoded(pixels, width, height, header.orientation)
+        return DecodedRegion(pixels, width, height, header.orientation)
 
     def take_news(self) -> Cached | None:
         """Return what the daemon must hear since the last call; None for nothing."""

@@ -31,22 +31,28 @@ from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
 from augd.dataset.readers.object_store import RemoteSource
 from augd.dataset.readers.open_source import open_source
 from augd.dataset.readers.read_ahead import ReadAhead, Reading
-from augd.dataset.readers.source import Row, Source
+from augd.dataset.readers.source import Row, SampleSource
 from augd.dataset.readers.transient_errors import Retries, does_pass
 from augd.dataset.stores.address import is_address
 from augd.errors import AugdError, DatasetError, PluginFailed, StoreError
-from augd.pixels.exif_orientation import Decoded, Stored
+from augd.pixels.exif_orientation import DecodedRegion, Stored
 from augd.pixels.headers.read_header import BadImage, read_header
-from augd.pixels.jpeg_segments import Cut, Part
+from augd.pixels.jpeg_segments import Cut, JpegPart
 from augd.plan.ops.plugin import OwnOpError
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plugins.ops import name_failure
 from augd.protocol import messages as msg
 from augd.protocol.row_digest import ids_digest, rows_digest
 from augd.server.producer.decoded_cache import CachedPictures, PixelCache
-from augd.server.producer.stream_renderer import Buffer, Dataset, Production, Rows, Sketch
-from augd.transport.current_sample import Crumb
-from augd.transport.fetch_client import Hatch
+from augd.server.producer.stream_renderer import (
+    Buffer,
+    ChunkPlan,
+    OpenDataset,
+    Rows,
+    StreamRenderer,
+)
+from augd.transport.current_sample import CurrentSample
+from augd.transport.fetch_client import FetchClient
 
 # Read and not yet decoded: a second's work, far below what a producer may take in all.
 _READ_AHEAD_BYTES = 16 << 20
@@ -58,29 +64,29 @@ _REMOTE: Final[dict[str, int]] = {"max_bytes": 64 << 20, "num_threads": 4, "rows
 # Largest chunk whose files are all held at once, so that its rows can be planned together: 32 files
 # of 2 MB. The rows of larger ones are planned one by one.
 _LEARN_BYTES = 64 << 20
-OpenOwn = Callable[[str, IndexArrays], Source]
+OpenOwn = Callable[[str, IndexArrays], SampleSource]
 
 _BAD_ROWS_NAMED = 8  # per chunk; all are counted
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class LeaseTask:
     """A lease with what is known of it so far."""
 
     lease: msg.Lease
-    production: Production
+    production: StreamRenderer
     ids: NDArray[np.int64]
     epochs: NDArray[np.int64]
     rows: Iterator[Row]
     reading: Reading
     cached: list[int]  # for each row: whether its picture was in the cache, and no file is read
-    sketch: Sketch | None = None
+    sketch: ChunkPlan | None = None
     has_cuts: bool = False  # rows are made of the segments that were read, if nothing is odd
     hits: int = 0
 
 
 @dataclass(slots=True)
-class Made:
+class FinishedLease:
     """A finished lease: how many rows are masked, the first of them by name, and its receipt."""
 
     lease: int
@@ -92,13 +98,13 @@ class Made:
     misses: int = 0
 
 
-def _first_position(task: Task) -> int:
+def _first_position(task: LeaseTask) -> int:
     """Return where the task's rows begin in the order of the epoch."""
     layout = task.production.layout
     return task.lease.position + layout.rank * layout.batch_size + task.lease.first_row
 
 
-def _is_quarantined(task: Task, row: int, sample: int) -> bool:
+def _is_quarantined(task: LeaseTask, row: int, sample: int) -> bool:
     place = task.lease.epoch, _first_position(task) + row
     return place >= task.production.quarantine[sample]
 
@@ -112,7 +118,7 @@ class LeaseFailed(Exception):
         self.lease = lease
 
 
-def _open_local(root: str, index: IndexArrays) -> Source:
+def _open_local(root: str, index: IndexArrays) -> SampleSource:
     """Open a data set of files; a file system that fails for a moment is waited for.
 
     Raises:
@@ -128,13 +134,13 @@ def _open_local(root: str, index: IndexArrays) -> Source:
         )
 
 
-class Workshop:
+class LeaseRunner:
     """Accepts leases into a queue and makes the rows of its front."""
 
     def __init__(
         self,
         on_row: Callable[[msg.Lease], None],
-        crumb: Crumb | None = None,
+        crumb: CurrentSample | None = None,
         catalogue: Catalogue = BUILT_IN,
         open_own: OpenOwn | None = None,
     ) -> None:
@@ -145,16 +151,16 @@ class Workshop:
         """
         self._open_own = open_own
         self._on_row = on_row
-        self._crumb = crumb or Crumb.private()
+        self._crumb = crumb or CurrentSample.private()
         self._catalogue = catalogue
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, OpenDataset] = {}
         self._lost: dict[str, AugdError] = {}  # data sets that cannot be opened, and why
         self._cache: PixelCache | None = None
-        self._productions: dict[int, Production] = {}
+        self._productions: dict[int, StreamRenderer] = {}
         self._accepted: list[msg.Lease] = []
-        self._hatch: Hatch | None = None
+        self._hatch: FetchClient | None = None
         self._in_hand: msg.Lease | None = None
-        self._tasks: deque[Task] = deque()
+        self._tasks: deque[LeaseTask] = deque()
         # CPU time of this thread for order and plan; whoever reports it sets it to 0. By the wall
         # clock it would count what other processes do on a busy core.
         self.plan_ns = 0
@@ -169,7 +175,7 @@ class Workshop:
         if self._in_hand is not None:
             self._on_row(self._in_hand)
 
-    def use_hatch(self, hatch: Hatch) -> None:
+    def use_hatch(self, hatch: FetchClient) -> None:
         """Read data sets that lie in object stores through a hatch."""
         self._hatch = hatch
 
@@ -197,11 +203,11 @@ class Workshop:
         if self._cache is not None and table_fd >= 0:
             with suppress(ValueError):  # somebody cut it off
                 cached = CachedPictures(self._cache, name, table_fd, index.num_samples)
-        self._datasets[name] = Dataset(index, source, ahead, cached)
+        self._datasets[name] = OpenDataset(index, source, ahead, cached)
 
-    def _open(self, name: str, root: str, index: IndexArrays) -> tuple[Source, ReadAhead]:
+    def _open(self, name: str, root: str, index: IndexArrays) -> tuple[SampleSource, ReadAhead]:
         """Open what a data set is read from. Raises PluginFailed, and DatasetError."""
-        source: Source
+        source: SampleSource
         if index.own:
             assert self._open_own is not None
             source = self._open_own(name, index)
@@ -231,7 +237,7 @@ class Workshop:
                 yield news
 
     def use_stream(
-        self, use: msg.UseStream, arena: Buffer, choice: ChoiceArrays | None = None
+        self, use: msg.StreamMessage, arena: Buffer, choice: ChoiceArrays | None = None
     ) -> None:
         """Prepare a stream whose slots lie in `arena`; without `choice` it has all samples.
 
@@ -243,7 +249,7 @@ class Workshop:
         if use.dataset in self._lost:
             raise self._lost[use.dataset]
         dataset = self._datasets[use.dataset]
-        self._productions[use.stream] = Production(use, dataset, arena, choice, self._catalogue)
+        self._productions[use.stream] = StreamRenderer(use, dataset, arena, choice, self._catalogue)
 
     def mask(self, mask: msg.Mask) -> None:
         """Take a stream's quarantine: it holds for every row that is made from now on."""
@@ -267,7 +273,7 @@ class Workshop:
         for (stream, epoch), group in groupby(accepted, key=lambda it: (it.stream, it.epoch)):
             self._begin(self._productions[stream], epoch, list(group))
 
-    def _begin(self, production: Production, epoch: int, leases: list[msg.Lease]) -> None:
+    def _begin(self, production: StreamRenderer, epoch: int, leases: list[msg.Lease]) -> None:
         before_ns = time.thread_time_ns()
         offset = production.layout.rank * production.layout.batch_size
         firsts = [lease.position + offset + lease.first_row for lease in leases]
@@ -302,7 +308,7 @@ class Workshop:
                 regions = production.regions(sketch, wanted)
             reading = production.dataset.ahead.submit(samples, regions)
             rows = iter(reading)
-            task = Task(lease, production, drawn, epochs[part], rows, reading, cached, sketch)
+            task = LeaseTask(lease, production, drawn, epochs[part], rows, reading, cached, sketch)
             task.has_cuts = sketch is not None and production.can_render_cuts(sketch)
             self._tasks.append(task)
 
@@ -315,7 +321,7 @@ class Workshop:
             self._tasks.remove(task)
         return [task.lease.lease for task in revoked]
 
-    def make_next(self) -> Made:
+    def make_next(self) -> FinishedLease:
         """Make the rows of the oldest lease.
 
         Raises:
@@ -364,7 +370,7 @@ class Workshop:
             )
         return True
 
-    def _make_rows(self, task: Task) -> Made:
+    def _make_rows(self, task: LeaseTask) -> FinishedLease:
         if task.sketch is None:
             self._plan(task)
         lease, production = task.lease, task.production
@@ -373,7 +379,7 @@ class Workshop:
         rows.ids[:] = task.ids
         np.greater_equal(task.ids, 0, out=rows.valid)
         production.write_labels(task.ids, rows.labels)
-        made = Made(lease.lease, ids_digest=ids_digest(_first_position(task), task.ids))
+        made = FinishedLease(lease.lease, ids_digest=ids_digest(_first_position(task), task.ids))
         if (
             all(task.cached)
             and task.sketch
@@ -396,7 +402,7 @@ class Workshop:
             made.hits, made.misses = task.hits, int((task.ids >= 0).sum()) - task.hits
         return made
 
-    def _make_row(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
+    def _make_row(self, task: LeaseTask, row: int, sample: int, rows: Rows) -> str | None:
         """Fill one row; returns None, or why the sample is bad."""
         content = None if task.cached[row] else next(task.rows)
         if isinstance(content, BadImage):
@@ -412,7 +418,7 @@ class Workshop:
         finally:
             self._crumb.clear()
 
-    def _render_cached(self, task: Task, row: int, sample: int, rows: Rows) -> str | None:
+    def _render_cached(self, task: LeaseTask, row: int, sample: int, rows: Rows) -> str | None:
         """Fill a row from the cache; from its file, should the cache be damaged there."""
         production, photo = task.production, None
         if production.cache is not None:
@@ -427,14 +433,14 @@ class Workshop:
         return self._render_photo(task, row, sample, photo, rows)
 
     def _render_row(
-        self, task: Task, row: int, sample: int, content: bytearray | Cut, rows: Rows
+        self, task: LeaseTask, row: int, sample: int, content: bytearray | Cut, rows: Rows
     ) -> str | None:
         production = task.production
         if isinstance(content, Cut) and self._render_cut(task, row, content, rows):
             self._on_row(task.lease)
             return None
         try:
-            made: bytearray | Part
+            made: bytearray | JpegPart
             if isinstance(content, Cut):
                 made = content.part()
                 header, stored = made.header, made.photo
@@ -446,7 +452,7 @@ class Workshop:
                     if photo is not None:
                         return self._render_photo(task, row, sample, photo, rows)
             sketch, at = self._sketch_of(task, row, sample, stored)
-            if isinstance(made, Part) and sketch is not task.sketch:  # of another plan
+            if isinstance(made, JpegPart) and sketch is not task.sketch:  # of another plan
                 made, header = production.dataset.source.read(sample), stored
             if at in sketch.impossible:
                 return sketch.impossible[at]
@@ -456,7 +462,7 @@ class Workshop:
         self._on_row(task.lease)
         return None
 
-    def _render_cut(self, task: Task, row: int, cut: Cut, rows: Rows) -> bool:
+    def _render_cut(self, task: LeaseTask, row: int, cut: Cut, rows: Rows) -> bool:
         """Fill a row from the segments that were read of its photo, without looking at them before.
 
         Says no where something is not as the index says, or is out of the ordinary: whoever looks
@@ -470,7 +476,7 @@ class Workshop:
         return task.production.render_cut(cut, sketch, row, rows, row)
 
     def _render_photo(
-        self, task: Task, row: int, sample: int, photo: Decoded, rows: Rows
+        self, task: LeaseTask, row: int, sample: int, photo: DecodedRegion, rows: Rows
     ) -> str | None:
         sketch, at = self._sketch_of(task, row, sample, photo)
         if at in sketch.impossible:
@@ -482,7 +488,9 @@ class Workshop:
         self._on_row(task.lease)
         return None
 
-    def _sketch_of(self, task: Task, row: int, sample: int, stored: Stored) -> tuple[Sketch, int]:
+    def _sketch_of(
+        self, task: LeaseTask, row: int, sample: int, stored: Stored
+    ) -> tuple[ChunkPlan, int]:
         """Return the sketch in which a row is planned, and where: with the size that it has."""
         assert task.sketch is not None
         size = task.production.size_of(stored)
@@ -493,7 +501,7 @@ class Workshop:
 
     # planning
 
-    def _plan(self, task: Task) -> None:
+    def _plan(self, task: LeaseTask) -> None:
         """Plan this task, and with it the following ones of its stream that need no reading."""
         dims = task.production.dataset.index.dims
         if not dims[task.ids].all():
@@ -517,7 +525,7 @@ class Workshop:
             row += member.lease.rows
         self.plan_ns += time.thread_time_ns() - before_ns
 
-    def _learn_sizes(self, task: Task) -> None:
+    def _learn_sizes(self, task: LeaseTask) -> None:
         """Read the headers of a chunk whose images were never opened; once per data set.
 
         A size that stays unknown is found to differ when its row is made.
@@ -543,7 +551,7 @@ class Workshop:
                     self._crumb.clear()
                 dims[sample] = header.width, header.height
 
-    def _plan_again(self, task: Task, row: int, width: int, height: int) -> Sketch:
+    def _plan_again(self, task: LeaseTask, row: int, width: int, height: int) -> ChunkPlan:
         """Plan one row whose file says another size than the hint did."""
         size = np.array([[width, height]], np.int32)
         ids, epochs = task.ids[row : row + 1], task.epochs[row : row + 1]

@@ -23,24 +23,24 @@ from augd.protocol import messages as msg
 from augd.protocol.codec import decode_to_producer, encode
 from augd.protocol.digest_sums import write_digest, write_ids_digest
 from augd.server.producer.decoded_cache import PixelCache
-from augd.server.producer.lease_runner import LeaseFailed, OpenOwn, Workshop
+from augd.server.producer.lease_runner import LeaseFailed, LeaseRunner, OpenOwn
 from augd.transport import unix_link
 from augd.transport.arena import map_arena
-from augd.transport.current_sample import Crumb
-from augd.transport.fetch_client import Hatch, hatch_patience_s
+from augd.transport.current_sample import CurrentSample
+from augd.transport.fetch_client import FetchClient, hatch_patience_s
 
 _ALIVE_EVERY_NS = 1_000_000_000
 _FAIL_TEXT_MAX = 4000
 _Code = Literal["INTERNAL", "BAD_RECIPE", "PLUGIN_FAILED"]
 
 
-class Producer:
+class ProducerLoop:
     """The loop of a producer process."""
 
     def __init__(
         self,
         daemon: socket.socket,
-        crumb: Crumb,
+        crumb: CurrentSample,
         confinement: str,
         catalogue: Catalogue,
         open_own: OpenOwn | None = None,
@@ -54,10 +54,10 @@ class Producer:
         self._daemon = daemon
         self._confinement = confinement
         self._environment = {**describe_environment(), **catalogue.environment}
-        self._workshop = Workshop(self._stay_alive, crumb, catalogue, open_own)
+        self._workshop = LeaseRunner(self._stay_alive, crumb, catalogue, open_own)
         if hatch_fds is not None:
             wait = self._workshop.stay_alive
-            self._workshop.use_hatch(Hatch(*hatch_fds, hatch_patience_s(), wait))
+            self._workshop.use_hatch(FetchClient(*hatch_fds, hatch_patience_s(), wait))
         self._cache: PixelCache | None = None
         # Streams whose recipe an own op refuses, or whose own source cannot be used: code, text.
         self._refused: dict[int, tuple[_Code, str]] = {}
@@ -104,16 +104,16 @@ class Producer:
             case msg.Revoke(leases):
                 for lease in workshop.revoke(set(leases)):
                     self._say(msg.Dropped(lease))
-            case msg.UseCache():
+            case msg.CacheMessage():
                 with suppress(ValueError):  # somebody cut its file off: all is made without it
                     self._cache = PixelCache(fds[0], message)
                     workshop.use_cache(self._cache)
-            case msg.CacheRoom():
+            case msg.Room():
                 if self._cache is not None:
                     self._cache.add_room(message)
-            case msg.UseDataset(name, root):
+            case msg.DatasetMessage(name, root):
                 workshop.use_dataset(name, root, *fds)
-            case msg.UseStream():
+            case msg.StreamMessage():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
                 try:
                     workshop.use_stream(message, arena, _choice_of(message, fds))
@@ -126,7 +126,7 @@ class Producer:
             case msg.Mask(stream):
                 if stream not in self._refused:
                     workshop.mask(message)
-            case msg.DropStream(stream):
+            case msg.Drop(stream):
                 self._refused.pop(stream, None)
                 workshop.drop_stream(stream)
             case msg.Drain():
@@ -182,7 +182,7 @@ def _fail(failed: LeaseFailed) -> msg.Fail:
     return msg.Fail(failed.lease, text.strip()[-_FAIL_TEXT_MAX:])
 
 
-def _choice_of(use: msg.UseStream, fds: list[int]) -> ChoiceArrays | None:
+def _choice_of(use: msg.StreamMessage, fds: list[int]) -> ChoiceArrays | None:
     """Map the list of a stream's samples; None when it has all."""
     if use.chosen is None:
         return None

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
 from augd.dataset.readers.read_ahead import ReadAhead
-from augd.dataset.readers.source import Source
+from augd.dataset.readers.source import SampleSource
 from augd.pixels.exif_orientation import (
-    Decoded,
+    DecodedRegion,
     Region,
     reader_of,
     stored_origin,
@@ -29,9 +29,9 @@ from augd.pixels.exif_orientation import (
     upright_origin,
 )
 from augd.pixels.headers.read_header import Header
-from augd.pixels.jpeg_segments import Cut, Part, widened
+from augd.pixels.jpeg_segments import Cut, JpegPart, widened
 from augd.pixels.render import Renderer, box_around
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.pixels.transparency import BLACK
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
@@ -50,11 +50,11 @@ _UNTINTED = np.eye(3, 4, dtype=np.float32)
 
 
 @dataclass(slots=True)
-class Dataset:
+class OpenDataset:
     """A data set as a producer holds it; opened once, shared by its streams."""
 
     index: IndexArrays
-    source: Source
+    source: SampleSource
     ahead: ReadAhead
     cache: CachedPictures | None = None
 
@@ -86,7 +86,7 @@ class Rows:
             self.params[row] = 0.0
 
 
-class Sketch:
+class ChunkPlan:
     """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
 
     __slots__ = ("edits", "impossible", "outlines", "params", "part", "plan", "sizes")
@@ -103,7 +103,7 @@ class Sketch:
         """Take the samples `first` to `end` of a plan."""
         self.plan, self.part = plan, slice(first * num_views, end * num_views)
         self.sizes: list[list[int]] = sizes[first:end].tolist()
-        self.outlines = Outlines(plan, first * num_views, end * num_views)
+        self.outlines = RowPlans(plan, first * num_views, end * num_views)
         self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
         self.params = None if params is None else params[first:end]
         self.edits = None
@@ -111,13 +111,13 @@ class Sketch:
             self.edits = plan.edits[first * num_views : end * num_views]
 
 
-class Production:
+class StreamRenderer:
     """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
 
     def __init__(
         self,
-        use: msg.UseStream,
-        dataset: Dataset,
+        use: msg.StreamMessage,
+        dataset: OpenDataset,
         arena: Buffer,
         choice: ChoiceArrays | None,
         catalogue: Catalogue = BUILT_IN,
@@ -172,14 +172,14 @@ class Production:
         else:
             out[:] = index.labels[ids]
 
-    def sketch(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> Sketch:
+    def sketch(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
         """Read the samples `first` to `end` out of a plan of this production."""
         params = None
         if self._slots[0].params is not None:
             shape = self._slots[0].params.shape[1:]
             described = describe(plan, self._num_views, self._out_width)
             params = described.reshape(-1, *shape)
-        return Sketch(plan, sizes, first, end, self._num_views, params)
+        return ChunkPlan(plan, sizes, first, end, self._num_views, params)
 
     def sizes(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the sizes of these samples as the recipe sees them, int32 (n, 2), 0 if unknown."""
@@ -190,7 +190,7 @@ class Production:
             sizes[is_transposed] = sizes[is_transposed, ::-1]
         return sizes
 
-    def regions(self, sketch: Sketch, ids: list[int]) -> list[Region | None]:
+    def regions(self, sketch: ChunkPlan, ids: list[int]) -> list[Region | None]:
         """Say what of each sample's stored picture its views need; None where it is all."""
         boxes = self._boxes(sketch)
         if not self._is_upright and sketch.plan.scale is None and not sketch.impossible:
@@ -201,13 +201,13 @@ class Production:
             if sample >= 0
         ]
 
-    def _boxes(self, sketch: Sketch) -> list[Region]:
+    def _boxes(self, sketch: ChunkPlan) -> list[Region]:
         if self._num_views == 1:
             return list(map(tuple, self._renderer.needed(sketch.plan, sketch.part).tolist()))
         crops, step = sketch.outlines.crop, self._num_views
         return [box_around(crops[first : first + step]) for first in range(0, len(crops), step)]
 
-    def _region(self, sketch: Sketch, at: int, sample: int, region: Region) -> Region | None:
+    def _region(self, sketch: ChunkPlan, at: int, sample: int, region: Region) -> Region | None:
         if at in sketch.impossible:
             return None
         first = at * self._num_views
@@ -225,9 +225,9 @@ class Production:
 
     def render(
         self,
-        content: bytearray | Part,
+        content: bytearray | JpegPart,
         header: Header,
-        sketch: Sketch,
+        sketch: ChunkPlan,
         at: int,
         rows: Rows,
         row: int,
@@ -245,14 +245,14 @@ class Production:
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
         data: bytearray
         origin: tuple[int, int] | None
-        if isinstance(content, Part):
+        if isinstance(content, JpegPart):
             data, origin = content.data, self._origin_of(content)
         else:
             data, origin = content, None
         self._renderer.render_sample(data, header, sketch.outlines, first, out, colour, origin)
         self._finish(out, sketch, at, rows, row)
 
-    def can_render_cuts(self, sketch: Sketch) -> bool:
+    def can_render_cuts(self, sketch: ChunkPlan) -> bool:
         """Say whether the rows of a sketch are made of cuts as they are: the usual case."""
         return (
             self._num_views == 1
@@ -260,7 +260,7 @@ class Production:
             and self._renderer.can_render_cuts(sketch.plan)
         )
 
-    def render_cut(self, cut: Cut, sketch: Sketch, at: int, rows: Rows, row: int) -> bool:
+    def render_cut(self, cut: Cut, sketch: ChunkPlan, at: int, rows: Rows, row: int) -> bool:
         """Make the sketch's sample `at` in `row` of `rows`; False where it does not decode so.
 
         Raises:
@@ -278,7 +278,7 @@ class Production:
         """Say for each sample whether its picture is in the cache, by a number that is not 0."""
         return [0] * len(ids) if self.cache is None else self.cache.find(ids)
 
-    def render_cached(self, ids: NDArray[np.int64], sketch: Sketch, rows: Rows) -> bool:
+    def render_cached(self, ids: NDArray[np.int64], sketch: ChunkPlan, rows: Rows) -> bool:
         """Make a chunk's rows from the cache in one go; say whether they could be made so.
 
         Only where every row is a whole picture of the planned size on the exact path, once: the
@@ -305,7 +305,9 @@ class Production:
             rows.params[:] = sketch.params
         return True
 
-    def render_decoded(self, photo: Decoded, sketch: Sketch, at: int, rows: Rows, row: int) -> None:
+    def render_decoded(
+        self, photo: DecodedRegion, sketch: ChunkPlan, at: int, rows: Rows, row: int
+    ) -> None:
         """Make all views of the sketch's sample `at` from its whole picture; see `render`."""
         out = self._views_of(rows.images[row])
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
@@ -313,7 +315,7 @@ class Production:
         self._finish(out, sketch, at, rows, row)
 
     def _finish(
-        self, out: NDArray[np.uint8], sketch: Sketch, at: int, rows: Rows, row: int
+        self, out: NDArray[np.uint8], sketch: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
         """Let own ops edit the finished views, and write down what was drawn."""
         if sketch.edits is not None:

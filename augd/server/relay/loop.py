@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 
-from augd.server.relay.remote_producer import Office, Station
+from augd.server.relay.remote_producer import RelayContext, RemoteProducer
 from augd.server.supervision.signals import close_signal_fd, signal_fd
 from augd.transport.zmq_sockets import send_last_words
 
@@ -27,10 +27,12 @@ REAP_S = 5.0  # for those that were killed; what the kernel keeps for longer is 
 class Relay:
     """The loop around the stations. `run` returns the exit status."""
 
-    def __init__(self, office: Office, num_producers: int, lifeline_fd: int | None = None) -> None:
+    def __init__(
+        self, office: RelayContext, num_producers: int, lifeline_fd: int | None = None
+    ) -> None:
         """Make the stations; `run` starts their producers, which die with the calling thread."""
         self._office = office
-        self._stations = [Station(office, place) for place in range(num_producers)]
+        self._stations = [RemoteProducer(office, place) for place in range(num_producers)]
         self._clock = office.poller.clock
         self._signals = signal_fd()
         self._lifeline_fd = lifeline_fd
@@ -99,7 +101,7 @@ class Relay:
             self._office.poller.unregister(fetcher.pidfd)
             _log.warning("%s", fetcher.ended(now))
 
-    def _hear(self, kind: str, station: Station | None) -> None:
+    def _hear(self, kind: str, station: RemoteProducer | None) -> None:
         now = self._clock.now()
         if kind == "signal":
             self._signals.recv(64)

@@ -33,13 +33,17 @@ from augd.dataset.index_file import IndexFile
 from augd.dataset.selection import Choices
 from augd.errors import ConnectError, ConnectionLost, ProtocolError, SpecMismatch, error_from_code
 from augd.process.exit_status import reap
-from augd.process.oom_kills import MemoryKills
+from augd.process.oom_kills import OomKillCounter
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE
 from augd.protocol.slot_layout import row_frames
-from augd.server.supervision.fetcher_process import Fetcher
-from augd.server.supervision.producer_process import Hired, Terms, hire
+from augd.server.supervision.fetcher_process import FetcherProcess
+from augd.server.supervision.producer_process import (
+    ProducerOptions,
+    ProducerProcess,
+    spawn_producer,
+)
 from augd.server.supervision.sample_selection import choose
 from augd.transport import unix_link
 from augd.transport.address import Address, TcpAddress, rows_address
@@ -57,20 +61,20 @@ _LINGER_S = 2.0  # for the last words to get out
 
 
 @dataclass(slots=True)
-class Office:
+class RelayContext:
     """What the stations of a relay share."""
 
     address: Address | TcpAddress
     curve: Curve | None
     host: str
     datasets: dict[str, IndexFile]
-    terms: Terms
+    terms: ProducerOptions
     poller: Poller
     choices: Choices = field(default_factory=Choices)
-    memory_kills: MemoryKills = field(default_factory=MemoryKills)
+    memory_kills: OomKillCounter = field(default_factory=OomKillCounter)
     numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
     is_draining: bool = False
-    fetcher: Fetcher | None = None
+    fetcher: FetcherProcess | None = None
     troubles: set[str] = field(default_factory=set)  # of this installation, as they were logged
 
     def note_trouble(self, text: str) -> None:
@@ -84,7 +88,7 @@ class Office:
 class _Memory:
     """Where the rows of a stream are made: a slot per lease."""
 
-    use: msg.UseStream
+    use: msg.StreamMessage
     view: memoryview
     choice: int
 
@@ -96,17 +100,17 @@ class _Memory:
         return [slot[at : at + size] for at, size in frames]
 
 
-class Station:
+class RemoteProducer:
     """See the module's theory of operation. The relay calls `act` and `hear_...`."""
 
-    def __init__(self, office: Office, place: int) -> None:
+    def __init__(self, office: RelayContext, place: int) -> None:
         """Start empty: `act` hires."""
         self._office = office
         self._place = place
         self.state = "resting"
         self.due = 0.0
         self._beat_at = 0.0
-        self._hired: Hired | None = None
+        self._hired: ProducerProcess | None = None
         self._ready: msg.Ready | None = None
         self._dealer: Dealer | None = None
         self._owed: dict[int, tuple[msg.Lease, _Memory]] = {}
@@ -186,7 +190,7 @@ class Station:
 
     def _hire(self, now: float) -> None:
         try:
-            self._hired = hired = hire(self._office.terms, self._place)
+            self._hired = hired = spawn_producer(self._office.terms, self._place)
         except OSError as error:
             self._rest(f"a producer cannot be started: {error}", now)
             return
@@ -340,14 +344,14 @@ class Station:
                 assert self._hired is not None
                 self._hired.kill()
                 return
-            case msg.UseDataset(name, _, digest):
+            case msg.DatasetMessage(name, _, digest):
                 index = self._office.datasets[name]
-                frame = codec.encode(msg.UseDataset(name, index.root, digest))
+                frame = codec.encode(msg.DatasetMessage(name, index.root, digest))
                 fds = (index.fd, index.dims_fd)
-            case msg.UseStream():
+            case msg.StreamMessage():
                 self._use_stream(message)
                 return
-            case msg.DropStream(stream):
+            case msg.Drop(stream):
                 self._drop_stream(stream)
             case msg.Lease(lease, stream):
                 if stream not in self._streams:
@@ -358,7 +362,7 @@ class Station:
                 return  # the relay has all stations drain
         self._tell(frame, fds)
 
-    def _use_stream(self, use: msg.UseStream) -> None:
+    def _use_stream(self, use: msg.StreamMessage) -> None:
         """Make what a stream needs: memory for the leases in hand, and the list of its samples.
 
         Raises:
@@ -375,11 +379,11 @@ class Station:
         finally:
             os.close(arena)
 
-    def _choose(self, use: msg.UseStream, number: int) -> int:
+    def _choose(self, use: msg.StreamMessage, number: int) -> int:
         index = self._office.datasets[use.dataset]
         key = (use.dataset, use.selection)
         shared = self._office.choices.take(number, key, lambda: choose(index, use.selection))
-        found = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
+        found = msg.SelectionShape(shared.num_samples, shared.num_groups, shared.num_picked)
         if found != use.chosen:
             raise SpecMismatch(
                 f"{use.dataset}: expected the choice of samples to be {use.chosen} as on "
@@ -436,7 +440,7 @@ class Station:
         for stream in list(self._streams):
             self._drop_stream(stream)
             if self._hired is not None:
-                self._tell(codec.encode(msg.DropStream(stream)))
+                self._tell(codec.encode(msg.Drop(stream)))
 
     def _drop_stream(self, stream: int) -> None:
         memory = self._streams.pop(stream, None)

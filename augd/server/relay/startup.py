@@ -22,11 +22,11 @@ from augd.server.supervision.arguments import (
     raise_fd_limit,
 )
 from augd.server.supervision.log_setup import set_up_log
-from augd.server.supervision.producer_process import Terms
+from augd.server.supervision.producer_process import ProducerOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Lending:
+class RelayOptions:
     """How producers are lent, apart from what they read."""
 
     connect: str | None
@@ -42,7 +42,7 @@ class Lending:
     lifeline_fd: int | None = None
 
 
-def lend_forever(paths: Sequence[str], options: Lending) -> int:
+def lend_forever(paths: Sequence[str], options: RelayOptions) -> int:
     """Lend producers until drained; returns the exit status.
 
     Raises:
@@ -50,7 +50,7 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     """
     with interruptions_held():
         from augd.server.relay.loop import Relay
-        from augd.server.relay.remote_producer import Office
+        from augd.server.relay.remote_producer import RelayContext
         from augd.server.supervision.fetcher_process import make_fetcher
         from augd.transport.address import parse_address
         from augd.transport.auth.curve import client_curve
@@ -73,9 +73,9 @@ def lend_forever(paths: Sequence[str], options: Lending) -> int:
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()
-    terms = Terms(options.plugins, cores, list_own(sources), has_remote(sources))
+    terms = ProducerOptions(options.plugins, cores, list_own(sources), has_remote(sources))
     fetcher = make_fetcher(datasets, options.shard_cache or "")
-    office = Office(
+    office = RelayContext(
         address, curve, host[:256], datasets, terms, Poller(Awake.of_loop()), fetcher=fetcher
     )
     return Relay(office, wanted, options.lifeline_fd).run()

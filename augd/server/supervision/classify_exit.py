@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from signal import Signals
 
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 
 _FAULTS = frozenset(
     (
@@ -28,7 +28,7 @@ _FAULTS = frozenset(
 )
 
 
-def classify(status: int, *, is_ours: bool, was_stopped: bool, is_for_memory: bool) -> Ending:
+def classify(status: int, *, is_ours: bool, was_stopped: bool, is_for_memory: bool) -> ExitReason:
     """Find the class of an end.
 
     Args:
@@ -38,11 +38,11 @@ def classify(status: int, *, is_ours: bool, was_stopped: bool, is_for_memory: bo
         is_for_memory: the kernel has killed for want of memory just now.
     """
     if status >= 0:
-        return Ending.ERROR if status else Ending.DRAINED
+        return ExitReason.ERROR if status else ExitReason.DRAINED
     if -status in _FAULTS:
-        return Ending.SIGNAL
+        return ExitReason.SIGNAL
     if status != -Signals.SIGKILL:
-        return Ending.OUTSIDE
+        return ExitReason.OUTSIDE
     if is_ours:
-        return Ending.STOPPED if was_stopped else Ending.KILLED
-    return Ending.MEMORY if is_for_memory else Ending.OUTSIDE
+        return ExitReason.STOPPED if was_stopped else ExitReason.KILLED
+    return ExitReason.MEMORY if is_for_memory else ExitReason.OUTSIDE

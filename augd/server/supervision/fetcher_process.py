@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from augd.dataset.index_file import IndexFile
 from augd.dataset.stores.address import is_address
 from augd.protocol import fetch_messages as said
-from augd.server.supervision.supervised_process import Attendant, Pauses
+from augd.server.supervision.supervised_process import Backoff, SupervisedProcess
 from augd.transport import unix_link
-from augd.transport.fetch_buffer import BASIN_BYTES, HatchEnd
+from augd.transport.fetch_buffer import BASIN_BYTES, FetchChannelEnd
 
-_PAUSES = Pauses(0.1, 5.0, 60.0, again_s=5.0)
+_PAUSES = Backoff(0.1, 5.0, 60.0, again_s=5.0)
 _HEAR_S = 10.0  # until it has loaded its libraries
 
 
-class Fetcher(Attendant):
+class FetcherProcess(SupervisedProcess):
     """The process and what it is told. `start` it when it is due, `close` it at the end."""
 
     def __init__(self, datasets: Mapping[str, IndexFile], cache: str = "") -> None:
@@ -28,7 +28,7 @@ class Fetcher(Attendant):
         super().__init__("the process that reads the store", _PAUSES)
         self._datasets = datasets
         self._cache = cache
-        self._hatches: dict[int, HatchEnd] = {}
+        self._hatches: dict[int, FetchChannelEnd] = {}
 
     def start(self, now: float) -> None:
         """Start it; it dies with the calling thread, which must be the main one.
@@ -44,7 +44,7 @@ class Fetcher(Attendant):
         for end in self._hatches.values():
             self._tell_hatch(end)
 
-    def add(self, place: int, end: HatchEnd | None) -> None:
+    def add(self, place: int, end: FetchChannelEnd | None) -> None:
         """Serve the hatch of a producer, which is this object's from now on."""
         if end is not None:
             self._hatches[place] = end
@@ -56,7 +56,7 @@ class Fetcher(Attendant):
         if end is not None:
             end.close()
 
-    def _tell_hatch(self, end: HatchEnd) -> None:
+    def _tell_hatch(self, end: FetchChannelEnd) -> None:
         self._tell(said.UseHatch(BASIN_BYTES), end.socket.fileno(), end.basin_fd)
 
     def _tell(self, note: said.ToFetcher, *fds: int) -> None:
@@ -74,8 +74,8 @@ class Fetcher(Attendant):
             self.drop(place)
 
 
-def make_fetcher(datasets: Mapping[str, IndexFile], cache: str = "") -> Fetcher | None:
+def make_fetcher(datasets: Mapping[str, IndexFile], cache: str = "") -> FetcherProcess | None:
     """Make one where a data set lies in a store; None where none does."""
     if any(is_address(index.header.source) for index in datasets.values()):
-        return Fetcher(datasets, cache)
+        return FetcherProcess(datasets, cache)
     return None

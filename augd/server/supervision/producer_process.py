@@ -16,11 +16,11 @@ from signal import SIGKILL
 from augd.process import interpreter
 from augd.process.child_environment import ENVIRONMENT, without_secrets
 from augd.process.exit_status import describe_status, is_stopped
-from augd.process.oom_kills import MemoryKills
-from augd.protocol.exit_reason import Ending
+from augd.process.oom_kills import OomKillCounter
+from augd.protocol.exit_reason import ExitReason
 from augd.server.supervision.classify_exit import classify
-from augd.transport.current_sample import Crumb, make_crumb
-from augd.transport.fetch_buffer import HatchEnd, make_hatch
+from augd.transport.current_sample import CurrentSample, make_current_sample
+from augd.transport.fetch_buffer import FetchChannelEnd, make_fetch_channel
 from augd.transport.unix_link import make_link
 
 KERNELS = "AUGD_KERNELS"
@@ -51,9 +51,9 @@ class Kernels:
         if has_kernels:
             self._is_settled, self._ended_by = True, ""
 
-    def ended(self, how: str, kind: Ending, *, has_kernels: bool) -> bool:
+    def ended(self, how: str, kind: ExitReason, *, has_kernels: bool) -> bool:
         """Take the end of one that was never ready; returns whether the next has other ones."""
-        if kind is not Ending.SIGNAL or self._is_settled or os.environ.get(KERNELS):
+        if kind is not ExitReason.SIGNAL or self._is_settled or os.environ.get(KERNELS):
             return False
         if not has_kernels:
             self._is_settled, self._ended_by = True, ""
@@ -65,14 +65,14 @@ class Kernels:
 
 
 @dataclass(slots=True)
-class Hired:
+class ProducerProcess:
     """A producer process as the daemon holds it."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
     pidfd: int
-    _crumb: Crumb
-    hatch: HatchEnd | None = None  # until the fetcher has it
+    _crumb: CurrentSample
+    hatch: FetchChannelEnd | None = None  # until the fetcher has it
     kernels: Kernels = field(default_factory=Kernels)
     has_kernels: bool = True  # where there are any
     is_ready: bool = False
@@ -89,7 +89,7 @@ class Hired:
         """Say in words how a reaped producer ended: by which signal, or with which status."""
         return describe_status(self.process.returncode)
 
-    def ending(self, memory_kills: MemoryKills) -> Ending:
+    def ending(self, memory_kills: OomKillCounter) -> ExitReason:
         """Find the class of a reaped producer's end. Ask once: it may claim a kill for memory."""
         status = self.process.returncode
         return classify(
@@ -104,7 +104,7 @@ class Hired:
         self.is_ready = True
         self.kernels.took_up(has_kernels=self.has_kernels)
 
-    def is_tried_otherwise(self, kind: Ending) -> bool:
+    def is_tried_otherwise(self, kind: ExitReason) -> bool:
         """Say, of a reaped one, whether the next is started without kernels because of its end."""
         return not self.is_ready and self.kernels.ended(
             self.how_ended(), kind, has_kernels=self.has_kernels
@@ -126,14 +126,14 @@ class Hired:
             self.hatch.close()
             self.hatch = None
 
-    def take_hatch(self) -> HatchEnd | None:
+    def take_hatch(self) -> FetchChannelEnd | None:
         """Give the fetcher's end of its hatch away, once."""
         end, self.hatch = self.hatch, None
         return end
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ProducerOptions:
     """What all producers of a daemon are started with.
 
     `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
@@ -148,14 +148,14 @@ class Terms:
     kernels: Kernels = field(default_factory=Kernels)
 
 
-def hire(terms: Terms, place: int) -> Hired:
+def spawn_producer(terms: ProducerOptions, place: int) -> ProducerProcess:
     """Start the producer of one place, counted from 0; a replacement gets the place of the dead.
 
     It dies with the calling thread, which must be the main one.
     """
     near, far = make_link()
-    crumb, page = make_crumb()
-    end, asking = make_hatch() if terms.has_stores else (None, None)
+    crumb, page = make_current_sample()
+    end, asking = make_fetch_channel() if terms.has_stores else (None, None)
     fds: tuple[int, ...] = (far.fileno(), page)
     hatch, switch = "-", terms.kernels.switch()
     if end is not None and asking is not None:
@@ -187,4 +187,4 @@ def hire(terms: Terms, place: int) -> Hired:
         # Before it has threads of its own, which inherit this.
         os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
     pidfd = os.pidfd_open(process.pid)
-    return Hired(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)
+    return ProducerProcess(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)

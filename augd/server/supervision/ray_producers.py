@@ -107,7 +107,7 @@ def main(text: str) -> int:
         )
         return 1
     try:
-        lender = ray.remote(Lender).options(
+        lender = ray.remote(RelayActor).options(
             num_cpus=1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
         command = _command(placed, ray.util.get_node_ip_address())
@@ -136,7 +136,7 @@ def _command(placed: Placed, here: str) -> list[str]:
     ]
 
 
-class Lender:
+class RelayActor:
     """The actor: one `augd produce`, started again when it ends unasked."""
 
     def __init__(self, command: list[str], number: int) -> None:

@@ -7,7 +7,7 @@ must come to the same list.
 from __future__ import annotations
 
 from augd.dataset.index_file import IndexFile
-from augd.dataset.selection import Choice, select
+from augd.dataset.selection import SampleSelection, select
 from augd.errors import OverLimit, counted
 from augd.protocol.messages import Selection
 from augd.transport.arena import SPARE_BYTES, available_bytes
@@ -15,7 +15,7 @@ from augd.transport.arena import SPARE_BYTES, available_bytes
 _CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
 
 
-def choose(index: IndexFile, asked: Selection) -> Choice:
+def choose(index: IndexFile, asked: Selection) -> SampleSelection:
     """Choose samples; takes about a quarter of a second per million of the data set.
 
     Raises:

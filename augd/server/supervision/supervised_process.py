@@ -20,7 +20,7 @@ from augd.transport import unix_link
 _END_S = 2.0
 
 
-class Pauses(NamedTuple):
+class Backoff(NamedTuple):
     """Seconds from an end to the next start: the first, the longest, and when all is forgotten.
 
     And until it is tried again where it could not even be started.
@@ -32,7 +32,7 @@ class Pauses(NamedTuple):
     again_s: float
 
 
-class Attendant:
+class SupervisedProcess:
     """The process of a program, and its link.
 
     Attributes:
@@ -41,7 +41,7 @@ class Attendant:
         pid, pidfd: its own, while it runs; the pidfd becomes readable at its end.
     """
 
-    def __init__(self, what: str, pauses: Pauses) -> None:
+    def __init__(self, what: str, pauses: Backoff) -> None:
         """Take what it is called in messages; it is due at once."""
         self.starts_at: float | None = 0.0
         self.link: socket.socket | None = None

@@ -2,7 +2,8 @@
 
 Only loaded by a daemon with keys. ZeroMQ asks the authenticator (ZAP, RFC 27) about each new
 connection; the answer names the client, and ZeroMQ stamps that name on every message of the
-connection, so that `Gate.rights_of` decides per message by what the clients' files say now.
+connection, so that `Authenticator.rights_of` decides per message by what the clients' files say
+now.
 
 Starts no thread, never blocks, and tells nobody a key. That all this refuses whom it should is
 shown at each start (`augd/transport/auth/self_test.py`).
@@ -27,7 +28,7 @@ from augd.protocol.permissions import Rights
 from augd.transport.auth import keys
 from augd.transport.auth.curve import DOMAIN, PRODUCE_DOMAIN, ServerCurve
 from augd.transport.auth.key_files import check_folder
-from augd.transport.auth.known_clients import Clients
+from augd.transport.auth.known_clients import KnownClients
 
 _log = logging.getLogger("augd")
 
@@ -79,7 +80,7 @@ REVOKED = (
 CANARY = "canary"
 
 
-class Gate:
+class Authenticator:
     """The authenticator, as a socket for the daemon's poller, and the rights behind it.
 
     Attributes:
@@ -99,7 +100,7 @@ class Gate:
         self.curve = ServerCurve(pair.secret)
         self.produce_curve = ServerCurve(pair.secret, PRODUCE_DOMAIN)
         self.server = pair.public
-        self.clients = Clients(folder)
+        self.clients = KnownClients(folder)
         self.look_at = time.monotonic() + LOOK_S
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)

@@ -20,7 +20,7 @@ from augd.transport.auth.key_files import check_folder
 _log = logging.getLogger("augd")
 
 
-class Clients:
+class KnownClients:
     """The clients that a folder of keys names, as of the last look."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class Clients:
             self._rights[user] = known.rights
 
     def __len__(self) -> int:
-        """Clients that are let in."""
+        """KnownClients that are let in."""
         return len(self.users)
 
 

@@ -16,7 +16,7 @@ import zmq
 from augd.errors import AugdError
 from augd.transport.address import TcpAddress
 from augd.transport.auth import keys
-from augd.transport.auth.authenticator import CANARY, Gate
+from augd.transport.auth.authenticator import CANARY, Authenticator
 from augd.transport.auth.curve import ClientCurve, ServerCurve
 from augd.transport.handshake_monitor import Handshake
 from augd.transport.zmq_sockets import Dealer, Router
@@ -24,7 +24,7 @@ from augd.transport.zmq_sockets import Dealer, Router
 PROOF_S = 5.0
 
 
-def prove(gate: Gate, make_router: Callable[[ServerCurve], Router] = Router) -> None:
+def prove(gate: Authenticator, make_router: Callable[[ServerCurve], Router] = Router) -> None:
     """Show on a throw-away port that unknown keys are refused; then the gate is open.
 
     Args:
@@ -39,13 +39,15 @@ def prove(gate: Gate, make_router: Callable[[ServerCurve], Router] = Router) -> 
     _try_keys(gate, make_router, is_open=True)
 
 
-def _try_keys(gate: Gate, make_router: Callable[[ServerCurve], Router], *, is_open: bool) -> None:
+def _try_keys(
+    gate: Authenticator, make_router: Callable[[ServerCurve], Router], *, is_open: bool
+) -> None:
     router = make_router(gate.curve)
-    canaries: list[Canary] = []
+    canaries: list[ProbeClient] = []
     try:
         port = router.bind(TcpAddress("127.0.0.1", 0))
         assert isinstance(port, TcpAddress)
-        known, unknown = (Canary(port, gate.server) for _ in range(2))
+        known, unknown = (ProbeClient(port, gate.server) for _ in range(2))
         canaries = [known, unknown]
         if is_open:
             gate.admit_canary(known.public)
@@ -57,7 +59,7 @@ def _try_keys(gate: Gate, make_router: Callable[[ServerCurve], Router], *, is_op
         router.close()
 
 
-class Canary:
+class ProbeClient:
     """A client with a new key, to see whether it gets in."""
 
     def __init__(self, address: TcpAddress, server: bytes) -> None:
@@ -77,7 +79,7 @@ class Canary:
 
 
 def _await_verdicts(
-    gate: Gate, router: Router, known: Canary, unknown: Canary, *, is_open: bool
+    gate: Authenticator, router: Router, known: ProbeClient, unknown: ProbeClient, *, is_open: bool
 ) -> None:
     poller = zmq.Poller()
     sockets = [router.socket, known.handshake.socket, unknown.handshake.socket]

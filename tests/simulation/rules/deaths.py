@@ -7,34 +7,34 @@ from typing import Any
 from pytest import MonkeyPatch as Patch
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker.producers import Producer
-from augd.server.daemon.broker.scheduler import Works
-from augd.server.daemon.broker.stream import Chunk, Stream
+from augd.server.daemon.broker.scheduler import Scheduler
+from augd.server.daemon.broker.stream import Chunk, StreamState
 
 
 def the_chunks_of_the_dead_are_made_again(patch: Patch) -> None:
-    honest, honest_isolate = Stream.lose_chunk, Stream.isolate
+    honest, honest_isolate = StreamState.lose_chunk, StreamState.isolate
 
-    def lose_chunk(self: Stream, chunk: Chunk, *, is_suspect: bool) -> None:
+    def lose_chunk(self: StreamState, chunk: Chunk, *, is_suspect: bool) -> None:
         honest(self, chunk, is_suspect=is_suspect)
         if chunk in chunk.batch.pending:
             chunk.batch.pending.remove(chunk)
             self._num_pending -= 1
 
-    def isolate(self: Stream, chunk: Chunk, row: int, sample: int) -> None:
+    def isolate(self: StreamState, chunk: Chunk, row: int, sample: int) -> None:
         chunk.batch.pending.append(chunk)
         self._num_pending += 1
         honest_isolate(self, chunk, row, sample)
 
-    patch.setattr(Stream, "lose_chunk", lose_chunk)
-    patch.setattr(Stream, "isolate", isolate)
+    patch.setattr(StreamState, "lose_chunk", lose_chunk)
+    patch.setattr(StreamState, "isolate", isolate)
 
 
 def a_lease_is_answered_once(patch: Patch) -> None:
-    honest = Works.heard
+    honest = Scheduler.heard
 
-    def heard(self: Works, number: int, message: Any) -> None:
+    def heard(self: Scheduler, number: int, message: Any) -> None:
         producer = self.crew.members.get(number)
         record = None
         if producer is not None and isinstance(message, msg.Done):
@@ -43,21 +43,21 @@ def a_lease_is_answered_once(patch: Patch) -> None:
         if producer is not None and record is not None and not record.chunk.batch.is_abandoned:
             producer.leases[message.lease] = record
 
-    patch.setattr(Works, "heard", heard)
+    patch.setattr(Scheduler, "heard", heard)
 
 
-def accuse_too(patch: Patch, ending: Ending) -> None:
-    honest = Ending.is_suspect.fget
+def accuse_too(patch: Patch, ending: ExitReason) -> None:
+    honest = ExitReason.is_suspect.fget
     assert honest is not None
-    patch.setattr(Ending, "is_suspect", property(lambda self: self is ending or honest(self)))
+    patch.setattr(ExitReason, "is_suspect", property(lambda self: self is ending or honest(self)))
 
 
 def who_kills_from_outside_accuses_nobody(patch: Patch) -> None:
-    accuse_too(patch, Ending.OUTSIDE)
+    accuse_too(patch, ExitReason.OUTSIDE)
 
 
 def who_was_stopped_accuses_nobody(patch: Patch) -> None:
-    accuse_too(patch, Ending.STOPPED)
+    accuse_too(patch, ExitReason.STOPPED)
 
 
 def one_strike_is_no_verdict(patch: Patch) -> None:
@@ -69,14 +69,14 @@ def a_suspect_is_made_alone(patch: Patch) -> None:
 
 
 def the_dead_are_not_replaced_in_a_drain(patch: Patch) -> None:
-    honest = Works.drain
+    honest = Scheduler.drain
 
-    def drain(self: Works) -> None:
+    def drain(self: Scheduler) -> None:
         due = dict(self.crew.restart_at)
         honest(self)
         self.crew.restart_at.update(due)
 
-    patch.setattr(Works, "drain", drain)
+    patch.setattr(Scheduler, "drain", drain)
 
 
 RULES = (

@@ -10,11 +10,11 @@ from pytest import MonkeyPatch as Patch
 from augd.protocol import messages as msg
 from augd.server.daemon.broker.outbox import Outbox
 from augd.server.daemon.broker.producers import Producer
-from augd.server.daemon.broker.quarantine import Register
-from augd.server.daemon.broker.scheduler import Works
-from augd.server.daemon.broker.sessions import Clients, Session
+from augd.server.daemon.broker.quarantine import QuarantineRegister
+from augd.server.daemon.broker.scheduler import Scheduler
+from augd.server.daemon.broker.sessions import Session, SessionTable
 from augd.server.daemon.broker.states import step
-from augd.server.daemon.broker.stream import Batch, Chunk, Stream, Subscriber
+from augd.server.daemon.broker.stream import BatchState, Chunk, StreamState, Subscriber
 from tests.simulation.rows import Place
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import Store
@@ -35,58 +35,58 @@ def it_is_written_down_before_anything_that_follows(patch: Patch) -> None:
 
 
 def what_was_written_down_holds_for_new_streams(patch: Patch) -> None:
-    patch.setattr(Register, "entries", lambda self, content, place: ())
+    patch.setattr(QuarantineRegister, "entries", lambda self, content, place: ())
 
 
 def what_a_state_names_holds_for_its_stream(patch: Patch) -> None:
-    honest = Clients._start
+    honest = SessionTable._start
 
-    def start(self: Clients, session: Session, stream: Stream, request: msg.Open) -> None:
+    def start(self: SessionTable, session: Session, stream: StreamState, request: msg.Open) -> None:
         quarantine = dict(stream.quarantine)
         honest(self, session, stream, request)
         stream.quarantine = quarantine
 
-    patch.setattr(Clients, "_start", start)
+    patch.setattr(SessionTable, "_start", start)
 
 
 def a_verdict_makes_anew_what_was_made_beyond_its_place(patch: Patch) -> None:
-    patch.setattr(Stream, "rewind", lambda self, batch: None)
+    patch.setattr(StreamState, "rewind", lambda self, batch: None)
 
 
 def a_verdict_is_told_to_producers(patch: Patch) -> None:
-    patch.setattr(Works, "mask", lambda self, stream: None)
+    patch.setattr(Scheduler, "mask", lambda self, stream: None)
 
 
 def a_verdict_is_told_to_producers_that_come_later(patch: Patch) -> None:
-    honest = Works._tell_stream
+    honest = Scheduler._tell_stream
 
-    def tell_stream(self: Works, producer: Producer, stream: Stream) -> None:
+    def tell_stream(self: Scheduler, producer: Producer, stream: StreamState) -> None:
         quarantine, stream.quarantine = stream.quarantine, {}
         honest(self, producer, stream)
         stream.quarantine = quarantine
 
-    patch.setattr(Works, "_tell_stream", tell_stream)
+    patch.setattr(Scheduler, "_tell_stream", tell_stream)
 
 
 def a_verdict_is_told_to_clients_before_its_batch(patch: Patch) -> None:
-    honest = Clients.pass_on
+    honest = SessionTable.pass_on
 
-    def pass_on(self: Clients) -> None:
+    def pass_on(self: SessionTable) -> None:
         self._works.verdicts.clear()
         honest(self)
 
-    patch.setattr(Clients, "pass_on", pass_on)
+    patch.setattr(SessionTable, "pass_on", pass_on)
 
 
 def what_sharers_were_told_does_not_change(patch: Patch) -> None:
-    honest = Clients._settle_content
+    honest = SessionTable._settle_content
 
-    def settle(self: Clients, stream: Stream, environment: Any, place: Place) -> None:
+    def settle(self: SessionTable, stream: StreamState, environment: Any, place: Place) -> None:
         share, stream.share = stream.share, None
         honest(self, stream, environment, place)
         stream.share = share
 
-    patch.setattr(Clients, "_settle_content", settle)
+    patch.setattr(SessionTable, "_settle_content", settle)
 
 
 def a_state_counts_what_was_yielded(patch: Patch) -> None:
@@ -96,7 +96,7 @@ def a_state_counts_what_was_yielded(patch: Patch) -> None:
     def state_place(self: Trainer) -> Place:
         line, place = self.line, honest(self)
         for message in line.down:
-            if isinstance(message, msg.BatchReady) and line.reader._is_current(message):
+            if isinstance(message, msg.BatchMessage) and line.reader._is_current(message):
                 after = message.position + self.layout.batch_size * self.layout.world
                 place = message.epoch, after
         return place
@@ -105,13 +105,13 @@ def a_state_counts_what_was_yielded(patch: Patch) -> None:
 
 
 def every_chunk_counts_in_the_receipt(patch: Patch) -> None:
-    honest = Stream.finish_chunk
+    honest = StreamState.finish_chunk
 
-    def finish_chunk(self: Stream, chunk: Chunk, done: msg.Done) -> None:
+    def finish_chunk(self: StreamState, chunk: Chunk, done: msg.Done) -> None:
         is_first = chunk.first_row == 0
         honest(self, chunk, msg.Done(done.lease) if is_first else done)
 
-    patch.setattr(Stream, "finish_chunk", finish_chunk)
+    patch.setattr(StreamState, "finish_chunk", finish_chunk)
 
 
 def receipts_are_of_one_epoch(patch: Patch) -> None:
@@ -120,15 +120,15 @@ def receipts_are_of_one_epoch(patch: Patch) -> None:
 
 def legal_transitions(patch: Patch) -> None:
     """A batch that is sent while it is still being filled."""
-    honest = Stream.sendable
+    honest = StreamState.sendable
 
-    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
         for batch in self.batches:
             if batch.slot.state == "filling":
                 batch.slot.state = step({"filling": {"send": "ready"}}, "filling", "send")
         return honest(self, reader)
 
-    patch.setattr(Stream, "sendable", sendable)
+    patch.setattr(StreamState, "sendable", sendable)
 
 
 RULES = (

@@ -9,14 +9,14 @@ from pytest import MonkeyPatch as Patch
 
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.remote_producers import Remotes, Target
-from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.scheduler import Scheduler
 
 
 def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> None:
-    honest = Works._lease
+    honest = Scheduler._lease
     given: dict[tuple[int, int, int], Target] = {}
 
-    def lease(self: Works, producer: Producer, stream: Any, chunk: Any) -> None:
+    def lease(self: Scheduler, producer: Producer, stream: Any, chunk: Any) -> None:
         honest(self, producer, stream, chunk)
         last = list(producer.leases)[-1]
         offset = chunk.batch.slot.index * stream.slot_bytes
@@ -27,18 +27,18 @@ def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> Non
         found = given.get((id(self._works), number, lease))
         return found if found is not None and found.stream in self._works.streams else None
 
-    patch.setattr(Works, "_lease", lease)
+    patch.setattr(Scheduler, "_lease", lease)
     patch.setattr(Remotes, "target", target)
 
 
 def the_leases_of_a_lost_producer_go_back(patch: Patch) -> None:
-    honest = Works.lose
+    honest = Scheduler.lose
 
-    def lose(self: Works, producer: Producer, why: str, *, is_draining: bool = False) -> None:
+    def lose(self: Scheduler, producer: Producer, why: str, *, is_draining: bool = False) -> None:
         producer.leases.clear()
         honest(self, producer, why, is_draining=is_draining)
 
-    patch.setattr(Works, "lose", lose)
+    patch.setattr(Scheduler, "lose", lose)
 
 
 def a_host_that_falls_silent_is_given_up(patch: Patch) -> None:

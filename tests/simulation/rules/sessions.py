@@ -7,99 +7,99 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.client.session import Reader
+from augd.client.session import ClientSession
 from augd.protocol import messages as msg
-from augd.server.daemon.broker.sessions import Clients, Session
-from augd.server.daemon.broker.stream import Batch, Stream, Subscriber
+from augd.server.daemon.broker.sessions import Session, SessionTable
+from augd.server.daemon.broker.stream import BatchState, StreamState, Subscriber
 
 FOREVER = 1 << 62
 
 
 def sessions_belong_to_their_peers(patch: Patch) -> None:
-    honest = Clients.heard
+    honest = SessionTable.heard
 
-    def heard(self: Clients, peer: bytes, message: Any, who: Any) -> None:
+    def heard(self: SessionTable, peer: bytes, message: Any, who: Any) -> None:
         session = self.sessions.get(message.session)
         honest(self, peer if session is None else session.peer, message, who)
 
-    patch.setattr(Clients, "heard", heard)
+    patch.setattr(SessionTable, "heard", heard)
 
 
 def an_opening_counts_once(patch: Patch) -> None:
-    honest = Clients._open
+    honest = SessionTable._open
 
-    def open_again(self: Clients, session: Session, request: msg.Open) -> None:
+    def open_again(self: SessionTable, session: Session, request: msg.Open) -> None:
         if session.state != "new":
             session.opening = 0
         honest(self, session, request)
 
-    patch.setattr(Clients, "_open", open_again)
+    patch.setattr(SessionTable, "_open", open_again)
 
 
 def credit_is_of_an_opening(patch: Patch) -> None:
-    honest = Stream.grant
+    honest = StreamState.grant
 
-    def grant(self: Stream, session: int, opening: int, credit: int) -> bool:
+    def grant(self: StreamState, session: int, opening: int, credit: int) -> bool:
         reader = self.subscribers.get(session)
         return honest(self, session, reader.opening if reader else opening, credit)
 
-    patch.setattr(Stream, "grant", grant)
+    patch.setattr(StreamState, "grant", grant)
 
 
 def the_client_drops_what_is_of_another_opening(patch: Patch) -> None:
-    def is_current(self: Reader, message: Any) -> bool:
+    def is_current(self: ClientSession, message: Any) -> bool:
         return bool(message.session == self.session)
 
-    patch.setattr(Reader, "_is_current", is_current)
+    patch.setattr(ClientSession, "_is_current", is_current)
 
 
 def the_client_drops_what_is_doubled(patch: Patch) -> None:
-    honest = Reader._batch
+    honest = ClientSession._batch
 
-    def batch(self: Reader, message: msg.BatchReady) -> Any:
+    def batch(self: ClientSession, message: msg.BatchMessage) -> Any:
         if message.sequence < self._sequence and message.slot not in self._held:
             self._sequence = message.sequence
         return honest(self, message)
 
-    patch.setattr(Reader, "_batch", batch)
+    patch.setattr(ClientSession, "_batch", batch)
 
 
 def the_client_finds_what_was_lost(patch: Patch) -> None:
-    honest = Reader._batch
+    honest = ClientSession._batch
 
-    def batch(self: Reader, message: msg.BatchReady) -> Any:
+    def batch(self: ClientSession, message: msg.BatchMessage) -> Any:
         self._sequence = max(self._sequence, message.sequence)
         return honest(self, message)
 
-    patch.setattr(Reader, "_batch", batch)
+    patch.setattr(ClientSession, "_batch", batch)
 
 
 def credit_is_absolute(patch: Patch) -> None:
-    def grant(self: Stream, session: int, opening: int, credit: int) -> bool:
+    def grant(self: StreamState, session: int, opening: int, credit: int) -> bool:
         reader = self.subscribers.get(session)
         if reader is None or reader.opening != opening or self.is_failed:
             return False
         reader.credit += 1
         return True
 
-    patch.setattr(Stream, "grant", grant)
+    patch.setattr(StreamState, "grant", grant)
 
 
 def credit_is_looked_at_again_when_a_batch_is_sent(patch: Patch) -> None:
-    honest = Stream.sendable
+    honest = StreamState.sendable
 
-    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
         credit, reader.credit = reader.credit, FOREVER
         try:
             yield from honest(self, reader)
         finally:
             reader.credit = credit
 
-    patch.setattr(Stream, "sendable", sendable)
+    patch.setattr(StreamState, "sendable", sendable)
 
 
 def batches_are_sent_in_order(patch: Patch) -> None:
-    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
         for batch in list(self.batches):
             is_due = batch.sequence >= reader.next and reader.sent < reader.credit
             if is_due and batch.slot.state in ("ready", "sent"):
@@ -111,7 +111,7 @@ def batches_are_sent_in_order(patch: Patch) -> None:
                 yield batch
         self._drop_unowed()
 
-    patch.setattr(Stream, "sendable", sendable)
+    patch.setattr(StreamState, "sendable", sendable)
 
 
 RULES = (

@@ -8,24 +8,24 @@ from typing import Any
 from pytest import MonkeyPatch as Patch
 
 from augd.protocol import messages as msg
-from augd.server.daemon.broker.producers import Crew, Producer
-from augd.server.daemon.broker.sessions import Clients, Session
-from augd.server.daemon.broker.stream import Batch, Chunk, Slot, Stream, Subscriber
+from augd.server.daemon.broker.producers import Producer, ProducerPool
+from augd.server.daemon.broker.sessions import Session, SessionTable
+from augd.server.daemon.broker.stream import BatchState, Chunk, Slot, StreamState, Subscriber
 from tests.simulation.line import Line
 from tests.simulation.rows import Place
 
 
 def a_release_names_its_generation(patch: Patch) -> None:
-    honest = Stream.release
+    honest = StreamState.release
 
-    def release(self: Stream, session: int, index: int, generation: int) -> bool:
+    def release(self: StreamState, session: int, index: int, generation: int) -> bool:
         return honest(self, session, index, self.slots[index].generation)
 
-    patch.setattr(Stream, "release", release)
+    patch.setattr(StreamState, "release", release)
 
 
 def a_slot_is_reused_only_after_its_writers_answered(patch: Patch) -> None:
-    def abandon(self: Stream, batch: Batch) -> None:
+    def abandon(self: StreamState, batch: BatchState) -> None:
         batch.is_abandoned = True
         self._num_pending -= len(batch.pending)
         self._num_suspects -= len(batch.suspects)
@@ -34,14 +34,14 @@ def a_slot_is_reused_only_after_its_writers_answered(patch: Patch) -> None:
         batch.slot.take("abandon")
         self._free_by(batch.slot, "drained")
 
-    patch.setattr(Stream, "_abandon", abandon)
-    patch.setattr(Stream, "_drain", lambda self, batch: None)
+    patch.setattr(StreamState, "_abandon", abandon)
+    patch.setattr(StreamState, "_drain", lambda self, batch: None)
 
 
 def a_killed_producer_writes_until_it_is_reaped(patch: Patch) -> None:
-    honest = Crew.overdue
+    honest = ProducerPool.overdue
 
-    def overdue(self: Crew, now: float) -> list[Producer]:
+    def overdue(self: ProducerPool, now: float) -> list[Producer]:
         found = honest(self, now)
         for producer in found:
             for lease in list(producer.leases):
@@ -50,55 +50,57 @@ def a_killed_producer_writes_until_it_is_reaped(patch: Patch) -> None:
                 record.stream.lose_chunk(record.chunk, is_suspect=False)
         return found
 
-    patch.setattr(Crew, "overdue", overdue)
+    patch.setattr(ProducerPool, "overdue", overdue)
 
 
 def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:
-    honest = Stream._free_if_unused
+    honest = StreamState._free_if_unused
 
-    def free_if_unused(self: Stream, slot: Slot) -> None:
+    def free_if_unused(self: StreamState, slot: Slot) -> None:
         if not slot.owed:
             slot.readers = ()
         honest(self, slot)
 
-    honest_sendable = Stream.sendable
+    honest_sendable = StreamState.sendable
 
-    def sendable(self: Stream, reader: Subscriber) -> Iterator[Batch]:
+    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
         for batch in honest_sendable(self, reader):
             yield batch
             if batch.slot.state == "sent":
                 self._free_if_unused(batch.slot)
 
-    patch.setattr(Stream, "_free_if_unused", free_if_unused)
-    patch.setattr(Stream, "sendable", sendable)
+    patch.setattr(StreamState, "_free_if_unused", free_if_unused)
+    patch.setattr(StreamState, "sendable", sendable)
 
 
 def a_slot_is_free_when_the_last_sharer_released_it(patch: Patch) -> None:
-    honest = Stream._let_go
+    honest = StreamState._let_go
 
-    def let_go(self: Stream, slot: Slot, session: int) -> None:
+    def let_go(self: StreamState, slot: Slot, session: int) -> None:
         slot.readers, slot.owed = (), 0
         honest(self, slot, session)
 
-    patch.setattr(Stream, "_let_go", let_go)
+    patch.setattr(StreamState, "_let_go", let_go)
 
 
 def an_opening_keeps_what_is_held(patch: Patch) -> None:
-    honest = Stream.start
+    honest = StreamState.start
 
-    def start(self: Stream, session: int, opening: int, credit: int, place: Place, _: Any) -> None:
+    def start(
+        self: StreamState, session: int, opening: int, credit: int, place: Place, _: Any
+    ) -> None:
         honest(self, session, opening, credit, place)
 
-    patch.setattr(Stream, "start", start)
+    patch.setattr(StreamState, "start", start)
 
 
 def a_departed_reader_keeps_what_it_holds(patch: Patch) -> None:
-    honest = Clients._bye
+    honest = SessionTable._bye
 
-    def bye(self: Clients, session: Session, message: msg.Bye) -> None:
+    def bye(self: SessionTable, session: Session, message: msg.Bye) -> None:
         honest(self, session, msg.Bye(message.session))
 
-    patch.setattr(Clients, "_bye", bye)
+    patch.setattr(SessionTable, "_bye", bye)
 
 
 def a_disconnected_reader_that_lives_says_what_it_holds(patch: Patch) -> None:
@@ -106,50 +108,50 @@ def a_disconnected_reader_that_lives_says_what_it_holds(patch: Patch) -> None:
 
 
 def a_laggard_keeps_what_it_holds(patch: Patch) -> None:
-    honest = Clients._detach_laggards
+    honest = SessionTable._detach_laggards
 
-    def detach(self: Clients, stream: Stream) -> None:
+    def detach(self: SessionTable, stream: StreamState) -> None:
         late = [reader.session for reader in stream.laggards()]
         honest(self, stream)
         for session in late:
             stream.keep_only(session, ())
 
-    patch.setattr(Clients, "_detach_laggards", detach)
+    patch.setattr(SessionTable, "_detach_laggards", detach)
 
 
 def nobody_waits_for_who_left(patch: Patch) -> None:
-    honest = Stream.leave
+    honest = StreamState.leave
 
-    def leave(self: Stream, session: int, held: Any = ()) -> None:
+    def leave(self: StreamState, session: int, held: Any = ()) -> None:
         reader = self.subscribers.get(session)
         honest(self, session, held)
         if reader is not None and reader.max_lag is None and self.subscribers:
             self.subscribers[session] = reader
 
-    patch.setattr(Stream, "leave", leave)
+    patch.setattr(StreamState, "leave", leave)
 
 
 def the_lowest_missing_batch_has_a_slot(patch: Patch) -> None:
     """A batch that lost a chunk needs a slot once more, behind all that were made ahead of it."""
-    honest = Stream.lose_chunk
+    honest = StreamState.lose_chunk
     lost: set[int] = set()
 
-    def lose_chunk(self: Stream, chunk: Chunk, *, is_suspect: bool) -> None:
+    def lose_chunk(self: StreamState, chunk: Chunk, *, is_suspect: bool) -> None:
         honest(self, chunk, is_suspect=is_suspect)
         lost.add(id(chunk.batch))
 
-    def first(self: Stream) -> Batch | None:
+    def first(self: StreamState) -> BatchState | None:
         has_free = any(slot.state == "free" for slot in self.slots)
         able = (b for b in self.batches if b.pending and (has_free or id(b) not in lost))
         return next(able, None)
 
-    def next_chunk(self: Stream, rows_max: int | None = None) -> Chunk | None:
+    def next_chunk(self: StreamState, rows_max: int | None = None) -> Chunk | None:
         batch = first(self)
         return None if batch is None else self._take_chunk(batch, rows_max)
 
-    patch.setattr(Stream, "lose_chunk", lose_chunk)
-    patch.setattr(Stream, "next_chunk", next_chunk)
-    patch.setattr(Stream, "has_pending", lambda self: first(self) is not None)
+    patch.setattr(StreamState, "lose_chunk", lose_chunk)
+    patch.setattr(StreamState, "next_chunk", next_chunk)
+    patch.setattr(StreamState, "has_pending", lambda self: first(self) is not None)
 
 
 RULES = (

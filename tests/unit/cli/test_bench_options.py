@@ -9,8 +9,8 @@ import pytest
 
 from augd.cli.bench import BenchOptions, check_options, load_recipe
 from augd.client.status import status
-from augd.diagnostics.bottleneck import judge
-from augd.diagnostics.measure import Measurement, Reading, compare, verdict_on
+from augd.diagnostics.bottleneck import diagnose
+from augd.diagnostics.measure import CounterSnapshot, Measurement, compare, verdict_on
 from augd.diagnostics.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
 from augd.errors import AugdError, ConnectError, OptionError, RecipeError
 
@@ -61,8 +61,8 @@ def test_recipes(tmp_path):
         load_recipe(str(path))
 
 
-def reading(**changes) -> Reading:
-    zero = Reading(
+def reading(**changes) -> CounterSnapshot:
+    zero = CounterSnapshot(
         client_cpu_s=0.0,
         client_wait_s=0.0,
         client_fetch_s=0.0,
@@ -136,7 +136,7 @@ def test_lent_producers_count_by_their_idle_time_alone():
 def test_the_verdict_is_on_what_was_measured():
     shares = {"client_wait_share": 0.25, "client_fetch_share": 0.1, "producers_idle_share": 0.0}
     found = measured(**shares, on_core=0.4)
-    assert verdict_on(found, 3) == judge(0.25, 0.0, 3, on_core=0.4, fetch=0.1)
+    assert verdict_on(found, 3) == diagnose(0.25, 0.0, 3, on_core=0.4, fetch=0.1)
 
 
 def test_what_the_kernel_knows():

@@ -8,7 +8,7 @@ import augd.server.daemon.startup
 from augd.cli.app import app
 from augd.cli.entry import read_serve
 from augd.errors import OptionError
-from augd.server.daemon.startup import Options, read_producers, serve_forever
+from augd.server.daemon.startup import ServeOptions, read_producers, serve_forever
 
 LINES = [
     "serve photos",
@@ -74,7 +74,7 @@ def test_what_needs_explaining_is_left_to_typer(line: str) -> None:
 @pytest.mark.parametrize("patience_s", [1.9, 3601.0, float("nan")])
 def test_patience_has_bounds(tmp_path, patience_s: float) -> None:
     with pytest.raises(OptionError, match=r"--patience: expected 2\.\.3600 seconds, got"):
-        serve_forever([str(tmp_path)], Options(patience_s=patience_s))
+        serve_forever([str(tmp_path)], ServeOptions(patience_s=patience_s))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.client.session import Attach, BatchesLost, Deliver, PassEnded, Reader
+from augd.client.session import Attach, BatchesLost, ClientSession, Deliver, PassEnded
 from augd.errors import ConnectionLost, DatasetError, ProtocolError, SampleFailed
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import slot_layout
@@ -17,12 +17,12 @@ def opened(opening: int = 1) -> msg.Opened:
     return msg.Opened(7, opening, 8, "c" * 32, {}, "d", 10, ARRAYS, SLOT_BYTES, 3)
 
 
-def batch(sequence: int, slot: int = 0, *, opening: int = 1, rows: int = 4) -> msg.BatchReady:
-    return msg.BatchReady(7, opening, sequence, 0, sequence, 4 * sequence, rows, slot, 0)
+def batch(sequence: int, slot: int = 0, *, opening: int = 1, rows: int = 4) -> msg.BatchMessage:
+    return msg.BatchMessage(7, opening, sequence, 0, sequence, 4 * sequence, rows, slot, 0)
 
 
-def open_reader() -> Reader:
-    reader = Reader(SPEC, "n")
+def open_reader() -> ClientSession:
+    reader = ClientSession(SPEC, "n")
     assert reader.start("test") == [msg.Hello("n", "test", dataset=SPEC.dataset)]
     assert reader.handle(msg.Welcome("n", "i", 7, "/a", "t")) == [Attach("/a", 7, "t")]
     assert reader.attached() == [msg.Open(7, 1, SPEC, credit=3)]
@@ -35,14 +35,14 @@ def test_the_way_to_an_open_stream() -> None:
 
 
 def test_another_nonce_is_somebody_elses_welcome() -> None:
-    reader = Reader(SPEC, "n")
+    reader = ClientSession(SPEC, "n")
     reader.start("")
     assert reader.handle(msg.Welcome("m", "i", 7, "/a", "t")) == []
     assert reader.state == "greeting"
 
 
 def test_a_seek_before_open_changes_the_first_target() -> None:
-    reader = Reader(SPEC, "n")
+    reader = ClientSession(SPEC, "n")
     reader.start("")
     assert reader.seek(3, 8) == []
     reader.handle(msg.Welcome("n", "i", 7, "/a", "t"))
@@ -91,7 +91,7 @@ def test_a_doubled_batch_is_dropped_and_a_lost_one_is_an_error() -> None:
         (batch(0, rows=5), "BATCH names slot 0 with 5 rows"),
     ],
 )
-def test_a_batch_that_points_outside_is_refused(message: msg.BatchReady, text: str) -> None:
+def test_a_batch_that_points_outside_is_refused(message: msg.BatchMessage, text: str) -> None:
     with pytest.raises(ProtocolError, match=text):
         open_reader().handle(message)
 
@@ -152,7 +152,7 @@ def test_close_says_bye_once_and_nothing_before_a_session() -> None:
     reader = open_reader()
     assert reader.close() == [msg.Bye(7)]
     assert reader.close() == []
-    assert Reader(SPEC, "n").close() == []
+    assert ClientSession(SPEC, "n").close() == []
 
 
 def test_the_end_of_an_epoch_counts_once_and_is_missed() -> None:
@@ -164,9 +164,9 @@ def test_the_end_of_an_epoch_counts_once_and_is_missed() -> None:
     assert reader.handle(end) == []
     for slot in range(3):
         reader.release(slot, 0)
-    reader.handle(msg.BatchReady(7, 1, 3, 1, 0, 0, 4, 0, 1))
+    reader.handle(msg.BatchMessage(7, 1, 3, 1, 0, 0, 4, 0, 1))
     with pytest.raises(BatchesLost) as caught:
-        reader.handle(msg.BatchReady(7, 1, 4, 2, 0, 0, 4, 1, 1))
+        reader.handle(msg.BatchMessage(7, 1, 4, 2, 0, 0, 4, 1, 1))
     assert str(caught.value) == (
         "BATCH 4 of epoch 2 arrived before the EPOCH_END of 1, which was lost on the way"
     )

@@ -15,7 +15,7 @@ from augd.protocol import messages as msg
 from augd.protocol.codec import decode_over_attach, encode
 from augd.protocol.limits import PIECE_BYTES
 from augd.transport.address import TcpAddress
-from augd.transport.batch_channel import BulkSender
+from augd.transport.batch_channel import BatchChannel
 from augd.transport.zmq_sockets import _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS, Dealer, Poller, Router
 
 SESSION, TOKEN = 7, "f00d"
@@ -25,8 +25,8 @@ SOON_S = 20.0
 clause = pytest.mark.clause
 
 
-def batch(sequence: int = 0, *, opening: int = 1, slot: int = 0) -> msg.BatchReady:
-    return msg.BatchReady(SESSION, opening, sequence, 0, sequence, 0, 1, slot, 0)
+def batch(sequence: int = 0, *, opening: int = 1, slot: int = 0) -> msg.BatchMessage:
+    return msg.BatchMessage(SESSION, opening, sequence, 0, sequence, 0, 1, slot, 0)
 
 
 def piece(offset: int, size: int, sequence: int = 0, opening: int = 1) -> msg.Piece:
@@ -51,7 +51,7 @@ class Pair:
     def send_piece(self, header: msg.Piece, body: bytes) -> None:
         self.send(encode(header), body)
 
-    def fetch(self, wanted: msg.BatchReady, within_s: float = SOON_S) -> None:
+    def fetch(self, wanted: msg.BatchMessage, within_s: float = SOON_S) -> None:
         self.slots.fetch(wanted, time.monotonic() + within_s)
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ def test_a_piece_larger_than_a_piece_may_be_is_refused_before_its_frame() -> Non
         (b"", "empty header"),
         (b"\x01garbage", "header does not decode"),
         (b"\x02" + encode(piece(0, 8))[1:], "the peer speaks protocol version 2"),
-        (encode(msg.ArenaHere(1, 8)), "expected a PIECE of at most 4194304 bytes, got ArenaHere"),
+        (encode(msg.Arena(1, 8)), "expected a PIECE of at most 4194304 bytes, got ArenaHere"),
         (encode(msg.Pong()), "Invalid value 'PONG'"),
         (b"x" * 70_000, "header of 70000 bytes, expected at most 65536"),
     ],
@@ -243,7 +243,7 @@ def test_pixels_that_come_late_are_a_named_error_within_the_deadline(pair: Pair)
 class Peer:
     """A client's bare bulk socket, admitted to a sender."""
 
-    def __init__(self, sender: BulkSender, session: int = SESSION) -> None:
+    def __init__(self, sender: BatchChannel, session: int = SESSION) -> None:
         self.dealer = Dealer(TcpAddress("127.0.0.1", sender.port))
         self.dealer.send(b"attach")
         routing_id, _ = receive(sender.doors.routers[0])
@@ -262,7 +262,7 @@ class Peer:
 @pytest.fixture(scope="module")
 def _zero_copy() -> None:
     """Have pyzmq start, and keep, the thread that frees what was sent without a copy."""
-    made = BulkSender()
+    made = BatchChannel()
     made.bind(LOOPBACK)
     peer = Peer(made)
     made.send(piece(0, 0), memoryview(bytes(PIECE_BYTES)))
@@ -272,8 +272,8 @@ def _zero_copy() -> None:
 
 
 @pytest.fixture
-def sender(_zero_copy: None) -> Iterator[BulkSender]:
-    made = BulkSender()
+def sender(_zero_copy: None) -> Iterator[BatchChannel]:
+    made = BatchChannel()
     made.bind(LOOPBACK)
     yield made
     made.close()
@@ -282,7 +282,7 @@ def sender(_zero_copy: None) -> Iterator[BulkSender]:
 @clause("P-93")
 @pytest.mark.parametrize("slot_bytes", [4096, PIECE_BYTES, PIECE_BYTES + 4096, 2 * PIECE_BYTES])
 def test_a_slot_is_sent_in_contiguous_pieces_of_bounded_size(
-    sender: BulkSender, slot_bytes: int
+    sender: BatchChannel, slot_bytes: int
 ) -> None:
     peer = Peer(sender)
     slot = bytes(range(256)) * (slot_bytes // 256)
@@ -298,7 +298,7 @@ def test_a_slot_is_sent_in_contiguous_pieces_of_bounded_size(
     peer.dealer.close()
 
 
-def test_the_real_ends_fit_each_other(sender: BulkSender) -> None:
+def test_the_real_ends_fit_each_other(sender: BatchChannel) -> None:
     slot_bytes = PIECE_BYTES + 4096
     slots = FramedSlots(TcpAddress("127.0.0.1", sender.port), SESSION, TOKEN)
     opened = msg.Opened(SESSION, 1, 1, "", {}, "", 1, (), slot_bytes, 2)
@@ -314,7 +314,7 @@ def test_the_real_ends_fit_each_other(sender: BulkSender) -> None:
     slots.close()
 
 
-def test_nothing_is_sent_to_a_session_that_is_not_here(sender: BulkSender) -> None:
+def test_nothing_is_sent_to_a_session_that_is_not_here(sender: BatchChannel) -> None:
     peer = Peer(sender)
     assert not sender.send(msg.Piece(8, 1, 0, 0, 0), memoryview(bytes(4096)))
     sender.forget(SESSION)
@@ -324,7 +324,7 @@ def test_nothing_is_sent_to_a_session_that_is_not_here(sender: BulkSender) -> No
 
 
 @clause("P-97")
-def test_a_connection_that_ends_is_told_and_whose_it_was_is_found(sender: BulkSender) -> None:
+def test_a_connection_that_ends_is_told_and_whose_it_was_is_found(sender: BatchChannel) -> None:
     staying, leaving = Peer(sender, 7), Peer(sender, 8)
     assert not sender.disconnects[0].has_told()
     assert sender.unreachable() == []
@@ -342,7 +342,7 @@ def test_a_connection_that_ends_is_told_and_whose_it_was_is_found(sender: BulkSe
 
 
 @clause("P-96")
-def test_a_client_whose_queue_is_full_is_not_taken_for_dead(sender: BulkSender) -> None:
+def test_a_client_whose_queue_is_full_is_not_taken_for_dead(sender: BatchChannel) -> None:
     slow: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     slow.setsockopt(zmq.RCVHWM, 1)
     slow.connect(f"tcp://127.0.0.1:{sender.port}")

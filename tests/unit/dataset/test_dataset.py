@@ -17,7 +17,7 @@ from augd.dataset.index_format import read_index_header
 from augd.dataset.scan import folder
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.folder import scan
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 
@@ -45,7 +45,7 @@ def built(root: Path, cache: Path, **options: bool) -> IndexFile:
     return load_or_build(root, cache_dir=cache, **options)
 
 
-def paths(found: Found) -> list[bytes]:
+def paths(found: ScanResult) -> list[bytes]:
     return [found.path(sample) for sample in range(found.num_samples)]
 
 

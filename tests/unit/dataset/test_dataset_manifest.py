@@ -11,7 +11,7 @@ import pytest
 from augd.dataset.scan import manifest
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.manifest import read_manifest
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 
@@ -24,18 +24,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def csv(root: Path, text: str, *, name: str = "list.csv") -> Found:
+def csv(root: Path, text: str, *, name: str = "list.csv") -> ScanResult:
     (root / name).write_text(text, encoding="utf-8")
     return read_manifest(root / name)
 
 
-def jsonl(root: Path, *rows: object) -> Found:
+def jsonl(root: Path, *rows: object) -> ScanResult:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (root / "list.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return read_manifest(root / "list.jsonl")
 
 
-def paths(found: Found) -> list[bytes]:
+def paths(found: ScanResult) -> list[bytes]:
     return [found.path(sample) for sample in range(found.num_samples)]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from augd.cli.check import run_check
 from augd.dataset.scan.folder import scan
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 
@@ -21,7 +21,7 @@ def fill(root: Path, *names: str) -> Path:
     return root
 
 
-def rows(found: Found) -> list[tuple[str, int, int]]:
+def rows(found: ScanResult) -> list[tuple[str, int, int]]:
     return [
         (found.path(i).decode(), found.labels[i], found.splits[i]) for i in range(found.num_samples)
     ]

@@ -12,28 +12,28 @@ import pytest
 from augd.dataset.scan.manifest import read_manifest
 from augd.dataset.scan.shards import walk_shards
 from augd.dataset.scan.table_numbers import is_fraction, is_missing, whole
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 
-def table(folder: Path, *labels: str) -> Found:
+def table(folder: Path, *labels: str) -> ScanResult:
     rows = [f'{n}.jpg,"{label}"\n' for n, label in enumerate(labels)]
     return manifest(folder, "list.csv", "path,label\n" + "".join(rows), len(labels))
 
 
-def lines(folder: Path, *rows: str) -> Found:
+def lines(folder: Path, *rows: str) -> ScanResult:
     numbered = (f'{{"path": "{n}.jpg", {row}}}\n' for n, row in enumerate(rows))
     return manifest(folder, "list.jsonl", "".join(numbered), len(rows))
 
 
-def manifest(folder: Path, name: str, text: str, num_files: int) -> Found:
+def manifest(folder: Path, name: str, text: str, num_files: int) -> ScanResult:
     for number in range(num_files):
         (folder / f"{number}.jpg").write_bytes(b"x")
     (folder / name).write_text(text)
     return read_manifest(folder / name)
 
 
-def shard(folder: Path, members: dict[str, bytes], classes: list[str] | None = None) -> Found:
+def shard(folder: Path, members: dict[str, bytes], classes: list[str] | None = None) -> ScanResult:
     with tarfile.open(folder / "a.tar", "w") as file:
         for name, content in members.items():
             about = tarfile.TarInfo(name)

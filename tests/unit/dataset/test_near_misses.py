@@ -11,7 +11,7 @@ import pytest
 
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan.shards import walk_shards
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -25,7 +25,7 @@ def fill(root: Path, *paths: str, content: bytes = JPEG) -> Path:
     return root
 
 
-def shard(folder: Path, *members: tuple[str, bytes], classes: bytes | None = None) -> Found:
+def shard(folder: Path, *members: tuple[str, bytes], classes: bytes | None = None) -> ScanResult:
     with tarfile.open(folder / "a.tar", "w") as file:
         for name, content in members:
             about = tarfile.TarInfo(name)
@@ -36,7 +36,7 @@ def shard(folder: Path, *members: tuple[str, bytes], classes: bytes | None = Non
     return walk_shards(bytes(folder))
 
 
-def counted(found: Found) -> dict[str, tuple[int, bool]]:
+def counted(found: ScanResult) -> dict[str, tuple[int, bool]]:
     return {one.kind: (one.count, one.is_picture) for one in found.skipped}
 
 

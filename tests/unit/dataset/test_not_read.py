@@ -13,8 +13,8 @@ from PIL import Image
 from augd.dataset.scan import folder
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.folder import scan
-from augd.dataset.scan.skipped_files import Skips, kind_of, say_skipped, tells_nothing
-from augd.dataset.scan_result import Found, Skipped
+from augd.dataset.scan.skipped_files import SkipCounter, kind_of, say_skipped, tells_nothing
+from augd.dataset.scan_result import ScanResult, Skipped
 from augd.dataset.selection import select
 from augd.errors import DatasetError
 from augd.server.supervision.arguments import check_sources
@@ -25,7 +25,7 @@ def put(path: Path, kind: str = "PNG") -> None:
     Image.new("RGB", (8, 6), (len(path.name), 2, 3)).save(path, kind)
 
 
-def paths(found: Found) -> list[str]:
+def paths(found: ScanResult) -> list[str]:
     return [os.fsdecode(found.path(sample)) for sample in range(found.num_samples)]
 
 
@@ -121,7 +121,7 @@ def test_what_is_told_does_not_depend_on_the_order_of_listing() -> None:
     names = [f"{number}.{ending}".encode() for number in range(9) for ending in ("b", "a", "c")]
     told = []
     for order in (names, names[::-1]):
-        skips = Skips()
+        skips = SkipCounter()
         for name in order:
             skips.note(kind_of(name), name)
         told.append(skips.listed())
@@ -130,7 +130,7 @@ def test_what_is_told_does_not_depend_on_the_order_of_listing() -> None:
 
 
 def test_a_thousand_endings_are_told_in_bounded_words() -> None:
-    skips = Skips()
+    skips = SkipCounter()
     for number in range(5000):
         name = f"x.{number:04}".encode()
         skips.note(kind_of(name), name)

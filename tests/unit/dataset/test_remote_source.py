@@ -13,7 +13,7 @@ import pytest
 from augd.dataset.readers.object_store import GAP_BYTES, RemoteSource
 from augd.dataset.readers.read_ahead import ReadAhead
 from augd.dataset.stores.address import is_address, parse_store
-from augd.dataset.stores.range_reader import LANE_BYTES, Piece
+from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
 from augd.errors import OptionError, StoreError
 from augd.pixels.headers.read_header import BadImage
 from tests.support.budget import spend
@@ -28,7 +28,7 @@ class Shards:
         self.shard_numbers = np.array([place[0] for place in places], np.int32)
         self.shard_offsets = np.array([place[1] for place in places], np.int64)
         self.sizes_bytes = np.array([place[2] for place in places], np.int64)
-        self.asked: list[Sequence[Piece]] = []
+        self.asked: list[Sequence[ByteRange]] = []
         self.failure = ""
 
     def segments(self, sample: int) -> None:
@@ -42,7 +42,7 @@ class Shards:
         return self.contents[self.shard_numbers[sample]][first : first + size]
 
     @contextmanager
-    def fetch(self, pieces: Sequence[Piece]) -> Iterator[memoryview]:
+    def fetch(self, pieces: Sequence[ByteRange]) -> Iterator[memoryview]:
         if self.failure:
             raise StoreError(self.failure)
         self.asked.append(pieces)

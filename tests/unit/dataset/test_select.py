@@ -16,7 +16,7 @@ from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan_result import path_hashes
-from augd.dataset.selection import Choice, Choices, seal, select
+from augd.dataset.selection import Choices, SampleSelection, seal, select
 from augd.errors import DatasetError, OptionError, OverLimit
 from augd.protocol import messages as msg
 from augd.server.supervision import sample_selection
@@ -48,7 +48,7 @@ def pets(root: Path, per_class: int = 200) -> Path:
     return fill(root, [f"{c}/{i}.jpg" for c in ("cat", "dog", "emu") for i in range(per_class)])
 
 
-def names(index: IndexFile, choice: Choice) -> set[bytes]:
+def names(index: IndexFile, choice: SampleSelection) -> set[bytes]:
     arrays = IndexArrays(index.fd, index.dims_fd)
     return {arrays.path_bytes(sample) for sample in choice.ids}
 
@@ -231,10 +231,10 @@ def test_a_sealed_choice_is_mapped_as_it_was(tmp_path: Path, opened: Open) -> No
 def test_streams_that_ask_alike_share_and_few_idle_ones_are_kept() -> None:
     made: list[str] = []
 
-    def make(name: str) -> Callable[[], Choice]:
-        def choose() -> Choice:
+    def make(name: str) -> Callable[[], SampleSelection]:
+        def choose() -> SampleSelection:
             made.append(name)
-            return Choice(array("q", [1]), array("q"), array("q"))
+            return SampleSelection(array("q", [1]), array("q"), array("q"))
 
         return choose
 

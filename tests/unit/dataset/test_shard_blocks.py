@@ -15,7 +15,7 @@ from augd.dataset.stores.address import parse_store
 from augd.dataset.stores.object_store import ObjectFacts
 from augd.dataset.stores.shard_cache import (
     BLOCK_BYTES,
-    Blocks,
+    ShardCache,
     check_shard_cache,
     parse_shard_cache,
 )
@@ -45,7 +45,7 @@ class Fake:
 FACTS = ObjectFacts("a.tar", SIZE, '"one"', 1)
 
 
-def read(cache: Blocks, store: Any, first: int, size: int, facts: ObjectFacts = FACTS) -> None:
+def read(cache: ShardCache, store: Any, first: int, size: int, facts: ObjectFacts = FACTS) -> None:
     assert bytes(cache.read(store, facts, first, size)) == store.content[first : first + size]
 
 
@@ -54,7 +54,7 @@ def held(folder: Path) -> int:
 
 
 def test_a_block_is_asked_for_once_and_neighbours_in_one_request(tmp_path: Path) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
     read(cache, store, 10, 100)
     read(cache, store, 5000, 100)
     assert store.asked == [(0, BLOCK_BYTES)]
@@ -63,7 +63,7 @@ def test_a_block_is_asked_for_once_and_neighbours_in_one_request(tmp_path: Path)
     read(cache, store, 0, SIZE)
     assert store.asked[2:] == [(4 * BLOCK_BYTES, SIZE - 4 * BLOCK_BYTES)]
     store.asked.clear()
-    again = Blocks(tmp_path, 64 << 20)
+    again = ShardCache(tmp_path, 64 << 20)
     rng = random.Random(3)
     for _ in range(300):
         first = rng.randrange(SIZE)
@@ -72,7 +72,7 @@ def test_a_block_is_asked_for_once_and_neighbours_in_one_request(tmp_path: Path)
 
 
 def test_threads_that_want_one_block_ask_once(tmp_path: Path) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -99,7 +99,7 @@ def test_threads_that_want_one_block_ask_once(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_nobody_elses(tmp_path: Path) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
     store.is_down = True
     with pytest.raises(StoreError):
         read(cache, store, 0, 10)
@@ -110,7 +110,7 @@ def test_a_failure_is_nobody_elses(tmp_path: Path) -> None:
 def test_other_versions_shards_and_stores_have_blocks_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other, cache = Fake(1), Fake(2), Blocks(tmp_path, 64 << 20)
+    one, other, cache = Fake(1), Fake(2), ShardCache(tmp_path, 64 << 20)
     read(cache, one, 0, 10)
     for facts in (
         FACTS._replace(version=2),
@@ -130,7 +130,7 @@ def test_other_versions_shards_and_stores_have_blocks_of_their_own(
 
 
 def test_a_block_that_cannot_be_opened_comes_from_the_store(tmp_path: Path) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
     read(cache, store, 0, 10)
     (path,) = tmp_path.rglob("*-*")
     path.rename(tmp_path / "elsewhere")
@@ -142,14 +142,14 @@ def test_a_block_that_cannot_be_opened_comes_from_the_store(tmp_path: Path) -> N
 @pytest.mark.parametrize("harm", ["cut", "turned", "longer", "empty"])
 def test_a_damaged_block_is_asked_for_anew(tmp_path: Path, harm: str) -> None:
     store = Fake()
-    read(Blocks(tmp_path, 64 << 20), store, 0, SIZE)
+    read(ShardCache(tmp_path, 64 << 20), store, 0, SIZE)
     for path in tmp_path.rglob("*-*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 4
         changed = {"cut": content[:500], "longer": content + b"x", "empty": b""}
         path.write_bytes(changed.get(harm, content))
     store.asked.clear()
-    read(Blocks(tmp_path, 64 << 20), store, 0, SIZE)
+    read(ShardCache(tmp_path, 64 << 20), store, 0, SIZE)
     assert sum(size for _, size in store.asked) == SIZE
 
 
@@ -159,7 +159,7 @@ def test_what_was_not_used_for_the_longest_goes(
     """Two processes that share the folder stay within its size, but for what one has just found."""
     monkeypatch.setattr(module, "TOUCH_S", 0.0)
     size = 20 * BLOCK_BYTES
-    store, cache, beside = Fake(), Blocks(tmp_path, size), Blocks(tmp_path, size)
+    store, cache, beside = Fake(), ShardCache(tmp_path, size), ShardCache(tmp_path, size)
     for number in range(60):
         facts = FACTS._replace(version=number + 1)
         read((cache, beside)[number % 2], store, 0, 1000, facts)
@@ -175,20 +175,20 @@ def test_what_was_not_used_for_the_longest_goes(
 
 def test_what_a_killed_process_left_half_written_goes_in_the_end(tmp_path: Path) -> None:
     store = Fake()
-    read(Blocks(tmp_path, 64 << 20), store, 0, 10)
+    read(ShardCache(tmp_path, 64 << 20), store, 0, 10)
     (below,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     old, new = below / ".aside-1-2-x-0", below / ".aside-1-3-x-0"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    Blocks(tmp_path, 64 << 20)
+    ShardCache(tmp_path, 64 << 20)
     assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_disk_that_takes_nothing_costs_time_and_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -218,7 +218,7 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_those_who_wait_for_a_block_hear_why_it_does_not_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, cache = Fake(), Blocks(tmp_path, 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path, 64 << 20)
     store.is_down = True
     begun, go_on, waiting = threading.Event(), threading.Event(), threading.Semaphore(0)
     fail = store.read
@@ -263,7 +263,7 @@ def test_those_who_wait_for_a_block_hear_why_it_does_not_come(
 
 def test_a_link_in_the_place_of_a_block_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    store, cache = Fake(), Blocks(tmp_path / "cache", 64 << 20)
+    store, cache = Fake(), ShardCache(tmp_path / "cache", 64 << 20)
     read(cache, store, 10, 100)
     (block,) = (path for path in (tmp_path / "cache").rglob("*-*") if path.is_file())
     victim = tmp_path / "victim"
@@ -271,6 +271,6 @@ def test_a_link_in_the_place_of_a_block_is_not_followed(tmp_path: Path) -> None:
     aside = block.with_name(f".aside-{os.getpid()}-{threading.get_ident()}-{block.name}")
     block.unlink()
     aside.symlink_to(victim)
-    read(Blocks(tmp_path / "cache", 64 << 20), store, 10, 100)
+    read(ShardCache(tmp_path / "cache", 64 << 20), store, 10, 100)
     assert victim.read_bytes() == b"mine"
     assert block.is_file() and not block.is_symlink()

@@ -11,12 +11,12 @@ import pytest
 
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.shards import walk_shards
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.dataset.selection import select
 from augd.errors import DatasetError, OptionError
 
 
-def walked(folder: Path, **shards: dict[str, bytes]) -> Found:
+def walked(folder: Path, **shards: dict[str, bytes]) -> ScanResult:
     """Write shards, `-` for `_` in their names, and walk them."""
     folder.mkdir(exist_ok=True)
     for name, members in shards.items():

@@ -23,7 +23,7 @@ from augd.dataset.readers.open_source import open_source
 from augd.dataset.readers.shards import ShardSource
 from augd.dataset.scan.build_index import header_of, load_or_build
 from augd.dataset.scan.shards import read_shards
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
@@ -63,7 +63,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def paths(found: Found) -> list[bytes]:
+def paths(found: ScanResult) -> list[bytes]:
     return [found.path(sample) for sample in range(found.num_samples)]
 
 

@@ -25,7 +25,7 @@ from augd.dataset.scan import tar as tars
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.shard_sidecars import read_class, read_object
 from augd.dataset.scan.shards import walk_shards
-from augd.dataset.scan_result import Found, Skipped
+from augd.dataset.scan_result import ScanResult, Skipped
 from augd.errors import DatasetError
 
 
@@ -66,19 +66,19 @@ def labelled(*numbers: int) -> list[tuple[str, Content]]:
     ]
 
 
-def walk(folder: Path, members: list[tuple[str, Content]], name: str = "a.tar") -> Found:
+def walk(folder: Path, members: list[tuple[str, Content]], name: str = "a.tar") -> ScanResult:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(tar(members))
     return walk_shards(os.fsencode(folder))
 
 
-def rows(found: Found) -> dict[str, int]:
+def rows(found: ScanResult) -> dict[str, int]:
     names = [os.fsdecode(found.path(k)) for k in range(found.num_samples)]
     assert len(set(names)) == len(names)
     return dict(zip(names, found.labels, strict=True))
 
 
-def passed(found: Found) -> dict[str, list[bytes]]:
+def passed(found: ScanResult) -> dict[str, list[bytes]]:
     return {one.kind: one.names for one in found.skipped}
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from augd.dataset.scan.manifest import read_manifest
-from augd.dataset.scan_result import Found
+from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
 
 
-def read(folder: Path, content: str | bytes, ending: str = "csv") -> Found:
+def read(folder: Path, content: str | bytes, ending: str = "csv") -> ScanResult:
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(b"x")
     manifest = folder / f"list.{ending}"

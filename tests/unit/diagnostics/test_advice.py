@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from augd.diagnostics import tuning
-from augd.diagnostics.bottleneck import judge
+from augd.diagnostics.bottleneck import diagnose
 from augd.diagnostics.measure import Measurement
 from augd.diagnostics.subset import take_sample
 from augd.diagnostics.tuning import Setting, Tried, Untried, say
@@ -24,7 +24,7 @@ def tried(what: str, images_per_s: float, setting: Setting = SETTING, waits: flo
         *(100, 10, 0, 1.0, images_per_s, 0.0, 1.0, 0.0, 0.0, waits, 0.0),
         *(0.0 if waits > 0.5 else 0.5, 1.0, 1.0, 0, 0),
     )
-    return Tried(what, setting, measured, judge(waits, 0.0 if waits > 0.5 else 0.5, 2))
+    return Tried(what, setting, measured, diagnose(waits, 0.0 if waits > 0.5 else 0.5, 2))
 
 
 def test_a_gain_counts_against_the_fastest_run_of_what_it_is_compared_with() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augd.diagnostics.drawn_params import Draws, Step, _as_json
+from augd.diagnostics.drawn_params import DrawnStep, Draws, _as_json
 from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
-from augd.diagnostics.sample_renderer import Darkroom, Drawn, View
+from augd.diagnostics.sample_renderer import Drawn, SampleRenderer, View
 from augd.pixels.headers.read_header import Header
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.recipe import parse_recipe
@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, recipe: dict[str, Any]) -> Iterator[Darkroom]:
-    with caught_noise(), Darkroom(str(folder), parse_recipe(recipe), 5) as room:
+def opened(folder: Path, recipe: dict[str, Any]) -> Iterator[SampleRenderer]:
+    with caught_noise(), SampleRenderer(str(folder), parse_recipe(recipe), 5) as room:
         yield room
 
 
@@ -39,7 +39,7 @@ def drawn_of(folder: Path, recipe: dict[str, Any], epoch: int = 0) -> tuple[Draw
         return room.drawn(1, epoch, header), header
 
 
-def steps_of(view: View) -> dict[str, Step]:
+def steps_of(view: View) -> dict[str, DrawnStep]:
     return {step.op: step for step in view.steps}
 
 
@@ -92,7 +92,7 @@ def test_colour_ops_make_up_the_colour_matrix_in_the_drawn_order(folder: Path) -
     assert len(orders) > 3, "the order is drawn"
 
 
-def colour_of(step: Step) -> np.ndarray:
+def colour_of(step: DrawnStep) -> np.ndarray:
     said, matrix = step.drawn or {}, np.eye(4)
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))
     if step.op == "brightness":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.diagnostics.bottleneck import judge
+from augd.diagnostics.bottleneck import diagnose
 from augd.diagnostics.rates import compare
 
 BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
@@ -23,16 +23,17 @@ BOTH = "the trainer waited {:.0%} of the time, the producers {:.0%}"
     ],
 )
 def test_the_limit_is_named_with_both_shares(waits, idle, limit, enough, says):
-    verdict = judge(waits, idle, 5)
+    verdict = diagnose(waits, idle, 5)
     assert (verdict.limit, verdict.enough) == (limit, enough)
     assert verdict.sentence.startswith(says.format(BOTH.format(waits, idle)))
 
 
 def test_producers_that_had_no_core_are_told_apart():
     assert (
-        "a core 40% of the time: they wait for storage" in judge(1.0, 0.0, 4, on_core=0.4).sentence
+        "a core 40% of the time: they wait for storage"
+        in diagnose(1.0, 0.0, 4, on_core=0.4).sentence
     )
-    assert "storage" not in judge(1.0, 0.0, 4).sentence
+    assert "storage" not in diagnose(1.0, 0.0, 4).sentence
 
 
 def producer(**changes):
@@ -78,16 +79,18 @@ def test_the_way_to_the_device_is_told_where_it_takes_time():
 
 
 def test_a_batch_on_its_way_is_nobody_s_fault_while_producers_idle():
-    verdict = judge(0.6, 0.8, 5, fetch=0.5)
+    verdict = diagnose(0.6, 0.8, 5, fetch=0.5)
     assert (verdict.limit, verdict.enough) == ("transport", 5)
     told = BOTH.format(0.6, 0.8)
     assert verdict.sentence.startswith(
         f"The way to the trainer is the limit: {told}; for 50% of it a finished batch was on its "
         "way. Connect by ipc://"
     )
-    assert judge(0.9, 0.0, 5, fetch=0.6) == judge(0.9, 0.0, 5), "they set the pace all the same"
-    assert judge(0.05, 0.8, 5, fetch=0.05).limit == "trainer"
-    both = judge(0.6, 0.8, 5, fetch=0.2)
+    assert diagnose(0.9, 0.0, 5, fetch=0.6) == diagnose(0.9, 0.0, 5), (
+        "they set the pace all the same"
+    )
+    assert diagnose(0.05, 0.8, 5, fetch=0.05).limit == "trainer"
+    both = diagnose(0.6, 0.8, 5, fetch=0.2)
     assert both.limit == "both"
     assert both.sentence == (
         f"Both wait: {told}; for 20% of it a finished batch was on its way. Raise prefetch or the "

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.plans import plan_of
 
@@ -39,7 +39,7 @@ def test_rows_are_made_in_buffers_that_are_there(name, colour_on):
     if colour_on == "device" and name == "erased":
         pytest.skip("excluded by the recipe")
     plan = plan_of(**plain, num=40)
-    outlines = Outlines(plan, 0, 40)
+    outlines = RowPlans(plan, 0, 40)
     renderer = Renderer.of(parse_recipe(plain), (SIDE, SIDE))
     photo = np.random.default_rng(0).integers(0, 256, (375, 500, 3)).astype(np.uint8)
     out = np.empty((SIDE, SIDE, 3), np.uint8)

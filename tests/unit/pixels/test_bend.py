@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from augd.pixels.halving import Halver
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline
+from augd.pixels.row_plan import RowPlan
 from tests.support.examples import examples
 from tests.support.reference import BEND_BOUND, bent, halved
 
@@ -38,7 +38,7 @@ def rendered(
 ) -> NDArray[np.uint8]:
     """Render into the middle row of a slot and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
-    outline = Outline(
+    outline = RowPlan(
         matrix=np.asarray(matrix, np.float64).tolist(),
         origin=origin,
         halvings=halvings,
@@ -243,7 +243,7 @@ def test_the_exact_path_and_the_matrix_path_meet() -> None:
     region = noise(40, 50)
     size, scaled = (60, 75), (75, 60)
     out = np.empty((*size, 3), np.uint8)
-    Renderer("linear", size).render(region, Outline(scaled), out)
+    Renderer("linear", size).render(region, RowPlan(scaled), out)
     matrix = np.array([[50 / 75, 0.0, 0.0], [0.0, 40 / 60, 0.0]])
     # OpenCV's resize has weights of 11 bits, and so errors of its own.
     assert largest(rendered(region, matrix, size, "nearest"), out) <= BEND_BOUND + 0.6
@@ -255,7 +255,7 @@ def test_an_unknown_fill_is_refused() -> None:
 
 
 def test_a_row_of_another_shape_is_refused() -> None:
-    outline = Outline(matrix=np.eye(2, 3).tolist())
+    outline = RowPlan(matrix=np.eye(2, 3).tolist())
     with pytest.raises(ValueError, match=r"out: expected C-contiguous \(4, 4, 3\), got"):
         Renderer("linear", (4, 4)).render(noise(4, 4), outline, np.empty((4, 5, 3), np.uint8))
 
@@ -265,8 +265,8 @@ def test_a_region_that_opencv_cannot_take_is_a_bad_image() -> None:
     region = np.zeros((1, 40000, 3), np.uint8)
     renderer = Renderer("linear", (4, 4))
     with pytest.raises(BadImage, match="at most 32766 px, got a region of 40000x1"):
-        renderer.render(region, Outline(matrix=np.eye(2, 3).tolist()), out)
-    renderer.render(region, Outline(matrix=np.eye(2, 3).tolist(), halvings=1), out)
+        renderer.render(region, RowPlan(matrix=np.eye(2, 3).tolist()), out)
+    renderer.render(region, RowPlan(matrix=np.eye(2, 3).tolist(), halvings=1), out)
 
 
 def test_one_bender_serves_many_rows() -> None:
@@ -275,9 +275,9 @@ def test_one_bender_serves_many_rows() -> None:
     first, second = np.empty((2, 16, 20, 3), np.uint8)
     region = noise(90, 80)
     matrix = about(turned(0.2, 3.0), (40.0, 45.0), (16, 20)).tolist()
-    outline = Outline(matrix=matrix, halvings=2)
+    outline = RowPlan(matrix=matrix, halvings=2)
     renderer.render(region, outline, first)
-    renderer.render(noise(33, 44), Outline((20, 16)), second)
-    renderer.render(noise(200, 300), Outline(matrix=matrix, lens=0.3, halvings=1), second)
+    renderer.render(noise(33, 44), RowPlan((20, 16)), second)
+    renderer.render(noise(200, 300), RowPlan(matrix=matrix, lens=0.3, halvings=1), second)
     renderer.render(region, outline, second)
     assert (first == second).all()

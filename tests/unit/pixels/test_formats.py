@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
-from augd.diagnostics.decode_process import Apart
+from augd.diagnostics.decode_process import DecodeProcess
 from augd.pixels.decode import Pixels, decode
 from augd.pixels.exif_orientation import decode_upright, upright_size
 from augd.pixels.headers.formats import PACKAGES
@@ -328,17 +328,19 @@ def test_every_cut_is_a_bad_image_and_nothing_else(kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[Apart]:
+def apart() -> Iterator[DecodeProcess]:
     data = saved(Image.fromarray(photo()), "BMP")
-    with Apart() as process:
+    with DecodeProcess() as process:
         process.decode(data, read_header(data), (0, 0, 8, 8))  # it starts with its first question
         yield process
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(30))
-def test_random_damage_is_a_bad_image_or_a_picture(kind: str, seed: int, apart: Apart) -> None:
-    """Apart, since a library of another version may die of what this one refuses."""
+def test_random_damage_is_a_bad_image_or_a_picture(
+    kind: str, seed: int, apart: DecodeProcess
+) -> None:
+    """DecodeProcess, since a library of another version may die of what this one refuses."""
     draw = np.random.default_rng(seed)
     data = bytearray(saved(Image.fromarray(photo()).resize((24, 20)), kind))
     for _ in range(1 + seed % 4):

@@ -17,7 +17,7 @@ from augd.client.status import status
 from augd.pixels import native
 from augd.pixels.library_versions import describe_environment
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import scheduler
 from augd.server.supervision.producer_process import Kernels
@@ -196,7 +196,7 @@ def play(ends: list[str]) -> list[bool]:
         if end == "ready":
             kernels.took_up(has_kernels=has_kernels)
         else:
-            kernels.ended("SIGSEGV", Ending(end), has_kernels=has_kernels)
+            kernels.ended("SIGSEGV", ExitReason(end), has_kernels=has_kernels)
     return had
 
 

@@ -1,11 +1,11 @@
-"""Outlines: a plan's arrays, read row by row."""
+"""RowPlans: a plan's arrays, read row by row."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from augd.pixels.row_plan import Outline, Outlines
-from augd.plan.plan import LocalWarp, Plan
+from augd.pixels.row_plan import RowPlan, RowPlans
+from augd.plan.plan import LocalWarpField, Plan
 
 
 def plain_plan(num_rows: int) -> Plan:
@@ -21,7 +21,7 @@ def plain_plan(num_rows: int) -> Plan:
 
 
 def test_a_plan_with_the_least() -> None:
-    outlines = Outlines(plain_plan(5), 2, 5)
+    outlines = RowPlans(plain_plan(5), 2, 5)
     assert [tuple(crop) for crop in outlines.crop] == [(8, 9, 10, 11), (12, 13, 14, 15),
                                                        (16, 17, 18, 19)]  # fmt: skip
     first = outlines[0]
@@ -41,14 +41,14 @@ def test_a_plan_with_everything() -> None:
         bent=np.array([True, False, True]),
         halvings=np.array([2, 0, 1], np.int8),
         lens=np.array([0.1, 0.0, 0.0]),
-        warp=LocalWarp(3.0, 2.0),
+        warp=LocalWarpField(3.0, 2.0),
         warp_key=np.array([2**64 - 1, 5, 6], np.uint64),
         warp_on=np.array([True, False, False]),
         pivot=np.arange(27.0).reshape(3, 3, 3),
         erase=np.arange(12, dtype=np.int32).reshape(3, 4),
     )  # fmt: skip
-    outlines = Outlines(full, 0, 3)
-    row: Outline = outlines[0]
+    outlines = RowPlans(full, 0, 3)
+    row: RowPlan = outlines[0]
     assert row.matrix == matrices[0].tolist()
     assert (list(row.origin), row.halvings, row.lens) == ([0, 1], 2, 0.1)
     assert row.warp == (3.0, 2.0) and row.warp_key == 2**64 - 1

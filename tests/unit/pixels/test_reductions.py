@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.plans import plan_of
 
@@ -38,7 +38,7 @@ def row_of(path: str, reduction: float, paint) -> tuple[NDArray[np.float64], NDA
     picture = np.repeat(np.rint(paint(x, y)).astype(np.uint8)[..., None], 3, axis=2)
     plan = plan_of(PATHS[path], size=(side, side))
     assert (plan.bent is None) == (path == "exact")
-    outlines = Outlines(plan, 0, 1)
+    outlines = RowPlans(plan, 0, 1)
     left, top, width, height = outlines.crop[0]
     out = np.empty((SIDE, SIDE, 3), np.uint8)
     renderer = Renderer.of(parse_recipe({"ops": PATHS[path]}), (SIDE, SIDE))

@@ -13,7 +13,7 @@ from PIL import Image
 from augd.pixels.colour_matrix import COLOUR_ERROR
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Filter, Renderer
-from augd.pixels.row_plan import Outline
+from augd.pixels.row_plan import RowPlan
 from tests.support.examples import examples
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -37,7 +37,7 @@ def rendered(
     """Render into the middle row of a slot and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
     matrix = None if colour is None else colour.tolist()
-    outline = Outline(scaled, window, mirror, matrix)
+    outline = RowPlan(scaled, window, mirror, matrix)
     Renderer(filter, size).render(region, outline, slot[1])
     assert (slot[0] == 7).all() and (slot[2] == 7).all()
     return slot[1]
@@ -200,7 +200,7 @@ def test_one_renderer_serves_many_sizes(kernels: str) -> None:
     out = np.empty((16, 16, 3), np.uint8)
     for side in (40, 90, 17, 64):
         region = noise(33, 44, seed=side)
-        renderer.render(region, Outline((side, side), (1, 1)), out)
+        renderer.render(region, RowPlan((side, side), (1, 1)), out)
         apart = np.abs(out.astype(int) - resized("linear", region, (side, side))[1:17, 1:17])
         assert apart.max() <= (0 if kernels == "none" else 1)
 
@@ -210,14 +210,14 @@ def test_a_row_of_another_shape_or_stride_is_refused() -> None:
     region = noise(30, 30)
     for out in (np.empty((20, 16, 3), np.uint8), np.empty((16, 40, 3), np.uint8)[:, ::2]):
         with pytest.raises(ValueError, match=r"out: expected C-contiguous \(16, 20, 3\), got"):
-            renderer.render(region, Outline((20, 16)), out)
+            renderer.render(region, RowPlan((20, 16)), out)
 
 
 def test_a_window_outside_is_refused() -> None:
     renderer = Renderer("linear", (16, 20))
     out = np.empty((16, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=r"window: expected 20x16 at \(1, 0\) inside .* of 20x16"):
-        renderer.render(noise(30, 30), Outline((20, 16), (1, 0)), out)
+        renderer.render(noise(30, 30), RowPlan((20, 16), (1, 0)), out)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_crop_that_cannot_be_decoded_is_the_planners_fault(
     out = np.empty((16, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=says):
         Renderer("linear", (16, 20)).render_photo(
-            data, read_header(data), crop, scale, Outline((20, 16)), out
+            data, read_header(data), crop, scale, RowPlan((20, 16)), out
         )
 
 

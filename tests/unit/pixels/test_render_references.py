@@ -13,8 +13,8 @@ from PIL import Image
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline, Outlines
-from augd.plan.plan import LocalWarp
+from augd.pixels.row_plan import RowPlan, RowPlans
+from augd.plan.plan import LocalWarpField
 from tests.support.plans import plan_of
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -35,7 +35,7 @@ def rendered(
     mirror: bool = False,
 ) -> NDArray[np.uint8]:
     out = np.empty((*size, 3), np.uint8)
-    Renderer("antialias", size).render(region, Outline(scaled, window, mirror), out)
+    Renderer("antialias", size).render(region, RowPlan(scaled, window, mirror), out)
     return out
 
 
@@ -91,7 +91,7 @@ def test_planned_views_are_torchvisions(name: str, num_views: int, shape: tuple[
     tensor = torch.from_numpy(picture).permute(2, 0, 1)
     expected = getattr(functional, name)(tensor, [224, 224])
     plan = plan_of([{"op": name, "size": 224}], size=(shape[1], shape[0]))
-    outlines = Outlines(plan, 0, num_views)
+    outlines = RowPlans(plan, 0, num_views)
     out = np.empty((224, 224, 3), np.uint8)
     renderer = Renderer("antialias", (224, 224))
     for view, crop in enumerate(expected):
@@ -107,7 +107,7 @@ def test_views_after_a_resize_are_torchvisions_within_two_levels() -> None:
     picture = photo(375, 500)
     resized = functional.resize(torch.from_numpy(picture).permute(2, 0, 1), [256], antialias=True)
     plan = plan_of("ten-crop", size=(500, 375))
-    outlines = Outlines(plan, 0, 10)
+    outlines = RowPlans(plan, 0, 10)
     out = np.empty((224, 224, 3), np.uint8)
     renderer = Renderer("antialias", (224, 224))
     for view, crop in enumerate(functional.ten_crop(resized, [224, 224])):
@@ -147,12 +147,12 @@ def test_a_bent_row_of_a_decoded_region_is_that_of_the_whole_photo(halvings: int
     assert x > 0 and y > 0 and x + 2 * half + 8 < 450 and y + 2 * half + 8 < 333
     rows = []
     for crop in ((x, y, 2 * half + 8, 2 * half + 8), (0, 0, 450, 333)):
-        outline = Outline(
+        outline = RowPlan(
             matrix=matrix,
             origin=crop[:2],
             halvings=halvings,
             lens=0.1,
-            warp=LocalWarp(10.0, 3.0),
+            warp=LocalWarpField(10.0, 3.0),
             warp_key=9,
         )
         out = np.empty((*size, 3), np.uint8)

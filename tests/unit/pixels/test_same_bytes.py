@@ -17,8 +17,8 @@ from augd.pixels import native
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Fill, Renderer
-from augd.pixels.row_plan import Outline
-from augd.plan.plan import LocalWarp
+from augd.pixels.row_plan import RowPlan
+from augd.plan.plan import LocalWarpField
 
 _ROOT = Path(__file__).resolve().parents[3]
 _WIDE = "AVX512-SKX,AVX512_SKX,AVX2,FMA3,FP16,AVX,SSE4.2,SSE4.1,SSSE3,POPCNT"
@@ -37,17 +37,17 @@ def digests() -> dict[str, str]:
         fill = _FILLS[number % 4]
         renderer = Renderer("linear", size, fill=fill)
         matrix = np.hstack([rng.normal(0, 1.5, (2, 2)), rng.uniform(0, 150, (2, 1))]).tolist()
-        outline = Outline(matrix=matrix, halvings=number % 3)
+        outline = RowPlan(matrix=matrix, halvings=number % 3)
         renderer.render(region, outline, out)
         found["bent"].update(out)
-        outline.lens, outline.warp, outline.warp_key = -0.1, LocalWarp(40.0, 3.0), number
+        outline.lens, outline.warp, outline.warp_key = -0.1, LocalWarpField(40.0, 3.0), number
         renderer.render(region, outline, out)
         found["warped"].update(out)
         outline.colour = (rng.normal(0, 0.4, (3, 4)) + np.eye(3, 4)).tolist()
         outline.pivot = rng.normal(0, 0.1, (3, 3)).tolist()
         renderer.render(region, outline, out)
         found["tinted"].update(out)
-        renderer.render(region, Outline((size[1], size[0]), mirror=True), out)
+        renderer.render(region, RowPlan((size[1], size[0]), mirror=True), out)
         found["linear"].update(out)
     found["decoded"], found["scaled"] = decoded(rng)
     return {name: digest.hexdigest() for name, digest in found.items()}

@@ -129,7 +129,7 @@ def test_other_backgrounds_are_refused(given: object) -> None:
 
 def test_rows_have_the_background_of_their_recipe() -> None:
     from augd.pixels.render import Renderer
-    from augd.pixels.row_plan import Outline
+    from augd.pixels.row_plan import RowPlan
 
     data = files()["grey key"]
     for background, right in ((0, 0), (255, 255), ("stored", 200)):
@@ -137,6 +137,6 @@ def test_rows_have_the_background_of_their_recipe() -> None:
         out = np.empty((SIDE, SIDE, 3), np.uint8)
         whole: Sequence[int] = (0, 0, SIDE, SIDE)
         Renderer.of(recipe, (SIDE, SIDE)).render_photo(
-            data, read_header(data), tuple(whole), 1, Outline((SIDE, SIDE)), out
+            data, read_header(data), tuple(whole), 1, RowPlan((SIDE, SIDE)), out
         )
         assert (out[:, SIDE // 2 :] == right).all()

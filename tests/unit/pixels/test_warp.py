@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from augd.pixels.displacement import LocalWarper, _weights, bend_by_lens, lens_grid
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outline
-from augd.plan.plan import LocalWarp
+from augd.pixels.row_plan import RowPlan
+from augd.plan.plan import LocalWarpField
 from tests.support.examples import examples
 from tests.support.reference import BEND_BOUND, centres, sampled
 
@@ -44,7 +44,7 @@ def field(
     key: int, alpha: float, sigma: float, size: tuple[int, int] = SIZE
 ) -> NDArray[np.float64]:
     maps = np.zeros((2, *size), np.float32)
-    LocalWarper(LocalWarp(alpha, sigma), size).add(maps, key, UNIT)
+    LocalWarper(LocalWarpField(alpha, sigma), size).add(maps, key, UNIT)
     return maps.astype(np.float64)
 
 
@@ -72,14 +72,14 @@ def test_a_lens_leaves_the_centre_where_it_is() -> None:
     size = (33, 45)
     picture = noise(*size)
     out = np.empty((*size, 3), np.uint8)
-    outline = Outline(matrix=np.eye(2, 3).tolist(), lens=-0.4)
+    outline = RowPlan(matrix=np.eye(2, 3).tolist(), lens=-0.4)
     Renderer("linear", size).render(picture, outline, out)
     assert (out[16, 22] == picture[16, 22]).all()
     assert (out != picture).any()
 
 
 def test_a_field_is_the_same_for_the_same_key_only() -> None:
-    warper = LocalWarper(LocalWarp(30.0, 4.0), SIZE)
+    warper = LocalWarper(LocalWarpField(30.0, 4.0), SIZE)
     first = np.zeros((2, *SIZE), np.float32)
     warper.add(first, 2**64 - 1, UNIT)
     for key in (0, 1, 2**32, 2**63):
@@ -141,7 +141,9 @@ def test_lens_and_warp_and_matrix_are_one_resample() -> None:
     """Position plus lens plus field, through the matrix, sampled once."""
     picture = np.repeat(np.kron(noise(13, 16)[..., :1], np.ones((10, 10, 1), np.uint8)), 3, axis=2)
     matrix = np.array([[0.8, -0.3, 40.0], [0.2, 0.9, 5.0]])
-    outline = Outline(matrix=matrix.tolist(), lens=-0.2, warp=LocalWarp(60.0, 6.0), warp_key=77)
+    outline = RowPlan(
+        matrix=matrix.tolist(), lens=-0.2, warp=LocalWarpField(60.0, 6.0), warp_key=77
+    )
     out = np.empty((*SIZE, 3), np.uint8)
     Renderer("linear", SIZE).render(picture, outline, out)
     before, bent = lens_motion(-0.2)

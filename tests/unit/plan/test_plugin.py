@@ -14,7 +14,7 @@ from augd.errors import PluginFailed, RecipeError
 from augd.plan.content import content_of
 from augd.plan.ops.plugin import OwnOpError, Plugin, SampleInfo
 from augd.plan.planner.planner import Planner
-from augd.plan.random.op_random import Dice
+from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import catalogue_of, survey_of
@@ -104,7 +104,7 @@ def plan_of(ops, *, ids=(0, 1, 2, 3), epoch=0, sizes=(500, 375), seed=11, **fiel
 
 
 def test_numbers_are_the_words_of_the_ops_place():
-    dice = Dice(KEY, 2**40 + 5, 7, 3, 2)
+    dice = OpRandom(KEY, 2**40 + 5, 7, 3, 2)
     found = [dice.uniform() for _ in range(5)]
     ids = np.array([2**40 + 5], np.uint64)
     words = [philox_words(KEY, ids, 7, stream_counter(3, 2, draw))[:, 0] for draw in (1, 2)]
@@ -112,25 +112,25 @@ def test_numbers_are_the_words_of_the_ops_place():
 
 
 def test_numbers_have_their_laws():
-    dice = Dice(KEY, 1, 0, 0, 0)
+    dice = OpRandom(KEY, 1, 0, 0, 0)
     throws = [dice.integers(1, 6) for _ in range(3000)]
     assert set(throws) == {1, 2, 3, 4, 5, 6}
     assert abs(np.mean(throws) - 3.5) < 0.16, "5 standard deviations"
     assert abs(np.mean([dice.normal(10, 2) for _ in range(3000)]) - 10) < 0.19
     assert abs(np.mean([dice.chance(0.25) for _ in range(3000)]) - 0.25) < 0.04
     assert all(-1 < dice.uniform(-1, 1) < 1 for _ in range(1000))
-    noise = Dice(KEY, 1, 0, 0, 0).normals((60, 50, 3))
+    noise = OpRandom(KEY, 1, 0, 0, 0).normals((60, 50, 3))
     assert noise.shape == (60, 50, 3)
     assert abs(noise.mean()) < 0.06 and abs(noise.std() - 1) < 0.04
-    assert np.array_equal(noise, Dice(KEY, 1, 0, 0, 0).normals((60, 50, 3)))
-    two = Dice(KEY, 1, 0, 0, 0)
+    assert np.array_equal(noise, OpRandom(KEY, 1, 0, 0, 0).normals((60, 50, 3)))
+    two = OpRandom(KEY, 1, 0, 0, 0)
     assert not np.array_equal(two.uniforms(9), two.uniforms(9))
 
 
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="integers: expected low <= high"):
-        Dice(KEY, 1, 0, 0, 0).integers(3, 2)
-    dice = Dice(KEY, 1, 0, 0, 0)
+        OpRandom(KEY, 1, 0, 0, 0).integers(3, 2)
+    dice = OpRandom(KEY, 1, 0, 0, 0)
     for _ in range(4 * 4095):
         dice.uniform()
     with pytest.raises(ValueError, match=r"more than 16380 numbers .* draw arrays"):
@@ -439,4 +439,4 @@ def test_a_survey_imports_nothing_here(module, monkeypatch, tmp_path):
 
 
 def test_the_public_names_are_these():
-    assert (augd.Plugin, augd.Dice, augd.SampleInfo) == (Plugin, Dice, SampleInfo)
+    assert (augd.Plugin, augd.Dice, augd.SampleInfo) == (Plugin, OpRandom, SampleInfo)

@@ -23,7 +23,7 @@ _LAYOUT = msg.Layout(256, 1, 2, True)
 _RECIPE = {"filter": "linear", "ops": [{"op": "center_crop", "size": [224, 224]}]}
 _SPEC = msg.Spec("photos", _RECIPE, _LAYOUT, 7, False, "fail", 0.25, 2)
 _ARRAYS = (msg.ArraySpec("ids", "int64", (256,), 64),)
-_CHOSEN = msg.Chosen(900, 3, 2)
+_CHOSEN = msg.SelectionShape(900, 3, 2)
 _SHARE = msg.Share("here", 2, 30.0, 4)
 _QUARANTINE = ((41, 5, 640),)
 _DIGEST = bytes(range(16))
@@ -39,35 +39,35 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Flow(3, 2, 17, 250_000, 40_000, 90_000),
         msg.Release(3, 1, 9),
         msg.Bye(3, ((1, 9),)),
-        msg.AskStatus(),
-        msg.AskPaths("photos", "aabb", (41, 0)),
+        msg.Status(),
+        msg.Paths("photos", "aabb", (41, 0)),
         msg.Ping(),
         msg.Welcome("6e6f6e6365", "abcd", 3, "/run/augd/default.attach", "f00d", 4242, {"val": 9}),
         msg.Opened(
             *(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
             *(5, 512, _QUARANTINE, True, 3, "5eed", (("01d", "files 1 changed: a.jpg"),)),
         ),
-        msg.BatchReady(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
+        msg.BatchMessage(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
         msg.EpochEnd(3, 2, 5, 4, 1000, 1, _DIGEST, _DIGEST[:8]),
-        msg.NewlyQuarantined(3, _QUARANTINE, "sample 41 ended its producer twice"),
+        msg.QuarantinedMessage(3, _QUARANTINE, "sample 41 ended its producer twice"),
         msg.Detached(3, "session 3 is 5 batches behind"),
         msg.Notice("slow", "the client is slow"),
         msg.Error("UNKNOWN_DATASET", "dataset: none", 3, 2, True),
-        msg.Status({"restarts": 1}),
-        msg.Paths((b"cat/41.jpg", b"\xff")),
+        msg.StatusReply({"restarts": 1}),
+        msg.PathsReply((b"cat/41.jpg", b"\xff")),
         msg.Pong(),
         msg.Join("node7", 4711, {"photos": "aabb"}, {"opencv": "5.0"}, "seccomp"),
         msg.Joined(1024, "f00d", 4243),
         msg.Ready(4711, {"opencv": "5.0"}, "seccomp"),
-        msg.UseCache(1 << 33, True),
-        msg.CacheRoom(64, 1 << 26),
-        msg.UseDataset("photos", "/photos", "aabb", True),
-        msg.UseStream(
+        msg.CacheMessage(1 << 33, True),
+        msg.Room(64, 1 << 26),
+        msg.DatasetMessage("photos", "/photos", "aabb", True),
+        msg.StreamMessage(
             *(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3),
             *(_CHOSEN, msg.Selection("train", 0.2, ("cat", "dog"), 900, "class")),
         ),
         msg.Mask(4, _QUARANTINE),
-        msg.DropStream(4),
+        msg.Drop(4),
         msg.Lease(99, 4, 5, 4096, 32, 32, 1, 1),
         msg.Revoke((99, 100)),
         msg.Done(99, 1, (_BAD,), _DIGEST, _DIGEST[:8], 3, 2, 1, 30, 2, 3, 14),
@@ -83,7 +83,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Beat(True),
         msg.Ended("SIGSEGV", "signal", (99, 3, 41)),
         msg.AttachAs(3, "f00d"),
-        msg.ArenaHere(4, 12288),
+        msg.Arena(4, 12288),
         msg.Piece(3, 2, 16, 4194304, 12288),
     )
 }
@@ -186,14 +186,14 @@ def test_another_version_is_named(version: int) -> None:
 
 
 def test_a_header_has_a_largest_size_both_ways() -> None:
-    room = HEADER_BYTES_MAX - len(codec.encode(msg.Status({"a": ""})))
-    longest = codec.encode(msg.Status({"a": "x" * (room - 2)}))
+    room = HEADER_BYTES_MAX - len(codec.encode(msg.StatusReply({"a": ""})))
+    longest = codec.encode(msg.StatusReply({"a": "x" * (room - 2)}))
     assert len(longest) <= HEADER_BYTES_MAX
     codec.decode_to_client(longest)
     with pytest.raises(
         ProtocolError, match="message STATUS_REPLY is 65537 bytes, more than the 65"
     ):
-        codec.encode(msg.Status({"a": "x" * (HEADER_BYTES_MAX - len(longest) + room - 1)}))
+        codec.encode(msg.StatusReply({"a": "x" * (HEADER_BYTES_MAX - len(longest) + room - 1)}))
     with pytest.raises(ProtocolError, match="header of 65537 bytes, expected at most 65536"):
         codec.decode_from_client(bytes(HEADER_BYTES_MAX + 1))
 

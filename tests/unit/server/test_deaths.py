@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from augd.process.exit_status import describe_status, is_stopped
-from augd.process.oom_kills import MemoryKills
-from augd.protocol.exit_reason import Ending
+from augd.process.oom_kills import OomKillCounter
+from augd.protocol.exit_reason import ExitReason
 from augd.server.supervision.classify_exit import classify
 
 FAULTS = ("SEGV", "BUS", "ABRT", "ILL", "FPE", "SYS", "TRAP", "XCPU", "XFSZ")
@@ -23,7 +23,7 @@ FROM_OUTSIDE = ("TERM", "HUP", "INT", "QUIT", "USR1", "PIPE")
 
 def find(
     status: int, *, is_ours: bool = False, was_stopped: bool = False, is_for_memory: bool = False
-) -> Ending:
+) -> ExitReason:
     return classify(status, is_ours=is_ours, was_stopped=was_stopped, is_for_memory=is_for_memory)
 
 
@@ -45,35 +45,37 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_fault_is_the_process_own(name: str) -> None:
     number = signal.Signals[f"SIG{name}"]
     for is_for_memory in (False, True):
-        assert find(-number, is_for_memory=is_for_memory) is Ending.SIGNAL
-    assert Ending.SIGNAL.is_suspect
+        assert find(-number, is_for_memory=is_for_memory) is ExitReason.SIGNAL
+    assert ExitReason.SIGNAL.is_suspect
 
 
 @pytest.mark.parametrize("name", FROM_OUTSIDE)
 def test_other_signals_are_somebody_elses(name: str) -> None:
-    assert find(-signal.Signals[f"SIG{name}"]) is Ending.OUTSIDE
-    assert find(-signal.Signals[f"SIG{name}"], is_ours=True) is Ending.OUTSIDE
-    assert find(-64) is Ending.OUTSIDE, "a real-time signal has no name"
-    assert not Ending.OUTSIDE.is_suspect
+    assert find(-signal.Signals[f"SIG{name}"]) is ExitReason.OUTSIDE
+    assert find(-signal.Signals[f"SIG{name}"], is_ours=True) is ExitReason.OUTSIDE
+    assert find(-64) is ExitReason.OUTSIDE, "a real-time signal has no name"
+    assert not ExitReason.OUTSIDE.is_suspect
 
 
 def test_sigkill_has_four_reasons() -> None:
     kill = -signal.SIGKILL
-    assert find(kill) is Ending.OUTSIDE
-    assert find(kill, is_for_memory=True) is Ending.MEMORY
-    assert find(kill, is_ours=True) is Ending.KILLED
-    assert find(kill, is_ours=True, was_stopped=True) is Ending.STOPPED
-    assert find(kill, was_stopped=True) is Ending.OUTSIDE, "stopped, and killed by somebody else"
+    assert find(kill) is ExitReason.OUTSIDE
+    assert find(kill, is_for_memory=True) is ExitReason.MEMORY
+    assert find(kill, is_ours=True) is ExitReason.KILLED
+    assert find(kill, is_ours=True, was_stopped=True) is ExitReason.STOPPED
+    assert find(kill, was_stopped=True) is ExitReason.OUTSIDE, (
+        "stopped, and killed by somebody else"
+    )
 
 
 def test_which_ends_make_a_sample_suspect() -> None:
-    suspect = [kind for kind in Ending if kind.is_suspect]
-    assert suspect == [Ending.SIGNAL, Ending.MEMORY, Ending.KILLED]
+    suspect = [kind for kind in ExitReason if kind.is_suspect]
+    assert suspect == [ExitReason.SIGNAL, ExitReason.MEMORY, ExitReason.KILLED]
 
 
 def test_a_status_is_a_status_whoever_else_wanted_to_kill_it() -> None:
-    assert find(0, is_ours=True) is Ending.DRAINED
-    assert find(1, is_ours=True, was_stopped=True) is Ending.ERROR
+    assert find(0, is_ours=True) is ExitReason.DRAINED
+    assert find(1, is_ours=True, was_stopped=True) is ExitReason.ERROR
 
 
 @pytest.mark.parametrize(
@@ -87,19 +89,19 @@ def test_ends_in_words(status: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("pass", Ending.DRAINED),
-        ("raise ValueError", Ending.ERROR),
-        ("os._exit(3)", Ending.ERROR),
-        ("import ctypes; ctypes.string_at(0)", Ending.SIGNAL),
-        ("os.abort()", Ending.SIGNAL),
-        ("os.kill(os.getpid(), signal.SIGSYS)", Ending.SIGNAL),
-        ("os.kill(os.getpid(), signal.SIGBUS)", Ending.SIGNAL),
-        ("os.kill(os.getpid(), signal.SIGKILL)", Ending.OUTSIDE),
-        ("os.kill(os.getpid(), signal.SIGTERM)", Ending.OUTSIDE),
+        ("pass", ExitReason.DRAINED),
+        ("raise ValueError", ExitReason.ERROR),
+        ("os._exit(3)", ExitReason.ERROR),
+        ("import ctypes; ctypes.string_at(0)", ExitReason.SIGNAL),
+        ("os.abort()", ExitReason.SIGNAL),
+        ("os.kill(os.getpid(), signal.SIGSYS)", ExitReason.SIGNAL),
+        ("os.kill(os.getpid(), signal.SIGBUS)", ExitReason.SIGNAL),
+        ("os.kill(os.getpid(), signal.SIGKILL)", ExitReason.OUTSIDE),
+        ("os.kill(os.getpid(), signal.SIGTERM)", ExitReason.OUTSIDE),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_processes_that_end_themselves(code: str, kind: Ending) -> None:
+def test_processes_that_end_themselves(code: str, kind: ExitReason) -> None:
     assert find(end(code + "\n")) is kind
 
 
@@ -128,11 +130,11 @@ def grow(counter: Path, count: int) -> None:
 
 
 def test_a_count_that_stands_claims_nothing(counter: Path) -> None:
-    assert not MemoryKills([str(counter)]).claim()
+    assert not OomKillCounter([str(counter)]).claim()
 
 
 def test_each_kill_is_claimed_by_one(counter: Path) -> None:
-    kills = MemoryKills([str(counter)])
+    kills = OomKillCounter([str(counter)])
     grow(counter, 5)
     assert [kills.claim() for _ in range(4)] == [True, True, False, False]
     grow(counter, 6)
@@ -142,7 +144,7 @@ def test_each_kill_is_claimed_by_one(counter: Path) -> None:
 def test_a_kill_that_nobody_claimed_is_forgotten(
     counter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kills = MemoryKills([str(counter)])
+    kills = OomKillCounter([str(counter)])
     grow(counter, 5)
     assert kills.claim()
     later = time.monotonic() + 2.0
@@ -152,7 +154,7 @@ def test_a_kill_that_nobody_claimed_is_forgotten(
 
 def test_the_first_file_that_counts_is_read(counter: Path, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("oom_kill_disable 0\nunder_oom 0\n")
-    kills = MemoryKills([str(tmp_path / "none"), str(tmp_path / "old"), str(counter)])
+    kills = OomKillCounter([str(tmp_path / "none"), str(tmp_path / "old"), str(counter)])
     grow(counter, 4)
     assert kills.claim()
 
@@ -160,14 +162,14 @@ def test_the_first_file_that_counts_is_read(counter: Path, tmp_path: Path) -> No
 def test_without_any_count_nothing_is_claimed_and_a_file_that_goes_claims_nothing(
     counter: Path,
 ) -> None:
-    assert not MemoryKills([]).claim()
-    kills = MemoryKills([str(counter)])
+    assert not OomKillCounter([]).claim()
+    kills = OomKillCounter([str(counter)])
     counter.unlink()
     assert not kills.claim()
 
 
 def test_this_machine_counts_somewhere() -> None:
-    kills = MemoryKills()
+    kills = OomKillCounter()
     assert kills._path is not None
     assert not kills.claim()
 
@@ -200,12 +202,14 @@ def small_group() -> Iterator[Path]:
 
 
 def test_a_process_that_the_kernel_killed_for_memory(small_group: Path) -> None:
-    kills = MemoryKills(str(small_group / name) for name in ("memory.events", "memory.oom_control"))
+    kills = OomKillCounter(
+        str(small_group / name) for name in ("memory.events", "memory.oom_control")
+    )
     status = end(
         f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
         "held = [bytearray(os.urandom(1 << 20)) for _ in range(100)]\n"
     )
     assert status == -signal.SIGKILL
     is_for_memory = kills.claim()
-    assert find(status, is_for_memory=is_for_memory) is Ending.MEMORY
+    assert find(status, is_for_memory=is_for_memory) is ExitReason.MEMORY
     assert not kills.claim()

@@ -17,7 +17,7 @@ from PIL import Image
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
-from augd.pixels.row_plan import Outlines
+from augd.pixels.row_plan import RowPlans
 from augd.plan.recipe.recipe import parse_recipe
 from augd.protocol.cache_table import (
     ALIGNMENT,
@@ -28,7 +28,7 @@ from augd.protocol.cache_table import (
     table_bytes,
     write_record,
 )
-from augd.protocol.messages import CacheRoom, UseCache
+from augd.protocol.messages import CacheMessage, Room
 from augd.server.producer.decoded_cache import CachedPictures, PixelCache
 from augd.transport.arena import make_arena
 from tests.support.plans import planner_of
@@ -81,8 +81,8 @@ def made_scene(*, is_checked: bool, room_bytes: int = SIZE - ALIGNMENT) -> Itera
     fd = make_arena("test", SIZE)
     table_fd = os.memfd_create("test")
     os.ftruncate(table_fd, table_bytes(NUM_SAMPLES))
-    cache = PixelCache(fd, UseCache(SIZE, is_checked))
-    cache.add_room(CacheRoom(ALIGNMENT, ALIGNMENT + room_bytes))
+    cache = PixelCache(fd, CacheMessage(SIZE, is_checked))
+    cache.add_room(Room(ALIGNMENT, ALIGNMENT + room_bytes))
     table = memoryview(mmap.mmap(table_fd, table_bytes(NUM_SAMPLES)))
     pictures = CachedPictures(cache, "photos", table_fd, NUM_SAMPLES)
     os.close(table_fd)
@@ -169,7 +169,7 @@ def check_rows(scene: Scene, name: str, data: bytes, kind: str) -> None:
     num, views = 4, planner.num_views
     sizes = np.full(num, width, np.int32), np.full(num, height, np.int32)
     plan = planner.plan(np.arange(num), np.zeros(num, np.int64), *sizes)
-    outlines, renderer = Outlines(plan, 0, num * views), Renderer.of(recipe, (24, 24))
+    outlines, renderer = RowPlans(plan, 0, num * views), Renderer.of(recipe, (24, 24))
     scene.pictures.add(0, data, header)
     scene.publish()
     stored = scene.pictures.picture(0)
@@ -204,7 +204,7 @@ def check_rooms(scene: Scene) -> None:
     assert scene.pictures.add(3, data, header) is None
     assert scene.pictures.take_news() is None, "asked for already"
     start = SIZE // 2
-    scene.cache.add_room(CacheRoom(start, SIZE))
+    scene.cache.add_room(Room(start, SIZE))
     assert scene.pictures.add(2, data, header) is not None
     news = scene.pictures.take_news()
     assert news is not None
@@ -296,7 +296,7 @@ def test_rows_made_in_one_go_are_those_made_one_by_one(kernels: str, name: str) 
     sizes = np.array([(WIDTH, HEIGHT)] * num, np.int32)
     plan = planner.plan(np.arange(num), np.zeros(num, np.int64), sizes[:, 0], sizes[:, 1])
     renderer, part = Renderer.of(recipe, (24, 24)), slice(3, 7)
-    outlines = Outlines(plan, part.start, part.stop)
+    outlines = RowPlans(plan, part.start, part.stop)
     if kernels == "none":
         assert not renderer.can_render_rows(plan)
         return

@@ -10,7 +10,7 @@ import torch
 
 import augd
 from trainer.cli.features import _told, check_out
-from trainer.training.features import Pass, StoredSource
+from trainer.training.features import FeaturePass, StoredSource
 
 
 def put(out: Path, *names: str) -> None:
@@ -50,7 +50,7 @@ def test_nothing_else_is_written_over(tmp_path, names, says):
 
 @pytest.mark.parametrize("seed", [2**62, 2**63 - 1])
 def test_every_seed_of_a_stream_shuffles(seed):
-    rows = Pass(np.zeros((50, 2), np.float32), np.zeros(50, np.int64), np.arange(50))
+    rows = FeaturePass(np.zeros((50, 2), np.float32), np.zeros(50, np.int64), np.arange(50))
     source = StoredSource([rows], ["a"], 50, torch.device("cpu"), dataset="set", shuffle_seed=seed)
     orders = [next(source.epoch(epoch)).ids.tolist() for epoch in range(2)]
     assert orders[0] != orders[1]

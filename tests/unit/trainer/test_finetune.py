@@ -28,8 +28,8 @@ from trainer.models.registry import build_model, build_subject
 from trainer.models.small_convnet import SmallConvNet
 from trainer.models.stages import dissect
 from trainer.training.distributed import Ranks
-from trainer.training.finetune import Plan, choose_strategy, plan_phases, stage_shares
-from trainer.training.learner import Place
+from trainer.training.finetune import TrainingPlan, choose_strategy, plan_phases, stage_shares
+from trainer.training.learner import RunPosition
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -247,16 +247,20 @@ class TestRates:
 
     def test_each_phase_has_a_schedule_of_its_own(self):
         learner = learner_of(strategy="two-phase", epochs=8, head_epochs=4, per_epoch=5)
-        first = [learner.rate(Place(epoch, batch)) for epoch in range(4) for batch in range(5)]
+        first = [
+            learner.rate(RunPosition(epoch, batch)) for epoch in range(4) for batch in range(5)
+        ]
         learner.enter(4)
-        second = [learner.rate(Place(epoch, batch)) for epoch in range(4, 8) for batch in range(5)]
+        second = [
+            learner.rate(RunPosition(epoch, batch)) for epoch in range(4, 8) for batch in range(5)
+        ]
         assert first == second and first[0] > first[-1]
         shares = {group["name"]: group["share"] for group in learner.optimiser.param_groups}
         assert shares == {"stage4.0": 0.01, "fc": 0.01}
 
     def test_more_stages_than_there_are(self):
         with pytest.raises(augd.OptionError) as caught:
-            plan_phases(Plan("partial", 3, unfreeze=5), subject_of().anatomy)
+            plan_phases(TrainingPlan("partial", 3, unfreeze=5), subject_of().anatomy)
         assert str(caught.value) == (
             "--unfreeze: expected 1..4, the stages of this network (conv1.0, stage2, stage3, "
             "stage4.0), got 5"
@@ -338,7 +342,7 @@ def test_ranks_judge_by_the_statistics_and_the_average_of_the_first() -> None:
     """Each rank's BatchNorm has seen other rows; saved and judged are those of rank 0."""
     learner = learner_of(strategy="full", ema=0.5)
     learner.network.train()
-    learner.step(*rows(), Place(0, 0))
+    learner.step(*rows(), RunPosition(0, 0))
     learner.ranks = SecondRank(1, 2, 1)
     own = copy_of(learner)
     buffers = {name for name, _ in learner.network.named_buffers()}

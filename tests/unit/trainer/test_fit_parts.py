@@ -20,7 +20,7 @@ from trainer.models.registry import build_model, check_arch, check_input
 from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimiser, set_rate, warm_cosine
-from trainer.training.running_metrics import Tally
+from trainer.training.running_metrics import RunningMetrics
 
 
 class TestRate:
@@ -51,19 +51,19 @@ class TestRate:
 
 class TestTally:
     def test_weighs_batches_by_their_rows(self):
-        tally = Tally()
+        tally = RunningMetrics()
         logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
         tally.add(0, torch.tensor(3.0), logits, torch.tensor([0, 0, 0]))
         tally.add(1, torch.tensor(1.0), logits[:1], torch.tensor([1]))
         assert (tally.rows, tally.num_unread) == (0, 2)
         assert tally.read() is None
         assert (tally.loss, tally.accuracy, tally.rows) == (2.5, 0.5, 4)
-        again = Tally(**tally.sums())
+        again = RunningMetrics(**tally.sums())
         assert (again.loss, again.accuracy, again.rows) == (2.5, 0.5, 4)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_names_the_first_batch_whose_loss_is_no_number(self, value):
-        tally = Tally()
+        tally = RunningMetrics()
         logits, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
         for number, loss in enumerate((1.0, 2.0, value, 1.0, value)):
             tally.add(7 + number, torch.tensor(loss), logits, labels)
@@ -71,7 +71,7 @@ class TestTally:
         assert tally.loss == 1.5
 
     def test_is_zero_before_the_first_row(self):
-        assert (Tally().loss, Tally().accuracy) == (0, 0)
+        assert (RunningMetrics().loss, RunningMetrics().accuracy) == (0, 0)
 
 
 class TestInterrupt:

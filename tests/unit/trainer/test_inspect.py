@@ -16,7 +16,7 @@ from trainer.data.host_feed import Batch
 from trainer.evaluation.charts import draw_rows, draw_scatter, overlay
 from trainer.evaluation.inspect import (
     Box,
-    Place,
+    ChannelPeak,
     cut,
     features,
     field,
@@ -87,13 +87,13 @@ def test_a_receptive_field_is_that_of_the_arithmetic():
     network = Small()
     image = torch.randn(1, 3, 24, 24)
     for row, column in ((0, 0), (3, 5), (8, 8)):
-        box = field(network, "two", 2, Place(0.0, 0, row, column), image)
+        box = field(network, "two", 2, ChannelPeak(0.0, 0, row, column), image)
         # 3 pixels, doubled by the pooling and widened by the first convolution.
         assert box == Box(2 * row, 2 * column, 2 * row + 8, 2 * column + 8)
-    assert field(network, "one", 0, Place(0.0, 0, 4, 7), image) == Box(4, 7, 7, 10)
+    assert field(network, "one", 0, ChannelPeak(0.0, 0, 4, 7), image) == Box(4, 7, 7, 10)
     with torch.no_grad():
         network.two.weight.zero_()
-    assert field(network, "two", 0, Place(0.0, 0, 1, 1), image) == Box(0, 0, 24, 24)
+    assert field(network, "two", 0, ChannelPeak(0.0, 0, 1, 1), image) == Box(0, 0, 24, 24)
     assert Box(1, 2, 3, 4).scaled(3) == Box(3, 6, 9, 12)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.data.cuda_feed import DeviceNormaliser, Pinned
-from trainer.data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch, Blocks, HostNormaliser
+from trainer.data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch, HostBlocks, HostNormaliser
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -77,7 +77,7 @@ def test_what_the_caller_keeps_is_never_written_again():
 
 
 def test_memory_is_used_again_once_nobody_has_it():
-    blocks = Blocks()
+    blocks = HostBlocks()
     first = blocks.take(1000)
     where = first.data_ptr()
     second = blocks.take(1000)
@@ -91,7 +91,7 @@ def test_memory_is_used_again_once_nobody_has_it():
 
 
 def test_few_blocks_wait_and_small_ones_are_given_up():
-    blocks = Blocks()
+    blocks = HostBlocks()
     taken = [blocks.take(100) for _ in range(5)]
     taken.clear()
     assert blocks.num_free == 2

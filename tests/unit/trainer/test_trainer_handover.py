@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import augd
-from trainer.data.copy_schedule import NUM_BUFFERS, Feed, Handover
+from trainer.data.copy_schedule import NUM_BUFFERS, CopySchedule, Feed
 
 SLOTS = 4
 
@@ -109,7 +109,7 @@ class FakeLane:
 
 def make(stream: FakeStream, max_in_flight: int = SLOTS - 1):
     lane = FakeLane()
-    handover = Handover(lane, max_in_flight)
+    handover = CopySchedule(lane, max_in_flight)
     return lane, handover, Feed(stream, handover)
 
 

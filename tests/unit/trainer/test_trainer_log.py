@@ -15,7 +15,7 @@ from trainer.cli.fit import FitOptions, _replayer
 from trainer.data.recipes import choose_recipes
 from trainer.training.distributed import Ranks
 from trainer.training.loop import Training
-from trainer.training.tensorboard import Log
+from trainer.training.tensorboard import TensorBoardLog
 
 
 def steps_of(folder: Path) -> list[int]:
@@ -25,7 +25,7 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def write(folder: Path, first_step: int, *steps: int) -> None:
-    with Log(folder, first_step) as log:
+    with TensorBoardLog(folder, first_step) as log:
         for step in steps:
             log.numbers(step, {"loss": 1.0})
 
@@ -47,12 +47,12 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     folder = tmp_path / "run" / "tensorboard"
     with (
         pytest.raises(augd.AugdError, match=r"run/tensorboard cannot be written .*another --out"),
-        Log(folder) as log,
+        TensorBoardLog(folder) as log,
     ):
         log.numbers(1, {"loss": 1.0})
 
 
-class _Pictures(Log):
+class _Pictures(TensorBoardLog):
     def __init__(self) -> None:
         super().__init__(None)
         self.names: list[str] = []

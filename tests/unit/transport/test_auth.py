@@ -18,8 +18,8 @@ from augd.errors import AugdError, Forbidden, OptionError
 from augd.protocol.permissions import Rights
 from augd.transport.address import TcpAddress
 from augd.transport.auth import authenticator, keys, self_test
-from augd.transport.auth.authenticator import Gate, answer
-from augd.transport.auth.known_clients import Clients
+from augd.transport.auth.authenticator import Authenticator, answer
+from augd.transport.auth.known_clients import KnownClients
 from augd.transport.auth.self_test import prove
 from augd.transport.zmq_sockets import Poller, Router
 
@@ -38,8 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gate(folder: Path) -> Iterator[Gate]:
-    made = Gate(folder)
+def gate(folder: Path) -> Iterator[Authenticator]:
+    made = Authenticator(folder)
     yield made
     made.close()
 
@@ -95,7 +95,7 @@ def test_requests_of_another_length_are_refused() -> None:
         assert answer(request, USERS) == [b"1.0", b"7", b"400", b"no key", b"", b""]
 
 
-def test_the_socket_answers_whatever_comes(gate: Gate) -> None:
+def test_the_socket_answers_whatever_comes(gate: Authenticator) -> None:
     gate.open()
     asking = zmq.Context.instance().socket(zmq.DEALER)
     asking.connect(authenticator.ZAP_ENDPOINT)
@@ -107,20 +107,20 @@ def test_the_socket_answers_whatever_comes(gate: Gate) -> None:
     assert [reply[2] for reply in answers] == [b"500", b"500", b"400"]
 
 
-def test_one_authenticator_at_a_time(gate: Gate, folder: Path) -> None:
+def test_one_authenticator_at_a_time(gate: Authenticator, folder: Path) -> None:
     gate.open()
-    other = Gate(folder)
+    other = Authenticator(folder)
     with pytest.raises(AugdError, match="the authenticator cannot start"):
         other.open()
     other.close()
     gate.close()
-    third = Gate(folder)
+    third = Authenticator(folder)
     third.open()
     third.close()
 
 
 def test_refusals_are_logged_without_keys_and_not_without_end(
-    gate: Gate, caplog: pytest.LogCaptureFixture
+    gate: Authenticator, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate.open()
     asking = zmq.Context.instance().socket(zmq.DEALER)
@@ -138,14 +138,14 @@ def test_refusals_are_logged_without_keys_and_not_without_end(
 # the folder of clients
 
 
-def users_of(clients: Clients) -> set[str]:
+def users_of(clients: KnownClients) -> set[str]:
     return {user.partition("/")[0] for user in clients.users.values()}
 
 
 def test_a_user_is_a_name_and_a_key(folder: Path) -> None:
     pair = keys.make_pair()
     add_client(folder, "alice", pair, max_streams=3)
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     user = clients.users[z85.decode(pair.public)]
     assert user == f"alice/{keys.fingerprint(pair.public)}"
     assert clients.rights_of(user) == Rights("alice", max_streams=3)
@@ -156,7 +156,7 @@ def test_a_user_is_a_name_and_a_key(folder: Path) -> None:
 @clause("P-107")
 def test_changes_are_seen_and_named(folder: Path) -> None:
     pair, alice = keys.make_pair(), keys.client_path(folder, "alice")
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     assert (len(clients), clients.look_again()) == (0, [])
     add_client(folder, "alice", pair)
     assert clients.look_again() == [], "nobody was changed by whom comes new"
@@ -188,7 +188,7 @@ def test_a_damaged_file_takes_its_client_out_and_nobody_else(
 ) -> None:
     add_client(folder, "alice")
     add_client(folder, "bob")
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     path = keys.client_path(folder, "alice")
     if damage == "text":
         path.write_text("public = ")
@@ -213,7 +213,7 @@ def test_a_file_that_goes_away_while_the_folder_is_read_harms_nobody_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = [add_client(folder, name) for name in ("alice", "bob")]
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     listing = os.listdir
 
     def remove_after(path: str) -> list[str]:
@@ -231,7 +231,7 @@ def test_a_folder_that_others_may_write_to_lets_nobody_in(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_client(folder, "alice")
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     keys.clients_folder(folder).chmod(0o777)
     assert clients.look_again() == ["alice"]
     assert len(clients) == 0
@@ -241,14 +241,14 @@ def test_a_folder_that_others_may_write_to_lets_nobody_in(
     assert users_of(clients) == {"alice"}
     with pytest.raises(OptionError, match="is open to other users"):
         folder.chmod(0o777)
-        Gate(folder)
+        Authenticator(folder)
 
 
 def test_one_key_is_one_client(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = add_client(folder, "alice")
     copy = path.with_name("bob.toml")
     copy.write_text(path.read_text())
-    clients = Clients(folder)
+    clients = KnownClients(folder)
     assert users_of(clients) == {"alice"}
     assert "client bob is not let in: alice/" in caplog.text
     path.rename(path.with_name("zoe.toml"))
@@ -262,12 +262,12 @@ def test_other_files_are_nobodys(folder: Path) -> None:
     add_client(folder, "alice")
     for name in ("alice.toml~", ".alice.toml.swp", "README", ".toml"):
         (keys.clients_folder(folder) / name).write_text("public = ")
-    assert users_of(Clients(folder)) == {"alice"}
+    assert users_of(KnownClients(folder)) == {"alice"}
 
 
 @clause("P-107")
 def test_the_gate_looks_every_half_second(
-    gate: Gate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    gate: Authenticator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = add_client(folder, "alice")
     now = gate.look_at
@@ -288,7 +288,7 @@ def test_the_gate_looks_every_half_second(
 
 
 @clause("P-102")
-def test_a_sound_set_up_is_proven_within_a_second(gate: Gate) -> None:
+def test_a_sound_set_up_is_proven_within_a_second(gate: Authenticator) -> None:
     started = time.monotonic()
     prove(gate)
     assert time.monotonic() - started < 1.0
@@ -313,20 +313,26 @@ class Weak:
 
 @clause("P-102")
 @pytest.mark.parametrize(("domain", "enforced"), [(b"", 1), (b"augd", 0), (b"", 0)])
-def test_a_set_up_that_fails_open_is_no_start(gate: Gate, domain: bytes, enforced: int) -> None:
+def test_a_set_up_that_fails_open_is_no_start(
+    gate: Authenticator, domain: bytes, enforced: int
+) -> None:
     with pytest.raises(AugdError, match="failed: a client with an unknown key got in"):
         prove(gate, lambda curve: Router(Weak(curve.secret, domain, enforced)))
 
 
 @clause("P-102")
-def test_a_set_up_without_curve_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_up_without_curve_is_no_start(
+    gate: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     with pytest.raises(AugdError, match="test of keys failed: "):
         prove(gate, lambda _: Router())
 
 
 @clause("P-102")
-def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_authenticator_is_no_start(
+    gate: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     monkeypatch.setattr(gate, "serve", lambda: None)
     with pytest.raises(AugdError, match="the authenticator does not answer"):
@@ -342,7 +348,7 @@ def test_a_dead_authenticator_is_no_start(gate: Gate, monkeypatch: pytest.Monkey
     ],
 )
 def test_an_authenticator_that_answers_all_alike_is_no_start(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, status: bytes, said: str
+    gate: Authenticator, monkeypatch: pytest.MonkeyPatch, status: bytes, said: str
 ) -> None:
     monkeypatch.setattr(self_test, "PROOF_S", 0.3)
     reply = [b"1.0", b"1", status, b"", b"canary" if status == b"200" else b"", b""]
@@ -355,7 +361,7 @@ def test_an_authenticator_that_answers_all_alike_is_no_start(
 
 @clause("P-102")
 def test_an_authenticator_that_names_nobody_is_no_start(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
+    gate: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = authenticator.answer
     monkeypatch.setattr(
@@ -421,7 +427,7 @@ def test_which_set_ups_of_curve_accept_a_stranger(
     assert is_accepted == ((has_authenticator, domain, enforced) in FAIL_OPEN)
 
 
-def test_the_daemons_own_set_up_is_the_one_that_always_refuses(gate: Gate) -> None:
+def test_the_daemons_own_set_up_is_the_one_that_always_refuses(gate: Authenticator) -> None:
     router = Router(gate.curve)
     domain = router.socket.getsockopt(zmq.ZAP_DOMAIN).rstrip(b"\0")
     enforced = router.socket.getsockopt(zmq.ZAP_ENFORCE_DOMAIN)
@@ -431,7 +437,7 @@ def test_the_daemons_own_set_up_is_the_one_that_always_refuses(gate: Gate) -> No
 
 
 @clause("P-103")
-def test_a_client_cannot_name_itself(gate: Gate, folder: Path) -> None:
+def test_a_client_cannot_name_itself(gate: Authenticator, folder: Path) -> None:
     """Neither by metadata of its own, nor by a routing id that another one had."""
     pair = keys.make_pair()
     add_client(folder, "alice", pair)

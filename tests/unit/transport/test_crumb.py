@@ -12,26 +12,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from augd.transport.current_sample import Crumb, make_crumb
+from augd.transport.current_sample import CurrentSample, make_current_sample
 
 _SET_NS_MAX = 3000  # ten times the aim: the machine of a test may be busy
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Crumb, int]]:
-    near, fd = make_crumb()
+def pair() -> Iterator[tuple[CurrentSample, int]]:
+    near, fd = make_current_sample()
     yield near, fd
     near.close()
     os.close(fd)
 
 
-def test_a_new_crumb_names_nothing(pair: tuple[Crumb, int]) -> None:
+def test_a_new_crumb_names_nothing(pair: tuple[CurrentSample, int]) -> None:
     assert pair[0].read() is None
 
 
-def test_both_sides_see_the_same_page(pair: tuple[Crumb, int]) -> None:
+def test_both_sides_see_the_same_page(pair: tuple[CurrentSample, int]) -> None:
     near, fd = pair
-    far = Crumb.inherited(os.dup(fd))
+    far = CurrentSample.inherited(os.dup(fd))
     far.set(2**62, 31, 0)
     assert near.read() == (2**62, 31, 0)
     far.clear()
@@ -41,7 +41,7 @@ def test_both_sides_see_the_same_page(pair: tuple[Crumb, int]) -> None:
     assert near.read() == (7, 0, 2**40), "it outlives its writer"
 
 
-def test_the_page_can_be_neither_cut_nor_grown(pair: tuple[Crumb, int]) -> None:
+def test_the_page_can_be_neither_cut_nor_grown(pair: tuple[CurrentSample, int]) -> None:
     fd = pair[1]
     assert os.fstat(fd).st_size == mmap.PAGESIZE
     for size in (0, 2 * mmap.PAGESIZE):
@@ -51,7 +51,9 @@ def test_the_page_can_be_neither_cut_nor_grown(pair: tuple[Crumb, int]) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
 
-def test_what_a_process_had_in_hand_is_known_after_it_was_killed(pair: tuple[Crumb, int]) -> None:
+def test_what_a_process_had_in_hand_is_known_after_it_was_killed(
+    pair: tuple[CurrentSample, int],
+) -> None:
     near, fd = pair
     code = (
         "import os, signal\n"
@@ -66,14 +68,14 @@ def test_what_a_process_had_in_hand_is_known_after_it_was_killed(pair: tuple[Cru
 
 
 def test_a_private_crumb_works_alike() -> None:
-    crumb = Crumb.private()
+    crumb = CurrentSample.private()
     crumb.clear()
     crumb.set(1, 2, 3)
     assert crumb.read() == (1, 2, 3)
     crumb.close()
 
 
-def test_setting_and_clearing_are_cheap(pair: tuple[Crumb, int]) -> None:
+def test_setting_and_clearing_are_cheap(pair: tuple[CurrentSample, int]) -> None:
     crumb = pair[0]
     best_ns = None
     for _ in range(5):

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import pytest
 
 from augd.dataset.stores.object_store import ObjectFacts
-from augd.dataset.stores.range_reader import LANE_BYTES, Piece
+from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
 from augd.protocol import fetch_messages as said
 from augd.server.fetcher.__main__ import Fetcher
-from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES, HatchEnd, make_hatch
-from augd.transport.fetch_client import Hatch
+from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES, FetchChannelEnd, make_fetch_channel
+from augd.transport.fetch_client import FetchClient
 from augd.transport.unix_link import make_link, receive, send
 
 SIZE = 40 << 20
@@ -56,7 +56,7 @@ class Running:
         with pytest.raises(EOFError):
             self.fetcher.run()
 
-    def add(self, end: HatchEnd) -> None:
+    def add(self, end: FetchChannelEnd) -> None:
         note = said.encode(said.UseHatch(BASIN_BYTES))
         assert send(self.link, note, (end.socket.fileno(), end.basin_fd))
 
@@ -80,9 +80,11 @@ def running(shards: Shards) -> Iterator[Running]:
 
 
 @contextmanager
-def hatched(end: HatchEnd, near: socket.socket, patience_s: float = 10.0) -> Iterator[Hatch]:
+def hatched(
+    end: FetchChannelEnd, near: socket.socket, patience_s: float = 10.0
+) -> Iterator[FetchClient]:
     """The producer's side; its thread ends with the last copy of the other end."""
-    hatch = Hatch(near.detach(), os.dup(end.basin_fd), patience_s)
+    hatch = FetchClient(near.detach(), os.dup(end.basin_fd), patience_s)
     try:
         yield hatch
     finally:
@@ -93,8 +95,8 @@ def hatched(end: HatchEnd, near: socket.socket, patience_s: float = 10.0) -> Ite
         hatch._socket.close()
 
 
-def check(hatch: Hatch, firsts: list[int], size: int = 100) -> None:
-    pieces = [Piece(0, first, size, at * size) for at, first in enumerate(firsts)]
+def check(hatch: FetchClient, firsts: list[int], size: int = 100) -> None:
+    pieces = [ByteRange(0, first, size, at * size) for at, first in enumerate(firsts)]
     with hatch.reader("set").fetch(pieces) as memory:
         for piece in pieces:
             found = bytes(memory[piece.at : piece.at + size])
@@ -107,10 +109,10 @@ def shards() -> Shards:
 
 
 def test_bytes_of_several_ranges_and_threads_arrive_where_they_belong(shards: Shards) -> None:
-    end, near = make_hatch()
+    end, near = make_fetch_channel()
     failures: list[BaseException] = []
 
-    def work(hatch: Hatch, number: int) -> None:
+    def work(hatch: FetchClient, number: int) -> None:
         try:
             for turn in range(20):
                 check(hatch, [number * 1000 + turn, turn, 5 * turn], 1000)
@@ -132,7 +134,7 @@ def test_bytes_of_several_ranges_and_threads_arrive_where_they_belong(shards: Sh
 
 def test_the_next_fetcher_is_asked_again_and_does_it_once(shards: Shards) -> None:
     """What the dead one had taken is asked anew; what it had not is not done twice."""
-    end, near = make_hatch()
+    end, near = make_fetch_channel()
     with hatched(end, near) as hatch:
         lost = said.Ask(0, 1, "set", ((0, 7, 100, 0),))
         asking = threading.Thread(target=check, args=(hatch, [7]))
@@ -162,7 +164,7 @@ def receive_waiting(end: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def test_what_the_store_refuses_is_said_to_who_asked(shards: Shards) -> None:
-    end, near = make_hatch()
+    end, near = make_fetch_channel()
     with hatched(end, near) as hatch, running(shards) as fetcher:
         fetcher.add(end)
         shards.failure = "s3://b/a.tar: it is not there (404)."
@@ -173,7 +175,7 @@ def test_what_the_store_refuses_is_said_to_who_asked(shards: Shards) -> None:
 
 
 def test_a_lane_that_was_given_up_is_used_again_only_when_it_was_answered(shards: Shards) -> None:
-    end, near = make_hatch()
+    end, near = make_fetch_channel()
     with hatched(end, near, patience_s=0.2) as hatch, running(shards) as fetcher:
         fetcher.add(end)
         shards.gate.clear()
@@ -203,11 +205,11 @@ def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
     frames.append(said.encode(said.Ask(0, 1, "another", ((0, 0, 10, 0),))))
     frames.append(said.encode(said.Ask(said.LANES_MAX, 1, "set", ((0, 0, 10, 0),))))
     frames.append(b"\x93nonsense")
-    end, near = make_hatch()
+    end, near = make_fetch_channel()
     with hatched(end, near) as hatch, running(shards) as fetcher:
         fetcher.add(end)
         for frame in frames:
-            other, asking = make_hatch()
+            other, asking = make_fetch_channel()
             fetcher.add(other)
             other.close()
             assert receive(asking, wait=True) is not None, "AGAIN"
@@ -221,7 +223,7 @@ def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
 
 def test_two_asks_at_once_in_one_lane_are_nonsense(shards: Shards) -> None:
     """Else a producer could have any number of requests queued."""
-    other, asking = make_hatch()
+    other, asking = make_fetch_channel()
     with running(shards) as fetcher:
         fetcher.add(other)
         other.close()

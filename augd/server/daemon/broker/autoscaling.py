@@ -15,7 +15,7 @@ BUSY = 0.9  # a share of the time at work from which producers are the limit, as
 QUIET_LOOKS = 5  # in a row with too many, before some are drained
 
 
-class Staffing:
+class Autoscaler:
     """Counts work between two looks. `needed` is None where nothing can be told."""
 
     def __init__(self) -> None:

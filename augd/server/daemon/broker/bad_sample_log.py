@@ -17,7 +17,7 @@ NAMED_MAX = 10_000
 _MISFIT = "the recipe does not fit all images, and rows are masked, of which this is the first"
 
 
-class Complaints:
+class BadSampleLog:
     """What was said of bad samples since the daemon started."""
 
     def __init__(self) -> None:

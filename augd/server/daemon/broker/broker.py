@@ -37,12 +37,12 @@ from augd.protocol.permissions import Rights
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import permissions
 from augd.server.daemon.broker.cache_allocator import Cache
-from augd.server.daemon.broker.dataset_facts import DatasetFacts, Life
+from augd.server.daemon.broker.dataset_facts import DaemonHistory, DatasetFacts
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, Outbox
 from augd.server.daemon.broker.producers import PATIENCE_S, REAP_S
 from augd.server.daemon.broker.remote_producers import Remotes, Target
-from augd.server.daemon.broker.scheduler import Works
-from augd.server.daemon.broker.sessions import Clients
+from augd.server.daemon.broker.scheduler import Scheduler
+from augd.server.daemon.broker.sessions import SessionTable
 from augd.server.daemon.broker.snapshot import (
     describe_batch,
     describe_dataset,
@@ -51,7 +51,7 @@ from augd.server.daemon.broker.snapshot import (
     describe_stream,
     shorten,
 )
-from augd.server.daemon.broker.stream import Stream
+from augd.server.daemon.broker.stream import StreamState
 
 DRAIN_S = 5.0
 _ALL_EVERY_S = 0.05
@@ -74,7 +74,7 @@ class Broker:
         rows_port: int = 0,
         producers_max: int = 0,
         pid: int = 0,
-        life: Life = Life(),  # noqa: B008 - frozen
+        life: DaemonHistory = DaemonHistory(),  # noqa: B008 - frozen
     ) -> None:
         """Start with no session and every producer due at the first event.
 
@@ -98,10 +98,10 @@ class Broker:
         self._pid = pid
         self._datasets = dict(datasets)
         self._outbox = Outbox()
-        self._works = Works(
+        self._works = Scheduler(
             *(self._outbox, num_producers, self._datasets, patience_s, catalogue, cache)
         )
-        self._clients = Clients(
+        self._clients = SessionTable(
             *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
             catalogue,
         )
@@ -155,7 +155,7 @@ class Broker:
         self._settle(streams)
         return self._outbox.take()
 
-    def _touched_by(self, event: ev.Event) -> list[Stream] | None:
+    def _touched_by(self, event: ev.Event) -> list[StreamState] | None:
         """List the streams for which an event may make something possible; None for any."""
         if self._outbox.now >= self._all_at:
             return None
@@ -188,7 +188,7 @@ class Broker:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def admits(self, number: int, token: str, *, is_framed: bool) -> bool:
-        """Say whether this attachment is the session's; see `Clients.admits`."""
+        """Say whether this attachment is the session's; see `SessionTable.admits`."""
         return self._clients.admits(number, token, is_framed=is_framed)
 
     def admits_remote(self, number: int, token: str) -> bool:
@@ -213,18 +213,18 @@ class Broker:
                 self._remotes.join(peer, message, who)
             case msg.Hello():
                 self._clients.hello(peer, message, who)
-            case msg.AskStatus():
+            case msg.Status():
                 sessions = self._clients.sessions.values()
                 seen = permissions.seen_by(who, self.snapshot(), sessions)
-                self._outbox.send(peer, msg.Status(shorten(seen)))
-            case msg.AskPaths():
+                self._outbox.send(peer, msg.StatusReply(shorten(seen)))
+            case msg.Paths():
                 self._clients.ask_paths(peer, message, who)
             case msg.Ping():
                 self._outbox.send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
                 self._clients.heard(peer, message, who)
 
-    def _settle(self, streams: list[Stream] | None) -> None:
+    def _settle(self, streams: list[StreamState] | None) -> None:
         """Bring these streams, or all, forward until nothing more can be done."""
         self._clients.pass_on()
         self._works.kill_hanging()

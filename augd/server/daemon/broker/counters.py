@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Sent:
+class SentCounters:
     """What the readers of a stream, or of all streams of a data set, were sent.
 
     `images` counts rows that are no padding, once for each reader; `bad` the rows that were made
@@ -22,7 +22,7 @@ class Sent:
     transfer_us: int = 0
     fetch_us: int = 0
 
-    def add(self, other: Sent) -> None:
+    def add(self, other: SentCounters) -> None:
         """Add what another stream was sent."""
         self.batches += other.batches
         self.images += other.images
@@ -33,7 +33,7 @@ class Sent:
 
 
 @dataclass(slots=True)
-class Made:
+class MadeCounters:
     """What all producers made, the dead ones included; times in ns."""
 
     images: int = 0

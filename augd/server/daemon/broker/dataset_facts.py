@@ -13,7 +13,7 @@ from augd.protocol.messages import Quarantined, Selection
 _NAMED = 3  # classes in a note
 
 
-class Life(Struct, frozen=True):
+class DaemonHistory(Struct, frozen=True):
     """What this daemon follows: the deaths of those before it that one supervisor started.
 
     `supervisor_pid` is 0 where there is none.

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from augd.protocol.messages import (
     CacheEntry,
-    Chosen,
     FromClient,
     FromProducer,
     FromRelay,
     Quarantined,
     Selection,
+    SelectionShape,
     ToClient,
     ToProducer,
     ToRelay,
@@ -97,10 +97,10 @@ class RemoteGone(Struct, frozen=True):
 class Reaped(Struct, frozen=True):
     """A producer ended and was waited for; `how` in words: a signal's name or a status.
 
-    `kind` is one of `augd.protocol.exit_reason.Ending`, empty when nobody looked. `crumb` is the
-    (lease, row of it, sample) that it had in hand, by its own word: compare the lease with those it
-    had. `is_tried_otherwise`: it was never ready, and its like are started without native kernels
-    now.
+    `kind` is one of `augd.protocol.exit_reason.ExitReason`, empty when nobody looked. `crumb` is
+    the (lease, row of it, sample) that it had in hand, by its own word: compare the lease with
+    those it had. `is_tried_otherwise`: it was never ready, and its like are started without native
+    kernels now.
     """
 
     producer: int
@@ -114,7 +114,7 @@ class Selected(Struct, frozen=True):
     """The samples of a stream are chosen; the daemon has the list. So many have no label."""
 
     stream: int
-    chosen: Chosen
+    chosen: SelectionShape
     num_unlabelled: int = 0
 
 

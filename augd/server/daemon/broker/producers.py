@@ -19,10 +19,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.protocol.permissions import Rights
 from augd.server.daemon.broker.states import PRODUCER, step
-from augd.server.daemon.broker.stream import NO_SAMPLE, Chunk, Stream
+from augd.server.daemon.broker.stream import NO_SAMPLE, Chunk, StreamState
 
 LOW_WATER = 1
 DEPTH = 8  # chunks that are planned in one go, which costs per call and not per row
@@ -38,7 +38,7 @@ DEATHS_MIN = 4  # deaths in a row before the producers are called unhealthy: abo
 class LeaseRecord:
     """A lease that is out: what the broker must do when it is answered or lost."""
 
-    stream: Stream
+    stream: StreamState
     chunk: Chunk
     is_revoked: bool = False
     at: int = 0  # of a remote producer: the slot of its own memory that its rows are made in
@@ -125,7 +125,7 @@ class Producer:
         return any(record.chunk.suspect != NO_SAMPLE for record in self.leases.values())
 
 
-class Crew:
+class ProducerPool:
     """All producers, numbered by place: a replacement takes the number of the dead."""
 
     def __init__(self, size: int, patience_s: float) -> None:
@@ -296,7 +296,7 @@ class Crew:
         producer = self.members.pop(number)
         self.turn(producer, "reap")
         has_left = producer.is_leaving or (
-            producer.remote is not None and kind in (Ending.LOST, Ending.DRAINED)
+            producer.remote is not None and kind in (ExitReason.LOST, ExitReason.DRAINED)
         )
         if is_draining or has_left:
             return producer

@@ -21,7 +21,7 @@ from augd.protocol.quarantine import Place, as_entries, united
 STRIKES = 2
 
 
-class Register:
+class QuarantineRegister:
     """What is known of one data set's deadly samples."""
 
     def __init__(self, known: Mapping[str, Iterable[Quarantined]]) -> None:

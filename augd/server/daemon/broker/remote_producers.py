@@ -30,7 +30,7 @@ from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
 from augd.server.daemon.broker.outbox import INFO, Outbox
 from augd.server.daemon.broker.producers import Producer, Remote
-from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.scheduler import Scheduler
 
 REMOTES_MAX = 4096
 
@@ -51,7 +51,7 @@ class Remotes:
     def __init__(
         self,
         outbox: Outbox,
-        works: Works,
+        works: Scheduler,
         datasets: Mapping[str, DatasetFacts],
         rows_port: int,
         secret: str,

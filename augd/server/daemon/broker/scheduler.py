@@ -23,20 +23,26 @@ from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.size_mismatch import is_misfit
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE, Ending
+from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE, ExitReason
 from augd.protocol.limits import QUARANTINE_MAX
 from augd.protocol.quarantine import as_entries
 from augd.protocol.slot_layout import chunk_layout
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.autoscaling import Staffing
-from augd.server.daemon.broker.bad_sample_log import Complaints, name_row
+from augd.server.daemon.broker.autoscaling import Autoscaler
+from augd.server.daemon.broker.bad_sample_log import BadSampleLog, name_row
 from augd.server.daemon.broker.cache_allocator import Cache
-from augd.server.daemon.broker.counters import Made, Sent
+from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts, relevant
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
-from augd.server.daemon.broker.producers import DEPTH, REAP_S, Crew, LeaseRecord, Producer
-from augd.server.daemon.broker.quarantine import Register
-from augd.server.daemon.broker.stream import NO_SAMPLE, Batch, Chunk, Stream, remote_rows_max
+from augd.server.daemon.broker.producers import DEPTH, REAP_S, LeaseRecord, Producer, ProducerPool
+from augd.server.daemon.broker.quarantine import QuarantineRegister
+from augd.server.daemon.broker.stream import (
+    NO_SAMPLE,
+    BatchState,
+    Chunk,
+    StreamState,
+    remote_rows_max,
+)
 
 ATTEMPTS_MAX = 3  # a chunk that ended this many producers ends its stream instead of a fourth
 TROUBLES_MAX = 16  # that are logged; all producers of a host have one installation
@@ -47,21 +53,21 @@ LACK_MIN = 0.001  # no stream is so sated that its next turn never comes
 class Failure:
     """A stream can't go on; its sessions must hear why."""
 
-    stream: Stream
+    stream: StreamState
     code: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class QuarantineVerdict:
     """A sample of a stream was quarantined."""
 
-    stream: Stream
+    stream: StreamState
     entry: msg.Quarantined
     text: str
 
 
-class Works:
+class Scheduler:
     """Streams, the crew, and who makes what."""
 
     def __init__(
@@ -75,45 +81,47 @@ class Works:
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
-        self.made = Made()
-        self._complaints = Complaints()
+        self.made = MadeCounters()
+        self._complaints = BadSampleLog()
         self._troubles: set[str] = set()  # as they were logged
-        self._sent_before = {name: Sent() for name in datasets}  # of streams that are gone
+        self._sent_before = {name: SentCounters() for name in datasets}  # of streams that are gone
         self._catalogue = catalogue
         self._datasets = datasets
         self.cache = cache
-        self.crew = Crew(num_producers, patience_s)
-        self.streams: dict[int, Stream] = {}
-        self.staffing = Staffing()
+        self.crew = ProducerPool(num_producers, patience_s)
+        self.streams: dict[int, StreamState] = {}
+        self.staffing = Autoscaler()
         self.producers_max = 0  # where the crew follows what is needed: how many it may have
-        self.registers = {name: Register(facts.quarantine) for name, facts in datasets.items()}
+        self.registers = {
+            name: QuarantineRegister(facts.quarantine) for name, facts in datasets.items()
+        }
         self.environment: dict[str, str] | None = None
         self._decoders = {name for facts in datasets.values() for name in facts.decoders}
         self.unhealthy = ""
         self.failures: list[Failure] = []
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[QuarantineVerdict] = []
         self._has_warned_of_open = False
         self._turn = 0.0  # virtual time of the leases: see lease_out
 
     # streams
 
-    def stream_of(self, number: int, lease: int) -> Stream | None:
+    def stream_of(self, number: int, lease: int) -> StreamState | None:
         """Return the stream of a lease; None when that producer doesn't have it."""
         producer = self.crew.members.get(number)
         record = producer.leases.get(lease) if producer is not None else None
         return None if record is None else record.stream
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: StreamState) -> None:
         """Take a new stream on; its arena is asked for."""
         self.streams[stream.number] = stream
         size_bytes = stream.arena_bytes
         self._outbox.add(ev.MakeArena(stream.number, size_bytes))
 
-    def arena_made(self, stream: Stream) -> None:
+    def arena_made(self, stream: StreamState) -> None:
         """Have the rows of a stream made, now that its memory stands."""
         stream.has_arena = True
 
-    def drop(self, stream: Stream) -> None:
+    def drop(self, stream: StreamState) -> None:
         """Forget a stream that nobody reads any more."""
         del self.streams[stream.number]
         self._sent_before[stream.dataset].add(stream.total)
@@ -121,10 +129,10 @@ class Works:
         self.revoke(stream)
         for producer in self._told(stream):
             producer.streams.discard(stream.number)
-            self._tell(producer, msg.DropStream(stream.number))
+            self._tell(producer, msg.Drop(stream.number))
         self._outbox.add(ev.DropArena(stream.number))
 
-    def sent(self, dataset: str) -> Sent:
+    def sent(self, dataset: str) -> SentCounters:
         """Add up what was sent of a data set since the daemon started."""
         whole = replace(self._sent_before[dataset])
         for stream in self.streams.values():
@@ -132,16 +140,16 @@ class Works:
                 whole.add(stream.total)
         return whole
 
-    def mask(self, stream: Stream) -> None:
+    def mask(self, stream: StreamState) -> None:
         """Tell the producers a stream's whole quarantine, before they make more of it."""
         for producer in self._told(stream):
             self._tell(producer, _mask_of(stream))
 
-    def _told(self, stream: Stream) -> list[Producer]:
+    def _told(self, stream: StreamState) -> list[Producer]:
         """Return the producers that know of a stream."""
         return [one for one in self.crew.ready() if stream.number in one.streams]
 
-    def revoke(self, stream: Stream) -> None:
+    def revoke(self, stream: StreamState) -> None:
         """Ask producers, once, to skip leases of this stream that nobody waits for any more."""
         for producer in self.crew.ready():
             stale = [
@@ -156,7 +164,7 @@ class Works:
             if stale:
                 self._tell(producer, msg.Revoke(tuple(stale)))
 
-    def _fail(self, stream: Stream, code: str, text: str) -> None:
+    def _fail(self, stream: StreamState, code: str, text: str) -> None:
         stream.fail()
         self.revoke(stream)
         self.failures.append(Failure(stream, code, text))
@@ -255,7 +263,7 @@ class Works:
     def _has_cache(self, producer: Producer) -> bool:
         return self.cache is not None and producer.remote is None  # it goes by fds
 
-    def _tell_stream(self, producer: Producer, stream: Stream) -> None:
+    def _tell_stream(self, producer: Producer, stream: StreamState) -> None:
         """Tell a producer of a stream, and of its data set, before the first lease of each.
 
         Not before it is needed: a link holds some 160 messages that nobody read yet, and a daemon
@@ -270,12 +278,12 @@ class Works:
             facts = self._datasets[stream.dataset]
             root = facts.root if producer.remote is None else ""  # it has one of its own
             has_cache = self._has_cache(producer)
-            self._tell(producer, msg.UseDataset(stream.dataset, root, facts.digest, has_cache))
+            self._tell(producer, msg.DatasetMessage(stream.dataset, root, facts.digest, has_cache))
         arrays, slot_bytes, num_slots = stream.arrays, stream.slot_bytes, len(stream.slots)
         if producer.remote is not None:  # memory for the chunks that it may have at a time
             rows = remote_rows_max(spec.layout.batch_size)
             (arrays, slot_bytes), num_slots = chunk_layout(arrays, rows), DEPTH
-        use = msg.UseStream(
+        use = msg.StreamMessage(
             stream=stream.number,
             dataset=stream.dataset,
             recipe=spec.recipe,
@@ -298,12 +306,12 @@ class Works:
         if other is not None:
             self._outbox.add(ev.ClearCache(other))
         facts = cache.facts
-        self._tell(producer, msg.UseCache(facts.size_bytes, facts.is_checked))
+        self._tell(producer, msg.CacheMessage(facts.size_bytes, facts.is_checked))
         self._give_rooms(producer, cache)
 
     def _give_rooms(self, producer: Producer, cache: Cache, wanted_bytes: int = 0) -> None:
         for start, end in cache.next_rooms(producer.number, wanted_bytes):
-            self._tell(producer, msg.CacheRoom(start, end))
+            self._tell(producer, msg.Room(start, end))
 
     def _cached(self, producer: Producer, message: msg.Cached) -> None:
         """Have the pictures found that a producer wrote, and give it room for more."""
@@ -361,7 +369,7 @@ class Works:
         if done.num_bad and not chunk.batch.is_abandoned:
             self._judge_bad(stream, chunk.batch, done)
 
-    def _judge_bad(self, stream: Stream, batch: Batch, done: msg.Done) -> None:
+    def _judge_bad(self, stream: StreamState, batch: BatchState, done: msg.Done) -> None:
         first = done.bad[0] if done.bad else msg.BadRow(-1, "?", "unknown")
         name = name_row(first)
         if stream.spec.bad != "mask":
@@ -412,8 +420,8 @@ class Works:
         if self.cache is not None:
             self.cache.leave(event.producer)
         # Its daemon kills for several reasons, of which only silence at work blames a sample.
-        is_ours = event.kind in ("", Ending.KILLED)
-        is_suspect = dead.was_silent if is_ours else Ending(event.kind).is_suspect
+        is_ours = event.kind in ("", ExitReason.KILLED)
+        is_suspect = dead.was_silent if is_ours else ExitReason(event.kind).is_suspect
         in_hand = self._in_hand(dead, event) if is_suspect else None
         # Last lease first, so that each goes back in front and the order is kept.
         for place, record in reversed(list(enumerate(dead.leases.values()))):
@@ -421,7 +429,7 @@ class Works:
             record.stream.lose_chunk(record.chunk, is_suspect=is_blamed)
         if is_draining:
             return
-        level = INFO if dead.is_leaving or event.kind == Ending.DRAINED else WARNING
+        level = INFO if dead.is_leaving or event.kind == ExitReason.DRAINED else WARNING
         self._outbox.log(level, f"producer {dead.number} ({_place_of(dead)}) ended: {how}")
         if in_hand is not None:
             self._strike(*in_hand)
@@ -469,7 +477,9 @@ class Works:
         else:
             self._quarantine(stream, chunk.batch, entry, how)
 
-    def _quarantine(self, stream: Stream, batch: Batch, entry: msg.Quarantined, how: str) -> None:
+    def _quarantine(
+        self, stream: StreamState, batch: BatchState, entry: msg.Quarantined, how: str
+    ) -> None:
         """Mask a sample from its place on; what was made beyond that place is made again."""
         text = self._write_down(stream, entry, how)
         sample, epoch, position = entry
@@ -477,9 +487,9 @@ class Works:
         stream.rewind(batch)
         self.revoke(stream)
         self.mask(stream)
-        self.verdicts.append(Verdict(stream, entry, text))
+        self.verdicts.append(QuarantineVerdict(stream, entry, text))
 
-    def _write_down(self, stream: Stream, entry: msg.Quarantined, how: str) -> str:
+    def _write_down(self, stream: StreamState, entry: msg.Quarantined, how: str) -> str:
         """Have a verdict hold for every stream of this content that opens from now on."""
         assert stream.content is not None
         _, epoch, position = entry
@@ -600,7 +610,7 @@ class Works:
         producer that it doesn't know.
         """
         self._outbox.add(ev.ForgetProducer(producer.number, why))
-        event = ev.Reaped(producer.number, why, Ending.LOST)
+        event = ev.Reaped(producer.number, why, ExitReason.LOST)
         self.reaped(event, is_draining=is_draining)
 
     def lease_out(self) -> None:
@@ -648,7 +658,7 @@ class Works:
         are_left = any(stream.has_suspects() for stream in self.streams.values())
         return self.crew.spared() if are_left else None
 
-    def _lease(self, producer: Producer, stream: Stream, chunk: Chunk) -> None:
+    def _lease(self, producer: Producer, stream: StreamState, chunk: Chunk) -> None:
         self._tell_stream(producer, stream)
         number = self._outbox.number()
         if not producer.leases:
@@ -686,23 +696,24 @@ def _say_pixels(environment: Mapping[str, str]) -> str:
 
 
 _WHY = {
-    Ending.MEMORY: "the kernel killed it for want of memory; have fewer producers, or a larger "
+    ExitReason.MEMORY: "the kernel killed it for want of memory; have fewer producers, or a larger "
     "limit",
-    Ending.OUTSIDE: "somebody else ended it, no sample and no fault of its own; look for who sends "
-    "this signal: a person, a script, a limit of the job",
-    Ending.STOPPED: "it had been stopped from outside (SIGSTOP, a debugger) and could not answer",
+    ExitReason.OUTSIDE: "somebody else ended it, no sample and no fault of its own; look "
+    "for who sends this signal: a person, a script, a limit of the job",
+    ExitReason.STOPPED: "it had been stopped from outside (SIGSTOP, a debugger) and could not "
+    "answer",
 }
 """What is known of an end beyond its signal: who is to blame, and what to do."""
 
 
 def _in_full(event: ev.Reaped, dead: Producer) -> str:
     """Say how a producer ended: its own words, and what its kernel knows of the end."""
-    how, kind = dead.last_words or event.how, event.kind or Ending.ERROR
+    how, kind = dead.last_words or event.how, event.kind or ExitReason.ERROR
     if event.is_tried_otherwise:
         return f"{how} {TRIED_OTHERWISE}"
-    if kind == Ending.OUTSIDE and dead.last_words:
+    if kind == ExitReason.OUTSIDE and dead.last_words:
         return how  # it said why it ends before somebody was faster
-    why = _WHY.get(Ending(kind))
+    why = _WHY.get(ExitReason(kind))
     return how if why is None else f"{how}: {why}"
 
 
@@ -711,5 +722,5 @@ def _place_of(producer: Producer) -> str:
     return f"pid {producer.pid}{where}"
 
 
-def _mask_of(stream: Stream) -> msg.Mask:
+def _mask_of(stream: StreamState) -> msg.Mask:
     return msg.Mask(stream.number, as_entries(stream.quarantine))

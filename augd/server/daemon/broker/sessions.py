@@ -32,10 +32,10 @@ from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import permissions
 from augd.server.daemon.broker.dataset_facts import DatasetFacts, class_notes, relevant, split_note
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Outbox
-from augd.server.daemon.broker.scheduler import Works
+from augd.server.daemon.broker.scheduler import Scheduler
 from augd.server.daemon.broker.selection import is_whole, policy_of, settled
 from augd.server.daemon.broker.states import SESSION, step
-from augd.server.daemon.broker.stream import Batch, Stream, Subscriber
+from augd.server.daemon.broker.stream import BatchState, StreamState, Subscriber
 
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
@@ -50,7 +50,7 @@ class Session:
     token: str
     state: str = "new"
     opening: int = 0
-    stream: Stream | None = None
+    stream: StreamState | None = None
     is_announced: bool = False  # OPENED of the current opening was sent
     is_framed: bool = False  # bytes are sent over the bulk socket, which is its lifeline
     attach_by: float = math.inf
@@ -71,13 +71,13 @@ class Session:
         return (0, 0) if self.stream is None else (self.stream.number, self.stream.arena_bytes)
 
 
-class Clients:
+class SessionTable:
     """All sessions."""
 
     def __init__(
         self,
         outbox: Outbox,
-        works: Works,
+        works: Scheduler,
         datasets: Mapping[str, DatasetFacts],
         instance: str,
         attach: str,
@@ -131,12 +131,12 @@ class Clients:
         except AugdError:
             return {}
 
-    def stream_of(self, number: int) -> Stream | None:
+    def stream_of(self, number: int) -> StreamState | None:
         """Return the stream of a session; None when it has none."""
         session = self.sessions.get(number)
         return None if session is None else session.stream
 
-    def ask_paths(self, peer: bytes, asked: msg.AskPaths, who: Rights | None) -> None:
+    def ask_paths(self, peer: bytes, asked: msg.Paths, who: Rights | None) -> None:
         """Have somebody told where samples lie that he may read."""
         try:
             name = permissions.find_dataset(asked.dataset, self._datasets, who)
@@ -260,7 +260,7 @@ class Clients:
             if not self.on(session.stream):
                 self._works.drop(session.stream)
 
-    def on(self, stream: Stream) -> list[Session]:
+    def on(self, stream: StreamState) -> list[Session]:
         """List the sessions of a stream."""
         return [session for session in self.sessions.values() if session.stream is stream]
 
@@ -339,7 +339,7 @@ class Clients:
         selection = settled(request.spec.selection, has_splits=has_splits)
         self._outbox.add(ev.SelectSamples(session.choosing, name, selection))
 
-    def selected(self, number: int, chosen: msg.Chosen, num_unlabelled: int = 0) -> None:
+    def selected(self, number: int, chosen: msg.SelectionShape, num_unlabelled: int = 0) -> None:
         """Go on with the sessions whose samples were chosen."""
         is_used = False
         for session in [s for s in self.sessions.values() if s.choosing == number]:
@@ -365,7 +365,7 @@ class Clients:
                 self.send_error(session, code, text)
 
     def _join_or_make(
-        self, session: Session, name: str, chosen: msg.Chosen | None, number: int = 0
+        self, session: Session, name: str, chosen: msg.SelectionShape | None, number: int = 0
     ) -> None:
         request, session.waiting = session.waiting, None
         assert request is not None
@@ -381,7 +381,9 @@ class Clients:
         self._works.add(stream)
         self._start(session, stream, request)
 
-    def _make(self, request: msg.Open, name: str, chosen: msg.Chosen | None, number: int) -> Stream:
+    def _make(
+        self, request: msg.Open, name: str, chosen: msg.SelectionShape | None, number: int
+    ) -> StreamState:
         spec, layout, facts = request.spec, request.spec.layout, self._datasets[name]
         num_samples = facts.num_samples if chosen is None else chosen.num_samples
         if epoch_layout.batches_left(layout, num_samples) == 0:
@@ -403,13 +405,13 @@ class Clients:
             has_colour=recipe.colour_on == "device",
             has_params=spec.params,
         )
-        stream = Stream(
+        stream = StreamState(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
         stream.num_unlabelled = facts.num_unlabelled if chosen is None else 0
         return stream
 
-    def _start(self, session: Session, stream: Stream, request: msg.Open) -> None:
+    def _start(self, session: Session, stream: StreamState, request: msg.Open) -> None:
         session.state = step(SESSION, session.state, "open")
         session.is_announced = False
         place = request.epoch, request.position
@@ -419,7 +421,7 @@ class Clients:
 
     # sharing
 
-    def _to_join(self, session: Session, name: str, request: msg.Open) -> Stream | None:
+    def _to_join(self, session: Session, name: str, request: msg.Open) -> StreamState | None:
         """Find a production that this client can share: with itself, as far as keys tell."""
         share = request.share
         if share is None:
@@ -440,7 +442,7 @@ class Clients:
                 return stream
         return None
 
-    def _join(self, session: Session, stream: Stream, request: msg.Open) -> None:
+    def _join(self, session: Session, stream: StreamState, request: msg.Open) -> None:
         session.waiting = None
         session.stream = stream
         session.state = step(SESSION, session.state, "open")
@@ -451,7 +453,7 @@ class Clients:
         if stream.has_arena:
             self._outbox.add(ev.GiveArena(stream.number, session.number, is_read_only=True))
 
-    def _end_gathering(self, stream: Stream) -> None:
+    def _end_gathering(self, stream: StreamState) -> None:
         """Begin a shared production when its sharers are there, or have been waited for."""
         if stream.gathers_until is None or stream.share is None:
             return
@@ -468,7 +470,7 @@ class Clients:
             for session in self.on(stream):
                 self._outbox.send(session.peer, msg.Notice("sharers", text))
 
-    def _detach_laggards(self, stream: Stream) -> None:
+    def _detach_laggards(self, stream: StreamState) -> None:
         for reader in stream.laggards():
             session = self.sessions[reader.session]
             text = (
@@ -520,7 +522,7 @@ class Clients:
         verdicts, self._works.verdicts = self._works.verdicts, []
         for verdict in verdicts:
             for session in self.on(verdict.stream):
-                news = msg.NewlyQuarantined(session.number, (verdict.entry,), verdict.text)
+                news = msg.QuarantinedMessage(session.number, (verdict.entry,), verdict.text)
                 self._outbox.send(session.peer, news)
 
     # time
@@ -538,7 +540,7 @@ class Clients:
             self._outbox.send(session.peer, msg.Error("PROTOCOL_STATE", text, session.number))
             self.close(session.number)
 
-    def settle(self, streams: Sequence[Stream]) -> None:
+    def settle(self, streams: Sequence[StreamState]) -> None:
         """Announce what stands and send what is ready of these streams."""
         touched = set(streams)
         for session in [one for one in self.sessions.values() if one.stream in touched]:
@@ -594,7 +596,7 @@ class Clients:
         classes = stream.spec.selection.classes or stream.dataset
         self._outbox.send(session.peer, opened, classes=classes)
 
-    def _tell_about(self, session: Session, stream: Stream) -> None:
+    def _tell_about(self, session: Session, stream: StreamState) -> None:
         """Tell a session once what a person should know of its data set."""
         if session.is_told:
             return
@@ -613,14 +615,14 @@ class Clients:
             if other in readable:
                 self._outbox.send(session.peer, msg.Notice("classes", text[:ERROR_TEXT_MAX]))
 
-    def _place_of(self, stream: Stream, reader: Subscriber) -> tuple[int, int]:
+    def _place_of(self, stream: StreamState, reader: Subscriber) -> tuple[int, int]:
         for batch in stream.batches:
             if batch.sequence == reader.first:
                 return batch.epoch, batch.position
         return stream.next_place()
 
     def _settle_content(
-        self, stream: Stream, environment: Mapping[str, str], place: tuple[int, int]
+        self, stream: StreamState, environment: Mapping[str, str], place: tuple[int, int]
     ) -> None:
         """Compute what decides the stream's bytes, and unite both sides' quarantines."""
         facts, spec = self._datasets[stream.dataset], stream.spec
@@ -654,10 +656,10 @@ class Clients:
             self._send_batch(session, stream, reader, batch)
 
     def _send_batch(
-        self, session: Session, stream: Stream, reader: Subscriber, batch: Batch
+        self, session: Session, stream: StreamState, reader: Subscriber, batch: BatchState
     ) -> None:
         sequence = reader.sent - 1
-        ready = msg.BatchReady(
+        ready = msg.BatchMessage(
             session=session.number,
             opening=reader.opening,
             sequence=sequence,
@@ -706,7 +708,7 @@ def _is_same(a: msg.Open, b: msg.Open) -> bool:
     return a.spec == b.spec and a.share is not None and a.share == b.share and places
 
 
-def _masks_all(stream: Stream, entries: msg.Quarantine) -> bool:
+def _masks_all(stream: StreamState, entries: msg.Quarantine) -> bool:
     """Say whether a stream masks at least what a client's state names."""
     return all(
         sample in stream.quarantine and stream.quarantine[sample] <= (epoch, position)

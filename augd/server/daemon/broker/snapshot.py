@@ -13,11 +13,11 @@ from msgspec import msgpack
 from augd.protocol import epoch_layout
 from augd.protocol.dashboard_messages import Seen
 from augd.protocol.limits import HEADER_BYTES_MAX
-from augd.server.daemon.broker.counters import Made, Sent
+from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
 from augd.server.daemon.broker.producers import Producer
-from augd.server.daemon.broker.quarantine import Register
-from augd.server.daemon.broker.stream import Batch, Stream
+from augd.server.daemon.broker.quarantine import QuarantineRegister
+from augd.server.daemon.broker.stream import BatchState, StreamState
 
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
 _NAMED_MAX = 20
@@ -41,7 +41,9 @@ def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
     }
 
 
-def describe_dataset(facts: DatasetFacts, register: Register, sent: Sent) -> dict[str, Any]:
+def describe_dataset(
+    facts: DatasetFacts, register: QuarantineRegister, sent: SentCounters
+) -> dict[str, Any]:
     """Say what a data set is, what was sent of it, and which of its samples are quarantined."""
     quarantined = sorted(register.samples())
     return {
@@ -56,7 +58,7 @@ def describe_dataset(facts: DatasetFacts, register: Register, sent: Sent) -> dic
     }
 
 
-def describe_sent(sent: Sent) -> dict[str, Any]:
+def describe_sent(sent: SentCounters) -> dict[str, Any]:
     """Say what was sent, and how long its readers waited for it."""
     return {
         "batches": sent.batches,
@@ -68,7 +70,7 @@ def describe_sent(sent: Sent) -> dict[str, Any]:
     }
 
 
-def describe_made(made: Made) -> dict[str, Any]:
+def describe_made(made: MadeCounters) -> dict[str, Any]:
     """Say what all producers made since the daemon started, and how long that took them."""
     return {
         "images": made.images,
@@ -78,7 +80,7 @@ def describe_made(made: Made) -> dict[str, Any]:
     }
 
 
-def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
+def describe_stream(stream: StreamState, sessions: list[int]) -> dict[str, Any]:
     """Say where a stream stands and what it holds; `last_bad` are [id, path, reason].
 
     `readers` are [session, credit, sent, held, lag]; `session`, `credit` and `sent` are those of
@@ -116,7 +118,7 @@ def describe_stream(stream: Stream, sessions: list[int]) -> dict[str, Any]:
     }
 
 
-def describe_batch(stream: Stream, batch: Batch) -> Seen:
+def describe_batch(stream: StreamState, batch: BatchState) -> Seen:
     """Say where a batch lies, and what its rows were made by."""
     selection = stream.spec.selection
     return Seen(

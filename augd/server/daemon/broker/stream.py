@@ -28,9 +28,9 @@ from augd.plan.content import Content
 from augd.protocol import epoch_layout
 from augd.protocol.digest_sums import Sums, read_sum
 from augd.protocol.limits import EPOCH_LAST
-from augd.protocol.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
+from augd.protocol.messages import ArraySpec, BadRow, Done, Flow, SelectionShape, Share, Spec
 from augd.protocol.quarantine import Place
-from augd.server.daemon.broker.counters import Sent
+from augd.server.daemon.broker.counters import SentCounters
 from augd.server.daemon.broker.states import CHUNK, SLOT, step
 
 CHUNK_ROWS = 32  # usual ones
@@ -62,7 +62,7 @@ class Chunk:
     fresh producer which does nothing else.
     """
 
-    batch: Batch
+    batch: BatchState
     first_row: int
     rows: int
     state: str = "pending"
@@ -71,7 +71,7 @@ class Chunk:
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class BatchState:
     """A batch in the making or finished, not yet sent to everybody. `sequence` counts all."""
 
     sequence: int
@@ -96,7 +96,7 @@ class Slot:
     state: str = "free"
     generation: int = 0
     writers: int = 0
-    batch: Batch | None = None  # what was begun in it last
+    batch: BatchState | None = None  # what was begun in it last
     owed: int = 0  # readers that its batch is still to be sent to
     readers: tuple[int, ...] = ()  # sessions that have not released it; mostly one
 
@@ -143,7 +143,7 @@ class Subscriber:
         return sums
 
 
-class Stream:
+class StreamState:
     """The broker's view of one production."""
 
     def __init__(
@@ -154,7 +154,7 @@ class Stream:
         num_samples: int,
         arrays: tuple[ArraySpec, ...],
         slot_bytes: int,
-        chosen: Chosen | None = None,
+        chosen: SelectionShape | None = None,
         share: Share | None = None,
     ) -> None:
         """Make a stream with all its slots free and its cursor unset; `start` sets it."""
@@ -189,11 +189,11 @@ class Stream:
         self.begun = 0
         self.next_epoch = 0
         self.next_position = 0
-        self.batches: deque[Batch] = deque()
+        self.batches: deque[BatchState] = deque()
         self.is_failed = False  # ended with an ERROR: only an OPEN goes on
         self.turn = 0.0  # where in the crew's virtual time this stream's next lease stands
         self.bad_rows: deque[BadRow] = deque(maxlen=100)
-        self.total = Sent()
+        self.total = SentCounters()
         self._bad_of: dict[int, int] = {}  # by epoch
 
     # readers
@@ -323,13 +323,13 @@ class Stream:
             reader.credit = 0
         self.is_failed = True
 
-    def rewind(self, batch: Batch) -> None:
+    def rewind(self, batch: BatchState) -> None:
         """Give up this batch and the ones after it, none of which was sent; begin them again."""
         self._give_up([other for other in self.batches if other.sequence >= batch.sequence])
         self.begun = batch.sequence
         self.next_epoch, self.next_position = batch.epoch, batch.position
 
-    def _give_up(self, batches: list[Batch]) -> None:
+    def _give_up(self, batches: list[BatchState]) -> None:
         for batch in batches:
             self._take_out(batch)
             batch.slot.owed = 0
@@ -338,11 +338,11 @@ class Stream:
             else:
                 self._abandon(batch)
 
-    def _take_out(self, batch: Batch) -> None:
+    def _take_out(self, batch: BatchState) -> None:
         self.batches.remove(batch)
         self._num_finished -= batch.missing == 0
 
-    def _abandon(self, batch: Batch) -> None:
+    def _abandon(self, batch: BatchState) -> None:
         batch.is_abandoned = True
         self._num_pending -= len(batch.pending)
         self._num_suspects -= len(batch.suspects)
@@ -383,7 +383,7 @@ class Stream:
         epoch, position = self._advance()
         rows = epoch_layout.batch_rows(layout, self.num_samples, position)
         number = epoch_layout.batch_number(layout, position)
-        batch = Batch(sequence, epoch, number, position, rows, slot)
+        batch = BatchState(sequence, epoch, number, position, rows, slot)
         batch.sums = Sums(1, epoch_layout.real_rows(layout, self.num_samples, position))
         batch.pending.extend(_cut_chunks(batch, 0, rows, self.chunk_rows()))
         batch.missing = len(batch.pending)
@@ -419,13 +419,13 @@ class Stream:
                 return _lease(batch.suspects)
         return None
 
-    def _take_chunk(self, batch: Batch, rows_max: int | None) -> Chunk:
+    def _take_chunk(self, batch: BatchState, rows_max: int | None) -> Chunk:
         if rows_max is not None and batch.pending[0].rows > rows_max:
             self._divide(batch)
         self._num_pending -= 1
         return _lease(batch.pending)
 
-    def _divide(self, batch: Batch) -> None:
+    def _divide(self, batch: BatchState) -> None:
         """Make usual chunks of the first pending one."""
         whole = batch.pending[0]
         parts = list(_cut_chunks(batch, whole.first_row, whole.rows, CHUNK_ROWS))
@@ -522,13 +522,13 @@ class Stream:
         self._num_pending += len(pieces) - 1
         self._num_suspects += 1
 
-    def _drain(self, batch: Batch) -> None:
+    def _drain(self, batch: BatchState) -> None:
         if batch.slot.writers == 0:
             self._free_by(batch.slot, "drained")
 
     # sending
 
-    def sendable(self, reader: Subscriber) -> Iterator[Batch]:
+    def sendable(self, reader: Subscriber) -> Iterator[BatchState]:
         """Take ready batches in order, as far as the reader's credit reaches at this moment."""
         while self.batches and reader.next < self.begun and reader.sent < reader.credit:
             batch = self.batches[reader.next - self.batches[0].sequence]
@@ -544,12 +544,12 @@ class Stream:
             self._drop_unowed()
             yield batch
 
-    def in_hand(self) -> Batch | None:
+    def in_hand(self) -> BatchState | None:
         """Return the batch that a reader works on: the earliest sent one that is not released."""
         read = [slot.batch for slot in self.slots if slot.batch is not None and slot.readers]
         return min(read, key=lambda batch: batch.sequence, default=None)
 
-    def is_last(self, batch: Batch) -> bool:
+    def is_last(self, batch: BatchState) -> bool:
         """Say whether the epoch ends with this batch."""
         layout = self.spec.layout
         after = batch.position + epoch_layout.global_batch(layout)
@@ -593,7 +593,7 @@ def remote_rows_max(batch_size: int) -> int:
     return min(batch_size, CHUNK_ROWS * 3 // 2)
 
 
-def _cut_chunks(batch: Batch, first_row: int, num_rows: int, rows: int) -> Iterator[Chunk]:
+def _cut_chunks(batch: BatchState, first_row: int, num_rows: int, rows: int) -> Iterator[Chunk]:
     """Cut a row range of a batch into equal chunks of about so many rows."""
     pieces = max(1, round(num_rows / rows))
     for piece in range(pieces):

@@ -8,7 +8,13 @@ import pytest
 
 from augd.protocol import messages as msg
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.producers import DEPTH, LOW_WATER, PATIENCE_S, PAUSE_MAX_S, Crew
+from augd.server.daemon.broker.producers import (
+    DEPTH,
+    LOW_WATER,
+    PATIENCE_S,
+    PAUSE_MAX_S,
+    ProducerPool,
+)
 from tests.support.table import RECIPE, Table
 
 
@@ -75,7 +81,7 @@ def test_a_late_done_after_a_seek_fills_nothing_but_frees_its_slot() -> None:
     assert [lease.epoch for lease in table.leases()[2:]] == [1]
     table.done(0, old[0])
     assert [lease.epoch for lease in table.leases()[2:]] == [1, 1]
-    assert not any(isinstance(message, msg.BatchReady) for message in table.sent[0])
+    assert not any(isinstance(message, msg.BatchMessage) for message in table.sent[0])
 
 
 def test_a_stream_that_ends_is_dropped_everywhere_and_its_leases_revoked() -> None:
@@ -87,7 +93,7 @@ def test_a_stream_that_ends_is_dropped_everywhere_and_its_leases_revoked() -> No
     assert sum(isinstance(action, ev.DropArena) for action in actions) == 1
     for producer in range(2):
         kinds = [type(message) for number, message in table.told if number == producer]
-        assert kinds == [msg.Revoke, msg.DropStream]
+        assert kinds == [msg.Revoke, msg.Drop]
 
 
 def test_fail_ends_the_stream_with_the_producers_words() -> None:
@@ -142,7 +148,7 @@ class Traffic:
         self.table = Table()
         self.queue: list[msg.Lease] = []
         self.peers: dict[int, tuple[int, int, int]] = {}  # peer -> session, slots, in hand
-        self.held: dict[int, list[msg.BatchReady]] = {}
+        self.held: dict[int, list[msg.BatchMessage]] = {}
         self.released: Counter[int] = Counter()
 
     def join(self, peer: int, *, prefetch: int, in_hand: int = 0) -> None:
@@ -171,7 +177,7 @@ class Traffic:
         session, slots, in_hand = self.peers[peer]
         held = self.held[peer]
         sent = self.table.sent[peer]
-        held += [message for message in sent if isinstance(message, msg.BatchReady)]
+        held += [message for message in sent if isinstance(message, msg.BatchMessage)]
         while len(held) > in_hand:
             batch = held.pop(0)
             self.released[peer] += 1
@@ -208,7 +214,7 @@ def test_a_stream_that_comes_late_shares_from_its_first_moment() -> None:
 
 
 def test_restarts_pause_longer_and_longer_until_a_chunk_is_finished() -> None:
-    crew = Crew(1, PATIENCE_S)
+    crew = ProducerPool(1, PATIENCE_S)
     pauses = []
     for _ in range(9):
         assert list(crew.due(100.0)) == [0]
@@ -218,7 +224,7 @@ def test_restarts_pause_longer_and_longer_until_a_chunk_is_finished() -> None:
 
 
 def test_producers_that_died_together_come_back_one_after_another() -> None:
-    crew = Crew(4, PATIENCE_S)
+    crew = ProducerPool(4, PATIENCE_S)
     assert list(crew.due(0.0)) == [0, 1, 2, 3]
     crew.deaths_in_row = 4
     for number in range(4):

@@ -14,7 +14,7 @@ def flow(table: Table, session: int, credit: int, *times_us: int, opening: int =
     table.feed(ev.FromPeer(b"0", msg.Flow(session, opening, credit, *times_us)))
 
 
-def release(table: Table, session: int, batch: msg.BatchReady) -> None:
+def release(table: Table, session: int, batch: msg.BatchMessage) -> None:
     table.feed(ev.FromPeer(b"0", msg.Release(session, batch.slot, batch.generation)))
 
 
@@ -52,7 +52,7 @@ def test_the_batch_in_hand_is_the_earliest_that_was_not_released() -> None:
     (opened,) = table.got(0, msg.Opened)
     assert table.broker.look(opened.stream) is None
     table.make_all()
-    first, second, *_ = table.got(0, msg.BatchReady)
+    first, second, *_ = table.got(0, msg.BatchMessage)
     seen = table.broker.look(opened.stream)
     assert seen is not None
     assert (seen.slot, seen.generation) == (first.slot, first.generation)
@@ -95,7 +95,7 @@ def test_chunks_take_no_longer_than_usual_rows_would(monkeypatch) -> None:
     text = "stream 2: a row takes 25 ms of CPU time: chunks of about 2 rows"
     assert [one.text for one in said if "a row takes" in one.text] == [text]
     num_before = len(table.leases())
-    first = table.got(0, msg.BatchReady)[0]
+    first = table.got(0, msg.BatchMessage)[0]
     release(table, session, first)
     flow(table, session, 3, 0)
     assert {lease.rows for lease in table.leases()[num_before:]} == {2}
@@ -119,10 +119,10 @@ def test_large_chunks_are_of_what_can_be_made_at_once() -> None:
     share = msg.Share(max_lag=0)
     session = table.open(0, batch_size=256, prefetch=16, share=share, credit=2)
     table.make_all(row_ns=10_000)
-    release(table, session, table.got(0, msg.BatchReady)[0])
+    release(table, session, table.got(0, msg.BatchMessage)[0])
     flow(table, session, 3)
     table.make_all(row_ns=10_000)
-    assert len(table.got(0, msg.BatchReady)) == 3
+    assert len(table.got(0, msg.BatchMessage)) == 3
     assert table.broker.snapshot()["streams"][0]["chunk_rows"] == 32
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.protocol.quarantine import as_entries, united
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.quarantine import Register
+from augd.server.daemon.broker.quarantine import QuarantineRegister
 from tests.support.table import Table
 
 SAMPLE, ROW = 77, 5
@@ -19,7 +19,7 @@ def rows_of(leases: list[msg.Lease]) -> list[tuple[int, int]]:
 
 
 def places_sent(table: Table) -> list[int]:
-    return [batch.position for batch in table.got(0, msg.BatchReady)]
+    return [batch.position for batch in table.got(0, msg.BatchMessage)]
 
 
 def suspected(producers: int = 1, **spec: object) -> tuple[Table, msg.Lease]:
@@ -51,7 +51,7 @@ def test_a_second_strike_is_the_verdict_and_is_kept_before_it_is_told() -> None:
     assert (keep.dataset, keep.entry) == ("d", entry)
     assert keep.how == f"sample {SAMPLE} ended its producer twice (SIGSEGV)"
     assert kinds.index(ev.KeepQuarantine) < kinds.index(ev.Send)
-    (news,) = table.got(0, msg.NewlyQuarantined)
+    (news,) = table.got(0, msg.QuarantinedMessage)
     assert news.entries == (entry,)
     assert news.text == f"{keep.how}: quarantined from position {ROW} of epoch 0 on"
     last_told = [m for _, m in table.told if isinstance(m, msg.Mask | msg.Lease)]
@@ -65,7 +65,7 @@ def test_the_place_of_a_rank_counts_the_rows_of_the_others() -> None:
     table.open(1, layout=msg.Layout(32, rank=1, world=2), place=(3, 64))
     table.die(0, table.leases()[0], ROW, SAMPLE)
     table.die(0, next(one for one in table.leases() if one.rows == 1), 0, SAMPLE)
-    (news,) = table.got(1, msg.NewlyQuarantined)
+    (news,) = table.got(1, msg.QuarantinedMessage)
     assert news.entries == ((SAMPLE, 3, 64 + 32 + ROW),)
 
 
@@ -74,11 +74,13 @@ def test_a_sample_that_is_made_alone_is_forgiven() -> None:
     table.done(0, suspect)
     again = table.leases()[-1]
     table.die(0, again, 0, SAMPLE)
-    assert table.got(0, msg.NewlyQuarantined) == []
+    assert table.got(0, msg.QuarantinedMessage) == []
 
 
-@pytest.mark.parametrize("kind", [Ending.OUTSIDE, Ending.STOPPED, Ending.ERROR, Ending.DRAINED])
-def test_who_did_not_die_of_itself_accuses_nobody(kind: Ending) -> None:
+@pytest.mark.parametrize(
+    "kind", [ExitReason.OUTSIDE, ExitReason.STOPPED, ExitReason.ERROR, ExitReason.DRAINED]
+)
+def test_who_did_not_die_of_itself_accuses_nobody(kind: ExitReason) -> None:
     table = Table()
     table.open(0, batch_size=32)
     for _ in range(3):
@@ -88,11 +90,11 @@ def test_who_did_not_die_of_itself_accuses_nobody(kind: Ending) -> None:
         table.feed(ev.Tick())
         table.feed(ev.FromCrew(0, msg.Ready(1, {})))
     assert rows_of(table.leases()) == [(0, 32)] * 8
-    assert table.got(0, msg.NewlyQuarantined) == []
+    assert table.got(0, msg.QuarantinedMessage) == []
 
 
 def test_a_silent_producer_accuses_the_sample_in_its_hand_unless_another_killed_it() -> None:
-    for kind, is_suspect in ((Ending.KILLED, True), (Ending.OUTSIDE, False)):
+    for kind, is_suspect in ((ExitReason.KILLED, True), (ExitReason.OUTSIDE, False)):
         table = Table()
         table.open(0, batch_size=32)
         lease = table.leases()[0]
@@ -124,7 +126,7 @@ def test_a_sample_known_from_another_content_needs_one_strike() -> None:
     table.open(0, batch_size=32, place=(2, 64))
     (opened,) = table.got(0, msg.Opened)
     assert opened.quarantine == ((SAMPLE, 2, 64),)  # known deadly: not even tried
-    register = Register({"other": [(SAMPLE, 0, 9)]})
+    register = QuarantineRegister({"other": [(SAMPLE, 0, 9)]})
     assert register.strike(SAMPLE) and not register.strike(SAMPLE + 1)
 
 
@@ -140,7 +142,7 @@ def test_a_stream_masks_what_its_client_names_and_what_was_written_down() -> Non
 
 
 def test_entries_only_move_to_earlier_places() -> None:
-    register = Register({})
+    register = QuarantineRegister({})
     assert register.add("c", [(1, 2, 3)]) == ((1, 2, 3),)
     assert register.add("c", [(1, 2, 4), (2, 0, 0)]) == ((2, 0, 0),)
     assert register.add("c", [(1, 1, 9)]) == ((1, 1, 9),)
@@ -154,5 +156,5 @@ def test_a_producer_that_names_a_sample_of_no_such_number_accuses_nobody(sample:
     table.open(0, batch_size=32)
     for _ in range(2):
         table.die(0, table.leases()[-1], 0, sample)
-    assert table.got(0, msg.NewlyQuarantined) == []
+    assert table.got(0, msg.QuarantinedMessage) == []
     assert not any(isinstance(action, ev.KeepQuarantine) for action in table.actions)

@@ -8,12 +8,12 @@ from itertools import islice
 import pytest
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.protocol.limits import PLACES_MAX
 from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import chunk_layout, row_frames, slot_layout
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.producers import DEPTH, JOIN_S, PATIENCE_S, REAP_S, Crew
+from augd.server.daemon.broker.producers import DEPTH, JOIN_S, PATIENCE_S, REAP_S, ProducerPool
 from augd.server.daemon.broker.remote_producers import Target
 from augd.server.daemon.broker.stream import remote_rows_max
 from tests.support.table import Table
@@ -130,7 +130,7 @@ def test_leases_are_of_its_own_memory_and_of_the_same_rows() -> None:
     table = Table(producers=0)
     join(table)
     table.open(0, batch_size=100)
-    uses = [message for _, message in table.told if isinstance(message, msg.UseStream)]
+    uses = [message for _, message in table.told if isinstance(message, msg.StreamMessage)]
     arrays, slot_bytes = chunk_layout(slot_layout(100, 8, 8)[0], 48)
     assert [(use.arrays, use.slot_bytes, use.num_slots) for use in uses] == [
         (arrays, slot_bytes, DEPTH)
@@ -159,7 +159,7 @@ def test_no_chunk_is_larger_than_its_slot(batch_size: int) -> None:
             sizes.add(lease.rows)
             table.feed(ev.FromRemote(number, msg.Done(lease.lease)))
         table.told = [one for one in table.told if one[1] not in leases]
-        for batch in table.got(0, msg.BatchReady):
+        for batch in table.got(0, msg.BatchMessage):
             release = msg.Release(batch.session, batch.slot, batch.generation)
             table.feed(ev.FromPeer(b"0", release))
             table.feed(ev.FromPeer(b"0", msg.Flow(batch.session, 1, 1000)))
@@ -174,7 +174,7 @@ def test_a_chunk_of_quick_rows_is_divided_for_a_remote_producer() -> None:
     session = table.open(0, batch_size=256, prefetch=3)
     table.make_all(row_ns=10_000)
     number, num_told = join(table), len(table.told)
-    ready = table.got(0, msg.BatchReady)
+    ready = table.got(0, msg.BatchMessage)
     for batch in ready:
         release = msg.Release(session, batch.slot, batch.generation)
         table.feed(ev.FromPeer(b"0", release))
@@ -190,22 +190,22 @@ def test_a_chunk_of_quick_rows_is_divided_for_a_remote_producer() -> None:
         made.update((lease.position // 256, row) for row in range(first, first + lease.rows))
         answer = ev.FromRemote if is_remote else ev.FromCrew
         table.feed(answer(producer, msg.Done(lease.lease)))
-        for batch in table.got(0, msg.BatchReady)[len(ready) :]:
+        for batch in table.got(0, msg.BatchMessage)[len(ready) :]:
             assert sum(one == batch.number for one, _ in made) == 256, "none is half made"
     assert (max(sizes[True]), max(sizes[False])) == (32, 128), "as much as it has room for"
     assert set(made.values()) == {1} and len(made) == 4 * 256
-    assert len(table.got(0, msg.BatchReady)) == len(ready) + 4
+    assert len(table.got(0, msg.BatchMessage)) == len(ready) + 4
 
 
 def test_what_a_chunk_did_to_producers_is_known_of_its_parts() -> None:
     table = Table(producers=1, num_samples=2048)
     session = table.open(0, batch_size=256, prefetch=3)
     table.make_all(row_ns=10_000)
-    for batch in table.got(0, msg.BatchReady)[:2]:
+    for batch in table.got(0, msg.BatchMessage)[:2]:
         release = msg.Release(session, batch.slot, batch.generation)
         table.feed(ev.FromPeer(b"0", release))
     table.feed(ev.FromPeer(b"0", msg.Flow(session, 1, 6)))
-    table.feed(ev.Reaped(0, "SIGSEGV", Ending.SIGNAL))
+    table.feed(ev.Reaped(0, "SIGSEGV", ExitReason.SIGNAL))
     number = join(table)
     for _ in range(3):  # one at a time while another producer starts
         table.feed(ev.FromRemote(number, msg.Done(table.leases(number)[-1].lease)))
@@ -375,7 +375,7 @@ def test_a_drain_ends_though_a_host_does_not_answer() -> None:
 
 
 def test_a_place_that_is_given_up_while_its_producer_starts_stays_given_up() -> None:
-    team = Crew(2, PATIENCE_S)
+    team = ProducerPool(2, PATIENCE_S)
     assert list(team.due(0.0)) == [0, 1]
     team.turn(team.members[0], "ready")
     assert team.shrink() is None, "who starts cannot be told yet"

@@ -12,10 +12,10 @@ OF_TWO = msg.Share("here", sharers=2, wait_s=5.0)
 
 
 def places(table: Table, peer: int) -> list[tuple[int, int]]:
-    return [(batch.epoch, batch.position) for batch in table.got(peer, msg.BatchReady)]
+    return [(batch.epoch, batch.position) for batch in table.got(peer, msg.BatchMessage)]
 
 
-def release(table: Table, peer: int, session: int, batch: msg.BatchReady) -> list[ev.Action]:
+def release(table: Table, peer: int, session: int, batch: msg.BatchMessage) -> list[ev.Action]:
     message = msg.Release(session, batch.slot, batch.generation)
     return table.feed(ev.FromPeer(b"%d" % peer, message))
 
@@ -28,7 +28,7 @@ def test_sharers_get_each_batch_once_made_and_a_slot_waits_for_both() -> None:
     table = Table()
     sessions = [table.open(peer, batch_size=32, share=HERE) for peer in (0, 1)]
     table.make_all()
-    first, other = (table.got(peer, msg.BatchReady)[0] for peer in (0, 1))
+    first, other = (table.got(peer, msg.BatchMessage)[0] for peer in (0, 1))
     assert (first.slot, first.generation) == (other.slot, other.generation)
     assert len(table.leases()) == 2 and places(table, 0) == places(table, 1) == [(0, 0), (0, 32)]
     for peer, batch in ((0, first), (1, other)):
@@ -81,7 +81,7 @@ def test_what_a_gathering_stream_told_its_first_sharer_stays_true() -> None:
     table.open(1, batch_size=32)
     table.die(0, table.leases()[0], 5, 77)
     table.die(0, next(one for one in table.leases() if one.rows == 1), 0, 77)
-    assert table.got(1, msg.NewlyQuarantined) != []
+    assert table.got(1, msg.QuarantinedMessage) != []
     table.open(2, batch_size=32, share=OF_TWO)
     first, second = (table.got(peer, msg.Opened)[0] for peer in (0, 2))
     assert first.stream == second.stream
@@ -93,7 +93,7 @@ def test_a_laggard_is_left_behind_and_keeps_what_it_holds() -> None:
     share = msg.Share("here", max_lag=1)
     fast, slow = (table.open(peer, batch_size=32, prefetch=1, share=share) for peer in (0, 1))
     table.make_all()
-    for batch in table.got(0, msg.BatchReady):
+    for batch in table.got(0, msg.BatchMessage):
         release(table, 0, fast, batch)
     (detached,) = table.got(1, msg.Detached)
     assert detached.text == (
@@ -102,10 +102,10 @@ def test_a_laggard_is_left_behind_and_keeps_what_it_holds() -> None:
     )
     grant(table, 0, fast, 4)
     table.make_all()
-    held = table.got(1, msg.BatchReady)
+    held = table.got(1, msg.BatchMessage)
     assert len(places(table, 0)) == 4 and len(held) == 2
     slots = {batch.slot for batch in held}
-    assert slots.isdisjoint(batch.slot for batch in table.got(0, msg.BatchReady)[2:])
+    assert slots.isdisjoint(batch.slot for batch in table.got(0, msg.BatchMessage)[2:])
     release(table, 1, slow, held[0])
     assert ev.EndSession(slow) in release(table, 1, slow, held[1])
 
@@ -114,7 +114,7 @@ def test_a_sharer_that_leaves_keeps_what_it_names_and_is_waited_for_no_more() ->
     table = Table()
     stays, leaves = (table.open(peer, batch_size=32, share=HERE) for peer in (0, 1))
     table.make_all()
-    first, second = table.got(1, msg.BatchReady)
+    first, second = table.got(1, msg.BatchMessage)
     bye = msg.Bye(leaves, ((first.slot, first.generation),))
     assert ev.EndSession(leaves) not in table.feed(ev.FromPeer(b"1", bye))
     for batch in (first, second):
@@ -172,7 +172,7 @@ def test_an_epoch_ends_with_the_sums_of_its_chunks() -> None:
             lease.lease, 0, (), digest.to_bytes(16, "little"), ids.to_bytes(8, "little")
         )
         table.feed(ev.FromCrew(0, done))
-    (batch,) = table.got(0, msg.BatchReady)
+    (batch,) = table.got(0, msg.BatchMessage)
     (end,) = table.got(0, msg.EpochEnd)
     assert batch.digest == end.digest == (5).to_bytes(16, "little")
     assert end.ids_digest == (2).to_bytes(8, "little")

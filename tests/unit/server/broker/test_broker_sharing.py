@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from augd.client.session import Reader
+from augd.client.session import ClientSession
 from augd.protocol import messages as msg
 from augd.server.daemon.broker import events as ev
 from tests.unit.server.broker.test_broker import RECIPE, Table
@@ -30,7 +30,7 @@ class Shared(Table):
         self.feed(ev.PeerAttached(welcome.session, welcome.token, is_framed))
         spec = msg.Spec("d", RECIPE, msg.Layout(BATCH_SIZE), prefetch=4)
         share = msg.Share("here", 2, 5.0, MAX_LAG)
-        self.credits[peer] = Reader(spec, "n", "memfd", share).num_slots
+        self.credits[peer] = ClientSession(spec, "n", "memfd", share).num_slots
         self.sessions[peer] = welcome.session
         request = msg.Open(welcome.session, 1, spec, credit=self.credits[peer], share=share)
         self.feed(ev.FromPeer(b"%d" % peer, request))
@@ -39,8 +39,8 @@ class Shared(Table):
         for lease in self.leases():
             self.done(0, lease)
 
-    def batches(self, peer: int) -> list[msg.BatchReady]:
-        return [message for message in self.sent[peer] if isinstance(message, msg.BatchReady)]
+    def batches(self, peer: int) -> list[msg.BatchMessage]:
+        return [message for message in self.sent[peer] if isinstance(message, msg.BatchMessage)]
 
     def release(self, peer: int, number: int) -> None:
         batch, session = self.batches(peer)[number], self.sessions[peer]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.autoscaling import LOOK_S, QUIET_LOOKS, Staffing
+from augd.server.daemon.broker.autoscaling import LOOK_S, QUIET_LOOKS, Autoscaler
 from tests.support.table import Table
 
 
@@ -17,7 +17,7 @@ from tests.support.table import Table
 )
 def test_what_is_needed_is_what_is_taken_over_what_one_makes(at_work: float, needed: int) -> None:
     """At work: how many of eight producers are, on average. From 90 % on they are the limit."""
-    staffing = Staffing()
+    staffing = Autoscaler()
     assert not staffing.look(0.0, 8, has_streams=True)
     staffing.worked(int(at_work * LOOK_S * 1e9))
     assert staffing.look(LOOK_S, 8, has_streams=True)
@@ -25,7 +25,7 @@ def test_what_is_needed_is_what_is_taken_over_what_one_makes(at_work: float, nee
 
 
 def test_nothing_is_told_of_a_daemon_that_nobody_reads_from() -> None:
-    staffing = Staffing()
+    staffing = Autoscaler()
     staffing.look(0.0, 2, has_streams=True)
     staffing.look(LOOK_S, 2, has_streams=True)
     assert (staffing.needed, staffing.next_look()) == (1, 2 * LOOK_S)
@@ -81,7 +81,7 @@ def test_producers_are_drained_only_after_some_quiet_and_not_replaced() -> None:
     assert auto.crew == 3, "half of what is too much"
     assert {n for n, m in auto.table.told if m == msg.Drain()} == {3, 4}
     auto.table.told.clear()
-    actions = auto.table.feed(ev.Reaped(4, "exit status 0", Ending.DRAINED))
+    actions = auto.table.feed(ev.Reaped(4, "exit status 0", ExitReason.DRAINED))
     assert not any(isinstance(action, ev.StartProducer) for action in actions)
     assert auto.table.broker._works.crew.deaths_in_row == 0
     assert all(number != 4 for number, _ in auto.table.told)

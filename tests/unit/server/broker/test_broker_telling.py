@@ -8,13 +8,13 @@ from __future__ import annotations
 import pytest
 
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
 from augd.server.daemon.broker.producers import DEPTH
 from tests.support.table import RECIPE, Table
 
-_NEWS = (msg.UseDataset, msg.UseStream, msg.DropStream, msg.Lease, msg.Mask)
+_NEWS = (msg.DatasetMessage, msg.StreamMessage, msg.Drop, msg.Lease, msg.Mask)
 
 
 class Many(Table):
@@ -42,7 +42,7 @@ class Many(Table):
         """Name what a producer was told, and empty the list."""
         said = [it for number, it in self.told if number == producer and isinstance(it, _NEWS)]
         self.told = [one for one in self.told if one[0] != producer]
-        return [it.name if isinstance(it, msg.UseDataset) else type(it).__name__ for it in said]
+        return [it.name if isinstance(it, msg.DatasetMessage) else type(it).__name__ for it in said]
 
 
 def held(table: Many) -> list[msg.Lease]:
@@ -86,7 +86,7 @@ def test_a_producer_that_was_started_again_is_told_anew() -> None:
     table = Many(1)
     table.open_of(0, "set7")
     table.news(0)
-    table.feed(ev.Reaped(0, "SIGKILL", Ending.OUTSIDE))
+    table.feed(ev.Reaped(0, "SIGKILL", ExitReason.OUTSIDE))
     table.now += 10.0
     table.feed(ev.Tick())
     table.feed(ev.FromCrew(0, msg.Ready(2, {})))
@@ -129,7 +129,7 @@ def test_a_client_is_told_once_what_it_may_not_mean() -> None:
             request = msg.Open(welcome.session, opening, spec, credit=2)
             for action in table.feed(ev.FromPeer(b"%d" % peer, request)):
                 if isinstance(action, ev.SelectSamples):
-                    table.feed(ev.Selected(action.stream, msg.Chosen(275, 0, 0)))
+                    table.feed(ev.Selected(action.stream, msg.SelectionShape(275, 0, 0)))
     told = {peer: [m for m in table.sent[peer] if isinstance(m, msg.Notice)] for peer in chosen}
     doubt, split = told[0]
     assert (doubt.kind, split.kind) == ("doubt", "split")

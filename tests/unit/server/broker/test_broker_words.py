@@ -6,10 +6,10 @@ import pytest
 
 from augd.plan.size_mismatch import resize_first
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import Ending
+from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import bad_sample_log
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker.bad_sample_log import Complaints
+from augd.server.daemon.broker.bad_sample_log import BadSampleLog
 from tests.support.table import Table
 from tests.unit.server.broker.test_broker_remotes import ask, join, offer
 
@@ -36,7 +36,7 @@ def test_a_bad_file_is_logged_once_however_many_epochs_and_streams_meet_it() -> 
 
 
 def test_another_reason_or_another_data_set_is_told() -> None:
-    said = Complaints()
+    said = BadSampleLog()
     row = msg.BadRow(1, "1.jpg", "empty")
     assert len(list(said.new("d", [row, row]))) == 1
     assert len(list(said.new("e", [row]))) == 1
@@ -67,7 +67,7 @@ def test_a_recipe_that_does_not_fit_is_one_line_and_no_files_fault() -> None:
 
 def test_beyond_so_many_they_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bad_sample_log, "NAMED_MAX", 3)
-    said = Complaints()
+    said = BadSampleLog()
     rows = [msg.BadRow(number, "x.jpg", "empty") for number in range(9)]
     lines = list(said.new("d", rows))
     assert len(lines) == 4
@@ -77,7 +77,7 @@ def test_beyond_so_many_they_are_only_counted(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_end_for_want_of_memory_is_called_that() -> None:
     table = Table(producers=1)
-    actions = table.feed(ev.Reaped(0, "SIGKILL", Ending.MEMORY))
+    actions = table.feed(ev.Reaped(0, "SIGKILL", ExitReason.MEMORY))
     why = (
         "SIGKILL: the kernel killed it for want of memory; have fewer producers, or a larger limit"
     )
@@ -87,9 +87,9 @@ def test_an_end_for_want_of_memory_is_called_that() -> None:
 
 def test_other_ends_are_not() -> None:
     table = Table(producers=1)
-    actions = table.feed(ev.Reaped(0, "SIGSEGV", Ending.SIGNAL))
+    actions = table.feed(ev.Reaped(0, "SIGSEGV", ExitReason.SIGNAL))
     assert logged(actions) == ["producer 0 (pid 0) ended: SIGSEGV"]
-    actions = table.feed(ev.Reaped(0, "SIGKILL", Ending.OUTSIDE))
+    actions = table.feed(ev.Reaped(0, "SIGKILL", ExitReason.OUTSIDE))
     assert all("memory" not in line for line in logged(actions))
 
 

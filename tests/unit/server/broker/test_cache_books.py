@@ -215,7 +215,7 @@ def test_the_broker_empties_first_then_tells_of_cache_and_rooms() -> None:
     first, *_ = (action for action in actions if not isinstance(action, ev.Log))
     assert isinstance(first, ev.ClearCache)
     kinds = [type(message) for message in told(actions)]
-    assert kinds == [msg.UseCache, msg.CacheRoom, msg.CacheRoom]
+    assert kinds == [msg.CacheMessage, msg.Room, msg.Room]
     second = broker.handle(ev.FromCrew(1, msg.Ready(12, dict(ENVIRONMENT), "seccomp")), 1.0)
     assert not any(isinstance(action, ev.ClearCache) for action in second), "once"
 
@@ -225,11 +225,11 @@ def test_the_broker_publishes_gives_the_next_room_counts_and_takes_back() -> Non
     cache = make_cache()
     broker = make_broker(cache)
     actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
-    rooms = [message for message in told(actions) if isinstance(message, msg.CacheRoom)]
+    rooms = [message for message in told(actions) if isinstance(message, msg.Room)]
     good, wrong = entry(4, rooms[1].start), entry(5, 0)
     actions = broker.handle(ev.FromCrew(0, msg.Cached("photos", (good, wrong))), 1.1)
     assert [a for a in actions if isinstance(a, ev.PutCached)] == [ev.PutCached("photos", good)]
-    assert [type(message) for message in told(actions)] == [msg.CacheRoom]
+    assert [type(message) for message in told(actions)] == [msg.Room]
     broker.handle(ev.FromCrew(0, msg.Done(99, hits=30, misses=2)), 1.2)
     found = broker.snapshot()["cache"]
     assert (found["hits"], found["misses"], found["entries"]) == (30, 2, 1)
