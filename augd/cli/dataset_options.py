@@ -1,6 +1,7 @@
 """The options that say how data sets are opened, alike for every command that opens one.
 
-What they say is put into this process's environment (`dataset/access.py`, `pixels/limits.py`), from
+What they say is put into this process's environment (`dataset/access.py`,
+`pixels/headers/size_limits.py`), from
 where everything that it starts knows it: no command passes them on by hand.
 """
 

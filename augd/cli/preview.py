@@ -80,27 +80,27 @@ def make_strip(room: SampleRenderer, sample: int, epochs: Sequence[int]) -> Stri
     path = room.arrays.path(sample)
     label = room.label_of(sample) or f"sample {sample}"
     try:
-        negative = room.read(sample)
+        encoded = room.read(sample)
     except BadImage as bad:
         num_cells = len(epochs) * room.recipe.num_views
         return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
-    drawn = [room.drawn(sample, epoch, negative.header) for epoch in epochs]
-    cells = [cell for one in drawn for cell in _cells(room, negative, one)]
+    drawn = [room.drawn(sample, epoch, encoded.header) for epoch in epochs]
+    cells = [cell for one in drawn for cell in _cells(room, encoded, one)]
     outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
-    size = "{}x{}".format(*negative.size)
-    return Strip(_photo(negative), outlines, label, f"{size} · {os.path.basename(path)}", cells)
+    size = "{}x{}".format(*encoded.size)
+    return Strip(_photo(encoded), outlines, label, f"{size} · {os.path.basename(path)}", cells)
 
 
-def _photo(negative: EncodedSample) -> Pixels | None:
+def _photo(encoded: EncodedSample) -> Pixels | None:
     try:
-        return negative.develop()
+        return encoded.develop()
     except BadImage:
         return None  # its rows say why
 
 
-def _cells(room: SampleRenderer, negative: EncodedSample, drawn: Drawn) -> list[Cell]:
+def _cells(room: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> list[Cell]:
     try:
-        rows = room.rows(negative, drawn)
+        rows = room.rows(encoded, drawn)
     except BadImage as bad:
         return [Cell(None, str(bad), "") for _ in drawn.views]
     named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]

@@ -69,12 +69,12 @@ class ScanResult(msgspec.Struct):
 
     What follows `shards` is empty unless samples are ranges of these: number of the shard and
     offset in bytes; width and height, 0 while unknown, and EXIF orientation. Of JPEGs whose restart
-    segments are known (`pixels/segments.py`), `mcus` holds the MCU's width and height in blocks, as
-    16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first one begins in
-    the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which is uint16.
-    `digest` is set where it is not that of these fields: see `layout.digest_of`. `formats` are
-    those of files whose names do not tell theirs. `notes` say what was read from names, for people;
-    `skipped` tells what was passed over, `links_to` the folders
+    segments are known (`pixels/jpeg_segments.py`), `mcus` holds the MCU's width and height in
+    blocks, as 16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first
+    one begins in the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which
+    is uint16. `digest` is set where it is not that of these fields: see `layout.digest_of`.
+    `formats` are those of files whose names do not tell theirs. `notes` say what was read from
+    names, for people; `skipped` tells what was passed over, `links_to` the folders
     beside the root that links may lead to.
     """
 

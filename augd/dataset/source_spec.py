@@ -1,6 +1,6 @@
 """What a data set may be: a folder of images, one of tar shards, a manifest file, an own source.
 
-Or the address of shards in an object store (`stores/address.py`).
+Or the address of shards in an object store (`dataset/stores/address.py`).
 
 Asked before a daemon starts its producers, hence imports nothing that takes time.
 

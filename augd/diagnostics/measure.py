@@ -92,18 +92,18 @@ class Probe:
     def read(self) -> CounterSnapshot:
         """Read every counter now."""
         snapshot = self.snapshot()
-        crew = {one["pid"]: one for one in own_producers(snapshot)}
+        pool = {one["pid"]: one for one in own_producers(snapshot)}
         stats = self._stream.stats()
         return CounterSnapshot(
             client_cpu_s=cpu_s(os.getpid()),
             client_wait_s=stats["wait_s"],
             client_fetch_s=stats["fetch_s"],
             daemon_cpu_s=cpu_s(daemon_pid(snapshot)),
-            producers_cpu_s={pid: cpu_s(pid) for pid in crew},
+            producers_cpu_s={pid: cpu_s(pid) for pid in pool},
             idle_s={one["number"]: one["idle_s"] for one in snapshot["producers"]},
-            own_idle_s={pid: one["idle_s"] for pid, one in crew.items()},
-            plan_s={pid: one["plan_s"] for pid, one in crew.items()},
-            rows={pid: one["rows"] for pid, one in crew.items()},
+            own_idle_s={pid: one["idle_s"] for pid, one in pool.items()},
+            plan_s={pid: one["plan_s"] for pid, one in pool.items()},
+            rows={pid: one["rows"] for pid, one in pool.items()},
             restarts=snapshot["restarts"],
             num_streams=len(snapshot["streams"]),
         )

@@ -273,7 +273,7 @@ class SampleRenderer:
             colour_order=order,
         )
 
-    def rows(self, negative: EncodedSample, drawn: Drawn) -> Pixels:
+    def rows(self, encoded: EncodedSample, drawn: Drawn) -> Pixels:
         """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
 
         Where colours are the device's, as it makes them, clipped and rounded.
@@ -289,7 +289,7 @@ class SampleRenderer:
         is_on_device = self.recipe.colour_on == "device"
         colour = np.empty((num_views, 3, 4), np.float32) if is_on_device else None
         self._renderer.render_sample(
-            negative.content, negative.header, drawn.outlines, 0, out, colour
+            encoded.content, encoded.header, drawn.outlines, 0, out, colour
         )
         if colour is not None:
             for row, matrix in zip(out, colour, strict=True):

@@ -160,7 +160,7 @@ class Renderer:
         self,
         data: bytes | bytearray,
         header: Header,
-        outlines: RowPlans,
+        row_plans: RowPlans,
         first: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -172,29 +172,29 @@ class Renderer:
         header is then the part's. `out` is uint8 (views, height, width, 3) and `colour_out` float32
         (views, 3, 4); see `render_photo`, which raises what this does.
         """
-        num_views, scale = len(out), outlines.scale[first]
+        num_views, scale = len(out), row_plans.scale[first]
         if num_views == 1:
             tint = None if colour_out is None else colour_out[0]
             self.render_photo(
-                *(data, header, outlines.crop[first], scale, outlines[first], out[0], tint),
+                *(data, header, row_plans.crop[first], scale, row_plans[first], out[0], tint),
                 origin=origin,
             )
             return
         left, top = origin or (0, 0)
         crops = [
-            (x - left, y - top, w, h) for x, y, w, h in outlines.crop[first : first + num_views]
+            (x - left, y - top, w, h) for x, y, w, h in row_plans.crop[first : first + num_views]
         ]
         whole = box_around(crops)
         decoded = self._decode(data, header, whole, scale)
         for view, crop in enumerate(crops):
             tint = None if colour_out is None else colour_out[view]
             region = cut_region(decoded, whole, crop, scale)
-            self.render(region, outlines[first + view], out[view], tint)
+            self.render(region, row_plans[first + view], out[view], tint)
 
     def render_decoded(
         self,
         photo: DecodedRegion,
-        outlines: RowPlans,
+        row_plans: RowPlans,
         first: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -207,12 +207,12 @@ class Renderer:
         is_turned = not self._is_stored and photo.orientation != 1
         pixels = turn(photo.pixels, photo) if is_turned else photo.pixels
         for view, row in enumerate(out, first):
-            x, y, width, height = outlines.crop[view]
+            x, y, width, height = row_plans.crop[view]
             region = pixels[y : y + height, x : x + width]
             if is_turned:
                 region = np.ascontiguousarray(region)
             tint = None if colour_out is None else colour_out[view - first]
-            self.render(region, outlines[view], row, tint)
+            self.render(region, row_plans[view], row, tint)
 
     def can_render_rows(self, plan: Plan) -> bool:
         """Say whether `render_rows` can make the rows of this plan: stored pictures, exact path."""
@@ -225,7 +225,7 @@ class Renderer:
         sizes: NDArray[np.int32],
         plan: Plan,
         rows: slice,
-        outlines: RowPlans,
+        row_plans: RowPlans,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
@@ -247,7 +247,7 @@ class Renderer:
         if plan.colour is not None or plan.erase is not None or colour_out is not None:
             for number, row in enumerate(out):
                 tint = None if colour_out is None else colour_out[number]
-                self._finish(outlines[number], row, tint)
+                self._finish(row_plans[number], row, tint)
 
     def can_render_cuts(self, plan: Plan) -> bool:
         """Say whether `render_cut` can make the rows of this plan: stored pictures, exact path."""
@@ -256,7 +256,7 @@ class Renderer:
     def render_cut(
         self,
         cut: Cut,
-        outlines: RowPlans,
+        row_plans: RowPlans,
         row: int,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
@@ -266,17 +266,17 @@ class Renderer:
         The cut holds what is `needed`; `out` and `colour_out` as for `render`.
         """
         self._check_row(out, colour_out)
-        outline = outlines[row]
-        scale = outlines.scale[row]
-        x, y, width, height = at_scale(outlines.crop[row], scale)
+        row_plan = row_plans[row]
+        scale = row_plans.scale[row]
+        x, y, width, height = at_scale(row_plans.crop[row], scale)
         try:
             self._kernels.render_cut(
                 *cut_arguments(cut, out), x, y, scale, width, height,
-                *outline.scaled, *outline.window, outline.mirror, not self._antialias,
+                *row_plan.scaled, *row_plan.window, row_plan.mirror, not self._antialias,
             )  # fmt: skip
         except self._kernels.DecodeError:
             return False
-        self._finish(outline, out, colour_out)
+        self._finish(row_plan, out, colour_out)
         return True
 
     def render_photo(
@@ -285,7 +285,7 @@ class Renderer:
         header: Header,
         crop: Region,
         scale: int,
-        outline: RowPlan,
+        row_plan: RowPlan,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
         *,
@@ -305,25 +305,25 @@ class Renderer:
         if origin is not None:
             crop = crop[0] - origin[0], crop[1] - origin[1], crop[2], crop[3]
         is_upright = self._is_stored or header.orientation == 1
-        is_fused = self._is_decoded_here and outline.matrix is None and is_upright
+        is_fused = self._is_decoded_here and row_plan.matrix is None and is_upright
         if not is_fused or not is_native(header):
-            self.render(self._decode(data, header, crop, scale), outline, out, colour_out)
+            self.render(self._decode(data, header, crop, scale), row_plan, out, colour_out)
             return
         self._check_row(out, colour_out)
-        self._check_window(outline.scaled, outline.window)
+        self._check_window(row_plan.scaled, row_plan.window)
         if origin is None:
             check_region(header, crop, scale)
         x, y, width, height = at_scale(crop, scale)
         run_native(
             self._kernels.render_jpeg, prepared(data, header), out, header, x, y, scale, width,
-            height, *outline.scaled, *outline.window, outline.mirror, not self._antialias,
+            height, *row_plan.scaled, *row_plan.window, row_plan.mirror, not self._antialias,
         )  # fmt: skip
-        self._finish(outline, out, colour_out)
+        self._finish(row_plan, out, colour_out)
 
     def render(
         self,
         region: Pixels,
-        outline: RowPlan,
+        row_plan: RowPlan,
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
@@ -340,26 +340,28 @@ class Renderer:
             BadImage: the region is too large to be bent.
         """
         self._check_row(out, colour_out)
-        if outline.matrix is not None:
-            self._bender.bend(region, outline, out)
+        if row_plan.matrix is not None:
+            self._bender.bend(region, row_plan, out)
         else:
-            self._resample(region, outline, out)
-        self._finish(outline, out, colour_out)
+            self._resample(region, row_plan, out)
+        self._finish(row_plan, out, colour_out)
 
     def _finish(
-        self, outline: RowPlan, out: Pixels, colour_out: NDArray[np.float32] | None
+        self, row_plan: RowPlan, out: Pixels, colour_out: NDArray[np.float32] | None
     ) -> None:
         if colour_out is not None:
-            colour_out[...] = self._tint.add_mean(outline.colour or _UNCHANGED, outline.pivot, out)
-        elif outline.colour is not None:
-            self._tint.apply(outline.colour, outline.pivot, out)
-        if outline.erase is not None:
-            x, y, width, height = outline.erase
+            colour_out[...] = self._tint.add_mean(
+                row_plan.colour or _UNCHANGED, row_plan.pivot, out
+            )
+        elif row_plan.colour is not None:
+            self._tint.apply(row_plan.colour, row_plan.pivot, out)
+        if row_plan.erase is not None:
+            x, y, width, height = row_plan.erase
             out[y : y + height, x : x + width] = ERASED
 
-    def _resample(self, region: Pixels, outline: RowPlan, out: Pixels) -> None:
+    def _resample(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
         """Take the exact path: resize to `scaled`, cut at `window`, mirror."""
-        scaled, window, mirror = outline.scaled, outline.window, outline.mirror
+        scaled, window, mirror = row_plan.scaled, row_plan.window, row_plan.mirror
         self._check_window(scaled, window)
         if self._kernels is not None:
             self._kernels.resize(region, out, *scaled, *window, mirror, not self._antialias)

@@ -76,7 +76,7 @@ class AffineWarp:
         if self._kernels is None:
             self._remapper = Remapper(out_size, fill, (red, green, blue))
 
-    def bend(self, region: Pixels, outline: RowPlan, out: Pixels) -> None:
+    def bend(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
         """Write one row by the outline's matrix.
 
         `region` begins at its `origin`, and was decoded at its `scale`.
@@ -84,25 +84,27 @@ class AffineWarp:
         Raises:
             BadImage: the region is too large for OpenCV even when halved.
         """
-        num_left = outline.halvings - (outline.scale.bit_length() - 1)
+        num_left = row_plan.halvings - (row_plan.scale.bit_length() - 1)
         halved = self._halver.halve(region, num_left)
         if max(halved.shape) > _SIDE_MAX:  # with kernels, too: the same samples are bad
             raise BadImage(
                 f"too large to be rotated or warped at its own size: expected sides of at most "
                 f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
             )
-        places = _find_places(outline, self._centre)
-        grid = self._grid() if outline.lens != 0.0 else None
-        warper = self._warper_of(outline.warp) if outline.warp is not None else None
+        places = _find_places(row_plan, self._centre)
+        grid = self._grid() if row_plan.lens != 0.0 else None
+        warper = self._warper_of(row_plan.warp) if row_plan.warp is not None else None
         if self._remapper is not None:
-            self._remapper.sample(halved, places, grid, outline.lens, warper, outline.warp_key, out)
+            self._remapper.sample(
+                halved, places, grid, row_plan.lens, warper, row_plan.warp_key, out
+            )
             return
-        field = None if warper is None else warper.draw(outline.warp_key)
+        field = None if warper is None else warper.draw(row_plan.warp_key)
         scale = 0.0 if warper is None else warper.scale
         (xx, xy), (yx, yy) = places.steps
         self._kernels.bend(
             *(halved, out, xx, xy, yx, yy, *places.centre, *places.whole, *self._fill),
-            *(grid, outline.lens, field, scale),
+            *(grid, row_plan.lens, field, scale),
         )
 
     def _grid(self) -> Field:
@@ -116,14 +118,14 @@ class AffineWarp:
         return self._warper
 
 
-def _find_places(outline: RowPlan, centre: tuple[float, float]) -> Places:
-    assert outline.matrix is not None
-    (xx, xy, x), (yx, yy, y) = outline.matrix
-    scale = 2.0**-outline.halvings
+def _find_places(row_plan: RowPlan, centre: tuple[float, float]) -> Places:
+    assert row_plan.matrix is not None
+    (xx, xy, x), (yx, yy, y) = row_plan.matrix
+    scale = 2.0**-row_plan.halvings
     middle_x = (xx * centre[0] + xy * centre[1] + x) * scale - 0.5
     middle_y = (yx * centre[0] + yy * centre[1] + y) * scale - 0.5
     pixel_x, pixel_y = math.floor(middle_x), math.floor(middle_y)
-    first_x, first_y = (place >> outline.halvings for place in outline.origin)
+    first_x, first_y = (place >> row_plan.halvings for place in row_plan.origin)
     return Places(
         ((xx * scale, xy * scale), (yx * scale, yy * scale)),
         (middle_x - pixel_x, middle_y - pixel_y),

@@ -11,38 +11,38 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct, msgpack
 
-LANES_MAX: Final = 16
+BUFFER_SLOTS_MAX: Final = 16
 PIECES_MAX: Final = 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Place = tuple[Count, Count, Count, Count]
-"""Number of a shard, first byte in it, number of bytes, and where in the basin they go."""
+"""Number of a shard, first byte in it, number of bytes, and where in the fetch buffer they go."""
 
 
 class FetchMessage(Struct, frozen=True, tag_field="type", omit_defaults=True):
     """Base of all."""
 
 
-class UseSet(FetchMessage, frozen=True, tag="SET"):
+class UseDataset(FetchMessage, frozen=True, tag="USE_DATASET"):
     """Daemon to fetcher: there is a data set in a store; the fd of its index rides along."""
 
     name: str
 
 
-class UseHatch(FetchMessage, frozen=True, tag="HATCH"):
+class UseFetchChannel(FetchMessage, frozen=True, tag="USE_FETCH_CHANNEL"):
     """Daemon to fetcher: a producer asks over this socket, the first fd, for bytes in the second.
 
-    That is its basin of `basin_bytes`, memory that both map.
+    That is its fetch buffer of `basin_bytes`, memory that both map.
     """
 
-    basin_bytes: Count
+    fetch_buffer_bytes: Count
 
 
 class Ask(FetchMessage, frozen=True, tag="ASK"):
     """Producer to fetcher: read these ranges. One at a time in a lane, where `turn` counts up."""
 
-    lane: Annotated[int, Meta(ge=0, lt=LANES_MAX)]
-    turn: Count
+    buffer_slot: Annotated[int, Meta(ge=0, lt=BUFFER_SLOTS_MAX)]
+    request_id: Count
     dataset: str
     pieces: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=PIECES_MAX)]
 
@@ -50,24 +50,24 @@ class Ask(FetchMessage, frozen=True, tag="ASK"):
 class Filled(FetchMessage, frozen=True, tag="FILLED"):
     """Fetcher to producer: they lie in the basin."""
 
-    lane: int
-    turn: int
+    buffer_slot: int
+    request_id: int
 
 
 class Refused(FetchMessage, frozen=True, tag="REFUSED"):
     """Fetcher to producer: the store does not give them, for this reason."""
 
-    lane: int
-    turn: int
+    buffer_slot: int
+    request_id: int
     text: str
 
 
-class Again(FetchMessage, frozen=True, tag="AGAIN"):
+class Resend(FetchMessage, frozen=True, tag="RESEND"):
     """Fetcher to producer, first: what was asked before and not answered is to be asked again."""
 
 
-ToFetcher = UseSet | UseHatch
-FromFetcher = Filled | Refused | Again
+ToFetcher = UseDataset | UseFetchChannel
+FromFetcher = Filled | Refused | Resend
 
 _encoder = msgpack.Encoder()
 _to_fetcher: msgpack.Decoder[ToFetcher] = msgpack.Decoder(ToFetcher)

@@ -243,9 +243,9 @@ def require_daemon(address: Address | TcpAddress) -> None:
 def _require_listener(address: TcpAddress) -> None:
     """Connect once and hang up: ZeroMQ itself would try again for ever and say nothing."""
     try:
-        with socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S) as knock:
+        with socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S) as probe:
             # A free port of this host can, by chance, be connected to itself.
-            if knock.getsockname() == knock.getpeername():
+            if probe.getsockname() == probe.getpeername():
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     except OSError as error:
         raise ConnectError(f"{no_daemon(address)} ({error.strerror or error})") from None

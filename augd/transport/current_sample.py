@@ -23,9 +23,9 @@ def make_current_sample() -> tuple[CurrentSample, int]:
     os.ftruncate(fd, mmap.PAGESIZE)
     seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    crumb = CurrentSample.mapped(fd)
-    crumb.clear()
-    return crumb, fd
+    current_sample = CurrentSample.mapped(fd)
+    current_sample.clear()
+    return current_sample, fd
 
 
 class CurrentSample:

@@ -1,10 +1,11 @@
-"""The hatch: how a producer, which has no network, gets ranges of shards that lie in a store.
+"""The fetch channel: how a producer, which has no network, gets ranges of shards that lie in a
+store.
 
 It asks over an inherited socket pair, and the fetcher (`augd/server/fetcher/__main__.py`) puts the
 bytes into the
-basin, a sealed memfd that both have: no byte goes through a socket, and the fetcher never waits for
-a producer. The basin is cut into lanes; whoever reads takes one, asks for ranges, waits until they
-lie there, copies them out, and gives the lane back.
+fetch buffer, a sealed memfd that both have: no byte goes through a socket, and the fetcher never
+waits for a producer. The fetch buffer is cut into lanes; whoever reads takes one, asks for ranges,
+waits until they lie there, copies them out, and gives the lane back.
 
 The daemon keeps the fetcher's end, too. So the socket outlives a fetcher that is killed, and with
 it what was asked and not yet taken. The next fetcher says AGAIN first: all that waits is asked
@@ -24,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
+from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES, ByteRange
 from augd.errors import StoreError
 from augd.process.awake_clock import Awake
 from augd.protocol import fetch_messages as said
@@ -34,7 +35,7 @@ from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES
 LOOK_S: Final = 1.0
 
 
-def hatch_patience_s() -> float:
+def fetch_patience_s() -> float:
     """Return for how long an answer is waited for: what is asked may wait for its turn, too."""
     from augd.dataset.stores.object_store import patience_s  # with what few producers need
 
@@ -45,7 +46,7 @@ def hatch_patience_s() -> float:
 class _Lane:
     number: int
     memory: memoryview
-    turn: int = 0
+    request_id: int = 0
     frame: bytes | None = None  # what is asked, while it isn't answered
     failure: str | None = None
     is_late: bool = False  # nobody waits any more, and it isn't answered
@@ -57,7 +58,7 @@ class FetchClient:
     def __init__(
         self,
         socket_fd: int,
-        basin_fd: int,
+        fetch_buffer_fd: int,
         patience_s: float,
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
@@ -71,12 +72,12 @@ class FetchClient:
         """
         self._socket = socket.socket(fileno=socket_fd)
         try:
-            self._basin = mmap.mmap(basin_fd, BASIN_BYTES)
+            self._fetch_buffer = mmap.mmap(fetch_buffer_fd, BASIN_BYTES)
         finally:
-            os.close(basin_fd)
-        whole = memoryview(self._basin)
+            os.close(fetch_buffer_fd)
+        whole = memoryview(self._fetch_buffer)
         self._lanes = [
-            _Lane(number, whole[number * LANE_BYTES : (number + 1) * LANE_BYTES])
+            _Lane(number, whole[number * BUFFER_SLOT_BYTES : (number + 1) * BUFFER_SLOT_BYTES])
             for number in range(NUM_LANES)
         ]
         self._free = list(self._lanes)
@@ -94,17 +95,17 @@ class FetchClient:
     @contextmanager
     def fetch(self, dataset: str, pieces: Sequence[ByteRange]) -> Iterator[memoryview]:
         """Have ranges read; see `stores.pieces.RangeReader`."""
-        lane = self._take()
+        buffer_slot = self._take()
         try:
-            self._ask(lane, dataset, pieces)
-            yield lane.memory
+            self._ask(buffer_slot, dataset, pieces)
+            yield buffer_slot.memory
         finally:
             with self._changed:
-                if lane.frame is None:
-                    self._free.append(lane)
+                if buffer_slot.frame is None:
+                    self._free.append(buffer_slot)
                     self._changed.notify_all()
                 else:
-                    lane.is_late = True  # it may still be written into
+                    buffer_slot.is_late = True  # it may still be written into
 
     def _take(self) -> _Lane:
         while True:
@@ -113,17 +114,19 @@ class FetchClient:
                 if self._free:  # else another thread was faster
                     return self._free.pop()
 
-    def _ask(self, lane: _Lane, dataset: str, pieces: Sequence[ByteRange]) -> None:
-        base = lane.number * LANE_BYTES
+    def _ask(self, buffer_slot: _Lane, dataset: str, pieces: Sequence[ByteRange]) -> None:
+        base = buffer_slot.number * BUFFER_SLOT_BYTES
         places = tuple((one.shard, one.first, one.size, base + one.at) for one in pieces)
         with self._changed:
-            lane.turn += 1
-            lane.failure = None
-            lane.frame = said.encode(said.Ask(lane.number, lane.turn, dataset, places))
-            unix_link.send(self._socket, lane.frame)
-        self._wait(lambda: lane.frame is None, "no bytes came through the hatch")
-        if lane.failure is not None:
-            raise StoreError(lane.failure)
+            buffer_slot.request_id += 1
+            buffer_slot.failure = None
+            buffer_slot.frame = said.encode(
+                said.Ask(buffer_slot.number, buffer_slot.request_id, dataset, places)
+            )
+            unix_link.send(self._socket, buffer_slot.frame)
+        self._wait(lambda: buffer_slot.frame is None, "no bytes came through the fetch channel")
+        if buffer_slot.failure is not None:
+            raise StoreError(buffer_slot.failure)
 
     def _wait(self, is_done: Callable[[], bool], what: str) -> None:
         clock = Awake()
@@ -165,33 +168,34 @@ class FetchClient:
                 self._hear(note)
 
     def _hear(self, note: said.FromFetcher) -> None:
-        if isinstance(note, said.Again):
-            for lane in self._lanes:
-                if lane.frame is not None:
-                    unix_link.send(self._socket, lane.frame)
+        if isinstance(note, said.Resend):
+            for buffer_slot in self._lanes:
+                if buffer_slot.frame is not None:
+                    unix_link.send(self._socket, buffer_slot.frame)
             return
-        lane = self._lanes[note.lane]
-        if lane.frame is None or note.turn != lane.turn:
+        buffer_slot = self._lanes[note.buffer_slot]
+        if buffer_slot.frame is None or note.request_id != buffer_slot.request_id:
             return  # answered by the fetcher that died, and by the next one
-        lane.frame = None
-        lane.failure = note.text if isinstance(note, said.Refused) else None
-        if lane.is_late:
-            lane.is_late = False
-            self._free.append(lane)
+        buffer_slot.frame = None
+        buffer_slot.failure = note.text if isinstance(note, said.Refused) else None
+        if buffer_slot.is_late:
+            buffer_slot.is_late = False
+            self._free.append(buffer_slot)
         self._changed.notify_all()
 
 
 class FetchReader:
-    """Reads the shards of one data set through the hatch; see `stores.pieces.RangeReader`."""
+    """Reads the shards of one data set through the fetch channel; see
+    `stores.pieces.RangeReader`."""
 
-    def __init__(self, hatch: FetchClient, dataset: str) -> None:
+    def __init__(self, fetch_channel: FetchClient, dataset: str) -> None:
         """Take both."""
-        self._hatch = hatch
+        self._fetch_channel = fetch_channel
         self._dataset = dataset
 
     def fetch(self, pieces: Sequence[ByteRange]) -> AbstractContextManager[memoryview]:
         """Have ranges read."""
-        return self._hatch.fetch(self._dataset, pieces)
+        return self._fetch_channel.fetch(self._dataset, pieces)
 
     def close(self) -> None:
-        """Do nothing: the hatch is the producer's."""
+        """Do nothing: the fetch channel is the producer's."""

@@ -61,7 +61,7 @@ class RouterPair:
 class SideChannel:
     """RouterPair beside the daemon's own: whoever attaches here is already known by a number."""
 
-    def __init__(self, doors: RouterPair, beside: Beside, knock: Sequence[bytes]) -> None:
+    def __init__(self, doors: RouterPair, beside: Beside, probe: Sequence[bytes]) -> None:
         """Take unbound doors; they are bound `beside` each address of the daemon.
 
         `knock` is a message that means nothing: it is sent to learn whether somebody is there.
@@ -70,7 +70,7 @@ class SideChannel:
         self.disconnects = [router.watch_disconnects() for router in doors.routers]
         self.port = 0
         self._beside = beside
-        self._knock = knock
+        self._probe = probe
         self._peers: dict[int, bytes] = {}
 
     def bind(self, address: Address | TcpAddress) -> None:
@@ -92,7 +92,7 @@ class SideChannel:
         return [
             number
             for number, peer in self._peers.items()
-            if not self.doors.can_reach(peer, self._knock)
+            if not self.doors.can_reach(peer, self._probe)
         ]
 
     def close(self) -> None:

@@ -40,10 +40,10 @@ def _served(arguments: Mapping[str, Any]) -> Iterator[tuple[augd.ServedDaemon, l
         with augd.serve(
             photos, producers=0, listen=listen, keys=next(iter(folders), None)
         ) as daemon:
-            lend = [*AUGD, "produce", f"{Path(photos).name}={photos}", "--quiet"]
+            assign_lease = [*AUGD, "produce", f"{Path(photos).name}={photos}", "--quiet"]
             more = ["--connect", daemon.addresses[1], "--producers", str(workers)]
             keyed = [part for _ in folders for part in ("--keys", str(key))]
-            relay = subprocess.Popen([*lend, *more, *keyed])
+            relay = subprocess.Popen([*assign_lease, *more, *keyed])
             try:
                 yield daemon, [relay.pid]
             finally:

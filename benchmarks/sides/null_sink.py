@@ -43,12 +43,12 @@ class NullSink:
     ) -> None:
         """Give the workshop the data set and a stream, as a daemon would."""
         batch_size = arguments["batch_size"]
-        self._workshop = LeaseRunner(lambda lease: None, crumb)
+        self._lease_runner = LeaseRunner(lambda lease: None, crumb)
         self._rows: deque[int] = deque()  # of the leases in the workshop's queue
         self._leases = _leases(
             index.num_samples, batch_size, arguments["process"], arguments["workers"]
         )
-        self._workshop.use_dataset(_DATASET, str(index.root), index.fd, index.dims_fd)
+        self._lease_runner.use_dataset(_DATASET, str(index.root), index.fd, index.dims_fd)
         recipe = parse_recipe(arguments["recipe"])
         height, width = output_size(recipe, index.first_size_px)
         arrays, slot_bytes = slot_layout(batch_size, height, width)
@@ -64,16 +64,16 @@ class NullSink:
             num_slots=_SLOTS,
         )
         private = mmap.mmap(-1, slot_bytes * _SLOTS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._workshop.use_stream(use, private)
+        self._lease_runner.use_stream(use, private)
 
     def make_chunk(self) -> int:
         """Make the next chunk; returns its rows."""
-        if len(self._workshop) <= LOW_WATER:
-            while len(self._workshop) < DEPTH:
+        if len(self._lease_runner) <= LOW_WATER:
+            while len(self._lease_runner) < DEPTH:
                 lease = next(self._leases)
-                self._workshop.accept(lease)
+                self._lease_runner.accept(lease)
                 self._rows.append(lease.rows)
-        made = self._workshop.make_next()
+        made = self._lease_runner.make_next()
         if made.num_bad:
             raise RuntimeError(f"bad samples spoil the comparison: {made.bad}")
         return self._rows.popleft()

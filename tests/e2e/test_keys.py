@@ -147,10 +147,10 @@ def test_a_stream_whose_key_is_taken_away_ends(daemon: augd.ServedDaemon, ring: 
     options = {"recipe": SMALL, "batch_size": 8, "dataset": "small"}
     with (
         augd.connect(port, keys=alice, **options) as stream,
-        augd.connect(port, keys=ring.let_in("bob"), **options) as spared,
+        augd.connect(port, keys=ring.let_in("bob"), **options) as reserved_for_suspects,
         augd.connect(path, **options) as local,
     ):
-        passes = [iter(one.epoch(0)) for one in (stream, spared, local)]
+        passes = [iter(one.epoch(0)) for one in (stream, reserved_for_suspects, local)]
         for one in passes:
             next(one).release()
         ring.file_of("alice").unlink()

@@ -264,7 +264,7 @@ def test_a_stream_that_is_refused_may_be_masked(folder, monkeypatch, modules):
         assert "the folder is gone" in failed.text
         employer.tell(msg.Drop(1))
         employer.tell(msg.Drain())
-        assert employer.hired.process.wait(20) == 0
+        assert employer.spawned.process.wait(20) == 0
     finally:
         employer.close()
         index.close()

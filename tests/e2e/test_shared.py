@@ -56,12 +56,12 @@ def read(stream: augd.Stream, epoch: int, pause_s: float = 0.0) -> dict[str, obj
     return stream.receipt(epoch)
 
 
-def read_together(streams: list[augd.Stream], epoch: int, pauses: list[float]) -> list[object]:
+def read_together(streams: list[augd.Stream], epoch: int, backoff: list[float]) -> list[object]:
     """Read in threads, as trainers in processes of their own would."""
     receipts: list[object] = [None] * len(streams)
 
     def run(place: int) -> None:
-        receipts[place] = read(streams[place], epoch, pauses[place])
+        receipts[place] = read(streams[place], epoch, backoff[place])
 
     threads = [threading.Thread(target=run, args=(place,)) for place in range(len(streams))]
     for thread in threads:

@@ -80,7 +80,7 @@ def test_a_crash_in_a_decoder_names_its_sample(employ, deed, how):
     one = employ(deed)
     one.lease(99)
     assert one.await_end() == (ExitReason.SIGNAL, (99, VICTIM, VICTIM))
-    assert one.hired.how_ended() == how
+    assert one.spawned.how_ended() == how
 
 
 @pytest.mark.clause("P-77")
@@ -88,7 +88,7 @@ def test_a_kill_between_rows_names_nothing(employ):
     one = employ("pass")
     one.lease(7)
     await_true(lambda: one.has_said(msg.Done), 20, "the lease is done")
-    os.kill(one.hired.process.pid, signal.SIGKILL)
+    os.kill(one.spawned.process.pid, signal.SIGKILL)
     assert one.await_end() == (ExitReason.OUTSIDE, None)
 
 
@@ -96,10 +96,10 @@ def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(employ):
     one = employ("time.sleep(60)")
     one.lease(5)
     at = (5, VICTIM, VICTIM)
-    await_true(lambda: one.hired.crumb() == at, 20, "it decodes the victim")
-    os.kill(one.hired.process.pid, signal.SIGKILL)
-    ending, crumb = one.await_end()
-    assert (ending, crumb) == (ExitReason.OUTSIDE, at)
+    await_true(lambda: one.spawned.current_sample() == at, 20, "it decodes the victim")
+    os.kill(one.spawned.process.pid, signal.SIGKILL)
+    ending, current_sample = one.await_end()
+    assert (ending, current_sample) == (ExitReason.OUTSIDE, at)
     assert not ending.is_suspect
 
 
@@ -108,13 +108,15 @@ def test_a_producer_that_hangs_and_one_that_was_stopped_are_told_apart(employ):
     for is_stopped in (False, True):
         one = employ("time.sleep(60)")
         one.lease(5)
-        await_true(lambda one=one: one.hired.crumb() is not None, 20, "it works")
-        await_true(lambda one=one: one.hired.crumb() == (5, VICTIM, VICTIM), 20, "it hangs")
+        await_true(lambda one=one: one.spawned.current_sample() is not None, 20, "it works")
+        await_true(
+            lambda one=one: one.spawned.current_sample() == (5, VICTIM, VICTIM), 20, "it hangs"
+        )
         if is_stopped:
-            os.kill(one.hired.process.pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, one.hired.process.pid, os.WSTOPPED | os.WNOWAIT)
-        one.hired.kill()
-        one.hired.kill()  # a second one, to a process that is dying, finds nothing out
+            os.kill(one.spawned.process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, one.spawned.process.pid, os.WSTOPPED | os.WNOWAIT)
+        one.spawned.kill()
+        one.spawned.kill()  # a second one, to a process that is dying, finds nothing out
         ends.append(one.await_end())
     at = (5, VICTIM, VICTIM)
     assert ends == [(ExitReason.KILLED, at), (ExitReason.STOPPED, at)]
@@ -138,9 +140,9 @@ def test_waiting_for_a_file_is_no_samples_fault(employ):
     one.lease(5)
     await_true(lambda: one.has_said(msg.Ready), 20, "it is up")
     for _ in range(20):
-        assert one.hired.crumb() is None
+        assert one.spawned.current_sample() is None
         time.sleep(0.01)
-    one.hired.kill()
+    one.spawned.kill()
     assert one.await_end() == (ExitReason.KILLED, None)
 
 

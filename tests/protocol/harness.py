@@ -284,10 +284,10 @@ class FakeWire:
         number: int,
         how: str = "SIGKILL",
         kind: str = "outside",
-        crumb: tuple[int, int, int] | None = None,
+        current_sample: tuple[int, int, int] | None = None,
     ) -> None:
         self.leases = deque(pair for pair in self.leases if pair[0] != number)
-        self.deliver(ev.Reaped(number, how, kind, crumb))
+        self.deliver(ev.Reaped(number, how, kind, current_sample))
 
     def _act(self, action: ev.Action) -> None:
         match action:

@@ -22,7 +22,7 @@ clause = pytest.mark.clause
 SOON_S = 5.0
 
 
-def knock(address: TcpAddress, curve: ClientCurve | None) -> str:
+def probe(address: TcpAddress, curve: ClientCurve | None) -> str:
     """Say PING and return what came of it: why it was refused, or the answer's type."""
     dealer = Dealer(address, curve, is_watched=True)
     dealer.send(codec.encode(msg.Ping()))
@@ -62,10 +62,10 @@ def test_strangers_get_into_neither_port(ports: list[TcpAddress], keyring: Keyri
     known = keyring.curve("photographer").keys
     wrong_server = ClientCurve(keys.ClientKeys("x", known.pair, keys.make_pair().public))
     for port in ports:
-        assert knock(port, stranger).startswith(f"Forbidden: the daemon at {port} does not know")
-        assert knock(port, None).startswith(f"Forbidden: the daemon at {port} lets in only clients")
-        assert knock(port, wrong_server).startswith(f"ConnectError: what listens at {port} hung up")
-    assert knock(ports[0], ClientCurve(known)) == "Pong"
+        assert probe(port, stranger).startswith(f"Forbidden: the daemon at {port} does not know")
+        assert probe(port, None).startswith(f"Forbidden: the daemon at {port} lets in only clients")
+        assert probe(port, wrong_server).startswith(f"ConnectError: what listens at {port} hung up")
+    assert probe(ports[0], ClientCurve(known)) == "Pong"
 
 
 @clause("P-100")
@@ -88,7 +88,7 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
     client.hear(msg.Opened)
     client.hear(msg.BatchMessage)
     other_wire = RealWire(keyed_daemon.addresses[1], "frames", keyring.curve("photographer"))
-    spared = Client(other_wire).join()
+    reserved_for_suspects = Client(other_wire).join()
     keyring.file_of("mallory").unlink()
     started = time.monotonic()
     error = client.hear(msg.Error)
@@ -99,9 +99,9 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
         error = client.hear(msg.Error)
         assert error.code == "FORBIDDEN"
         assert "does not let this key in any more" in error.text
-    assert knock(wire.address, curve).startswith("Forbidden: the daemon at")
-    spared.say(msg.Ping())
-    spared.hear(msg.Pong)
+    assert probe(wire.address, curve).startswith("Forbidden: the daemon at")
+    reserved_for_suspects.say(msg.Ping())
+    reserved_for_suspects.hear(msg.Pong)
     other_wire.close()
     wire.close()
 
@@ -109,7 +109,7 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
 def await_let_in(wire: RealWire) -> Client:
     """Connect when the daemon has seen the client's new file."""
     deadline = time.monotonic() + SOON_S
-    while knock(wire.address, wire.curve) != "Pong":
+    while probe(wire.address, wire.curve) != "Pong":
         assert time.monotonic() < deadline
     return Client(wire)
 

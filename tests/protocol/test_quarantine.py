@@ -154,20 +154,22 @@ def test_a_hanging_sample_is_a_strike_and_one_that_was_stopped_is_not(fake: Fake
         broker_table = FakeWire()
         hold(broker_table)
         _, lease = broker_table.leases[0]
-        broker_table.broker._works.crew.members[0].was_silent = True
+        broker_table.broker._scheduler.pool.members[0].was_silent = True
         broker_table.lose_producer(0, "SIGKILL", kind, (lease.lease, 2, 2))
         broker_table.turn_clock(1)
         assert rows_out(broker_table) == expected, kind
 
 
 @clause("P-116")
-@pytest.mark.parametrize("crumb", [(999, 2, 2), (0, 7, 2), (0, -1, 2), (0, 2, -1)])
+@pytest.mark.parametrize("current_sample", [(999, 2, 2), (0, 7, 2), (0, -1, 2), (0, 2, -1)])
 def test_a_crumb_that_names_no_lease_of_its_producer_names_nothing(
-    fake: FakeWire, crumb: tuple[int, int, int]
+    fake: FakeWire, current_sample: tuple[int, int, int]
 ) -> None:
     hold(fake)
     _, lease = fake.leases[0]
-    fake.lose_producer(0, "SIGSEGV", "signal", (crumb[0] or lease.lease, *crumb[1:]))
+    fake.lose_producer(
+        0, "SIGSEGV", "signal", (current_sample[0] or lease.lease, *current_sample[1:])
+    )
     fake.turn_clock(1)
     assert rows_out(fake) == [(0, 5)]
     assert fake.leases[0][1].attempt == 1, "the chunk is the suspect"

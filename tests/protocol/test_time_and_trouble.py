@@ -114,13 +114,13 @@ def test_producers_that_keep_dying_are_a_named_error_and_are_started_more_rarely
     client = Client(fake).join()
     client.open()
     client.hear(msg.Opened)
-    pauses = []
+    backoff = []
     for _ in range(9):
         fake.lose_producer(0, "exit status 1", "error")
-        due = fake.broker._works.crew.restart_at.get(0, fake.now)
-        pauses.append(round(due - fake.now, 3))
-        fake.turn_clock(pauses[-1])
-    assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        due = fake.broker._scheduler.pool.restart_at.get(0, fake.now)
+        backoff.append(round(due - fake.now, 3))
+        fake.turn_clock(backoff[-1])
+    assert backoff == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     error = client.hear(msg.Error)
     assert error.code == "PRODUCERS_UNHEALTHY"
     assert error.text == (

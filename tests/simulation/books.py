@@ -105,14 +105,14 @@ class Books:
             if mine.start < theirs.stop and theirs.start < mine.stop:
                 raise Violation(f"two leases write the same rows: {lease} and {other}")
 
-    def lend(self, number: int, lease: msg.Lease) -> None:
+    def assign_lease(self, number: int, lease: msg.Lease) -> None:
         """Count a lease as out."""
         self.check_lease(lease)
         where = lease.stream, lease.slot
         self.leases[where][lease.lease] = lease
         self.leased_by[number].add((where, lease.lease))
 
-    def bury(self, number: int) -> list[int]:
+    def remove_exited(self, number: int) -> list[int]:
         """Count all leases of a producer that was reaped as lost; returns them."""
         lost = self.leased_by.pop(number, set())
         for where, lease in lost:

@@ -116,6 +116,6 @@ def settle_drain(world: World) -> None:
 def is_empty(world: World) -> bool:
     """Whether nobody is connected and nobody works."""
     broker = world.daemon.broker
-    works = broker._works
-    has_leases = any(producer.leases for producer in works.crew.members.values())
-    return not (broker._clients.sessions or works.streams or has_leases)
+    scheduler = broker._scheduler
+    has_leases = any(producer.leases for producer in scheduler.pool.members.values())
+    return not (broker._sessions.sessions or scheduler.streams or has_leases)

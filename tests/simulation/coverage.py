@@ -48,9 +48,9 @@ FAULTS = {
     "trainer killed",
     "trainer left",
 } | {
-    f"poison {ending} {crumb} crumb"
+    f"poison {ending} {current_sample} crumb"
     for ending in (ExitReason.SIGNAL, ExitReason.MEMORY, ExitReason.KILLED)
-    for crumb in ("with", "without")
+    for current_sample in ("with", "without")
 }
 ENDINGS = {f"reaped {ending}" for ending in ExitReason if ending != ExitReason.LOST}
 ENDINGS |= {f"reaped {e} elsewhere" for e in ("signal", "memory", "killed", "drained", "outside")}

@@ -112,7 +112,7 @@ class Daemon:
         if isinstance(message, msg.Done):
             target = self.broker.target(number, message.lease)
         if target is not None and rows is not None:
-            slot_bytes = self.broker._works.streams[target.stream].slot_bytes
+            slot_bytes = self.broker._scheduler.streams[target.stream].slot_bytes
             slot, arena = target.slot_offset // slot_bytes, self.arena(target.stream)
             if arena.num_reading[slot]:
                 raise Violation(f"{message} is written while a trainer reads its slot")
@@ -126,11 +126,13 @@ class Daemon:
         worker = self.workers[number]
         while worker.outbox:
             self.hear_worker(number, worker.outbox.popleft())
-        lost = self.books.bury(number)
+        lost = self.books.remove_exited(number)
         self.world.ghosts += [(number, msg.Done(lease)) for lease in lost]
         del self.workers[number]
         assert worker.ending is not None
-        self.feed(ev.Reaped(number, f"ended by {worker.ending}", worker.ending, worker.crumb))
+        self.feed(
+            ev.Reaped(number, f"ended by {worker.ending}", worker.ending, worker.current_sample)
+        )
 
     # out
 
@@ -189,7 +191,7 @@ class Daemon:
         """Allocate memory, or find that there is none."""
         if self.world.rng.random() < 0.02:
             return ev.ArenaFailed(stream, "no memory")
-        made = self.broker._works.streams[stream]
+        made = self.broker._scheduler.streams[stream]
         self.arenas[stream] = Arena(len(made.slots), made.spec.layout.batch_size)
         self.made.add(stream)
         return ev.ArenaMade(stream)
@@ -241,7 +243,7 @@ class Daemon:
         if isinstance(message, msg.StreamMessage):
             memory = self.arena(message.stream), self.num_chosen(message)
         elif isinstance(message, msg.Lease):
-            self.books.lend(number, message)
+            self.books.assign_lease(number, message)
         self.workers[number].inbox.append((message, memory))
 
     def num_chosen(self, use: msg.StreamMessage) -> int:

@@ -54,7 +54,7 @@ def kill(world: World) -> bool:
         return False
     if worker.tasks:
         lease = worker.tasks[0].lease
-        worker.crumb = (lease.lease, worker.tasks[0].row, 0)
+        worker.current_sample = (lease.lease, worker.tasks[0].row, 0)
     worker.die(ExitReason.OUTSIDE)
     return True
 
@@ -79,7 +79,7 @@ def stop(world: World) -> bool:
         return False
     worker.is_stopped = not worker.is_stopped
     if worker.is_stopped and worker.tasks and worker.ending is None:
-        worker.crumb = (worker.tasks[0].lease.lease, worker.tasks[0].row, 0)
+        worker.current_sample = (worker.tasks[0].lease.lease, worker.tasks[0].row, 0)
     world.fault("stopped" if worker.is_stopped else "continued")
     return True
 
@@ -90,7 +90,7 @@ def hang(world: World) -> bool:
     if worker is None or worker.ending is not None:
         return False
     worker.is_hanging = True
-    worker.crumb = None
+    worker.current_sample = None
     world.fault("hangs")
     return True
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def check_broker(daemon: Daemon) -> None:
     """Check that the broker's books agree with each other."""
-    works = daemon.broker._works
+    scheduler = daemon.broker._scheduler
     writers: dict[int, int] = {}
-    for producer in works.crew.members.values():
+    for producer in scheduler.pool.members.values():
         if len(producer.leases) > DEPTH:
             raise Violation(f"{producer.number} has {len(producer.leases)} leases")
         suspects = [one for one in producer.leases.values() if one.chunk.suspect != NO_SAMPLE]
@@ -27,7 +27,7 @@ def check_broker(daemon: Daemon) -> None:
         for record in producer.leases.values():
             slot = id(record.chunk.batch.slot)
             writers[slot] = writers.get(slot, 0) + 1
-    for stream in works.streams.values():
+    for stream in scheduler.streams.values():
         check_stream(stream, writers)
 
 
@@ -58,10 +58,10 @@ def check_stream(stream: StreamState, writers: dict[int, int]) -> None:
 def check_bounds(world: World) -> None:
     """Check that nothing grows without bound."""
     broker = world.daemon.broker
-    if len(broker._clients.sessions) > SESSIONS_MAX:
-        raise Violation(f"{len(broker._clients.sessions)} sessions")
-    if len(broker._works.streams) > len(broker._clients.sessions):
+    if len(broker._sessions.sessions) > SESSIONS_MAX:
+        raise Violation(f"{len(broker._sessions.sessions)} sessions")
+    if len(broker._scheduler.streams) > len(broker._sessions.sessions):
         raise Violation("there are streams of nobody")
     num_remote = len(broker._remotes.members())
-    if len(broker._works.crew.members) > world.num_producers + num_remote:
+    if len(broker._scheduler.pool.members) > world.num_producers + num_remote:
         raise Violation("there are more producers than places")

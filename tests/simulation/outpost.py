@@ -104,7 +104,7 @@ class Outpost:
             self.world.daemon.hear_remote(self.number, message, rows)
         elif self.worker.ending is not None:
             worker, number, self.number = self.worker, self.number, 0
-            ended = msg.Ended("ended", str(worker.ending), worker.crumb)  # type: ignore[arg-type]
+            ended = msg.Ended("ended", str(worker.ending), worker.current_sample)  # type: ignore[arg-type]
             self.world.fault(f"reaped {worker.ending} elsewhere")
             self.world.daemon.hear_remote(number, ended)
         else:

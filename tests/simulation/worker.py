@@ -74,7 +74,7 @@ class Worker:
     outbox: deque[msg.FromProducer] = field(default_factory=deque)
     tasks: deque[Task] = field(default_factory=deque)
     productions: dict[int, Production] = field(default_factory=dict)
-    crumb: tuple[int, int, int] | None = None
+    current_sample: tuple[int, int, int] | None = None
     ending: ExitReason | None = None
     is_up: bool = False  # it said READY
     is_hanging: bool = False
@@ -146,10 +146,10 @@ class Worker:
         position = lease.position + layout.rank * layout.batch_size + lease.first_row + task.row
         row = row_at(production.num_samples, lease.epoch, position, production.quarantine)
         if self.ending is None and row != PADDING and not row[3]:
-            self.crumb = (lease.lease, task.row, row[2])
+            self.current_sample = (lease.lease, task.row, row[2])
             if self.meet(self, row[2]):
                 return
-            self.crumb = None
+            self.current_sample = None
         self.put(production.arena, lease, task, row)
         if task.row == lease.rows:
             self.tasks.popleft()

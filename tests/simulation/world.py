@@ -169,7 +169,7 @@ class World:
         self.deaths[sample] += 1
         self.fault(f"poison {poison.ending} {'with' if poison.has_crumb else 'without'} crumb")
         if not poison.has_crumb:
-            worker.crumb = None
+            worker.current_sample = None
         if poison.ending == ExitReason.KILLED:
             worker.is_hanging = True
         else:

@@ -30,7 +30,7 @@ class Employer:
     """One producer, one data set, one stream; `sources` are own ones, by data set."""
 
     def __init__(self, index: IndexFile, *sources: str) -> None:
-        self.hired: ProducerProcess = spawn_producer(ProducerOptions(sources=sources), 0)
+        self.spawned: ProducerProcess = spawn_producer(ProducerOptions(sources=sources), 0)
         self._heard: list[msg.FromProducer] = []
         arrays, slot_bytes = slot_layout(ROWS, 32, 32)
         self._arena = make_arena("augd-arena", slot_bytes)
@@ -51,14 +51,14 @@ class Employer:
         self.tell(use, self._arena)
 
     def tell(self, message: msg.ToProducer, *fds: int) -> None:
-        assert unix_link.send(self.hired.link, codec.encode(message), fds)
+        assert unix_link.send(self.spawned.link, codec.encode(message), fds)
 
     def lease(self, number: int) -> None:
         self.tell(msg.Lease(number, 1, 0, 0, 0, ROWS, 0))
 
     def has_said(self, kind: type[msg.Message]) -> bool:
         try:
-            while (received := unix_link.receive(self.hired.link, wait=False)) is not None:
+            while (received := unix_link.receive(self.spawned.link, wait=False)) is not None:
                 self._heard.append(codec.decode_from_producer(received[0]))
         except EOFError:
             pass
@@ -70,11 +70,11 @@ class Employer:
         return next(message for message in self._heard if isinstance(message, kind))
 
     def await_end(self) -> tuple[ExitReason, tuple[int, int, int] | None]:
-        self.hired.process.wait(20)
-        return self.hired.ending(OomKillCounter([])), self.hired.crumb()
+        self.spawned.process.wait(20)
+        return self.spawned.ending(OomKillCounter([])), self.spawned.current_sample()
 
     def close(self) -> None:
-        self.hired.process.kill()
-        self.hired.process.wait()
-        self.hired.close()
+        self.spawned.process.kill()
+        self.spawned.process.wait()
+        self.spawned.close()
         os.close(self._arena)

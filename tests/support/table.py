@@ -100,8 +100,8 @@ class Table:
 
     def die(self, producer: int, lease: msg.Lease, row: int, sample: int) -> list[ev.Action]:
         """End a producer by a signal with a sample in hand, and start it anew."""
-        crumb = (lease.lease, row, sample)
-        actions = self.feed(ev.Reaped(producer, "SIGSEGV", ExitReason.SIGNAL, crumb))
+        current_sample = (lease.lease, row, sample)
+        actions = self.feed(ev.Reaped(producer, "SIGSEGV", ExitReason.SIGNAL, current_sample))
         self.now += 10.0
         actions += self.feed(ev.Tick())
         return actions + self.feed(ev.FromCrew(producer, msg.Ready(producer, {})))

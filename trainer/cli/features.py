@@ -104,7 +104,7 @@ def run_features(options: FeaturesOptions) -> int:
         )
         display.say(put_weights(subject, weights, classes))
         whole = {name: one.clone() for name, one in subject.network.state_dict().items()}
-        head = HeadOnly(subject.network.get_submodule(subject.anatomy.head))
+        head = HeadOnly(subject.network.get_submodule(subject.stages.head))
         key = _key(options, splits, digest_of_base(subject), settings.arch)
         folder = options.out / "features"
         store = open_store(folder, key)
@@ -114,7 +114,7 @@ def run_features(options: FeaturesOptions) -> int:
             store = _store(folder, key, base, splits, display)
         splits.close()
         training, head_s = _train(options, settings, recipes, store, head, display, cleaning)
-        prefix = subject.anatomy.head
+        prefix = subject.stages.head
         _save_whole(options.out / "best.pt", training, whole, prefix)
     report = _report(training, store, head_s, is_new=is_new)
     for line in _told(report, options.out):

@@ -469,7 +469,7 @@ def _plan(training: Training) -> list[str]:
     """Say what each phase trains, where not everything learns at one rate."""
     if training.settings.strategy == "scratch":
         return []
-    names = [stage.name for stage in training.learner.anatomy.stages]
+    names = [stage.name for stage in training.learner.stages.stages]
     lines = []
     for phase in training.learner.phases:
         shares = ", ".join(f"{name} {share:g}" for name, share in phase.shares.items())

@@ -110,8 +110,8 @@ class _Inspection:
         self._network = trained.subject.network.to(self._stream.device)
         self._first = self._first_batch()
         images = self._first.images[self._first.valid]
-        anatomy = trained.subject.anatomy
-        self._layer = find_layer(self._network, anatomy, options.layer, images[:1])
+        stages = trained.subject.stages
+        self._layer = find_layer(self._network, stages, options.layer, images[:1])
 
     def _open(self, recipe: str | dict[str, Any], **more: Any) -> tuple[Stream, Split]:
         options = self._options
@@ -142,13 +142,13 @@ class _Inspection:
 
     def scatters(self) -> dict[str, Picture]:
         """Lay the images out by what the head gets."""
-        anatomy = self._trained.subject.anatomy
+        stages = self._trained.subject.stages
         rows, labels, pictures = [], [], []
         for batch in self._stream.epoch(0):
             images, truth = usable_rows(batch, self._stream)
             if not len(truth):
                 continue
-            rows.append(features(self._network, anatomy, images).float().cpu().numpy())
+            rows.append(features(self._network, stages, images).float().cpu().numpy())
             labels.append(truth.cpu().numpy())
             if self._options.thumbnails:
                 pictures += [cut(one, _whole(one), 64) for one in as_seen(images)]

@@ -141,10 +141,10 @@ class CopySchedule(Generic[Copied, Done]):
 class Feed(Generic[Copied, Done]):
     """The passes over a stream whose batches go through a hand-over."""
 
-    def __init__(self, stream: augd.Stream, handover: CopySchedule[Copied, Done]) -> None:
+    def __init__(self, stream: augd.Stream, schedule: CopySchedule[Copied, Done]) -> None:
         """Start no pass yet."""
         self._stream = stream
-        self._handover = handover
+        self._schedule = schedule
         self._ahead: deque[Staged[Copied] | None] = deque()  # None is an epoch's end
         self._source: Iterator[augd.Batch] = iter(())
         self._source_epoch = 0
@@ -154,7 +154,7 @@ class Feed(Generic[Copied, Done]):
     @property
     def transfer_s(self) -> float:
         """Seconds that this process waited for copies."""
-        return self._handover.waited_s
+        return self._schedule.waited_s
 
     def epoch(self, epoch: int) -> Iterator[Done]:
         """Yield one epoch from its start; a newer pass ends it."""
@@ -179,7 +179,7 @@ class Feed(Generic[Copied, Done]):
                 self._at = (epoch + 1, 0)
                 return
             number += 1
-            done = self._handover.finish(staged)
+            done = self._schedule.finish(staged)
             self._look_ahead()
             self._at = (epoch, number)
             yield done
@@ -188,20 +188,20 @@ class Feed(Generic[Copied, Done]):
     def _pull(self) -> Staged[Copied] | None:
         """Take the next batch and issue its copy; None at the end of its epoch."""
         if self._stream.is_ready():
-            self._handover.make_room()
+            self._schedule.make_room()
         else:
-            self._handover.drain()
+            self._schedule.drain()
         batch = next(self._source, None)
         if batch is None:
             self._source_epoch += 1
             self._source = self._stream.epoch(self._source_epoch)
             return None
-        return self._handover.stage(batch)
+        return self._schedule.stage(batch)
 
     def _look_ahead(self) -> None:
         """Stage the next batch, if it is here; an epoch's end may stand before it."""
         for _ in range(2):
-            if not (self._handover.has_room() and self._stream.is_ready()):
+            if not (self._schedule.has_room() and self._stream.is_ready()):
                 return
             self._ahead.append(self._pull())
             if self._ahead[-1] is not None:
@@ -212,7 +212,7 @@ class Feed(Generic[Copied, Done]):
         while self._ahead:
             staged = self._ahead.popleft()
             if staged is not None:
-                self._handover.drop(staged)
+                self._schedule.drop(staged)
 
     def forget(self) -> None:
         """Drop what was staged and take the next pass from its source, wherever that begins."""
@@ -224,4 +224,4 @@ class Feed(Generic[Copied, Done]):
         """Release every slot, once its copy is done."""
         self._at = None
         self.drop()
-        self._handover.drain()
+        self._schedule.drain()

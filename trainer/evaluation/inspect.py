@@ -65,7 +65,7 @@ def watched(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def find_layer(network: nn.Module, anatomy: Stages, name: str | None, image: Tensor) -> str:
+def find_layer(network: nn.Module, stages: Stages, name: str | None, image: Tensor) -> str:
     """Return the layer of a name, or the last one that still has maps; `image` is (1, 3, H, W).
 
     Raises:
@@ -74,7 +74,7 @@ def find_layer(network: nn.Module, anatomy: Stages, name: str | None, image: Ten
     if name is None:
         # Swin's stages give (B, H, W, C), and a layer behind them the maps.
         names = [one for one, _ in network.named_children()]
-        names += [module for stage in anatomy.stages for module in stage.modules]
+        names += [module for stage in stages.stages for module in stage.modules]
     elif name in dict(network.named_modules()):
         names = [name]
     else:
@@ -114,10 +114,10 @@ def _has_channels_second(network: nn.Module, layer: str, image: Tensor, shape: t
 
 
 @torch.no_grad()
-def features(network: nn.Module, anatomy: Stages, images: Tensor) -> Tensor:
+def features(network: nn.Module, stages: Stages, images: Tensor) -> Tensor:
     """Return what the head gets, (B, D); averaged over space where that has maps."""
     seen: list[Tensor] = []
-    head = network.get_submodule(anatomy.head)
+    head = network.get_submodule(stages.head)
     handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         network(images)

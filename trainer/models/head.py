@@ -46,7 +46,7 @@ class Head(nn.Linear):
 
 
 def regularise_head(
-    network: nn.Module, anatomy: Stages, dropout: float | None, drop_connect: float
+    network: nn.Module, stages: Stages, dropout: float | None, drop_connect: float
 ) -> None:
     """Make the last linear layer a `Head`; its weights stay the same tensors' values.
 
@@ -56,7 +56,7 @@ def regularise_head(
     Raises:
         OptionError: something is asked for that this head, a convolution, cannot do.
     """
-    layer = network.get_submodule(anatomy.head)
+    layer = network.get_submodule(stages.head)
     if not isinstance(layer, nn.Linear):
         if dropout is None and not drop_connect:
             return
@@ -67,8 +67,8 @@ def regularise_head(
         )
     if isinstance(layer, Head):
         share = layer.dropout
-    elif anatomy.before_head is not None:
-        before = network.get_submodule(anatomy.before_head)
+    elif stages.before_head is not None:
+        before = network.get_submodule(stages.before_head)
         assert isinstance(before, nn.Dropout)
         share, before.p = before.p, 0.0
     else:
@@ -78,5 +78,5 @@ def regularise_head(
     head.weight, head.bias = layer.weight, layer.bias
     head.dropout = share if dropout is None else dropout
     head.drop_connect = drop_connect
-    above, _, name = anatomy.head.rpartition(".")
+    above, _, name = stages.head.rpartition(".")
     setattr(network.get_submodule(above), name, head)

@@ -141,11 +141,11 @@ def put_weights(subject: Subject, weights: Weights, classes: list[str]) -> str:
     Raises:
         OptionError: the weights are of another architecture.
     """
-    arch, network, anatomy = subject
+    arch, network, stages = subject
     own = network.state_dict()
     state = _fitted(arch, network, weights.state)
-    head = {name: own[name] for name in own if name.startswith(f"{anatomy.head}.")}
-    verdict = _verdict_on_head(anatomy.head, head, state, weights.classes, classes)
+    head = {name: own[name] for name in own if name.startswith(f"{stages.head}.")}
+    verdict = _verdict_on_head(stages.head, head, state, weights.classes, classes)
     if verdict.is_new:
         state = {**state, **head}
     _refuse_others(weights, arch, own, state)

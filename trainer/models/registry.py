@@ -36,7 +36,7 @@ class Subject(NamedTuple):
 
     arch: str
     network: nn.Module
-    anatomy: Stages
+    stages: Stages
 
 
 def check_arch(arch: str) -> None:
@@ -78,9 +78,9 @@ def build_subject(
     network = build_model(arch, num_classes, size_px)
     side_px = SMALL_SIDE_PX if arch == SMALL_CONVNET else _SIDE_PX
     has_fixed_size = size_px is not None and arch.startswith((SMALL_CONVNET, "vit_", "maxvit_"))
-    anatomy = dissect(network, size_px if has_fixed_size and size_px else (side_px, side_px))
-    regularise_head(network, anatomy, dropout, drop_connect)
-    return Subject(arch, network, anatomy)
+    stages = dissect(network, size_px if has_fixed_size and size_px else (side_px, side_px))
+    regularise_head(network, stages, dropout, drop_connect)
+    return Subject(arch, network, stages)
 
 
 def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = None) -> nn.Module:

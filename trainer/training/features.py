@@ -51,7 +51,7 @@ class FeaturePass(NamedTuple):
 def digest_of_base(subject: Subject) -> str:
     """Return the digest of all weights and buffers but the head's: 32 hexadecimal digits."""
     digest = hashlib.sha256()
-    head = f"{subject.anatomy.head}."
+    head = f"{subject.stages.head}."
     for name, one in sorted(subject.network.state_dict().items()):
         if not name.startswith(head):
             digest.update(f"{name} {one.dtype} {tuple(one.shape)}\n".encode())
@@ -69,13 +69,13 @@ class Base(nn.Module):
             OptionError: layers follow the head, so that features alone decide nothing.
         """
         super().__init__()
-        arch, self.network, anatomy = subject
-        if not anatomy.is_head_last:
+        arch, self.network, stages = subject
+        if not stages.is_head_last:
             raise augd.OptionError(
                 f"--arch: in {arch} other layers follow the classifier, so there are no features "
                 "to store; choose another network, or trainer fit --strategy head"
             )
-        above, _, name = anatomy.head.rpartition(".")
+        above, _, name = stages.head.rpartition(".")
         setattr(self.network.get_submodule(above), name, nn.Identity())
         self.network.eval().requires_grad_(False)
 

@@ -100,20 +100,20 @@ class TrainingPlan:
     low_share: float = 0.01
 
 
-def plan_phases(plan: TrainingPlan, anatomy: Stages) -> list[Phase]:
+def plan_phases(plan: TrainingPlan, stages: Stages) -> list[Phase]:
     """Write a strategy down as phases.
 
     Raises:
         OptionError: more stages are to be unfrozen than there are.
     """
-    names = [stage.name for stage in anatomy.stages]
+    names = [stage.name for stage in stages.stages]
     if plan.strategy in ("partial", "two-phase") and not 1 <= plan.unfreeze <= len(names):
         raise augd.OptionError(
             f"--unfreeze: expected 1..{len(names)}, the stages of this network "
             f"({', '.join(names)}), got {plan.unfreeze}"
         )
     last = names[-plan.unfreeze :]
-    head = {anatomy.head: 1.0}
+    head = {stages.head: 1.0}
     shares = stage_shares(names, plan.stage_share)
     match plan.strategy:
         case "scratch":
@@ -125,7 +125,7 @@ def plan_phases(plan: TrainingPlan, anatomy: Stages) -> list[Phase]:
         case "full":
             return [Phase("full", plan.epochs, shares | head)]
         case "two-phase":
-            low = dict.fromkeys([*last, anatomy.head], plan.low_share)
+            low = dict.fromkeys([*last, stages.head], plan.low_share)
             tuning = plan.epochs - plan.head_epochs
             return [
                 Phase("head", plan.head_epochs, head),
@@ -180,15 +180,15 @@ def choose_strategy(num_images: int, *, is_similar: bool) -> StrategyChoice:
             )
 
 
-def freeze(network: nn.Module, anatomy: Stages, phase: Phase) -> RemovableHandle:
+def freeze(network: nn.Module, stages: Stages, phase: Phase) -> RemovableHandle:
     """Freeze what does not learn in a phase, until the handle is removed.
 
     Sets `requires_grad` of every parameter. Frozen modules are put into evaluation mode now and
     before each pass through the network, so `network.train()` does not thaw them.
     """
-    frozen = _frozen_modules(network, anatomy, phase)
+    frozen = _frozen_modules(network, stages, phase)
     trained = {
-        id(one) for group in parameter_groups(network, anatomy, phase) for one in group["params"]
+        id(one) for group in parameter_groups(network, stages, phase) for one in group["params"]
     }
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in trained)
@@ -201,13 +201,13 @@ def freeze(network: nn.Module, anatomy: Stages, phase: Phase) -> RemovableHandle
     return network.register_forward_pre_hook(rest)
 
 
-def parameter_groups(network: nn.Module, anatomy: Stages, phase: Phase) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, stages: Stages, phase: Phase) -> list[dict[str, Any]]:
     """Return groups for an optimiser: a stage each, the head last, with its "name" and "share"."""
     norms = _norms(network) if phase.freezes_norms else {}
     still = {f"{name}.{one}" for name, norm in norms.items() for one, _ in norm.named_parameters()}
-    parts = {stage.name: stage.parameters for stage in anatomy.stages}
-    head = network.get_submodule(anatomy.head)
-    parts[anatomy.head] = tuple(f"{anatomy.head}.{name}" for name, _ in head.named_parameters())
+    parts = {stage.name: stage.parameters for stage in stages.stages}
+    head = network.get_submodule(stages.head)
+    parts[stages.head] = tuple(f"{stages.head}.{name}" for name, _ in head.named_parameters())
     groups = []
     for name, inside in parts.items():
         learning = [network.get_parameter(one) for one in inside if one not in still]
@@ -216,10 +216,10 @@ def parameter_groups(network: nn.Module, anatomy: Stages, phase: Phase) -> list[
     return groups
 
 
-def _frozen_modules(network: nn.Module, anatomy: Stages, phase: Phase) -> list[nn.Module]:
+def _frozen_modules(network: nn.Module, stages: Stages, phase: Phase) -> list[nn.Module]:
     frozen = [
         network.get_submodule(name)
-        for stage in anatomy.stages
+        for stage in stages.stages
         if stage.name not in phase.shares
         for name in stage.modules
     ]

@@ -51,14 +51,14 @@ class Learner:
         ranks: Ranks | None = None,
     ) -> None:
         """Stand at the beginning of the first phase."""
-        self.settings, self.anatomy, self.device = settings, subject.anatomy, device
+        self.settings, self.stages, self.device = settings, subject.stages, device
         self.ranks = ranks or Ranks()
         self.network: nn.Module = subject.network.to(device).to(memory_format=torch.channels_last)
-        self.phases = plan_phases(settings.plan, subject.anatomy)
+        self.phases = plan_phases(settings.plan, subject.stages)
         self.batches_per_epoch = batches_per_epoch
         self.scaler = torch.amp.GradScaler("cuda", enabled=settings.amp)
         self.average = None if settings.ema is None else Average(self.network, settings.ema)
-        self._frozen = freeze(self.network, self.anatomy, self.phases[0])
+        self._frozen = freeze(self.network, self.stages, self.phases[0])
         self._begin(0)
 
     def enter(self, epoch: int) -> None:
@@ -73,9 +73,9 @@ class Learner:
     def _begin(self, number: int) -> None:
         self._number = number
         self._frozen.remove()
-        self._frozen = freeze(self.network, self.anatomy, self.phase)
+        self._frozen = freeze(self.network, self.stages, self.phase)
         settings = self.settings
-        groups = parameter_groups(self.network, self.anatomy, self.phase)
+        groups = parameter_groups(self.network, self.stages, self.phase)
         lr, weight_decay = settings.lr, settings.weight_decay
         self.optimiser = make_optimiser(groups, settings.optimizer, lr, weight_decay)
         self._parallel = self.ranks.parallel(self.network)

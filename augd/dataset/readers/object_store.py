@@ -16,7 +16,7 @@ from typing import Final
 
 from augd.dataset.readers.shards import ShardSamples, size_of, span_in, usable_table
 from augd.dataset.readers.source import IndexedSource, Row
-from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange, RangeReader
+from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES, ByteRange, RangeReader
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.jpeg_segments import Cut, Region
 
@@ -139,7 +139,7 @@ def _coalesce(wants: list[_Want]) -> list[_Span]:
             last is None
             or last.shard != want.shard
             or want.first > last.end + GAP_BYTES
-            or want.end - last.first > LANE_BYTES
+            or want.end - last.first > BUFFER_SLOT_BYTES
         ):
             last = _Span(want.shard, want.first, want.end)
             spans.append(last)
@@ -155,12 +155,12 @@ def _rounds(spans: list[_Span]) -> Iterator[list[tuple[ByteRange, _Span]]]:
     for span in spans:
         first = span.first
         while first < span.end:
-            if at == LANE_BYTES or (
-                at and first == span.first and span.end - first > LANE_BYTES - at
+            if at == BUFFER_SLOT_BYTES or (
+                at and first == span.first and span.end - first > BUFFER_SLOT_BYTES - at
             ):
                 yield held
                 held, at = [], 0
-            size = min(span.end - first, LANE_BYTES - at)
+            size = min(span.end - first, BUFFER_SLOT_BYTES - at)
             held.append((ByteRange(span.shard, first, size, at), span))
             first, at = first + size, at + size
     if held:

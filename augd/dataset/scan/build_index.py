@@ -41,8 +41,8 @@ def load_or_build(
     """Open the cached index of a folder, of shards or a manifest, or look at it and write one.
 
     The cached one is used while each file has the size and the time that it had. Shards are walked
-    only where one of them changed; of an address in an object store (`stores/address.py`), where a
-    listing shows another version of one. `rebuild` walks them in any case.
+    only where one of them changed; of an address in an object store (`dataset/stores/address.py`),
+    where a listing shows another version of one. `rebuild` walks them in any case.
 
     Raises:
         DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.

@@ -107,25 +107,25 @@ class _Reader:
         return result
 
     def _read_rows(self, result: ScanResult) -> None:
-        marking: LabelEncoding | None = None
+        encoding: LabelEncoding | None = None
         columns = Columns()
         for num_seen, row in enumerate(open_rows(self._source, columns), 1):
-            if marking is None:
-                marking = label_encoding_of(row)
+            if encoding is None:
+                encoding = label_encoding_of(row)
                 self._has_splits = row.split is not None
             path, found = self._look_at(row)
-            marking.add(row)
+            encoding.add(row)
             result.append(path, -1, self._split(row), found)
             if self._progress is not None and num_seen % REPORT_EVERY == 0:
                 self._progress(num_seen)
-        if marking is None:
+        if encoding is None:
             raise DatasetError(
                 f"manifest {shown(self._source)} lists no samples. Give it a row for each image."
             )
         self._refuse_missing(result.num_samples)
         self._refuse_twice(result)
-        marking.finish(result, shown(self._source))
-        result.notes = [*columns.notes, *marking.notes()]
+        encoding.finish(result, shown(self._source))
+        result.notes = [*columns.notes, *encoding.notes()]
         if unread := sorted(columns.unread):
             names = ", ".join(map(ascii, unread[:_UNREAD_NAMED]))
             more = ", ..." if len(unread) > _UNREAD_NAMED else ""

@@ -227,10 +227,10 @@ def read_remote(source: bytes, *, progress: Progress | None = None) -> ScanResul
         DatasetError: no shards, or as `shards.read_shards`.
         StoreError: the store does not give what is asked of it.
     """
-    shelf = StoreListing(source)
-    found = shelf.indexed()
+    listing = StoreListing(source)
+    found = listing.indexed()
     if found is None:
-        found = Walker(shelf, progress).walk()
+        found = Walker(listing, progress).walk()
         found.source = source
     return found
 

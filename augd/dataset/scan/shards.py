@@ -173,46 +173,46 @@ def _rises(positions: Any, end: int) -> bool:
 class Walker:
     """Makes a data set of shards by walking them."""
 
-    def __init__(self, shelf: ShardListing, progress: Progress | None) -> None:
+    def __init__(self, listing: ShardListing, progress: Progress | None) -> None:
         """Prepare to walk."""
-        self._shelf = shelf
-        self._root = shelf.root
+        self._listing = listing
+        self._root = listing.root
         self._progress = progress
-        self._shards = shelf.shards
+        self._shards = listing.shards
         self._splits = _splits_of([shard.path for shard in self._shards])
-        self._classes = _read_classes(shelf)
+        self._classes = _read_classes(listing)
         self._odd_split: tuple[str, str] | None = None  # of others' sidecars, which hold anything
         self._places = {name: number for number, name in enumerate(self._classes or ())}
         self._skips = SkipCounter()
-        self._marking: LabelEncoding | None = None
+        self._encoding: LabelEncoding | None = None
         self._is_said = False  # labels stand in members, not in folders' names
         self.seen: list[Any] = []
         """What a shelf has seen of each image, where it looks at them."""
 
     def walk(self) -> ScanResult:
         """List the images. Raises DatasetError, and what the shelf raises."""
-        result = ScanResult(self._root, self._root, self._shelf.watched())
+        result = ScanResult(self._root, self._root, self._listing.watched())
         result.shards = self._shards
         # Whether a label is missed is known from the first image whose members can be read.
         doubtful: list[tuple[int, Member]] = []
-        for number, member in self._shelf.members(self._skips):
-            if self._marking is None and _is_doubtful(member):
+        for number, member in self._listing.members(self._skips):
+            if self._encoding is None and _is_doubtful(member):
                 doubtful.append((number, member))
                 continue
             row = self._read(number, member, result.num_samples)
-            if self._marking is None:
-                self._marking = label_encoding_of(row)
+            if self._encoding is None:
+                self._encoding = label_encoding_of(row)
                 self._is_said = row.says != "folder"
                 for earlier in doubtful:
                     self._add(result, *earlier)
             self._add(result, number, member)
             if self._progress is not None and result.num_samples % REPORT_EVERY == 0:
                 self._progress(result.num_samples)
-        for left in doubtful if self._marking is None else ():
+        for left in doubtful if self._encoding is None else ():
             self._add(result, *left)
-        if self._marking is None or not result.num_samples:
+        if self._encoding is None or not result.num_samples:
             raise self._no_images()
-        self._finish(result, self._marking)
+        self._finish(result, self._encoding)
         return result
 
     def _read(self, number: int, member: Member, sample: int) -> Row:
@@ -233,10 +233,10 @@ class Walker:
             self._skips.note(kind, name, is_picture=True)
             return
         row = self._read(number, member, result.num_samples)
-        if self._marking is None:
-            self._marking = label_encoding_of(row)
+        if self._encoding is None:
+            self._encoding = label_encoding_of(row)
         try:
-            self._marking.add(row)
+            self._encoding.add(row)
             split = self._split_of(row, number)
         except BadManifestRow as bad:
             raise self._refused(number, member, bad) from None
@@ -245,8 +245,8 @@ class Walker:
         if member.seen is not None:
             self.seen.append(member.seen)
 
-    def _finish(self, result: ScanResult, marking: LabelEncoding) -> None:
-        marking.finish(result, shown(self._root))
+    def _finish(self, result: ScanResult, encoding: LabelEncoding) -> None:
+        encoding.finish(result, shown(self._root))
         if self._classes is not None and not result.targets:
             self._name_classes(result)
         if self._odd_split is not None and any(result.splits):
@@ -363,10 +363,10 @@ def _notes_on_splits(shards: list[Shard], codes: list[int]) -> list[str]:
     return [f"splits are read off the shards' names: {', '.join(said)}"] if said else []
 
 
-def _read_classes(shelf: ShardListing) -> list[str] | None:
-    if (content := shelf.read_small(CLASSES_NAME)) is None:
+def _read_classes(listing: ShardListing) -> list[str] | None:
+    if (content := listing.read_small(CLASSES_NAME)) is None:
         return None
-    source = shown(os.path.join(shelf.root, CLASSES_NAME))
+    source = shown(os.path.join(listing.root, CLASSES_NAME))
     try:
         names = msgspec.json.decode(content.removeprefix(BOM_UTF8), type=list[str])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-LANE_BYTES: Final = 8 << 20
+BUFFER_SLOT_BYTES: Final = 8 << 20
 """What is read at a time, at most."""
 
 
 class ByteRange(NamedTuple):
-    """A range of a shard, and where in the memory it goes; all of them within `LANE_BYTES`."""
+    """A range of a shard, and where in the memory it goes; all of them within
+    `BUFFER_SLOT_BYTES`."""
 
     shard: int
     first: int

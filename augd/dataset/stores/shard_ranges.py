@@ -1,8 +1,8 @@
 """Ranges of the shards of one data set, read from its store into memory.
 
-Between whoever wants samples (`pixels/shards.py`) and the store. A producer's ranges are read by
-another process, since it has no network (`transport/hatch.py`); `DirectReader` reads them in this
-one, for commands that look at a data set and confine nobody.
+Between whoever wants samples (`dataset/readers/shards.py`) and the store. A producer's ranges are
+read by another process, since it has no network (`transport/fetch_client.py`); `DirectReader` reads
+them in this one, for commands that look at a data set and confine nobody.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ class DashboardProcess(SupervisedProcess):
     """The process and what it needs. `start` it, `close` it at the end."""
 
     def __init__(
-        self, porch: HttpListener, plugins: Sequence[str], datasets: tuple[str, ...]
+        self, listener: HttpListener, plugins: Sequence[str], datasets: tuple[str, ...]
     ) -> None:
         """Take its listener, which is this object's from now on, and what it shows."""
         super().__init__("the page", _PAUSES)
-        self.porch = porch
+        self.listener = listener
         self._plugins = plugins
         self._datasets = datasets
 
@@ -41,9 +41,9 @@ class DashboardProcess(SupervisedProcess):
             OSError: there is no fd or no process to be had.
         """
         self.launch(
-            now, "augd.server.dashboard", *self._plugins, fds=(self.porch.listener.fileno(),)
+            now, "augd.server.dashboard", *self._plugins, fds=(self.listener.listener.fileno(),)
         )
-        self.tell(said.Begin(self.porch.token, self.porch.hosts, self._datasets))
+        self.tell(said.Begin(self.listener.token, self.listener.hosts, self._datasets))
 
     def tell(self, note: said.DashboardMessage, fds: Sequence[int] = ()) -> None:
         """Send; what it doesn't read is its own loss."""
@@ -66,4 +66,4 @@ class DashboardProcess(SupervisedProcess):
     def close(self, patience_s: float = _END_S) -> None:
         """End it, and listen no more."""
         super().close(patience_s)
-        self.porch.listener.close()
+        self.listener.listener.close()

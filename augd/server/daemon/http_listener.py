@@ -38,7 +38,7 @@ class HttpListener:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def open_porch(text: str, token_file: str | None) -> HttpListener:
+def open_listener(text: str, token_file: str | None) -> HttpListener:
     """Read the token and listen.
 
     Args:

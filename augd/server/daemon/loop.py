@@ -106,13 +106,13 @@ class Daemon:
     def __init__(
         self,
         addresses: Sequence[Address | TcpAddress],
-        hired: Sequence[ProducerProcess],
+        spawned: Sequence[ProducerProcess],
         datasets: Mapping[str, IndexFile],
         lifeline_fd: int | None = None,
-        gate: Authenticator | None = None,
+        authenticator: Authenticator | None = None,
         *,
         patience_s: float | None = None,
-        terms: ProducerOptions,
+        producer_options: ProducerOptions,
         catalogue: Catalogue = BUILT_IN,
         cache: CacheStore | None = None,
         page: DashboardProcess | None = None,
@@ -141,9 +141,9 @@ class Daemon:
         self._fetcher = fetcher
         self._started_at = time.monotonic()
         self._datasets = datasets
-        self._waiting = dict(enumerate(hired))
-        self._terms = terms
-        self._crew: dict[int, ProducerProcess] = {}
+        self._waiting = dict(enumerate(spawned))
+        self._producer_options = producer_options
+        self._pool: dict[int, ProducerProcess] = {}
         self._memory_kills = OomKillCounter()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._maps: dict[int, memoryview] = {}  # of streams whose bytes travel
@@ -161,13 +161,13 @@ class Daemon:
         self._lifeline_fd = lifeline_fd
         if lifeline_fd is not None:
             self._poller.register(lifeline_fd, _Tag("parent"))
-        self._gate = gate
-        if gate is not None:
-            self._poller.register(gate, _Tag("gate"))
-        curve = gate.curve if gate is not None else None
+        self._authenticator = authenticator
+        if authenticator is not None:
+            self._poller.register(authenticator, _Tag("gate"))
+        curve = authenticator.curve if authenticator is not None else None
         self._doors = RouterPair(curve)
         self._bulk = BatchChannel(curve)
-        self._rows = RowChannel(gate.produce_curve if gate is not None else None)
+        self._rows = RowChannel(authenticator.produce_curve if authenticator is not None else None)
         for number, router in enumerate(self._doors.routers):
             self._poller.register(router, _Tag("router", number))
         for number, router in enumerate(self._bulk.doors.routers):
@@ -205,12 +205,12 @@ class Daemon:
             instance,
             attach_path,
             facts,
-            len(hired),
+            len(spawned),
             self._bulk.port,
             secrets.token_hex(32),
             patience_s=PATIENCE_S if patience_s is None else patience_s,
             catalogue=catalogue,
-            cache=None if cache is None else Cache(cache.facts(), len(hired)),
+            cache=None if cache is None else Cache(cache.facts(), len(spawned)),
             rows_port=self._rows.port,
             producers_max=producers_max,
             pid=os.getpid(),
@@ -223,7 +223,7 @@ class Daemon:
             "bulk": self._read_bulk,
             "rows": self._read_rows,
             "left": self._look_who_left,
-            "gate": self._serve_gate,
+            "gate": self._serve_authenticator,
             "link": self._read_link,
             "pidfd": self._reap,
             "signal": self._read_signal,
@@ -276,8 +276,8 @@ class Daemon:
         now = time.monotonic()
         due = self._broker.next_deadline()
         moments = [self._look_again_at, None if due is None else now + due - self._clock.now()]
-        if self._gate is not None:
-            moments.append(self._gate.look_at)
+        if self._authenticator is not None:
+            moments.append(self._authenticator.look_at)
         if self._page is not None:
             moments.append(self._page.starts_at)
         if self._fetcher is not None:
@@ -287,20 +287,24 @@ class Daemon:
 
     # sources
 
-    def _serve_gate(self, _: _Tag) -> None:
-        assert self._gate is not None
-        self._gate.serve()
+    def _serve_authenticator(self, _: _Tag) -> None:
+        assert self._authenticator is not None
+        self._authenticator.serve()
 
     def _look_at_rights(self) -> None:
         """End the sessions of clients whose rights the operator changed or took away."""
-        changed = self._gate.look_again() if self._gate is not None else ()
+        changed = self._authenticator.look_again() if self._authenticator is not None else ()
         for name in changed:
             _log.info("the rights of %s changed: its sessions end", name)
             self._handle(ev.RightsChanged(name, _RIGHTS_CHANGED))
 
     def _rights_of(self, user: str | None) -> Rights | None:
         """Look up who sent a message; None is somebody who needs no key. Raises `Forbidden`."""
-        return None if user is None or self._gate is None else self._gate.rights_of(user)
+        return (
+            None
+            if user is None or self._authenticator is None
+            else self._authenticator.rights_of(user)
+        )
 
     def _read_router(self, tag: _Tag) -> None:
         for _turn in range(_MESSAGES_PER_TURN):
@@ -460,43 +464,47 @@ class Daemon:
             self._handle(ev.PeerGone(connection.session))
 
     def _read_link(self, tag: _Tag) -> None:
-        hired = self._crew.get(tag.number)
-        while hired is not None and hired is self._crew.get(tag.number):
+        spawned = self._pool.get(tag.number)
+        while spawned is not None and spawned is self._pool.get(tag.number):
             try:
-                received = unix_link.receive(hired.link, wait=False)
+                received = unix_link.receive(spawned.link, wait=False)
                 if received is None:
                     return
                 message = codec.decode_from_producer(received[0])
             except (EOFError, OSError):
-                self._poller.unregister(hired.link.fileno())  # its pidfd tells the rest
+                self._poller.unregister(spawned.link.fileno())  # its pidfd tells the rest
                 return
             except ProtocolError as error:
                 _log.error("producer %d said nonsense and is killed: %s", tag.number, error)
-                hired.kill()
+                spawned.kill()
                 return
             if isinstance(message, msg.Ready):
-                hired.note_ready()
+                spawned.note_ready()
             self._handle(ev.FromCrew(tag.number, message))
 
     def _reap(self, tag: _Tag) -> None:
-        hired = self._crew.get(tag.number)
-        if hired is None or hired.process.poll() is None:
+        spawned = self._pool.get(tag.number)
+        if spawned is None or spawned.process.poll() is None:
             return
         self._read_link(tag)  # what it said before it died
-        del self._crew[tag.number]
-        self._poller.unregister(hired.pidfd)
-        self._poller.unregister(hired.link.fileno())
-        kind, crumb, how = hired.ending(self._memory_kills), hired.crumb(), hired.how_ended()
+        del self._pool[tag.number]
+        self._poller.unregister(spawned.pidfd)
+        self._poller.unregister(spawned.link.fileno())
+        kind, current_sample, how = (
+            spawned.ending(self._memory_kills),
+            spawned.current_sample(),
+            spawned.how_ended(),
+        )
         if how == "SIGBUS" and self._cache is not None and self._cache.is_cut():
             kind, how = (
                 ExitReason.ERROR,
                 f"{how}: a file of the cache was cut off while it was read",
             )
-        hired.close()
+        spawned.close()
         if self._fetcher is not None:
             self._fetcher.drop(tag.number)
-        is_tried = hired.is_tried_otherwise(kind)
-        self._handle(ev.Reaped(tag.number, how, str(kind), crumb, is_tried))
+        is_tried = spawned.is_tried_otherwise(kind)
+        self._handle(ev.Reaped(tag.number, how, str(kind), current_sample, is_tried))
 
     def _read_signal(self, _: _Tag) -> None:
         numbers = self._signals.recv(64)
@@ -622,8 +630,8 @@ class Daemon:
             case ev.KillProducer(number):
                 if number >= PLACES_MAX:
                     self._tell_remote(number, msg.Kill())
-                elif number in self._crew:
-                    self._crew[number].kill()
+                elif number in self._pool:
+                    self._pool[number].kill()
             case ev.ForgetProducer(number, why):
                 if why:
                     self._rows.send(number, msg.Part(why))
@@ -658,12 +666,12 @@ class Daemon:
             fds = (self._arenas[message.stream][0],)
             if message.chosen is not None:
                 fds = (*fds, self._choices.fd(message.stream))
-        hired = self._crew.get(number)
-        if hired is None or unix_link.send(hired.link, codec.encode(message), fds):
+        spawned = self._pool.get(number)
+        if spawned is None or unix_link.send(spawned.link, codec.encode(message), fds):
             return
-        if unix_link.is_connected(hired.link):  # full: what it misses could never be told again
+        if unix_link.is_connected(spawned.link):  # full: what it misses could never be told again
             self._handle(ev.FromCrew(number, msg.LastWords("it did not read its messages")))
-            hired.kill()
+            spawned.kill()
 
     def _tell_remote(self, number: int, message: msg.ToRelay) -> None:
         try:
@@ -745,15 +753,17 @@ class Daemon:
 
     def _start_producer(self, number: int) -> None:
         try:
-            hired = self._waiting.pop(number, None) or spawn_producer(self._terms, number)
+            spawned = self._waiting.pop(number, None) or spawn_producer(
+                self._producer_options, number
+            )
         except OSError as error:  # out of fds or of processes: the crew tries again, with pauses
             self._handle(ev.Reaped(number, f"it could not be started: {error}"))
             return
-        self._crew[number] = hired
+        self._pool[number] = spawned
         if self._fetcher is not None:
-            self._fetcher.add(number, hired.take_hatch())
-        self._poller.register(hired.link.fileno(), _Tag("link", number))
-        self._poller.register(hired.pidfd, _Tag("pidfd", number))
+            self._fetcher.add(number, spawned.take_fetch_channel())
+        self._poller.register(spawned.link.fileno(), _Tag("link", number))
+        self._poller.register(spawned.pidfd, _Tag("pidfd", number))
 
     def _close(self) -> None:
         if self._page is not None:
@@ -770,8 +780,8 @@ class Daemon:
         self._bulk.close()
         self._rows.close()
         self._doors.close()
-        if self._gate is not None:
-            self._gate.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         close_signal_fd(self._signals)
 
 

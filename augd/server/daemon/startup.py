@@ -146,25 +146,27 @@ def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
             if isinstance(address, Address):
                 make_runtime_dir(address.path.parent)
                 cleaning.callback(AddressLock.acquire(address).release)
-        porch = _open_porch(options, cleaning)
+        listener = _open_listener(options, cleaning)
         if options.ray:
             from augd.server.supervision.ray_producers import check_ray
 
             check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
         raise_fd_limit(wanted)
-        hired: list[ProducerProcess] = []
-        cleaning.callback(_end, hired)
+        spawned: list[ProducerProcess] = []
+        cleaning.callback(_end, spawned)
         catalogue = _look_at(options.plugins)
         cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
-        terms = ProducerOptions(options.plugins, cores, list_own(sources), has_remote(sources))
-        hired.extend(spawn_producer(terms, place) for place in range(wanted))
+        producer_options = ProducerOptions(
+            options.plugins, cores, list_own(sources), has_remote(sources)
+        )
+        spawned.extend(spawn_producer(producer_options, place) for place in range(wanted))
         if options.supervisor is not None:
             from augd.process.parent_death import die_with
 
             die_with(options.supervisor)
-        gate = _open_gate(options.keys) if options.keys is not None else None
-        parts = gate, catalogue, cache, porch
-        return _serve(addresses, sources, hired, terms, options, *parts, cleaning)
+        authenticator = _open_authenticator(options.keys) if options.keys is not None else None
+        parts = authenticator, catalogue, cache, listener
+        return _serve(addresses, sources, spawned, producer_options, options, *parts, cleaning)
 
 
 def _check_page(options: ServeOptions) -> None:
@@ -186,14 +188,14 @@ def _check_page(options: ServeOptions) -> None:
         )
 
 
-def _open_porch(options: ServeOptions, cleaning: ExitStack) -> HttpListener | None:
+def _open_listener(options: ServeOptions, cleaning: ExitStack) -> HttpListener | None:
     if options.http is None:
         return None
-    from augd.server.daemon.http_listener import open_porch
+    from augd.server.daemon.http_listener import open_listener
 
-    porch = open_porch(options.http, options.http_token)
-    cleaning.callback(porch.listener.close)
-    return porch
+    listener = open_listener(options.http, options.http_token)
+    cleaning.callback(listener.listener.close)
+    return listener
 
 
 def _look_at(plugins: Sequence[str]) -> Catalogue | None:
@@ -205,26 +207,26 @@ def _look_at(plugins: Sequence[str]) -> Catalogue | None:
     return survey(plugins)
 
 
-def _open_gate(keys: str) -> Authenticator:
+def _open_authenticator(keys: str) -> Authenticator:
     """Read the keys and prove that they keep strangers out, before anything is bound for them."""
     with interruptions_held():
         from augd.transport.auth.authenticator import Authenticator
         from augd.transport.auth.self_test import prove
 
-    gate = Authenticator(Path(keys))
+    authenticator = Authenticator(Path(keys))
     try:
-        prove(gate)
+        prove(authenticator)
     except BaseException:
-        gate.close()
+        authenticator.close()
         raise
-    return gate
+    return authenticator
 
 
-def _end(hired: list[ProducerProcess]) -> None:
+def _end(spawned: list[ProducerProcess]) -> None:
     """Kill and reap what is left of the producers; after a drain only what the kernel keeps is."""
     from augd.process.exit_status import reap
 
-    left = [one.process for one in hired if one.process.poll() is None]
+    left = [one.process for one in spawned if one.process.poll() is None]
     for process in left:
         process.kill()
     ends_at = time.monotonic() + _END_S
@@ -268,13 +270,13 @@ def choose_addresses(
 def _serve(
     addresses: Sequence[Address | TcpAddress],
     sources: dict[str, Source],
-    hired: list[ProducerProcess],
-    terms: ProducerOptions,
+    spawned: list[ProducerProcess],
+    producer_options: ProducerOptions,
     options: ServeOptions,
-    gate: Authenticator | None,
+    authenticator: Authenticator | None,
     catalogue: Catalogue | None,
     cache: CacheSpec | None,
-    porch: HttpListener | None,
+    listener: HttpListener | None,
     cleaning: ExitStack,
 ) -> int:
     with interruptions_held():
@@ -291,18 +293,18 @@ def _serve(
     if store is not None:
         cleaning.callback(store.close)
     page = None
-    if porch is not None:
+    if listener is not None:
         from augd.server.daemon.dashboard_process import DashboardProcess
 
-        page = DashboardProcess(porch, options.plugins, tuple(datasets))
+        page = DashboardProcess(listener, options.plugins, tuple(datasets))
     daemon = Daemon(
-        *(addresses, hired, datasets, options.lifeline_fd, gate),
+        *(addresses, spawned, datasets, options.lifeline_fd, authenticator),
         patience_s=options.patience_s,
-        terms=terms,
+        producer_options=producer_options,
         catalogue=catalogue or BUILT_IN,
         cache=store,
         page=page,
-        producers_max=len(hired) if options.is_auto else 0,
+        producers_max=len(spawned) if options.is_auto else 0,
         fetcher=make_fetcher(datasets, options.shard_cache or ""),
         life=life,
     )
@@ -310,21 +312,22 @@ def _serve(
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
     # First: a daemon that dies after it said so to people has served, as its supervisor must know.
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
-    tell_ready(options.ready_fd, told if porch is None else {**told, "http": porch.url})
+    tell_ready(options.ready_fd, told if listener is None else {**told, "http": listener.url})
     if not options.is_quiet and not life.deaths:
         say(
-            f"augd: serving {served} at {at} with {counted(len(hired), 'producer')}; Ctrl-C ends it"
+            f"augd: serving {served} at {at} with {counted(len(spawned), 'producer')}; "
+            "Ctrl-C ends it"
         )
         _tell_skipped(datasets)
-        if not hired and not options.ray:
+        if not spawned and not options.ray:
             say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
-        if gate is not None:
+        if authenticator is not None:
             say(
-                f"augd: the port is for {counted(len(gate.clients), 'client')} with keys in "
-                f"{options.keys}"
+                f"augd: the port is for {counted(len(authenticator.clients), 'client')} "
+                f"with keys in {options.keys}"
             )
-        if porch is not None:
-            say(f"augd: look at it at {porch.url}")
+        if listener is not None:
+            say(f"augd: look at it at {listener.url}")
     if not options.ray:
         return daemon.run()
     from augd.server.supervision.ray_producers import Placed, placing

@@ -17,8 +17,8 @@ def main(link_fd: int, listener_fd: int, daemon_pid: int, *plugins: str) -> None
     from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
 
     try:
-        with DaemonLink(socket.socket(fileno=link_fd)) as lookout:
-            run(lookout, socket.socket(fileno=listener_fd), plugins)
+        with DaemonLink(socket.socket(fileno=link_fd)) as daemon_link:
+            run(daemon_link, socket.socket(fileno=listener_fd), plugins)
     except (EOFError, DaemonGone):
         pass  # the daemon ended before it had begun
 

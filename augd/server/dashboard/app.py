@@ -51,12 +51,12 @@ _STATIC = {
 class DashboardApp:
     """What the routes share."""
 
-    def __init__(self, lookout: DaemonLink, plugins: Sequence[str]) -> None:
+    def __init__(self, daemon_link: DaemonLink, plugins: Sequence[str]) -> None:
         """Watch nothing yet."""
-        self._lookout = lookout
-        self._watch = Watch(lookout)
-        self._pictures = Pictures(lookout)
-        self._studio = SampleViewer(lookout.datasets, plugins)
+        self._daemon_link = daemon_link
+        self._watch = Watch(daemon_link)
+        self._pictures = Pictures(daemon_link)
+        self._viewer = SampleViewer(daemon_link.datasets, plugins)
         self._files = {name: _read_static(name) for name in _STATIC}
         routes = {
             "/": self.index,
@@ -78,7 +78,7 @@ class DashboardApp:
             ],
             exception_handlers={DaemonGone: _gone},
         )
-        self.guard = Guard(app, lookout.begin)
+        self.guard = Guard(app, daemon_link.begin)
 
     async def watch(self) -> None:
         """Look at the daemon until it ends."""
@@ -86,7 +86,7 @@ class DashboardApp:
 
     def close(self) -> None:
         """End the process that looks at files."""
-        self._studio.close()
+        self._viewer.close()
 
     # pages
 
@@ -133,17 +133,17 @@ class DashboardApp:
         return JSONResponse(await self._watch.fresh())
 
     async def metrics(self, _: Request) -> Response:
-        snapshot = await asyncio.to_thread(self._lookout.snapshot)
+        snapshot = await asyncio.to_thread(self._daemon_link.snapshot)
         return Response(metrics.render(snapshot), media_type=metrics.CONTENT_TYPE)
 
     async def healthy(self, _: Request) -> Response:
         """Say whether the daemon answers at all: restart it when it doesn't."""
-        await asyncio.to_thread(self._lookout.snapshot)
+        await asyncio.to_thread(self._daemon_link.snapshot)
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
         """Say whether a trainer that connects now would be served."""
-        snapshot = (await asyncio.to_thread(self._lookout.snapshot)).snapshot
+        snapshot = (await asyncio.to_thread(self._daemon_link.snapshot)).snapshot
         why = _why_not_ready(snapshot)
         return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
 
@@ -179,16 +179,16 @@ class DashboardApp:
             which = "padding" if sample < 0 else "balanced streams draw by place, not by sample"
             return JSONResponse({"problem": f"nothing to tell: {which}"})
         asked = ViewRequest(seen.dataset, sample, seen.epoch, seen.recipe, seen.seed)
-        answer = await asyncio.to_thread(self._studio.ask, asked)
+        answer = await asyncio.to_thread(self._viewer.ask, asked)
         return JSONResponse({"words": answer.words, "problem": answer.why})
 
     async def photo(self, request: Request) -> Response:
         """Show the file of a sample that is bad or quarantined, or say why it cannot be shown."""
         dataset, sample = request.path_params["dataset"], request.path_params["sample"]
-        snapshot = (await asyncio.to_thread(self._lookout.snapshot)).snapshot
+        snapshot = (await asyncio.to_thread(self._daemon_link.snapshot)).snapshot
         if sample not in _blamed(snapshot, dataset):
             return PlainTextResponse("expected a sample that is bad or quarantined", 404)
-        answer = await asyncio.to_thread(self._studio.ask, ViewRequest(dataset, sample))
+        answer = await asyncio.to_thread(self._viewer.ask, ViewRequest(dataset, sample))
         if answer.why:
             return PlainTextResponse(answer.why)
         return Response(answer.jpeg, media_type="image/jpeg")
@@ -227,9 +227,9 @@ async def _gone(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error}\n", 503)
 
 
-def run(lookout: DaemonLink, listener: socket.socket, plugins: Sequence[str]) -> None:
+def run(daemon_link: DaemonLink, listener: socket.socket, plugins: Sequence[str]) -> None:
     """Serve until the daemon ends."""
-    page = DashboardApp(lookout, plugins)
+    page = DashboardApp(daemon_link, plugins)
     config = uvicorn.Config(
         page.guard,
         log_level="warning",

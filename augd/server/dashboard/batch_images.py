@@ -64,9 +64,9 @@ class Copied:
 class Pictures:
     """Copies rows and keeps the last few batches for whoever asked for them."""
 
-    def __init__(self, lookout: DaemonLink) -> None:
+    def __init__(self, daemon_link: DaemonLink) -> None:
         """Keep nothing yet."""
-        self._lookout = lookout
+        self._daemon_link = daemon_link
         self._kept: OrderedDict[int, Copied] = OrderedDict()
         self._numbers = itertools.count(1)
 
@@ -74,12 +74,12 @@ class Pictures:
         """Copy rows of the batch in hand, waiting a little for one. Raises `DaemonGone`."""
         deadline = time.monotonic() + _TRIED_S
         while time.monotonic() < deadline:
-            found = self._lookout.look(stream)
+            found = self._daemon_link.look(stream)
             if found is None:
                 time.sleep(_PAUSE_S)
                 continue
             copied = _copy(*found, first, min(count, ROWS_MAX))
-            again = self._lookout.look(stream, copied.seen.slot)
+            again = self._daemon_link.look(stream, copied.seen.slot)
             if again is None:
                 continue
             os.close(again[1])
@@ -110,7 +110,7 @@ class Pictures:
 
     def _row(self, copied: Copied, at: int) -> dict[str, Any]:
         sample = int(copied.ids[at])
-        arrays = self._lookout.datasets[copied.seen.dataset].arrays
+        arrays = self._daemon_link.datasets[copied.seen.dataset].arrays
         label = _name(copied.labels[at], copied.seen.classes or arrays.classes)
         return {
             "row": copied.first + at,

@@ -29,9 +29,9 @@ Report = dict[str, Any]
 class Watch:
     """Keeps the latest report. `run` it as a task."""
 
-    def __init__(self, lookout: DaemonLink) -> None:
+    def __init__(self, daemon_link: DaemonLink) -> None:
         """Start with no report."""
-        self._lookout = lookout
+        self._daemon_link = daemon_link
         self._kept: deque[tuple[float, Snapshot]] = deque()
         self._points: deque[tuple[float, float]] = deque(maxlen=_POINTS)
         self._news = asyncio.Condition()
@@ -61,7 +61,7 @@ class Watch:
                 self._news.notify_all()
 
     async def _look(self) -> None:
-        snapshot = await asyncio.to_thread(self._lookout.snapshot)
+        snapshot = await asyncio.to_thread(self._daemon_link.snapshot)
         now = time.monotonic()
         self._kept.append((now, snapshot))
         while len(self._kept) > 2 and now - self._kept[1][0] >= _OVER_S:
@@ -125,5 +125,5 @@ class Watch:
         return {**report, **more, "datasets": datasets}
 
     def _named(self, dataset: str, samples: list[int]) -> list[tuple[int, str]]:
-        arrays = self._lookout.datasets[dataset].arrays
+        arrays = self._daemon_link.datasets[dataset].arrays
         return [(sample, arrays.path(sample)) for sample in samples]

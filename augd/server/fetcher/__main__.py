@@ -3,7 +3,8 @@
 Reads ranges of shards from object stores for the producers of one daemon, or of one relay. It alone
 has the network and the credentials; it sees no picture, and producers, who see them, have neither.
 What they may ask for are ranges of the shards that the daemon named, nothing else: no address comes
-from them. The bytes go into memory that each shares with this process (`transport/hatch.py`).
+from them. The bytes go into memory that each shares with this process
+(`transport/fetch_client.py`).
 
 One thread listens, and a pool waits for the store. Never waits for a producer. Keeps nothing that
 matters, and may be killed at any instruction: whoever waited asks the next one.
@@ -26,7 +27,7 @@ from msgspec import MsgspecError
 
 from augd.dataset.index_format import read_index_header
 from augd.dataset.stores.object_store import patience_s
-from augd.dataset.stores.range_reader import LANE_BYTES
+from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES
 from augd.dataset.stores.shard_cache import ShardCache
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import AugdError
@@ -42,13 +43,13 @@ _TEXT_MAX: Final = 1000
 
 
 @dataclass(slots=True)
-class _Hatch:
-    """A producer's hatch as it is here; `turns` are the last ones begun in each lane."""
+class _FetchChannel:
+    """A producer's fetch channel as it is here; `turns` are the last ones begun in each lane."""
 
     socket: socket.socket
-    basin_fd: int
-    basin_bytes: int
-    turns: dict[int, int] = field(default_factory=dict)
+    fetch_buffer_fd: int
+    fetch_buffer_bytes: int
+    request_ids: dict[int, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_closed: bool = False
     num_working: int = 0
@@ -65,7 +66,7 @@ class _Hatch:
 class _Job:
     """What one Ask wants; done when nothing is left."""
 
-    hatch: _Hatch
+    fetch_channel: _FetchChannel
     ask: said.Ask
     shards: RemoteShards
     began: float
@@ -82,7 +83,7 @@ class Fetcher:
         self._blocks = blocks
         self._patience_s = patience_s()
         self._sets: dict[str, RemoteShards] = {}
-        self._hatches: dict[int, _Hatch] = {}
+        self._fetch_channels: dict[int, _FetchChannel] = {}
         self._poll = select.poll()
         self._poll.register(daemon, select.POLLIN)
         self._pool = ThreadPoolExecutor(AT_ONCE, "fetch")
@@ -95,15 +96,15 @@ class Fetcher:
             for fd, _ in self._poll.poll():
                 if fd == self._daemon.fileno():
                     self._obey()
-                elif fd in self._hatches:
-                    self._serve(self._hatches[fd])
+                elif fd in self._fetch_channels:
+                    self._serve(self._fetch_channels[fd])
 
     def _obey(self) -> None:
         received = unix_link.receive(self._daemon, wait=True)
         assert received is not None
         frame, fds = received
         note = said.decode_to_fetcher(frame)
-        if isinstance(note, said.UseSet):
+        if isinstance(note, said.UseDataset):
             try:
                 header, _ = read_index_header(fds[0])
             finally:
@@ -112,50 +113,50 @@ class Fetcher:
             return
         end = socket.socket(fileno=fds[0])
         end.setblocking(False)
-        hatch = _Hatch(end, fds[1], note.basin_bytes)
-        self._hatches[end.fileno()] = hatch
+        fetch_channel = _FetchChannel(end, fds[1], note.fetch_buffer_bytes)
+        self._fetch_channels[end.fileno()] = fetch_channel
         self._poll.register(end, select.POLLIN)
-        hatch.say(said.Again())
+        fetch_channel.say(said.Resend())
 
-    def _serve(self, hatch: _Hatch) -> None:
+    def _serve(self, fetch_channel: _FetchChannel) -> None:
         """Take what a producer asks; one that asks nonsense is heard no more."""
         try:
-            for _ in range(said.LANES_MAX):  # then the others have their turn
-                received = unix_link.receive(hatch.socket, wait=False)
+            for _ in range(said.BUFFER_SLOTS_MAX):  # then the others have their turn
+                received = unix_link.receive(fetch_channel.socket, wait=False)
                 if received is None:
                     break
                 for fd in received[1]:
                     os.close(fd)
-                self._take(hatch, said.decode_ask(received[0]))
+                self._take(fetch_channel, said.decode_ask(received[0]))
         except (EOFError, OSError, MsgspecError, ValueError):
-            self._poll.unregister(hatch.socket)
-            del self._hatches[hatch.socket.fileno()]
-            with hatch.lock:
-                hatch.is_closed = True
-                hatch.socket.close()
-                if not hatch.num_working:
-                    os.close(hatch.basin_fd)
+            self._poll.unregister(fetch_channel.socket)
+            del self._fetch_channels[fetch_channel.socket.fileno()]
+            with fetch_channel.lock:
+                fetch_channel.is_closed = True
+                fetch_channel.socket.close()
+                if not fetch_channel.num_working:
+                    os.close(fetch_channel.fetch_buffer_fd)
 
-    def _take(self, hatch: _Hatch, ask: said.Ask) -> None:
+    def _take(self, fetch_channel: _FetchChannel, ask: said.Ask) -> None:
         """Begin what is asked. Raises ValueError when nobody asks so who means well."""
-        if ask.turn <= hatch.turns.get(ask.lane, -1):
+        if ask.request_id <= fetch_channel.request_ids.get(ask.buffer_slot, -1):
             return  # asked again, and the first time had arrived as well
         shards = self._sets.get(ask.dataset)
         is_sound = (
             shards is not None
-            and sum(size for _, _, size, _ in ask.pieces) <= LANE_BYTES
+            and sum(size for _, _, size, _ in ask.pieces) <= BUFFER_SLOT_BYTES
             and all(
-                shards.holds(shard, first, size) and at + size <= hatch.basin_bytes
+                shards.holds(shard, first, size) and at + size <= fetch_channel.fetch_buffer_bytes
                 for shard, first, size, at in ask.pieces
             )
         )
-        with hatch.lock:
-            if shards is None or not is_sound or ask.lane in hatch.busy:
+        with fetch_channel.lock:
+            if shards is None or not is_sound or ask.buffer_slot in fetch_channel.busy:
                 raise ValueError("a range that is not there, or two in one lane")
-            hatch.turns[ask.lane] = ask.turn
-            hatch.busy.add(ask.lane)
-            hatch.num_working += 1
-        job = _Job(hatch, ask, shards, time.monotonic(), len(ask.pieces))
+            fetch_channel.request_ids[ask.buffer_slot] = ask.request_id
+            fetch_channel.busy.add(ask.buffer_slot)
+            fetch_channel.num_working += 1
+        job = _Job(fetch_channel, ask, shards, time.monotonic(), len(ask.pieces))
         for piece in ask.pieces:
             self._pool.submit(self._read, job, piece)
 
@@ -163,7 +164,7 @@ class Fetcher:
         shard, first, size, at = place
         failure = job.failure  # of another piece: then this one is of no use
         try:
-            if not failure and not job.hatch.is_closed:
+            if not failure and not job.fetch_channel.is_closed:
                 if time.monotonic() - job.began > self._patience_s:
                     failure = self._last_failure or (
                         f"the store is too slow: a range waited {self._patience_s:g} s for its "
@@ -171,7 +172,7 @@ class Fetcher:
                     )
                 else:
                     content = job.shards.read(shard, first, size)
-                    _write(job.hatch.basin_fd, content, at)
+                    _write(job.fetch_channel.fetch_buffer_fd, content, at)
         except AugdError as error:
             failure = self._last_failure = str(error)[:_TEXT_MAX]
         except Exception as error:  # else its producer would wait for ever
@@ -184,18 +185,18 @@ class Fetcher:
         self._finish(job)
 
     def _finish(self, job: _Job) -> None:
-        hatch, ask = job.hatch, job.ask
-        with hatch.lock:
-            hatch.busy.discard(ask.lane)
-            hatch.num_working -= 1
-            if hatch.is_closed:
-                if not hatch.num_working:
-                    os.close(hatch.basin_fd)
+        fetch_channel, ask = job.fetch_channel, job.ask
+        with fetch_channel.lock:
+            fetch_channel.busy.discard(ask.buffer_slot)
+            fetch_channel.num_working -= 1
+            if fetch_channel.is_closed:
+                if not fetch_channel.num_working:
+                    os.close(fetch_channel.fetch_buffer_fd)
                 return
         if job.failure:
-            hatch.say(said.Refused(ask.lane, ask.turn, job.failure))
+            fetch_channel.say(said.Refused(ask.buffer_slot, ask.request_id, job.failure))
         else:
-            hatch.say(said.Filled(ask.lane, ask.turn))
+            fetch_channel.say(said.Filled(ask.buffer_slot, ask.request_id))
 
 
 def _write(fd: int, content: bytes | memoryview, at: int) -> None:

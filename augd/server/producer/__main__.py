@@ -1,8 +1,8 @@
 """The program of a producer: `augd.server.producer.__main__ LINK_FD CRUMB_FD PID HATCH
 [PLUGIN...]`.
 
-PID is its daemon's. HATCH are the fds of its hatch (transport/hatch.py), with a comma between them,
-or `-` where no data set lies in an object store.
+PID is its daemon's. HATCH are the fds of its fetch channel (transport/fetch_client.py), with a
+comma between them, or `-` where no data set lies in an object store.
 
 What is JSON is no plug-in with ops but an own source, {NAME: "plugin:MODULE:CLASS?ARGUMENT"}.
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from augd.server.producer.lease_runner import OpenOwn
 
 
-def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) -> int:
+def main(
+    link_fd: int, current_sample_fd: int, daemon_pid: int, fetch_channel: str, *words: str
+) -> int:
     """Run a producer on an inherited link and crumb; returns the exit status."""
     plugins = tuple(word for word in words if not word.startswith("{"))
     sources = _read_sources(word for word in words if word.startswith("{"))
@@ -54,10 +56,10 @@ def main(link_fd: int, crumb_fd: int, daemon_pid: int, hatch: str, *words: str) 
         # Not earlier: importing writes the compiled modules that a fresh installation lacks.
         catalogue = _load(plugins) if plugins else BUILT_IN
         open_own = _open(sources) if sources else None
-        asking, _, basin = hatch.partition(",")
-        hatch_fds = (int(asking), int(basin)) if basin else None
-        crumb = CurrentSample.inherited(crumb_fd)
-        ProducerLoop(daemon, crumb, confine(), catalogue, open_own, hatch_fds).run()
+        asking, _, fetch_buffer = fetch_channel.partition(",")
+        fetch_fds = (int(asking), int(fetch_buffer)) if fetch_buffer else None
+        current_sample = CurrentSample.inherited(current_sample_fd)
+        ProducerLoop(daemon, current_sample, confine(), catalogue, open_own, fetch_fds).run()
     except EOFError:
         return 0
     except BaseException as error:
@@ -91,5 +93,5 @@ def _open(sources: dict[str, str]) -> OpenOwn:
 
 if __name__ == "__main__":
     # The interpreter's own tear-down frees what the kernel frees anyway, and takes 20 ms.
-    link_fd, crumb_fd, daemon_pid = map(int, sys.argv[1:4])
-    os._exit(main(link_fd, crumb_fd, daemon_pid, sys.argv[4], *sys.argv[5:]))
+    link_fd, current_sample_fd, daemon_pid = map(int, sys.argv[1:4])
+    os._exit(main(link_fd, current_sample_fd, daemon_pid, sys.argv[4], *sys.argv[5:]))

@@ -80,7 +80,7 @@ class LeaseTask:
     rows: Iterator[Row]
     reading: Reading
     cached: list[int]  # for each row: whether its picture was in the cache, and no file is read
-    sketch: ChunkPlan | None = None
+    chunk_plan: ChunkPlan | None = None
     has_cuts: bool = False  # rows are made of the segments that were read, if nothing is odd
     hits: int = 0
 
@@ -140,7 +140,7 @@ class LeaseRunner:
     def __init__(
         self,
         on_row: Callable[[msg.Lease], None],
-        crumb: CurrentSample | None = None,
+        current_sample: CurrentSample | None = None,
         catalogue: Catalogue = BUILT_IN,
         open_own: OpenOwn | None = None,
     ) -> None:
@@ -151,14 +151,14 @@ class LeaseRunner:
         """
         self._open_own = open_own
         self._on_row = on_row
-        self._crumb = crumb or CurrentSample.private()
+        self._current_sample = current_sample or CurrentSample.private()
         self._catalogue = catalogue
         self._datasets: dict[str, OpenDataset] = {}
         self._lost: dict[str, AugdError] = {}  # data sets that cannot be opened, and why
         self._cache: PixelCache | None = None
         self._productions: dict[int, StreamRenderer] = {}
         self._accepted: list[msg.Lease] = []
-        self._hatch: FetchClient | None = None
+        self._fetch_channel: FetchClient | None = None
         self._in_hand: msg.Lease | None = None
         self._tasks: deque[LeaseTask] = deque()
         # CPU time of this thread for order and plan; whoever reports it sets it to 0. By the wall
@@ -175,9 +175,9 @@ class LeaseRunner:
         if self._in_hand is not None:
             self._on_row(self._in_hand)
 
-    def use_hatch(self, hatch: FetchClient) -> None:
+    def use_fetch_channel(self, fetch_channel: FetchClient) -> None:
         """Read data sets that lie in object stores through a hatch."""
-        self._hatch = hatch
+        self._fetch_channel = fetch_channel
 
     def use_cache(self, cache: PixelCache) -> None:
         """Keep decoded pictures in a cache, of the data sets that are opened from now on."""
@@ -213,8 +213,8 @@ class LeaseRunner:
             source = self._open_own(name, index)
             return source, ReadAhead(source, num_threads=0)
         if is_address(index.root):
-            assert self._hatch is not None
-            source = RemoteSource(index, self._hatch.reader(name))
+            assert self._fetch_channel is not None
+            source = RemoteSource(index, self._fetch_channel.reader(name))
             rows = source.read_rows
             return source, ReadAhead(source, read_rows=rows, on_wait=self.stay_alive, **_REMOTE)
         try:
@@ -302,14 +302,16 @@ class LeaseRunner:
                 for sample, is_cached in zip(drawn.tolist(), cached, strict=True)
             ]
             samples = [sample for sample in wanted if sample >= 0]
-            sketch, regions = None, None
+            chunk_plan, regions = None, None
             if plan is not None and sizes is not None:
-                sketch = production.sketch(plan, sizes, part.start, part.stop)
-                regions = production.regions(sketch, wanted)
+                chunk_plan = production.chunk_plan(plan, sizes, part.start, part.stop)
+                regions = production.regions(chunk_plan, wanted)
             reading = production.dataset.ahead.submit(samples, regions)
             rows = iter(reading)
-            task = LeaseTask(lease, production, drawn, epochs[part], rows, reading, cached, sketch)
-            task.has_cuts = sketch is not None and production.can_render_cuts(sketch)
+            task = LeaseTask(
+                lease, production, drawn, epochs[part], rows, reading, cached, chunk_plan
+            )
+            task.has_cuts = chunk_plan is not None and production.can_render_cuts(chunk_plan)
             self._tasks.append(task)
 
     def revoke(self, leases: set[int]) -> list[int]:
@@ -371,7 +373,7 @@ class LeaseRunner:
         return True
 
     def _make_rows(self, task: LeaseTask) -> FinishedLease:
-        if task.sketch is None:
+        if task.chunk_plan is None:
             self._plan(task)
         lease, production = task.lease, task.production
         index = production.dataset.index
@@ -382,8 +384,8 @@ class LeaseRunner:
         made = FinishedLease(lease.lease, ids_digest=ids_digest(_first_position(task), task.ids))
         if (
             all(task.cached)
-            and task.sketch
-            and production.render_cached(task.ids, task.sketch, rows)
+            and task.chunk_plan
+            and production.render_cached(task.ids, task.chunk_plan, rows)
         ):
             self._on_row(lease)
             made.hits = lease.rows
@@ -410,13 +412,13 @@ class LeaseRunner:
         if sample in task.production.quarantine and _is_quarantined(task, row, sample):
             return "quarantined: it ended its producer twice"
         # From here on it is this sample's fault; waiting for its file was not.
-        self._crumb.set(task.lease.lease, row, sample)
+        self._current_sample.set(task.lease.lease, row, sample)
         try:
             if content is None:
                 return self._render_cached(task, row, sample, rows)
             return self._render_row(task, row, sample, content, rows)
         finally:
-            self._crumb.clear()
+            self._current_sample.clear()
 
     def _render_cached(self, task: LeaseTask, row: int, sample: int, rows: Rows) -> str | None:
         """Fill a row from the cache; from its file, should the cache be damaged there."""
@@ -451,12 +453,12 @@ class LeaseRunner:
                     photo = production.cache.add(sample, content, header)
                     if photo is not None:
                         return self._render_photo(task, row, sample, photo, rows)
-            sketch, at = self._sketch_of(task, row, sample, stored)
-            if isinstance(made, JpegPart) and sketch is not task.sketch:  # of another plan
+            chunk_plan, at = self._chunk_plan_of(task, row, sample, stored)
+            if isinstance(made, JpegPart) and chunk_plan is not task.chunk_plan:  # of another plan
                 made, header = production.dataset.source.read(sample), stored
-            if at in sketch.impossible:
-                return sketch.impossible[at]
-            production.render(made, header, sketch, at, rows, row)
+            if at in chunk_plan.impossible:
+                return chunk_plan.impossible[at]
+            production.render(made, header, chunk_plan, at, rows, row)
         except BadImage as bad:
             return str(bad)
         self._on_row(task.lease)
@@ -468,34 +470,34 @@ class LeaseRunner:
         Says no where something is not as the index says, or is out of the ordinary: whoever looks
         at them then finds out what, and says it.
         """
-        sketch = task.sketch
-        if not task.has_cuts or sketch is None:
+        chunk_plan = task.chunk_plan
+        if not task.has_cuts or chunk_plan is None:
             return False
-        if sketch.sizes[row] != [cut.table.width, cut.table.height]:
+        if chunk_plan.sizes[row] != [cut.table.width, cut.table.height]:
             return False
-        return task.production.render_cut(cut, sketch, row, rows, row)
+        return task.production.render_cut(cut, chunk_plan, row, rows, row)
 
     def _render_photo(
         self, task: LeaseTask, row: int, sample: int, photo: DecodedRegion, rows: Rows
     ) -> str | None:
-        sketch, at = self._sketch_of(task, row, sample, photo)
-        if at in sketch.impossible:
-            return sketch.impossible[at]
+        chunk_plan, at = self._chunk_plan_of(task, row, sample, photo)
+        if at in chunk_plan.impossible:
+            return chunk_plan.impossible[at]
         try:
-            task.production.render_decoded(photo, sketch, at, rows, row)
+            task.production.render_decoded(photo, chunk_plan, at, rows, row)
         except BadImage as bad:
             return str(bad)
         self._on_row(task.lease)
         return None
 
-    def _sketch_of(
+    def _chunk_plan_of(
         self, task: LeaseTask, row: int, sample: int, stored: Stored
     ) -> tuple[ChunkPlan, int]:
         """Return the sketch in which a row is planned, and where: with the size that it has."""
-        assert task.sketch is not None
+        assert task.chunk_plan is not None
         size = task.production.size_of(stored)
-        if list(size) == task.sketch.sizes[row]:
-            return task.sketch, row
+        if list(size) == task.chunk_plan.sizes[row]:
+            return task.chunk_plan, row
         task.production.dataset.index.dims[sample] = stored.width, stored.height
         return self._plan_again(task, row, *size), 0
 
@@ -510,7 +512,7 @@ class LeaseRunner:
         group = [task]
         for other in self._tasks:
             # Whose task it is comes first: ids of another data set are no places in these sizes.
-            if other.production is not task.production or other.sketch is not None:
+            if other.production is not task.production or other.chunk_plan is not None:
                 break
             if not dims[other.ids].all():
                 break
@@ -521,7 +523,9 @@ class LeaseRunner:
         plan = task.production.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
         for member in group:
-            member.sketch = task.production.sketch(plan, sizes, row, row + member.lease.rows)
+            member.chunk_plan = task.production.chunk_plan(
+                plan, sizes, row, row + member.lease.rows
+            )
             row += member.lease.rows
         self.plan_ns += time.thread_time_ns() - before_ns
 
@@ -542,13 +546,13 @@ class LeaseRunner:
         task.rows = iter(contents)
         for row, sample, content in zip(rows, task.ids[rows].tolist(), contents, strict=True):
             if not dims[sample, 0] and isinstance(content, bytearray):
-                self._crumb.set(task.lease.lease, row, sample)
+                self._current_sample.set(task.lease.lease, row, sample)
                 try:
                     header = read_header(content)
                 except BadImage:
                     continue  # named when its row is made
                 finally:
-                    self._crumb.clear()
+                    self._current_sample.clear()
                 dims[sample] = header.width, header.height
 
     def _plan_again(self, task: LeaseTask, row: int, width: int, height: int) -> ChunkPlan:
@@ -556,4 +560,4 @@ class LeaseRunner:
         size = np.array([[width, height]], np.int32)
         ids, epochs = task.ids[row : row + 1], task.epochs[row : row + 1]
         plan = task.production.planner.plan(ids, epochs, size[:, 0], size[:, 1])
-        return task.production.sketch(plan, size, 0, 1)
+        return task.production.chunk_plan(plan, size, 0, 1)

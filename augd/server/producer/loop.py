@@ -27,7 +27,7 @@ from augd.server.producer.lease_runner import LeaseFailed, LeaseRunner, OpenOwn
 from augd.transport import unix_link
 from augd.transport.arena import map_arena
 from augd.transport.current_sample import CurrentSample
-from augd.transport.fetch_client import FetchClient, hatch_patience_s
+from augd.transport.fetch_client import FetchClient, fetch_patience_s
 
 _ALIVE_EVERY_NS = 1_000_000_000
 _FAIL_TEXT_MAX = 4000
@@ -40,24 +40,25 @@ class ProducerLoop:
     def __init__(
         self,
         daemon: socket.socket,
-        crumb: CurrentSample,
+        current_sample: CurrentSample,
         confinement: str,
         catalogue: Catalogue,
         open_own: OpenOwn | None = None,
-        hatch_fds: tuple[int, int] | None = None,
+        fetch_fds: tuple[int, int] | None = None,
     ) -> None:
         """Take over the link; `run` says READY, and which confinement holds.
 
         `catalogue` are the ops of recipes, `open_own` gives own sources by their data set,
-        `hatch_fds` are the socket and the memory of a hatch, where a data set is in a store.
+        `hatch_fds` are the socket and the memory of a fetch channel, where a data set is in a
+        store.
         """
         self._daemon = daemon
         self._confinement = confinement
         self._environment = {**describe_environment(), **catalogue.environment}
-        self._workshop = LeaseRunner(self._stay_alive, crumb, catalogue, open_own)
-        if hatch_fds is not None:
-            wait = self._workshop.stay_alive
-            self._workshop.use_hatch(FetchClient(*hatch_fds, hatch_patience_s(), wait))
+        self._lease_runner = LeaseRunner(self._stay_alive, current_sample, catalogue, open_own)
+        if fetch_fds is not None:
+            wait = self._lease_runner.stay_alive
+            self._lease_runner.use_fetch_channel(FetchClient(*fetch_fds, fetch_patience_s(), wait))
         self._cache: PixelCache | None = None
         # Streams whose recipe an own op refuses, or whose own source cannot be used: code, text.
         self._refused: dict[int, tuple[_Code, str]] = {}
@@ -72,19 +73,19 @@ class ProducerLoop:
         self._say(msg.Ready(os.getpid(), self._environment, self._confinement))
         while not self._is_draining:
             self._listen()
-            if len(self._workshop) and not self._is_draining:
+            if len(self._lease_runner) and not self._is_draining:
                 self._work()
 
     def _listen(self) -> None:
         """Take all messages that are there; wait for one when there is nothing to do."""
         while not self._is_draining:
-            wait = not len(self._workshop)  # nothing accepted, nothing queued
+            wait = not len(self._lease_runner)  # nothing accepted, nothing queued
             before_ns = time.monotonic_ns()
             received = unix_link.receive(self._daemon, wait=wait)
             if wait:
                 self._idle_ns += time.monotonic_ns() - before_ns
             if received is None:
-                self._workshop.begin()
+                self._lease_runner.begin()
                 return
             frame, fds = received
             try:
@@ -94,29 +95,29 @@ class ProducerLoop:
                     os.close(fd)
 
     def _obey(self, message: msg.ToProducer, fds: list[int]) -> None:
-        workshop = self._workshop
+        lease_runner = self._lease_runner
         match message:
             case msg.Lease(lease, stream) if stream in self._refused:
                 code, text = self._refused[stream]
                 self._say(msg.Fail(lease, text, code))
             case msg.Lease():
-                workshop.accept(message)
+                lease_runner.accept(message)
             case msg.Revoke(leases):
-                for lease in workshop.revoke(set(leases)):
+                for lease in lease_runner.revoke(set(leases)):
                     self._say(msg.Dropped(lease))
             case msg.CacheMessage():
                 with suppress(ValueError):  # somebody cut its file off: all is made without it
                     self._cache = PixelCache(fds[0], message)
-                    workshop.use_cache(self._cache)
+                    lease_runner.use_cache(self._cache)
             case msg.Room():
                 if self._cache is not None:
                     self._cache.add_room(message)
             case msg.DatasetMessage(name, root):
-                workshop.use_dataset(name, root, *fds)
+                lease_runner.use_dataset(name, root, *fds)
             case msg.StreamMessage():
                 arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
                 try:
-                    workshop.use_stream(message, arena, _choice_of(message, fds))
+                    lease_runner.use_stream(message, arena, _choice_of(message, fds))
                 except RecipeError as error:  # by a check that the daemon cannot make
                     self._refused[message.stream] = "BAD_RECIPE", str(error)[-_FAIL_TEXT_MAX:]
                 except PluginFailed as error:
@@ -125,17 +126,17 @@ class ProducerLoop:
                     self._refused[message.stream] = "INTERNAL", str(error)[:_FAIL_TEXT_MAX]
             case msg.Mask(stream):
                 if stream not in self._refused:
-                    workshop.mask(message)
+                    lease_runner.mask(message)
             case msg.Drop(stream):
                 self._refused.pop(stream, None)
-                workshop.drop_stream(stream)
+                lease_runner.drop_stream(stream)
             case msg.Drain():
                 self._is_draining = True
 
     def _work(self) -> None:
         before_ns, cpu_before_ns = time.monotonic_ns(), time.thread_time_ns()
         try:
-            made = self._workshop.make_next()
+            made = self._lease_runner.make_next()
         except LeaseFailed as failed:
             self._say(_fail(failed))
             return
@@ -146,16 +147,16 @@ class ProducerLoop:
             digest=write_digest(made.digest),
             ids_digest=write_ids_digest(made.ids_digest),
             busy_ns=time.monotonic_ns() - before_ns,
-            plan_ns=self._workshop.plan_ns,
+            plan_ns=self._lease_runner.plan_ns,
             idle_ns=self._idle_ns,
             hits=made.hits,
             misses=made.misses,
             cpu_ns=time.thread_time_ns() - cpu_before_ns,
-            readers_added=self._workshop.readers_added,
+            readers_added=self._lease_runner.readers_added,
         )
-        self._workshop.plan_ns = self._idle_ns = 0
+        self._lease_runner.plan_ns = self._idle_ns = 0
         self._say(done)
-        for news in self._workshop.cache_news():
+        for news in self._lease_runner.cache_news():
             self._say(news)
 
     def _stay_alive(self, lease: msg.Lease) -> None:

@@ -89,7 +89,7 @@ class Rows:
 class ChunkPlan:
     """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
 
-    __slots__ = ("edits", "impossible", "outlines", "params", "part", "plan", "sizes")
+    __slots__ = ("edits", "impossible", "params", "part", "plan", "row_plans", "sizes")
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ChunkPlan:
         """Take the samples `first` to `end` of a plan."""
         self.plan, self.part = plan, slice(first * num_views, end * num_views)
         self.sizes: list[list[int]] = sizes[first:end].tolist()
-        self.outlines = RowPlans(plan, first * num_views, end * num_views)
+        self.row_plans = RowPlans(plan, first * num_views, end * num_views)
         self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
         self.params = None if params is None else params[first:end]
         self.edits = None
@@ -172,7 +172,7 @@ class StreamRenderer:
         else:
             out[:] = index.labels[ids]
 
-    def sketch(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
+    def chunk_plan(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
         """Read the samples `first` to `end` out of a plan of this production."""
         params = None
         if self._slots[0].params is not None:
@@ -190,44 +190,46 @@ class StreamRenderer:
             sizes[is_transposed] = sizes[is_transposed, ::-1]
         return sizes
 
-    def regions(self, sketch: ChunkPlan, ids: list[int]) -> list[Region | None]:
+    def regions(self, chunk_plan: ChunkPlan, ids: list[int]) -> list[Region | None]:
         """Say what of each sample's stored picture its views need; None where it is all."""
-        boxes = self._boxes(sketch)
-        if not self._is_upright and sketch.plan.scale is None and not sketch.impossible:
+        boxes = self._boxes(chunk_plan)
+        if not self._is_upright and chunk_plan.plan.scale is None and not chunk_plan.impossible:
             return [box for box, sample in zip(boxes, ids, strict=True) if sample >= 0]
         return [
-            self._region(sketch, at, sample, boxes[at])
+            self._region(chunk_plan, at, sample, boxes[at])
             for at, sample in enumerate(ids)
             if sample >= 0
         ]
 
-    def _boxes(self, sketch: ChunkPlan) -> list[Region]:
+    def _boxes(self, chunk_plan: ChunkPlan) -> list[Region]:
         if self._num_views == 1:
-            return list(map(tuple, self._renderer.needed(sketch.plan, sketch.part).tolist()))
-        crops, step = sketch.outlines.crop, self._num_views
+            return list(
+                map(tuple, self._renderer.needed(chunk_plan.plan, chunk_plan.part).tolist())
+            )
+        crops, step = chunk_plan.row_plans.crop, self._num_views
         return [box_around(crops[first : first + step]) for first in range(0, len(crops), step)]
 
-    def _region(self, sketch: ChunkPlan, at: int, sample: int, region: Region) -> Region | None:
-        if at in sketch.impossible:
+    def _region(self, chunk_plan: ChunkPlan, at: int, sample: int, region: Region) -> Region | None:
+        if at in chunk_plan.impossible:
             return None
         first = at * self._num_views
         turn = int(self.dataset.index.orientations[sample]) if self._is_upright else 1
-        scale = sketch.outlines.scale[first]
-        width, height = sketch.sizes[at]
+        scale = chunk_plan.row_plans.scale[first]
+        width, height = chunk_plan.sizes[at]
         if turn == 1:
             return region if scale == 1 else widened(region, scale, width, height)
         # Of a turned picture, scaled pixels are counted from an edge that a part may not have; and
         # which window is needed is told of pictures that are stored as they are seen.
         if scale != 1:
             return None
-        crops = sketch.outlines.crop[first : first + self._num_views]
+        crops = chunk_plan.row_plans.crop[first : first + self._num_views]
         return stored_region(turn, (width, height), box_around(crops))
 
     def render(
         self,
         content: bytearray | JpegPart,
         header: Header,
-        sketch: ChunkPlan,
+        chunk_plan: ChunkPlan,
         at: int,
         rows: Rows,
         row: int,
@@ -249,18 +251,18 @@ class StreamRenderer:
             data, origin = content.data, self._origin_of(content)
         else:
             data, origin = content, None
-        self._renderer.render_sample(data, header, sketch.outlines, first, out, colour, origin)
-        self._finish(out, sketch, at, rows, row)
+        self._renderer.render_sample(data, header, chunk_plan.row_plans, first, out, colour, origin)
+        self._finish(out, chunk_plan, at, rows, row)
 
-    def can_render_cuts(self, sketch: ChunkPlan) -> bool:
+    def can_render_cuts(self, chunk_plan: ChunkPlan) -> bool:
         """Say whether the rows of a sketch are made of cuts as they are: the usual case."""
         return (
             self._num_views == 1
-            and not sketch.impossible
-            and self._renderer.can_render_cuts(sketch.plan)
+            and not chunk_plan.impossible
+            and self._renderer.can_render_cuts(chunk_plan.plan)
         )
 
-    def render_cut(self, cut: Cut, sketch: ChunkPlan, at: int, rows: Rows, row: int) -> bool:
+    def render_cut(self, cut: Cut, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int) -> bool:
         """Make the sketch's sample `at` in `row` of `rows`; False where it does not decode so.
 
         Raises:
@@ -268,62 +270,69 @@ class StreamRenderer:
         """
         colour = None if rows.colour is None else rows.colour[row]
         out = rows.images[row]
-        if not self._renderer.render_cut(cut, sketch.outlines, at, out, colour):
+        if not self._renderer.render_cut(cut, chunk_plan.row_plans, at, out, colour):
             return False
-        if sketch.edits is not None or rows.params is not None:
-            self._finish(out[None], sketch, at, rows, row)
+        if chunk_plan.edits is not None or rows.params is not None:
+            self._finish(out[None], chunk_plan, at, rows, row)
         return True
 
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
         """Say for each sample whether its picture is in the cache, by a number that is not 0."""
         return [0] * len(ids) if self.cache is None else self.cache.find(ids)
 
-    def render_cached(self, ids: NDArray[np.int64], sketch: ChunkPlan, rows: Rows) -> bool:
+    def render_cached(self, ids: NDArray[np.int64], chunk_plan: ChunkPlan, rows: Rows) -> bool:
         """Make a chunk's rows from the cache in one go; say whether they could be made so.
 
         Only where every row is a whole picture of the planned size on the exact path, once: the
         usual case, and what is not is made row by row.
         """
-        if self.cache is None or self.quarantine or sketch.impossible or sketch.edits is not None:
+        if (
+            self.cache is None
+            or self.quarantine
+            or chunk_plan.impossible
+            or chunk_plan.edits is not None
+        ):
             return False
-        if self._num_views > 1 or not self._renderer.can_render_rows(sketch.plan):
+        if self._num_views > 1 or not self._renderer.can_render_rows(chunk_plan.plan):
             return False
         places = self.cache.places(ids)
-        if places is None or not np.array_equal(places["size"], sketch.sizes):
+        if places is None or not np.array_equal(places["size"], chunk_plan.sizes):
             return False
         self._renderer.render_rows(
             self.cache.pixels,
             places["offset"].copy(),
             places["size"].copy(),
-            sketch.plan,
-            sketch.part,
-            sketch.outlines,
+            chunk_plan.plan,
+            chunk_plan.part,
+            chunk_plan.row_plans,
             rows.images,
             rows.colour,
         )
         if rows.params is not None:
-            rows.params[:] = sketch.params
+            rows.params[:] = chunk_plan.params
         return True
 
     def render_decoded(
-        self, photo: DecodedRegion, sketch: ChunkPlan, at: int, rows: Rows, row: int
+        self, photo: DecodedRegion, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
         """Make all views of the sketch's sample `at` from its whole picture; see `render`."""
         out = self._views_of(rows.images[row])
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
-        self._renderer.render_decoded(photo, sketch.outlines, at * self._num_views, out, colour)
-        self._finish(out, sketch, at, rows, row)
+        self._renderer.render_decoded(
+            photo, chunk_plan.row_plans, at * self._num_views, out, colour
+        )
+        self._finish(out, chunk_plan, at, rows, row)
 
     def _finish(
-        self, out: NDArray[np.uint8], sketch: ChunkPlan, at: int, rows: Rows, row: int
+        self, out: NDArray[np.uint8], chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
         """Let own ops edit the finished views, and write down what was drawn."""
-        if sketch.edits is not None:
+        if chunk_plan.edits is not None:
             for number, finished in enumerate(out, at * self._num_views):
-                for edit in sketch.edits[number]:
+                for edit in chunk_plan.edits[number]:
                     edit.apply(finished)
-        if rows.params is not None and sketch.params is not None:
-            rows.params[row] = sketch.params[at]
+        if rows.params is not None and chunk_plan.params is not None:
+            rows.params[row] = chunk_plan.params[at]
 
     def _views_of(self, array: NDArray[Any]) -> NDArray[Any]:
         """Give a row's array the axis of views, which it has where there are several."""

@@ -28,18 +28,18 @@ class Relay:
     """The loop around the stations. `run` returns the exit status."""
 
     def __init__(
-        self, office: RelayContext, num_producers: int, lifeline_fd: int | None = None
+        self, context: RelayContext, num_producers: int, lifeline_fd: int | None = None
     ) -> None:
         """Make the stations; `run` starts their producers, which die with the calling thread."""
-        self._office = office
-        self._stations = [RemoteProducer(office, place) for place in range(num_producers)]
-        self._clock = office.poller.clock
+        self._context = context
+        self._remotes = [RemoteProducer(context, place) for place in range(num_producers)]
+        self._clock = context.poller.clock
         self._signals = signal_fd()
         self._lifeline_fd = lifeline_fd
         self._ends_at = float("inf")
-        office.poller.register(self._signals.fileno(), ("signal", None))
+        context.poller.register(self._signals.fileno(), ("signal", None))
         if lifeline_fd is not None:
-            office.poller.register(lifeline_fd, ("parent", None))
+            context.poller.register(lifeline_fd, ("parent", None))
 
     def run(self) -> int:
         """Work until drained.
@@ -49,79 +49,79 @@ class Relay:
         """
         clock = self._clock
         try:
-            while not all(station.is_gone for station in self._stations):
+            while not all(remote.is_gone for remote in self._remotes):
                 now = clock.now()
-                if self._office.is_draining and self._ends_at == float("inf"):
-                    self._drain(f"{self._office.address} ends", now)
+                if self._context.is_draining and self._ends_at == float("inf"):
+                    self._drain(f"{self._context.address} ends", now)
                 self._start_fetcher(time.monotonic())
-                for station in self._stations:
-                    station.act(now)
+                for remote in self._remotes:
+                    remote.act(now)
                 if now >= self._ends_at:
                     _log.warning("not drained within %g s: producers are killed", DRAIN_S)
                     break
                 due = min(
                     self._ends_at,
                     now + self._fetcher_due_s(),
-                    *(station.next_due() for station in self._stations),
+                    *(remote.next_due() for remote in self._remotes),
                 )
-                for kind, station in self._office.poller.wait(max(0.0, due - clock.now())):
-                    self._hear(kind, station)
+                for kind, remote in self._context.poller.wait(max(0.0, due - clock.now())):
+                    self._hear(kind, remote)
         finally:
-            for station in self._stations:
-                station.kill()
+            for remote in self._remotes:
+                remote.kill()
             ends_at = clock.now() + REAP_S
-            for station in self._stations:
-                station.close(max(0.0, ends_at - clock.now()))
-            if self._office.fetcher is not None:
-                self._office.fetcher.close()
-            self._office.choices.close()
+            for remote in self._remotes:
+                remote.close(max(0.0, ends_at - clock.now()))
+            if self._context.fetcher is not None:
+                self._context.fetcher.close()
+            self._context.choices.close()
             close_signal_fd(self._signals)
             send_last_words()
         return 0
 
     def _start_fetcher(self, now: float) -> None:
         """Start the fetcher when it is due: at first, and some time after it ended."""
-        fetcher = self._office.fetcher
+        fetcher = self._context.fetcher
         if fetcher is None or not fetcher.is_due(now):
             return
         if (why := fetcher.try_start(now)) is not None:
             _log.warning("%s", why)
             return
-        self._office.poller.register(fetcher.pidfd, ("fetcher", None))
+        self._context.poller.register(fetcher.pidfd, ("fetcher", None))
 
     def _fetcher_due_s(self) -> float:
-        fetcher = self._office.fetcher
+        fetcher = self._context.fetcher
         if fetcher is None or fetcher.starts_at is None:
             return float("inf")
         return fetcher.starts_at - time.monotonic()
 
     def _fetcher_ended(self, now: float) -> None:
-        fetcher = self._office.fetcher
+        fetcher = self._context.fetcher
         if fetcher is not None and fetcher.has_ended():
-            self._office.poller.unregister(fetcher.pidfd)
+            self._context.poller.unregister(fetcher.pidfd)
             _log.warning("%s", fetcher.ended(now))
 
-    def _hear(self, kind: str, station: RemoteProducer | None) -> None:
+    def _hear(self, kind: str, remote: RemoteProducer | None) -> None:
         now = self._clock.now()
         if kind == "signal":
             self._signals.recv(64)
             self._drain("it was told to end", now)
         elif kind == "parent":
             assert self._lifeline_fd is not None
-            self._office.poller.unregister(self._lifeline_fd)
+            self._context.poller.unregister(self._lifeline_fd)
             self._drain("the program that started it ended", now)
         elif kind == "fetcher":
             self._fetcher_ended(time.monotonic())
-        elif station is not None and kind == "link":
-            station.hear_link(now)
-        elif station is not None and kind == "pidfd":
-            station.hear_end(now)
-        elif station is not None and kind == "daemon":
-            station.hear_daemon(now)
+        elif remote is not None and kind == "link":
+            remote.hear_link(now)
+        elif remote is not None and kind == "pidfd":
+            remote.hear_end(now)
+        elif remote is not None and kind == "daemon":
+            remote.hear_daemon(now)
 
     def _drain(self, why: str, now: float) -> None:
         _log.info("draining: %s", why)
-        self._office.is_draining = True
+        self._context.is_draining = True
         self._ends_at = min(self._ends_at, now + DRAIN_S)
-        for station in self._stations:
-            station.drain()
+        for remote in self._remotes:
+            remote.drain()

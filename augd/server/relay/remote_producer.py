@@ -68,7 +68,7 @@ class RelayContext:
     curve: Curve | None
     host: str
     datasets: dict[str, IndexFile]
-    terms: ProducerOptions
+    producer_options: ProducerOptions
     poller: Poller
     choices: Choices = field(default_factory=Choices)
     memory_kills: OomKillCounter = field(default_factory=OomKillCounter)
@@ -103,14 +103,14 @@ class _Memory:
 class RemoteProducer:
     """See the module's theory of operation. The relay calls `act` and `hear_...`."""
 
-    def __init__(self, office: RelayContext, place: int) -> None:
+    def __init__(self, context: RelayContext, place: int) -> None:
         """Start empty: `act` hires."""
-        self._office = office
+        self._context = context
         self._place = place
         self.state = "resting"
         self.due = 0.0
         self._beat_at = 0.0
-        self._hired: ProducerProcess | None = None
+        self._spawned: ProducerProcess | None = None
         self._ready: msg.Ready | None = None
         self._dealer: Dealer | None = None
         self._owed: dict[int, tuple[msg.Lease, _Memory]] = {}
@@ -122,7 +122,7 @@ class RemoteProducer:
     @property
     def is_gone(self) -> bool:
         """Whether there is no producer and none will be."""
-        return self.state == "resting" and self._office.is_draining
+        return self.state == "resting" and self._context.is_draining
 
     def next_due(self) -> float:
         """Return when `act` is wanted at the latest."""
@@ -146,39 +146,39 @@ class RemoteProducer:
         if self.state == "resting":
             self._hire(now)
         elif self.state in ("starting", "clearing"):
-            assert self._hired is not None
+            assert self._spawned is not None
             _log.warning("producer %d is silent for too long and is killed", self._place)
-            self._hired.kill()
+            self._spawned.kill()
             self.due = now + CLEAR_S
-        elif self.state == "waiting" and self._office.is_draining:
+        elif self.state == "waiting" and self._context.is_draining:
             self.due = float("inf")  # its producer was told to end
         elif self.state == "waiting":
             self._join(now)
         elif self.state == "joining":
-            self._wait(f"no answer from {self._office.address}; trying again", now)
+            self._wait(f"no answer from {self._context.address}; trying again", now)
         elif not self._was_heard:
-            self._lose(f"{self._office.address} took no notice of the producer", now)
+            self._lose(f"{self._context.address} took no notice of the producer", now)
         else:
             self.due = float("inf")
 
     def drain(self) -> None:
         """Have the producer finish the rows in its hand, and end; the rest goes back."""
-        if self._hired is not None and not unix_link.send(
-            self._hired.link, codec.encode(msg.Drain())
+        if self._spawned is not None and not unix_link.send(
+            self._spawned.link, codec.encode(msg.Drain())
         ):
-            self._hired.kill()
+            self._spawned.kill()
 
     def kill(self) -> None:
         """Kill its producer, if one is left."""
-        if self._hired is not None:
-            self._hired.kill()
+        if self._spawned is not None:
+            self._spawned.kill()
 
     def close(self, within_s: float) -> None:
         """Kill what is left, and wait so long for its end."""
-        if self._hired is not None:
-            self._hired.kill()
-            if reap(self._hired.process, within_s) is None:
-                pid = self._hired.process.pid
+        if self._spawned is not None:
+            self._spawned.kill()
+            if reap(self._spawned.process, within_s) is None:
+                pid = self._spawned.process.pid
                 _log.error(
                     "producer %d (pid %d) was killed and is left: %s", self._place, pid, KEPT
                 )
@@ -190,42 +190,42 @@ class RemoteProducer:
 
     def _hire(self, now: float) -> None:
         try:
-            self._hired = hired = spawn_producer(self._office.terms, self._place)
+            self._spawned = spawned = spawn_producer(self._context.producer_options, self._place)
         except OSError as error:
             self._rest(f"a producer cannot be started: {error}", now)
             return
-        if self._office.fetcher is not None:
-            self._office.fetcher.add(self._place, hired.take_hatch())
-        self._office.poller.register(hired.link.fileno(), ("link", self))
-        self._office.poller.register(hired.pidfd, ("pidfd", self))
+        if self._context.fetcher is not None:
+            self._context.fetcher.add(self._place, spawned.take_fetch_channel())
+        self._context.poller.register(spawned.link.fileno(), ("link", self))
+        self._context.poller.register(spawned.pidfd, ("pidfd", self))
         self.state, self.due = "starting", now + START_S
 
     def hear_link(self, now: float) -> None:
         """Take what the producer says."""
-        while self._hired is not None:
+        while self._spawned is not None:
             try:
-                received = unix_link.receive(self._hired.link, wait=False)
+                received = unix_link.receive(self._spawned.link, wait=False)
                 if received is None:
                     return
                 message = codec.decode_from_producer(received[0])
             except (EOFError, OSError):
-                self._office.poller.unregister(self._hired.link.fileno())  # its pidfd tells more
+                self._context.poller.unregister(self._spawned.link.fileno())  # its pidfd tells more
                 return
             except ProtocolError as error:
                 _log.error("producer %d said nonsense and is killed: %s", self._place, error)
-                self._hired.kill()
+                self._spawned.kill()
                 return
             self._pass_up(message, received[0], now)
 
     def _pass_up(self, message: msg.FromProducer, frame: bytes, now: float) -> None:
         if isinstance(message, msg.Ready):
-            assert self._hired is not None
-            self._hired.note_ready()
+            assert self._spawned is not None
+            self._spawned.note_ready()
             self._ready = message
             self.state, self.due = "waiting", now
             return
         if isinstance(message, msg.Trouble):
-            self._office.note_trouble(message.text)
+            self._context.note_trouble(message.text)
             return
         frames: list[bytes | memoryview] = [frame]
         if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
@@ -242,47 +242,51 @@ class RemoteProducer:
 
     def hear_end(self, now: float) -> None:
         """Take the producer's end."""
-        hired = self._hired
-        if hired is None or hired.process.poll() is None:
+        spawned = self._spawned
+        if spawned is None or spawned.process.poll() is None:
             return
         self.hear_link(now)  # what it said before it died
-        kind, how, crumb = hired.ending(self._office.memory_kills), hired.how_ended(), hired.crumb()
+        kind, how, current_sample = (
+            spawned.ending(self._context.memory_kills),
+            spawned.how_ended(),
+            spawned.current_sample(),
+        )
         self._leave_process()
         if self.state == "serving":
-            self._send(msg.Ended(how, str(kind), crumb))  # type: ignore[arg-type]
+            self._send(msg.Ended(how, str(kind), current_sample))  # type: ignore[arg-type]
         self._hang_up(_LINGER_S)
         self._owed.clear()
         self._drop_streams()
-        if hired.is_tried_otherwise(kind):
+        if spawned.is_tried_otherwise(kind):
             how = f"{how} {TRIED_OTHERWISE}"
-        self._rest("" if self._office.is_draining else f"producer {self._place} ended: {how}", now)
+        self._rest("" if self._context.is_draining else f"producer {self._place} ended: {how}", now)
 
     def _leave_process(self) -> None:
-        assert self._hired is not None
-        self._office.poller.unregister(self._hired.link.fileno())
-        self._office.poller.unregister(self._hired.pidfd)
-        self._hired.close()
-        self._hired = None
-        if self._office.fetcher is not None:
-            self._office.fetcher.drop(self._place)
+        assert self._spawned is not None
+        self._context.poller.unregister(self._spawned.link.fileno())
+        self._context.poller.unregister(self._spawned.pidfd)
+        self._spawned.close()
+        self._spawned = None
+        if self._context.fetcher is not None:
+            self._context.fetcher.drop(self._place)
 
     # the daemon
 
     def _join(self, now: float) -> None:
         assert self._ready is not None
-        office = self._office
-        self._connect(office.address)
-        digests = {name: index.digest for name, index in office.datasets.items()}
+        context = self._context
+        self._connect(context.address)
+        digests = {name: index.digest for name, index in context.datasets.items()}
         ready = self._ready
-        join = msg.Join(office.host, ready.pid, digests, ready.environment, ready.confinement)
+        join = msg.Join(context.host, ready.pid, digests, ready.environment, ready.confinement)
         self._send(join)
         self.state, self.due = "joining", now + ANSWER_S
 
     def _connect(self, address: Address | TcpAddress) -> None:
         self._hang_up(0.0)
-        self._dealer = Dealer(address, self._office.curve, is_watched=True)
-        self._office.poller.register(self._dealer, ("daemon", self))
-        self._office.poller.register(self._dealer.monitor, ("monitor", self))
+        self._dealer = Dealer(address, self._context.curve, is_watched=True)
+        self._context.poller.register(self._dealer, ("daemon", self))
+        self._context.poller.register(self._dealer.monitor, ("monitor", self))
 
     def _look_at_connection(self, dealer: Dealer, now: float) -> None:
         if self.state == "joining":
@@ -292,13 +296,13 @@ class RemoteProducer:
                 self._wait(str(error), now)
                 return
         if dealer.has_ended():
-            why = f"the connection to {self._office.address} ended"
+            why = f"the connection to {self._context.address} ended"
             (self._lose if self.state == "serving" else self._wait)(why, now)
 
     def _hang_up(self, linger_s: float) -> None:
         if self._dealer is not None:
-            self._office.poller.unregister(self._dealer)
-            self._office.poller.unregister(self._dealer.monitor)
+            self._context.poller.unregister(self._dealer)
+            self._context.poller.unregister(self._dealer.monitor)
             self._dealer.close(linger_s)
             self._dealer = None
 
@@ -321,31 +325,31 @@ class RemoteProducer:
     def _take_answer(self, answer: msg.ToClient, now: float) -> None:
         match answer:
             case msg.Joined(number, token, port):
-                self._connect(rows_address(self._office.address, port))
+                self._connect(rows_address(self._context.address, port))
                 self.number = number
                 self._send(msg.AttachAs(number, token))
                 self.state, self.due = "serving", now + ANSWER_S
                 self._beat_at, self._was_heard = now + BEAT_S, False
             case msg.Error(code, text) if answer.is_retryable or code in ("DRAINING", "OVER_LIMIT"):
-                self._wait(f"{self._office.address}: {text}", now)
+                self._wait(f"{self._context.address}: {text}", now)
             case msg.Error(code, text):
-                raise error_from_code(code, f"{self._office.address}: {text}")
+                raise error_from_code(code, f"{self._context.address}: {text}")
             case _:
-                raise ProtocolError(f"said JOIN to {self._office.address}, got {answer}")
+                raise ProtocolError(f"said JOIN to {self._context.address}, got {answer}")
 
     def _pass_down(self, message: msg.ToRelay, frame: bytes, now: float) -> None:
         """Tell the producer what the daemon says, with what belongs to it on this host."""
         fds: tuple[int, ...] = ()
         match message:
             case msg.Part(why):
-                self._lose(f"{self._office.address}: {why}", now)
+                self._lose(f"{self._context.address}: {why}", now)
                 return
             case msg.Kill():
-                assert self._hired is not None
-                self._hired.kill()
+                assert self._spawned is not None
+                self._spawned.kill()
                 return
             case msg.DatasetMessage(name, _, digest):
-                index = self._office.datasets[name]
+                index = self._context.datasets[name]
                 frame = codec.encode(msg.DatasetMessage(name, index.root, digest))
                 fds = (index.fd, index.dims_fd)
             case msg.StreamMessage():
@@ -358,7 +362,7 @@ class RemoteProducer:
                     raise ProtocolError(f"{message} names a stream that was never announced")
                 self._owed[lease] = (message, self._streams[stream])
             case msg.Drain():
-                self._office.is_draining = True
+                self._context.is_draining = True
                 return  # the relay has all stations drain
         self._tell(frame, fds)
 
@@ -372,7 +376,7 @@ class RemoteProducer:
         size_bytes = use.slot_bytes * use.num_slots
         arena = make_arena("augd-rows", size_bytes)
         try:
-            memory = _Memory(use, memoryview(map_arena(arena, size_bytes)), self._office.numbers())
+            memory = _Memory(use, memoryview(map_arena(arena, size_bytes)), self._context.numbers())
             self._streams[use.stream] = memory
             choice = () if use.chosen is None else (self._choose(use, memory.choice),)
             self._tell(codec.encode(use), (arena, *choice))
@@ -380,24 +384,24 @@ class RemoteProducer:
             os.close(arena)
 
     def _choose(self, use: msg.StreamMessage, number: int) -> int:
-        index = self._office.datasets[use.dataset]
+        index = self._context.datasets[use.dataset]
         key = (use.dataset, use.selection)
-        shared = self._office.choices.take(number, key, lambda: choose(index, use.selection))
+        shared = self._context.choices.take(number, key, lambda: choose(index, use.selection))
         found = msg.SelectionShape(shared.num_samples, shared.num_groups, shared.num_picked)
         if found != use.chosen:
             raise SpecMismatch(
                 f"{use.dataset}: expected the choice of samples to be {use.chosen} as on "
-                f"{self._office.address}, got {found}; install the same version of augd on both"
+                f"{self._context.address}, got {found}; install the same version of augd on both"
             )
-        return self._office.choices.fd(number)
+        return self._context.choices.fd(number)
 
     def _tell(self, frame: bytes, fds: tuple[int, ...] = ()) -> None:
-        assert self._hired is not None
-        if not unix_link.send(self._hired.link, frame, fds) and unix_link.is_connected(
-            self._hired.link
+        assert self._spawned is not None
+        if not unix_link.send(self._spawned.link, frame, fds) and unix_link.is_connected(
+            self._spawned.link
         ):
             _log.error("producer %d did not read its messages and is killed", self._place)
-            self._hired.kill()
+            self._spawned.kill()
 
     def _send(self, message: msg.Message) -> None:
         assert self._dealer is not None
@@ -439,10 +443,10 @@ class RemoteProducer:
     def _drop_streams(self) -> None:
         for stream in list(self._streams):
             self._drop_stream(stream)
-            if self._hired is not None:
+            if self._spawned is not None:
                 self._tell(codec.encode(msg.Drop(stream)))
 
     def _drop_stream(self, stream: int) -> None:
         memory = self._streams.pop(stream, None)
         if memory is not None:
-            self._office.choices.drop(memory.choice)
+            self._context.choices.drop(memory.choice)

@@ -73,9 +73,17 @@ def lend_forever(paths: Sequence[str], options: RelayOptions) -> int:
     cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()
-    terms = ProducerOptions(options.plugins, cores, list_own(sources), has_remote(sources))
-    fetcher = make_fetcher(datasets, options.shard_cache or "")
-    office = RelayContext(
-        address, curve, host[:256], datasets, terms, Poller(Awake.of_loop()), fetcher=fetcher
+    producer_options = ProducerOptions(
+        options.plugins, cores, list_own(sources), has_remote(sources)
     )
-    return Relay(office, wanted, options.lifeline_fd).run()
+    fetcher = make_fetcher(datasets, options.shard_cache or "")
+    context = RelayContext(
+        address,
+        curve,
+        host[:256],
+        datasets,
+        producer_options,
+        Poller(Awake.of_loop()),
+        fetcher=fetcher,
+    )
+    return Relay(context, wanted, options.lifeline_fd).run()

@@ -28,7 +28,7 @@ class FetcherProcess(SupervisedProcess):
         super().__init__("the process that reads the store", _PAUSES)
         self._datasets = datasets
         self._cache = cache
-        self._hatches: dict[int, FetchChannelEnd] = {}
+        self._fetch_channels: dict[int, FetchChannelEnd] = {}
 
     def start(self, now: float) -> None:
         """Start it; it dies with the calling thread, which must be the main one.
@@ -40,24 +40,24 @@ class FetcherProcess(SupervisedProcess):
         near.settimeout(_HEAR_S)  # what it must hear of a thousand producers fills the socket
         for name, index in self._datasets.items():
             if is_address(index.header.source):
-                self._tell(said.UseSet(name), index.fd)
-        for end in self._hatches.values():
-            self._tell_hatch(end)
+                self._tell(said.UseDataset(name), index.fd)
+        for end in self._fetch_channels.values():
+            self._tell_fetch_channel(end)
 
     def add(self, place: int, end: FetchChannelEnd | None) -> None:
-        """Serve the hatch of a producer, which is this object's from now on."""
+        """Serve the fetch channel of a producer, which is this object's from now on."""
         if end is not None:
-            self._hatches[place] = end
-            self._tell_hatch(end)
+            self._fetch_channels[place] = end
+            self._tell_fetch_channel(end)
 
     def drop(self, place: int) -> None:
-        """Forget the hatch of a producer that was reaped."""
-        end = self._hatches.pop(place, None)
+        """Forget the fetch channel of a producer that was reaped."""
+        end = self._fetch_channels.pop(place, None)
         if end is not None:
             end.close()
 
-    def _tell_hatch(self, end: FetchChannelEnd) -> None:
-        self._tell(said.UseHatch(BASIN_BYTES), end.socket.fileno(), end.basin_fd)
+    def _tell_fetch_channel(self, end: FetchChannelEnd) -> None:
+        self._tell(said.UseFetchChannel(BASIN_BYTES), end.socket.fileno(), end.fetch_buffer_fd)
 
     def _tell(self, note: said.ToFetcher, *fds: int) -> None:
         """Send; one that is dying hears it when it is started again."""
@@ -70,7 +70,7 @@ class FetcherProcess(SupervisedProcess):
     def close(self, patience_s: float = 0.0) -> None:
         """End it, which keeps nothing that matters, and wait for that."""
         super().close(patience_s)
-        for place in list(self._hatches):
+        for place in list(self._fetch_channels):
             self.drop(place)
 
 

@@ -71,8 +71,8 @@ class ProducerProcess:
     process: subprocess.Popen[bytes]
     link: socket.socket
     pidfd: int
-    _crumb: CurrentSample
-    hatch: FetchChannelEnd | None = None  # until the fetcher has it
+    _current_sample: CurrentSample
+    fetch_channel: FetchChannelEnd | None = None  # until the fetcher has it
     kernels: Kernels = field(default_factory=Kernels)
     has_kernels: bool = True  # where there are any
     is_ready: bool = False
@@ -110,25 +110,25 @@ class ProducerProcess:
             self.how_ended(), kind, has_kernels=self.has_kernels
         )
 
-    def crumb(self) -> tuple[int, int, int] | None:
+    def current_sample(self) -> tuple[int, int, int] | None:
         """Return the (lease, row of it, sample) in hand, by its own word; None when nothing is.
 
         Exact once it was reaped; before, it changes under the reader.
         """
-        return self._crumb.read()
+        return self._current_sample.read()
 
     def close(self) -> None:
         """Close the fds and the page of a producer that was reaped."""
         self.link.close()
-        self._crumb.close()
+        self._current_sample.close()
         os.close(self.pidfd)
-        if self.hatch is not None:
-            self.hatch.close()
-            self.hatch = None
+        if self.fetch_channel is not None:
+            self.fetch_channel.close()
+            self.fetch_channel = None
 
-    def take_hatch(self) -> FetchChannelEnd | None:
-        """Give the fetcher's end of its hatch away, once."""
-        end, self.hatch = self.hatch, None
+    def take_fetch_channel(self) -> FetchChannelEnd | None:
+        """Give the fetcher's end of its fetch channel away, once."""
+        end, self.fetch_channel = self.fetch_channel, None
         return end
 
 
@@ -148,28 +148,32 @@ class ProducerOptions:
     kernels: Kernels = field(default_factory=Kernels)
 
 
-def spawn_producer(terms: ProducerOptions, place: int) -> ProducerProcess:
+def spawn_producer(producer_options: ProducerOptions, place: int) -> ProducerProcess:
     """Start the producer of one place, counted from 0; a replacement gets the place of the dead.
 
     It dies with the calling thread, which must be the main one.
     """
     near, far = make_link()
-    crumb, page = make_current_sample()
-    end, asking = make_fetch_channel() if terms.has_stores else (None, None)
+    current_sample, page = make_current_sample()
+    end, asking = make_fetch_channel() if producer_options.has_stores else (None, None)
     fds: tuple[int, ...] = (far.fileno(), page)
-    hatch, switch = "-", terms.kernels.switch()
+    fetch_channel, switch = "-", producer_options.kernels.switch()
     if end is not None and asking is not None:
-        hatch = f"{asking.fileno()},{end.basin_fd}"
-        fds = (*fds, asking.fileno(), end.basin_fd)
+        fetch_channel = f"{asking.fileno()},{end.fetch_buffer_fd}"
+        fds = (*fds, asking.fileno(), end.fetch_buffer_fd)
     try:
         process = interpreter.start(
             "augd.server.producer",
-            *(str(far.fileno()), str(page), str(os.getpid()), hatch),
-            *terms.plugins,
-            *terms.sources,
+            *(str(far.fileno()), str(page), str(os.getpid()), fetch_channel),
+            *producer_options.plugins,
+            *producer_options.sources,
             pass_fds=fds,
             # An own source may open a store by itself, before it is confined.
-            env={**(os.environ if terms.sources else without_secrets()), **ENVIRONMENT, **switch},
+            env={
+                **(os.environ if producer_options.sources else without_secrets()),
+                **ENVIRONMENT,
+                **switch,
+            },
             # Ctrl-C in a terminal is for the daemon alone, which drains its producers.
             start_new_session=True,
         )
@@ -183,8 +187,12 @@ def spawn_producer(terms: ProducerOptions, place: int) -> ProducerProcess:
         os.close(page)
         if asking is not None:
             asking.close()
-    if terms.cores:
+    if producer_options.cores:
         # Before it has threads of its own, which inherit this.
-        os.sched_setaffinity(process.pid, {terms.cores[place % len(terms.cores)]})
+        os.sched_setaffinity(
+            process.pid, {producer_options.cores[place % len(producer_options.cores)]}
+        )
     pidfd = os.pidfd_open(process.pid)
-    return ProducerProcess(process, near, pidfd, crumb, end, terms.kernels, has_kernels=not switch)
+    return ProducerProcess(
+        process, near, pidfd, current_sample, end, producer_options.kernels, has_kernels=not switch
+    )

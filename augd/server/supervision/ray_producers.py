@@ -112,7 +112,7 @@ def main(text: str) -> int:
         )
         command = _command(placed, ray.util.get_node_ip_address())
         actors = [lender.remote(command, number) for number in range(placed.num_producers)]
-        left = [actor.lend.remote() for actor in actors]
+        left = [actor.assign_lease.remote() for actor in actors]
         while left and not select.select([sys.stdin], [], [], 0.0)[0]:
             _, left = ray.wait(left, timeout=_LOOK_S)
         for actor in actors:
@@ -144,7 +144,7 @@ class RelayActor:
         self._command = command
         self._number = number
 
-    def lend(self) -> int:
+    def assign_lease(self) -> int:
         """Lend until the daemon is told to end."""
         while True:
             lifeline = os.pidfd_open(os.getpid())

@@ -41,14 +41,14 @@ class SupervisedProcess:
         pid, pidfd: its own, while it runs; the pidfd becomes readable at its end.
     """
 
-    def __init__(self, what: str, pauses: Backoff) -> None:
+    def __init__(self, what: str, backoff: Backoff) -> None:
         """Take what it is called in messages; it is due at once."""
         self.starts_at: float | None = 0.0
         self.link: socket.socket | None = None
         self.pid, self.pidfd = 0, -1
         self._what = what
-        self._pauses = pauses
-        self._pause_s = pauses.first_s
+        self._backoff = backoff
+        self._pause_s = backoff.first_s
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
 
@@ -69,7 +69,7 @@ class SupervisedProcess:
         try:
             self.start(now)
         except OSError as error:
-            self.starts_at = now + self._pauses.again_s
+            self.starts_at = now + self._backoff.again_s
             return f"{self._what} could not be started: {error}"
         return None
 
@@ -107,9 +107,9 @@ class SupervisedProcess:
         assert self._process is not None
         how = describe_status(self._process.wait(_END_S))
         self._let_go()
-        if now - self._started_at > self._pauses.calm_s:
-            self._pause_s = self._pauses.first_s
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, self._pauses.max_s)
+        if now - self._started_at > self._backoff.calm_s:
+            self._pause_s = self._backoff.first_s
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, self._backoff.max_s)
         self.starts_at = now + pause_s
         return f"{self._what} ended: {how}; it is started again in {pause_s:g} s"
 

@@ -163,7 +163,7 @@ class Authenticator:
         self.look_at = now + LOOK_S
         return self.clients.look_again()
 
-    def admit_canary(self, public: bytes) -> None:
+    def admit_probe(self, public: bytes) -> None:
         """Let a key in that no file names, until `forget_canaries`: `prove` shows one."""
         self._canaries[z85.decode(public)] = CANARY
 

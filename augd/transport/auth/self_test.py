@@ -24,7 +24,9 @@ from augd.transport.zmq_sockets import Dealer, Router
 PROOF_S = 5.0
 
 
-def prove(gate: Authenticator, make_router: Callable[[ServerCurve], Router] = Router) -> None:
+def prove(
+    authenticator: Authenticator, make_router: Callable[[ServerCurve], Router] = Router
+) -> None:
     """Show on a throw-away port that unknown keys are refused; then the gate is open.
 
     Args:
@@ -34,28 +36,28 @@ def prove(gate: Authenticator, make_router: Callable[[ServerCurve], Router] = Ro
     Raises:
         AugdError: it isn't so, and says what is; the daemon must not bind.
     """
-    _try_keys(gate, make_router, is_open=False)
-    gate.open()
-    _try_keys(gate, make_router, is_open=True)
+    _try_keys(authenticator, make_router, is_open=False)
+    authenticator.open()
+    _try_keys(authenticator, make_router, is_open=True)
 
 
 def _try_keys(
-    gate: Authenticator, make_router: Callable[[ServerCurve], Router], *, is_open: bool
+    authenticator: Authenticator, make_router: Callable[[ServerCurve], Router], *, is_open: bool
 ) -> None:
-    router = make_router(gate.curve)
+    router = make_router(authenticator.curve)
     canaries: list[ProbeClient] = []
     try:
         port = router.bind(TcpAddress("127.0.0.1", 0))
         assert isinstance(port, TcpAddress)
-        known, unknown = (ProbeClient(port, gate.server) for _ in range(2))
+        known, unknown = (ProbeClient(port, authenticator.server) for _ in range(2))
         canaries = [known, unknown]
         if is_open:
-            gate.admit_canary(known.public)
-        _await_verdicts(gate, router, known, unknown, is_open=is_open)
+            authenticator.admit_probe(known.public)
+        _await_verdicts(authenticator, router, known, unknown, is_open=is_open)
     finally:
-        gate.forget_canaries()
-        for canary in canaries:
-            canary.close()
+        authenticator.forget_canaries()
+        for probe_client in canaries:
+            probe_client.close()
         router.close()
 
 
@@ -66,12 +68,12 @@ class ProbeClient:
         """Connect and say the key's own fingerprint."""
         pair = keys.make_pair()
         self.public = pair.public
-        self.song = keys.fingerprint(pair.public).encode()
+        self.payload = keys.fingerprint(pair.public).encode()
         curve = ClientCurve(keys.ClientKeys(CANARY, pair, server))
         self._dealer = Dealer(address, curve, is_watched=True)
         assert self._dealer.handshake is not None
         self.handshake: Handshake = self._dealer.handshake
-        self._dealer.send(self.song)
+        self._dealer.send(self.payload)
 
     def close(self) -> None:
         """Hang up."""
@@ -79,20 +81,25 @@ class ProbeClient:
 
 
 def _await_verdicts(
-    gate: Authenticator, router: Router, known: ProbeClient, unknown: ProbeClient, *, is_open: bool
+    authenticator: Authenticator,
+    router: Router,
+    known: ProbeClient,
+    unknown: ProbeClient,
+    *,
+    is_open: bool,
 ) -> None:
     poller = zmq.Poller()
     sockets = [router.socket, known.handshake.socket, unknown.handshake.socket]
-    for socket in [*sockets, gate.socket] if is_open else sockets:
+    for socket in [*sockets, authenticator.socket] if is_open else sockets:
         poller.register(socket, zmq.POLLIN)
     heard: dict[bytes, str | None] = {}
     deadline = time.monotonic() + PROOF_S
     while True:
         refused = [one for one in (known, unknown) if one.handshake.has_failed()]
-        if unknown.song in heard or (known.song in heard and not is_open):
+        if unknown.payload in heard or (known.payload in heard and not is_open):
             raise AugdError(_FAILS_OPEN)
-        if is_open and known.song in heard and unknown in refused:
-            if heard[known.song] != CANARY:
+        if is_open and known.payload in heard and unknown in refused:
+            if heard[known.payload] != CANARY:
                 raise AugdError(_UNNAMED)
             return
         if not is_open and len(refused) == 2:
@@ -102,7 +109,7 @@ def _await_verdicts(
             raise AugdError(_UNANSWERED if is_open else _UNDECIDED)
         poller.poll(max(1, int(left_s * 1000)))
         if is_open:
-            gate.serve()
+            authenticator.serve()
         while (received := router.receive_named()) is not None:
             heard[received[1][0]] = received[2]
 

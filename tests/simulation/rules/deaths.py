@@ -35,7 +35,7 @@ def a_lease_is_answered_once(patch: Patch) -> None:
     honest = Scheduler.heard
 
     def heard(self: Scheduler, number: int, message: Any) -> None:
-        producer = self.crew.members.get(number)
+        producer = self.pool.members.get(number)
         record = None
         if producer is not None and isinstance(message, msg.Done):
             record = producer.leases.get(message.lease)
@@ -72,9 +72,9 @@ def the_dead_are_not_replaced_in_a_drain(patch: Patch) -> None:
     honest = Scheduler.drain
 
     def drain(self: Scheduler) -> None:
-        due = dict(self.crew.restart_at)
+        due = dict(self.pool.restart_at)
         honest(self)
-        self.crew.restart_at.update(due)
+        self.pool.restart_at.update(due)
 
     patch.setattr(Scheduler, "drain", drain)
 

@@ -72,7 +72,7 @@ def a_verdict_is_told_to_clients_before_its_batch(patch: Patch) -> None:
     honest = SessionTable.pass_on
 
     def pass_on(self: SessionTable) -> None:
-        self._works.verdicts.clear()
+        self._scheduler.verdicts.clear()
         honest(self)
 
     patch.setattr(SessionTable, "pass_on", pass_on)

@@ -24,8 +24,8 @@ def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> Non
         given[id(self), producer.number, last] = target
 
     def target(self: Remotes, number: int, lease: int) -> Target | None:
-        found = given.get((id(self._works), number, lease))
-        return found if found is not None and found.stream in self._works.streams else None
+        found = given.get((id(self._scheduler), number, lease))
+        return found if found is not None and found.stream in self._scheduler.streams else None
 
     patch.setattr(Scheduler, "_lease", lease)
     patch.setattr(Remotes, "target", target)

@@ -83,7 +83,7 @@ def test_who_watches_into_a_file_gets_each_report_at_once(
             seen.append(capsys.readouterr().out)  # what was flushed by the time of the next
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status, "Inquirer", Listener)
+    monkeypatch.setattr(status, "StatusClient", Listener)
     monkeypatch.setattr(status, "reports", two)
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
     status.run_status(None, True, False)

@@ -100,10 +100,10 @@ def test_pieces_of_an_older_opening_or_sequence_are_dropped(pair: Pair) -> None:
 
 @clause("P-96")
 def test_a_knock_is_dropped_wherever_it_comes(pair: Pair) -> None:
-    knock = msg.Piece(0, 0, 0, 0, 0)
-    pair.send_piece(knock, b"")
+    probe = msg.Piece(0, 0, 0, 0, 0)
+    pair.send_piece(probe, b"")
     pair.send_piece(piece(0, 8), b"abcdefgh")
-    pair.send_piece(knock, b"")
+    pair.send_piece(probe, b"")
     pair.send_piece(piece(8, 4), b"ijkl")
     pair.fetch(batch())
     assert bytes(pair.memory[:SLOT_BYTES]) == b"abcdefghijkl"
@@ -190,7 +190,7 @@ def test_a_piece_larger_than_a_piece_may_be_is_refused_before_its_frame() -> Non
         (b"", "empty header"),
         (b"\x01garbage", "header does not decode"),
         (b"\x02" + encode(piece(0, 8))[1:], "the peer speaks protocol version 2"),
-        (encode(msg.Arena(1, 8)), "expected a PIECE of at most 4194304 bytes, got ArenaHere"),
+        (encode(msg.Arena(1, 8)), "expected a PIECE of at most 4194304 bytes, got Arena"),
         (encode(msg.Pong()), "Invalid value 'PONG'"),
         (b"x" * 70_000, "header of 70000 bytes, expected at most 65536"),
     ],

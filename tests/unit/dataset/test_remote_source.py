@@ -13,7 +13,7 @@ import pytest
 from augd.dataset.readers.object_store import GAP_BYTES, RemoteSource
 from augd.dataset.readers.read_ahead import ReadAhead
 from augd.dataset.stores.address import is_address, parse_store
-from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
+from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES, ByteRange
 from augd.errors import OptionError, StoreError
 from augd.pixels.headers.read_header import BadImage
 from tests.support.budget import spend
@@ -46,9 +46,9 @@ class Shards:
         if self.failure:
             raise StoreError(self.failure)
         self.asked.append(pieces)
-        memory = bytearray(LANE_BYTES)
+        memory = bytearray(BUFFER_SLOT_BYTES)
         for shard, first, size, at in pieces:
-            assert 0 <= at <= at + size <= LANE_BYTES
+            assert 0 <= at <= at + size <= BUFFER_SLOT_BYTES
             memory[at : at + size] = self.contents[shard][first : first + size]
         yield memoryview(memory)
 
@@ -71,7 +71,7 @@ CASES = {
     "too far apart": Case([(0, 0, K), (0, K + GAP_BYTES + 1, K)], 2),
     "other shards": Case([(0, 0, K), (1, K, K)], 2),
     "the same twice": Case([(0, 5, K), (0, 5, K), (0, 500, K)], 1),
-    "larger than a lane": Case([(2, 3, 2 * LANE_BYTES + 77)], 3, 3),
+    "larger than a lane": Case([(2, 3, 2 * BUFFER_SLOT_BYTES + 77)], 3, 3),
     "more than a lane": Case([(2, n * 3 * K * K, 3 * K * K - 1000) for n in range(4)], 2, 2),
 }
 

@@ -38,14 +38,14 @@ def rendered(
 ) -> NDArray[np.uint8]:
     """Render into the middle row of a slot and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
-    outline = RowPlan(
+    row_plan = RowPlan(
         matrix=np.asarray(matrix, np.float64).tolist(),
         origin=origin,
         halvings=halvings,
         lens=lens,
     )
     renderer = Renderer("linear", size, fill=fill, fill_value=VALUE)  # type: ignore[arg-type]
-    renderer.render(region, outline, slot[1])
+    renderer.render(region, row_plan, slot[1])
     assert (slot[0] == 7).all() and (slot[2] == 7).all()
     return slot[1]
 
@@ -255,9 +255,9 @@ def test_an_unknown_fill_is_refused() -> None:
 
 
 def test_a_row_of_another_shape_is_refused() -> None:
-    outline = RowPlan(matrix=np.eye(2, 3).tolist())
+    row_plan = RowPlan(matrix=np.eye(2, 3).tolist())
     with pytest.raises(ValueError, match=r"out: expected C-contiguous \(4, 4, 3\), got"):
-        Renderer("linear", (4, 4)).render(noise(4, 4), outline, np.empty((4, 5, 3), np.uint8))
+        Renderer("linear", (4, 4)).render(noise(4, 4), row_plan, np.empty((4, 5, 3), np.uint8))
 
 
 def test_a_region_that_opencv_cannot_take_is_a_bad_image() -> None:
@@ -275,9 +275,9 @@ def test_one_bender_serves_many_rows() -> None:
     first, second = np.empty((2, 16, 20, 3), np.uint8)
     region = noise(90, 80)
     matrix = about(turned(0.2, 3.0), (40.0, 45.0), (16, 20)).tolist()
-    outline = RowPlan(matrix=matrix, halvings=2)
-    renderer.render(region, outline, first)
+    row_plan = RowPlan(matrix=matrix, halvings=2)
+    renderer.render(region, row_plan, first)
     renderer.render(noise(33, 44), RowPlan((20, 16)), second)
     renderer.render(noise(200, 300), RowPlan(matrix=matrix, lens=0.3, halvings=1), second)
-    renderer.render(region, outline, second)
+    renderer.render(region, row_plan, second)
     assert (first == second).all()

@@ -225,7 +225,7 @@ def test_the_doctor_names_the_kernels_as_contents_do() -> None:
 
 def test_serve_says_which_kernels_work() -> None:
     table = Table(producers=0)
-    table.broker._works.crew.grow(table.now)
+    table.broker._scheduler.pool.grow(table.now)
     table.feed(ev.Tick())
     ready = msg.Ready(1, {"kernels": "2, libjpeg-turbo 3.0", "opencv": "5.0.0"}, "seccomp")
     actions = table.feed(ev.FromCrew(0, ready))

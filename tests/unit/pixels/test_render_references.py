@@ -147,7 +147,7 @@ def test_a_bent_row_of_a_decoded_region_is_that_of_the_whole_photo(halvings: int
     assert x > 0 and y > 0 and x + 2 * half + 8 < 450 and y + 2 * half + 8 < 333
     rows = []
     for crop in ((x, y, 2 * half + 8, 2 * half + 8), (0, 0, 450, 333)):
-        outline = RowPlan(
+        row_plan = RowPlan(
             matrix=matrix,
             origin=crop[:2],
             halvings=halvings,
@@ -157,6 +157,6 @@ def test_a_bent_row_of_a_decoded_region_is_that_of_the_whole_photo(halvings: int
         )
         out = np.empty((*size, 3), np.uint8)
         renderer = Renderer("antialias", size)
-        renderer.render(decode(content, header, crop), outline, out)
+        renderer.render(decode(content, header, crop), row_plan, out)
         rows.append(out)
     assert (rows[0] == rows[1]).all()

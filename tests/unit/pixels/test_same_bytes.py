@@ -37,15 +37,15 @@ def digests() -> dict[str, str]:
         fill = _FILLS[number % 4]
         renderer = Renderer("linear", size, fill=fill)
         matrix = np.hstack([rng.normal(0, 1.5, (2, 2)), rng.uniform(0, 150, (2, 1))]).tolist()
-        outline = RowPlan(matrix=matrix, halvings=number % 3)
-        renderer.render(region, outline, out)
+        row_plan = RowPlan(matrix=matrix, halvings=number % 3)
+        renderer.render(region, row_plan, out)
         found["bent"].update(out)
-        outline.lens, outline.warp, outline.warp_key = -0.1, LocalWarpField(40.0, 3.0), number
-        renderer.render(region, outline, out)
+        row_plan.lens, row_plan.warp, row_plan.warp_key = -0.1, LocalWarpField(40.0, 3.0), number
+        renderer.render(region, row_plan, out)
         found["warped"].update(out)
-        outline.colour = (rng.normal(0, 0.4, (3, 4)) + np.eye(3, 4)).tolist()
-        outline.pivot = rng.normal(0, 0.1, (3, 3)).tolist()
-        renderer.render(region, outline, out)
+        row_plan.colour = (rng.normal(0, 0.4, (3, 4)) + np.eye(3, 4)).tolist()
+        row_plan.pivot = rng.normal(0, 0.1, (3, 3)).tolist()
+        renderer.render(region, row_plan, out)
         found["tinted"].update(out)
         renderer.render(region, RowPlan((size[1], size[0]), mirror=True), out)
         found["linear"].update(out)

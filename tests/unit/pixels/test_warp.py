@@ -72,8 +72,8 @@ def test_a_lens_leaves_the_centre_where_it_is() -> None:
     size = (33, 45)
     picture = noise(*size)
     out = np.empty((*size, 3), np.uint8)
-    outline = RowPlan(matrix=np.eye(2, 3).tolist(), lens=-0.4)
-    Renderer("linear", size).render(picture, outline, out)
+    row_plan = RowPlan(matrix=np.eye(2, 3).tolist(), lens=-0.4)
+    Renderer("linear", size).render(picture, row_plan, out)
     assert (out[16, 22] == picture[16, 22]).all()
     assert (out != picture).any()
 
@@ -141,11 +141,11 @@ def test_lens_and_warp_and_matrix_are_one_resample() -> None:
     """Position plus lens plus field, through the matrix, sampled once."""
     picture = np.repeat(np.kron(noise(13, 16)[..., :1], np.ones((10, 10, 1), np.uint8)), 3, axis=2)
     matrix = np.array([[0.8, -0.3, 40.0], [0.2, 0.9, 5.0]])
-    outline = RowPlan(
+    row_plan = RowPlan(
         matrix=matrix.tolist(), lens=-0.2, warp=LocalWarpField(60.0, 6.0), warp_key=77
     )
     out = np.empty((*SIZE, 3), np.uint8)
-    Renderer("linear", SIZE).render(picture, outline, out)
+    Renderer("linear", SIZE).render(picture, row_plan, out)
     before, bent = lens_motion(-0.2)
     displaced = centres(SIZE) + (bent - before) + field(77, 60.0, 6.0)
     x, y = np.einsum("ij,jhw->ihw", matrix[:, :2], displaced) + matrix[:, 2, None, None]

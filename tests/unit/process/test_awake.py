@@ -14,7 +14,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.time = 100.0
-        self.pauses: list[float] = []
+        self.backoff: list[float] = []
         self.slices: list[float | None] = []
 
     def clock(self) -> float:
@@ -23,14 +23,14 @@ class Machine:
     def poll(self, left_s: float | None) -> list[str]:
         """Wait, and be paused beyond that if there is a pause left."""
         self.slices.append(left_s)
-        self.time += (left_s or 0.0) + (self.pauses.pop(0) if self.pauses else 0.0)
+        self.time += (left_s or 0.0) + (self.backoff.pop(0) if self.backoff else 0.0)
         return []
 
 
 @pytest.mark.parametrize("pause_s", [3.0, 12.0, 90.0])
 def test_a_pause_is_not_counted(pause_s: float) -> None:
     machine = Machine()
-    machine.pauses = [0.0, pause_s]
+    machine.backoff = [0.0, pause_s]
     awake = Awake(machine.clock)
     began, raw = awake.now(), machine.time
     assert awake.wait(machine.poll, 10.0) == []
@@ -54,7 +54,7 @@ def test_a_pause_costs_a_deadline_a_slice_at_most() -> None:
 
 def test_a_busy_machine_is_late_and_that_counts() -> None:
     machine = Machine()
-    machine.pauses = [LATE_S * 0.9] * 100
+    machine.backoff = [LATE_S * 0.9] * 100
     awake = Awake(machine.clock)
     awake.wait(machine.poll, 3.0)
     assert machine.time - 100.0 < 3.0 + SLICE_S + LATE_S
@@ -63,7 +63,7 @@ def test_a_busy_machine_is_late_and_that_counts() -> None:
 
 def test_one_that_is_stopped_again_and_again_meets_its_deadlines_all_the_same() -> None:
     machine = Machine()
-    machine.pauses = [5.0] * 1000
+    machine.backoff = [5.0] * 1000
     awake = Awake(machine.clock)
     awake.wait(machine.poll, 10.0)
     assert len(machine.slices) == 10.0 / SLICE_S
@@ -80,7 +80,7 @@ def test_what_is_found_ends_the_wait_and_no_time_is_lost() -> None:
 def test_a_wait_without_end_is_one_poll_that_counts(timeout_s: float | None) -> None:
     machine = Machine()
     awake = Awake(machine.clock, turn_s=TURN_S)
-    machine.pauses = [500.0]
+    machine.backoff = [500.0]
     awake.wait(machine.poll, timeout_s)
     assert machine.slices == [None]
     assert awake.now() == machine.time
@@ -107,7 +107,7 @@ def test_it_never_goes_back() -> None:
     awake = Awake(machine.clock, turn_s=TURN_S)
     seen = [awake.now()]
     for number in range(40):
-        machine.pauses = [float(number % 7)]
+        machine.backoff = [float(number % 7)]
         awake.wait(machine.poll, 0.4)
         machine.time += number % 5
         seen.append(awake.now())

@@ -12,7 +12,7 @@ import pytest
 
 from augd.errors import AddressInUse, OptionError
 from augd.protocol.dashboard_messages import Begin
-from augd.server.daemon.http_listener import TOKEN_VARIABLE, open_porch
+from augd.server.daemon.http_listener import TOKEN_VARIABLE, open_listener
 from augd.server.daemon.startup import ServeOptions, serve_forever
 
 TOKEN = "0123456789abcdef"
@@ -27,17 +27,17 @@ def token_file(tmp_path: Path) -> Path:
 
 
 def test_a_free_port_of_this_machine() -> None:
-    porch = open_porch("127.0.0.1:0", None)
+    porch = open_listener("127.0.0.1:0", None)
     with porch.listener:
         assert porch.url == f"http://127.0.0.1:{porch.listener.getsockname()[1]}"
         assert (porch.token, porch.hosts) == ("", ("127.0.0.1", "localhost", "[::1]"))
 
 
 def test_with_a_token_any_name_will_do(token_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_porch("0.0.0.0:0", str(token_file)).listener as listener:
+    with open_listener("0.0.0.0:0", str(token_file)).listener as listener:
         assert listener.getsockname()[0] == "0.0.0.0"
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    porch = open_porch("127.0.0.1:0", None)
+    porch = open_listener("127.0.0.1:0", None)
     porch.listener.close()
     assert (porch.token, porch.hosts) == (TOKEN, ())
     assert TOKEN_VARIABLE not in os.environ, "producers don't inherit it"
@@ -46,28 +46,28 @@ def test_with_a_token_any_name_will_do(token_file: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("text", ["8600", "localhost", ":8600", "127.0.0.1:", "h:x", "h:70000"])
 def test_no_address(text: str) -> None:
     with pytest.raises(OptionError, match=r"--http: expected HOST:PORT, as 127\.0\.0\.1:8600, got"):
-        open_porch(text, None)
+        open_listener(text, None)
 
 
 def test_strangers_need_a_token() -> None:
     with pytest.raises(OptionError, match=r"could see the images; use 127\.0\.0\.1:8600 .*set a t"):
-        open_porch("0.0.0.0:8600", None)
+        open_listener("0.0.0.0:8600", None)
 
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(AddressInUse, match=f"--http {where}: cannot listen there .*choose an"):
-            open_porch(where, None)
+            open_listener(where, None)
 
 
 def test_a_token_that_can_be_guessed_or_read(token_file: Path) -> None:
     token_file.write_text("short")
     with pytest.raises(OptionError, match=r"token of 16\.\.256 ASCII characters .* got one of 5"):
-        open_porch("127.0.0.1:0", str(token_file))
+        open_listener("127.0.0.1:0", str(token_file))
     token_file.chmod(0o644)
     with pytest.raises(OptionError, match="has mode 0644, so that others can read the secret"):
-        open_porch("127.0.0.1:0", str(token_file))
+        open_listener("127.0.0.1:0", str(token_file))
 
 
 def test_options_that_do_not_fit(tmp_path: Path) -> None:

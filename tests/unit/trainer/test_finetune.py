@@ -115,13 +115,13 @@ class TestHead:
 
     def test_takes_the_networks_own_dropout_with_it(self):
         subject = subject_of("mobilenet_v3_small")
-        head = subject.network.get_submodule(subject.anatomy.head)
+        head = subject.network.get_submodule(subject.stages.head)
         assert isinstance(head, Head) and head.dropout == 0.2
         assert subject.network.classifier[2].p == 0
         plain = build_model("mobilenet_v3_small", 3)
         assert plain.state_dict().keys() == subject.network.state_dict().keys()
         other = subject_of("mobilenet_v3_small", dropout=0.7, drop_connect=0.1)
-        head = other.network.get_submodule(other.anatomy.head)
+        head = other.network.get_submodule(other.stages.head)
         assert (head.dropout, head.drop_connect) == (0.7, 0.1)
 
     def test_draws_the_same_weights_as_without(self):
@@ -147,7 +147,7 @@ class TestSmallConvNet:
     def test_other_sizes(self):
         subject = build_subject("small-convnet", 4, (78, 96))
         assert subject.network(torch.zeros(1, 3, 78, 96)).shape == (1, 4)
-        assert len(subject.anatomy.stages) == 5
+        assert len(subject.stages.stages) == 5
         with pytest.raises(augd.OptionError, match=r"from 78 px on, got 64 x 64 px; raise --size"):
             build_subject("small-convnet", 4, (64, 64))
 
@@ -157,10 +157,10 @@ class TestFrozen:
         """Names that may change: parameters that learn, and buffers beside them."""
         prefixes = {
             module
-            for stage in learner.anatomy.stages
+            for stage in learner.stages.stages
             if stage.name in learner.phase.shares
             for module in stage.modules
-        } | {learner.anatomy.head}
+        } | {learner.stages.head}
         names = learner.network.state_dict()
         return {name for name in names if any(name.startswith(f"{one}.") for one in prefixes)}
 
@@ -260,7 +260,7 @@ class TestRates:
 
     def test_more_stages_than_there_are(self):
         with pytest.raises(augd.OptionError) as caught:
-            plan_phases(TrainingPlan("partial", 3, unfreeze=5), subject_of().anatomy)
+            plan_phases(TrainingPlan("partial", 3, unfreeze=5), subject_of().stages)
         assert str(caught.value) == (
             "--unfreeze: expected 1..4, the stages of this network (conv1.0, stage2, stage3, "
             "stage4.0), got 5"

@@ -152,7 +152,7 @@ class TestLayers:
         subject = subject_of(arch)
         subject.network.eval()
         image = torch.zeros(1, 3, 64, 64)
-        return find_layer(subject.network, subject.anatomy, name, image)
+        return find_layer(subject.network, subject.stages, name, image)
 
     def test_the_last_with_maps_is_taken(self):
         assert self.find("resnet18") == "layer4.1"
@@ -171,15 +171,15 @@ class TestLayers:
         attention = "encoder.layers.encoder_layer_0.self_attention"
         network = subject_of("vit_b_32", 3)
         with pytest.raises(augd.OptionError, match=rf"and {attention} gives none: choose ano"):
-            find_layer(network.network, network.anatomy, attention, torch.zeros(1, 3, 32, 32))
+            find_layer(network.network, network.stages, attention, torch.zeros(1, 3, 32, 32))
 
     def test_channels_last_of_four_are_no_maps(self):
         network = ChannelsLast()
-        anatomy = dissect(network, (16, 16))
+        stages = dissect(network, (16, 16))
         image = torch.zeros(1, 3, 16, 16)
-        assert find_layer(network, anatomy, "back", image) == "back"
+        assert find_layer(network, stages, "back", image) == "back"
         with pytest.raises(augd.OptionError, match=r"\(B, C, H, W\), and mix gives none"):
-            find_layer(network, anatomy, "mix", image)
+            find_layer(network, stages, "mix", image)
 
 
 def test_features_are_what_the_head_gets():

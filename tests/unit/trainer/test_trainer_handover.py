@@ -109,8 +109,8 @@ class FakeLane:
 
 def make(stream: FakeStream, max_in_flight: int = SLOTS - 1):
     lane = FakeLane()
-    handover = CopySchedule(lane, max_in_flight)
-    return lane, handover, Feed(stream, handover)
+    schedule = CopySchedule(lane, max_in_flight)
+    return lane, schedule, Feed(stream, schedule)
 
 
 def test_the_next_copy_is_issued_before_a_batch_is_handed_out():
@@ -132,10 +132,10 @@ def test_a_batch_is_not_delayed_by_one_that_is_not_here():
 
 def test_slots_go_back_when_their_copies_are_done_and_not_before():
     stream = FakeStream(num_batches=5)
-    lane, handover, feed = make(stream)
+    lane, schedule, feed = make(stream)
     passing = feed.epoch(0)
     next(passing)
-    assert handover.num_in_flight == 2
+    assert schedule.num_in_flight == 2
     lane.events[0].is_done = True
     next(passing)
     assert [batch.is_released for batch in stream.batches] == [True, False, False]
@@ -147,11 +147,11 @@ def test_slots_go_back_when_their_copies_are_done_and_not_before():
 
 def test_when_slots_run_out_the_oldest_copy_is_waited_for():
     stream = FakeStream(num_batches=9)
-    lane, handover, feed = make(stream, max_in_flight=2)
+    lane, schedule, feed = make(stream, max_in_flight=2)
     passing = feed.epoch(0)
     next(passing)  # 0 and, ahead, 1 are in flight
     next(passing)  # 1 was staged; there is no room to look ahead
-    assert handover.num_in_flight == 2 and [e.num_waits for e in lane.events] == [0, 0]
+    assert schedule.num_in_flight == 2 and [e.num_waits for e in lane.events] == [0, 0]
     next(passing)  # 2 needs a slot
     assert [event.num_waits for event in lane.events] == [1, 0, 0]
     assert stream.batches[0].is_released and not stream.batches[1].is_released
@@ -190,12 +190,12 @@ def test_an_end_that_is_here_without_the_next_batch():
 
 def test_another_epoch_than_the_next_drops_what_was_staged():
     stream = FakeStream(num_batches=2)
-    _, handover, feed = make(stream)
+    _, schedule, feed = make(stream)
     assert list(feed.epoch(0)) == [(0, 0), (0, 1)]
     assert list(feed.epoch(0)) == [(0, 0), (0, 1)]
     assert stream.seeks == [0]
     feed.close()
-    assert handover.num_in_flight == 0
+    assert schedule.num_in_flight == 0
     assert all(batch.is_released for batch in stream.batches)
 
 
@@ -260,7 +260,7 @@ def test_an_error_at_an_epochs_start_is_no_empty_epoch():
 def test_any_interleaving_gives_every_batch_once_in_order(seed):
     rng = random.Random(seed)
     stream = FakeStream(num_batches=rng.randint(1, 4), num_here=0)
-    lane, handover, feed = make(stream, max_in_flight=rng.randint(1, SLOTS - 1))
+    lane, schedule, feed = make(stream, max_in_flight=rng.randint(1, SLOTS - 1))
     for _ in range(12):
         epoch, length = rng.randint(0, 2), rng.randint(0, stream.num_batches)
         seen = []
@@ -270,7 +270,7 @@ def test_any_interleaving_gives_every_batch_once_in_order(seed):
             for event in list(lane.events)[: rng.randint(0, len(lane.events))]:
                 event.is_done = True
             seen.append(next(passing))
-            assert handover.num_in_flight <= SLOTS - 1
+            assert schedule.num_in_flight <= SLOTS - 1
         if length == stream.num_batches and rng.random() < 0.7:
             assert next(passing, None) is None
         assert seen == [(epoch, number) for number in range(length)]

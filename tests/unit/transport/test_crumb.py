@@ -57,9 +57,9 @@ def test_what_a_process_had_in_hand_is_known_after_it_was_killed(
     near, fd = pair
     code = (
         "import os, signal\n"
-        "from augd.transport.current_sample import Crumb\n"
-        f"crumb = Crumb.inherited({fd})\n"
-        "crumb.set(1, 2, 3); crumb.clear(); crumb.set(4, 5, 6)\n"
+        "from augd.transport.current_sample import CurrentSample\n"
+        f"current = CurrentSample.inherited({fd})\n"
+        "current.set(1, 2, 3); current.clear(); current.set(4, 5, 6)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code], pass_fds=(fd,), timeout=30)
@@ -68,21 +68,21 @@ def test_what_a_process_had_in_hand_is_known_after_it_was_killed(
 
 
 def test_a_private_crumb_works_alike() -> None:
-    crumb = CurrentSample.private()
-    crumb.clear()
-    crumb.set(1, 2, 3)
-    assert crumb.read() == (1, 2, 3)
-    crumb.close()
+    current_sample = CurrentSample.private()
+    current_sample.clear()
+    current_sample.set(1, 2, 3)
+    assert current_sample.read() == (1, 2, 3)
+    current_sample.close()
 
 
 def test_setting_and_clearing_are_cheap(pair: tuple[CurrentSample, int]) -> None:
-    crumb = pair[0]
+    current_sample = pair[0]
     best_ns = None
     for _ in range(5):
         before_ns = time.perf_counter_ns()
         for row in range(1000):
-            crumb.set(99, row, row)
-            crumb.clear()
+            current_sample.set(99, row, row)
+            current_sample.clear()
         passed_ns = (time.perf_counter_ns() - before_ns) / 1000
         best_ns = min(best_ns or passed_ns, passed_ns)
     assert best_ns is not None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from augd.dataset.stores.object_store import ObjectFacts
-from augd.dataset.stores.range_reader import LANE_BYTES, ByteRange
+from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES, ByteRange
 from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
 from augd.protocol import fetch_messages as said
@@ -57,16 +57,16 @@ class Running:
             self.fetcher.run()
 
     def add(self, end: FetchChannelEnd) -> None:
-        note = said.encode(said.UseHatch(BASIN_BYTES))
-        assert send(self.link, note, (end.socket.fileno(), end.basin_fd))
+        note = said.encode(said.UseFetchChannel(BASIN_BYTES))
+        assert send(self.link, note, (end.socket.fileno(), end.fetch_buffer_fd))
 
     def close(self) -> None:
         self.link.close()
         self.thread.join()
         self.fetcher._pool.shutdown()
-        for hatch in self.fetcher._hatches.values():
-            hatch.socket.close()
-            os.close(hatch.basin_fd)
+        for fetch_channel in self.fetcher._fetch_channels.values():
+            fetch_channel.socket.close()
+            os.close(fetch_channel.fetch_buffer_fd)
         self.fetcher._daemon.close()
 
 
@@ -84,20 +84,20 @@ def hatched(
     end: FetchChannelEnd, near: socket.socket, patience_s: float = 10.0
 ) -> Iterator[FetchClient]:
     """The producer's side; its thread ends with the last copy of the other end."""
-    hatch = FetchClient(near.detach(), os.dup(end.basin_fd), patience_s)
+    fetch_channel = FetchClient(near.detach(), os.dup(end.fetch_buffer_fd), patience_s)
     try:
-        yield hatch
+        yield fetch_channel
     finally:
         end.close()
         deadline = time.monotonic() + 5
-        while not hatch._is_gone and time.monotonic() < deadline:
+        while not fetch_channel._is_gone and time.monotonic() < deadline:
             time.sleep(0.01)
-        hatch._socket.close()
+        fetch_channel._socket.close()
 
 
-def check(hatch: FetchClient, firsts: list[int], size: int = 100) -> None:
+def check(fetch_channel: FetchClient, firsts: list[int], size: int = 100) -> None:
     pieces = [ByteRange(0, first, size, at * size) for at, first in enumerate(firsts)]
-    with hatch.reader("set").fetch(pieces) as memory:
+    with fetch_channel.reader("set").fetch(pieces) as memory:
         for piece in pieces:
             found = bytes(memory[piece.at : piece.at + size])
             assert found == bytes([piece.first % 251]) * size
@@ -112,45 +112,46 @@ def test_bytes_of_several_ranges_and_threads_arrive_where_they_belong(shards: Sh
     end, near = make_fetch_channel()
     failures: list[BaseException] = []
 
-    def work(hatch: FetchClient, number: int) -> None:
+    def work(fetch_channel: FetchClient, number: int) -> None:
         try:
             for turn in range(20):
-                check(hatch, [number * 1000 + turn, turn, 5 * turn], 1000)
+                check(fetch_channel, [number * 1000 + turn, turn, 5 * turn], 1000)
         except BaseException as error:
             failures.append(error)
 
-    with hatched(end, near) as hatch, running(shards) as fetcher:
+    with hatched(end, near) as fetch_channel, running(shards) as fetcher:
         fetcher.add(end)
         threads = [
-            threading.Thread(target=work, args=(hatch, number)) for number in range(2 * NUM_LANES)
+            threading.Thread(target=work, args=(fetch_channel, number))
+            for number in range(2 * NUM_LANES)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        check(hatch, [3], LANE_BYTES)
+        check(fetch_channel, [3], BUFFER_SLOT_BYTES)
     assert not failures
 
 
 def test_the_next_fetcher_is_asked_again_and_does_it_once(shards: Shards) -> None:
     """What the dead one had taken is asked anew; what it had not is not done twice."""
     end, near = make_fetch_channel()
-    with hatched(end, near) as hatch:
+    with hatched(end, near) as fetch_channel:
         lost = said.Ask(0, 1, "set", ((0, 7, 100, 0),))
-        asking = threading.Thread(target=check, args=(hatch, [7]))
+        asking = threading.Thread(target=check, args=(fetch_channel, [7]))
         asking.start()
         frame, _ = receive_waiting(end.socket)
         assert said.decode_ask(frame).pieces[0][:3] == lost.pieces[0][:3]
-        late = threading.Thread(target=check, args=(hatch, [9]))
+        late = threading.Thread(target=check, args=(fetch_channel, [9]))
         late.start()  # and this lies in the socket still
-        while len([one for one in hatch._lanes if one.frame]) < 2:
+        while len([one for one in fetch_channel._lanes if one.frame]) < 2:
             time.sleep(0.01)
         with running(shards) as fetcher:
             fetcher.add(end)
             asking.join(10)
             late.join(10)
             assert not asking.is_alive() and not late.is_alive()
-            check(hatch, [11])
+            check(fetch_channel, [11])
     assert sorted(shards.reads) == [7, 9, 11]
 
 
@@ -165,31 +166,33 @@ def receive_waiting(end: socket.socket) -> tuple[bytes, list[int]]:
 
 def test_what_the_store_refuses_is_said_to_who_asked(shards: Shards) -> None:
     end, near = make_fetch_channel()
-    with hatched(end, near) as hatch, running(shards) as fetcher:
+    with hatched(end, near) as fetch_channel, running(shards) as fetcher:
         fetcher.add(end)
         shards.failure = "s3://b/a.tar: it is not there (404)."
         with pytest.raises(StoreError, match=r"not there \(404\)"):
-            check(hatch, [1, 2, 3])
+            check(fetch_channel, [1, 2, 3])
         shards.failure = ""
-        check(hatch, [1, 2, 3])
+        check(fetch_channel, [1, 2, 3])
 
 
 def test_a_lane_that_was_given_up_is_used_again_only_when_it_was_answered(shards: Shards) -> None:
     end, near = make_fetch_channel()
-    with hatched(end, near, patience_s=0.2) as hatch, running(shards) as fetcher:
+    with hatched(end, near, patience_s=0.2) as fetch_channel, running(shards) as fetcher:
         fetcher.add(end)
         shards.gate.clear()
         for _ in range(NUM_LANES):
-            with pytest.raises(StoreError, match=r"no bytes came through the hatch within 0\.2 s"):
-                check(hatch, [1])
+            with pytest.raises(
+                StoreError, match=r"no bytes came through the fetch channel within 0\.2 s"
+            ):
+                check(fetch_channel, [1])
         with pytest.raises(StoreError, match=r"none of its lanes became free"):
-            check(hatch, [1])
+            check(fetch_channel, [1])
         shards.gate.set()
         deadline = time.monotonic() + 5
-        while len(hatch._free) < NUM_LANES:
+        while len(fetch_channel._free) < NUM_LANES:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        check(hatch, [5])
+        check(fetch_channel, [5])
 
 
 def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
@@ -203,10 +206,10 @@ def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
     ]
     frames = [said.encode(said.Ask(0, 1, "set", (place,))) for place in places]
     frames.append(said.encode(said.Ask(0, 1, "another", ((0, 0, 10, 0),))))
-    frames.append(said.encode(said.Ask(said.LANES_MAX, 1, "set", ((0, 0, 10, 0),))))
+    frames.append(said.encode(said.Ask(said.BUFFER_SLOTS_MAX, 1, "set", ((0, 0, 10, 0),))))
     frames.append(b"\x93nonsense")
     end, near = make_fetch_channel()
-    with hatched(end, near) as hatch, running(shards) as fetcher:
+    with hatched(end, near) as fetch_channel, running(shards) as fetcher:
         fetcher.add(end)
         for frame in frames:
             other, asking = make_fetch_channel()
@@ -218,7 +221,7 @@ def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
                 receive(asking, wait=True)
             asking.close()
         assert not shards.reads
-        check(hatch, [5])
+        check(fetch_channel, [5])
 
 
 def test_two_asks_at_once_in_one_lane_are_nonsense(shards: Shards) -> None:

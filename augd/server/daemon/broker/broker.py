@@ -98,15 +98,15 @@ class Broker:
         self._pid = pid
         self._datasets = dict(datasets)
         self._outbox = Outbox()
-        self._works = Scheduler(
+        self._scheduler = Scheduler(
             *(self._outbox, num_producers, self._datasets, patience_s, catalogue, cache)
         )
-        self._clients = SessionTable(
-            *(self._outbox, self._works, self._datasets, instance, attach, bulk_port, secret),
+        self._sessions = SessionTable(
+            *(self._outbox, self._scheduler, self._datasets, instance, attach, bulk_port, secret),
             catalogue,
         )
-        self._works.producers_max = producers_max
-        self._remotes = Remotes(self._outbox, self._works, self._datasets, rows_port, secret)
+        self._scheduler.producers_max = producers_max
+        self._remotes = Remotes(self._outbox, self._scheduler, self._datasets, rows_port, secret)
         self._all_at = 0.0  # when all streams are looked at again, whatever happens
         self._drain_ends_at: float | None = None
         self._has_killed = False
@@ -120,10 +120,10 @@ class Broker:
             case ev.FromPeer(peer, message, who):
                 self._from_peer(peer, message, who)
             case ev.RightsChanged(name, text):
-                self._clients.rights_changed(name, text)
+                self._sessions.rights_changed(name, text)
                 self._remotes.rights_changed(name, text)
             case ev.FromCrew(number, message):
-                self._works.heard(number, message)
+                self._scheduler.heard(number, message)
             case ev.FromRemote(number, message):
                 self._remotes.heard(number, message, is_draining=self._is_draining)
             case ev.RemoteAttached(number, token):
@@ -131,23 +131,23 @@ class Broker:
             case ev.RemoteGone(number, why):
                 self._remotes.gone(number, why, is_draining=self._is_draining)
             case ev.PeerAttached(number, token, is_framed):
-                self._clients.attached(number, token, is_framed=is_framed)
+                self._sessions.attached(number, token, is_framed=is_framed)
             case ev.PeerUnreachable(number):
-                self._clients.unreachable(number)
+                self._sessions.unreachable(number)
             case ev.PeerGone(number):
-                self._clients.close(number)
+                self._sessions.close(number)
             case ev.Reaped():
-                self._works.reaped(event, is_draining=self._is_draining)
+                self._scheduler.reaped(event, is_draining=self._is_draining)
             case ev.Selected(number, chosen, num_unlabelled):
-                self._clients.selected(number, chosen, num_unlabelled)
+                self._sessions.selected(number, chosen, num_unlabelled)
             case ev.SelectFailed(number, code, text):
-                self._clients.select_failed(number, code, text)
+                self._sessions.select_failed(number, code, text)
             case ev.ArenaMade(number):
-                self._clients.arena_made(number)
+                self._sessions.arena_made(number)
             case ev.ArenaFailed(number, reason):
-                self._clients.arena_failed(number, reason)
+                self._sessions.arena_failed(number, reason)
             case ev.CacheFull(reason):
-                self._works.cache_full(reason)
+                self._scheduler.cache_full(reason)
             case ev.DrainAsked(why):
                 self._drain(why)
             case ev.Tick():
@@ -162,9 +162,9 @@ class Broker:
         stream = None
         match event:
             case ev.FromCrew(number, msg.Done(lease)) | ev.FromRemote(number, msg.Done(lease)):
-                stream = self._works.stream_of(number, lease)
+                stream = self._scheduler.stream_of(number, lease)
             case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
-                stream = self._clients.stream_of(session)
+                stream = self._sessions.stream_of(session)
             case ev.FromCrew(_, msg.Alive() | msg.LastWords() | msg.Cached()):
                 pass
             case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
@@ -180,16 +180,16 @@ class Broker:
     def next_deadline(self) -> float | None:
         """When `handle` wants a Tick at the latest; None when nothing is due by itself."""
         moments = (
-            self._works.crew.next_deadline(),
-            self._clients.next_deadline(),
-            self._works.staffing.next_look() if self._works.producers_max else None,
+            self._scheduler.pool.next_deadline(),
+            self._sessions.next_deadline(),
+            self._scheduler.staffing.next_look() if self._scheduler.producers_max else None,
             self._drain_ends_at,
         )
         return min((moment for moment in moments if moment is not None), default=None)
 
     def admits(self, number: int, token: str, *, is_framed: bool) -> bool:
         """Say whether this attachment is the session's; see `SessionTable.admits`."""
-        return self._clients.admits(number, token, is_framed=is_framed)
+        return self._sessions.admits(number, token, is_framed=is_framed)
 
     def admits_remote(self, number: int, token: str) -> bool:
         """Say whether this attachment is that of a producer that joined; see `Remotes.admits`."""
@@ -197,7 +197,7 @@ class Broker:
 
     def has_leased(self, number: int, lease: int) -> bool:
         """Say whether a producer has this lease, be it revoked and not answered yet."""
-        producer = self._works.crew.members.get(number)
+        producer = self._scheduler.pool.members.get(number)
         return producer is not None and lease in producer.leases
 
     def target(self, number: int, lease: int) -> Target | None:
@@ -212,36 +212,36 @@ class Broker:
             case msg.Join():
                 self._remotes.join(peer, message, who)
             case msg.Hello():
-                self._clients.hello(peer, message, who)
+                self._sessions.hello(peer, message, who)
             case msg.Status():
-                sessions = self._clients.sessions.values()
+                sessions = self._sessions.sessions.values()
                 seen = permissions.seen_by(who, self.snapshot(), sessions)
                 self._outbox.send(peer, msg.StatusReply(shorten(seen)))
             case msg.Paths():
-                self._clients.ask_paths(peer, message, who)
+                self._sessions.ask_paths(peer, message, who)
             case msg.Ping():
                 self._outbox.send(peer, msg.Pong())
             case msg.Open() | msg.Flow() | msg.Release() | msg.Bye():
-                self._clients.heard(peer, message, who)
+                self._sessions.heard(peer, message, who)
 
     def _settle(self, streams: list[StreamState] | None) -> None:
         """Bring these streams, or all, forward until nothing more can be done."""
-        self._clients.pass_on()
-        self._works.kill_hanging()
+        self._sessions.pass_on()
+        self._scheduler.kill_hanging()
         if self._drain_ends_at is not None:
             self._settle_drain(self._drain_ends_at)
             return
         if streams is None:
-            self._works.staff()
-        self._works.start_due()
+            self._scheduler.staff()
+        self._scheduler.start_due()
         if streams is None:
             self._all_at = self._outbox.now + _ALL_EVERY_S
-            streams = list(self._works.streams.values())
-            self._clients.part_with_unattached()
-        self._clients.settle(streams)
+            streams = list(self._scheduler.streams.values())
+            self._sessions.part_with_unattached()
+        self._sessions.settle(streams)
         for stream in streams:
-            stream.plan_ahead(self._works.crew.num_ready)
-        self._works.lease_out()
+            stream.plan_ahead(self._scheduler.pool.num_ready)
+        self._scheduler.lease_out()
 
     def _drain(self, why: str) -> None:
         if self._drain_ends_at is not None:
@@ -249,17 +249,17 @@ class Broker:
         self._drain_ends_at = self._outbox.now + DRAIN_S
         self._outbox.log(INFO, f"draining: {why}")
         text = f"the daemon ended ({why}); start it again and connect"
-        for session in list(self._clients.sessions.values()):
+        for session in list(self._sessions.sessions.values()):
             # Of the whole session: an OPEN that is on its way finds none any more.
             error = msg.Error("DRAINING", text[:ERROR_TEXT_MAX], session.number)
             self._outbox.send(session.peer, error)
-            self._clients.close(session.number)
-        self._works.drain()
+            self._sessions.close(session.number)
+        self._scheduler.drain()
 
     def _settle_drain(self, ends_at: float) -> None:
         if self._is_stopped:
             return
-        if not self._works.crew.members:
+        if not self._scheduler.pool.members:
             self._is_stopped = True
             self._outbox.add(ev.Stop())
         elif self._outbox.now < ends_at:
@@ -267,9 +267,9 @@ class Broker:
         elif not self._has_killed:
             self._has_killed = True
             self._drain_ends_at = self._outbox.now + REAP_S
-            self._works.kill_all()
+            self._scheduler.kill_all()
         else:  # an end has its end, also where the kernel keeps a process for ever
-            self._outbox.log(ERROR, self._works.say_left())
+            self._outbox.log(ERROR, self._scheduler.say_left())
             self._is_stopped = True
             self._outbox.add(ev.Stop())
 
@@ -279,7 +279,7 @@ class Broker:
         For the page, which copies rows and asks again: while the generation is the same, so are
         the bytes. None where there is no such stream, or nobody reads a batch of it.
         """
-        found = self._works.streams.get(stream)
+        found = self._scheduler.streams.get(stream)
         if found is None or (slot is not None and not 0 <= slot < len(found.slots)):
             return None
         batch = found.in_hand() if slot is None else found.slots[slot].batch
@@ -287,7 +287,7 @@ class Broker:
 
     def snapshot(self, now: float | None = None) -> dict[str, Any]:
         """Everything that a person or a benchmark wants to know, as plain data; by default now."""
-        works = self._works
+        scheduler = self._scheduler
         now = self._outbox.now if now is None else now
         return {
             "instance": self._instance,
@@ -297,23 +297,23 @@ class Broker:
             "last_daemon_death": self._life.last_death,
             "is_draining": self._drain_ends_at is not None,
             "is_cut": False,
-            "unhealthy": works.unhealthy,
-            "num_places": works.crew.size,
-            "restarts": works.crew.restarts,
-            "last_death": works.crew.last_death,
-            "made": describe_made(works.made),
-            "needed_producers": works.staffing.needed,
+            "unhealthy": scheduler.unhealthy,
+            "num_places": scheduler.pool.size,
+            "restarts": scheduler.pool.restarts,
+            "last_death": scheduler.pool.last_death,
+            "made": describe_made(scheduler.made),
+            "needed_producers": scheduler.staffing.needed,
             "stale": dict(self._outbox.stale),
-            "environment": works.environment or {},
-            "cache": None if works.cache is None else works.cache.describe(),
+            "environment": scheduler.environment or {},
+            "cache": None if scheduler.cache is None else scheduler.cache.describe(),
             "datasets": {
-                name: describe_dataset(facts, works.registers[name], works.sent(name))
+                name: describe_dataset(facts, scheduler.registers[name], scheduler.sent(name))
                 for name, facts in self._datasets.items()
             },
-            "producers": [describe_producer(p, now) for p in works.crew.members.values()],
+            "producers": [describe_producer(p, now) for p in scheduler.pool.members.values()],
             "streams": [
-                describe_stream(stream, [one.number for one in self._clients.on(stream)])
-                for stream in works.streams.values()
+                describe_stream(stream, [one.number for one in self._sessions.on(stream)])
+                for stream in scheduler.streams.values()
             ],
         }
 

@@ -106,7 +106,7 @@ class Reaped(Struct, frozen=True):
     producer: int
     how: str
     kind: str = ""
-    crumb: tuple[int, int, int] | None = None
+    current_sample: tuple[int, int, int] | None = None
     is_tried_otherwise: bool = False
 
 

@@ -188,7 +188,7 @@ class ProducerPool:
         if producer.state != "gone":
             self.expect(producer)
 
-    def lend(self, producer: Producer, lease: int, record: LeaseRecord, now: float) -> None:
+    def assign_lease(self, producer: Producer, lease: int, record: LeaseRecord, now: float) -> None:
         """Give a lease to a producer that is ready."""
         if not producer.leases:
             producer.heard_at = now
@@ -248,7 +248,7 @@ class ProducerPool:
         share = (num_pending + self._num_leased) // max(1, len(self._ready))
         return max(1, min(DEPTH, share))
 
-    def hungry(self, depth: int) -> list[Producer]:
+    def under_low_water(self, depth: int) -> list[Producer]:
         """Ready producers that have to be filled up."""
         most = min(LOW_WATER, depth - 1)
         return [
@@ -266,7 +266,7 @@ class ProducerPool:
         unused = [producer for producer in idle if not producer.chunks_done]
         return next(iter(unused if unused or self._is_one_coming() else idle), None)
 
-    def spared(self) -> Producer | None:
+    def reserved_for_suspects(self) -> Producer | None:
         """Return the producer that gets nothing more until it is idle, as no fresh one will come.
 
         That of a host that doesn't come back isn't replaced here.
@@ -278,7 +278,7 @@ class ProducerPool:
     def _is_one_coming(self) -> bool:
         return bool(self.restart_at) or len(self._ready) < len(self.members)
 
-    def bury(
+    def remove_exited(
         self,
         number: int,
         how: str,

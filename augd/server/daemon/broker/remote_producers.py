@@ -51,14 +51,14 @@ class Remotes:
     def __init__(
         self,
         outbox: Outbox,
-        works: Scheduler,
+        scheduler: Scheduler,
         datasets: Mapping[str, DatasetFacts],
         rows_port: int,
         secret: str,
     ) -> None:
         """Start with none."""
         self._outbox = outbox
-        self._works = works
+        self._scheduler = scheduler
         self._datasets = datasets
         self._rows_port = rows_port
         self._secret = secret.encode()
@@ -66,14 +66,14 @@ class Remotes:
 
     def members(self) -> list[tuple[Producer, Remote]]:
         """List them."""
-        crew = self._works.crew.members.values()
-        return [(one, one.remote) for one in crew if one.remote is not None]
+        pool = self._scheduler.pool.members.values()
+        return [(one, one.remote) for one in pool if one.remote is not None]
 
     # joining
 
     def join(self, peer: bytes, join: msg.Join, who: Rights | None) -> None:
         """Give a producer a number, or tell it what stands against that."""
-        if self._works.environment is None and self._works.crew.size:
+        if self._scheduler.environment is None and self._scheduler.pool.size:
             text = "the daemon's own producers have not said yet what decides pixels"
             self._outbox.send(peer, msg.Error("PROTOCOL_STATE", text, is_retryable=True))
             return
@@ -90,8 +90,8 @@ class Remotes:
         now = self._outbox.now
         producer = Producer(number, now, now, pid=join.pid, confinement=join.confinement)
         producer.remote = Remote(join.host or "?", token, who, now)
-        self._works.crew.add(producer)
-        self._works.environment = self._works.relevant(join.environment)
+        self._scheduler.pool.add(producer)
+        self._scheduler.environment = self._scheduler.relevant(join.environment)
         self._outbox.send(peer, msg.Joined(number, token, self._rows_port))
 
     def _check(self, join: msg.Join, who: Rights | None) -> None:
@@ -100,13 +100,13 @@ class Remotes:
                 f"{who.name!r} may not produce: the daemon's operator lets it by `produce = true` "
                 "in its file, or makes another key with `augd keys new NAME --produce`"
             )
-        crew = self._works.crew
-        if len(crew.members) - crew.size >= REMOTES_MAX:
+        pool = self._scheduler.pool
+        if len(pool.members) - pool.size >= REMOTES_MAX:
             raise OverLimit(f"{REMOTES_MAX} remote producers are here, which is the limit")
         for name in sorted(self._datasets.keys() | join.datasets.keys()):
             self._check_dataset(name, join.datasets.get(name))
-        environment = self._works.relevant(join.environment)
-        expected = self._works.expected_environment(environment)
+        environment = self._scheduler.relevant(join.environment)
+        expected = self._scheduler.expected_environment(environment)
         for name in sorted(expected.keys() | environment.keys()):
             there, here = environment.get(name, "absent"), expected.get(name, "absent")
             if there != here:
@@ -130,7 +130,7 @@ class Remotes:
 
     def admits(self, number: int, token: str) -> bool:
         """Say whether this attachment is that of a producer that joined, the first one."""
-        producer = self._works.crew.members.get(number)
+        producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None:
             return False
         return producer.state == "starting" and producer.remote.token == token
@@ -140,11 +140,11 @@ class Remotes:
         if not self.admits(number, token):
             self._outbox.stale["attach"] += 1
             return
-        producer = self._works.crew.members[number]
+        producer = self._scheduler.pool.members[number]
         assert producer.remote is not None
         producer.remote.beat_at = self._outbox.now
-        self._works.note_confinement(producer, producer.confinement)
-        self._works.take_on(producer)
+        self._scheduler.note_confinement(producer, producer.confinement)
+        self._scheduler.take_on(producer)
         # There may be no lease for hours, and its relay waits for a word: it revokes nothing.
         self._outbox.tell(number, msg.Revoke(()))
         where = f"{producer.remote.host} (pid {producer.pid})"
@@ -154,19 +154,19 @@ class Remotes:
 
     def target(self, number: int, lease: int) -> Target | None:
         """Say where the rows of a lease belong; None when that producer doesn't have it."""
-        producer = self._works.crew.members.get(number)
+        producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None or lease not in producer.leases:
             return None
         record = producer.leases[lease]
         stream, chunk = record.stream, record.chunk
-        if stream.number not in self._works.streams:
+        if stream.number not in self._scheduler.streams:
             return None  # its arena is gone
         offset = chunk.batch.slot.index * stream.slot_bytes
         return Target(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
 
     def heard(self, number: int, message: msg.FromRelay, *, is_draining: bool) -> None:
         """Take a message of a remote producer or its relay."""
-        producer = self._works.crew.members.get(number)
+        producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None:
             self._outbox.stale["producer"] += 1
             return
@@ -175,23 +175,23 @@ class Remotes:
             case msg.Beat(is_idle):
                 if is_idle:  # what it owes is made, and on its way
                     producer.heard_at = self._outbox.now
-            case msg.Ended(how, kind, crumb):
+            case msg.Ended(how, kind, current_sample):
                 self._outbox.add(ev.ForgetProducer(number, ""))
-                event = ev.Reaped(number, how, kind, crumb)
-                self._works.reaped(event, is_draining=is_draining)
+                event = ev.Reaped(number, how, kind, current_sample)
+                self._scheduler.reaped(event, is_draining=is_draining)
             case msg.AttachAs():
                 self._outbox.stale["attach"] += 1
             case _:
-                self._works.heard(number, message)
+                self._scheduler.heard(number, message)
 
     def gone(self, number: int, why: str, *, is_draining: bool) -> None:
         """Take a producer out whose connection ended."""
-        producer = self._works.crew.members.get(number)
+        producer = self._scheduler.pool.members.get(number)
         if producer is not None and producer.remote is not None:
-            self._works.lose(producer, why, is_draining=is_draining)
+            self._scheduler.lose(producer, why, is_draining=is_draining)
 
     def rights_changed(self, name: str, text: str) -> None:
         """Part with the producers that joined with this key."""
         for producer, remote in self.members():
             if remote.who is not None and remote.who.name == name:
-                self._works.lose(producer, text)
+                self._scheduler.lose(producer, text)

@@ -88,7 +88,7 @@ class Scheduler:
         self._catalogue = catalogue
         self._datasets = datasets
         self.cache = cache
-        self.crew = ProducerPool(num_producers, patience_s)
+        self.pool = ProducerPool(num_producers, patience_s)
         self.streams: dict[int, StreamState] = {}
         self.staffing = Autoscaler()
         self.producers_max = 0  # where the crew follows what is needed: how many it may have
@@ -107,7 +107,7 @@ class Scheduler:
 
     def stream_of(self, number: int, lease: int) -> StreamState | None:
         """Return the stream of a lease; None when that producer doesn't have it."""
-        producer = self.crew.members.get(number)
+        producer = self.pool.members.get(number)
         record = producer.leases.get(lease) if producer is not None else None
         return None if record is None else record.stream
 
@@ -147,11 +147,11 @@ class Scheduler:
 
     def _told(self, stream: StreamState) -> list[Producer]:
         """Return the producers that know of a stream."""
-        return [one for one in self.crew.ready() if stream.number in one.streams]
+        return [one for one in self.pool.ready() if stream.number in one.streams]
 
     def revoke(self, stream: StreamState) -> None:
         """Ask producers, once, to skip leases of this stream that nobody waits for any more."""
-        for producer in self.crew.ready():
+        for producer in self.pool.ready():
             stale = [
                 lease
                 for lease, record in producer.leases.items()
@@ -173,7 +173,7 @@ class Scheduler:
 
     def heard(self, number: int, message: msg.FromProducer) -> None:
         """Take a producer's message."""
-        producer = self.crew.members.get(number)
+        producer = self.pool.members.get(number)
         if producer is None:
             self._outbox.stale["producer"] += 1
             return
@@ -184,7 +184,7 @@ class Scheduler:
             case msg.Done():
                 self._done(producer, message)
             case msg.Dropped(lease):
-                record = self.crew.take_back(producer, lease)
+                record = self.pool.take_back(producer, lease)
                 if record is not None:
                     record.stream.lose_chunk(record.chunk, is_suspect=False)
             case msg.Fail():
@@ -210,7 +210,7 @@ class Scheduler:
                 f"its libraries or plug-ins differ from the other producers': "
                 f"{environment}, expected {expected}; restart the daemon after an upgrade"
             )
-            self.crew.turn(producer, "kill")
+            self.pool.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
             return
         if self.environment is None:
@@ -237,7 +237,7 @@ class Scheduler:
 
     def take_on(self, producer: Producer) -> None:
         """Tell a producer that agrees with the others what there is to make."""
-        self.crew.turn(producer, "ready")
+        self.pool.turn(producer, "ready")
         self.unhealthy = ""
         if producer.is_leaving:
             self._tell(producer, msg.Drain())
@@ -329,7 +329,7 @@ class Scheduler:
         self._outbox.log(WARNING, f"the cache is filled no further: {reason}")
 
     def _done(self, producer: Producer, done: msg.Done) -> None:
-        record = self.crew.take_back(producer, done.lease)
+        record = self.pool.take_back(producer, done.lease)
         producer.busy_ns += done.busy_ns
         self.staffing.worked(done.busy_ns)
         producer.plan_ns += done.plan_ns
@@ -356,7 +356,7 @@ class Scheduler:
         producer.rows_done += chunk.rows
         self.made.chunks += 1
         self.made.images += chunk.rows
-        self.crew.deaths_in_row = 0
+        self.pool.deaths_in_row = 0
         if chunk.suspect != NO_SAMPLE:
             self.registers[stream.dataset].forgive(chunk.suspect)
         if stream.learn_pace(chunk, done.cpu_ns, done.busy_ns):
@@ -395,7 +395,7 @@ class Scheduler:
             self._fail(stream, "SAMPLE_FAILED", text)
 
     def _failed(self, producer: Producer, fail: msg.Fail) -> None:
-        record = self.crew.take_back(producer, fail.lease)
+        record = self.pool.take_back(producer, fail.lease)
         if record is None:
             self._outbox.stale["lease"] += 1
             return
@@ -408,11 +408,11 @@ class Scheduler:
 
     def reaped(self, event: ev.Reaped, *, is_draining: bool) -> None:
         """Take a producer that ended out, and put back what it was making."""
-        if event.producer not in self.crew.members:
+        if event.producer not in self.pool.members:
             self._outbox.stale["producer"] += 1
             return
-        how = _in_full(event, self.crew.members[event.producer])
-        dead = self.crew.bury(
+        how = _in_full(event, self.pool.members[event.producer])
+        dead = self.pool.remove_exited(
             *(event.producer, how, self._outbox.now, event.is_tried_otherwise),
             kind=event.kind,
             is_draining=is_draining,
@@ -436,15 +436,15 @@ class Scheduler:
         for record in dead.leases.values():
             if record.chunk.attempt >= ATTEMPTS_MAX and not record.chunk.batch.is_abandoned:
                 self._fail(record.stream, "SAMPLE_FAILED", self._blame(record.chunk))
-                self.crew.deaths_in_row = 0  # the chunk was at fault, not the producers
-        if self.crew.is_unhealthy():
+                self.pool.deaths_in_row = 0  # the chunk was at fault, not the producers
+        if self.pool.is_unhealthy():
             self._give_up()
 
     def _in_hand(self, dead: Producer, event: ev.Reaped) -> tuple[LeaseRecord, int, int] | None:
         """Find what the producer had in hand: its lease, the row of its chunk, the sample."""
-        if event.crumb is None or event.crumb[0] not in dead.leases:
+        if event.current_sample is None or event.current_sample[0] not in dead.leases:
             return None
-        lease, row, sample = event.crumb
+        lease, row, sample = event.current_sample
         record = dead.leases[lease]
         # What a producer wrote is not believed as far as the memory of others: no other data
         # set's sample is looked up in this one.
@@ -457,7 +457,7 @@ class Scheduler:
         stream, chunk = record.stream, record.chunk
         is_last = self.registers[stream.dataset].strike(sample)
         entry = (sample, *stream.place_of(chunk, row))
-        how = f"sample {sample} ended its producer twice ({self.crew.last_death})"
+        how = f"sample {sample} ended its producer twice ({self.pool.last_death})"
         if chunk.batch.is_abandoned:
             # Nobody waits for it any more, but it killed: who opens next must be told.
             if is_last and stream.spec.bad == "mask":
@@ -467,7 +467,7 @@ class Scheduler:
             if chunk.suspect == NO_SAMPLE:
                 stream.isolate(chunk, row, sample)
             return
-        self.crew.deaths_in_row = 0  # the sample was at fault, not the producers
+        self.pool.deaths_in_row = 0  # the sample was at fault, not the producers
         if stream.spec.bad == "fail":
             text = f'{how}. Mend or remove the file, or connect with bad="mask".'
             self._fail(stream, "SAMPLE_FAILED", text)
@@ -506,14 +506,14 @@ class Scheduler:
             f"rows {chunk.first_row}..{chunk.first_row + chunk.rows - 1} of batch {batch.number} "
             f"of epoch {batch.epoch} ended {counted(chunk.attempt, 'producer')} one after "
             f"another (the last: "
-            f"{self.crew.last_death}), with no sample in hand"
+            f"{self.pool.last_death}), with no sample in hand"
         )
 
     def _give_up(self) -> None:
         """Tell every client that producers keep dying; they are tried again with pauses."""
         self.unhealthy = (
-            f"{self.crew.deaths_in_row} producers died in a row without finishing a chunk; the "
-            f"last: {self.crew.last_death[:ERROR_TEXT_MAX]}. See the daemon's output, then try "
+            f"{self.pool.deaths_in_row} producers died in a row without finishing a chunk; the "
+            f"last: {self.pool.last_death[:ERROR_TEXT_MAX]}. See the daemon's output, then try "
             "again."
         )
         for stream in list(self.streams.values()):
@@ -524,35 +524,35 @@ class Scheduler:
 
     def start_due(self) -> None:
         """Start the producers that are due."""
-        for number in self.crew.due(self._outbox.now):
+        for number in self.pool.due(self._outbox.now):
             self._outbox.add(ev.StartProducer(number))
 
     def staff(self) -> None:
         """Look how many producers are needed, and follow that if the operator says so."""
-        now, crew = self._outbox.now, self.crew
+        now, pool = self._outbox.now, self.pool
         has_streams = bool(self.streams)
-        if not self.staffing.look(now, len(crew.ready()), has_streams=has_streams):
+        if not self.staffing.look(now, len(pool.ready()), has_streams=has_streams):
             return
         if not self.producers_max:
             return
-        num_lent = sum(producer.remote is not None for producer in crew.ready())
-        change = self.staffing.change(crew.size + num_lent, self.producers_max + num_lent)
-        change = max(change, 1 - crew.size)  # who lends may leave at any moment
+        num_lent = sum(producer.remote is not None for producer in pool.ready())
+        change = self.staffing.change(pool.size + num_lent, self.producers_max + num_lent)
+        change = max(change, 1 - pool.size)  # who lends may leave at any moment
         if change:
-            self._outbox.log(INFO, f"producers: {crew.size} are {crew.size + change} from now on")
+            self._outbox.log(INFO, f"producers: {pool.size} are {pool.size + change} from now on")
         for _ in range(change):
-            crew.grow(now)
+            pool.grow(now)
         for _ in range(-change):
-            producer = crew.shrink()
+            producer = pool.shrink()
             if producer is not None:
                 self._tell(producer, msg.Drain())
 
     def kill_hanging(self) -> None:
         """Kill producers that were silent for too long, or give up remote ones that are nowhere."""
         now = self._outbox.now
-        for producer in self.crew.overdue(now):
+        for producer in self.pool.overdue(now):
             remote = producer.remote
-            if remote is not None and producer.lives_until(self.crew.patience_s) <= now:
+            if remote is not None and producer.lives_until(self.pool.patience_s) <= now:
                 self.lose(producer, "nothing was heard from its host for too long")
                 continue
             if producer.state == "killed":
@@ -567,7 +567,7 @@ class Scheduler:
             producer.kept_at = now + REAP_S
             if remote is not None:
                 remote.part_at = now + REAP_S
-            self.crew.turn(producer, "kill")
+            self.pool.turn(producer, "kill")
             self._outbox.add(ev.KillProducer(producer.number))
 
     def _tell_kept(self, producer: Producer) -> None:
@@ -581,13 +581,13 @@ class Scheduler:
 
     def say_left(self) -> str:
         """Name the producers that did not end, for the last line of a log."""
-        names = [f"{p.number} ({_place_of(p)})" for p in self.crew.members.values()]
+        names = [f"{p.number} ({_place_of(p)})" for p in self.pool.members.values()]
         return f"producers that were killed are left: {', '.join(names)}: {KEPT}"
 
     def drain(self) -> None:
         """Have every producer finish what it has in hand, and end; the dead are not replaced."""
-        self.crew.restart_at.clear()
-        for producer in list(self.crew.members.values()):
+        self.pool.restart_at.clear()
+        for producer in list(self.pool.members.values()):
             if producer.state == "ready":
                 self._tell(producer, msg.Drain())
             elif producer.remote is not None:
@@ -597,7 +597,7 @@ class Scheduler:
 
     def kill_all(self) -> None:
         """Kill what did not end by itself."""
-        for producer in list(self.crew.members.values()):
+        for producer in list(self.pool.members.values()):
             if producer.remote is None:
                 self._outbox.add(ev.KillProducer(producer.number))
             else:
@@ -621,19 +621,23 @@ class Scheduler:
         stands furthest back is next. A stream that waited for credit does not save its turns up.
         Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
         """
-        spared = self._lease_suspects()
+        reserved_for_suspects = self._lease_suspects()
         pending = sum(stream.num_pending() for stream in self.streams.values())
         if not pending:
             return
-        depth = self.crew.depth(pending)
-        hungry = [producer for producer in self.crew.hungry(depth) if producer is not spared]
-        if not hungry:
+        depth = self.pool.depth(pending)
+        under_low_water = [
+            producer
+            for producer in self.pool.under_low_water(depth)
+            if producer is not reserved_for_suspects
+        ]
+        if not under_low_water:
             return
         waiting = [stream for stream in self.streams.values() if stream.has_pending()]
         queue = [(max(one.turn, self._turn), at, one) for at, one in enumerate(waiting)]
         heapify(queue)
-        while hungry:
-            for producer in hungry:
+        while under_low_water:
+            for producer in under_low_water:
                 if not queue:
                     return
                 _, at, stream = queue[0]
@@ -646,17 +650,19 @@ class Scheduler:
                     heapreplace(queue, (stream.turn, at, stream))
                 else:
                     heappop(queue)
-            hungry = [producer for producer in hungry if len(producer.leases) < depth]
+            under_low_water = [
+                producer for producer in under_low_water if len(producer.leases) < depth
+            ]
 
     def _lease_suspects(self) -> Producer | None:
         """Lease suspects to fresh producers; returns one that must become idle for those left."""
         for stream in self.streams.values():
-            while stream.has_suspects() and (producer := self.crew.fresh()) is not None:
+            while stream.has_suspects() and (producer := self.pool.fresh()) is not None:
                 chunk = stream.next_suspect()
                 assert chunk is not None
                 self._lease(producer, stream, chunk)
         are_left = any(stream.has_suspects() for stream in self.streams.values())
-        return self.crew.spared() if are_left else None
+        return self.pool.reserved_for_suspects() if are_left else None
 
     def _lease(self, producer: Producer, stream: StreamState, chunk: Chunk) -> None:
         self._tell_stream(producer, stream)
@@ -664,13 +670,13 @@ class Scheduler:
         if not producer.leases:
             producer.work(self._outbox.now)
         self._turn = max(stream.turn, self._turn)
-        stream.turn = self._turn + chunk.rows / max(stream.lack(), LACK_MIN)
+        stream.turn = self._turn + chunk.rows / max(stream.demand(), LACK_MIN)
         batch = chunk.batch
         position, first_row, slot = batch.position, chunk.first_row, batch.slot.index
         if producer.remote is not None:  # the same rows, at the head of a slot of its own
             position, first_row, slot = position + first_row, 0, producer.free_slot()
         record = LeaseRecord(stream, chunk, at=slot)
-        self.crew.lend(producer, number, record, self._outbox.now)
+        self.pool.assign_lease(producer, number, record, self._outbox.now)
         lease = msg.Lease(
             lease=number,
             stream=stream.number,

@@ -77,7 +77,7 @@ class SessionTable:
     def __init__(
         self,
         outbox: Outbox,
-        works: Scheduler,
+        scheduler: Scheduler,
         datasets: Mapping[str, DatasetFacts],
         instance: str,
         attach: str,
@@ -87,7 +87,7 @@ class SessionTable:
     ) -> None:
         """Start with no session."""
         self._outbox = outbox
-        self._works = works
+        self._scheduler = scheduler
         self._datasets = datasets
         self._instance = instance
         self._attach = attach
@@ -258,7 +258,7 @@ class SessionTable:
         if session.stream is not None:
             session.stream.leave(number)
             if not self.on(session.stream):
-                self._works.drop(session.stream)
+                self._scheduler.drop(session.stream)
 
     def on(self, stream: StreamState) -> list[Session]:
         """List the sessions of a stream."""
@@ -282,8 +282,8 @@ class SessionTable:
             self._open_attached(session, request)
 
     def _open_attached(self, session: Session, request: msg.Open) -> None:
-        if self._works.unhealthy:
-            self.send_error(session, "PRODUCERS_UNHEALTHY", self._works.unhealthy)
+        if self._scheduler.unhealthy:
+            self.send_error(session, "PRODUCERS_UNHEALTHY", self._scheduler.unhealthy)
             return
         try:
             self._open_checked(session, request)
@@ -349,9 +349,9 @@ class SessionTable:
             try:
                 name = permissions.find_dataset(dataset, self._datasets, session.who)
                 self._join_or_make(session, name, chosen, 0 if is_used else number)
-                is_used = is_used or number in self._works.streams
-                if number in self._works.streams:
-                    self._works.streams[number].num_unlabelled = num_unlabelled
+                is_used = is_used or number in self._scheduler.streams
+                if number in self._scheduler.streams:
+                    self._scheduler.streams[number].num_unlabelled = num_unlabelled
             except AugdError as error:
                 self.send_error(session, error.code, str(error))
         if not is_used:
@@ -378,7 +378,7 @@ class SessionTable:
         share = request.share
         if share is not None and share.sharers > 1:
             stream.gathers_until = self._outbox.now + share.wait_s
-        self._works.add(stream)
+        self._scheduler.add(stream)
         self._start(session, stream, request)
 
     def _make(
@@ -417,7 +417,7 @@ class SessionTable:
         place = request.epoch, request.position
         stream.start(session.number, request.opening, request.credit, place, request.held)
         stream.quarantine = united(as_entries(stream.quarantine), request.quarantine)
-        self._works.revoke(stream)
+        self._scheduler.revoke(stream)
 
     # sharing
 
@@ -427,7 +427,7 @@ class SessionTable:
         if share is None:
             return None
         place = request.epoch, request.position
-        for stream in self._works.streams.values():
+        for stream in self._scheduler.streams.values():
             if (
                 stream.dataset == name
                 and stream.share is not None
@@ -487,18 +487,18 @@ class SessionTable:
 
     def arena_made(self, number: int) -> None:
         """Pass a stream's memory on to its clients."""
-        stream = self._works.streams.get(number)
+        stream = self._scheduler.streams.get(number)
         if stream is None:
             self._outbox.add(ev.DropArena(number))
             return
-        self._works.arena_made(stream)
+        self._scheduler.arena_made(stream)
         for session in self.on(stream):
             is_shared = stream.share is not None
             self._outbox.add(ev.GiveArena(number, session.number, is_read_only=is_shared))
 
     def arena_failed(self, number: int, reason: str) -> None:
         """End the sessions of a stream that gets no memory."""
-        stream = self._works.streams.get(number)
+        stream = self._scheduler.streams.get(number)
         if stream is None:
             return
         spec = stream.spec
@@ -514,12 +514,12 @@ class SessionTable:
 
     def pass_on(self) -> None:
         """Tell sessions what happened to their streams."""
-        failures, self._works.failures = self._works.failures, []
+        failures, self._scheduler.failures = self._scheduler.failures, []
         for failure in failures:
             for session in self.on(failure.stream):
                 self.send_error(session, failure.code, failure.text)
                 self._outbox.log(ERROR, f"session {session.number}: {failure.text}")
-        verdicts, self._works.verdicts = self._works.verdicts, []
+        verdicts, self._scheduler.verdicts = self._scheduler.verdicts, []
         for verdict in verdicts:
             for session in self.on(verdict.stream):
                 news = msg.QuarantinedMessage(session.number, (verdict.entry,), verdict.text)
@@ -530,7 +530,7 @@ class SessionTable:
     def next_deadline(self) -> float | None:
         """Return the earliest moment at which something is due here."""
         moments = [session.attach_by for session in self.sessions.values()]
-        moments += [s.gathers_until for s in self._works.streams.values() if s.gathers_until]
+        moments += [s.gathers_until for s in self._scheduler.streams.values() if s.gathers_until]
         return min((moment for moment in moments if moment < math.inf), default=None)
 
     def part_with_unattached(self) -> None:
@@ -552,7 +552,7 @@ class SessionTable:
 
     def _announce(self, session: Session) -> None:
         """Send OPENED once the arena stands and a producer said what decides its pixels."""
-        stream, environment = session.stream, self._works.environment
+        stream, environment = session.stream, self._scheduler.environment
         if session.is_announced or stream is None or not stream.has_arena or stream.is_failed:
             return
         if environment is None or session.state != "open":
@@ -642,10 +642,10 @@ class SessionTable:
         assert stream.content is not None
         if stream.share is not None and not is_first:
             return  # what others were told already must not change under them
-        known = self._works.registers[stream.dataset].entries(stream.content.digest, place)
+        known = self._scheduler.registers[stream.dataset].entries(stream.content.digest, place)
         stream.quarantine = united(as_entries(stream.quarantine), known)
         if stream.quarantine:
-            self._works.mask(stream)
+            self._scheduler.mask(stream)
 
     def _deliver(self, session: Session) -> None:
         stream = session.stream

@@ -555,7 +555,7 @@ class StreamState:
         after = batch.position + epoch_layout.global_batch(layout)
         return epoch_layout.batches_left(layout, self.num_samples, after) == 0
 
-    def lack(self) -> float:
+    def demand(self) -> float:
         """Share of its allowance that the stream has not got yet: 0 sated, 1 starving.
 
         Never 0 while a chunk is pending: that chunk's batch is allowed and unfinished.

@@ -214,23 +214,23 @@ def test_a_stream_that_comes_late_shares_from_its_first_moment() -> None:
 
 
 def test_restarts_pause_longer_and_longer_until_a_chunk_is_finished() -> None:
-    crew = ProducerPool(1, PATIENCE_S)
-    pauses = []
+    pool = ProducerPool(1, PATIENCE_S)
+    backoff = []
     for _ in range(9):
-        assert list(crew.due(100.0)) == [0]
-        crew.bury(0, "SIGSEGV", 0.0, is_draining=False)
-        pauses.append(crew.restart_at[0])
-    assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, PAUSE_MAX_S, PAUSE_MAX_S]
+        assert list(pool.due(100.0)) == [0]
+        pool.remove_exited(0, "SIGSEGV", 0.0, is_draining=False)
+        backoff.append(pool.restart_at[0])
+    assert backoff == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, PAUSE_MAX_S, PAUSE_MAX_S]
 
 
 def test_producers_that_died_together_come_back_one_after_another() -> None:
-    crew = ProducerPool(4, PATIENCE_S)
-    assert list(crew.due(0.0)) == [0, 1, 2, 3]
-    crew.deaths_in_row = 4
+    pool = ProducerPool(4, PATIENCE_S)
+    assert list(pool.due(0.0)) == [0, 1, 2, 3]
+    pool.deaths_in_row = 4
     for number in range(4):
-        crew.deaths_in_row = 4
-        crew.bury(number, "SIGSEGV", 0.0, is_draining=False)
-    assert sorted(crew.restart_at.values()) == pytest.approx([0.8, 0.9, 1.0, 1.1])
+        pool.deaths_in_row = 4
+        pool.remove_exited(number, "SIGSEGV", 0.0, is_draining=False)
+    assert sorted(pool.restart_at.values()) == pytest.approx([0.8, 0.9, 1.0, 1.1])
 
 
 def test_nobody_is_replaced_while_draining() -> None:

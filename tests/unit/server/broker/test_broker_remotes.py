@@ -80,7 +80,7 @@ def test_what_differs_is_named() -> None:
 @clause("P-131")
 def test_the_daemons_own_producers_speak_first() -> None:
     table = Table(producers=0)
-    table.broker._works.crew.size = 1
+    table.broker._scheduler.pool.size = 1
     answer = ask(table, offer())
     assert isinstance(answer, msg.Error)
     assert (answer.code, answer.is_retryable) == ("PROTOCOL_STATE", True)
@@ -94,10 +94,10 @@ def test_a_key_needs_the_right_to_produce_and_loses_it_at_once() -> None:
     bob = Rights("bob", may_produce=True)
     number = join(table, bob)
     table.feed(ev.RightsChanged("alice", "changed"))
-    assert number in table.broker._works.crew.members
+    assert number in table.broker._scheduler.pool.members
     actions = table.feed(ev.RightsChanged("bob", "changed"))
     assert ev.ForgetProducer(number, "changed") in actions
-    assert number not in table.broker._works.crew.members
+    assert number not in table.broker._scheduler.pool.members
 
 
 @clause("P-133")
@@ -122,7 +122,7 @@ def test_who_joins_and_never_attaches_is_forgotten() -> None:
     table.now = JOIN_S
     table.feed(ev.Tick())
     assert not table.broker.admits_remote(joined.producer, joined.token)
-    assert table.broker._works.crew.members == {}
+    assert table.broker._scheduler.pool.members == {}
 
 
 @clause("P-134")
@@ -261,7 +261,7 @@ def test_a_lost_connection_gives_its_leases_back_at_once_and_blames_nobody() -> 
         (lease.position, 0) for lease in lost
     ]
     assert not any(isinstance(action, ev.StartProducer) for action in table.actions)
-    assert table.broker._works.crew.deaths_in_row == 0
+    assert table.broker._scheduler.pool.deaths_in_row == 0
     table.feed(ev.FromRemote(one, msg.Done(lost[0].lease)))
     table.feed(ev.RemoteGone(one, "twice"))
     assert table.broker.snapshot()["stale"]["producer"] == 1
@@ -275,10 +275,10 @@ def test_a_host_that_falls_silent_is_given_up() -> None:
     table.feed(ev.FromRemote(number, msg.Beat(is_idle=True)))
     table.now += PATIENCE_S - 1
     table.feed(ev.Tick())
-    assert number in table.broker._works.crew.members
+    assert number in table.broker._scheduler.pool.members
     table.now += 1
     table.feed(ev.Tick())
-    assert number not in table.broker._works.crew.members
+    assert number not in table.broker._scheduler.pool.members
 
 
 @clause("P-139", "P-140")
@@ -314,7 +314,7 @@ def test_a_kill_that_is_not_answered_ends_it_all_the_same() -> None:
     assert table.broker.next_deadline() == PATIENCE_S + REAP_S
     table.now += REAP_S
     table.feed(ev.Tick())
-    assert number not in table.broker._works.crew.members
+    assert number not in table.broker._scheduler.pool.members
 
 
 @clause("P-140")
@@ -341,7 +341,7 @@ def test_a_busy_producer_becomes_idle_for_a_sample_that_ended_a_remote_one() -> 
     at = len(table.leases())
     table.feed(ev.FromRemote(number, ended))
     while not any(lease.rows == 1 for lease in table.leases()[at:]):
-        lease = next(iter(table.broker._works.crew.members[0].leases))
+        lease = next(iter(table.broker._scheduler.pool.members[0].leases))
         table.feed(ev.FromCrew(0, msg.Done(lease)))
     assert table.leases()[-1].rows == 1, "and nothing beside it"
     assert len(table.leases()) < 2 * at
@@ -353,7 +353,7 @@ def test_leaving_is_no_death_and_a_drain_waits_for_it() -> None:
     one, other = join(table), join(table)
     table.open(0, batch_size=64, prefetch=3)
     table.feed(ev.FromRemote(one, msg.Ended("exit status 0", "drained")))
-    assert table.broker._works.crew.deaths_in_row == 0
+    assert table.broker._scheduler.pool.deaths_in_row == 0
     table.told.clear()
     table.feed(ev.DrainAsked("SIGTERM"))
     assert table.told[-1] == (other, msg.Drain())
@@ -382,7 +382,7 @@ def test_a_place_that_is_given_up_while_its_producer_starts_stays_given_up() -> 
     starting = team.members[1]
     assert starting.is_leaving
     team.turn(starting, "ready")
-    assert team.bury(1, "it ended", 1.0, is_draining=False) is starting
+    assert team.remove_exited(1, "it ended", 1.0, is_draining=False) is starting
     assert not team.restart_at, "and is not replaced"
     team.grow(1.0)
     assert list(team.due(1.0)) == [1]

@@ -159,8 +159,8 @@ def test_a_sharer_that_grants_less_does_not_starve_the_stream() -> None:
     table.feed(ev.PeerAttached(welcome.session, welcome.token))
     request = msg.Open(welcome.session, 1, spec, share=HERE)
     table.feed(ev.FromPeer(b"1", request))
-    (stream,) = table.broker._works.streams.values()
-    assert len(stream.subscribers) == 2 and stream.lack() == 1.0
+    (stream,) = table.broker._scheduler.streams.values()
+    assert len(stream.subscribers) == 2 and stream.demand() == 1.0
 
 
 def test_an_epoch_ends_with_the_sums_of_its_chunks() -> None:
@@ -193,7 +193,7 @@ def test_what_was_rewound_for_readers_that_left_is_not_made_for_nobody() -> None
     table = Table()
     first = table.open(0, batch_size=32, prefetch=3, share=NEXT)
     table.open(1, batch_size=32, prefetch=3, share=NEXT)
-    (stream,) = table.broker._works.streams.values()
+    (stream,) = table.broker._scheduler.streams.values()
     stream.rewind(stream.batches[0])
     num_before = len(table.leases())
     table.feed(ev.PeerGone(first))

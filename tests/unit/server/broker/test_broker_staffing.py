@@ -38,19 +38,19 @@ class Auto:
 
     def __init__(self) -> None:
         self.table = Table(producers=4)
-        self.table.broker._works.producers_max = 8
+        self.table.broker._scheduler.producers_max = 8
         self.table.open(0)
         self.table.told.clear()
         self.table.feed(ev.Tick())
 
     @property
-    def crew(self) -> int:
-        return self.table.broker._works.crew.size
+    def pool(self) -> int:
+        return self.table.broker._scheduler.pool.size
 
     def pass_by(self, at_work: float, looks: int = 1) -> list[ev.Action]:
         actions = []
         for _ in range(looks):
-            self.table.broker._works.staffing.worked(int(at_work * LOOK_S * 1e9))
+            self.table.broker._scheduler.staffing.worked(int(at_work * LOOK_S * 1e9))
             self.table.now += LOOK_S
             for number in range(4):
                 self.table.feed(ev.FromCrew(number, msg.Alive(0)))
@@ -62,28 +62,28 @@ def test_producers_are_hired_at_once_and_never_more_than_there_may_be() -> None:
     auto = Auto()
     auto.pass_by(4.0)
     assert ev.StartProducer(4) in auto.table.actions
-    assert auto.crew == 5
+    assert auto.pool == 5
     auto.table.feed(ev.FromCrew(4, msg.Ready(4, {})))
     for _ in range(9):
         auto.pass_by(100.0)
-        for number in range(5, auto.crew):
+        for number in range(5, auto.pool):
             auto.table.feed(ev.FromCrew(number, msg.Ready(number, {})))
-    assert auto.crew == 8
+    assert auto.pool == 8
 
 
 def test_producers_are_drained_only_after_some_quiet_and_not_replaced() -> None:
     auto = Auto()
     assert auto.pass_by(1.5, QUIET_LOOKS - 1) == []
     auto.pass_by(4.0)  # a busy look: the count begins anew
-    assert auto.crew == 5
+    assert auto.pool == 5
     auto.table.feed(ev.FromCrew(4, msg.Ready(4, {})))
     auto.pass_by(1.5, QUIET_LOOKS)
-    assert auto.crew == 3, "half of what is too much"
+    assert auto.pool == 3, "half of what is too much"
     assert {n for n, m in auto.table.told if m == msg.Drain()} == {3, 4}
     auto.table.told.clear()
     actions = auto.table.feed(ev.Reaped(4, "exit status 0", ExitReason.DRAINED))
     assert not any(isinstance(action, ev.StartProducer) for action in actions)
-    assert auto.table.broker._works.crew.deaths_in_row == 0
+    assert auto.table.broker._scheduler.pool.deaths_in_row == 0
     assert all(number != 4 for number, _ in auto.table.told)
 
 

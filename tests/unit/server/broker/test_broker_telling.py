@@ -47,7 +47,7 @@ class Many(Table):
 
 def held(table: Many) -> list[msg.Lease]:
     """List the leases that are out."""
-    numbers = table.broker._works.crew.members[0].leases
+    numbers = table.broker._scheduler.pool.members[0].leases
     return [msg.Lease(number, 0, 0, 0, 0, 0, 0) for number in numbers]
 
 
@@ -55,7 +55,7 @@ def test_a_producer_that_starts_hears_of_none_of_400_data_sets() -> None:
     table = Many(1)
     assert table.told == []
     table.open_of(0, "set7")
-    assert table.news(0) == ["set7", "UseStream", "Lease", "Lease"]
+    assert table.news(0) == ["set7", "StreamMessage", "Lease", "Lease"]
 
 
 def test_it_hears_of_a_data_set_once_and_of_each_stream() -> None:
@@ -64,19 +64,19 @@ def test_it_hears_of_a_data_set_once_and_of_each_stream() -> None:
     table.make_all()
     table.news(0)
     table.open_of(1, "set7")
-    assert table.news(0) == ["UseStream", "Lease", "Lease"]
+    assert table.news(0) == ["StreamMessage", "Lease", "Lease"]
     table.told = [(0, lease) for lease in held(table)]
     table.make_all()
     table.news(0)
     table.open_of(2, "set8")
-    assert table.news(0) == ["set8", "UseStream", "Lease", "Lease"]
+    assert table.news(0) == ["set8", "StreamMessage", "Lease", "Lease"]
 
 
 def test_who_makes_nothing_of_a_stream_hears_nothing_of_it() -> None:
     table = Many(4)
     session = table.open_of(0, "set7")
     told = [table.news(number) for number in range(4)]
-    assert sorted(told) == [[], [], *[["set7", "UseStream", "Lease"]] * 2]
+    assert sorted(told) == [[], [], *[["set7", "StreamMessage", "Lease"]] * 2]
     table.feed(ev.PeerGone(session))
     dropped = [table.news(number) for number in range(4)]
     assert [("DropStream" in said) for said in dropped] == [bool(said) for said in told]
@@ -90,7 +90,7 @@ def test_a_producer_that_was_started_again_is_told_anew() -> None:
     table.now += 10.0
     table.feed(ev.Tick())
     table.feed(ev.FromCrew(0, msg.Ready(2, {})))
-    assert table.news(0) == ["set7", "UseStream", "Lease", "Lease"]
+    assert table.news(0) == ["set7", "StreamMessage", "Lease", "Lease"]
 
 
 def test_128_streams_of_as_many_sets_are_told_as_leases_are_given() -> None:
