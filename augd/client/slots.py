@@ -107,7 +107,7 @@ class FramedSlots:
         self._address = address
         self._slots: list[memoryview] = []
         self._scrap = memoryview(bytearray(0))
-        self._dealer.send(encode(msg.AttachAs(session, token)))
+        self._dealer.send(encode(msg.AttachMessage(session, token)))
 
     def watch(self, poller: Poller, tag: str) -> None:
         """Watch for the end of the bulk connection."""

@@ -585,7 +585,7 @@ ToProducer = (
 # over the UNIX socket, or the bulk socket
 
 
-class AttachAs(Message, frozen=True, tag="ATTACH"):
+class AttachMessage(Message, frozen=True, tag="ATTACH"):
     """Client to daemon: this connection is the session's lifeline, and the way of its bytes."""
 
     session: Count
@@ -609,7 +609,7 @@ class Piece(Message, frozen=True, tag="PIECE"):
     size_bytes: Count
 
 
-OverAttach = AttachAs | Arena | Piece
+OverAttach = AttachMessage | Arena | Piece
 # over the rows socket
-FromRelay = AttachAs | Done | Dropped | Fail | Alive | LastWords | Beat | Ended
+FromRelay = AttachMessage | Done | Dropped | Fail | Alive | LastWords | Beat | Ended
 ToRelay = DatasetMessage | StreamMessage | Mask | Drop | Lease | Revoke | Drain | Kill | Part

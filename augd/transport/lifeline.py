@@ -17,7 +17,7 @@ from pathlib import Path
 
 from augd.errors import ConnectError, ProtocolError, UntrustedAddress
 from augd.protocol.codec import decode_over_attach, encode
-from augd.protocol.messages import Arena, AttachAs
+from augd.protocol.messages import Arena, AttachMessage
 from augd.transport import owned_socket, unix_link
 from augd.transport.peer_monitor import check_peer
 
@@ -66,7 +66,7 @@ class Lifeline:
         try:
             self._socket.connect(path)
             check_peer(self._socket, path)
-            self._socket.send(encode(AttachAs(session, token)), socket.MSG_NOSIGNAL)
+            self._socket.send(encode(AttachMessage(session, token)), socket.MSG_NOSIGNAL)
         except OSError as error:
             self._socket.close()
             raise ArenaUnavailable(f"the socket {path} does not answer: {error}") from None

@@ -229,7 +229,7 @@ def _send_frames(slots: list[memoryview]) -> None:
     while (received := sender.doors.receive(0)) is None:
         poller.wait(_TIMEOUT_S)
     attach = decode_over_attach(received[1][0])
-    assert isinstance(attach, msg.AttachAs)
+    assert isinstance(attach, msg.AttachMessage)
     sender.admit(attach.session, received[0])
     number = 0
     while allowed := os.read(0, _NUM_SLOTS):

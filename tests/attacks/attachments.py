@@ -41,7 +41,7 @@ def passed_descriptors(ground: Ground) -> None:
     """
     with tempfile.NamedTemporaryFile() as some:
         for count in (1, 4, 5, 64, 253):
-            for frame in (b"x", codec.encode(msg.AttachAs(1, "0" * 32))):
+            for frame in (b"x", codec.encode(msg.AttachMessage(1, "0" * 32))):
                 with knocking(ground.attach_path) as connection:
                     socket.send_fds(connection, [frame], [some.fileno()] * count)
                     assert is_closed(connection)
@@ -49,7 +49,7 @@ def passed_descriptors(ground: Ground) -> None:
                 own.open(credit=1)
                 own.await_batch()
                 with knocking(ground.attach_path) as second:
-                    attach = codec.encode(msg.AttachAs(own.number, own.welcome.token))
+                    attach = codec.encode(msg.AttachMessage(own.number, own.welcome.token))
                     socket.send_fds(second, [attach], [some.fileno()] * count)
                     assert is_closed(second)
     assert some.name not in ground.open_files()
@@ -75,12 +75,12 @@ def a_lifeline_that_talks(ground: Ground) -> None:
 
     Seen: the connection is closed, which ends its own session and no other.
     """
-    again = codec.encode(msg.AttachAs(1, "0" * 32))
+    again = codec.encode(msg.AttachMessage(1, "0" * 32))
     for packet in (again, b"\x01\x80", b"garbage", b""):
         with ground.peer() as peer:
             welcome = peer.hello()
             with knocking(ground.attach_path) as lifeline:
-                lifeline.send(codec.encode(msg.AttachAs(welcome.session, welcome.token)))
+                lifeline.send(codec.encode(msg.AttachMessage(welcome.session, welcome.token)))
                 with contextlib.suppress(OSError):
                     for _ in range(200):
                         lifeline.send(packet)
@@ -106,7 +106,7 @@ def attached_before_hello(ground: Ground) -> None:
         last = peer.hello()
         for number in range(last.session + 1, last.session + 51):
             with knocking(ground.attach_path) as connection:
-                connection.send(codec.encode(msg.AttachAs(number, last.token)))
+                connection.send(codec.encode(msg.AttachMessage(number, last.token)))
                 assert is_closed(connection)
         peer.say(msg.Bye(last.session))
         peer.heard()

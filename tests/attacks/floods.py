@@ -188,7 +188,7 @@ def a_client_that_never_reads(ground: Ground) -> None:
     with session_of(ground) as deaf, ground.peer("port") as framed:
         welcome = framed.hello("frames")
         with Peer(bulk_address(ground.port, welcome.bulk_port)) as bulk:
-            bulk.say(msg.AttachAs(welcome.session, welcome.token))
+            bulk.say(msg.AttachMessage(welcome.session, welcome.token))
             framed.say(msg.Open(welcome.session, 1, make_spec(64, prefetch=64), credit=2**62))
             deaf.open(make_spec(64, prefetch=64), credit=2**62)
             for generation in range(40):

@@ -51,7 +51,7 @@ class Impostor:
         self.streams: dict[int, msg.StreamMessage] = {}
 
     def attach(self) -> None:
-        self.rows.say(msg.AttachAs(self.number, self.token))
+        self.rows.say(msg.AttachMessage(self.number, self.token))
 
     def hear(self) -> msg.Message:
         message = codec.decode_to_relay(self.rows.socket.recv_multipart()[0])
@@ -127,9 +127,11 @@ def strangers_on_the_rows_socket(ground: Ground) -> None:
         impostor(ground) as joined,
         Peer(rows_address(ground.port, joined.port)) as stranger,
     ):
-        said: list[Any] = [msg.AttachAs(n, joined.token) for n in range(5)]
-        said += [msg.AttachAs(joined.number, token) for token in ("", "0" * 32, joined.token[:-1])]
-        said += [msg.AttachAs(PLACES_MAX, ""), msg.AttachAs(2**62, joined.token)]
+        said: list[Any] = [msg.AttachMessage(n, joined.token) for n in range(5)]
+        said += [
+            msg.AttachMessage(joined.number, token) for token in ("", "0" * 32, joined.token[:-1])
+        ]
+        said += [msg.AttachMessage(PLACES_MAX, ""), msg.AttachMessage(2**62, joined.token)]
         said += [msg.Ended("no", "signal"), msg.Beat(), msg.Alive(1), msg.Ping(), b""]
         said += [os.urandom(random.Random(n).randrange(300)) for n in range(_STRANGE_MAX - 20)]
         for message in said:

@@ -51,7 +51,7 @@ def session_of(ground: Ground, kind: str = "path", routing_id: bytes = b"") -> I
     with ground.peer(kind, routing_id) as peer:
         welcome = peer.hello()
         with knocking(ground.attach_path) as lifeline:
-            lifeline.send(codec.encode(msg.AttachAs(welcome.session, welcome.token)))
+            lifeline.send(codec.encode(msg.AttachMessage(welcome.session, welcome.token)))
             yield Session(peer, welcome)
 
 
@@ -193,7 +193,7 @@ def forged_tokens(ground: Ground) -> None:
                 try_token(ground, number, forged.hexdigest())
                 try_token(ground, number, seen.token)
         with knocking(ground.attach_path) as lifeline:
-            lifeline.send(codec.encode(msg.AttachAs(target.session, target.token)))
+            lifeline.send(codec.encode(msg.AttachMessage(target.session, target.token)))
             victim.say(msg.Open(target.session, 1, make_spec(), credit=1))
             assert isinstance(victim.hear(), msg.Opened), "still the victim's to attach"
             victim.say(msg.Bye(target.session), msg.Bye(own.session))
@@ -203,7 +203,7 @@ def forged_tokens(ground: Ground) -> None:
 
 def try_token(ground: Ground, session: int, token: str) -> None:
     """Attach with it everywhere; assert that it changed nothing."""
-    attach = codec.encode(msg.AttachAs(session, token))
+    attach = codec.encode(msg.AttachMessage(session, token))
     with knocking(ground.attach_path) as connection:
         connection.send(attach)
         before = stale(ground, "attach")
@@ -243,7 +243,7 @@ def attached_to_a_session_of_others(ground: Ground) -> None:
         for number in (*sessions, own.number, 0, 2**62):
             for token in ("", "0" * 32, own.welcome.token):
                 with knocking(ground.attach_path) as connection:
-                    connection.send(codec.encode(msg.AttachAs(number, token)))
+                    connection.send(codec.encode(msg.AttachMessage(number, token)))
                     if number != own.number or token != own.welcome.token:
                         assert is_closed(connection)
         own.open(credit=1)
@@ -260,7 +260,7 @@ def bulk_of_another(ground: Ground) -> None:
     for address in (bulk_address(ground.path, 0), bulk_address(ground.port, ground.bulk_port)):
         with Peer(address) as bulk:
             for number in (*sessions, *range(200)):
-                bulk.say(msg.AttachAs(number, "0" * 32), msg.Piece(number, 1, 0, 0, 4_096))
+                bulk.say(msg.AttachMessage(number, "0" * 32), msg.Piece(number, 1, 0, 0, 4_096))
             for n in range(10_000):
                 bulk.say([n.to_bytes(3), bytes(n % 300)] if n % 2 else b"\x01" + bytes(n % 99))
             assert not bulk.socket.poll(300)

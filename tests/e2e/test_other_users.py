@@ -208,7 +208,7 @@ def test_a_daemon_serves_nobody_elses_processes(place: Path) -> None:
             "dealer.setsockopt(zmq.LINGER, 0)\n"
             "heard = dealer.get_monitor_socket()\n"
             f"dealer.connect('ipc://{path}')\n"
-            "dealer.send(codec.encode(msg.AskStatus()))\n"
+            "dealer.send(codec.encode(msg.Status()))\n"
             "ends = zmq.EVENT_DISCONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED\n"
             "while (event := recv_monitor_message(heard)['event']) not in ends: pass\n"
             "print(event == zmq.EVENT_DISCONNECTED)\n"

@@ -24,11 +24,11 @@ import sys
 if "augd.server.producer" in sys.orig_argv:
     import time
     import augd.server.producer.lease_runner as workshop
-    making = workshop.Workshop._make_row
+    making = workshop.LeaseRunner._make_row
     def make_row(self, *arguments):
         time.sleep(0.03)
         return making(self, *arguments)
-    workshop.Workshop._make_row = make_row
+    workshop.LeaseRunner._make_row = make_row
 """
 CLIENT = """
 import sys

@@ -180,11 +180,11 @@ def test_pixels_are_those_that_would_be_decoded_here(
 def test_it_ends_with_its_asker(photos: Path) -> None:
     program = (
         "import sys, time\n"
-        "from augd.diagnostics.decode_process import Apart\n"
+        "from augd.diagnostics.decode_process import DecodeProcess\n"
         "from augd.pixels.headers.read_header import read_header\n"
         f"data = open({str(photos / '1.png')!r}, 'rb').read()\n"
         "header = read_header(data)\n"
-        "apart = Apart()\n"
+        "apart = DecodeProcess()\n"
         "apart.decode(data, header, (0, 0, header.width, header.height))\n"
         "print(apart._process.pid, flush=True)\n"
         "sys.stdin.read()\n"

@@ -245,7 +245,7 @@ class FakeWire:
         self._connections[peer] = FakeConnection(self, peer)
         return self._connections[peer]
 
-    def attach(self, connection: FakeConnection, attach: msg.AttachAs) -> None:
+    def attach(self, connection: FakeConnection, attach: msg.AttachMessage) -> None:
         """Keep a connection that the broker takes, as the daemon does."""
         is_framed = self.transport == "frames"
         if self.broker.admits(attach.session, attach.token, is_framed=is_framed):
@@ -416,8 +416,8 @@ class FakeConnection:
         return self.inbox.popleft()
 
     def attach(self, way: Attach) -> None:
-        attach = codec.decode_over_attach(codec.encode(msg.AttachAs(way.session, way.token)))
-        assert isinstance(attach, msg.AttachAs)
+        attach = codec.decode_over_attach(codec.encode(msg.AttachMessage(way.session, way.token)))
+        assert isinstance(attach, msg.AttachMessage)
         self._wire.attach(self, attach)
 
     def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
@@ -548,7 +548,7 @@ class FramedConnection(RealConnection):
     def attach(self, way: Attach) -> None:
         bulk = bulk_address(self._address, way.bulk_port)
         self._bulks.append(Dealer(bulk, self._curve))
-        self._bulks[-1].send(codec.encode(msg.AttachAs(way.session, way.token)))
+        self._bulks[-1].send(codec.encode(msg.AttachMessage(way.session, way.token)))
 
     def slot(self, opened: msg.Opened, batch: msg.BatchMessage) -> Slot:
         while (slot := self._pieces.slot(opened, batch)) is None:

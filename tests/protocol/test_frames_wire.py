@@ -110,7 +110,7 @@ def test_nonsense_on_the_bulk_socket_is_not_answered_and_harms_nobody(
     dealer = Dealer(bulk_address(framed.address, welcome.bulk_port))
     dealer.socket.send_multipart(frames)
     # Its own ATTACH after it on the same connection: what follows proves that both were read.
-    dealer.send(codec.encode(msg.AttachAs(welcome.session, welcome.token)))
+    dealer.send(codec.encode(msg.AttachMessage(welcome.session, welcome.token)))
     stranger.open(credit=1)
     stranger.hear(msg.Opened)
     first = next_piece(dealer)

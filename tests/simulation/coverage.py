@@ -70,16 +70,16 @@ def expected() -> set[str]:
     kinds = (*kinds, msg.FromRelay)
     names = {one.__name__ for union in kinds for one in get_args(union)}
     # Asked without a session, and answered from a snapshot or at once: no part of the protocol.
-    names -= {"AskStatus", "Ping", "Pong", "Status"}
+    names -= {"Status", "Ping", "Pong", "StatusReply"}
     # Of keys and of sockets that refuse a message: tried with real ones (tests/e2e, tests/fault).
     names -= {"RightsChanged", "PeerUnreachable"}
     # Of paths and of what is told to people: no batch hangs on them (tests/unit, tests/e2e).
-    names -= {"AskPaths", "Paths", "TellPaths", "Trouble"}
+    names -= {"Paths", "PathsReply", "TellPaths", "Trouble"}
     # Of a cache, which decides neither bytes nor who gets them: its books have tests of their own
     # (tests/unit/server/broker/test_cache_books.py), and real deaths
     # (tests/fault/test_cache_deaths.py).
-    names -= {"CacheFull", "Cached", "CacheRoom", "ClearCache", "PutCached", "UseCache"}
-    names -= {"AttachAs"}  # an event of its own
+    names -= {"CacheFull", "Cached", "Room", "ClearCache", "PutCached", "CacheMessage"}
+    names -= {"AttachMessage"}  # an event of its own
     moves = {name_of(table, s, v) for table in TABLES for s, v in verbs_of(TABLES[table])}
     return names | moves | FAULTS | ENDINGS | STALE | ERRORS
 

@@ -334,7 +334,7 @@ class Daemon:
                 message = codec.decode_over_attach(frames[0] if frames else b"")
             except (ProtocolError, Forbidden):
                 continue
-            if not isinstance(message, msg.AttachAs):
+            if not isinstance(message, msg.AttachMessage):
                 continue
             if self._broker.admits(message.session, message.token, is_framed=True):
                 self._bulk.admit(message.session, peer)
@@ -399,7 +399,7 @@ class Daemon:
 
     def _attach_remote(self, peer: bytes, message: msg.FromRelay) -> None:
         match message:
-            case msg.AttachAs(number, token) if self._broker.admits_remote(number, token):
+            case msg.AttachMessage(number, token) if self._broker.admits_remote(number, token):
                 self._rows.admit(number, peer)
                 self._handle(ev.RemoteAttached(number, token))
             case _:
@@ -441,7 +441,7 @@ class Daemon:
             for fd in received[1]:
                 os.close(fd)
             message = codec.decode_over_attach(received[0])
-            if not isinstance(message, msg.AttachAs) or connection.session:
+            if not isinstance(message, msg.AttachMessage) or connection.session:
                 raise ProtocolError(f"expected one ATTACH, got {message}")
         except (EOFError, OSError, ProtocolError):
             self._drop_connection(connection)

@@ -327,7 +327,7 @@ class RemoteProducer:
             case msg.Joined(number, token, port):
                 self._connect(rows_address(self._context.address, port))
                 self.number = number
-                self._send(msg.AttachAs(number, token))
+                self._send(msg.AttachMessage(number, token))
                 self.state, self.due = "serving", now + ANSWER_S
                 self._beat_at, self._was_heard = now + BEAT_S, False
             case msg.Error(code, text) if answer.is_retryable or code in ("DRAINING", "OVER_LIMIT"):

@@ -77,7 +77,7 @@ def pair() -> Iterator[Pair]:
 
 @clause("P-92")
 def test_the_first_word_on_the_bulk_socket_is_attach(pair: Pair) -> None:
-    assert pair.hello == msg.AttachAs(SESSION, TOKEN)
+    assert pair.hello == msg.AttachMessage(SESSION, TOKEN)
 
 
 @clause("P-93")

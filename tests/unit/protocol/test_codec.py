@@ -82,7 +82,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Part("nobody here knows this connection"),
         msg.Beat(True),
         msg.Ended("SIGSEGV", "signal", (99, 3, 41)),
-        msg.AttachAs(3, "f00d"),
+        msg.AttachMessage(3, "f00d"),
         msg.Arena(4, 12288),
         msg.Piece(3, 2, 16, 4194304, 12288),
     )

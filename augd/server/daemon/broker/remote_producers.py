@@ -179,7 +179,7 @@ class Remotes:
                 self._outbox.add(ev.ForgetProducer(number, ""))
                 event = ev.Reaped(number, how, kind, current_sample)
                 self._scheduler.reaped(event, is_draining=is_draining)
-            case msg.AttachAs():
+            case msg.AttachMessage():
                 self._outbox.stale["attach"] += 1
             case _:
                 self._scheduler.heard(number, message)

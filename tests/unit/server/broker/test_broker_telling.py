@@ -79,7 +79,7 @@ def test_who_makes_nothing_of_a_stream_hears_nothing_of_it() -> None:
     assert sorted(told) == [[], [], *[["set7", "StreamMessage", "Lease"]] * 2]
     table.feed(ev.PeerGone(session))
     dropped = [table.news(number) for number in range(4)]
-    assert [("DropStream" in said) for said in dropped] == [bool(said) for said in told]
+    assert [("Drop" in said) for said in dropped] == [bool(said) for said in told]
 
 
 def test_a_producer_that_was_started_again_is_told_anew() -> None:
