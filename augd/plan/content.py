@@ -19,7 +19,7 @@ from itertools import count, takewhile, zip_longest
 from types import MappingProxyType
 from typing import Any, Final
 
-from augd.plan.order.shuffle_option import BlockShuffle, Shuffle
+from augd.plan.order.shuffle_option import Blocks, Shuffle
 
 # Raise one when the numbers it stands for change, so that a resume is refused by name.
 RNG_SCHEME = "philox4x32-10/1"
@@ -73,7 +73,7 @@ def content_of(
     samples, decoding, split); `environment` are versions and hashes by name: decoder, kernels,
     plug-ins. Values are JSON data with finite numbers. Raises ValueError or TypeError on others.
     """
-    is_in_blocks = isinstance(shuffle, BlockShuffle)
+    is_in_blocks = isinstance(shuffle, Blocks)
     nested = {
         "dataset": dataset_digest,
         "recipe": recipe,

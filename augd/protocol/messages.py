@@ -72,7 +72,7 @@ class Selection(Struct, frozen=True, omit_defaults=True):
     balance: Literal["class"] | None = None
 
 
-class SelectionShape(Struct, frozen=True):
+class Chosen(Struct, frozen=True):
     """The shape of a list of chosen samples.
 
     `num_groups` counts the classes with samples when the draws are balanced, `num_picked` the
@@ -323,7 +323,7 @@ class StatusReply(Message, frozen=True, tag="STATUS_REPLY"):
 
 
 class PathsReply(Message, frozen=True, tag="PATHS_REPLY"):
-    """PathsReply below the data set's root, as the file system has them: of the first of the ids.
+    """Paths below the data set's root, as the file system has them: of the first of the ids.
 
     As many as a header has room for, one at least; whoever wants the others asks again.
     """
@@ -426,7 +426,7 @@ class StreamMessage(Message, frozen=True, tag="STREAM"):
     arrays: tuple[ArraySpec, ...]
     slot_bytes: Count
     num_slots: Small
-    chosen: SelectionShape | None = None
+    chosen: Chosen | None = None
     selection: Selection = Selection()
 
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from augd.plan.order.shuffle_option import BlockShuffle
+from augd.plan.order.shuffle_option import Blocks
 from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 from augd.server.daemon.broker import (
@@ -59,11 +59,11 @@ def render_parts() -> str:
     lines: list[str] = []
     kinds = (
         msg.Spec,
-        BlockShuffle,
+        Blocks,
         msg.Selection,
         msg.Layout,
         msg.ArraySpec,
-        msg.SelectionShape,
+        msg.Chosen,
         msg.BadRow,
     )
     for kind in (*kinds, msg.CacheEntry):

@@ -19,6 +19,7 @@ import augd
 from augd.client.status import status as ask_status
 from augd.errors import OptionError, OverLimit
 from tests.hostile.images import hostile_images
+from tests.support.commands import run_augd
 from tests.support.processes import await_true
 from tests.support.programs import follow
 from tests.support.scenes import SMALL, make_folder
@@ -228,13 +229,7 @@ def test_status_and_bench_say_what_came_from_it(folder) -> None:
     plain = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert f"cache (ram): {NUM} pictures, 0.00 of 0.02 GB; " in plain.stdout
     with augd.serve(folder, producers=1, cache="ram:16MB") as daemon:
-        shown = subprocess.run(
-            [sys.executable, "-m", "augd", "status", daemon.address],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        shown = run_augd("status", daemon.address)
     assert "cache (ram): 0 pictures, 0.00 of 0.02 GB\n" in shown.stdout
 
 

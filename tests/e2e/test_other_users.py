@@ -48,7 +48,7 @@ if kind == "SOCK_STREAM":
         if isinstance(asked, msg.Hello):
             answer = msg.Welcome(asked.nonce, "i", 1, path + ".attach", "token", 0)
         else:
-            answer = msg.Status({"forged": True})
+            answer = msg.StatusReply({"forged": True})
         router.send_multipart([peer, codec.encode(answer)])
 sys.stdin.read()
 """

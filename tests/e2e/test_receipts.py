@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import augd
 import trainer
 from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS
 from augd.protocol.row_digest import ids_digest, rows_digest
+from tests.support.commands import run_augd
 from tests.support.scenes import SMALL, make_folder
 
 NUM_SAMPLES = 70
@@ -153,8 +153,7 @@ def test_bytes_that_were_overwritten_are_noticed(daemon):
 
 
 def replay(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "augd", "replay", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return run_augd("replay", *words)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from PIL import Image
 import augd
 from augd import ServedDaemon
 from augd.client import connect
+from tests.support.commands import run_augd
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 
@@ -163,13 +164,11 @@ def test_a_state_of_all_splits_resumes_with_all(
 
 
 def test_status_counts_splits(daemon: ServedDaemon) -> None:
-    command = [sys.executable, "-m", "augd", "status", daemon.address]
-    said = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
-    facts = json.loads(said)["datasets"]
+    facts = json.loads(run_augd("status", daemon.address, "--json").stdout)["datasets"]
     assert facts["parted"]["splits"] == {"train": 3, "val": 2, "test": 2}
     assert (facts["parted"]["num_unlabelled"], facts["flat"]["num_unlabelled"]) == (2, 2)
     assert facts["flat"]["splits"] == {}
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = run_augd("status", daemon.address).stdout
     assert "parted (7 images; train 3, val 2, test 2)" in " ".join(text.split())
 
 
@@ -186,11 +185,11 @@ def test_views_take_the_training_samples(
 ) -> None:
     name, *options = command
     out = ["--out", str(tmp_path / ("x.toml" if name == "pca" else "x.png"))]
-    line = [sys.executable, "-m", "augd", name, str(root / "parted"), *options, *out]
-    found = subprocess.run(line, capture_output=True, text=True)
+    line = [name, str(root / "parted"), *options, *out]
+    found = run_augd(*line)
     assert default in found.stdout, found.stderr
     assert "records splits (train 3, val 2, test 2): training samples are taken" in found.stderr
-    found = subprocess.run([*line, "--split", "all"], capture_output=True, text=True)
+    found = run_augd(*line, "--split", "all")
     assert whole in found.stdout and "records splits" not in found.stderr
 
 

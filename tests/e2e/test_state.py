@@ -10,7 +10,7 @@ import pytest
 import augd
 import trainer
 from augd.plan.order.order import Order
-from augd.plan.order.shuffle_option import BlockShuffle
+from augd.plan.order.shuffle_option import Blocks
 from tests.support.scenes import SMALL, make_folder, read_epoch
 
 
@@ -131,7 +131,7 @@ def test_other_content_is_refused_and_named(daemon, options, says):
 
 def test_blocks_go_on_anywhere_by_any_layout_and_not_as_other_blocks(daemon):
     blocks = {"shuffle": "blocks:8x2"}
-    order = Order(70, 0, BlockShuffle(8, 2)).ids(1, np.arange(70, dtype=np.int64)).tolist()
+    order = Order(70, 0, Blocks(8, 2)).ids(1, np.arange(70, dtype=np.int64)).tolist()
 
     def ids_of(batches: list[dict[str, np.ndarray]]) -> list[int]:
         return np.concatenate([batch["ids"] for batch in batches]).tolist()
@@ -158,7 +158,7 @@ def test_blocks_go_on_anywhere_by_any_layout_and_not_as_other_blocks(daemon):
         in_part = ids_of(read_epoch(stream, 0))
     with connect(daemon, shuffle=False, split="train") as stream:
         chosen = np.array(ids_of(read_epoch(stream, 0)))
-    places = Order(len(chosen), 0, BlockShuffle(8, 2)).ids(0, np.arange(len(chosen)))
+    places = Order(len(chosen), 0, Blocks(8, 2)).ids(0, np.arange(len(chosen)))
     assert in_part == chosen[places].tolist(), "blocks of what was chosen"
     named = pytest.raises(augd.SpecMismatch, match='"blocks:8x2" when saved, "blocks:8x4" here')
     with connect(daemon, shuffle="blocks:8x4") as stream, named:

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import BLOCK_BYTES
 from augd.errors import DatasetError, OptionError, StoreError
 from augd.pixels import native
+from tests.support.commands import run_augd
 from tests.support.processes import children_of, command_of, staff_of
 from tests.support.relays import await_remotes, lent
 from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
@@ -142,8 +141,7 @@ def test_plain_shards_do_so_with_and_without_an_index(
 ) -> None:
     address = bucket.upload(plain, f"sets/plain{is_indexed}")
     if is_indexed:
-        command = [sys.executable, "-m", "augd", "index", address, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run_augd("index", address, "--json")
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["num_samples"], report["num_cut"]) == (124, 122)
@@ -273,9 +271,7 @@ def test_remote_producers_read_the_store_by_themselves(
 
 def test_views_read_stores_too(address: str) -> None:
     for words in (["check", address], ["explain", address, "--id", "3"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "augd", *words], capture_output=True, text=True, timeout=60
-        )
+        done = run_augd(*words)
         assert done.returncode == 0, done.stderr
 
 
@@ -325,8 +321,7 @@ def test_an_index_is_written_beside_the_shards_or_to_a_file(
 ) -> None:
     address = bucket.upload(plain, "sets/beside")
     out = tmp_path / "out.index"
-    command = [sys.executable, "-m", "augd", "index", address, "--beside", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_augd("index", address, "--beside", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "124 images in" in done.stdout and "122 have restart markers" in done.stdout
     beside = bucket.get("sets/beside/augd.index")

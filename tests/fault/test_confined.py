@@ -13,6 +13,7 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
+from tests.support.commands import run_augd
 from tests.support.processes import await_true, producers_of
 from tests.support.scenes import digest_epoch, make_folder, opencv_decodes
 
@@ -119,12 +120,7 @@ def test_every_producer_is_confined_and_the_status_says_so(folder):
             re.search(r"^Seccomp:\s+(\d)", Path(f"/proc/{pid}/status").read_text(), re.M)[1]
             for pid in producers_of(served.pid)
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "augd", "status", served.address],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = run_augd("status", served.address)
     (kind,) = kinds
     assert modes == ({"2"} if "seccomp" in kind else {"0"})
     if kind:

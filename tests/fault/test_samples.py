@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ import pytest
 import augd
 from augd.client.status import status as ask_status
 from augd.diagnostics.procfs import anonymous_bytes
+from tests.support.commands import run_augd
 from tests.support.processes import await_true, is_alive, producers_of
 from tests.support.programs import HOOK, VICTIM_BYTES, follow, is_up, mark_victim, put_in_place
 from tests.support.scenes import SMALL, make_folder, opencv_decodes, read_epoch
@@ -111,12 +110,7 @@ def test_a_sample_that_kills_its_decoder_is_quarantined_for_good(
         status = ask_status(served.address, 10)
         assert status["restarts"] == 2
         assert status["datasets"]["set"]["quarantined"] == [VICTIM]
-        done = subprocess.run(
-            [sys.executable, "-m", "augd", "status", served.address],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = run_augd("status", served.address)
         assert f"set: samples that killed their decoder are masked: {VICTIM}\n" in done.stdout
     assert_equal_but(found, undisturbed, {VICTIM})
     (kept,) = state_home.iterdir()
@@ -318,12 +312,7 @@ def test_a_trainer_that_takes_nothing_pins_its_own_arena_only(folder):
         shown = ask_status(served.address, 10)["streams"]
         (stalled,) = [one for one in shown if len(one["slots"]) == 1 and one["sent"] == 3]
         assert stalled["slots"] == {"sent": 3}, "every slot is with the trainer"
-        done = subprocess.run(
-            [sys.executable, "-m", "augd", "status", served.address],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = run_augd("status", served.address)
         assert f"stream {stalled['session']}: slow: its trainer has every slot" in done.stdout
         assert np.array_equal(held.images, copy)
         slow.close()

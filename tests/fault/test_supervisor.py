@@ -16,6 +16,7 @@ import pytest
 
 import augd
 from augd.client.status import status
+from tests.support.commands import run_augd
 from tests.support.processes import (
     await_true,
     command_of,
@@ -108,12 +109,7 @@ def test_it_is_said_in_log_status_and_metrics(folder, tmp_path):
     await_true(Path(f"{tmp_path}/d").exists, 10, "it serves")
     snapshot = status(address, 10)
     assert b"augd_daemon_restarts_total 1.0" in render(Snapshot(snapshot, 1.0, 1.0))
-    done = subprocess.run(
-        [sys.executable, "-m", "augd", "status", address],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = run_augd("status", address)
     said = "The daemon was started again, as it ended unasked: deaths so far 1, the last by SIGABRT"
     assert said in done.stdout
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.order.order import Order
-from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, BlockShuffle
+from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks
 from benchmarks.mixing import same_class_share
 from tests.property.test_order_property import assert_even
 from tests.support.examples import examples
@@ -19,7 +19,7 @@ from tests.support.examples import examples
 
 @pytest.mark.parametrize(
     "blocks",
-    [BlockShuffle(*sides) for sides in ((1, 1), (1, 7), (3, 2), (7, 5), (16, 64), (90, 1))],
+    [Blocks(*sides) for sides in ((1, 1), (1, 7), (3, 2), (7, 5), (16, 64), (90, 1))],
     ids=str,
 )
 def test_a_permutation_for_every_number_up_to_100(blocks):
@@ -46,12 +46,12 @@ def test_distinct_positions_get_distinct_samples_in_range(
     chosen = data.draw(st.sets(st.integers(0, num_samples - 1), min_size=1, max_size=6))
     chosen |= set(range(near, min(near + 8, num_samples)))
     positions = np.array(sorted(chosen), np.int64)
-    order = Order(num_samples, seed, BlockShuffle(size, window))
+    order = Order(num_samples, seed, Blocks(size, window))
     found = order.ids(epoch, positions)
     assert 0 <= found.min() <= found.max() < num_samples
     assert len(set(found.tolist())) == len(positions)
     # And whatever the chunking.
-    fresh = Order(num_samples, seed, BlockShuffle(size, window))
+    fresh = Order(num_samples, seed, Blocks(size, window))
     one_by_one = [fresh.ids(epoch, positions[i : i + 1]).item() for i in range(len(positions))]
     assert one_by_one == found.tolist()
 
@@ -59,7 +59,7 @@ def test_distinct_positions_get_distinct_samples_in_range(
 @pytest.mark.parametrize("num_samples", [1000, 1024])
 def test_each_sample_stands_everywhere_equally_often(num_samples):
     """By sixteenths, over 1,500 epochs; the samples of a block move together."""
-    num_epochs, parts, blocks = 1500, 16, BlockShuffle(16, 16)
+    num_epochs, parts, blocks = 1500, 16, Blocks(16, 16)
     order = Order(num_samples, 4, blocks)
     positions = np.arange(num_samples, dtype=np.int64)
     part_of = positions * parts // num_samples
@@ -77,7 +77,7 @@ def test_each_sample_stands_everywhere_equally_often(num_samples):
 
 def test_where_a_sample_of_a_window_stands_in_it_is_even():
     """Rows of a block against places of its window, over many windows and epochs."""
-    blocks = BlockShuffle(16, 32)
+    blocks = Blocks(16, 32)
     rows = blocks.size * blocks.window
     order = Order(rows * 50, 7, blocks)
     counts = np.zeros((16, 16))
@@ -92,14 +92,14 @@ def test_a_window_of_many_blocks_mixes_classes_nearly_as_the_whole():
     """Same-class pairs in batches of 256, of a set sorted into 1,000 classes of 128."""
     num_samples, labels = 128_000, np.arange(128_000) // 128
 
-    def measure(shuffle: bool | BlockShuffle) -> float:
+    def measure(shuffle: bool | Blocks) -> float:
         order = Order(num_samples, 11, shuffle)
         return same_class_share(labels[order.ids(0, np.arange(num_samples))], 256)
 
     whole, none = measure(True), measure(False)
     assert whole == pytest.approx(0.001, rel=0.05)
     assert none > 0.49
-    for blocks in (BlockShuffle(256, 64), BlockShuffle(16, 1024)):
+    for blocks in (Blocks(256, 64), Blocks(16, 1024)):
         pairs = blocks.size * blocks.window - 1
         in_block = (min(blocks.size, 128) - 1) / pairs
         elsewhere = (128 - min(blocks.size, 128)) / num_samples

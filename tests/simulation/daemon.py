@@ -185,7 +185,7 @@ class Daemon:
         if self.world.rng.random() < 0.1:
             return ev.SelectFailed(stream, "BAD_OPTION", "classes: there is no such class")
         self.choices.add(stream)
-        return ev.Selected(stream, msg.SelectionShape(self.world.limit))
+        return ev.Selected(stream, msg.Chosen(self.world.limit))
 
     def make_arena(self, stream: int) -> ev.Event:
         """Allocate memory, or find that there is none."""

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from augd.plan.order.permutation import Drawn, Permutation
-from augd.plan.order.shuffle_option import BlockShuffle
+from augd.plan.order.shuffle_option import Blocks
 from augd.plan.random.philox import Ints, Purpose, mix, philox_block
 
 _KEPT: Final = 8
@@ -62,7 +62,7 @@ class BlockOrder:
         "_windows",
     )
 
-    def __init__(self, num_samples: int, seed: int, blocks: BlockShuffle) -> None:
+    def __init__(self, num_samples: int, seed: int, blocks: Blocks) -> None:
         self._size = min(blocks.size, num_samples)
         self._num_blocks = -(-num_samples // self._size)
         self._gap = self._num_blocks * self._size - num_samples

@@ -20,7 +20,7 @@ import numpy as np
 from augd.errors import OptionError
 from augd.plan.order.block_shuffle import BlockOrder
 from augd.plan.order.permutation import Drawn, Permutation
-from augd.plan.order.shuffle_option import BlockShuffle, Shuffle
+from augd.plan.order.shuffle_option import Blocks, Shuffle
 from augd.plan.random.philox import Ints, Purpose, mix
 
 MAX_SAMPLES: Final = 2**48
@@ -48,7 +48,7 @@ class Order:
         self._permutation = Permutation(num_samples)
         self._epochs: dict[int, Drawn] = {}
         self._blocks: BlockOrder | None = None
-        if isinstance(shuffle, BlockShuffle):
+        if isinstance(shuffle, Blocks):
             self._blocks = BlockOrder(num_samples, seed, shuffle)
 
     def ids(self, epoch: int | Ints, positions: Ints) -> Ints:

@@ -20,7 +20,7 @@ WINDOW_MAX: Final = 2**16  # a producer computes where all blocks of a window be
 _TEXT: Final = re.compile(r"blocks(?::([0-9]{1,9})x([0-9]{1,9}))?")
 
 
-class BlockShuffle(Struct, frozen=True):
+class Blocks(Struct, frozen=True):
     """A shuffle by blocks: of `size` samples that are neighbours, mixed `window` at a time."""
 
     size: Annotated[int, Meta(ge=1, le=BLOCK_SIZE_MAX)]
@@ -30,10 +30,10 @@ class BlockShuffle(Struct, frozen=True):
         return f"blocks:{self.size}x{self.window}"
 
 
-DEFAULT: Final = BlockShuffle(64, 256)
+DEFAULT: Final = Blocks(64, 256)
 """What "blocks" alone means."""
 
-Shuffle = bool | BlockShuffle
+Shuffle = bool | Blocks
 """True shuffles an epoch whole, False leaves the index's order."""
 
 
@@ -51,7 +51,7 @@ def read_shuffle(asked: Any) -> Shuffle:
             return DEFAULT
         size, window = int(match[1]), int(match[2])
         if 1 <= size <= BLOCK_SIZE_MAX and 1 <= window <= WINDOW_MAX:
-            return BlockShuffle(size, window)
+            return Blocks(size, window)
     raise OptionError(
         'shuffle: expected True, False, "blocks" or "blocks:SIZExWINDOW" with SIZE in '
         f"1..{BLOCK_SIZE_MAX} samples and WINDOW in 1..{WINDOW_MAX} blocks, got {asked!r}"

@@ -695,7 +695,7 @@ class Daemon:
         except OSError as error:
             self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
             return
-        chosen = msg.SelectionShape(shared.num_samples, shared.num_groups, shared.num_picked)
+        chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
         self._handle(ev.Selected(action.stream, chosen, shared.num_unlabelled))
 
     def _make_arena(self, action: ev.MakeArena) -> None:

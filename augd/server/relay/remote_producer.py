@@ -387,7 +387,7 @@ class RemoteProducer:
         index = self._context.datasets[use.dataset]
         key = (use.dataset, use.selection)
         shared = self._context.choices.take(number, key, lambda: choose(index, use.selection))
-        found = msg.SelectionShape(shared.num_samples, shared.num_groups, shared.num_picked)
+        found = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
         if found != use.chosen:
             raise SpecMismatch(
                 f"{use.dataset}: expected the choice of samples to be {use.chosen} as on "

@@ -10,7 +10,7 @@ import pytest
 
 from augd.errors import OptionError
 from augd.plan.order.order import Order
-from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, BlockShuffle, read_shuffle
+from augd.plan.order.shuffle_option import BLOCK_SIZE_MAX, WINDOW_MAX, Blocks, read_shuffle
 
 TRILLION = 10**12
 
@@ -24,19 +24,19 @@ def ids_of(num_samples, blocks, seed=0, epoch=0, start=0, count=8):
 @pytest.mark.parametrize(
     ("num_samples", "seed", "epoch", "blocks", "start", "expected"),
     [
-        (10, 0, 0, BlockShuffle(3, 2), 0, [2, 1, 0, 9, 8, 3, 7, 4]),
-        (1000, 0, 0, BlockShuffle(16, 8), 0, [483, 273, 1, 173, 282, 333, 760, 279]),
-        (1000, -1, 4294967295, BlockShuffle(16, 8), 990, [154, 706, 984, 216, 716, 219, 976, 209]),
+        (10, 0, 0, Blocks(3, 2), 0, [2, 1, 0, 9, 8, 3, 7, 4]),
+        (1000, 0, 0, Blocks(16, 8), 0, [483, 273, 1, 173, 282, 333, 760, 279]),
+        (1000, -1, 4294967295, Blocks(16, 8), 990, [154, 706, 984, 216, 716, 219, 976, 209]),
         (
-            *(1281167, 1, 0, BlockShuffle(256, 64), 0),
+            *(1281167, 1, 0, Blocks(256, 64), 0),
             [559921, 24855, 197075, 89173, 338907, 695120, 1067104, 306713],
         ),
         (
-            *(1281167, 1, 1, BlockShuffle(256, 64), 1281160),
+            *(1281167, 1, 1, Blocks(256, 64), 1281160),
             [4785, 1278900, 4677, 114650, 260972, 539790, 1036886, -1],
         ),
         (
-            *(TRILLION, 1, 0, BlockShuffle(256, 64), TRILLION // 2),
+            *(TRILLION, 1, 0, Blocks(256, 64), TRILLION // 2),
             [
                 *(395009743918, 706682792428, 508089536819, 31364198206),
                 *(178433892919, 960524153459, 579508217443, 307862465799),
@@ -50,7 +50,7 @@ def test_the_order_is_frozen(num_samples, seed, epoch, blocks, start, expected):
 
 @pytest.mark.parametrize("num_samples", [1000, 1024, 1001, 15, 16])
 def test_a_block_is_in_one_window_and_a_window_has_its_blocks(num_samples):
-    blocks = BlockShuffle(16, 8)
+    blocks = Blocks(16, 8)
     order = Order(num_samples, 3, blocks)
     for epoch in range(20):
         ids = order.ids(epoch, np.arange(num_samples, dtype=np.int64))
@@ -68,7 +68,7 @@ def test_a_block_is_in_one_window_and_a_window_has_its_blocks(num_samples):
 
 
 def test_the_shorter_block_stands_at_every_place():
-    order = Order(100, 0, BlockShuffle(16, 1))
+    order = Order(100, 0, Blocks(16, 1))
     starts = set()
     for epoch in range(200):
         ids = order.ids(epoch, np.arange(100, dtype=np.int64))
@@ -79,20 +79,20 @@ def test_the_shorter_block_stands_at_every_place():
 
 
 def test_a_window_of_the_whole_set_mixes_it_whole():
-    ids = np.array(ids_of(1000, BlockShuffle(16, 64), count=1000))
+    ids = np.array(ids_of(1000, Blocks(16, 64), count=1000))
     far = np.abs(np.diff(np.argsort(ids, kind="stable")))
     assert far.mean() == pytest.approx(1000 / 3, rel=0.1)
 
 
 def test_going_back_after_many_windows_and_epochs_gives_the_same():
-    order = Order(1000, 5, BlockShuffle(8, 2))
+    order = Order(1000, 5, Blocks(8, 2))
     positions = np.arange(1000, dtype=np.int64)
     first = order.ids(0, positions)
     for epoch in range(1, 20):
         order.ids(epoch, positions)
     np.testing.assert_array_equal(order.ids(0, positions), first)
     # Whatever the chunking, and asked in whatever order.
-    order = Order(1000, 5, BlockShuffle(8, 2))
+    order = Order(1000, 5, Blocks(8, 2))
     for start in reversed(range(0, 1000, 7)):
         part = positions[start : start + 7]
         np.testing.assert_array_equal(order.ids(0, part), first[start : start + 7])
@@ -100,7 +100,7 @@ def test_going_back_after_many_windows_and_epochs_gives_the_same():
 
 def test_epochs_and_seeds_differ():
     orders = {
-        tuple(ids_of(1000, BlockShuffle(16, 8), seed, epoch, count=1000))
+        tuple(ids_of(1000, Blocks(16, 8), seed, epoch, count=1000))
         for seed in range(3)
         for epoch in range(3)
     }
@@ -108,7 +108,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_positions_past_the_end_give_minus_one():
-    assert ids_of(1000, BlockShuffle(16, 8), start=998)[2:] == [-1] * 6
+    assert ids_of(1000, Blocks(16, 8), start=998)[2:] == [-1] * 6
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_positions_past_the_end_give_minus_one():
     [
         (True, True),
         (False, False),
-        ("blocks", BlockShuffle(64, 256)),
-        ("blocks:1000x16", BlockShuffle(1000, 16)),
-        (f"blocks:{BLOCK_SIZE_MAX}x{WINDOW_MAX}", BlockShuffle(BLOCK_SIZE_MAX, WINDOW_MAX)),
+        ("blocks", Blocks(64, 256)),
+        ("blocks:1000x16", Blocks(1000, 16)),
+        (f"blocks:{BLOCK_SIZE_MAX}x{WINDOW_MAX}", Blocks(BLOCK_SIZE_MAX, WINDOW_MAX)),
     ],
 )
 def test_the_argument_is_read_and_written(asked, expected):
     assert read_shuffle(asked) == expected
-    if isinstance(expected, BlockShuffle):
+    if isinstance(expected, Blocks):
         assert read_shuffle(str(expected)) == expected
 
 

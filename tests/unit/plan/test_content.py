@@ -8,7 +8,7 @@ import pytest
 
 from augd.plan import content as content_module
 from augd.plan.content import content_of, differences
-from augd.plan.order.shuffle_option import BlockShuffle
+from augd.plan.order.shuffle_option import Blocks
 from augd.plan.recipe.recipe import expand, parse_recipe
 
 BASE = {
@@ -64,7 +64,7 @@ def test_equal_content_has_an_equal_digest_whatever_the_order_of_keys():
         ({"seed": 8}, ["seed: 7 against 8"]),
         ({"shuffle": False}, ["shuffle: true against false"]),
         (
-            {"shuffle": BlockShuffle(64, 256)},
+            {"shuffle": Blocks(64, 256)},
             [
                 'order: "feistel8/1" against "windows of blocks, feistel8 of both/1"',
                 'shuffle: true against "blocks:64x256"',
@@ -131,9 +131,9 @@ def test_a_new_scheme_is_new_content(monkeypatch, name):
 
 
 def test_a_new_scheme_of_blocks_is_new_content_of_those_alone(monkeypatch):
-    blocks, whole = changed(shuffle=BlockShuffle(64, 256)), content_of(**BASE)
+    blocks, whole = changed(shuffle=Blocks(64, 256)), content_of(**BASE)
     monkeypatch.setattr(content_module, "BLOCKS_SCHEME", "other/2")
-    assert len(differences(blocks, changed(shuffle=BlockShuffle(64, 256)))) == 1
+    assert len(differences(blocks, changed(shuffle=Blocks(64, 256)))) == 1
     assert whole == content_of(**BASE)
 
 

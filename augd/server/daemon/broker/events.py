@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from augd.protocol.messages import (
     CacheEntry,
+    Chosen,
     FromClient,
     FromProducer,
     FromRelay,
     Quarantined,
     Selection,
-    SelectionShape,
     ToClient,
     ToProducer,
     ToRelay,
@@ -114,7 +114,7 @@ class Selected(Struct, frozen=True):
     """The samples of a stream are chosen; the daemon has the list. So many have no label."""
 
     stream: int
-    chosen: SelectionShape
+    chosen: Chosen
     num_unlabelled: int = 0
 
 

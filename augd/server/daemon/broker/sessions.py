@@ -339,7 +339,7 @@ class SessionTable:
         selection = settled(request.spec.selection, has_splits=has_splits)
         self._outbox.add(ev.SelectSamples(session.choosing, name, selection))
 
-    def selected(self, number: int, chosen: msg.SelectionShape, num_unlabelled: int = 0) -> None:
+    def selected(self, number: int, chosen: msg.Chosen, num_unlabelled: int = 0) -> None:
         """Go on with the sessions whose samples were chosen."""
         is_used = False
         for session in [s for s in self.sessions.values() if s.choosing == number]:
@@ -365,7 +365,7 @@ class SessionTable:
                 self.send_error(session, code, text)
 
     def _join_or_make(
-        self, session: Session, name: str, chosen: msg.SelectionShape | None, number: int = 0
+        self, session: Session, name: str, chosen: msg.Chosen | None, number: int = 0
     ) -> None:
         request, session.waiting = session.waiting, None
         assert request is not None
@@ -382,7 +382,7 @@ class SessionTable:
         self._start(session, stream, request)
 
     def _make(
-        self, request: msg.Open, name: str, chosen: msg.SelectionShape | None, number: int
+        self, request: msg.Open, name: str, chosen: msg.Chosen | None, number: int
     ) -> StreamState:
         spec, layout, facts = request.spec, request.spec.layout, self._datasets[name]
         num_samples = facts.num_samples if chosen is None else chosen.num_samples

@@ -28,7 +28,7 @@ from augd.plan.content import Content
 from augd.protocol import epoch_layout
 from augd.protocol.digest_sums import Sums, read_sum
 from augd.protocol.limits import EPOCH_LAST
-from augd.protocol.messages import ArraySpec, BadRow, Done, Flow, SelectionShape, Share, Spec
+from augd.protocol.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
 from augd.protocol.quarantine import Place
 from augd.server.daemon.broker.counters import SentCounters
 from augd.server.daemon.broker.states import CHUNK, SLOT, step
@@ -154,7 +154,7 @@ class StreamState:
         num_samples: int,
         arrays: tuple[ArraySpec, ...],
         slot_bytes: int,
-        chosen: SelectionShape | None = None,
+        chosen: Chosen | None = None,
         share: Share | None = None,
     ) -> None:
         """Make a stream with all its slots free and its cursor unset; `start` sets it."""

@@ -183,7 +183,7 @@ def test_a_production_is_shared_within_one_client(desk: Desk, selection: msg.Sel
         desk.open(who, b"%d" % number, is_shared=True, selection=selection)
     assert len(desk.chosen) == (0 if selection == msg.Selection() else 3)
     for stream in desk.chosen:
-        desk.feed(ev.Selected(stream, msg.SelectionShape(5)))
+        desk.feed(ev.Selected(stream, msg.Chosen(5)))
     streams = desk.broker.snapshot()["streams"]
     assert [len(stream["sessions"]) for stream in streams] == [2, 2, 2]
 

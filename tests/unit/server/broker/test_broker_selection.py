@@ -39,7 +39,7 @@ class Table:
         request = msg.Open(session, opening, spec, changes.get("epoch", 0), credit=2)
         return self.feed(ev.FromPeer(b"0", request))
 
-    def choose(self, session: int, chosen: msg.SelectionShape, **options: msg.Selection):
+    def choose(self, session: int, chosen: msg.Chosen, **options: msg.Selection):
         """Open with a selection and answer it; returns the stream's number and what follows."""
         (select,) = self.open(session, **options)
         assert isinstance(select, ev.SelectSamples)
@@ -61,11 +61,11 @@ def test_the_whole_data_set_needs_no_choosing() -> None:
 def test_the_stream_has_what_was_chosen() -> None:
     table = Table()
     session = table.attach()
-    number, actions = table.choose(session, msg.SelectionShape(100, 0, 2))
+    number, actions = table.choose(session, msg.Chosen(100, 0, 2))
     assert actions == [ev.MakeArena(number, actions[0].size_bytes)]
     actions = table.feed(ev.ArenaMade(number))
     (use,) = of_kind(actions, msg.StreamMessage)
-    assert use.chosen == msg.SelectionShape(100, 0, 2)
+    assert use.chosen == msg.Chosen(100, 0, 2)
     (send,) = [a for a in actions if isinstance(a, ev.Send)]
     assert isinstance(send.message, msg.Opened)
     assert send.message.num_positions == 100 and send.classes == ("b", "a")
@@ -75,19 +75,17 @@ def test_the_stream_has_what_was_chosen() -> None:
 
 def test_a_producer_that_comes_later_is_told_of_the_choice() -> None:
     table = Table()
-    number, _ = table.choose(table.attach(), msg.SelectionShape(100, 2, 2))
+    number, _ = table.choose(table.attach(), msg.Chosen(100, 2, 2))
     table.feed(ev.ArenaMade(number))
     table.feed(ev.Reaped(0, "SIGKILL"))
     (use,) = of_kind(table.feed(ev.FromCrew(0, msg.Ready(2, {}))), msg.StreamMessage)
-    assert use.chosen == msg.SelectionShape(100, 2, 2)
+    assert use.chosen == msg.Chosen(100, 2, 2)
 
 
 def test_labels_of_several_classes_are_as_wide_as_what_was_picked() -> None:
     for selection, picked, width in ((ASKED, 2, 2), (msg.Selection(limit=5), 0, 9)):
         table = Table(num_targets=9)
-        number, _ = table.choose(
-            table.attach(), msg.SelectionShape(100, 0, picked), selection=selection
-        )
+        number, _ = table.choose(table.attach(), msg.Chosen(100, 0, picked), selection=selection)
         (use,) = of_kind(table.feed(ev.ArenaMade(number)), msg.StreamMessage)
         labels = next(array for array in use.arrays if array.name == "labels")
         assert (labels.dtype, labels.shape) == ("float32", (32, width))
@@ -106,7 +104,7 @@ def test_a_selection_that_fails_is_refused_and_another_one_may_follow() -> None:
 
 def test_too_few_chosen_for_a_batch() -> None:
     table = Table()
-    number, actions = table.choose(table.attach(), msg.SelectionShape(31))
+    number, actions = table.choose(table.attach(), msg.Chosen(31))
     assert ev.DropArena(number) in actions
     (error,) = of_kind(actions, msg.Error)
     assert error.text.startswith("drop_last leaves no batch: 31 samples, 32 per global batch")
@@ -117,9 +115,7 @@ def test_a_choice_for_a_client_that_left_is_dropped() -> None:
     session = table.attach()
     (select,) = table.open(session)
     table.feed(ev.PeerGone(session))
-    assert table.feed(ev.Selected(select.stream, msg.SelectionShape(50))) == [
-        ev.DropArena(select.stream)
-    ]
+    assert table.feed(ev.Selected(select.stream, msg.Chosen(50))) == [ev.DropArena(select.stream)]
     assert table.feed(ev.SelectFailed(select.stream, "BAD_OPTION", "x")) == []
 
 
@@ -130,7 +126,7 @@ def test_the_last_open_counts_while_samples_are_chosen() -> None:
     assert table.open(session, opening=2, epoch=7) == []
     (error,) = of_kind(table.open(session, msg.Selection(limit=1), opening=3), msg.Error)
     assert error.text.startswith("a stream keeps its spec")
-    table.feed(ev.Selected(select.stream, msg.SelectionShape(100)))
+    table.feed(ev.Selected(select.stream, msg.Chosen(100)))
     actions = table.feed(ev.ArenaMade(select.stream))
     (opened,) = of_kind(actions, msg.Opened)
     assert opened.opening == 2
@@ -140,7 +136,7 @@ def test_the_last_open_counts_while_samples_are_chosen() -> None:
 def test_the_end_of_a_session_lets_its_choice_go() -> None:
     table = Table()
     session = table.attach()
-    number, _ = table.choose(session, msg.SelectionShape(100))
+    number, _ = table.choose(session, msg.Chosen(100))
     table.feed(ev.ArenaMade(number))
     assert ev.DropArena(number) in table.feed(ev.PeerGone(session))
 

@@ -129,7 +129,7 @@ def test_a_client_is_told_once_what_it_may_not_mean() -> None:
             request = msg.Open(welcome.session, opening, spec, credit=2)
             for action in table.feed(ev.FromPeer(b"%d" % peer, request)):
                 if isinstance(action, ev.SelectSamples):
-                    table.feed(ev.Selected(action.stream, msg.SelectionShape(275, 0, 0)))
+                    table.feed(ev.Selected(action.stream, msg.Chosen(275, 0, 0)))
     told = {peer: [m for m in table.sent[peer] if isinstance(m, msg.Notice)] for peer in chosen}
     doubt, split = told[0]
     assert (doubt.kind, split.kind) == ("doubt", "split")
