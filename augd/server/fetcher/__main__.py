@@ -1,4 +1,4 @@
-"""The program of the fetcher: `augd.server.fetcher.__main__ LINK_FD DAEMON_PID [CACHE]`.
+"""The program of the fetcher: `augd.server.fetcher LINK_FD DAEMON_PID [CACHE]`.
 
 Reads ranges of shards from object stores for the producers of one daemon, or of one relay. It alone
 has the network and the credentials; it sees no picture, and producers, who see them, have neither.

@@ -1,4 +1,4 @@
-"""The program of a producer: `augd.server.producer.__main__ LINK_FD CRUMB_FD PID HATCH
+"""The program of a producer: `augd.server.producer LINK_FD CRUMB_FD PID HATCH
 [PLUGIN...]`.
 
 PID is its daemon's. HATCH are the fds of its fetch channel (transport/fetch_client.py), with a

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 ENV_KEYS = "AUGD_KEYS"
 DOMAIN = b"augd"
-PRODUCE_DOMAIN = (
-    b"augd.server.producer"  # of the sockets that take rows: only from keys that may produce
-)
+PRODUCE_DOMAIN = b"augd.produce"  # of the sockets that take rows: only from keys that may produce
 
 
 @dataclass(frozen=True, slots=True)
