@@ -31,7 +31,7 @@ def course(photos, **fields) -> Course:
 def test_sides_are_measured_in_turns_and_the_others_left_out(photos, monkeypatch, capfd):
     monkeypatch.setitem(ENVIRONMENTS, "none", Environment((), (), (("no-such-package",),)))
     augd, loader = SIDES_BY_NAME[AUGD_LINEAR], SIDES_BY_NAME[OPENCV]
-    broken = Side("broken", "torch_loader", "none", options={"rows": "none"})
+    broken = Side("broken", "augd_stream", "none")
     absent = replace(augd, name="absent", environment="none")
     told: list[str] = []
     measured, left_out = compare(
@@ -40,7 +40,7 @@ def test_sides_are_measured_in_turns_and_the_others_left_out(photos, monkeypatch
     assert list(measured) == [AUGD_LINEAR, OPENCV]
     assert set(left_out) == {"absent", "broken"}
     assert left_out["absent"].startswith("Debian packages are missing: no-such-package; as root")
-    assert left_out["broken"] == "it ended: KeyError: 'none'"
+    assert left_out["broken"] == "it ended: KeyError: 'recipe'"
     assert "left out broken: it ended: KeyError" in capfd.readouterr().err
     for side in measured.values():
         assert len(side.images_per_s) == len(side.cpu_s_per_1000) == 2
