@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from mmap import mmap
 from typing import Final, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,13 +37,13 @@ from augd.pixels.decode import (
 from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
+from augd.pixels.resample import Filter, Resampler
 from augd.pixels.row_plan import Matrix, RowPlan, RowPlans
 from augd.pixels.transparency import BLACK, Background
 from augd.pixels.warp import AffineWarp, Fill
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import Recipe
 
-Filter = Literal["antialias", "linear"]
 ColourOn = Literal["producer", "device"]
 
 ERASED: Final = (124, 116, 104)
@@ -88,18 +87,16 @@ class Renderer:
         Raises:
             ValueError: an option is none of its choices.
         """
-        if filter not in ("antialias", "linear"):
-            raise ValueError(f"filter: expected 'antialias' or 'linear', got {filter!r}")
         if colour_on not in ("producer", "device"):
             raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
         self._kernels = native.kernels
-        self._antialias = filter == "antialias"
+        self._is_linear = filter == "linear"
+        self._resampler = Resampler(filter, out_size)
         self._is_stored = exif == "ignore"
         _, self._decode = reader_of(exif, background, decode)
         self._is_decoded_here = decode is _DECODE_HERE
         self._is_tinted_here = colour_on == "producer"
         self._height, self._width = out_size
-        self._resized = np.empty(0, np.uint8)
         self._bender = AffineWarp(out_size, fill, fill_value)
         self._tint = ColourPass()
 
@@ -134,27 +131,14 @@ class Renderer:
         region = np.empty_like(crop)
         for axis, count in enumerate((self._width, self._height)):
             side = crop[:, 2 + axis]
-            start, end = self._tapped(-(-side // scale), scaled[:, axis], window[:, axis], count)
+            start, end = self._resampler.tapped(
+                -(-side // scale), scaled[:, axis], window[:, axis], count
+            )
             region[:, axis] = crop[:, axis] + start * scale
             region[:, 2 + axis] = np.minimum(end * scale, side) - start * scale
         if plan.bent is not None:
             region[plan.bent[rows]] = crop[plan.bent[rows]]
         return region
-
-    def _tapped(
-        self,
-        side: NDArray[np.int64],
-        scaled: NDArray[np.int32],
-        start: NDArray[np.int32],
-        count: int,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the first pixel and the end of those under the taps of a window: see resize.c."""
-        step = side / np.maximum(scaled, 1)  # of rows that are bent it may be 0
-        support = np.maximum(step, 1.0) if self._antialias else np.ones_like(step)
-        taps = (np.minimum(np.ceil(2.0 * support).astype(np.int64), side) + 1) & ~1
-        first = np.maximum(0.0, (start + 0.5) * step - support + 0.5).astype(np.int64)
-        last = np.maximum(0.0, (start + count - 0.5) * step - support + 0.5).astype(np.int64)
-        return first, np.minimum(last + taps, side)
 
     def render_sample(
         self,
@@ -242,7 +226,7 @@ class Renderer:
         self._kernels.resize_rows(
             cache, out, offsets, sizes,
             *map(np.ascontiguousarray, (plan.crop[rows], plan.scaled[rows], plan.window[rows])),
-            plan.mirror[rows], not self._antialias,
+            plan.mirror[rows], self._is_linear,
         )  # fmt: skip
         if plan.colour is not None or plan.erase is not None or colour_out is not None:
             for number, row in enumerate(out):
@@ -272,7 +256,7 @@ class Renderer:
         try:
             self._kernels.render_cut(
                 *cut_arguments(cut, out), x, y, scale, width, height,
-                *row_plan.scaled, *row_plan.window, row_plan.mirror, not self._antialias,
+                *row_plan.scaled, *row_plan.window, row_plan.mirror, self._is_linear,
             )  # fmt: skip
         except self._kernels.DecodeError:
             return False
@@ -310,13 +294,13 @@ class Renderer:
             self.render(self._decode(data, header, crop, scale), row_plan, out, colour_out)
             return
         self._check_row(out, colour_out)
-        self._check_window(row_plan.scaled, row_plan.window)
+        self._resampler.check_window(row_plan.scaled, row_plan.window)
         if origin is None:
             check_region(header, crop, scale)
         x, y, width, height = at_scale(crop, scale)
         run_native(
             self._kernels.render_jpeg, prepared(data, header), out, header, x, y, scale, width,
-            height, *row_plan.scaled, *row_plan.window, row_plan.mirror, not self._antialias,
+            height, *row_plan.scaled, *row_plan.window, row_plan.mirror, self._is_linear,
         )  # fmt: skip
         self._finish(row_plan, out, colour_out)
 
@@ -343,7 +327,7 @@ class Renderer:
         if row_plan.matrix is not None:
             self._bender.bend(region, row_plan, out)
         else:
-            self._resample(region, row_plan, out)
+            self._resampler.resample(region, row_plan.scaled, row_plan.window, row_plan.mirror, out)
         self._finish(row_plan, out, colour_out)
 
     def _finish(
@@ -359,25 +343,6 @@ class Renderer:
             x, y, width, height = row_plan.erase
             out[y : y + height, x : x + width] = ERASED
 
-    def _resample(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
-        """Take the exact path: resize to `scaled`, cut at `window`, mirror."""
-        scaled, window, mirror = row_plan.scaled, row_plan.window, row_plan.mirror
-        self._check_window(scaled, window)
-        if self._kernels is not None:
-            self._kernels.resize(region, out, *scaled, *window, mirror, not self._antialias)
-        elif region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
-            self._cut(region, window, mirror, out)
-        elif self._antialias:
-            self._cut(self._antialiased(region, scaled, window), (0, 0), mirror, out)
-        elif scaled[0] == self._width and scaled[1] == self._height:
-            cv2.resize(region, scaled, dst=out, interpolation=cv2.INTER_LINEAR)
-            if mirror:
-                cv2.flip(out, 1, dst=out)
-        else:
-            resized = self._scratch(scaled)
-            cv2.resize(region, scaled, dst=resized, interpolation=cv2.INTER_LINEAR)
-            self._cut(resized, window, mirror, out)
-
     def _check_row(self, out: Pixels, colour_out: NDArray[np.float32] | None) -> None:
         height, width = self._height, self._width
         if out.shape != (height, width, 3) or not out.flags.c_contiguous:
@@ -388,58 +353,6 @@ class Renderer:
             )
         if self._is_tinted_here != (colour_out is None):
             raise ValueError(_COLOUR_OUT)
-
-    def _check_window(self, scaled: tuple[int, int], window: tuple[int, int]) -> None:
-        height, width = self._height, self._width
-        x, y = window
-        if x < 0 or y < 0 or x + width > scaled[0] or y + height > scaled[1]:
-            raise ValueError(
-                f"window: expected {width}x{height} at ({x}, {y}) inside the scaled crop of "
-                f"{scaled[0]}x{scaled[1]}"
-            )
-
-    def _cut(self, source: Pixels, window: tuple[int, int], mirror: bool, out: Pixels) -> None:
-        x, y = window
-        part = source[y : y + self._height, x : x + self._width]
-        if mirror:
-            cv2.flip(part, 1, dst=out)
-        else:
-            np.copyto(out, part)
-
-    def _scratch(self, scaled: tuple[int, int]) -> Pixels:
-        """Lend the scratch buffer as (h, w, 3); it grows to the largest size asked for."""
-        width, height = scaled
-        size = width * height * 3
-        if self._resized.size < size:
-            self._resized = np.empty(size, np.uint8)
-        return self._resized[:size].reshape(height, width, 3)
-
-    def _antialiased(
-        self, region: Pixels, scaled: tuple[int, int], window: tuple[int, int]
-    ) -> Pixels:
-        """Resize with a triangle filter that widens with the reduction, per axis.
-
-        Only the window is made: a box in source pixels has the same taps as the whole resize, as
-        Pillow's taps end at the picture, not at the box. Pillow keeps the box in float32, so that
-        a window of less than the whole may differ by a level from the whole resize (by two where
-        neighbouring pixels are unrelated); making the whole would cost twice the time for `eval`.
-        Source: Pillow, `Resample.c`.
-        """
-        from PIL import Image
-
-        x, y = window
-        step_x = region.shape[1] / scaled[0]
-        step_y = region.shape[0] / scaled[1]
-        box = (
-            x * step_x,
-            y * step_y,
-            min((x + self._width) * step_x, region.shape[1]),
-            min((y + self._height) * step_y, region.shape[0]),
-        )
-        resized = Image.fromarray(region).resize(
-            (self._width, self._height), Image.Resampling.BILINEAR, box=box
-        )
-        return np.asarray(resized)
 
 
 def box_around(crops: Sequence[Region]) -> Region:

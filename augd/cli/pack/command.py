@@ -40,7 +40,7 @@ from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.index_format import IndexHeader, read_found, write_index_to
 from augd.dataset.scan.build_index import header_of, keep_remote, load_or_build
-from augd.dataset.scan.folder import real_root
+from augd.dataset.scan.folder_listing import real_root
 from augd.dataset.scan.object_store import StoreListing
 from augd.dataset.scan.shard_listing import CLASSES_NAME, INDEX_NAME, has_shards, list_shards
 from augd.dataset.scan.shards import Walker, walk_shards

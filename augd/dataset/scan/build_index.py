@@ -20,7 +20,8 @@ from augd.dataset.index_format import (
     digest_of,
     places_of,
 )
-from augd.dataset.scan.folder import NoImages, real_root, scan
+from augd.dataset.scan.folder import NoImages, scan
+from augd.dataset.scan.folder_listing import real_root
 from augd.dataset.scan.manifest import read_manifest, real_manifest
 from augd.dataset.scan_result import Progress, ScanResult
 from augd.dataset.source_spec import is_manifest, is_sharded, refuse_own

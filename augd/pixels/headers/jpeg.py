@@ -38,56 +38,79 @@ _sof = struct.Struct(">BHHB").unpack_from
 
 
 def read_jpeg(data: bytes | bytearray) -> Header:
-    """Walk the segments up to the first scan, and on to the end where that is not plain to see."""
+    """Walk the segments up to the first scan, and on to the end where that is not plain to see.
+
+    Raises:
+        BadImage: the header is cut off or malformed, or the JPEG is of a kind that is not decoded.
+    """
+    try:
+        frame_at, sos_at, app1, has_restarts = _walk(data)
+    except (IndexError, ValueError):
+        raise BadImage(f"JPEG header is cut off: the file ends after {len(data)} bytes") from None
+    if not frame_at:
+        raise BadImage(f"JPEG without a frame header before its first scan at byte {sos_at}")
+    orientation = _read_orientation(data, app1) if app1 else 1
+    return _read_frame(data, frame_at, sos_at, orientation, has_restarts)
+
+
+def _walk(data: bytes | bytearray) -> tuple[int, int, list[tuple[int, int]], bool]:
+    """Find the frame header (0 without one), the first scan, APP1 segments and restart intervals.
+
+    IndexError and ValueError: the data ends before the first scan.
+    """
     size = len(data)
     at = 2
     frame_at = 0
-    exif: bytes | None = None
-    xmp: bytes | None = None
+    app1: list[tuple[int, int]] = []
     has_restarts = False
     steps = _STEPS
-    try:
-        for _ in range(MAX_SEGMENTS):
-            if data[at] != 0xFF:
-                # libjpeg skips stray bytes between segments with a warning; files have them.
-                at = data.index(b"\xff", at)
-            step = steps[data[at + 1]]
-            if step < _STUFF:
-                length = data[at + 2] << 8 | data[at + 3]
-                end = at + 2 + length
-                if length < 2 or end > size:
-                    raise _lying_segment(data, at, length)
-                if step:
-                    if step == _SCAN:
-                        break
-                    if step == _FRAME:
-                        frame_at = at
-                    elif step == _RESTARTS:
-                        has_restarts = any(data[at + 4 : end])
-                    elif data.startswith(EXIF_MARK, at + 4, end):
-                        # A block of more than 64 kB goes on in the next segment.
-                        exif = (exif or EXIF_MARK) + data[at + 4 + len(EXIF_MARK) : end]
-                    elif data.startswith(XMP_MARK, at + 4, end):
-                        xmp = bytes(data[at + 4 + len(XMP_MARK) : end])
-                at = end
-            elif step == _STUFF:
-                at += 1
-            elif step == _NO_LENGTH:
-                at += 2
-            elif step == _END:
-                raise BadImage(f"JPEG without a picture: its end marker comes at byte {at}")
-            else:
-                raise BadImage(
-                    f"JPEG process FF{data[at + 1]:02X}: expected baseline, extended or progressive"
-                )
+    for _ in range(MAX_SEGMENTS):
+        if data[at] != 0xFF:
+            # libjpeg skips stray bytes between segments with a warning; files have them.
+            at = data.index(b"\xff", at)
+        step = steps[data[at + 1]]
+        if step < _STUFF:
+            length = data[at + 2] << 8 | data[at + 3]
+            end = at + 2 + length
+            if length < 2 or end > size:
+                raise _lying_segment(data, at, length)
+            if step:
+                if step == _SCAN:
+                    return frame_at, at, app1, has_restarts
+                if step == _FRAME:
+                    frame_at = at
+                elif step == _RESTARTS:
+                    has_restarts = any(data[at + 4 : end])
+                else:
+                    app1.append((at + 4, end))
+            at = end
+        elif step == _STUFF:
+            at += 1
+        elif step == _NO_LENGTH:
+            at += 2
         else:
-            raise too_many_segments("JPEG", at)
-    except (IndexError, ValueError):
-        raise BadImage(f"JPEG header is cut off: the file ends after {size} bytes") from None
-    if not frame_at:
-        raise BadImage(f"JPEG without a frame header before its first scan at byte {at}")
-    orientation = 1 if exif is None and xmp is None else find_orientation(exif, xmp)
-    return _read_frame(data, frame_at, at, orientation, has_restarts)
+            raise _misplaced_marker(data, at, step)
+    raise too_many_segments("JPEG", at)
+
+
+def _read_orientation(data: bytes | bytearray, app1: list[tuple[int, int]]) -> int:
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    for start, end in app1:
+        if data.startswith(EXIF_MARK, start, end):
+            # An EXIF block of more than 64 kB continues in the next segment.
+            exif = (exif or EXIF_MARK) + data[start + len(EXIF_MARK) : end]
+        elif data.startswith(XMP_MARK, start, end):
+            xmp = bytes(data[start + len(XMP_MARK) : end])
+    return 1 if exif is None and xmp is None else find_orientation(exif, xmp)
+
+
+def _misplaced_marker(data: bytes | bytearray, at: int, step: int) -> BadImage:
+    if step == _END:
+        return BadImage(f"JPEG without a picture: its end marker comes at byte {at}")
+    return BadImage(
+        f"JPEG process FF{data[at + 1]:02X}: expected baseline, extended or progressive"
+    )
 
 
 def _lying_segment(data: bytes | bytearray, at: int, length: int) -> BadImage:
@@ -114,15 +137,7 @@ def _read_frame(
             f"JPEG frame header: expected {8 + 3 * num_components} bytes for {num_components} "
             f"components, got {length}"
         )
-    max_h = max_v = 1
-    for factors in data[at + 11 : at + 2 + length : 3]:
-        # Most are 1x1.
-        if factors != 0x11:
-            h, v = factors >> 4, factors & 15
-            if not 1 <= h <= 4 or not 1 <= v <= 4:
-                raise BadImage(f"JPEG sampling factors: expected 1..4, got {h}x{v}")
-            max_h = max(max_h, h)
-            max_v = max(max_v, v)
+    max_h, max_v = _read_sampling(data[at + 11 : at + 2 + length : 3])
     # A scan of fewer components is followed by others, each of the full height.
     is_progressive = marker in _PROGRESSIVE
     is_single_scan = not is_progressive and data[sos_at + 4] == num_components
@@ -160,6 +175,20 @@ def _read_frame(
         sos_at,
         has_end,
     )
+
+
+def _read_sampling(all_factors: bytes | bytearray) -> tuple[int, int]:
+    """Return the largest horizontal and vertical sampling factor of the components."""
+    max_h = max_v = 1
+    for factors in all_factors:
+        # Most are 1x1.
+        if factors != 0x11:
+            h, v = factors >> 4, factors & 15
+            if not 1 <= h <= 4 or not 1 <= v <= 4:
+                raise BadImage(f"JPEG sampling factors: expected 1..4, got {h}x{v}")
+            max_h = max(max_h, h)
+            max_v = max(max_v, v)
+    return max_h, max_v
 
 
 def scan_start(data: bytes | bytearray, sos_at: int) -> int:

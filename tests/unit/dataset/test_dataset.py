@@ -14,7 +14,7 @@ from PIL import Image
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.index_format import read_index_header
-from augd.dataset.scan import folder
+from augd.dataset.scan import folder_listing
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan_result import ScanResult
@@ -195,7 +195,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 def test_progress_is_reported_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "REPORT_EVERY", 20)
+    monkeypatch.setattr(folder_listing, "REPORT_EVERY", 20)
     for number in range(41):
         (tmp_path / f"{number}.jpg").touch()
     seen: list[int] = []

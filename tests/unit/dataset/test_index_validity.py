@@ -14,7 +14,7 @@ import pytest
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_changes import Change, say_change, told
 from augd.dataset.index_file import IndexFile
-from augd.dataset.scan import folder
+from augd.dataset.scan import folder_listing
 from augd.dataset.scan.build_index import load_or_build
 
 Open = Callable[..., IndexFile]
@@ -166,14 +166,14 @@ def test_files_that_come_slowly_are_looked_at_by_threads(
         path.write_bytes(b"x" * number)
     first = opened(tmp_path / "set")
     names: set[str] = set()
-    look_up = folder._look_up
+    look_up = folder_listing._look_up
 
     def noted(files: object) -> None:
         names.add(threading.current_thread().name.partition("_")[0])
         look_up(files)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(folder, "_look_up", noted)
-    monkeypatch.setattr(folder, "_SLOW_S", 0.0)
+    monkeypatch.setattr(folder_listing, "_look_up", noted)
+    monkeypatch.setattr(folder_listing, "_SLOW_S", 0.0)
     second = opened(tmp_path / "set")
     assert second.was_cached and second.header == first.header
     assert names == {"MainThread", "look-at-files"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from augd.dataset.scan import folder
+from augd.dataset.scan import folder_listing
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan.skipped_files import SkipCounter, kind_of, say_skipped, tells_nothing
@@ -95,13 +95,13 @@ def test_only_files_of_unknown_endings_are_opened(
     for name in ("a.txt", "b.json", "c.npy", "d.odd", "none"):
         (pets / "cat" / name).write_bytes(b"x")
     opened: list[bytes] = []
-    look = folder._Scanner._is_inside
+    look = folder_listing.FolderListing._is_inside
 
-    def noted(scanner: folder._Scanner, path: bytes) -> bool:
+    def noted(scanner: folder_listing.FolderListing, path: bytes) -> bool:
         opened.append(path.rpartition(b"/")[2])
         return look(scanner, path)
 
-    monkeypatch.setattr(folder._Scanner, "_is_inside", noted)
+    monkeypatch.setattr(folder_listing.FolderListing, "_is_inside", noted)
     scan(pets)
     assert sorted(opened) == [b"d.odd", b"none"]
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from augd.pixels.colour_matrix import COLOUR_ERROR
 from augd.pixels.headers.read_header import read_header
-from augd.pixels.render import Filter, Renderer
+from augd.pixels.render import Renderer
+from augd.pixels.resample import Filter
 from augd.pixels.row_plan import RowPlan
 from tests.support.examples import examples
 
