@@ -73,14 +73,14 @@ class Site:
         self.feed(ev.FromPeer(b"j", msg.Join("node", 1, {"d": DIGEST}, {"opencv": "5"})))
         joined = self._joined.pop()
         self._queues[joined.producer] = deque()
-        self.feed(ev.RemoteAttached(joined.producer, joined.token))
+        self.feed(ev.RemoteProducerAttached(joined.producer, joined.token))
 
     def lose(self, share: float) -> int:
         """Lose these producers in one moment; returns how many they are."""
         lost = self._rng.sample(sorted(self._queues), int(len(self._queues) * share))
         for number in lost:
             del self._queues[number]
-            self.feed(ev.RemoteGone(number, "its rack is dark"))
+            self.feed(ev.RemoteProducerGone(number, "its rack is dark"))
         return len(lost)
 
     def feed(self, event: ev.Event) -> None:
@@ -94,7 +94,7 @@ class Site:
 
     def _act(self, action: ev.Action) -> None:
         match action:
-            case ev.Tell(number, msg.Lease() as lease) if number in self._queues:
+            case ev.SendToProducer(number, msg.Lease() as lease) if number in self._queues:
                 started = time.thread_time()
                 codec.decode_to_relay(codec.encode(lease))
                 self.broker_s += (time.thread_time() - started) / 2  # one half is the relay's
@@ -104,7 +104,7 @@ class Site:
                     self._begin(number)
             case ev.MakeArena(stream):
                 self._at(0.0, "arena", stream)
-            case ev.Send(peer, message):
+            case ev.SendToClient(peer, message):
                 self._hear(peer, message)
 
     def _hear(self, peer: bytes, message: msg.ToClient) -> None:
@@ -151,7 +151,7 @@ class Site:
         if found is None:
             raise RuntimeError(f"{lease} is nobody's")
         self._queues[number].popleft()
-        self.feed(ev.FromRemote(number, message))
+        self.feed(ev.FromRemoteProducer(number, message))
         self.rows_done += lease.rows
         if self._queues[number]:
             self._begin(number)

@@ -81,7 +81,7 @@ class Seen(DashboardMessage, frozen=True, tag="SEEN"):
     is_balanced: bool
 
 
-Spoken = Begin | AskDataset | Dataset | AskSnapshot | Snapshot | Look | Nothing | Seen
+AnyDashboardMessage = Begin | AskDataset | Dataset | AskSnapshot | Snapshot | Look | Nothing | Seen
 
 encode = msgpack.Encoder().encode
-decode = msgpack.Decoder(Spoken).decode
+decode = msgpack.Decoder(AnyDashboardMessage).decode

@@ -56,7 +56,7 @@ def test_an_end_from_outside_is_called_that_by_the_error(
 
 def test_a_stopped_producer_that_was_killed_for_it_is_said_to_have_been_stopped() -> None:
     table = Table(producers=1)
-    table.feed(ev.FromCrew(0, msg.LastWords("silent for too long at work, killed")))
+    table.feed(ev.FromLocalProducer(0, msg.LastWords("silent for too long at work, killed")))
     table.feed(ev.Reaped(0, "SIGKILL", ExitReason.STOPPED))
     last = table.broker.snapshot(table.now)["last_death"]
     assert last.startswith("silent for too long at work, killed: it had been stopped from outside")

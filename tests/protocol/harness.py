@@ -267,7 +267,9 @@ class FakeWire:
             self._is_running = False
 
     def from_producer(self, producer: int, message: msg.Message) -> None:
-        self.deliver(ev.FromCrew(producer, codec.decode_from_producer(codec.encode(message))))
+        self.deliver(
+            ev.FromLocalProducer(producer, codec.decode_from_producer(codec.encode(message)))
+        )
 
     def turn_clock(self, seconds: float) -> None:
         self.now += seconds
@@ -291,15 +293,15 @@ class FakeWire:
 
     def _act(self, action: ev.Action) -> None:
         match action:
-            case ev.Send(peer, message, classes):
+            case ev.SendToClient(peer, message, classes):
                 frames = [codec.encode(message)]
                 if classes is not None:
                     frames.append(codec.encode_names(["cat", "dog"]))
                 self._connections[peer].inbox.append(frames)
-            case ev.TellPaths(peer, _, ids):
+            case ev.SendPaths(peer, _, ids):
                 paths = msg.PathsReply(tuple(f"{number}.jpg".encode() for number in ids))
                 self._connections[peer].inbox.append([codec.encode(paths)])
-            case ev.Tell(producer, message):
+            case ev.SendToProducer(producer, message):
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
             case ev.MakeArena(stream, size_bytes):
                 self._make_arena(stream, size_bytes)
@@ -317,7 +319,7 @@ class FakeWire:
                     connection.session = 0
             case ev.StartProducer(number):
                 self.started.append(number)
-                self._events.append(ev.FromCrew(number, msg.Ready(1000, self.environment)))
+                self._events.append(ev.FromLocalProducer(number, msg.Ready(1000, self.environment)))
             case ev.KillProducer(number):
                 self.killed.append(number)
                 self.leases = deque(pair for pair in self.leases if pair[0] != number)
@@ -360,7 +362,7 @@ class FakeWire:
                 self.leases.append((producer, message))
             else:
                 done = codec.decode_from_producer(codec.encode(self.make_rows(message)))
-                self._events.append(ev.FromCrew(producer, done))
+                self._events.append(ev.FromLocalProducer(producer, done))
 
     def make_rows(self, lease: msg.Lease) -> msg.Done:
         """Write what a producer would: ids by position, labels, valid; no pixels."""

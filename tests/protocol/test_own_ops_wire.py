@@ -85,7 +85,7 @@ def test_the_first_producer_must_have_what_the_daemon_was_told_of() -> None:
     broker = Broker("x", "/x", {}, 1, catalogue=Catalogue([(FIRST, Vignette)], {FIRST: "ab"}))
     broker.handle(ev.Tick(), 0.0)
     changed = {"opencv": "5", f"plugin.{FIRST}": "changed since"}
-    assert ev.KillProducer(0) in broker.handle(ev.FromCrew(0, msg.Ready(1, changed)), 1.0)
+    assert ev.KillProducer(0) in broker.handle(ev.FromLocalProducer(0, msg.Ready(1, changed)), 1.0)
     assert broker.snapshot()["producers"][0]["state"] == "killed"
 
 

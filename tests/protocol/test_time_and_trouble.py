@@ -240,7 +240,7 @@ def test_a_producer_that_starts_too_late_is_killed_though_it_speaks_at_last() ->
     assert ev.StartProducer(0) in broker.handle(ev.Tick(), 0.0)
     assert broker.next_deadline() == START_S
     assert ev.KillProducer(0) in broker.handle(ev.Tick(), START_S)
-    late = ev.FromCrew(0, msg.Ready(1, {}))
+    late = ev.FromLocalProducer(0, msg.Ready(1, {}))
     assert broker.handle(late, START_S) == []
     assert broker.snapshot()["producers"][0]["state"] == "killed"
 
@@ -267,9 +267,9 @@ def test_draining_ends_every_stream_with_an_error_and_takes_no_more(fake: FakeWi
 def test_draining_kills_what_does_not_end_in_time(fake: FakeWire) -> None:
     broker = core.Broker("x", "/x", {}, 1)
     broker.handle(ev.Tick(), 0.0)
-    broker.handle(ev.FromCrew(0, msg.Ready(1, {})), 0.0)
+    broker.handle(ev.FromLocalProducer(0, msg.Ready(1, {})), 0.0)
     drained = broker.handle(ev.DrainAsked("SIGINT"), 1.0)
-    assert ev.Tell(0, msg.Drain()) in drained
+    assert ev.SendToProducer(0, msg.Drain()) in drained
     assert ev.KillProducer(0) not in drained
     assert broker.next_deadline() == 1.0 + core.DRAIN_S
     assert ev.KillProducer(0) in broker.handle(ev.Tick(), 1.0 + core.DRAIN_S)
@@ -400,7 +400,7 @@ def test_streams_share_the_producers_in_proportion_to_what_they_lack() -> None:
 def test_a_drain_ends_also_where_the_kernel_keeps_a_producer() -> None:
     broker = core.Broker("i", "/a", {}, 1)
     broker.handle(ev.Tick(), 0.0)
-    broker.handle(ev.FromCrew(0, msg.Ready(7, {})), 0.5)
+    broker.handle(ev.FromLocalProducer(0, msg.Ready(7, {})), 0.5)
     broker.handle(ev.DrainAsked("SIGTERM"), 1.0)
     assert ev.KillProducer(0) in broker.handle(ev.Tick(), 1.0 + core.DRAIN_S)
     assert broker.next_deadline() == 1.0 + core.DRAIN_S + core.REAP_S

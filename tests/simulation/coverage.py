@@ -74,7 +74,7 @@ def expected() -> set[str]:
     # Of keys and of sockets that refuse a message: tried with real ones (tests/e2e, tests/fault).
     names -= {"RightsChanged", "PeerUnreachable"}
     # Of paths and of what is told to people: no batch hangs on them (tests/unit, tests/e2e).
-    names -= {"Paths", "PathsReply", "TellPaths", "Trouble"}
+    names -= {"Paths", "PathsReply", "SendPaths", "Trouble"}
     # Of a cache, which decides neither bytes nor who gets them: its books have tests of their own
     # (tests/unit/server/broker/test_cache_books.py), and real deaths
     # (tests/fault/test_cache_deaths.py).

@@ -102,7 +102,7 @@ class Daemon:
         """Take a producer's message."""
         if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
             self.books.close_lease(number, message.lease)
-        self.feed(ev.FromCrew(number, message))
+        self.feed(ev.FromLocalProducer(number, message))
 
     def hear_remote(
         self, number: int, message: msg.FromRelay, rows: list[Row] | None = None
@@ -119,7 +119,7 @@ class Daemon:
             if len(rows) != target.rows:
                 raise Violation(f"{len(rows)} rows for the {target.rows} of {message}")
             arena.slots[slot][target.first_row : target.first_row + target.rows] = rows
-        self.feed(ev.FromRemote(number, message))
+        self.feed(ev.FromRemoteProducer(number, message))
 
     def reap(self, number: int) -> None:
         """Wait for a dead producer: first what it said, then how it ended."""
@@ -140,13 +140,13 @@ class Daemon:
         """Do what the broker wants."""
         self.world.note(action)
         match action:
-            case ev.Send(peer, message):
+            case ev.SendToClient(peer, message):
                 if peer in self.lines:
                     self.send(self.lines[peer], message)
                 for outpost in self.world.outposts:
                     if outpost.peer == peer:
                         outpost.joined(message)
-            case ev.Tell(number, message):
+            case ev.SendToProducer(number, message):
                 self.tell(number, message)
             case ev.SelectSamples(stream):
                 events.append(self.choose(stream))
@@ -183,9 +183,9 @@ class Daemon:
     def choose(self, stream: int) -> ev.Event:
         """Choose samples, or find that it cannot be done."""
         if self.world.rng.random() < 0.1:
-            return ev.SelectFailed(stream, "BAD_OPTION", "classes: there is no such class")
+            return ev.SelectionFailed(stream, "BAD_OPTION", "classes: there is no such class")
         self.choices.add(stream)
-        return ev.Selected(stream, msg.Chosen(self.world.limit))
+        return ev.SamplesSelected(stream, msg.Chosen(self.world.limit))
 
     def make_arena(self, stream: int) -> ev.Event:
         """Allocate memory, or find that there is none."""

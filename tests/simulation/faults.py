@@ -153,5 +153,5 @@ def haunt(world: World) -> bool:
     number, message = world.rng.choice(world.ghosts)
     if not isinstance(message, msg.Ready):
         world.fault("a ghost spoke")
-        world.daemon.feed(ev.FromCrew(number, message))
+        world.daemon.feed(ev.FromLocalProducer(number, message))
     return True

@@ -63,7 +63,7 @@ class Outpost:
         for lease in list(self.leases.values()):
             self.world.remote_ghosts.append((number, msg.Done(lease.lease), self.rows_of(lease)))
         if is_told and number:
-            self.world.daemon.feed(ev.RemoteGone(number, "cut"))
+            self.world.daemon.feed(ev.RemoteProducerGone(number, "cut"))
 
     def rows_of(self, lease: msg.Lease) -> list[Row]:
         """Read a lease's rows as they lie in this host's memory at this moment."""
@@ -132,7 +132,7 @@ def connect(world: World) -> bool:
     if not outpost.number:
         outpost.join()
     else:
-        world.daemon.feed(ev.RemoteAttached(outpost.number, outpost.token))
+        world.daemon.feed(ev.RemoteProducerAttached(outpost.number, outpost.token))
         outpost.is_attached = True
     return True
 

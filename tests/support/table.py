@@ -34,16 +34,16 @@ class Table:
         self.now = 0.0
         self.feed(ev.Tick())
         for number in range(producers):
-            self.feed(ev.FromCrew(number, msg.Ready(number, {})))
+            self.feed(ev.FromLocalProducer(number, msg.Ready(number, {})))
 
     def feed(self, event: ev.Event) -> list[ev.Action]:
         actions = self.broker.handle(event, self.now)
         self.actions += actions
         for action in actions:
             match action:
-                case ev.Tell(number, message):
+                case ev.SendToProducer(number, message):
                     self.told.append((number, message))
-                case ev.Send(peer, message):
+                case ev.SendToClient(peer, message):
                     self.sent.setdefault(int(peer), []).append(message)
                 case ev.MakeArena(stream):
                     self.feed(ev.ArenaMade(stream))
@@ -87,7 +87,7 @@ class Table:
     def done(self, producer: int, lease: msg.Lease, row_ns: int = 0) -> None:
         took_ns = row_ns * lease.rows
         done = msg.Done(lease.lease, busy_ns=took_ns, cpu_ns=took_ns)
-        self.feed(ev.FromCrew(producer, done))
+        self.feed(ev.FromLocalProducer(producer, done))
 
     def make_all(self, row_ns: int = 0) -> None:
         """Have every lease that is out, and all that follow, made by its producer."""
@@ -104,7 +104,7 @@ class Table:
         actions = self.feed(ev.Reaped(producer, "SIGSEGV", ExitReason.SIGNAL, current_sample))
         self.now += 10.0
         actions += self.feed(ev.Tick())
-        return actions + self.feed(ev.FromCrew(producer, msg.Ready(producer, {})))
+        return actions + self.feed(ev.FromLocalProducer(producer, msg.Ready(producer, {})))
 
     def got(self, peer: int, kind: type[Kind]) -> list[Kind]:
         """List the messages of a kind that a client got."""

@@ -50,7 +50,7 @@ class DashboardProcess(SupervisedProcess):
         assert self.link is not None
         unix_link.send(self.link, said.encode(note), fds)
 
-    def ask(self) -> said.Spoken | None:
+    def ask(self) -> said.AnyDashboardMessage | None:
         """Take what it asks; None when nothing is there.
 
         Raises:

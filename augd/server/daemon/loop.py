@@ -39,7 +39,7 @@ from augd.protocol.limits import PATHS_BYTES_MAX, PLACES_MAX
 from augd.protocol.slot_layout import row_frames
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
-from augd.server.daemon.broker.cache_allocator import Cache
+from augd.server.daemon.broker.cache_allocator import CacheAllocator
 from augd.server.daemon.broker.dataset_facts import DaemonHistory
 from augd.server.daemon.broker.producers import PATIENCE_S
 from augd.server.daemon.broker.snapshot import shorten
@@ -210,7 +210,7 @@ class Daemon:
             secrets.token_hex(32),
             patience_s=PATIENCE_S if patience_s is None else patience_s,
             catalogue=catalogue,
-            cache=None if cache is None else Cache(cache.facts(), len(spawned)),
+            cache=None if cache is None else CacheAllocator(cache.facts(), len(spawned)),
             rows_port=self._rows.port,
             producers_max=producers_max,
             pid=os.getpid(),
@@ -351,7 +351,7 @@ class Daemon:
         for session in self._bulk.unreachable():
             self._handle(ev.PeerGone(session))
         for producer in self._rows.unreachable():
-            self._handle(ev.RemoteGone(producer, "the connection to its host ended"))
+            self._handle(ev.RemoteProducerGone(producer, "the connection to its host ended"))
 
     def _read_rows(self, tag: _Tag) -> None:
         """Take what remote producers say; after a chunk's pixels it is others' turn."""
@@ -382,14 +382,14 @@ class Daemon:
             elif not self._take_rows(door, number, message):
                 raise ProtocolError("its rows are not those of the lease that it answers")
             else:
-                self._handle(ev.FromRemote(number, message))
+                self._handle(ev.FromRemoteProducer(number, message))
             return message
         except (ProtocolError, Forbidden, OSError) as error:
             if number is None:
                 self._rows.part_with(peer, str(error))
             else:
                 _log.error("producer %d said nonsense and is parted with: %s", number, error)
-                self._handle(ev.RemoteGone(number, str(error)))
+                self._handle(ev.RemoteProducerGone(number, str(error)))
             return None
 
     def _answers_lease(self, number: int, message: msg.FromRelay) -> bool:
@@ -401,7 +401,7 @@ class Daemon:
         match message:
             case msg.AttachMessage(number, token) if self._broker.admits_remote(number, token):
                 self._rows.admit(number, peer)
-                self._handle(ev.RemoteAttached(number, token))
+                self._handle(ev.RemoteProducerAttached(number, token))
             case _:
                 raise ProtocolError("nobody here knows this connection; join again")
 
@@ -480,7 +480,7 @@ class Daemon:
                 return
             if isinstance(message, msg.Ready):
                 spawned.note_ready()
-            self._handle(ev.FromCrew(tag.number, message))
+            self._handle(ev.FromLocalProducer(tag.number, message))
 
     def _reap(self, tag: _Tag) -> None:
         spawned = self._pool.get(tag.number)
@@ -584,7 +584,7 @@ class Daemon:
 
     def _act(self, action: ev.Action) -> None:
         match action:
-            case ev.Send(peer, message, classes):
+            case ev.SendToClient(peer, message, classes):
                 frames = [_encode(message)]
                 if classes is not None:
                     if isinstance(classes, str):
@@ -592,9 +592,9 @@ class Daemon:
                     frames.append(codec.encode_names(list(classes)))
                 if not self._doors.send(peer, frames) and isinstance(message, msg.BatchMessage):
                     self._handle(ev.PeerUnreachable(message.session))
-            case ev.Tell(number, message):
+            case ev.SendToProducer(number, message):
                 self._tell(number, message)
-            case ev.TellPaths(peer, dataset, ids):
+            case ev.SendPaths(peer, dataset, ids):
                 paths = self._datasets[dataset].paths_of(ids, PATHS_BYTES_MAX)
                 self._doors.send(peer, [_encode(msg.PathsReply(tuple(paths)))])
             case ev.SelectSamples():
@@ -670,17 +670,19 @@ class Daemon:
         if spawned is None or unix_link.send(spawned.link, codec.encode(message), fds):
             return
         if unix_link.is_connected(spawned.link):  # full: what it misses could never be told again
-            self._handle(ev.FromCrew(number, msg.LastWords("it did not read its messages")))
+            self._handle(
+                ev.FromLocalProducer(number, msg.LastWords("it did not read its messages"))
+            )
             spawned.kill()
 
     def _tell_remote(self, number: int, message: msg.ToRelay) -> None:
         try:
             is_told = self._rows.send(number, message)
         except ProtocolError as error:  # too large, with what its own host must choose by
-            self._handle(ev.RemoteGone(number, str(error)))
+            self._handle(ev.RemoteProducerGone(number, str(error)))
             return
         if not is_told:
-            self._handle(ev.RemoteGone(number, "the connection to its host ended"))
+            self._handle(ev.RemoteProducerGone(number, "the connection to its host ended"))
 
     def _select(self, action: ev.SelectSamples) -> None:
         try:
@@ -690,13 +692,15 @@ class Daemon:
                 lambda: choose(self._datasets[action.dataset], action.selection),
             )
         except AugdError as error:
-            self._handle(ev.SelectFailed(action.stream, error.code, str(error)))
+            self._handle(ev.SelectionFailed(action.stream, error.code, str(error)))
             return
         except OSError as error:
-            self._handle(ev.SelectFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}"))
+            self._handle(
+                ev.SelectionFailed(action.stream, "OVER_LIMIT", f"no memory file: {error}")
+            )
             return
         chosen = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
-        self._handle(ev.Selected(action.stream, chosen, shared.num_unlabelled))
+        self._handle(ev.SamplesSelected(action.stream, chosen, shared.num_unlabelled))
 
     def _make_arena(self, action: ev.MakeArena) -> None:
         try:

@@ -52,12 +52,12 @@ class DaemonLink:
             _, fds = self._ask(said.AskDataset(name))
             self.datasets[name] = Indexed((fds[0], fds[1]), IndexArrays(*fds))
 
-    def _receive(self) -> tuple[said.Spoken, list[int]]:
+    def _receive(self) -> tuple[said.AnyDashboardMessage, list[int]]:
         received = unix_link.receive(self._link, wait=True)
         assert received is not None
         return said.decode(received[0]), received[1]
 
-    def _ask(self, note: said.DashboardMessage) -> tuple[said.Spoken, list[int]]:
+    def _ask(self, note: said.DashboardMessage) -> tuple[said.AnyDashboardMessage, list[int]]:
         with self._busy:
             if self.has_ended:
                 raise DaemonGone("the daemon ended")

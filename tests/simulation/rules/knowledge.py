@@ -14,7 +14,7 @@ from augd.server.daemon.broker.quarantine import QuarantineRegister
 from augd.server.daemon.broker.scheduler import Scheduler
 from augd.server.daemon.broker.sessions import Session, SessionTable
 from augd.server.daemon.broker.states import step
-from augd.server.daemon.broker.stream import BatchState, Chunk, StreamState, Subscriber
+from augd.server.daemon.broker.stream import BatchState, Chunk, ClientCursor, StreamState
 from tests.simulation.rows import Place
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import Store
@@ -115,14 +115,14 @@ def every_chunk_counts_in_the_receipt(patch: Patch) -> None:
 
 
 def receipts_are_of_one_epoch(patch: Patch) -> None:
-    patch.setattr(Subscriber, "take_sums", lambda self: self.sums)
+    patch.setattr(ClientCursor, "take_sums", lambda self: self.sums)
 
 
 def legal_transitions(patch: Patch) -> None:
     """A batch that is sent while it is still being filled."""
     honest = StreamState.sendable
 
-    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
+    def sendable(self: StreamState, reader: ClientCursor) -> Iterator[BatchState]:
         for batch in self.batches:
             if batch.slot.state == "filling":
                 batch.slot.state = step({"filling": {"send": "ready"}}, "filling", "send")

@@ -8,27 +8,27 @@ from typing import Any
 from pytest import MonkeyPatch as Patch
 
 from augd.server.daemon.broker.producers import Producer
-from augd.server.daemon.broker.remote_producers import Remotes, Target
+from augd.server.daemon.broker.remote_producers import RemoteProducerTable, RowTarget
 from augd.server.daemon.broker.scheduler import Scheduler
 
 
 def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> None:
     honest = Scheduler._lease
-    given: dict[tuple[int, int, int], Target] = {}
+    given: dict[tuple[int, int, int], RowTarget] = {}
 
     def lease(self: Scheduler, producer: Producer, stream: Any, chunk: Any) -> None:
         honest(self, producer, stream, chunk)
         last = list(producer.leases)[-1]
         offset = chunk.batch.slot.index * stream.slot_bytes
-        target = Target(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
+        target = RowTarget(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
         given[id(self), producer.number, last] = target
 
-    def target(self: Remotes, number: int, lease: int) -> Target | None:
+    def target(self: RemoteProducerTable, number: int, lease: int) -> RowTarget | None:
         found = given.get((id(self._scheduler), number, lease))
         return found if found is not None and found.stream in self._scheduler.streams else None
 
     patch.setattr(Scheduler, "_lease", lease)
-    patch.setattr(Remotes, "target", target)
+    patch.setattr(RemoteProducerTable, "target", target)
 
 
 def the_leases_of_a_lost_producer_go_back(patch: Patch) -> None:

@@ -10,7 +10,7 @@ from pytest import MonkeyPatch as Patch
 from augd.client.session import ClientSession
 from augd.protocol import messages as msg
 from augd.server.daemon.broker.sessions import Session, SessionTable
-from augd.server.daemon.broker.stream import BatchState, StreamState, Subscriber
+from augd.server.daemon.broker.stream import BatchState, ClientCursor, StreamState
 
 FOREVER = 1 << 62
 
@@ -88,7 +88,7 @@ def credit_is_absolute(patch: Patch) -> None:
 def credit_is_looked_at_again_when_a_batch_is_sent(patch: Patch) -> None:
     honest = StreamState.sendable
 
-    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
+    def sendable(self: StreamState, reader: ClientCursor) -> Iterator[BatchState]:
         credit, reader.credit = reader.credit, FOREVER
         try:
             yield from honest(self, reader)
@@ -99,7 +99,7 @@ def credit_is_looked_at_again_when_a_batch_is_sent(patch: Patch) -> None:
 
 
 def batches_are_sent_in_order(patch: Patch) -> None:
-    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
+    def sendable(self: StreamState, reader: ClientCursor) -> Iterator[BatchState]:
         for batch in list(self.batches):
             is_due = batch.sequence >= reader.next and reader.sent < reader.credit
             if is_due and batch.slot.state in ("ready", "sent"):

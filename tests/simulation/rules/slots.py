@@ -10,7 +10,7 @@ from pytest import MonkeyPatch as Patch
 from augd.protocol import messages as msg
 from augd.server.daemon.broker.producers import Producer, ProducerPool
 from augd.server.daemon.broker.sessions import Session, SessionTable
-from augd.server.daemon.broker.stream import BatchState, Chunk, Slot, StreamState, Subscriber
+from augd.server.daemon.broker.stream import BatchState, Chunk, ClientCursor, Slot, StreamState
 from tests.simulation.line import Line
 from tests.simulation.rows import Place
 
@@ -63,7 +63,7 @@ def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:
 
     honest_sendable = StreamState.sendable
 
-    def sendable(self: StreamState, reader: Subscriber) -> Iterator[BatchState]:
+    def sendable(self: StreamState, reader: ClientCursor) -> Iterator[BatchState]:
         for batch in honest_sendable(self, reader):
             yield batch
             if batch.slot.state == "sent":

@@ -228,7 +228,7 @@ def test_serve_says_which_kernels_work() -> None:
     table.broker._scheduler.pool.grow(table.now)
     table.feed(ev.Tick())
     ready = msg.Ready(1, {"kernels": "2, libjpeg-turbo 3.0", "opencv": "5.0.0"}, "seccomp")
-    actions = table.feed(ev.FromCrew(0, ready))
+    actions = table.feed(ev.FromLocalProducer(0, ready))
     text = "pixels are made by native kernels 2, libjpeg-turbo 3.0, and OpenCV 5.0.0"
     assert ev.Log(20, text) in actions
 
@@ -238,7 +238,7 @@ def test_an_installations_trouble_is_logged_once_and_of_a_few_kinds() -> None:
     table = Table(producers=2)
     said = []
     for number, text in [(0, "no kernels"), (1, "no kernels"), *((0, f"{n}") for n in range(99))]:
-        said += table.feed(ev.FromCrew(number, msg.Trouble(text)))
+        said += table.feed(ev.FromLocalProducer(number, msg.Trouble(text)))
     told = [one.text for one in said if isinstance(one, ev.Log)]
     assert told[0] == (
         "no kernels: OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"

@@ -36,11 +36,11 @@ from augd.protocol.dashboard_messages import Seen
 from augd.protocol.permissions import Rights
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import permissions
-from augd.server.daemon.broker.cache_allocator import Cache
+from augd.server.daemon.broker.cache_allocator import CacheAllocator
 from augd.server.daemon.broker.dataset_facts import DaemonHistory, DatasetFacts
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, Outbox
 from augd.server.daemon.broker.producers import PATIENCE_S, REAP_S
-from augd.server.daemon.broker.remote_producers import Remotes, Target
+from augd.server.daemon.broker.remote_producers import RemoteProducerTable, RowTarget
 from augd.server.daemon.broker.scheduler import Scheduler
 from augd.server.daemon.broker.sessions import SessionTable
 from augd.server.daemon.broker.snapshot import (
@@ -70,7 +70,7 @@ class Broker:
         secret: str = "",
         patience_s: float = PATIENCE_S,
         catalogue: Catalogue = BUILT_IN,
-        cache: Cache | None = None,
+        cache: CacheAllocator | None = None,
         rows_port: int = 0,
         producers_max: int = 0,
         pid: int = 0,
@@ -106,7 +106,9 @@ class Broker:
             catalogue,
         )
         self._scheduler.producers_max = producers_max
-        self._remotes = Remotes(self._outbox, self._scheduler, self._datasets, rows_port, secret)
+        self._remotes = RemoteProducerTable(
+            self._outbox, self._scheduler, self._datasets, rows_port, secret
+        )
         self._all_at = 0.0  # when all streams are looked at again, whatever happens
         self._drain_ends_at: float | None = None
         self._has_killed = False
@@ -122,13 +124,13 @@ class Broker:
             case ev.RightsChanged(name, text):
                 self._sessions.rights_changed(name, text)
                 self._remotes.rights_changed(name, text)
-            case ev.FromCrew(number, message):
+            case ev.FromLocalProducer(number, message):
                 self._scheduler.heard(number, message)
-            case ev.FromRemote(number, message):
+            case ev.FromRemoteProducer(number, message):
                 self._remotes.heard(number, message, is_draining=self._is_draining)
-            case ev.RemoteAttached(number, token):
+            case ev.RemoteProducerAttached(number, token):
                 self._remotes.attached(number, token)
-            case ev.RemoteGone(number, why):
+            case ev.RemoteProducerGone(number, why):
                 self._remotes.gone(number, why, is_draining=self._is_draining)
             case ev.PeerAttached(number, token, is_framed):
                 self._sessions.attached(number, token, is_framed=is_framed)
@@ -138,9 +140,9 @@ class Broker:
                 self._sessions.close(number)
             case ev.Reaped():
                 self._scheduler.reaped(event, is_draining=self._is_draining)
-            case ev.Selected(number, chosen, num_unlabelled):
+            case ev.SamplesSelected(number, chosen, num_unlabelled):
                 self._sessions.selected(number, chosen, num_unlabelled)
-            case ev.SelectFailed(number, code, text):
+            case ev.SelectionFailed(number, code, text):
                 self._sessions.select_failed(number, code, text)
             case ev.ArenaMade(number):
                 self._sessions.arena_made(number)
@@ -161,13 +163,15 @@ class Broker:
             return None
         stream = None
         match event:
-            case ev.FromCrew(number, msg.Done(lease)) | ev.FromRemote(number, msg.Done(lease)):
+            case ev.FromLocalProducer(number, msg.Done(lease)) | ev.FromRemoteProducer(
+                number, msg.Done(lease)
+            ):
                 stream = self._scheduler.stream_of(number, lease)
             case ev.FromPeer(_, msg.Flow(session) | msg.Release(session)):
                 stream = self._sessions.stream_of(session)
-            case ev.FromCrew(_, msg.Alive() | msg.LastWords() | msg.Cached()):
+            case ev.FromLocalProducer(_, msg.Alive() | msg.LastWords() | msg.Cached()):
                 pass
-            case ev.FromRemote(_, msg.Alive() | msg.LastWords() | msg.Beat()):
+            case ev.FromRemoteProducer(_, msg.Alive() | msg.LastWords() | msg.Beat()):
                 pass
             case _:
                 return None
@@ -192,7 +196,8 @@ class Broker:
         return self._sessions.admits(number, token, is_framed=is_framed)
 
     def admits_remote(self, number: int, token: str) -> bool:
-        """Say whether this attachment is that of a producer that joined; see `Remotes.admits`."""
+        """Say whether this attachment is that of a producer that joined; see
+        `RemoteProducerTable.admits`."""
         return self._remotes.admits(number, token)
 
     def has_leased(self, number: int, lease: int) -> bool:
@@ -200,7 +205,7 @@ class Broker:
         producer = self._scheduler.pool.members.get(number)
         return producer is not None and lease in producer.leases
 
-    def target(self, number: int, lease: int) -> Target | None:
+    def target(self, number: int, lease: int) -> RowTarget | None:
         """Say where a remote producer's rows belong; None when it has no such lease."""
         return self._remotes.target(number, lease)
 

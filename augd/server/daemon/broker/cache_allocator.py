@@ -43,7 +43,7 @@ class _Room:
 
 
 @dataclass(slots=True)
-class Cache:
+class CacheAllocator:
     """The books. Producers are known by their numbers."""
 
     facts: CacheFacts

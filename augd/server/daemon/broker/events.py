@@ -66,28 +66,28 @@ class RightsChanged(Struct, frozen=True):
     text: str
 
 
-class FromCrew(Struct, frozen=True):
+class FromLocalProducer(Struct, frozen=True):
     """A producer's message."""
 
     producer: int
     message: FromProducer
 
 
-class FromRemote(Struct, frozen=True):
+class FromRemoteProducer(Struct, frozen=True):
     """A remote producer's message, or its relay's. All the rows of a DONE have arrived."""
 
     producer: int
     message: FromRelay
 
 
-class RemoteAttached(Struct, frozen=True):
+class RemoteProducerAttached(Struct, frozen=True):
     """A remote producer's connection for rows stands; `Broker.admits_remote` says who counts."""
 
     producer: int
     token: str
 
 
-class RemoteGone(Struct, frozen=True):
+class RemoteProducerGone(Struct, frozen=True):
     """A remote producer's connection ended, or it broke the protocol."""
 
     producer: int
@@ -110,7 +110,7 @@ class Reaped(Struct, frozen=True):
     is_tried_otherwise: bool = False
 
 
-class Selected(Struct, frozen=True):
+class SamplesSelected(Struct, frozen=True):
     """The samples of a stream are chosen; the daemon has the list. So many have no label."""
 
     stream: int
@@ -118,7 +118,7 @@ class Selected(Struct, frozen=True):
     num_unlabelled: int = 0
 
 
-class SelectFailed(Struct, frozen=True):
+class SelectionFailed(Struct, frozen=True):
     """A selection cannot be made; `code` names the exception class."""
 
     stream: int
@@ -161,13 +161,13 @@ Event = (
     | PeerUnreachable
     | PeerGone
     | RightsChanged
-    | FromCrew
-    | FromRemote
-    | RemoteAttached
-    | RemoteGone
+    | FromLocalProducer
+    | FromRemoteProducer
+    | RemoteProducerAttached
+    | RemoteProducerGone
     | Reaped
-    | Selected
-    | SelectFailed
+    | SamplesSelected
+    | SelectionFailed
     | ArenaMade
     | ArenaFailed
     | CacheFull
@@ -178,8 +178,8 @@ Event = (
 # actions
 
 
-class Send(Struct, frozen=True):
-    """Send to a client; `classes` asks for a class list as a second frame.
+class SendToClient(Struct, frozen=True):
+    """SendToClient to a client; `classes` asks for a class list as a second frame.
 
     A name asks for that data set's list, a tuple is the list itself.
     """
@@ -189,15 +189,15 @@ class Send(Struct, frozen=True):
     classes: str | tuple[str, ...] | None = None
 
 
-class Tell(Struct, frozen=True):
-    """Send to a producer; to one of this host, with the fds that belong to the message."""
+class SendToProducer(Struct, frozen=True):
+    """SendToClient to a producer; to one of this host, with the fds that belong to the message."""
 
     producer: int
     message: ToProducer | ToRelay
 
 
-class TellPaths(Struct, frozen=True):
-    """Tell a client where samples of a data set lie."""
+class SendPaths(Struct, frozen=True):
+    """SendToProducer a client where samples of a data set lie."""
 
     peer: bytes
     dataset: str
@@ -205,7 +205,7 @@ class TellPaths(Struct, frozen=True):
 
 
 class SelectSamples(Struct, frozen=True):
-    """Choose a stream's samples; answered by Selected or SelectFailed."""
+    """Choose a stream's samples; answered by SamplesSelected or SelectionFailed."""
 
     stream: int
     dataset: str
@@ -250,7 +250,7 @@ class PutCached(Struct, frozen=True):
 
 
 class SendSlot(Struct, frozen=True):
-    """Send a batch's bytes in pieces, to a session that was attached by the bulk socket."""
+    """SendToClient a batch's bytes in pieces, to a session that was attached by the bulk socket."""
 
     session: int
     opening: int
@@ -303,9 +303,9 @@ class Stop(Struct, frozen=True):
 
 
 Action = (
-    Send
-    | Tell
-    | TellPaths
+    SendToClient
+    | SendToProducer
+    | SendPaths
     | SelectSamples
     | MakeArena
     | GiveArena

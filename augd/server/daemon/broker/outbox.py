@@ -39,11 +39,11 @@ class Outbox:
         self, peer: bytes, message: msg.ToClient, classes: str | tuple[str, ...] | None = None
     ) -> None:
         """Send to a client."""
-        self._actions.append(ev.Send(peer, message, classes))
+        self._actions.append(ev.SendToClient(peer, message, classes))
 
     def tell(self, producer: int, message: msg.ToProducer | msg.ToRelay) -> None:
         """Send to a producer."""
-        self._actions.append(ev.Tell(producer, message))
+        self._actions.append(ev.SendToProducer(producer, message))
 
     def log(self, level: int, text: str) -> None:
         """Write a line for the operator."""

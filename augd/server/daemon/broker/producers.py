@@ -45,7 +45,7 @@ class LeaseRecord:
 
 
 @dataclass(slots=True)
-class Remote:
+class RemoteState:
     """What is known of a producer on another host, beyond what is known of all."""
 
     host: str
@@ -79,7 +79,7 @@ class Producer:
     rested_s: float = 0.0  # before the leases that it has; it says so itself with its next DONE
     last_words: str = ""
     was_silent: bool = False  # killed, because it hung
-    remote: Remote | None = None
+    remote: RemoteState | None = None
     is_leaving: bool = False  # told to end, because fewer are enough
     kept_at: float | None = None  # killed: when the kernel keeps it, if it was not reaped by then
 

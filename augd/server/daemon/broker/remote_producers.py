@@ -29,13 +29,13 @@ from augd.protocol.permissions import Rights
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
 from augd.server.daemon.broker.outbox import INFO, Outbox
-from augd.server.daemon.broker.producers import Producer, Remote
+from augd.server.daemon.broker.producers import Producer, RemoteState
 from augd.server.daemon.broker.scheduler import Scheduler
 
 REMOTES_MAX = 4096
 
 
-class Target(Struct, frozen=True):
+class RowTarget(Struct, frozen=True):
     """Where the rows of a lease belong: in which arena, and in which rows of which slot."""
 
     stream: int
@@ -45,7 +45,7 @@ class Target(Struct, frozen=True):
     rows: int
 
 
-class Remotes:
+class RemoteProducerTable:
     """The producers that join from elsewhere."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Remotes:
         self._secret = secret.encode()
         self._next_number = PLACES_MAX
 
-    def members(self) -> list[tuple[Producer, Remote]]:
+    def members(self) -> list[tuple[Producer, RemoteState]]:
         """List them."""
         pool = self._scheduler.pool.members.values()
         return [(one, one.remote) for one in pool if one.remote is not None]
@@ -89,7 +89,7 @@ class Remotes:
         ).hexdigest()
         now = self._outbox.now
         producer = Producer(number, now, now, pid=join.pid, confinement=join.confinement)
-        producer.remote = Remote(join.host or "?", token, who, now)
+        producer.remote = RemoteState(join.host or "?", token, who, now)
         self._scheduler.pool.add(producer)
         self._scheduler.environment = self._scheduler.relevant(join.environment)
         self._outbox.send(peer, msg.Joined(number, token, self._rows_port))
@@ -152,7 +152,7 @@ class Remotes:
 
     # at work
 
-    def target(self, number: int, lease: int) -> Target | None:
+    def target(self, number: int, lease: int) -> RowTarget | None:
         """Say where the rows of a lease belong; None when that producer doesn't have it."""
         producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None or lease not in producer.leases:
@@ -162,7 +162,7 @@ class Remotes:
         if stream.number not in self._scheduler.streams:
             return None  # its arena is gone
         offset = chunk.batch.slot.index * stream.slot_bytes
-        return Target(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
+        return RowTarget(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
 
     def heard(self, number: int, message: msg.FromRelay, *, is_draining: bool) -> None:
         """Take a message of a remote producer or its relay."""

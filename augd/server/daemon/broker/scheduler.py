@@ -30,7 +30,7 @@ from augd.protocol.slot_layout import chunk_layout
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.autoscaling import Autoscaler
 from augd.server.daemon.broker.bad_sample_log import BadSampleLog, name_row
-from augd.server.daemon.broker.cache_allocator import Cache
+from augd.server.daemon.broker.cache_allocator import CacheAllocator
 from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts, relevant
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
@@ -77,7 +77,7 @@ class Scheduler:
         datasets: Mapping[str, DatasetFacts],
         patience_s: float,
         catalogue: Catalogue = BUILT_IN,
-        cache: Cache | None = None,
+        cache: CacheAllocator | None = None,
     ) -> None:
         """Start with no stream, and every producer due at the first event."""
         self._outbox = outbox
@@ -300,7 +300,7 @@ class Scheduler:
         if stream.quarantine:
             self._tell(producer, _mask_of(stream))
 
-    def _tell_cache(self, producer: Producer, cache: Cache) -> None:
+    def _tell_cache(self, producer: Producer, cache: CacheAllocator) -> None:
         assert self.environment is not None
         other = cache.decodes_as(self.environment)
         if other is not None:
@@ -309,7 +309,7 @@ class Scheduler:
         self._tell(producer, msg.CacheMessage(facts.size_bytes, facts.is_checked))
         self._give_rooms(producer, cache)
 
-    def _give_rooms(self, producer: Producer, cache: Cache, wanted_bytes: int = 0) -> None:
+    def _give_rooms(self, producer: Producer, cache: CacheAllocator, wanted_bytes: int = 0) -> None:
         for start, end in cache.next_rooms(producer.number, wanted_bytes):
             self._tell(producer, msg.Room(start, end))
 

@@ -35,7 +35,7 @@ from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, WARNING, Out
 from augd.server.daemon.broker.scheduler import Scheduler
 from augd.server.daemon.broker.selection import is_whole, policy_of, settled
 from augd.server.daemon.broker.states import SESSION, step
-from augd.server.daemon.broker.stream import BatchState, StreamState, Subscriber
+from augd.server.daemon.broker.stream import BatchState, ClientCursor, StreamState
 
 SESSIONS_MAX = 128
 ATTACH_S = 10.0  # from HELLO to ATTACH, which follow within a millisecond
@@ -153,7 +153,7 @@ class SessionTable:
         except AugdError as error:
             self._outbox.send(peer, msg.Error(error.code, str(error)[:ERROR_TEXT_MAX]))
             return
-        self._outbox.add(ev.TellPaths(peer, name, asked.ids))
+        self._outbox.add(ev.SendPaths(peer, name, asked.ids))
 
     def rights_changed(self, name: str, text: str) -> None:
         """End the sessions that a client began under other rights."""
@@ -615,7 +615,7 @@ class SessionTable:
             if other in readable:
                 self._outbox.send(session.peer, msg.Notice("classes", text[:ERROR_TEXT_MAX]))
 
-    def _place_of(self, stream: StreamState, reader: Subscriber) -> tuple[int, int]:
+    def _place_of(self, stream: StreamState, reader: ClientCursor) -> tuple[int, int]:
         for batch in stream.batches:
             if batch.sequence == reader.first:
                 return batch.epoch, batch.position
@@ -656,7 +656,7 @@ class SessionTable:
             self._send_batch(session, stream, reader, batch)
 
     def _send_batch(
-        self, session: Session, stream: StreamState, reader: Subscriber, batch: BatchState
+        self, session: Session, stream: StreamState, reader: ClientCursor, batch: BatchState
     ) -> None:
         sequence = reader.sent - 1
         ready = msg.BatchMessage(
@@ -687,7 +687,7 @@ class SessionTable:
         if stream.is_last(batch):
             self._end_epoch(session, reader, batch.epoch)
 
-    def _end_epoch(self, session: Session, reader: Subscriber, epoch: int) -> None:
+    def _end_epoch(self, session: Session, reader: ClientCursor, epoch: int) -> None:
         sums = reader.take_sums()
         end = msg.EpochEnd(
             session=session.number,

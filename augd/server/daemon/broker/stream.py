@@ -112,7 +112,7 @@ class Slot:
 
 
 @dataclass(slots=True, eq=False)
-class Subscriber:
+class ClientCursor:
     """How far one session may be sent, was sent, and has let go, counted since its opening."""
 
     session: int
@@ -184,7 +184,7 @@ class StreamState:
         self.has_arena = False
         self.content: Content | None = None
         self.quarantine: dict[int, Place] = {}
-        self.subscribers: dict[int, Subscriber] = {}
+        self.subscribers: dict[int, ClientCursor] = {}
         self.gathers_until: float | None = None  # waits for its sharers
         self.begun = 0
         self.next_epoch = 0
@@ -211,7 +211,7 @@ class StreamState:
         self._bad_of.clear()
         self.next_epoch, self.next_position = place
         max_lag = self.share.max_lag if self.share is not None else None
-        self.subscribers[session] = Subscriber(session, opening, self.begun, credit, max_lag)
+        self.subscribers[session] = ClientCursor(session, opening, self.begun, credit, max_lag)
 
     def join(self, session: int, opening: int, credit: int, place: Place) -> None:
         """Let another session read from a place that `offers` on."""
@@ -221,7 +221,9 @@ class StreamState:
             if (batch.epoch, batch.position) >= place:
                 first = min(first, batch.sequence)
                 batch.slot.owed += 1
-        self.subscribers[session] = Subscriber(session, opening, first, credit, self.share.max_lag)
+        self.subscribers[session] = ClientCursor(
+            session, opening, first, credit, self.share.max_lag
+        )
 
     def offers(self, place: Place) -> bool:
         """Say whether a reader may still begin at this place."""
@@ -254,7 +256,7 @@ class StreamState:
         """List the slots that a session has not released."""
         return [(slot.index, slot.generation) for slot in self.slots if session in slot.readers]
 
-    def laggards(self) -> list[Subscriber]:
+    def laggards(self) -> list[ClientCursor]:
         """List the readers that are further behind the fastest than they allow themselves."""
         if len(self.subscribers) < 2:
             return []
@@ -264,7 +266,7 @@ class StreamState:
             if reader.max_lag is not None and self.lag_of(reader) > reader.max_lag
         ]
 
-    def lag_of(self, reader: Subscriber) -> int:
+    def lag_of(self, reader: ClientCursor) -> int:
         """Count the batches by which a reader is behind the fastest one."""
         return max(r.first + r.released for r in self.subscribers.values()) - (
             reader.first + reader.released
@@ -528,7 +530,7 @@ class StreamState:
 
     # sending
 
-    def sendable(self, reader: Subscriber) -> Iterator[BatchState]:
+    def sendable(self, reader: ClientCursor) -> Iterator[BatchState]:
         """Take ready batches in order, as far as the reader's credit reaches at this moment."""
         while self.batches and reader.next < self.begun and reader.sent < reader.credit:
             batch = self.batches[reader.next - self.batches[0].sequence]

@@ -59,7 +59,7 @@ class Desk:
         facts = {name: DatasetFacts("0" * 32, f"/{name}", 1000, (8, 8)) for name in SERVED}
         self.broker = Broker("i", "/a", facts, 1)
         self.feed(ev.Tick())
-        self.feed(ev.FromCrew(0, msg.Ready(1, {})))
+        self.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
 
     def feed(self, event: ev.Event) -> list[ev.Action]:
         done: list[ev.Action] = []
@@ -72,7 +72,9 @@ class Desk:
         return done
 
     def say(self, who: Rights | None, peer: bytes, message: msg.FromClient) -> msg.ToClient | None:
-        answers = [a for a in self.feed(ev.FromPeer(peer, message, who)) if isinstance(a, ev.Send)]
+        answers = [
+            a for a in self.feed(ev.FromPeer(peer, message, who)) if isinstance(a, ev.SendToClient)
+        ]
         assert all(answer.peer == peer for answer in answers)
         return answers[0].message if answers else None
 
@@ -183,7 +185,7 @@ def test_a_production_is_shared_within_one_client(desk: Desk, selection: msg.Sel
         desk.open(who, b"%d" % number, is_shared=True, selection=selection)
     assert len(desk.chosen) == (0 if selection == msg.Selection() else 3)
     for stream in desk.chosen:
-        desk.feed(ev.Selected(stream, msg.Chosen(5)))
+        desk.feed(ev.SamplesSelected(stream, msg.Chosen(5)))
     streams = desk.broker.snapshot()["streams"]
     assert [len(stream["sessions"]) for stream in streams] == [2, 2, 2]
 
@@ -205,7 +207,7 @@ def test_changed_rights_end_the_sessions_of_that_client_and_no_other(desk: Desk)
         assert isinstance(desk.open(who, peer), msg.Opened)
     desk.hello(ALICE, b"4")
     actions = desk.feed(ev.RightsChanged("alice", "the rights changed"))
-    errors = {a.peer: a.message for a in actions if isinstance(a, ev.Send)}
+    errors = {a.peer: a.message for a in actions if isinstance(a, ev.SendToClient)}
     assert errors.keys() == {b"1", b"4"}
     for error in errors.values():
         assert isinstance(error, msg.Error)

@@ -58,7 +58,7 @@ def test_the_chunk_of_a_dead_producer_goes_out_first_and_counts_as_suspect() -> 
     table.told.clear()
     table.feed(ev.Reaped(0, "SIGSEGV", "signal"))
     assert any(isinstance(action, ev.StartProducer) for action in table.actions)
-    table.feed(ev.FromCrew(0, msg.Ready(1, {})))
+    table.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
     again = table.leases()
     places = [(lease.position, lease.first_row, lease.slot) for lease in before]
     assert [(lease.position, lease.first_row, lease.slot) for lease in again] == places
@@ -77,7 +77,7 @@ def test_a_late_done_after_a_seek_fills_nothing_but_frees_its_slot() -> None:
     revokes = [message for _, message in table.told if isinstance(message, msg.Revoke)]
     assert revokes == [msg.Revoke(tuple(lease.lease for lease in old))]
     assert table.leases() == old  # no slot is free before the producer answered
-    table.feed(ev.FromCrew(0, msg.Dropped(old[1].lease)))
+    table.feed(ev.FromLocalProducer(0, msg.Dropped(old[1].lease)))
     assert [lease.epoch for lease in table.leases()[2:]] == [1]
     table.done(0, old[0])
     assert [lease.epoch for lease in table.leases()[2:]] == [1, 1]
@@ -99,7 +99,7 @@ def test_a_stream_that_ends_is_dropped_everywhere_and_its_leases_revoked() -> No
 def test_fail_ends_the_stream_with_the_producers_words() -> None:
     table = Table()
     table.open(0)
-    table.feed(ev.FromCrew(0, msg.Fail(table.leases()[0].lease, "ValueError: no")))
+    table.feed(ev.FromLocalProducer(0, msg.Fail(table.leases()[0].lease, "ValueError: no")))
     error = table.sent[0][-1]
     assert isinstance(error, msg.Error)
     assert (error.code, error.text) == ("INTERNAL", "a producer failed: ValueError: no")
@@ -107,7 +107,7 @@ def test_fail_ends_the_stream_with_the_producers_words() -> None:
 
 def test_last_words_are_what_a_death_is_reported_as() -> None:
     table = Table()
-    table.feed(ev.FromCrew(0, msg.LastWords("MemoryError")))
+    table.feed(ev.FromLocalProducer(0, msg.LastWords("MemoryError")))
     actions = table.feed(ev.Reaped(0, "status 1"))
     assert ev.Log(30, "producer 0 (pid 0) ended: MemoryError") in actions
 
@@ -122,9 +122,9 @@ def test_the_allowed_number_of_bad_samples_is_rounded_up(
     table.open(0, batch_size=num_samples, max_bad_fraction=fraction)
     bad = (msg.BadRow(1, "1.jpg", "empty"),)
     first, second = table.leases()[:2]
-    table.feed(ev.FromCrew(0, msg.Done(first.lease, allowed, bad if allowed else ())))
+    table.feed(ev.FromLocalProducer(0, msg.Done(first.lease, allowed, bad if allowed else ())))
     assert not any(isinstance(message, msg.Error) for message in table.sent[0])
-    table.feed(ev.FromCrew(0, msg.Done(second.lease, 1, bad)))
+    table.feed(ev.FromLocalProducer(0, msg.Done(second.lease, 1, bad)))
     error = table.sent[0][-1]
     assert isinstance(error, msg.Error)
     assert error.text.startswith(f"{allowed + 1} bad samples in epoch 0, more than the {allowed}")
@@ -137,7 +137,7 @@ def test_bad_samples_of_two_epochs_are_not_added_up() -> None:
     first, _, ahead, _ = table.leases()
     assert (first.epoch, ahead.epoch) == (0, 1)
     for lease in (first, ahead):  # one is allowed in each; the first epoch is not yet sent whole
-        table.feed(ev.FromCrew(0, msg.Done(lease.lease, 1, bad)))
+        table.feed(ev.FromLocalProducer(0, msg.Done(lease.lease, 1, bad)))
     assert not any(isinstance(message, msg.Error) for message in table.sent[0])
 
 

@@ -33,8 +33,10 @@ def test_producers_may_differ_in_what_no_data_set_takes() -> None:
         (("decoder.heic",), True),
     ):
         broker = broker_of(*decoders)
-        assert not killed(broker.handle(ev.FromCrew(0, msg.Ready(1, HAS)), 0.0))
-        assert killed(broker.handle(ev.FromCrew(1, msg.Ready(2, LACKS)), 0.0)) is is_sent_away
+        assert not killed(broker.handle(ev.FromLocalProducer(0, msg.Ready(1, HAS)), 0.0))
+        assert (
+            killed(broker.handle(ev.FromLocalProducer(1, msg.Ready(2, LACKS)), 0.0)) is is_sent_away
+        )
         assert broker.snapshot(0.0)["environment"].keys() == {"opencv", *decoders}
 
 
@@ -46,7 +48,7 @@ def test_so_may_producers_of_other_hosts() -> None:
         for environment in (HAS, LACKS):
             join = msg.Join("node7", 9, {"d": DIGEST}, environment)
             actions = broker.handle(ev.FromPeer(b"7", join, None), 0.0)
-            answers += [action.message for action in actions if isinstance(action, ev.Send)]
+            answers += [action.message for action in actions if isinstance(action, ev.SendToClient)]
         first, second = answers
         assert isinstance(first, msg.Joined)
         if refusal:

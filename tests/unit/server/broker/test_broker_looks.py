@@ -79,7 +79,7 @@ def test_a_producer_that_gets_no_work_waits_all_the_same() -> None:
     (busy,) = table.broker.snapshot(table.now)["producers"]
     assert busy["idle_s"] == 3.0, "at work since then, and nothing is forgotten"
     done = msg.Done(table.leases()[0].lease, busy_ns=1_000_000_000, idle_ns=3_000_000_000)
-    table.feed(ev.FromCrew(0, done))
+    table.feed(ev.FromLocalProducer(0, done))
     assert table.broker.snapshot()["producers"][0]["idle_s"] == 3.0, "its own word took the place"
     assert table.now - began == 4.0
 
@@ -131,7 +131,7 @@ def test_rows_that_wait_for_a_disk_are_not_quick() -> None:
     table.open(0, batch_size=256, prefetch=4)
     for lease in table.leases():
         done = msg.Done(lease.lease, cpu_ns=10_000 * lease.rows, busy_ns=2_000_000 * lease.rows)
-        table.feed(ev.FromCrew(0, done))
+        table.feed(ev.FromLocalProducer(0, done))
     assert table.broker.snapshot()["streams"][0]["chunk_rows"] == 32
 
 
@@ -140,7 +140,7 @@ def test_it_is_said_that_files_come_slowly() -> None:
     table.open(0, batch_size=256, prefetch=4)
     first, second, third = table.leases(1)[:3]
     for lease, added in ((first, 2), (second, 0), (third, 6)):
-        table.feed(ev.FromCrew(1, msg.Done(lease.lease, readers_added=added)))
+        table.feed(ev.FromLocalProducer(1, msg.Done(lease.lease, readers_added=added)))
     said = [one.text for one in table.actions if isinstance(one, ev.Log) and "files" in one.text]
     assert said == [
         f"producer 1 (pid 1) waits for its files: {added} more are read at a time"

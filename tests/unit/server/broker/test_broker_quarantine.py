@@ -50,7 +50,7 @@ def test_a_second_strike_is_the_verdict_and_is_kept_before_it_is_told() -> None:
     keep = next(action for action in actions if isinstance(action, ev.KeepQuarantine))
     assert (keep.dataset, keep.entry) == ("d", entry)
     assert keep.how == f"sample {SAMPLE} ended its producer twice (SIGSEGV)"
-    assert kinds.index(ev.KeepQuarantine) < kinds.index(ev.Send)
+    assert kinds.index(ev.KeepQuarantine) < kinds.index(ev.SendToClient)
     (news,) = table.got(0, msg.QuarantinedMessage)
     assert news.entries == (entry,)
     assert news.text == f"{keep.how}: quarantined from position {ROW} of epoch 0 on"
@@ -88,7 +88,7 @@ def test_who_did_not_die_of_itself_accuses_nobody(kind: ExitReason) -> None:
         table.feed(ev.Reaped(0, "SIGKILL", kind, (lease.lease, ROW, SAMPLE)))
         table.now += 10.0
         table.feed(ev.Tick())
-        table.feed(ev.FromCrew(0, msg.Ready(1, {})))
+        table.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
     assert rows_of(table.leases()) == [(0, 32)] * 8
     assert table.got(0, msg.QuarantinedMessage) == []
 
@@ -105,7 +105,7 @@ def test_a_silent_producer_accuses_the_sample_in_its_hand_unless_another_killed_
         assert ev.Log(30, text) in actions
         table.now += 10.0
         table.feed(ev.Tick())
-        table.feed(ev.FromCrew(0, msg.Ready(1, {})))
+        table.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
         assert ((ROW, 1) in rows_of(table.leases())) == is_suspect
 
 

@@ -14,7 +14,7 @@ from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import chunk_layout, row_frames, slot_layout
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.producers import DEPTH, JOIN_S, PATIENCE_S, REAP_S, ProducerPool
-from augd.server.daemon.broker.remote_producers import Target
+from augd.server.daemon.broker.remote_producers import RowTarget
 from augd.server.daemon.broker.stream import remote_rows_max
 from tests.support.table import Table
 
@@ -38,7 +38,7 @@ def join(table: Table, who: Rights | None = None) -> int:
     joined = ask(table, offer(), who)
     assert isinstance(joined, msg.Joined)
     assert table.broker.admits_remote(joined.producer, joined.token)
-    table.feed(ev.RemoteAttached(joined.producer, joined.token))
+    table.feed(ev.RemoteProducerAttached(joined.producer, joined.token))
     return joined.producer
 
 
@@ -55,7 +55,7 @@ def refused(
 def test_numbers_begin_behind_all_places_and_none_comes_twice() -> None:
     table = Table(producers=2)
     numbers = [join(table), join(table)]
-    table.feed(ev.RemoteGone(numbers[0], "it left"))
+    table.feed(ev.RemoteProducerGone(numbers[0], "it left"))
     assert [*numbers, join(table)] == [PLACES_MAX, PLACES_MAX + 1, PLACES_MAX + 2]
 
 
@@ -107,7 +107,7 @@ def test_only_who_joined_attaches_and_only_once() -> None:
     assert isinstance(joined, msg.Joined)
     assert not table.broker.admits_remote(joined.producer, "wrong")
     assert not table.broker.admits_remote(joined.producer + 1, joined.token)
-    table.feed(ev.RemoteAttached(joined.producer, joined.token))
+    table.feed(ev.RemoteProducerAttached(joined.producer, joined.token))
     assert not table.broker.admits_remote(joined.producer, joined.token)
     local = Table(producers=1)
     assert not local.broker.admits_remote(0, "")
@@ -143,7 +143,7 @@ def test_leases_are_of_its_own_memory_and_of_the_same_rows() -> None:
     targets = [table.broker.target(PLACES_MAX, one.lease) for one in leases[:4]]
     whole, whole_bytes = slot_layout(100, 8, 8)
     assert targets == [
-        Target(leases[0].stream, slot * whole_bytes, whole, first, rows)
+        RowTarget(leases[0].stream, slot * whole_bytes, whole, first, rows)
         for slot, first, rows in ((0, 0, 33), (0, 33, 33), (0, 66, 34), (1, 0, 33))
     ]
 
@@ -157,7 +157,7 @@ def test_no_chunk_is_larger_than_its_slot(batch_size: int) -> None:
     while (leases := table.leases())[-1].epoch < 3:
         for lease in leases:
             sizes.add(lease.rows)
-            table.feed(ev.FromRemote(number, msg.Done(lease.lease)))
+            table.feed(ev.FromRemoteProducer(number, msg.Done(lease.lease)))
         table.told = [one for one in table.told if one[1] not in leases]
         for batch in table.got(0, msg.BatchMessage):
             release = msg.Release(batch.session, batch.slot, batch.generation)
@@ -188,7 +188,7 @@ def test_a_chunk_of_quick_rows_is_divided_for_a_remote_producer() -> None:
         sizes[is_remote].add(lease.rows)
         first = lease.position % 256 if is_remote else lease.first_row
         made.update((lease.position // 256, row) for row in range(first, first + lease.rows))
-        answer = ev.FromRemote if is_remote else ev.FromCrew
+        answer = ev.FromRemoteProducer if is_remote else ev.FromLocalProducer
         table.feed(answer(producer, msg.Done(lease.lease)))
         for batch in table.got(0, msg.BatchMessage)[len(ready) :]:
             assert sum(one == batch.number for one, _ in made) == 256, "none is half made"
@@ -208,7 +208,7 @@ def test_what_a_chunk_did_to_producers_is_known_of_its_parts() -> None:
     table.feed(ev.Reaped(0, "SIGSEGV", ExitReason.SIGNAL))
     number = join(table)
     for _ in range(3):  # one at a time while another producer starts
-        table.feed(ev.FromRemote(number, msg.Done(table.leases(number)[-1].lease)))
+        table.feed(ev.FromRemoteProducer(number, msg.Done(table.leases(number)[-1].lease)))
     leases = [(one.rows, one.attempt) for one in table.leases(number)]
     assert leases[:4] == [(32, 1)] * 4
 
@@ -238,9 +238,9 @@ def test_rows_have_a_place_only_while_the_lease_is_that_producers() -> None:
         assert table.broker.target(other, lease.lease) is None
         assert table.broker.target(0, lease.lease) is None, "local ones write by themselves"
     assert table.broker.target(one, table.leases(0)[0].lease) is None
-    table.feed(ev.FromRemote(one, msg.Done(held[0].lease)))
+    table.feed(ev.FromRemoteProducer(one, msg.Done(held[0].lease)))
     assert table.broker.target(one, held[0].lease) is None
-    table.feed(ev.FromRemote(one, msg.Done(held[0].lease)))
+    table.feed(ev.FromRemoteProducer(one, msg.Done(held[0].lease)))
     assert table.broker.snapshot()["stale"]["lease"] == 1
     table.feed(ev.PeerGone(session))
     assert table.broker.target(one, held[1].lease) is None, "its arena is gone"
@@ -254,7 +254,7 @@ def test_a_lost_connection_gives_its_leases_back_at_once_and_blames_nobody() -> 
     lost = table.leases(one)
     other = join(table)
     table.told.clear()
-    actions = table.feed(ev.RemoteGone(one, "the connection to its host ended"))
+    actions = table.feed(ev.RemoteProducerGone(one, "the connection to its host ended"))
     assert ev.ForgetProducer(one, "the connection to its host ended") in actions
     again = table.leases(other)
     assert [(lease.position, lease.attempt) for lease in again] == [
@@ -262,8 +262,8 @@ def test_a_lost_connection_gives_its_leases_back_at_once_and_blames_nobody() -> 
     ]
     assert not any(isinstance(action, ev.StartProducer) for action in table.actions)
     assert table.broker._scheduler.pool.deaths_in_row == 0
-    table.feed(ev.FromRemote(one, msg.Done(lost[0].lease)))
-    table.feed(ev.RemoteGone(one, "twice"))
+    table.feed(ev.FromRemoteProducer(one, msg.Done(lost[0].lease)))
+    table.feed(ev.RemoteProducerGone(one, "twice"))
     assert table.broker.snapshot()["stale"]["producer"] == 1
 
 
@@ -272,7 +272,7 @@ def test_a_host_that_falls_silent_is_given_up() -> None:
     table = Table(producers=0)
     number = join(table)
     table.now = PATIENCE_S - 1
-    table.feed(ev.FromRemote(number, msg.Beat(is_idle=True)))
+    table.feed(ev.FromRemoteProducer(number, msg.Beat(is_idle=True)))
     table.now += PATIENCE_S - 1
     table.feed(ev.Tick())
     assert number in table.broker._scheduler.pool.members
@@ -288,14 +288,14 @@ def test_a_hanging_producer_is_killed_though_its_relay_beats() -> None:
     table.open(0)
     for _ in range(3):  # idle: all is made, the link is slow
         table.now += PATIENCE_S - 1
-        table.feed(ev.FromRemote(number, msg.Beat(is_idle=True)))
+        table.feed(ev.FromRemoteProducer(number, msg.Beat(is_idle=True)))
     table.now += PATIENCE_S - 1
-    table.feed(ev.FromRemote(number, msg.Beat()))
+    table.feed(ev.FromRemoteProducer(number, msg.Beat()))
     table.now += 1
     assert ev.KillProducer(number) in table.feed(ev.Tick())
     lease = table.leases(number)[0]
     ended = msg.Ended("SIGKILL", "killed", (lease.lease, 3, 41))
-    actions = table.feed(ev.FromRemote(number, ended))
+    actions = table.feed(ev.FromRemoteProducer(number, ended))
     assert ev.ForgetProducer(number, "") in actions
     fresh = join(table)
     suspects = [one for one in table.leases(fresh) if one.rows == 1]
@@ -308,7 +308,7 @@ def test_a_kill_that_is_not_answered_ends_it_all_the_same() -> None:
     number = join(table)
     table.open(0)
     table.now = PATIENCE_S - 1
-    table.feed(ev.FromRemote(number, msg.Beat()))
+    table.feed(ev.FromRemoteProducer(number, msg.Beat()))
     table.now = PATIENCE_S
     assert ev.KillProducer(number) in table.feed(ev.Tick())
     assert table.broker.next_deadline() == PATIENCE_S + REAP_S
@@ -325,7 +325,7 @@ def test_a_second_strike_on_another_host_quarantines() -> None:
         number = join(table)
         lease = table.leases(number)[0]
         ended = msg.Ended("SIGSEGV", "signal", (lease.lease, 0, 41))
-        table.feed(ev.FromRemote(number, ended))
+        table.feed(ev.FromRemoteProducer(number, ended))
     (entry,) = [action.entry for action in table.actions if isinstance(action, ev.KeepQuarantine)]
     assert entry == (41, 0, 0)
 
@@ -339,10 +339,10 @@ def test_a_busy_producer_becomes_idle_for_a_sample_that_ended_a_remote_one() -> 
     suspect = table.leases(number)[0]
     ended = msg.Ended("SIGSEGV", "signal", (suspect.lease, 0, 41))
     at = len(table.leases())
-    table.feed(ev.FromRemote(number, ended))
+    table.feed(ev.FromRemoteProducer(number, ended))
     while not any(lease.rows == 1 for lease in table.leases()[at:]):
         lease = next(iter(table.broker._scheduler.pool.members[0].leases))
-        table.feed(ev.FromCrew(0, msg.Done(lease)))
+        table.feed(ev.FromLocalProducer(0, msg.Done(lease)))
     assert table.leases()[-1].rows == 1, "and nothing beside it"
     assert len(table.leases()) < 2 * at
 
@@ -352,14 +352,14 @@ def test_leaving_is_no_death_and_a_drain_waits_for_it() -> None:
     table = Table(producers=0)
     one, other = join(table), join(table)
     table.open(0, batch_size=64, prefetch=3)
-    table.feed(ev.FromRemote(one, msg.Ended("exit status 0", "drained")))
+    table.feed(ev.FromRemoteProducer(one, msg.Ended("exit status 0", "drained")))
     assert table.broker._scheduler.pool.deaths_in_row == 0
     table.told.clear()
     table.feed(ev.DrainAsked("SIGTERM"))
     assert table.told[-1] == (other, msg.Drain())
     late = ask(table, offer())
     assert isinstance(late, msg.Error) and late.code == "DRAINING"
-    actions = table.feed(ev.FromRemote(other, msg.Ended("exit status 0", "drained")))
+    actions = table.feed(ev.FromRemoteProducer(other, msg.Ended("exit status 0", "drained")))
     assert actions[-1] == ev.Stop()
 
 

@@ -21,14 +21,14 @@ class Table:
         facts = DatasetFacts("0" * 32, "/d", 1000, (8, 8), num_targets, has_splits)
         self.broker = Broker("i", "/a", {"d": facts}, 1)
         self.feed(ev.Tick())
-        self.feed(ev.FromCrew(0, msg.Ready(1, {})))
+        self.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
 
     def feed(self, event: ev.Event) -> list[ev.Action]:
         return self.broker.handle(event, 0.0)
 
     def attach(self, peer: bytes = b"0") -> int:
         send = self.feed(ev.FromPeer(peer, msg.Hello("n")))[-1]
-        assert isinstance(send, ev.Send) and isinstance(send.message, msg.Welcome)
+        assert isinstance(send, ev.SendToClient) and isinstance(send.message, msg.Welcome)
         self.feed(ev.PeerAttached(send.message.session, send.message.token))
         return send.message.session
 
@@ -43,11 +43,15 @@ class Table:
         """Open with a selection and answer it; returns the stream's number and what follows."""
         (select,) = self.open(session, **options)
         assert isinstance(select, ev.SelectSamples)
-        return select.stream, self.feed(ev.Selected(select.stream, chosen))
+        return select.stream, self.feed(ev.SamplesSelected(select.stream, chosen))
 
 
 def of_kind(actions: list[ev.Action], kind: type) -> list:
-    found = [action.message for action in actions if isinstance(action, ev.Send | ev.Tell)]
+    found = [
+        action.message
+        for action in actions
+        if isinstance(action, ev.SendToClient | ev.SendToProducer)
+    ]
     return [one for one in (*actions, *found) if isinstance(one, kind)]
 
 
@@ -66,7 +70,7 @@ def test_the_stream_has_what_was_chosen() -> None:
     actions = table.feed(ev.ArenaMade(number))
     (use,) = of_kind(actions, msg.StreamMessage)
     assert use.chosen == msg.Chosen(100, 0, 2)
-    (send,) = [a for a in actions if isinstance(a, ev.Send)]
+    (send,) = [a for a in actions if isinstance(a, ev.SendToClient)]
     assert isinstance(send.message, msg.Opened)
     assert send.message.num_positions == 100 and send.classes == ("b", "a")
     leases = of_kind(actions, msg.Lease)
@@ -78,7 +82,7 @@ def test_a_producer_that_comes_later_is_told_of_the_choice() -> None:
     number, _ = table.choose(table.attach(), msg.Chosen(100, 2, 2))
     table.feed(ev.ArenaMade(number))
     table.feed(ev.Reaped(0, "SIGKILL"))
-    (use,) = of_kind(table.feed(ev.FromCrew(0, msg.Ready(2, {}))), msg.StreamMessage)
+    (use,) = of_kind(table.feed(ev.FromLocalProducer(0, msg.Ready(2, {}))), msg.StreamMessage)
     assert use.chosen == msg.Chosen(100, 2, 2)
 
 
@@ -96,7 +100,7 @@ def test_a_selection_that_fails_is_refused_and_another_one_may_follow() -> None:
     table = Table()
     session = table.attach()
     (select,) = table.open(session)
-    (send,) = table.feed(ev.SelectFailed(select.stream, "BAD_OPTION", "classes: no"))
+    (send,) = table.feed(ev.SelectionFailed(select.stream, "BAD_OPTION", "classes: no"))
     assert send.message == msg.Error("BAD_OPTION", "classes: no", session, 1)
     (again,) = table.open(session, msg.Selection(limit=3), opening=2)
     assert isinstance(again, ev.SelectSamples) and again.stream != select.stream
@@ -115,8 +119,10 @@ def test_a_choice_for_a_client_that_left_is_dropped() -> None:
     session = table.attach()
     (select,) = table.open(session)
     table.feed(ev.PeerGone(session))
-    assert table.feed(ev.Selected(select.stream, msg.Chosen(50))) == [ev.DropArena(select.stream)]
-    assert table.feed(ev.SelectFailed(select.stream, "BAD_OPTION", "x")) == []
+    assert table.feed(ev.SamplesSelected(select.stream, msg.Chosen(50))) == [
+        ev.DropArena(select.stream)
+    ]
+    assert table.feed(ev.SelectionFailed(select.stream, "BAD_OPTION", "x")) == []
 
 
 def test_the_last_open_counts_while_samples_are_chosen() -> None:
@@ -126,7 +132,7 @@ def test_the_last_open_counts_while_samples_are_chosen() -> None:
     assert table.open(session, opening=2, epoch=7) == []
     (error,) = of_kind(table.open(session, msg.Selection(limit=1), opening=3), msg.Error)
     assert error.text.startswith("a stream keeps its spec")
-    table.feed(ev.Selected(select.stream, msg.Chosen(100)))
+    table.feed(ev.SamplesSelected(select.stream, msg.Chosen(100)))
     actions = table.feed(ev.ArenaMade(select.stream))
     (opened,) = of_kind(actions, msg.Opened)
     assert opened.opening == 2

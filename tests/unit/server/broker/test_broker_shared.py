@@ -171,7 +171,7 @@ def test_an_epoch_ends_with_the_sums_of_its_chunks() -> None:
         done = msg.Done(
             lease.lease, 0, (), digest.to_bytes(16, "little"), ids.to_bytes(8, "little")
         )
-        table.feed(ev.FromCrew(0, done))
+        table.feed(ev.FromLocalProducer(0, done))
     (batch,) = table.got(0, msg.BatchMessage)
     (end,) = table.got(0, msg.EpochEnd)
     assert batch.digest == end.digest == (5).to_bytes(16, "little")
@@ -183,7 +183,7 @@ def test_a_drain_with_a_producer_due_wants_no_tick_that_changes_nothing() -> Non
     table = Table()
     for _ in range(2):
         table.feed(ev.Reaped(0, "SIGSEGV"))
-        table.feed(ev.FromCrew(0, msg.Ready(1, {})))
+        table.feed(ev.FromLocalProducer(0, msg.Ready(1, {})))
     assert table.broker.next_deadline() is not None
     table.feed(ev.DrainAsked("SIGTERM"))
     assert table.actions[-1] == ev.Stop()

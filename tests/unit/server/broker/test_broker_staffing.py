@@ -53,7 +53,7 @@ class Auto:
             self.table.broker._scheduler.staffing.worked(int(at_work * LOOK_S * 1e9))
             self.table.now += LOOK_S
             for number in range(4):
-                self.table.feed(ev.FromCrew(number, msg.Alive(0)))
+                self.table.feed(ev.FromLocalProducer(number, msg.Alive(0)))
             actions += self.table.feed(ev.Tick())
         return actions
 
@@ -63,11 +63,11 @@ def test_producers_are_hired_at_once_and_never_more_than_there_may_be() -> None:
     auto.pass_by(4.0)
     assert ev.StartProducer(4) in auto.table.actions
     assert auto.pool == 5
-    auto.table.feed(ev.FromCrew(4, msg.Ready(4, {})))
+    auto.table.feed(ev.FromLocalProducer(4, msg.Ready(4, {})))
     for _ in range(9):
         auto.pass_by(100.0)
         for number in range(5, auto.pool):
-            auto.table.feed(ev.FromCrew(number, msg.Ready(number, {})))
+            auto.table.feed(ev.FromLocalProducer(number, msg.Ready(number, {})))
     assert auto.pool == 8
 
 
@@ -76,7 +76,7 @@ def test_producers_are_drained_only_after_some_quiet_and_not_replaced() -> None:
     assert auto.pass_by(1.5, QUIET_LOOKS - 1) == []
     auto.pass_by(4.0)  # a busy look: the count begins anew
     assert auto.pool == 5
-    auto.table.feed(ev.FromCrew(4, msg.Ready(4, {})))
+    auto.table.feed(ev.FromLocalProducer(4, msg.Ready(4, {})))
     auto.pass_by(1.5, QUIET_LOOKS)
     assert auto.pool == 3, "half of what is too much"
     assert {n for n, m in auto.table.told if m == msg.Drain()} == {3, 4}

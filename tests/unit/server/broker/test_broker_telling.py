@@ -27,7 +27,7 @@ class Many(Table):
         self.sent, self.told = {}, []
         self.feed(ev.Tick())
         for number in range(producers):
-            self.feed(ev.FromCrew(number, msg.Ready(number, {})))
+            self.feed(ev.FromLocalProducer(number, msg.Ready(number, {})))
 
     def open_of(self, peer: int, dataset: str) -> int:
         self.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
@@ -89,7 +89,7 @@ def test_a_producer_that_was_started_again_is_told_anew() -> None:
     table.feed(ev.Reaped(0, "SIGKILL", ExitReason.OUTSIDE))
     table.now += 10.0
     table.feed(ev.Tick())
-    table.feed(ev.FromCrew(0, msg.Ready(2, {})))
+    table.feed(ev.FromLocalProducer(0, msg.Ready(2, {})))
     assert table.news(0) == ["set7", "StreamMessage", "Lease", "Lease"]
 
 
@@ -107,7 +107,7 @@ def test_128_streams_of_as_many_sets_are_told_as_leases_are_given() -> None:
         if not leases:
             break
         for lease in leases:
-            table.feed(ev.FromCrew(0, msg.Done(lease.lease)))
+            table.feed(ev.FromLocalProducer(0, msg.Done(lease.lease)))
     assert len([word for word in of_all if word.startswith("set")]) == 128
 
 
@@ -117,7 +117,7 @@ def test_a_client_is_told_once_what_it_may_not_mean() -> None:
     doubtful = DatasetFacts("0" * 32, "/d", 300, (8, 8), doubts=("all images are of one class",))
     table.broker = Broker("i", "/a", {"photos": doubtful}, 1)
     table.feed(ev.Tick())
-    table.feed(ev.FromCrew(0, msg.Ready(0, {})))
+    table.feed(ev.FromLocalProducer(0, msg.Ready(0, {})))
     chosen = {0: msg.Selection("train"), 1: msg.Selection("train", classes=("a",))}
     for peer, selection in chosen.items():
         table.feed(ev.FromPeer(b"%d" % peer, msg.Hello("n")))
@@ -129,7 +129,7 @@ def test_a_client_is_told_once_what_it_may_not_mean() -> None:
             request = msg.Open(welcome.session, opening, spec, credit=2)
             for action in table.feed(ev.FromPeer(b"%d" % peer, request)):
                 if isinstance(action, ev.SelectSamples):
-                    table.feed(ev.Selected(action.stream, msg.Chosen(275, 0, 0)))
+                    table.feed(ev.SamplesSelected(action.stream, msg.Chosen(275, 0, 0)))
     told = {peer: [m for m in table.sent[peer] if isinstance(m, msg.Notice)] for peer in chosen}
     doubt, split = told[0]
     assert (doubt.kind, split.kind) == ("doubt", "split")

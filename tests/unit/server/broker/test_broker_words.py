@@ -25,7 +25,7 @@ def test_a_bad_file_is_logged_once_however_many_epochs_and_streams_meet_it() -> 
     said = []
     for number, lease in enumerate(table.leases()):
         done = msg.Done(lease.lease, 2, two[: 1 + number])
-        said += logged(table.feed(ev.FromCrew(0, done)))
+        said += logged(table.feed(ev.FromLocalProducer(0, done)))
     told = [line for line in said if "bad sample" in line]
     assert told == [
         "bad sample, masked: d: sample 1 (1.jpg): empty",
@@ -52,7 +52,7 @@ def test_a_recipe_that_does_not_fit_is_one_line_and_no_files_fault() -> None:
     actions = []
     for number, rows in enumerate((bad[:2], bad[2:])):
         done = msg.Done(table.leases()[number].lease, len(rows), rows)
-        actions += table.feed(ev.FromCrew(0, done))
+        actions += table.feed(ev.FromLocalProducer(0, done))
     said = logged(actions)
     assert [line for line in said if "first" in line] == [
         "the recipe does not fit all images, and rows are masked, of which this is the first: "
@@ -106,5 +106,5 @@ def test_who_is_refused_is_not() -> None:
     table = Table(producers=0)
     joined = ask(table, offer())
     assert isinstance(joined, msg.Joined)
-    table.feed(ev.RemoteAttached(joined.producer, "wrong"))
+    table.feed(ev.RemoteProducerAttached(joined.producer, "wrong"))
     assert table.told == []

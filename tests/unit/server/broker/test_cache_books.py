@@ -12,7 +12,7 @@ from augd.protocol import messages as msg
 from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
-from augd.server.daemon.broker.cache_allocator import DECODING, ROOM_MIN_BYTES, Cache
+from augd.server.daemon.broker.cache_allocator import DECODING, ROOM_MIN_BYTES, CacheAllocator
 
 SIZE = 1 << 20
 ENVIRONMENT = dict.fromkeys(DECODING, "1")
@@ -20,18 +20,20 @@ PICTURE = 100 * 50 * 3
 clause = pytest.mark.clause
 
 
-def make_cache(size_bytes: int = SIZE, num_producers: int = 2, num_samples: int = 100) -> Cache:
+def make_cache(
+    size_bytes: int = SIZE, num_producers: int = 2, num_samples: int = 100
+) -> CacheAllocator:
     facts = CacheFacts(
         "ram", size_bytes, [(ALIGNMENT, size_bytes)], {"photos": bytearray(num_samples)}
     )
-    return Cache(facts, num_producers)
+    return CacheAllocator(facts, num_producers)
 
 
 def entry(sample: int, offset: int, *, replaces: bool = False) -> msg.CacheEntry:
     return msg.CacheEntry(sample, offset, 100, 50, replaces=replaces)
 
 
-def held(cache: Cache) -> list[Span]:
+def held(cache: CacheAllocator) -> list[Span]:
     return [(room.at, room.end) for rooms in cache._rooms.values() for room in rooms]
 
 
@@ -39,7 +41,7 @@ def total(spans: Iterable[Span]) -> int:
     return sum(end - start for start, end in spans)
 
 
-def check_space(cache: Cache) -> None:
+def check_space(cache: CacheAllocator) -> None:
     """Free parts and rooms never overlap, and neighbours are one part."""
     spans = cache.facts.spans
     assert spans == sorted(spans)
@@ -197,7 +199,7 @@ def test_pictures_of_other_libraries_go_before_anybody_gets_a_room() -> None:
     assert cache.describe()["entries"] == cache.describe()["filled_bytes"] == 0
 
 
-def make_broker(cache: Cache | None) -> Broker:
+def make_broker(cache: CacheAllocator | None) -> Broker:
     facts = DatasetFacts("d" * 32, "/photos", 100, (100, 50))
     broker = Broker("i", "/a", {"photos": facts}, 2, cache=cache)
     broker.handle(ev.Tick(), 0.0)
@@ -205,18 +207,24 @@ def make_broker(cache: Cache | None) -> Broker:
 
 
 def told(actions: list[ev.Action], producer: int = 0) -> list[msg.Message]:
-    return [a.message for a in actions if isinstance(a, ev.Tell) and a.producer == producer]
+    return [
+        a.message for a in actions if isinstance(a, ev.SendToProducer) and a.producer == producer
+    ]
 
 
 @clause("P-152")
 def test_the_broker_empties_first_then_tells_of_cache_and_rooms() -> None:
     broker = make_broker(make_cache())
-    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    actions = broker.handle(
+        ev.FromLocalProducer(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0
+    )
     first, *_ = (action for action in actions if not isinstance(action, ev.Log))
     assert isinstance(first, ev.ClearCache)
     kinds = [type(message) for message in told(actions)]
     assert kinds == [msg.CacheMessage, msg.Room, msg.Room]
-    second = broker.handle(ev.FromCrew(1, msg.Ready(12, dict(ENVIRONMENT), "seccomp")), 1.0)
+    second = broker.handle(
+        ev.FromLocalProducer(1, msg.Ready(12, dict(ENVIRONMENT), "seccomp")), 1.0
+    )
     assert not any(isinstance(action, ev.ClearCache) for action in second), "once"
 
 
@@ -224,19 +232,21 @@ def test_the_broker_empties_first_then_tells_of_cache_and_rooms() -> None:
 def test_the_broker_publishes_gives_the_next_room_counts_and_takes_back() -> None:
     cache = make_cache()
     broker = make_broker(cache)
-    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    actions = broker.handle(
+        ev.FromLocalProducer(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0
+    )
     rooms = [message for message in told(actions) if isinstance(message, msg.Room)]
     good, wrong = entry(4, rooms[1].start), entry(5, 0)
-    actions = broker.handle(ev.FromCrew(0, msg.Cached("photos", (good, wrong))), 1.1)
+    actions = broker.handle(ev.FromLocalProducer(0, msg.Cached("photos", (good, wrong))), 1.1)
     assert [a for a in actions if isinstance(a, ev.PutCached)] == [ev.PutCached("photos", good)]
     assert [type(message) for message in told(actions)] == [msg.Room]
-    broker.handle(ev.FromCrew(0, msg.Done(99, hits=30, misses=2)), 1.2)
+    broker.handle(ev.FromLocalProducer(0, msg.Done(99, hits=30, misses=2)), 1.2)
     found = broker.snapshot()["cache"]
     assert (found["hits"], found["misses"], found["entries"]) == (30, 2, 1)
     broker.handle(ev.Reaped(0, "killed by SIGKILL"), 1.3)
     check_space(cache)
     assert not held(cache)
-    broker.handle(ev.FromCrew(0, msg.Cached("photos", (entry(6, 64),))), 1.4)
+    broker.handle(ev.FromLocalProducer(0, msg.Cached("photos", (entry(6, 64),))), 1.4)
     assert broker.snapshot()["cache"]["entries"] == 1, "the dead say nothing"
 
 
@@ -248,9 +258,11 @@ def test_a_full_disk_is_said_to_the_operator() -> None:
 
 def test_without_a_cache_nobody_hears_of_one() -> None:
     broker = make_broker(None)
-    actions = broker.handle(ev.FromCrew(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0)
+    actions = broker.handle(
+        ev.FromLocalProducer(0, msg.Ready(11, dict(ENVIRONMENT), "seccomp")), 1.0
+    )
     assert told(actions) == []
-    broker.handle(ev.FromCrew(0, msg.Cached("photos", (entry(1, 64),))), 1.1)
+    broker.handle(ev.FromLocalProducer(0, msg.Cached("photos", (entry(1, 64),))), 1.1)
     assert broker.snapshot()["cache"] is None
 
 
