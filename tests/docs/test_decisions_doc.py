@@ -1,4 +1,4 @@
-"""The pages of decisions: each decision has its date, and every page is linked from ARCHITECTURE.md."""
+"""The pages of decisions: each decision has its date; ARCHITECTURE.md links every page."""
 
 from __future__ import annotations
 
