@@ -13,14 +13,9 @@ import sys
 
 from augd.cli.app import main
 
-# They decode, which takes the standard error for what libraries write there.
-DECODING = ("check", "pack", "pca", "preview")
-
 
 def run_augd(*words: object) -> subprocess.CompletedProcess[str]:
     """Run a command as `python -m augd` does, in this process where that shows the same."""
-    if words[0] in DECODING and "--help" not in words:
-        return start_augd(*words)
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     command = [*map(str, words)]
     status: object = 0
