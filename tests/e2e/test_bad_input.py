@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import augd
+from tests.support.commands import run_augd
 from tests.support.scenes import SMALL, make_folder
 
 
@@ -144,6 +145,6 @@ def test_a_folder_of_others_is_no_place_for_sockets(tmp_path):
 
 def test_help_has_an_example():
     for command in ("serve", "bench"):
-        done = run(command, "--help")
+        done = run_augd(command, "--help")
         assert done.returncode == 0
         assert f"Example: augd {command} " in done.stdout

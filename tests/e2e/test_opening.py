@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from PIL import Image
 
 import augd
+from tests.support.commands import run_augd
 
 RECIPE = {"ops": [{"op": "resize", "size": [8, 8]}]}
 
@@ -80,12 +79,7 @@ def test_check_tells_what_is_not_read(tmp_path: Path) -> None:
     put(tmp_path / "set" / "a" / "1.png", 1)
     for name in ("a/1.svg", "a/1.txt", "b.tar"):
         (tmp_path / "set" / name).write_bytes(b"x")
-    done = subprocess.run(
-        [sys.executable, "-m", "augd", "check", str(tmp_path / "set")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_augd("check", tmp_path / "set")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
     at = lines.index("not read")
@@ -104,12 +98,7 @@ def test_options_that_cannot_be_are_one_line(
     tmp_path: Path, options: tuple[str, str], says: str
 ) -> None:
     put(tmp_path / "1.png", 1)
-    done = subprocess.run(
-        [sys.executable, "-m", "augd", "check", str(tmp_path), *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_augd("check", tmp_path, *options)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("augd: error: ") and says in line

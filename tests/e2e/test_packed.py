@@ -27,6 +27,7 @@ from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
 from augd.errors import AugdError, DatasetError, OptionError
 from augd.pixels import native
+from tests.support.commands import run_augd
 from tests.support.processes import await_true, children_of, is_alive
 from tests.support.scenes import SMALL, make_folder, opencv_decodes, read_epoch
 
@@ -173,8 +174,7 @@ def test_views_look_at_packed_sets_as_at_folders(packed: Path, tmp_path: Path) -
         (["check", packed], 1),
         (["preview", packed, "--out", sheet, "--recipe", "imagenet"], 0),
     ):
-        command = [sys.executable, "-m", "augd", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run_augd(*arguments)
         assert done.returncode == status, done.stderr
     assert sheet.exists()
 
