@@ -1,10 +1,10 @@
-"""Make what is made of docs/augmentation.md: a picture of each op, and the tables of parameters.
+"""Make the generated parts of the pages on augmentation: a picture of each op, and two tables.
 
-`python -m demo.pictures`, or `make docs`. Each picture is a made photo, with outlines of what is
+`python -m demo.pictures`, or `make docs`. Each picture shows a made photo, with outlines of what is
 cut from it, beside rows as a network would receive them, from the code that producers run. The
 tables come from the ops' own structs, between two marks in the text; a test compares them.
 
-Writes docs/pictures/ and the marked parts of docs/augmentation.md, and nothing else.
+Writes docs/pictures/ and the marked parts of `PAGES`, and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,17 @@ from augd.plan.recipe.recipe import Recipe, parse_recipe
 from demo.photos import make_photo
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE = DOCS / "augmentation.md"
+# The page of each table, and of the sections on the ops of each module of augd.plan.ops.
+PAGES: Mapping[str, Path] = {
+    "ops": DOCS / "augmentation.md",
+    "settings": DOCS / "augmentation" / "rendering.md",
+}
+SECTIONS: Mapping[str, str] = {
+    "crop": "augmentation/crops.md",
+    "affine": "augmentation/geometry.md",
+    "colour": "augmentation/colour.md",
+    "views": "augmentation/views.md",
+}
 PICTURES = DOCS / "pictures"
 
 _SIDE_PX = 168
@@ -150,14 +160,18 @@ def _title(plain: dict[str, Any]) -> str:
 # --- the tables ----------------------------------------------------------------------------------
 
 
-def fill_page(text: str) -> str:
-    """Return the page with its tables as the structs have them now."""
-    for name, table in (("ops", table_of_ops()), ("settings", table_of_settings())):
-        begin, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
-        assert text.count(begin) == text.count(end) == 1, begin
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
-    return text
+def fill_page(name: str, text: str) -> str:
+    """Return the page of the table `name` with the table as the structs have it now."""
+    table = table_of_ops() if name == "ops" else table_of_settings()
+    begin, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
+    assert text.count(begin) == text.count(end) == 1, begin
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
+def page_of(op: str) -> Path:
+    """Return the page with the section on an op."""
+    return DOCS / SECTIONS[OPS_BY_NAME[op].__module__.rpartition(".")[2]]
 
 
 def table_of_ops() -> str:
@@ -165,7 +179,9 @@ def table_of_ops() -> str:
     lines = ["| op | parameters | |", "|---|---|---|"]
     for name, cls in OPS_BY_NAME.items():
         summary = inspect.getdoc(cls) or ""
-        lines.append(f"| [`{name}`](#{name}) | {_parameters(cls)} | {_first_sentence(summary)} |")
+        page = page_of(name).relative_to(DOCS)
+        said = _first_sentence(summary)
+        lines.append(f"| [`{name}`]({page}#{name}) | {_parameters(cls)} | {said} |")
     return "\n".join(lines)
 
 
@@ -221,10 +237,11 @@ def _first_sentence(text: str) -> str:
 def main() -> None:
     """Run `python -m demo.pictures`."""
     make_pictures(PICTURES)
-    PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, page in PAGES.items():
+        page.write_text(fill_page(name, page.read_text(encoding="utf-8")), encoding="utf-8")
     files = list(PICTURES.iterdir())
     size_kb = sum(file.stat().st_size for file in files) / 1000
-    print(f"{PICTURES}: {len(files)} pictures, {size_kb:.0f} kB; the tables of {PAGE.name}")
+    print(f"{PICTURES}: {len(files)} pictures, {size_kb:.0f} kB; {len(PAGES)} tables")
 
 
 if __name__ == "__main__":
