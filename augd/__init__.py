@@ -38,14 +38,15 @@ from augd.errors import (
 from augd.version import __version__
 
 if TYPE_CHECKING:
+    from augd.client.batch import Batch
     from augd.client.connect import connect
     from augd.client.serve import ServedDaemon, serve
-    from augd.client.stream import Batch, Stream
+    from augd.client.stream import Stream
     from augd.plan.ops.plugin import Plugin, SampleInfo
     from augd.plan.random.op_random import Dice, OpRandom
 
 _LAZY = {
-    "Batch": "augd.client.stream",
+    "Batch": "augd.client.batch",
     "Dice": "augd.plan.random.op_random",
     "OpRandom": "augd.plan.random.op_random",
     "Plugin": "augd.plan.ops.plugin",

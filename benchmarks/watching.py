@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import augd
-from augd.client.stream import Batch
+from augd.client.batch import Batch
 from augd.diagnostics.measure import all_batches
 from augd.diagnostics.procfs import cpu_s
 from benchmarks._report import Figure, Options, Target, run_alone

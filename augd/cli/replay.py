@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.client.batch import Batch
 from augd.client.connect import connect
 from augd.client.serve import serve
-from augd.client.stream import Batch, Stream
+from augd.client.stream import Stream
 from augd.errors import AugdError, OptionError, counted
 
 _ARRAYS = ("ids", "labels", "valid", "images")

@@ -143,33 +143,34 @@ def connect(
     curve = client_curve(found, keys)
 
     start = Start(share=share, is_split_open=split is None)
-    line = _open_line(found, spec, transport, timeout_s, start, curve)
-    settled = line.reader.transport
-    _say_what_came(line)
+    connection = _open_by_transport(found, spec, transport, timeout_s, start, curve)
+    settled = connection.session.transport
+    _say_what_came(connection)
 
-    def dial(
-        spec: msg.Spec, start: Start, within_s: float, tell: Callable[[], float], clock: Awake
+    def connect_again(
+        spec: msg.Spec, start: Start, within_s: float, log_wait: Callable[[], float], clock: Awake
     ) -> Connection:
-        return _open(found, spec, settled, within_s, start, curve, tell, clock)
+        return _open(found, spec, settled, within_s, start, curve, log_wait, clock)
 
     from augd.client.stream import Stream  # loaded by now, while the daemon prepared the stream
 
-    return Stream(line, dial, timeout_s, is_verified=verify)
+    return Stream(connection, connect_again, timeout_s, is_verified=verify)
 
 
-def _say_what_came(line: Connection) -> None:
-    """Log what a person should know of the samples that were chosen for him, a line each."""
-    reader = line.reader
-    assert reader.opened is not None
-    name, told = reader.opened.dataset, list(reader.notices)
-    if reader.splits:
+def _say_what_came(connection: Connection) -> None:
+    """Log what a person should know of the samples that were chosen for it, a line each."""
+    session = connection.session
+    assert session.opened is not None
+    name, told = session.opened.dataset, list(session.notices)
+    if session.splits:
         told.append(
-            f"data set {name!r} records splits ({say_splits(reader.splits)}): its training samples "
-            f'are taken, since nobody chose; say split="train", or split="all" for everything'
+            f"data set {name!r} records splits ({say_splits(session.splits)}): its training "
+            f'samples are taken, since nobody chose; say split="train", or split="all" for '
+            f"everything"
         )
-    if unlabelled := reader.opened.num_unlabelled:
+    if unlabelled := session.opened.num_unlabelled:
         told.append(
-            f"{unlabelled:,} of the {counted(reader.opened.num_positions, 'sample')} of data set "
+            f"{unlabelled:,} of the {counted(session.opened.num_positions, 'sample')} of data set "
             f"{name!r} "
             f"{verb(unlabelled, 'has', 'have')} no class, and label -1: nothing can be learnt from "
             f"these labels"
@@ -206,7 +207,7 @@ def _share(shared: Any, max_lag: Any, prefetch: int, timeout_s: float) -> msg.Sh
     return msg.Share("next" if sharers == 1 else "here", sharers, timeout_s / 2, max_lag)
 
 
-def _open_line(
+def _open_by_transport(
     address: Address | TcpAddress,
     spec: msg.Spec,
     transport: str,
@@ -246,14 +247,14 @@ def _open(
     timeout_s: float,
     start: Start,
     curve: ClientCurve | None,
-    tell: Callable[[], float] | None = None,
+    log_wait: Callable[[], float] | None = None,
     clock: Awake | None = None,
 ) -> Connection:
-    line = Connection(address, spec, transport, timeout_s, start, curve, tell, clock)
+    connection = Connection(address, spec, transport, timeout_s, start, curve, log_wait, clock)
     import augd.client.stream  # noqa: F401  NumPy loads while producers start and make rows
 
-    line.await_open()
-    return line
+    connection.await_open()
+    return connection
 
 
 def _selection(

@@ -12,6 +12,7 @@ else with the next call.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import threading
@@ -21,11 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from augd.client.session import Attach, ClientSession, Deliver, Outcome, Parted, PassEnded
+from augd.client.session import Attach, ClientSession, Deliver, Outcome, PassEnded, SessionDetached
 from augd.client.slots import FramedSlots, SharedSlots, Slots
 from augd.client.status import StatusClient
 from augd.client.wait_notice import say_standstill
-from augd.errors import AugdError, ConnectError, ConnectionLost, StreamClosed
+from augd.errors import AugdError, BatchesHeld, ConnectError, ConnectionLost, StreamClosed
 from augd.process.awake_clock import Awake
 from augd.protocol import codec
 from augd.protocol import messages as msg
@@ -76,18 +77,18 @@ class Connection:
         timeout_s: float,
         start: Start,
         curve: Curve | None = None,
-        tell: Callable[[], float] | None = None,
+        log_wait: Callable[[], float] | None = None,
         clock: Awake | None = None,
     ) -> None:
         require_daemon(address)
         self.address = address
         self.timeout_s = timeout_s
         self.pid = os.getpid()
-        self.reader = ClientSession(
+        self.session = ClientSession(
             spec, secrets.token_hex(8), transport, start.share, start.is_split_open
         )
-        self.reader.quarantine = united(start.quarantine)
-        self.reader.seek(start.epoch, start.position)
+        self.session.quarantine = united(start.quarantine)
+        self.session.seek(start.epoch, start.position)
         self.classes: list[str] = []
         self.arena = memoryview(b"")
         self.slots: list[memoryview] = []
@@ -96,11 +97,11 @@ class Connection:
         self._is_leaving = False
         self._mapped_stream = 0
         self._early: list[bytes] | None = None
-        self._memory: Slots | None = None
+        self._slots_memory: Slots | None = None
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._curve = curve
-        self._tell = tell  # while it opens: says that it waits, and when to say so again
+        self._log_wait = log_wait  # while it opens: says that it waits, and when to say so again
         self._dealer = Dealer(address, curve, is_watched=True)
         self.clock = clock or Awake()
         self._poller = Poller(self.clock)
@@ -109,8 +110,8 @@ class Connection:
         self._poller.register(self._dealer.monitor, "monitor")
         self._deadline = self.clock.now() + timeout_s
         try:
-            self._perform(self.reader.start(f"augd {__version__}"))
-            while self.reader.state in ("greeting", "attaching"):
+            self._perform(self.session.start(f"augd {__version__}"))
+            while self.session.state in ("greeting", "attaching"):
                 self._step(self._deadline)
         except BaseException:
             self.close()
@@ -120,9 +121,9 @@ class Connection:
         """Wait for OPENED, which the first producer that stands brings about."""
         try:
             with self._busy:
-                while self.reader.state != "open":
+                while self.session.state != "open":
                     self._step(self._deadline)
-            self._tell = None
+            self._log_wait = None
         except BaseException:
             self.close()
             raise
@@ -131,19 +132,19 @@ class Connection:
         """Open again at another place; not on a shared stream."""
         deadline = self.clock.now() + self.timeout_s
         with self._busy:
-            self._perform(self.reader.seek(epoch, position))
-            while self.reader.state != "open":
+            self._perform(self.session.seek(epoch, position))
+            while self.session.state != "open":
                 self._step(deadline)
 
-    def next(self) -> Deliver | PassEnded | Parted:
+    def next(self) -> Deliver | PassEnded | SessionDetached:
         """Wait for the next batch, or the end of the epoch, or of the session."""
         began, deadline = time.monotonic(), self.clock.now() + self.timeout_s
         with self._busy:
             self._flush()
             while True:
                 for outcome in self._step(deadline):
-                    if isinstance(outcome, Deliver | PassEnded | Parted):
-                        self.reader.waited_us += round(1e6 * (time.monotonic() - began))
+                    if isinstance(outcome, Deliver | PassEnded | SessionDetached):
+                        self.session.waited_us += round(1e6 * (time.monotonic() - began))
                         return outcome
 
     def is_ready(self) -> bool:
@@ -160,11 +161,28 @@ class Connection:
 
     def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
         """Ask the daemon where samples lie; over a connection of its own, beside all batches."""
-        inquirer = StatusClient.beside(self.address, self._curve, self.timeout_s)
+        status_client = StatusClient.beside(self.address, self._curve, self.timeout_s)
         try:
-            return inquirer.paths(dataset, digest, ids)
+            return status_client.paths(dataset, digest, ids)
         finally:
-            inquirer.close()
+            status_client.close()
+
+    def check_slots(self) -> None:
+        """Raise BatchesHeld when the caller holds every slot, so that no batch can come."""
+        session = self.session
+        if session.num_held < session.num_slots:
+            return
+        gc.collect()  # a batch in a reference cycle holds its slot for nothing
+        self.release_pending()
+        if session.num_held == session.num_slots:
+            limit, name = session.spec.prefetch, "prefetch"
+            if session.share is not None and session.share.max_lag is not None:
+                limit, name = session.share.max_lag, "max_lag"
+            raise BatchesHeld(
+                f"all {session.num_slots} batches that this stream can hand out are still held, so "
+                "no other can come: copy what you keep (batch.images.copy()), call "
+                f"batch.release(), or connect with {name} > {limit}"
+            )
 
     def check_usable(self) -> None:
         """Raise when the stream was closed, or is used in another process."""
@@ -188,7 +206,7 @@ class Connection:
         if isinstance(message, msg.Error) and message.code == "PROTOCOL_STATE":
             # Said to the stranger as whom ZeroMQ connected meanwhile.
             self._check_connected()
-        outcomes = self.reader.handle(message)
+        outcomes = self.session.handle(message)
         self._perform(outcomes, deadline)
         return outcomes
 
@@ -196,14 +214,14 @@ class Connection:
         left_s = deadline - self.clock.now()
         if left_s <= 0:
             raise ConnectError(self._late())
-        if self.reader.state == "greeting":
+        if self.session.state == "greeting":
             # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
-        if self._tell is not None:
-            left_s = min(left_s, self._tell())
+        if self._log_wait is not None:
+            left_s = min(left_s, self._log_wait())
         ready = self._poller.wait(0.0 if self._dealer.has_ended() else left_s)
-        self._dealer.check_handshake(is_new=self.reader.state == "greeting")
+        self._dealer.check_handshake(is_new=self.session.state == "greeting")
         if self._dealer.has_ended() or ("memory" in ready and self._has_memory_ended()):
             if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
                 raise self._lost()
@@ -212,8 +230,8 @@ class Connection:
             self._poller.wait_for(self._dealer, min(left_s, _LOOK_AGAIN_S))
 
     def _has_memory_ended(self) -> bool:
-        assert self._memory is not None
-        return self._memory.has_ended()
+        assert self._slots_memory is not None
+        return self._slots_memory.has_ended()
 
     def _check_connected(self) -> None:
         if self._dealer.has_ended():
@@ -226,56 +244,56 @@ class Connection:
         )
 
     def _late(self) -> str:
-        if self.reader.state == "greeting":
+        if self.session.state == "greeting":
             return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
         return (
             f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
-            f"{self.reader.state!r}: {self._ask_why()}; see its output, or connect with a larger "
+            f"{self.session.state!r}: {self._ask_why()}; see its output, or connect with a larger "
             "timeout_s"
         )
 
     def _ask_why(self) -> str:
         """Ask the daemon, beside this connection, what keeps it from making batches."""
         try:
-            inquirer = StatusClient.beside(self.address, self._curve, _WHY_S)
+            status_client = StatusClient.beside(self.address, self._curve, _WHY_S)
             try:
-                return say_standstill(inquirer.status())
+                return say_standstill(status_client.status())
             finally:
-                inquirer.close()
+                status_client.close()
         except AugdError:
             return "nor did it answer when asked for its status: it may hang, or be overloaded"
 
     def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Attach):
-                self._memory = self._attach(outcome)
-                self._memory.watch(self._poller, "memory")
-                self._perform(self.reader.attached())
+                self._slots_memory = self._attach(outcome)
+                self._slots_memory.watch(self._poller, "memory")
+                self._perform(self.session.attached())
             elif isinstance(outcome, Deliver):
-                assert self._memory is not None
+                assert self._slots_memory is not None
                 began = time.monotonic()
                 try:
-                    self._memory.fetch(outcome.batch, deadline)
+                    self._slots_memory.fetch(outcome.batch, deadline)
                 finally:
                     spent_s = time.monotonic() - began
                     self.fetch_s += spent_s
-                    self.reader.fetch_us += round(1e6 * spent_s)
+                    self.session.fetch_us += round(1e6 * spent_s)
             elif isinstance(outcome, msg.Message):
                 self._dealer.send(codec.encode(outcome))
 
     def _attach(self, attach: Attach) -> Slots:
-        if self.reader.transport == "memfd":
+        if self.session.transport == "memfd":
             lifeline = Lifeline(attach.path, attach.session, attach.token, self.timeout_s)
             return SharedSlots(lifeline)
         bulk = bulk_address(self.address, attach.bulk_port)
         return FramedSlots(bulk, attach.session, attach.token, self._curve, self.clock)
 
     def _on_opened(self, opened: msg.Opened, classes: bytes) -> None:
-        if opened.stream == self._mapped_stream or opened.opening != self.reader.opening:
+        if opened.stream == self._mapped_stream or opened.opening != self.session.opening:
             return
-        assert self._memory is not None
+        assert self._slots_memory is not None
         self.classes = codec.decode_names(classes)
-        self.arena = whole = self._memory.open(opened)
+        self.arena = whole = self._slots_memory.open(opened)
         step = opened.slot_bytes
         self.slots = [whole[at : at + step] for at in range(0, len(whole), step)]
         self._mapped_stream = opened.stream
@@ -300,24 +318,24 @@ class Connection:
     def _flush(self) -> None:
         while self._released:
             slot, generation = self._released.popleft()
-            self._perform(self.reader.release(slot, generation))
+            self._perform(self.session.release(slot, generation))
 
     def leave(self) -> None:
         """Read on no more; of a shared stream, stay until what is held was released.
 
         Its other readers go on: without this session its slots would be filled anew.
         """
-        if self.reader.share is None or self.is_closed or os.getpid() != self.pid:
+        if self.session.share is None or self.is_closed or os.getpid() != self.pid:
             self.close()
             return
         with self._busy:
             self._flush()
-            self._perform(self.reader.leave())
+            self._perform(self.session.leave())
             self._is_leaving = True
         self._close_if_left()
 
     def _close_if_left(self) -> None:
-        if self._is_leaving and not self.reader.num_held:
+        if self._is_leaving and not self.session.num_held:
             self.close()
 
     def close(self) -> None:
@@ -328,9 +346,9 @@ class Connection:
         if os.getpid() != self.pid:
             return
         with self._busy:
-            self._perform(self.reader.close())
-            if self._memory is not None:
-                self._memory.close()
+            self._perform(self.session.close())
+            if self._slots_memory is not None:
+                self._slots_memory.close()
             self._dealer.close()
             self.slots = []
             self.arena = memoryview(b"")

@@ -42,14 +42,16 @@ class EpochDigest(Sums):
         }
 
 
-def read_tally(data: Mapping[str, Any] | None) -> EpochDigest:
+def read_sums(data: Mapping[str, Any] | None) -> EpochDigest:
     """Read what `as_data` returned; without it the epoch is not counted from its start."""
     if data is None:
         return EpochDigest(is_whole=False)
     try:
         counts = int(data["batches"]), int(data["samples"]), int(data["num_bad"])
-        sums = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
-        return EpochDigest(*counts, *sums, bool(data["is_whole"]), bool(data.get("files_changed")))
+        digests = int(data["bytes"], 16) % DIGEST_MODULUS, int(data["ids"], 16) % IDS_MODULUS
+        return EpochDigest(
+            *counts, *digests, bool(data["is_whole"]), bool(data.get("files_changed"))
+        )
     except (KeyError, TypeError, ValueError):
         raise OptionError(
             f"state: expected a receipt of state_dict() under 'receipt', got {data!r}"
@@ -57,7 +59,7 @@ def read_tally(data: Mapping[str, Any] | None) -> EpochDigest:
 
 
 class Receipts:
-    """Tallies by epoch, the newest thousand of them."""
+    """The sums of each epoch, of the newest thousand."""
 
     def __init__(self) -> None:
         """Start with no epoch."""
@@ -66,10 +68,10 @@ class Receipts:
         self._after: dict[tuple[int, int], EpochDigest] = {}  # (epoch, position of the next batch)
         self._order: deque[tuple[int, int]] = deque()
 
-    def begin(self, epoch: int, tally: EpochDigest) -> None:
+    def begin(self, epoch: int, sums: EpochDigest) -> None:
         """Count an epoch from here on; what was counted of it before is forgotten."""
         self._of.pop(epoch, None)
-        self._of[epoch] = tally
+        self._of[epoch] = sums
         self._ended.discard(epoch)
         while len(self._of) > _EPOCHS_MAX:
             oldest = next(iter(self._of))
@@ -78,15 +80,15 @@ class Receipts:
 
     def add(self, ready: BatchMessage, samples: int, ids: int, next_position: int) -> None:
         """Count a batch that is handed out."""
-        tally = self._of[ready.epoch]
-        tally.add(Sums(1, samples, ready.num_bad, read_sum(ready.digest), ids))
-        self.keep((ready.epoch, next_position), tally)
+        sums = self._of[ready.epoch]
+        sums.add(Sums(1, samples, ready.num_bad, read_sum(ready.digest), ids))
+        self.keep((ready.epoch, next_position), sums)
 
-    def keep(self, place: tuple[int, int], tally: EpochDigest) -> None:
+    def keep(self, place: tuple[int, int], sums: EpochDigest) -> None:
         """Remember what was counted up to a place: in this process, or before its checkpoint."""
         if place not in self._after:
             self._order.append(place)
-        self._after[place] = replace(tally)
+        self._after[place] = replace(sums)
         while len(self._order) > _PLACES_MAX:
             del self._after[self._order.popleft()]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augd.client.receipts import EpochDigest, read_tally
+from augd.client.receipts import EpochDigest, read_sums
 from augd.errors import OptionError
 from augd.protocol.limits import QUARANTINE_MAX
-from augd.protocol.messages import Layout, Quarantine
+from augd.protocol.messages import Layout, Opened, Quarantine
 
 EPOCH_MAX = 2**31 - 2  # the one after it is made ahead, and has 31 bits, too
 _COUNT_MAX = 2**62
@@ -28,9 +28,9 @@ class Saved:
     quarantine: Quarantine
     rank: int
     world: int
-    tally: EpochDigest
+    sums: EpochDigest
 
-    def tally_here(self, layout: Layout) -> EpochDigest:
+    def sums_here(self, layout: Layout) -> EpochDigest:
         """Return what was counted of the epoch up to the place, as far as it is this rank's.
 
         Another rank's count is of other samples; with another world nobody's count is of the share
@@ -41,8 +41,29 @@ class Saved:
             return EpochDigest()
         is_known = (self.rank, self.world) == (layout.rank, layout.world)
         if self.world < 0:
-            is_known = layout.world == 1 and self.tally.samples == self.position
-        return self.tally if is_known else EpochDigest(is_whole=False)
+            is_known = layout.world == 1 and self.sums.samples == self.position
+        return self.sums if is_known else EpochDigest(is_whole=False)
+
+
+def write_state(
+    place: tuple[int, int],
+    layout: Layout,
+    opened: Opened,
+    quarantine: Quarantine,
+    sums: EpochDigest | None,
+) -> dict[str, Any]:
+    """Write a state as JSON data; `sums` are of the epoch up to the place, if they are known."""
+    state = {
+        "version": 1,
+        "epoch": place[0],
+        "position": place[1],
+        "rank": layout.rank,
+        "world": layout.world,
+        "content": dict(opened.content_fields),
+        "stamp": opened.stamp,
+        "quarantine": [list(entry) for entry in quarantine],
+    }
+    return state if sums is None else {**state, "receipt": sums.as_data()}
 
 
 def read_state(state: Mapping[str, Any]) -> Saved:
@@ -69,8 +90,8 @@ def read_state(state: Mapping[str, Any]) -> Saved:
             f"state: expected at most {QUARANTINE_MAX} entries (sample, epoch, position) in its "
             f"quarantine, got {len(entries)}: {entries[:3]}"
         )
-    tally = read_tally(state.get("receipt"))
-    return Saved(numbers[1], numbers[2], fields, entries, *whose, tally=tally)
+    sums = read_sums(state.get("receipt"))
+    return Saved(numbers[1], numbers[2], fields, entries, *whose, sums=sums)
 
 
 def _is_within(number: Any, most: Any) -> bool:

@@ -56,13 +56,13 @@ class PassEnded(Struct, frozen=True):
     end: msg.EpochEnd
 
 
-class Parted(Struct, frozen=True):
+class SessionDetached(Struct, frozen=True):
     """The daemon sends nothing more on this session: its client goes on by itself."""
 
     text: str
 
 
-Outcome = msg.Message | Attach | Deliver | PassEnded | Parted
+Outcome = msg.Message | Attach | Deliver | PassEnded | SessionDetached
 
 
 class BatchesLost(ConnectionLost):
@@ -180,7 +180,7 @@ class ClientSession:
                 self.notices.append(message.text)
             case msg.Detached() if message.session == self.session:
                 self.notices.append(message.text)
-                return [Parted(message.text)]
+                return [SessionDetached(message.text)]
             case msg.Notice():
                 self.notices.append(message.text)
         return []

@@ -52,9 +52,9 @@ class StatusClient:
         cls, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
     ) -> StatusClient:
         """Connect as somebody did who has an address and a key by now."""
-        inquirer = cls.__new__(cls)
-        inquirer._connect(address, curve, timeout_s)
-        return inquirer
+        client = cls.__new__(cls)
+        client._connect(address, curve, timeout_s)
+        return client
 
     def _connect(
         self, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
@@ -125,8 +125,8 @@ def status(
     keys: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Ask a daemon once what it does. See `StatusClient`."""
-    inquirer = StatusClient(address, timeout_s, keys)
+    client = StatusClient(address, timeout_s, keys)
     try:
-        return inquirer.status()
+        return client.status()
     finally:
-        inquirer.close()
+        client.close()

@@ -39,7 +39,7 @@ def say_standstill(status: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-class Waiting:
+class WaitNotice:
     """One wait for a daemon, from the loss of a connection on."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Waiting:
         self._due = self._began + FIRST_S
         self._has_spoken = False
 
-    def tell(self) -> float:
+    def log_if_due(self) -> float:
         """Write the line that is due, if one is; returns the seconds until the next."""
         now = self._clock()
         if now >= self._due:

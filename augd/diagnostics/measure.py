@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from augd.client.batch import Batch
 from augd.client.connect import connect
 from augd.client.status import StatusClient
-from augd.client.stream import Batch, Stream
+from augd.client.stream import Stream
 from augd.diagnostics.bottleneck import Bottleneck, diagnose
 from augd.diagnostics.procfs import anonymous_bytes, cpu_s
 

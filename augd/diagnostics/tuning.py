@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from augd.client.batch import Batch
 from augd.client.serve import serve
-from augd.client.stream import Batch
 from augd.dataset.source_spec import parse_own
 from augd.diagnostics.bottleneck import LITTLE, Bottleneck
 from augd.diagnostics.measure import Measurement, fill_cache, measure, opened, verdict_on

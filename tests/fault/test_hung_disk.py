@@ -53,7 +53,7 @@ def test_a_daemon_whose_disk_hangs_says_so_and_ends(disk, tmp_path, monkeypatch)
         producers = producers_of(process.pid)
         disk.do("hang")
         with pytest.raises(augd.ConnectError, match=r"nothing came from the daemon|ended"):
-            stream._line.timeout_s = stream._timeout_s = 6.0
+            stream._connection.current.timeout_s = stream._connection.timeout_s = 6.0
             follow(stream, 5)
     process.send_signal(signal.SIGTERM)
     took_s = await_true(lambda: process.poll() is not None, 15, "its end")

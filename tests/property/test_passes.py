@@ -19,7 +19,7 @@ import pytest
 
 import augd
 from augd.client.connection import Start
-from augd.client.session import Deliver, Parted, PassEnded
+from augd.client.session import Deliver, PassEnded, SessionDetached
 from augd.client.stream import Stream
 from augd.errors import ConnectionLost
 from augd.protocol import epoch_layout
@@ -41,7 +41,7 @@ class Network:
     refused: int = 0
 
 
-class PlayedLine:
+class FakeConnection:
     """A connection to a daemon that has everything ready. Sample i stands at position i."""
 
     def __init__(self, layout: msg.Layout, start: Start, network: Network) -> None:
@@ -54,7 +54,7 @@ class PlayedLine:
             *(start.epoch, start.position),
         )
         spec = msg.Spec("d", {}, layout)
-        self.reader: Any = SimpleNamespace(
+        self.session: Any = SimpleNamespace(
             spec=spec,
             share=start.share,
             opened=opened,
@@ -72,14 +72,14 @@ class PlayedLine:
     def seek(self, epoch: int, position: int) -> None:
         self.place, self.sums, self.is_at_end = (epoch, position), [0, 0, 0], False
 
-    def next(self) -> Deliver | PassEnded | Parted:
+    def next(self) -> Deliver | PassEnded | SessionDetached:
         network = self.network
         network.lost_in -= 1
         network.parted_in -= 1
         if network.lost_in == 0:
             raise ConnectionLost("lost")
-        if network.parted_in == 0 and self.reader.share is not None:
-            return Parted("too slow")
+        if network.parted_in == 0 and self.session.share is not None:
+            return SessionDetached("too slow")
         epoch, position = self.place
         if self.is_at_end:
             batches, samples, ids = self.sums
@@ -94,7 +94,7 @@ class PlayedLine:
         first = position + layout.rank * layout.batch_size
         ids = np.arange(first, first + rows)
         ids[ids >= NUM_SAMPLES] = -1
-        for spec in self.reader.opened.arrays:
+        for spec in self.session.opened.arrays:
             if spec.name == "ids":
                 self.memory[spec.offset : spec.offset + 8 * rows] = ids.tobytes()
         digest = ids_digest(first, ids)
@@ -111,6 +111,8 @@ class PlayedLine:
 
     def check_usable(self) -> None: ...
 
+    def check_slots(self) -> None: ...
+
     def leave(self) -> None: ...
 
     def close(self) -> None: ...
@@ -124,11 +126,11 @@ def connect(layout: msg.Layout, network: Network, joined_at: tuple[int, int] | N
     place = joined_at or (0, 0)
     start = Start(*place, share=SHARE if joined_at else None)
 
-    def dial(spec: msg.Spec, start: Start, within_s: float, tell: Any, clock: Any) -> Any:
-        return PlayedLine(layout, start, network)
+    def connect_again(spec: msg.Spec, start: Start, within_s: float, tell: Any, clock: Any) -> Any:
+        return FakeConnection(layout, start, network)
 
-    line: Any = PlayedLine(layout, start, network)
-    return Stream(line, dial, 0.0, is_verified=False)
+    connection: Any = FakeConnection(layout, start, network)
+    return Stream(connection, connect_again, 0.0, is_verified=False)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from augd.client.session import Attach, ClientSession, Deliver, Outcome, Parted, PassEnded
+from augd.client.session import Attach, ClientSession, Deliver, Outcome, PassEnded, SessionDetached
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import united
 from tests.simulation.rows import Place, Row, Violation
@@ -70,13 +70,13 @@ class Line:
         if not self.is_cut:
             way.append(message)
 
-    def take(self) -> Deliver | PassEnded | Parted | None:
+    def take(self) -> Deliver | PassEnded | SessionDetached | None:
         """Handle the next message from the daemon."""
         message = self.down.popleft()
         if isinstance(message, msg.Opened):
             self.check_memory(message)
         for outcome in (outcomes := self.reader.handle(message)):
-            if isinstance(outcome, Deliver | PassEnded | Parted):
+            if isinstance(outcome, Deliver | PassEnded | SessionDetached):
                 return outcome
         self.perform(outcomes)
         return None

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from augd.client.session import BatchesLost, Deliver, Parted, PassEnded
+from augd.client.session import BatchesLost, Deliver, PassEnded, SessionDetached
 from augd.errors import AugdError, ReceiptMismatch
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
@@ -174,7 +174,7 @@ class Trainer:
                 self.receive(outcome.batch)
             elif isinstance(outcome, PassEnded):
                 self.end_pass(outcome.end)
-            elif isinstance(outcome, Parted):
+            elif isinstance(outcome, SessionDetached):
                 self.num_detached += 1
                 self.share = None
                 self.leave_for(None)
