@@ -94,7 +94,9 @@ def _checked(found: ModuleType) -> ModuleType:
             "anew: python -m pip install -e . in the checkout of augd"
         )
     try:
-        found.skip_jpeg(a2b_base64(_TRIAL), _TRIAL_SIDE_PX, _TRIAL_SIDE_PX, _TRIAL_SIDE_PX)
+        side = _TRIAL_SIDE_PX
+        pixels = memoryview(bytearray(side * side * 3)).cast("B", (side, side, 3))
+        found.decode_jpeg(a2b_base64(_TRIAL), pixels, side, side, 0, 0, 1)
     except found.DecodeError as error:
         raise ImportError(
             f"{found.__file__} was built for another libjpeg than it found here ({error}). Install "

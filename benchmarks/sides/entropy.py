@@ -20,20 +20,20 @@ import numpy as np
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
-from augd.pixels import native
 from augd.pixels.decode import is_native
 from augd.pixels.headers.read_header import read_header
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
+from benchmarks._libjpeg_rows import load_skip_rows
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _NUM_PHOTOS = 1000  # held in memory; a larger set is measured by its first ones
 _CHUNK = 32
 
 
-def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, int]]:
-    """Yield content, width, height and the rows that are needed, of each sample of epoch 0."""
+def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int]]:
+    """Yield the content and the number of rows that are needed, of each sample of epoch 0."""
     index = load_or_build(arguments["photos"])
     arrays = IndexArrays(index.fd, index.dims_fd)
     recipe = parse_recipe(arguments["recipe"])
@@ -50,7 +50,7 @@ def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, i
         plan = planner.plan(np.array([sample]), np.array([epoch]), *size)
         _, y, _, height = plan.crop[0].tolist()
         rows = header.height if arguments["whole"] else y + height
-        yield content, header.width, header.height, rows
+        yield content, rows
     source.close()
     index.close()
 
@@ -58,13 +58,13 @@ def _work(arguments: Mapping[str, Any]) -> Iterator[tuple[bytearray, int, int, i
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, recipe, whole."""
     work = list(_work(arguments))
-    skip = native.kernels.skip_jpeg
+    skip_rows = load_skip_rows()
 
     endless = itertools.cycle(work)
 
     def make() -> int:
         for one in itertools.islice(endless, _CHUNK):
-            skip(*one)
+            skip_rows(*one)
         return _CHUNK
 
     answer_rounds(partial(run_chunks, make))

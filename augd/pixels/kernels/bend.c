@@ -8,6 +8,7 @@
  * Vectors blend eight pixels together. Where the taps of all eight lie inside the region they are read
  * where they are; else each pixel's taps are brought back by the fill first, and put side by side.
  */
+#include "buffer.h"
 #include "kernels.h"
 #include "resize.h"
 
@@ -50,10 +51,10 @@ static int round_up(int width) { return (width + GROUP - 1) / GROUP * GROUP; }
 
 static bool prepare_line(Line *line, int width) {
     enum { NUM_FLOATS = 4, NUM_INTS = 5 };
-    static _Thread_local AugdKept kept;
+    static _Thread_local AugdBuffer kept;
     const size_t padded = (size_t)round_up(width);
     float *floats =
-        augd_keep(&kept, padded * (NUM_FLOATS * sizeof(float) + NUM_INTS * sizeof(int32_t) + 1));
+        augd_grow_buffer(&kept, padded * (NUM_FLOATS * sizeof(float) + NUM_INTS * sizeof(int32_t) + 1));
     if (!floats) return false;
     int32_t *ints = (int32_t *)(floats + NUM_FLOATS * padded);
     *line = (Line){.across = {floats, floats + padded},

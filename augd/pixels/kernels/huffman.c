@@ -1,8 +1,8 @@
-/* Huffman decoding with few branches that can be mispredicted, which is what costs the time.
+/* Huffman decoding with few branches that a processor can mispredict: they cost most of the time.
  *
- * The zeros that are stuffed after FF are taken out beforehand, some kilobytes at a time. Bits are kept
- * left-aligned in 64 and refilled without a branch, once for several lookups, whether needed or not.
- * Two tables are indexed by the next bits.
+ * The zeros that are stuffed after FF are removed beforehand, some kilobytes at a time. Bits are kept
+ * left-aligned in 64, and refilled without a branch, once for several lookups. The next bits index two
+ * tables.
  *
  *   look: one symbol. From the low end: 8 bits length, 8 bits run (the zeros before), 16 bits value
  *     whole     run < SPECIAL: length of code and value together
@@ -10,15 +10,15 @@
  *               coefficient whose bits lie beyond the lookup
  *     0         the code is longer than the lookup: found by comparing with the end of each length
  *
- *   leap: all symbols that lie whole in these bits, of which only where they end counts. From the low
- *     end: 4 bits length, 7 bits places passed, 1 bit end of block. For MCUs beside or above the
- *     region, half of them in a random crop, of which only the DC values are needed, as predictions.
- *     A leap may not pass the end of its block, where a DC code would be taken for an AC one.
+ *   leap: all symbols that lie whole in these bits; only where they end counts. From the low end: 4
+ *     bits length, 7 bits places passed, 1 bit end of block. For MCUs beside or above the region, half
+ *     of all in a random crop: only their DC values are needed, as predictions. A leap may not pass
+ *     the end of its block, where a DC code would be taken for an AC one.
  *
- * Tried and left: pairs of coefficients in one lookup, 2 % faster at best.
+ * Tried and rejected: pairs of coefficients in one lookup, 2 % faster at best.
  *
- * Broken data is an error at once, as a grey rest is no picture. Behind the data lie zeros for an MCU;
- * whether one of them was used is looked at once per MCU.
+ * Broken data is an error at once: no grey rest is shown as an image. Zeros for one MCU follow the data;
+ * each MCU checks once whether one of them was used.
  */
 #include "kernels.h"
 
@@ -27,117 +27,19 @@
 #include "huffman.h"
 
 #include <jerror.h>
-
 #include <string.h>
 
-
 enum {
-    SPECIAL = 0x80,
-    MAX_CODE_BITS = 16,
-    BLOCK_SIZE = 64,
-    ZEROS_16 = 0xF0,
-    LEAP_ENDS = 1 << 11,
-    PASSES_TOO_FAR = 0x7F, /* what a leap holds where no symbol lies whole */
     LOOKUPS_PER_REFILL = 5,
     WORTH_LEAPS = 512, /* blocks that are passed symbol by symbol while two tables are made */
 };
 
 /* Zigzag to natural order. A run may lead past the block's end; libjpeg lets that pass too. */
-static const uint8_t natural_order[BLOCK_SIZE + 16] = {
+static const uint8_t natural_order[AUGD_BLOCK_SIZE + 16] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
     40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
     29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
     47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
-
-static inline int32_t entry_of(int value, int run, int length) {
-    return (int32_t)((uint32_t)value << 16 | (uint32_t)run << 8 | (uint32_t)length);
-}
-
-static inline int length_of(int32_t entry) { return entry & 0xFF; }
-static inline int run_of(int32_t entry) { return entry >> 8 & 0xFF; }
-static inline int value_of(int32_t entry) { return entry >> 16; }
-static inline bool is_whole(int32_t entry) { return entry != 0 && !(entry & SPECIAL << 8); }
-
-/* T.81, F.12: a value of `size` bits, of which those with a leading 0 are negative. */
-static inline int extend(int bits, int size) {
-    const int is_negative = (bits >> (size - 1)) - 1; /* all ones, or none */
-    return bits - (is_negative & ((1 << size) - 1));
-}
-
-/* Photos mostly bring tables of their own, so that making the lookups counts. */
-
-/* Fill in the entries of a code, which are followed by any bits: T.81, C.2 and F.2.2.1. */
-static void add_code(AugdTable *table, int code, int code_length, int symbol) {
-    const int rest_length = AUGD_LOOK_BITS - code_length, size = symbol & 15;
-    int32_t *entries = table->look + ((size_t)code << rest_length);
-    if ((size == 0 && table->is_ac) || size > rest_length) {
-        for (int rest = 0; rest < 1 << rest_length; rest++)
-            entries[rest] = entry_of(symbol, SPECIAL, code_length);
-        return;
-    }
-    const int run = table->is_ac ? symbol >> 4 : 0, num_rests = 1 << (rest_length - size);
-    for (int bits = 0; bits < 1 << size; bits++) {
-        const int value = size ? extend(bits, size) : 0;
-        const int32_t entry = entry_of(value, run, code_length + size);
-        for (int rest = 0; rest < num_rests; rest++) *entries++ = entry;
-    }
-}
-
-static void make_leaps(AugdTable *ac) {
-    ac->has_leaps = true;
-    enum { NUM_LOOKS = 1 << AUGD_LOOK_BITS, WINDOW = 1 << AUGD_LEAP_BITS, TOO_LONG = 64 };
-    /* Of each symbol: length with its value, places << 8, end << 15. */
-    uint16_t steps[NUM_LOOKS];
-    for (int bits = 0; bits < NUM_LOOKS; bits++) {
-        const int32_t entry = ac->look[bits];
-        const int symbol = value_of(entry), size = symbol & 15;
-        if (entry == 0)
-            steps[bits] = TOO_LONG;
-        else if (is_whole(entry))
-            steps[bits] = (uint16_t)(length_of(entry) | (run_of(entry) + 1) << 8);
-        else if (size == 0 && symbol != ZEROS_16)
-            steps[bits] = (uint16_t)(length_of(entry) | 1 << 15);
-        else
-            steps[bits] = (uint16_t)((length_of(entry) + size) | ((symbol >> 4) + 1) << 8);
-    }
-    for (unsigned bits = 0; bits < WINDOW; bits++) {
-        int length = 0, passed = 0;
-        bool ends = false;
-        do {
-            const unsigned rest = bits << length & (WINDOW - 1);
-            const unsigned step = steps[rest >> (AUGD_LEAP_BITS - AUGD_LOOK_BITS)];
-            /* Bits beyond the window were taken for zeros; what needed them is too long. */
-            if (length + (int)(step & 0xFF) > AUGD_LEAP_BITS) break;
-            length += (int)(step & 0xFF);
-            passed += (int)(step >> 8 & 0x7F);
-            ends = step >> 15;
-        } while (!ends && passed < BLOCK_SIZE);
-        ac->leap[bits] = (uint16_t)(length | (length ? passed : PASSES_TOO_FAR) << 4 |
-                                    (ends ? LEAP_ENDS : 0));
-    }
-}
-
-/* T.81, C.2: codes of one length are consecutive. libjpeg has checked the table when it started a
- * scan of DCT coefficients: codes fit their lengths, and a DC symbol is at most 15. */
-static void make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac) {
-    if (table->is_made && table->is_ac == is_ac &&
-        memcmp(table->bits, source->bits, sizeof table->bits) == 0 &&
-        memcmp(table->symbols, source->huffval, sizeof table->symbols) == 0)
-        return;
-    memcpy(table->bits, source->bits, sizeof table->bits);
-    memcpy(table->symbols, source->huffval, sizeof table->symbols);
-    memset(table->look, 0, sizeof table->look);
-    table->is_ac = is_ac;
-    table->is_made = true;
-    int code = 0, place = 0;
-    for (int length = 1; length <= MAX_CODE_BITS; length++, code <<= 1) {
-        table->place_offset[length] = place - code;
-        for (int i = 0; i < source->bits[length]; i++, code++, place++)
-            if (length <= AUGD_LOOK_BITS) add_code(table, code, length, source->huffval[place]);
-        table->code_end[length] = code << (MAX_CODE_BITS - length);
-    }
-    table->has_leaps = false;
-}
 
 /* An FF in the data is followed by 00; FF bytes before a marker are fill bytes (T.81, B.1.1.5). */
 static uint8_t *unstuff(AugdEntropy *entropy, uint8_t *to, const uint8_t *to_end) {
@@ -228,18 +130,18 @@ static inline int32_t look(const Bits *in, const AugdTable *table) {
 
 /* Take a code whose entry holds no whole coefficient; -1 when there is none. */
 static __attribute__((noinline)) int find_long(const AugdTable *table, uint64_t bits, int *length) {
-    int code = (int)(bits >> (64 - MAX_CODE_BITS));
-    for (int found = AUGD_LOOK_BITS + 1; found <= MAX_CODE_BITS; found++)
+    int code = (int)(bits >> (64 - AUGD_MAX_CODE_BITS));
+    for (int found = AUGD_LOOK_BITS + 1; found <= AUGD_MAX_CODE_BITS; found++)
         if (code < table->code_end[found]) {
             *length = found;
-            int place = (code >> (MAX_CODE_BITS - found)) + table->place_offset[found];
+            int place = (code >> (AUGD_MAX_CODE_BITS - found)) + table->place_offset[found];
             return table->symbols[place & 255];
         }
     return -1;
 }
 
 static inline int take_symbol(Bits *in, const AugdTable *table, int32_t entry) {
-    int length = length_of(entry), symbol = value_of(entry);
+    int length = augd_length_of(entry), symbol = augd_value_of(entry);
     if (entry == 0 && (symbol = find_long(table, in->bits, &length)) < 0) return -1;
     drop(in, length);
     return symbol;
@@ -256,10 +158,10 @@ static inline Step take_special(Bits *in, const AugdTable *ac, int32_t entry, JC
     int size = symbol & 15;
     if (size == 0) {
         *place += 16;
-        return symbol == ZEROS_16 ? GOES_ON : ENDS;
+        return symbol == AUGD_ZEROS_16 ? GOES_ON : ENDS;
     }
     *place += symbol >> 4;
-    int value = extend(take(in, size), size);
+    int value = augd_extend(take(in, size), size);
     if (block) block[natural_order[*place]] = (JCOEF)value;
     ++*place;
     return GOES_ON;
@@ -268,13 +170,13 @@ static inline Step take_special(Bits *in, const AugdTable *ac, int32_t entry, JC
 static inline bool take_dc(Bits *in, const AugdTable *dc, int *last_dc) {
     refill(in);
     int32_t entry = look(in, dc);
-    int difference = value_of(entry);
-    if (is_whole(entry)) {
-        drop(in, length_of(entry));
+    int difference = augd_value_of(entry);
+    if (augd_is_whole(entry)) {
+        drop(in, augd_length_of(entry));
     } else {
         int size = take_symbol(in, dc, entry);
         if (size < 0) return false;
-        difference = size ? extend(take(in, size), size) : 0;
+        difference = size ? augd_extend(take(in, size), size) : 0;
     }
     /* Unsigned, as a hostile file may let it overflow. */
     *last_dc = (int)((unsigned)*last_dc + (unsigned)difference);
@@ -283,51 +185,51 @@ static inline bool take_dc(Bits *in, const AugdTable *dc, int *last_dc) {
 
 /* A lookup takes 11 bits at most, of the 56 that are there after a refill. */
 static inline bool take_block(Bits *in, const AugdTable *ac, JCOEF *block) {
-    for (int place = 1; place < BLOCK_SIZE;) {
+    for (int place = 1; place < AUGD_BLOCK_SIZE;) {
         refill(in);
-        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < BLOCK_SIZE; turn++) {
+        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < AUGD_BLOCK_SIZE; turn++) {
             const int32_t entry = look(in, ac);
-            if (__builtin_expect(!is_whole(entry), 0)) {
+            if (__builtin_expect(!augd_is_whole(entry), 0)) {
                 const Step step = take_special(in, ac, entry, block, &place);
                 if (step != GOES_ON) return step == ENDS;
                 break;
             }
-            drop(in, length_of(entry));
-            place += run_of(entry);
-            block[natural_order[place++]] = (JCOEF)value_of(entry);
+            drop(in, augd_length_of(entry));
+            place += augd_run_of(entry);
+            block[natural_order[place++]] = (JCOEF)augd_value_of(entry);
         }
     }
     return true;
 }
 
 static inline bool pass_block(Bits *in, const AugdTable *ac) {
-    for (int place = 1; place < BLOCK_SIZE;) {
+    for (int place = 1; place < AUGD_BLOCK_SIZE;) {
         refill(in);
-        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < BLOCK_SIZE; turn++) {
+        for (int turn = 0; turn < LOOKUPS_PER_REFILL && place < AUGD_BLOCK_SIZE; turn++) {
             const int32_t entry = look(in, ac);
-            if (__builtin_expect(!is_whole(entry), 0)) {
+            if (__builtin_expect(!augd_is_whole(entry), 0)) {
                 const Step step = take_special(in, ac, entry, NULL, &place);
                 if (step != GOES_ON) return step == ENDS;
                 break;
             }
-            drop(in, length_of(entry));
-            place += run_of(entry) + 1;
+            drop(in, augd_length_of(entry));
+            place += augd_run_of(entry) + 1;
         }
     }
     return true;
 }
 
 static inline bool leap_block(Bits *in, const AugdTable *ac) {
-    for (int place = 1; place < BLOCK_SIZE;) {
+    for (int place = 1; place < AUGD_BLOCK_SIZE;) {
         refill(in);
         for (int turn = 0; turn < LOOKUPS_PER_REFILL; turn++) {
             const unsigned leap = ac->leap[in->bits >> (64 - AUGD_LEAP_BITS)];
             const int passed = (int)(leap >> 4 & 0x7F);
-            if (__builtin_expect(place + passed >= BLOCK_SIZE, 0)) {
+            if (__builtin_expect(place + passed >= AUGD_BLOCK_SIZE, 0)) {
                 const int32_t entry = look(in, ac);
-                if (is_whole(entry)) {
-                    drop(in, length_of(entry));
-                    place += run_of(entry) + 1;
+                if (augd_is_whole(entry)) {
+                    drop(in, augd_length_of(entry));
+                    place += augd_run_of(entry) + 1;
                     break;
                 }
                 const Step step = take_special(in, ac, entry, NULL, &place);
@@ -336,16 +238,21 @@ static inline bool leap_block(Bits *in, const AugdTable *ac) {
             }
             drop(in, (int)(leap & 15));
             place += passed;
-            if (leap & LEAP_ENDS) return true;
+            if (leap & AUGD_LEAP_ENDS) return true;
         }
     }
     return true;
 }
 
+static __attribute__((noreturn, noinline)) void broken_scan(j_decompress_ptr jpeg, const char *message) {
+    const AugdEntropy *entropy = jpeg->client_data;
+    entropy->on_broken(jpeg, message);
+}
+
 static void check_end(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     if (!entropy->is_at_marker) fill(entropy);
     if (!entropy->is_at_marker || count_left(entropy) >= 8)
-        augd_broken_scan(jpeg, "bytes between the data and a restart marker");
+        broken_scan(jpeg, "bytes between the data and a restart marker");
 }
 
 static void begin_segment(AugdEntropy *entropy, const uint8_t *source, const uint8_t *source_end) {
@@ -362,21 +269,21 @@ static void begin_segment(AugdEntropy *entropy, const uint8_t *source, const uin
 static void take_segment(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     enum { MARKER_BYTES = 2 };
     AugdSegments *all = &entropy->segments;
-    if (all->place == all->end_place) augd_broken_scan(jpeg, "more data than segments");
+    if (all->place == all->end_place) broken_scan(jpeg, "more data than segments");
     const size_t place = all->place++, length = all->lengths[place];
     const uint8_t *source = all->next;
     if (length < MARKER_BYTES || length > (size_t)(all->end - source))
-        augd_broken_scan(jpeg, "a segment is not where the index says");
+        broken_scan(jpeg, "a segment is not where the index says");
     const uint8_t *marker = source + length - MARKER_BYTES;
     const int code = place + 1 == all->num_places ? JPEG_EOI : (int)(JPEG_RST0 + (place & 7));
     if (marker[0] != 0xFF || marker[1] != code)
-        augd_broken_scan(jpeg, "a restart marker is not where the index says");
+        broken_scan(jpeg, "a restart marker is not where the index says");
     all->next = source + length;
     if (place % (size_t)all->columns + 1 == (size_t)all->right && all->place < all->end_place) {
         const size_t next = all->place + (size_t)(all->columns - all->right + all->left);
         const size_t between = augd_segment_bytes(all->lengths, all->place, next);
         if (between > (size_t)(all->end - all->next))
-            augd_broken_scan(jpeg, "segments reach beyond what was read");
+            broken_scan(jpeg, "segments reach beyond what was read");
         all->next += between;
         all->place = next;
     }
@@ -390,14 +297,14 @@ static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     if (!entropy->is_left) check_end(jpeg, entropy);
     if (entropy->has_segments) {
         if (!entropy->is_left && entropy->source != entropy->source_end)
-            augd_broken_scan(jpeg, "a marker inside of a segment");
+            broken_scan(jpeg, "a marker inside of a segment");
         take_segment(jpeg, entropy);
         return;
     }
     const uint8_t *at = entropy->source, *end = entropy->source_end;
     while (at < end && *at == 0xFF) at++;
     if (at == end || *at != JPEG_RST0 + entropy->next_restart)
-        augd_broken_scan(jpeg, "a restart marker is missing or out of turn");
+        broken_scan(jpeg, "a restart marker is missing or out of turn");
     begin_segment(entropy, at + 1, end);
     entropy->next_restart = (entropy->next_restart + 1) & 7;
 }
@@ -424,7 +331,7 @@ static bool use_leaps(AugdEntropy *entropy, int num_blocks) {
         return false;
     }
     for (int number = 0; number < num_blocks; number++)
-        if (!entropy->blocks[number].ac->has_leaps) make_leaps(entropy->blocks[number].ac);
+        if (!entropy->blocks[number].ac->has_leaps) augd_make_leaps(entropy->blocks[number].ac);
     return true;
 }
 
@@ -455,16 +362,19 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
         } else if (is_code) {
             is_code = has_leaps ? leap_block(&in, block->ac) : pass_block(&in, block->ac);
         }
-        if (!is_code) augd_broken_scan(jpeg, "bad Huffman code");
+        if (!is_code) broken_scan(jpeg, "bad Huffman code");
     }
     entropy->next = in.next;
     entropy->bits = in.bits;
     entropy->num_bits = in.num_bits;
-    if (count_left(entropy) < 0) augd_broken_scan(jpeg, "premature end of data segment");
+    if (count_left(entropy) < 0) broken_scan(jpeg, "premature end of data segment");
     return TRUE;
 }
 
-void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments) {
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments,
+                    AugdOnBroken on_broken) {
+    jpeg->client_data = entropy;
+    entropy->on_broken = on_broken;
     const uint8_t *source = jpeg->src->next_input_byte;
     begin_segment(entropy, source, source + jpeg->src->bytes_in_buffer);
     entropy->restarts_to_go = jpeg->restart_interval;
@@ -484,11 +394,10 @@ void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegme
         if (!jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no] || !jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no])
             ERREXIT1(jpeg, JERR_NO_HUFF_TABLE, info->ac_tbl_no);
         AugdTable *dc = &entropy->dc[info->dc_tbl_no], *ac = &entropy->ac[info->ac_tbl_no];
-        make_table(dc, jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no], false);
-        make_table(ac, jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no], true);
+        augd_make_table(dc, jpeg->dc_huff_tbl_ptrs[info->dc_tbl_no], false);
+        augd_make_table(ac, jpeg->ac_huff_tbl_ptrs[info->ac_tbl_no], true);
         entropy->blocks[number] = (AugdBlock){dc, ac, &entropy->last_dc[component]};
     }
-    jpeg->client_data = entropy;
     jpeg->entropy->decode_mcu = decode_mcu;
 }
 

@@ -13,23 +13,12 @@
 #define JPEG_INTERNALS
 #include <jpeglib.h>
 
+#include "huffman_table.h"
+
 enum {
-    AUGD_LOOK_BITS = 10,
-    AUGD_LEAP_BITS = 11,
     AUGD_MCU_BYTES = 4096, /* more than any MCU takes: 10 blocks of 64 symbols of 31 bits */
     AUGD_DATA_BYTES = 16384,
 };
-
-/* A table turned into lookups. See huffman.c for the entries. */
-typedef struct {
-    int32_t look[1 << AUGD_LOOK_BITS];
-    uint16_t leap[1 << AUGD_LEAP_BITS];
-    int32_t code_end[17]; /* by length, left-aligned to 16 bits: codes below it are as long */
-    int32_t place_offset[17];
-    uint8_t symbols[256];
-    UINT8 bits[17]; /* what it was made from: photos of one camera have the same tables */
-    bool is_ac, is_made, has_leaps;
-} AugdTable;
 
 typedef struct {
     const AugdTable *dc;
@@ -47,7 +36,11 @@ typedef struct {
     size_t num_places;         /* of the photo */
 } AugdSegments;
 
+/* What to call on broken data; it doesn't return. `message` says what is wrong. */
+typedef __attribute__((noreturn)) void (*AugdOnBroken)(j_decompress_ptr jpeg, const char *message);
+
 typedef struct {
+    AugdOnBroken on_broken;
     const uint8_t *source, *source_end; /* what lies behind `data`, as it is in the file */
     bool is_at_marker;                  /* and begins with a marker, or there is none */
     bool has_segments, is_left;         /* the rest of the segment in hand is not looked at */
@@ -67,13 +60,11 @@ typedef struct {
 } AugdEntropy;
 
 /* Take over the scan that `jpeg` has started. `jpeg->client_data` must be free for `entropy`. With
- * `segments` its data is theirs; they are checked one by one as they are taken. */
-void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments);
+ * `segments` the data is theirs; each segment is checked when it is taken. */
+void augd_take_over(j_decompress_ptr jpeg, AugdEntropy *entropy, const AugdSegments *segments,
+                    AugdOnBroken on_broken);
 
-/* Say that nobody wants the coefficients left and right of these columns of MCUs. */
+/* Leave out the coefficients left and right of these columns of MCUs. */
 void augd_want_columns(AugdEntropy *entropy, int first, int end);
-
-/* Provided by jpeg.c: leave with a message. */
-_Noreturn void augd_broken_scan(j_decompress_ptr jpeg, const char *message);
 
 #endif

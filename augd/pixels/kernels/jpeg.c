@@ -7,6 +7,7 @@
  * Of a photo with restart segments that are known, libjpeg is shown a smaller photo: the header is told
  * the size of the segments that are there, and our entropy decoder finds them where they lie.
  */
+#include "buffer.h"
 #include "resize.h"
 
 #include <setjmp.h>
@@ -63,7 +64,7 @@ static _Noreturn void leave(j_common_ptr jpeg, const char *kind) {
 static void on_error(j_common_ptr jpeg) { leave(jpeg, "does not decode"); }
 
 #if AUGD_OWN_ENTROPY
-_Noreturn void augd_broken_scan(j_decompress_ptr jpeg, const char *message) {
+static _Noreturn void on_broken_scan(j_decompress_ptr jpeg, const char *message) {
     Decoder *self = (Decoder *)jpeg;
     snprintf(self->message, AUGD_MESSAGE_BYTES, "broken scan: Corrupt JPEG data: %s", message);
     longjmp(self->on_error, 1);
@@ -156,9 +157,9 @@ static void start(Decoder *self, int scale, const Cut *cut) {
             .end_place = first + in_between + (size_t)kept.width,
             .num_places = (size_t)cut->all.columns * (size_t)cut->all.rows,
         };
-        augd_take_over(jpeg, &self->entropy, &segments);
+        augd_take_over(jpeg, &self->entropy, &segments, on_broken_scan);
     } else if (!jpeg->arith_code && !jpeg->progressive_mode && !jpeg_has_multiple_scans(jpeg)) {
-        augd_take_over(jpeg, &self->entropy, NULL);
+        augd_take_over(jpeg, &self->entropy, NULL, on_broken_scan);
     }
 #else
     (void)cut;
@@ -209,10 +210,10 @@ static int read_lines(Decoder *self, int top, uint8_t *lines, size_t stride, int
     return (int)jpeg_read_scanlines(jpeg, rows, (JDIMENSION)wanted);
 }
 
-static _Thread_local AugdKept kept_lines;
+static _Thread_local AugdBuffer kept_lines;
 
 static uint8_t *keep_lines(Decoder *self, size_t size) {
-    uint8_t *lines = augd_keep(&kept_lines, size);
+    uint8_t *lines = augd_grow_buffer(&kept_lines, size);
     if (!lines) ERREXIT1(&self->jpeg, JERR_OUT_OF_MEMORY, 0);
     return lines;
 }
@@ -429,21 +430,6 @@ bool augd_render_cut(const Cut *cut, int scale, Region region, Scaling scaling, 
         return false;
     }
     return make_cut(cut, scale, needed_of(&scaler, region), &scaler, out, message);
-}
-
-bool augd_skip_rows(Jpeg source, int rows, char message[AUGD_MESSAGE_BYTES]) {
-    Decoder *self = &decoder;
-    volatile bool is_done = false; /* set between setjmp and longjmp */
-    prepare(self, message);
-    if (setjmp(self->on_error) == 0 && open_jpeg(self, source)) {
-        self->is_in_scan = true;
-        jpeg_start_decompress(&self->jpeg);
-        /* All of them would be skipped by reading none. */
-        jpeg_skip_scanlines(&self->jpeg, (JDIMENSION)(rows < source.height ? rows : rows - 1));
-        is_done = true;
-    }
-    jpeg_destroy_decompress(&self->jpeg);
-    return is_done;
 }
 
 bool augd_has_own_entropy_decoder(void) { return AUGD_OWN_ENTROPY; }

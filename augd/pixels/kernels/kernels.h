@@ -2,7 +2,7 @@
  *
  * Stands below `augd/pixels/native.py`, which alone calls it. Everything here is deterministic: whole
  * numbers, or doubles of which only + - * / are used (build with -ffp-contract=off), so that SIMD
- * and portable code give the same bytes. Nothing here knows Python but module.c. What is kept
+ * and portable code give the same bytes. Only module.c, arguments.c and python_*.c know Python. What is kept
  * between calls, one set for each thread and until the process ends, are grown buffers and the
  * lookups of the last Huffman tables.
  *
@@ -75,10 +75,6 @@ bool augd_decode_region(Jpeg jpeg, int scale, Region region, uint8_t *out,
  * beyond it, if nothing is needed of what lies there. */
 bool augd_render_region(Jpeg jpeg, int scale, Region region, Scaling scaling, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]);
-
-/* Entropy-decode the MCU rows down to `rows` by libjpeg's own decoder, and drop them: the work
- * that no decoder can leave out, as a yardstick. */
-bool augd_skip_rows(Jpeg jpeg, int rows, char message[AUGD_MESSAGE_BYTES]);
 
 /* transcode.c: write the JPEG's coefficients again, with a restart marker after every
  * `restart_interval` MCUs. Returns how many bytes were written to `out`, which holds `size`; 0, with
@@ -163,7 +159,11 @@ void augd_add_mean(const uint8_t *pixels, size_t num_pixels, const double pivot[
 /* Sum each channel. */
 void augd_sum(const uint8_t *pixels, size_t num_pixels, uint64_t sums[3]);
 
-/* module.c: SIMD is chosen once, and can be forbidden to compare both. */
+/* cpu.c: whether AVX2 is used. It is not until it is allowed. */
 bool augd_use_avx2(void);
+
+/* Use AVX2 if `is_allowed` and the processor has it; return whether it is used. Not for several threads
+ * at a time: the module calls it when it is loaded, tests call it to compare both. */
+bool augd_allow_avx2(bool is_allowed);
 
 #endif

@@ -10,6 +10,7 @@
  *
  * Source: Pillow, `Resample.c`, for the triangle filter and where its taps lie; half-pixel centres.
  */
+#include "buffer.h"
 #include "resize.h"
 
 #include <stdlib.h>
@@ -266,15 +267,6 @@ void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdi
     sum_across_portably(out, scaler->line, &scaler->across);
 }
 
-void *augd_keep(AugdKept *kept, size_t size) {
-    if (kept->size < size) {
-        free(kept->memory);
-        kept->memory = malloc(size);
-        kept->size = kept->memory ? size : 0;
-    }
-    return kept->memory;
-}
-
 /* Count the taps from the first of all, and return how far they reach. */
 static int count_from_first(AugdTaps *taps, int source_side, int *first) {
     int end = 0;
@@ -288,7 +280,7 @@ static int count_from_first(AugdTaps *taps, int source_side, int *first) {
 }
 
 bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height, Scaling scaling) {
-    static _Thread_local AugdKept kept;
+    static _Thread_local AugdBuffer kept;
     const Region window = scaling.window;
     const double support_x = support_of(source_width, scaling.scaled_width, scaling.filter);
     const double support_y = support_of(source_height, scaling.scaled_height, scaling.filter);
@@ -301,7 +293,7 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
     const size_t line_size =
         ((size_t)source_width + (size_t)across.num_taps) * AUGD_CHANNELS + PADDING;
     const size_t num_pairs = AUGD_HAS_AVX2_CODE ? num_across / 4 * PAIRS_SIZE : 0;
-    int *first = augd_keep(&kept, num_first * sizeof(int) +
+    int *first = augd_grow_buffer(&kept, num_first * sizeof(int) +
                                       (num_across + num_down + num_pairs + line_size) *
                                           sizeof(int16_t));
     if (!first) return false;

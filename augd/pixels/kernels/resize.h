@@ -27,12 +27,4 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
 void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdiff_t stride,
                     int num_lines, uint8_t *out);
 
-/* Memory that is kept from call to call of a thread, and grows. */
-typedef struct {
-    void *memory;
-    size_t size;
-} AugdKept;
-
-void *augd_keep(AugdKept *kept, size_t size);
-
 #endif

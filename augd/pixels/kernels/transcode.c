@@ -37,7 +37,10 @@ static void on_message(j_common_ptr jpeg, int level) {
 /* The bytes written go to the caller's buffer, which is not to grow. */
 static void start_output(j_compress_ptr jpeg) { (void)jpeg; }
 
-static boolean on_full(j_compress_ptr jpeg) { ERREXIT(jpeg, JERR_BUFFER_SIZE); }
+static boolean on_full(j_compress_ptr jpeg) {
+    ERREXIT(jpeg, JERR_BUFFER_SIZE);
+    return FALSE; /* not reached: the error handler leaves */
+}
 
 static void finish_output(j_compress_ptr jpeg) { (void)jpeg; }
 

@@ -164,14 +164,6 @@ def uniforms(words: Words) -> Floats:
     return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
-def integers(words: Words, low: int, high: int) -> Ints:
-    """Return integers from `low` to `high`, both included; high - low < 2**31.
-
-    word * (high - low + 1) >> 32: no value's probability is off by more than 2**-32.
-    """
-    return low + ((words * np.uint64(high - low + 1)) >> _U32).astype(np.int64)
-
-
 # The quantile's table: one cubic for each 16th of each octave of the tail's probability, so
 # that an error of 1e-7 holds out to the farthest of the 2**32 values, 6.3.
 _OCTAVES: Final = 32

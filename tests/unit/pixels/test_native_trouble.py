@@ -51,7 +51,7 @@ def made_up(text: str) -> Callable[[Path], None]:
 REFUSES = """
 VERSION = {version}
 class DecodeError(Exception): pass
-def skip_jpeg(data, width, height, rows):
+def decode_jpeg(*arguments):
     raise DecodeError("Wrong JPEG library version: library is 80, caller expects 62")
 """
 
