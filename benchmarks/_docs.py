@@ -15,8 +15,13 @@ from typing import Any
 from benchmarks._plots import load_pyplot
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"
+# The page of each section.
+DOCUMENTS = {
+    "peers": PLOTS / "peers.md",
+    "scaling": PLOTS / "scaling.md",
+    "gpu": PLOTS / "scaling.md",
+}
 RESULTS = ROOT / "benchmarks" / "results"  # not in git
 
 
@@ -29,17 +34,18 @@ def replace_section(text: str, name: str, body: str) -> str:
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(
-            f"{DOCUMENT.name}: expected {begin} and {end}, once each and in this order; put them "
-            "where the figures belong"
+            f"section {name}: expected {begin} and {end} in its page of {PLOTS.name}/, once each "
+            "and in this order; put them where the figures belong"
         )
     head, tail = text[: text.index(begin)], text[text.index(end) + len(end) :]
     return f"{head}{begin}\n\n{body.strip()}\n\n{end}{tail}"
 
 
 def write_section(name: str, body: str) -> None:
-    """Do so in docs/performance.md."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(replace_section(text, name, body), encoding="utf-8")
+    """Do so in the page that has the section."""
+    page = DOCUMENTS[name]
+    text = page.read_text(encoding="utf-8")
+    page.write_text(replace_section(text, name, body), encoding="utf-8")
 
 
 def keep(name: str, document: Mapping[str, Any]) -> None:
@@ -65,9 +71,9 @@ def kept(name: str) -> dict[str, Any]:
 
 
 def add_document_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a benchmark takes that has a section of docs/performance.md."""
+    """Add what a benchmark takes that has a section of docs/performance/."""
     parser.add_argument(
-        "--write-docs", action="store_true", help="write tables and plots into docs/performance.md"
+        "--write-docs", action="store_true", help="write tables and plots into docs/performance/"
     )
     parser.add_argument("--render", action="store_true", help="show the last run, measure nothing")
 

@@ -141,7 +141,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--render", type=Path, metavar="FILE", help="show those, measure nothing")
     parser.add_argument(
-        "--write-docs", action="store_true", help="write them into docs/performance.md"
+        "--write-docs", action="store_true", help="write them into docs/performance/"
     )
     options = parser.parse_args(arguments)
     check_options(parser, options)
@@ -214,7 +214,7 @@ def _plot(parts: dict[str, list[Found]]) -> None:
 
 
 def section(document: dict[str, Any], parts: dict[str, list[Found]]) -> str:
-    """Write the section of docs/performance.md."""
+    """Write the section of docs/performance/scaling.md."""
     texts = [
         f"`python -m benchmarks.gpu`: {document['gpu']}, torch {document['torch']}, "
         f"{document['photos']}, `{document['filter']}`, batches of {_BATCH_SIZE}, "
@@ -229,7 +229,7 @@ def section(document: dict[str, Any], parts: dict[str, list[Found]]) -> str:
             )
         )
         if part in ("delivery", "training"):
-            texts.append(f"![{part} by producers](performance/gpu-{part}.png)")
+            texts.append(f"![{part} by producers](gpu-{part}.png)")
     return "\n\n".join(texts)
 
 

@@ -296,7 +296,7 @@ def _plot(part: str, points: Sequence[Point]) -> None:
 
 
 def section(document: Mapping[str, Any], parts: Mapping[str, Sequence[Point]]) -> str:
-    """Write the section of docs/performance.md."""
+    """Write the section of docs/performance/scaling.md."""
     intro = (
         f"`python -m benchmarks.scaling`: {document['photos']}, `{document['filter']}`, "
         f"{document['workers']} producers on as many cores where their number isn't what varies, "
@@ -316,7 +316,7 @@ def _subsection(part: str, points: Sequence[Point]) -> str:
         return f"**{PARTS[part].title}**\n\n{table}"
     header = [label, *(name if "," in name else PARTS[part].y_label for name in names)]
     rows = [[_number(x), *(cells.get((x, name), "") for name in names)] for x in places]
-    picture = f"![{PARTS[part].y_label} over {label}](performance/scaling-{part}.png)"
+    picture = f"![{PARTS[part].y_label} over {label}](scaling-{part}.png)"
     return f"**{PARTS[part].title}**\n\n{markdown_table(header, rows)}\n\n{picture}"
 
 

@@ -1,7 +1,7 @@
 """augd beside its peers: same photos, same law of crops, same cores, in turns.
 
     python -m benchmarks.peers [--data DIR] [--rounds N] [--seconds S] [--sides NAME ...]
-    python -m benchmarks.peers --write-docs     the same, and the figures into docs/performance.md
+    python -m benchmarks.peers --write-docs     the same, and the figures into docs/performance/
 
 `catalogue` names the sides, `install` makes the environments that they run in, `compare` measures,
 `figures` does the arithmetic, `table` and `plots` show it.

@@ -61,14 +61,14 @@ def with_range(found: Spread, form: str) -> str:
 
 
 def section(document: Mapping[str, Any], measured: Sides, plots: Sequence[str]) -> str:
-    """Write the section of docs/performance.md, with pictures of these names."""
+    """Write the section of docs/performance/peers.md, with pictures of these names."""
     aimed = aims(measured)
     parts = [
         f"`{document['command']}`: {document['photos']}, {document['workers']} workers each on "
         f"{document['workers']} cores, batches of {document['batch_size']}, {document['rounds']} "
         f"rounds of {document['seconds']:g} s in turns. {describe_machine(document['machine'])}.",
         markdown_table(HEADER, rows(measured), LEFT),
-        "\n".join(f"![{_caption(name)}](performance/{name}.png)" for name in plots),
+        "\n".join(f"![{_caption(name)}]({name}.png)" for name in plots),
     ]
     if aimed:
         parts.append(markdown_table(["", "found", "aim", ""], [_aim_row(one) for one in aimed]))

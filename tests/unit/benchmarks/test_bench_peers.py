@@ -112,7 +112,7 @@ def test_the_section_names_everything():
     assert "`python -m benchmarks.peers`: 1000 made, 2 workers each on 2 cores, batches" in text
     assert "2 rounds of 10 s in turns. 2 cores of Z80, Linux 6.1, python 3.11." in text
     assert "| augd linear / DALI | 2.00 (2.00..2.00) | >= 1.6 | met |" in text
-    assert "](performance/peers-speed.png)" in text
+    assert "](peers-speed.png)" in text
     assert "- SPDL: no ffmpeg" in text and "DALI (lib 1.2)" in text
 
 
@@ -130,13 +130,15 @@ def test_sections_are_replaced_between_their_markers():
     once = _docs.replace_section(text, "x", "new\n")
     assert once == "a\n<!-- begin x -->\n\nnew\n\n<!-- end x -->\nb\n"
     assert _docs.replace_section(once, "x", "new") == once
-    with pytest.raises(ValueError, match="expected <!-- begin y --> and <!-- end y -->, once each"):
+    with pytest.raises(
+        ValueError, match="section y: expected <!-- begin y --> and <!-- end y --> in its page"
+    ):
         _docs.replace_section(text, "y", "new")
 
 
 @pytest.mark.parametrize("name", ["peers", "scaling", "gpu"])
 def test_the_document_has_a_place_for_each_section(name):
-    text = _docs.DOCUMENT.read_text()
+    text = _docs.DOCUMENTS[name].read_text()
     assert (
         _docs.replace_section(text, name, "figures").count("figures") > text.count("figures") - 99
     )

@@ -31,7 +31,7 @@ def test_a_part_becomes_a_table_with_its_plot():
     text = scaling.section({**RUN, "machine": MACHINE}, {"producers": points})
     assert "| producers | images/s |" in text
     assert "| 1 | 500 (450..510) |" in text and "| 1,000,000,000 | 2.5 (2..3) |" in text
-    assert "](performance/scaling-producers.png)" in text
+    assert "](scaling-producers.png)" in text
     assert "`python -m benchmarks.scaling`: p, `linear`, 2 producers on as many cores" in text
 
 
@@ -80,7 +80,7 @@ def test_gpu_figures_survive_json_and_become_a_table():
     text = gpu.section(document, {"training": [found]})
     assert "H200, torch 2.11, p, `linear`, batches of 256, 5 rounds of 5 s in turns." in text
     assert "| GPU waits | 16 | 1.5 % (1..2) |" in text
-    assert "](performance/gpu-training.png)" in text
+    assert "](gpu-training.png)" in text
 
 
 def test_pages_of_files_are_counted(tmp_path):
