@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from augd.server.daemon.broker.dataset_facts import DaemonHistory
     from augd.server.daemon.decoded_cache import CacheSpec, CacheStore
     from augd.server.daemon.http_listener import HttpListener
+    from augd.server.daemon.loop import DaemonSetup
     from augd.server.supervision.producer_process import ProducerOptions, ProducerProcess
+    from augd.server.supervision.ray_producers import Placed
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth.authenticator import Authenticator
 
@@ -165,8 +167,11 @@ def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
 
             die_with(options.supervisor)
         authenticator = _open_authenticator(options.keys) if options.keys is not None else None
-        parts = authenticator, catalogue, cache, listener
-        return _serve(addresses, sources, spawned, producer_options, options, *parts, cleaning)
+        prepared = _Prepared(
+            *(addresses, sources, spawned, producer_options),
+            *(authenticator, catalogue, cache, listener),
+        )
+        return _serve(prepared, options, cleaning)
 
 
 def _check_page(options: ServeOptions) -> None:
@@ -267,72 +272,105 @@ def choose_addresses(
     return addresses
 
 
-def _serve(
-    addresses: Sequence[Address | TcpAddress],
-    sources: dict[str, Source],
-    spawned: list[ProducerProcess],
-    producer_options: ProducerOptions,
-    options: ServeOptions,
-    authenticator: Authenticator | None,
-    catalogue: Catalogue | None,
-    cache: CacheSpec | None,
-    listener: HttpListener | None,
-    cleaning: ExitStack,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is parsed, opened and started before the daemon's own modules are imported."""
+
+    addresses: Sequence[Address | TcpAddress]
+    sources: dict[str, Source]
+    spawned: list[ProducerProcess]
+    producer_options: ProducerOptions
+    authenticator: Authenticator | None
+    catalogue: Catalogue | None
+    cache: CacheSpec | None
+    listener: HttpListener | None
+
+
+def _serve(prepared: _Prepared, options: ServeOptions, cleaning: ExitStack) -> int:
     with interruptions_held():
         from augd.server.daemon.loop import Daemon
-        from augd.server.supervision.fetcher_process import make_fetcher
         from augd.server.supervision.log_setup import set_up_log
 
     set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
-    datasets = {name: load_index(name, source) for name, source in sources.items()}
-    from augd.plan.recipe.op_catalogue import BUILT_IN
-
-    life = _life_of(options)
-    store = _open_cache(cache, datasets) if cache is not None else None
-    if store is not None:
-        cleaning.callback(store.close)
-    page = None
-    if listener is not None:
-        from augd.server.daemon.dashboard_process import DashboardProcess
-
-        page = DashboardProcess(listener, options.plugins, tuple(datasets))
-    daemon = Daemon(
-        *(addresses, spawned, datasets, options.lifeline_fd, authenticator),
-        patience_s=options.patience_s,
-        producer_options=producer_options,
-        catalogue=catalogue or BUILT_IN,
-        cache=store,
-        page=page,
-        producers_max=len(spawned) if options.is_auto else 0,
-        fetcher=make_fetcher(datasets, options.shard_cache or ""),
-        life=life,
-    )
-    at = " and ".join(str(address) for address in daemon.addresses)
-    served = ", ".join(_introduce(name, index) for name, index in datasets.items())
+    datasets = {name: load_index(name, source) for name, source in prepared.sources.items()}
+    setup = _set_up(prepared, options, datasets, cleaning)
+    daemon = Daemon(setup)
     # First: a daemon that dies after it said so to people has served, as its supervisor must know.
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
+    listener = prepared.listener
     tell_ready(options.ready_fd, told if listener is None else {**told, "http": listener.url})
-    if not options.is_quiet and not life.deaths:
-        say(
-            f"augd: serving {served} at {at} with {counted(len(spawned), 'producer')}; "
-            "Ctrl-C ends it"
-        )
-        _tell_skipped(datasets)
-        if not spawned and not options.ray:
-            say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
-        if authenticator is not None:
-            say(
-                f"augd: the port is for {counted(len(authenticator.clients), 'client')} "
-                f"with keys in {options.keys}"
-            )
-        if listener is not None:
-            say(f"augd: look at it at {listener.url}")
+    if not options.is_quiet and not setup.history.deaths:
+        _announce(prepared, options, daemon.addresses, datasets)
     if not options.ray:
         return daemon.run()
-    from augd.server.supervision.ray_producers import Placed, placing
+    from augd.server.supervision.ray_producers import placing
 
-    produce = Placed(
+    with placing(_place_with_ray(prepared.sources, options), daemon.addresses):
+        return daemon.run()
+
+
+def _set_up(
+    prepared: _Prepared,
+    options: ServeOptions,
+    datasets: dict[str, IndexFile],
+    cleaning: ExitStack,
+) -> DaemonSetup:
+    """Open the rest of what the daemon is made of."""
+    from augd.plan.recipe.op_catalogue import BUILT_IN
+    from augd.server.daemon.loop import DaemonSetup
+    from augd.server.supervision.fetcher_process import make_fetcher
+
+    store = _open_cache(prepared.cache, datasets) if prepared.cache is not None else None
+    if store is not None:
+        cleaning.callback(store.close)
+    dashboard = None
+    if prepared.listener is not None:
+        from augd.server.daemon.dashboard_process import DashboardProcess
+
+        dashboard = DashboardProcess(prepared.listener, options.plugins, tuple(datasets))
+    return DaemonSetup(
+        prepared.addresses,
+        datasets,
+        prepared.spawned,
+        prepared.producer_options,
+        lifeline_fd=options.lifeline_fd,
+        authenticator=prepared.authenticator,
+        patience_s=options.patience_s,
+        catalogue=prepared.catalogue or BUILT_IN,
+        cache=store,
+        dashboard=dashboard,
+        producers_max=len(prepared.spawned) if options.is_auto else 0,
+        fetcher=make_fetcher(datasets, options.shard_cache or ""),
+        history=_life_of(options),
+    )
+
+
+def _announce(
+    prepared: _Prepared,
+    options: ServeOptions,
+    addresses: Sequence[Address | TcpAddress],
+    datasets: Mapping[str, IndexFile],
+) -> None:
+    """Print what is served, where, and what else a person should know at the start."""
+    at = " and ".join(str(address) for address in addresses)
+    served = ", ".join(_introduce(name, index) for name, index in datasets.items())
+    num_producers = counted(len(prepared.spawned), "producer")
+    say(f"augd: serving {served} at {at} with {num_producers}; Ctrl-C ends it")
+    _tell_skipped(datasets)
+    if not prepared.spawned and not options.ray:
+        say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
+    if prepared.authenticator is not None:
+        clients = counted(len(prepared.authenticator.clients), "client")
+        say(f"augd: the port is for {clients} with keys in {options.keys}")
+    if prepared.listener is not None:
+        say(f"augd: look at it at {prepared.listener.url}")
+
+
+def _place_with_ray(sources: Mapping[str, Source], options: ServeOptions) -> Placed:
+    """Describe the producers that Ray places, with paths as they are on every node."""
+    from augd.server.supervision.ray_producers import Placed
+
+    return Placed(
         num_producers=options.ray,
         ray_address=options.ray_address,
         paths={
@@ -343,8 +381,6 @@ def _serve(
         plugins=options.plugins,
         shard_cache=_absolute(options.shard_cache),
     )
-    with placing(produce, daemon.addresses):
-        return daemon.run()
 
 
 def _introduce(name: str, index: IndexFile) -> str:
