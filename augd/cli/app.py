@@ -6,24 +6,19 @@ Holds no logic of its own. Every command imports what it needs when it runs, so 
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from augd.cli.command_line import add_command, make_app, run_app
 from augd.cli.dataset_options import opens_data
-from augd.errors import AugdError
+from augd.client.serve_options import ServeOptions
 from augd.protocol.permissions import BYTES_DEFAULT, STREAMS_DEFAULT
 from augd.version import __version__
 
-app = typer.Typer(
-    name="augd",
-    help="Image batches for training, from a daemon of CPU producers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = make_app("augd", "Image batches for training, from a daemon of CPU producers.")
 
 Producers = Annotated[
     int | None, typer.Option("--producers", metavar="N", help="Producer processes [one per core].")
@@ -63,11 +58,10 @@ Plugins = Annotated[
 ]
 
 
-def _required(paths: list[str] | None, named: str | None) -> list[str]:
-    """Give the paths; an error of usage where there are none, as for any argument."""
+def _require(paths: Sequence[str], named: str | None) -> None:
+    """Refuse a line without datasets, as typer refuses one without any other argument."""
     if not paths and named is None:
         raise typer.BadParameter("expected one at least", param_hint="'[NAME=]PATH...'")
-    return paths or []
 
 
 def _print_version(is_asked: bool) -> None:
@@ -88,100 +82,13 @@ def _root(
     """Image batches for training, from a daemon of CPU producers."""
 
 
-@app.command(
-    epilog="Example: augd serve photos/   then, in a training script, augd.torch.connect()."
-)
-@opens_data
-def serve(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=]PATH...",
-            help="Folders of images, of class folders, of train/ and val/; .csv, .jsonl; s3://, "
-            "https://; or plugin:MODULE:CLASS?ARGUMENT.",
-        ),
-    ] = None,
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDR",
-            help="ipc://PATH or tcp://HOST:PORT; may be given twice [a private ipc path].",
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let anybody who reaches the port connect.")
-    ] = False,
-    keys: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Let only clients with these keys in at the port."),
-    ] = None,
-    producers: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto|ray:N", help="Producer processes [one per core]."),
-    ] = None,
-    force: Force = False,
-    ray_address: Annotated[
-        str, typer.Option(metavar="ADDR", help="The Ray cluster that ray:N producers run on.")
-    ] = "auto",
-    ray_keys: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Their key, at this path on every node, if one is due."),
-    ] = None,
-    pin: Annotated[
-        bool, typer.Option("--pin", help="Keep each producer on a core of its own, in turns.")
-    ] = False,
-    patience: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="Kill a producer silent at work for S seconds [30]."),
-    ] = None,
-    plugin: Plugins = None,
-    cache: CacheText = None,
-    shard_cache: ShardCacheText = None,
-    http: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Show what happens there, to a browser."),
-    ] = None,
-    http_token: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Show it only to who knows this token [no token]."),
-    ] = None,
-    log_format: Annotated[
-        str, typer.Option(metavar="text|json", help="How the log is written.")
-    ] = "text",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
-    named: Annotated[str | None, typer.Option(hidden=True)] = None,
-    lifeline_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
-    again: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
+@add_command(app, "augd serve photos/   then, in a training script, augd.torch.connect().")
+def serve(options: ServeOptions) -> int:
     """Start the daemon and serve these folders until Ctrl-C."""
-    from augd.server.daemon.startup import ServeOptions, read_producers, serve_forever
+    from augd.server.daemon.startup import serve_forever
 
-    options = ServeOptions(
-        named=named,
-        listen=tuple(listen or ()),
-        **read_producers(producers),
-        is_forced=force,
-        ray_address=ray_address,
-        ray_keys=ray_keys,
-        is_pinned=pin,
-        patience_s=patience,
-        is_quiet=quiet,
-        is_insecure=insecure,
-        lifeline_fd=lifeline_fd,
-        ready_fd=ready_fd,
-        supervisor=supervisor,
-        again=again,
-        keys=keys,
-        plugins=tuple(plugin or ()),
-        cache=cache,
-        shard_cache=shard_cache,
-        http=http,
-        http_token=http_token,
-        log_format=log_format,
-    )
-    raise typer.Exit(serve_forever(_required(paths, named), options))
+    _require(options.paths, options.named)
+    return serve_forever(options)
 
 
 @app.command(epilog="Example: augd produce photos/ --connect tcp://trainer:7000 --keys me.key")
@@ -228,7 +135,8 @@ def produce(
         host=host,
         lifeline_fd=lifeline_fd,
     )
-    raise typer.Exit(lend_forever(_required(paths, named), options))
+    _require(paths or (), named)
+    raise typer.Exit(lend_forever(paths or (), options))
 
 
 @app.command(epilog="Example: augd bench photos/ --recipe imagenet --seconds 10")
@@ -611,12 +519,6 @@ def keys_remove(name: ClientName, folder: KeyFolder = None) -> None:
     run_remove(folder, name)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; errors that are the user's to mend are one line on stderr."""
-    try:
-        app(args=arguments, prog_name="augd")
-    except AugdError as error:
-        print(f"augd: error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; an error that the user can mend is one line on stderr."""
+    run_app(app, "augd", arguments)

@@ -10,10 +10,13 @@ import math
 import operator
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from augd.errors import OptionError
+from augd.process.options import Field, Option, fields_of
 from augd.process.paths import absolute
+
+T = TypeVar("T")
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -72,3 +75,39 @@ def path(name: str, value: Any) -> str:
         return absolute(os.fsdecode(value))
     except TypeError:
         raise OptionError(f"{name}: expected a path, got {value!r}") from None
+
+
+def paths(name: str, value: Any) -> list[str]:
+    """Return one path or several, each whole."""
+    if isinstance(value, str | bytes | os.PathLike):
+        value = [value]
+    if not isinstance(value, Iterable):
+        raise OptionError(f"{name}: expected a folder, or several, got {value!r}")
+    return [path(name, one) for one in value]
+
+
+def options(kind: type[T], **given: Any) -> T:
+    """Make an options struct of what a caller passed, each value checked by its field's type.
+
+    Raises:
+        OptionError: names the argument, what was expected and found.
+    """
+    fields = {one.name: one for one in fields_of(kind)}
+    return kind(**{name: _checked(fields[name], value) for name, value in given.items()})
+
+
+def _checked(field: Field, value: Any) -> Any:
+    name, declared = field.name, field.declared
+    assert isinstance(declared, Option)
+    if value is None and field.is_optional:
+        return None
+    if field.is_many:
+        found = paths(name, value) if declared.is_path else texts(name, value, declared.several)
+        return tuple(found)
+    if field.kind is bool:
+        return bool(value)
+    if field.kind is int:
+        return whole(name, value, 1)
+    if field.kind is float:
+        return seconds(name, value)
+    return path(name, value) if declared.is_path else text(name, value)

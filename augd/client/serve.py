@@ -16,18 +16,21 @@ import select
 import subprocess
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from augd.client import argument_checks
+from augd.client.serve_options import ServeOptions
 from augd.dataset.source_spec import dataset_name, parse_own
 from augd.dataset.stores.address import is_address
 from augd.errors import AugdError, OptionError, error_from_code
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.command import open_streams
+from augd.process.options import to_words
 from augd.process.paths import absolute
 from augd.process.resource_limits import why_too_many
 from augd.transport.address import make_runtime_dir, parse_address, runtime_dir
@@ -168,32 +171,39 @@ def serve(
     if producers and (why := why_too_many(producers)):
         warnings.warn(f"augd.serve: producers: {why}", RuntimeWarning, stacklevel=2)
     timeout_s = argument_checks.seconds("timeout_s", timeout_s)
-    words = [
-        *("serve", "--named", json.dumps(_by_name(paths)), "--quiet"),
-        *(f"--listen={one}" for one in _listens(listen)),
-        *(("--insecure",) if insecure else ()),
-        *(f"--plugin={one}" for one in argument_checks.texts("plugins", plugins, "module names")),
-        *_texts(cache=cache, shard_cache=shard_cache, http=http),
-        *_paths(keys=keys, http_token=http_token),
-        *_opening(links_to, root, max_pixels),
-        *(() if producers is None else ("--producers", str(producers), "--force")),
-    ]
-    if patience_s is not None:
-        words.append(f"--patience={argument_checks.seconds('patience_s', patience_s):g}")
-    return _begin(words, timeout_s)
+    options = argument_checks.options(
+        ServeOptions,
+        named=json.dumps(_by_name(paths)),
+        quiet=True,
+        listen=_listens(listen),
+        insecure=insecure,
+        producers=None if producers is None else str(producers),
+        force=producers is not None,  # too many are warned of, as above
+        keys=keys,
+        patience_s=patience_s,
+        plugins=plugins,
+        cache=cache,
+        shard_cache=shard_cache,
+        http=http,
+        http_token=http_token,
+        links_to=links_to,
+        root=root,
+        max_pixels=max_pixels,
+    )
+    return _begin(options, timeout_s)
 
 
-def _begin(words: list[str], timeout_s: float) -> ServedDaemon:
-    """Start `augd` with these words, and wait until it serves."""
+def _begin(options: ServeOptions, timeout_s: float) -> ServedDaemon:
+    """Start a daemon, and wait until it serves."""
     open_streams()  # else the next fds are those of streams that this process lacks
     # Not a pipe, whose end would be open in every child that is forked from this process.
     lifeline = os.pidfd_open(os.getpid())
     ready_read, ready_write = os.pipe()
-    words += ["--lifeline-fd", str(lifeline), "--ready-fd", str(ready_write)]
+    options = replace(options, lifeline_fd=lifeline, ready_fd=ready_write)
     try:
         # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
         process = interpreter.start(
-            *("augd", *words),
+            *("augd", "serve", *to_words(options)),
             pass_fds=(lifeline, ready_write),
             start_new_session=True,
         )
@@ -217,14 +227,10 @@ def _begin(words: list[str], timeout_s: float) -> ServedDaemon:
     return daemon
 
 
-def _listens(listen: str | Sequence[str] | None) -> list[str]:
+def _listens(listen: str | Sequence[str] | None) -> Sequence[str]:
     if listen is None:
         return [_private_address()]
-    return (
-        [listen]
-        if isinstance(listen, str)
-        else argument_checks.texts("listen", listen, "addresses")
-    )
+    return [listen] if isinstance(listen, str) else listen
 
 
 def _private_address() -> str:
@@ -232,24 +238,6 @@ def _private_address() -> str:
     address = parse_address(f"ipc://{folder}/{os.getpid()}-{next(_numbers)}")
     make_runtime_dir(folder)
     return str(address)
-
-
-def _texts(**given: str | None) -> list[str]:
-    """Write options that are texts, where they are given."""
-    return [
-        f"--{name.replace('_', '-')}={argument_checks.text(name, value)}"
-        for name, value in given.items()
-        if value is not None
-    ]
-
-
-def _paths(**given: str | os.PathLike[str] | None) -> list[str]:
-    """Write options that are paths, where they are given: whole."""
-    return [
-        f"--{name.replace('_', '-')}={argument_checks.path(name, value)}"
-        for name, value in given.items()
-        if value is not None
-    ]
 
 
 def _by_name(paths: Paths) -> dict[str, str]:
@@ -273,24 +261,6 @@ def _as_path(path: object) -> str:
     raise OptionError(
         f"paths: expected a folder or manifest, or several by name as a dict, got {path!r}"
     )
-
-
-def _opening(
-    links_to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    root: str | os.PathLike[str] | None,
-    max_pixels: int | None,
-) -> list[str]:
-    """Say on the daemon's command line how it opens data sets."""
-    given: Any = links_to
-    if isinstance(given, str | bytes | os.PathLike):
-        given = [given]
-    if not isinstance(given, Iterable):
-        raise OptionError(f"links_to: expected a folder, or several, got {links_to!r}")
-    words = [f"--links-to={argument_checks.path('links_to', folder)}" for folder in given]
-    words += _paths(root=root)
-    if max_pixels is not None:
-        words.append(f"--max-pixels={argument_checks.whole('max_pixels', max_pixels, 1)}")
-    return words
 
 
 def _await_ready(ready_fd: int, timeout_s: float) -> dict[str, Any]:

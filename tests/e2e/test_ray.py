@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import augd
-from augd.server.daemon.startup import ServeOptions, serve_forever
+from augd.client.serve_options import ServeOptions
+from augd.server.daemon.startup import serve_forever
 from tests.support.processes import await_true, children_of, command_of, is_alive
 from tests.support.relays import at, remotes
 from tests.support.scenes import digest_epoch, make_folder
@@ -194,4 +195,4 @@ def test_what_cannot_work_is_said_at_the_start(
     folder: Path, options: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(augd.OptionError, match=text):
-        serve_forever([str(folder)], ServeOptions(ray=2, num_producers=0, **options))
+        serve_forever(ServeOptions(paths=(str(folder),), producers="ray:2", **options))

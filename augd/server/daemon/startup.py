@@ -40,6 +40,7 @@ from augd.server.supervision.arguments import (
 )
 
 if TYPE_CHECKING:
+    from augd.client.serve_options import ServeOptions
     from augd.dataset.index_file import IndexFile
     from augd.plan.recipe.op_catalogue import Catalogue
     from augd.server.daemon.broker.dataset_facts import DaemonHistory
@@ -60,42 +61,28 @@ PATIENCE_MAX_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """How the daemon is run, apart from what it serves."""
+class ProducerCount:
+    """What `--producers` asks for.
 
-    named: str | None = None  # data sets by name, as JSON, beside those of the command line
-    listen: tuple[str, ...] = ()  # empty: the user's default path
+    Attributes:
+        num_producers: own producers; None is one per core.
+        is_auto: as many own producers as are needed, one per core at most.
+        num_ray: producers that Ray places on the nodes of a cluster.
+    """
+
     num_producers: int | None = None
-    is_forced: bool = False  # more than four producers per core are meant
-    is_auto: bool = False  # as many producers as are needed, one per core at most
-    ray: int = 0  # producers that Ray places on the nodes of a cluster, instead of own ones
-    ray_address: str = "auto"
-    ray_keys: str | None = None  # a key that may produce, at this path on every node
-    patience_s: float | None = None  # None: the daemon's own
-    is_quiet: bool = False
-    is_insecure: bool = False
-    lifeline_fd: int | None = None
-    ready_fd: int | None = None
-    supervisor: int | None = None  # its pid: this process dies with it
-    again: str | None = None  # of a daemon that takes a dead one's place: what that left, as JSON
-    keys: str | None = None  # the folder of keys; None: nobody needs one
-    plugins: tuple[str, ...] = ()  # modules with own ops, by name
-    is_pinned: bool = False  # each producer to a core
-    cache: str | None = None  # where decoded pictures are kept; None: nowhere
-    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
-    http: str | None = None  # HOST:PORT of the page
-    http_token: str | None = None  # the file that its token is in
-    log_format: str = "text"  # or "json"
+    is_auto: bool = False
+    num_ray: int = 0
 
 
-def serve_forever(paths: Sequence[str], options: ServeOptions) -> int:
+def serve_forever(options: ServeOptions) -> int:
     """Serve until drained; returns the exit status.
 
     Raises:
         AugdError: it cannot start; nothing is left running.
     """
     try:
-        return _serve_locked(paths, _take_over(options))
+        return _serve_locked(_take_over(options))
     except AugdError as error:
         return refuse(error, options.ready_fd)
     except OSError as error:
@@ -129,27 +116,28 @@ def _life_of(options: ServeOptions) -> DaemonHistory:
     return DaemonHistory(options.supervisor or 0, left.get("deaths", 0), left.get("last_death", ""))
 
 
-def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
+def _serve_locked(options: ServeOptions) -> int:
     with interruptions_held():
         from augd.server.daemon.address_lock import AddressLock
         from augd.server.supervision.producer_process import ProducerOptions, spawn_producer
         from augd.transport.address import Address, make_runtime_dir
 
-    sources = name_paths(paths, options.named)
-    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
+    asked = read_producers(options.producers)
+    sources = name_paths(options.paths, options.named)
+    wanted = count_producers(asked.num_producers, is_forced=options.force)
     check_sources(sources)
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
     check_shard_cache(options.shard_cache, sources)
     _check_page(options)
-    addresses = choose_addresses(options.listen, is_insecure=options.is_insecure, keys=options.keys)
+    addresses = choose_addresses(options.listen, is_insecure=options.insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
             if isinstance(address, Address):
                 make_runtime_dir(address.path.parent)
                 cleaning.callback(AddressLock.acquire(address).release)
         listener = _open_listener(options, cleaning)
-        if options.ray:
+        if asked.num_ray:
             from augd.server.supervision.ray_producers import check_ray
 
             check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
@@ -157,7 +145,7 @@ def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
         spawned: list[ProducerProcess] = []
         cleaning.callback(_end, spawned)
         catalogue = _look_at(options.plugins)
-        cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+        cores = sorted(os.sched_getaffinity(0)) if options.pin else ()
         producer_options = ProducerOptions(
             options.plugins, cores, list_own(sources), has_remote(sources)
         )
@@ -168,8 +156,11 @@ def _serve_locked(paths: Sequence[str], options: ServeOptions) -> int:
             die_with(options.supervisor)
         authenticator = _open_authenticator(options.keys) if options.keys is not None else None
         prepared = _Prepared(
-            *(addresses, sources, spawned, producer_options),
-            *(authenticator, catalogue, cache, listener),
+            *(addresses, sources, spawned, producer_options, asked),
+            authenticator,
+            catalogue,
+            cache,
+            listener,
         )
         return _serve(prepared, options, cleaning)
 
@@ -280,6 +271,7 @@ class _Prepared:
     sources: dict[str, Source]
     spawned: list[ProducerProcess]
     producer_options: ProducerOptions
+    asked: ProducerCount
     authenticator: Authenticator | None
     catalogue: Catalogue | None
     cache: CacheSpec | None
@@ -291,7 +283,7 @@ def _serve(prepared: _Prepared, options: ServeOptions, cleaning: ExitStack) -> i
         from augd.server.daemon.loop import Daemon
         from augd.server.supervision.log_setup import set_up_log
 
-    set_up_log(is_quiet=options.is_quiet, log_format=options.log_format)
+    set_up_log(is_quiet=options.quiet, log_format=options.log_format)
     datasets = {name: load_index(name, source) for name, source in prepared.sources.items()}
     setup = _set_up(prepared, options, datasets, cleaning)
     daemon = Daemon(setup)
@@ -299,13 +291,13 @@ def _serve(prepared: _Prepared, options: ServeOptions, cleaning: ExitStack) -> i
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     listener = prepared.listener
     tell_ready(options.ready_fd, told if listener is None else {**told, "http": listener.url})
-    if not options.is_quiet and not setup.history.deaths:
+    if not options.quiet and not setup.history.deaths:
         _announce(prepared, options, daemon.addresses, datasets)
-    if not options.ray:
+    if not prepared.asked.num_ray:
         return daemon.run()
     from augd.server.supervision.ray_producers import placing
 
-    with placing(_place_with_ray(prepared.sources, options), daemon.addresses):
+    with placing(_place_with_ray(prepared, options), daemon.addresses):
         return daemon.run()
 
 
@@ -339,7 +331,7 @@ def _set_up(
         catalogue=prepared.catalogue or BUILT_IN,
         cache=store,
         dashboard=dashboard,
-        producers_max=len(prepared.spawned) if options.is_auto else 0,
+        producers_max=len(prepared.spawned) if prepared.asked.is_auto else 0,
         fetcher=make_fetcher(datasets, options.shard_cache or ""),
         history=_life_of(options),
     )
@@ -357,7 +349,7 @@ def _announce(
     num_producers = counted(len(prepared.spawned), "producer")
     say(f"augd: serving {served} at {at} with {num_producers}; Ctrl-C ends it")
     _tell_skipped(datasets)
-    if not prepared.spawned and not options.ray:
+    if not prepared.spawned and not prepared.asked.num_ray:
         say("augd: no batch is made until producers join: `augd produce PATH --connect ADDR`")
     if prepared.authenticator is not None:
         clients = counted(len(prepared.authenticator.clients), "client")
@@ -366,16 +358,16 @@ def _announce(
         say(f"augd: look at it at {prepared.listener.url}")
 
 
-def _place_with_ray(sources: Mapping[str, Source], options: ServeOptions) -> Placed:
+def _place_with_ray(prepared: _Prepared, options: ServeOptions) -> Placed:
     """Describe the producers that Ray places, with paths as they are on every node."""
     from augd.server.supervision.ray_producers import Placed
 
     return Placed(
-        num_producers=options.ray,
+        num_producers=prepared.asked.num_ray,
         ray_address=options.ray_address,
         paths={
             name: os.path.abspath(source) if isinstance(source, Path) else str(source)
-            for name, source in sources.items()
+            for name, source in prepared.sources.items()
         },
         keys=options.ray_keys,
         plugins=options.plugins,
@@ -427,22 +419,22 @@ def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
             say(f"augd: {name}: not read: {say_skipped(others)}")
 
 
-def read_producers(text: str | None) -> dict[str, Any]:
-    """Read what `--producers` says into fields of `ServeOptions`: a number, `auto` or `ray:N`.
+def read_producers(text: str | None) -> ProducerCount:
+    """Read what `--producers` says: a number, `auto` or `ray:N`.
 
     Raises:
         OptionError: it is none of these.
     """
     if text is None or text == "auto":
-        return {"is_auto": text is not None}
+        return ProducerCount(is_auto=text is not None)
     kind, _, number = text.rpartition(":")
     if kind not in ("", "ray") or not (number.isascii() and number.isdigit()):
         raise OptionError(f"--producers: expected a number, auto or ray:N, got {text!r}")
     if kind == "":
-        return {"num_producers": int(number)}
+        return ProducerCount(int(number))
     if not 1 <= int(number) <= PLACES_MAX:
         raise OptionError(f"--producers ray:N: expected N in 1..{PLACES_MAX}, got {number}")
-    return {"num_producers": 0, "ray": int(number)}
+    return ProducerCount(0, num_ray=int(number))
 
 
 def _check_patience(patience_s: float | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from augd.client.serve_options import ServeOptions
 from augd.dataset.index_file import IndexFile
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import check_shard_cache
@@ -24,7 +25,7 @@ from augd.protocol.cache_table import (
 from augd.protocol.messages import CacheEntry
 from augd.server.daemon import decoded_cache as cache_module
 from augd.server.daemon.decoded_cache import CacheStore, parse_cache
-from augd.server.daemon.startup import ServeOptions, serve_forever
+from augd.server.daemon.startup import serve_forever
 from augd.transport.arena import available_bytes
 from tests.support.scenes import make_folder
 
@@ -325,7 +326,7 @@ def test_without_the_room_nothing_is_made(tmp_path: Path, what: str) -> None:
 def _check(what: str, text: str) -> None:
     """As a start does it, before any producer and any index."""
     if what == "cache":
-        serve_forever([str(Path(__file__).parent)], ServeOptions(cache=text, num_producers=1))
+        serve_forever(ServeOptions(paths=(str(Path(__file__).parent),), cache=text, producers="1"))
     else:
         check_shard_cache(text)
 

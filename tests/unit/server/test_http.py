@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from augd.client.serve_options import ServeOptions
 from augd.errors import AddressInUse, OptionError
 from augd.protocol.dashboard_messages import Begin
 from augd.server.daemon.http_listener import TOKEN_VARIABLE, open_listener
-from augd.server.daemon.startup import ServeOptions, serve_forever
+from augd.server.daemon.startup import serve_forever
 
 TOKEN = "0123456789abcdef"
 
@@ -72,9 +73,9 @@ def test_a_token_that_can_be_guessed_or_read(token_file: Path) -> None:
 
 def test_options_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--http-token: expected --http HOST:PORT with it"):
-        serve_forever([str(tmp_path)], ServeOptions(http_token="token"))
+        serve_forever(ServeOptions(paths=(str(tmp_path),), http_token="token"))
     with pytest.raises(OptionError, match="--log-format: expected text or json, got 'xml'"):
-        serve_forever([str(tmp_path)], ServeOptions(log_format="xml"))
+        serve_forever(ServeOptions(paths=(str(tmp_path),), log_format="xml"))
 
 
 # who may look
