@@ -159,7 +159,7 @@ def _cases() -> list[_Case]:
             "affine, lens, local warp",
             {"augd": _bent(region, _LENS, True), "OpenCV": composed.local_warp},
         ),
-        _Case("colour", {"augd": _tinted(row), "OpenCV": composed.colour},
+        _Case("colour", {"augd": _coloured(row), "OpenCV": composed.colour},
               Target("<=", _COLOUR_US)),
     ]  # fmt: skip
     if importlib.util.find_spec("torchvision") is not None:
@@ -196,7 +196,7 @@ def _bent(region: Pixels, lens: float = 0.0, is_warped: bool = False) -> Work:
     return work
 
 
-def _tinted(row: Pixels) -> Work:
+def _coloured(row: Pixels) -> Work:
     """Only the colour pass, again and again on the same row: its time depends on no value."""
     linear, pivot = np.eye(3) * _BRIGHTER * _CONTRAST, np.zeros((3, 3))
     pivot += (1 - _CONTRAST) * _BRIGHTER * _GREY

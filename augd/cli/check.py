@@ -25,7 +25,7 @@ from augd.dataset.scan.likely_mistakes import doubts_of
 from augd.dataset.scan_result import say_splits, shown
 from augd.diagnostics.check_workers import Examined, examine_all
 from augd.diagnostics.formatting import say_size, section
-from augd.diagnostics.progress_bar import Patience
+from augd.diagnostics.progress_bar import ProgressBar
 from augd.errors import DatasetError, counted
 from augd.process.resource_limits import num_cores
 
@@ -57,7 +57,7 @@ def check(path: str) -> dict[str, Any]:
         DatasetError: there is no data set at `path`.
     """
     started = time.monotonic()
-    with Patience("indexing") as progress:
+    with ProgressBar("indexing") as progress:
         index = load_or_build(path, rebuild=True, progress=progress)
     try:
         arrays = IndexArrays(index.fd, index.dims_fd)
@@ -70,7 +70,7 @@ def check(path: str) -> dict[str, Any]:
 
 def _watched(index: IndexFile) -> Iterator[Examined]:
     num_workers = min(num_cores(), index.num_samples)
-    with Patience("looking at files", index.num_samples) as progress:
+    with ProgressBar("looking at files", index.num_samples) as progress:
         for num_done, found in enumerate(examine_all(index, num_workers), 1):
             yield found
             progress(num_done)

@@ -60,7 +60,7 @@ def run_new(folder: Path | None, name: str, out: Path | None, bounds: Bounds) ->
     server, pair = keys.make_server_pair(folder), keys.make_pair()
     keys.write_client_keys(target, keys.ClientKeys(name, pair, server.public))
     try:
-        keys.register(folder, keys.Known(pair.public, rights))
+        keys.register(folder, keys.KnownClient(pair.public, rights))
     except BaseException:
         target.unlink()
         raise
@@ -94,7 +94,7 @@ def _target(name: str, out: Path | None) -> Path:
 def run_add(folder: Path | None, name: str, public: str, bounds: Bounds) -> None:
     """Register a public key that the other side made."""
     folder = folder or keys.default_folder()
-    known = keys.Known(keys.parse_public(public, "PUBLIC_KEY"), bounds.rights_of(name))
+    known = keys.KnownClient(keys.parse_public(public, "PUBLIC_KEY"), bounds.rights_of(name))
     keys.make_server_pair(folder)
     print(f"{keys.register(folder, known)}: what {name} may do, to edit")
 
@@ -119,7 +119,7 @@ def run_list(folder: Path | None) -> None:
         Console(highlight=False, width=_PIPED_COLUMNS).print(table)
 
 
-def _cells(found: keys.Known | OptionError) -> tuple[str, ...]:
+def _cells(found: keys.KnownClient | OptionError) -> tuple[str, ...]:
     if isinstance(found, OptionError):
         return ("not let in:", str(found))
     rights = found.rights

@@ -31,7 +31,7 @@ from augd.dataset.readers.source import SampleSource
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan_result import shown
 from augd.diagnostics.decode_process import DecodeProcess
-from augd.diagnostics.progress_bar import Patience
+from augd.diagnostics.progress_bar import ProgressBar
 from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, counted
 from augd.pixels.decode import Pixels
@@ -93,7 +93,7 @@ def run_pca(options: PcaOptions) -> None:
             f"--samples: expected at least {_SAMPLES_MIN}, got {options.num_samples}; "
             "a few thousand give two digits"
         )
-    with Patience("indexing") as progress:
+    with ProgressBar("indexing") as progress:
         index = load_or_build(options.path, progress=progress)
     try:
         ids = ids_of_split(index, options.split)
@@ -125,7 +125,7 @@ def _measure(
     places = choose([arrays.path_bytes(sample) for sample in of], num_samples)
     chosen = [of[place] for place in places]
     found, bad = [], []
-    progress = Patience("looking at colours", len(chosen))
+    progress = ProgressBar("looking at colours", len(chosen))
     with open_source(arrays.root, arrays) as source, DecodeProcess() as apart, progress:
         for num_done, sample in enumerate(chosen, 1):
             try:

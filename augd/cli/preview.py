@@ -93,7 +93,7 @@ def make_strip(room: SampleRenderer, sample: int, epochs: Sequence[int]) -> Stri
 
 def _photo(encoded: EncodedSample) -> Pixels | None:
     try:
-        return encoded.develop()
+        return encoded.decode_all()
     except BadImage:
         return None  # its rows say why
 

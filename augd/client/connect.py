@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("augd")
 
-_told: deque[str] = deque(maxlen=1000)
+_logged: deque[str] = deque(maxlen=1000)
 
 _CLASSES_BYTES_MAX = 48_000  # of the 64 KiB that a request may have
 
@@ -145,7 +145,7 @@ def connect(
     start = Start(share=share, is_split_open=split is None)
     connection = _open_by_transport(found, spec, transport, timeout_s, start, curve)
     settled = connection.session.transport
-    _say_what_came(connection)
+    _log_selection(connection)
 
     def connect_again(
         spec: msg.Spec, start: Start, within_s: float, log_wait: Callable[[], float], clock: Awake
@@ -157,7 +157,7 @@ def connect(
     return Stream(connection, connect_again, timeout_s, is_verified=verify)
 
 
-def _say_what_came(connection: Connection) -> None:
+def _log_selection(connection: Connection) -> None:
     """Log what a person should know of the samples that were chosen for it, a line each."""
     session = connection.session
     assert session.opened is not None
@@ -176,8 +176,8 @@ def _say_what_came(connection: Connection) -> None:
             f"these labels"
         )
     for text in told:
-        if text not in _told:  # a line each, however many streams a program opens
-            _told.append(text)
+        if text not in _logged:  # a line each, however many streams a program opens
+            _logged.append(text)
             _log.warning("%s", text)
 
 

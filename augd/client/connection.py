@@ -25,7 +25,7 @@ from typing import Literal
 from augd.client.session import Attach, ClientSession, Deliver, Outcome, PassEnded, SessionDetached
 from augd.client.slots import FramedSlots, SharedSlots, Slots
 from augd.client.status import StatusClient
-from augd.client.wait_notice import say_standstill
+from augd.client.wait_notice import describe_standstill
 from augd.errors import AugdError, BatchesHeld, ConnectError, ConnectionLost, StreamClosed
 from augd.process.awake_clock import Awake
 from augd.protocol import codec
@@ -257,7 +257,7 @@ class Connection:
         try:
             status_client = StatusClient.beside(self.address, self._curve, _WHY_S)
             try:
-                return say_standstill(status_client.status())
+                return describe_standstill(status_client.status())
             finally:
                 status_client.close()
         except AugdError:

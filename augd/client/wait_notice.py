@@ -24,7 +24,7 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def say_standstill(status: Mapping[str, Any]) -> str:
+def describe_standstill(status: Mapping[str, Any]) -> str:
     """Say of a daemon that sends nothing what its status tells: who is there, and who died."""
     ready = sum(one.get("state") == "ready" for one in status["producers"])
     places = max(ready, status["num_places"])

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _AFTER_S = 1.0
 
 
-class Patience:
+class ProgressBar:
     """Counts up to `total`, None when it is not known; use it in a `with`, and call it."""
 
     def __init__(self, title: str, total: int | None = None) -> None:

@@ -24,7 +24,7 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.diagnostics.decode_process import DecodeProcess
 from augd.diagnostics.device_colour import recoloured
 from augd.diagnostics.drawn_params import DrawnStep, Draws
-from augd.diagnostics.progress_bar import Patience
+from augd.diagnostics.progress_bar import ProgressBar
 from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, PluginFailed
 from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
@@ -106,7 +106,7 @@ class EncodedSample:
     size: tuple[int, int]
     decode: Decode
 
-    def develop(self) -> Pixels:
+    def decode_all(self) -> Pixels:
         """Decode all of it. Raises BadImage."""
         return self.decode(self.content, self.header, (0, 0, *self.size), 1)
 
@@ -146,7 +146,7 @@ class SampleRenderer:
         self.seed = seed
         self._is_own = isinstance(path, str)
         if isinstance(path, str):
-            with Patience("indexing") as progress:
+            with ProgressBar("indexing") as progress:
                 path = load_or_build(path, progress=progress)
         self.index = path
         try:

@@ -20,13 +20,13 @@ from augd.dataset.readers.open_source import open_source
 from augd.dataset.scan.build_index import load_or_build
 from augd.pixels.headers.read_header import BadImage, read_header
 
-_PHOTOS_MAX = 512
+_IMAGES_MAX = 512
 _BYTES_MAX = 128 << 20
-_SHARE_CUT = 0.5  # of the photos: a set with as many in segments was packed
+_SHARE_SEGMENTED = 0.5  # of the photos: a set with as many in segments was packed
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Subset:
     """What was copied to `path`, and what it says of the whole.
 
     `decoded_bytes` are those of the sample's pixels, `all_decoded_bytes` the estimate for all
@@ -35,15 +35,15 @@ class Sample:
     """
 
     path: str
-    num_photos: int
+    num_images: int
     num_samples: int
     num_jpegs: int
     decoded_bytes: int
     all_decoded_bytes: int
-    is_cut: bool
+    is_segmented: bool
 
 
-def take_sample(source: str, folder: str) -> Sample | None:
+def copy_subset(source: str, folder: str) -> Subset | None:
     """Copy some photos of a data set, evenly spread over it; None where none can be read.
 
     Raises:
@@ -51,35 +51,35 @@ def take_sample(source: str, folder: str) -> Sample | None:
         OSError: the folder cannot be written.
     """
     os.mkdir(folder)
-    num_photos = num_jpegs = num_cut = decoded_bytes = copied_bytes = 0
+    num_images = num_jpegs = num_segmented = decoded_bytes = copied_bytes = 0
     with closing(load_or_build(source)) as opened:
         index = IndexArrays(opened.fd, opened.dims_fd)
-        wanted = np.linspace(0, index.num_samples, _PHOTOS_MAX, endpoint=False).astype(np.int64)
+        wanted = np.linspace(0, index.num_samples, _IMAGES_MAX, endpoint=False).astype(np.int64)
         # From everywhere, also where the bytes are used up before the photos.
         spread = np.random.default_rng(0).permutation(np.unique(wanted)).tolist()
-        with open_source(index.root, index) as photos:
+        with open_source(index.root, index) as images:
             for sample in spread:
-                if copied_bytes + int(index.sizes_bytes[sample]) > _BYTES_MAX and num_photos:
+                if copied_bytes + int(index.sizes_bytes[sample]) > _BYTES_MAX and num_images:
                     break
                 with suppress(BadImage):
-                    content = photos.read(sample)
+                    content = images.read(sample)
                     header = read_header(content)
                     ending = "jpg" if header.format == "jpeg" else header.format
                     Path(folder, f"{sample:012}.{ending}").write_bytes(content)
-                    num_photos += 1
+                    num_images += 1
                     num_jpegs += header.format == "jpeg"
-                    num_cut += index.segments(sample) is not None
+                    num_segmented += index.segments(sample) is not None
                     copied_bytes += len(content)
                     decoded_bytes += header.width * header.height * 3
         num_samples = index.num_samples
-    if not num_photos:
+    if not num_images:
         return None
-    return Sample(
+    return Subset(
         folder,
-        num_photos,
+        num_images,
         num_samples,
         num_jpegs,
         decoded_bytes,
-        decoded_bytes * num_samples // num_photos,
-        num_cut > _SHARE_CUT * num_photos,
+        decoded_bytes * num_samples // num_images,
+        num_segmented > _SHARE_SEGMENTED * num_images,
     )

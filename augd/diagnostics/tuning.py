@@ -22,7 +22,7 @@ from augd.client.serve import serve
 from augd.dataset.source_spec import parse_own
 from augd.diagnostics.bottleneck import LITTLE, Bottleneck
 from augd.diagnostics.measure import Measurement, fill_cache, measure, opened, verdict_on
-from augd.diagnostics.subset import Sample, take_sample
+from augd.diagnostics.subset import Subset, copy_subset
 from augd.errors import OptionError, counted
 from augd.pixels import native
 from augd.process import interpreter
@@ -52,7 +52,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TrialResult:
     """A setting that was measured; `what` says how it differs from the first.
 
     `against` is what it is compared with, None for what others are compared with; `advice` is what
@@ -63,10 +63,10 @@ class Tried:
     setting: Setting
     measured: Measurement
     verdict: Bottleneck
-    against: Tried | None = None
+    against: TrialResult | None = None
     advice: str = ""
 
-    def gain(self, tried: Sequence[Tried | Untried]) -> float | None:
+    def gain(self, tried: Sequence[TrialResult | SkippedTrial]) -> float | None:
         """How many times the images a second, against the fastest run of what it is compared with.
 
         None where it is compared with nothing.
@@ -74,11 +74,11 @@ class Tried:
         if self.against is None:
             return None
         setting = self.against.setting
-        runs = [one for one in tried if isinstance(one, Tried) and one.setting == setting]
+        runs = [one for one in tried if isinstance(one, TrialResult) and one.setting == setting]
         fastest = max(one.measured.images_per_s for one in (self.against, *runs))
         return self.measured.images_per_s / fastest
 
-    def as_plain(self, tried: Sequence[Tried | Untried]) -> dict[str, Any]:
+    def as_plain(self, tried: Sequence[TrialResult | SkippedTrial]) -> dict[str, Any]:
         """Write it as plain data, beside what else was tried."""
         return {
             "what": self.what,
@@ -92,13 +92,13 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Untried:
+class SkippedTrial:
     """What would have been tried, and why it could not."""
 
     what: str
     why: str
 
-    def as_plain(self, tried: Sequence[Tried | Untried]) -> dict[str, Any]:
+    def as_plain(self, tried: Sequence[TrialResult | SkippedTrial]) -> dict[str, Any]:
         """Write it as plain data, beside what else was tried."""
         return {"what": self.what, "not_tried": self.why}
 
@@ -127,29 +127,31 @@ def find_step(text: str | None) -> Step | None:
     return step
 
 
-Try = Callable[[str, Setting], Tried]
-Trial = Callable[[Tried, Try], Iterator[Tried | Untried]]
+Try = Callable[[str, Setting], TrialResult]
+Trial = Callable[[TrialResult, Try], Iterator[TrialResult | SkippedTrial]]
 
 
-def explain(setting: Setting, step: Step | None, seconds: float) -> Iterator[Tried | Untried]:
+def explain(
+    setting: Setting, step: Step | None, seconds: float
+) -> Iterator[TrialResult | SkippedTrial]:
     """Measure the setting, then what its verdict and the trials make of it.
 
     What others are compared with is measured before and after them: the difference is the noise.
     """
 
-    def run(what: str, changed: Setting) -> Tried:
+    def run(what: str, changed: Setting) -> TrialResult:
         return _try(what, changed, step, seconds)
 
     base = run("as asked", setting)
     yield base
     found = [one for trial in _TRIALS for one in trial(base, run)]
     yield from found
-    is_compared = any(isinstance(one, Tried) and one.against is base for one in found)
+    is_compared = any(isinstance(one, TrialResult) and one.against is base for one in found)
     if is_compared and base.verdict.limit == "producers":
         yield run("as asked, once more", setting)
 
 
-def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Tried:
+def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> TrialResult:
     with ExitStack() as stack:
         daemon = stack.enter_context(
             serve(
@@ -164,10 +166,10 @@ def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Trie
         if setting.cache is not None:
             fill_cache(probe, batches)
         measured = measure(batches, probe, seconds, step)
-    return Tried(what, setting, measured, verdict_on(measured, setting.producers))
+    return TrialResult(what, setting, measured, verdict_on(measured, setting.producers))
 
 
-def _other_producers(base: Tried, run: Try) -> Iterator[Tried]:
+def _other_producers(base: TrialResult, run: Try) -> Iterator[TrialResult]:
     """Follow the verdict, or see what one more does where it cannot say how many."""
     now = base.setting.producers
     wanted = base.verdict.enough
@@ -180,7 +182,7 @@ def _other_producers(base: Tried, run: Try) -> Iterator[Tried]:
     yield replace(found, against=base, advice=f"--producers {wanted}")
 
 
-def _scaled_decode(base: Tried, run: Try) -> Iterator[Tried]:
+def _scaled_decode(base: TrialResult, run: Try) -> Iterator[TrialResult]:
     """Decode large photos smaller, where decoding is what is waited for; other pixels come out."""
     if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode") == "auto":
         return
@@ -189,22 +191,22 @@ def _scaled_decode(base: Tried, run: Try) -> Iterator[Tried]:
     yield replace(found, against=base, advice='scaled_decode = "auto" in the recipe')
 
 
-def _storage(base: Tried, run: Try) -> Iterator[Tried | Untried]:
+def _storage(base: TrialResult, run: Try) -> Iterator[TrialResult | SkippedTrial]:
     """Pack a sample of the photos, and keep it decoded, where decoding is what is waited for."""
     if base.verdict.limit != "producers" or base.setting.cache is not None:
         return
     if parse_own(base.setting.path) is not None:
-        yield Untried("packing, and a cache", "what an own source reads is not copied")
+        yield SkippedTrial("packing, and a cache", "what an own source reads is not copied")
         return
     try:
         with tempfile.TemporaryDirectory(prefix="augd-explain-") as folder:
-            sample = take_sample(base.setting.path, os.path.join(folder, "sample"))
+            sample = copy_subset(base.setting.path, os.path.join(folder, "sample"))
             if sample is not None:
                 with _indexes_in(folder):
                     yield from _try_storage(base, run, sample, os.path.join(folder, "packed"))
     except OSError as error:
         why = f"no sample can be written to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR"
-        yield Untried("packing, and a cache", why)
+        yield SkippedTrial("packing, and a cache", why)
 
 
 @contextmanager
@@ -220,8 +222,10 @@ def _indexes_in(folder: str) -> Iterator[None]:
             os.environ["XDG_CACHE_HOME"] = before
 
 
-def _try_storage(base: Tried, run: Try, sample: Sample, target: str) -> Iterator[Tried | Untried]:
-    photos = f"{sample.num_photos:,} of {counted(sample.num_samples, 'photo')}"
+def _try_storage(
+    base: TrialResult, run: Try, sample: Subset, target: str
+) -> Iterator[TrialResult | SkippedTrial]:
+    photos = f"{sample.num_images:,} of {counted(sample.num_samples, 'photo')}"
     plain = replace(base.setting, path=sample.path)
     packed = replace(base.setting, path=target)
     why = ""
@@ -231,10 +235,10 @@ def _try_storage(base: Tried, run: Try, sample: Sample, target: str) -> Iterator
         why = "there is no JPEG among the photos"
     else:
         why = _pack(sample.path, target)
-    if why and not sample.is_cut:
-        yield Untried("packing", why)
+    if why and not sample.is_segmented:
+        yield SkippedTrial("packing", why)
     # What was packed before is packed again, to be compared with the same photos in a cache.
-    is_packed = sample.is_cut and not why
+    is_packed = sample.is_segmented and not why
     alone = run(f"{photos}, copied", packed if is_packed else plain)
     yield alone
     if not why and not is_packed:
@@ -245,7 +249,9 @@ def _try_storage(base: Tried, run: Try, sample: Sample, target: str) -> Iterator
     yield run(f"{alone.what}, once more", alone.setting)
 
 
-def _try_cache(run: Try, alone: Tried, sample: Sample) -> Iterator[Tried | Untried]:
+def _try_cache(
+    run: Try, alone: TrialResult, sample: Subset
+) -> Iterator[TrialResult | SkippedTrial]:
     wanted = _cache_bytes(sample.all_decoded_bytes)
     free = int(_CACHE_SHARE * available_bytes())
     if wanted > free:
@@ -253,7 +259,7 @@ def _try_cache(run: Try, alone: Tried, sample: Sample) -> Iterator[Tried | Untri
             f"decoded, the photos take about {_in_gb(wanted)}, and {_in_gb(free)} can be spared "
             f"here; --cache disk:DIR:{_in_gb(wanted)} where a fast disk has the room"
         )
-        yield Untried("a cache in memory", why)
+        yield SkippedTrial("a cache in memory", why)
         return
     cache = f"ram:{_cache_bytes(sample.decoded_bytes) // 1_000_000 + 1}MB"
     found = run("the same, from a filled cache", replace(alone.setting, cache=cache))
@@ -283,13 +289,13 @@ def _pack(source: str, target: str) -> str:
 _TRIALS: tuple[Trial, ...] = (_other_producers, _scaled_decode, _storage)
 
 
-def say(tried: Sequence[Tried | Untried], num_cores: int) -> Iterator[str]:
+def say(tried: Sequence[TrialResult | SkippedTrial], num_cores: int) -> Iterator[str]:
     """Put what was found into lines for people."""
-    measured = [one for one in tried if isinstance(one, Tried)]
+    measured = [one for one in tried if isinstance(one, TrialResult)]
     base = measured[0]
     yield base.verdict.sentence
     for one in tried:
-        if isinstance(one, Untried):
+        if isinstance(one, SkippedTrial):
             yield f"  not tried: {one.what}: {one.why}"
             continue
         found, gain = one.measured, one.gain(tried)
@@ -303,7 +309,7 @@ def say(tried: Sequence[Tried | Untried], num_cores: int) -> Iterator[str]:
     yield from _conclude(measured)
 
 
-def _conclude(tried: Sequence[Tried]) -> Iterator[str]:
+def _conclude(tried: Sequence[TrialResult]) -> Iterator[str]:
     """Name what helped, the most first, each against what it was compared with."""
     base = tried[0]
     gains = [(gain, one) for one in tried if (gain := one.gain(tried)) is not None]

@@ -18,7 +18,7 @@ from augd.errors import ConnectError, OptionError, UntrustedAddress
 # sun_path has 108 bytes with its NUL; the longest suffix that we add is ".attach".
 PATH_BYTES_MAX = 107
 DEFAULT_NAME = "default"
-_KNOCK_S = 5.0
+_PROBE_S = 5.0
 ENV_RUNTIME_DIR = "AUGD_RUNTIME_DIR"
 
 
@@ -243,7 +243,7 @@ def require_daemon(address: Address | TcpAddress) -> None:
 def _require_listener(address: TcpAddress) -> None:
     """Connect once and hang up: ZeroMQ itself would try again for ever and say nothing."""
     try:
-        with socket.create_connection((address.host.strip("[]"), address.port), _KNOCK_S) as probe:
+        with socket.create_connection((address.host.strip("[]"), address.port), _PROBE_S) as probe:
             # A free port of this host can, by chance, be connected to itself.
             if probe.getsockname() == probe.getpeername():
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

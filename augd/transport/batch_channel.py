@@ -18,7 +18,7 @@ from augd.transport.router_pair import RouterPair, SideChannel
 from augd.transport.zmq_sockets import Curve
 
 # Belongs to no session: only sent to learn whether somebody is still there.
-_KNOCK = encode(Piece(0, 0, 0, 0, 0)), b""
+_PROBE = encode(Piece(0, 0, 0, 0, 0)), b""
 
 
 class BatchChannel(SideChannel):
@@ -26,7 +26,7 @@ class BatchChannel(SideChannel):
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
-        super().__init__(RouterPair(curve), bulk_address, _KNOCK)
+        super().__init__(RouterPair(curve), bulk_address, _PROBE)
 
     def send(self, first: Piece, slot: memoryview) -> bool:
         """Queue a slot in pieces; `first` names whose it is. Say False when he is gone."""

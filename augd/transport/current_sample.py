@@ -19,7 +19,7 @@ _NOTHING = -1
 
 def make_current_sample() -> tuple[CurrentSample, int]:
     """Make a page for one producer; returns it mapped, and its fd for the producer to inherit."""
-    fd = os.memfd_create("augd-crumb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create("augd-current-sample", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, mmap.PAGESIZE)
     seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)

@@ -16,8 +16,8 @@ from typing import Final
 from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES
 from augd.transport import unix_link
 
-NUM_LANES: Final = 6  # the read-ahead's threads, the producer's own, and one to spare
-BASIN_BYTES: Final = NUM_LANES * BUFFER_SLOT_BYTES
+NUM_BUFFER_SLOTS: Final = 6  # the read-ahead's threads, the producer's own, and one to spare
+FETCH_BUFFER_BYTES: Final = NUM_BUFFER_SLOTS * BUFFER_SLOT_BYTES
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ def make_fetch_channel() -> tuple[FetchChannelEnd, socket.socket]:
     """Make a fetch channel; returns the fetcher's end, and the socket for the producer to
     inherit."""
     end, near = unix_link.make_link()
-    fetch_buffer = os.memfd_create("augd-fetch buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fetch_buffer, BASIN_BYTES)
+    fetch_buffer = os.memfd_create("augd-fetch-buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fetch_buffer, FETCH_BUFFER_BYTES)
     fcntl.fcntl(fetch_buffer, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return FetchChannelEnd(end, fetch_buffer), near

@@ -30,7 +30,7 @@ from augd.errors import StoreError
 from augd.process.awake_clock import Awake
 from augd.protocol import fetch_messages as said
 from augd.transport import unix_link
-from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES
+from augd.transport.fetch_buffer import FETCH_BUFFER_BYTES, NUM_BUFFER_SLOTS
 
 LOOK_S: Final = 1.0
 
@@ -43,7 +43,7 @@ def fetch_patience_s() -> float:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _BufferSlot:
     number: int
     memory: memoryview
     request_id: int = 0
@@ -72,21 +72,23 @@ class FetchClient:
         """
         self._socket = socket.socket(fileno=socket_fd)
         try:
-            self._fetch_buffer = mmap.mmap(fetch_buffer_fd, BASIN_BYTES)
+            self._fetch_buffer = mmap.mmap(fetch_buffer_fd, FETCH_BUFFER_BYTES)
         finally:
             os.close(fetch_buffer_fd)
         whole = memoryview(self._fetch_buffer)
-        self._lanes = [
-            _Lane(number, whole[number * BUFFER_SLOT_BYTES : (number + 1) * BUFFER_SLOT_BYTES])
-            for number in range(NUM_LANES)
+        self._buffer_slots = [
+            _BufferSlot(
+                number, whole[number * BUFFER_SLOT_BYTES : (number + 1) * BUFFER_SLOT_BYTES]
+            )
+            for number in range(NUM_BUFFER_SLOTS)
         ]
-        self._free = list(self._lanes)
+        self._free = list(self._buffer_slots)
         self._changed = threading.Condition()
         self._is_gone = False
         self._patience_s = patience_s
         self._on_wait = on_wait
         self._owner = threading.get_ident()
-        threading.Thread(target=self._listen, name="hatch", daemon=True).start()
+        threading.Thread(target=self._listen, name="fetch client", daemon=True).start()
 
     def reader(self, dataset: str) -> FetchReader:
         """Return what reads the shards of a data set."""
@@ -107,14 +109,14 @@ class FetchClient:
                 else:
                     buffer_slot.is_late = True  # it may still be written into
 
-    def _take(self) -> _Lane:
+    def _take(self) -> _BufferSlot:
         while True:
             self._wait(lambda: bool(self._free), "none of its lanes became free")
             with self._changed:
                 if self._free:  # else another thread was faster
                     return self._free.pop()
 
-    def _ask(self, buffer_slot: _Lane, dataset: str, pieces: Sequence[ByteRange]) -> None:
+    def _ask(self, buffer_slot: _BufferSlot, dataset: str, pieces: Sequence[ByteRange]) -> None:
         base = buffer_slot.number * BUFFER_SLOT_BYTES
         places = tuple((one.shard, one.first, one.size, base + one.at) for one in pieces)
         with self._changed:
@@ -165,15 +167,15 @@ class FetchClient:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._hear(note)
+                self._settle(note)
 
-    def _hear(self, note: said.FromFetcher) -> None:
+    def _settle(self, note: said.FromFetcher) -> None:
         if isinstance(note, said.Resend):
-            for buffer_slot in self._lanes:
+            for buffer_slot in self._buffer_slots:
                 if buffer_slot.frame is not None:
                     unix_link.send(self._socket, buffer_slot.frame)
             return
-        buffer_slot = self._lanes[note.buffer_slot]
+        buffer_slot = self._buffer_slots[note.buffer_slot]
         if buffer_slot.frame is None or note.request_id != buffer_slot.request_id:
             return  # answered by the fetcher that died, and by the next one
         buffer_slot.frame = None

@@ -46,15 +46,15 @@ class Handshake:
 
     def has_failed(self) -> bool:
         """Say whether a handshake failed; never blocks."""
-        self._hear()
+        self._read_events()
         return bool(self._failures)
 
     def has_ended(self) -> bool:
         """Say whether a connection whose handshake had succeeded ever ended; never blocks."""
-        self._hear()
+        self._read_events()
         return self._has_ended
 
-    def _hear(self) -> None:
+    def _read_events(self) -> None:
         while self.socket.poll(0):
             event, _ = _EVENT.unpack(self.socket.recv_multipart()[0])
             if event & _FAILED:

@@ -118,10 +118,10 @@ class Lifeline:
 _lifelines: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 
 
-def _leave_to_parent() -> None:
+def _close_in_child() -> None:
     """Close a forked child's copies, which would keep sessions of a dead client open."""
     for lifeline in list(_lifelines):
         lifeline.close()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_close_in_child)

@@ -57,15 +57,15 @@ class Peer:
         Raises:
             UntrustedAddress: somebody wasn't.
         """
-        self._hear()
+        self._read_events()
         return self._is_known
 
     def has_told(self) -> bool:
         """Say whether a connection ever ended. Raises as `is_known`."""
-        self._hear()
+        self._read_events()
         return self._has_ended
 
-    def _hear(self) -> None:
+    def _read_events(self) -> None:
         while self.socket.poll(0):
             event, value = _EVENT.unpack(self.socket.recv_multipart()[0])
             if event == zmq.EVENT_DISCONNECTED:

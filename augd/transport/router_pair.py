@@ -59,7 +59,7 @@ class RouterPair:
 
 
 class SideChannel:
-    """RouterPair beside the daemon's own: whoever attaches here is already known by a number."""
+    """Sockets beside the daemon's own: whoever attaches here is already known by a number."""
 
     def __init__(self, doors: RouterPair, beside: Beside, probe: Sequence[bytes]) -> None:
         """Take unbound doors; they are bound `beside` each address of the daemon.

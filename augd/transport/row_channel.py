@@ -34,7 +34,7 @@ _WORDS_PER_S = 8.0
 _ENVELOPE_BYTES = 64
 _STRANGERS_MAX = 4_096  # whose words are counted
 # A REVOKE of nothing: only sent to learn whether somebody is still there.
-_KNOCK = (encode(msg.Revoke(())),)
+_PROBE = (encode(msg.Revoke(())),)
 
 
 class RowChannel(SideChannel):
@@ -42,7 +42,7 @@ class RowChannel(SideChannel):
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
-        super().__init__(RouterPair(curve, _make_router), rows_address, _KNOCK)
+        super().__init__(RouterPair(curve, _make_router), rows_address, _PROBE)
         self._numbers: dict[bytes, int] = {}
         self._patience: dict[bytes, _Patience] = {}  # of those that were let in
         self._strangers: dict[bytes, _Patience] = {}

@@ -31,10 +31,10 @@ _COPIES = 10
 
 
 # What the stream's lane made of its arena: one, unless the stream had to open another.
-_made: list[trainer_cuda.Pinned] = []
+_made: list[trainer_cuda.PinnedArena] = []
 
 
-class Pinned(trainer_cuda.Pinned):
+class PinnedArena(trainer_cuda.PinnedArena):
     """An arena that is registered, and can be looked at."""
 
     def __init__(self, arena: memoryview, cudart: Any) -> None:
@@ -43,7 +43,7 @@ class Pinned(trainer_cuda.Pinned):
         _made.append(self)
 
 
-class Pageable(trainer_cuda.Pinned):
+class Pageable(trainer_cuda.PinnedArena):
     """An arena that is left as it is, and can be looked at."""
 
     def __init__(self, arena: memoryview, cudart: Any) -> None:
@@ -99,7 +99,7 @@ def _timed_copies(target: torch.Tensor, source: torch.Tensor) -> float:
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, recipe, batch_size, workers, step, is_pinned."""
-    vars(trainer_cuda).update(Pinned=Pinned if arguments["is_pinned"] else Pageable)
+    vars(trainer_cuda).update(PinnedArena=PinnedArena if arguments["is_pinned"] else Pageable)
     with (
         augd.serve(arguments["photos"], producers=arguments["workers"]) as daemon,
         trainer.connect(

@@ -92,7 +92,7 @@ class _ByRows:
             self.keys = str(folder / "maker.key")
             own = keys.ClientKeys("maker", pair, server.public)
             keys.write_client_keys(Path(self.keys), own)
-            known = keys.Known(pair.public, Rights("maker", may_produce=True))
+            known = keys.KnownClient(pair.public, Rights("maker", may_produce=True))
             keys.register(folder / "keys", known)
             self._gate = Authenticator(folder / "keys")
             self._gate.open()

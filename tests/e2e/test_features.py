@@ -17,7 +17,7 @@ from tests.support.scenes import make_coloured
 from trainer.cli.app import main
 from trainer.data.recipes import choose_recipes
 from trainer.models.pretrained_weights import find_weights, put_weights
-from trainer.models.registry import build_subject
+from trainer.models.registry import build_staged_network
 from trainer.training.features import FeaturePass, FeatureStore, StoredSource, digest_of_base
 
 ARCH = "shufflenet_v2_x0_5"
@@ -37,7 +37,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
     bad = root / "photos" / "train" / "red" / "003.jpg"
     bad.write_bytes(bad.read_bytes()[:150])
     torch.manual_seed(2)
-    subject = build_subject(ARCH, 7)
+    subject = build_staged_network(ARCH, 7)
     # Statistics as a trained network has them: as they are, random features are nearly nothing.
     subject.network.train()
     before = torch.get_num_threads()
@@ -74,7 +74,7 @@ def stored(ground, tmp_path_factory):
 def online(ground, epoch: int = 0, recipe: str = "eval") -> dict[int, torch.Tensor]:
     """What the head gets for each sample, by id, in a network that is whole."""
     daemon, root = ground
-    subject = build_subject(ARCH, 2, (32, 32))
+    subject = build_staged_network(ARCH, 2, (32, 32))
     put_weights(subject, find_weights(ARCH, str(root / "weights.pt")), ["green", "red"])
     network = subject.network.eval().to(memory_format=torch.channels_last)
     seen = []
@@ -195,7 +195,7 @@ def test_features_of_other_weights_or_photos_are_refused(ground, stored, tmp_pat
 
 
 def test_the_head_of_the_weights_does_not_matter():
-    one, other = build_subject(ARCH, 2), build_subject(ARCH, 5)
+    one, other = build_staged_network(ARCH, 2), build_staged_network(ARCH, 5)
     assert digest_of_base(one) != digest_of_base(other), "which were drawn anew"
     state = one.network.state_dict()
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -213,7 +213,7 @@ def test_a_failed_pass_leaves_nothing(ground, tmp_path, monkeypatch, capsys):
 
 
 def test_networks_that_go_on_after_their_head(ground, tmp_path, capsys):
-    torch.save(build_subject("squeezenet1_1", 3).network.state_dict(), tmp_path / "w.pt")
+    torch.save(build_staged_network("squeezenet1_1", 3).network.state_dict(), tmp_path / "w.pt")
     more = ["--arch", "squeezenet1_1", "--weights", tmp_path / "w.pt"]
     assert run("features", ground, tmp_path, *more) == 1
     assert "in squeezenet1_1 other layers follow the classifier" in capsys.readouterr().err

@@ -165,7 +165,7 @@ class TestEnvironment:
             monkeypatch.delenv(name, raising=False)
         with join_ranks() as ranks:
             assert (ranks.rank, ranks.world, ranks.is_first) == (0, 1, True)
-            assert ranks.sums(1, 2.5) == [1, 2.5] and ranks.told("x") == "x"
+            assert ranks.sums(1, 2.5) == [1, 2.5] and ranks.text_of_first("x") == "x"
         monkeypatch.setenv("WORLD_SIZE", "1")
         with join_ranks() as ranks:
             assert ranks.world == 1

@@ -12,7 +12,7 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
-from augd.client.wait_notice import say_standstill, sentence
+from augd.client.wait_notice import describe_standstill, sentence
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import ExitReason
 from augd.server.daemon.broker import events as ev
@@ -142,13 +142,13 @@ def test_what_stands_still_is_said_in_one_line() -> None:
         "daemon_deaths": 0,
         "last_daemon_death": "",
     }
-    assert say_standstill(base) == "0 of its 2 producers are ready; no batch is made"
+    assert describe_standstill(base) == "0 of its 2 producers are ready; no batch is made"
     ready = {**base, "producers": [{"state": "ready"}] * 2}
-    assert say_standstill(ready) == (
+    assert describe_standstill(ready) == (
         "2 of its 2 producers are ready; it may be overloaded or its storage slow"
     )
     died = {**ready, "daemon_deaths": 3, "last_daemon_death": "SIGABRT"}
-    assert say_standstill(died) == (
+    assert describe_standstill(died) == (
         "2 of its 2 producers are ready; before it 3 daemons died there, the last by SIGABRT"
     )
 

@@ -24,7 +24,7 @@ class Keyring:
         if name not in self._pairs:
             pair = self._pairs[name] = keys.make_pair()
             keys.write_client_keys(path, keys.ClientKeys(name, pair, self.server))
-            keys.register(self.folder, keys.Known(pair.public, Rights(name, **rights)))
+            keys.register(self.folder, keys.KnownClient(pair.public, Rights(name, **rights)))
         return path
 
     def stranger(self) -> Path:

@@ -10,7 +10,7 @@ import torch
 
 from trainer.cli.app import main
 from trainer.cli.fit import FitOptions, settle
-from trainer.models.registry import Subject, build_subject
+from trainer.models.registry import StagedNetwork, build_staged_network
 from trainer.training.learner import Learner, RunPosition
 from trainer.training.settings import Settings
 
@@ -30,17 +30,17 @@ def settings_of(**changed: Any) -> Settings:
     return settle(FitOptions(**OPTIONS | changed))
 
 
-def subject_of(arch: str = ARCH, num_classes: int = NUM_CLASSES, **options: Any) -> Subject:
+def subject_of(arch: str = ARCH, num_classes: int = NUM_CLASSES, **options: Any) -> StagedNetwork:
     torch.manual_seed(5)
-    return build_subject(arch, num_classes, (32, 32), **options)
+    return build_staged_network(arch, num_classes, (32, 32), **options)
 
 
-def learner_of(subject: Subject | None = None, per_epoch: int = 2, **changed: Any) -> Learner:
+def learner_of(staged: StagedNetwork | None = None, per_epoch: int = 2, **changed: Any) -> Learner:
     changed = {"weights": "DEFAULT", "arch": ARCH, "lr": 0.1} | changed
     if changed.get("strategy") == "scratch":
         changed["weights"] = None
-    subject = subject or subject_of(changed["arch"])
-    return Learner(settings_of(**changed), subject, torch.device("cpu"), per_epoch)
+    staged = staged or subject_of(changed["arch"])
+    return Learner(settings_of(**changed), staged, torch.device("cpu"), per_epoch)
 
 
 def rows(number: int = 8, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from augd.client.wait_notice import say_standstill
+from augd.client.wait_notice import describe_standstill
 from augd.dataset.scan.build_index import load_or_build
 from augd.errors import counted, verb
 from augd.server.daemon.startup import _introduce
@@ -49,7 +49,7 @@ def test_a_data_set_is_introduced_in_number(
 
 def test_a_standstill_is_told_in_number() -> None:
     status = {"producers": [], "num_places": 1, "last_death": "", "daemon_deaths": 1}
-    said = say_standstill({**status, "last_daemon_death": "SIGKILL", "restarts": 0})
+    said = describe_standstill({**status, "last_daemon_death": "SIGKILL", "restarts": 0})
     assert (
         said == "0 of its 1 producer is ready; before it 1 daemon died there, the last by SIGKILL"
     )

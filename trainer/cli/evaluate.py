@@ -69,7 +69,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     with ExitStack() as cleaning:
         stream, split = _open(options, trained[0], cleaning)
         display = cleaning.enter_context(Display(1, is_json=options.as_json))
-        networks = [one.subject.network.to(stream.device) for one in trained]
+        networks = [one.staged.network.to(stream.device) for one in trained]
         display.begin("evaluating", 0, len(stream))
         pace = Pace(stream)
         together, alone = evaluate(

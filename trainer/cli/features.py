@@ -23,7 +23,7 @@ from augd.errors import counted
 from ..data.recipes import Recipes, choose_recipes
 from ..data.splits import Splits
 from ..models.pretrained_weights import find_weights, put_weights
-from ..models.registry import build_subject, check_arch
+from ..models.registry import build_staged_network, check_arch
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.distributed import Ranks
 from ..training.features import (
@@ -95,7 +95,7 @@ def run_features(options: FeaturesOptions) -> int:
         splits = open_run(online, settings, recipes, Ranks(), cleaning)
         classes = splits.training.classes
         torch.manual_seed(settings.seed)
-        subject = build_subject(
+        subject = build_staged_network(
             settings.arch,
             len(classes),
             recipes.size_px,
@@ -228,7 +228,7 @@ def _train(
             shuffle_seed=None,
             **common,
         ),
-        head.as_subject(settings.arch),
+        head.as_staged_network(settings.arch),
         display,
         folder,
         recipes=recipes._asdict(),

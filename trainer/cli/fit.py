@@ -24,7 +24,7 @@ from augd.errors import counted
 from ..data.recipes import Recipes, as_toml, choose_recipes
 from ..data.splits import Splits, open_splits
 from ..models.pretrained_weights import Weights, find_weights, put_weights
-from ..models.registry import build_subject, check_arch
+from ..models.registry import build_staged_network, check_arch
 from ..training.checkpoint import State, check_same_run, load_checkpoint
 from ..training.distributed import Ranks, join_ranks
 from ..training.finetune import STRATEGIES, choose_strategy
@@ -305,7 +305,7 @@ def open_run(
     if options.path is not None and ranks.is_first:
         served = augd.serve(options.path, producers=options.producers)
         address = cleaning.enter_context(served).address
-    address = ranks.told(address)
+    address = ranks.text_of_first(address)
     device = options.device
     if ranks.world > 1 and torch.cuda.is_available() and device in (None, "cuda"):
         device = f"cuda:{ranks.local_rank}"
@@ -349,7 +349,7 @@ def _prepare(
         here = settings_dict(settings, classes, ranks)
         check_same_run(options.out / "last.pt", state["settings"], here)
     torch.manual_seed(settings.seed)
-    subject = build_subject(
+    subject = build_staged_network(
         settings.arch,
         len(classes),
         splits.recipes.size_px,

@@ -85,7 +85,7 @@ def run_inspect(options: InspectOptions) -> int:
             address = cleaning.enter_context(served).address
         inspection = _Inspection(options, trained, address, cleaning)
         pictures = {
-            "filters": filters(trained.subject.network),
+            "filters": filters(trained.staged.network),
             **inspection.scatters(),
             "patches": inspection.patches(),
             "grad-cam": inspection.cams(),
@@ -107,10 +107,10 @@ class _Inspection:
         self._options, self._trained, self._address = options, trained, address
         self._cleaning = cleaning
         self._stream, self._split = self._open(trained.validation)
-        self._network = trained.subject.network.to(self._stream.device)
+        self._network = trained.staged.network.to(self._stream.device)
         self._first = self._first_batch()
         images = self._first.images[self._first.valid]
-        stages = trained.subject.stages
+        stages = trained.staged.stages
         self._layer = find_layer(self._network, stages, options.layer, images[:1])
 
     def _open(self, recipe: str | dict[str, Any], **more: Any) -> tuple[Stream, Split]:
@@ -142,7 +142,7 @@ class _Inspection:
 
     def scatters(self) -> dict[str, Picture]:
         """Lay the images out by what the head gets."""
-        stages = self._trained.subject.stages
+        stages = self._trained.staged.stages
         rows, labels, pictures = [], [], []
         for batch in self._stream.epoch(0):
             images, truth = usable_rows(batch, self._stream)

@@ -1,7 +1,7 @@
 """When a batch is copied to a device, and when its slot goes back: the schedule, without torch.
 
-Between `augd.Stream` and a lane (`trainer.data.cuda_feed.CudaLane`, or a test's fake), which issues
-the copies. Touches no pixel and no device; never waits for a batch while another one could
+Between `augd.Stream` and a lane (`trainer.data.cuda_feed.CudaCopier`, or a test's fake), which
+issues the copies. Touches no pixel and no device; never waits for a batch while another one could
 be handed out.
 
 Theory of operation. A copy reads the slot itself and runs beside the CPU, so two things
@@ -48,7 +48,7 @@ class Event(Protocol):
         """Wait until it is reached."""
 
 
-class Lane(Protocol[Copied, Done]):
+class DeviceCopier(Protocol[Copied, Done]):
     """A way to a device."""
 
     def copy(self, batch: augd.Batch, buffer: int) -> tuple[Copied, Event]:
@@ -72,10 +72,10 @@ class Staged(Generic[Copied]):
 class CopySchedule(Generic[Copied, Done]):
     """Slots in flight and device buffers of one stream."""
 
-    def __init__(self, lane: Lane[Copied, Done], max_in_flight: int) -> None:
+    def __init__(self, copier: DeviceCopier[Copied, Done], max_in_flight: int) -> None:
         """Spare at most `max_in_flight` slots for copies that have not happened yet."""
         self.waited_s = 0.0
-        self._lane = lane
+        self._copier = copier
         self._max_in_flight = max_in_flight
         self._free = deque(range(NUM_BUFFERS))
         self._in_flight: deque[tuple[Event, augd.Batch]] = deque()
@@ -100,7 +100,7 @@ class CopySchedule(Generic[Copied, Done]):
         """Issue the copy of a batch; its slot is released when the copy is done."""
         buffer = self._free.popleft()
         try:
-            copied, event = self._lane.copy(batch, buffer)
+            copied, event = self._copier.copy(batch, buffer)
         except BaseException:
             self._free.append(buffer)
             raise
@@ -110,7 +110,7 @@ class CopySchedule(Generic[Copied, Done]):
     def finish(self, staged: Staged[Copied]) -> Done:
         """Hand a staged batch out."""
         try:
-            return self._lane.finish(staged.copied, staged.buffer)
+            return self._copier.finish(staged.copied, staged.buffer)
         finally:
             self._free.append(staged.buffer)
 

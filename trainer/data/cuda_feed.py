@@ -60,13 +60,13 @@ class DeviceNormaliser:
             return rows.view(*images.shape[:2], *rows.shape[1:])
         pixels = images.permute(0, 3, 1, 2)
         if colour is not None:
-            return self._tinted(pixels, colour)
+            return self._coloured(pixels, colour)
         out = torch.empty(
             pixels.shape, dtype=self._dtype, device=images.device, memory_format=self._format
         )
         return torch.addcmul(self._shift, pixels, self._scale, out=out)
 
-    def _tinted(self, pixels: Tensor, colour: Tensor) -> Tensor:
+    def _coloured(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Mix the channels by hand: a matrix product might be computed in TF32."""
         scale, shift = self._constants
         matrices, offsets = fold(colour, scale, shift)
@@ -81,7 +81,7 @@ class DeviceNormaliser:
 _READ_ONLY = 8
 
 
-class Pinned:
+class PinnedArena:
     """An arena registered with CUDA, so that copies out of it run beside the CPU."""
 
     def __init__(self, arena: memoryview, cudart: Any) -> None:
@@ -115,7 +115,7 @@ def try_pinning() -> str:
         return "no device"
     with warnings.catch_warnings(), mmap.mmap(-1, mmap.PAGESIZE) as arena:  # shared, as arenas are
         warnings.simplefilter("ignore")
-        pinned = Pinned(memoryview(arena), _cuda.cudart())
+        pinned = PinnedArena(memoryview(arena), _cuda.cudart())
         is_pinned = pinned.is_pinned
         pinned.close()
         del pinned
@@ -146,8 +146,8 @@ class OnDevice:
     label_range: LabelRange
 
 
-class CudaLane:
-    """Copies on a side stream, normalises on the consumer's; implements `handover.Lane`."""
+class CudaCopier:
+    """Copies on a side stream, normalises on the consumer's; implements `handover.DeviceCopier`."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class CudaLane:
         self._side = _cuda.Stream(device)
         self._buffers: list[Tensor | None] = [None] * NUM_BUFFERS
         self._read = [_cuda.Event() for _ in range(NUM_BUFFERS)]
-        self._pinned: Pinned | None = None
+        self._pinned: PinnedArena | None = None
 
     def copy(self, batch: augd.Batch, buffer: int) -> tuple[OnDevice, torch.cuda.Event]:
         """Issue the copies out of the slot; they wait for the buffer's last reader."""
@@ -220,7 +220,7 @@ class CudaLane:
         if self._pinned is None or self._pinned.arena is not arena:
             self._unpin()
             with _cuda.device(self._device):
-                self._pinned = Pinned(arena, _cuda.cudart())
+                self._pinned = PinnedArena(arena, _cuda.cudart())
 
     def _unpin(self) -> None:
         if self._pinned is not None:
@@ -236,14 +236,14 @@ class CudaLane:
 class CudaFeed(Feed[OnDevice, Batch]):
     """The passes over a stream whose batches go to a CUDA device."""
 
-    def __init__(self, stream: augd.Stream, lane: CudaLane, max_in_flight: int) -> None:
+    def __init__(self, stream: augd.Stream, copier: CudaCopier, max_in_flight: int) -> None:
         """Own the lane."""
-        super().__init__(stream, CopySchedule(lane, max_in_flight))
-        self._lane = lane
+        super().__init__(stream, CopySchedule(copier, max_in_flight))
+        self._copier = copier
 
     def close(self) -> None:
         """Release every slot once its copy is done, then unregister the arena."""
         try:
             super().close()
         finally:
-            self._lane.close()
+            self._copier.close()

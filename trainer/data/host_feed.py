@@ -144,7 +144,7 @@ class HostBlocks:
 
     @property
     def num_free(self) -> int:
-        """HostBlocks that wait for their next use."""
+        """Blocks that wait for their next use."""
         return len(self._free)
 
     def take(self, size_bytes: int) -> Tensor:
@@ -198,7 +198,7 @@ class HostNormaliser:
             rows = self(images.flatten(0, 1), flat)
             return rows.view(*images.shape[:2], *rows.shape[1:])
         if colour is not None:
-            return self._tinted(images, colour)
+            return self._coloured(images, colour)
         count, height, width, _ = images.shape
         if width != len(self._scale):
             self._set_width(width)
@@ -211,7 +211,7 @@ class HostNormaliser:
                 self._convert(source, target)
         return out
 
-    def _tinted(self, images: Tensor, colour: Tensor) -> Tensor:
+    def _coloured(self, images: Tensor, colour: Tensor) -> Tensor:
         out = self._new(*images.shape[:3])
         matrices, offsets = fold(colour, *self._constants)
         for source, target, matrix, offset in zip(

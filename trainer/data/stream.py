@@ -18,7 +18,7 @@ from torch import Tensor
 
 import augd
 
-from .cuda_feed import CudaFeed, CudaLane, DeviceNormaliser
+from .cuda_feed import CudaCopier, CudaFeed, DeviceNormaliser
 from .host_feed import Batch, HostFeed, HostNormaliser
 
 _DEVICES = ("cpu", "cuda")
@@ -363,9 +363,9 @@ def _cuda_feed(
     prefetch: int,
 ) -> CudaFeed:
     normaliser = DeviceNormaliser(device, dtype, channels_last=channels_last) if normalize else None
-    lane = CudaLane(device, normaliser, lambda: stream.arena)
+    copier = CudaCopier(device, normaliser, lambda: stream.arena)
     # The stream has prefetch + 1 slots: one is always left for the producers.
-    return CudaFeed(stream, lane, max_in_flight=prefetch)
+    return CudaFeed(stream, copier, max_in_flight=prefetch)
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:

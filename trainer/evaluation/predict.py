@@ -22,7 +22,7 @@ def probabilities(network: nn.Module, images: Tensor, rows_max: int) -> Tensor:
 
     Those of a row's views are averaged. At most `rows_max` images pass at once.
 
-    BatchSource: Krizhevsky et al. 2012, section 4.1.
+    Source: Krizhevsky et al. 2012, section 4.1.
     """
     flat = images.flatten(0, 1) if images.dim() == 5 else images
     logits = torch.cat([network(part) for part in torch.split(flat, rows_max)])
@@ -34,7 +34,7 @@ def evaluate(
     networks: Sequence[nn.Module],
     source: BatchSource,
     rows_max: int,
-    told: Callable[[int], None] = lambda rows: None,
+    report: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Scores, list[Scores]]:
     """Score an ensemble on one epoch of a source, and each of its networks alone.
 
@@ -42,7 +42,7 @@ def evaluate(
         networks: in evaluation mode, on the source's device.
         source: with views or without.
         rows_max: images that pass through a network at once.
-        told: called with the rows of each batch that was done.
+        report: called with the rows of each batch that was done.
 
     Raises:
         DatasetError: a sample has no class, or one beyond the classes.
@@ -54,7 +54,7 @@ def evaluate(
         for scores, shares in zip(alone, said, strict=True):
             scores.add(shares, labels)
         together.add(torch.stack(said).mean(0), labels)
-        told(len(labels))
+        report(len(labels))
     return together, alone
 
 

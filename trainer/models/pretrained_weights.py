@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import augd
 
-from .registry import SMALL_CONVNET, Subject, torchvision_models
+from .registry import SMALL_CONVNET, StagedNetwork, torchvision_models
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # What DistributedDataParallel and torch.compile put before every name.
@@ -132,7 +132,7 @@ def _published(arch: str, wanted: str) -> Weights:
     return Weights(str(weights), dict(state), list(weights.meta["categories"]), arch)
 
 
-def put_weights(subject: Subject, weights: Weights, classes: list[str]) -> str:
+def put_weights(staged: StagedNetwork, weights: Weights, classes: list[str]) -> str:
     """Copy weights into a network; returns a line that says what became of the head.
 
     The head is replaced by the new one that the network has when it is of other classes: of
@@ -141,7 +141,7 @@ def put_weights(subject: Subject, weights: Weights, classes: list[str]) -> str:
     Raises:
         OptionError: the weights are of another architecture.
     """
-    arch, network, stages = subject
+    arch, network, stages = staged
     own = network.state_dict()
     state = _fitted(arch, network, weights.state)
     head = {name: own[name] for name in own if name.startswith(f"{stages.head}.")}

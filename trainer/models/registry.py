@@ -20,7 +20,7 @@ from augd.errors import install_extra
 from .head import regularise_head
 from .small_convnet import SIDE_PX as SMALL_SIDE_PX
 from .small_convnet import SmallConvNet
-from .stages import Stages, dissect
+from .stages import Stages, find_stages
 
 SMALL_CONVNET = "small-convnet"
 
@@ -31,7 +31,7 @@ _WITH_SECOND_HEAD = ("googlenet", "inception_v3")
 _SIDE_PX = 224
 
 
-class Subject(NamedTuple):
+class StagedNetwork(NamedTuple):
     """What is trained: a network, and its parts."""
 
     arch: str
@@ -55,14 +55,14 @@ def check_arch(arch: str) -> None:
         raise augd.OptionError(f"--arch: torchvision has no classifier {arch!r}; {hint}")
 
 
-def build_subject(
+def build_staged_network(
     arch: str,
     num_classes: int,
     size_px: tuple[int, int] | None = None,
     *,
     dropout: float | None = None,
     drop_connect: float = 0.0,
-) -> Subject:
+) -> StagedNetwork:
     """Build an untrained network and find its parts; `size_px` is (height, width).
 
     Args:
@@ -78,9 +78,9 @@ def build_subject(
     network = build_model(arch, num_classes, size_px)
     side_px = SMALL_SIDE_PX if arch == SMALL_CONVNET else _SIDE_PX
     has_fixed_size = size_px is not None and arch.startswith((SMALL_CONVNET, "vit_", "maxvit_"))
-    stages = dissect(network, size_px if has_fixed_size and size_px else (side_px, side_px))
+    stages = find_stages(network, size_px if has_fixed_size and size_px else (side_px, side_px))
     regularise_head(network, stages, dropout, drop_connect)
-    return Subject(arch, network, stages)
+    return StagedNetwork(arch, network, stages)
 
 
 def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = None) -> nn.Module:

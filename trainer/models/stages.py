@@ -71,7 +71,7 @@ class _Unit:
     output: int  # its identity, while the pass lasts
 
 
-def dissect(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Stages:
+def find_stages(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Stages:
     """Find the stages and the head of a classifier, for images of (height, width).
 
     Raises:

@@ -40,7 +40,7 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return [float(number) for number in total]
 
-    def told(self, text: str) -> str:
+    def text_of_first(self, text: str) -> str:
         """Return what rank 0 says; the others' text is not looked at."""
         if self.world == 1:
             return text
@@ -51,7 +51,7 @@ class Ranks:
         torch.distributed.broadcast(content, 0)
         return bytes(content.tolist()).rstrip(b"\0").decode()
 
-    def gathered(self, tensor: Tensor) -> list[Tensor]:
+    def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return every rank's tensor, of equal shapes, on the CPU."""
         if self.world == 1:
             return [tensor]
@@ -59,7 +59,7 @@ class Ranks:
         torch.distributed.all_gather(parts, tensor)
         return parts
 
-    def align(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank the values that rank 0 has."""
         if self.world > 1:
             for tensor in tensors:

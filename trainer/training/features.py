@@ -32,7 +32,7 @@ import augd
 
 from ..data.host_feed import Batch, range_of
 from ..data.source import BatchSource, usable_rows
-from ..models.registry import Subject
+from ..models.registry import StagedNetwork
 from ..models.stages import Stages
 
 Key = dict[str, Any]
@@ -48,11 +48,11 @@ class FeaturePass(NamedTuple):
     ids: NDArray[np.int64]
 
 
-def digest_of_base(subject: Subject) -> str:
+def digest_of_base(staged: StagedNetwork) -> str:
     """Return the digest of all weights and buffers but the head's: 32 hexadecimal digits."""
     digest = hashlib.sha256()
-    head = f"{subject.stages.head}."
-    for name, one in sorted(subject.network.state_dict().items()):
+    head = f"{staged.stages.head}."
+    for name, one in sorted(staged.network.state_dict().items()):
         if not name.startswith(head):
             digest.update(f"{name} {one.dtype} {tuple(one.shape)}\n".encode())
             digest.update(one.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -62,14 +62,14 @@ def digest_of_base(subject: Subject) -> str:
 class Base(nn.Module):
     """A network without its head, in evaluation mode: images to features (B, D)."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, staged: StagedNetwork) -> None:
         """Take the network; it is without a head from now on.
 
         Raises:
             OptionError: layers follow the head, so that features alone decide nothing.
         """
         super().__init__()
-        arch, self.network, stages = subject
+        arch, self.network, stages = staged
         if not stages.is_head_last:
             raise augd.OptionError(
                 f"--arch: in {arch} other layers follow the classifier, so there are no features "
@@ -99,9 +99,9 @@ class HeadOnly(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
-    def as_subject(self, arch: str) -> Subject:
+    def as_staged_network(self, arch: str) -> StagedNetwork:
         """Return what a `Learner` takes: a network without stages."""
-        return Subject(arch, self, Stages((), "head", None, is_head_last=True))
+        return StagedNetwork(arch, self, Stages((), "head", None, is_head_last=True))
 
 
 class FeatureStore:
@@ -170,7 +170,7 @@ def store_features(
     base: Callable[[Tensor], Tensor],
     training: BatchSource,
     validation: BatchSource,
-    told: Callable[[str, int], None] = lambda what, rows: None,
+    report: Callable[[str, int], None] = lambda what, rows: None,
 ) -> FeatureStore:
     """Compute and store the features of all passes that a key asks for.
 
@@ -179,7 +179,7 @@ def store_features(
         key: with "passes", how many epochs of the training stream, from 0 on.
         base: images (B, 3, H, W) to features (B, D).
         training, validation: rows that are not valid are left out.
-        told: called with a pass's name and the rows of each batch that was done.
+        report: called with a pass's name and the rows of each batch that was done.
 
     Raises:
         AugdError: no space, or as the streams say.
@@ -190,8 +190,8 @@ def store_features(
         unfinished.mkdir(parents=True)
         for number in range(key["passes"]):
             name = f"training-{number}"
-            seconds[name] = _store_pass(unfinished, name, base, training, number, told)
-        seconds[_VALIDATION] = _store_pass(unfinished, _VALIDATION, base, validation, 0, told)
+            seconds[name] = _store_pass(unfinished, name, base, training, number, report)
+        seconds[_VALIDATION] = _store_pass(unfinished, _VALIDATION, base, validation, 0, report)
         content = json.dumps({"key": key, "seconds": seconds}, indent=2)
         (unfinished / "key.json").write_text(content, encoding="utf-8")
         unfinished.replace(folder)
@@ -210,7 +210,7 @@ def _store_pass(
     base: Callable[[Tensor], Tensor],
     source: BatchSource,
     epoch: int,
-    told: Callable[[str, int], None],
+    report: Callable[[str, int], None],
 ) -> float:
     """Write one pass; returns the seconds that it took."""
     started_s = time.perf_counter()
@@ -230,7 +230,7 @@ def _store_pass(
         labels.append(truth.cpu().numpy())
         of_rows = batch.ids if len(truth) == len(batch) else batch.ids[batch.valid]
         ids.append(of_rows.cpu().numpy())
-        told(name, len(rows))
+        report(name, len(rows))
     if mapped is None:
         raise augd.DatasetError(f"data set {source.dataset!r} has no readable image for {name}")
     mapped.flush()

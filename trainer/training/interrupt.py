@@ -19,7 +19,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         """Install nothing yet."""
-        self._is_held_back = False
+        self._is_deferred = False
         self._is_pending = False
 
     def __enter__(self) -> Interrupt:
@@ -32,21 +32,21 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._previous)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_held_back:
+        if not self._is_deferred:
             self._raise()
         self._is_pending = True
 
     def _raise(self) -> None:
-        self._is_held_back = True  # for good: the first one ends the run
+        self._is_deferred = True  # for good: the first one ends the run
         raise KeyboardInterrupt
 
     @contextmanager
-    def held_back(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Raise KeyboardInterrupt only after what stands inside is done."""
-        self._is_held_back = True
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._is_held_back = False
+            self._is_deferred = False
         if self._is_pending:
             self._raise()

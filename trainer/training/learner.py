@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..models.registry import Subject
+from ..models.registry import StagedNetwork
 from .distributed import Ranks
 from .finetune import Phase, freeze, parameter_groups, plan_phases
 from .optimizers import make_optimiser, set_rate, share_of_rate
@@ -45,16 +45,16 @@ class Learner:
     def __init__(
         self,
         settings: Settings,
-        subject: Subject,
+        staged: StagedNetwork,
         device: torch.device,
         batches_per_epoch: int,
         ranks: Ranks | None = None,
     ) -> None:
         """Stand at the beginning of the first phase."""
-        self.settings, self.stages, self.device = settings, subject.stages, device
+        self.settings, self.stages, self.device = settings, staged.stages, device
         self.ranks = ranks or Ranks()
-        self.network: nn.Module = subject.network.to(device).to(memory_format=torch.channels_last)
-        self.phases = plan_phases(settings.plan, subject.stages)
+        self.network: nn.Module = staged.network.to(device).to(memory_format=torch.channels_last)
+        self.phases = plan_phases(settings.plan, staged.stages)
         self.batches_per_epoch = batches_per_epoch
         self.scaler = torch.amp.GradScaler("cuda", enabled=settings.amp)
         self.average = None if settings.ema is None else Average(self.network, settings.ema)
@@ -94,12 +94,6 @@ class Learner:
     def phase_end(self) -> int:
         """The epoch before which this phase ends."""
         return self.phase_begin + self.phase.epochs
-
-    @property
-    def num_learning(self) -> int:
-        """Weights that learn in this phase."""
-        groups = self.optimiser.param_groups
-        return sum(one.numel() for group in groups for one in group["params"])
 
     def rate(self, place: RunPosition) -> float:
         """Return the learning rate of the step at a place; stages have shares of it."""
@@ -154,22 +148,22 @@ class Learner:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.float16, enabled=self.settings.amp)
 
-    def judge(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the plain cross-entropy and the logits; inside `judging` and `torch.no_grad`."""
         with self._precision():
             logits: Tensor = self.network(images)
             return nn.functional.cross_entropy(logits, labels), logits
 
     @contextmanager
-    def judging(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Put the network into evaluation mode, with averaged weights if there are any.
 
         Ranks judge by the statistics of rank 0, which are the ones that are saved.
         """
         self.network.eval()
-        self.ranks.align(self.network.buffers())
+        self.ranks.broadcast(self.network.buffers())
         if self.average is not None:
-            self.ranks.align(self.average.state_dict().values())
+            self.ranks.broadcast(self.average.state_dict().values())
         if self.average is None:
             yield
             return

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import augd
 
-from ..models.registry import Subject, build_subject
+from ..models.registry import StagedNetwork, build_staged_network
 from .checkpoint import load_checkpoint
 
 
@@ -21,7 +21,7 @@ class Trained(NamedTuple):
 
     Attributes:
         path: of its checkpoint.
-        subject: the network, on the CPU, and its parts.
+        staged: the network, on the CPU, and its parts.
         classes: what it tells apart, by label.
         size_px: (height, width) of its images; None where they came as they are.
         validation: the recipe that it was validated with.
@@ -30,7 +30,7 @@ class Trained(NamedTuple):
     """
 
     path: Path
-    subject: Subject
+    staged: StagedNetwork
     classes: list[str]
     size_px: tuple[int, int] | None
     validation: str | dict[str, Any]
@@ -50,12 +50,12 @@ def read_trained(path: Path, option: str = "--checkpoint") -> Trained:
     settings, recipes = state["settings"], state["recipes"]
     size_px = recipes["size_px"]
     size_px = None if size_px is None else (size_px[0], size_px[1])
-    subject = build_subject(settings["arch"], len(settings["classes"]), size_px)
-    subject.network.load_state_dict(_weights_of(state))
-    subject.network.eval().requires_grad_(False)
+    staged = build_staged_network(settings["arch"], len(settings["classes"]), size_px)
+    staged.network.load_state_dict(_weights_of(state))
+    staged.network.eval().requires_grad_(False)
     return Trained(
         path=path,
-        subject=subject,
+        staged=staged,
         classes=list(settings["classes"]),
         size_px=size_px,
         validation=recipes["validation"],

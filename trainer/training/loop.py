@@ -22,7 +22,7 @@ from augd.errors import counted
 
 from ..data.host_feed import Batch
 from ..data.source import BatchSource, usable_rows
-from ..models.registry import Subject, check_input
+from ..models.registry import StagedNetwork, check_input
 from .checkpoint import State, save_checkpoint
 from .distributed import Ranks
 from .interrupt import Interrupt
@@ -49,7 +49,7 @@ class Training:
         settings: Settings,
         training: BatchSource,
         validation: BatchSource,
-        subject: Subject,
+        staged: StagedNetwork,
         display: Display,
         out: Path,
         *,
@@ -63,7 +63,7 @@ class Training:
         Args:
             settings: of this run.
             training, validation: on the same device.
-            subject: the network, wherever it is.
+            staged: the network, wherever it is.
             display: says how it goes.
             out: the folder of checkpoints and logs.
             recipes: of both streams, kept in checkpoints for who evaluates them.
@@ -77,10 +77,10 @@ class Training:
         self.ranks = ranks or Ranks()
         self.device = training.device
         self.batches_per_epoch = min(len(training), settings.limit_train_batches or len(training))
-        self.learner = Learner(settings, subject, self.device, self.batches_per_epoch, self.ranks)
+        self.learner = Learner(settings, staged, self.device, self.batches_per_epoch, self.ranks)
         self.epoch = 0
         self.batch = 0
-        self.tally = RunningMetrics()  # of this epoch's training
+        self.metrics = RunningMetrics()  # of this epoch's training
         self.history: list[dict[str, Any]] = []
         self.stream_state = training.state_dict()
         self._replay = replay
@@ -110,7 +110,7 @@ class Training:
             while self.epoch < self.settings.epochs:
                 pace = self.train_epoch(interrupt) if self.batch < self.batches_per_epoch else None
                 validation = self.validate()
-                with interrupt.held_back():
+                with interrupt.deferred():
                     self.finish_epoch(validation, pace)
 
     def train_epoch(self, interrupt: Interrupt) -> tuple[float, float]:
@@ -120,10 +120,10 @@ class Training:
         self._count_classes_from_here()
         pace = Pace(self.training)
         for batch in self._batches_left():
-            with interrupt.held_back():
+            with interrupt.deferred():
                 self.step(batch)
                 self._save_at_intervals()
-            self.display.advance(self.tally.loss, self.tally.accuracy, pace)
+            self.display.advance(self.metrics.loss, self.metrics.accuracy, pace)
         self.read_losses()  # waits for the device, so that its time counts
         self._report_empty_classes()
         return pace.read()
@@ -144,10 +144,10 @@ class Training:
             self._count_classes(labels)
         result = self._learn(images, labels)
         if result is not None:
-            self.tally.add(self.batch, *result, labels)
+            self.metrics.add(self.batch, *result, labels)
         self.batch += 1
         self.stream_state = self.training.state_dict()
-        if self._is_worth_reading(self.tally):
+        if self._is_worth_reading(self.metrics):
             self.read_losses()
 
     def _learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -163,8 +163,8 @@ class Training:
             f"the memory of {self.device}, {advice}, --amp, a smaller --size or another network"
         )
 
-    def _is_worth_reading(self, tally: RunningMetrics) -> bool:
-        return self.device.type == "cpu" or tally.num_unread >= _UNREAD_MAX
+    def _is_worth_reading(self, metrics: RunningMetrics) -> bool:
+        return self.device.type == "cpu" or metrics.num_unread >= _UNREAD_MAX
 
     def _check_input_once(self, images: Tensor) -> None:
         if not self._has_checked_input:
@@ -197,7 +197,7 @@ class Training:
             )
 
     def _show(self, images: Tensor) -> None:
-        """TensorBoardLog the first batch, as the network sees it; of none but bad samples there is
+        """Log the first batch, as the network sees it; of none but bad samples there is
         nothing."""
         if len(images) and images.dim() == 4:
             from ..evaluation.images import contact_sheet
@@ -206,7 +206,7 @@ class Training:
 
     def read_losses(self) -> None:
         """Add the losses up, and stop where one is no number."""
-        failed = self.tally.read()
+        failed = self.metrics.read()
         if failed is None:
             return
         again = f" See that batch: {self._replay(self.epoch, failed)}." if self._replay else ""
@@ -221,24 +221,24 @@ class Training:
     def validate(self) -> RunningMetrics:
         """Measure on the validation samples; nothing learns from them."""
         self.display.begin("validation", self.epoch, len(self.validation))
-        tally, pace = RunningMetrics(), Pace(self.validation)
-        with self.learner.judging():
+        metrics, pace = RunningMetrics(), Pace(self.validation)
+        with self.learner.evaluating():
             for number, batch in enumerate(self.validation.epoch(self.epoch)):
                 images, labels = usable_rows(batch, self.validation)
                 if len(labels):
-                    tally.add(number, *self.learner.judge(images, labels), labels)
-                if self._is_worth_reading(tally):
-                    self._read_validation(tally)
-                self.display.advance(tally.loss, tally.accuracy, pace)
-        self._read_validation(tally)
-        return self._summed(tally)
+                    metrics.add(number, *self.learner.evaluate_batch(images, labels), labels)
+                if self._is_worth_reading(metrics):
+                    self._read_validation(metrics)
+                self.display.advance(metrics.loss, metrics.accuracy, pace)
+        self._read_validation(metrics)
+        return self._summed(metrics)
 
-    def _summed(self, tally: RunningMetrics) -> RunningMetrics:
-        loss_sum, hits, rows = self.ranks.sums(tally.loss_sum, tally.hits, tally.rows)
+    def _summed(self, metrics: RunningMetrics) -> RunningMetrics:
+        loss_sum, hits, rows = self.ranks.sums(metrics.loss_sum, metrics.hits, metrics.rows)
         return RunningMetrics(loss_sum, int(hits), int(rows))
 
-    def _read_validation(self, tally: RunningMetrics) -> None:
-        if tally.read() is not None:
+    def _read_validation(self, metrics: RunningMetrics) -> None:
+        if metrics.read() is not None:
             raise augd.AugdError(
                 f"the validation loss is not finite after epoch {self.epoch + 1}: the training "
                 f"diverged. Start again with a lower --lr (it was {self.settings.lr:g})."
@@ -247,13 +247,13 @@ class Training:
     def finish_epoch(self, validation: RunningMetrics, pace: tuple[float, float] | None) -> None:
         """Note the results, stand before the next epoch, and save."""
         rate, waiting = pace or (None, None)
-        tally = self._summed(self.tally)
+        metrics = self._summed(self.metrics)
         record = {
             "epoch": self.epoch + 1,
             "phase": self.learner.phase.name,
             "lr": self.learner.rate(RunPosition(self.epoch, self.batches_per_epoch - 1)),
-            "train_loss": tally.loss,
-            "train_accuracy": tally.accuracy,
+            "train_loss": metrics.loss,
+            "train_accuracy": metrics.accuracy,
             "val_loss": validation.loss,
             "val_accuracy": validation.accuracy,
             "images_per_s": rate,
@@ -264,7 +264,7 @@ class Training:
         self._log_epoch(record)
         has_stalled = self._has_stalled()
         end = self.learner.phase_end
-        self.epoch, self.batch, self.tally = self.epoch + 1, 0, RunningMetrics()
+        self.epoch, self.batch, self.metrics = self.epoch + 1, 0, RunningMetrics()
         if has_stalled:
             self.epoch = end
         ended = self.learner.phase.name
@@ -331,10 +331,10 @@ class Training:
             **self.learner.state_dict(),
             "schedule": {**self.place._asdict(), "next_lr": self.learner.rate(self.place)},
             "stream": self.stream_state,
-            "tally": self._summed(self.tally).sums(),
+            "tally": self._summed(self.metrics).sums(),
             "history": self.history,
-            "rng": self.ranks.gathered(torch.get_rng_state()),
-            "rng_cuda": self.ranks.gathered(torch.cuda.get_rng_state(self.device))
+            "rng": self.ranks.gather(torch.get_rng_state()),
+            "rng_cuda": self.ranks.gather(torch.cuda.get_rng_state(self.device))
             if is_cuda
             else None,
         }
@@ -354,7 +354,7 @@ class Training:
         self.learner.load_state_dict(state, self.epoch)
         self.stream_state = state["stream"]
         if self.ranks.is_first:  # the sums are of all ranks
-            self.tally = RunningMetrics(**state["tally"])
+            self.metrics = RunningMetrics(**state["tally"])
         self.history = list(state["history"])
         torch.set_rng_state(state["rng"][self.ranks.rank])
         if self.device.type == "cuda" and state["rng_cuda"] is not None:

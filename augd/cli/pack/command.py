@@ -48,7 +48,7 @@ from augd.dataset.scan.tar import Member
 from augd.dataset.scan_result import Progress, ScanResult, Shard, say_splits, shown
 from augd.dataset.stores.address import is_address, parse_store
 from augd.diagnostics.formatting import say_size, section
-from augd.diagnostics.progress_bar import Patience
+from augd.diagnostics.progress_bar import ProgressBar
 from augd.errors import AugdError, DatasetError, OptionError, counted
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.jpeg_segments import Table, find_segments
@@ -92,7 +92,7 @@ def pack(source: str, target: str, options: PackOptions) -> dict[str, Any]:
     require_kernels()
     chosen = _chosen(options)
     started = time.monotonic()
-    with Patience("indexing") as progress:
+    with ProgressBar("indexing") as progress:
         index = load_or_build(source, progress=progress)
     try:
         plan = PackPlan(_PLAN_VERSION, index.digest, chosen)
@@ -171,7 +171,7 @@ def _pack(
     jobs = plan_shards(arrays, options.shard_bytes)
     done = sum(len(job.samples) for job in jobs if is_done(folder, job))
     wanted = min(num_workers or num_cores(), len(jobs))
-    with Patience("packing", index.num_samples) as progress:
+    with ProgressBar("packing", index.num_samples) as progress:
         for num_begun, _ in enumerate(pack_all(index, folder, options, wanted), done):
             progress(num_begun)
         progress(index.num_samples)
@@ -271,7 +271,7 @@ def rebuild_index(source: str) -> dict[str, Any]:
     """Look at all of a data set anew, for the user's cache; returns what is in it."""
     started = time.monotonic()
     with (
-        Patience("indexing") as progress,
+        ProgressBar("indexing") as progress,
         closing(load_or_build(source, rebuild=True, progress=progress)) as index,
     ):
         return {
@@ -309,10 +309,10 @@ def index_shards(source: str) -> dict[str, Any]:
             f"{source} holds no .tar shards, or images beside them. A folder of images needs no "
             f"index: serve it, or pack it (augd pack SRC DST)."
         )
-    with Patience("listing") as progress:
+    with ProgressBar("listing") as progress:
         walked = walk_shards(root, progress=progress)
     found = msgspec.structs.replace(walked)  # which is looked up meanwhile
-    with Patience("looking at images", walked.num_samples) as progress:
+    with ProgressBar("looking at images", walked.num_samples) as progress:
         report = _place_all(found, map(_look_at, _contents(walked)), progress)
     report["index_bytes"] = _write_index(found)
     return {"source": source, **report, "seconds": time.monotonic() - started}
@@ -326,7 +326,7 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
         raise OptionError(
             f"--beside: nothing can be written to {source}; use --out FILE and copy it there"
         )
-    with Patience("looking at images") as progress:
+    with ProgressBar("looking at images") as progress:
         walker = Walker(shelf, progress)
         found = walker.walk()
     found.source = shelf.source

@@ -207,11 +207,11 @@ def _open_authenticator(keys: str) -> Authenticator:
     """Read the keys and prove that they keep strangers out, before anything is bound for them."""
     with interruptions_held():
         from augd.transport.auth.authenticator import Authenticator
-        from augd.transport.auth.self_test import prove
+        from augd.transport.auth.self_test import run_self_test
 
     authenticator = Authenticator(Path(keys))
     try:
-        prove(authenticator)
+        run_self_test(authenticator)
     except BaseException:
         authenticator.close()
         raise

@@ -73,7 +73,7 @@ class OpenSamples:
     def _photo(self, asked: ViewRequest) -> Answer:
         content = self._room(asked).read_file(asked.sample)
         if recognise(content[:HEAD_BYTES]) in PACKAGES:  # which Pillow by itself does not read
-            whole = self._room(asked).read(asked.sample).develop()
+            whole = self._room(asked).read(asked.sample).decode_all()
             return Answer(jpeg=_shrink(Image.fromarray(whole)))
         with Image.open(io.BytesIO(content)) as file:
             file.draft("RGB", (_SIDE_PX, _SIDE_PX))

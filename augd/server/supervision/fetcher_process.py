@@ -14,7 +14,7 @@ from augd.dataset.stores.address import is_address
 from augd.protocol import fetch_messages as said
 from augd.server.supervision.supervised_process import Backoff, SupervisedProcess
 from augd.transport import unix_link
-from augd.transport.fetch_buffer import BASIN_BYTES, FetchChannelEnd
+from augd.transport.fetch_buffer import FETCH_BUFFER_BYTES, FetchChannelEnd
 
 _PAUSES = Backoff(0.1, 5.0, 60.0, again_s=5.0)
 _HEAR_S = 10.0  # until it has loaded its libraries
@@ -57,7 +57,9 @@ class FetcherProcess(SupervisedProcess):
             end.close()
 
     def _tell_fetch_channel(self, end: FetchChannelEnd) -> None:
-        self._tell(said.UseFetchChannel(BASIN_BYTES), end.socket.fileno(), end.fetch_buffer_fd)
+        self._tell(
+            said.UseFetchChannel(FETCH_BUFFER_BYTES), end.socket.fileno(), end.fetch_buffer_fd
+        )
 
     def _tell(self, note: said.ToFetcher, *fds: int) -> None:
         """Send; one that is dying hears it when it is started again."""

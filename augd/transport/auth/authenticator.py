@@ -77,7 +77,7 @@ REVOKED = (
     "the daemon does not let this key in any more: its operator changed or removed it; "
     "ask for it, then connect again"
 )
-CANARY = "canary"
+PROBE_NAME = "probe"
 
 
 class Authenticator:
@@ -104,7 +104,7 @@ class Authenticator:
         self.look_at = time.monotonic() + LOOK_S
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self._canaries: dict[bytes, str] = {}
+        self._probes: dict[bytes, str] = {}
         self._log_at = 0.0
         self._num_refused = 0
 
@@ -121,7 +121,7 @@ class Authenticator:
 
     def serve(self) -> None:
         """Answer who waits; never blocks."""
-        users = self.clients.users | self._canaries
+        users = self.clients.users | self._probes
         for _turn in range(_REQUESTS_PER_TURN):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -129,7 +129,7 @@ class Authenticator:
                 return
             route, request = frames[:2], frames[2:]
             reply = answer(request, users, self.clients.may_produce)
-            if reply[2] != b"200" and not self._canaries:
+            if reply[2] != b"200" and not self._probes:
                 self._log_refusal(request)
             self.socket.send_multipart([*route, *reply], zmq.NOBLOCK)
 
@@ -165,11 +165,11 @@ class Authenticator:
 
     def admit_probe(self, public: bytes) -> None:
         """Let a key in that no file names, until `forget_canaries`: `prove` shows one."""
-        self._canaries[z85.decode(public)] = CANARY
+        self._probes[z85.decode(public)] = PROBE_NAME
 
-    def forget_canaries(self) -> None:
+    def forget_probes(self) -> None:
         """Refuse them again."""
-        self._canaries.clear()
+        self._probes.clear()
 
     def close(self) -> None:
         """Answer nobody any more: whoever comes is refused."""

@@ -52,7 +52,7 @@ class ClientKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownClient:
     """A client that the daemon knows."""
 
     public: bytes
@@ -140,7 +140,7 @@ def client_path(folder: Path, name: str) -> Path:
     return clients_folder(folder) / f"{name}.toml"
 
 
-def register(folder: Path, known: Known) -> Path:
+def register(folder: Path, known: KnownClient) -> Path:
     """Write the file of a new client; a running daemon reads it within a second.
 
     Raises:
@@ -151,7 +151,7 @@ def register(folder: Path, known: Known) -> Path:
     make_folder(folder)
     make_folder(path.parent)
     for other, found in read_clients(folder).items():
-        if isinstance(found, Known) and found.public == known.public:
+        if isinstance(found, KnownClient) and found.public == known.public:
             raise OptionError(f"this key is already known, as {other!r}: make a pair per client")
     lines = [f'public = "{known.public.decode()}"']
     if rights.datasets is not None:
@@ -180,16 +180,16 @@ def forget(folder: Path, name: str) -> None:
         raise OptionError(f"{path} does not exist; `augd keys list` prints who is known") from None
 
 
-def read_clients(folder: Path) -> dict[str, Known | OptionError]:
+def read_clients(folder: Path) -> dict[str, KnownClient | OptionError]:
     """Read all clients' files, by name; what is wrong with one is in its place."""
     return {name: read_client(path) for name, path in client_files(folder)}
 
 
-def read_client(path: Path) -> Known | OptionError:
+def read_client(path: Path) -> KnownClient | OptionError:
     """Read one client's file, or say what is wrong with it."""
     try:
         table = read_table(path, is_secret=False)
-        return Known(_key_of(table, "public", path), _rights_of(table, path))
+        return KnownClient(_key_of(table, "public", path), _rights_of(table, path))
     except OptionError as error:
         return error
 

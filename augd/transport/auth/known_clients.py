@@ -27,7 +27,7 @@ class KnownClients:
         """Read the folder, which must be nobody else's to write."""
         self._folder = folder
         self._marks: dict[str, tuple[int, ...]] = {}
-        self._known: dict[str, keys.Known] = {}
+        self._known: dict[str, keys.KnownClient] = {}
         self.users: dict[bytes, str] = {}
         self._rights: dict[str, Rights] = {}
         self.look_again()
@@ -58,7 +58,7 @@ class KnownClients:
 
     def _read(self, name: str) -> None:
         found = keys.read_client(keys.client_path(self._folder, name))
-        if isinstance(found, keys.Known):
+        if isinstance(found, keys.KnownClient):
             self._known[name] = found
         else:
             _log.error("client %s is not let in: %s", name, found)
@@ -88,7 +88,7 @@ class KnownClients:
             self._rights[user] = known.rights
 
     def __len__(self) -> int:
-        """KnownClients that are let in."""
+        """Clients that are let in."""
         return len(self.users)
 
 

@@ -3,7 +3,8 @@
 CURVE by itself lets everybody in who knows the public key. It refuses only with all three of: an
 authenticator, a ZAP domain, and ZAP_ENFORCE_DOMAIN; of the seven ways to have them or not, three
 let a stranger in, without a word. So a daemon shows canaries to sockets that were made as its own
-are, on a throw-away port, before it binds for others. Takes milliseconds, and at most `PROOF_S`.
+are, on a throw-away port, before it binds for others. Takes milliseconds, and at most
+`SELF_TEST_S`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import zmq
 from augd.errors import AugdError
 from augd.transport.address import TcpAddress
 from augd.transport.auth import keys
-from augd.transport.auth.authenticator import CANARY, Authenticator
+from augd.transport.auth.authenticator import PROBE_NAME, Authenticator
 from augd.transport.auth.curve import ClientCurve, ServerCurve
 from augd.transport.handshake_monitor import Handshake
 from augd.transport.zmq_sockets import Dealer, Router
 
-PROOF_S = 5.0
+SELF_TEST_S = 5.0
 
 
-def prove(
+def run_self_test(
     authenticator: Authenticator, make_router: Callable[[ServerCurve], Router] = Router
 ) -> None:
     """Show on a throw-away port that unknown keys are refused; then the gate is open.
@@ -45,18 +46,18 @@ def _try_keys(
     authenticator: Authenticator, make_router: Callable[[ServerCurve], Router], *, is_open: bool
 ) -> None:
     router = make_router(authenticator.curve)
-    canaries: list[ProbeClient] = []
+    probe_clients: list[ProbeClient] = []
     try:
         port = router.bind(TcpAddress("127.0.0.1", 0))
         assert isinstance(port, TcpAddress)
         known, unknown = (ProbeClient(port, authenticator.server) for _ in range(2))
-        canaries = [known, unknown]
+        probe_clients = [known, unknown]
         if is_open:
             authenticator.admit_probe(known.public)
         _await_verdicts(authenticator, router, known, unknown, is_open=is_open)
     finally:
-        authenticator.forget_canaries()
-        for probe_client in canaries:
+        authenticator.forget_probes()
+        for probe_client in probe_clients:
             probe_client.close()
         router.close()
 
@@ -69,7 +70,7 @@ class ProbeClient:
         pair = keys.make_pair()
         self.public = pair.public
         self.payload = keys.fingerprint(pair.public).encode()
-        curve = ClientCurve(keys.ClientKeys(CANARY, pair, server))
+        curve = ClientCurve(keys.ClientKeys(PROBE_NAME, pair, server))
         self._dealer = Dealer(address, curve, is_watched=True)
         assert self._dealer.handshake is not None
         self.handshake: Handshake = self._dealer.handshake
@@ -93,13 +94,13 @@ def _await_verdicts(
     for socket in [*sockets, authenticator.socket] if is_open else sockets:
         poller.register(socket, zmq.POLLIN)
     heard: dict[bytes, str | None] = {}
-    deadline = time.monotonic() + PROOF_S
+    deadline = time.monotonic() + SELF_TEST_S
     while True:
         refused = [one for one in (known, unknown) if one.handshake.has_failed()]
         if unknown.payload in heard or (known.payload in heard and not is_open):
             raise AugdError(_FAILS_OPEN)
         if is_open and known.payload in heard and unknown in refused:
-            if heard[known.payload] != CANARY:
+            if heard[known.payload] != PROBE_NAME:
                 raise AugdError(_UNNAMED)
             return
         if not is_open and len(refused) == 2:
@@ -121,7 +122,9 @@ _FAILS_OPEN = (
 )
 _UNNAMED = f"{_TESTED}ZeroMQ did not say whose message it was, so that nobody's could be allowed"
 _UNANSWERED = (
-    f"{_TESTED}within {PROOF_S:g} s a known key was not let in and an unknown one refused; the "
+    f"{_TESTED}within {SELF_TEST_S:g} s a known key was not let in and an unknown one refused; the "
     "authenticator does not answer"
 )
-_UNDECIDED = f"{_TESTED}within {PROOF_S:g} s nobody was refused while there was no authenticator"
+_UNDECIDED = (
+    f"{_TESTED}within {SELF_TEST_S:g} s nobody was refused while there was no authenticator"
+)

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def add_client(folder: Path, name: str, **rights: object) -> keys.Pair:
     pair = keys.make_pair()
-    keys.register(folder, keys.Known(pair.public, Rights(name, **rights)))
+    keys.register(folder, keys.KnownClient(pair.public, Rights(name, **rights)))
     return pair
 
 
@@ -60,7 +60,7 @@ def test_what_was_written_is_read_again(folder: Path, tmp_path: Path) -> None:
     keys.write_client_keys(tmp_path / "alice.key", written)
     assert keys.read_client_keys(tmp_path / "alice.key") == written
     rights = Rights("alice", ("a b", 'q"é\\'), 2, 3 * 10**9)
-    assert keys.read_clients(folder) == {"alice": keys.Known(pair.public, rights)}
+    assert keys.read_clients(folder) == {"alice": keys.KnownClient(pair.public, rights)}
     keys.forget(folder, "alice")
     assert keys.read_clients(folder) == {}
 
@@ -70,7 +70,7 @@ def test_a_file_by_hand_may_leave_everything_out_but_the_key(folder: Path) -> No
     public = keys.make_pair().public
     path = keys.client_path(folder, "bob")
     path.write_text(f'public = "{public.decode()}"\nmax_gigabytes = 0.5\n')
-    assert keys.read_client(path) == keys.Known(public, Rights("bob", max_bytes=500_000_000))
+    assert keys.read_client(path) == keys.KnownClient(public, Rights("bob", max_bytes=500_000_000))
 
 
 def test_public_keys_are_words_on_a_command_line() -> None:
@@ -92,7 +92,7 @@ def test_a_client_that_others_can_write_is_refused(folder: Path, mode: int) -> N
     add_client(folder, "alice")
     path = keys.client_path(folder, "alice")
     path.chmod(0o644)
-    assert isinstance(keys.read_client(path), keys.Known), "its key is public"
+    assert isinstance(keys.read_client(path), keys.KnownClient), "its key is public"
     path.chmod(mode)
     assert "can be written by others" in str(keys.read_client(path))
 
@@ -246,7 +246,7 @@ def test_the_command_makes_lists_and_removes(
     assert made.pair.secret.decode() not in said
     folder = tmp_path / "config" / "augd" / "keys"
     rights = Rights("alice", ("a", "b"), 2, 1_500_000_000)
-    assert keys.read_clients(folder)["alice"] == keys.Known(made.pair.public, rights)
+    assert keys.read_clients(folder)["alice"] == keys.KnownClient(made.pair.public, rights)
     code, said = run(capsys, "new", "alice")
     assert code == 1
     assert "alice.toml exists: `augd keys remove alice` first" in said
@@ -276,7 +276,7 @@ def test_a_key_made_on_the_clients_own_host(
     code, _ = run(capsys, "add", "bob", public, "--dir", str(folder), "--max-streams", "1")
     assert code == 0
     assert keys.read_clients(folder) == {
-        "bob": keys.Known(made.pair.public, Rights("bob", None, 1))
+        "bob": keys.KnownClient(made.pair.public, Rights("bob", None, 1))
     }
     code, said = run(capsys, "add", "rob", public, "--dir", str(folder))
     assert code == 1

@@ -11,20 +11,22 @@ import pytest
 from augd.diagnostics import tuning
 from augd.diagnostics.bottleneck import diagnose
 from augd.diagnostics.measure import Measurement
-from augd.diagnostics.subset import take_sample
-from augd.diagnostics.tuning import Setting, Tried, Untried, say
+from augd.diagnostics.subset import copy_subset
+from augd.diagnostics.tuning import Setting, SkippedTrial, TrialResult, say
 from augd.pixels import native
 from tests.support.scenes import make_folder
 
 SETTING = Setting("photos", {"ops": []}, 16, 2)
 
 
-def tried(what: str, images_per_s: float, setting: Setting = SETTING, waits: float = 1.0) -> Tried:
+def tried(
+    what: str, images_per_s: float, setting: Setting = SETTING, waits: float = 1.0
+) -> TrialResult:
     measured = Measurement(
         *(100, 10, 0, 1.0, images_per_s, 0.0, 1.0, 0.0, 0.0, waits, 0.0),
         *(0.0 if waits > 0.5 else 0.5, 1.0, 1.0, 0, 0),
     )
-    return Tried(what, setting, measured, diagnose(waits, 0.0 if waits > 0.5 else 0.5, 2))
+    return TrialResult(what, setting, measured, diagnose(waits, 0.0 if waits > 0.5 else 0.5, 2))
 
 
 def test_a_gain_counts_against_the_fastest_run_of_what_it_is_compared_with() -> None:
@@ -48,7 +50,7 @@ def test_all_that_helps_is_named_the_most_first() -> None:
         base,
         sample,
         replace(packed, against=sample, advice="pack"),
-        Untried("else", "no room"),
+        SkippedTrial("else", "no room"),
         replace(cached, against=sample, advice="keep"),
     ]
     lines = list(say(found, 4))
@@ -72,7 +74,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def runs(monkeypatch: pytest.MonkeyPatch, base: Tried) -> Iterator[Tried | Untried]:
+def runs(
+    monkeypatch: pytest.MonkeyPatch, base: TrialResult
+) -> Iterator[TrialResult | SkippedTrial]:
     """Run the trial of storage without daemons: whatever is asked for, it makes 100 images/s."""
     monkeypatch.setattr(tuning, "_pack", lambda source, target: "")
     return tuning._storage(base, lambda what, setting: tried(what, 100.0, setting))
@@ -82,12 +86,12 @@ def test_no_cache_is_tried_that_would_not_fit(photos, monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path=str(photos)))
     monkeypatch.setattr(tuning, "available_bytes", lambda: 1_000_000)
     found = list(runs(monkeypatch, base))
-    (untried,) = (one for one in found if isinstance(one, Untried) and "cache" in one.what)
+    (untried,) = (one for one in found if isinstance(one, SkippedTrial) and "cache" in one.what)
     assert untried.what == "a cache in memory"
     assert "the photos take about 0.1GB, and 0.1GB can be spared" in untried.why
     monkeypatch.setattr(tuning, "available_bytes", lambda: 1_000_000_000)
     *_, cached, again = runs(monkeypatch, base)
-    assert isinstance(cached, Tried) and isinstance(again, Tried)
+    assert isinstance(cached, TrialResult) and isinstance(again, TrialResult)
     assert (cached.advice, cached.setting.cache) == ("--cache ram:0.1GB", "ram:65MB")
     assert again.setting == cached.against.setting
 
@@ -107,14 +111,14 @@ def test_nothing_is_stored_otherwise_where_it_cannot_help(photos, monkeypatch) -
 def test_own_sources_are_not_copied(monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path="plugin:mine:Photos?x"))
     (untried,) = runs(monkeypatch, base)
-    assert untried == Untried("packing, and a cache", "what an own source reads is not copied")
+    assert untried == SkippedTrial("packing, and a cache", "what an own source reads is not copied")
 
 
 def test_packing_says_why_it_is_not_tried(photos, monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path=str(photos)))
     monkeypatch.setattr(native, "kernels", None)
     untried, *_ = runs(monkeypatch, base)
-    assert isinstance(untried, Untried)
+    assert isinstance(untried, SkippedTrial)
     assert untried.as_plain([]) == {
         "what": "packing",
         "not_tried": "it needs the native kernels; augd doctor says why there are none",
@@ -122,19 +126,19 @@ def test_packing_says_why_it_is_not_tried(photos, monkeypatch) -> None:
 
 
 def test_a_sample_is_spread_over_the_set_and_bounded(photos, tmp_path, monkeypatch) -> None:
-    whole = take_sample(str(photos), str(tmp_path / "whole"))
+    whole = copy_subset(str(photos), str(tmp_path / "whole"))
     assert whole is not None
-    assert (whole.num_photos, whole.num_samples, whole.is_cut) == (10, 10, False)
+    assert (whole.num_images, whole.num_samples, whole.is_segmented) == (10, 10, False)
     assert whole.decoded_bytes == whole.all_decoded_bytes == 10 * 64 * 48 * 3
     monkeypatch.setattr("augd.diagnostics.subset._PHOTOS_MAX", 4)
-    few = take_sample(str(photos), str(tmp_path / "few"))
+    few = copy_subset(str(photos), str(tmp_path / "few"))
     assert few is not None
-    assert (few.num_photos, few.num_samples) == (4, 10)
+    assert (few.num_images, few.num_samples) == (4, 10)
     assert few.all_decoded_bytes == 10 * 64 * 48 * 3
     copies = sorted((tmp_path / "few").iterdir())
     assert [int(copy.stem) for copy in copies] == [0, 2, 5, 7]
     originals = {path.read_bytes() for path in photos.rglob("*.*")}
     assert all(copy.read_bytes() in originals for copy in copies)
     monkeypatch.setattr("augd.diagnostics.subset._BYTES_MAX", 1)
-    one = take_sample(str(photos), str(tmp_path / "one"))
-    assert one is not None and one.num_photos == 1
+    one = copy_subset(str(photos), str(tmp_path / "one"))
+    assert one is not None and one.num_images == 1

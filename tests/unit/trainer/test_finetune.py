@@ -24,9 +24,9 @@ from tests.support.learning import (
 )
 from trainer.cli.fit import FitOptions, settle, settle_strategy
 from trainer.models.head import Head
-from trainer.models.registry import build_model, build_subject
+from trainer.models.registry import build_model, build_staged_network
 from trainer.models.small_convnet import SmallConvNet
-from trainer.models.stages import dissect
+from trainer.models.stages import find_stages
 from trainer.training.distributed import Ranks
 from trainer.training.finetune import TrainingPlan, choose_strategy, plan_phases, stage_shares
 from trainer.training.learner import RunPosition
@@ -57,7 +57,7 @@ class TestAnatomy:
     def test_every_parameter_is_in_one_stage_or_the_head(self, arch, stages, head):
         with torch.device("meta"):
             network = build_model(arch, 7)
-        anatomy = dissect(network)
+        anatomy = find_stages(network)
         assert anatomy.head == head
         if stages is not None:
             assert [stage.name for stage in anatomy.stages] == stages
@@ -73,7 +73,7 @@ class TestAnatomy:
         before = {name: one.clone() for name, one in network.state_dict().items()}
         modes = [module.training for module in network.modules()]
         random = torch.get_rng_state()
-        dissect(network)
+        find_stages(network)
         assert not changed_names(before, network.state_dict())
         assert [module.training for module in network.modules()] == modes
         assert torch.equal(torch.get_rng_state(), random)
@@ -81,7 +81,7 @@ class TestAnatomy:
 
     def test_a_transformers_blocks_are_its_stages_and_its_tokens_are_of_the_first(self):
         with torch.device("meta"):
-            anatomy = dissect(build_model("vit_b_16", 2))
+            anatomy = find_stages(build_model("vit_b_16", 2))
         assert len(anatomy.stages) == 13
         assert "class_token" in anatomy.stages[0].parameters
         assert "encoder.ln.weight" in anatomy.stages[-1].parameters
@@ -89,7 +89,7 @@ class TestAnatomy:
     def test_no_classifier(self):
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         with pytest.raises(augd.OptionError, match="last layer with weights is linear, got Batch"):
-            dissect(network)
+            find_stages(network)
 
 
 class TestHead:
@@ -114,12 +114,12 @@ class TestHead:
         assert (other == other[0]).all() and other[0, 0] != other[0, 1], other[0]
 
     def test_takes_the_networks_own_dropout_with_it(self):
-        subject = subject_of("mobilenet_v3_small")
-        head = subject.network.get_submodule(subject.stages.head)
+        staged = subject_of("mobilenet_v3_small")
+        head = staged.network.get_submodule(staged.stages.head)
         assert isinstance(head, Head) and head.dropout == 0.2
-        assert subject.network.classifier[2].p == 0
+        assert staged.network.classifier[2].p == 0
         plain = build_model("mobilenet_v3_small", 3)
-        assert plain.state_dict().keys() == subject.network.state_dict().keys()
+        assert plain.state_dict().keys() == staged.network.state_dict().keys()
         other = subject_of("mobilenet_v3_small", dropout=0.7, drop_connect=0.1)
         head = other.network.get_submodule(other.stages.head)
         assert (head.dropout, head.drop_connect) == (0.7, 0.1)
@@ -145,11 +145,11 @@ class TestSmallConvNet:
         assert network(torch.zeros(2, 3, 180, 180)).shape == (2, 2)
 
     def test_other_sizes(self):
-        subject = build_subject("small-convnet", 4, (78, 96))
-        assert subject.network(torch.zeros(1, 3, 78, 96)).shape == (1, 4)
-        assert len(subject.stages.stages) == 5
+        staged = build_staged_network("small-convnet", 4, (78, 96))
+        assert staged.network(torch.zeros(1, 3, 78, 96)).shape == (1, 4)
+        assert len(staged.stages.stages) == 5
         with pytest.raises(augd.OptionError, match=r"from 78 px on, got 64 x 64 px; raise --size"):
-            build_subject("small-convnet", 4, (64, 64))
+            build_staged_network("small-convnet", 4, (64, 64))
 
 
 class TestFrozen:
@@ -333,7 +333,7 @@ def test_refused_options(changed, says):
 class SecondRank(Ranks):
     """The second of two ranks, without the first: what it is told is nines."""
 
-    def align(self, tensors: Iterable[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
         for tensor in tensors:
             tensor.fill_(9)
 
@@ -346,7 +346,7 @@ def test_ranks_judge_by_the_statistics_and_the_average_of_the_first() -> None:
     learner.ranks = SecondRank(1, 2, 1)
     own = copy_of(learner)
     buffers = {name for name, _ in learner.network.named_buffers()}
-    with learner.judging():
+    with learner.evaluating():
         assert all(bool((one == 9).all()) for one in learner.network.state_dict().values())
         assert not learner.network.training
     for name, one in learner.network.state_dict().items():

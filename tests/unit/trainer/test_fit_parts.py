@@ -51,24 +51,24 @@ class TestRate:
 
 class TestTally:
     def test_weighs_batches_by_their_rows(self):
-        tally = RunningMetrics()
+        metrics = RunningMetrics()
         logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
-        tally.add(0, torch.tensor(3.0), logits, torch.tensor([0, 0, 0]))
-        tally.add(1, torch.tensor(1.0), logits[:1], torch.tensor([1]))
-        assert (tally.rows, tally.num_unread) == (0, 2)
-        assert tally.read() is None
-        assert (tally.loss, tally.accuracy, tally.rows) == (2.5, 0.5, 4)
-        again = RunningMetrics(**tally.sums())
+        metrics.add(0, torch.tensor(3.0), logits, torch.tensor([0, 0, 0]))
+        metrics.add(1, torch.tensor(1.0), logits[:1], torch.tensor([1]))
+        assert (metrics.rows, metrics.num_unread) == (0, 2)
+        assert metrics.read() is None
+        assert (metrics.loss, metrics.accuracy, metrics.rows) == (2.5, 0.5, 4)
+        again = RunningMetrics(**metrics.sums())
         assert (again.loss, again.accuracy, again.rows) == (2.5, 0.5, 4)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_names_the_first_batch_whose_loss_is_no_number(self, value):
-        tally = RunningMetrics()
+        metrics = RunningMetrics()
         logits, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
         for number, loss in enumerate((1.0, 2.0, value, 1.0, value)):
-            tally.add(7 + number, torch.tensor(loss), logits, labels)
-        assert tally.read() == 9
-        assert tally.loss == 1.5
+            metrics.add(7 + number, torch.tensor(loss), logits, labels)
+        assert metrics.read() == 9
+        assert metrics.loss == 1.5
 
     def test_is_zero_before_the_first_row(self):
         assert (RunningMetrics().loss, RunningMetrics().accuracy) == (0, 0)
@@ -79,7 +79,7 @@ class TestInterrupt:
         before = signal.getsignal(signal.SIGINT)
         done = []
         with Interrupt() as interrupt:
-            with pytest.raises(KeyboardInterrupt), interrupt.held_back():
+            with pytest.raises(KeyboardInterrupt), interrupt.deferred():
                 os.kill(os.getpid(), signal.SIGINT)
                 done.append("the step")
             os.kill(os.getpid(), signal.SIGINT)
@@ -89,7 +89,7 @@ class TestInterrupt:
 
     def test_comes_at_once_between_steps(self):
         with Interrupt() as interrupt:
-            with interrupt.held_back():
+            with interrupt.deferred():
                 pass
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)

@@ -26,7 +26,7 @@ from trainer.evaluation.inspect import (
     project,
     strongest,
 )
-from trainer.models.stages import dissect
+from trainer.models.stages import find_stages
 
 
 @pytest.fixture(autouse=True)
@@ -149,10 +149,10 @@ def test_grad_cam_before_a_relu_in_place():
 
 class TestLayers:
     def find(self, arch: str, name: str | None = None) -> str:
-        subject = subject_of(arch)
-        subject.network.eval()
+        staged = subject_of(arch)
+        staged.network.eval()
         image = torch.zeros(1, 3, 64, 64)
-        return find_layer(subject.network, subject.stages, name, image)
+        return find_layer(staged.network, staged.stages, name, image)
 
     def test_the_last_with_maps_is_taken(self):
         assert self.find("resnet18") == "layer4.1"
@@ -175,7 +175,7 @@ class TestLayers:
 
     def test_channels_last_of_four_are_no_maps(self):
         network = ChannelsLast()
-        stages = dissect(network, (16, 16))
+        stages = find_stages(network, (16, 16))
         image = torch.zeros(1, 3, 16, 16)
         assert find_layer(network, stages, "back", image) == "back"
         with pytest.raises(augd.OptionError, match=r"\(B, C, H, W\), and mix gives none"):
@@ -185,7 +185,7 @@ class TestLayers:
 def test_features_are_what_the_head_gets():
     network = Small().eval()
     images = torch.randn(3, 3, 16, 16)
-    found = features(network, dissect(network, (16, 16)), images)
+    found = features(network, find_stages(network, (16, 16)), images)
     with torch.no_grad():
         assert torch.equal(network.fc(found), network(images))
 

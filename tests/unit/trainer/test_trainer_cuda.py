@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import trainer.data.cuda_feed
-from trainer.data.cuda_feed import CudaLane, DeviceNormaliser
+from trainer.data.cuda_feed import CudaCopier, DeviceNormaliser
 from trainer.data.host_feed import HostNormaliser
 
 CPU = torch.device("cpu")
@@ -113,22 +113,22 @@ def make_batch(rows: int = 4, number: int = 0) -> SimpleNamespace:
     )
 
 
-def make_lane(*, normalize: bool = True, arena: memoryview | None = None) -> CudaLane:
+def make_lane(*, normalize: bool = True, arena: memoryview | None = None) -> CudaCopier:
     normaliser = DeviceNormaliser(CPU, torch.float32, channels_last=True) if normalize else None
     arena = memoryview(bytearray(8192)) if arena is None else arena
-    return CudaLane(CPU, normaliser, lambda: arena)
+    return CudaCopier(CPU, normaliser, lambda: arena)
 
 
 def test_the_order_on_both_streams(cuda):
-    lane = make_lane()
-    copied, event = lane.copy(make_batch(), 1)
+    copier = make_lane()
+    copied, event = copier.copy(make_batch(), 1)
     assert cuda.log == [
         ("register", "8192"),
         ("side", "waits for", "event1"),  # the last reader of buffer 1
         ("side", "records", event.name),
     ]
     cuda.log.clear()
-    lane.finish(copied, 1)
+    copier.finish(copied, 1)
     assert cuda.log == [
         ("consumer", "waits for", event.name),
         ("consumer", "uses", "torch.uint8"),
@@ -140,11 +140,11 @@ def test_the_order_on_both_streams(cuda):
 
 
 def test_the_arena_is_registered_once_and_let_go_when_nothing_reads_it(cuda):
-    lane = make_lane()
+    copier = make_lane()
     for number in range(3):
-        lane.finish(lane.copy(make_batch(number=number), 0)[0], 0)
-    lane.close()
-    lane.close()
+        copier.finish(copier.copy(make_batch(number=number), 0)[0], 0)
+    copier.close()
+    copier.close()
     assert [entry for entry in cuda.log if entry[0] in ("register", "unregister")] == [
         ("register", "8192"),
         ("unregister",),
@@ -154,10 +154,10 @@ def test_the_arena_is_registered_once_and_let_go_when_nothing_reads_it(cuda):
 
 def test_another_arena_is_registered_in_its_place(cuda):
     arenas = [memoryview(bytearray(4096)), memoryview(bytearray(12288))]
-    lane = CudaLane(CPU, None, lambda: arenas[0])
-    lane.copy(make_batch(), 0)
+    copier = CudaCopier(CPU, None, lambda: arenas[0])
+    copier.copy(make_batch(), 0)
     del arenas[0]
-    lane.copy(make_batch(), 0)
+    copier.copy(make_batch(), 0)
     assert [entry for entry in cuda.log if "register" in entry[0]] == [
         ("register", "4096"),
         ("unregister",),
@@ -166,13 +166,13 @@ def test_another_arena_is_registered_in_its_place(cuda):
 
 
 def test_two_buffers_carry_batches_of_changing_size(cuda):
-    lane = make_lane()
+    copier = make_lane()
     expected = HostNormaliser(torch.float32, channels_last=True)
-    staged = lane.copy(make_batch(2, 0), 0)[0]
+    staged = copier.copy(make_batch(2, 0), 0)[0]
     for number, rows in enumerate((5, 5, 3, 6, 1), start=1):
         batch = make_batch(rows, number)
-        ahead = lane.copy(batch, number % 2)[0]
-        done = lane.finish(staged, (number + 1) % 2)
+        ahead = copier.copy(batch, number % 2)[0]
+        done = copier.finish(staged, (number + 1) % 2)
         before = make_batch(len(done), number - 1)
         assert torch.allclose(
             done.images, expected(torch.from_numpy(before.images)), atol=1e-6, rtol=0
@@ -185,21 +185,21 @@ def test_two_buffers_carry_batches_of_changing_size(cuda):
 
 
 def test_without_normalising_the_bytes_go_as_they_are(cuda):
-    lane = make_lane(normalize=False)
+    copier = make_lane(normalize=False)
     batch = make_batch()
-    done = lane.finish(lane.copy(batch, 0)[0], 0)
+    done = copier.finish(copier.copy(batch, 0)[0], 0)
     assert done.images.dtype == torch.uint8
     assert np.array_equal(done.images.numpy(), batch.images)
     assert not any("waits for" in entry and entry[0] == "side" for entry in cuda.log)
 
 
 def test_what_was_made_in_inference_mode_serves_training(cuda):
-    lane = make_lane()
+    copier = make_lane()
     with torch.inference_mode():
-        lane.finish(lane.copy(make_batch(), 0)[0], 0)
-        ahead = lane.copy(make_batch(), 1)[0]
-    for staged, buffer in ((ahead, 1), (lane.copy(make_batch(), 0)[0], 0)):
-        batch = lane.finish(staged, buffer)
+        copier.finish(copier.copy(make_batch(), 0)[0], 0)
+        ahead = copier.copy(make_batch(), 1)[0]
+    for staged, buffer in ((ahead, 1), (copier.copy(make_batch(), 0)[0], 0)):
+        batch = copier.finish(staged, buffer)
         weight = torch.ones(3, requires_grad=True)
         scores = torch.einsum("bchw,c->bc", batch.images, weight)
         torch.nn.functional.cross_entropy(scores[:, :3], batch.labels % 3).backward()
@@ -207,15 +207,15 @@ def test_what_was_made_in_inference_mode_serves_training(cuda):
 
 
 def test_a_copy_that_fails_half_way_is_waited_for(cuda):
-    lane = make_lane()
+    copier = make_lane()
     batch = make_batch()
     batch.valid = None
     with pytest.raises(TypeError):
-        lane.copy(batch, 0)
+        copier.copy(batch, 0)
     batch = make_batch()
-    lane._buffers[0] = torch.empty(9, 1, 1, 1, dtype=torch.uint8)
+    copier._buffers[0] = torch.empty(9, 1, 1, 1, dtype=torch.uint8)
     with pytest.raises(RuntimeError):
-        lane.copy(batch, 0)
+        copier.copy(batch, 0)
     assert cuda.log[-1] == ("side", "synchronized")
     assert cuda.current == "consumer"
 
@@ -227,7 +227,7 @@ def test_a_shared_arena_is_registered_for_reading_only(memory: bytes, flags: int
         cudaHostRegister=lambda pointer, size_bytes, given: asked.append(given) or 0,
         cudaHostUnregister=lambda pointer: 0,
     )
-    trainer.data.cuda_feed.Pinned(memoryview(memory), cudart).close()
+    trainer.data.cuda_feed.PinnedArena(memoryview(memory), cudart).close()
     assert asked == [flags]
 
 

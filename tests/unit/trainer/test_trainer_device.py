@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data.cuda_feed import DeviceNormaliser, Pinned
+from trainer.data.cuda_feed import DeviceNormaliser, PinnedArena
 from trainer.data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch, HostBlocks, HostNormaliser
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -129,7 +129,7 @@ class FakeCudart:
 def test_an_arena_is_registered_whole_and_unregistered_once():
     arena = bytearray(4096 * 3)
     cudart = FakeCudart(0)
-    pinned = Pinned(memoryview(arena), cudart)
+    pinned = PinnedArena(memoryview(arena), cudart)
     assert pinned.is_pinned
     assert list(cudart.registered.values()) == [4096 * 3]
     pinned.close()
@@ -142,6 +142,6 @@ def test_a_registration_that_fails_warns_and_goes_on():
     arena = memoryview(bytearray(2_000_000))
     expected = r"CUDA did not register the arena of 2 MB \(2\): copies to the GPU are not pinned"
     with pytest.warns(RuntimeWarning, match=expected):
-        pinned = Pinned(arena, FakeCudart(2))
+        pinned = PinnedArena(arena, FakeCudart(2))
     assert not pinned.is_pinned
     pinned.close()

@@ -108,71 +108,71 @@ class FakeLane:
 
 
 def make(stream: FakeStream, max_in_flight: int = SLOTS - 1):
-    lane = FakeLane()
-    schedule = CopySchedule(lane, max_in_flight)
-    return lane, schedule, Feed(stream, schedule)
+    copier = FakeLane()
+    schedule = CopySchedule(copier, max_in_flight)
+    return copier, schedule, Feed(stream, schedule)
 
 
 def test_the_next_copy_is_issued_before_a_batch_is_handed_out():
-    lane, _, feed = make(FakeStream())
+    copier, _, feed = make(FakeStream())
     passing = feed.epoch(0)
     assert next(passing) == (0, 0)
-    assert lane.log == [("copy", (0, 0)), ("finish", (0, 0)), ("copy", (0, 1))]
+    assert copier.log == [("copy", (0, 0)), ("finish", (0, 0)), ("copy", (0, 1))]
 
 
 def test_a_batch_is_not_delayed_by_one_that_is_not_here():
     stream = FakeStream(num_here=1)
-    lane, _, feed = make(stream)
+    copier, _, feed = make(stream)
     passing = feed.epoch(0)
     assert next(passing) == (0, 0)
-    assert lane.log == [("copy", (0, 0)), ("finish", (0, 0))]
+    assert copier.log == [("copy", (0, 0)), ("finish", (0, 0))]
     assert stream.in_flight_at_a_wait == []
     assert next(passing) == (0, 1)
 
 
 def test_slots_go_back_when_their_copies_are_done_and_not_before():
     stream = FakeStream(num_batches=5)
-    lane, schedule, feed = make(stream)
+    copier, schedule, feed = make(stream)
     passing = feed.epoch(0)
     next(passing)
     assert schedule.num_in_flight == 2
-    lane.events[0].is_done = True
+    copier.events[0].is_done = True
     next(passing)
     assert [batch.is_released for batch in stream.batches] == [True, False, False]
-    lane.events[2].is_done = True  # out of turn: the copies of one stream happen in order
+    copier.events[2].is_done = True  # out of turn: the copies of one stream happen in order
     next(passing)
     assert [batch.is_released for batch in stream.batches] == [True, False, False, False]
-    assert all(event.num_waits == 0 for event in lane.events)
+    assert all(event.num_waits == 0 for event in copier.events)
 
 
 def test_when_slots_run_out_the_oldest_copy_is_waited_for():
     stream = FakeStream(num_batches=9)
-    lane, schedule, feed = make(stream, max_in_flight=2)
+    copier, schedule, feed = make(stream, max_in_flight=2)
     passing = feed.epoch(0)
     next(passing)  # 0 and, ahead, 1 are in flight
     next(passing)  # 1 was staged; there is no room to look ahead
-    assert schedule.num_in_flight == 2 and [e.num_waits for e in lane.events] == [0, 0]
+    assert schedule.num_in_flight == 2 and [e.num_waits for e in copier.events] == [0, 0]
     next(passing)  # 2 needs a slot
-    assert [event.num_waits for event in lane.events] == [1, 0, 0]
+    assert [event.num_waits for event in copier.events] == [1, 0, 0]
     assert stream.batches[0].is_released and not stream.batches[1].is_released
 
 
 def test_nothing_is_held_while_waiting_for_a_batch():
     stream = FakeStream(num_batches=4, num_here=2)
-    lane, _, feed = make(stream)
+    copier, _, feed = make(stream)
     assert list(feed.epoch(0)) == [(0, number) for number in range(4)]
     assert stream.in_flight_at_a_wait == [0, 0]
-    assert all(event.num_waits == 1 for event in list(lane.events)[:3])
+    assert all(event.num_waits == 1 for event in list(copier.events)[:3])
 
 
 def test_the_look_ahead_crosses_the_end_of_an_epoch():
     stream = FakeStream(num_batches=2)
-    lane, _, feed = make(stream)
+    copier, _, feed = make(stream)
     assert list(feed.epoch(0)) == [(0, 0), (0, 1)]
-    assert lane.log[-1] == ("copy", (1, 0))
+    assert copier.log[-1] == ("copy", (1, 0))
     assert list(feed.epoch(1)) == [(1, 0), (1, 1)]
     assert stream.seeks == []
-    assert [name for what, name in lane.log if what == "copy"].count((1, 0)) == 1
+    assert [name for what, name in copier.log if what == "copy"].count((1, 0)) == 1
 
 
 def test_an_end_that_is_here_without_the_next_batch():
@@ -226,22 +226,22 @@ def test_a_bad_epoch_is_refused_at_once():
 
 def test_a_copy_that_fails_costs_no_buffer():
     stream = FakeStream(num_batches=4, num_here=0)
-    lane, _, feed = make(stream)
+    copier, _, feed = make(stream)
     for _ in range(NUM_BUFFERS + 1):
-        lane.fails_on = (0, 0)
+        copier.fails_on = (0, 0)
         with pytest.raises(MemoryError):
             next(feed.epoch(0))
         stream.num_held = 0  # as when the batch was dropped
-    lane.fails_on = None
+    copier.fails_on = None
     assert list(feed.epoch(0)) == [(0, number) for number in range(4)]
 
 
 def test_a_failed_first_batch_is_no_empty_epoch():
-    lane, _, feed = make(FakeStream())
-    lane.fails_on = (0, 0)
+    copier, _, feed = make(FakeStream())
+    copier.fails_on = (0, 0)
     with pytest.raises(MemoryError):
         list(feed.epoch(0))
-    lane.fails_on = None
+    copier.fails_on = None
     assert len(list(feed.epoch(0))) == 3
 
 
@@ -260,14 +260,14 @@ def test_an_error_at_an_epochs_start_is_no_empty_epoch():
 def test_any_interleaving_gives_every_batch_once_in_order(seed):
     rng = random.Random(seed)
     stream = FakeStream(num_batches=rng.randint(1, 4), num_here=0)
-    lane, schedule, feed = make(stream, max_in_flight=rng.randint(1, SLOTS - 1))
+    copier, schedule, feed = make(stream, max_in_flight=rng.randint(1, SLOTS - 1))
     for _ in range(12):
         epoch, length = rng.randint(0, 2), rng.randint(0, stream.num_batches)
         seen = []
         passing = feed.epoch(epoch)
         for _ in range(length):
             stream.num_here = rng.randint(0, 3)
-            for event in list(lane.events)[: rng.randint(0, len(lane.events))]:
+            for event in list(copier.events)[: rng.randint(0, len(copier.events))]:
                 event.is_done = True
             seen.append(next(passing))
             assert schedule.num_in_flight <= SLOTS - 1

@@ -41,9 +41,9 @@ CLASSES = ["a", "b", "c"]
     ids=["plain", "model", "state_dict", "of DistributedDataParallel", "of torch.compile"],
 )
 def test_files_of_the_same_network(tmp_path, wrap):
-    state, subject = other_weights(), subject_of()
-    said = put_weights(subject, find_weights(ARCH, saved(tmp_path, wrap(state))), CLASSES)
-    assert not changed_names(state, subject.network.state_dict())
+    state, staged = other_weights(), subject_of()
+    said = put_weights(staged, find_weights(ARCH, saved(tmp_path, wrap(state))), CLASSES)
+    assert not changed_names(state, staged.network.state_dict())
     assert said.endswith("weights.pt: the head fc is kept: it is for 3 classes, too")
 
 
@@ -65,14 +65,14 @@ def test_averaged_weights_are_preferred(tmp_path):
     ],
 )
 def test_the_head(tmp_path, num_there, classes_there, says):
-    state, subject = other_weights(num_there or 3), subject_of()
+    state, staged = other_weights(num_there or 3), subject_of()
     if not num_there:
         del state["fc.weight"], state["fc.bias"]
-    own = {name: one.clone() for name, one in subject.network.state_dict().items()}
+    own = {name: one.clone() for name, one in staged.network.state_dict().items()}
     content = {"model": state, "settings": {"arch": ARCH, "classes": classes_there}}
-    said = put_weights(subject, find_weights(ARCH, saved(tmp_path, content)), CLASSES)
+    said = put_weights(staged, find_weights(ARCH, saved(tmp_path, content)), CLASSES)
     assert said == f"weights {tmp_path}/weights.pt: {says}"
-    now = subject.network.state_dict()
+    now = staged.network.state_dict()
     for name in now:
         is_kept = "is kept" in says or not name.startswith("fc.")
         assert torch.equal(now[name], state[name] if is_kept else own[name]), name
@@ -100,14 +100,14 @@ def test_a_transformers_positions_are_stretched(tmp_path):
     def small(image_size: int) -> VisionTransformer:
         return VisionTransformer(image_size, 16, 1, 2, 24, 32, num_classes=3)
 
-    from trainer.models.registry import Subject
-    from trainer.models.stages import dissect
+    from trainer.models.registry import StagedNetwork
+    from trainer.models.stages import find_stages
 
     there, here = small(32), small(64)
     nn.init.normal_(there.encoder.pos_embedding)
-    subject = Subject("vit_b_16", here, dissect(here, (64, 64)))
+    staged = StagedNetwork("vit_b_16", here, find_stages(here, (64, 64)))
     found = find_weights("vit_b_16", saved(tmp_path, there.state_dict()))
-    put_weights(subject, found, CLASSES)
+    put_weights(staged, found, CLASSES)
     old, new = there.encoder.pos_embedding[0], here.encoder.pos_embedding[0]
     assert new.shape == (17, 24) and torch.equal(new[0], old[0]), "the class token's"
     corners = new[1:].view(4, 4, 24)[::3, ::3].reshape(4, 24)

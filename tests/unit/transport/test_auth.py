@@ -20,7 +20,7 @@ from augd.transport.address import TcpAddress
 from augd.transport.auth import authenticator, keys, self_test
 from augd.transport.auth.authenticator import Authenticator, answer
 from augd.transport.auth.known_clients import KnownClients
-from augd.transport.auth.self_test import prove
+from augd.transport.auth.self_test import run_self_test
 from augd.transport.zmq_sockets import Poller, Router
 
 clause = pytest.mark.clause
@@ -46,7 +46,7 @@ def gate(folder: Path) -> Iterator[Authenticator]:
 
 def add_client(folder: Path, name: str, pair: keys.Pair | None = None, **rights: object) -> Path:
     public = (pair or keys.make_pair()).public
-    return keys.register(folder, keys.Known(public, Rights(name, **rights)))
+    return keys.register(folder, keys.KnownClient(public, Rights(name, **rights)))
 
 
 # ZAP
@@ -290,9 +290,9 @@ def test_the_gate_looks_every_half_second(
 @clause("P-102")
 def test_a_sound_set_up_is_proven_within_a_second(gate: Authenticator) -> None:
     started = time.monotonic()
-    prove(gate)
+    run_self_test(gate)
     assert time.monotonic() - started < 1.0
-    assert not gate._canaries, "no canary stays let in"
+    assert not gate._probes, "no canary stays let in"
 
 
 @dataclass(frozen=True)
@@ -317,26 +317,26 @@ def test_a_set_up_that_fails_open_is_no_start(
     gate: Authenticator, domain: bytes, enforced: int
 ) -> None:
     with pytest.raises(AugdError, match="failed: a client with an unknown key got in"):
-        prove(gate, lambda curve: Router(Weak(curve.secret, domain, enforced)))
+        run_self_test(gate, lambda curve: Router(Weak(curve.secret, domain, enforced)))
 
 
 @clause("P-102")
 def test_a_set_up_without_curve_is_no_start(
     gate: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "SELF_TEST_S", 0.3)
     with pytest.raises(AugdError, match="test of keys failed: "):
-        prove(gate, lambda _: Router())
+        run_self_test(gate, lambda _: Router())
 
 
 @clause("P-102")
 def test_a_dead_authenticator_is_no_start(
     gate: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "SELF_TEST_S", 0.3)
     monkeypatch.setattr(gate, "serve", lambda: None)
     with pytest.raises(AugdError, match="the authenticator does not answer"):
-        prove(gate)
+        run_self_test(gate)
 
 
 @clause("P-102")
@@ -350,13 +350,13 @@ def test_a_dead_authenticator_is_no_start(
 def test_an_authenticator_that_answers_all_alike_is_no_start(
     gate: Authenticator, monkeypatch: pytest.MonkeyPatch, status: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(self_test, "PROOF_S", 0.3)
+    monkeypatch.setattr(self_test, "SELF_TEST_S", 0.3)
     reply = [b"1.0", b"1", status, b"", b"canary" if status == b"200" else b"", b""]
     monkeypatch.setattr(
         authenticator, "answer", lambda request, *_: [reply[0], request[1], *reply[2:]]
     )
     with pytest.raises(AugdError, match=said):
-        prove(gate)
+        run_self_test(gate)
 
 
 @clause("P-102")
@@ -368,7 +368,7 @@ def test_an_authenticator_that_names_nobody_is_no_start(
         authenticator, "answer", lambda request, users, _: right(request, dict.fromkeys(users, ""))
     )
     with pytest.raises(AugdError, match="ZeroMQ did not say whose message it was"):
-        prove(gate)
+        run_self_test(gate)
 
 
 # what ZeroMQ itself does

@@ -17,7 +17,12 @@ from augd.dataset.stores.shard_ranges import RemoteShards
 from augd.errors import StoreError
 from augd.protocol import fetch_messages as said
 from augd.server.fetcher.__main__ import Fetcher
-from augd.transport.fetch_buffer import BASIN_BYTES, NUM_LANES, FetchChannelEnd, make_fetch_channel
+from augd.transport.fetch_buffer import (
+    FETCH_BUFFER_BYTES,
+    NUM_BUFFER_SLOTS,
+    FetchChannelEnd,
+    make_fetch_channel,
+)
 from augd.transport.fetch_client import FetchClient
 from augd.transport.unix_link import make_link, receive, send
 
@@ -57,7 +62,7 @@ class Running:
             self.fetcher.run()
 
     def add(self, end: FetchChannelEnd) -> None:
-        note = said.encode(said.UseFetchChannel(BASIN_BYTES))
+        note = said.encode(said.UseFetchChannel(FETCH_BUFFER_BYTES))
         assert send(self.link, note, (end.socket.fileno(), end.fetch_buffer_fd))
 
     def close(self) -> None:
@@ -123,7 +128,7 @@ def test_bytes_of_several_ranges_and_threads_arrive_where_they_belong(shards: Sh
         fetcher.add(end)
         threads = [
             threading.Thread(target=work, args=(fetch_channel, number))
-            for number in range(2 * NUM_LANES)
+            for number in range(2 * NUM_BUFFER_SLOTS)
         ]
         for thread in threads:
             thread.start()
@@ -144,7 +149,7 @@ def test_the_next_fetcher_is_asked_again_and_does_it_once(shards: Shards) -> Non
         assert said.decode_ask(frame).pieces[0][:3] == lost.pieces[0][:3]
         late = threading.Thread(target=check, args=(fetch_channel, [9]))
         late.start()  # and this lies in the socket still
-        while len([one for one in fetch_channel._lanes if one.frame]) < 2:
+        while len([one for one in fetch_channel._buffer_slots if one.frame]) < 2:
             time.sleep(0.01)
         with running(shards) as fetcher:
             fetcher.add(end)
@@ -180,7 +185,7 @@ def test_a_lane_that_was_given_up_is_used_again_only_when_it_was_answered(shards
     with hatched(end, near, patience_s=0.2) as fetch_channel, running(shards) as fetcher:
         fetcher.add(end)
         shards.gate.clear()
-        for _ in range(NUM_LANES):
+        for _ in range(NUM_BUFFER_SLOTS):
             with pytest.raises(
                 StoreError, match=r"no bytes came through the fetch channel within 0\.2 s"
             ):
@@ -189,7 +194,7 @@ def test_a_lane_that_was_given_up_is_used_again_only_when_it_was_answered(shards
             check(fetch_channel, [1])
         shards.gate.set()
         deadline = time.monotonic() + 5
-        while len(fetch_channel._free) < NUM_LANES:
+        while len(fetch_channel._free) < NUM_BUFFER_SLOTS:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         check(fetch_channel, [5])
@@ -201,7 +206,7 @@ def test_nonsense_closes_its_hatch_and_no_other(shards: Shards) -> None:
         (1, 0, 10, 0),
         (0, SIZE - 5, 10, 0),
         (0, 0, 0, 0),
-        (0, 0, 10, BASIN_BYTES - 5),
+        (0, 0, 10, FETCH_BUFFER_BYTES - 5),
         (0, 2**62, 2**62, 0),
     ]
     frames = [said.encode(said.Ask(0, 1, "set", (place,))) for place in places]
