@@ -130,7 +130,7 @@ def test_a_sample_is_spread_over_the_set_and_bounded(photos, tmp_path, monkeypat
     assert whole is not None
     assert (whole.num_images, whole.num_samples, whole.is_segmented) == (10, 10, False)
     assert whole.decoded_bytes == whole.all_decoded_bytes == 10 * 64 * 48 * 3
-    monkeypatch.setattr("augd.diagnostics.subset._PHOTOS_MAX", 4)
+    monkeypatch.setattr("augd.diagnostics.subset._IMAGES_MAX", 4)
     few = copy_subset(str(photos), str(tmp_path / "few"))
     assert few is not None
     assert (few.num_images, few.num_samples) == (4, 10)
