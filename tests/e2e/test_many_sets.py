@@ -62,6 +62,6 @@ def test_a_set_whose_root_is_gone_fails_alone(tmp_path: Path) -> None:
     with augd.serve({"here": here, "gone": gone}, producers=1) as daemon:
         first = read(daemon.address, "here")
         gone.rename(tmp_path / "elsewhere")
-        with pytest.raises(augd.AugdError, match=r"data set gone: .* cannot be opened.*Put it"):
+        with pytest.raises(augd.AugdError, match=r"dataset gone: .* cannot be opened.*Put it"):
             read(daemon.address, "gone")
         assert np.array_equal(read(daemon.address, "here"), first)

@@ -23,12 +23,12 @@ SLOW = """
 import sys
 if "augd.server.producer" in sys.orig_argv:
     import time
-    import augd.server.producer.lease_runner as workshop
-    making = workshop.LeaseRunner._make_row
+    from augd.server.producer import row_maker
+    making = row_maker.RowMaker.make_row
     def make_row(self, *arguments):
         time.sleep(0.03)
         return making(self, *arguments)
-    workshop.LeaseRunner._make_row = make_row
+    row_maker.RowMaker.make_row = make_row
 """
 CLIENT = """
 import sys

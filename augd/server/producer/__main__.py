@@ -1,15 +1,14 @@
-"""The program of a producer: `augd.server.producer LINK_FD CRUMB_FD PID HATCH
-[PLUGIN...]`.
+"""The program of a producer: `augd.server.producer LINK_FD SAMPLE_FD PID FETCH [PLUGIN...]`.
 
-PID is its daemon's. HATCH are the fds of its fetch channel (transport/fetch_client.py), with a
-comma between them, or `-` where no data set lies in an object store.
+SAMPLE_FD is the memory of its current sample. PID is its daemon's. FETCH are the two fds of its
+fetch channel (transport/fetch_client.py), separated by a comma; it is `-` if no dataset lies in an
+object store. A PLUGIN is a module with ops, or, as JSON, an own source:
+{NAME: "plugin:MODULE:CLASS?ARGUMENT"}.
 
-What is JSON is no plug-in with ops but an own source, {NAME: "plugin:MODULE:CLASS?ARGUMENT"}.
-
-Ties itself to its daemon before anything slow is imported: it dies with the daemon's main
-thread (PDEATHSIG) and with the link, is limited in memory, and says why it ends if it
-cannot start. Then it loads its libraries and plug-ins, opens its own sources, and gives up the
-network, other processes and writing before it sees the first image. Never forks.
+A producer ties itself to its daemon before anything slow is imported: it dies with the daemon's
+main thread (PDEATHSIG) and with the link. Its memory is limited, and if it cannot start it sends
+the reason. Then it loads its libraries and plug-ins and opens its own sources. It gives up the
+network, other processes and writing before it reads the first image. It never forks.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 def main(
     link_fd: int, current_sample_fd: int, daemon_pid: int, fetch_channel: str, *words: str
 ) -> int:
-    """Run a producer on an inherited link and crumb; returns the exit status."""
+    """Run a producer on its inherited fds; returns the exit status."""
     plugins = tuple(word for word in words if not word.startswith("{"))
     sources = _read_sources(word for word in words if word.startswith("{"))
     die_with(daemon_pid)
@@ -65,7 +64,7 @@ def main(
     except BaseException as error:
         refused = as_refusal(error) if isinstance(error, OSError) else None
         if refused is None:
-            traceback.print_exc()  # the whole of it for the operator, one line for the trainer
+            traceback.print_exc()  # all of it for the operator, one line for the client
         error = refused or error
         text = "".join(traceback.format_exception_only(error)).strip()
         unix_link.send(daemon, encode(LastWords(text[-4000:])))
@@ -80,7 +79,7 @@ def _load(plugins: tuple[str, ...]) -> Catalogue:
 
 
 def _read_sources(words: Iterable[str]) -> dict[str, str]:
-    from json import loads  # for those who have own sources
+    from json import loads  # is needed with own sources only
 
     return {name: text for word in words for name, text in loads(word).items()}
 

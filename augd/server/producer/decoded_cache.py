@@ -1,16 +1,16 @@
-"""The cache of decoded pictures as a producer sees it: pixels to read, and rooms to fill.
+"""The cache of decoded images in a producer: pixels to read, and extents to fill.
 
-Between the source and the decoder of a sample: a picture that is found needs neither. It is given
-as a view of the mapped cache; nothing is read, copied or allocated of its size. What is not found
-is decoded whole, straight into a room of this producer, and told to the daemon when the chunk is
-done (augd/server/daemon/broker/cache_allocator.py is the theory of operation).
+It stands before a sample's source and decoder: an image that is found needs neither. It is returned
+as a view of the mapped cache; nothing of its size is read, copied or allocated. An image that is
+not found is decoded whole, straight into an extent of this producer. The daemon is told of it when
+the chunk is done. augd/server/daemon/broker/cache_allocator.py has the theory of operation.
 
-A file that somebody cuts off while it is mapped reads as zeros up to the end of a page, and beyond
-it ends the process by SIGBUS. So its size is looked at before and after each chunk (`is_whole`).
+A file that is truncated while it is mapped reads as zeros up to the end of a page. Reading beyond
+ends the process by SIGBUS. So its size is checked before and after each chunk (`is_whole`).
 
-Invariants: no bytes are written but those of own rooms, and none of them twice; whatever a table
-says, no view leaves the cache; a picture that does not decode whole is left to whoever decodes
-only the region.
+Invariants: a producer writes to its own extents only, and to no byte twice. Whatever a table
+contains, no view leaves the cache. An image that does not decode whole is not cached; its region
+is decoded instead.
 """
 
 from __future__ import annotations
@@ -42,69 +42,69 @@ _NEVER: Final = 1 << 62
 
 
 class PixelCache:
-    """The pixels of all data sets, mapped, and the rooms that this producer may fill."""
+    """The mapped pixels of all datasets, and the extents that this producer may fill."""
 
     def __init__(self, fd: int, use: CacheMessage) -> None:
         """Map the cache. The fd stays the caller's and may be closed afterwards.
 
         Raises:
-            ValueError: somebody cut the file off.
+            ValueError: the file was truncated.
         """
         self.is_checked = use.is_checked
         self.size_bytes = use.size_bytes
         self._fd = os.dup(fd)
         weakref.finalize(self, os.close, self._fd)
-        # Two mappings, so that what is read cannot be written by mistake.
+        # Two mappings, so that cached images cannot be written by mistake.
         self.pixels = mmap.mmap(fd, use.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
         self._own = mmap.mmap(fd, use.size_bytes)
-        self._rooms: list[list[int]] = []
-        # What was asked for in vain: no need to ask again for as much.
+        self._extents: list[list[int]] = []
+        # The size of the smallest image that fitted into no extent: no need to ask for it again.
         self._refused_bytes = _NEVER
         self._wanted_bytes = 0
 
     def is_whole(self) -> bool:
-        """Say whether the file is as long as it was: to touch what was cut off is a SIGBUS."""
+        """Return whether the file still has its length; reading beyond its end is a SIGBUS."""
         return os.fstat(self._fd).st_size >= self.size_bytes
 
     def add_room(self, room: Room) -> None:
-        """Take a room."""
-        self._rooms.append([room.start, room.end])
+        """Add an extent of the daemon's ROOM."""
+        self._extents.append([room.start, room.end])
         self._refused_bytes = _NEVER
 
     def place(self, width: int, height: int) -> tuple[int, Pixels] | None:
-        """Return where the next picture of this size goes, and its bytes; None where no room is."""
+        """Return the position and the pixels for the next image of this size; None if full."""
         size_bytes = width * height * 3
-        for number, (start, end) in enumerate(self._rooms):
+        for number, (start, end) in enumerate(self._extents):
             if start + size_bytes <= end:
-                del self._rooms[:number]
+                del self._extents[:number]
                 return start, np.ndarray((height, width, 3), np.uint8, self._own, start)
         if size_bytes < self._refused_bytes:
             self._refused_bytes = self._wanted_bytes = size_bytes
         return None
 
     def keep(self, end: int) -> None:
-        """Say that the picture that was placed last is whole and ends there."""
-        self._rooms[0][0] = aligned(end)
+        """Keep the image that was placed last; it ends at `end`."""
+        self._extents[0][0] = aligned(end)
 
     @property
     def is_full(self) -> bool:
-        """Whether a picture fitted into no room, and no room came since."""
+        """Whether an image fitted into no extent, and no extent came since."""
         return self._refused_bytes < _NEVER
 
     def take_wanted_bytes(self) -> int:
-        """Return the size of a picture that fitted into no room, once; 0 for none."""
+        """Return, once, the size of an image that fitted into no extent; 0 if there is none."""
         wanted, self._wanted_bytes = self._wanted_bytes, 0
         return wanted
 
 
-class CachedPictures:
-    """The pictures of one data set. Positions in its table are sample ids."""
+class CachedImages:
+    """The cached images of one dataset. Positions in its table are sample ids."""
 
     def __init__(self, cache: PixelCache, name: str, table_fd: int, num_samples: int) -> None:
         """Map the table. The fd stays the caller's and may be closed afterwards.
 
         Raises:
-            ValueError: somebody cut the file off.
+            ValueError: the file was truncated.
         """
         self._cache = cache
         self._fd = os.dup(table_fd)
@@ -114,18 +114,18 @@ class CachedPictures:
         self._table = mmap.mmap(table_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
         self._records = np.frombuffer(self._table, _RECORDS, num_samples, TABLE_START)
         self._offsets: NDArray[np.int64] = self._records["offset"]
-        # Found to be what its digest says, or not to decode whole; each by this process.
+        # Found by this process: images that match their digest, and images that don't decode whole.
         self._is_sound = np.zeros(num_samples if cache.is_checked else 0, np.bool_)
         self._damaged: set[int] = set()
         self._unfit: set[int] = set()
         self._entries: list[CacheEntry] = []
 
     def is_whole(self) -> bool:
-        """Say whether neither the table nor the pixels were cut off by somebody."""
+        """Return whether neither the table nor the pixels were truncated."""
         return os.fstat(self._fd).st_size >= len(self._table) and self._cache.is_whole()
 
     def find(self, ids: NDArray[np.int64]) -> list[int]:
-        """Say for each sample whether its picture is there: its place, or 0."""
+        """Return the position of each sample's image in the cache; 0 if it is not there."""
         found: list[int] = np.where(ids >= 0, self._offsets[ids], 0).tolist()
         if self._cache.is_checked:
             for sample, offset in zip(ids.tolist(), found, strict=True):
@@ -134,7 +134,7 @@ class CachedPictures:
         return found
 
     def _fetch(self, sample: int) -> None:
-        """Have the kernel read a picture from the disk before it is used, unless it is there."""
+        """Have the kernel read an image from the disk before it is used."""
         offset, _, _, width, height, *_ = RECORD.unpack_from(
             self._table, TABLE_START + sample * RECORD.size
         )
@@ -145,7 +145,7 @@ class CachedPictures:
 
     @property
     def is_full(self) -> bool:
-        """Whether what is not there yet will hardly find room."""
+        """Whether there is hardly space for another image."""
         return self._cache.is_full
 
     @property
@@ -154,7 +154,7 @@ class CachedPictures:
         return self._cache.pixels
 
     def places(self, ids: NDArray[np.int64]) -> NDArray[np.void] | None:
-        """Give the records of samples that were all found; None where one is to be looked at."""
+        """Return the records of samples that were all found; None if one must be checked first."""
         if (
             self._cache.is_checked
             and not (self._records["is_fresh"][ids] | self._is_sound[ids]).all()
@@ -162,8 +162,8 @@ class CachedPictures:
             return None
         return self._records[ids]
 
-    def picture(self, sample: int) -> DecodedRegion | None:
-        """Give the picture of a sample that was found; None when it turns out to be damaged.
+    def image(self, sample: int) -> DecodedRegion | None:
+        """Return the image of a sample that was found; None if it is damaged.
 
         Its pixels are a view into the cache, which is never written over.
         """
@@ -185,14 +185,14 @@ class CachedPictures:
         return DecodedRegion(pixels, width, height, orientation)
 
     def add(self, sample: int, content: bytes | bytearray, header: Header) -> DecodedRegion | None:
-        """Decode a picture into the cache; None when there is no room, or it is not sound.
+        """Decode an image into the cache; None if there is no space, or the image is damaged.
 
-        It is the caller's to use at once; others find it when the daemon has heard of it.
+        The caller can use it at once. Others find it after the daemon has recorded it.
         """
         if sample in self._unfit:
             return None
         if self._offsets[sample] and sample not in self._damaged:
-            return self.picture(sample)  # it came while the row waited for its turn
+            return self.image(sample)  # another producer added it meanwhile
         width, height, cache = header.width, header.height, self._cache
         placed = cache.place(width, height)
         if placed is None:
@@ -201,7 +201,7 @@ class CachedPictures:
         try:
             decode_whole(content, header, pixels)
         except BadImage:
-            # The region that is needed may be sound all the same.
+            # The region that is needed may decode all the same.
             self._unfit.add(sample)
             return None
         cache.keep(start + pixels.nbytes)
@@ -215,7 +215,7 @@ class CachedPictures:
         return DecodedRegion(pixels, width, height, header.orientation)
 
     def take_news(self) -> Cached | None:
-        """Return what the daemon must hear since the last call; None for nothing."""
+        """Return what the daemon must know since the last call; None if there is nothing."""
         wanted = self._cache.take_wanted_bytes()
         if not self._entries and not wanted:
             return None

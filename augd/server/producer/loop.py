@@ -1,8 +1,10 @@
-"""A producer's loop: messages from its daemon in, finished leases out.
+"""A producer's loop: it receives messages from its daemon and sends finished leases.
 
-It talks to its daemon over one inherited link, gives leases to its workshop, and reports
-each as it is done. It decides nothing, keeps nothing that matters, and may be killed at any
-instruction. Never waits for anything but the link.
+Runs in the producer's process. It has one inherited link to its daemon. It gives leases to its
+lease runner and reports each when it is done.
+
+Invariants: it decides nothing, its state can be recomputed, and it may be killed at any
+instruction. It waits for the link only.
 """
 
 from __future__ import annotations
@@ -46,11 +48,15 @@ class ProducerLoop:
         open_own: OpenOwn | None = None,
         fetch_fds: tuple[int, int] | None = None,
     ) -> None:
-        """Take over the link; `run` says READY, and which confinement holds.
+        """Take over the link.
 
-        `catalogue` are the ops of recipes, `open_own` gives own sources by their data set,
-        `hatch_fds` are the socket and the memory of a fetch channel, where a data set is in a
-        store.
+        Args:
+            daemon: the link to the daemon.
+            current_sample: shared memory that names the sample in work.
+            confinement: which limits hold for this process; READY reports it.
+            catalogue: the ops of recipes.
+            open_own: opens the own source of a dataset, by its name.
+            fetch_fds: socket and memory of the fetch channel, if a dataset is in an object store.
         """
         self._daemon = daemon
         self._confinement = confinement
@@ -60,14 +66,18 @@ class ProducerLoop:
             wait = self._lease_runner.stay_alive
             self._lease_runner.use_fetch_channel(FetchClient(*fetch_fds, fetch_patience_s(), wait))
         self._cache: PixelCache | None = None
-        # Streams whose recipe an own op refuses, or whose own source cannot be used: code, text.
+        # Streams whose recipe an own op rejects, or whose own source cannot be used: code, text.
         self._refused: dict[int, tuple[_Code, str]] = {}
         self._is_draining = False
         self._spoke_at_ns = time.monotonic_ns()
         self._idle_ns = 0
 
     def run(self) -> None:
-        """Work until drained. Raises EOFError when the daemon is gone."""
+        """Send READY and work until drained.
+
+        Raises:
+            EOFError: the daemon closed the link.
+        """
         if native.trouble:
             self._say(msg.Trouble(native.trouble[:_FAIL_TEXT_MAX]))
         self._say(msg.Ready(os.getpid(), self._environment, self._confinement))
@@ -77,7 +87,7 @@ class ProducerLoop:
                 self._work()
 
     def _listen(self) -> None:
-        """Take all messages that are there; wait for one when there is nothing to do."""
+        """Receive all messages that have arrived; wait for one if there is no lease."""
         while not self._is_draining:
             wait = not len(self._lease_runner)  # nothing accepted, nothing queued
             before_ns = time.monotonic_ns()
@@ -95,35 +105,20 @@ class ProducerLoop:
                     os.close(fd)
 
     def _obey(self, message: msg.ToProducer, fds: list[int]) -> None:
+        """Do what a message says; the caller closes its fds."""
         lease_runner = self._lease_runner
         match message:
-            case msg.Lease(lease, stream) if stream in self._refused:
-                code, text = self._refused[stream]
-                self._say(msg.Fail(lease, text, code))
             case msg.Lease():
-                lease_runner.accept(message)
+                self._accept(message)
             case msg.Revoke(leases):
                 for lease in lease_runner.revoke(set(leases)):
                     self._say(msg.Dropped(lease))
-            case msg.CacheMessage():
-                with suppress(ValueError):  # somebody cut its file off: all is made without it
-                    self._cache = PixelCache(fds[0], message)
-                    lease_runner.use_cache(self._cache)
-            case msg.Room():
-                if self._cache is not None:
-                    self._cache.add_room(message)
+            case msg.CacheMessage() | msg.Room():
+                self._use_cache(message, fds)
             case msg.DatasetMessage(name, root):
                 lease_runner.use_dataset(name, root, *fds)
             case msg.StreamMessage():
-                arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
-                try:
-                    lease_runner.use_stream(message, arena, _choice_of(message, fds))
-                except RecipeError as error:  # by a check that the daemon cannot make
-                    self._refused[message.stream] = "BAD_RECIPE", str(error)[-_FAIL_TEXT_MAX:]
-                except PluginFailed as error:
-                    self._refused[message.stream] = "PLUGIN_FAILED", str(error)[:_FAIL_TEXT_MAX]
-                except DatasetError as error:
-                    self._refused[message.stream] = "INTERNAL", str(error)[:_FAIL_TEXT_MAX]
+                self._use_stream(message, fds)
             case msg.Mask(stream):
                 if stream not in self._refused:
                     lease_runner.mask(message)
@@ -132,6 +127,32 @@ class ProducerLoop:
                 lease_runner.drop_stream(stream)
             case msg.Drain():
                 self._is_draining = True
+
+    def _accept(self, lease: msg.Lease) -> None:
+        if lease.stream in self._refused:
+            code, text = self._refused[lease.stream]
+            self._say(msg.Fail(lease.lease, text, code))
+        else:
+            self._lease_runner.accept(lease)
+
+    def _use_cache(self, message: msg.CacheMessage | msg.Room, fds: list[int]) -> None:
+        if isinstance(message, msg.CacheMessage):
+            with suppress(ValueError):  # its file was truncated: rows are made without it
+                self._cache = PixelCache(fds[0], message)
+                self._lease_runner.use_cache(self._cache)
+        elif self._cache is not None:
+            self._cache.add_room(message)
+
+    def _use_stream(self, message: msg.StreamMessage, fds: list[int]) -> None:
+        arena = map_arena(fds[0], message.slot_bytes * message.num_slots)
+        try:
+            self._lease_runner.use_stream(message, arena, _choice_of(message, fds))
+        except RecipeError as error:  # by a check that the daemon cannot make
+            self._refused[message.stream] = "BAD_RECIPE", str(error)[-_FAIL_TEXT_MAX:]
+        except PluginFailed as error:
+            self._refused[message.stream] = "PLUGIN_FAILED", str(error)[:_FAIL_TEXT_MAX]
+        except DatasetError as error:
+            self._refused[message.stream] = "INTERNAL", str(error)[:_FAIL_TEXT_MAX]
 
     def _work(self) -> None:
         before_ns, cpu_before_ns = time.monotonic_ns(), time.thread_time_ns()
@@ -170,13 +191,13 @@ class ProducerLoop:
 
 
 def _fail(failed: LeaseFailed) -> msg.Fail:
-    """Say why a lease could not be made; of an own op, what failed comes first."""
+    """Make the FAIL of a lease. The text of a plug-in's failure begins with its own words."""
     cause = failed.__cause__
     assert cause is not None
     if isinstance(cause, StoreError):
         return msg.Fail(failed.lease, str(cause)[:_FAIL_TEXT_MAX], "STORE_FAILED")
     if isinstance(cause, PluginFailed):
-        from augd.plugins.ops import tell  # loaded by now, as there are plug-ins
+        from augd.plugins.ops import tell  # is loaded already if there are plug-ins
 
         return msg.Fail(failed.lease, tell(cause)[:_FAIL_TEXT_MAX], "PLUGIN_FAILED")
     text = "".join(traceback.format_exception(cause, limit=-4))
@@ -184,7 +205,7 @@ def _fail(failed: LeaseFailed) -> msg.Fail:
 
 
 def _choice_of(use: msg.StreamMessage, fds: list[int]) -> ChoiceArrays | None:
-    """Map the list of a stream's samples; None when it has all."""
+    """Map the list of a stream's samples; None if the stream has all samples."""
     if use.chosen is None:
         return None
     chosen = use.chosen

@@ -1,11 +1,11 @@
-"""What a producer keeps of a stream: how its rows are drawn, planned and rendered, and where to.
+"""What a producer keeps of a stream: how its rows are drawn, planned, rendered and written.
 
-Stands under the workshop, which decides when a row is made; here is how. A production has views
-of every slot of its arena and the plan of a chunk as plain numbers. It reads no file and knows
+The lease runner decides when a row is made; this module knows how. A stream renderer has views
+of every slot of its arena, and the plan of a chunk as plain numbers. It reads no file and knows
 neither leases nor links.
 
-Invariants: a photo is decoded once, however many views are made of it; a row that is masked is
-zeros, whatever was written into it before.
+Invariants: an image is decoded once, however many views are made of it. A masked row is zeros,
+whatever was written into it before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import parse_recipe
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import check_layout
-from augd.server.producer.decoded_cache import CachedPictures
+from augd.server.producer.decoded_cache import CachedImages
 
 Buffer = bytearray | memoryview | mmap.mmap
 
@@ -51,12 +51,12 @@ _UNTINTED = np.eye(3, 4, dtype=np.float32)
 
 @dataclass(slots=True)
 class OpenDataset:
-    """A data set as a producer holds it; opened once, shared by its streams."""
+    """A dataset of a producer; opened once, shared by its streams."""
 
     index: IndexArrays
     source: SampleSource
     ahead: ReadAhead
-    cache: CachedPictures | None = None
+    cache: CachedImages | None = None
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Rows:
         return Rows(*(None if array is None else array[rows] for array in arrays))  # type: ignore[arg-type]
 
     def mask(self, row: int) -> None:
-        """Make a row one of no sample."""
+        """Turn a row into one without a sample."""
         self.images[row] = 0
         self.labels[row] = LABEL_OF_NO_SAMPLE
         self.valid[row] = False
@@ -87,7 +87,7 @@ class Rows:
 
 
 class ChunkPlan:
-    """The part of a plan that is one chunk's, as plain Python numbers: read once per row."""
+    """One chunk's part of a plan, as plain Python numbers that are read once per row."""
 
     __slots__ = ("edits", "impossible", "params", "part", "plan", "row_plans", "sizes")
 
@@ -112,7 +112,7 @@ class ChunkPlan:
 
 
 class StreamRenderer:
-    """What a producer keeps per stream: draw, planner, renderer, and views of every slot."""
+    """A stream of a producer: draw, planner, renderer, and views of every slot."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class StreamRenderer:
         """Make views of every slot of `arena`, which must have the announced size.
 
         Raises:
-            RecipeError: an own op refuses its parameters.
+            RecipeError: an own op rejects its parameters.
         """
         check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
@@ -136,8 +136,8 @@ class StreamRenderer:
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
         recipe = parse_recipe(use.recipe, catalogue)
-        # What is decoded at another scale has other pixels than its whole picture, reduced; and
-        # pictures are kept as they are seen on black.
+        # An image that is decoded at another scale has other pixels than its whole image, reduced.
+        # And cached images are composed on black.
         is_usual = recipe.scaled_decode == "off" and recipe.background_rgb == BLACK
         self.cache = dataset.cache if is_usual else None
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
@@ -159,7 +159,7 @@ class StreamRenderer:
         return self._slots[slot].part(slice(first, first + count))
 
     def write_labels(self, ids: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        """Write the labels of these samples; those of id -1 mean nothing."""
+        """Write the labels of these samples; those of id -1 are arbitrary."""
         index = self.dataset.index
         if index.targets is not None:
             out[:] = (
@@ -173,7 +173,7 @@ class StreamRenderer:
             out[:] = index.labels[ids]
 
     def chunk_plan(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
-        """Read the samples `first` to `end` out of a plan of this production."""
+        """Return the samples `first` to `end` of a plan of this stream."""
         params = None
         if self._slots[0].params is not None:
             shape = self._slots[0].params.shape[1:]
@@ -191,7 +191,7 @@ class StreamRenderer:
         return sizes
 
     def regions(self, chunk_plan: ChunkPlan, ids: list[int]) -> list[Region | None]:
-        """Say what of each sample's stored picture its views need; None where it is all."""
+        """Return the region of each stored image that its views need; None if it is all of it."""
         boxes = self._boxes(chunk_plan)
         if not self._is_upright and chunk_plan.plan.scale is None and not chunk_plan.impossible:
             return [box for box, sample in zip(boxes, ids, strict=True) if sample >= 0]
@@ -218,8 +218,8 @@ class StreamRenderer:
         width, height = chunk_plan.sizes[at]
         if turn == 1:
             return region if scale == 1 else widened(region, scale, width, height)
-        # Of a turned picture, scaled pixels are counted from an edge that a part may not have; and
-        # which window is needed is told of pictures that are stored as they are seen.
+        # In a turned image, scaled pixels are counted from an edge that a part may lack. And the
+        # needed window is known for images that are stored upright only.
         if scale != 1:
             return None
         crops = chunk_plan.row_plans.crop[first : first + self._num_views]
@@ -234,9 +234,9 @@ class StreamRenderer:
         rows: Rows,
         row: int,
     ) -> None:
-        """Make all views of the sketch's sample `at` in `row` of `rows`.
+        """Write all views of the chunk plan's sample `at` to `row` of `rows`.
 
-        `header` is that of the content, which may be a part of the photo.
+        `header` is that of the content, which may be a part of the image.
 
         Raises:
             BadImage: it cannot be decoded.
@@ -255,7 +255,7 @@ class StreamRenderer:
         self._finish(out, chunk_plan, at, rows, row)
 
     def can_render_cuts(self, chunk_plan: ChunkPlan) -> bool:
-        """Say whether the rows of a sketch are made of cuts as they are: the usual case."""
+        """Return whether the rows of a chunk plan can be made from cuts as they are."""
         return (
             self._num_views == 1
             and not chunk_plan.impossible
@@ -263,7 +263,7 @@ class StreamRenderer:
         )
 
     def render_cut(self, cut: Cut, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int) -> bool:
-        """Make the sketch's sample `at` in `row` of `rows`; False where it does not decode so.
+        """Write the chunk plan's sample `at` to `row` of `rows`; False if it does not decode so.
 
         Raises:
             OwnOpError: an own op failed on the finished row.
@@ -277,14 +277,14 @@ class StreamRenderer:
         return True
 
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
-        """Say for each sample whether its picture is in the cache, by a number that is not 0."""
+        """Return a number per sample that is not 0 if its image is in the cache."""
         return [0] * len(ids) if self.cache is None else self.cache.find(ids)
 
     def render_cached(self, ids: NDArray[np.int64], chunk_plan: ChunkPlan, rows: Rows) -> bool:
-        """Make a chunk's rows from the cache in one go; say whether they could be made so.
+        """Make all rows of a chunk from the cache in one call; returns whether that was possible.
 
-        Only where every row is a whole picture of the planned size on the exact path, once: the
-        usual case, and what is not is made row by row.
+        It is possible if each row has one view of a whole image of the planned size, on the exact
+        path. That is the usual case; other chunks are made row by row.
         """
         if (
             self.cache is None
@@ -313,20 +313,20 @@ class StreamRenderer:
         return True
 
     def render_decoded(
-        self, photo: DecodedRegion, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
+        self, image: DecodedRegion, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
-        """Make all views of the sketch's sample `at` from its whole picture; see `render`."""
+        """Write all views of the chunk plan's sample `at` from its whole image; see `render`."""
         out = self._views_of(rows.images[row])
         colour = None if rows.colour is None else self._views_of(rows.colour[row])
         self._renderer.render_decoded(
-            photo, chunk_plan.row_plans, at * self._num_views, out, colour
+            image, chunk_plan.row_plans, at * self._num_views, out, colour
         )
         self._finish(out, chunk_plan, at, rows, row)
 
     def _finish(
         self, out: NDArray[np.uint8], chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
-        """Let own ops edit the finished views, and write down what was drawn."""
+        """Let own ops edit the finished views, and write the drawn parameters."""
         if chunk_plan.edits is not None:
             for number, finished in enumerate(out, at * self._num_views):
                 for edit in chunk_plan.edits[number]:
@@ -335,12 +335,12 @@ class StreamRenderer:
             rows.params[row] = chunk_plan.params[at]
 
     def _views_of(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Give a row's array the axis of views, which it has where there are several."""
+        """Add the axis of views to a row's array, which lacks it if there is one view."""
         return array if self._num_views > 1 else array[None]
 
 
 def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:
-    """Make a table from old class numbers to new ones; its last entry is that of label -1."""
+    """Return a table from old class numbers to new ones; its last entry is for label -1."""
     if picked is None:
         return None
     table = np.full(num_classes + 1, -1, np.int64)

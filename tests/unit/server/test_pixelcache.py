@@ -29,7 +29,7 @@ from augd.protocol.cache_table import (
     write_record,
 )
 from augd.protocol.messages import CacheMessage, Room
-from augd.server.producer.decoded_cache import CachedPictures, PixelCache
+from augd.server.producer.decoded_cache import CachedImages, PixelCache
 from augd.transport.arena import make_arena
 from tests.support.plans import planner_of
 from tests.support.scenes import EITHER_KERNELS, caught_noise
@@ -57,7 +57,7 @@ class Scene:
     """A cache between a daemon, played by the test, and a producer."""
 
     cache: PixelCache
-    pictures: CachedPictures
+    pictures: CachedImages
     table: memoryview
     fd: int
 
@@ -84,7 +84,7 @@ def made_scene(*, is_checked: bool, room_bytes: int = SIZE - ALIGNMENT) -> Itera
     cache = PixelCache(fd, CacheMessage(SIZE, is_checked))
     cache.add_room(Room(ALIGNMENT, ALIGNMENT + room_bytes))
     table = memoryview(mmap.mmap(table_fd, table_bytes(NUM_SAMPLES)))
-    pictures = CachedPictures(cache, "photos", table_fd, NUM_SAMPLES)
+    pictures = CachedImages(cache, "photos", table_fd, NUM_SAMPLES)
     os.close(table_fd)
     scene = Scene(cache, pictures, table, fd)
     del cache, pictures, table
@@ -123,7 +123,7 @@ def test_a_picture_is_found_when_the_daemon_heard_of_it(scene: Scene) -> None:
     assert scene.publish() == scene.found() == list(range(len(KINDS)))
     assert scene.publish() == [], "told once"
     for sample, data in enumerate(KINDS.values()):
-        found = scene.pictures.picture(sample)
+        found = scene.pictures.image(sample)
         assert found is not None
         assert np.array_equal(found.pixels, whole(data))
         assert (found.width, found.height) == (WIDTH, HEIGHT)
@@ -172,7 +172,7 @@ def check_rows(scene: Scene, name: str, data: bytes, kind: str) -> None:
     outlines, renderer = RowPlans(plan, 0, num * views), Renderer.of(recipe, (24, 24))
     scene.pictures.add(0, data, header)
     scene.publish()
-    stored = scene.pictures.picture(0)
+    stored = scene.pictures.image(0)
     assert stored is not None
     has_colour = recipe.colour_on == "device"
     for row in range(num):
@@ -238,8 +238,8 @@ def check_digests(scene: Scene, is_fresh: bool) -> None:
         scene.pictures.add(sample, data, read_header(data))
     scene.publish(is_fresh=is_fresh)
     os.pwrite(scene.fd, b"\xaa\x55", ALIGNMENT + PICTURE // 2)
-    assert scene.pictures.picture(4) is not None
-    found = scene.pictures.picture(3)
+    assert scene.pictures.image(4) is not None
+    found = scene.pictures.image(3)
     if is_fresh:
         assert found is not None, "nobody could have damaged it since"
     else:
@@ -249,7 +249,7 @@ def check_digests(scene: Scene, is_fresh: bool) -> None:
         assert news is not None
         assert news.entries[0].replaces
         write_record(scene.table, news.entries[0], 5)
-        again = scene.pictures.picture(3)
+        again = scene.pictures.image(3)
         assert again is not None
         assert np.array_equal(again.pixels, whole(data))
         there = scene.pictures.add(3, data, read_header(data))
@@ -277,7 +277,7 @@ def test_whatever_a_table_says_no_view_leaves_the_cache(
     offset, width, height, orientation = record
     packed = RECORD.pack(offset, 0, b"", width, height, orientation, 1, 0, 0)
     scene.table[TABLE_START : TABLE_START + RECORD.size] = packed
-    assert scene.pictures.picture(0) is None
+    assert scene.pictures.image(0) is None
 
 
 IN_ONE_GO = {
@@ -316,7 +316,7 @@ def test_rows_made_in_one_go_are_those_made_one_by_one(kernels: str, name: str) 
             *(plan, part, outlines, rows[0], colours[0] if has_colour else None),
         )
         for row in range(4):
-            stored = scene.pictures.picture(part.start + row)
+            stored = scene.pictures.image(part.start + row)
             assert stored is not None
             tint = colours[1][row : row + 1] if has_colour else None
             renderer.render_decoded(stored, outlines, row, rows[1][row : row + 1], tint)
@@ -335,7 +335,7 @@ def test_old_pictures_are_not_made_in_one_go_before_their_digest_was_seen() -> N
         ids = np.array([2, 0])
         assert scene.pictures.places(ids) is None
         for sample in ids.tolist():
-            assert scene.pictures.picture(sample) is not None
+            assert scene.pictures.image(sample) is not None
         assert scene.pictures.places(ids) is not None
 
 
