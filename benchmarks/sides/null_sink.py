@@ -23,8 +23,8 @@ from augd.plan.recipe.recipe import expand, output_size, parse_recipe
 from augd.process.sandbox import confine
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import slot_layout
+from augd.server.daemon.broker.chunk_size import CHUNK_ROWS
 from augd.server.daemon.broker.producers import DEPTH, LOW_WATER
-from augd.server.daemon.broker.stream import CHUNK_ROWS
 from augd.server.producer import lease_runner
 from augd.server.producer.lease_runner import LeaseRunner
 from augd.transport.current_sample import CurrentSample, make_current_sample

@@ -16,8 +16,8 @@ import numpy as np
 
 from augd.plan.order.order import Order
 from augd.plan.order.shuffle_option import read_shuffle
+from augd.server.daemon.broker.chunk_size import CHUNK_ROWS
 from augd.server.daemon.broker.producers import DEPTH
-from augd.server.daemon.broker.stream import CHUNK_ROWS
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _ROWS = DEPTH * CHUNK_ROWS

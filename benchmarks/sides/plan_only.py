@@ -18,8 +18,8 @@ from augd.diagnostics.procfs import anonymous_bytes
 from augd.plan.order.order import Order
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
+from augd.server.daemon.broker.chunk_size import CHUNK_ROWS
 from augd.server.daemon.broker.producers import DEPTH
-from augd.server.daemon.broker.stream import CHUNK_ROWS
 from benchmarks._rounds import answer_rounds, run_chunks
 
 _PHOTO_PX = (375, 500)  # height, width: ImageNet's median

@@ -21,13 +21,13 @@ from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
 from augd.server.daemon.broker import (
     broker,
+    chunk_size,
+    failures,
     outbox,
     producers,
     quarantine,
     remote_producers,
-    scheduler,
     sessions,
-    stream,
 )
 from augd.server.daemon.broker.states import CHUNK, PRODUCER, SESSION, SLOT, Table
 from augd.server.relay import remote_producer
@@ -155,16 +155,20 @@ def render_bounds() -> str:
         ("PATIENCE_S", producers.PATIENCE_S, "s that a producer with leases may say nothing"),
         ("PAUSE_MAX_S", producers.PAUSE_MAX_S, "s between restarts of a producer, at most"),
         ("DEATHS_MIN", producers.DEATHS_MIN, "deaths in a row that make producers unhealthy"),
-        ("ATTEMPTS_MAX", scheduler.ATTEMPTS_MAX, "producers that one chunk may end"),
+        ("ATTEMPTS_MAX", failures.ATTEMPTS_MAX, "producers that one chunk may end"),
         ("STRIKES", quarantine.STRIKES, "deaths with a sample in hand that quarantine it"),
         ("QUARANTINE_MAX", QUARANTINE_MAX, "samples in a stream's quarantine"),
         ("DEPTH", producers.DEPTH, "leases that a producer has at most"),
         ("LOW_WATER", producers.LOW_WATER, "leases at which it gets more"),
-        ("CHUNK_ROWS", stream.CHUNK_ROWS, "rows of a chunk, about, of usual rows at most"),
-        ("CHUNK_NS", stream.CHUNK_NS, "ns of CPU time that a chunk takes, about, at most"),
-        ("QUICK_NS", stream.QUICK_NS, "ns that chunks of quick rows take, about"),
-        ("QUICK_CHUNKS_MIN", stream.QUICK_CHUNKS_MIN, "them for each producer, in all slots"),
-        ("QUICK_ROWS_MAX", stream.QUICK_ROWS_MAX, "rows of a chunk of quick rows, about, at most"),
+        ("CHUNK_ROWS", chunk_size.CHUNK_ROWS, "rows of a chunk, about, of usual rows at most"),
+        ("CHUNK_NS", chunk_size.CHUNK_NS, "ns of CPU time that a chunk takes, about, at most"),
+        ("QUICK_NS", chunk_size.QUICK_NS, "ns that chunks of quick rows take, about"),
+        ("QUICK_CHUNKS_MIN", chunk_size.QUICK_CHUNKS_MIN, "them for each producer, in all slots"),
+        (
+            "QUICK_ROWS_MAX",
+            chunk_size.QUICK_ROWS_MAX,
+            "rows of a chunk of quick rows, about, at most",
+        ),
     ]
     lines = [f"| `{name}` | {value} | {what} |" for name, value, what in rows]
     return "\n".join(["| name | value | of |", "|---|---|---|", *lines])

@@ -16,7 +16,7 @@ from augd.protocol import messages as msg
 from augd.server.daemon.address_lock import AddressLock
 from augd.server.daemon.broker import broker as core
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker import scheduler
+from augd.server.daemon.broker import failures
 from augd.server.daemon.broker.producers import DEATHS_MIN, DEPTH, PATIENCE_S, START_S
 from augd.server.daemon.broker.sessions import ATTACH_S, SESSIONS_MAX
 from augd.transport.address import parse_address
@@ -136,7 +136,7 @@ def test_rows_that_kill_every_producer_end_the_stream_and_nothing_else(fake: Fak
     fake.is_holding = True
     client.open(credit=1)
     client.hear(msg.Opened)
-    for _ in range(scheduler.ATTEMPTS_MAX):
+    for _ in range(failures.ATTEMPTS_MAX):
         assert client.rest() == []
         fake.lose_producer(0, "SIGSEGV", "signal")
         fake.turn_clock(1)

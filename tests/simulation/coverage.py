@@ -19,7 +19,14 @@ from augd.server.daemon.broker import states
 
 TABLES = {"slot": states.SLOT, "chunk": states.CHUNK, "session": states.SESSION}
 TABLES["producer"] = states.PRODUCER
-USERS = ("sessions", "producers", "stream")  # modules that make transitions
+USERS = (
+    "sessions",
+    "opening",
+    "producers",
+    "stream",
+    "batch_state",
+    "chunk_queue",
+)  # modules that make transitions
 
 FAULTS = {
     "a gap was found",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from augd.server.daemon.broker.batch_state import NO_SAMPLE
 from augd.server.daemon.broker.producers import DEPTH
 from augd.server.daemon.broker.sessions import SESSIONS_MAX
-from augd.server.daemon.broker.stream import NO_SAMPLE, StreamState
+from augd.server.daemon.broker.stream import StreamState
 from tests.simulation.rows import Violation
 
 if TYPE_CHECKING:
@@ -40,18 +41,18 @@ def check_stream(stream: StreamState, writers: dict[int, int]) -> None:
         batch = owners.get(slot.index)
         if slot.writers != writers.get(id(slot), 0):
             raise Violation(f"{slot} counts writers that are not there")
-        is_used = slot.owed > 0 or bool(slot.readers)
+        is_used = slot.unsent > 0 or bool(slot.holders)
         if slot.state == "free" and (is_used or slot.writers or batch):
             raise Violation(f"free and in use: {slot}")
-        if slot.state in ("filling", "ready") and (batch is None or slot.readers):
+        if slot.state in ("filling", "ready") and (batch is None or slot.holders):
             raise Violation(f"made for nobody, or read already: {slot}")
         if slot.state == "sent" and (slot.writers or not is_used):
             raise Violation(f"sent, and written or read by nobody: {slot}")
         if slot.state == "draining" and not slot.writers:
             raise Violation(f"draining without an end: {slot}")
         if batch is not None:
-            owed = sum(r.next <= batch.sequence for r in stream.subscribers.values())
-            if slot.owed != owed or not owed:
+            owed = sum(r.next <= batch.sequence for r in stream.clients.values())
+            if slot.unsent != owed or not owed:
                 raise Violation(f"owed to {owed} readers: {slot}")
 
 

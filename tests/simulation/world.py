@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import ExitReason
-from augd.server.daemon.broker import stream as stream_module
+from augd.server.daemon.broker import chunk_size
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line
@@ -298,8 +298,8 @@ def step(world: World, move: Any) -> bool:
 def small_chunks() -> Iterator[None]:
     """Have chunks of about two rows, so that small batches have several, and of all if quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module, "CHUNK_ROWS", 2)
-        patch.setattr(stream_module, "QUICK_CHUNKS_MIN", 1)
+        patch.setattr(chunk_size, "CHUNK_ROWS", 2)
+        patch.setattr(chunk_size, "QUICK_CHUNKS_MIN", 1)
         yield
 
 

@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import ExitReason
+from augd.server.daemon.broker import chunk_size
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker import stream as stream_module
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
 
 RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 # As if it were known that a row takes what rows usually take: tests of that set it back.
-stream_module.CHUNK_ROWS_UNKNOWN = stream_module.CHUNK_ROWS
+chunk_size.CHUNK_ROWS_UNKNOWN = chunk_size.CHUNK_ROWS
 Kind = TypeVar("Kind", bound=msg.Message)
 
 

@@ -8,27 +8,29 @@ from pytest import MonkeyPatch as Patch
 
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import ExitReason
+from augd.server.daemon.broker.batch_state import Chunk
+from augd.server.daemon.broker.chunk_queue import ChunkQueue
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.scheduler import Scheduler
-from augd.server.daemon.broker.stream import Chunk, StreamState
+from augd.server.daemon.broker.stream import StreamState
 
 
 def the_chunks_of_the_dead_are_made_again(patch: Patch) -> None:
-    honest, honest_isolate = StreamState.lose_chunk, StreamState.isolate
+    honest, honest_isolate = StreamState.lose_chunk, ChunkQueue.isolate
 
     def lose_chunk(self: StreamState, chunk: Chunk, *, is_suspect: bool) -> None:
         honest(self, chunk, is_suspect=is_suspect)
         if chunk in chunk.batch.pending:
             chunk.batch.pending.remove(chunk)
-            self._num_pending -= 1
+            self.chunks.num_pending -= 1
 
-    def isolate(self: StreamState, chunk: Chunk, row: int, sample: int) -> None:
+    def isolate(self: ChunkQueue, chunk: Chunk, row: int, sample: int) -> None:
         chunk.batch.pending.append(chunk)
-        self._num_pending += 1
+        self.num_pending += 1
         honest_isolate(self, chunk, row, sample)
 
     patch.setattr(StreamState, "lose_chunk", lose_chunk)
-    patch.setattr(StreamState, "isolate", isolate)
+    patch.setattr(ChunkQueue, "isolate", isolate)
 
 
 def a_lease_is_answered_once(patch: Patch) -> None:
@@ -65,7 +67,7 @@ def one_strike_is_no_verdict(patch: Patch) -> None:
 
 
 def a_suspect_is_made_alone(patch: Patch) -> None:
-    patch.setattr(Producer, "is_alone", lambda self: False)
+    patch.setattr(Producer, "has_suspect", lambda self: False)
 
 
 def the_dead_are_not_replaced_in_a_drain(patch: Patch) -> None:

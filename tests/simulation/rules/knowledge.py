@@ -8,13 +8,17 @@ from typing import Any
 from pytest import MonkeyPatch as Patch
 
 from augd.protocol import messages as msg
+from augd.server.daemon.broker.announcement import StreamAnnouncer
+from augd.server.daemon.broker.batch_state import BatchState, Chunk, ClientCursor
+from augd.server.daemon.broker.failures import StreamFailures
+from augd.server.daemon.broker.opening import StreamOpener
 from augd.server.daemon.broker.outbox import Outbox
+from augd.server.daemon.broker.producer_streams import ProducerStreams
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.quarantine import QuarantineRegister
-from augd.server.daemon.broker.scheduler import Scheduler
-from augd.server.daemon.broker.sessions import Session, SessionTable
+from augd.server.daemon.broker.session_state import Session
 from augd.server.daemon.broker.states import step
-from augd.server.daemon.broker.stream import BatchState, Chunk, ClientCursor, StreamState
+from augd.server.daemon.broker.stream import StreamState
 from tests.simulation.rows import Place
 from tests.simulation.trainer import Trainer
 from tests.simulation.world import Store
@@ -39,14 +43,14 @@ def what_was_written_down_holds_for_new_streams(patch: Patch) -> None:
 
 
 def what_a_state_names_holds_for_its_stream(patch: Patch) -> None:
-    honest = SessionTable._start
+    honest = StreamOpener._start
 
-    def start(self: SessionTable, session: Session, stream: StreamState, request: msg.Open) -> None:
+    def start(self: StreamOpener, session: Session, stream: StreamState, request: msg.Open) -> None:
         quarantine = dict(stream.quarantine)
         honest(self, session, stream, request)
         stream.quarantine = quarantine
 
-    patch.setattr(SessionTable, "_start", start)
+    patch.setattr(StreamOpener, "_start", start)
 
 
 def a_verdict_makes_anew_what_was_made_beyond_its_place(patch: Patch) -> None:
@@ -54,39 +58,39 @@ def a_verdict_makes_anew_what_was_made_beyond_its_place(patch: Patch) -> None:
 
 
 def a_verdict_is_told_to_producers(patch: Patch) -> None:
-    patch.setattr(Scheduler, "mask", lambda self, stream: None)
+    patch.setattr(ProducerStreams, "mask", lambda self, stream: None)
 
 
 def a_verdict_is_told_to_producers_that_come_later(patch: Patch) -> None:
-    honest = Scheduler._tell_stream
+    honest = ProducerStreams.introduce
 
-    def tell_stream(self: Scheduler, producer: Producer, stream: StreamState) -> None:
+    def introduce(self: ProducerStreams, producer: Producer, stream: StreamState) -> None:
         quarantine, stream.quarantine = stream.quarantine, {}
         honest(self, producer, stream)
         stream.quarantine = quarantine
 
-    patch.setattr(Scheduler, "_tell_stream", tell_stream)
+    patch.setattr(ProducerStreams, "introduce", introduce)
 
 
 def a_verdict_is_told_to_clients_before_its_batch(patch: Patch) -> None:
-    honest = SessionTable.pass_on
+    honest = StreamFailures.take_verdicts
 
-    def pass_on(self: SessionTable) -> None:
-        self._scheduler.verdicts.clear()
+    def take_verdicts(self: StreamFailures) -> list[Any]:
         honest(self)
+        return []
 
-    patch.setattr(SessionTable, "pass_on", pass_on)
+    patch.setattr(StreamFailures, "take_verdicts", take_verdicts)
 
 
 def what_sharers_were_told_does_not_change(patch: Patch) -> None:
-    honest = SessionTable._settle_content
+    honest = StreamAnnouncer._settle_content
 
-    def settle(self: SessionTable, stream: StreamState, environment: Any, place: Place) -> None:
+    def settle(self: StreamAnnouncer, stream: StreamState, environment: Any, place: Place) -> None:
         share, stream.share = stream.share, None
         honest(self, stream, environment, place)
         stream.share = share
 
-    patch.setattr(SessionTable, "_settle_content", settle)
+    patch.setattr(StreamAnnouncer, "_settle_content", settle)
 
 
 def a_state_counts_what_was_yielded(patch: Patch) -> None:

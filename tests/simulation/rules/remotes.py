@@ -7,42 +7,43 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
+from augd.server.daemon.broker.lease_queue import LeaseQueue
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.remote_producers import RemoteProducerTable, RowTarget
 from augd.server.daemon.broker.scheduler import Scheduler
 
 
 def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> None:
-    honest = Scheduler._lease
+    honest = LeaseQueue._lease
     given: dict[tuple[int, int, int], RowTarget] = {}
 
-    def lease(self: Scheduler, producer: Producer, stream: Any, chunk: Any) -> None:
+    def lease(self: LeaseQueue, producer: Producer, stream: Any, chunk: Any) -> None:
         honest(self, producer, stream, chunk)
         last = list(producer.leases)[-1]
         offset = chunk.batch.slot.index * stream.slot_bytes
         target = RowTarget(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
-        given[id(self), producer.number, last] = target
+        given[id(self._streams), producer.number, last] = target
 
     def target(self: RemoteProducerTable, number: int, lease: int) -> RowTarget | None:
-        found = given.get((id(self._scheduler), number, lease))
+        found = given.get((id(self._scheduler.streams), number, lease))
         return found if found is not None and found.stream in self._scheduler.streams else None
 
-    patch.setattr(Scheduler, "_lease", lease)
+    patch.setattr(LeaseQueue, "_lease", lease)
     patch.setattr(RemoteProducerTable, "target", target)
 
 
 def the_leases_of_a_lost_producer_go_back(patch: Patch) -> None:
-    honest = Scheduler.lose
+    honest = Scheduler.lose_producer
 
     def lose(self: Scheduler, producer: Producer, why: str, *, is_draining: bool = False) -> None:
         producer.leases.clear()
         honest(self, producer, why, is_draining=is_draining)
 
-    patch.setattr(Scheduler, "lose", lose)
+    patch.setattr(Scheduler, "lose_producer", lose)
 
 
 def a_host_that_falls_silent_is_given_up(patch: Patch) -> None:
-    patch.setattr(Producer, "lives_until", lambda self, patience_s: math.inf)
+    patch.setattr(Producer, "alive_until", lambda self, patience_s: math.inf)
 
 
 def a_slot_of_a_remote_producer_is_used_again_only_after_its_lease_was_answered(

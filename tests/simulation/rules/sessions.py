@@ -9,8 +9,11 @@ from pytest import MonkeyPatch as Patch
 
 from augd.client.session import ClientSession
 from augd.protocol import messages as msg
-from augd.server.daemon.broker.sessions import Session, SessionTable
-from augd.server.daemon.broker.stream import BatchState, ClientCursor, StreamState
+from augd.server.daemon.broker.batch_state import BatchState, ClientCursor
+from augd.server.daemon.broker.opening import StreamOpener
+from augd.server.daemon.broker.session_state import Session
+from augd.server.daemon.broker.sessions import SessionTable
+from augd.server.daemon.broker.stream import StreamState
 
 FOREVER = 1 << 62
 
@@ -26,21 +29,21 @@ def sessions_belong_to_their_peers(patch: Patch) -> None:
 
 
 def an_opening_counts_once(patch: Patch) -> None:
-    honest = SessionTable._open
+    honest = StreamOpener.open
 
-    def open_again(self: SessionTable, session: Session, request: msg.Open) -> None:
+    def open_again(self: StreamOpener, session: Session, request: msg.Open) -> None:
         if session.state != "new":
             session.opening = 0
         honest(self, session, request)
 
-    patch.setattr(SessionTable, "_open", open_again)
+    patch.setattr(StreamOpener, "open", open_again)
 
 
 def credit_is_of_an_opening(patch: Patch) -> None:
     honest = StreamState.grant
 
     def grant(self: StreamState, session: int, opening: int, credit: int) -> bool:
-        reader = self.subscribers.get(session)
+        reader = self.clients.get(session)
         return honest(self, session, reader.opening if reader else opening, credit)
 
     patch.setattr(StreamState, "grant", grant)
@@ -76,7 +79,7 @@ def the_client_finds_what_was_lost(patch: Patch) -> None:
 
 def credit_is_absolute(patch: Patch) -> None:
     def grant(self: StreamState, session: int, opening: int, credit: int) -> bool:
-        reader = self.subscribers.get(session)
+        reader = self.clients.get(session)
         if reader is None or reader.opening != opening or self.is_failed:
             return False
         reader.credit += 1
@@ -104,12 +107,12 @@ def batches_are_sent_in_order(patch: Patch) -> None:
             is_due = batch.sequence >= reader.next and reader.sent < reader.credit
             if is_due and batch.slot.state in ("ready", "sent"):
                 batch.slot.take("send")
-                batch.slot.readers = (*batch.slot.readers, reader.session)
-                batch.slot.owed -= 1
+                batch.slot.holders = (*batch.slot.holders, reader.session)
+                batch.slot.unsent -= 1
                 reader.sent += 1
                 reader.sums.add(batch.sums)
                 yield batch
-        self._drop_unowed()
+        self._drop_sent()
 
     patch.setattr(StreamState, "sendable", sendable)
 

@@ -8,9 +8,11 @@ from typing import Any
 from pytest import MonkeyPatch as Patch
 
 from augd.protocol import messages as msg
+from augd.server.daemon.broker.batch_state import BatchState, Chunk, ClientCursor, Slot
 from augd.server.daemon.broker.producers import Producer, ProducerPool
-from augd.server.daemon.broker.sessions import Session, SessionTable
-from augd.server.daemon.broker.stream import BatchState, Chunk, ClientCursor, Slot, StreamState
+from augd.server.daemon.broker.session_state import Session
+from augd.server.daemon.broker.sessions import SessionTable
+from augd.server.daemon.broker.stream import StreamState
 from tests.simulation.line import Line
 from tests.simulation.rows import Place
 
@@ -27,12 +29,9 @@ def a_release_names_its_generation(patch: Patch) -> None:
 def a_slot_is_reused_only_after_its_writers_answered(patch: Patch) -> None:
     def abandon(self: StreamState, batch: BatchState) -> None:
         batch.is_abandoned = True
-        self._num_pending -= len(batch.pending)
-        self._num_suspects -= len(batch.suspects)
-        batch.pending.clear()
-        batch.suspects.clear()
+        self.chunks.clear(batch)
         batch.slot.take("abandon")
-        self._free_by(batch.slot, "drained")
+        self._free_slot(batch.slot, "drained")
 
     patch.setattr(StreamState, "_abandon", abandon)
     patch.setattr(StreamState, "_drain", lambda self, batch: None)
@@ -57,8 +56,8 @@ def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:
     honest = StreamState._free_if_unused
 
     def free_if_unused(self: StreamState, slot: Slot) -> None:
-        if not slot.owed:
-            slot.readers = ()
+        if not slot.unsent:
+            slot.holders = ()
         honest(self, slot)
 
     honest_sendable = StreamState.sendable
@@ -74,13 +73,13 @@ def a_slot_stays_its_readers_until_it_is_released(patch: Patch) -> None:
 
 
 def a_slot_is_free_when_the_last_sharer_released_it(patch: Patch) -> None:
-    honest = StreamState._let_go
+    honest = StreamState._release_slot
 
     def let_go(self: StreamState, slot: Slot, session: int) -> None:
-        slot.readers, slot.owed = (), 0
+        slot.holders, slot.unsent = (), 0
         honest(self, slot, session)
 
-    patch.setattr(StreamState, "_let_go", let_go)
+    patch.setattr(StreamState, "_release_slot", let_go)
 
 
 def an_opening_keeps_what_is_held(patch: Patch) -> None:
@@ -123,10 +122,10 @@ def nobody_waits_for_who_left(patch: Patch) -> None:
     honest = StreamState.leave
 
     def leave(self: StreamState, session: int, held: Any = ()) -> None:
-        reader = self.subscribers.get(session)
+        reader = self.clients.get(session)
         honest(self, session, held)
-        if reader is not None and reader.max_lag is None and self.subscribers:
-            self.subscribers[session] = reader
+        if reader is not None and reader.max_lag is None and self.clients:
+            self.clients[session] = reader
 
     patch.setattr(StreamState, "leave", leave)
 
@@ -147,7 +146,7 @@ def the_lowest_missing_batch_has_a_slot(patch: Patch) -> None:
 
     def next_chunk(self: StreamState, rows_max: int | None = None) -> Chunk | None:
         batch = first(self)
-        return None if batch is None else self._take_chunk(batch, rows_max)
+        return None if batch is None else self.chunks.take((batch,), rows_max)
 
     patch.setattr(StreamState, "lose_chunk", lose_chunk)
     patch.setattr(StreamState, "next_chunk", next_chunk)

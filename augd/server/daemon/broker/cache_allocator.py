@@ -1,16 +1,16 @@
-"""The books of the cache of decoded pictures: whose space is whose, and what lies where.
+"""The allocator of the cache of decoded images: which bytes are whose, and what lies where.
 
-Theory of operation. Producers write pictures into rooms, ranges of the cache that the broker gave
-to them alone, from the front to the back, and say which pictures are whole. The broker then has
-the daemon write their records, and only from then on are they found. So nobody waits for anybody,
-no lock is held, and what a killed producer was writing is in nobody's way: the rest of its rooms
-is free again when it was reaped.
+Theory of operation. The broker grants a producer extents, ranges of the cache for that producer
+alone. The producer writes images into them from front to back, and reports which are complete. The
+broker then has the daemon write their records; only from then on do producers find them. So no
+process waits for another and no lock is held. What a killed producer was writing has no record: the
+rest of its extents is free again once it was reaped.
 
-Each producer has a second room before the first is full, so that filling never waits for a message.
-A picture too large for the first one goes to the next, and what is left of those before is given
-back. Nothing is ever taken out: what came first stays, and when the cache is full the rest is
-decoded in every epoch. For samples drawn in random order nothing does better without knowing the
-order, and eviction would turn over what no epoch reads twice before it is gone.
+Each producer gets a second extent before the first is full, so that filling never waits for a
+message. An image too large for the first one goes to the next, and the rest of those before is
+freed. Nothing is evicted: the first images stay, and when the cache is full all others are decoded
+in every epoch. For samples drawn in random order nothing does better without knowing the order.
+Eviction would replace images before the next epoch reads them.
 
 Pure: no I/O, no clock.
 """
@@ -26,47 +26,50 @@ from augd.pixels.headers.formats import DECODER
 from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
 from augd.protocol.messages import CacheEntry
 
-ROOM_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
-ROOM_MIN_BYTES: Final = 16 << 10  # less holds no picture worth a message
-_ROOMS: Final = 2
-_PICTURES_PER_ROOM: Final = 8  # of the largest that fitted nowhere
-_ROOMS_PER_PRODUCER: Final = 4  # at least so many, so that all producers can fill a small cache
+EXTENT_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
+EXTENT_MIN_BYTES: Final = 16 << 10  # less holds no image worth a message
+_EXTENTS: Final = 2
+_IMAGES_PER_EXTENT: Final = 8  # of the largest image that fitted nowhere
+_EXTENTS_PER_PRODUCER: Final = 4  # at least, so that all producers can fill a small cache
 
 DECODING: Final = ("kernels", "machine", "opencv", "pillow", "rendering")
-"""What of a producer's environment decides decoded pixels."""
+"""The entries of a producer's environment that decide decoded pixels."""
 
 
 @dataclass(slots=True)
-class _Room:
+class _Extent:
     at: int
     end: int
 
 
 @dataclass(slots=True)
 class CacheAllocator:
-    """The books. Producers are known by their numbers."""
+    """Free and granted extents of the cache; producers are named by their numbers."""
 
     facts: CacheFacts
     num_producers: int
     hits: int = 0
     misses: int = 0
-    _rooms: dict[int, list[_Room]] = field(default_factory=dict)
-    _room_bytes: int = ROOM_BYTES
+    _extents: dict[int, list[_Extent]] = field(default_factory=dict)
+    _extent_bytes: int = EXTENT_BYTES
     _is_stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._room_bytes = min(self._room_bytes, self._largest_room())
+        self._extent_bytes = min(self._extent_bytes, self._largest_extent())
 
-    def _largest_room(self) -> int:
+    def _largest_extent(self) -> int:
         return max(
-            ROOM_MIN_BYTES,
-            self.facts.size_bytes // (_ROOMS_PER_PRODUCER * max(1, self.num_producers)),
+            EXTENT_MIN_BYTES,
+            self.facts.size_bytes // (_EXTENTS_PER_PRODUCER * max(1, self.num_producers)),
         )
 
-    def decodes_as(self, environment: Mapping[str, str]) -> dict[str, str] | None:
-        """Compare with what producers decode by; returns it where what is there must go.
+    def clear_if_other(self, environment: Mapping[str, str]) -> dict[str, str] | None:
+        """Forget all images if producers decode otherwise than the images were decoded.
 
-        Ask before the first producer gets a room.
+        Call it before the first extent is granted.
+
+        Returns:
+            The producers' decoding environment if all images were forgotten, else None.
         """
         facts, found = self.facts, {name: environment.get(name, "") for name in DECODING}
         found |= {name: of for name, of in environment.items() if name.startswith(DECODER)}
@@ -79,62 +82,63 @@ class CacheAllocator:
             present[:] = bytes(len(present))
         return found
 
-    def next_rooms(self, producer: int, wanted_bytes: int = 0) -> list[Span]:
-        """Give a producer the rooms that it lacks; one of `wanted_bytes` at least, if any."""
-        rooms = self._rooms.setdefault(producer, [])
+    def grant(self, producer: int, wanted_bytes: int = 0) -> list[Span]:
+        """Grant a producer the extents that it lacks; if `wanted_bytes`, one of at least that
+        size."""
+        extents = self._extents.setdefault(producer, [])
         given: list[Span] = []
         if wanted_bytes:
-            large = min(_PICTURES_PER_ROOM * wanted_bytes, self._largest_room())
-            self._room_bytes = max(self._room_bytes, large)
-        while (wanted_bytes or len(rooms) < _ROOMS) and not self._is_stopped:
-            span = self._take(max(self._room_bytes, aligned(wanted_bytes)), wanted_bytes)
+            large = min(_IMAGES_PER_EXTENT * wanted_bytes, self._largest_extent())
+            self._extent_bytes = max(self._extent_bytes, large)
+        while (wanted_bytes or len(extents) < _EXTENTS) and not self._is_stopped:
+            span = self._take(max(self._extent_bytes, aligned(wanted_bytes)), wanted_bytes)
             if span is None:
                 break
-            rooms.append(_Room(*span))
+            extents.append(_Extent(*span))
             given.append(span)
             wanted_bytes = 0
         return given
 
     def put(self, producer: int, dataset: str, entry: CacheEntry) -> bool:
-        """Take a picture that a producer wrote; say whether its record is to be written.
+        """Add an image that a producer wrote; return whether its record is to be written.
 
-        Not when the sample is there already, by another producer, nor when the bytes are not the
+        It is not if the sample is there already, by another producer, or if the bytes are not the
         producer's own.
         """
         end = entry.offset + picture_bytes(entry)
         present = self.facts.present.get(dataset, b"")
-        rooms = self._rooms.get(producer, [])
+        extents = self._extents.get(producer, [])
         number = next(
-            (n for n, r in enumerate(rooms) if r.at <= entry.offset and end <= r.end), None
+            (n for n, r in enumerate(extents) if r.at <= entry.offset and end <= r.end), None
         )
         if number is None or end == entry.offset or entry.sample >= len(present):
             return False
-        for room in rooms[:number]:
-            self._release(room.at, room.end)
-        del rooms[:number]
-        room = rooms[0]
-        room.at = min(aligned(end), room.end)
+        for extent in extents[:number]:
+            self._release(extent.at, extent.end)
+        del extents[:number]
+        extent = extents[0]
+        extent.at = min(aligned(end), extent.end)
         if present[entry.sample] and not entry.replaces:
-            self._release(entry.offset, room.at)
+            self._release(entry.offset, extent.at)
             return False
         if not present[entry.sample]:
-            # One that is replaced stays where it is till the next start: somebody may look at it.
+            # The replaced image stays until the next start: a producer may be reading it.
             self.facts.num_entries += 1
             self.facts.filled_bytes += end - entry.offset
         self.facts.present[dataset][entry.sample] = 1
         return True
 
-    def leave(self, producer: int) -> None:
-        """Take back the rooms of a producer that was reaped."""
-        for room in self._rooms.pop(producer, ()):
-            self._release(room.at, room.end)
+    def free(self, producer: int) -> None:
+        """Free the extents of a producer that was reaped."""
+        for extent in self._extents.pop(producer, ()):
+            self._release(extent.at, extent.end)
 
     def stop(self) -> None:
-        """Give out no more rooms: the disk has less space than was promised."""
+        """Grant no more extents: the disk has less space than expected."""
         self._is_stopped = True
 
     def describe(self) -> dict[str, Any]:
-        """Say what the cache is and does, for STATUS."""
+        """Describe the cache for STATUS."""
         facts = self.facts
         return {
             "kind": facts.kind,
@@ -146,7 +150,8 @@ class CacheAllocator:
         }
 
     def _take(self, size_bytes: int, least_bytes: int) -> Span | None:
-        """Cut a room out of the first free part that holds it, or take the largest that will do."""
+        """Take an extent from the first free span that holds it, or the largest span that
+        suffices."""
         spans = self.facts.spans
         for number, (start, end) in enumerate(spans):
             if end - start >= size_bytes:
@@ -154,13 +159,13 @@ class CacheAllocator:
                 spans[number : number + 1] = [(cut, end)] if cut < end else []
                 return start, min(cut, end)
         largest = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
-        if largest[1] - largest[0] < max(least_bytes, ROOM_MIN_BYTES):
+        if largest[1] - largest[0] < max(least_bytes, EXTENT_MIN_BYTES):
             return None
         spans.remove(largest)
         return largest
 
     def _release(self, start: int, end: int) -> None:
-        """Make bytes free again, as one part with free neighbours."""
+        """Free a span, merged with its free neighbours."""
         if start >= end:
             return
         spans = self.facts.spans

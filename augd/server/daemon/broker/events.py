@@ -1,7 +1,8 @@
-"""What can happen to the broker, and what it can ask for: its whole contact with the world.
+"""The events that the broker handles and the actions that it returns: its whole interface.
 
-Events go in, actions come out (augd/server/daemon/broker/broker.py). Both are plain frozen structs,
-so a schedule can be written down, replayed and compared. Nothing here does anything.
+The daemon's loop passes an event to `Broker.handle` and carries out the actions that it returns.
+Both are plain frozen structs, so a schedule can be recorded, replayed and compared. Pure
+declarations.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from augd.protocol.permissions import Rights
 class FromPeer(Struct, frozen=True):
     """A client's message; `peer` is its routing id, opaque.
 
-    `who` are the rights that belong to its key at this moment, None where no key is needed.
+    `rights` are those that belong to its key at this moment, None where no key is needed.
     """
 
     peer: bytes
     message: FromClient
-    who: Rights | None = None
+    rights: Rights | None = None
 
 
 class PeerAttached(Struct, frozen=True):
-    """A client's lifeline stands: from here on its death is noticed at once.
+    """A client's lifeline is connected: from here on its death is noticed at once.
 
-    `is_framed` says by which of the two sockets; `Broker.admits` says whether it counts.
+    `is_framed` says by which of the two sockets; `Broker.admits` says whether it is valid.
     """
 
     session: int
@@ -48,40 +49,40 @@ class PeerAttached(Struct, frozen=True):
 
 
 class PeerUnreachable(Struct, frozen=True):
-    """What is sent to a client doesn't arrive any more; his lifeline may stand."""
+    """A client receives nothing more; its lifeline may still be connected."""
 
     session: int
 
 
 class PeerGone(Struct, frozen=True):
-    """A client's lifeline ended: the process is dead, or has left."""
+    """A client's lifeline ended: the process is dead, or closed the session."""
 
     session: int
 
 
 class RightsChanged(Struct, frozen=True):
-    """What a client may do was changed or taken away by the operator; `text` tells the client."""
+    """The operator changed or removed the rights of a client; `text` is for that client."""
 
     name: str
     text: str
 
 
 class FromLocalProducer(Struct, frozen=True):
-    """A producer's message."""
+    """A message of a producer on this host."""
 
     producer: int
     message: FromProducer
 
 
 class FromRemoteProducer(Struct, frozen=True):
-    """A remote producer's message, or its relay's. All the rows of a DONE have arrived."""
+    """A message of a remote producer or its relay. All the rows of a DONE have arrived."""
 
     producer: int
     message: FromRelay
 
 
 class RemoteProducerAttached(Struct, frozen=True):
-    """A remote producer's connection for rows stands; `Broker.admits_remote` says who counts."""
+    """A remote producer connected for its rows; `Broker.admits_remote` says whether it is valid."""
 
     producer: int
     token: str
@@ -95,12 +96,12 @@ class RemoteProducerGone(Struct, frozen=True):
 
 
 class Reaped(Struct, frozen=True):
-    """A producer ended and was waited for; `how` in words: a signal's name or a status.
+    """A producer exited and was reaped; `how` in words: a signal's name or a status.
 
-    `kind` is one of `augd.protocol.exit_reason.ExitReason`, empty when nobody looked. `crumb` is
-    the (lease, row of it, sample) that it had in hand, by its own word: compare the lease with
-    those it had. `is_tried_otherwise`: it was never ready, and its like are started without native
-    kernels now.
+    `kind` is an `augd.protocol.exit_reason.ExitReason`, empty when it was not determined.
+    `current_sample` is the (lease, row of it, sample) that it was decoding, as the producer wrote
+    it: the lease must be one of its own. `is_tried_otherwise`: it was never ready, and the next
+    ones are started without native kernels.
     """
 
     producer: int
@@ -111,7 +112,7 @@ class Reaped(Struct, frozen=True):
 
 
 class SamplesSelected(Struct, frozen=True):
-    """The samples of a stream are chosen; the daemon has the list. So many have no label."""
+    """The samples of a stream are selected; the daemon has the list."""
 
     stream: int
     chosen: Chosen
@@ -127,49 +128,52 @@ class SelectionFailed(Struct, frozen=True):
 
 
 class ArenaMade(Struct, frozen=True):
-    """The memory of a stream stands."""
+    """The arena of a stream is allocated."""
 
     stream: int
 
 
 class ArenaFailed(Struct, frozen=True):
-    """The memory of a stream cannot be had."""
+    """The arena of a stream cannot be allocated."""
 
     stream: int
     reason: str
 
 
 class CacheFull(Struct, frozen=True):
-    """The disk of the cache has less space than was promised; a producer lacks a room."""
+    """The disk of the cache has less space than it was granted."""
 
     reason: str
 
 
 class DrainAsked(Struct, frozen=True):
-    """A person or the parent wants the daemon to end."""
+    """A signal or the parent process asks the daemon to end."""
 
     why: str
 
 
 class Tick(Struct, frozen=True):
-    """Time went on; carries nothing else."""
+    """Time passed; a deadline may be due."""
 
 
-Event = (
-    FromPeer
-    | PeerAttached
+SessionEvent = (
+    PeerAttached
     | PeerUnreachable
     | PeerGone
     | RightsChanged
+    | SamplesSelected
+    | SelectionFailed
+    | ArenaMade
+    | ArenaFailed
+)
+Event = (
+    FromPeer
+    | SessionEvent
     | FromLocalProducer
     | FromRemoteProducer
     | RemoteProducerAttached
     | RemoteProducerGone
     | Reaped
-    | SamplesSelected
-    | SelectionFailed
-    | ArenaMade
-    | ArenaFailed
     | CacheFull
     | DrainAsked
     | Tick
@@ -179,9 +183,9 @@ Event = (
 
 
 class SendToClient(Struct, frozen=True):
-    """SendToClient to a client; `classes` asks for a class list as a second frame.
+    """Send to a client; `classes` asks for a class list as a second frame.
 
-    A name asks for that data set's list, a tuple is the list itself.
+    A name stands for that dataset's list, a tuple is the list itself.
     """
 
     peer: bytes
@@ -190,14 +194,14 @@ class SendToClient(Struct, frozen=True):
 
 
 class SendToProducer(Struct, frozen=True):
-    """SendToClient to a producer; to one of this host, with the fds that belong to the message."""
+    """Send to a producer; to one of this host with the fds that belong to the message."""
 
     producer: int
     message: ToProducer | ToRelay
 
 
 class SendPaths(Struct, frozen=True):
-    """SendToProducer a client where samples of a data set lie."""
+    """Send a client the paths of samples of a dataset."""
 
     peer: bytes
     dataset: str
@@ -205,7 +209,7 @@ class SendPaths(Struct, frozen=True):
 
 
 class SelectSamples(Struct, frozen=True):
-    """Choose a stream's samples; answered by SamplesSelected or SelectionFailed."""
+    """Select a stream's samples; answered by SamplesSelected or SelectionFailed."""
 
     stream: int
     dataset: str
@@ -213,14 +217,14 @@ class SelectSamples(Struct, frozen=True):
 
 
 class MakeArena(Struct, frozen=True):
-    """Allocate a stream's memory; answered by ArenaMade or ArenaFailed."""
+    """Allocate a stream's arena; answered by ArenaMade or ArenaFailed."""
 
     stream: int
     size_bytes: int
 
 
 class GiveArena(Struct, frozen=True):
-    """Pass a stream's memory to a session that is attached by its lifeline."""
+    """Pass a stream's arena to a session over its lifeline."""
 
     stream: int
     session: int
@@ -228,7 +232,7 @@ class GiveArena(Struct, frozen=True):
 
 
 class KeepQuarantine(Struct, frozen=True):
-    """Write an entry to disk, before anything that follows is done."""
+    """Write an entry to disk before any later action is carried out."""
 
     dataset: str
     content: str
@@ -237,20 +241,20 @@ class KeepQuarantine(Struct, frozen=True):
 
 
 class ClearCache(Struct, frozen=True):
-    """Take every picture out of the cache, whose next ones are decoded by other libraries."""
+    """Remove every image from the cache: the next ones are decoded by other libraries."""
 
     environment: dict[str, str]
 
 
 class PutCached(Struct, frozen=True):
-    """Write a picture's record: from now on it is found."""
+    """Write an image's record: from now on producers find it."""
 
     dataset: str
     entry: CacheEntry
 
 
 class SendSlot(Struct, frozen=True):
-    """SendToClient a batch's bytes in pieces, to a session that was attached by the bulk socket."""
+    """Send a batch's bytes in pieces to a session that is attached by the bulk socket."""
 
     session: int
     opening: int
@@ -261,7 +265,8 @@ class SendSlot(Struct, frozen=True):
 
 
 class DropArena(Struct, frozen=True):
-    """Close a stream's memory and its list; whoever mapped them keeps them until he unmaps."""
+    """Close a stream's arena and its list; a process that mapped them keeps them until it
+    unmaps."""
 
     stream: int
 
@@ -285,21 +290,21 @@ class KillProducer(Struct, frozen=True):
 
 
 class ForgetProducer(Struct, frozen=True):
-    """Take nothing more from a remote producer's connection; it is told why, where it still is."""
+    """Close a remote producer's connection, after PART with the reason if it is still open."""
 
     producer: int
     why: str
 
 
 class Log(Struct, frozen=True):
-    """A line for the operator. `level` is of the logging module: 20 info, 30 warning, 40 error."""
+    """Write a line to the log. `level` is as in `logging`: 20 info, 30 warning, 40 error."""
 
     level: int
     text: str
 
 
 class Stop(Struct, frozen=True):
-    """Everything is drained: leave the loop."""
+    """All producers have exited: leave the loop."""
 
 
 Action = (

@@ -1,8 +1,8 @@
 """What a client with a key is let do, decided by the rights that stand beside its key.
 
 Asked by the broker (augd/server/daemon/broker/broker.py) before anything is made for a client, and
-before anything is told to one. Clients without rights (`who` is None) came over a socket that needs
-no
+before anything is told to one. Clients without rights (`rights` is None) came over a socket that
+needs no
 key: for them nothing here changes anything. Pure; never tells a client what it may not see.
 """
 
@@ -22,7 +22,7 @@ class Holder(Protocol):
     """A session, as far as it is looked at here."""
 
     number: int
-    who: Rights | None
+    rights: Rights | None
 
     @property
     def is_streaming(self) -> bool:
@@ -38,15 +38,15 @@ def is_same(one: Rights | None, other: Rights | None) -> bool:
     return (one.name if one else None) == (other.name if other else None)
 
 
-def find_dataset(name: str | None, served: Collection[str], who: Rights | None) -> str:
+def find_dataset(name: str | None, served: Collection[str], rights: Rights | None) -> str:
     """Return the data set that a client asks for, or the only one when it names none.
 
     Raises:
         DatasetError: there is none of that name, or there are several.
         Forbidden: it isn't among those that the client may read; whether it exists is not told.
     """
-    is_bound = who is not None and who.datasets is not None
-    seen = sorted(one for one in served if _may_read(who, one))
+    is_bound = rights is not None and rights.datasets is not None
+    seen = sorted(one for one in served if _may_read(rights, one))
     known = ", ".join(seen)
     refusal: type[AugdError] = Forbidden if is_bound else DatasetError
     if name is None:
@@ -60,80 +60,81 @@ def find_dataset(name: str | None, served: Collection[str], who: Rights | None) 
     return name
 
 
-def readable(who: Rights | None, datasets: Iterable[str]) -> set[str]:
+def readable(rights: Rights | None, datasets: Iterable[str]) -> set[str]:
     """List the data sets that a client may read."""
-    return {name for name in datasets if _may_read(who, name)}
+    return {name for name in datasets if _may_read(rights, name)}
 
 
-def _may_read(who: Rights | None, dataset: str) -> bool:
-    return who is None or who.datasets is None or dataset in who.datasets
+def _may_read(rights: Rights | None, dataset: str) -> bool:
+    return rights is None or rights.datasets is None or dataset in rights.datasets
 
 
-def check_session(who: Rights | None, sessions: Iterable[Holder]) -> None:
+def check_session(rights: Rights | None, sessions: Iterable[Holder]) -> None:
     """Refuse a session more than a client may have, so that no client takes all of them.
 
     Raises:
         OverLimit: with both figures.
     """
-    if who is None:
+    if rights is None:
         return
-    num_open = len(_of(who, sessions))
-    allowed = _SESSIONS_PER_STREAM * who.max_streams
+    num_open = len(_of(rights, sessions))
+    allowed = _SESSIONS_PER_STREAM * rights.max_streams
     if num_open >= allowed:
         raise OverLimit(
-            f"{who.name!r} has {num_open} sessions open, the limit is {allowed} for "
-            f"max_streams={who.max_streams}; close some"
+            f"{rights.name!r} has {num_open} sessions open, the limit is {allowed} for "
+            f"max_streams={rights.max_streams}; close some"
         )
 
 
-def check_stream(who: Rights | None, sessions: Iterable[Holder]) -> None:
+def check_stream(rights: Rights | None, sessions: Iterable[Holder]) -> None:
     """Refuse a stream more than a client may have.
 
     Raises:
         OverLimit: with both figures.
     """
-    if who is None:
+    if rights is None:
         return
-    num_open = sum(one.is_streaming for one in _of(who, sessions))
-    if num_open >= who.max_streams:
+    num_open = sum(one.is_streaming for one in _of(rights, sessions))
+    if num_open >= rights.max_streams:
         raise OverLimit(
-            f"{who.name!r} has {counted(num_open, 'stream')} open, the limit of this key is "
-            f"max_streams={who.max_streams}; close one, or ask the daemon's operator for more"
+            f"{rights.name!r} has {counted(num_open, 'stream')} open, the limit of this key is "
+            f"max_streams={rights.max_streams}; close one, or ask the daemon's operator for more"
         )
 
 
-def check_memory(who: Rights | None, sessions: Iterable[Holder], size_bytes: int) -> None:
+def check_memory(rights: Rights | None, sessions: Iterable[Holder], size_bytes: int) -> None:
     """Refuse memory for a stream beyond what all streams of a client may have together.
 
     Raises:
         OverLimit: with the figures.
     """
-    if who is None:
+    if rights is None:
         return
-    taken = sum(dict(one.arena for one in _of(who, sessions)).values())
-    if taken + size_bytes > who.max_bytes:
+    taken = sum(dict(one.arena for one in _of(rights, sessions)).values())
+    if taken + size_bytes > rights.max_bytes:
         raise OverLimit(
-            f"the stream takes {size_bytes / 1e9:.3f} GB and {who.name!r} has {taken / 1e9:.3f} GB "
-            f"already, the limit of this key is max_gigabytes={who.max_bytes / 1e9:g}; use a "
+            f"the stream takes {size_bytes / 1e9:.3f} GB and {rights.name!r} has "
+            f"{taken / 1e9:.3f} GB already, "
+            f"the limit of this key is max_gigabytes={rights.max_bytes / 1e9:g}; use a "
             "smaller batch_size or prefetch"
         )
 
 
 def seen_by(
-    who: Rights | None, snapshot: dict[str, Any], sessions: Iterable[Holder]
+    rights: Rights | None, snapshot: dict[str, Any], sessions: Iterable[Holder]
 ) -> dict[str, Any]:
     """Cut a snapshot down to the client's own streams and data sets, without the server's paths."""
-    if who is None:
+    if rights is None:
         return snapshot
-    own = {one.number for one in _of(who, sessions)}
+    own = {one.number for one in _of(rights, sessions)}
     datasets = {
         name: {**facts, "root": "", "sent": {}}
         for name, facts in snapshot["datasets"].items()
-        if _may_read(who, name)
+        if _may_read(rights, name)
     }
     streams = [one for one in snapshot["streams"] if one["session"] in own]
     return {**snapshot, "datasets": datasets, "streams": streams, "made": {}}
 
 
-def _of(who: Rights, sessions: Iterable[Holder]) -> list[Holder]:
-    return [one for one in sessions if one.who is not None and one.who.name == who.name]
+def _of(rights: Rights, sessions: Iterable[Holder]) -> list[Holder]:
+    return [one for one in sessions if one.rights is not None and one.rights.name == rights.name]

@@ -1,16 +1,17 @@
-"""The broker's part for producers on other hosts: who may join, and where their rows belong.
+"""The producers on other hosts: which may join, and where their rows belong.
 
-Theory of operation. A remote producer is offered by its relay (augd/server/relay/loop.py), a
-process on its host that starts it, watches it and speaks for it. To the works it is a producer like
-any other: it gets leases, answers them, ends with a crumb or without. Three things differ:
+Theory of operation. A relay (augd/server/relay/loop.py) is a process on another host. It starts a
+producer there, supervises it and exchanges messages with the daemon for it. The scheduler treats
+the remote producer like any other: it gets leases and answers them, and its exit is reported with
+its current sample. Three things differ:
 
-1. It agrees with the daemon on all that decides bytes before it gets a number: digests of the data
-   sets, versions of the libraries, plug-ins. What differs is named.
-2. It makes rows in memory of its own, a slot per lease, and the daemon writes them where they
-   belong, once all of them are there and while the lease still is that producer's (`target`).
-   No other writer exists, so a lost producer's leases go back at once: what it goes on writing is
-   its own memory, and what it sends too late finds no lease.
-3. It can be gone without a word. Its connection's end tells, and where that is silent its beats.
+1. JOIN must agree with the daemon on all that decides bytes: the digests of the datasets, the
+   versions of the libraries, the plug-ins. An ERROR names what differs.
+2. It makes rows in memory of its own, a slot per lease. The daemon copies them to the arena once
+   all have arrived, while the lease is still that producer's (`target`). No other process writes
+   the arena, so the leases of a lost producer go back at once. Rows that it sends too late find no
+   lease.
+3. It can disappear without a message. The end of its connection shows that, or missing BEATs.
 
 Pure: no I/O, no clock.
 """
@@ -36,7 +37,7 @@ REMOTES_MAX = 4096
 
 
 class RowTarget(Struct, frozen=True):
-    """Where the rows of a lease belong: in which arena, and in which rows of which slot."""
+    """Where the rows of a lease belong: the arena, the slot's offset, and the rows in the slot."""
 
     stream: int
     slot_offset: int
@@ -46,7 +47,7 @@ class RowTarget(Struct, frozen=True):
 
 
 class RemoteProducerTable:
-    """The producers that join from elsewhere."""
+    """The producers that join from other hosts; the scheduler's pool holds them."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class RemoteProducerTable:
         rows_port: int,
         secret: str,
     ) -> None:
-        """Start with none."""
+        """Start with no remote producer."""
         self._outbox = outbox
         self._scheduler = scheduler
         self._datasets = datasets
@@ -65,20 +66,20 @@ class RemoteProducerTable:
         self._next_number = PLACES_MAX
 
     def members(self) -> list[tuple[Producer, RemoteState]]:
-        """List them."""
+        """List the remote producers."""
         pool = self._scheduler.pool.members.values()
         return [(one, one.remote) for one in pool if one.remote is not None]
 
     # joining
 
-    def join(self, peer: bytes, join: msg.Join, who: Rights | None) -> None:
-        """Give a producer a number, or tell it what stands against that."""
+    def join(self, peer: bytes, join: msg.Join, rights: Rights | None) -> None:
+        """Answer JOIN with a number, or with the ERROR that says what differs."""
         if self._scheduler.environment is None and self._scheduler.pool.size:
             text = "the daemon's own producers have not said yet what decides pixels"
             self._outbox.send(peer, msg.Error("PROTOCOL_STATE", text, is_retryable=True))
             return
         try:
-            self._check(join, who)
+            self._check(join, rights)
         except AugdError as error:
             self._outbox.send(peer, msg.Error(error.code, str(error)))
             self._outbox.log(INFO, f"a producer on {join.host} was not let join: {error}")
@@ -89,16 +90,17 @@ class RemoteProducerTable:
         ).hexdigest()
         now = self._outbox.now
         producer = Producer(number, now, now, pid=join.pid, confinement=join.confinement)
-        producer.remote = RemoteState(join.host or "?", token, who, now)
+        producer.remote = RemoteState(join.host or "?", token, rights, now)
         self._scheduler.pool.add(producer)
         self._scheduler.environment = self._scheduler.relevant(join.environment)
         self._outbox.send(peer, msg.Joined(number, token, self._rows_port))
 
-    def _check(self, join: msg.Join, who: Rights | None) -> None:
-        if who is not None and not who.may_produce:
+    def _check(self, join: msg.Join, rights: Rights | None) -> None:
+        if rights is not None and not rights.may_produce:
             raise Forbidden(
-                f"{who.name!r} may not produce: the daemon's operator lets it by `produce = true` "
-                "in its file, or makes another key with `augd keys new NAME --produce`"
+                f"{rights.name!r} may not produce: the daemon's operator lets it by "
+                "`produce = true` in its file, "
+                "or makes another key with `augd keys new NAME --produce`"
             )
         pool = self._scheduler.pool
         if len(pool.members) - pool.size >= REMOTES_MAX:
@@ -129,23 +131,23 @@ class RemoteProducerTable:
             )
 
     def admits(self, number: int, token: str) -> bool:
-        """Say whether this attachment is that of a producer that joined, the first one."""
+        """Say whether an ATTACH is the first one of a producer that joined."""
         producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None:
             return False
         return producer.state == "starting" and producer.remote.token == token
 
     def attached(self, number: int, token: str) -> None:
-        """Take a producer on whose connection stands."""
+        """Make a producer ready whose connection for rows is attached."""
         if not self.admits(number, token):
             self._outbox.stale["attach"] += 1
             return
         producer = self._scheduler.pool.members[number]
         assert producer.remote is not None
-        producer.remote.beat_at = self._outbox.now
+        producer.remote.heartbeat_at = self._outbox.now
         self._scheduler.note_confinement(producer, producer.confinement)
-        self._scheduler.take_on(producer)
-        # There may be no lease for hours, and its relay waits for a word: it revokes nothing.
+        self._scheduler.admit(producer)
+        # An empty REVOKE: there may be no lease for hours, and the relay waits for a first message.
         self._outbox.tell(number, msg.Revoke(()))
         where = f"{producer.remote.host} (pid {producer.pid})"
         self._outbox.log(INFO, f"producer {number} joined from {where}")
@@ -153,7 +155,7 @@ class RemoteProducerTable:
     # at work
 
     def target(self, number: int, lease: int) -> RowTarget | None:
-        """Say where the rows of a lease belong; None when that producer doesn't have it."""
+        """Return where the rows of a lease belong; None when that producer does not have it."""
         producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None or lease not in producer.leases:
             return None
@@ -165,15 +167,15 @@ class RemoteProducerTable:
         return RowTarget(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
 
     def heard(self, number: int, message: msg.FromRelay, *, is_draining: bool) -> None:
-        """Take a message of a remote producer or its relay."""
+        """Handle a message of a remote producer or its relay."""
         producer = self._scheduler.pool.members.get(number)
         if producer is None or producer.remote is None:
             self._outbox.stale["producer"] += 1
             return
-        producer.remote.beat_at = self._outbox.now
+        producer.remote.heartbeat_at = self._outbox.now
         match message:
             case msg.Beat(is_idle):
-                if is_idle:  # what it owes is made, and on its way
+                if is_idle:  # the rows of its leases are made, and on their way
                     producer.heard_at = self._outbox.now
             case msg.Ended(how, kind, current_sample):
                 self._outbox.add(ev.ForgetProducer(number, ""))
@@ -185,13 +187,13 @@ class RemoteProducerTable:
                 self._scheduler.heard(number, message)
 
     def gone(self, number: int, why: str, *, is_draining: bool) -> None:
-        """Take a producer out whose connection ended."""
+        """Remove a producer whose connection ended."""
         producer = self._scheduler.pool.members.get(number)
         if producer is not None and producer.remote is not None:
-            self._scheduler.lose(producer, why, is_draining=is_draining)
+            self._scheduler.lose_producer(producer, why, is_draining=is_draining)
 
     def rights_changed(self, name: str, text: str) -> None:
-        """Part with the producers that joined with this key."""
+        """Remove the producers that joined with this key."""
         for producer, remote in self.members():
-            if remote.who is not None and remote.who.name == name:
-                self._scheduler.lose(producer, text)
+            if remote.rights is not None and remote.rights.name == name:
+                self._scheduler.lose_producer(producer, text)

@@ -1,6 +1,6 @@
-"""The broker's state as plain data, for people and benchmarks; it decides nothing.
+"""The broker's state as plain data, for people and benchmarks; nothing is decided by it.
 
-`Broker.snapshot` puts the parts together. Pure, and bounded: what STATUS sends fits into a header.
+`Broker.snapshot` joins the parts. Pure, and bounded: STATUS_REPLY fits into a header.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from msgspec import msgpack
 from augd.protocol import epoch_layout
 from augd.protocol.dashboard_messages import Seen
 from augd.protocol.limits import HEADER_BYTES_MAX
+from augd.server.daemon.broker.batch_state import BatchState
 from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.quarantine import QuarantineRegister
-from augd.server.daemon.broker.stream import BatchState, StreamState
+from augd.server.daemon.broker.stream import StreamState
 
 STATUS_BYTES_MAX = HEADER_BYTES_MAX - 256  # the rest is the message around it
 _NAMED_MAX = 20
 
 
 def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
-    """Say what a producer is and has done; times in seconds since it started."""
+    """Describe a producer and what it has done; times in seconds since it started."""
     return {
         "number": producer.number,
         "pid": producer.pid,
@@ -44,7 +45,7 @@ def describe_producer(producer: Producer, now: float) -> dict[str, Any]:
 def describe_dataset(
     facts: DatasetFacts, register: QuarantineRegister, sent: SentCounters
 ) -> dict[str, Any]:
-    """Say what a data set is, what was sent of it, and which of its samples are quarantined."""
+    """Describe a dataset, what was sent of it, and its quarantined samples."""
     quarantined = sorted(register.samples())
     return {
         "num_samples": facts.num_samples,
@@ -59,7 +60,7 @@ def describe_dataset(
 
 
 def describe_sent(sent: SentCounters) -> dict[str, Any]:
-    """Say what was sent, and how long its readers waited for it."""
+    """Describe what was sent, and how long its clients waited for it."""
     return {
         "batches": sent.batches,
         "images": sent.images,
@@ -71,7 +72,7 @@ def describe_sent(sent: SentCounters) -> dict[str, Any]:
 
 
 def describe_made(made: MadeCounters) -> dict[str, Any]:
-    """Say what all producers made since the daemon started, and how long that took them."""
+    """Describe what all producers made since the daemon started, and how long that took."""
     return {
         "images": made.images,
         "chunks": made.chunks,
@@ -81,13 +82,13 @@ def describe_made(made: MadeCounters) -> dict[str, Any]:
 
 
 def describe_stream(stream: StreamState, sessions: list[int]) -> dict[str, Any]:
-    """Say where a stream stands and what it holds; `last_bad` are [id, path, reason].
+    """Describe a stream; `last_bad` are [id, path, reason].
 
-    `readers` are [session, credit, sent, held, lag]; `session`, `credit` and `sent` are those of
-    the slowest.
+    `readers` are the clients as [session, credit, sent, held, lag]. `session`, `credit` and `sent`
+    are those of the slowest client.
     """
-    readers = sorted(stream.subscribers.values(), key=lambda reader: reader.next)
-    slowest = readers[0] if readers else None
+    clients = sorted(stream.clients.values(), key=lambda client: client.next)
+    slowest = clients[0] if clients else None
     return {
         "stream": stream.number,
         "session": slowest.session if slowest else min(sessions, default=0),
@@ -100,13 +101,13 @@ def describe_stream(stream: StreamState, sessions: list[int]) -> dict[str, Any]:
         "credit": slowest.credit if slowest else 0,
         "sent": slowest.sent if slowest else 0,
         "readers": [
-            [r.session, r.credit, r.sent, len(stream.holds(r.session)), stream.lag_of(r)]
-            for r in readers
+            [c.session, c.credit, c.sent, len(stream.holds(c.session)), stream.lag_of(c)]
+            for c in clients
         ],
         "slots": dict(Counter(slot.state for slot in stream.slots)),
         "arena_bytes": stream.arena_bytes,
         "chunk_rows": stream.chunk_rows(),
-        "row_s": stream.row_ns / 1e9,
+        "row_s": stream.chunk_size.row_ns / 1e9,
         "bad": stream.total.bad,
         "images": stream.total.images,
         "waited_s": stream.total.waited_us / 1e6,
@@ -118,8 +119,14 @@ def describe_stream(stream: StreamState, sessions: list[int]) -> dict[str, Any]:
     }
 
 
+def batch_in_hand(stream: StreamState) -> BatchState | None:
+    """Return the batch that a client works on: the earliest sent one that is not released."""
+    held = [slot.batch for slot in stream.slots if slot.batch is not None and slot.holders]
+    return min(held, key=lambda batch: batch.sequence, default=None)
+
+
 def describe_batch(stream: StreamState, batch: BatchState) -> Seen:
-    """Say where a batch lies, and what its rows were made by."""
+    """Describe where a batch lies, and what its rows were made by."""
     selection = stream.spec.selection
     return Seen(
         stream=stream.number,

@@ -226,9 +226,9 @@ def test_restarts_pause_longer_and_longer_until_a_chunk_is_finished() -> None:
 def test_producers_that_died_together_come_back_one_after_another() -> None:
     pool = ProducerPool(4, PATIENCE_S)
     assert list(pool.due(0.0)) == [0, 1, 2, 3]
-    pool.deaths_in_row = 4
+    pool.exits_in_row = 4
     for number in range(4):
-        pool.deaths_in_row = 4
+        pool.exits_in_row = 4
         pool.remove_exited(number, "SIGSEGV", 0.0, is_draining=False)
     assert sorted(pool.restart_at.values()) == pytest.approx([0.8, 0.9, 1.0, 1.1])
 

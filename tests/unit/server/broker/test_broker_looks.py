@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from augd.protocol import messages as msg
+from augd.server.daemon.broker import chunk_size
 from augd.server.daemon.broker import events as ev
-from augd.server.daemon.broker import stream as stream_module
 from tests.support.table import Table
 
 
@@ -86,7 +86,7 @@ def test_a_producer_that_gets_no_work_waits_all_the_same() -> None:
 
 def test_chunks_take_no_longer_than_usual_rows_would(monkeypatch) -> None:
     """Photos of 12 megapixels: a new stream would wait for seconds behind what is leased."""
-    monkeypatch.setattr(stream_module, "CHUNK_ROWS_UNKNOWN", 8)
+    monkeypatch.setattr(chunk_size, "CHUNK_ROWS_UNKNOWN", 8)
     table = Table(producers=2)
     session = table.open(0, batch_size=64, prefetch=1)
     assert {lease.rows for lease in table.leases()} == {8}, "nobody knows yet"
@@ -175,7 +175,7 @@ def test_padding_is_no_quick_row() -> None:
     ],
 )
 def test_rows_of_a_chunk(monkeypatch, batch_size: int, row_ns: int, rows: int) -> None:
-    monkeypatch.setattr(stream_module, "CHUNK_ROWS_UNKNOWN", 8)
+    monkeypatch.setattr(chunk_size, "CHUNK_ROWS_UNKNOWN", 8)
     table = Table()
     table.open(0, batch_size=batch_size, prefetch=1)
     table.make_all(row_ns=row_ns)

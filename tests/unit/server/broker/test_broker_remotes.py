@@ -13,9 +13,9 @@ from augd.protocol.limits import PLACES_MAX
 from augd.protocol.permissions import Rights
 from augd.protocol.slot_layout import chunk_layout, row_frames, slot_layout
 from augd.server.daemon.broker import events as ev
+from augd.server.daemon.broker.chunk_size import remote_rows_max
 from augd.server.daemon.broker.producers import DEPTH, JOIN_S, PATIENCE_S, REAP_S, ProducerPool
 from augd.server.daemon.broker.remote_producers import RowTarget
-from augd.server.daemon.broker.stream import remote_rows_max
 from tests.support.table import Table
 
 clause = pytest.mark.clause
@@ -261,7 +261,7 @@ def test_a_lost_connection_gives_its_leases_back_at_once_and_blames_nobody() -> 
         (lease.position, 0) for lease in lost
     ]
     assert not any(isinstance(action, ev.StartProducer) for action in table.actions)
-    assert table.broker._scheduler.pool.deaths_in_row == 0
+    assert table.broker._scheduler.pool.exits_in_row == 0
     table.feed(ev.FromRemoteProducer(one, msg.Done(lost[0].lease)))
     table.feed(ev.RemoteProducerGone(one, "twice"))
     assert table.broker.snapshot()["stale"]["producer"] == 1
@@ -353,7 +353,7 @@ def test_leaving_is_no_death_and_a_drain_waits_for_it() -> None:
     one, other = join(table), join(table)
     table.open(0, batch_size=64, prefetch=3)
     table.feed(ev.FromRemoteProducer(one, msg.Ended("exit status 0", "drained")))
-    assert table.broker._scheduler.pool.deaths_in_row == 0
+    assert table.broker._scheduler.pool.exits_in_row == 0
     table.told.clear()
     table.feed(ev.DrainAsked("SIGTERM"))
     assert table.told[-1] == (other, msg.Drain())
@@ -377,11 +377,11 @@ def test_a_drain_ends_though_a_host_does_not_answer() -> None:
 def test_a_place_that_is_given_up_while_its_producer_starts_stays_given_up() -> None:
     team = ProducerPool(2, PATIENCE_S)
     assert list(team.due(0.0)) == [0, 1]
-    team.turn(team.members[0], "ready")
+    team.transition(team.members[0], "ready")
     assert team.shrink() is None, "who starts cannot be told yet"
     starting = team.members[1]
     assert starting.is_leaving
-    team.turn(starting, "ready")
+    team.transition(starting, "ready")
     assert team.remove_exited(1, "it ended", 1.0, is_draining=False) is starting
     assert not team.restart_at, "and is not replaced"
     team.grow(1.0)

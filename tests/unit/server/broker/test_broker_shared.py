@@ -160,7 +160,7 @@ def test_a_sharer_that_grants_less_does_not_starve_the_stream() -> None:
     request = msg.Open(welcome.session, 1, spec, share=HERE)
     table.feed(ev.FromPeer(b"1", request))
     (stream,) = table.broker._scheduler.streams.values()
-    assert len(stream.subscribers) == 2 and stream.demand() == 1.0
+    assert len(stream.clients) == 2 and stream.demand() == 1.0
 
 
 def test_an_epoch_ends_with_the_sums_of_its_chunks() -> None:

@@ -19,7 +19,7 @@ def test_what_is_needed_is_what_is_taken_over_what_one_makes(at_work: float, nee
     """At work: how many of eight producers are, on average. From 90 % on they are the limit."""
     staffing = Autoscaler()
     assert not staffing.look(0.0, 8, has_streams=True)
-    staffing.worked(int(at_work * LOOK_S * 1e9))
+    staffing.add_busy(int(at_work * LOOK_S * 1e9))
     assert staffing.look(LOOK_S, 8, has_streams=True)
     assert staffing.needed == needed
 
@@ -50,7 +50,7 @@ class Auto:
     def pass_by(self, at_work: float, looks: int = 1) -> list[ev.Action]:
         actions = []
         for _ in range(looks):
-            self.table.broker._scheduler.staffing.worked(int(at_work * LOOK_S * 1e9))
+            self.table.broker._scheduler.autoscaler.add_busy(int(at_work * LOOK_S * 1e9))
             self.table.now += LOOK_S
             for number in range(4):
                 self.table.feed(ev.FromLocalProducer(number, msg.Alive(0)))
@@ -83,7 +83,7 @@ def test_producers_are_drained_only_after_some_quiet_and_not_replaced() -> None:
     auto.table.told.clear()
     actions = auto.table.feed(ev.Reaped(4, "exit status 0", ExitReason.DRAINED))
     assert not any(isinstance(action, ev.StartProducer) for action in actions)
-    assert auto.table.broker._scheduler.pool.deaths_in_row == 0
+    assert auto.table.broker._scheduler.pool.exits_in_row == 0
     assert all(number != 4 for number, _ in auto.table.told)
 
 

@@ -12,7 +12,7 @@ from augd.protocol import messages as msg
 from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
-from augd.server.daemon.broker.cache_allocator import DECODING, ROOM_MIN_BYTES, CacheAllocator
+from augd.server.daemon.broker.cache_allocator import DECODING, EXTENT_MIN_BYTES, CacheAllocator
 
 SIZE = 1 << 20
 ENVIRONMENT = dict.fromkeys(DECODING, "1")
@@ -34,7 +34,7 @@ def entry(sample: int, offset: int, *, replaces: bool = False) -> msg.CacheEntry
 
 
 def held(cache: CacheAllocator) -> list[Span]:
-    return [(room.at, room.end) for rooms in cache._rooms.values() for room in rooms]
+    return [(room.at, room.end) for rooms in cache._extents.values() for room in rooms]
 
 
 def total(spans: Iterable[Span]) -> int:
@@ -53,26 +53,26 @@ def check_space(cache: CacheAllocator) -> None:
 
 def test_each_producer_has_two_rooms_of_its_own() -> None:
     cache = make_cache()
-    rooms = [cache.next_rooms(producer) for producer in (0, 1)]
+    rooms = [cache.grant(producer) for producer in (0, 1)]
     assert [len(given) for given in rooms] == [2, 2]
     assert total(rooms[0]) == 2 * SIZE // 8
     check_space(cache)
-    assert cache.next_rooms(0) == [], "it has them"
+    assert cache.grant(0) == [], "it has them"
 
 
 @clause("P-150")
 def test_what_is_whole_is_published_and_the_next_room_comes_in_time() -> None:
     cache = make_cache()
-    (first, second) = cache.next_rooms(0)
+    (first, second) = cache.grant(0)
     at, samples = first[0], iter(range(100))
     while at + PICTURE <= first[1]:
         assert cache.put(0, "photos", entry(next(samples), at))
         at += -(-PICTURE // ALIGNMENT) * ALIGNMENT
-        assert cache.next_rooms(0) == []
+        assert cache.grant(0) == []
     assert cache.put(0, "photos", entry(next(samples), second[0])), "it went to the next room"
     check_space(cache)
     assert (at, first[1]) in cache.facts.spans, "the rest of the first is free again"
-    (third,) = cache.next_rooms(0)
+    (third,) = cache.grant(0)
     assert third[0] >= second[1]
     assert cache.describe()["entries"] == next(samples) == 9
     assert cache.describe()["filled_bytes"] == 9 * PICTURE
@@ -81,7 +81,7 @@ def test_what_is_whole_is_published_and_the_next_room_comes_in_time() -> None:
 @clause("P-150")
 def test_of_two_producers_with_one_sample_the_first_counts_and_nothing_leaks() -> None:
     cache = make_cache()
-    (mine, _), (other, _) = cache.next_rooms(0), cache.next_rooms(1)
+    (mine, _), (other, _) = cache.grant(0), cache.grant(1)
     assert cache.put(0, "photos", entry(7, mine[0]))
     free = total(cache.facts.spans)
     assert not cache.put(1, "photos", entry(7, other[0]))
@@ -93,7 +93,7 @@ def test_of_two_producers_with_one_sample_the_first_counts_and_nothing_leaks() -
 @clause("P-150")
 def test_a_damaged_picture_is_replaced_and_its_bytes_stay_untouched() -> None:
     cache = make_cache()
-    first, _ = cache.next_rooms(0)
+    first, _ = cache.grant(0)
     assert cache.put(0, "photos", entry(7, first[0]))
     again = first[0] + -(-PICTURE // ALIGNMENT) * ALIGNMENT
     assert cache.put(0, "photos", entry(7, again, replaces=True))
@@ -116,7 +116,7 @@ def test_a_damaged_picture_is_replaced_and_its_bytes_stay_untouched() -> None:
 )
 def test_what_is_not_the_producers_own_is_not_published(wrong: msg.CacheEntry) -> None:
     cache = make_cache()
-    cache.next_rooms(0)
+    cache.grant(0)
     before = held(cache), list(cache.facts.spans)
     assert not cache.put(0, "photos", wrong)
     assert not cache.put(1, "photos", entry(7, 64)), "a room of another"
@@ -131,17 +131,17 @@ def test_whenever_a_producer_dies_only_what_it_told_of_is_taken() -> None:
         cache = make_cache()
         at = None
         for sample in range(num_told):
-            rooms = cache.next_rooms(0) if at is None else []
-            room = cache._rooms[0][0]
+            rooms = cache.grant(0) if at is None else []
+            room = cache._extents[0][0]
             if room.at + PICTURE > room.end:
-                room = cache._rooms[0][1]
+                room = cache._extents[0][1]
             at = room.at
             assert cache.put(0, "photos", entry(sample, at))
-            cache.next_rooms(0)
+            cache.grant(0)
             check_space(cache)
             del rooms
-        cache.next_rooms(0)
-        cache.leave(0)
+        cache.grant(0)
+        cache.free(0)
         check_space(cache)
         assert not held(cache)
         taken = SIZE - ALIGNMENT - total(cache.facts.spans)
@@ -152,36 +152,36 @@ def test_whenever_a_producer_dies_only_what_it_told_of_is_taken() -> None:
 def test_a_thousand_kills_leak_nothing() -> None:
     cache = make_cache()
     for _ in range(1000):
-        cache.next_rooms(0)
-        cache.leave(0)
+        cache.grant(0)
+        cache.free(0)
     assert cache.facts.spans == [(ALIGNMENT, SIZE)]
 
 
 def test_a_full_cache_gives_no_room_and_smaller_pictures_still_fit() -> None:
-    cache = make_cache(size_bytes=4 * ROOM_MIN_BYTES, num_producers=1)
-    given = cache.next_rooms(0)
-    while more := cache.next_rooms(0, wanted_bytes=ROOM_MIN_BYTES):
+    cache = make_cache(size_bytes=4 * EXTENT_MIN_BYTES, num_producers=1)
+    given = cache.grant(0)
+    while more := cache.grant(0, wanted_bytes=EXTENT_MIN_BYTES):
         given += more
-    assert total(given) > 2 * ROOM_MIN_BYTES
-    assert cache.next_rooms(0, wanted_bytes=ROOM_MIN_BYTES) == []
+    assert total(given) > 2 * EXTENT_MIN_BYTES
+    assert cache.grant(0, wanted_bytes=EXTENT_MIN_BYTES) == []
     check_space(cache)
 
 
 def test_a_picture_larger_than_a_room_makes_rooms_larger() -> None:
     cache = make_cache(size_bytes=64 << 20, num_producers=1)
-    cache._room_bytes = 1 << 20
-    cache.next_rooms(0)
-    (large,) = cache.next_rooms(0, wanted_bytes=1_500_000)
+    cache._extent_bytes = 1 << 20
+    cache.grant(0)
+    (large,) = cache.grant(0, wanted_bytes=1_500_000)
     assert total([large]) == pytest.approx(8 * 1_500_000, abs=ALIGNMENT)
-    assert cache.next_rooms(0, wanted_bytes=100 << 20) == [], "larger than the whole cache"
+    assert cache.grant(0, wanted_bytes=100 << 20) == [], "larger than the whole cache"
 
 
 def test_after_a_full_disk_nobody_gets_a_room() -> None:
     cache = make_cache()
-    cache.next_rooms(0)
+    cache.grant(0)
     cache.stop()
-    cache.leave(0)
-    assert cache.next_rooms(1) == [] == cache.next_rooms(1, wanted_bytes=100)
+    cache.free(0)
+    assert cache.grant(1) == [] == cache.grant(1, wanted_bytes=100)
 
 
 @clause("P-152")
@@ -190,9 +190,11 @@ def test_pictures_of_other_libraries_go_before_anybody_gets_a_room() -> None:
     cache.facts.environment = dict(ENVIRONMENT)
     cache.facts.present["photos"][3] = 1
     cache.facts.spans, cache.facts.num_entries, cache.facts.filled_bytes = [], 1, PICTURE
-    assert cache.decodes_as({**ENVIRONMENT, "plugin.mine": "a"}) is None, "an op decodes nothing"
+    assert cache.clear_if_other({**ENVIRONMENT, "plugin.mine": "a"}) is None, (
+        "an op decodes nothing"
+    )
     assert cache.facts.num_entries == 1
-    found = cache.decodes_as({**ENVIRONMENT, "opencv": "2"})
+    found = cache.clear_if_other({**ENVIRONMENT, "opencv": "2"})
     assert found == {**ENVIRONMENT, "opencv": "2"}
     assert cache.facts.spans == [(ALIGNMENT, SIZE)]
     assert not any(cache.facts.present["photos"])
