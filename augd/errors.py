@@ -7,7 +7,7 @@ turns a code back into its class.
     AugdError
     ├── OptionError          an argument or option is out of range
     ├── RecipeError          a recipe does not validate; the message starts with the path
-    ├── DatasetError         a data set is missing, empty, unknown or cannot be read
+    ├── DatasetError         a dataset is missing, empty, unknown or cannot be read
     ├── ConnectError         no daemon answers at the address, or it went away
     ├── Forbidden            the daemon does not know this key, or it is not for this
     ├── UntrustedAddress     another user could answer at the address, or does
@@ -55,7 +55,7 @@ class RecipeError(AugdError, ValueError):
 
 
 class DatasetError(AugdError):
-    """A data set is missing, empty, unknown or unreadable."""
+    """A dataset is missing, empty, unknown or unreadable."""
 
     code = "UNKNOWN_DATASET"
 

@@ -1,1 +1,1 @@
-"""Data sets on disk: folders and manifests as mapped index files, and choices from them."""
+"""Datasets on disk: folders and manifests as mapped index files, and choices from them."""

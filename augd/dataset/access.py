@@ -1,9 +1,9 @@
-"""What an operator lets a data set reach beyond its own folder: links, and a manifest's root.
+"""What an operator lets a dataset reach beyond its own folder: links, and a manifest's root.
 
 Said once on a command line, or to `augd.serve`, and kept in this process's environment, so that
 every process that it starts goes by the same. What an index was made with stands in the index.
 
-Invariants: without a word of the operator's nothing outside a data set's root is read; every folder
+Invariants: without a word of the operator's nothing outside a dataset's root is read; every folder
 is named by its real path; opens no file. Imports no NumPy.
 """
 
@@ -48,7 +48,7 @@ def read_access() -> Access:
 def give_access(
     links_to: Sequence[str] = (), *, follow_links: bool = False, root: str | None = None
 ) -> None:
-    """Have this process, and what it starts, read beyond a data set's folder.
+    """Have this process, and what it starts, read beyond a dataset's folder.
 
     Raises:
         OptionError: a path is no folder, or cannot be passed on.

@@ -1,7 +1,7 @@
-"""Which formats a data set holds whose decoders are packages of their own, by its index.
+"""Which formats a dataset holds whose decoders are packages of their own, by its index.
 
 Asked by the daemon when it starts: the version of such a decoder decides pixels, and so is part of
-the content of streams of these data sets, and of no others.
+the content of streams of these datasets, and of no others.
 
 They follow from endings, and of files without one from what the scan found in them.
 

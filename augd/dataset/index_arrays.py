@@ -1,4 +1,4 @@
-"""The index as arrays: what a producer sees of a data set.
+"""The index as arrays: what a producer sees of a dataset.
 
 Opened from two descriptors that the daemon hands over. The arrays are plain views of shared file
 pages: a producer adds nothing to the machine's memory by opening them.
@@ -28,7 +28,7 @@ _FLOAT32: Final = np.dtype("<f4")
 
 
 class IndexArrays:
-    """A data set's index, mapped. Positions in the arrays are sample ids.
+    """A dataset's index, mapped. Positions in the arrays are sample ids.
 
     `splits`: uint8, as `found.SPLIT_CODES`, 0 for none. `labels`, `sizes_bytes`, `mtimes_ns`: int64
     (num_samples,), read-only. `targets`: float32 (num_samples, num_classes) of a multi-label data
@@ -148,7 +148,7 @@ def _dims(fd: int, num_samples: int) -> NDArray[np.int32]:
     if found != expected:
         raise DatasetError(
             f"sizes sidecar: expected {expected} bytes for {num_samples} samples, got {found}. "
-            f"Index the data set again."
+            f"Index the dataset again."
         )
     shared = mmap.mmap(fd, expected, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     return np.frombuffer(shared, _INT32).reshape(num_samples, 2)

@@ -1,4 +1,4 @@
-"""The user's cache of index files: one file and one sizes sidecar for each data set."""
+"""The user's cache of index files: one file and one sizes sidecar for each dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STALE_S: Final = 3600.0
 
 
 class IndexCache:
-    """The place of one data set in the user's cache, keyed by its real path."""
+    """The place of one dataset in the user's cache, keyed by its real path."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class IndexCache:
         return fd, header
 
     def _is_asked_for(self, header: IndexHeader) -> bool:
-        """Say whether an index is of this data set, by the rules and with the access of now."""
+        """Say whether an index is of this dataset, by the rules and with the access of now."""
         return (
             header.source == self._source
             and header.rules == RULES
@@ -177,7 +177,7 @@ class IndexCache:
         return fd, None
 
     def _sweep(self, digest: str) -> None:
-        """Remove what no data set needs any more: old sidecars, lost roots, broken-off writes."""
+        """Remove what no dataset needs any more: old sidecars, lost roots, broken-off writes."""
         keep = f"{self._key}.{digest}.dims"
         try:
             names = os.listdir(self._folder)
@@ -191,7 +191,7 @@ class IndexCache:
                 _unlink_quietly(os.path.join(self._folder, name))
 
     def _is_lost(self, name: str) -> bool:
-        """Say whether an index is of a data set that is gone, or not readable as an index."""
+        """Say whether an index is of a dataset that is gone, or not readable as an index."""
         try:
             fd = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

@@ -1,9 +1,9 @@
-"""What changed in a data set between two looks at it: which files have other times or sizes.
+"""What changed in a dataset between two looks at it: which files have other times or sizes.
 
 Where it stands: under the index file (`index`), which keeps the last few changes, so that a start
 can name the files, and so that a stream or a state of before learns of them. A stamp digests the
 times; the index's digest does not hold them, and no batch depends on them: a copy with other times
-is the same data set.
+is the same dataset.
 
 Invariants: bounded, however much changed; a stamp that is not among the changes is another copy's,
 of which nothing can be said. Imports no NumPy.
@@ -50,7 +50,7 @@ def stamp_of(found: ScanResult) -> str:
 
 
 def change_between(before: ScanResult, stamp: str, now: ScanResult) -> Change:
-    """Compare a data set with what an index of before says of it."""
+    """Compare a dataset with what an index of before says of it."""
     if before.shards or now.shards:
         differing, added, removed = _shards_that_differ(before.shards, now.shards)
     else:

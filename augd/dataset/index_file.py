@@ -1,4 +1,4 @@
-"""The index file: a data set as flat arrays that every producer maps.
+"""The index file: a dataset as flat arrays that every producer maps.
 
 Built by the daemon from a folder or a manifest, kept in the user's cache, used again while a look
 at all files shows the same names, sizes and times. Its descriptor goes to the producers, who map it
@@ -8,7 +8,7 @@ wait for the read. It is a hint only.
 
 Invariants: a file is never changed once it has its name (it is written aside, then renamed), so
 whoever mapped it keeps a valid one; a cache that cannot be written or that is damaged costs time,
-never an error; no file of the data set is opened but the first. Imports no NumPy.
+never an error; no file of the dataset is opened but the first. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ class IndexFile(msgspec.Struct):
 
     @property
     def classes(self) -> list[str]:
-        """Class names by label; empty for a data set without labels."""
+        """Class names by label; empty for a dataset without labels."""
         return self.header.classes
 
     @property
     def num_targets(self) -> int:
-        """Targets per sample of a multi-label data set; 0 when samples have one label or none."""
+        """Targets per sample of a multi-label dataset; 0 when samples have one label or none."""
         return self.header.num_targets
 
     @property
     def has_splits(self) -> bool:
-        """Whether the data set records which split each sample is in."""
+        """Whether the dataset records which split each sample is in."""
         return self.header.has_splits
 
     @property
@@ -100,7 +100,7 @@ class IndexFile(msgspec.Struct):
         return {name: count for name, count in counts.items() if count}
 
     def count_unlabelled(self) -> int:
-        """Count the samples without a label; none of a multi-label data set."""
+        """Count the samples without a label; none of a multi-label dataset."""
         if self.num_targets:
             return 0
         _, start = read_index_header(self.fd)

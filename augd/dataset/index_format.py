@@ -100,7 +100,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
 
     `source` is the real path of the folder or manifest that was indexed, `root` the folder that
     paths are relative to; `watched` maps what the index depends on to its time in ns.
-    `num_targets` is 0 unless the data set is multi-label, where it is the number of classes.
+    `num_targets` is 0 unless the dataset is multi-label, where it is the number of classes.
     `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
     (augd/plugins/sources.py), whose samples lie in no file that is known here. `notes` are
     lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
@@ -143,7 +143,7 @@ def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
     if magic != MAGIC or version != VERSION:
         raise DatasetError(
             f"index file: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}. "
-            f"Index the data set again."
+            f"Index the dataset again."
         )
     return length, aligned(_PREFIX.size + length)
 
@@ -181,7 +181,7 @@ def read_index_header(fd: int) -> tuple[IndexHeader, int]:
         if place.offset < 0 or place.offset % ALIGNMENT or end > size_bytes:
             raise DatasetError(
                 f"index file: array {place.name} ends at byte {end} of {size_bytes}. "
-                f"Index the data set again."
+                f"Index the dataset again."
             )
     return header, start
 
@@ -233,7 +233,7 @@ def read_found(fd: int) -> ScanResult:
 
 
 def arrays_of(found: ScanResult) -> list[tuple[ArrayName, array[int] | array[float] | bytearray]]:
-    """List the arrays of a data set in the order of the file."""
+    """List the arrays of a dataset in the order of the file."""
     return [(name, getattr(found, name)) for name in DTYPES]
 
 
@@ -262,7 +262,7 @@ def digest_of(found: ScanResult) -> str:
     state.update(names)
     for content in (found.labels, found.sizes_bytes, found.path_offsets, found.paths):
         state.update(content)
-    # Only what a data set has, so that plain folders keep the digest they always had.
+    # Only what a dataset has, so that plain folders keep the digest they always had.
     if any(found.splits):
         state.update(b"splits")
         state.update(found.splits)

@@ -1,6 +1,6 @@
-"""The quarantine on disk: which samples of a data set killed their decoder, and in which content.
+"""The quarantine on disk: which samples of a dataset killed their decoder, and in which content.
 
-A file of JSON lines per data set, named by its digest, in the user's state directory. The daemon
+A file of JSON lines per dataset, named by its digest, in the user's state directory. The daemon
 reads it when it starts and appends to it before a verdict takes effect, so that a kill -9 forgets
 none. A person may read it, and delete lines. Loads no NumPy.
 
@@ -38,13 +38,13 @@ class QuarantineLine(msgspec.Struct):
 
 
 def path_of(dataset_digest: str) -> Path:
-    """Return where a data set's quarantine is kept, whether it exists or not."""
+    """Return where a dataset's quarantine is kept, whether it exists or not."""
     base = user_folder("XDG_STATE_HOME", ".local", "state")
     return Path(base) / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
 
 
 def load(dataset_digest: str, num_samples: int) -> dict[str, tuple[Entry, ...]]:
-    """Read the entries of a data set that has so many samples, by content."""
+    """Read the entries of a dataset that has so many samples, by content."""
     try:
         lines = path_of(dataset_digest).read_bytes().splitlines()
     except OSError:

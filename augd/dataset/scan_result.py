@@ -1,8 +1,8 @@
-"""What a first look at a data set found: its samples as flat arrays, before they are written.
+"""What a first look at a dataset found: its samples as flat arrays, before they are written.
 
 Filled by the scan of a folder (`folder`) or the reading of a manifest (`manifest`), written as an
 index file (`layout`). The hashes that splits and limits go by are made here, so that both kinds
-of data sets choose alike.
+of datasets choose alike.
 
 Invariants: a sample's hashes depend on its relative path only, hence never on what else the data
 set holds; no list of all samples as Python objects. Imports no NumPy.
@@ -59,11 +59,11 @@ class Skipped(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ScanResult(msgspec.Struct):
-    """The samples of a data set. Position in the arrays is the sample id.
+    """The samples of a dataset. Position in the arrays is the sample id.
 
     `labels`, `sizes_bytes`, `mtimes_ns` hold int64, `splits` uint8, the hashes uint64. `paths`
     holds the relative paths one after the other, `path_offsets` num_samples + 1 positions in it.
-    `targets` holds float32, `len(classes)` for each sample of a multi-label data set, and nothing
+    `targets` holds float32, `len(classes)` for each sample of a multi-label dataset, and nothing
     for others. `watched` maps relative paths ("" is the root) of the folders, or of the manifest,
     to their times in ns, which were read before they were.
 
@@ -114,7 +114,7 @@ class ScanResult(msgspec.Struct):
 
     @property
     def num_targets(self) -> int:
-        """Targets per sample of a multi-label data set; 0 when samples have one label or none."""
+        """Targets per sample of a multi-label dataset; 0 when samples have one label or none."""
         return len(self.classes) if self.targets else 0
 
     def path(self, sample: int) -> bytes:

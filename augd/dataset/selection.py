@@ -1,10 +1,10 @@
-"""Choosing samples of a data set: split, classes, limit and balance become a list of ids.
+"""Choosing samples of a dataset: split, classes, limit and balance become a list of ids.
 
 Asked by the daemon when a stream opens; the list goes to the producers as a sealed file, and
 streams that ask alike share one. In this order: the split, then the classes, then the limit, then
 the grouping by class.
 
-Invariants: what is chosen depends on the index alone, and a file added to the data set moves no
+Invariants: what is chosen depends on the index alone, and a file added to the dataset moves no
 other file from one split to another; a list is never changed once it was handed out. Imports no
 NumPy.
 """
@@ -65,13 +65,13 @@ def select(
     """Choose samples.
 
     Args:
-        index: of the data set.
-        split: as the data set records it, in folders or a manifest's column. Without any record,
+        index: of the dataset.
+        split: as the dataset records it, in folders or a manifest's column. Without any record,
             a sample is in "val" when the hash of its path, as a fraction of 2**64, lies below
             `val_fraction`, and in "train" otherwise.
         val_fraction: see `split`.
         classes: samples of these only; their place here is their new number. Of a multi-label
-            data set, samples for which one of them is above 0.
+            dataset, samples for which one of them is above 0.
         limit: at most so many of what is left, those with the smallest second hash of their path.
         balance: group by class. Samples without a class are left out.
 
@@ -108,7 +108,7 @@ class _Selector:
         self._targets = parts["targets"].cast("f")
         self._split_hashes = parts["split_hashes"].cast("Q")
         self._limit_hashes = parts["limit_hashes"].cast("Q")
-        self._steps = [f"the data set has {counted(header.num_samples, 'sample')}"]
+        self._steps = [f"the dataset has {counted(header.num_samples, 'sample')}"]
 
     def select(
         self,
@@ -158,7 +158,7 @@ class _Selector:
         end = int(val_fraction * 2.0**64)
         if split == "test":
             raise OptionError(
-                "split: expected 'train' or 'val', got 'test': this data set records no splits, "
+                "split: expected 'train' or 'val', got 'test': this dataset records no splits, "
                 "so that val_fraction divides it in two. Serve folders train/, val/ and test/, "
                 "or a manifest with a column 'split'."
             )
@@ -169,7 +169,7 @@ class _Selector:
         return self._left(f"in split {split!r} by val_fraction={val_fraction:g}", ids)
 
     def _recorded(self) -> str:
-        """Name the splits that the data set has, with their sizes."""
+        """Name the splits that the dataset has, with their sizes."""
         recorded = bytes(self._splits)
         counts = {name: recorded.count(SPLIT_CODES[name]) for name in SPLITS}
         return " or ".join(
@@ -192,7 +192,7 @@ class _Selector:
         from difflib import get_close_matches
 
         if not known:
-            return f"this data set has no classes, got {name!r}. Leave classes out."
+            return f"this dataset has no classes, got {name!r}. Leave classes out."
         close = get_close_matches(name, known, 1) or get_close_matches(
             name.lower(), {k.lower(): k for k in known}, 1
         )
@@ -200,7 +200,7 @@ class _Selector:
         hint = f", did you mean {near!r}?" if near else "."
         more = ", ..." if len(known) > _CLASSES_NAMED else ""
         return (
-            f"{name!r} is no class of this data set{hint} It has {len(known)}: "
+            f"{name!r} is no class of this dataset{hint} It has {len(known)}: "
             f"{', '.join(known[:_CLASSES_NAMED])}{more}"
         )
 
@@ -237,7 +237,7 @@ class _Selector:
         if header.num_targets or not header.classes:
             found = "several labels per sample" if header.num_targets else "no classes"
             raise OptionError(
-                f'balance: "class" needs one class per sample, and this data set has {found}. '
+                f'balance: "class" needs one class per sample, and this dataset has {found}. '
                 f"Leave balance out."
             )
         groups = [array("q") for _ in range(len(header.classes) + 1)]

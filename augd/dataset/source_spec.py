@@ -1,4 +1,4 @@
-"""What a data set may be: a folder of images, one of tar shards, a manifest file, an own source.
+"""What a dataset may be: a folder of images, one of tar shards, a manifest file, an own source.
 
 Or the address of shards in an object store (`dataset/stores/address.py`).
 
@@ -118,7 +118,7 @@ def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
         both = f"{os.fsdecode(min(tars))!r} beside {os.fsdecode(min(images))!r}"
         raise DatasetError(
             f"{os.fsdecode(folder)!r} holds {len(tars)} .tar files and, loose beside them, "
-            f"{counted(len(images), 'image')} ({both}): which are the data set? Move the others "
+            f"{counted(len(images), 'image')} ({both}): which are the dataset? Move the others "
             f"into a folder "
             f"whose name begins with a dot."
         )
@@ -153,7 +153,7 @@ def _has_image_ending(name: bytes) -> bool:
 
 
 def dataset_name(path: Path | str) -> str:
-    """Name a data set by its path: the folder's name, or the manifest's without its ending.
+    """Name a dataset by its path: the folder's name, or the manifest's without its ending.
 
     One in an object store, whose address is a text, has its folder's name, too.
     """

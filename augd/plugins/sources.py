@@ -1,9 +1,9 @@
-"""Own sources: data sets that a class of the operator's reads, from wherever it knows how to.
+"""Own sources: datasets that a class of the operator's reads, from wherever it knows how to.
 
 Theory of operation. `augd serve NAME=plugin:MODULE:CLASS?ARGUMENT` names a class with `__len__` and
 `read(i) -> (bytes, label)`. The daemon imports no such module: a short-lived process
 (`augd.plugins.sources FD NAME SOURCE`) makes an object of the class, asks it for its labels,
-names and version, and ends; from its survey the daemon writes an index as of any data set.
+names and version, and ends; from its survey the daemon writes an index as of any dataset.
 Each producer makes an object of its own before it confines itself, and reads samples by it in the
 thread that made it. So a class needs no lock, and opens what it needs while it still may.
 
@@ -241,7 +241,7 @@ class OwnReader:
     """The samples of an own source as a producer reads them, by one thread; see `pixels.source`."""
 
     def __init__(self, samples: OwnSamples, index: IndexArrays) -> None:
-        """Take an opened source for the data set of an index.
+        """Take an opened source for the dataset of an index.
 
         Raises:
             PluginFailed: it is another source than the one that was indexed.
@@ -296,7 +296,7 @@ class OwnSources:
     """All own sources of a producer, made before it confines itself."""
 
     def __init__(self, asked: Mapping[str, str]) -> None:
-        """Make an object for each source, by data set; what fails is told by `open`."""
+        """Make an object for each source, by dataset; what fails is told by `open`."""
         self._made: dict[str, OwnSamples | PluginFailed] = {}
         for name, text in asked.items():
             source = parse_own(text)
@@ -307,7 +307,7 @@ class OwnSources:
                 self._made[name] = failure
 
     def open(self, name: str, index: IndexArrays) -> OwnReader:
-        """Give the source of a data set. Raises PluginFailed where it cannot be used."""
+        """Give the source of a dataset. Raises PluginFailed where it cannot be used."""
         made = self._made[name]
         if isinstance(made, PluginFailed):
             raise made

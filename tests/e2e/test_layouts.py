@@ -289,11 +289,11 @@ def test_streams_with_selections_leave_no_fds(daemon):
 @pytest.mark.parametrize(
     ("dataset", "options", "says"),
     [
-        ("all", {"classes": ["class9"]}, r"classes: 'class9' is no class of this data set, did"),
+        ("all", {"classes": ["class9"]}, r"classes: 'class9' is no class of this dataset, did"),
         ("all", {"classes": ["class0"] * 2}, "classes: 'class0' is there twice"),
         ("all", {"split": "test"}, "split: expected 'train' or 'val', got 'test'"),
         ("splits", {"split": "test"}, r"split: expected 'train' \(90 samples\) or 'val' \(30 sam"),
-        ("all", {"split": "val", "val_fraction": 0}, "no sample is selected: the data set has 120"),
+        ("all", {"split": "val", "val_fraction": 0}, "no sample is selected: the dataset has 120"),
         ("weather", {"balance": "class"}, 'balance: "class" needs one class per sample, and'),
         ("all", {"limit": 3, "batch_size": 4, "drop_last": True}, "leaves no batch: 3 samples, 4"),
         ("all", {"limit": 0}, "limit: expected a whole number from 1 on or None, got 0"),

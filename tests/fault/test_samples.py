@@ -217,7 +217,7 @@ DEEDS = pytest.mark.parametrize(
         (truncate, "changed since it was indexed"),
         (delete, "deleted since it was indexed"),
         (replace, "changed since it was indexed"),
-        (link_out, "leaves the data set's root"),
+        (link_out, "leaves the dataset's root"),
         (wait_for_nobody, "not a regular file"),
     ],
 )

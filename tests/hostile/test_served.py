@@ -224,7 +224,7 @@ def test_photos_that_turn_hostile_after_they_were_indexed(tmp_path: Path) -> Non
 def _turn(root: Path, outside: Path) -> Iterator[tuple[Path, str]]:
     """Change photos 1..10; gives what must be said of each."""
     paths = [root / f"{number:04}.jpg" for number in range(11)]
-    leaves = r"a link that leaves the data set's root"
+    leaves = r"a link that leaves the dataset's root"
     paths[1].unlink()
     yield paths[1], r"deleted since it was indexed"
     os.truncate(paths[2], 99)
@@ -252,8 +252,8 @@ def _turn(root: Path, outside: Path) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("../outside.jpg", r"link 0001\.jpg in .* leaves the data set"),
-        ("/dev/zero", r"link 0001\.jpg in .* leaves the data set"),
+        ("../outside.jpg", r"link 0001\.jpg in .* leaves the dataset"),
+        ("/dev/zero", r"link 0001\.jpg in .* leaves the dataset"),
         ("nowhere.jpg", r"link 0001\.jpg in .* points to nowhere\.jpg, which cannot be followed"),
         ("0001.jpg", r"link 0001\.jpg in .* points to 0001\.jpg, which cannot be followed"),
         (".", r"link 0001\.jpg in .* leads back to a folder above it"),

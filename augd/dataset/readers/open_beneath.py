@@ -163,7 +163,7 @@ def _cannot_open(error: OSError) -> BadImage:
         return BadImage("deleted since it was indexed")
     if error.errno in (errno.EXDEV, errno.ELOOP):
         return BadImage(
-            "a link that leaves the data set's root: links must stay below it, or lead where "
+            "a link that leaves the dataset's root: links must stay below it, or lead where "
             "--links-to lets them"
         )
     return BadImage(f"cannot be opened: {error.strerror}")

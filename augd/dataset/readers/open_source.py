@@ -10,7 +10,7 @@ from augd.dataset.stores.address import is_address
 
 
 def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> SampleSource:
-    """Open the source of a data set, by what its index says of it.
+    """Open the source of a dataset, by what its index says of it.
 
     One that lies in an object store is read by this process, which must have a network.
 

@@ -1,6 +1,6 @@
 """Reading samples out of shards: ranges of a few large files instead of files of their own.
 
-Beside `FolderSource`, for data sets of tar shards. Where the bytes of a sample lie is (shard,
+Beside `FolderSource`, for datasets of tar shards. Where the bytes of a sample lie is (shard,
 offset, size). Of JPEGs whose restart segments the index knows, only the header and the rows of
 segments under a region are read: two reads that follow each other, however many segments that is.
 
@@ -53,7 +53,7 @@ class ShardSamples(Samples, Protocol):
 
 
 class ShardSource(IndexedSource):
-    """Read the samples of a data set of shards. Reads may come from several threads at once."""
+    """Read the samples of a dataset of shards. Reads may come from several threads at once."""
 
     _samples: ShardSamples
 

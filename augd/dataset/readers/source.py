@@ -1,7 +1,7 @@
 """Reading samples: an id in, the file's bytes out, ahead of the decoder.
 
 First stage of a producer. A source knows where the bytes of a sample lie: `FolderSource`, here, in
-a file of its own below the data set's root; `ShardSource` (`shards.py`) in a range of a shard.
+a file of its own below the dataset's root; `ShardSource` (`shards.py`) in a range of a shard.
 `ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a bound of bytes.
 
 Invariants: never opens what lies outside the root, never blocks on a FIFO, never returns bytes of
@@ -32,7 +32,7 @@ Row = bytearray | Cut | BadImage
 
 
 class Samples(Protocol):
-    """What the source needs of a data set's index. Positions in the arrays are sample ids."""
+    """What the source needs of a dataset's index. Positions in the arrays are sample ids."""
 
     @property
     def sizes_bytes(self) -> NDArray[np.int64]: ...
@@ -46,13 +46,13 @@ class Samples(Protocol):
 
 
 class SampleSource(Protocol):
-    """Where the samples of a data set are read from, by several threads at once."""
+    """Where the samples of a dataset are read from, by several threads at once."""
 
     @property
     def sizes_bytes(self) -> NDArray[np.int64]: ...
 
     def path(self, sample: int) -> str:
-        """Name a sample for messages: its path in the data set."""
+        """Name a sample for messages: its path in the dataset."""
 
     def read(self, sample: int) -> bytearray:
         """Read a sample whole; the caller owns the bytes. Raises BadImage."""
@@ -78,7 +78,7 @@ class IndexedSource:
         self.retries = Retries()
 
     def path(self, sample: int) -> str:
-        """Name a sample for messages: its path in the data set."""
+        """Name a sample for messages: its path in the dataset."""
         return self._samples.path(sample)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class IndexedSource:
 
 
 class FolderSource(IndexedSource):
-    """Read the files of a folder data set. Reads may come from several threads at once."""
+    """Read the files of a folder dataset. Reads may come from several threads at once."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Makes the index of a data set: the cached one is opened where it holds, else it is scanned."""
+"""Makes the index of a dataset: the cached one is opened where it holds, else it is scanned."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _load_or_read_remote(
 
 
 def keep_remote(found: ScanResult, *, cache_dir: str | os.PathLike[str] | None = None) -> IndexFile:
-    """Write the index of a data set in an object store into the user's cache, and open it."""
+    """Write the index of a dataset in an object store into the user's cache, and open it."""
     return IndexCache(cache_dir, found.source).keep(header_of(found), found, rebuild=True)
 
 

@@ -1,6 +1,6 @@
 """Scanning a folder: which files are samples, and what their labels and splits are.
 
-First look at a data set, by the daemon, before an index is written. Class folders by torchvision's
+First look at a dataset, by the daemon, before an index is written. Class folders by torchvision's
 ImageFolder convention (classes sorted by name; nested files belong to the outermost folder), or
 images lying flat in the root (label -1, no classes). Where folders are named for splits
 (`splitting`) it is looked at one level deeper: each split is laid out in one of those two ways, and
@@ -289,7 +289,7 @@ def _no_images(root: str, num_folders: int, skipped: Sequence[Skipped]) -> NoIma
     saw = say_skipped(skipped) or "no file"
     if shards:
         none = NoImages(
-            f"no images in {root}, but {say_skipped(shards)} beside images elsewhere. A data set "
+            f"no images in {root}, but {say_skipped(shards)} beside images elsewhere. A dataset "
             f"is of images or of .tar shards: unpack these (tar -xf), or move them out."
         )
         none.has_shards = True

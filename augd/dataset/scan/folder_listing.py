@@ -48,20 +48,20 @@ Folder = tuple[bytes, frozenset[bytes]]
 
 
 def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
-    """Resolve a data set's root to its real path.
+    """Resolve a dataset's root to its real path.
 
     Raises:
         DatasetError: missing, not a folder, or not reachable.
     """
     path = os.fsencode(root)
     if not path:
-        raise DatasetError("data set: expected a folder, got an empty path. Name one.")
+        raise DatasetError("dataset: expected a folder, got an empty path. Name one.")
     try:
         real = os.path.realpath(path, strict=True)
         is_folder = stat.S_ISDIR(os.stat(real).st_mode)
     except FileNotFoundError:
         raise DatasetError(
-            f"data set folder {shown(path)} does not exist. Check the path."
+            f"dataset folder {shown(path)} does not exist. Check the path."
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -69,7 +69,7 @@ def real_root(root: str | bytes | os.PathLike[str]) -> bytes:
         if (why := why_no_folder(path)) is not None:
             raise DatasetError(why)
         raise DatasetError(
-            f"data set {shown(path)}: expected a folder, got a file. Give the folder that holds "
+            f"dataset {shown(path)}: expected a folder, got a file. Give the folder that holds "
             f"the images, or a manifest that ends in .csv or .jsonl."
         )
     return real
@@ -204,7 +204,7 @@ class FolderListing:
         if not is_image and not stat.S_ISDIR(found.st_mode):
             return None
         raise DatasetError(
-            f"link {shown(path)} in {shown(self._root)} leaves the data set: it points to "
+            f"link {shown(path)} in {shown(self._root)} leaves the dataset: it points to "
             f"{shown(target)}. Links must be relative and stay below the root, unless you say "
             f"--follow-links (to anywhere) or --links-to DIR (to below a folder, here "
             f"{shown(os.path.dirname(real))})."
@@ -253,7 +253,7 @@ def _looked_at(entries: Iterator[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[by
         began = time.perf_counter()
         _look_up(files[:_TRIED])
         if time.perf_counter() - began > _SLOW_S * min(len(files), _TRIED):
-            from concurrent.futures import ThreadPoolExecutor  # which few data sets need
+            from concurrent.futures import ThreadPoolExecutor  # which few datasets need
 
             parts = [files[at : at + _AT_ONCE] for at in range(_TRIED, len(files), _AT_ONCE)]
             with ThreadPoolExecutor(_THREADS, "look-at-files") as pool:
@@ -286,4 +286,4 @@ def _unreadable(path: bytes, error: OSError) -> DatasetError:
     name, todo = shown(path), "Check its permissions."
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         name, todo = f"{name[:200]}...", "Check the path; links and folders may lead too deep."
-    return DatasetError(f"data set folder {name} cannot be read: {error.strerror}. {todo}")
+    return DatasetError(f"dataset folder {name} cannot be read: {error.strerror}. {todo}")

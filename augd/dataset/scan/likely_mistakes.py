@@ -1,4 +1,4 @@
-"""What of a data set is likely not what its owner means: said by `serve`, `check` and `connect`.
+"""What of a dataset is likely not what its owner means: said by `serve`, `check` and `connect`.
 
 Asked once an index is open: a table that lies unread beside the images whose labels it holds, and
 images that are all of one class.

@@ -1,7 +1,7 @@
 """Reading a manifest: a table that lists the samples, one row or line for each.
 
-First look at a data set that is a `.csv` or `.jsonl` file and not a folder. Paths are relative to
-the data set's root, which is the manifest's folder unless the operator names another, or they are
+First look at a dataset that is a `.csv` or `.jsonl` file and not a folder. Paths are relative to
+the dataset's root, which is the manifest's folder unless the operator names another, or they are
 full paths below it; sample ids are the rows, in their order.
 
 Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample, but

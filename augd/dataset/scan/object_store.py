@@ -1,4 +1,4 @@
-"""A data set of tar shards in an object store: listed, walked by range reads, or by their index.
+"""A dataset of tar shards in an object store: listed, walked by range reads, or by their index.
 
 Beside `shards`, which says what shards mean; here is how they are looked at where a read costs a
 round trip. Several shards are walked at once, each through a window that grows while it is read on

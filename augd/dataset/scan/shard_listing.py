@@ -75,7 +75,7 @@ def _look_at(root: bytes, path: bytes, links_to: Sequence[bytes]) -> Shard:
         is_inside = not target.startswith(b"/") and is_below(real, root)
         if not is_inside and not (links_to and any(is_below(real, it) for it in (root, *links_to))):
             raise DatasetError(
-                f"shard {shown(full)}: a link that leads out of the data set, to {shown(target)}. "
+                f"shard {shown(full)}: a link that leads out of the dataset, to {shown(target)}. "
                 f"Let it by --follow-links (to anywhere) or --links-to DIR (to below a folder, "
                 f"here {shown(os.path.dirname(real))})."
             )

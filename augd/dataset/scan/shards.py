@@ -1,4 +1,4 @@
-"""A data set of tar shards: by the index that lies beside them, or by walking them.
+"""A dataset of tar shards: by the index that lies beside them, or by walking them.
 
 First look at a folder of `.tar` files. `augd pack` and `augd index` leave `augd.index` there, in
 the format of the cached index, and with it the sizes of images and where their restart segments
@@ -171,7 +171,7 @@ def _rises(positions: Any, end: int) -> bool:
 
 
 class Walker:
-    """Makes a data set of shards by walking them."""
+    """Makes a dataset of shards by walking them."""
 
     def __init__(self, listing: ShardListing, progress: Progress | None) -> None:
         """Prepare to walk."""

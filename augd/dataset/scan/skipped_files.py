@@ -1,6 +1,6 @@
-"""What a look at a data set passed over, by kind: counted, and the first of each named.
+"""What a look at a dataset passed over, by kind: counted, and the first of each named.
 
-A picture that nobody reads is a picture that nobody trains on; whoever serves a data set hears of
+A picture that nobody reads is a picture that nobody trains on; whoever serves a dataset hears of
 it. Kept with the index, so that a later start says the same.
 
 Invariants: bounded, whatever a folder holds; up to a thousand kinds, what is told depends on names
@@ -58,7 +58,7 @@ class SkipCounter:
         self._kinds: dict[tuple[str, bool], tuple[int, list[bytes]]] = {}
 
     def note(self, kind: str, name: bytes, *, is_picture: bool = False) -> None:
-        """Count one more; `name` is its path in the data set."""
+        """Count one more; `name` is its path in the dataset."""
         key = kind, is_picture
         if key not in self._kinds and len(self._kinds) >= _KINDS_MAX:
             key = _OTHERS, is_picture

@@ -1,6 +1,6 @@
 """Walking a tar shard in WebDataset's layout: members that share a key are one sample.
 
-Where it stands: under `shards`, which makes a data set of several of these. A key is a member's
+Where it stands: under `shards`, which makes a dataset of several of these. A key is a member's
 path up to the first dot of its name, what follows is a field: `cat/017.jpg` and `cat/017.cls` are
 one sample, whose class is what the second one holds. Of an image in a field with dots
 (`017.seg.png`), see `_Group`. Members of one key need not be neighbours. Links to members are read

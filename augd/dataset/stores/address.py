@@ -1,4 +1,4 @@
-"""Addresses of data sets that lie in an object store: `s3://BUCKET/PREFIX`, `https://HOST/PATH`.
+"""Addresses of datasets that lie in an object store: `s3://BUCKET/PREFIX`, `https://HOST/PATH`.
 
 Asked before a daemon starts its producers, hence imports nothing that takes time. An address names
 a folder of shards; over HTTP, which lists no folder, it may also name a text file that lists them.
@@ -38,7 +38,7 @@ class StoreAddress(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What to call a data set there: its folder, or the bucket or host."""
+        """What to call a dataset there: its folder, or the bucket or host."""
         return self.path.rpartition("/")[2] or self.host.partition(":")[0]
 
 

@@ -71,7 +71,7 @@ def require_engine() -> None:
     """Refuse stores where obstore is not installed. Raises OptionError."""
     if find_spec("obstore") is None:
         raise OptionError(
-            "data sets on S3 and HTTP need obstore, which is not installed: "
+            "datasets on S3 and HTTP need obstore, which is not installed: "
             + install_extra("stores")
         )
 
@@ -245,7 +245,7 @@ class ObjectStore:
     def _replaced(self, name: str, how: str) -> StoreError:
         return StoreError(
             f"{self._where(name)} was replaced since it was indexed: {how}. Start the daemon "
-            "again: it indexes what is there now, which is another data set unless the samples "
+            "again: it indexes what is there now, which is another dataset unless the samples "
             "are the same."
         )
 

@@ -1,4 +1,4 @@
-"""What is asked of whoever reads the ranges of a data set's shards, in this process or another.
+"""What is asked of whoever reads the ranges of a dataset's shards, in this process or another.
 
 Declarations alone, for those who wait for nothing slow to import.
 """
@@ -24,7 +24,7 @@ class ByteRange(NamedTuple):
 
 
 class RangeReader(Protocol):
-    """Reads ranges of one data set's shards; by several threads at once."""
+    """Reads ranges of one dataset's shards; by several threads at once."""
 
     def fetch(self, pieces: Sequence[ByteRange]) -> AbstractContextManager[memoryview]:
         """Read the pieces; their memory is the caller's while the block runs.

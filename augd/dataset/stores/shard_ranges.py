@@ -1,8 +1,8 @@
-"""Ranges of the shards of one data set, read from its store into memory.
+"""Ranges of the shards of one dataset, read from its store into memory.
 
 Between whoever wants samples (`dataset/readers/shards.py`) and the store. A producer's ranges are
 read by another process, since it has no network (`transport/fetch_client.py`); `DirectReader` reads
-them in this one, for commands that look at a data set and confine nobody.
+them in this one, for commands that look at a dataset and confine nobody.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AT_ONCE: Final = 16
 
 
 class RemoteShards:
-    """The shards of a data set as its index has them; ranges of them, from the cache or the store.
+    """The shards of a dataset as its index has them; ranges of them, from the cache or the store.
 
     Reads may come from several threads at once.
     """

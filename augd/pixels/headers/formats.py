@@ -1,6 +1,6 @@
 """Kinds of files: which endings images have, and what some first bytes are.
 
-One table for all who ask: the scan of a data set (which files are images), the header's reader
+One table for all who ask: the scan of a dataset (which files are images), the header's reader
 (which format some bytes hold), and messages (what a file is that is no image).
 
 Endings say where to look, content what is there: a JPEG is read whatever it is called.
@@ -39,7 +39,7 @@ IMAGE_ENDINGS: Final = tuple(FORMAT_OF_ENDING)
 PACKAGES: Final[dict[str, str]] = {"heic": "pillow-heif", "jxl": "pillow-jxl-plugin"}
 """Formats whose decoder is a package of its own, from the extra `formats`.
 
-Their files are samples wherever they lie, with the decoder and without: what a data set holds does
+Their files are samples wherever they lie, with the decoder and without: what a dataset holds does
 not depend on what is installed. Without it each is a bad sample that names the package.
 """
 

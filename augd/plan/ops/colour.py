@@ -31,7 +31,7 @@ _FACTOR = "0.4 draws factors from 0.6 to 1.4."
 
 
 class Pca(BaseOp, tag="pca", frozen=True, kw_only=True):
-    """Add noise along the principal components of the data set's RGB.
+    """Add noise along the principal components of the dataset's RGB.
 
     Adds V (alpha * lambda) to every pixel, with one alpha ~ N(0, alpha_std) per component.
     `eigval` are eigenvalues of the covariance of RGB in [0, 1]; column i of `eigvec` (rows R,

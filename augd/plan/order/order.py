@@ -40,7 +40,7 @@ class Order:
         if not 1 <= num_samples <= MAX_SAMPLES:
             raise OptionError(
                 f"num_samples: expected 1 <= num_samples <= 2**48, got {num_samples}. "
-                "Choose a data set, a split or classes that leave samples."
+                "Choose a dataset, a split or classes that leave samples."
             )
         self.num_samples = num_samples
         self.shuffle = shuffle

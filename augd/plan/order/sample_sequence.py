@@ -1,7 +1,7 @@
-"""What a stream draws at each position: a sample of the data set, and the epoch to plan it by.
+"""What a stream draws at each position: a sample of the dataset, and the epoch to plan it by.
 
 Where it stands: between the order of positions and the planner. A stream draws from the whole
-data set, from a list of chosen samples, or from such a list class by class.
+dataset, from a list of chosen samples, or from such a list class by class.
 
 Balanced by class, position p stands for q = order(p), which gives class q mod K and, by a random
 number of (epoch, q), one of that class's samples, each alike and with replacement: an epoch holds

@@ -130,7 +130,7 @@ class Planner:
     def _explain(self, width: int, height: int) -> str:
         out_width, out_height = (int(side) for side in self._out_sides[:, 0])
         return (
-            f"size: expected {out_width}x{out_height} as the data set's first image, since the "
+            f"size: expected {out_width}x{out_height} as the dataset's first image, since the "
             f"recipe has no op that decides the size, got {width}x{height}. {ADD_A_SIZE}"
         )
 

@@ -147,7 +147,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def output_size(recipe: Recipe, first_size_px: tuple[int, int] | None) -> tuple[int, int]:
     """Return (height, width) of every row.
 
-    `first_size_px` is (width, height) of the data set's first image: it decides when no op
+    `first_size_px` is (width, height) of the dataset's first image: it decides when no op
     does. Raises RecipeError when it is needed and None.
     """
     extent = final_extent(recipe.ops)

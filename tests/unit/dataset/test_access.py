@@ -64,7 +64,7 @@ def test_links_lead_where_the_operator_lets_them_and_nowhere_else(
     linked: Path, tmp_path: Path
 ) -> None:
     text = refusal(linked, tmp_path / "c")
-    assert "leaves the data set" in text and "--links-to DIR" in text and "--follow-links" in text
+    assert "leaves the dataset" in text and "--links-to DIR" in text and "--follow-links" in text
     give_access([str(tmp_path / "blobs")])
     assert "link b/dvc.png" in refusal(linked, tmp_path / "c")
     give_access([str(tmp_path / "blobs"), str(tmp_path / "cache")])
@@ -84,7 +84,7 @@ def test_an_index_of_more_access_is_not_used_with_less(linked: Path, tmp_path: P
     with closing(load_or_build(linked, cache_dir=tmp_path / "c")) as again:
         assert again.was_cached
     os.environ["AUGD_LINKS_TO"] = ""
-    assert "leaves the data set" in refusal(linked, tmp_path / "c")
+    assert "leaves the dataset" in refusal(linked, tmp_path / "c")
 
 
 def test_a_linked_class_folder(linked: Path, tmp_path: Path) -> None:

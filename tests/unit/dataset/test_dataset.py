@@ -118,7 +118,7 @@ def test_links_that_leave_the_root_are_refused(pets: Path, target: str) -> None:
     put(pets.parent / "elsewhere" / "x.jpg")
     (pets / "cat" / "link.jpg").symlink_to(target)
     text = refusal(pets)
-    assert f"link cat/link.jpg in {pets} leaves the data set: it points to {target}." in text
+    assert f"link cat/link.jpg in {pets} leaves the dataset: it points to {target}." in text
     assert "Links must be relative and stay below the root" in text
 
 
@@ -130,7 +130,7 @@ def test_absolute_links_are_refused_even_inside(pets: Path) -> None:
 def test_links_into_a_root_of_like_name_leave(pets: Path) -> None:
     put(pets.parent / "pets2" / "x.jpg")
     (pets / "cat" / "link.jpg").symlink_to("../../pets2/x.jpg")
-    assert "leaves the data set" in refusal(pets)
+    assert "leaves the dataset" in refusal(pets)
 
 
 def test_loops_and_dangling_links_are_refused(pets: Path) -> None:
@@ -149,7 +149,7 @@ def test_two_links_cannot_chase_each_other(pets: Path) -> None:
 
 def test_missing_or_no_folder(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
-    assert refusal(missing) == f"data set folder {missing} does not exist. Check the path."
+    assert refusal(missing) == f"dataset folder {missing} does not exist. Check the path."
     put(tmp_path / "x.jpg")
     assert "expected a folder, got a file" in refusal(tmp_path / "x.jpg")
 
@@ -183,7 +183,7 @@ def test_unreadable_folder(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert refusal(pets) == (
-        f"data set folder {pets} cannot be read: Permission denied. Check its permissions."
+        f"dataset folder {pets} cannot be read: Permission denied. Check its permissions."
     )
 
 

@@ -155,7 +155,7 @@ def test_classes_of_a_multi_label_data_set(tmp_path: Path, opened: Open) -> None
     choice = select(index, classes=["rain", "sun"])
     assert (choice.ids.tolist(), choice.picked.tolist()) == ([0, 1, 3], [1, 0])
     assert select(index, classes=["snow"]).ids.tolist() == [3]
-    assert "needs one class per sample, and this data set has several labels per sample" in refusal(
+    assert "needs one class per sample, and this dataset has several labels per sample" in refusal(
         index, balance="class"
     )
 
@@ -166,7 +166,7 @@ def test_samples_without_a_class_are_in_none(tmp_path: Path, opened: Open) -> No
     assert select(index, classes=["b", "a"]).ids.tolist() == [1, 2]
     assert select(index, balance="class").ids.tolist() == [1, 2]
     assert refusal(index, split="test", balance="class") == (
-        "no sample is selected: the data set has 3 samples, 1 in split 'test', 0 with a class. "
+        "no sample is selected: the dataset has 3 samples, 1 in split 'test', 0 with a class. "
         "Ask for others."
     )
 
@@ -187,15 +187,15 @@ def test_balance_groups_by_class_and_leaves_empty_ones_out(tmp_path: Path, opene
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"split": "test"}, "split: expected 'train' or 'val', got 'test': this data set records no"
+        ({"split": "test"}, "split: expected 'train' or 'val', got 'test': this dataset records no"
          " splits, so that val_fraction divides it in two. Serve folders train/, val/ and test/"),
-        ({"split": "val", "val_fraction": 0.0}, "no sample is selected: the data set has 9 "
+        ({"split": "val", "val_fraction": 0.0}, "no sample is selected: the dataset has 9 "
          "samples, 0 in split 'val' by val_fraction=0. Ask for others."),
         ({"split": "val", "val_fraction": 1e-9}, "0 in split 'val' by val_fraction=1e-09"),
-        ({"classes": ["dgo"]}, "classes: 'dgo' is no class of this data set, did you mean 'dog'? "
+        ({"classes": ["dgo"]}, "classes: 'dgo' is no class of this dataset, did you mean 'dog'? "
          "It has 3: cat, dog, emu"),
         ({"classes": ["Cat"]}, "did you mean 'cat'?"),
-        ({"classes": ["zebra"]}, "'zebra' is no class of this data set. It has 3: cat, dog, emu"),
+        ({"classes": ["zebra"]}, "'zebra' is no class of this dataset. It has 3: cat, dog, emu"),
         ({"classes": ["cat", "cat"]}, "classes: 'cat' is there twice. Name each class once."),
     ],
 )  # fmt: skip
@@ -208,9 +208,9 @@ def test_what_cannot_be_had_is_named(
 def test_a_data_set_without_classes(tmp_path: Path, opened: Open) -> None:
     index = opened(fill(tmp_path / "set", ["1.jpg", "2.jpg"]))
     assert refusal(index, classes=["cat"]) == (
-        "classes: this data set has no classes, got 'cat'. Leave classes out."
+        "classes: this dataset has no classes, got 'cat'. Leave classes out."
     )
-    assert "this data set has no classes. Leave balance out." in refusal(index, balance="class")
+    assert "this dataset has no classes. Leave balance out." in refusal(index, balance="class")
 
 
 def test_a_sealed_choice_is_mapped_as_it_was(tmp_path: Path, opened: Open) -> None:

@@ -302,16 +302,14 @@ def test_a_changed_shard_makes_bad_samples(root: Path) -> None:
         ):
             source.read(4)
         shard.symlink_to("/etc/passwd")
-        with pytest.raises(
-            BadImage, match=r"part-001\.tar: a link that leaves the data set's root"
-        ):
+        with pytest.raises(BadImage, match=r"part-001\.tar: a link that leaves the dataset's root"):
             source.read(4)
 
 
 def test_nothing_but_files_in_the_folder_itself_is_read(root: Path, tmp_path: Path) -> None:
     (root / "part-001.tar").rename(tmp_path / "elsewhere.tar")
     (root / "part-001.tar").symlink_to(tmp_path / "elsewhere.tar")
-    assert "part-001.tar: a link that leads out of the data set" in refusal(root)
+    assert "part-001.tar: a link that leads out of the dataset" in refusal(root)
     (root / "part-001.tar").unlink()
     for name in ("augd.index", "classes.json"):
         os.mkfifo(root / name)
@@ -377,9 +375,7 @@ def test_a_folder_of_photos_is_not_taken_for_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "backup.tar", {"b.jpg": photo(2)})
     with pytest.raises(DatasetError, match=r"holds no .tar shards, or images beside th"):
         index_shards(str(tmp_path))
-    with pytest.raises(
-        DatasetError, match=r"'backup\.tar' beside 'a\.jpg'.*which are the data set"
-    ):
+    with pytest.raises(DatasetError, match=r"'backup\.tar' beside 'a\.jpg'.*which are the dataset"):
         load_or_build(tmp_path, cache_dir=tmp_path / "cache")
     (tmp_path / "photos").mkdir()
     (tmp_path / "a.jpg").rename(tmp_path / "photos" / "a.jpg")

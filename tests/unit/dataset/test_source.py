@@ -121,7 +121,7 @@ def test_links_that_leave_the_root_are_not_followed(
 ) -> None:
     (root.parent / "outside.jpg").write_bytes(b"secret")
     replace(root / NAMES[0], lambda path: path.symlink_to(target))
-    assert "a link that leaves the data set's root: links must stay below it" in reason(source, 0)
+    assert "a link that leaves the dataset's root: links must stay below it" in reason(source, 0)
 
 
 def test_a_folder_replaced_by_a_link_outside_is_not_followed(
@@ -129,7 +129,7 @@ def test_a_folder_replaced_by_a_link_outside_is_not_followed(
 ) -> None:
     (root / "b").rename(root.parent / "b")
     (root / "b").symlink_to("../b")
-    assert "leaves the data set's root" in reason(source, 1)
+    assert "leaves the dataset's root" in reason(source, 1)
 
 
 def test_links_inside_are_read(source: FolderSource, root: Path) -> None:

@@ -220,7 +220,7 @@ def test_none_takes_images_of_the_first_ones_size_only():
     plan = plan_of(planner, [(64, 48), (48, 64), (0, 0)], [0, 1, -1])
     assert rows_of(plan)[0] == ((0, 0, 64, 48), (64, 48), (0, 0), False)
     assert plan.impossible == {
-        1: "size: expected 64x48 as the data set's first image, since the recipe has no op that "
+        1: "size: expected 64x48 as the dataset's first image, since the recipe has no op that "
         "decides the size, got 48x64. Add a resize or a crop to the recipe"
     }
     assert is_misfit(plan.impossible[1])
