@@ -149,11 +149,11 @@ def _from_jpeg(filter: Any) -> dict[str, Work]:
 
     def by_libraries(crop: _Crop) -> None:
         kernels, native.kernels = native.kernels, None
-        theirs.render_photo(crop.content, crop.header, crop.region, 1, outline, out)
+        theirs.render_image(crop.content, crop.header, crop.region, 1, outline, out)
         native.kernels = kernels
 
     return {
-        "augd": lambda crop: ours.render_photo(
+        "augd": lambda crop: ours.render_image(
             crop.content, crop.header, crop.region, 1, outline, out
         ),
         "OpenCV" if filter == "linear" else "OpenCV + Pillow": by_libraries,

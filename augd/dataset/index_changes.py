@@ -1,12 +1,11 @@
-"""What changed in a dataset between two looks at it: which files have other times or sizes.
+"""Records what changed in a dataset between two scans: which files have other times or sizes.
 
-Where it stands: under the index file (`index`), which keeps the last few changes, so that a start
-can name the files, and so that a stream or a state of before learns of them. A stamp digests the
-times; the index's digest does not hold them, and no batch depends on them: a copy with other times
-is the same dataset.
+The index file keeps the last few changes. A start names the files, and a stream or a saved state of
+before is told of them. A stamp digests the times. The index's digest does not hold them, and no
+batch depends on them: a copy with other times is the same dataset.
 
-Invariants: bounded, however much changed; a stamp that is not among the changes is another copy's,
-of which nothing can be said. Imports no NumPy.
+Invariants: bounded, however much changed; a stamp that is not among the changes belongs to another
+copy, about which nothing is known. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _NAME_MAX: Final = 160  # characters in a text, of a path
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
-    """What was found to be other than at a look before, whose stamp and digest these are.
+    """What differs from an earlier scan, which has this stamp and this digest.
 
-    Counts files, or shards where these hold the samples; `names` are the first of them.
+    Counts files, or shards if these hold the samples. `names` are the first of them.
     """
 
     stamp: str
@@ -40,7 +39,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 
 
 def stamp_of(found: ScanResult) -> str:
-    """Digest the times of all files; of shards, what tells one from another of the same size."""
+    """Digest the times of all files; of shards, what tells two of one size apart."""
     state = hashlib.blake2b(digest_size=16, person=b"augd.stamp.1")
     state.update(found.mtimes_ns)
     for shard in found.shards:
@@ -50,7 +49,7 @@ def stamp_of(found: ScanResult) -> str:
 
 
 def change_between(before: ScanResult, stamp: str, now: ScanResult) -> Change:
-    """Compare a dataset with what an index of before says of it."""
+    """Compare a dataset with an earlier index of it."""
     if before.shards or now.shards:
         differing, added, removed = _shards_that_differ(before.shards, now.shards)
     else:
@@ -71,7 +70,7 @@ def _shards_that_differ(
 def replaced_samples(before: ScanResult, now: ScanResult) -> list[int]:
     """List the samples whose files have other times than before, under the same digest.
 
-    What is known of their pictures' sizes is of the files before.
+    Their image sizes in the sidecar are those of the earlier files.
     """
     if before.num_samples != now.num_samples or now.shards:
         return []
@@ -87,7 +86,7 @@ def _files_that_differ(
     if before.paths == now.paths and before.path_offsets == now.path_offsets:
         places = range(now.num_samples)
     else:
-        # By hashes of the paths: a table of the paths themselves would take ten times the memory.
+        # By hashes of the paths: a table of paths would take ten times the memory.
         known = {value: sample for sample, value in enumerate(before.limit_hashes)}
         places = [known.get(value) for value in now.limit_hashes]
         left = set(before.limit_hashes).difference(now.limit_hashes)
@@ -105,12 +104,12 @@ def _files_that_differ(
 
 
 def appended(history: Sequence[Change], change: Change) -> list[Change]:
-    """Add a change to those of before, and keep the last few."""
+    """Add a change to the earlier ones, and keep the last few."""
     return [*history, change][-_KEPT:]
 
 
 def say_change(changes: Sequence[Change]) -> str:
-    """Say in a line what differs after these changes, which followed one another."""
+    """Describe consecutive changes in one line."""
     num_changed, num_added, num_removed = (
         sum(getattr(change, name) for change in changes)
         for name in ("num_changed", "num_added", "num_removed")
@@ -131,6 +130,6 @@ def say_change(changes: Sequence[Change]) -> str:
 
 
 def told(history: Sequence[Change]) -> Iterator[tuple[str, str]]:
-    """Yield each stamp of before, with what changed since, the oldest first."""
+    """Yield each earlier stamp with what changed since, the oldest first."""
     for place, change in enumerate(history):
         yield change.stamp, say_change(history[place:])

@@ -1,14 +1,16 @@
 """The index file: a dataset as flat arrays that every producer maps.
 
-Built by the daemon from a folder or a manifest, kept in the user's cache, used again while a look
-at all files shows the same names, sizes and times. Its descriptor goes to the producers, who map it
-(`arrays.IndexArrays`); beside it lies the sizes sidecar, int32 (num_samples, 2) of width and
-height, zero while unknown, which producers fill as they meet headers so that later plans need not
-wait for the read. It is a hint only.
+The daemon builds it from a folder or a manifest and keeps it in the user's cache. It uses the file
+again while a scan shows the same names, sizes and times. The producers get its descriptor and map
+it (`index_arrays`).
 
-Invariants: a file is never changed once it has its name (it is written aside, then renamed), so
-whoever mapped it keeps a valid one; a cache that cannot be written or that is damaged costs time,
-never an error; no file of the dataset is opened but the first. Imports no NumPy.
+Beside it lies the sizes sidecar: int32 (num_samples, 2) of width and height, zero while unknown.
+Producers fill it when they read headers, so that later plans need not wait for the read. It is only
+a hint.
+
+Invariants: a file never changes once it has its name (it is written aside, then renamed), so a
+mapping stays valid; a cache that is damaged or cannot be written costs time and is never an error;
+only the first file of the dataset is opened. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from augd.dataset.scan_result import SPLIT_CODES, Skipped, shown
 class IndexFile(msgspec.Struct):
     """An open index with its sidecar. Owns both descriptors until `close`.
 
-    `path` is None when the index lives in memory only; `warning` then says why. `was_cached` says
-    that the file of an earlier run was used, `change` what is other than there, in a line.
+    `path` is None if the index lives in memory only; `warning` then gives the reason. `was_cached`:
+    the file of an earlier run was used. `change` describes in a line what differs from it.
     """
 
     fd: int
@@ -76,12 +78,12 @@ class IndexFile(msgspec.Struct):
 
     @property
     def notes(self) -> list[str]:
-        """Lines for people: what was read from names."""
+        """Notes for the user: what was read from names."""
         return self.header.notes
 
     @property
     def skipped(self) -> list[Skipped]:
-        """What was passed over, by kind: pictures first."""
+        """The files that were skipped, by kind: images first."""
         return self.header.skipped
 
     @property
@@ -100,7 +102,7 @@ class IndexFile(msgspec.Struct):
         return {name: count for name, count in counts.items() if count}
 
     def count_unlabelled(self) -> int:
-        """Count the samples without a label; none of a multi-label dataset."""
+        """Count the samples without a label; 0 for a multi-label dataset."""
         if self.num_targets:
             return 0
         _, start = read_index_header(self.fd)
@@ -109,13 +111,13 @@ class IndexFile(msgspec.Struct):
         return labels.count(-1)
 
     def path_of(self, sample: int) -> str:
-        """Give the path of a sample below the root, for messages: one printable line."""
+        """Return the path of a sample below the root, as one printable line for messages."""
         return shown(self.paths_of((sample,))[0])
 
     def paths_of(self, samples: Sequence[int], most_bytes: int = 1 << 62) -> list[bytes]:
-        """Give the paths of the first of these samples: so many as fit into so many bytes.
+        """Return the paths of the first of these samples, as many as fit into `most_bytes`.
 
-        Five bytes are counted for each beside its own; the first one is cut where it doesn't fit.
+        Each counts five bytes beside its own. The first one is cut if it doesn't fit.
         """
         _, start = read_prefix(os.pread(self.fd, 16, 0))
         places = {place.name: start + place.offset for place in self.header.arrays}
@@ -130,7 +132,7 @@ class IndexFile(msgspec.Struct):
         return found
 
     def close(self) -> None:
-        """Close both descriptors; those who mapped the files keep them. Closing twice is fine."""
+        """Close both descriptors. Existing mappings stay valid. Closing twice is fine."""
         for fd in (self.fd, self.dims_fd):
             if fd >= 0:
                 os.close(fd)

@@ -1,10 +1,10 @@
 """The index file's format: magic, a typed header, and flat arrays that can be mapped.
 
-Written by the daemon (`index`), mapped by every producer (`arrays`). Little-endian: 8 bytes magic,
-u32 version, u32 length of the header, the header (msgpack of `IndexHeader`), then the arrays at
-64-byte boundaries; their offsets count from the first boundary after the header.
+Written by the daemon (`index_file`), mapped by every producer (`index_arrays`). Little-endian: 8
+bytes magic, u32 version, u32 length of the header, the header (msgpack of `IndexHeader`), then the
+arrays at 64-byte boundaries. Their offsets count from the first boundary after the header.
 
-Invariants: nothing in a header is believed before it was checked against the file's length; the
+Invariants: nothing in a header is trusted before it is checked against the file's length; the
 digest holds neither the root nor times. Imports no NumPy.
 """
 
@@ -96,18 +96,19 @@ class ArrayPlace(msgspec.Struct, frozen=True, array_like=True):
 
 
 class IndexHeader(msgspec.Struct, frozen=True):
-    """The index file's header. `first_size_px` is (width, height) of sample 0, None when bad.
+    """The index file's header. `first_size_px` is (width, height) of sample 0, None if it is bad.
 
-    `source` is the real path of the folder or manifest that was indexed, `root` the folder that
-    paths are relative to; `watched` maps what the index depends on to its time in ns.
-    `num_targets` is 0 unless the dataset is multi-label, where it is the number of classes.
-    `shards` is empty unless samples are ranges of tar files; `own` is the identity of an own source
-    (augd/plugins/sources.py), whose samples lie in no file that is known here. `notes` are
-    lines for people: what was read from names. `skipped` tells what was passed over, `links_to` the
-    real paths that links may lead to, beside the root; `rules` which files are samples, by number:
-    an index that was made by other rules is made anew. `formats` are those of files whose names do
-    not tell theirs. `stamp` digests the times of files, and `history` tells what changed at earlier
-    looks (`changes`).
+    `source` is the real path of the folder or manifest that was indexed. `root` is the folder that
+    paths are relative to. `watched` maps what the index depends on to its time in ns. `num_targets`
+    is the number of classes of a multi-label dataset, and 0 otherwise. `shards` is empty unless
+    samples are ranges of tar files. `own` is the identity of an own source
+    (augd/plugins/sources.py), whose samples lie in no known file.
+
+    `notes` are lines for people: what was read from names. `skipped` lists what was skipped.
+    `links_to` are the real paths that links may lead to, beside the root. `rules` is the number of
+    the rules that say which files are samples: an index made by other rules is built again.
+    `formats` are those of files whose names do not tell theirs. `stamp` digests the times of files,
+    and `history` tells what changed at earlier scans (`index_changes`).
     """
 
     digest: str
@@ -132,7 +133,7 @@ class IndexHeader(msgspec.Struct, frozen=True):
 
 
 def read_prefix(start: bytes | bytearray | memoryview) -> tuple[int, int]:
-    """Give the header's length and the position of the arrays, from the first 16 bytes.
+    """Return the header's length and the position of the arrays, from the first 16 bytes.
 
     Raises:
         DatasetError: not an index file, or one of another version.
@@ -192,13 +193,13 @@ def aligned(position: int) -> int:
 
 
 def write_index(fd: int, header: IndexHeader, found: ScanResult) -> int:
-    """Write prefix, header and arrays; returns the file's length."""
+    """Write prefix, header and arrays. Returns the file's length."""
     with open(fd, "wb", closefd=False) as file:
         return write_index_to(file, header, found)
 
 
 def write_index_to(file: BinaryIO, header: IndexHeader, found: ScanResult) -> int:
-    """Write as `write_index` into an open file that is empty."""
+    """Write as `write_index`, into an open file that is empty."""
     encoded = msgspec.msgpack.encode(header)
     start = aligned(_PREFIX.size + len(encoded))
     file.write(_PREFIX.pack(MAGIC, VERSION, len(encoded)))
@@ -211,7 +212,7 @@ def write_index_to(file: BinaryIO, header: IndexHeader, found: ScanResult) -> in
 
 
 def read_found(fd: int) -> ScanResult:
-    """Read an index file back. Its digest is kept; nothing in the arrays was checked.
+    """Read an index file back. Keeps its digest, and checks nothing in the arrays.
 
     Raises:
         DatasetError: as `read_index_header`.
@@ -249,7 +250,7 @@ def places_of(found: ScanResult) -> list[ArrayPlace]:
 
 
 def digest_of(found: ScanResult) -> str:
-    """Digest what decides the samples and their order; neither the root nor times are in it.
+    """Digest what decides the samples and their order, without the root and times.
 
     A set that was packed without loss has the digest of what it was packed from: the same samples
     with the same pixels, in other files.
@@ -262,7 +263,7 @@ def digest_of(found: ScanResult) -> str:
     state.update(names)
     for content in (found.labels, found.sizes_bytes, found.path_offsets, found.paths):
         state.update(content)
-    # Only what a dataset has, so that plain folders keep the digest they always had.
+    # Only what a dataset has, so that the digest of plain folders does not change.
     if any(found.splits):
         state.update(b"splits")
         state.update(found.splits)

@@ -1,12 +1,11 @@
 """The quarantine on disk: which samples of a dataset killed their decoder, and in which content.
 
 A file of JSON lines per dataset, named by its digest, in the user's state directory. The daemon
-reads it when it starts and appends to it before a verdict takes effect, so that a kill -9 forgets
-none. A person may read it, and delete lines. Loads no NumPy.
+reads it at its start and appends to it before a verdict takes effect, so that a kill -9 loses none.
+A person may read it and delete lines. Loads no NumPy.
 
-Invariants: a line is written in one piece and synced; a line that is torn or nonsense, or whose
-numbers are out of any range, is skipped, never an error; nothing but the daemon's user can read the
-file.
+Invariants: a line is written in one piece and synced; a line that is torn, malformed or out of
+range is skipped, never an error; only the daemon's user can read the file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import msgspec
 
 from augd.process.paths import user_folder
 
-# As far as numbers go that the wire carries: an entry is sent to whoever opens a stream.
+# The largest numbers that the wire carries: an entry is sent to each client that opens a stream.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -27,7 +26,7 @@ Entry = tuple[int, int, int]  # (sample, epoch, position)
 
 
 class QuarantineLine(msgspec.Struct):
-    """One verdict: from (epoch, position) on the sample is masked in streams of this content."""
+    """One verdict: from (epoch, position) on, the sample is masked in streams of this content."""
 
     path: str
     how: str
@@ -38,13 +37,13 @@ class QuarantineLine(msgspec.Struct):
 
 
 def path_of(dataset_digest: str) -> Path:
-    """Return where a dataset's quarantine is kept, whether it exists or not."""
+    """Return where a dataset's quarantine is kept, even if it does not exist."""
     base = user_folder("XDG_STATE_HOME", ".local", "state")
     return Path(base) / "augd" / "quarantine" / f"{dataset_digest}.jsonl"
 
 
 def load(dataset_digest: str, num_samples: int) -> dict[str, tuple[Entry, ...]]:
-    """Read the entries of a dataset that has so many samples, by content."""
+    """Read the entries of a dataset that has `num_samples` samples, by content."""
     try:
         lines = path_of(dataset_digest).read_bytes().splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""What a first look at a dataset found: its samples as flat arrays, before they are written.
+"""The result of a scan: the samples of a dataset as flat arrays, before they are written.
 
-Filled by the scan of a folder (`folder`) or the reading of a manifest (`manifest`), written as an
-index file (`layout`). The hashes that splits and limits go by are made here, so that both kinds
-of datasets choose alike.
+Filled by the scan of a folder (`folder`), of shards (`shards`) or of a manifest (`manifest`), and
+written as an index file (`index_format`). The hashes behind splits and limits are made here, so
+that all kinds of datasets choose alike.
 
-Invariants: a sample's hashes depend on its relative path only, hence never on what else the data
-set holds; no list of all samples as Python objects. Imports no NumPy.
+Invariants: a sample's hashes depend only on its relative path, never on what else the dataset
+holds; no list of all samples as Python objects. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPLIT_CODES: Final = {name: number for number, name in enumerate(SPLITS, 1)}
 
 REPORT_EVERY: Final = 2000
 
-# Fixed for ever: another one puts other samples into every validation split ("augdpath").
+# Never changes: another seed puts other samples into every validation split ("augdpath").
 _HASH_SEED: Final = int.from_bytes(b"augdpath", "big")
 _LOW_64: Final = 2**64 - 1
 
@@ -46,16 +46,16 @@ class Shard(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Skipped(msgspec.Struct, array_like=True, frozen=True):
-    """What was not read of one kind: an ending with its dot, or words.
+    """Files of one kind that were not read: an ending with its dot, or words.
 
-    `names` are the first of them, by their bytes. `is_picture` says that somebody may miss them:
-    they are pictures, or shards.
+    `names` are the first of them, by their bytes. `is_image`: the user may miss them, as they are
+    images or shards.
     """
 
     kind: str
     count: int
     names: list[bytes]
-    is_picture: bool = False
+    is_image: bool = False
 
 
 class ScanResult(msgspec.Struct):
@@ -63,19 +63,21 @@ class ScanResult(msgspec.Struct):
 
     `labels`, `sizes_bytes`, `mtimes_ns` hold int64, `splits` uint8, the hashes uint64. `paths`
     holds the relative paths one after the other, `path_offsets` num_samples + 1 positions in it.
-    `targets` holds float32, `len(classes)` for each sample of a multi-label dataset, and nothing
+    `targets` holds float32, `len(classes)` for each sample of a multi-label dataset, and is empty
     for others. `watched` maps relative paths ("" is the root) of the folders, or of the manifest,
-    to their times in ns, which were read before they were.
+    to their times in ns, read before their content.
 
     What follows `shards` is empty unless samples are ranges of these: number of the shard and
     offset in bytes; width and height, 0 while unknown, and EXIF orientation. Of JPEGs whose restart
     segments are known (`pixels/jpeg_segments.py`), `mcus` holds the MCU's width and height in
-    blocks, as 16 w + h, else 0; `intervals` its MCUs per segment, `scan_offsets` where the first
+    blocks, as 16 w + h, else 0; `intervals` its MCUs per segment; `scan_offsets` where the first
     one begins in the sample; `segment_starts` num_samples + 1 positions in `segment_lengths`, which
-    is uint16. `digest` is set where it is not that of these fields: see `layout.digest_of`.
-    `formats` are those of files whose names do not tell theirs. `notes` say what was read from
-    names, for people; `skipped` tells what was passed over, `links_to` the folders
-    beside the root that links may lead to.
+    is uint16.
+
+    `digest` is set if it is not that of these fields: see `index_format.digest_of`. `formats` are
+    those of files whose names do not tell theirs. `notes` are lines for people: what was read from
+    names. `skipped` lists what was skipped, `links_to` the folders beside the root that links may
+    lead to.
     """
 
     source: bytes
@@ -134,7 +136,7 @@ class ScanResult(msgspec.Struct):
         self.path_offsets.append(len(self.paths))
 
     def place(self, place: ShardPlace) -> None:
-        """Say where the sample lies that was added last; of all samples, or of none."""
+        """Record where the sample lies that was added last."""
         self.shard_numbers.append(place.shard)
         self.shard_offsets.append(place.offset)
         self.sides_px.extend((place.width, place.height))
@@ -148,7 +150,7 @@ class ScanResult(msgspec.Struct):
         self.segment_starts.append(len(self.segment_lengths))
 
     def forget_places(self) -> None:
-        """Drop where samples lie, to say it anew."""
+        """Drop where samples lie, to record it again."""
         self.shard_numbers, self.shard_offsets = array("i"), array("q")
         self.sides_px, self.orientations, self.mcus = array("i"), bytearray(), bytearray()
         self.intervals, self.scan_offsets = array("i"), array("i")
@@ -156,7 +158,7 @@ class ScanResult(msgspec.Struct):
 
 
 class ShardPlace(msgspec.Struct, frozen=True, array_like=True):
-    """Where a sample lies in a shard, and what its header says; `lengths` as in `ScanResult`."""
+    """Where a sample lies in a shard, and what its header tells; `lengths` as in `ScanResult`."""
 
     shard: int
     offset: int
@@ -182,10 +184,10 @@ def shown(path: bytes) -> str:
 
 
 def say_splits(counts: Mapping[str, int]) -> str:
-    """Say how many samples each split has, and how many are of none."""
+    """Describe how many samples each split has, and how many are in none."""
     return ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
 
 
 def spelled_alike(name: str) -> str:
-    """Spell a name in one way: accents as one character or as two, NFC or NFD, are one name."""
+    """Return a name in one spelling: NFC and NFD accents are one name."""
     return unicodedata.normalize("NFC", name)

@@ -1,12 +1,10 @@
-"""Choosing samples of a dataset: split, classes, limit and balance become a list of ids.
+"""Chooses samples of a dataset: split, classes, limit and balance become a list of ids.
 
-Asked by the daemon when a stream opens; the list goes to the producers as a sealed file, and
-streams that ask alike share one. In this order: the split, then the classes, then the limit, then
-the grouping by class.
+Called by the daemon when a stream opens. The list goes to the producers as a sealed file, and
+streams with the same choice share one. The order is: split, classes, limit, grouping by class.
 
-Invariants: what is chosen depends on the index alone, and a file added to the dataset moves no
-other file from one split to another; a list is never changed once it was handed out. Imports no
-NumPy.
+Invariants: the choice depends on the index alone; a file added to the dataset moves no other file
+from one split to another; a list never changes once it is handed out. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ Split = Literal["train", "val", "test"]
 
 _CLASSES_NAMED: Final = 10
 _TOP_SHIFT: Final = 48  # leaves 16 bits of a hash: about 15 samples of a million share them
-_IDLE_MAX: Final = 4  # lists kept for the next stream that asks alike, as a validation's does
+_IDLE_MAX: Final = 4  # lists kept for the next stream with the same choice, such as a validation's
 
 
 class SampleSelection(msgspec.Struct, frozen=True):
@@ -66,13 +64,13 @@ def select(
 
     Args:
         index: of the dataset.
-        split: as the dataset records it, in folders or a manifest's column. Without any record,
-            a sample is in "val" when the hash of its path, as a fraction of 2**64, lies below
+        split: as the dataset records it, in folders or a manifest's column. Without any record, a
+            sample is in "val" if the hash of its path, as a fraction of 2**64, lies below
             `val_fraction`, and in "train" otherwise.
         val_fraction: see `split`.
-        classes: samples of these only; their place here is their new number. Of a multi-label
+        classes: only samples of these; their place here is their new number. Of a multi-label
             dataset, samples for which one of them is above 0.
-        limit: at most so many of what is left, those with the smallest second hash of their path.
+        limit: keep at most this many, those with the smallest second hash of their path.
         balance: group by class. Samples without a class are left out.
 
     Raises:
@@ -93,7 +91,7 @@ def seal(choice: SampleSelection) -> int:
 
 
 class _Selector:
-    """One selection in the making: the index's arrays, and what each step left."""
+    """One selection in progress: the index's arrays, and what each step left."""
 
     def __init__(self, index: IndexFile) -> None:
         header, start = read_index_header(index.fd)
@@ -140,7 +138,7 @@ class _Selector:
         return sum(labels[sample] < 0 for sample in ids)
 
     def _left(self, step: str, ids: Sequence[int]) -> Sequence[int]:
-        """Note how many a step left; refuse when it left none."""
+        """Record how many samples a step left. Raises OptionError if it left none."""
         self._steps.append(f"{len(ids)} {step}")
         if not ids:
             raise OptionError(f"no sample is selected: {', '.join(self._steps)}. Ask for others.")
@@ -169,7 +167,7 @@ class _Selector:
         return self._left(f"in split {split!r} by val_fraction={val_fraction:g}", ids)
 
     def _recorded(self) -> str:
-        """Name the splits that the dataset has, with their sizes."""
+        """Describe the splits that the dataset has, with their sizes."""
         recorded = bytes(self._splits)
         counts = {name: recorded.count(SPLIT_CODES[name]) for name in SPLITS}
         return " or ".join(
@@ -213,7 +211,7 @@ class _Selector:
                 for sample in compress(count(), map(is_above_0, values)):
                     marks[sample] = 1
             return [sample for sample in ids if marks[sample]]
-        wanted = bytearray(len(self._header.classes) + 1)  # the last is that of label -1
+        wanted = bytearray(len(self._header.classes) + 1)  # the last one counts label -1
         for number in picked:
             wanted[number] = 1
         labels = self._labels
@@ -266,14 +264,14 @@ class Shared(msgspec.Struct):
 
 
 class Choices:
-    """The choices that streams use: one for all that ask alike. Owns their fds."""
+    """The choices that streams use: one for all with the same key. Owns their fds."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._shared: dict[Hashable, Shared] = {}  # the last one used stands last
 
     def take(self, stream: int, key: Hashable, make: Callable[[], SampleSelection]) -> Shared:
-        """Give a stream the choice that `key` stands for; `make` it if there is none."""
+        """Give a stream the choice of `key`. Calls `make` if there is none."""
         shared = self._shared.pop(key, None)
         if shared is None:
             choice = make()

@@ -1,10 +1,9 @@
-"""What a dataset may be: a folder of images, one of tar shards, a manifest file, an own source.
+"""The kinds of datasets: a folder of images, a folder of tar shards, a manifest, an own source.
 
-Or the address of shards in an object store (`dataset/stores/address.py`).
+Or the address of shards in an object store (`dataset/stores/address.py`). Used before a daemon
+starts its producers, hence imports nothing slow.
 
-Asked before a daemon starts its producers, hence imports nothing that takes time.
-
-Invariants: opens no file, and imports nothing but the standard library's paths and addresses.
+Invariants: opens no file, and imports only the standard library's paths and addresses.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from augd.pixels.headers.formats import IMAGE_ENDINGS
 MANIFEST_SUFFIXES: Final = (".csv", ".jsonl")
 OWN_PREFIX: Final = "plugin:"
 _PACKED_SHARDS: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
-# What systems and tools leave in folders; nobody made one of these as a class.
+# Folders that systems and tools create; none of them is a class.
 DEBRIS: Final = frozenset(
     (
         b"__MACOSX",
@@ -42,7 +41,7 @@ DEBRIS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class OwnSource:
-    """An own source by name: a class of a module, and the text that it is made with, if any."""
+    """An own source by name: a class of a module, and the text that it is created with, if any."""
 
     module: str
     class_name: str
@@ -57,7 +56,7 @@ def parse_own(text: str) -> OwnSource | None:
     """Read `plugin:MODULE:CLASS` or `plugin:MODULE:CLASS?ARGUMENT`; None for anything else.
 
     Raises:
-        OptionError: it begins so and goes on otherwise.
+        OptionError: it begins with `plugin:` and is malformed.
     """
     if not text.startswith(OWN_PREFIX):
         return None
@@ -73,10 +72,10 @@ def parse_own(text: str) -> OwnSource | None:
 
 
 def refuse_own(path: str | bytes | os.PathLike[str]) -> None:
-    """Refuse an own source where only files are looked at.
+    """Reject an own source where only files are read.
 
     Raises:
-        DatasetError: it is one.
+        DatasetError: it is an own source.
     """
     if os.fsdecode(path).startswith(OWN_PREFIX):
         raise DatasetError(
@@ -86,7 +85,7 @@ def refuse_own(path: str | bytes | os.PathLike[str]) -> None:
 
 
 def why_no_folder(path: str | bytes | os.PathLike[str]) -> str | None:
-    """Say of a file that is one shard, packed or not, what to give in its place."""
+    """Return what to give in place of a single shard, packed or not; None for other files."""
     name = os.fsdecode(path)
     folder, packed = os.path.dirname(name) or ".", name.lower().endswith(_PACKED_SHARDS)
     if not os.path.isfile(path) or not (packed or name.lower().endswith(".tar")):
@@ -97,18 +96,18 @@ def why_no_folder(path: str | bytes | os.PathLike[str]) -> str | None:
 
 
 def is_manifest(path: str | bytes | os.PathLike[str]) -> bool:
-    """Say whether a path names a manifest and not a folder, by its ending."""
+    """Return whether a path names a manifest and not a folder, by its ending."""
     name = os.fsdecode(path).lower()
     return name.endswith(MANIFEST_SUFFIXES) and not os.path.isdir(path)
 
 
 def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
-    """Say whether a folder holds tar shards: some `.tar`, and no image below it.
+    """Return whether a folder holds tar shards: some `.tar`, and no image below it.
 
-    Of images in folders beside a `.tar`, that is most often the archive that they came in.
+    A `.tar` beside folders with images is most often the archive that they came in.
 
     Raises:
-        DatasetError: images lie loose beside shards: nobody knows which are meant.
+        DatasetError: images lie loose beside shards, so that either may be meant.
     """
     names, folders = _listed(os.fsencode(folder))
     tars = [name for name in names if name.lower().endswith(b".tar")]
@@ -132,7 +131,7 @@ def is_sharded(folder: str | bytes | os.PathLike[str]) -> bool:
 
 
 def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
-    """List names of files and paths of folders that are not hidden; links are not followed."""
+    """List names of files and paths of folders that are not hidden. Links are not followed."""
     names, folders = [], []
     try:
         with os.scandir(folder) as entries:
@@ -143,7 +142,7 @@ def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
                     folders.append(entry.path)
                 else:
                     names.append(entry.name)
-    except OSError:  # named by whoever goes on to read it
+    except OSError:  # reported by the code that reads it next
         pass
     return names, folders
 

@@ -366,10 +366,10 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
     try:
         # Tidied, since Pillow's parsers of EXIF, MPF and Photoshop blocks raise at will.
         with Image.open(BytesIO(tidied(data, header)), formats=("JPEG",)) as opened:
-            picture: Image.Image = opened
-            if "adobe" not in picture.info:
-                picture = ImageChops.invert(picture)
-            found = np.asarray(picture.convert("RGB"))
+            image: Image.Image = opened
+            if "adobe" not in image.info:
+                image = ImageChops.invert(image)
+            found = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
         raise BadImage(f"CMYK JPEG does not decode: {type(error).__name__}") from None
     return _checked(found, header, header.height)

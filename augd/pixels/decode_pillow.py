@@ -91,15 +91,15 @@ def _no_avif() -> BadImage:
     )
 
 
-def _as_pixels(picture: Any, is_inverted: bool = False) -> NDArray[np.uint8]:
+def _as_pixels(image: Any, is_inverted: bool = False) -> NDArray[np.uint8]:
     """Give a picture of Pillow's as RGB or RGBA; of 16 bits the upper byte counts."""
-    if picture.mode in _RAW_16:
-        upper = (np.asarray(picture) >> 8).astype(np.uint8)
+    if image.mode in _RAW_16:
+        upper = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat((255 - upper if is_inverted else upper)[..., None], 3, axis=2)
-    if picture.mode in ("I", "F"):
-        raise BadImage(f"expected whole numbers of 16 bits at most, got Pillow's {picture.mode!r}")
-    has_alpha = picture.mode in _WITH_ALPHA or "transparency" in picture.info
-    return np.asarray(picture.convert("RGBA" if has_alpha else "RGB"))
+    if image.mode in ("I", "F"):
+        raise BadImage(f"expected whole numbers of 16 bits at most, got Pillow's {image.mode!r}")
+    has_alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
 
 
 def _decode_heic(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
@@ -111,9 +111,9 @@ def _decode_heic(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
     found = pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=True)
     one = found[found.primary_index]
     _check_size(one.size, header)
-    picture = one.to_pillow()
-    _check_size(picture.size, header)
-    return _as_pixels(picture)
+    image = one.to_pillow()
+    _check_size(image.size, header)
+    return _as_pixels(image)
 
 
 def _decode_jxl(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:

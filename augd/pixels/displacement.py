@@ -55,7 +55,7 @@ def lens_grid(out_size: tuple[int, int]) -> Field:
     return ((across * across + down * down) / quarter).astype(np.float32)
 
 
-def bend_by_lens(maps: Field, grid: Field, k: float, scratch: Field) -> None:
+def displace_by_lens(maps: Field, grid: Field, k: float, scratch: Field) -> None:
     """Multiply positions about the centre, (2, h, w), by 1 + k (r / rmax)**2, in place."""
     np.multiply(grid, np.float32(k), out=scratch)
     np.add(scratch, np.float32(1.0), out=scratch)

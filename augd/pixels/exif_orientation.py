@@ -101,7 +101,7 @@ def upright_origin(part: JpegPart) -> tuple[int, int]:
     """Return x, y of a part in the upright photo."""
     is_transposed, is_mirrored, is_flipped = _TURNS[part.header.orientation]
     x, y = (part.y, part.x) if is_transposed else (part.x, part.y)
-    width, height = upright_size(part.photo)
+    width, height = upright_size(part.image)
     part_width, part_height = upright_size(part.header)
     return (
         width - x - part_width if is_mirrored else x,

@@ -47,7 +47,7 @@ class JpegPart(NamedTuple):
     header: Header
     x: int
     y: int
-    photo: Header
+    image: Header
     """That of the whole photo."""
 
 
@@ -151,9 +151,9 @@ class Cut(NamedTuple):
             BadImage: the bytes are not what the table says.
         """
         head, body = self.data[: self.table.scan_offset], self.data[self.table.scan_offset :]
-        photo = read_header(head + _END_OF_IMAGE)
+        image = read_header(head + _END_OF_IMAGE)
         kept = self.table.span(self.cells).kept
-        return cut_part(head, body, photo, self.table, self.cells, kept)
+        return cut_part(head, body, image, self.table, self.cells, kept)
 
 
 def widened(region: Region, by: int, width: int, height: int) -> Region:
@@ -165,7 +165,7 @@ def widened(region: Region, by: int, width: int, height: int) -> Region:
 
 
 def cut_part(
-    head: Buffer, body: Buffer, photo: Header, table: Table, cells: Region, kept: int
+    head: Buffer, body: Buffer, image: Header, table: Table, cells: Region, kept: int
 ) -> JpegPart:
     """Put a small JPEG together of a photo's header and the bytes of `table.span(cells)`.
 
@@ -174,7 +174,7 @@ def cut_part(
     Raises:
         BadImage: the bytes are not what the table says.
     """
-    _check_head(head, photo, table)
+    _check_head(head, image, table)
     start = len(head)
     data = bytearray(start + kept)
     data[:start] = head
@@ -186,9 +186,9 @@ def cut_part(
     x, y = left * table.mcu_width * table.interval, top * table.mcu_height
     width = min(table.width - x, columns * table.mcu_width * table.interval)
     height = min(table.height - y, rows * table.mcu_height)
-    at = photo.sof_height_offset
+    at = image.sof_height_offset
     data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    return JpegPart(data, msgspec.structs.replace(photo, width=width, height=height), x, y, photo)
+    return JpegPart(data, msgspec.structs.replace(image, width=width, height=height), x, y, image)
 
 
 def _measure(
@@ -251,14 +251,14 @@ def _cut(
     return at == len(body)
 
 
-def _check_head(head: Buffer, photo: Header, table: Table) -> None:
+def _check_head(head: Buffer, image: Header, table: Table) -> None:
     """Refuse a header that is not that of the photo which was indexed."""
-    at = photo.sos_offset
+    at = image.sos_offset
     # A head that is too short ends in the header of its scan.
     end = at + 2 + (head[at + 2] << 8 | head[at + 3]) if at + 4 <= len(head) else 0
-    found = photo.width, photo.height, *_mcu_of(photo), end
+    found = image.width, image.height, *_mcu_of(image), end
     expected = (*table[:4], table.scan_offset)
-    if found != expected or end != len(head) or not _has_segments(photo):
+    if found != expected or end != len(head) or not _has_segments(image):
         raise BadImage(
             f"its header is not the one that was indexed: expected width, height, MCU and bytes "
             f"before the scan {expected}, got {found}. Index the set again."

@@ -95,10 +95,10 @@ class Renderer:
         self._is_stored = exif == "ignore"
         _, self._decode = reader_of(exif, background, decode)
         self._is_decoded_here = decode is _DECODE_HERE
-        self._is_tinted_here = colour_on == "producer"
+        self._is_colour_applied = colour_on == "producer"
         self._height, self._width = out_size
-        self._bender = AffineWarp(out_size, fill, fill_value)
-        self._tint = ColourPass()
+        self._affine_warp = AffineWarp(out_size, fill, fill_value)
+        self._colour_pass = ColourPass()
 
     @classmethod
     def of(
@@ -158,9 +158,9 @@ class Renderer:
         """
         num_views, scale = len(out), row_plans.scale[first]
         if num_views == 1:
-            tint = None if colour_out is None else colour_out[0]
-            self.render_photo(
-                *(data, header, row_plans.crop[first], scale, row_plans[first], out[0], tint),
+            matrix_out = None if colour_out is None else colour_out[0]
+            self.render_image(
+                *(data, header, row_plans.crop[first], scale, row_plans[first], out[0], matrix_out),
                 origin=origin,
             )
             return
@@ -171,13 +171,13 @@ class Renderer:
         whole = box_around(crops)
         decoded = self._decode(data, header, whole, scale)
         for view, crop in enumerate(crops):
-            tint = None if colour_out is None else colour_out[view]
+            matrix_out = None if colour_out is None else colour_out[view]
             region = cut_region(decoded, whole, crop, scale)
-            self.render(region, row_plans[first + view], out[view], tint)
+            self.render(region, row_plans[first + view], out[view], matrix_out)
 
     def render_decoded(
         self,
-        photo: DecodedRegion,
+        image: DecodedRegion,
         row_plans: RowPlans,
         first: int,
         out: Pixels,
@@ -188,15 +188,15 @@ class Renderer:
         Its outlines must be at scale 1. The crop is a view of the picture: nothing is copied,
         unless the picture is turned.
         """
-        is_turned = not self._is_stored and photo.orientation != 1
-        pixels = turn(photo.pixels, photo) if is_turned else photo.pixels
+        is_turned = not self._is_stored and image.orientation != 1
+        pixels = turn(image.pixels, image) if is_turned else image.pixels
         for view, row in enumerate(out, first):
             x, y, width, height = row_plans.crop[view]
             region = pixels[y : y + height, x : x + width]
             if is_turned:
                 region = np.ascontiguousarray(region)
-            tint = None if colour_out is None else colour_out[view - first]
-            self.render(region, row_plans[view], row, tint)
+            matrix_out = None if colour_out is None else colour_out[view - first]
+            self.render(region, row_plans[view], row, matrix_out)
 
     def can_render_rows(self, plan: Plan) -> bool:
         """Say whether `render_rows` can make the rows of this plan: stored pictures, exact path."""
@@ -221,7 +221,7 @@ class Renderer:
         Raises:
             ValueError: a picture is not in the cache, or a crop not in its picture.
         """
-        if self._is_tinted_here != (colour_out is None):
+        if self._is_colour_applied != (colour_out is None):
             raise ValueError(_COLOUR_OUT)
         self._kernels.resize_rows(
             cache, out, offsets, sizes,
@@ -230,8 +230,8 @@ class Renderer:
         )  # fmt: skip
         if plan.colour is not None or plan.erase is not None or colour_out is not None:
             for number, row in enumerate(out):
-                tint = None if colour_out is None else colour_out[number]
-                self._finish(row_plans[number], row, tint)
+                matrix_out = None if colour_out is None else colour_out[number]
+                self._finish(row_plans[number], row, matrix_out)
 
     def can_render_cuts(self, plan: Plan) -> bool:
         """Say whether `render_cut` can make the rows of this plan: stored pictures, exact path."""
@@ -263,7 +263,7 @@ class Renderer:
         self._finish(row_plan, out, colour_out)
         return True
 
-    def render_photo(
+    def render_image(
         self,
         data: bytes | bytearray,
         header: Header,
@@ -325,7 +325,7 @@ class Renderer:
         """
         self._check_row(out, colour_out)
         if row_plan.matrix is not None:
-            self._bender.bend(region, row_plan, out)
+            self._affine_warp.warp(region, row_plan, out)
         else:
             self._resampler.resample(region, row_plan.scaled, row_plan.window, row_plan.mirror, out)
         self._finish(row_plan, out, colour_out)
@@ -334,11 +334,11 @@ class Renderer:
         self, row_plan: RowPlan, out: Pixels, colour_out: NDArray[np.float32] | None
     ) -> None:
         if colour_out is not None:
-            colour_out[...] = self._tint.add_mean(
+            colour_out[...] = self._colour_pass.add_mean(
                 row_plan.colour or _UNCHANGED, row_plan.pivot, out
             )
         elif row_plan.colour is not None:
-            self._tint.apply(row_plan.colour, row_plan.pivot, out)
+            self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
         if row_plan.erase is not None:
             x, y, width, height = row_plan.erase
             out[y : y + height, x : x + width] = ERASED
@@ -351,7 +351,7 @@ class Renderer:
                 f"out: expected C-contiguous ({height}, {width}, 3), got {out.shape} with "
                 f"strides {out.strides}"
             )
-        if self._is_tinted_here != (colour_out is None):
+        if self._is_colour_applied != (colour_out is None):
             raise ValueError(_COLOUR_OUT)
 
 

@@ -54,7 +54,7 @@ class RowPlans:
     decoded at 1/scale.
     """
 
-    __slots__ = ("_bends", "_row", "_rows", "_warp", "crop", "scale")
+    __slots__ = ("_affine_rows", "_row", "_rows", "_warp", "crop", "scale")
 
     def __init__(self, plan: Plan, first: int, end: int) -> None:
         """Read the arrays of a plan."""
@@ -75,7 +75,7 @@ class RowPlans:
             )
         )
         self._warp = plan.warp
-        self._bends = None if plan.matrix is None else _bends(plan, part, num_rows)
+        self._affine_rows = None if plan.matrix is None else _affine_rows(plan, part, num_rows)
 
     def __getitem__(self, row: int) -> RowPlan:
         """Return a row's outline, which is valid until the next one is asked for."""
@@ -88,8 +88,8 @@ class RowPlans:
             filled.pivot,
             filled.erase,
         ) = self._rows[row]
-        if self._bends is not None:
-            is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._bends[row]
+        if self._affine_rows is not None:
+            is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._affine_rows[row]
             filled.matrix = matrix if is_bent else None
             filled.origin = self.crop[row][:2]
             filled.scale = self.scale[row]
@@ -98,7 +98,7 @@ class RowPlans:
         return filled
 
 
-def _bends(plan: Plan, part: slice, num_rows: int) -> list[tuple[Any, ...]]:
+def _affine_rows(plan: Plan, part: slice, num_rows: int) -> list[tuple[Any, ...]]:
     return list(
         zip(
             _column(plan.bent, part, num_rows, False),

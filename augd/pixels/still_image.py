@@ -27,7 +27,7 @@ _EOI: Final = b"\xff\xd9"
 _IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _FRAME_HEAD_BYTES: Final = 16
 
-_PICTURES: Final = (b"VP8 ", b"VP8L")
+_IMAGES: Final = (b"VP8 ", b"VP8L")
 _STILL_BRANDS: Final = {b"avis": b"avif", b"hevc": b"heic", b"hevx": b"heix", b"msf1": b"mif1"}
 
 
@@ -109,23 +109,23 @@ def first_frame(data: bytes | bytearray, header: Header) -> StillFrame:
 
 def _frame_file(data: bytes | bytearray, start: int, end: int, width: int, height: int) -> bytes:
     """Make a WebP of a frame's alpha and picture."""
-    alpha, picture = b"", b""
+    alpha, image = b"", b""
     for kind, at, length in chunks_of(data, end, start):
         chunk = bytes(data[at - 8 : at + length]) + b"\0" * (length & 1)
-        if kind == b"ALPH" and not picture:
+        if kind == b"ALPH" and not image:
             alpha = chunk
-        elif kind in _PICTURES:
-            picture = chunk
+        elif kind in _IMAGES:
+            image = chunk
             break
-    if not picture:
+    if not image:
         raise BadImage("WebP frame: expected VP8 or VP8L in it, got neither")
     canvas = b""
-    if alpha and picture.startswith(b"VP8 "):
+    if alpha and image.startswith(b"VP8 "):
         sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
         canvas = b"VP8X" + struct.pack("<II", 10, 0x10) + sides
     else:
         alpha = b""
-    body = b"WEBP" + canvas + alpha + picture
+    body = b"WEBP" + canvas + alpha + image
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

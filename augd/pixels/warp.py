@@ -6,7 +6,7 @@ an affine op or a warp. Halved as often as the plan says, then read once at posi
     output pixel -> lens about the output's centre + local warp -> matrix -> region
 
 with bilinear weights. Positions are rounded to 1/256 px; from there on the native kernel computes
-in whole numbers, and rounds once, halves to even. A result is within `BEND_ERROR` grey levels of
+in whole numbers, and rounds once, halves to even. A result is within `WARP_ERROR` grey levels of
 the exact one, at most one level from the exact one rounded.
 
 Without kernels NumPy computes the positions, by the same operations in the same order, and OpenCV
@@ -44,7 +44,7 @@ _FILLS: Final[tuple[Fill, ...]] = get_args(Fill)  # as the kernel counts them, t
 
 _SIDE_MAX: Final = 32766  # imgwarp.cpp: below SHRT_MAX
 
-BEND_ERROR: Final = 0.5 + 255 * 2 * (2.0**-9 + 2.0**-11)
+WARP_ERROR: Final = 0.5 + 255 * 2 * (2.0**-9 + 2.0**-11)
 """Grey levels: the last rounding, and on both axes a position half a step off.
 
 2**-11 px are lost in float32, as far as 2,048 px from the output's centre, or 512 with warps.
@@ -76,7 +76,7 @@ class AffineWarp:
         if self._kernels is None:
             self._remapper = Remapper(out_size, fill, (red, green, blue))
 
-    def bend(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
+    def warp(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
         """Write one row by the outline's matrix.
 
         `region` begins at its `origin`, and was decoded at its `scale`.

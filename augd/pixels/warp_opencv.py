@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from augd.pixels.decode import Pixels
-from augd.pixels.displacement import Field, LocalWarper, Steps, bend_by_lens
+from augd.pixels.displacement import Field, LocalWarper, Steps, displace_by_lens
 
 # Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
 # 2**15 and 2**16 these are all that there are.
@@ -87,7 +87,7 @@ class Remapper:
             self._columns[axis] = self._down * step_y + (0.0 if is_warped else centre[axis])
         np.add(self._rows, self._columns, out=maps)
         if grid is not None:
-            bend_by_lens(maps, grid, lens, self._scratch)
+            displace_by_lens(maps, grid, lens, self._scratch)
         if warper is not None:
             warper.add(maps, warp_key, steps)
         if is_warped:

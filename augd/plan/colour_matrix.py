@@ -98,10 +98,10 @@ class ColourMatrix:
 
 def compose(steps: list[ColourStep], order: Ints | None, num_rows: int) -> ColourMatrix:
     """Compose the steps as listed, or by `order`, (k, n): which step comes at each place."""
-    tint = ColourMatrix(num_rows)
+    matrix = ColourMatrix(num_rows)
     for step in steps if order is None else _reorder(steps, order):
-        tint.apply(step)
-    return tint
+        matrix.apply(step)
+    return matrix
 
 
 def _reorder(steps: list[ColourStep], order: Ints) -> list[ColourStep]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# Producers are the parallelism: a pool of threads inside each would only fight the others,
-# and OpenBLAS would set 8 MB aside for each of its own.
+# Producers are the parallelism: a thread pool inside each would compete with the others, and
+# OpenBLAS would reserve 8 MB for each of its threads.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -1,9 +1,8 @@
-"""What a process finds itself in: standard streams, limits of the system, a home, or none.
+"""Runs a command in any surroundings: closed streams, system limits, a missing home.
 
-Beside the way of a batch. Streams may be closed (cron, containers), full, or of ASCII; a limit may
-be lower than what is asked; a user may have no home. None of it is a fault of augd's, and none
-gets a traceback: commands run by `run`, which puts each into one line, and daemons `say` what they
-have to say without depending on who can hear it.
+Streams may be closed (cron, containers), full, or limited to ASCII. A system limit may be too low.
+A user may have no home. None of these is a fault of augd's, so none gets a traceback: `run` reports
+each in one line. Daemons write with `say`, which never fails.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from augd.process.system_errors import as_refusal
 
 
 def open_streams() -> None:
-    """Open closed standard streams on /dev/null: else the next file has the number of one."""
+    """Open closed standard streams on /dev/null: else the next file gets the number of one."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
 
 
 def prepare() -> None:
-    """Make signals and the standard streams of a command usable, whatever they are.
+    """Make signals and the standard streams of a command usable.
 
-    Whoever starts commands may ignore or block signals, and what it starts inherits that. With
-    SIGCHLD ignored nobody hears how a child ended, and a blocked SIGTERM ends nothing.
+    A parent may ignore or block signals, and a child inherits that. With SIGCHLD ignored no process
+    learns how a child ended, and a blocked SIGTERM ends nothing.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -48,9 +47,9 @@ def prepare() -> None:
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that writes in ASCII what its terminal cannot show, and knows if it failed.
+    """Standard output that writes in ASCII what its terminal cannot show, and records failures.
 
-    An error's number doesn't tell: the disk of another file may be full as well.
+    An error's number is not enough: the disk of another file may be full as well.
     """
 
     failure: OSError | None = None
@@ -76,13 +75,13 @@ class _Output(io.TextIOWrapper):
 
 
 def say(text: str = "", *, file: IO[str] | None = None, end: str = "\n") -> None:
-    """Print to standard output, or to a file, and go on where that cannot be written to."""
+    """Print to standard output, or to a file, and continue if that cannot be written to."""
     with suppress(OSError, ValueError):
         print(text, file=file or sys.stdout, end=end, flush=True)
 
 
 def run(program: str, work: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process; what is the user's to mend is one line on stderr."""
+    """Run a command and end the process. An error that the user can fix is one line on stderr."""
     prepare()
     status = _status_of(program, work)
     try:
@@ -92,7 +91,9 @@ def run(program: str, work: Callable[[], object]) -> NoReturn:
     for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
-        except OSError:  # what is left in its buffer would be tried again, with a traceback
+        except (
+            OSError
+        ):  # Python would try again to write what is left in the buffer, with a traceback
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(status)
 
@@ -111,7 +112,8 @@ def _status_of(program: str, work: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         return 130
     except RuntimeError as error:
-        # Up to 3.11 Python wraps what is raised while a class is made, imports' classes included.
+        # Up to 3.11 Python wraps exceptions raised while a class is made, those of imports
+        # included.
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         return 130
@@ -127,7 +129,7 @@ def _status_of(program: str, work: Callable[[], object]) -> int:
 
 
 def _is_of_stdout(error: OSError) -> bool:
-    """Say whether it is standard output that failed."""
+    """Return whether it is standard output that failed."""
     return isinstance(sys.stdout, _Output) and sys.stdout.failure is error
 
 

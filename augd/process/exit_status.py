@@ -1,4 +1,4 @@
-"""How a child process ended: waiting for it, and its status in words."""
+"""How a child process ended: waiting for it, and its status as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def describe_status(status: int) -> str:
-    """Say in words how a process ended: by which signal, or with which status."""
+    """Describe how a process ended: by which signal, or with which status."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -18,10 +18,10 @@ def describe_status(status: int) -> str:
 
 
 def reap(process: subprocess.Popen[Any], within_s: float = 1.0) -> int | None:
-    """Wait for the end of a process that got SIGKILL; returns its status, None where it has none.
+    """Wait for the end of a process that got SIGKILL. Returns its status, or None.
 
-    Whoever calls ends nevertheless: such a process is left to the system's first one, which reaps
-    it when the disk answers.
+    None: the process is stuck in the kernel. Init reaps it when the disk answers; the caller can
+    end.
     """
     try:
         return process.wait(within_s)
@@ -30,7 +30,7 @@ def reap(process: subprocess.Popen[Any], within_s: float = 1.0) -> int | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Say whether a process is stopped, by a signal or a debugger; False when it is gone."""
+    """Return whether a process is stopped, by a signal or a debugger; False if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             state = file.read().rpartition(")")[2].split()[0]  # its name may hold anything

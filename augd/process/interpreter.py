@@ -1,15 +1,16 @@
-"""How a Python process is started, and what it may import: one place for all helpers.
+"""Starts Python processes of augd, and limits what they may import.
 
-`python -m` and `python -c` put the working directory first on `sys.path`, and that may be a data
-set, a stranger's: its cv2.py would be run, and before anything is confined. So no helper is started
-by them. It runs this file, by its path and with `-P`, which takes the package augd from where this
-file lies and goes on as the module that it is told. Of PYTHONPATH only absolute places count.
+`python -m` and `python -c` put the working directory first on `sys.path`. The working directory may
+be an untrusted dataset: its cv2.py would run before anything is confined. So no child process is
+started that way. The interpreter runs this file, by its path and with `-P`. It takes the package
+augd from where this file lies, and continues as the given module. Of PYTHONPATH only absolute
+places count.
 
-What an operator names (`--plugin`, own sources, `--step`) is imported by `import_named`, which is
-the only thing that looks into the working directory, for that name alone.
+`import_named` imports what an operator names (`--plugin`, own sources, `--step`). Only it searches
+the working directory, and only for that name.
 
-Invariants: nothing here puts a place on `sys.path`. Runs as a program before augd is imported, so
-it imports the standard library alone, and nothing slow.
+Invariants: nothing here adds a place to `sys.path`. Runs as a program before augd is imported, so
+it imports only the standard library, and nothing slow.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ _SAFE = "PYTHONSAFEPATH"
 def start(
     module: str, *words: str, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start an interpreter that runs this module of augd with these words.
+    """Start an interpreter that runs this module of augd with these arguments.
 
     Args:
         module: as in `import MODULE`; a package stands for its `__main__`.
         words: its arguments.
         env: its environment; None for this process's own.
-        options: what else `subprocess.Popen` takes; it has no standard input by default.
+        options: further options of `subprocess.Popen`; there is no standard input by default.
     """
     import subprocess
 
@@ -58,7 +59,7 @@ def start(
 def run(
     module: str, *words: str, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[Any]:
-    """Do the same and wait for its end, as `subprocess.run` does."""
+    """Run a module of augd and wait for its end, as `subprocess.run` does."""
     import subprocess
 
     given = {"stdin": subprocess.DEVNULL, **options}
@@ -66,28 +67,28 @@ def run(
 
 
 def command(module: str, *words: str) -> list[str]:
-    """Write the command that runs a module of augd; `environment` belongs to it.
+    """Return the command that runs a module of augd. It needs the environment of `environment`.
 
-    What this interpreter was told to ignore (`-I`, `-E`, `-s`) that one ignores, too.
+    The child ignores what this interpreter ignores (`-I`, `-E`, `-s`).
     """
     flags = [flag for flag, name in _IGNORING.items() if getattr(sys.flags, name)]
     return [sys.executable, "-P", *flags, os.path.abspath(__file__), module, *words]
 
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return an environment for such a command, without places that depend on where it starts."""
+    """Return the environment for such a command, without places that depend on where it starts."""
     kept = dict(os.environ if env is None else env)
     places = [place for place in kept.pop(_PATHS, "").split(os.pathsep) if os.path.isabs(place)]
     if places:
         kept[_PATHS] = os.pathsep.join(places)
-    kept[_SAFE] = "1"  # for whatever it starts in turn
+    kept[_SAFE] = "1"  # for the processes that it starts in turn
     return kept
 
 
 def leave_working_directory(*, is_module: bool = False) -> None:
-    """Take the working directory off `sys.path`, where the start of this process put it.
+    """Remove the working directory from `sys.path`, where the start of this process put it.
 
-    For commands; what was imported before stays. `is_module` says that `python -m` started it.
+    For commands. Earlier imports stay. `is_module`: `python -m` started the process.
     """
     given = os.environ.get(_PATHS)
     relative = [place for place in (given or "").split(os.pathsep) if not os.path.isabs(place)]
@@ -98,16 +99,16 @@ def leave_working_directory(*, is_module: bool = False) -> None:
 
 
 def is_beginning(module: str) -> bool:
-    """Say whether this process is `python -m MODULE`, on its way to that module."""
+    """Return whether this process is `python -m MODULE`, on its way to that module."""
     words = sys.orig_argv
     return sys.argv[:1] == ["-m"] and ("-m", module) in pairwise(words)
 
 
 def import_named(name: str) -> ModuleType:
-    """Import a module that the operator named; what else lies beside it stays unseen.
+    """Import a module that the operator named. Other files beside it stay invisible.
 
-    It is looked for among the installed packages and in PYTHONPATH, and last in the working
-    directory: what is installed is never hidden by what lies there.
+    It is searched for among the installed packages and in PYTHONPATH, and last in the working
+    directory: a file there never hides an installed module.
     """
     _named.add(name.partition(".")[0])
     if _finder not in sys.meta_path:
@@ -116,7 +117,7 @@ def import_named(name: str) -> ModuleType:
 
 
 def is_absence_of(name: str, error: Exception) -> bool:
-    """Say whether a module cannot be imported because it isn't there itself, or its package."""
+    """Return whether an import failed because the module itself, or its package, is missing."""
     return isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
 
 
@@ -144,7 +145,7 @@ def _here() -> str:
 
 
 def _become(module: str, words: list[str]) -> None:
-    """Go on as a module of the augd that this file belongs to, whatever `sys.path` says."""
+    """Continue as a module of the augd that this file belongs to, whatever `sys.path` holds."""
     from importlib.util import module_from_spec, spec_from_file_location
     from runpy import run_module
 

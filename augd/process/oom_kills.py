@@ -1,4 +1,4 @@
-"""The kernel's count of processes that it killed for want of memory."""
+"""The kernel's count of processes that it killed for lack of memory."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable
 _CONTROL_GROUPS = "/sys/fs/cgroup"
 
 
-# Several producers may be killed in one go, and are reaped one after another. What is left over
-# longer than that was somebody else: a trainer in the same group.
+# Several producers may be killed at once, and are reaped one after another. An older count belongs
+# to another process: a trainer in the same group.
 _BELONGS_S = 1.0
 
 
 class OomKillCounter:
-    """The kernel's count of processes that it killed for want of memory."""
+    """The kernel's count of processes that it killed for lack of memory."""
 
     def __init__(self, paths: Iterable[str] | None = None) -> None:
         """Count from now on, in the first of these files that holds an `oom_kill` line.
 
-        By default in this process's own control group, which its producers share; where there is
-        none, on the whole machine.
+        By default that of this process's control group, which its producers share; without one,
+        that of the whole machine.
         """
         candidates = _counters() if paths is None else paths
         self._path = next((path for path in candidates if _read(path) is not None), None)
@@ -29,7 +29,7 @@ class OomKillCounter:
         self._claimable_until = 0.0
 
     def claim(self) -> bool:
-        """Say whether such a kill has no victim yet, and count the asking process as its victim."""
+        """Return whether such a kill has no victim yet, and count the caller's process as it."""
         count, moment = self._now(), time.monotonic()
         if moment > self._claimable_until:
             self._unclaimed = 0
@@ -48,7 +48,7 @@ class OomKillCounter:
 def _counters() -> list[str]:
     """List where the count may stand: in a group of version 2 or 1, or on the whole machine.
 
-    A container sees its own group as the root of the mount, and yet may read the host's path.
+    A container sees its own group as the root of the mount, although it may read the host's path.
     """
     paths = []
     with open("/proc/self/cgroup", encoding="utf-8") as lines:

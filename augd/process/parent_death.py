@@ -1,4 +1,4 @@
-"""Having a process end with its parent, however that ends."""
+"""Ends a process with its parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def die_with(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent's main thread ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
-        sys.exit(0)  # it ended before we asked
+        sys.exit(0)  # it ended before the request

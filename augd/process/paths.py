@@ -26,7 +26,7 @@ def has_working_directory() -> bool:
 
 
 def absolute(path: str) -> str:
-    """Make a path whole.
+    """Make a path absolute.
 
     Raises:
         OptionError: it is relative, and the working directory was removed.
@@ -40,16 +40,16 @@ def absolute(path: str) -> str:
 def time_of(found: os.stat_result) -> int:
     """Return a file's modification time in nanoseconds, within 64 bits: until the year 2262.
 
-    File systems hold later ones. They are all taken for the last, and told apart by nothing else.
+    Later times all count as the last one.
     """
     return max(-_TIME_MAX_NS - 1, min(found.st_mtime_ns, _TIME_MAX_NS))
 
 
 def user_folder(variable: str, *below_home: str) -> str:
-    """Return the user's folder for something: what a variable says, or one below the home.
+    """Return the user's folder for a purpose: the value of a variable, or a folder below the home.
 
-    Without a home, or where that does not exist (`/nonexistent` of system users), it lies below
-    `NO_HOME`, where nothing can be made.
+    Without a home, or if it does not exist (`/nonexistent` of system users), it lies below
+    `NO_HOME`, where nothing can be created.
     """
     named = os.environ.get(variable)
     if named:

@@ -1,11 +1,11 @@
-"""What this process may use of the machine: cores and memory.
+"""Finds what this process may use of the machine: cores and memory.
 
-Beside the way of a batch: how many producers are started, and how large an arena may be, hang on
-it. A container is limited by control groups, which the machine's own figures don't show: quotas of
-CPU time, limits of memory. A limit of any group between this process's own and the root binds it,
-so the smallest along the path counts. Versions 1 and 2 are read, each where it is mounted.
+The number of producers and the size of an arena depend on it. A container is limited by control
+groups, which the machine's own figures don't show: quotas of CPU time, limits of memory. Each group
+between this process's own and the root limits it, so the smallest value along the path counts.
+Versions 1 and 2 are read, each where it is mounted.
 
-Invariants: reads files and changes nothing; what cannot be read limits nothing.
+Invariants: reads files and changes nothing; a file that cannot be read limits nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOUNTED_AT = "sys/fs/cgroup"
 # Where version 1 mounts a controller by convention, and version 2 itself beside it.
 _FIRST = {"cpu": ("cpu", "cpu,cpuacct", "cpuacct,cpu"), "memory": ("memory",)}
 _SECOND = (".", "unified")
-PER_CORE_MAX = 4  # producers, unless it is forced: that many wait for slow files in turns
+PER_CORE_MAX = 4  # producers, unless forced: so many overlap their waits for slow files
 # Version 1 writes "no limit" as the largest number of whole pages in 63 bits.
 _NO_LIMIT = 1 << 62
 
@@ -41,7 +41,7 @@ class _Mount:
 def num_cores() -> int:
     """Count the cores whose time this process gets: those it may run on, or its quota if less.
 
-    A quota of a part of a core counts as a whole one: without a producer for it, it lies idle.
+    A quota of part of a core counts as a whole one: without a producer that part would stay idle.
     """
     quota = cpu_quota()
     allowed = len(os.sched_getaffinity(0))
@@ -49,7 +49,7 @@ def num_cores() -> int:
 
 
 def why_too_many(num_producers: int) -> str:
-    """Say what stands against so many producers on this host; nothing up to four per core."""
+    """Return why so many producers are too many for this host; None for up to four per core."""
     cores = num_cores()
     if num_producers <= PER_CORE_MAX * cores:
         return ""
@@ -71,7 +71,7 @@ def memory_left(root: str | Path = "/") -> int | None:
 
 
 def describe_cores() -> str:
-    """Say how many cores there are to use, and what they are fewer for than the machine's."""
+    """Describe how many cores are usable, and why they are fewer than the machine's."""
     allowed, quota = len(os.sched_getaffinity(0)), cpu_quota()
     text = f"{num_cores()} of {os.cpu_count()} cores"
     if quota is None or quota >= allowed:
@@ -108,9 +108,8 @@ def _levels(root: Path, kind: Kind) -> Iterator[tuple[int, Path]]:
 def _below(group: str, mounted: str) -> list[str]:
     """Return the parts of a group's path that lie below the group which a folder shows.
 
-    A container sees the group that it was given as the root of the mount, and yet may read the
-    host's path. A group outside of its own view begins with `/..`: what can be seen of it is that
-    root.
+    A container sees its group as the root of the mount, although it may read the host's path. A
+    group outside its own view begins with `/..`: only that root is visible.
     """
     parts = [part for part in group.split("/") if part not in ("", ".")]
     top = [part for part in mounted.split("/") if part not in ("", ".")]
@@ -129,13 +128,13 @@ def _own_groups(root: Path, kind: Kind) -> list[tuple[int, str]]:
             groups.append((2, path))
         elif kind in controllers.split(","):
             groups.append((1, path))
-    # Files that nobody's path leads to: the roots are read all the same.
+    # Files that no path leads to: the roots are read all the same.
     return groups + [(version, "/") for version in (1, 2)]
 
 
 @cache  # mounts stay, and a host of many containers lists thousands
 def _mounts(root: Path, kind: Kind) -> tuple[_Mount, ...]:
-    """List where the kernel says that groups are mounted, and where they are by convention."""
+    """List the mount points of groups: the kernel's list, and those by convention."""
     found = list(_told_mounts(root, kind))
     top = root / _MOUNTED_AT
     found += [_Mount(1, top / name, "/") for name in _FIRST[kind]]

@@ -1,11 +1,12 @@
-"""Confining this process for good, before it decodes the first stranger's byte.
+"""Confines this process for good, before it decodes the first untrusted byte.
 
-A producer calls `limit` first of all and `confine` when it has loaded its libraries and not yet
-its first file. Whoever takes it over by a hostile image then finds no network, no other process,
-no program to start and no file to change; he can read what its user can read, and spoil the rows
-in the making. What the kernel or a container forbids is left out and said: never silently.
+A producer calls `limit` first. It calls `confine` once its libraries are loaded, and before it
+opens its first file. A hostile image that takes over the process then finds no network, no other
+process, no program to start and no file to change. It can still read what its user can read, and
+spoil the rows in progress. A restriction that the kernel or a container forbids is skipped and
+reported.
 
-There is no way back, not even for root, and nothing is inherited by the daemon.
+The restrictions cannot be undone, not even by root, and the daemon does not inherit them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from augd.process.syscalls import MACHINES
 
 # An index, hints, an arena and a list for each of 128 sessions, and the files in reading.
 _FDS_MAX = 4096
-# Not 0: at 0 a core would still be piped to a crash reporter, arenas of gigabytes included, and
-# the death be noticed when that is done. Source: fs/coredump.c.
+# Not 0: at 0 a core would still be piped to a crash reporter, arenas of gigabytes included, and the
+# exit be noticed only afterwards. Source: fs/coredump.c.
 _CORE_BYTES_MAX = 1
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -41,7 +42,7 @@ _TRUNCATE_SINCE = 3
 
 
 def limit(max_data_bytes: int) -> None:
-    """Bound the memory and the fds of this process, and leave no core of it."""
+    """Limit the memory and the fds of this process, and disable core dumps."""
     _lower(resource.RLIMIT_DATA, max_data_bytes)
     _lower(resource.RLIMIT_NOFILE, _FDS_MAX)
     _lower(resource.RLIMIT_CORE, _CORE_BYTES_MAX)
@@ -54,17 +55,17 @@ def _lower(kind: int, wanted: int) -> None:
 
 
 def confine() -> str:
-    """Take from this process, for good, what a producer never needs; returns what holds now.
+    """Take from this process, for good, what a producer never needs. Returns what holds now.
 
-    "seccomp" (no network, no other process, no program) and "landlock" (no file is written by
-    whatever call), joined by "+"; empty when the kernel grants neither. Takes about 1.5 ms.
+    "seccomp" (no network, no other process, no program) and "landlock" (no file is written by any
+    call), joined by "+"; empty if the kernel grants neither. Takes about 1.5 ms.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero):
         return ""
     libc.syscall.restype = ctypes.c_long
-    # Landlock first: the filter takes away its calls.
+    # Landlock first: the filter forbids its calls.
     holds = [("landlock", _forbid_writing(libc)), ("seccomp", _filter_calls(libc))]
     return "+".join(name for name, is_held in reversed(holds) if is_held)
 
@@ -87,7 +88,7 @@ def _filter_calls(libc: ctypes.CDLL) -> bool:
 
 
 def _forbid_writing(libc: ctypes.CDLL) -> bool:
-    """Refuse this thread, and those that it will start, to open any file for writing."""
+    """Forbid this thread, and those that it will start, to open any file for writing."""
     if not _is_single_thread():
         return False  # a thread without it would be a way around it
     ruleset = _make_ruleset(libc)
@@ -110,7 +111,9 @@ def _is_single_thread() -> bool:
 
 
 def _make_ruleset(libc: ctypes.CDLL) -> int:
-    """Make the set that grants nobody to change a file; returns its fd, -1 without Landlock."""
+    """Create the set of rules that lets no process change a file. Returns its fd, -1 without
+    Landlock.
+    """
     create, nothing = ctypes.c_long(_CREATE_RULESET), ctypes.c_size_t(0)
     version: int = libc.syscall(create, None, nothing, ctypes.c_ulong(_ASK_VERSION))
     if version < 1:

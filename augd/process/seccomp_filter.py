@@ -1,11 +1,11 @@
-"""The seccomp filter of a producer as a program of the kernel's packet-filter machine.
+"""Builds the seccomp filter of a producer, as a program of the kernel's packet-filter machine.
 
-The kernel runs it at every system call, on the call's number and arguments. Made from the lists
-of `syscalls`, anew for each process because it holds the process's own pid. Straight on, never
-back: each rule is a comparison and a verdict, so that it can be read from top to bottom. Recent
-kernels remember which numbers are allowed whatever the arguments, and run it for the others only.
+The kernel runs it at every system call, on the call's number and arguments. It is built from the
+lists of `syscalls`, for each process because it holds the process's own pid. There are no backward
+jumps: each rule is a comparison and a verdict, to be read from top to bottom. Recent kernels cache
+which numbers are always allowed, and run the filter for the others only.
 
-Pure: installs nothing. It looks at no memory: what a pointer points to can change after the look.
+Pure: installs nothing. The filter reads no memory: a pointer's target can change after the check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from augd.process import syscalls
 
 
 class BpfInstruction(NamedTuple):
-    """One instruction: `struct sock_filter`. Jumps count the instructions to be left out."""
+    """One instruction: `struct sock_filter`. Jumps count the instructions to skip."""
 
     code: int
     if_true: int
@@ -27,7 +27,7 @@ class BpfInstruction(NamedTuple):
 
 
 # Source: include/uapi/linux/bpf_common.h, seccomp.h, audit.h.
-LOAD: Final = 0x20  # a word of the call: number, machine, instruction, arguments
+LOAD: Final = 0x20  # a field of the call: number, machine, instruction, arguments
 IF_EQUAL: Final = 0x15
 IF_AT_LEAST: Final = 0x35
 IF_ANY_BIT: Final = 0x45
@@ -36,7 +36,7 @@ RETURN: Final = 0x06
 ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000
 REFUSE: Final = 0x00050000 | errno.EPERM
-UNKNOWN: Final = 0x00050000 | errno.ENOSYS  # C libraries then take the older call, which is judged
+UNKNOWN: Final = 0x00050000 | errno.ENOSYS  # C libraries then use the older call, which is checked
 
 NUMBER_AT: Final = 0
 MACHINE_AT: Final = 4
@@ -51,7 +51,7 @@ _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Rule(NamedTuple):
-    """Give one verdict when argument `place` passes one of the tests, and another when not."""
+    """Return one verdict if argument `place` passes one of the tests, and another if not."""
 
     call: str
     place: int
@@ -62,9 +62,10 @@ class Rule(NamedTuple):
 
 
 def rules(pid: int) -> tuple[Rule, ...]:
-    """Say which arguments the calls may have that are neither allowed nor refused as a whole.
+    """Return which arguments are allowed for the calls that are neither allowed nor refused as a
+    whole.
 
-    `openat2` takes its flags by pointer, so that writing through it cannot be seen here.
+    `openat2` takes its flags by pointer, so the filter cannot see whether it opens for writing.
     """
     reading = [Rule("open", 1, IF_ANY_BIT, (_WRITING,), REFUSE, ALLOW)]
     reading += [Rule("openat", 2, IF_ANY_BIT, (_WRITING,), REFUSE, ALLOW)]
@@ -83,10 +84,10 @@ def rules(pid: int) -> tuple[Rule, ...]:
 
 
 def make_program(machine: str, pid: int) -> list[BpfInstruction]:
-    """Write the filter for a process on this machine, one of `syscalls.MACHINES`.
+    """Build the filter for a process on this machine, one of `syscalls.MACHINES`.
 
-    A call by the numbers of another machine (32 bits on x86_64) kills the process: no program
-    makes one by accident. Those of x32 lie above `FIRST_COMMON`, so they don't exist.
+    A call by the numbers of another machine (32 bits on x86_64) kills the process: no program makes
+    one by accident. Those of x32 lie above `FIRST_COMMON`, so they don't exist.
     """
     program = [
         BpfInstruction(LOAD, 0, 0, MACHINE_AT),
@@ -107,7 +108,7 @@ def make_program(machine: str, pid: int) -> list[BpfInstruction]:
 
 
 def _verdict(test: int, operand: int, verdict: int, *, when: bool = True) -> list[BpfInstruction]:
-    """Return the verdict when the test's outcome is `when`; else go on behind."""
+    """Return the verdict if the test's outcome is `when`; else continue behind."""
     return [
         BpfInstruction(test, int(not when), int(when), operand),
         BpfInstruction(RETURN, 0, 0, verdict),

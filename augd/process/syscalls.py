@@ -1,11 +1,11 @@
-"""The system calls that a producer is refused: names and numbers, by what they would give away.
+"""The system calls that a producer is refused: names and numbers, by what they would allow.
 
-A producer reads files, decodes and writes into memory that it was given. Everything here is what
-only somebody who took it over by a hostile image would want. Declarations alone: nothing is called.
+A producer reads files, decodes, and writes into memory that it was given. Only code injected by a
+hostile image needs any call listed here. Declarations alone: nothing is called.
 
-Numbers below 424 differ between machines; from there on they are one and the same, and few of
-them are for a producer: those are listed, all others don't exist for it, nor what later kernels
-add. So a kernel's novelties need no release of augd to be refused.
+Numbers below 424 differ between machines. From there on all machines share them, and a producer
+needs few: those are listed. All others don't exist for it, nor do those that later kernels add. So
+a new kernel's calls are refused without a release of augd.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 # Source: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux;
 # a test compares them with this machine's own headers. Each: name, x86_64, aarch64, - for none.
-# A UNIX socket is enough to ask a desktop or a service manager to start a program: none is made.
+# A UNIX socket is enough to ask a desktop or a service manager to start a program: no process may
+# create one.
 _CONNECTIONS: Final = """
 socket 41 198 | socketpair 53 199 | connect 42 203 | bind 49 200 | listen 50 201 | accept 43 202 |
 accept4 288 242 | sendmsg 46 211 | sendmmsg 307 269

@@ -1,4 +1,4 @@
-"""What to do where the system refuses something for want of it: one line, no traceback."""
+"""What to do if the system lacks a resource: one line, no traceback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _REMEDIES: Final = {
 
 
 def as_refusal(error: OSError) -> AugdError | None:
-    """Say what to do where the system refused something for want of it; None for other errors."""
+    """Return what to do if the system refused something for lack of a resource; None for other
+    errors.
+    """
     if error.errno == errno.ENOENT and error.filename is None and not has_working_directory():
         return OptionError(NO_WORKING_DIRECTORY)
     if error.errno not in _REMEDIES:

@@ -15,7 +15,7 @@ from augd.pixels.row_plan import RowPlan, RowPlans
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.support.examples import examples
-from tests.support.reference import BEND_BOUND, bent, halved
+from tests.support.reference import WARP_BOUND, bent, halved
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -105,7 +105,7 @@ def test_a_planned_row_is_the_sampled_picture(
         matrix = np.array(outline.matrix) * 0.5**outline.halvings
         small = halved(picture, outline.halvings)
         exact = bent(small, matrix, size, fill, _VALUE, outline.lens)
-        assert np.abs(found - exact).max() <= BEND_BOUND
+        assert np.abs(found - exact).max() <= WARP_BOUND
 
 
 @examples(30)

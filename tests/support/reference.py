@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.pixels.warp import BEND_ERROR
+from augd.pixels.warp import WARP_ERROR
 
 Floats = NDArray[np.float64]
 
 # OpenCV 4 rounds positions to 1/32 px, and its weights to 15 bits.
-BEND_BOUND = BEND_ERROR if int(cv2.__version__[0]) >= 5 else 0.5 + 255 * 2 / 64 + 0.1
+WARP_BOUND = WARP_ERROR if int(cv2.__version__[0]) >= 5 else 0.5 + 255 * 2 / 64 + 0.1
 
 
 def folded(at: NDArray[np.int64], size: int, fill: str) -> tuple[NDArray[np.int64], NDArray]:

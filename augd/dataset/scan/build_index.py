@@ -1,4 +1,4 @@
-"""Makes the index of a dataset: the cached one is opened where it holds, else it is scanned."""
+"""Builds the index of a dataset: opens the cached one if it still holds, and scans otherwise."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def load_or_build(
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> IndexFile:
-    """Open the cached index of a folder, of shards or a manifest, or look at it and write one.
+    """Open the cached index of a folder, of shards or of a manifest, or scan and write one.
 
-    The cached one is used while each file has the size and the time that it had. Shards are walked
-    only where one of them changed; of an address in an object store (`dataset/stores/address.py`),
-    where a listing shows another version of one. `rebuild` walks them in any case.
+    The cached index is used while each file has the same size and time. Local shards are walked
+    only if one of them changed. Shards in an object store (`dataset/stores/address.py`) are walked
+    if the listing shows another version. `rebuild` always walks them.
 
     Raises:
         DatasetError: as `folder.scan`, `shards.read_shards` or `manifest.read_manifest`.
-        StoreError: the store does not give what is asked of it.
+        StoreError: the store fails or rejects a request.
     """
     refuse_own(root)
     if is_address(root):
@@ -73,7 +73,7 @@ def load_or_build(
 
 
 def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> ScanResult:
-    """Look at a folder of images, or of folders in which nothing but shards lie."""
+    """Scan a folder of images, or a folder that holds only folders of shards."""
     try:
         return scan(root, progress=progress, links_to=links_to)
     except NoImages as none:
@@ -86,7 +86,7 @@ def _scan(root: bytes, progress: Progress | None, links_to: Sequence[bytes]) -> 
 
 
 def store_own(found: ScanResult, own: str, first_size_px: tuple[int, int] | None) -> IndexFile:
-    """Write the index of an own source, whose identity is `own`; it is made at each start."""
+    """Write the index of an own source, whose identity is `own`. It is built at each start."""
     found_now = header_of(found)
     header = msgspec.structs.replace(found_now, own=own, first_size_px=first_size_px)
     return IndexCache(None, found.source).store(header, found)
@@ -113,7 +113,7 @@ def keep_remote(found: ScanResult, *, cache_dir: str | os.PathLike[str] | None =
 
 
 def header_of(found: ScanResult) -> IndexHeader:
-    """Make the header of an index of what was found."""
+    """Make the index header of a scan result."""
     return IndexHeader(
         digest=digest_of(found),
         source=found.source,

@@ -1,19 +1,20 @@
-"""Scanning a folder: which files are samples, and what their labels and splits are.
+"""Scans a folder: which files are samples, and what their labels and splits are.
 
-First look at a dataset, by the daemon, before an index is written. Class folders by torchvision's
-ImageFolder convention (classes sorted by name; nested files belong to the outermost folder), or
-images lying flat in the root (label -1, no classes). Where folders are named for splits
-(`splitting`) it is looked at one level deeper: each split is laid out in one of those two ways, and
-the classes are the union of all splits'; or each class folder holds nothing but such folders. A
-folder that alone holds all others is looked past.
+Runs in the daemon, the first time that it opens a dataset, before an index is written. The scan
+accepts three layouts:
 
-What is no image is counted and named by its kind. Of a file whose ending tells nothing, or that has
-none, the first half kilobyte is looked at: an open and a read for each of these.
+- Class folders by torchvision's ImageFolder convention: classes are sorted by name, and nested
+  files belong to the outermost folder.
+- Images that lie in the root: label -1, no classes.
+- Folders named for splits (`split_names`), each in one of the first two layouts. The classes are
+  the union over all splits. Or each class folder holds only such folders.
 
-Invariants: one `scandir` per folder and one `stat` per file; no file is opened but those of an
-unknown ending; the result depends only on names, sizes and times, and on what those few begin with,
-and is sorted by the bytes of the relative path; nothing outside the root is followed, unless the
-operator named where links may lead. Imports no NumPy.
+A single folder that holds all others is skipped: it is no class. A file that is no image is counted
+and named by its kind. `folder_listing` decides what is an image.
+
+Invariants: one `scandir` per folder and one `stat` per file; the result depends only on names,
+sizes and times, and on the first bytes of files with an unknown ending; it is sorted by the bytes
+of the relative path. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def scan(
 ) -> ScanResult:
     """List the images below `root` with their labels, sizes and times.
 
-    Links that leave the root are followed to below `links_to`, real paths, and nowhere else.
+    Links that leave the root are followed only to below `links_to`, which are real paths.
 
     Raises:
-        DatasetError: missing, not a folder, unreadable, no images, a class folder without images,
-            images both loose and in class folders, two folders of one split, or a link that
-            leaves the root.
+        DatasetError: the folder is missing, is no folder, is unreadable or has no images; a class
+            folder has no images; images lie both loose and in class folders; two folders are one
+            split; or a link leaves the root.
     """
     return _Scanner(real_root(root), progress, links_to).scan()
 
@@ -53,7 +54,7 @@ def scan(
 class _Part(msgspec.Struct):
     """The root, or one of its split folders: its loose images, and its folders.
 
-    `is_inner` says that the splits lie within the class folders.
+    `is_inner`: the splits lie within the class folders.
     """
 
     path: bytes
@@ -125,7 +126,7 @@ class _Scanner:
         return found
 
     def _unwrapped(self, part: _Part) -> _Part:
-        """Look past a folder that alone holds all others, as archives unpack: it is no class."""
+        """Skip a folder that alone holds all others, as archives unpack: it is no class."""
         while not part.loose and len(part.folders) == 1:
             folder = part.folders[0]
             if (not part.split and split_named(_name(folder))) or not self._is_wrapper(folder):
@@ -142,7 +143,7 @@ class _Scanner:
         return bool(folders) and not loose
 
     def _are_classes(self, whole: _Part, codes: Mapping[bytes, int]) -> bool:
-        """Say whether a folder that is named for a split is a class: `train` beside `bus`."""
+        """Return whether a folder that is named for a split is a class: `train` beside `bus`."""
         splits = [folder for folder in whole.folders if codes[folder[0]]]
         others = [_name(folder) for folder in whole.folders if not codes[folder[0]]]
         if len(splits) > 1 or not others or any(map(is_beside_splits, others)):
@@ -151,7 +152,7 @@ class _Scanner:
         return bool(loose) and not folders
 
     def _has_splits_inside(self, whole: _Part) -> bool:
-        """Say whether each class folder holds nothing but folders that are named for splits."""
+        """Return whether each class folder holds only folders that are named for splits."""
         if whole.loose:
             return False
         seen: set[int] = set()
@@ -164,7 +165,7 @@ class _Scanner:
         return len(seen) > 1
 
     def _is_of_splits(self, folder: Folder) -> bool:
-        """Say whether a folder holds nothing but several folders that are named for splits."""
+        """Return whether a folder holds only several folders that are named for splits."""
         loose, folders = self._listing.peek(folder)
         codes = {split_named(_name(inner)) for inner in folders}
         return not loose and len(codes) > 1 and 0 not in codes
@@ -180,7 +181,7 @@ class _Scanner:
         )
 
     def _leave_out(self, whole: _Part, codes: Mapping[bytes, int]) -> None:
-        """Refuse folders with images beside splits; pass over those that have none."""
+        """Reject folders with images beside splits, and skip those without."""
         splits = ", ".join(f"{shown(folder)}/" for folder, code in codes.items() if code)
         for folder, above in whole.folders:
             if codes[folder]:
@@ -201,7 +202,8 @@ class _Scanner:
         for folder, above in part.folders:
             if not part.split and not part.is_inner and self._is_of_splits((folder, above)):
                 raise self._splits_in_some(folder, part)
-            # Straight into the flat arrays: a list of all files would take ten times their memory.
+            # Written to the flat arrays at once: a list of all files would take ten times their
+            # memory.
             if files := self._listing.files_below(folder, above):
                 filled.append(folder)
                 label = labels.get(_class_name(folder), -1)
@@ -237,10 +239,10 @@ def _as_in_paths(folder: Folder) -> bytes:
 
 
 def _class_name(folder: bytes) -> str:
-    """Name the class of a folder: by the last part of its path, in one spelling.
+    """Name the class of a folder: the last part of its path, in one spelling.
 
-    File systems keep accents as one character or as two, by where a folder was made: NFC and NFD
-    of Unicode (UAX 15). Both are one name.
+    File systems keep an accent as one character or as two (NFC and NFD, UAX 15). Both spellings are
+    one name.
     """
     return spelled_alike(os.fsdecode(folder.rpartition(b"/")[2]))
 
@@ -250,7 +252,7 @@ def _name(folder: Folder) -> str:
 
 
 def _note_on_numbers(classes: Sequence[str]) -> list[str]:
-    """Say it where class folders are numbers, and another order is theirs."""
+    """Return a note if class folders are numbers whose order differs from that of the names."""
     for place, name in enumerate(classes):
         if whole(name) is None:
             return []
@@ -263,7 +265,7 @@ def _note_on_numbers(classes: Sequence[str]) -> list[str]:
 
 
 def _split_inside(folder: bytes, path: bytes) -> int:
-    """Read the split of a file off the folder within its class's folder."""
+    """Read the split of a file from the folder within its class's folder."""
     return split_named(os.fsdecode(path[len(folder) + 1 :].partition(b"/")[0]))
 
 
@@ -278,7 +280,7 @@ def _refuse_no_text(name: str, root: bytes) -> None:
 
 
 class NoImages(DatasetError):
-    """A folder, or a split of one, holds no images; `has_shards` says that it holds shards."""
+    """A folder, or a split of one, holds no images. `has_shards`: it holds shards."""
 
     has_shards = False
 

@@ -23,7 +23,7 @@ from augd.dataset.access import is_below
 from augd.dataset.scan.skipped_files import (
     HIDDEN,
     SkipCounter,
-    is_picture_kind,
+    is_image_kind,
     is_raw,
     kind_of,
     tells_nothing,
@@ -34,10 +34,10 @@ from augd.errors import DatasetError
 from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, recognise
 from augd.process.paths import time_of
 
-_TRIED: Final = 32  # files of a folder, before threads are started for the others
-_SLOW_S: Final = 40e-6  # for one file; from memory it takes 2 microseconds
+_TRIED: Final = 32  # files per folder that are read before threads are started for the others
+_SLOW_S: Final = 40e-6  # per file; from memory it takes 2 microseconds
 _AT_ONCE: Final = 32
-_PART: Final = 4096  # entries that are held at a time
+_PART: Final = 4096  # entries held at a time
 _THREADS: Final = 16
 _EXTENSIONS: Final = frozenset(IMAGE_ENDINGS)
 
@@ -97,7 +97,7 @@ class FolderListing:
         self.formats: set[str] = set()
 
     def files_below(self, folder: bytes, above: frozenset[bytes]) -> list[FoundFile]:
-        """Collect the files of a class folder, at any depth, sorted by path."""
+        """Return the files of a class folder, at any depth, sorted by path."""
         found: list[FoundFile] = []
         waiting = [(folder, above)]
         while waiting:
@@ -108,7 +108,7 @@ class FolderListing:
         return found
 
     def peek(self, folder: Folder) -> tuple[list[FoundFile], list[Folder]]:
-        """List a folder ahead of time; it is not listed a second time."""
+        """List a folder ahead of time. It is not listed a second time."""
         self._ahead[folder[0]] = listed = self.list_folder(*folder)
         return listed
 
@@ -117,7 +117,7 @@ class FolderListing:
     ) -> tuple[list[FoundFile], list[Folder]]:
         """List one folder: its images sorted by name, and its sub-folders.
 
-        `above` holds the real paths of the linked folders on the way here, to notice loops.
+        `above` holds the real paths of the linked folders on the way here, to detect loops.
         """
         if (known := self._ahead.pop(folder, None)) is not None:
             return known
@@ -152,7 +152,7 @@ class FolderListing:
         is_image = bool(dot) and extension.lower() in _EXTENSIONS
         if entry.is_dir(follow_symlinks=False):
             if is_image:
-                self.skips.note("folder with the ending of an image", path, is_picture=True)
+                self.skips.note("folder with the ending of an image", path, is_image=True)
             else:
                 folders.append((path, above))
             return
@@ -160,8 +160,8 @@ class FolderListing:
         if entry.is_symlink():
             found = self._follow(entry, path, is_image)
             if found is None and tells_nothing(entry.name) and not os.path.exists(entry.path):
-                # It may have been a class folder, whose disk is not mounted.
-                self.skips.note("links that lead nowhere", path, is_picture=True)
+                # It may be a class folder whose disk is not mounted.
+                self.skips.note("links that lead nowhere", path, is_image=True)
                 return
             if found is not None and stat.S_ISDIR(found.st_mode):
                 folders.append((path, self._without_loop(entry, path, above)))
@@ -177,15 +177,15 @@ class FolderListing:
 
     def _skip(self, path: bytes, name: bytes) -> None:
         kind = kind_of(name)
-        self.skips.note(kind, path, is_picture=is_picture_kind(kind))
+        self.skips.note(kind, path, is_image=is_image_kind(kind))
 
     def _follow(
         self, entry: os.DirEntry[bytes], path: bytes, is_image: bool
     ) -> os.stat_result | None:
-        """Look at what a link points to, which must lie below the root by a relative way.
+        """Return the `stat` of a link's target, if links may lead there.
 
-        Or where the operator lets links lead. None where it leads nowhere, or out of the root, and
-        nothing is lost by that.
+        A link must be relative and stay below the root, or lead below one of `links_to`. None: it
+        leads nowhere or out of the root, and is no image.
         """
         target = os.readlink(entry.path)
         try:
@@ -211,7 +211,7 @@ class FolderListing:
         )
 
     def _is_inside(self, path: bytes) -> bool:
-        """Say whether an image is inside of a file whose name tells nothing, and remember which."""
+        """Return whether a file whose name tells nothing holds an image, and record its format."""
         kind = _kind_inside(path)
         if kind == "tiff" and is_raw(path):
             return False
@@ -220,7 +220,9 @@ class FolderListing:
         return kind is not None
 
     def _is_let(self, real: bytes) -> bool:
-        """Say whether the operator lets links lead there; the root is then as good."""
+        """Return whether links may lead to a path. With `links_to`, they may also lead below the
+        root.
+        """
         folders = (self._root, *self._links_to) if self._links_to else ()
         return any(is_below(real, folder) for folder in folders)
 
@@ -243,17 +245,17 @@ class FolderListing:
 
 
 def _looked_at(entries: Iterator[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[bytes]]:
-    """Have what is known of a folder's files looked up, by several threads where it comes slowly.
+    """Read the `stat` of a folder's files ahead, with several threads if it is slow.
 
-    An entry keeps what its `stat` answered. Where the kernel has it in memory threads would only
-    wait for each other; a disk, or a file system over a network, answers many at once.
+    An entry keeps its `stat`. If the kernel has it in memory, threads would only wait for each
+    other. A disk or a network file system answers many requests at once.
     """
     while part := list(islice(entries, _PART)):
         files = [entry for entry in part if not entry.is_dir(follow_symlinks=False)]
         began = time.perf_counter()
         _look_up(files[:_TRIED])
         if time.perf_counter() - began > _SLOW_S * min(len(files), _TRIED):
-            from concurrent.futures import ThreadPoolExecutor  # which few datasets need
+            from concurrent.futures import ThreadPoolExecutor  # few datasets need it
 
             parts = [files[at : at + _AT_ONCE] for at in range(_TRIED, len(files), _AT_ONCE)]
             with ThreadPoolExecutor(_THREADS, "look-at-files") as pool:
@@ -264,12 +266,12 @@ def _looked_at(entries: Iterator[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[by
 
 def _look_up(files: Sequence[os.DirEntry[bytes]]) -> None:
     for entry in files:
-        with suppress(OSError):  # raised again where it is asked for
+        with suppress(OSError):  # raised again when the entry is used
             entry.stat(follow_symlinks=False)
 
 
 def _kind_inside(path: bytes) -> str | None:
-    """Look at what a file begins with; one that cannot be read is none."""
+    """Return the format of a file by its first bytes; None if it is none or cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

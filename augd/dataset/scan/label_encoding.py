@@ -1,10 +1,10 @@
-"""From the labels of a manifest's rows to classes and numbers: one kind of label each.
+"""Turns the labels of a manifest's rows into classes and numbers. All rows have one kind of label.
 
-Where it stands: a manifest's first row decides the kind (none, one label, several names, a
-vector of numbers); every further row is added to it, and `finish` writes labels or targets.
+Called by `manifest`. The first row decides the kind: none, one label, several names, or a vector of
+numbers. Each further row is added, and `finish` writes labels or targets.
 
-Invariants: rows of another kind are refused by their line; classes depend on the set of labels
-and never on the order of the rows; a class that is a number has this number. Imports no NumPy.
+Invariants: a row of another kind is rejected by its line; classes depend on the set of labels, not
+on the order of rows; a class that is a number has this number. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _NAMED: Final = 4
 
 
 class LabelEncoding(Protocol):
-    """What a reader of manifests needs of a kind of labels."""
+    """What `manifest` needs of a kind of labels."""
 
     def add(self, row: Row) -> None:
-        """Take the next row's labels. Raises BadManifestRow when they are of another kind."""
+        """Add the labels of the next row. Raises BadManifestRow if they are of another kind."""
 
     def finish(self, result: ScanResult, source: str) -> None:
         """Write classes, and labels or targets. Raises DatasetError; `source` names the file."""
 
     def notes(self) -> list[str]:
-        """Say what people should know of what was written."""
+        """Return notes for the user about what was written."""
 
 
 def label_encoding_of(first: Row) -> LabelEncoding:
-    """Choose the kind of labels by the first row's."""
+    """Choose the kind of labels by the labels of the first row."""
     if first.label is not None:
         return _OneLabel(first)
     if first.labels is None:
@@ -61,12 +61,12 @@ class _NoLabel:
 
 
 class _OneLabel:
-    """A class for each sample, by name or by number; whole numbers in any spelling are numbers."""
+    """One class per sample, by name or by number. Spellings of a whole number are one number."""
 
     def __init__(self, first: Row) -> None:
         self._first = first
         self._kind: type | None = None
-        self._known: dict[object, int] = {}  # labels as they were spelled
+        self._known: dict[object, int] = {}  # labels as spelled
         self._numbers: dict[str | int, int] = {}
         self._found = array("q")
 
@@ -79,11 +79,11 @@ class _OneLabel:
         self._found.append(number)
 
     def _meant(self, row: Row) -> str | int:
-        """Read a label that was not there before."""
+        """Add a label that is new."""
         if row.label is None:
             raise _mixed(row, "a class")
         _refuse_surrogates(row)
-        # A folder's name is a name, whatever it looks like.
+        # A folder's name is a name, even if it looks like a number.
         label = row.label if isinstance(row.label, int) else spelled_alike(row.label)
         if row.says == "class":
             label = _class_of(row.line, label)
@@ -117,7 +117,7 @@ class _OneLabel:
 
 
 class _Names:
-    """Any number of classes for each sample: a one where a class is named, else a zero."""
+    """Any number of classes per sample: 1 where a class is named, else 0."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -138,7 +138,7 @@ class _Names:
         self._ends.append(len(self._found))
 
     def _learn(self, row: Row, name: str) -> int:
-        """Take a name that was not there before; numbers are not mixed with other names."""
+        """Add a name that is new. Numbers are not mixed with other names."""
         _refuse_surrogates(row)
         first = next(iter(self._numbers), name)
         if isinstance(_class_of(row.line, name), int) is not isinstance(
@@ -199,7 +199,7 @@ class _Vector:
         result.targets = self._found
 
     def notes(self) -> list[str]:
-        """Name a column of other numbers among those of 0 and 1: often an id, and no target."""
+        """Name a column of other numbers among columns of 0 and 1: often an id, and no target."""
         others = [
             name
             for column, name in enumerate(self._columns)
@@ -227,7 +227,7 @@ def _mixed(row: Row, expected: str) -> BadManifestRow:
 
 
 def _refuse_surrogates(row: Row) -> None:
-    """Refuse what UTF-8 cannot write: names of classes go over the wire."""
+    """Reject names that UTF-8 cannot encode: class names are sent over the wire."""
     for name in (row.label, *(row.labels or ())):
         if isinstance(name, str) and not name.isascii():
             try:
@@ -240,8 +240,7 @@ def _refuse_surrogates(row: Row) -> None:
 
 
 def _class_of(line: int, label: str | int) -> str | int:
-    """Read what names a class: a whole number in any spelling, or else a name. Raises
-    BadManifestRow."""
+    """Read a class: a whole number in any spelling, or else a name. Raises BadManifestRow."""
     if isinstance(label, int):
         return label
     if is_missing(label):
@@ -260,13 +259,13 @@ def _class_of(line: int, label: str | int) -> str | int:
 
 
 def _plain_number(folder: str) -> int | None:
-    """Read a folder's name as a number where it is one as numbers are written."""
+    """Read a folder's name as a number if it is spelled as one."""
     number = whole(folder)
     return number if str(number) == folder else None
 
 
 def _numbered(numbers: list[int], source: str) -> list[str]:
-    """Name the classes that have these numbers; numbers stay what they are."""
+    """Name the classes that have these numbers. Numbers stay as they are."""
     last = len(set(numbers)) - 1
     missing = sorted(set(range(last + 1)) - set(numbers))
     if missing:

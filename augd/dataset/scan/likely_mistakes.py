@@ -1,10 +1,10 @@
-"""What of a dataset is likely not what its owner means: said by `serve`, `check` and `connect`.
+"""Finds likely mistakes in a dataset, for `serve`, `check` and `connect`.
 
-Asked once an index is open: a table that lies unread beside the images whose labels it holds, and
-images that are all of one class.
+Called once an index is open. Finds a table that lies unread beside the images whose labels it
+holds, and images that are all of one class.
 
-Invariants: a doubt stops nothing; what is opened are a few tables, of each the first line. Imports
-no NumPy.
+Invariants: a finding stops nothing; only a few tables are opened, and of each only the first line
+is read. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LINE_BYTES: Final = 4096
 
 
 def doubts_of(index: IndexFile) -> list[str]:
-    """Tell what is likely not meant, a line each."""
+    """Return one line per likely mistake."""
     found = []
     header = index.header
     is_address_or_own = header.own or is_address(header.source)
@@ -54,7 +54,7 @@ def _tables_beside(index: IndexFile) -> list[bytes]:
 
 
 def _first_line(index: IndexFile, name: bytes) -> str:
-    """Read the beginning of a table; nothing of what cannot be read."""
+    """Read the beginning of a table; empty if it cannot be read."""
     try:
         fd = os.open(
             os.path.join(index.header.source, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK

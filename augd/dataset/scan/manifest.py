@@ -1,11 +1,11 @@
-"""Reading a manifest: a table that lists the samples, one row or line for each.
+"""Reads a manifest: a table that lists the samples, one row or line for each.
 
-First look at a dataset that is a `.csv` or `.jsonl` file and not a folder. Paths are relative to
-the dataset's root, which is the manifest's folder unless the operator names another, or they are
-full paths below it; sample ids are the rows, in their order.
+Runs in the daemon, the first time that it opens a dataset that is a `.csv` or `.jsonl` file. Paths
+are relative to the dataset's root, or full paths below it. The root is the manifest's folder unless
+the operator names another. Sample ids are the rows, in their order.
 
-Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample, but
-where the operator lets links lead; a row that cannot be meant fails by its line, never by a guess.
+Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample,
+except where the operator allows links; an ambiguous row is rejected by its line, never guessed.
 Imports no NumPy.
 """
 
@@ -26,8 +26,8 @@ from augd.errors import DatasetError, counted, verb
 from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, describe
 from augd.process.paths import time_of
 
-_NAMED: Final = 3  # of the missing files
-_UNREAD_NAMED: Final = 8  # of the columns that mean nothing
+_NAMED: Final = 3  # names shown of the missing files
+_UNREAD_NAMED: Final = 8  # names shown of the columns without a meaning
 
 
 def read_manifest(
@@ -40,13 +40,13 @@ def read_manifest(
     """Read a `.csv` or `.jsonl` manifest with its files' sizes and times.
 
     CSV: a header row with `path`, and either `label` or columns of numbers, whose names are the
-    classes. JSONL: an object a line with "path", and "label" (a name or a number) or
-    "labels" (names, or numbers). Both may have `split`: train, val or test. `root` is the real path
-    of the folder that paths are relative to, `links_to` those that links out of it may lead to.
+    classes. JSONL: one object per line with "path", and "label" (a name or a number) or "labels"
+    (names or numbers). Both may have `split`: train, val or test. `root` is the real path of the
+    folder that paths are relative to. Links out of it may lead below `links_to`.
 
     Raises:
-        DatasetError: the manifest is missing, unreadable or empty; a row does not fit, which is
-            named by its line; files are missing, twice in it, or outside its folder.
+        DatasetError: the manifest is missing, unreadable or empty; a row does not fit (the error
+            names its line); or files are missing, listed twice or outside the folder.
     """
     source = real_manifest(path)
     return _Reader(source, progress, root or os.path.dirname(source), links_to).read()
@@ -83,7 +83,7 @@ class _Reader:
         self._folders: dict[bytes, bool] = {}
         self._missing: list[str] = []
         self._num_missing = 0
-        self._there = b""  # the first that is missing, with an ending behind it
+        self._there = b""  # the first missing path, with an ending added
         self._has_splits = False
 
     def read(self) -> ScanResult:
@@ -158,7 +158,7 @@ class _Reader:
         except (FileNotFoundError, NotADirectoryError):
             self._num_missing += 1
             if self._num_missing == 1:
-                # Lists of competitions hold ids, which are the files' names without endings.
+                # Lists of competitions hold ids: the files' names without endings.
                 endings = (b"." + one for ending in IMAGE_ENDINGS for one in _cases(ending))
                 named = (path + ending for ending in endings)
                 self._there = next((n for n in named if os.path.exists(self._prefix + n)), b"")
@@ -176,7 +176,7 @@ class _Reader:
         return path, (found.st_size, time_of(found))
 
     def _relative(self, row: Row) -> bytes:
-        """Bring a path into its one form below the root."""
+        """Normalise a path below the root."""
         try:
             path = os.fsencode(row.path)
         except UnicodeEncodeError:
@@ -203,10 +203,10 @@ class _Reader:
         return path
 
     def _from_root(self, path: bytes) -> bytes:
-        """Make a full path relative to the root, where it lies below it; else leave it."""
+        """Make a full path relative to the root if it lies below it. Leave any other."""
         if path.startswith(self._prefix):
             return path.removeprefix(self._prefix)
-        # As it is written, the way may lead over links that the root's real path has not.
+        # The path as written may pass links that the root's real path does not.
         folder, _, name = path.rpartition(b"/")
         real = os.path.join(os.path.realpath(folder or b"/"), name)
         return real.removeprefix(self._prefix)
@@ -237,8 +237,8 @@ class _Reader:
             )
 
     def _refuse_twice(self, result: ScanResult) -> None:
-        """Compare paths only where hashes agree: a set of all would take ten times the memory."""
-        # The limit's hash is as good as the split's: both are of the path alone.
+        """Compare paths only if hashes agree: a set of all would take ten times the memory."""
+        # The limit's hash serves as well as the split's: both depend on the path alone.
         ordered = sorted(result.limit_hashes)
         twice = {a for a, b in pairwise(ordered) if a == b}
         seen: set[bytes] = set()
@@ -257,7 +257,7 @@ def _cases(ending: bytes) -> tuple[bytes, bytes]:
 
 
 def _no_text(source: bytes) -> str:
-    """Say what a manifest is that is no UTF-8, and what to do."""
+    """Return what is wrong with a manifest that is not UTF-8, and what to do."""
     with open(source, "rb") as file:
         start = file.read(HEAD_BYTES)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,9 +1,9 @@
-"""The rows of a manifest file, CSV or JSONL, in one shape.
+"""Reads the rows of a manifest file, CSV or JSONL, in one shape.
 
-Where it stands: under the reading of a manifest (`manifest`), which knows what rows mean.
+Called by `manifest`, which interprets the rows.
 
-Invariants: a row is read and forgotten, the file is never held whole; what is not of the shape
-is refused with its line. Imports no NumPy.
+Invariants: one row is held at a time, never the whole file; a row of another shape is rejected with
+its line. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from augd.pixels.headers.formats import IMAGE_ENDINGS
 Labels = tuple[str, ...] | tuple[float, ...]
 
 _FLOAT32_MAX: Final = 3.4028234e38
-_EXACT: Final = 2.0**53  # up to here a float holds every whole number
+_EXACT: Final = 2.0**53  # a float holds every whole number up to here
 _APART: Final = str.maketrans("", "", " _-")
 _MEANT: Final = frozenset(("path", "label", "labels", "split"))
-_TRUTHS: Final = {"true": 1.0, "false": 0.0}  # as pandas writes columns of its get_dummies
-_UNNAMED: Final = re.compile(r"|Unnamed: [0-9]+")  # pandas' index, and what pandas calls it then
+_TRUTHS: Final = {"true": 1.0, "false": 0.0}  # as pandas writes columns of get_dummies
+_UNNAMED: Final = re.compile(r"|Unnamed: [0-9]+")  # pandas' index, and pandas' name for it
 _UNREAD_MAX: Final = 32
 
 
@@ -37,11 +37,11 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What others call the column of the files: Hugging Face's file_name, Keras' filename, fastai's.
+# Other names for the column of files: Hugging Face's file_name, Keras' filename, fastai's.
 _PATHS: Final = _words(
     "image images imagefile imagename imagepath img imgname imgpath file filename filepath"
 )
-# What others call the column of the classes; its numbers are no targets.
+# Other names for the column of classes. Its numbers are no targets.
 _LABELS: Final = _words(
     "labels labelid labelname class classes classid classname category categoryid target y species "
     "breed"
@@ -51,8 +51,8 @@ _LABELS: Final = _words(
 class Row(msgspec.Struct):
     """One row: a path, and at most one of `label` and `labels`.
 
-    `columns` names the numbers in `labels`, when a header does. `says` tells what `label` is: a
-    class by name or number, the name of a folder, or a name that is no number whatever it is.
+    `columns` names the numbers in `labels`, if a header does. `says` gives the kind of `label`: a
+    class by name or number, the name of a folder, or always a name.
     """
 
     line: int
@@ -65,7 +65,7 @@ class Row(msgspec.Struct):
 
 
 class BadManifestRow(Exception):
-    """A row that does not fit; the text says what was expected, found, and what to do."""
+    """A row that does not fit. The text gives what was expected, what was found, and what to do."""
 
     def __init__(self, line: int, text: str) -> None:
         """Name the line, counted from 1."""
@@ -74,13 +74,13 @@ class BadManifestRow(Exception):
 
 
 class Columns(msgspec.Struct):
-    """What was made of a manifest's columns: the first that mean nothing, and what to say."""
+    """How a manifest's columns were read: the first that have no meaning, and notes."""
 
     unread: set[str] = msgspec.field(default_factory=set)
     notes: list[str] = msgspec.field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Have a line said, once."""
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -88,13 +88,13 @@ class Columns(msgspec.Struct):
 def open_rows(path: bytes, columns: Columns | None = None) -> Iterator[Row]:
     """Read a manifest row by row. The file is closed when the iterator ends.
 
-    What is made of its columns is put into `columns`.
+    Fills in `columns`.
 
     Raises:
         BadManifestRow: a row that is not of the format.
         OSError, UnicodeDecodeError: the file cannot be read as text.
     """
-    # utf-8-sig: spreadsheets write a mark in front, which would be a part of the first name.
+    # utf-8-sig: spreadsheets write a byte order mark, which would be part of the first name
     with open(path, encoding="utf-8-sig", newline="") as file:
         is_csv = os.fsdecode(path).lower().endswith(".csv")
         made = Columns() if columns is None else columns
@@ -107,7 +107,7 @@ def _csv_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
         header = next(reader, [])
         make = _Header(header, columns)
         for fields in reader:
-            if any(map(str.strip, fields)):  # spreadsheets end tables by rows of nothing
+            if any(map(str.strip, fields)):  # spreadsheets end tables with empty rows
                 yield make.row(reader.line_num, fields)
     except csv.Error as error:
         todo = "Correct the quoting."
@@ -118,7 +118,7 @@ def _csv_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
 
 
 class _Header:
-    """The header row of a CSV manifest: which column means what."""
+    """The header row of a CSV manifest: the meaning of each column."""
 
     def __init__(self, names: list[str], columns: Columns) -> None:
         names = [_meant(name.strip()) for name in names]
@@ -142,7 +142,7 @@ class _Header:
 
     @staticmethod
     def _find_path(names: list[str], columns: Columns) -> None:
-        """Take the one column whose name says that it holds files as `path`."""
+        """Read the one column whose name means files as `path`."""
         if found := path_name(names):
             columns.note(f"column {found!r} is read as 'path'")
             names[names.index(found)] = "path"
@@ -150,7 +150,7 @@ class _Header:
         likely = [name for name in names if _plain(name) in _PATHS]
         if likely:
             todo = f"Name one of {', '.join(map(repr, likely))} 'path'."
-        elif any(_is_picture(name) for name in names):
+        elif any(_is_image_name(name) for name in names):
             todo = "Write the names of the columns above it: path,label"
         else:
             todo = "Name the column of the files 'path'."
@@ -161,7 +161,7 @@ class _Header:
         )
 
     def _check_targets(self, columns: Columns) -> None:
-        """Refuse columns of numbers that are hardly targets; say it of one that is alone."""
+        """Reject columns of numbers that are hardly targets. Add a note about a single one."""
         unnamed = [i for i in self._numbers if _UNNAMED.fullmatch(self._names[i])]
         if unnamed:
             raise BadManifestRow(
@@ -214,7 +214,7 @@ class _Header:
             ) from None
 
     def _advise(self, column: str, found: str) -> str:
-        """Say what to do with a column that holds something else than numbers."""
+        """Return what to do with a column that holds something other than numbers."""
         if whole(found) is None and not is_fraction(found) and not is_missing(found.strip()):
             classes = [name for name in (column, *self._columns) if _plain(name) in _LABELS]
             if classes or len(self._columns) == 1:
@@ -223,18 +223,18 @@ class _Header:
 
 
 def _meant(name: str) -> str:
-    """Read a column's name: those that mean something do in any case."""
+    """Normalise a column's name: known names are matched in any case."""
     return name.lower() if name.lower() in _MEANT else name
 
 
 def path_name(names: Iterable[str]) -> str | None:
-    """Find the one name that says that it is of the files, where none is `path`."""
+    """Return the one name that means files, if there is no `path`."""
     found = [name for name in names if _plain(name) in _PATHS]
     return found[0] if len(found) == 1 else None
 
 
 def names_files(line: str) -> bool:
-    """Say whether a table's first line has a name for a column of files, CSV or JSONL."""
+    """Return whether a table's first line, CSV or JSONL, names a column of files."""
     if line.startswith("{"):
         try:
             names = list(load_json(line))
@@ -247,16 +247,16 @@ def names_files(line: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Read a name as people mean it: `image_path`, `Image Path` and `imagePath` are one."""
+    """Normalise a name as people write it: `image_path`, `Image Path` and `imagePath` are one."""
     return name.lower().translate(_APART)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image_name(name: str) -> bool:
     return name.rpartition(".")[2].lower().encode() in IMAGE_ENDINGS
 
 
 def _other_mark(header: str) -> str:
-    """Say so where a header's fields are separated by something else than commas."""
+    """Return an error if a header's fields are separated by something other than commas."""
     for mark in ";\t|":
         names = [_meant(name.strip(' "\r\n')) for name in header.split(mark)]
         if len(names) > 1 and ("path" in names or path_name(names)):
@@ -291,7 +291,7 @@ def _json_rows(file: TextIO, columns: Columns) -> Iterator[Row]:
 
 
 def _json_of_python(line: int, text: str, error: Exception) -> Any:
-    """Read what is no JSON but what Python's `json` writes for it: slower, for the few."""
+    """Read what is no JSON but what Python's `json` writes for it. Slower; few lines need it."""
     try:
         return load_json(text)
     except RecursionError:
@@ -301,7 +301,7 @@ def _json_of_python(line: int, text: str, error: Exception) -> Any:
 
 
 def json_row(line: int, found: dict[str, Any]) -> Row:
-    """Make a row of an object with "path" and what else is known of it. Raises BadManifestRow."""
+    """Make a row of an object with "path" and known keys. Raises BadManifestRow."""
     label, labels, split = found.get("label"), found.get("labels"), found.get("split")
     is_unlabelled = not any(_meant(key) not in ("path", "split") for key in found)
     if label is None and labels is None and found.keys() & {"label", "labels"}:

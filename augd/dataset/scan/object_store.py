@@ -1,12 +1,12 @@
-"""A dataset of tar shards in an object store: listed, walked by range reads, or by their index.
+"""Indexes tar shards in an object store: by listing, by range reads, or by the index beside them.
 
-Beside `shards`, which says what shards mean; here is how they are looked at where a read costs a
-round trip. Several shards are walked at once, each through a window that grows while it is read on
-and on, and shrinks where large photos are leapt over.
+`shards` defines what shards mean. This module reads them where a read costs a round trip. It walks
+several shards at once, each through a window. The window grows while reads are sequential, and
+shrinks when large images are skipped.
 
-Invariants: an index that lies beside the shards is a stranger's, as on a disk; versions of shards
-are those of the listing, never of that index, so that a set that was copied is the same set.
-Imports no NumPy.
+Invariants: an index beside the shards is untrusted input, as on a disk; versions of shards are
+those of the listing, never of that index, so that a copied dataset is the same dataset. Imports no
+NumPy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Look = Callable[[IO[bytes], Member], Any]
 
-_AT_ONCE: Final = 16  # shards that are walked at a time
+_AT_ONCE: Final = 16  # shards walked at a time
 _WINDOW_MIN: Final = 64 << 10
 _WINDOW_MAX: Final = 4 << 20
 

@@ -230,7 +230,7 @@ class Walker:
         if self._is_said and _is_doubtful(member):
             kind = f"whose label cannot be read ({member.said.unread})"
             name = os.path.basename(self._shards[number].path) + b"/" + member.path
-            self._skips.note(kind, name, is_picture=True)
+            self._skips.note(kind, name, is_image=True)
             return
         row = self._read(number, member, result.num_samples)
         if self._encoding is None:

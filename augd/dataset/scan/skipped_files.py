@@ -57,11 +57,11 @@ class SkipCounter:
         """Begin with nothing."""
         self._kinds: dict[tuple[str, bool], tuple[int, list[bytes]]] = {}
 
-    def note(self, kind: str, name: bytes, *, is_picture: bool = False) -> None:
+    def note(self, kind: str, name: bytes, *, is_image: bool = False) -> None:
         """Count one more; `name` is its path in the dataset."""
-        key = kind, is_picture
+        key = kind, is_image
         if key not in self._kinds and len(self._kinds) >= _KINDS_MAX:
-            key = _OTHERS, is_picture
+            key = _OTHERS, is_image
         count, names = self._kinds.get(key, (0, []))
         if len(names) < _NAMED or name < names[-1]:
             insort(names, name)
@@ -71,17 +71,17 @@ class SkipCounter:
     def take(self, other: SkipCounter) -> None:
         """Count what others have counted."""
         for one in other.listed():
-            key = one.kind, one.is_picture
+            key = one.kind, one.is_image
             count, names = self._kinds.get(key, (0, []))
             self._kinds[key] = count + one.count, sorted([*names, *one.names])[:_NAMED]
 
     def listed(self) -> list[Skipped]:
         """Tell what was passed over: pictures first, then by number."""
         found = [
-            Skipped(kind, count, names, is_picture)
-            for (kind, is_picture), (count, names) in self._kinds.items()
+            Skipped(kind, count, names, is_image)
+            for (kind, is_image), (count, names) in self._kinds.items()
         ]
-        found.sort(key=lambda one: (not one.is_picture, -one.count, one.kind))
+        found.sort(key=lambda one: (not one.is_image, -one.count, one.kind))
         if len(found) > _TOLD_MAX:
             rest = found[_TOLD_MAX - 1 :]
             names = sorted(name for one in rest for name in one.names)[:_NAMED]
@@ -106,7 +106,7 @@ def tells_nothing(name: bytes) -> bool:
     return not (dot and stem and ending.lower().decode("latin-1") in _KNOWN)
 
 
-def is_picture_kind(kind: str) -> bool:
+def is_image_kind(kind: str) -> bool:
     """Say whether files of this kind are pictures, or hold some, whether they are read or not."""
     ending = kind.removeprefix(".")
     return (

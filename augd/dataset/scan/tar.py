@@ -24,7 +24,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from augd.dataset.scan.shard_sidecars import CLS_BYTES_MAX, JSON_BYTES_MAX, SidecarLabels
-from augd.dataset.scan.skipped_files import HIDDEN, NO_ENDING, SkipCounter, is_picture_kind, kind_of
+from augd.dataset.scan.skipped_files import HIDDEN, NO_ENDING, SkipCounter, is_image_kind, kind_of
 from augd.dataset.scan_result import shown
 from augd.errors import DatasetError
 from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, describe
@@ -104,8 +104,8 @@ class _Walk:
             yield from groups.rest()
             start = self._behind(start, end)
 
-    def _note(self, kind: str, member: bytes, *, is_picture: bool = False) -> None:
-        self._skips.note(kind, self._name + b"/" + member, is_picture=is_picture)
+    def _note(self, kind: str, member: bytes, *, is_image: bool = False) -> None:
+        self._skips.note(kind, self._name + b"/" + member, is_image=is_image)
 
     def _entries(self, archive: tarfile.TarFile, start: int) -> Iterator[_Entry]:
         targets: dict[bytes, _Entry | bytes] | None = None
@@ -123,7 +123,7 @@ class _Walk:
                     yield _Entry(self._number, name, found.offset, found.size_bytes)
                 else:
                     kind = "links that lead to no member"
-                    self._note(kind, name, is_picture=_is_image(name))
+                    self._note(kind, name, is_image=_is_image(name))
             elif info.isreg() and not info.issparse():
                 self._check(name, info)
                 self._number += 1
@@ -170,14 +170,14 @@ class _Walk:
             ending = field.rpartition(b".")[2]
             if ending not in _SIDECARS and ending not in _PRECEDENCE:
                 kind = kind_of(last)
-                self._note(kind, entry.path, is_picture=is_picture_kind(kind))
+                self._note(kind, entry.path, is_image=is_image_kind(kind))
                 return
             yield from groups.begin(folder + slash + stem)
             if ending in _SIDECARS:
                 groups.current.hear(field, entry, self._read(entry, _SIDECARS[ending]))
             else:
                 if (earlier := groups.current.images.get(field)) is not None:
-                    self._note(_AGAIN, earlier.path, is_picture=True)
+                    self._note(_AGAIN, earlier.path, is_image=True)
                 groups.current.images[field] = entry
 
     def _read(self, entry: _Entry, most: int) -> bytes | None:
@@ -192,7 +192,7 @@ class _Walk:
         block = self._file.read(_BLOCK)
         if block and any(block):
             if start and end == start:
-                self._note("bytes behind its end that are no tar", b"", is_picture=True)
+                self._note("bytes behind its end that are no tar", b"", is_image=True)
                 return None
             raise DatasetError(
                 f"shard {shown(self._path)}: at byte {end} of {self._size_bytes} expected a "
@@ -270,10 +270,10 @@ class _Groups:
             yield from (member for _, member in self._told(group))
         elif hash(group.key) in self._done and not group.is_settled:
             for path in [*(entry.path for entry in group.images.values()), *group.others.values()]:
-                self._note("far behind their sample", path, is_picture=True)
+                self._note("far behind their sample", path, is_image=True)
         elif (waiting := self._waiting.get(group.key)) is not None:
             for field in waiting.images.keys() & group.images.keys():
-                self._note(_AGAIN, waiting.images[field].path, is_picture=True)
+                self._note(_AGAIN, waiting.images[field].path, is_image=True)
             waiting.unite(group)
         elif group.images or group.said:
             self._waiting[group.key] = group
@@ -297,7 +297,7 @@ class _Groups:
                 heard.add(stem)
                 yield entry.number, _member(entry, own)
             elif first:
-                self._note(f".{field.decode('utf-8', 'replace')}", entry.path, is_picture=True)
+                self._note(f".{field.decode('utf-8', 'replace')}", entry.path, is_image=True)
             else:
                 undecided.append(entry)
         whole = said.get(b"")
@@ -308,7 +308,7 @@ class _Groups:
             yield entry.number, _member(entry, whole)
         for stem, one in said.items():
             if stem not in heard and one.has_label:
-                self._note("labels without an image", group.others[stem], is_picture=True)
+                self._note("labels without an image", group.others[stem], is_image=True)
 
     def _which(self, group: _Group, images: list[_Entry]) -> DatasetError:
         names = " and ".join(shown(entry.path) for entry in images[:2])

@@ -76,7 +76,7 @@ class Affine:
         self.xx = np.where(is_flipped, -self.xx, self.xx)
         self.yx = np.where(is_flipped, -self.yx, self.yx)
 
-    def bend(self, linear: Linear, centre_x: Floats, centre_y: Floats) -> None:
+    def apply_linear(self, linear: Linear, centre_x: Floats, centre_y: Floats) -> None:
         """Put a linear map about a centre in front."""
         xx, xy, yx, yy = linear
         self.move(

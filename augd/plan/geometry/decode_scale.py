@@ -36,7 +36,7 @@ def scale_of_resize(crop_sides: Int32s, scaled: Int32s) -> Int8s:
     return _largest_scale((crop_sides // scaled).min(axis=0))
 
 
-def scale_of_bend(reduction: Floats, halvings: Int8s) -> Int8s:
+def scale_of_matrix(reduction: Floats, halvings: Int8s) -> Int8s:
     """Return the scale of rows whose matrix reduces by `reduction` or more in every direction.
 
     It takes the place of halvings, and of no more than there are.
@@ -58,7 +58,7 @@ def share_scale(scale: Int8s, num_views: int) -> Int8s:
     return np.repeat(scale.reshape(-1, num_views).min(axis=1), num_views)
 
 
-def round_crops(crop: Int32s, scale: Int8s, picture: Floats, is_kept: Bools | None) -> None:
+def round_crops(crop: Int32s, scale: Int8s, image: Floats, is_kept: Bools | None) -> None:
     """Move the edges of crops, (4, n), to those of scaled pixels, by half a scaled pixel at most.
 
     In place, and not where `is_kept`. Afterwards a crop begins at a multiple of its scale and ends
@@ -69,6 +69,6 @@ def round_crops(crop: Int32s, scale: Int8s, picture: Floats, is_kept: Bools | No
         step[is_kept] = 1
     half = step >> 1
     end = (crop[:2] + crop[2:] + half) // step * step
-    np.minimum(end, picture, out=end, casting="unsafe")
+    np.minimum(end, image, out=end, casting="unsafe")
     crop[:2] = (crop[:2] + half) // step * step
     crop[2:] = end - crop[:2]

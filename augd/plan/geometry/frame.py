@@ -42,6 +42,7 @@ class Frame:
         "epochs",
         "erase",
         "ids",
+        "image",
         "impossible",
         "is_known",
         "is_native",
@@ -50,7 +51,6 @@ class Frame:
         "num_rows",
         "offset",
         "out_sides",
-        "picture",
         "resampled_crop",
         "scaled",
         "sides",
@@ -63,7 +63,7 @@ class Frame:
     def __init__(self, sides: Floats, out_sides: Floats) -> None:
         """Begin with whole pictures of `sides`, (2, n); `out_sides` is (2, 1)."""
         self.num_rows = sides.shape[1]
-        self.picture = self.sides = self.scaled = sides
+        self.image = self.sides = self.scaled = sides
         self.out_sides = out_sides
         self.offset: Floats | None = None
         self.resampled_crop: tuple[Floats | None, Floats] | None = None
@@ -100,7 +100,7 @@ class Frame:
         affine.move(offset[0], offset[1])
         offset = self._unflip(offset, sides)
         whole = offset if self.offset is None else self.offset + offset
-        room = (self.picture if self.resampled_crop is None else self.scaled) - sides
+        room = (self.image if self.resampled_crop is None else self.scaled) - sides
         bent |= ((whole < 0.0) | (whole > room)).any(axis=0)
         self.offset = np.clip(whole, 0.0, np.maximum(room, 0.0))
         self.sides = sides
@@ -156,10 +156,10 @@ class Frame:
             affine.flip(self.mirror, self.sides[0])
         return affine
 
-    def bend(self, linear: Linear, is_bent: Bools | None) -> None:
+    def apply_linear(self, linear: Linear, is_bent: Bools | None) -> None:
         """Put a linear map about the frame's centre in front; None bends all rows."""
         affine, bent = self.begin_matrix()
-        affine.bend(linear, 0.5 * self.sides[0], 0.5 * self.sides[1])
+        affine.apply_linear(linear, 0.5 * self.sides[0], 0.5 * self.sides[1])
         bent |= True if is_bent is None else is_bent
 
     def shift(self, x: Floats, y: Floats, is_bent: Bools | None) -> None:
@@ -172,7 +172,7 @@ class Frame:
         """Put a linear map followed by a shift in front: each (n,), neutral where not bent."""
         affine, bent = self.begin_matrix()
         affine.move(x, y)
-        affine.bend(linear, x * 0.0, y * 0.0)
+        affine.apply_linear(linear, x * 0.0, y * 0.0)
         bent |= is_bent
 
     # the rest

@@ -40,7 +40,7 @@ def count_halvings(reduction: Floats) -> Int8s:
 def find_region(
     affine: Affine,
     out_sides: Floats,
-    picture: Floats,
+    image: Floats,
     fill: Fill,
     halvings: Int8s,
     stretch: Floats | float,
@@ -65,11 +65,11 @@ def find_region(
         # Whole blocks before folding, since the last one may reach beyond the picture by itself.
         low = np.floor((centre - reach) / block) * block
         high = np.ceil((centre + reach) / block) * block
-        low, high = _fold(low, high, picture[axis], fill)
-        low = np.floor(np.clip(low, 0.0, picture[axis] - 1.0) / block) * block
+        low, high = _fold(low, high, image[axis], fill)
+        low = np.floor(np.clip(low, 0.0, image[axis] - 1.0) / block) * block
         high = np.ceil(np.maximum(high, low + 1.0) / block) * block
         region[axis] = low
-        region[2 + axis] = np.minimum(high, picture[axis]) - low
+        region[2 + axis] = np.minimum(high, image[axis]) - low
     return region
 
 

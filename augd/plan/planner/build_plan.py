@@ -12,7 +12,12 @@ import numpy as np
 
 from augd.plan.colour_matrix import compose
 from augd.plan.geometry.affine import Affine
-from augd.plan.geometry.decode_scale import round_crops, scale_of_bend, scale_of_resize, share_scale
+from augd.plan.geometry.decode_scale import (
+    round_crops,
+    scale_of_matrix,
+    scale_of_resize,
+    share_scale,
+)
 from augd.plan.geometry.frame import Frame
 from augd.plan.geometry.source_region import Fill, count_halvings, find_region
 from augd.plan.plan import Bools, Int8s, Int32s, Plan
@@ -27,18 +32,18 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
     colour = pivot = matrix = halvings = None
     scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
     if frame.steps:
-        tint = compose(frame.steps, frame.colour_order, frame.num_rows)
-        colour, pivot = tint.stack(), tint.stack_pivot()
+        composed = compose(frame.steps, frame.colour_order, frame.num_rows)
+        colour, pivot = composed.stack(), composed.stack_pivot()
     if frame.affine is not None and frame.bent is not None:
         matrix = frame.affine.stack()
         halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe.fill, crop)
         if scale is not None:
-            np.copyto(scale, scale_of_bend(least, halvings), where=frame.bent)
+            np.copyto(scale, scale_of_matrix(least, halvings), where=frame.bent)
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
         np.copyto(window, 0, where=frame.bent)
     if scale is not None:
         scale = share_scale(scale, num_views)
-        round_crops(crop, scale, frame.picture, frame.bent)
+        round_crops(crop, scale, frame.image, frame.bent)
     return Plan(
         edits=frame.edits,
         crop=crop.T,
@@ -113,6 +118,6 @@ def _write_regions(
         reach = np.where(frame.warp_on, frame.warp.alpha, 0.0)
     halvings = count_halvings(reduction)
     halvings[~bent] = 0
-    region = find_region(affine, frame.out_sides, frame.picture, fill, halvings, stretch, reach)
+    region = find_region(affine, frame.out_sides, frame.image, fill, halvings, stretch, reach)
     np.copyto(crop, region, where=bent)
     return halvings, least

@@ -35,7 +35,7 @@ class RotateSampler:
         """Turn about the frame's centre."""
         drawn = self._chance(odd[0, 0])
         turns = uniform(even[0, 0], -self._turns, self._turns)
-        frame.bend(rotation(_neutral(turns, drawn, 0.0)), drawn)
+        frame.apply_linear(rotation(_neutral(turns, drawn, 0.0)), drawn)
 
 
 class ZoomSampler:
@@ -54,7 +54,7 @@ class ZoomSampler:
         x = y
         if self._width is not None:
             x = _neutral(uniform(even[1, 0], 1.0 - self._width, 1.0 + self._width), drawn, 1.0)
-        frame.bend(scaling(x, y), drawn)
+        frame.apply_linear(scaling(x, y), drawn)
 
 
 class ShearSampler:
@@ -71,7 +71,7 @@ class ShearSampler:
         drawn = self._chance(odd[0, 0])
         a = _neutral(uniform(even[0, 0], -self._x, self._x), drawn, 0.0)
         b = _neutral(uniform(even[1, 0], -self._y, self._y), drawn, 0.0)
-        frame.bend(shearing(a, b), drawn)
+        frame.apply_linear(shearing(a, b), drawn)
 
 
 class StretchSampler:
@@ -88,7 +88,7 @@ class StretchSampler:
         drawn = self._chance(odd[0, 0])
         x = _neutral(self._x(even[0, 0]), drawn, 1.0)
         y = _neutral(self._y(even[1, 0]), drawn, 1.0)
-        frame.bend(Linear(1.0 / x, 0.0, 0.0, 1.0 / y), drawn)
+        frame.apply_linear(Linear(1.0 / x, 0.0, 0.0, 1.0 / y), drawn)
 
 
 class TranslateSampler:

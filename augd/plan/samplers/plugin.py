@@ -94,7 +94,7 @@ class PluginSampler:
             int(frame.ids[row]),
             int(frame.epochs[row]),
             row % self._num_views,
-            *map(int, frame.picture[:, row]),
+            *map(int, frame.image[:, row]),
             *map(int, sides[:, row]),
             *map(int, frame.out_sides[:, 0]),
         )

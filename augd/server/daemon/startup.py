@@ -415,7 +415,7 @@ def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
     from augd.dataset.scan.skipped_files import say_skipped
 
     for name, index in datasets.items():
-        if others := [one for one in index.skipped if not one.is_picture]:
+        if others := [one for one in index.skipped if not one.is_image]:
             say(f"augd: {name}: not read: {say_skipped(others)}")
 
 

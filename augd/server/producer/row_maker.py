@@ -101,7 +101,7 @@ class RowMaker:
             made: bytearray | JpegPart
             if isinstance(content, Cut):
                 made = content.part()
-                header, stored = made.header, made.photo
+                header, stored = made.header, made.image
             else:
                 made = content
                 header = stored = read_header(content)

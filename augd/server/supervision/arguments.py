@@ -106,7 +106,7 @@ def load_index(name: str, source: Source) -> IndexFile:
 
     for note in (*index.notes, *doubts_of(index)):
         say(f"augd: {name}: {note}", file=sys.stderr)
-    if missed := [one for one in index.skipped if one.is_picture]:
+    if missed := [one for one in index.skipped if one.is_image]:
         from augd.dataset.scan.skipped_files import say_skipped
 
         say(f"augd: {name}: not read: {say_skipped(missed)}", file=sys.stderr)

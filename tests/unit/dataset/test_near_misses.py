@@ -37,7 +37,7 @@ def shard(folder: Path, *members: tuple[str, bytes], classes: bytes | None = Non
 
 
 def counted(found: ScanResult) -> dict[str, tuple[int, bool]]:
-    return {one.kind: (one.count, one.is_picture) for one in found.skipped}
+    return {one.kind: (one.count, one.is_image) for one in found.skipped}
 
 
 # -- folders

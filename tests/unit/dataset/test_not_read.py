@@ -45,7 +45,7 @@ def test_what_is_no_image_is_counted_by_its_ending_and_named(pets: Path) -> None
     found = scan(pets)
     assert paths(found) == ["cat/a.jpg", "dog/b.jpg"]
     assert found.skipped == [
-        Skipped(".svg", 1, [b"dog/x.svg"], is_picture=True),
+        Skipped(".svg", 1, [b"dog/x.svg"], is_image=True),
         Skipped(".txt", 4, [b"cat/3.TXT", b"cat/4.txt", b"cat/5.txt"]),
         Skipped("hidden", 1, [b".hidden"]),
         Skipped("without an ending", 1, [b"README"]),
@@ -61,7 +61,7 @@ def test_a_cached_start_tells_the_same(pets: Path, tmp_path: Path) -> None:
         os.utime(path, ns=(10**9, 10**9))
     with closing(load_or_build(pets, cache_dir=tmp_path / "cache")) as first:
         assert not first.was_cached
-        assert first.skipped == [Skipped(".svg", 1, [b"cat/a.svg"], is_picture=True)]
+        assert first.skipped == [Skipped(".svg", 1, [b"cat/a.svg"], is_image=True)]
     with closing(load_or_build(pets, cache_dir=tmp_path / "cache")) as second:
         assert second.was_cached and second.skipped == first.skipped
 

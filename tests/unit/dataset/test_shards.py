@@ -220,7 +220,7 @@ def test_a_region_is_read_by_its_segments(root: Path) -> None:
         cut = source.read_region(4, (40, 40, 8, 8))
         assert isinstance(cut, Cut)
         part = cut.part()
-        assert (part.x, part.y, part.photo.width) == (32, 32, 96)
+        assert (part.x, part.y, part.image.width) == (32, 32, 96)
         whole = decode(photo(11), read_header(photo(11)), (40, 40, 8, 8))
         np.testing.assert_array_equal(decode_cut(cut, (40, 40, 8, 8)), whole)
         if native.has_own_entropy_decoder():

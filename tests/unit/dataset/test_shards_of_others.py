@@ -121,7 +121,7 @@ def test_an_image_whose_label_cannot_be_read_is_passed_over_and_named(tmp_path: 
     found = walk(tmp_path, members)
     assert rows(found) == {"0.jpg": 0, "1.jpg": 1}
     assert found.skipped == [
-        Skipped(f"whose label cannot be read ({what})", 1, [name], is_picture=True)
+        Skipped(f"whose label cannot be read ({what})", 1, [name], is_image=True)
         for what, name in ((".json that does not decode", b"a.tar/9.jpg"),
                            ("empty .cls", b"a.tar/5.jpg"))
     ]  # fmt: skip
@@ -332,7 +332,7 @@ def test_the_archive_that_photos_came_in_is_said_and_not_read(tmp_path: Path) ->
     (root / "photos.tar").write_bytes(tar(labelled(0)))
     with closing(load_or_build(root, cache_dir=tmp_path / "c")) as index:
         assert index.classes == ["cat", "dog"]
-        assert index.skipped == [Skipped(".tar", 1, [b"photos.tar"], is_picture=True)]
+        assert index.skipped == [Skipped(".tar", 1, [b"photos.tar"], is_image=True)]
 
 
 def test_folders_without_images_beside_shards(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from augd.pixels.headers.read_header import BadImage
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import RowPlan
 from tests.support.examples import examples
-from tests.support.reference import BEND_BOUND, bent, halved
+from tests.support.reference import WARP_BOUND, bent, halved
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -126,7 +126,7 @@ def test_random_matrices_and_all_fills(
     linear = rng.normal(0, 0.8, (2, 2))
     matrix = about(linear, tuple(rng.uniform(-0.5, 1.5, 2) * picture[::-1]), size)
     found = rendered(source, matrix, size, fill, lens=lens)
-    assert largest(found, bent(source, matrix, size, fill, VALUE, lens)) <= BEND_BOUND
+    assert largest(found, bent(source, matrix, size, fill, VALUE, lens)) <= WARP_BOUND
 
 
 def region_of(
@@ -174,7 +174,7 @@ def test_a_halved_picture_is_read_where_it_was(seed: int, fill: str, halvings: i
     found = rendered(picture, matrix, size, fill, halvings=halvings)
     scaled = matrix * 0.5**halvings
     expected = bent(halved(picture, halvings), scaled, size, fill, VALUE)
-    assert largest(found, expected) <= BEND_BOUND
+    assert largest(found, expected) <= WARP_BOUND
 
 
 @examples(80)
@@ -246,7 +246,7 @@ def test_the_exact_path_and_the_matrix_path_meet() -> None:
     Renderer("linear", size).render(region, RowPlan(scaled), out)
     matrix = np.array([[50 / 75, 0.0, 0.0], [0.0, 40 / 60, 0.0]])
     # OpenCV's resize has weights of 11 bits, and so errors of its own.
-    assert largest(rendered(region, matrix, size, "nearest"), out) <= BEND_BOUND + 0.6
+    assert largest(rendered(region, matrix, size, "nearest"), out) <= WARP_BOUND + 0.6
 
 
 def test_an_unknown_fill_is_refused() -> None:

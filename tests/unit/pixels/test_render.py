@@ -235,7 +235,7 @@ def test_a_crop_that_cannot_be_decoded_is_the_planners_fault(
     data = bytearray(cv2.imencode(".jpg", noise(400, 500))[1].tobytes())
     out = np.empty((16, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=says):
-        Renderer("linear", (16, 20)).render_photo(
+        Renderer("linear", (16, 20)).render_image(
             data, read_header(data), crop, scale, RowPlan((20, 16)), out
         )
 

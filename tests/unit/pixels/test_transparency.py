@@ -136,7 +136,7 @@ def test_rows_have_the_background_of_their_recipe() -> None:
         recipe = parse_recipe({**OPS, "background": background})
         out = np.empty((SIDE, SIDE, 3), np.uint8)
         whole: Sequence[int] = (0, 0, SIDE, SIDE)
-        Renderer.of(recipe, (SIDE, SIDE)).render_photo(
+        Renderer.of(recipe, (SIDE, SIDE)).render_image(
             data, read_header(data), tuple(whole), 1, RowPlan((SIDE, SIDE)), out
         )
         assert (out[:, SIDE // 2 :] == right).all()

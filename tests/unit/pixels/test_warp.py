@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from augd.pixels.displacement import LocalWarper, _weights, bend_by_lens, lens_grid
+from augd.pixels.displacement import LocalWarper, _weights, displace_by_lens, lens_grid
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import RowPlan
 from augd.plan.plan import LocalWarpField
 from tests.support.examples import examples
-from tests.support.reference import BEND_BOUND, centres, sampled
+from tests.support.reference import WARP_BOUND, centres, sampled
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -53,7 +53,7 @@ def lens_motion(k: float, size: tuple[int, int] = SIZE) -> tuple[NDArray, NDArra
     x, y = centres(size)
     before = np.stack([x - size[1] / 2, y - size[0] / 2])
     maps = before.astype(np.float32)
-    bend_by_lens(maps, lens_grid(size), k, np.empty(size, np.float32))
+    displace_by_lens(maps, lens_grid(size), k, np.empty(size, np.float32))
     return before, maps.astype(np.float64)
 
 
@@ -149,4 +149,4 @@ def test_lens_and_warp_and_matrix_are_one_resample() -> None:
     before, bent = lens_motion(-0.2)
     displaced = centres(SIZE) + (bent - before) + field(77, 60.0, 6.0)
     x, y = np.einsum("ij,jhw->ihw", matrix[:, :2], displaced) + matrix[:, 2, None, None]
-    assert np.abs(out - sampled(picture, x, y, "reflect")).max() <= BEND_BOUND
+    assert np.abs(out - sampled(picture, x, y, "reflect")).max() <= WARP_BOUND

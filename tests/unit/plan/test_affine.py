@@ -32,7 +32,7 @@ COSINE_BITS = [
 def about(linear: affine.Linear, width: float, height: float) -> np.ndarray:
     """Return the matrix of one linear map about the centre of width x height."""
     mapped = Affine(1)
-    mapped.bend(linear, np.array([width / 2]), np.array([height / 2]))
+    mapped.apply_linear(linear, np.array([width / 2]), np.array([height / 2]))
     return mapped.stack()[0]
 
 
@@ -89,12 +89,12 @@ def test_moving_scaling_and_flipping_a_frame():
 def test_the_first_op_is_nearest_to_the_picture():
     """Turned, then moved: the output's point is moved back first, then turned back."""
     mapped = Affine(1)
-    mapped.bend(rotation(np.array([0.25])), np.array([4.0]), np.array([4.0]))
+    mapped.apply_linear(rotation(np.array([0.25])), np.array([4.0]), np.array([4.0]))
     mapped.move(-1, 0)
     assert move(mapped.stack()[0], (1, 0)) == [(8, 0)]
     other = Affine(1)
     other.move(-1, 0)
-    other.bend(rotation(np.array([0.25])), np.array([4.0]), np.array([4.0]))
+    other.apply_linear(rotation(np.array([0.25])), np.array([4.0]), np.array([4.0]))
     assert move(other.stack()[0], (0, 0)) == [(7, 0)]
 
 
@@ -191,11 +191,11 @@ def test_several_ops_compose_in_the_recipes_order():
     still = {"op": "rotate", "degrees": 0}
     turned = plan_of([size, turn, still], num=30).matrix
     moved = plan_of([size, still, shift], num=30).matrix
-    picture = np.array([[5.0, 0, 0], [0, 3.75, 0], [0, 0, 1]])
+    image = np.array([[5.0, 0, 0], [0, 3.75, 0], [0, 0, 1]])
     for a, b, found in zip(turned, moved, one.matrix, strict=True):
         first, second = (np.vstack([m, [0, 0, 1]]) for m in (a, b))
         # source = crop (turn (shift (output))): one crop of the two goes.
-        expected = first @ np.linalg.inv(picture) @ second
+        expected = first @ np.linalg.inv(image) @ second
         np.testing.assert_allclose(found, expected[:2], atol=1e-9)
     assert np.abs(one.matrix - two.matrix).max() > 1
 
