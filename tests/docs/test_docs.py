@@ -13,7 +13,13 @@ import pytest
 from demo.photos import make_photos
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ["guides/resume.md", "guides/several-gpus.md", "guides/bad-epoch.md"]
+PAGES = [
+    "index.md",
+    "tutorial.md",
+    "guides/resume.md",
+    "guides/several-gpus.md",
+    "guides/bad-epoch.md",
+]
 
 
 @pytest.fixture(scope="module")
