@@ -1,15 +1,15 @@
 """The exceptions of augd, as one tree.
 
-Lowest room: imports nothing, so that every process can raise and name the same errors.
-Across processes travel the code and the text, never a pickled exception; `error_from_code`
-turns a code back into its class.
+Imports nothing, so that every process can raise and name the same errors. Across processes,
+messages carry the code and the text, never a pickled exception. `error_from_code` turns a code back
+into its class.
 
     AugdError
     ├── OptionError          an argument or option is out of range
     ├── RecipeError          a recipe does not validate; the message starts with the path
     ├── DatasetError         a dataset is missing, empty, unknown or cannot be read
     ├── ConnectError         no daemon answers at the address, or it went away
-    ├── Forbidden            the daemon does not know this key, or it is not for this
+    ├── Forbidden            the daemon does not know this key, or the key is not for this
     ├── UntrustedAddress     another user could answer at the address, or does
     ├── AddressInUse         another daemon already serves this address
     ├── ProtocolError        the peer speaks another version, or broke the protocol
@@ -18,9 +18,9 @@ turns a code back into its class.
     ├── BatchesHeld          every slot of the stream is held by the caller
     ├── SampleFailed         a sample is bad and the stream's policy is to stop, or too many are
     ├── PluginFailed         an own op raised, or a plug-in or own source cannot be used
-    ├── StoreError           an object store does not give what is asked of it
-    ├── ProducersUnhealthy   the producers keep dying and cannot make batches
-    ├── ReceiptMismatch      bytes arrived that are not the ones that were made
+    ├── StoreError           an object store fails or rejects a request
+    ├── ProducersUnhealthy   the producers keep exiting and cannot make batches
+    ├── ReceiptMismatch      bytes arrived that are not the ones that were sent
     └── StreamClosed         the stream was closed, or a newer pass over it began
 """
 
@@ -28,10 +28,10 @@ from __future__ import annotations
 
 
 def install_extra(name: str) -> str:
-    """Say how the packages of an extra are installed: the one place that knows, for messages.
+    """Return how to install the packages of an extra: the one place that holds it, for messages.
 
-    augd lies on no package index, and the name there may be taken by somebody else: so it is
-    installed from its source.
+    augd is in no package index, and another project may take the name there. So it is installed
+    from its source.
     """
     return f"python -m pip install -e '.[{name}]' in the checkout of augd"
 
@@ -67,25 +67,25 @@ class ConnectError(AugdError, ConnectionError):
 
 
 class Forbidden(AugdError):
-    """The daemon does not know this client's key, revoked it, or it is not for this."""
+    """The daemon does not know this client's key or revoked it, or the key is not for this."""
 
     code = "FORBIDDEN"
 
 
 class ConnectionLost(ConnectError):
-    """A connection that stood has ended; it is made again by itself while `timeout_s` lasts."""
+    """An established connection ended. The client reconnects by itself within `timeout_s`."""
 
     code = "CONNECTION_LOST"
 
 
 class UntrustedAddress(AugdError):
-    """Another user could answer at an address in a daemon's place, or does; it isn't believed."""
+    """Another user could answer in a daemon's place at this address, or does. It is not trusted."""
 
     code = "UNTRUSTED_ADDRESS"
 
 
 class AddressInUse(AugdError):
-    """Another daemon already serves this address; it was left unharmed."""
+    """Another daemon already serves this address. It was left unharmed."""
 
     code = "ADDRESS_IN_USE"
 
@@ -97,7 +97,7 @@ class ProtocolError(AugdError):
 
 
 class SpecMismatch(AugdError):
-    """A resume asks for content that differs from what was saved; the message names the field."""
+    """A resume asks for content that differs from what was saved. The message names the field."""
 
     code = "SPEC_MISMATCH"
 
@@ -121,25 +121,25 @@ class SampleFailed(AugdError):
 
 
 class PluginFailed(AugdError):
-    """An own op raised or returned what it must not; or a module or own source can't be used."""
+    """An own op raised or returned an invalid result; or a module or own source can't be used."""
 
     code = "PLUGIN_FAILED"
 
 
 class StoreError(AugdError):
-    """A store or a file system goes on failing, or a store has another object than was indexed."""
+    """A store or a file system keeps failing, or a store has another object than was indexed."""
 
     code = "STORE_FAILED"
 
 
 class ProducersUnhealthy(AugdError):
-    """The producers keep dying, so that batches cannot be made."""
+    """The producers keep exiting, so that batches cannot be made."""
 
     code = "PRODUCERS_UNHEALTHY"
 
 
 class ReceiptMismatch(AugdError):
-    """The digest of what arrived differs from the digest of what was made."""
+    """The digest of the received bytes differs from the digest of the bytes that were made."""
 
     code = "RECEIPT_MISMATCH"
 
@@ -179,12 +179,12 @@ _BY_CODE: dict[str, type[AugdError]] = {
 
 
 def error_from_code(code: str, message: str) -> AugdError:
-    """Make the exception for a code that came over the wire; unknown codes give `AugdError`."""
+    """Make the exception for a code that was received. Unknown codes give `AugdError`."""
     return _BY_CODE.get(code, AugdError)(message)
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Say a number, and of what: `counted(1, "image")`; thousands are set apart by commas."""
+    """Format a number with its noun: `counted(1, "image")`. Commas separate thousands."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

@@ -1,10 +1,11 @@
-"""What an operator lets a dataset reach beyond its own folder: links, and a manifest's root.
+"""What a dataset may reach beyond its own folder: links, and a manifest's root.
 
-Said once on a command line, or to `augd.serve`, and kept in this process's environment, so that
-every process that it starts goes by the same. What an index was made with stands in the index.
+Set once by the operator, on a command line or in `augd.serve`. It is kept in this process's
+environment, so that all child processes share it. The index records the access that it was made
+with.
 
-Invariants: without a word of the operator's nothing outside a dataset's root is read; every folder
-is named by its real path; opens no file. Imports no NumPy.
+Invariants: unless the operator allows it, nothing outside a dataset's root is read; every folder is
+named by its real path; opens no file. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ _ANYWHERE: Final = "/"
 
 
 class Access(msgspec.Struct, frozen=True):
-    """Folders that links may lead to, by their real paths; the folder of manifests' paths."""
+    """Folders that links may lead to, by their real paths, and the folder that manifests' paths
+    start at.
+    """
 
     links_to: tuple[bytes, ...] = ()
     root: bytes | None = None
 
 
 def read_access() -> Access:
-    """Read what this process was told.
+    """Read the access of this process.
 
     Raises:
-        OptionError: a variable of the environment names what is no folder.
+        OptionError: a variable of the environment names something other than a folder.
     """
     links = os.environ.get(LINKS_VARIABLE, "")
     root = os.environ.get(ROOT_VARIABLE, "")
@@ -48,7 +51,7 @@ def read_access() -> Access:
 def give_access(
     links_to: Sequence[str] = (), *, follow_links: bool = False, root: str | None = None
 ) -> None:
-    """Have this process, and what it starts, read beyond a dataset's folder.
+    """Allow this process, and its children, to read beyond a dataset's folder.
 
     Raises:
         OptionError: a path is no folder, or cannot be passed on.
@@ -69,7 +72,8 @@ def give_access(
 
 
 def opening_words() -> list[str]:
-    """Say on a command line for elsewhere what this process was told, of pictures' sizes, too."""
+    """Return options of a command line that give another host this process's access and size
+    limit."""
     links = os.environ.get(LINKS_VARIABLE, "").split(os.pathsep)
     words = [f"--links-to={one}" for one in links if one]
     for option, variable in (("--root", ROOT_VARIABLE), ("--max-pixels", PIXELS_VARIABLE)):
@@ -79,7 +83,7 @@ def opening_words() -> list[str]:
 
 
 def is_below(real: bytes, folder: bytes) -> bool:
-    """Say whether a real path is a folder, or lies below it."""
+    """Return whether a real path is a folder, or lies below it."""
     return (real + b"/").startswith(folder.rstrip(b"/") + b"/")
 
 

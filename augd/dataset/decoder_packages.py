@@ -1,11 +1,10 @@
-"""Which formats a dataset holds whose decoders are packages of their own, by its index.
+"""Finds the formats in a dataset whose decoders are packages of their own, by its index.
 
-Asked by the daemon when it starts: the version of such a decoder decides pixels, and so is part of
-the content of streams of these datasets, and of no others.
+Called by the daemon at its start. The version of such a decoder decides pixels. So it is part of
+the content of streams of these datasets, and of no others. Formats follow from endings; for files
+without one, from what the scan found in them.
 
-They follow from endings, and of files without one from what the scan found in them.
-
-Invariants: looks at the index alone, once, and copies nothing of it; imports no NumPy. A file with
+Invariants: reads the index alone, once, and copies nothing of it; imports no NumPy. A file with
 another format's ending is not found.
 """
 

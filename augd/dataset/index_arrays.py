@@ -1,10 +1,10 @@
-"""The index as arrays: what a producer sees of a dataset.
+"""The index as arrays: a producer's view of a dataset.
 
 Opened from two descriptors that the daemon hands over. The arrays are plain views of shared file
 pages: a producer adds nothing to the machine's memory by opening them.
 
-Invariants: never opens a path; the index is read-only; no `np.memmap`, whose scalar indexing
-costs 12 us.
+Invariants: never opens a path; the index is read-only; no `np.memmap`, whose scalar indexing costs
+12 us.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _FLOAT32: Final = np.dtype("<f4")
 class IndexArrays:
     """A dataset's index, mapped. Positions in the arrays are sample ids.
 
-    `splits`: uint8, as `found.SPLIT_CODES`, 0 for none. `labels`, `sizes_bytes`, `mtimes_ns`: int64
-    (num_samples,), read-only. `targets`: float32 (num_samples, num_classes) of a multi-label data
-    set, read-only, else None. `dims`: int32 (num_samples, 2) of width and height, shared and
-    writable by every process, zero where not yet known; a hint, to be checked against each file's
-    own header. `own` is empty unless an own source reads them. `links_to` are folders beside the
-    root that links may lead to. `shards` is empty unless samples are ranges of these:
-    `shard_numbers` and `shard_offsets` say which.
+    `splits`: uint8, as `scan_result.SPLIT_CODES`, 0 for none. `labels`, `sizes_bytes`, `mtimes_ns`:
+    int64 (num_samples,), read-only. `targets`: float32 (num_samples, num_classes) of a multi-label
+    dataset, read-only, else None. `dims`: int32 (num_samples, 2) of width and height, shared and
+    writable by every process, zero while unknown. It is a hint, to be checked against each file's
+    own header. `own` is empty unless an own source reads the samples. `links_to` are folders beside
+    the root that links may lead to. `shards` is empty unless samples are ranges of these:
+    `shard_numbers` and `shard_offsets` tell which.
     """
 
     def __init__(self, index_fd: int, dims_fd: int) -> None:
@@ -73,7 +73,7 @@ class IndexArrays:
         self.shard_offsets: NDArray[np.int64] = view("shard_offsets")
         self.orientations: NDArray[np.uint8] = view("orientations", _UINT8)
 
-        # Of one sample at a time, which plain views give faster than arrays do.
+        # For one sample at a time, where plain views are faster than arrays.
         def plain(name: ArrayName, code: Literal["B", "H", "i", "q"]) -> memoryview:
             place = places[name]
             first = start + place.offset
@@ -93,18 +93,18 @@ class IndexArrays:
         self.dims: NDArray[np.int32] = _dims(dims_fd, header.num_samples)
 
     def path_bytes(self, sample: int) -> bytes:
-        """Give the path of a sample below the root, as the file system has it."""
+        """Return the path of a sample below the root, as the file system has it."""
         return bytes(self._paths[self._path_offsets[sample] : self._path_offsets[sample + 1]])
 
     def path(self, sample: int) -> str:
-        """Give the path of a sample below the root, for messages: one printable line."""
+        """Return the path of a sample below the root, as one printable line for messages."""
         return shown(self.path_bytes(sample))
 
     def segments(self, sample: int) -> Table | None:
-        """Give the table of a sample's restart segments; None where it has none.
+        """Return the table of a sample's restart segments; None if it has none.
 
         Raises:
-            BadImage: its table can't be that of such a photo.
+            BadImage: its table can't be that of such an image.
         """
         if not self.has_segments or not (mcu := self._mcus[sample]):
             return None
@@ -118,7 +118,7 @@ class IndexArrays:
 
 
 class ChoiceArrays:
-    """The chosen samples of a stream, mapped; see `select.Choice`.
+    """The chosen samples of a stream, mapped; see `selection`.
 
     `ids` is int64 (num_samples,), `offsets` int64 (num_groups + 1,) or None, `picked` int64
     (num_picked,) or None; all read-only.

@@ -53,7 +53,7 @@ class IndexCache:
         self._path = os.path.join(self._folder, f"{self._key}.idx")
 
     def keep(self, header: IndexHeader, found: ScanResult, *, rebuild: bool) -> IndexFile:
-        """Open the cached index where it says the same; else write one, and say what changed."""
+        """Open the cached index if it holds the same; else write one, and describe the change."""
         before = self._open()
         if before is None:
             return self.store(header, found)
@@ -78,7 +78,7 @@ class IndexCache:
         return opened
 
     def load(self, is_unchanged: Callable[[IndexHeader], bool]) -> IndexFile | None:
-        """Open the cached index of shards when it still holds; None when it must be made anew."""
+        """Open the cached index of shards if it still holds; None if it must be built again."""
         if (before := self._open()) is None:
             return None
         fd, header = before
@@ -92,7 +92,7 @@ class IndexCache:
         return IndexFile(fd, dims_fd, header, os.fstat(fd).st_size, self._path, True, warning)
 
     def _open(self) -> tuple[int, IndexHeader] | None:
-        """Open the index of an earlier run, whatever it says; None where there is none."""
+        """Open the index of an earlier run, whatever it holds; None if there is none."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -105,7 +105,7 @@ class IndexCache:
         return fd, header
 
     def _is_asked_for(self, header: IndexHeader) -> bool:
-        """Say whether an index is of this dataset, by the rules and with the access of now."""
+        """Return whether an index is of this dataset, by the present rules and access."""
         return (
             header.source == self._source
             and header.rules == RULES
@@ -114,7 +114,7 @@ class IndexCache:
         )
 
     def store(self, header: IndexHeader, found: ScanResult) -> IndexFile:
-        """Write the index beside its place, then move it there; in memory when that fails."""
+        """Write the index aside, then rename it; if that fails, keep it in memory."""
         try:
             fd, size_bytes = self._write(header, found)
         except OSError as error:
@@ -159,7 +159,7 @@ class IndexCache:
         )
 
     def _open_dims(self, header: IndexHeader) -> tuple[int, str | None]:
-        """Open the sizes sidecar of this digest, made with zeros when it is new."""
+        """Open the sizes sidecar of this digest; a new one is filled with zeros."""
         path = os.path.join(self._folder, f"{self._key}.{header.digest}.dims")
         size_bytes = header.num_samples * DIMS_BYTES
         try:
@@ -169,7 +169,7 @@ class IndexCache:
         try:
             if os.fstat(fd).st_size != size_bytes:
                 os.ftruncate(fd, size_bytes)
-            # Taken from the disk now: a write into a hole of a full disk would be a SIGBUS.
+            # Disk space is reserved now: a write into a hole of a full disk would be a SIGBUS.
             os.posix_fallocate(fd, 0, size_bytes)
         except OSError as error:
             os.close(fd)
@@ -177,7 +177,8 @@ class IndexCache:
         return fd, None
 
     def _sweep(self, digest: str) -> None:
-        """Remove what no dataset needs any more: old sidecars, lost roots, broken-off writes."""
+        """Remove what no dataset needs: old sidecars, indexes of missing roots, unfinished
+        writes."""
         keep = f"{self._key}.{digest}.dims"
         try:
             names = os.listdir(self._folder)
@@ -191,7 +192,7 @@ class IndexCache:
                 _unlink_quietly(os.path.join(self._folder, name))
 
     def _is_lost(self, name: str) -> bool:
-        """Say whether an index is of a dataset that is gone, or not readable as an index."""
+        """Return whether an index is of a dataset that is missing, or is not readable."""
         try:
             fd = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -202,7 +203,7 @@ class IndexCache:
             return True
         finally:
             os.close(fd)
-        # Nobody asks a store for the sake of tidiness.
+        # No request is sent to a store only to clean up.
         return not is_address(header.source) and not os.path.exists(header.source)
 
     def _is_stale(self, name: str) -> bool:
@@ -220,7 +221,7 @@ def _dims_in_memory(header: IndexHeader) -> int:
 
 
 def _write_dims(fd: int, found: ScanResult) -> None:
-    """Write the sizes that an index knows; unknown ones stay as they are."""
+    """Write the sizes that an index holds. Unknown ones stay as they are."""
     if any(found.sides_px):
         os.pwrite(fd, found.sides_px.tobytes(), 0)
 

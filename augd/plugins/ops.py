@@ -1,12 +1,12 @@
-"""Plug-in modules: imported in producers, looked at for the daemon, which never imports them.
+"""Imports plug-in modules in producers, and surveys them for the daemon, which never imports them.
 
-Beside the way of a batch: `load` runs in every producer before it confines itself, in the commands
-that make rows in their own process (`augd preview`, `augd explain`), and in a short-lived process
-(`augd.plugins.ops FD MODULE...`) whose survey tells the daemon which ops there are. A module
-that cannot be used is an error of the daemon's start, with its traceback.
+`load` runs in every producer before it confines itself, and in the commands that make rows in their
+own process (`augd preview`, `augd explain`). It also runs in a short-lived process
+(`augd.plugins.ops FD MODULE...`), whose survey tells the daemon which ops exist. A module that
+cannot be used is an error of the daemon's start, with its traceback.
 
-Invariants: a plug-in is imported by its name, as the operator gave it, and never by a client's
-word; this module itself imports neither NumPy nor a plug-in until `load` is called.
+Invariants: a plug-in is imported by the name that the operator gave, never by a client's; this
+module imports neither NumPy nor a plug-in until `load` is called.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from augd.process import interpreter
 
 _SURVEY_S = 60.0
 _DIGEST_BYTES = 16
-_FRAMES_SHOWN = 4  # of a traceback, the last ones: the plug-in's own
+_FRAMES_SHOWN = 4  # last lines of a traceback: those of the plug-in
 
 
 class _Answer(msgspec.Struct, omit_defaults=True):
@@ -44,7 +44,7 @@ def load(modules: Sequence[str]) -> Catalogue:
     """Import these modules and collect their ops.
 
     Raises:
-        PluginFailed: one cannot be imported, has no op, or an op that cannot be one.
+        PluginFailed: a module cannot be imported, has no op, or has an invalid op.
     """
     own: list[tuple[str, type[Plugin]]] = []
     digests: dict[str, str] = {}
@@ -76,14 +76,14 @@ def load(modules: Sequence[str]) -> Catalogue:
 
 
 def survey(modules: Sequence[str]) -> Catalogue:
-    """Have another process import these modules, and return what a daemon knows of their ops.
+    """Import these modules in another process, and return what a daemon needs of their ops.
 
     Raises:
         PluginFailed: as `load`, or it takes longer than a minute.
     """
     if not modules:
         return catalogue_of(Survey())
-    import subprocess  # producers, which import this module as well, never need it
+    import subprocess  # producers import this module as well, and never need it
 
     near, far = os.pipe()
     with os.fdopen(near, "rb") as answer:
@@ -114,13 +114,13 @@ def survey(modules: Sequence[str]) -> Catalogue:
 
 
 def tail_of(error: BaseException) -> str:
-    """Write an exception down with the last lines of its traceback."""
+    """Describe an exception with the last lines of its traceback."""
     lines = traceback.format_exception(error, limit=-_FRAMES_SHOWN, chain=False)
     return "".join(lines).strip()
 
 
 def tell(failure: PluginFailed) -> str:
-    """Write down what failed, and what was raised in the plug-in, with its traceback."""
+    """Describe what failed, and what the plug-in raised, with its traceback."""
     cause = failure.__cause__
     return str(failure) if cause is None else f"{failure}\n{tail_of(cause)}"
 
@@ -171,7 +171,7 @@ if __name__ == "__main__":
 
 
 def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
-    """Say which op failed at which file; the exception in the plug-in is the cause."""
+    """Return an error that names the op and the file. The plug-in's exception is its cause."""
     path = index.path(error.sample)
     failure = PluginFailed(
         f"op {error.op} failed at sample {error.sample} ({path}), epoch {error.epoch}: {error.what}"

@@ -1,19 +1,19 @@
-"""Own sources: datasets that a class of the operator's reads, from wherever it knows how to.
+"""Own sources: datasets that an operator's class reads, from anywhere.
 
 Theory of operation. `augd serve NAME=plugin:MODULE:CLASS?ARGUMENT` names a class with `__len__` and
-`read(i) -> (bytes, label)`. The daemon imports no such module: a short-lived process
-(`augd.plugins.sources FD NAME SOURCE`) makes an object of the class, asks it for its labels,
-names and version, and ends; from its survey the daemon writes an index as of any dataset.
-Each producer makes an object of its own before it confines itself, and reads samples by it in the
-thread that made it. So a class needs no lock, and opens what it needs while it still may.
+`read(i) -> (bytes, label)`. The daemon never imports the module. A short-lived process
+(`augd.plugins.sources FD NAME SOURCE`) creates an object of the class, reads its labels, names and
+version, and ends. From this survey the daemon writes an index, as for any dataset. Each producer
+creates an object of its own before it confines itself, and reads samples with it in the same
+thread. So a class needs no lock, and opens its files while the process is still allowed to.
 
-The index bears the source's identity: a digest of the module's code, the class's name and what the
-class says of its version. A producer whose object has another one, or another length, uses it for
-nothing.
+The index holds the source's identity: a digest of the module's code, the class's name, and the
+version that the class returns. A producer whose object has another identity or length never uses
+it.
 
-Invariants: what `read` raises or returns wrongly is its sample's fault, unless the length changed:
-then it is the source's, and its streams end. This module imports no NumPy, and no plug-in until it
-is told to.
+Invariants: an exception or a wrong result of `read` makes its sample bad; if the length changed,
+the source is at fault, and its streams end. This module imports no NumPy, and no plug-in until it
+must.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 _DIGEST_BYTES: Final = 16
 _NO_LABEL: Final = -1
-_PROBES: Final = 16  # samples whose size stands for all, where not every one is read anyway
+_PROBES: Final = 16  # samples whose sizes represent all, if not every sample is read anyway
 _TRACE_MAX: Final = HEADER_BYTES_MAX // 40  # up to eight of them are in one message
 _Label = int | str | None
 
 
 class _Survey(msgspec.Struct, omit_defaults=True):
-    """What the surveying process writes; arrays as their bytes."""
+    """What the surveying process writes. Arrays are sent as their bytes."""
 
     identity: str = ""
     digest: str = ""
@@ -63,17 +63,17 @@ class _Survey(msgspec.Struct, omit_defaults=True):
     error: str = ""
 
 
-# in the process that surveys, and in producers
+# in the surveying process, and in producers
 
 
 class OwnSamples:
     """An object of a source's class, opened, with its length and identity."""
 
     def __init__(self, name: str, asked: OwnSource) -> None:
-        """Import the module and make the object.
+        """Import the module and create the object.
 
         Raises:
-            PluginFailed: names the source and what was raised.
+            PluginFailed: names the source and the exception.
         """
         self.name = f"source {name} ({asked})"
         try:
@@ -116,7 +116,7 @@ class OwnSamples:
         return PluginFailed(f"{self.name}: {what}: {tail_of(error)}")
 
     def _optional(self, method: str) -> Any:
-        """Ask a method that a class may have; None where it hasn't."""
+        """Call a method that a class may have; None if it has none."""
         question = getattr(self.object, method, None)
         return None if question is None else self._ask(f"{method}() failed", question)
 
@@ -124,8 +124,8 @@ class OwnSamples:
         """Read a sample.
 
         Raises:
-            BadImage: this sample cannot be read, or is not what it must be.
-            PluginFailed: the source has another length than it had.
+            BadImage: this sample cannot be read, or is invalid.
+            PluginFailed: the length of the source changed.
         """
         try:
             answer = self.object.read(sample)
@@ -151,7 +151,7 @@ class OwnSamples:
         return bytes(content), _plain(label)
 
     def survey(self) -> _Survey:
-        """Find out what an index holds. Without `labels()`, every sample is read once."""
+        """Collect what an index holds. Without `labels()`, every sample is read once."""
         if not self.length:
             raise PluginFailed(f"{self.name}: expected samples, got 0; give it some")
         given = self._optional("labels")
@@ -186,7 +186,7 @@ class OwnSamples:
         )
 
     def _look(self, sample: int, sizes: array[int]) -> _Label:
-        """Note a sample's size and return its label; a bad one has neither."""
+        """Record a sample's size and return its label. A bad one has neither."""
         try:
             content, label = self.read(sample)
         except BadImage:
@@ -238,13 +238,14 @@ class OwnSamples:
 
 
 class OwnReader:
-    """The samples of an own source as a producer reads them, by one thread; see `pixels.source`."""
+    """The samples of an own source in a producer, read by one thread; see
+    `dataset.readers.source`."""
 
     def __init__(self, samples: OwnSamples, index: IndexArrays) -> None:
-        """Take an opened source for the dataset of an index.
+        """Use an opened source for the dataset of an index.
 
         Raises:
-            PluginFailed: it is another source than the one that was indexed.
+            PluginFailed: it is not the source that was indexed.
         """
         self._samples, self._index = samples, index
         self.sizes_bytes: NDArray[np.int64] = index.sizes_bytes
@@ -265,7 +266,7 @@ class OwnReader:
         return self._index.path(sample)
 
     def read(self, sample: int) -> bytearray:
-        """Read a sample; raises BadImage, or PluginFailed where the source is at fault."""
+        """Read a sample. Raises BadImage, or PluginFailed if the source is at fault."""
         content, label = self._samples.read(sample)
         number = self._numbers.get(label, _NO_LABEL) if isinstance(label, str) else label
         expected = int(self._index.labels[sample])
@@ -279,7 +280,7 @@ class OwnReader:
         return bytearray(content)
 
     def read_region(self, sample: int, region: object) -> bytearray:
-        """Read the whole sample: where in it a region lies is not known."""
+        """Read the whole sample: where in it a region lies is unknown."""
         return self.read(sample)
 
     def close(self) -> None:
@@ -293,10 +294,10 @@ class OwnReader:
 
 
 class OwnSources:
-    """All own sources of a producer, made before it confines itself."""
+    """All own sources of a producer, created before it confines itself."""
 
     def __init__(self, asked: Mapping[str, str]) -> None:
-        """Make an object for each source, by dataset; what fails is told by `open`."""
+        """Create an object for each source, by dataset. `open` reports failures."""
         self._made: dict[str, OwnSamples | PluginFailed] = {}
         for name, text in asked.items():
             source = parse_own(text)
@@ -307,7 +308,7 @@ class OwnSources:
                 self._made[name] = failure
 
     def open(self, name: str, index: IndexArrays) -> OwnReader:
-        """Give the source of a dataset. Raises PluginFailed where it cannot be used."""
+        """Return the source of a dataset. Raises PluginFailed if it cannot be used."""
         made = self._made[name]
         if isinstance(made, PluginFailed):
             raise made
@@ -315,7 +316,7 @@ class OwnSources:
 
 
 def _plain(label: Any) -> _Label:
-    """Read a label: a name, None, or anything that is a whole number, as NumPy's are."""
+    """Read a label: a name, None, or any whole number, such as NumPy's."""
     if label is None or isinstance(label, str):
         return label
     try:
@@ -334,7 +335,7 @@ def _kind(answer: Any) -> str:
 
 
 def index_own(name: str, asked: OwnSource) -> IndexFile:
-    """Have another process survey a source, and write its index.
+    """Survey a source in another process, and write its index.
 
     Raises:
         PluginFailed: it cannot be used, with the traceback.
@@ -365,7 +366,7 @@ def index_own(name: str, asked: OwnSource) -> IndexFile:
 
 
 def _found(asked: OwnSource, said: _Survey) -> ScanResult:
-    """Lay a survey out as what a look at files finds."""
+    """Turn a survey into a scan result."""
     labels, sizes = array("q", said.labels), array("q", said.sizes_bytes)
     place = str(asked).encode("utf-8", "surrogateescape")
     found = ScanResult(place, place, {}, said.classes, digest=said.digest)

@@ -1,14 +1,14 @@
-"""A clock of the time in which this process ran: deadlines of peers go by it.
+"""A clock of the time in which this process ran. Deadlines of peers use it.
 
-Beside the way of a batch. A paused machine, a stopped process group and a sleeping laptop stop all
-processes at once. When they go on, the kernel's clock is ahead by the whole pause, and every
-deadline that was pending has passed, though nobody had the time to answer. A process notices a
-pause by its own waits: one that returns seconds after its end was not asleep, it was stopped.
+A paused machine, a stopped process group and a sleeping laptop stop all processes at once. When
+they continue, the kernel's clock is ahead by the whole pause. Every pending deadline has then
+passed, although no process had the time to answer. A process detects a pause by its own waits: if
+one returns seconds after its end, the process was stopped.
 
-Waits are cut into slices of `SLICE_S`, so that a pause costs a deadline that much at most. What
-a slice takes beyond its end counts for nothing, if it is more than `LATE_S`: a busy machine is late
-by milliseconds. A loop may also stand still between two waits: `of_loop` counts no more than
-`TURN_S` from one look at the clock to the next.
+Waits are cut into slices of `SLICE_S`, so that a pause adds at most that much to a deadline. Time
+beyond the end of a slice does not count if it is more than `LATE_S`: a busy machine is late by
+milliseconds. A loop may also stand still between two waits: `of_loop` counts no more than `TURN_S`
+between two readings of the clock.
 
 One clock belongs to one thread's loop. Imports nothing slow.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 SLICE_S = 0.5
 LATE_S = 0.5
 TURN_S = 2.0
-_NOTHING_S = 1e-6  # what is left of a wait by rounding alone
+_NOTHING_S = 1e-6  # rest of a wait that is left by rounding alone
 
 
 class Awake:
@@ -34,7 +34,8 @@ class Awake:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, *, turn_s: float = math.inf
     ) -> None:
-        """Begin with the time of `clock`; more than `turn_s` between two looks does not count."""
+        """Begin with the time of `clock`. More than `turn_s` between two readings does not
+        count."""
         self._clock = clock
         self._turn_s = turn_s
         self._lost_s = 0.0
@@ -42,11 +43,11 @@ class Awake:
 
     @classmethod
     def of_loop(cls) -> Awake:
-        """Make the clock of a loop that looks at it with everything that it does."""
+        """Make the clock of a loop that reads it in every turn."""
         return cls(turn_s=TURN_S)
 
     def now(self) -> float:
-        """Return the time; two of one clock can be compared, and no others."""
+        """Return the time. It can be compared only with times of the same clock."""
         raw = self._clock()
         surplus_s = raw - self._seen - self._turn_s
         if surplus_s > 0:
@@ -57,11 +58,11 @@ class Awake:
     def wait(self, poll: Callable[[float | None], T], timeout_s: float | None) -> T:
         """Call `poll` with seconds to wait until it returns something, or the time is over.
 
-        Returns what it returned last. With None it is called once, and waits as long as it likes.
+        Returns the last result. With None, `poll` is called once and may wait without limit.
         """
         if timeout_s is None or timeout_s == math.inf:
             found = poll(None)
-            self._seen = self._clock()  # as long as it liked
+            self._seen = self._clock()  # without limit
             return found
         ends_at = self.now() + timeout_s
         while True:
@@ -76,5 +77,5 @@ class Awake:
                 return found
 
     def sleep(self, seconds: float) -> None:
-        """Sleep so long, a pause of the whole process not counted."""
+        """Sleep this long, without counting a pause of the whole process."""
         self.wait(lambda left_s: time.sleep(left_s or 0.0), seconds)

@@ -1,4 +1,4 @@
-"""Reads rows ahead of their use, as many at once as the storage is slow."""
+"""Reads rows ahead of their use, with as many threads as the storage is slow."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ ReadRows = Callable[[Sequence[int], Sequence[Region | None]], list[Row]]
 _LOOK_S: Final = 1.0
 
 
-_WAIT_SHARE: Final = 0.2  # of the time: more is read at once where the taker waits for longer
+_WAIT_SHARE: Final = (
+    0.2  # share of the time: above it, the taker waits too long and more is read at once
+)
 
 
-# That a file takes without CPU, on a far disk; below it waiting for a core or the interpreter is as
-# likely.
+# Time of a read without CPU that means a slow disk. Less may be a wait for a core or for the
+# interpreter.
 _FAR_S: Final = 0.002
 
 
@@ -62,21 +64,22 @@ class Reading:
             yield from self._ahead._take(self._slices.popleft())
 
     def cancel(self) -> None:
-        """Drop the rows that were not taken; their memory is free once no thread reads them."""
+        """Drop the rows that were not taken. Their memory is free once no thread reads them."""
         self._ahead._drop(self._slices)
         self._slices.clear()
 
 
 class ReadAhead:
-    """Read the files of coming chunks while others are decoded; without threads, when asked for.
+    """Reads the files of coming chunks while others are decoded; `num_threads` 0 reads in the
+    caller.
 
-    At most `max_bytes` lie read and not yet taken, by the sizes in the index. Slices start in the
-    order in which they were submitted; one that has not started when its rows are asked for is
-    read by the asking thread, so that a full budget or a large file delays but never blocks.
+    At most `max_bytes` are read and not yet taken, by the sizes in the index. Slices start in the
+    order in which they were submitted. If a slice has not started when its rows are needed, the
+    taker's thread reads it. So a full budget or a large file delays but never blocks.
 
-    A file of the page cache takes microseconds, one of a disk over the network 20 ms: as long as
-    much of the time is spent on waiting for reads that themselves wait, twice as many threads read,
-    in smaller slices. They stay: threads without work cost little.
+    A file in the page cache takes microseconds, one on a network disk 20 ms. While much of the time
+    is spent waiting for reads that themselves wait, the number of threads doubles, with smaller
+    slices. Threads are never removed: an idle one costs little.
     """
 
     def __init__(
@@ -92,9 +95,9 @@ class ReadAhead:
     ) -> None:
         """Start the threads.
 
-        `on_wait` is called every second while somebody waits for rows that are on their way:
-        `read_rows` reads a slice in one go, where the source does so, and then no threads are
-        added; a source with `retries` tries again what failed.
+        `on_wait` is called every second while a thread waits for rows that are being read.
+        `read_rows` reads a slice in one call if the source can; then no threads are added. A source
+        with `retries` retries failed reads.
         """
         self._source = source
         self._retries: Retries | None = getattr(source, "retries", None)
@@ -112,7 +115,7 @@ class ReadAhead:
         self._can_work = threading.Condition(lock)  # a slice waits, and fits
         self._is_closed = False
         self._threads_max = threads_max if read_rows is None and num_threads else num_threads
-        self._stalled_s = 0.0  # that reads took threads without CPU, since it was looked at last
+        self._stalled_s = 0.0  # time that threads spent in reads without CPU, since the last check
         self._num_read = 0
         self._waited_s = 0.0
         self._looked_at = time.monotonic()
@@ -122,7 +125,7 @@ class ReadAhead:
 
     @property
     def num_added(self) -> int:
-        """How many threads were added to those that it began with."""
+        """How many threads were added to the first ones."""
         return len(self._threads) - self._num_first
 
     def _start(self, count: int) -> None:
@@ -134,9 +137,9 @@ class ReadAhead:
     def submit(
         self, samples: Sequence[int], regions: Sequence[Region | None] | None = None
     ) -> Reading:
-        """Queue the rows of a chunk; returns at once.
+        """Queue the rows of a chunk. Returns at once.
 
-        `regions` says what is needed of each stored picture, None where it is all.
+        `regions` gives the region of each stored image that is needed, None for all of it.
 
         Raises:
             RuntimeError: after `close`.
@@ -145,15 +148,17 @@ class ReadAhead:
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("read-ahead is closed")
-            if slices and self._threads:  # else they would wake up for nothing, and want the GIL
+            if (
+                slices and self._threads
+            ):  # else they would wake up without work, and compete for the GIL
                 self._waiting.extend(slices)
                 self._can_work.notify()
         return Reading(self, slices)
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Stop the threads; say whether all of them ended within the time. Rows left are dropped.
+        """Stop the threads, and return whether all of them ended in time. Rows left are dropped.
 
-        A thread can outlast it only inside a read that the file system does not answer.
+        A thread can outlast the time only inside a read that the file system does not answer.
         """
         with self._changed:
             self._is_closed = True
@@ -165,7 +170,7 @@ class ReadAhead:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _slices(self, samples: Sequence[int], regions: Sequence[Region | None]) -> Iterator[_Slice]:
-        """Cut into slices of a few rows, fewer where the files are large."""
+        """Cut into slices of a few rows, fewer if the files are large."""
         rows_max, bytes_max = self._slicing
         sizes = self._source.sizes_bytes[np.asarray(samples, np.int64)].tolist()
         start, held = 0, 0
@@ -187,7 +192,7 @@ class ReadAhead:
             except StoreError as error:
                 rows = error
             except Exception as error:
-                # A thread that died here would leave the taker waiting for ever.
+                # If this thread ended here, the taker would wait forever.
                 rows = [BadImage(f"reading failed: {error!r}")] * len(task.samples)
             stalled_s = time.monotonic() - began_s - (time.thread_time() - cpu_began_s)
             with self._changed:
@@ -215,7 +220,7 @@ class ReadAhead:
         return None
 
     def _next_that_fits(self) -> _Slice | None:
-        """Return the first slice that nobody claimed, if the budget has room for it."""
+        """Return the first unclaimed slice, if it fits into the budget."""
         while self._waiting and self._waiting[0].is_claimed:
             self._waiting.popleft()
         if self._waiting and self._held_bytes + self._waiting[0].size_bytes <= self._max_bytes:
@@ -223,7 +228,7 @@ class ReadAhead:
         return None
 
     def _give_back(self, task: _Slice) -> None:
-        """Free what a slice took of the budget; with the lock."""
+        """Return a slice's share of the budget. The caller holds the lock."""
         self._held_bytes -= task.size_bytes
         self._can_work.notify()
 
@@ -238,9 +243,9 @@ class ReadAhead:
         except BadImage as bad:
             return bad
         except (PluginFailed, StoreError):
-            raise  # of an own source, read by the taker's thread alone, or of a store: no sample's
+            raise  # of an own source, read by the taker, or of a store
         except Exception as error:
-            # A thread that died here would leave the taker waiting for ever.
+            # If this thread ended here, the taker would wait forever.
             return BadImage(f"reading failed: {error!r}")
 
     def _take(self, task: _Slice) -> Iterator[Row]:
@@ -258,7 +263,7 @@ class ReadAhead:
                 yield row
 
     def _note_wait(self, began_s: float) -> None:
-        """Note how long the taker waited; read more at once where that is what holds it up."""
+        """Record how long the taker waited. Add threads if reads hold it up."""
         now = time.monotonic()
         self._waited_s += now - began_s
         passed_s = now - self._looked_at
@@ -278,22 +283,22 @@ class ReadAhead:
                 self._read_more()
 
     def _read_more(self) -> None:
-        """Start as many threads again, if the system gives them."""
+        """Double the number of threads, if the system allows it."""
         try:
             self._start(min(len(self._threads), self._threads_max - len(self._threads)))
         except (RuntimeError, MemoryError):  # a limit of processes, or of memory
             self._threads_max = len(self._threads)
 
     def _claim_or_wait(self, task: _Slice) -> bool:
-        """Say whether the caller must read the slice itself; else wait until it is read.
+        """Return whether the caller must read the slice itself; else wait until it is read.
 
-        A read that never returns is ended from outside, as one in the caller would be: by the
-        deadline of the chunk's lease.
+        A read that never returns is ended from outside, by the deadline of the chunk's lease, as it
+        would be in the caller.
         """
         with self._changed:
             if not task.is_claimed:
                 task.is_claimed = True
-                self._can_work.notify()  # the next one may fit
+                self._can_work.notify()  # the next slice may fit
                 return True
         look_s = None if self._on_wait is None else _LOOK_S
         while True:
@@ -304,7 +309,7 @@ class ReadAhead:
                 self._on_wait()
 
     def _is_on_its_way(self) -> bool:
-        """Say whether a wait has an end of its own: a store's deadline, or that of retries."""
+        """Return whether a wait has a deadline of its own: a store's, or that of retries."""
         is_far = self._read_rows != self._read_each
         return is_far or (self._retries is not None and self._retries.is_waiting)
 

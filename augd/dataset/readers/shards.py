@@ -1,12 +1,12 @@
-"""Reading samples out of shards: ranges of a few large files instead of files of their own.
+"""Reads samples from shards: ranges of a few large files instead of files of their own.
 
-Beside `FolderSource`, for datasets of tar shards. Where the bytes of a sample lie is (shard,
-offset, size). Of JPEGs whose restart segments the index knows, only the header and the rows of
-segments under a region are read: two reads that follow each other, however many segments that is.
+The counterpart of `FolderSource` for datasets of tar shards. The bytes of a sample are at (shard,
+offset, size). Of a JPEG whose restart segments the index holds, only the header and the rows of
+segments under a region are read: two consecutive reads, however many segments there are.
 
-Invariants: as of `FolderSource`. A shard that changed since it was indexed makes each of its
+Invariants: those of `FolderSource`. A shard that changed since it was indexed makes each of its
 samples a bad one; nothing is read beyond a sample's range. Descriptors of shards stay open, up to a
-bound.
+limit.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from augd.pixels.jpeg_segments import Cut, Region, Span, Table
 from augd.process.paths import time_of
 
 _OPEN_MAX: Final = 256  # of the 1024 descriptors that a process usually has
-# Where a part must be put together, one that is nearly all of the photo costs what it saves.
+# A part that is nearly all of the image costs as much to assemble as it saves.
 _WORTH_SHARE: Final = 0.8
 
 
 class ShardSamples(Samples, Protocol):
-    """What the source needs of the index beside that. Positions in the arrays are sample ids."""
+    """What `ShardSource` needs of the index beside `SourceIndex`. Positions in the arrays are
+    sample ids.
+    """
 
     @property
     def shards(self) -> Sequence[ShardFacts]: ...
@@ -89,12 +91,12 @@ class ShardSource(IndexedSource):
         if kept is not None:
             fresh = self._root.open(path)
             try:
-                os.dup2(fresh, kept, inheritable=False)  # other threads go on with this number
+                os.dup2(fresh, kept, inheritable=False)  # other threads continue with this number
             finally:
                 os.close(fresh)
 
     def read_region(self, sample: int, region: Region) -> bytearray | Cut:
-        """Read what a region of the stored picture needs; all of it where that is not known.
+        """Read what a region of the stored image needs; all of it if that is unknown.
 
         Raises:
             BadImage: as `read`, or the sample is not what the index says.
@@ -117,7 +119,7 @@ class ShardSource(IndexedSource):
         return Cut(data, table, cells)
 
     def _read_cut(self, sample: int, table: Table, cells: Region) -> bytearray | None:
-        """Read it in one call; None where the shard is not open yet, or something is wrong."""
+        """Read it in one call; None if the shard is not open yet, or something is wrong."""
         number = int(self._samples.shard_numbers[sample])
         fd = self._fds.get(number)
         if fd is None:
@@ -131,7 +133,7 @@ class ShardSource(IndexedSource):
         return found
 
     def _read(self, sample: int, *reads: tuple[int, bytearray | memoryview]) -> None:
-        """Fill buffers with what begins at so many bytes into a sample."""
+        """Fill buffers with the bytes that begin at an offset in a sample."""
         try:
             self._read_once(sample, reads)
         except OSError as error:
@@ -144,7 +146,7 @@ class ShardSource(IndexedSource):
             )
 
     def _read_once(self, sample: int, reads: Sequence[tuple[int, bytearray | memoryview]]) -> None:
-        """Fill them. Raises OSError for what passes."""
+        """Fill the buffers. Raises OSError for errors that pass."""
         number = int(self._samples.shard_numbers[sample])
         shard = self._samples.shards[number]
         offset = int(self._samples.shard_offsets[sample])
@@ -156,7 +158,7 @@ class ShardSource(IndexedSource):
                 _check(shard, os.fstat(fd))
                 for first, into in reads:
                     _fill(fd, offset + first, into)
-                # Written to while it was read: what was found may be half old and half new.
+                # Written to during the read: the bytes may be half old and half new.
                 _check(shard, os.fstat(fd))
             finally:
                 if not is_kept:
@@ -167,7 +169,7 @@ class ShardSource(IndexedSource):
             raise BadImage(f"its shard cannot be read: {error.strerror}") from None
 
     def _open(self, number: int, shard: ShardFacts) -> tuple[int, bool]:
-        """Open a shard; says whether it stays open, which not too many do."""
+        """Open a shard, and return whether it stays open; the number of open shards is limited."""
         try:
             fd = self._root.open(shard.path)
         except BadImage as bad:
@@ -181,7 +183,7 @@ class ShardSource(IndexedSource):
 
 
 def usable_table(samples: ShardSamples, sample: int, region: Region) -> Table | None:
-    """Return the table of a sample's segments; None where it is to be read whole."""
+    """Return the table of a sample's segments; None if it is to be read whole."""
     table = samples.segments(sample)
     if table is None or not table.holds(region) or table.width * table.height > max_pixels():
         return None
@@ -189,7 +191,7 @@ def usable_table(samples: ShardSamples, sample: int, region: Region) -> Table | 
 
 
 def span_in(samples: ShardSamples, sample: int, table: Table, cells: Region) -> Span | None:
-    """Return where a sample's segments lie; None where its whole is as good.
+    """Return where a sample's segments lie; None if reading all of it is as good.
 
     Raises:
         BadImage: the sample is empty, too large, or not what its index says.

@@ -1,12 +1,13 @@
-"""Reading samples: an id in, the file's bytes out, ahead of the decoder.
+"""Reads samples: an id in, the file's bytes out, ahead of the decoder.
 
-First stage of a producer. A source knows where the bytes of a sample lie: `FolderSource`, here, in
-a file of its own below the dataset's root; `ShardSource` (`shards.py`) in a range of a shard.
-`ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a bound of bytes.
+First stage of a producer. A source knows where the bytes of a sample lie. `FolderSource`, here,
+reads a file of its own below the dataset's root. `ShardSource` (`shards.py`) reads a range of a
+shard. `ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a limit of
+bytes.
 
-Invariants: never opens what lies outside the root, never blocks on a FIFO, never returns bytes of
-a file that changed since it was indexed, and a bad file is a value in its row, not an exception
-in a thread. It knows no decoder.
+Invariants: never opens what lies outside the root; never blocks on a FIFO; never returns bytes of a
+file that changed since it was indexed; a bad file is a value in its row, not an exception in a
+thread. It knows no decoder.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class SampleSource(Protocol):
         """Read a sample whole; the caller owns the bytes. Raises BadImage."""
 
     def read_region(self, sample: int, region: Region) -> bytearray | Cut:
-        """Read what a region of the stored picture needs, or all of it. Raises BadImage."""
+        """Read what a region of the stored image needs, or all of it. Raises BadImage."""
 
     def close(self) -> None:
         """Close what is open; reads after this fail. Closing twice is fine."""
@@ -69,7 +70,7 @@ class SampleSource(Protocol):
 
 
 class IndexedSource:
-    """What sources have in common: the samples of an index, and `with`, which closes them."""
+    """The common part of sources: the samples of an index, and `with`, which closes the source."""
 
     def __init__(self, samples: Samples) -> None:
         """Take the index's samples."""
@@ -100,7 +101,7 @@ class FolderSource(IndexedSource):
         samples: Samples,
         links_to: Sequence[bytes] = (),
     ) -> None:
-        """Open the root folder, and those that links may lead to. Raises OSError when it cannot."""
+        """Open the root folder, and those that links may lead to. Raises OSError if it cannot."""
         super().__init__(samples)
         self._mtimes_ns = samples.mtimes_ns
         self._root = Root(root, links_to)
@@ -128,7 +129,7 @@ class FolderSource(IndexedSource):
             )
 
     def _read(self, sample: int) -> bytearray:
-        """Read it once. Raises OSError for what passes."""
+        """Read it once. Raises OSError for errors that pass."""
         fd = self._root.open(self._samples.path_bytes(sample))
         try:
             found = os.fstat(fd)
@@ -140,7 +141,7 @@ class FolderSource(IndexedSource):
                 if not more:
                     raise BadImage(f"cut off: expected {found.st_size} bytes, got {num_read}")
                 num_read += more
-            # Written to while it was read: what was found may be half of the old and half new.
+            # Written to during the read: the bytes may be half old and half new.
             self._check(sample, os.fstat(fd))
             return content
         except OSError as error:
@@ -148,11 +149,11 @@ class FolderSource(IndexedSource):
                 raise
             raise BadImage(f"cannot be read: {error.strerror}") from None
         finally:
-            with suppress(OSError):  # some file systems tell then what they could not do
+            with suppress(OSError):  # some file systems report only here that a read failed
                 os.close(fd)
 
     def read_region(self, sample: int, region: Region) -> bytearray:
-        """Read the whole file: where in it a region lies is not known."""
+        """Read the whole file: where in it a region lies is unknown."""
         return self.read(sample)
 
     def _check(self, sample: int, found: os.stat_result) -> None:

@@ -1,11 +1,11 @@
-"""Errors of a file system that pass: a server that restarts, a link that is down, too few buffers.
+"""Retries reads after errors of a file system that pass: a restarting server, a link that is down.
 
-Under the sources of samples. They say nothing about the file that was asked for, so what failed by
-one is tried again with growing pauses, within the patience that stores have, and never becomes a
-bad sample; then the stream ends with an error that names the file.
+Used by the sources of samples. Such an error is independent of the file that was read. So the read
+is retried with growing pauses, within the patience that stores have, and never becomes a bad
+sample. After that, the stream ends with an error that names the file.
 
-Invariants: whoever waits for rows goes on telling that he lives while it is tried again, and only
-then: a read that the file system does not answer is ended from outside.
+Invariants: the thread that waits for rows reports progress while a read is retried, and only then.
+A read that the file system does not answer is ended from outside.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from augd.process.awake_clock import Awake
 Got = TypeVar("Got")
 
 _NAMES: Final = (
-    # a file system over the network, or a server in user space, that is restarted or not reached
+    # a network file system, or a server in user space, that restarts or is not reachable
     *("ESTALE", "ENOTCONN", "ETIMEDOUT", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "ESHUTDOWN"),
     *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETRESET", "ENETUNREACH", "EKEYEXPIRED"),
     # a disk, near or far
     *("EIO", "EREMOTEIO", "ENODEV", "ENXIO", "EAGAIN", "EINTR", "EBUSY"),
-    # this machine, at the moment
+    # this machine, at present
     *("ENOMEM", "ENOBUFS", "EMFILE", "ENFILE"),
 )
 PASSING: Final = frozenset(getattr(errno, name) for name in _NAMES)
@@ -41,15 +41,15 @@ _SAY_AFTER_S: Final = 1.0
 
 
 def does_pass(error: OSError) -> bool:
-    """Say whether an error is of the file system or the machine, and no file's own."""
+    """Return whether an error comes from the file system or the machine, and not from a file."""
     return error.errno in PASSING
 
 
 class Retries:
-    """Tries reads of one source again; by several threads at once."""
+    """Retries reads of one source; used by several threads at once."""
 
     def __init__(self) -> None:
-        """Have the patience of stores, AUGD_STORE_PATIENCE."""
+        """Use the patience of stores, AUGD_STORE_PATIENCE."""
         self._patience_s: float | None = None
         self._lock = threading.Lock()
         self._num_waiting = 0
@@ -59,11 +59,11 @@ class Retries:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether some read is tried again just now, rather than waiting for the file system."""
+        """Whether a read is being retried now, rather than waiting for the file system."""
         return self._num_waiting > 0
 
     def attend(self, on_wait: Callable[[], None]) -> None:
-        """Call this about every second while this thread's own reads are tried again."""
+        """Call this about every second while this thread's own reads are retried."""
         self._on_wait, self._attended_by = on_wait, threading.get_ident()
 
     def again(
@@ -74,13 +74,13 @@ class Retries:
         reopen: Callable[[], None] | None = None,
         patience_s: float | None = None,
     ) -> Got:
-        """Read again what failed, with pauses.
+        """Retry a failed read, with pauses.
 
         Args:
-            error: how it failed, one that `does_pass`.
+            error: the failure, one that `does_pass`.
             path: of the file, for messages.
             read: raises OSError only for errors that pass.
-            reopen: opens anew what was open, and may fail; called before each try.
+            reopen: opens again what was open, and may fail; called before each try.
             patience_s: how long; None is that of stores.
 
         Raises:
@@ -117,7 +117,7 @@ class Retries:
     def _patience(self) -> float:
         if self._patience_s is None:
             from augd.dataset.stores.object_store import (
-                patience_s,  # with what few sources ever need
+                patience_s,  # few sources need it
             )
 
             self._patience_s = patience_s()
@@ -129,7 +129,7 @@ class Retries:
             self._on_wait()
 
     def _say(self, text: str) -> None:
-        """Tell the operator, once for all the reads that fail together."""
+        """Report once to the operator, for all the reads that fail together."""
         with self._lock:
             has_said, self._has_said = self._has_said, True
         if has_said:

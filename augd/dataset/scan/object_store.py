@@ -40,24 +40,24 @@ _WINDOW_MAX: Final = 4 << 20
 
 
 class StoreListing:
-    """Shards in a folder of a store; see `shards.Shelf`."""
+    """Shards in a folder of a store; see `shard_listing.Shelf`."""
 
     def __init__(self, source: bytes, look: Look | None = None) -> None:
-        """List the shards, by the index beside them where the store lists nothing.
+        """List the shards, by the index beside them if the store lists nothing.
 
-        `look` is called with each image while its shard is walked, the shard being read where it
-        likes; what it says is the member's `seen`.
+        While a shard is walked, `look` is called with each image and the shard as a file. Its
+        result is the member's `seen`.
 
         Raises:
-            DatasetError: there are none.
-            StoreError: the store cannot be asked.
+            DatasetError: there are no shards.
+            StoreError: the store cannot be read.
         """
         self.source = source
         self._look = look
         address = parse_store(source)
         self.store = ObjectStore(address)
         self.root = address.folder.encode()
-        # Before they are read: what changes meanwhile is found changed the next time.
+        # Before the shards are read: a change during the read is found the next time.
         self._watched = versions_beside(self.store)
         self.index: ScanResult | None = self._read_index()
         self.shards = list_now(self.store, None if self.index is None else self.index.shards)
@@ -72,7 +72,7 @@ class StoreListing:
         return self._watched
 
     def read_small(self, name: bytes) -> bytes | None:
-        """Read a file that lies beside the shards; None where there is none."""
+        """Read a file that lies beside the shards; None if there is none."""
         content = self.store.read_whole(os.fsdecode(name))
         return None if content is None else bytes(content)
 
@@ -91,7 +91,7 @@ class StoreListing:
             os.close(fd)
 
     def indexed(self) -> ScanResult | None:
-        """Return what the index beside the shards says, checked; None where there is none."""
+        """Return what the index beside the shards holds, checked; None if there is none."""
         found = self.index
         if found is None:
             return None
@@ -122,17 +122,17 @@ class StoreListing:
         path = os.path.join(self.root, shard.path)
         members = []
         for member in walk_tar(file, path, shard.size_bytes, skips):
-            # Now, while the window is where it lies.
+            # Now, while the window holds the member.
             member.seen = None if self._look is None else self._look(file, member)
             members.append(member)
         return members, skips
 
 
 class ObjectWindow(io.BufferedIOBase):
-    """An object as a file that is read through a window: see the module's words."""
+    """An object as a file that is read through a window: see the module's docstring."""
 
     def __init__(self, store: ObjectStore, facts: ObjectFacts) -> None:
-        """Read nothing yet."""
+        """Prepare to read. Nothing is read yet."""
         self._store = store
         self._facts = facts
         self._at = 0
@@ -141,11 +141,11 @@ class ObjectWindow(io.BufferedIOBase):
         self._content: Any = b""
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
@@ -153,13 +153,13 @@ class ObjectWindow(io.BufferedIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Have the next read begin elsewhere."""
+        """Let the next read begin elsewhere."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._facts.size_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read so many bytes, fewer at the end. Raises StoreError."""
+        """Read `size` bytes, fewer at the end. Raises StoreError."""
         left = max(0, self._facts.size_bytes - self._at)
         size = left if size is None or size < 0 else min(size, left)
         if not size:
@@ -171,14 +171,14 @@ class ObjectWindow(io.BufferedIOBase):
         return bytes(self._content[first : first + size])
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer as far as there is something."""
+        """Fill a buffer, as far as the object goes."""
         into = memoryview(buffer).cast("B")
         content = self.read(len(into))
         into[: len(content)] = content
         return len(content)
 
     def _move(self, size: int) -> None:
-        """Read a window that begins here; a larger one where the last was read to its end."""
+        """Read a window that begins here. It is larger if the last one was read to its end."""
         is_near = self._start <= self._at <= self._end + self._size
         wanted = self._size * 2 if is_near else self._size // 2
         self._size = min(_WINDOW_MAX, max(_WINDOW_MIN, wanted))
@@ -204,11 +204,11 @@ def in_order(work: Callable[[Any], T], items: list[Any]) -> Iterator[T]:
 
 
 def list_now(store: ObjectStore, known: list[Shard] | None) -> list[Shard]:
-    """List the shards of a folder; where it lists nothing itself, those that are known.
+    """List the shards of a folder. If the store lists nothing, take those that are known.
 
     Raises:
-        DatasetError: it lists nothing, and none are known.
-        StoreError: the store cannot be asked.
+        DatasetError: the store lists nothing, and no shards are known.
+        StoreError: the store cannot be read.
     """
     if known is None or store.address.scheme == "s3" or store.address.listing:
         listed = store.list_tars()
@@ -225,7 +225,7 @@ def read_remote(source: bytes, *, progress: Progress | None = None) -> ScanResul
 
     Raises:
         DatasetError: no shards, or as `shards.read_shards`.
-        StoreError: the store does not give what is asked of it.
+        StoreError: the store fails or rejects a request.
     """
     listing = StoreListing(source)
     found = listing.indexed()
@@ -241,7 +241,8 @@ def versions_beside(store: ObjectStore) -> dict[bytes, int]:
 
 
 def is_current(source: bytes, shards: list[Shard], watched: dict[bytes, int]) -> bool:
-    """Say whether the shards in a store, and what lies beside them, are still those of an index."""
+    """Return whether the shards in a store, and the files beside them, are still those of an
+    index."""
     store = ObjectStore(parse_store(source))
     if watched != versions_beside(store):
         return False

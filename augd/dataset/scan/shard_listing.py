@@ -1,9 +1,9 @@
-"""Where shards lie on this machine: found below a folder, opened beside them, walked one by one.
+"""Finds, opens and walks shards on this machine.
 
-Under `shards`, which knows what they mean. Shards lie in the folder itself, or in folders below it
+`shards` defines what they mean. Shards lie in the folder itself, or in folders below it
 (`train/a.tar`).
 
-Invariants: no link is followed out of the folder unless the operator lets it; nothing blocks on a
+Invariants: no link is followed out of the folder unless the operator allows it; nothing blocks on a
 FIFO. Imports no NumPy.
 """
 
@@ -31,8 +31,8 @@ CLASSES_NAME: Final = b"classes.json"
 def list_shards(root: bytes, links_to: Sequence[bytes] | None = None) -> list[Shard]:
     """List the shards below a folder by path, with their sizes and times.
 
-    Links may lead to below the folder, or to where the operator lets them, which this process knows
-    where `links_to` is None.
+    Links may lead below the folder, or where the operator allows them. With `links_to` None, this
+    process's own access counts.
     """
     if links_to is None:
         links_to = read_access().links_to
@@ -41,13 +41,13 @@ def list_shards(root: bytes, links_to: Sequence[bytes] | None = None) -> list[Sh
 
 
 def has_shards(root: bytes) -> bool:
-    """Say whether shards lie below a folder, and no images."""
+    """Return whether shards lie below a folder, and no images."""
     paths, has_images = _find(root)
     return bool(paths) and not has_images
 
 
 def _find(root: bytes) -> tuple[list[bytes], bool]:
-    """List the paths of the `.tar` files below a folder; says whether there are images, too."""
+    """List the paths of the `.tar` files below a folder, and whether there are images, too."""
     paths: list[bytes] = []
     has_images = False
     waiting = [b""]
@@ -103,10 +103,10 @@ def _folders_of(path: bytes) -> Iterator[bytes]:
 
 
 def open_beside(root: bytes, name: bytes) -> int | None:
-    """Open a file that lies beside the shards; None where there is none."""
+    """Open a file that lies beside the shards; None if there is none."""
     path = os.path.join(root, name)
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
@@ -117,25 +117,25 @@ def open_beside(root: bytes, name: bytes) -> int | None:
 
 
 class ShardListing(Protocol):
-    """Where shards lie: a folder of this machine, or of an object store."""
+    """A place that holds shards: a folder of this machine, or of an object store."""
 
     @property
     def root(self) -> bytes: ...
 
     @property
     def shards(self) -> list[Shard]:
-        """Those of the folder, by name."""
+        """The shards of the folder, by name."""
 
     def watched(self) -> dict[bytes, int]:
-        """Say what the index depends on, beside what the shards say of themselves."""
+        """Return what the index depends on, beside the content of the shards."""
 
     def read_small(self, name: bytes) -> bytes | None:
-        """Read a file that lies beside the shards; None where there is none."""
+        """Read a file that lies beside the shards; None if there is none."""
 
     def members(self, skips: SkipCounter) -> Iterator[tuple[int, Member]]:
         """Walk all shards, yielding each image with the number of its shard.
 
-        What is passed over is counted in `skips`.
+        Files that are skipped are counted in `skips`.
         """
 
 
@@ -152,7 +152,7 @@ class Folder:
         return watched_of(self.root, self.shards)
 
     def read_small(self, name: bytes) -> bytes | None:
-        """Read a file that lies beside the shards; None where there is none."""
+        """Read a file that lies beside the shards; None if there is none."""
         if (fd := open_beside(self.root, name)) is None:
             return None
         with open(fd, "rb") as file:

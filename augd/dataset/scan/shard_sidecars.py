@@ -1,10 +1,9 @@
-"""What the small members beside an image say of it: `.cls`, a class, and `.json`, an object.
+"""Reads the small members beside an image in a shard: `.cls`, a class, and `.json`, an object.
 
-Others write them, by Python's `json` most often, which writes NaN and lone surrogates, and in any
-encoding. Of an object only labels and split are kept; whatever else it holds is nobody's business
-here, and hinders nobody.
+Other programs write them, most often Python's `json`, which writes NaN and lone surrogates, and in
+any encoding. Only labels and split of an object are kept. Everything else in it is ignored.
 
-Invariants: raises nothing, whatever the bytes are; what is read is bounded. Imports no NumPy.
+Invariants: raises nothing, whatever the bytes are; the bytes read are bounded. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _SAID: Final = ("label", "labels", "split")
 _MARK: Final = b"\xef\xbb\xbf"
 CLS_BYTES_MAX: Final = 1 << 16
 JSON_BYTES_MAX: Final = 16 << 20
-_DIGITS_MAX: Final = 400  # Python may be told to read no more than 640
+_DIGITS_MAX: Final = 400  # Python may be configured to read no more than 640
 
 
 class SidecarLabels(msgspec.Struct):
-    """What is said of one image. `unread` says of what cannot be read why, and what it is."""
+    """What the sidecars hold about one image. `unread` gives what cannot be read, and why."""
 
     cls: str | None = None
     json: dict[str, Any] | None = None
@@ -30,11 +29,11 @@ class SidecarLabels(msgspec.Struct):
 
     @property
     def has_label(self) -> bool:
-        """Whether a label stands in it, whatever it is."""
+        """Whether it holds a label of any kind."""
         return self.cls is not None or bool(self.json and self.json.keys() & {"label", "labels"})
 
     def take(self, ending: bytes, content: bytes | None, size_bytes: int) -> None:
-        """Take the content of a member, None where it is too large to be read."""
+        """Take the content of a member; None if it is too large to be read."""
         if content is None:
             self.unread = f".{ending.decode()} of {size_bytes:,} bytes"
         elif ending == b"cls":
@@ -48,20 +47,20 @@ class SidecarLabels(msgspec.Struct):
 
 
 def read_class(content: bytes) -> str | None:
-    """Read a `.cls`; None where it holds nothing."""
+    """Read a `.cls`; None if it is empty."""
     return _text(content).strip(" \t\r\n\0") or None
 
 
 def read_object(content: bytes) -> dict[str, Any] | None:
-    """Read what a `.json` says of labels and split; None where it is no JSON.
+    """Read labels and split from a `.json`; None if it is no JSON.
 
-    What is null says nothing. Anything but an object says nothing, either.
+    Null values, and anything but an object, hold nothing.
     """
     found: Any
     try:
         found = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # NaN, Infinity, lone surrogates, a byte order mark, other encodings: slower, for the few.
+        # NaN, Infinity, lone surrogates, a byte order mark, other encodings: slower, and rare.
         try:
             found = load_json(_text(content))
         except (ValueError, RecursionError):
@@ -75,8 +74,8 @@ def load_json(text: str) -> Any:
     """Read JSON as Python's `json` writes it: NaN, lone surrogates, numbers of any size.
 
     Raises:
-        ValueError: it is none.
-        RecursionError: it is too deep.
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deep.
     """
     return json.loads(text, parse_int=_whole_or_inf)
 

@@ -1,14 +1,19 @@
-"""A dataset of tar shards: by the index that lies beside them, or by walking them.
+"""Indexes tar shards in a folder: by the index that lies beside them, or by walking them.
 
-First look at a folder of `.tar` files. `augd pack` and `augd index` leave `augd.index` there, in
-the format of the cached index, and with it the sizes of images and where their restart segments
-lie. Without it labels come from `.cls` and `.json` members, or from the members' folders, and
-splits from the shards' names (`train-000.tar`).
+Runs the first time that a folder of `.tar` files is opened. `augd pack` and `augd index` leave
+`augd.index` there. It has the format of the cached index, with the sizes of images and the places
+of their restart segments. Without it, labels come from `.cls` and `.json` members or from the
+members' folders, and splits from the shards' names (`train-000.tar`).
 
-Invariants: an index that lies beside shards is a stranger's: every number in it is checked, and the
-shards' sizes with it, before it is used; shards lie below the folder and are opened below it; what
-cannot be read of one member makes no other unreadable, and costs no label in silence; the order of
-samples is that of the index, or of shards by name and members as they lie. Imports no NumPy.
+Invariants:
+
+- `augd.index` next to shards is untrusted input: every number in it, and the shards' sizes, are
+checked before use.
+- Shards lie below the folder and are opened below it.
+- A member that cannot be read makes no other member unreadable, and a lost label is reported.
+- The order of samples is that of the index, or of shards by name and members as they lie.
+
+Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -60,7 +65,7 @@ def read_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
     """List the images in the shards of a folder, with their labels and splits.
 
     Raises:
-        DatasetError: no shards, one that is damaged or unreadable, labels that don't fit, or an
+        DatasetError: no shards, a shard that is damaged or unreadable, labels that don't fit, or an
             index that is not of these shards.
     """
     try:
@@ -73,7 +78,7 @@ def read_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
 
 
 def walk_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
-    """List the images in the shards of a folder by walking these, whether there is an index or not.
+    """List the images in the shards of a folder by walking them, even if there is an index.
 
     Raises:
         DatasetError: as `read_shards`.
@@ -85,7 +90,7 @@ def walk_shards(root: bytes, *, progress: Progress | None = None) -> ScanResult:
 
 
 def _read_index(root: bytes) -> ScanResult | None:
-    """Read the index beside the shards, checked; None where there is none."""
+    """Read the index beside the shards, checked; None if there is none."""
     if (fd := open_beside(root, INDEX_NAME)) is None:
         return None
     try:
@@ -105,9 +110,9 @@ def _read_index(root: bytes) -> ScanResult | None:
 
 
 def check_found(found: ScanResult, shards: list[Shard]) -> None:
-    """Refuse an index that is not of these shards, or not one that augd can have written.
+    """Reject an index that is not of these shards, or not one that augd can have written.
 
-    Takes the shards' times from those that are there: a set that was copied is the same set.
+    The shards' times are those of the files found: a copied dataset is the same dataset.
     """
     _check_shards(found, shards)
     numbers, sizes = found.shard_numbers, found.sizes_bytes
@@ -122,7 +127,7 @@ def check_found(found: ScanResult, shards: list[Shard]) -> None:
         "path_offsets": not _rises(found.path_offsets, len(found.paths)),
         "shard_numbers": min(numbers) < 0 or max(numbers) >= len(shards),
     }
-    # Only now can the numbers of shards be used as such.
+    # Only from here on are the numbers of shards valid.
     lies["shard_offsets or sizes_bytes"] = (
         lies["shard_numbers"]
         or min(found.shard_offsets) < 0
@@ -171,7 +176,7 @@ def _rises(positions: Any, end: int) -> bool:
 
 
 class Walker:
-    """Makes a dataset of shards by walking them."""
+    """Builds a scan result by walking shards."""
 
     def __init__(self, listing: ShardListing, progress: Progress | None) -> None:
         """Prepare to walk."""
@@ -181,11 +186,13 @@ class Walker:
         self._shards = listing.shards
         self._splits = _splits_of([shard.path for shard in self._shards])
         self._classes = _read_classes(listing)
-        self._odd_split: tuple[str, str] | None = None  # of others' sidecars, which hold anything
+        self._odd_split: tuple[str, str] | None = (
+            None  # of other programs' sidecars, which may hold anything
+        )
         self._places = {name: number for number, name in enumerate(self._classes or ())}
         self._skips = SkipCounter()
         self._encoding: LabelEncoding | None = None
-        self._is_said = False  # labels stand in members, not in folders' names
+        self._is_said = False  # labels are in members, not in folders' names
         self.seen: list[Any] = []
         """What a shelf has seen of each image, where it looks at them."""
 
@@ -193,7 +200,7 @@ class Walker:
         """List the images. Raises DatasetError, and what the shelf raises."""
         result = ScanResult(self._root, self._root, self._listing.watched())
         result.shards = self._shards
-        # Whether a label is missed is known from the first image whose members can be read.
+        # The first image whose members can be read tells whether images have labels.
         doubtful: list[tuple[int, Member]] = []
         for number, member in self._listing.members(self._skips):
             if self._encoding is None and _is_doubtful(member):
@@ -226,7 +233,7 @@ class Walker:
         return DatasetError(f"shard {shard}, {shown(member.path)}: {bad}")
 
     def _add(self, result: ScanResult, number: int, member: Member) -> None:
-        """Add a sample, or pass it over where it had a label that cannot be read."""
+        """Add a sample, or skip it if it had a label that cannot be read."""
         if self._is_said and _is_doubtful(member):
             kind = f"whose label cannot be read ({member.said.unread})"
             name = os.path.basename(self._shards[number].path) + b"/" + member.path
@@ -267,7 +274,7 @@ class Walker:
         )
 
     def _split_of(self, row: Row, number: int) -> int:
-        """Read a sample's split off what is said of it, its folder, or its shard's name."""
+        """Read a sample's split from its sidecars, its folder, or its shard's name."""
         if row.split is not None:
             if code := split_named(row.split):
                 return code
@@ -282,12 +289,12 @@ class Walker:
         return self._splits[number]
 
     def _row(self, number: int, member: Member) -> Row:
-        """Read what a member's neighbours, or else its folders, say of its labels."""
+        """Read a sample's labels from the members beside it, or else from its folders."""
         path = os.fsdecode(member.path)
         said, label = member.said.json or {}, member.said.cls
         split = said.get("split")
         if split is not None and not isinstance(split, str):
-            # Others' sidecars hold anything: the number of a fold, most often.
+            # Other programs' sidecars hold anything: the number of a fold, most often.
             said["split"] = split = repr(split)[:80]
         if said.keys() & {"label", "labels"}:
             try:
@@ -297,7 +304,7 @@ class Walker:
                     raise
         if label is not None:
             return self._named(Row(number, path, label=label, split=split))
-        # tar takes away what leads out of the folder: `/cat/1.jpg`, `../cat/1.jpg`.
+        # tar strips what leads out of the folder: `/cat/1.jpg`, `../cat/1.jpg`.
         folders = [part for part in path.split("/")[:-1] if part not in _NO_FOLDERS]
         if folders and (code := split_named(folders[0])):
             split = split or SPLITS[code - 1]
@@ -306,7 +313,7 @@ class Walker:
         return Row(number, path, label=folder, split=split, says="folder")
 
     def _named(self, row: Row) -> Row:
-        """Give a row the name of its class where `classes.json` lists these."""
+        """Give a row the name of its class if `classes.json` lists the names."""
         if self._classes is None or row.label is None:
             return row
         number = row.label if isinstance(row.label, int) else whole(row.label)
@@ -322,7 +329,7 @@ class Walker:
         return row
 
     def _name_classes(self, result: ScanResult) -> None:
-        """Take the numbers of classes from `classes.json`; some may have no sample."""
+        """Take the numbers of classes from `classes.json`. Some classes may have no sample."""
         assert self._classes is not None
         if result.classes and set(result.classes) <= self._places.keys():
             final = [self._places[name] for name in result.classes]
@@ -332,15 +339,15 @@ class Walker:
 
 
 def _is_doubtful(member: Member) -> bool:
-    """Say whether an image may have had a label that cannot be read."""
+    """Return whether an image may have had a label that cannot be read."""
     return bool(member.said.unread) and not member.said.has_label
 
 
 def _splits_of(names: list[bytes]) -> list[int]:
-    """Read splits off the shards' names: a folder, or the word that a name begins with.
+    """Read splits from the shards' names: a folder, or the word that a name begins with.
 
-    Where neither says one, names that differ in nothing else do: `imagenet1k-train-0000.tar` beside
-    `imagenet1k-validation-00.tar`. `crash-test-000.tar` alone is of no split.
+    If neither names one, names that differ in nothing else do: `imagenet1k-train-0000.tar` beside
+    `imagenet1k-validation-00.tar`. `crash-test-000.tar` alone is in no split.
     """
     texts = [os.fsdecode(name) for name in names]
     codes = [
@@ -353,7 +360,7 @@ def _splits_of(names: list[bytes]) -> list[int]:
 
 
 def _notes_on_splits(shards: list[Shard], codes: list[int]) -> list[str]:
-    """Say which splits were read off names, with the first name of each."""
+    """Return a note on which splits were read from names, with the first name of each."""
     said = []
     for code, split in enumerate(SPLITS, 1):
         named = [shard.path for shard, found in zip(shards, codes, strict=True) if found == code]

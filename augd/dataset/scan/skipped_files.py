@@ -1,9 +1,9 @@
-"""What a look at a dataset passed over, by kind: counted, and the first of each named.
+"""Counts the files that a scan skips, by kind, and names the first of each kind.
 
-A picture that nobody reads is a picture that nobody trains on; whoever serves a dataset hears of
-it. Kept with the index, so that a later start says the same.
+An image that is never read is never trained on, so the operator is told. The counts are kept with
+the index, so that a later start reports them again.
 
-Invariants: bounded, whatever a folder holds; up to a thousand kinds, what is told depends on names
+Invariants: bounded, whatever a folder holds; up to a thousand kinds, the report depends on names
 alone, never on the order in which a file system lists them. Imports no NumPy.
 """
 
@@ -16,9 +16,9 @@ from typing import Final
 from augd.dataset.scan_result import Skipped, shown
 from augd.pixels.headers.formats import IMAGE_ENDINGS
 
-_NAMED: Final = 3  # of a kind
-_KINDS_MAX: Final = 1024  # that are counted apart
-_TOLD_MAX: Final = 64  # of these
+_NAMED: Final = 3  # names kept of a kind
+_KINDS_MAX: Final = 1024  # kinds counted separately
+_TOLD_MAX: Final = 64  # kinds reported
 _ENDING_MAX: Final = 12  # characters; longer ones are parts of names
 _OTHERS: Final = "of other endings"
 NO_ENDING: Final = "without an ending"
@@ -32,7 +32,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Endings that are well known, and not of pictures: nobody opens such a file to look for one.
+# Well-known endings that are not of images: such a file is never opened.
 _KNOWN: Final = _words(
     "txt md rst log csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf html htm css js py "
     "ipynb c h cpp cu sh bat db sqlite lmdb mdb npy npz pt pth pkl pickle ckpt safetensors onnx "
@@ -41,9 +41,9 @@ _KNOWN: Final = _words(
     "doc docx xls xlsx ppt pptx odt rtf tex ps svg exe dll so o a lock tmp part crdownload md5 "
     "sha1 sha256 sig asc xmp thm aae dvc url lnk cls caption label "
 )
-# Endings of pictures that are not read.
+# Endings of images that are not read.
 _FOREIGN: Final = _words("jp2 j2k jpx ppm pgm pbm pnm tga ico svg psd exr hdr ")
-# Endings of raw pictures. Many are TIFFs, whose first page is a thumbnail.
+# Endings of raw images. Many are TIFFs, whose first page is a thumbnail.
 _RAW: Final = _words(
     "3fr arw cap cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef ptx raf raw "
     "rw2 rwl sr2 srf srw x3f "
@@ -51,10 +51,10 @@ _RAW: Final = _words(
 
 
 class SkipCounter:
-    """Counts what is passed over."""
+    """Counts skipped files."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with no files."""
         self._kinds: dict[tuple[str, bool], tuple[int, list[bytes]]] = {}
 
     def note(self, kind: str, name: bytes, *, is_image: bool = False) -> None:
@@ -69,14 +69,14 @@ class SkipCounter:
         self._kinds[key] = count + 1, names
 
     def take(self, other: SkipCounter) -> None:
-        """Count what others have counted."""
+        """Add the counts of another counter."""
         for one in other.listed():
             key = one.kind, one.is_image
             count, names = self._kinds.get(key, (0, []))
             self._kinds[key] = count + one.count, sorted([*names, *one.names])[:_NAMED]
 
     def listed(self) -> list[Skipped]:
-        """Tell what was passed over: pictures first, then by number."""
+        """Return what was skipped: images first, then by number."""
         found = [
             Skipped(kind, count, names, is_image)
             for (kind, is_image), (count, names) in self._kinds.items()
@@ -90,7 +90,7 @@ class SkipCounter:
 
 
 def kind_of(name: bytes) -> str:
-    """Name the kind of a file by its ending: `.txt`, `.tar.gz`, or that it has none."""
+    """Name the kind of a file by its ending: `.txt`, `.tar.gz`, or no ending."""
     stem, dot, ending = name.lower().rpartition(b".")
     if not dot or not stem:
         return NO_ENDING
@@ -101,13 +101,14 @@ def kind_of(name: bytes) -> str:
 
 
 def tells_nothing(name: bytes) -> bool:
-    """Say whether a file's ending leaves open what is in it, or whether it has none."""
+    """Return whether a file's ending is unknown or missing, so that its content must tell."""
     stem, dot, ending = name.rpartition(b".")
     return not (dot and stem and ending.lower().decode("latin-1") in _KNOWN)
 
 
 def is_image_kind(kind: str) -> bool:
-    """Say whether files of this kind are pictures, or hold some, whether they are read or not."""
+    """Return whether files of this kind are images or may hold images, even if they are not
+    read."""
     ending = kind.removeprefix(".")
     return (
         ending in _FOREIGN
@@ -118,17 +119,17 @@ def is_image_kind(kind: str) -> bool:
 
 
 def is_raw(name: bytes) -> bool:
-    """Say whether a file's ending is one of raw pictures."""
+    """Return whether a file's ending is one of raw images."""
     return name.rpartition(b".")[2].lower().decode("latin-1") in _RAW
 
 
 def is_shard_kind(kind: str) -> bool:
-    """Say whether files of this kind are tar files, packed or not."""
+    """Return whether files of this kind are tar files, packed or not."""
     return kind in SHARD_KINDS or kind.startswith(".tar.")
 
 
 def say_skipped(skipped: Iterable[Skipped]) -> str:
-    """Tell in a line what was not read, with the first names."""
+    """Describe in a line what was not read, with the first names."""
     return ", ".join(_say(one) for one in skipped)
 
 

@@ -1,11 +1,11 @@
-"""Which names stand for splits: of folders, of shards, and in a column.
+"""Recognises the names of splits: of folders, of shards, and in a column.
 
-Where it stands: beside the scan of folders (`folder`), the walk of shards (`shards`) and manifests,
-which all read names by these rules. The words are those that the Hugging Face libraries document,
-in any case, alone or with what people put beside them: `Train`, `test_set`, `trainset`, `val2017`.
+The scan of folders (`folder`), the walk of shards (`shards`) and manifests all use these rules. The
+words are those that the Hugging Face libraries document, in any case, alone or with common
+additions: `Train`, `test_set`, `trainset`, `val2017`.
 
-Invariants: pure; a name is read by itself, and only where nothing was recognised so does another
-one beside it count (`read_beside`). Imports no NumPy.
+Invariants: pure; a name is read by itself, and other names beside it count only if none was
+recognised (`read_beside`). Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _YEAR: Final = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}(?![0-9])")  # as in COCO
 _APART: Final = re.compile(r"[^a-z0-9]+")
 _LEADING: Final = re.compile(r"([a-z]+)(?![a-z])")
 _NEAR: Final = re.compile(f"(?i:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
-# Names that a class can hardly have, of folders that lie beside splits.
+# Names that are hardly classes, of folders beside splits.
 _BESIDE: Final = frozenset(
     (
         *("unlabeled", "unlabelled", "unlabel", "unsup", "unsupervised", "extra", "holdout"),
@@ -51,9 +51,9 @@ def split_begun(name: str) -> int:
 
 
 def read_beside(names: Iterable[str]) -> dict[str, int]:
-    """Read splits off names that differ in nothing else: `seg_train` beside `seg_test`.
+    """Read splits from names that differ in nothing else: `seg_train` beside `seg_test`.
 
-    One of them alone says nothing: `crash-test` is no split.
+    One such name alone is no split: `crash-test`.
     """
     groups: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for name in names:
@@ -71,7 +71,7 @@ def read_beside(names: Iterable[str]) -> dict[str, int]:
 
 
 def named_nearly(names: Iterable[str]) -> list[str]:
-    """Name those that begin as different splits do, and are not read as such: trainA, test1."""
+    """Return names that begin as different splits do, and are not read as such: trainA, test1."""
     found = {name: code for name in sorted(names) if (code := _begun_nearly(name))}
     return list(found) if len(set(found.values())) > 1 else []
 
@@ -83,7 +83,7 @@ def _begun_nearly(name: str) -> int:
 
 
 def is_beside_splits(name: str) -> bool:
-    """Say whether a name is one of what lies beside splits, and hardly a class."""
+    """Return whether a folder often lies beside splits, and is hardly a class."""
     return any(word in _BESIDE for word in _APART.split(name.lower()))
 
 

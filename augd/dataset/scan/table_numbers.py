@@ -1,11 +1,11 @@
-"""Numbers as tables spell them: `3`, `3.0`, `03`, `+3`, `3e0`; and cells that hold nothing.
+"""Reads numbers as tables spell them: `3`, `3.0`, `03`, `+3`, `3e0`; and empty cells.
 
-Where it stands: under the labels of manifests and shards (`marking`, `rows`). pandas writes a
-column of whole numbers as `0.0, 1.0, ...` once a cell is missing; sorted as names, `10.0` comes
-before `2.0`, and each class behind it is another one.
+Used for the labels of manifests and shards (`label_encoding`, `manifest_rows`). pandas writes a
+column of whole numbers as `0.0, 1.0, ...` once a cell is missing. Sorted as names, `10.0` comes
+before `2.0`, and each class behind it gets another number.
 
-Invariants: pure; digits of every script count, as Python reads them; what no spelling of a number
-is stays a name. Imports no NumPy.
+Invariants: pure; digits of every script count, as Python reads them; any other text stays a name.
+Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Final
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _DIGITS: Final = re.compile(r"[+-]?[0-9]{1,18}")  # longer ones are identifiers, hence names
-_EXACT: Final = 2**53  # up to here a float holds every whole number
+_EXACT: Final = 2**53  # a float holds every whole number up to here
 
-# As pandas, NumPy, R, Excel and Python write a cell that holds nothing.
+# As pandas, NumPy, R, Excel and Python write an empty cell.
 _MISSING: Final = frozenset(
     ("", "nan", "+nan", "-nan", "<na>", "nat", "null", "#n/a", "n/a", "1.#qnan")
 )
@@ -39,7 +39,7 @@ def whole(text: str) -> int | None:
 
 
 def is_fraction(text: str) -> bool:
-    """Say whether a text is a number, but no whole one; a decimal comma counts."""
+    """Return whether a text is a number, but no whole one. A decimal comma counts."""
     text = _in_ascii(text)
     if _DECIMAL_COMMA.fullmatch(text):
         return True
@@ -47,7 +47,7 @@ def is_fraction(text: str) -> bool:
 
 
 def is_missing(text: str) -> bool:
-    """Say whether a text is how a program writes that there is no value."""
+    """Return whether a text means that there is no value, as programs write it."""
     return text.lower() in _MISSING or text in _MISSING_AS_WRITTEN
 
 

@@ -1,16 +1,16 @@
-"""Walking a tar shard in WebDataset's layout: members that share a key are one sample.
+"""Walks a tar shard in WebDataset's layout: members that share a key are one sample.
 
-Where it stands: under `shards`, which makes a dataset of several of these. A key is a member's
-path up to the first dot of its name, what follows is a field: `cat/017.jpg` and `cat/017.cls` are
-one sample, whose class is what the second one holds. Of an image in a field with dots
-(`017.seg.png`), see `_Group`. Members of one key need not be neighbours. Links to members are read
-as these; several archives one after the other (`cat a.tar b.tar`) are read one after the other.
+Called by `shards`, which makes a dataset of several shards. A key is a member's path up to the
+first dot of its name; the rest is a field: `cat/017.jpg` and `cat/017.cls` are one sample, whose
+class is in the second one. `_Group` defines an image in a field with dots (`017.seg.png`). Members
+of one key need not be neighbours. Links to members are read as these. Concatenated archives (`cat
+a.tar b.tar`) are read one after the other.
 
-Members that are neither images nor say anything of labels are passed over, and counted.
+Members that are neither images nor labels are skipped and counted.
 
-Invariants: only headers of members are read, and the small ones that hold labels; what is not an
-uncompressed tar fails by name; no member is taken to lie outside its shard; no member that cannot
-be read makes others unreadable. Imports no NumPy.
+Invariants: only headers of members are read, and the small members that hold labels; a file that is
+no uncompressed tar is rejected by name; no member lies outside its shard; no member that cannot be
+read makes others unreadable. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from augd.pixels.headers.formats import HEAD_BYTES, IMAGE_ENDINGS, describe
 
 _BLOCK: Final = 512
 _ZEROS_AT_ONCE: Final = 1 << 20
-_LINKS_MAX: Final = 8  # that lead to each other
+_LINKS_MAX: Final = 8  # links that lead to each other
 _SIDECARS: Final = {b"cls": CLS_BYTES_MAX, b"json": JSON_BYTES_MAX}
 _PRECEDENCE: Final = {ending: place for place, ending in enumerate(IMAGE_ENDINGS)}
 _NOTHING: Final = SidecarLabels()
@@ -39,7 +39,7 @@ _AGAIN: Final = "whose name comes again in its sample"
 
 
 class Member(msgspec.Struct):
-    """An image in a shard, with what is said of it; `seen` is whoever's who walks."""
+    """An image in a shard, with its sidecars. `seen` belongs to the caller."""
 
     path: bytes
     offset: int
@@ -60,13 +60,13 @@ class _Entry(msgspec.Struct, array_like=True, gc=False):
 def walk_tar(
     file: IO[bytes], path: bytes, size_bytes: int, skips: SkipCounter | None = None
 ) -> Iterator[Member]:
-    """Yield the images of a shard, in their order; `path` is for messages.
+    """Yield the images of a shard, in their order. `path` is for messages.
 
-    What is passed over is counted in `skips`.
+    Skipped members are counted in `skips`.
 
     Raises:
-        DatasetError: not an uncompressed tar, damaged, cut off, or an image without a doubt cannot
-            be told from another of its key.
+        DatasetError: it is no uncompressed tar, is damaged or cut off, or holds two images of a key
+            that cannot be told apart.
         OSError: it cannot be read.
     """
     walk = _Walk(file, path, size_bytes, SkipCounter() if skips is None else skips)
@@ -82,7 +82,7 @@ def walk_tar(
 
 
 class _Walk:
-    """One shard that is walked: archive after archive, most often one."""
+    """One shard that is walked: archive by archive, most often only one."""
 
     def __init__(self, file: IO[bytes], path: bytes, size_bytes: int, skips: SkipCounter) -> None:
         self._file = file
@@ -110,7 +110,7 @@ class _Walk:
     def _entries(self, archive: tarfile.TarFile, start: int) -> Iterator[_Entry]:
         targets: dict[bytes, _Entry | bytes] | None = None
         while (info := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined] # it would keep all that it has seen
+            archive.members.clear()  # type: ignore[attr-defined] # it would keep every member
             name = _name_of(info)
             if info.islnk() or info.issym():
                 if targets is None:
@@ -140,7 +140,7 @@ class _Walk:
             )
 
     def _targets(self, start: int) -> dict[bytes, _Entry | bytes]:
-        """Walk the archive by itself, to know where links lead: few archives have any."""
+        """Walk the archive separately, to learn where links lead. Few archives have any."""
         targets: dict[bytes, _Entry | bytes] = {}
         self._file.seek(start)
         with tarfile.open(fileobj=self._file, mode="r:") as archive:
@@ -183,11 +183,11 @@ class _Walk:
     def _read(self, entry: _Entry, most: int) -> bytes | None:
         if entry.size_bytes > most:
             return None
-        self._file.seek(entry.offset)  # the walk seeks for itself
+        self._file.seek(entry.offset)  # the walk seeks before it reads
         return self._file.read(entry.size_bytes)
 
     def _behind(self, start: int, end: int) -> int | None:
-        """Find where the next archive begins behind one that ended; None at the end of all."""
+        """Find where the next archive begins behind one that ended; None at the end of the file."""
         self._file.seek(end)
         block = self._file.read(_BLOCK)
         if block and any(block):
@@ -207,12 +207,13 @@ class _Walk:
 
 
 class _Group:
-    """The members of one key: images by their fields, and what is said, by the stem of a field.
+    """The members of one key: images by their fields, and sidecars by the stem of a field.
 
     An image's own sidecars are those with its name up to the last dot: `img.0001.jpg` has
-    `img.0001.cls`. One in a field without dots (`017.jpg`) is the picture of its key, and others
-    beside it are other fields (`017.seg.png`). Where there is none, the key's `.cls` is that of its
-    only image; of several, nobody knows which is meant. Where no class is said, each is a sample.
+    `img.0001.cls`. An image in a field without dots (`017.jpg`) is the image of its key; images
+    beside it are other fields (`017.seg.png`). Without such an image, the key's `.cls` belongs to
+    its only image; of several, it is unknown which one is meant. If no class is given, each image
+    is a sample.
     """
 
     __slots__ = ("images", "key", "others", "said")
@@ -221,7 +222,7 @@ class _Group:
         self.key = key
         self.images: dict[bytes, _Entry] = {}
         self.said: dict[bytes, SidecarLabels] = {}
-        self.others: dict[bytes, bytes] = {}  # by the stem, a member that says something
+        self.others: dict[bytes, bytes] = {}  # sidecars by stem
 
     def hear(self, field: bytes, entry: _Entry, content: bytes | None) -> None:
         stem, _, ending = field.rpartition(b".")
@@ -229,7 +230,7 @@ class _Group:
         self.others[stem] = entry.path
 
     def unite(self, other: _Group) -> None:
-        """Take the members of the same key that came later."""
+        """Add the members of the same key that came later."""
         self.images |= other.images
         self.others |= other.others
         for stem, said in other.said.items():
@@ -240,7 +241,7 @@ class _Group:
 
     @property
     def is_settled(self) -> bool:
-        """Whether its picture has a label, or each of its images one of its own."""
+        """Whether its image has a label, or each of its images one of its own."""
         fields = [field for field in self.images if b"." not in field] or list(self.images)
         return bool(fields) and all(
             (said := self.said.get(_stem(field))) is not None and said.has_label for field in fields
@@ -248,17 +249,17 @@ class _Group:
 
 
 class _Groups:
-    """The keys of an archive. Neighbours that are whole are told at once, others at its end."""
+    """The keys of an archive. Complete neighbours are yielded at once, others at its end."""
 
     def __init__(self, path: bytes, note: Any) -> None:
         self._path = path
         self._note = note
         self.current = _Group(b"")
         self._waiting: dict[bytes, _Group] = {}
-        self._done: set[int] = set()  # hashes of keys that were told
+        self._done: set[int] = set()  # hashes of keys that were yielded
 
     def begin(self, key: bytes) -> Iterator[Member]:
-        """Go on with a key; yields what is whole by that."""
+        """Continue with a key. Yields what is complete by then."""
         if key != self.current.key:
             yield from self._end()
             self.current = _Group(key)
@@ -279,7 +280,7 @@ class _Groups:
             self._waiting[group.key] = group
 
     def rest(self) -> Iterator[Member]:
-        """Yield what is left, in the order in which it lies in the archive."""
+        """Yield the rest, in the order of the archive."""
         yield from self._end()
         told = [pair for group in self._waiting.values() for pair in self._told(group)]
         yield from (member for _, member in sorted(told, key=lambda pair: pair[0]))
@@ -336,12 +337,12 @@ def _name_of(info: tarfile.TarInfo) -> bytes:
 
 
 def _plain(name: bytes) -> bytes:
-    """Bring the name of a link's target into the form of members' names."""
+    """Normalise the name of a link's target to the form of members' names."""
     return posixpath.normpath(name).removeprefix(b"/")
 
 
 def _follow(name: bytes, targets: dict[bytes, _Entry | bytes]) -> _Entry | None:
-    """Find the member that a link leads to; None where there is none."""
+    """Find the member that a link leads to; None if there is none."""
     found: _Entry | bytes | None = targets.get(name)
     for _ in range(_LINKS_MAX):
         if found is None or isinstance(found, _Entry):
