@@ -1,9 +1,8 @@
-"""Reduction by whole numbers: means of scale x scale pixels, for what no decoder scales.
+"""Reduces images by whole numbers: means of scale x scale pixels, where no decoder scales.
 
-Beside the decoder, where a plan asks for a picture at 1/2, 1/4 or 1/8 and its file is no JPEG that
-the inverse DCT can scale. The geometry is that of a scaled JPEG: pixel k stands for pixels k s to
-(k + 1) s - 1, and the last one, where it reaches beyond the edge, for the edge repeated, as JPEG
-encoders do.
+Called by the decoder if a plan needs an image at 1/2, 1/4 or 1/8 and its file is no JPEG that the
+inverse DCT can scale. The geometry is that of a scaled JPEG: pixel k stands for pixels k s to (k +
+1) s - 1. If the last one reaches beyond the edge, the edge is repeated, as JPEG encoders do.
 
 Invariants: sums of whole numbers and one rounding to nearest, so that no processor gives other
 bytes.

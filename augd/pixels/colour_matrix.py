@@ -1,13 +1,13 @@
 """The colour pass: one 3x4 matrix over a finished row, one rounding, one clip.
 
-Last but one step of a row, after its geometry and before erasing. A matrix that only shifts is
-exact; so is one with entries that the fast way cannot hold. Any other is rounded to multiples of
-1/1024 and applied in whole numbers: the value of a pixel before its rounding is then within
-`COLOUR_ERROR` grey levels of the exact one, so that a result is the exact one, rounded, or its
-neighbour where the exact one lies that near to a half.
+The last step of a row but one: after its geometry and before erasing. A matrix that only shifts is
+exact. A matrix with entries beyond the range of the fast path is exact, too. Any other is rounded
+to multiples of 1/1024 and applied in whole numbers. The value of a pixel before its rounding is
+then within `COLOUR_ERROR` grey levels of the exact one. So a result is the exact one, rounded, or
+its neighbour if the exact one is that close to a half.
 
-Invariants: RGB in grey levels 0..255; halves are rounded up; nothing but whole numbers, or sums
-that float64 holds exactly, so that no processor gives other bytes.
+Invariants: RGB in grey levels 0..255; halves are rounded up; only whole numbers, or sums that
+float64 holds exactly, so that no processor gives other bytes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _MIDDLE: Final = 127.5
 COLOUR_ERROR: Final = (3 * _MIDDLE + 1) * 0.5 / _STEPS
 """Grey levels: three coefficients and an offset, each half a step off, on -127.5..127.5."""
 
-# OpenCV takes another way, which rounds halves to even, for a matrix without entries beside the
-# diagonal. This one is seen by its test for that, and is no step of the coefficients.
+# OpenCV uses another path, which rounds halves to even, for a diagonal matrix. Its test for that
+# sees this entry, which is less than a step of the coefficients.
 _BESIDE_THE_DIAGONAL: Final = 2.0**-20
 
 # Coefficients are multiples of 2**-24, so that every product with a byte and every sum is exact
@@ -124,7 +124,7 @@ def _fits(red: float, green: float, blue: float, offset: float) -> bool:
 
 
 def _in_steps(red: float, green: float, blue: float, offset: float) -> tuple[int, ...]:
-    """Round to whole steps; what the coefficients lose is given back at a middle grey."""
+    """Round to whole steps. What the coefficients lose is given back at a middle grey."""
     red, green, blue = red * _STEPS, green * _STEPS, blue * _STEPS
     whole = round(red), round(green), round(blue)
     lost = (red - whole[0]) + (green - whole[1]) + (blue - whole[2])

@@ -1,23 +1,23 @@
-"""Decoding: bytes and a region in, exactly that region out as RGB.
+"""Decodes: bytes and a region in, exactly that region out as RGB.
 
-Stands between the read and the resample. JPEGs are decoded by the native kernels, which touch
-little more than the region. Without them OpenCV decodes the whole picture, except that a sequential
-JPEG is stopped below the region: its height in the frame header is lowered to the MCU row that
-holds the region's last row and the chroma that this row's upsampling looks at. Either way the
+Runs between the read and the resample. The native kernels decode JPEGs and touch little more than
+the region. Without them, OpenCV decodes the whole image, except that it stops a sequential JPEG
+below the region: the height in the frame header is lowered. The new height ends with the MCU row
+that holds the region's last row and the chroma that this row's upsampling needs. Either way the
 result equals whole decoding followed by the crop, bit for bit.
 
-Invariants: BGR never leaves this module; no orientation is applied; a picture is never returned
-partly grey: what libjpeg only warns about (a broken or missing stretch of the scan) is a
+Invariants: BGR never leaves this module; no orientation is applied; an image is never returned
+partly grey. What libjpeg only warns about (a broken or missing stretch of the scan) is a
 `BadImage`, provided that `silence_library_noise` has run in this process.
 
-OpenCV hides libjpeg's count of warnings, so that the only trace of a broken scan is the line that
+OpenCV hides libjpeg's count of warnings, so the only trace of a broken scan is the line that
 libjpeg writes to the standard error stream. `silence_library_noise` therefore points file
-descriptor 2 at a private file in memory, and each decode looks there. It also keeps early stops
-quiet, each of which would print "extraneous bytes".
+descriptor 2 at a private file in memory, and each decode reads it. It also hides early stops, each
+of which would print "extraneous bytes".
 
-libjpeg prints the first warning of a picture only, and a harmless one would hide that the scan is
-broken. Where one was printed, the picture is decoded once more with its header tidied
-(`augd/pixels/jpeg_header_repair.py`), so that what is said then is said of the scan.
+libjpeg prints only the first warning of an image, and a harmless one would hide a broken scan. If
+one was printed, the image is decoded once more with its header repaired
+(`augd/pixels/jpeg_header_repair.py`), so that the second warning is about the scan.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ Pixels = NDArray[np.uint8]
 """RGB rows: uint8 of shape (h, w, 3)."""
 
 _AS_RGB: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-# libjpeg's warnings that leave a part of the picture undecoded (jerror.h).
+# libjpeg's warnings that leave a part of the image undecoded (jerror.h).
 _BROKEN_SCAN: Final = re.compile(
     rb"[Pp]remature end of|bad Huffman code|bad arithmetic code|instead of RST"
     rb"|Inconsistent progression"
 )
-# Those that by themselves are harmless.
+# Warnings that are harmless by themselves.
 _HARMLESS: Final = re.compile(
     rb"extraneous bytes before marker 0x(..)|Invalid SOS parameters|unknown JFIF revision"
     rb"|Unknown Adobe color transform"
 )
 _END_OF_IMAGE: Final = b"d9"
-# OpenCV's IMREAD_REDUCED_COLOR_2 and so on say BGR as well, which excludes RGB; the bits of the
-# scale alone are called after grey.
+# OpenCV's IMREAD_REDUCED_COLOR_2 and so on also mean BGR, which excludes RGB. The bits of the scale
+# alone are named after grey.
 _AT_SCALE: Final = {
     1: _AS_RGB,
     2: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -77,10 +77,10 @@ _AT_SCALE: Final = {
     8: _AS_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 _LEAST: Final = 8  # the smallest scale: the entropy decoder's work is the same at each
-# One page, of which a line is read. A file of a million bad chunks can make a library print more.
+# One page, of which one line is read. A file of a million bad chunks can make a library print more.
 _MAX_NOISE_BYTES: Final = 4096
 
-# What decoders are given of formats that may hold more than one picture.
+# The function that extracts what a decoder gets, for formats that may hold several images.
 _STILLS: Final[dict[str, Callable[[bytes | bytearray], bytes | bytearray]]] = {
     "png": still_png,
     "gif": first_gif,
@@ -99,10 +99,10 @@ def configure() -> None:
 
 
 def silence_library_noise() -> None:
-    """Keep what C libraries print away from the terminal, and let `decode` read it instead.
+    """Redirect what C libraries print away from the terminal, so that `decode` can read it.
 
     Call once in a producer process, before its first decode. Python's own `sys.stderr` and
-    `faulthandler` (when enabled) go on writing to the old standard error stream.
+    `faulthandler` (if enabled) continue to write to the old standard error stream.
     """
     global _noise_fd
     if _noise_fd is not None:
@@ -116,9 +116,9 @@ def silence_library_noise() -> None:
 
 
 def _divert_standard_error() -> int:
-    """Point descriptor 2 at a file in memory; returns a second descriptor of that file.
+    """Point descriptor 2 at a file in memory. Returns a second descriptor of that file.
 
-    The file can't grow: what is written past its end is lost, unknown to the writer.
+    The file can't grow: what is written past its end is lost, without an error for the writer.
     """
     noise = os.memfd_create("augd-library-noise", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(noise, _MAX_NOISE_BYTES)
@@ -134,19 +134,19 @@ def decode(
     scale: int = 1,
     background: Background = BLACK,
 ) -> Pixels:
-    """Decode the region (x, y, w, h), in pixels of the stored picture, to RGB, at 1/`scale`.
+    """Decode the region (x, y, w, h), in pixels of the stored image, to RGB, at 1/`scale`.
 
     The result is uint8 (h, w, 3), sides divided by `scale` and rounded up, and may be a view of a
-    larger array. JPEGs are scaled by the inverse DCT; others, and CMYK, which OpenCV cannot decode
-    so, are decoded as they are and reduced by means of scale x scale pixels. Without kernels a
-    `bytearray` is changed while this runs and is as before when it returns, and `bytes` cost a
-    copy where a JPEG is stopped early. Transparent parts show the `background` (`compose`).
-    Deterministic for given library versions.
+    larger array. The inverse DCT scales JPEGs. Others, and CMYK, which OpenCV cannot scale so, are
+    decoded at full size and reduced by means of scale x scale pixels. Without kernels a `bytearray`
+    changes while this runs and is as before when it returns, and `bytes` cost a copy if a JPEG is
+    stopped early. Transparent parts show the `background` (`compose`). Deterministic for given
+    library versions.
 
     Raises:
         BadImage: the decoder fails, warns of a broken scan, or disagrees with the header's size.
-        ValueError: the region is empty or not inside the picture; `scale` is not 1, 2, 4 or 8, or
-            the region does not begin and end at its multiples or the picture's edge.
+        ValueError: the region is empty or not inside the image; `scale` is not 1, 2, 4 or 8, or the
+            region does not begin and end at its multiples or the image's edge.
     """
     check_region(header, region, scale)
     x, y, w, h = region
@@ -179,10 +179,10 @@ def decode(
 
 
 def decode_whole(data: bytes | bytearray, header: Header, out: Pixels) -> None:
-    """Decode the whole picture into `out`, C-contiguous uint8 (height, width, 3); see `decode`.
+    """Decode the whole image into `out`, C-contiguous uint8 (height, width, 3); see `decode`.
 
     Raises:
-        BadImage: as `decode`; `out` then holds anything.
+        BadImage: as `decode`; the content of `out` is then undefined.
     """
     if is_native(header):
         run_native(native.kernels.decode_jpeg, prepared(data, header), out, header, 0, 0, 1)
@@ -191,7 +191,7 @@ def decode_whole(data: bytes | bytearray, header: Header, out: Pixels) -> None:
 
 
 def decode_cut(cut: Cut, region: tuple[int, int, int, int], scale: int = 1) -> Pixels:
-    """Decode a region of a photo from what was read of it; see `decode`, whose result it equals.
+    """Decode a region of an image from the segments that were read. Equals `decode`'s result.
 
     Raises:
         BadImage: the segments are not what their index says, or are broken.
@@ -210,7 +210,7 @@ def decode_cut(cut: Cut, region: tuple[int, int, int, int], scale: int = 1) -> P
 
 
 def cut_arguments(cut: Cut, out: Pixels) -> tuple[Any, ...]:
-    """Give the first arguments of the kernels that decode a cut photo."""
+    """Return the first arguments of the kernels that decode restart segments."""
     data, table, cells = cut
     return (
         data, out, table.lengths, table.columns, table.rows, *cells, table.scan_offset, *table[:5],
@@ -218,16 +218,15 @@ def cut_arguments(cut: Cut, out: Pixels) -> tuple[Any, ...]:
 
 
 def at_scale(region: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
-    """Count a region in the pixels of the picture at 1/`scale`, the last of which may be a part."""
+    """Convert a region to pixels of the image at 1/`scale`; the last ones may be partial."""
     x, y, w, h = region
     return x // scale, y // scale, -(-w // scale), -(-h // scale)
 
 
 def prepared(data: bytes | bytearray, header: Header) -> bytes | bytearray:
-    """Return what of a file a decoder may see: nearly always the file, as it is.
+    """Return the part of a file that a decoder gets: nearly always the file itself.
 
-    A JPEG without an end marker is looked at as a whole: it is short or it isn't, whatever region
-    of it is wanted.
+    A JPEG without an end marker is decoded as a whole: any region of it is bad if it is short.
 
     Raises:
         BadImage: a JPEG without an end marker is short.
@@ -245,7 +244,7 @@ def prepared(data: bytes | bytearray, header: Header) -> bytes | bytearray:
 
 
 def is_native(header: Header) -> bool:
-    """Say whether the kernels decode such a picture: any JPEG but those in CMYK."""
+    """Return whether the kernels decode such an image: any JPEG but those in CMYK."""
     return native.kernels is not None and header.format == "jpeg" and header.num_components != 4
 
 
@@ -259,7 +258,7 @@ def run_native(
     """Call a kernel that decodes.
 
     Raises:
-        BadImage: the picture does not decode.
+        BadImage: the image does not decode.
     """
     try:
         kernel(data, out, header.width, header.height, *more)
@@ -268,7 +267,7 @@ def run_native(
 
 
 def check_region(header: Header, region: tuple[int, int, int, int], scale: int) -> None:
-    """Raise ValueError for what `decode` says that it refuses."""
+    """Raise ValueError for the regions and scales that `decode` rejects."""
     x, y, w, h = region
     if not (0 <= x < x + w <= header.width and 0 <= y < y + h <= header.height):
         raise ValueError(
@@ -287,10 +286,10 @@ def check_region(header: Header, region: tuple[int, int, int, int], scale: int) 
 
 
 def _rows_needed(header: Header, end: int, scale: int = 1) -> int:
-    """Give the height that must be decoded so that the rows above `end` come out exact.
+    """Return the height that must be decoded so that the rows above `end` come out exact.
 
-    Smooth upsampling of a row looks one chroma row further down, hence one more row group, which
-    is one of the scaled picture.
+    Smooth upsampling of a row reads one more chroma row below, hence one more row group, which is
+    one row of the scaled image.
     """
     if not header.can_stop_early:
         return header.height
@@ -300,7 +299,7 @@ def _rows_needed(header: Header, end: int, scale: int = 1) -> int:
 
 
 def _decode_top(data: bytes | bytearray, header: Header, rows: int, scale: int) -> Pixels:
-    """Decode the first `rows` rows of a sequential JPEG, by lowering the height that it states."""
+    """Decode the first `rows` rows of a sequential JPEG, by lowering the height in its header."""
     if isinstance(data, bytes):
         data = bytearray(data)
     at = header.sof_height_offset
@@ -318,12 +317,12 @@ def _decode_other(
     region: tuple[int, int, int, int],
     background: Background,
 ) -> Pixels:
-    """Decode what OpenCV is not asked for, and compose what has alpha."""
+    """Decode images that OpenCV does not, and compose those with alpha."""
     try:
         found = decode_other(data, header)
     finally:
         if _noise_fd is not None:
-            _take_noise(_noise_fd)  # it would be taken for the next picture's
+            _take_noise(_noise_fd)  # a warning left over would be taken for the next image's
     if found.shape[2] == 4:
         return compose(found, region, background, is_bgr=False)
     x, y, w, h = region
@@ -331,7 +330,7 @@ def _decode_other(
 
 
 def _decode_alpha(data: bytes | bytearray, header: Header) -> NDArray[Any] | None:
-    """Decode with alpha: BGRA, uint8 or uint16 (height, width, 4); None where all is opaque."""
+    """Decode with alpha: BGRA, uint8 or uint16 (height, width, 4); None if all is opaque."""
     if header.format == "webp" and not header.is_plain:
         frame = first_frame(data, header)
         found = _imdecode(frame.data, frame.header, cv2.IMREAD_UNCHANGED)
@@ -345,7 +344,7 @@ def _decode_alpha(data: bytes | bytearray, header: Header) -> NDArray[Any] | Non
         key = png_key(data)
         found = None if key is None else keyed(found, *key)
     if found is None or found.ndim != 3 or found.shape[2] != 4:
-        return None  # it promises transparency that the decoder did not find
+        return None  # the header promises transparency that the decoder did not find
     if found.shape[:2] != (header.height, header.width):
         raise _other_size(found, header.width, header.height)
     pixels: NDArray[Any] = found
@@ -353,10 +352,10 @@ def _decode_alpha(data: bytes | bytearray, header: Header) -> NDArray[Any] | Non
 
 
 def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
-    """Decode CMYK and YCCK with Pillow, which gives the four channels, unlike OpenCV.
+    """Decode CMYK and YCCK with Pillow, which returns the four channels, unlike OpenCV.
 
-    With Adobe's marker the channels are stored inverted, without it they are not; Pillow takes
-    them for inverted always. OpenCV looks first, since Pillow says nothing of a broken scan.
+    With Adobe's marker the channels are stored inverted, without it they are not. Pillow always
+    takes them as inverted. OpenCV decodes first, since Pillow does not report a broken scan.
     """
     from io import BytesIO
 
@@ -364,7 +363,8 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
 
     _checked(_imdecode(data, header, _AS_RGB), header, header.height)
     try:
-        # Tidied, since Pillow's parsers of EXIF, MPF and Photoshop blocks raise at will.
+        # Repaired, since Pillow's parsers of EXIF, MPF and Photoshop blocks raise errors of any
+        # kind.
         with Image.open(BytesIO(tidied(data, header)), formats=("JPEG",)) as opened:
             image: Image.Image = opened
             if "adobe" not in image.info:
@@ -376,7 +376,7 @@ def _decode_cmyk(data: bytes | bytearray, header: Header) -> Pixels:
 
 
 def _imdecode(data: bytes | bytearray, header: Header, flags: int) -> Any:
-    """Run OpenCV's decoder; None when it gives up. Raises BadImage for a broken scan."""
+    """Run OpenCV's decoder; None if it fails. Raises BadImage for a broken scan."""
     found, noise = _listen(data, flags)
     if noise and header.format == "jpeg" and _hides_more(noise, header):
         found, noise = _listen(tidied(data, header), flags)
@@ -386,13 +386,13 @@ def _imdecode(data: bytes | bytearray, header: Header, flags: int) -> Any:
 
 
 def _listen(data: bytes | bytearray, flags: int) -> tuple[Any, bytes]:
-    """Run OpenCV's decoder once; gives what it found and what was printed meanwhile."""
+    """Run OpenCV's decoder once. Returns its result and what was printed meanwhile."""
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise BadImage(f"does not decode: {_one_line(error.err or error)}") from None
     finally:
-        # Also where it fails, as the next picture would be taken for the one that is meant.
+        # Also if it fails: the next image would be taken for the right one.
         noise = b"" if _noise_fd is None else _take_noise(_noise_fd)
     if noise and _BROKEN_SCAN.search(noise):
         raise BadImage(f"broken scan: {_first_line(noise)}")
@@ -400,13 +400,15 @@ def _listen(data: bytes | bytearray, flags: int) -> tuple[Any, bytes]:
 
 
 def _hides_more(noise: bytes, header: Header) -> bool:
-    """Say whether libjpeg's first warning is one after which others could have come."""
+    """Return whether more warnings may have followed libjpeg's first one."""
     warning = _HARMLESS.search(noise)
     return warning is not None and (warning[1] != _END_OF_IMAGE or header.has_restarts)
 
 
 def _is_after_the_scan(data: bytes | bytearray, noise: bytes, header: Header) -> bool:
-    """Say whether bytes were skipped where no picture can follow: not between scans or restarts."""
+    """Return whether bytes were skipped where no image data can follow: not between scans or
+    restarts.
+    """
     warning = _HARMLESS.search(noise)
     if not header.is_single_scan or warning is None or warning[1] is None:
         return False
@@ -416,7 +418,9 @@ def _is_after_the_scan(data: bytes | bytearray, noise: bytes, header: Header) ->
 
 
 def _take_noise(fd: int) -> bytes:
-    """Give what the libraries printed since the last call. Two system calls when it is nothing."""
+    """Return what the libraries printed since the last call. Costs two system calls if it is
+    nothing.
+    """
     size = os.lseek(fd, 0, os.SEEK_CUR)
     if not size:
         return b""

@@ -1,13 +1,13 @@
-"""Decoding what Pillow and its plug-ins read: BMP, TIFF, GIF, AVIF, HEIC and JPEG XL.
+"""Decodes what Pillow and its plug-ins read: BMP, TIFF, GIF, AVIF, HEIC and JPEG XL.
 
-Beside `decode.py`, which comes here with a file whose size its header has told; a decoder that sees
-another size is stopped before it makes a pixel. Pictures come whole, and with their alpha, if they
-have any. Each decoder has one thread, as producers are the parallelism.
+Called by `decode.py` with a file whose size its header has told. A decoder that finds another size
+is stopped before it makes a pixel. Images are decoded whole, with their alpha, if any. Each decoder
+has one thread, as producers are the parallelism.
 
-Decoders of HEIC and JPEG XL are packages of their own (extra `formats`); without them a file is a
-bad sample that says so. Libraries are loaded when their first file comes.
+Decoders of HEIC and JPEG XL are packages of their own (extra `formats`). Without them a file is a
+bad sample that says so. Libraries are loaded with the first file that needs them.
 
-Invariants: raises nothing but `BadImage`, whatever the bytes are and the libraries raise.
+Invariants: raises only `BadImage`, whatever the bytes are and the libraries raise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FORMATS: Final = {"bmp": "BMP", "tiff": "TIFF", "gif": "GIF", "avif": "AVIF"}
 
 
 def decode_other(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
-    """Decode a whole picture: RGB or RGBA, uint8 (height, width, 3 or 4).
+    """Decode a whole image: RGB or RGBA, uint8 (height, width, 3 or 4).
 
     Raises:
         BadImage: it does not decode, or its decoder is not installed.
@@ -47,10 +47,10 @@ def decode_other(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
                 f"{NAMES[header.format]} pictures take the package {package}, which is not "
                 f"installed: {install_extra('formats')}"
             ) from None
-        except Exception as error:  # libraries raise at will over a stranger's bytes
+        except Exception as error:  # libraries raise errors of any kind over untrusted bytes
             raise _gave_up(header, error) from None
         except BaseException as error:
-            # What a panic of Rust becomes is no Exception.
+            # A panic of Rust becomes a BaseException.
             if type(error).__name__ != "PanicException":
                 raise
             raise _gave_up(header, error) from None
@@ -68,7 +68,7 @@ def _decode(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
         return _decode_jxl(data, header)
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # the header was asked before
+    Image.MAX_IMAGE_PIXELS = None  # the header's limit was checked before
     if header.format == "avif":
         try:
             from PIL import AvifImagePlugin
@@ -92,7 +92,7 @@ def _no_avif() -> BadImage:
 
 
 def _as_pixels(image: Any, is_inverted: bool = False) -> NDArray[np.uint8]:
-    """Give a picture of Pillow's as RGB or RGBA; of 16 bits the upper byte counts."""
+    """Return Pillow's image as RGB or RGBA. Of 16 bits the upper byte counts."""
     if image.mode in _RAW_16:
         upper = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat((255 - upper if is_inverted else upper)[..., None], 3, axis=2)

@@ -1,12 +1,12 @@
-"""Displacement fields: what `lens` and `local_warp` add to the positions that a row is read at.
+"""Displacement fields: what `lens` and `local_warp` add to the positions that a row is sampled at.
 
-Beside the matrix path, which joins them with the matrix into one position per pixel. A lens is a
-factor on the way from the output's centre. A local warp is a field of uniform noise in [-1, 1],
-one value for each output pixel and axis, smoothed by a Gaussian and scaled.
+The matrix path joins them with the matrix into one position per pixel. A lens is a factor on the
+distance from the output's centre. A local warp is a field of uniform noise in [-1, 1], one value
+for each output pixel and axis, smoothed by a Gaussian and scaled.
 
-Invariants: a field depends on nothing but its key, the output's size, alpha and sigma. No sum is
-ever rounded: noise and weights are whole numbers, so small that float32 holds every sum of their
-products, in any order, fused or not: the same field on every processor.
+Invariants: a field depends only on its key, the output's size, alpha and sigma. No sum is ever
+rounded: noise and weights are whole numbers, so small that float32 holds every sum of their
+products, in any order, fused or not. So the field is the same on every processor.
 
 Source: Simard et al. 2003, "Best practices for convolutional neural networks", section 2.
 """
@@ -133,8 +133,8 @@ class LocalWarper:
 def _weights(sigma: float) -> Field:
     """Return a Gaussian in whole numbers that sum to `_WEIGHT_SUM`, cut at three sigmas.
 
-    Rounded as sums from the ends inwards, so that what rounding leaves over is spread and does
-    not gather in the middle.
+    Rounded as sums from the ends inwards, so that the rounding errors spread and do not gather in
+    the middle.
     """
     radius = max(1, math.ceil(_SIGMAS_KEPT * sigma))
     places = np.arange(-radius, 1) / sigma

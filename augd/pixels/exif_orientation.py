@@ -1,10 +1,10 @@
-"""EXIF orientation: pictures as they are stored, or upright as a viewer shows them.
+"""EXIF orientation: images as they are stored, or upright as a viewer shows them.
 
-Between the header and the plan, for recipes with `exif="apply"`: the plan then sees the upright
-size, and a region of the upright picture is decoded from the one that is stored there. By default
+Used between the header and the plan, for recipes with `exif="apply"`. The plan then gets the
+upright size, and a region of the upright image is decoded from the stored one. By default
 orientations are ignored, as PIL, torchvision and the ImageNet weights do.
 
-Invariants: exact, no pixel is changed; the region alone is decoded and turned.
+Invariants: exact, no pixel is changed; only the region is decoded and turned.
 Source: Exif 2.32, §4.6.4 (tag 0x0112).
 """
 
@@ -28,7 +28,7 @@ Decode = Callable[[bytes | bytearray, Header, Region, int], Pixels]
 
 
 class DecodeStored(Protocol):
-    """What `augd.pixels.decode.decode` is."""
+    """The type of `augd.pixels.decode.decode`."""
 
     def __call__(
         self,
@@ -40,7 +40,7 @@ class DecodeStored(Protocol):
     ) -> Pixels: ...
 
 
-# Orientation: is the stored picture transposed, and then flipped left-right, top-bottom?
+# Orientation: is the stored image transposed, and then flipped left-right, top-bottom?
 _TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
     1: (False, False, False),
     2: (False, True, False),
@@ -54,7 +54,7 @@ _TURNS: Final[dict[int, tuple[bool, bool, bool]]] = {
 
 
 class Stored(Protocol):
-    """What is known of a stored picture: its header, or itself, decoded."""
+    """The orientation and size of a stored image: its header, or its decoded pixels."""
 
     @property
     def width(self) -> int: ...
@@ -67,7 +67,7 @@ class Stored(Protocol):
 
 
 class DecodedRegion(NamedTuple):
-    """A whole picture, decoded as it is stored: RGB uint8 (height, width, 3), for reading."""
+    """A whole image, decoded as it is stored: RGB uint8 (height, width, 3), for reading."""
 
     pixels: Pixels
     width: int
@@ -81,13 +81,13 @@ def stored_size(header: Stored) -> tuple[int, int]:
 
 
 def upright_size(header: Stored) -> tuple[int, int]:
-    """Return (width, height) of the upright picture."""
+    """Return (width, height) of the upright image."""
     is_transposed = _TURNS[header.orientation][0]
     return (header.height, header.width) if is_transposed else (header.width, header.height)
 
 
 def stored_region(orientation: int, upright: tuple[int, int], region: Region) -> Region:
-    """Return where a region of the upright picture, of such a size, lies in the stored one."""
+    """Return where a region of the upright image, of such a size, lies in the stored one."""
     is_transposed, is_mirrored, is_flipped = _TURNS[orientation]
     x, y, w, h = region
     if is_mirrored:
@@ -98,7 +98,7 @@ def stored_region(orientation: int, upright: tuple[int, int], region: Region) ->
 
 
 def upright_origin(part: JpegPart) -> tuple[int, int]:
-    """Return x, y of a part in the upright photo."""
+    """Return x, y of a part in the upright image."""
     is_transposed, is_mirrored, is_flipped = _TURNS[part.header.orientation]
     x, y = (part.y, part.x) if is_transposed else (part.x, part.y)
     width, height = upright_size(part.image)
@@ -110,7 +110,7 @@ def upright_origin(part: JpegPart) -> tuple[int, int]:
 
 
 def stored_origin(part: JpegPart) -> tuple[int, int]:
-    """Return x, y of a part in the stored photo."""
+    """Return x, y of a part in the stored image."""
     return part.x, part.y
 
 
@@ -122,10 +122,10 @@ def decode_upright(
     background: Background = BLACK,
     decode: DecodeStored = decode,
 ) -> Pixels:
-    """Decode a region (x, y, w, h) of the upright picture. See `decode`; raises as it does.
+    """Decode a region (x, y, w, h) of the upright image. See `decode`; raises as it does.
 
-    Scaled pixels are those of the upright picture. Where they aren't the decoder's, since a flipped
-    side is no multiple of the scale, the region is decoded at its own size and reduced.
+    Scaled pixels are those of the upright image. If a flipped side is no multiple of the scale,
+    they differ from the decoder's: then the region is decoded at full size and reduced.
     """
     _, is_mirrored, is_flipped = _TURNS[header.orientation]
     width, height = upright_size(header)
@@ -137,7 +137,7 @@ def decode_upright(
 
 
 def turn(pixels: Pixels, stored: Stored) -> Pixels:
-    """Return stored pixels as the upright picture shows them: a view."""
+    """Return stored pixels as the upright image shows them: a view."""
     is_transposed, is_mirrored, is_flipped = _TURNS[stored.orientation]
     if is_transposed:
         pixels = pixels.transpose(1, 0, 2)
@@ -149,9 +149,9 @@ def turn(pixels: Pixels, stored: Stored) -> Pixels:
 def reader_of(
     exif: Exif, background: Background = BLACK, decode: DecodeStored = decode
 ) -> tuple[Callable[[Stored], tuple[int, int]], Decode]:
-    """Return how a recipe finds a picture's size, and how it decodes a region of it.
+    """Return how a recipe finds an image's size, and how it decodes a region of it.
 
-    `decode` is what decodes regions as they are stored: here, or in a process apart.
+    `decode` decodes regions as they are stored: in this process, or in another.
     """
     if exif == "apply":
         return upright_size, partial(decode_upright, background=background, decode=decode)

@@ -1,12 +1,11 @@
-"""Halving: means of 2x2 pixels, so that one bilinear sample is enough to reduce a picture.
+"""Halves images: means of 2x2 pixels, so that one bilinear sample is enough to reduce an image.
 
-Before the resample of a row that takes the matrix path: bilinear taps look at two pixels per
-axis, whatever the reduction, and would skip what lies between. The plan says how often.
+Runs before the resample of a row that takes the matrix path. Bilinear taps read two pixels per
+axis, whatever the reduction, and would skip those between. The plan gives the number of halvings.
+The native kernel or OpenCV does it, with the same bytes.
 
-The native kernel does it, or OpenCV, with the same bytes.
-
-Invariants: exact whole numbers, halves rounded up; an odd side's last pixels are taken twice, so
-that every pixel of the region counts; nothing is allocated once the scratch buffers have grown.
+Invariants: exact whole numbers, halves rounded up; an odd side's last pixels count twice, so that
+every pixel of the region counts; nothing is allocated once the scratch buffers have grown.
 """
 
 from __future__ import annotations

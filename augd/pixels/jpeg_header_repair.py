@@ -1,12 +1,12 @@
-"""A JPEG's header without what decoders stumble on and pixels don't need.
+"""Repairs a JPEG's header: removes what decoders warn about and pixels don't need.
 
-Stands beside the decoder, for the rare files whose header holds something odd but harmless: stray
-bytes between segments, an unknown JFIF version, an unknown Adobe transform, scan parameters that a
-sequential scan has no use for. Each is replaced by what libjpeg takes it for, so that a second
-decode warns of the scan only. Blocks of applications are left out: EXIF, profiles, thumbnails.
+Called by the decoder for the rare files whose header holds something odd but harmless: stray bytes
+between segments, an unknown JFIF version, an unknown Adobe transform, scan parameters that a
+sequential scan does not use. Each is replaced by libjpeg's own reading of it, so that a second
+decode warns only about the scan. Application blocks are left out: EXIF, profiles, thumbnails.
 
-Invariants: the scan's bytes are not touched; the picture decodes to the same pixels; nothing is
-raised for what `read_header` let pass.
+Invariants: the scan's bytes are not touched; the image decodes to the same pixels; nothing is
+raised for a header that `read_header` accepted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SOI = b"\xff\xd8"
 _APP0, _APP14, _APP15, _SOS = 0xE0, 0xEE, 0xEF, 0xDA
 # Marker and length included; shorter ones libjpeg doesn't read (jdmarker.c).
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16
-# An Adobe transform that libjpeg doesn't know is taken for these (jdapimin.c).
+# libjpeg reads an unknown Adobe transform as these (jdapimin.c).
 _KNOWN_TRANSFORMS = {3: (1, 0), 4: (2, 0)}
 
 
 def tidied(data: bytes | bytearray, header: Header) -> bytearray:
-    """Copy a JPEG with its segments up to the first scan tidied; `data` stays as it is."""
+    """Copy a JPEG with its segments up to the first scan repaired. `data` stays as it is."""
     out = bytearray(_SOI)
     at = 2
     while at <= header.sos_offset:

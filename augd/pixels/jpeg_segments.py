@@ -1,17 +1,17 @@
-"""Segments of a JPEG: a region's part of the file in, a small valid JPEG out.
+"""Restart segments of a JPEG: a region's part of the file in, a small valid JPEG out.
 
-Restart markers cut a scan into segments that are decoded by themselves. Where a whole number of
-them makes a row of MCUs, a region needs only the segments under it: they are put one after the
-other behind the photo's own header, which is told their size, and their markers are numbered anew.
-Whoever decodes a JPEG decodes the part, and gets the pixels that he would get of the whole: one
-pixel more on each side where chroma is upsampled keeps its smoothing as it is in the whole photo.
+Restart markers cut a scan into segments that can be decoded separately. If a whole number of them
+makes a row of MCUs, a region needs only the segments under it. They are joined behind the image's
+own header, which gets their size, and their markers are numbered anew. A decoder of this part gets
+the pixels of the whole image. One pixel more on each side where chroma is upsampled keeps its
+smoothing as in the whole image.
 
-`find_segments` makes the table when a set is indexed; `Table.span` says which bytes a region needs,
-before anything is read: a `Cut` holds them. Our own decoder finds the segments in it where they
-lie; for those without it `cut_part` makes a part of them.
+`find_segments` makes the table when a dataset is indexed. `Table.span` tells which bytes a region
+needs, before anything is read; a `Cut` holds them. The native entropy decoder finds the segments in
+a `Cut` where they lie. Without it, `cut_part` makes a small JPEG of them.
 
-Invariants: a table is never believed: each marker it points to must be there, with its number, and
-the header must be that of the photo that was indexed. Reads no file and decodes nothing.
+Invariants: a table is never trusted: each marker that it points to must be there, with its number,
+and the header must be that of the image that was indexed. Reads no file and decodes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 class JpegPart(NamedTuple):
-    """A small JPEG that stands for a region of a photo, and where it lies there."""
+    """A small JPEG that stands for a region of an image, and where it lies there."""
 
     data: bytearray
     header: Header
@@ -52,7 +52,7 @@ class JpegPart(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Which bytes of a photo hold some of its segments, and how many of them are theirs."""
+    """Which bytes of an image hold some of its segments, and how many of them are theirs."""
 
     first: int
     size: int
@@ -60,7 +60,7 @@ class Span(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How a photo is cut, and where its segments lie.
+    """How an image is cut into segments, and where these lie.
 
     Its size and that of its MCUs in pixels, `interval` MCUs to a segment, `columns` segments to
     each of `rows` rows of MCUs. `lengths` are those of the segments, uint16, row by row, with the
@@ -86,13 +86,13 @@ class Table(NamedTuple):
         scan_offset: int,
         lengths: memoryview,
     ) -> Self:
-        """Make the table of a photo of `size` with MCUs of size `mcu`, width first.
+        """Make the table of an image of `size` with MCUs of size `mcu`, width first.
 
         Raises:
-            BadImage: these are not as many segments as such a photo has.
+            BadImage: an image of this size has another number of segments.
         """
         num_mcus = -(-size[0] // mcu[0])
-        # Beyond these no JPEG is, and the kernels refuse it as an error of ours.
+        # No JPEG exceeds these, and the kernels would reject it as an error of augd's.
         if max(size) > _SIDE_MAX or max(mcu) > _MCU_MAX or num_mcus % interval:
             raise BadImage(
                 f"its index has segments of {interval} MCUs of {mcu[0]}x{mcu[1]} px for "
@@ -107,7 +107,7 @@ class Table(NamedTuple):
         return cls(*size, *mcu, interval, columns, rows, scan_offset, lengths)
 
     def holds(self, region: Region) -> bool:
-        """Say whether a region is a part of such a photo."""
+        """Return whether a region is a part of such an image."""
         x, y, width, height = region
         return 0 <= x < x + width <= self.width and 0 <= y < y + height <= self.height
 
@@ -117,7 +117,7 @@ class Table(NamedTuple):
         A region that is decoded at 1/scale needs those of one `widened` by the scale.
         """
         x, y, width, height = region
-        # Chroma as fine as luma is not upsampled, and looks at no neighbour.
+        # Chroma as fine as luma is not upsampled, and needs no neighbour.
         beside = 1 if self.mcu_width > _BLOCK_PX else 0
         below = 1 if self.mcu_height > _BLOCK_PX else 0
         step = self.mcu_width * self.interval
@@ -129,15 +129,15 @@ class Table(NamedTuple):
         return left, top, right - left, bottom - top
 
     def span(self, cells: Region) -> Span:
-        """Return where these segments begin and end; what lies between them is read as well."""
+        """Return where these segments begin and end. The bytes between them are read as well."""
         before, size, kept = _measure(self.lengths, self.columns, self.rows, *cells)
         return Span(self.scan_offset + before, size, kept)
 
 
 class Cut(NamedTuple):
-    """What was read of a photo for a region of it: its head, and behind it `table.span(cells)`.
+    """The bytes that were read of an image for a region: its head, then `table.span(cells)`.
 
-    Nothing of it was looked at.
+    None of them has been checked.
     """
 
     data: bytearray
@@ -145,7 +145,7 @@ class Cut(NamedTuple):
     cells: Region
 
     def part(self) -> JpegPart:
-        """Make a JPEG of it, for who decodes nothing else.
+        """Make a JPEG of it, for decoders of whole JPEGs.
 
         Raises:
             BadImage: the bytes are not what the table says.
@@ -157,7 +157,7 @@ class Cut(NamedTuple):
 
 
 def widened(region: Region, by: int, width: int, height: int) -> Region:
-    """Return a region of a photo of this size with so many pixels more on each side."""
+    """Return a region of an image of this size, widened by this many pixels on each side."""
     left, top = max(0, region[0] - by), max(0, region[1] - by)
     right = min(width, region[0] + region[2] + by)
     bottom = min(height, region[1] + region[3] + by)
@@ -167,9 +167,9 @@ def widened(region: Region, by: int, width: int, height: int) -> Region:
 def cut_part(
     head: Buffer, body: Buffer, image: Header, table: Table, cells: Region, kept: int
 ) -> JpegPart:
-    """Put a small JPEG together of a photo's header and the bytes of `table.span(cells)`.
+    """Join an image's header and the bytes of `table.span(cells)` to a small JPEG.
 
-    `photo` was read from `head`, which ends where the scan's data begins; `kept` is of the span.
+    `image` was read from `head`, which ends where the scan's data begins; `kept` is of the span.
 
     Raises:
         BadImage: the bytes are not what the table says.
@@ -227,7 +227,7 @@ def _cut(
     height: int,
     start: int,
 ) -> bool:
-    """Copy a rectangle of segments to `out[start:]`; False when they are not as the lengths say."""
+    """Copy a rectangle of segments to `out[start:]`; False if they don't have these lengths."""
     if native.kernels is not None:
         is_done: bool = native.kernels.cut_segments(
             lengths, body, out, columns, rows, left, top, width, height, start
@@ -252,7 +252,7 @@ def _cut(
 
 
 def _check_head(head: Buffer, image: Header, table: Table) -> None:
-    """Refuse a header that is not that of the photo which was indexed."""
+    """Reject a header that is not that of the image that was indexed."""
     at = image.sos_offset
     # A head that is too short ends in the header of its scan.
     end = at + 2 + (head[at + 2] << 8 | head[at + 3]) if at + 4 <= len(head) else 0
@@ -266,7 +266,7 @@ def _check_head(head: Buffer, image: Header, table: Table) -> None:
 
 
 def find_segments(data: bytes | bytearray, header: Header) -> Table | None:
-    """Find the segments of a JPEG; None where it has none that make whole rows of MCUs."""
+    """Find the segments of a JPEG; None if it has none that make whole rows of MCUs."""
     if not _has_segments(header):
         return None
     at = header.sos_offset
@@ -294,7 +294,7 @@ def find_segments(data: bytes | bytearray, header: Header) -> Table | None:
 
 
 def has_all_restarts(data: bytes | bytearray, header: Header) -> bool:
-    """Say whether a scan has as many restart markers as its picture has intervals, less one."""
+    """Return whether a scan has one restart marker less than its image has intervals."""
     scan = header.sos_offset + 2 + int.from_bytes(data[header.sos_offset + 2 :][:2], "big")
     width, height = _mcu_of(header)
     num_mcus = -(-header.width // width) * -(-header.height // height)

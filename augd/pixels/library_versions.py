@@ -1,7 +1,7 @@
-"""What outside a recipe decides pixels: the libraries that decode and resample.
+"""What decides pixels outside a recipe: the libraries that decode and resample.
 
-A producer reports it when it is ready; it becomes part of every stream's content, so that
-a resume on another version is refused by name instead of giving other bytes.
+A producer reports their versions when it is ready. They become part of every stream's content, so
+that a resume on another version is rejected by name instead of giving other bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from augd.pixels.headers.formats import DECODER, MODULES, PACKAGES
 from augd.pixels.headers.size_limits import MAX_PIXELS, max_pixels
 from augd.pixels.native import describe_kernels
 
-# Raise it when the code of this room makes other pixels of the same plan.
+# Raise it if the code of this package makes other pixels of the same plan.
 _RENDERING = "3"
 
 
@@ -34,17 +34,17 @@ def describe_environment() -> dict[str, str]:
         "machine": platform.machine(),
         **{f"{DECODER}{kind}": _installed(kind) for kind in PACKAGES},
     }
-    # It decides which rows are masked. Not said where nobody raised it: contents stay as they were.
+    # The limit decides which rows are masked. The default is left out: contents stay as they were.
     if (most := max_pixels()) != MAX_PIXELS:
         found["max_pixels"] = str(most)
     return found
 
 
 def _installed(kind: str) -> str:
-    """Name the package that decodes a format, with its version; "none" where it is missing.
+    """Return the package that decodes a format, with its version; "none" if it is missing.
 
-    Found by the name of the folder that an installer leaves beside it: asking the standard library
-    takes a producer's start longer than all else here.
+    Found by the name of the folder that an installer leaves beside it: a query by the standard
+    library would take longer than the rest of a producer's start.
     """
     package = PACKAGES[kind]
     spec = find_spec(MODULES[kind])

@@ -1,15 +1,15 @@
-"""The native kernels, where this installation has them: regions of JPEGs, resampling, colours.
+"""Loads the native kernels, if this installation has them: regions of JPEGs, resampling, colours.
 
-Beside the modules that use them. They are built with the package when a C compiler and
-libjpeg-turbo are there (`hatch_build.py`); without them OpenCV and Pillow do the same work, about
-half as fast, and resized pixels may differ by a level. Which of the two is active is part of a
-stream's content. `AUGD_KERNELS=off` leaves them out, to compare. Kernels that were built and don't
-load leave the work to OpenCV, too; `trouble` says why, and who starts producers passes it on. Where
-they ended processes, the daemon leaves them out by `AUGD_KERNELS=off:WHY`
-(`augd/server/supervision/producer_process.py`).
+They are built with the package if a C compiler and libjpeg-turbo are there (`hatch_build.py`).
+Without them OpenCV and Pillow do the same work, about half as fast, and resized pixels may differ
+by a level. Which of the two is active is part of a stream's content. `AUGD_KERNELS=off` leaves them
+out, to compare.
 
-Invariants: nothing is chosen after the import; the same numbers with vector instructions and
-without.
+If kernels were built and don't load, OpenCV does the work, too. `trouble` gives the reason, and the
+program that starts producers reports it. If they ended processes, the daemon leaves them out by
+`AUGD_KERNELS=off:WHY` (`augd/server/supervision/producer_process.py`).
+
+Invariants: the choice is fixed at import; vector instructions give the same numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SWITCH = "AUGD_KERNELS"
 _ELF_HEADER_BYTES = 64
 # Source: elf(5); of a program header, p_offset and p_filesz say which part of the file is mapped.
 
-# A grey square: a libjpeg of another ABI refuses every picture, and says so only when it gets one.
+# A grey square: a libjpeg of another ABI rejects every image, and reports it only with one.
 _TRIAL_SIDE_PX = 8
 _TRIAL = (
     "/9j/2wBDAP//////////////////////////////////////////////////////////////////////////////////"
@@ -63,13 +63,13 @@ def _load() -> tuple[Any, str]:
 
 
 def _check_whole(path: str) -> None:
-    """Refuse a library of which a part is missing: loading it would end the process (SIGBUS)."""
+    """Reject a library of which a part is missing: loading it would end the process (SIGBUS)."""
     if not path.endswith(".so"):
         return
     with open(path, "rb") as file:
         head, size = file.read(_ELF_HEADER_BYTES), os.fstat(file.fileno()).st_size
         if head[:6] != b"\x7fELF\2\1" or len(head) < _ELF_HEADER_BYTES:
-            return  # none for 64 bits: the loader says what it is instead
+            return  # not for 64 bits: the loader reports what it is instead
         offset, entry_size, num_entries = (
             *unpack_from("<Q", head, 32),
             *unpack_from("<HH", head, 54),
@@ -115,14 +115,14 @@ kernels, trouble = _load()
 
 
 def has_own_entropy_decoder() -> bool:
-    """Say whether segments of a JPEG are decoded where they lie."""
+    """Return whether segments of a JPEG are decoded where they lie."""
     return kernels is not None and bool(kernels.HAS_OWN_ENTROPY_DECODER)
 
 
 def describe_kernels(opencv_major: int) -> str:
-    """Name what makes pixels beside such an OpenCV, as it becomes part of a stream's content.
+    """Describe what makes pixels beside such an OpenCV, for a stream's content.
 
-    libjpeg-turbo's version is that of the headers: a library says none of its own.
+    libjpeg-turbo's version is that of the headers: a library does not report its own.
     """
     if kernels is None:
         return "none"

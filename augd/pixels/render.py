@@ -1,16 +1,16 @@
-"""Rendering: a photo, or a region of it, and its outline in, one finished row of the slot out.
+"""Renders: an image, or a region of it, and its `RowPlan` in, one finished row of the slot out.
 
-Last step of a sample in a producer. A row takes one of two ways: crop, resize, window and mirror
-are an exact path of whole numbers, here; a row with a matrix is bent in one resample (`bend.py`).
-Then one colour pass (`tint.py`), then the erased rectangle. The result is written straight into
-the row that the caller hands in.
+Last step of a sample in a producer. A row takes one of two paths. The exact path resizes, cuts a
+window and mirrors in whole numbers (`resample.py`). The matrix path warps the row in one resample
+(`warp.py`). Then follow one colour pass (`colour_matrix.py`) and the erased rectangle. The result
+is written directly into the row that the caller hands in.
 
-On the exact path the native kernels decode and resize in one go, a few lines at a time: the region
-as such never exists, and lines and columns that the window doesn't need are not decoded.
+On the exact path the native kernels decode and resize in one call, a few lines at a time: the
+region as such never exists, and lines and columns that the window doesn't need are not decoded.
 
-Invariants: RGB uint8 only; on the exact path no tap of the resample looks past the region; a row
-is resampled once and rounded by the colour pass once; no generator and no clock, so equal
-arguments give equal bytes. With the kernels nothing of a sample's size is allocated for such a row.
+Invariants: RGB uint8 only; on the exact path no tap of the resample reads beyond the region; a row
+is resampled once and rounded by the colour pass once; no generator and no clock, so equal arguments
+give equal bytes. With the kernels nothing of a sample's size is allocated for such a row.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ _DECODE_HERE = decode
 class Renderer:
     """Render rows of one stream. Owns its scratch buffers; for one thread at a time.
 
-    `out_size` is (height, width) of a row. `fill` and `fill_value` (R, G, B, rounded to whole
-    grey levels) are the recipe's, for rows with a matrix. With `colour_on` "device" pixels are
-    left as they were resampled, and the row's colour matrix is given instead.
+    `out_size` is (height, width) of a row. `fill` and `fill_value` (R, G, B, rounded to whole grey
+    levels) are the recipe's, for rows with a matrix. With `colour_on` "device" pixels are left as
+    resampled, and the row's colour matrix is returned instead.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Renderer:
         background: Background = BLACK,
         decode: DecodeStored = decode,
     ) -> None:
-        """Make the buffers. With `exif` "apply" photos are rendered upright.
+        """Make the buffers. With `exif` "apply" images are rendered upright.
 
-        `background` is what transparent parts show: see `compose`. `decode` decodes; another than
-        this process's own gives the same rows.
+        `background` is the colour behind transparent parts: see `compose`. `decode` decodes, in
+        this process or another, with the same rows.
 
         Raises:
-            ValueError: an option is none of its choices.
+            ValueError: an option is not one of its choices.
         """
         if colour_on not in ("producer", "device"):
             raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
@@ -117,11 +117,10 @@ class Renderer:
         )
 
     def needed(self, plan: Plan, rows: slice) -> NDArray[np.int64]:
-        """Return the region of each row's photo that must be there to make it: int64 (n, 4).
+        """Return the region of each row's image that is needed to render it: int64 (n, 4).
 
-        That is (x, y, width, height) of the photo as the recipe sees it, where it is stored so. It
-        is less than the crop where that is not resampled whole: what lies around the window is
-        not looked at.
+        (x, y, width, height) of the image as the recipe sees it, if it is stored so. It is less
+        than the crop if that is not resampled whole: only what the window needs counts.
         """
         crop = plan.crop[rows].astype(np.int64)
         if self._kernels is None:
@@ -150,11 +149,12 @@ class Renderer:
         colour_out: NDArray[np.float32] | None = None,
         origin: tuple[int, int] | None = None,
     ) -> None:
-        """Make all views of a sample, whose outlines begin at `first`; its photo is decoded once.
+        """Render all views of a sample, whose row plans begin at `first`. Its image is decoded
+        once.
 
-        `data` may hold a part of the photo, at `origin` (x, y), in which lies what is `needed`; the
-        header is then the part's. `out` is uint8 (views, height, width, 3) and `colour_out` float32
-        (views, 3, 4); see `render_photo`, which raises what this does.
+        `data` may hold a part of the image, at `origin` (x, y), which contains what is `needed`;
+        the header is then the part's. `out` is uint8 (views, height, width, 3) and `colour_out`
+        float32 (views, 3, 4). Raises as `render_image`.
         """
         num_views, scale = len(out), row_plans.scale[first]
         if num_views == 1:
@@ -183,10 +183,11 @@ class Renderer:
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
-        """Make all views of a sample from its whole picture: the bytes of `render_sample`.
+        """Render all views of a sample from its whole decoded image, with the bytes of
+        `render_sample`.
 
-        Its outlines must be at scale 1. The crop is a view of the picture: nothing is copied,
-        unless the picture is turned.
+        Its row plans must be at scale 1. The crop is a view of the image: nothing is copied, unless
+        the image is turned.
         """
         is_turned = not self._is_stored and image.orientation != 1
         pixels = turn(image.pixels, image) if is_turned else image.pixels
@@ -199,7 +200,7 @@ class Renderer:
             self.render(region, row_plans[view], row, matrix_out)
 
     def can_render_rows(self, plan: Plan) -> bool:
-        """Say whether `render_rows` can make the rows of this plan: stored pictures, exact path."""
+        """Return whether `render_rows` can render this plan: stored images, exact path."""
         return self._kernels is not None and self._is_stored and plan.matrix is None
 
     def render_rows(
@@ -213,13 +214,13 @@ class Renderer:
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> None:
-        """Make the rows of a slice of a plan from pictures in a cache, as `render_decoded` does.
+        """Render the rows of a slice of a plan from images in a cache, as `render_decoded` does.
 
-        Each lies from its offset on, uint8 (height, width, 3); `sizes` are (width, height).
-        `outlines` and `out`, uint8 (rows, height, width, 3), begin with the slice's first row.
+        Each image lies from its offset on, uint8 (height, width, 3); `sizes` are (width, height).
+        `row_plans` and `out`, uint8 (rows, height, width, 3), begin with the slice's first row.
 
         Raises:
-            ValueError: a picture is not in the cache, or a crop not in its picture.
+            ValueError: an image is not in the cache, or a crop not in its image.
         """
         if self._is_colour_applied != (colour_out is None):
             raise ValueError(_COLOUR_OUT)
@@ -234,7 +235,7 @@ class Renderer:
                 self._finish(row_plans[number], row, matrix_out)
 
     def can_render_cuts(self, plan: Plan) -> bool:
-        """Say whether `render_cut` can make the rows of this plan: stored pictures, exact path."""
+        """Return whether `render_cut` can render this plan: stored images, exact path."""
         return native.has_own_entropy_decoder() and self._is_stored and plan.matrix is None
 
     def render_cut(
@@ -245,7 +246,7 @@ class Renderer:
         out: Pixels,
         colour_out: NDArray[np.float32] | None = None,
     ) -> bool:
-        """Make a row of what was read of its photo; False where that does not decode.
+        """Render a row from the segments that were read of its image; False if they don't decode.
 
         The cut holds what is `needed`; `out` and `colour_out` as for `render`.
         """
@@ -275,16 +276,16 @@ class Renderer:
         *,
         origin: tuple[int, int] | None = None,
     ) -> None:
-        """Decode a crop (x, y, w, h) of a photo at 1/`scale`, and write one row of it.
+        """Decode a crop (x, y, w, h) of an image at 1/`scale`, and write one row of it.
 
         See `decode` for the crop and the scale, `render_sample` for the origin, and `render` for
         the others.
 
-        A `bytearray` may be changed while this runs; it is as before when this returns.
+        A `bytearray` may change while this runs. It is as before when this returns.
 
         Raises:
-            BadImage: the photo does not decode, or its crop is too large to be bent.
-            ValueError: as `render`, and for a crop that leaves the photo.
+            BadImage: the image does not decode, or its crop is too large to be warped.
+            ValueError: as `render`, and for a crop that leaves the image.
         """
         if origin is not None:
             crop = crop[0] - origin[0], crop[1] - origin[1], crop[2], crop[3]
@@ -313,15 +314,15 @@ class Renderer:
     ) -> None:
         """Write one row.
 
-        `region` is the crop, uint8 (h, w, 3), strided or not. `out` is the row itself:
-        C-contiguous uint8 (height, width, 3), which must not overlap `region`. `colour_out`,
-        float32 (3, 4), gets the row's colour matrix, where colours are the device's: on
-        (R, G, B, 1) in grey levels, its contrast's mean folded in, the identity for no change.
+        `region` is the crop, uint8 (h, w, 3), strided or not. `out` is the row itself: C-contiguous
+        uint8 (height, width, 3), which must not overlap `region`. `colour_out`, float32 (3, 4),
+        gets the row's colour matrix if the device applies colours: on (R, G, B, 1) in grey levels,
+        with its contrast's mean folded in, the identity for no change.
 
         Raises:
             ValueError: `out` is not such an array, the window leaves the scaled crop, or
                 `colour_out` is missing or not wanted.
-            BadImage: the region is too large to be bent.
+            BadImage: the region is too large to be warped.
         """
         self._check_row(out, colour_out)
         if row_plan.matrix is not None:
@@ -356,7 +357,7 @@ class Renderer:
 
 
 def box_around(crops: Sequence[Region]) -> Region:
-    """Return the region of a photo that holds all crops."""
+    """Return the region of an image that holds all crops."""
     left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
     right = max(crop[0] + crop[2] for crop in crops)
     bottom = max(crop[1] + crop[3] for crop in crops)
@@ -364,6 +365,6 @@ def box_around(crops: Sequence[Region]) -> Region:
 
 
 def cut_region(decoded: Pixels, whole: Region, crop: Region, scale: int) -> Pixels:
-    """Return the crop as a view of what was decoded of the photo: `whole`, at 1/scale."""
+    """Return the crop as a view of the decoded part of the image: `whole`, at 1/scale."""
     x, y, width, height = at_scale((crop[0] - whole[0], crop[1] - whole[1], *crop[2:]), scale)
     return decoded[y : y + height, x : x + width]

@@ -44,8 +44,8 @@ class Resampler:
         start: NDArray[np.int32],
         count: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the first pixel and the end of those under the taps of a window: see resize.c."""
-        step = side / np.maximum(scaled, 1)  # of rows that are bent it may be 0
+        """Return the first pixel under the taps of a window, and the end: see resize.c."""
+        step = side / np.maximum(scaled, 1)  # may be 0 for rows with a matrix
         support = np.maximum(step, 1.0) if self._is_antialiased else np.ones_like(step)
         taps = (np.minimum(np.ceil(2.0 * support).astype(np.int64), side) + 1) & ~1
         first = np.maximum(0.0, (start + 0.5) * step - support + 0.5).astype(np.int64)
@@ -100,7 +100,7 @@ class Resampler:
             np.copyto(out, part)
 
     def _scratch(self, scaled: tuple[int, int]) -> Pixels:
-        """Lend the scratch buffer as (h, w, 3); it grows to the largest size asked for."""
+        """Return the scratch buffer as (h, w, 3). It grows to the largest size needed."""
         width, height = scaled
         size = width * height * 3
         if self._resized.size < size:
@@ -113,9 +113,9 @@ class Resampler:
         """Resize with a triangle filter that widens with the reduction, per axis.
 
         Only the window is made: a box in source pixels has the same taps as the whole resize, as
-        Pillow's taps end at the picture, not at the box. Pillow keeps the box in float32, so that
-        a window of less than the whole may differ by a level from the whole resize (by two where
-        neighbouring pixels are unrelated); making the whole would cost twice the time for `eval`.
+        Pillow's taps end at the image, not at the box. Pillow keeps the box in float32, so a window
+        of less than the whole may differ by a level from the whole resize (by two if neighbouring
+        pixels are unrelated). Making the whole would cost twice the time for `eval`.
         Source: Pillow, `Resample.c`.
         """
         from PIL import Image

@@ -1,11 +1,10 @@
-"""RowPlans: what a plan says of single rows, as plain Python numbers.
+"""RowPlan: the plan of a single row, as plain Python numbers.
 
-Between the planner, which writes a chunk's plan as arrays, and the renderer, which makes one row
-at a time: reading an array's element costs more than what is done with it, so that a chunk's
-arrays are turned into lists once.
+The planner writes a chunk's plan as arrays, and the renderer makes one row at a time. Reading an
+array's element costs more than using it, so a chunk's arrays are turned into lists once.
 
 Invariants: nothing is drawn or decided here; one `RowPlan` is filled again and again, so that
-reading a row allocates nothing of a picture's size.
+reading a row allocates nothing of an image's size.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Matrix = Sequence[Sequence[float]]
 
 @dataclass(slots=True)
 class RowPlan:
-    """What the renderer is told of one row. The fields mean what they mean in a `Plan`.
+    """The plan of one row for the renderer. The fields mean what they mean in a `Plan`.
 
-    With `matrix` the row is bent: `origin`, `halvings`, `scale`, `lens`, `warp` and `warp_key`
-    count, and `scaled`, `window` and `mirror` don't.
+    With `matrix` the row takes the matrix path: `origin`, `halvings`, `scale`, `lens`, `warp` and
+    `warp_key` count, and `scaled`, `window` and `mirror` don't.
     """
 
     scaled: tuple[int, int] = (0, 0)
@@ -48,10 +47,9 @@ class RowPlan:
 
 
 class RowPlans:
-    """The outlines of the rows `first` to `end` of a plan, counted from 0.
+    """The row plans of the rows `first` to `end` of a plan, counted from 0.
 
-    `crop` says which region each row needs, as (x, y, width, height), and `scale` that it is
-    decoded at 1/scale.
+    `crop` is the region that each row needs, as (x, y, width, height). It is decoded at 1/`scale`.
     """
 
     __slots__ = ("_affine_rows", "_row", "_rows", "_warp", "crop", "scale")
@@ -78,7 +76,7 @@ class RowPlans:
         self._affine_rows = None if plan.matrix is None else _affine_rows(plan, part, num_rows)
 
     def __getitem__(self, row: int) -> RowPlan:
-        """Return a row's outline, which is valid until the next one is asked for."""
+        """Return the plan of a row. It is valid until the next call."""
         filled = self._row
         (
             filled.scaled,

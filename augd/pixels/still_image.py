@@ -1,12 +1,12 @@
-"""What of a file reaches a decoder: one still picture, with an end.
+"""Extracts what a decoder gets of a file: one still image, with an end.
 
-Between the header and the decoder, for the few files that decoders may not have as they are
-(`Header.is_plain`). An animated PNG is shown without its animation: the still picture is what
-readers of PNGs show, and no decoder sees the frames. Of an animated WebP there is the first frame.
-A JPEG without an end marker gets one, where its picture's data end. A GIF ends behind its first
-frame, a TIFF has one page, and a sequence of AVIF or HEIC has no tracks beside its still picture.
+Called between the header and the decoder, for the few files that decoders may not get as they are
+(`Header.is_plain`). An animated PNG loses its animation: readers of PNGs show the still image, and
+no decoder sees the frames. Of an animated WebP the first frame is kept. A JPEG without an end
+marker gets one, where its image data end. A GIF ends behind its first frame, a TIFF has one page,
+and a sequence of AVIF or HEIC has no tracks beside its still image.
 
-Invariants: copies what it keeps, decodes nothing, raises nothing but `BadImage`.
+Invariants: copies what it keeps, decodes nothing, raises only `BadImage`.
 Source: PNG, third edition, §13; RFC 9649, §2.7; ITU T.81, B.2.1.
 """
 
@@ -32,7 +32,7 @@ _STILL_BRANDS: Final = {b"avis": b"avif", b"hevc": b"heic", b"hevx": b"heix", b"
 
 
 class StillFrame(NamedTuple):
-    """A still picture, and where it lies on the canvas: x and y in pixels of the canvas."""
+    """A still image, and where it lies on the canvas: x and y in pixels of the canvas."""
 
     data: bytes
     header: Header
@@ -44,7 +44,7 @@ def ended_jpeg(data: bytes | bytearray, header: Header) -> bytearray:
     """Give a JPEG its end marker: behind what may be data of its last scan.
 
     Zeros at the end are none: a file that was not written to its end has them, and decoders would
-    take them for a picture. A scan's last byte is filled up with ones (T.81, F.1.2.3).
+    take them for image data. A scan's last byte is filled up with ones (T.81, F.1.2.3).
     """
     at = header.sos_offset
     if header.is_single_scan:
@@ -59,16 +59,16 @@ def ended_jpeg(data: bytes | bytearray, header: Header) -> bytearray:
 
 
 def still_png(data: bytes | bytearray) -> bytes:
-    """Take the animation out of a PNG.
+    """Remove the animation from a PNG.
 
     Raises:
-        BadImage: more chunks than any picture has.
+        BadImage: it has more chunks than any image has.
     """
     out, at, size = [PNG_MAGIC], len(PNG_MAGIC), len(data)
     for _ in range(MAX_CHUNKS):
         kind = bytes(data[at + 4 : at + 8])
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > size:  # the decoder says what is missing, if it is the picture's
+        if end > size:  # the decoder reports what is missing, if it belongs to the image
             return b"".join([*out, _IEND if kind in ANIMATION_CHUNKS else data[at:]])
         if kind not in ANIMATION_CHUNKS:
             out.append(bytes(data[at:end]))
@@ -108,7 +108,7 @@ def first_frame(data: bytes | bytearray, header: Header) -> StillFrame:
 
 
 def _frame_file(data: bytes | bytearray, start: int, end: int, width: int, height: int) -> bytes:
-    """Make a WebP of a frame's alpha and picture."""
+    """Make a WebP of a frame's alpha and image."""
     alpha, image = b"", b""
     for kind, at, length in chunks_of(data, end, start):
         chunk = bytes(data[at - 8 : at + length]) + b"\0" * (length & 1)
@@ -136,7 +136,7 @@ def first_gif(data: bytes | bytearray) -> bytes:
 
 
 def first_page(data: bytes | bytearray) -> bytearray:
-    """Take the way to a TIFF's second page out."""
+    """Remove the link to a TIFF's second page."""
     out = bytearray(data)
     at = next_directory_at(data)
     out[at : at + 4] = bytes(len(out[at : at + 4]))
@@ -144,7 +144,7 @@ def first_page(data: bytes | bytearray) -> bytearray:
 
 
 def without_tracks(data: bytes | bytearray) -> bytearray:
-    """Take the tracks out of a sequence of AVIF or HEIC, and the words that announce them."""
+    """Remove the tracks of a sequence of AVIF or HEIC, and the brands that announce them."""
     out = bytearray(data)
     for at in box_starts(data, TRACKS, "HEIF"):
         out[at : at + 4] = b"free"
@@ -157,7 +157,7 @@ def without_tracks(data: bytes | bytearray) -> bytearray:
 def png_key(data: bytes | bytearray) -> tuple[int, int] | None:
     """Return the grey level that a PNG's tRNS chunk names as transparent, and the bits of one.
 
-    None where its colour type is another than grey. `read_png` has walked these chunks.
+    None if its colour type is other than grey. `read_png` has walked these chunks.
     """
     if data[25] != 0:
         return None

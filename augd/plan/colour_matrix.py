@@ -1,15 +1,15 @@
-"""Colour of many rows at once: the ops' steps, and what they compose to.
+"""Colour of many rows at once: the ops' steps, and their composition.
 
-Where it stands: samplers hand their steps to the frame; the planner composes them, in the
-recipe's order or in one drawn for each row.
+Samplers hand their steps to the frame. The planner composes them, in the recipe's order or in one
+drawn for each row.
 
 A step is y = L x + P m + l, where m is the mean of x over the row; contrast alone has a P. Since
 the mean of y follows linearly from that of x, any number of steps compose to
 
     y = A x + b + C mean     with     A' = L A,  b' = (L + P) b + l,  C' = L C + P (A + C)
 
-Invariants: nothing is rounded or clipped between two steps; sums are written out in a fixed
-order, never a matrix product, so that the bits are the same on every processor.
+Invariants: nothing is rounded or clipped between two steps; sums are written out in a fixed order,
+never a matrix product, so that the bits are the same on every processor.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ColourMatrix:
             self.shift = added if self.shift is None else self.shift + added
 
     def _of_mean(self) -> Floats:
-        """Return what the mean is multiplied by, wherever it stands: A + C."""
+        """Return the factor of the mean, wherever it stands: A + C."""
         linear = IDENTITY if self.linear is None else self.linear
         return linear if self.pivot is None else linear + self.pivot
 

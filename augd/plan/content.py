@@ -1,12 +1,12 @@
 """The content of a stream: everything that decides a sample's pixels and their order.
 
-Where it stands: the daemon computes it when a stream opens; the client keeps it in its state
-and a resume compares the two. Equal content means byte-identical batches, for any number of
-producers, any host and any batch size.
+The daemon computes it when a stream opens. The client keeps it in its state, and a resume compares
+the two. Equal content means byte-identical batches, for any number of producers, any host and any
+batch size.
 
-Invariants: two contents have equal digests exactly when their fields are equal; nothing of the
-layout (batch size, rank, world) and nothing of the run (producers, transport) is in it. Never
-reads a file, and never imports NumPy.
+Invariants: two contents have equal digests exactly if their fields are equal; nothing of the layout
+(batch size, rank, world) and nothing of the run (producers, transport) is in it. Never reads a
+file, and never imports NumPy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from augd.plan.order.shuffle_option import Blocks, Shuffle
 
-# Raise one when the numbers it stands for change, so that a resume is refused by name.
+# Raise one when the numbers it stands for change, so that a resume is rejected by name.
 RNG_SCHEME = "philox4x32-10/1"
 ORDER_SCHEME = "feistel8/1"
 BLOCKS_SCHEME = "windows of blocks, feistel8 of both/1"
@@ -89,10 +89,10 @@ def content_of(
 
 
 def differences(a: Content, b: Content, wording: str = "{name}: {a} against {b}") -> list[str]:
-    """Name each field that differs, with both values; empty when the contents are equal.
+    """Name each field that differs, with both values; empty if the contents are equal.
 
-    Of a recipe with other ops the first op that is another one, and what differs before it: what
-    follows is moved, and tells nothing.
+    If the ops differ, the first op that differs is named, and what differs before it. What follows
+    is shifted, and tells nothing.
     """
     ops = zip_longest(_ops_of(a), _ops_of(b), fillvalue="absent")
     moved = next((number for number, (one, two) in enumerate(ops) if one != two), None)

@@ -1,8 +1,8 @@
-"""What happened to each row, as numbers that a trainer can read: the layout of `batch.params`.
+"""The layout of `batch.params`: what happened to each row, as numbers that a trainer can read.
 
-Where it stands: producers write them beside the rows when a stream asks for it
-(`augd.plan.params_writer`), slots have room for them, and the client splits them by name. Boxes or
-key points can be moved with `matrix`; the rest says what was drawn. Imports no NumPy.
+Producers write them beside the rows if a stream requests it (`augd.plan.params_writer`). Slots have
+space for them, and the client splits them by name. Boxes or key points can be moved with `matrix`;
+the other numbers are what was drawn. Imports no NumPy.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 
 # Name, place of the first number, shape.
 PARAMS: Final[tuple[tuple[str, int, tuple[int, ...]], ...]] = (
-    ("crop", 0, (4,)),  # x, y, width, height of the region in the stored picture
+    ("crop", 0, (4,)),  # x, y, width, height of the region in the stored image
     ("mirror", 4, ()),  # 1 where flipped left and right; 0 where `bent`, whose matrix has it
     ("bent", 5, ()),  # 1 where an affine op or a warp was drawn
-    ("matrix", 6, (2, 3)),  # output position (x, y, 1), centres at +0.5, to the stored picture
+    ("matrix", 6, (2, 3)),  # output position (x, y, 1), centres at +0.5, to the stored image
     ("lens", 12, ()),  # k
     ("colour", 13, (3, 4)),  # on (R, G, B, 1) in grey levels, before the mean's part
     ("erase", 25, (4,)),  # x, y, width, height in the output; width 0 where there is none

@@ -1,7 +1,7 @@
 """Writes what happened to each row of a chunk as numbers: the values of `augd.plan.params_layout`.
 
-Where it stands: after the planner, for streams that ask for parameters. Computed from a plan
-alone, nothing is drawn.
+Runs after the planner, for streams that request parameters. They are computed from a plan alone;
+nothing is drawn.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
 """A plan: what will happen to each row of a chunk, as arrays over its rows.
 
-Where it stands: the planner makes it, `pixels` renders what it says, and nothing else passes
-between the two.
+The planner makes it, `pixels` renders it, and nothing else passes between the two.
 
-A plan covers m = n * V rows of n samples with V views each, sample after sample: row = sample * V
-+ view. A row takes one of two paths. The exact path resizes `crop` to `scaled`, cuts the output at
+A plan covers m = n * V rows of n samples with V views each, sample after sample: row = sample * V +
+view. A row takes one of two paths. The exact path resizes `crop` to `scaled`, cuts the output at
 `window` and flips where `mirror`. The matrix path, taken where `bent`, halves `crop` a number of
-times and then samples it once: output position, plus displacement (`lens`, `warp`), through
-`matrix`, to a position in the picture, with the recipe's fill outside the picture. On both, the
+times and then samples it once. An output position, plus displacement (`lens`, `warp`), goes through
+`matrix` to a position in the image, with the recipe's fill outside the image. On both paths the
 colour pass comes after, and the erased rectangle last.
 
-Invariants: nothing here is drawn or computed; a row that is not bent is planned as if the recipe
+Invariants: nothing here is drawn or computed; a row that is not `bent` is planned as if the recipe
 had no affine op and no warp, so that its bytes are the same.
 """
 

@@ -1,7 +1,7 @@
-"""Rows that a recipe cannot make of an image that is good: whose fault that is, by its reason.
+"""Rows that a recipe cannot make of a good image: whether the recipe is at fault, by the reason.
 
-Where it stands: the planner words such reasons, and the broker, which only reads them, tells a
-recipe that does not fit from files that are bad. Pure; imports nothing.
+The planner words such reasons. The broker, which only reads them, tells a recipe that does not fit
+from files that are bad. Pure; imports nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _RESIZE_FIRST: Final = "Put a resize before the "
 
 
 def resize_first(op: str) -> str:
-    """Say what to do where an op is larger than what it gets."""
+    """Return the advice for an op that is larger than its input."""
     return f"{_RESIZE_FIRST}{op}, or make it smaller"
 
 
 def is_misfit(reason: str) -> bool:
-    """Say whether a row is masked by the recipe's fault, and no file is to be mended."""
+    """Return whether a row is masked by the recipe's fault, so that no file must be repaired."""
     return reason.endswith(ADD_A_SIZE) or _RESIZE_FIRST in reason
 
 
 def what_was_wanted(reason: str) -> str:
-    """Leave out of such a reason what the image was: images of one recipe's differ in this."""
+    """Remove the image's size from such a reason: it differs between the images of one recipe."""
     return reason.partition(", got ")[0]

@@ -23,9 +23,8 @@ ReadRows = Callable[[Sequence[int], Sequence[Region | None]], list[Row]]
 _LOOK_S: Final = 1.0
 
 
-_WAIT_SHARE: Final = (
-    0.2  # share of the time: above it, the taker waits too long and more is read at once
-)
+# Share of the time that the taker waits: above it, more is read at once.
+_WAIT_SHARE: Final = 0.2
 
 
 # Time of a read without CPU that means a slow disk. Less may be a wait for a core or for the

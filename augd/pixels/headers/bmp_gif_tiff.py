@@ -28,7 +28,7 @@ _TURNED: Final = (5, 6, 7, 8)
 
 
 def read_bmp(data: bytes | bytearray) -> Header:
-    """Read the two headers of a BMP; a negative height says that it is stored upright."""
+    """Read the two headers of a BMP. A negative height means that it is stored upright."""
     if len(data) < 30:
         raise BadImage(f"BMP header is cut off: expected at least 30 bytes, got {len(data)}")
     (head_bytes,) = struct.unpack_from("<I", data, 14)
@@ -101,7 +101,7 @@ def _table_bytes(flags: int) -> int:
 
 
 class _Directory:
-    """The first directory of a TIFF: the tags that count here, by their first numbers."""
+    """The first directory of a TIFF: the relevant tags, by their first numbers."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.mark = "<" if data[:2] == b"II" else ">"
@@ -141,7 +141,8 @@ class _Directory:
 
 
 def read_tiff(data: bytes | bytearray) -> Header:
-    """Read the first directory. Its decoder turns pictures upright, so the size is the upright."""
+    """Read the first directory. Its decoder turns images upright, so the size is the upright
+    one."""
     if len(data) < 8:
         raise BadImage(f"TIFF header is cut off: expected at least 8 bytes, got {len(data)}")
     found = _Directory(data)

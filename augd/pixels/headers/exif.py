@@ -1,11 +1,11 @@
-"""Orientation: how a picture is to be turned, from what cameras and editors write beside it.
+"""Orientation: how an image must be turned, from metadata of cameras and editors.
 
-Under the readers of headers. It stands in tag 0x0112 of an EXIF block, or, where that says nothing
-of it, in XMP (`tiff:Orientation`). PNGs may carry either as text. What counts is what counts for
-Pillow's `ImageOps.exif_transpose`.
+Used by the readers of headers. It stands in tag 0x0112 of an EXIF block, or, if that has no such
+tag, in XMP (`tiff:Orientation`). PNGs may carry either as text. The rules are those of Pillow's
+`ImageOps.exif_transpose`.
 
 Invariants: raises nothing, whatever the bytes are; anything broken, absent or out of range is 1,
-upright; a block is looked at in a bounded number of steps.
+upright; a block is read in a bounded number of steps.
 Source: Exif 2.32 §4.6.4, TIFF 6.0 §2, XMP part 2 §3.
 """
 
@@ -32,7 +32,7 @@ _IN_XMP: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def find_orientation(exif: bytes | bytearray | None, xmp: bytes | bytearray | None) -> int:
-    """Return the orientation, 1..8, that an EXIF block or XMP says; None for what there isn't."""
+    """Return the orientation, 1..8, of an EXIF block or XMP; pass None for what is absent."""
     found = None if exif is None else _in_exif(exif)
     if found is None and xmp is not None and (match := _IN_XMP.search(xmp)):
         found = int(match[1])
@@ -40,7 +40,7 @@ def find_orientation(exif: bytes | bytearray | None, xmp: bytes | bytearray | No
 
 
 def _in_exif(block: bytes | bytearray) -> int | None:
-    """Find the tag in the first directory; None when it is not there, or is no number."""
+    """Find the tag in the first directory; None if it is not there, or is no number."""
     start = 0
     while start < _MAX_MARKS * len(EXIF_MARK) and block.startswith(EXIF_MARK, start):
         start += len(EXIF_MARK)
@@ -51,7 +51,8 @@ def _in_exif(block: bytes | bytearray) -> int | None:
     try:
         (first,) = struct.unpack_from(mark + "I", block, start + 4)
         (count,) = struct.unpack_from(mark + "H", block, start + first)
-        # A lying count ends with the block, or where no writer of a first directory has ever come.
+        # A false count ends with the block, or at a limit that no writer of a first directory
+        # reaches.
         for entry in range(min(count, _MAX_ENTRIES)):
             at = start + first + 2 + 12 * entry
             tag, kind, size = struct.unpack_from(mark + "HHI", block, at)
@@ -69,9 +70,9 @@ def _in_exif(block: bytes | bytearray) -> int | None:
 
 
 def read_text(kind: bytes, rest: bytes) -> bytes | None:
-    """Read a tEXt, zTXt or iTXt chunk of a PNG behind its keyword; None where it is broken.
+    """Read a tEXt, zTXt or iTXt chunk of a PNG behind its keyword; None if it is broken.
 
-    A text is unpacked as far as a mebibyte. Source: PNG, third edition, 11.3.3.
+    At most a mebibyte of a text is unpacked. Source: PNG, third edition, 11.3.3.
     """
     if kind == b"tEXt":
         return rest

@@ -1,12 +1,11 @@
-"""Kinds of files: which endings images have, and what some first bytes are.
+"""Formats of files: which endings images have, and what first bytes mean.
 
-One table for all who ask: the scan of a dataset (which files are images), the header's reader
-(which format some bytes hold), and messages (what a file is that is no image).
+One table for the scan of a dataset (which files are images), the header's reader (which format some
+bytes hold), and messages (what a file is that is no image).
 
-Endings say where to look, content what is there: a JPEG is read whatever it is called.
+Endings tell which files to read, content tells the format: a JPEG is read under any name.
 
-Invariants: imports nothing beyond the standard library; opens nothing; looks at `HEAD_BYTES` at
-most.
+Invariants: imports nothing beyond the standard library; opens nothing; reads at most `HEAD_BYTES`.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ _STILL_BRANDS: Final = frozenset((b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"))
 _BMP_HEADER_SIZES: Final = frozenset((12, 40, 52, 56, 64, 108, 124))
 _BMP_START_BYTES: Final = 18
 
-# What people put among images, by first bytes; the first that fits.
+# Other files among images, by first bytes. The first match counts.
 _OTHERS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"version https://git-lfs.github.com/spec/", "a git-lfs pointer: `git lfs pull` fetches it"),
     (b"II+\0", "a BigTIFF"),
@@ -115,7 +114,7 @@ _OTHERS: Final[tuple[tuple[bytes, str], ...]] = (
 
 
 def recognise(start: bytes | bytearray) -> Format | None:
-    """Say which format a file has by its first bytes; None when it is none of `ENDINGS`."""
+    """Return the format of a file by its first bytes; None if it is none of `ENDINGS`."""
     for magic, kind in _STARTS:
         if start.startswith(magic):
             return kind
@@ -129,7 +128,7 @@ def recognise(start: bytes | bytearray) -> Format | None:
 
 
 def _by_brands(start: bytes | bytearray) -> Format | None:
-    """Tell AVIF from HEIC: by the major brand, then by those that are compatible."""
+    """Tell AVIF from HEIC: by the major brand, then by the compatible ones."""
     end = min(int.from_bytes(start[:4], "big"), HEAD_BYTES, len(start))
     major, *others = (bytes(start[at : at + 4]) for at in (8, *range(16, end - 3, 4)))
     for brand in (major, *(others if major in _STILL_BRANDS else ())):
@@ -137,12 +136,12 @@ def _by_brands(start: bytes | bytearray) -> Format | None:
             return "avif"
         if brand in _HEIC_BRANDS:
             return "heic"
-    # A still picture that names no codec is most often of this one; its decoder knows.
+    # A still image that names no codec is most often a HEIC. Its decoder finds out.
     return "heic" if major in _STILL_BRANDS else None
 
 
 def describe(start: bytes | bytearray) -> str:
-    """Say what a file is by its first bytes: "a GIF", "an HTML page", or its first bytes."""
+    """Describe a file by its first bytes: "a GIF", "an HTML page", or its first bytes."""
     if not start:
         return "an empty file"
     kind = recognise(start)

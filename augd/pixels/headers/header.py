@@ -1,7 +1,7 @@
-"""What a header's reader says of an image, and how it says that there is none.
+"""The result of a header's reader, and the error for a bad image.
 
-Shared by the readers of the formats (`head_*.py`), which `header.py` puts together. Imports neither
-NumPy nor OpenCV.
+Shared by the readers of the formats, which `read_header.py` calls. Imports neither NumPy nor
+OpenCV.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ MAX_SCANS: Final = 200
 
 
 class BadImage(Exception):
-    """Say why one sample cannot be used. Becomes a masked row or a failed run, by policy."""
+    """One sample cannot be used, and why. It becomes a masked row or a failed run, by policy."""
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """What the bytes say about an image before it is decoded. Sizes in pixels as stored.
+    """What the bytes tell about an image before it is decoded. Sizes in pixels as stored.
 
-    `orientation` is the EXIF value 1..8 (1 when absent); it is reported, never applied here. Of
-    formats whose decoders turn pictures upright by themselves it is 1, and the size the upright.
+    `orientation` is the EXIF value 1..8 (1 if absent); it is reported, never applied here. If a
+    format's decoder turns images upright, it is 1, and the size is the upright one.
     `can_stop_early` holds for sequential single-scan JPEGs without restart markers:
     `sof_height_offset` is then the position of the two big-endian bytes with the image's height.
-    `is_plain` says that decoders may have the file as it is; of others they get what `still.py`
-    makes of them: one picture of an animation, a JPEG with an end marker.
+    `is_plain` means that decoders may get the file as it is. Of others they get what
+    `still_image.py` extracts: one image of an animation, a JPEG with an end marker.
     """
 
     format: Format
@@ -52,7 +52,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 def too_many_segments(kind: str, at: int) -> BadImage:
-    """Say that a file has more parts before its picture than any encoder writes."""
+    """Return the error for more parts before the image than any encoder writes."""
     return BadImage(
         f"{kind} header: expected at most {MAX_SEGMENTS} segments before the picture, and at byte "
         f"{at} it has not begun"

@@ -1,7 +1,7 @@
-"""The headers of AVIF and HEIC: boxes in boxes, of which the primary picture's properties count.
+"""The headers of AVIF and HEIC: nested boxes with the properties of the primary image.
 
-Both are files of one kind (HEIF). Their decoders differ in what they do with rotations and mirrors:
-Pillow leaves those of an AVIF to who wants it upright, libheif turns a HEIC by itself.
+Both are files of one kind (HEIF). Their decoders treat rotations and mirrors differently: Pillow
+does not apply those of an AVIF, libheif turns a HEIC by itself.
 Source: ISO/IEC 14496-12, 4.2 and 8.11; ISO/IEC 23008-12, 6.5 and 9.3; AV1 Image File Format 1.1.
 """
 
@@ -39,7 +39,7 @@ class _Box(NamedTuple):
 
 
 def read_avif(data: bytes | bytearray) -> Header:
-    """Find the primary picture's size, and how it is turned."""
+    """Find the primary image's size, and how it is turned."""
     found = _primary(data, "avif")
     width, height = found.size
     orientation = _ORIENTATIONS[found.angle, found.axis]
@@ -47,7 +47,7 @@ def read_avif(data: bytes | bytearray) -> Header:
 
 
 def read_heic(data: bytes | bytearray) -> Header:
-    """Find the primary picture's size as its decoder gives it: cut and turned."""
+    """Find the primary image's size as its decoder returns it: cut and turned."""
     found = _primary(data, "heic")
     width, height = found.cut or found.size
     if found.angle in (1, 3):
@@ -56,7 +56,7 @@ def read_heic(data: bytes | bytearray) -> Header:
 
 
 class _Primary:
-    """What is said of the primary picture."""
+    """The properties of the primary image."""
 
     def __init__(self) -> None:
         self.size = (0, 0)
@@ -66,7 +66,7 @@ class _Primary:
         self.has_tracks = False
 
     def take(self, data: bytes | bytearray, box: _Box) -> None:
-        """Take one of its properties."""
+        """Add one of its properties."""
         if box.kind == b"ispe":
             width, height = _unpack(data, ">II", box, 4)
             self.size = width, height
@@ -82,7 +82,7 @@ class _Primary:
 
 
 def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
-    """Look through the boxes of a file."""
+    """Read the boxes of a file."""
     name = NAMES[kind]
     meta, found = None, _Primary()
     for box in _boxes(data, 0, len(data), name):

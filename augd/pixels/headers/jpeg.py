@@ -1,8 +1,8 @@
-"""The header of a JPEG: its segments up to the first scan, and where its picture ends.
+"""The header of a JPEG: its segments up to the first scan, and where its image ends.
 
-A picture ends with its end marker; what follows counts for nothing. Where the marker is missing,
-the picture may be whole all the same: whoever decodes it then looks at all of it
-(`Header.is_plain`). Only files that don't end with the marker are looked at for it.
+An image ends with its end marker. What follows is ignored. If the marker is missing, the image may
+still be complete: its decoder then decodes all of it (`Header.is_plain`). Only files that don't end
+with the marker are searched for it.
 Source: ITU T.81, B.1 and B.2.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 from augd.pixels.headers.exif import EXIF_MARK, XMP_MARK, find_orientation
 from augd.pixels.headers.header import MAX_SCANS, MAX_SEGMENTS, BadImage, Header, too_many_segments
 
-# What to do at each marker: most segments are stepped over, these are looked at.
+# What to do at each marker: most segments are skipped, these are read.
 _SKIP, _FRAME, _APP1, _RESTARTS, _SCAN, _STUFF, _NO_LENGTH, _END, _UNSUPPORTED = range(9)
 _STEPS = bytearray(256)
 for _marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
@@ -38,7 +38,7 @@ _sof = struct.Struct(">BHHB").unpack_from
 
 
 def read_jpeg(data: bytes | bytearray) -> Header:
-    """Walk the segments up to the first scan, and on to the end where that is not plain to see.
+    """Walk the segments up to the first scan, and find the end of the image if that is not obvious.
 
     Raises:
         BadImage: the header is cut off or malformed, or the JPEG is of a kind that is not decoded.
@@ -165,8 +165,8 @@ def _read_frame(
         is_progressive,
         is_single_scan,
         has_restarts,
-        # CMYK goes another way; in arithmetic coding the end is not where it seems; and what
-        # libjpeg says of bytes that it skips before a restart marker could be the early stop's.
+        # CMYK takes another path. In arithmetic coding the end is not where it seems. And libjpeg's
+        # warning about bytes skipped before a restart marker could be that of the early stop.
         is_single_scan and marker <= 0xC1 and num_components < 4 and not has_restarts,
         8 * max_h,
         8 * max_v,
@@ -209,9 +209,8 @@ def _is_end(data: bytes | bytearray, at: int) -> bool:
 class Scans:
     """The scans of a JPEG that has several, from the first one's marker on.
 
-    `start` and `end` are where the last one's data begin and end, `is_complete` says whether each
-    coefficient of each component came to its last bit. Only JPEGs of several scans pay for the
-    walk.
+    `start` and `end` are where the last one's data begin and end. `is_complete`: each coefficient
+    of each component came to its last bit. Only JPEGs of several scans pay for the walk.
 
     Raises:
         BadImage: more scans than `MAX_SCANS`.
@@ -254,9 +253,9 @@ class Scans:
             at = found.start()
 
     def _take(self, head: bytes | bytearray) -> None:
-        """Note what a scan of this header brings."""
+        """Record which coefficients a scan of this header brings."""
         names = head[1 : len(head) - 3 : 2]
-        first, last, low = 0, _NUM_COEFFICIENTS - 1, 0  # a sequential scan says nothing of it
+        first, last, low = 0, _NUM_COEFFICIENTS - 1, 0  # a sequential scan has no such fields
         if self._is_progressive and len(head) > 3:
             first, last, low = head[-3], head[-2], head[-1] & 15
         for name in names:

@@ -1,7 +1,7 @@
 """The header of a JPEG XL: a codestream, bare or in boxes.
 
-Its decoder turns pictures upright by itself, but for a JPEG that was packed without loss: that
-comes out as the JPEG that it was.
+Its decoder turns images upright, except for a JPEG that was packed without loss: that is restored
+as it was.
 Source: ISO/IEC 18181-1, annex A (D.2 and D.3 of the first edition); 18181-2, clause 9.
 """
 
@@ -57,7 +57,7 @@ def _side(bits: _Bits, is_small: int) -> int:
 
 
 class _Bits:
-    """Bits of some bytes, the lowest first; zeros behind."""
+    """The bits of some bytes, the lowest first; zeros behind."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data, "little")
@@ -69,7 +69,7 @@ class _Bits:
 
 
 def _in_boxes(data: bytes | bytearray) -> tuple[bytes, bool]:
-    """Return the codestream's first bytes, and whether what was packed is a JPEG.
+    """Return the codestream's first bytes, and whether it packs a JPEG.
 
     Raises:
         BadImage: a box that reaches beyond the file.

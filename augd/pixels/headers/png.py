@@ -1,7 +1,7 @@
-"""The header of a PNG: its chunks, those behind the picture too.
+"""The header of a PNG: its chunks, including those behind the image.
 
-Editors write EXIF and text before the picture or behind it. An animation (APNG) has chunks of its
-own around a still picture, which is what a PNG shows to who knows no animation.
+Editors write EXIF and text before the image or behind it. An animation (APNG) has chunks of its own
+around a still image, which readers without animation show.
 Source: PNG, third edition, §5, §11 and §13 (APNG).
 """
 
@@ -78,7 +78,7 @@ def read_png(data: bytes | bytearray) -> Header:
 
 
 def _look_behind(data: bytes | bytearray, at: int, beside: _Beside) -> None:
-    """Take what stands behind the picture's first chunk; ends where the chunks do."""
+    """Read what stands behind the image's first chunk; ends where the chunks do."""
     size = len(data)
     for _ in range(MAX_CHUNKS):
         if at + 12 > size:
@@ -93,7 +93,7 @@ def _look_behind(data: bytes | bytearray, at: int, beside: _Beside) -> None:
 
 
 class _Beside:
-    """What is said beside the picture. Of EXIF and texts that come twice the last one counts."""
+    """The metadata beside the image. Of EXIF and texts that come twice the last one counts."""
 
     def __init__(self, has_alpha: bool) -> None:
         self.has_alpha = has_alpha
@@ -102,7 +102,7 @@ class _Beside:
         self._texts: dict[bytes, tuple[bytes, bytes]] = {}
 
     def take(self, kind: bytes, data: bytes | bytearray, start: int, length: int) -> None:
-        """Take a chunk, other than the picture's."""
+        """Read a chunk, other than the image's."""
         if kind == b"tRNS":
             self.has_alpha = True
         elif kind == b"eXIf":
@@ -117,7 +117,7 @@ class _Beside:
 
     @property
     def orientation(self) -> int:
-        """Of the EXIF chunk, else of a profile in a text; where neither knows, of XMP."""
+        """The orientation of the EXIF chunk, else of a profile in a text, else of XMP."""
         exif, profile = self._exif, self._text(PROFILE_KEY)
         if exif is None and profile is not None:
             exif = profile_block(profile)

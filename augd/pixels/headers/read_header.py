@@ -1,11 +1,11 @@
-"""Image headers: what kind of image some bytes hold, how large it is, and where decoding may stop.
+"""Reads image headers: what kind of image some bytes hold, its size, and where decoding may stop.
 
-First step of a producer after the read: bytes in, `Header` out, before a decoder sees them, so
-that limits and broken files are named from the bytes alone. The dataset room reads the size of
-the first image with it, too. Formats go by magic bytes, never by the file's name.
+First step of a producer after the read: bytes in, `Header` out. It runs before a decoder sees the
+bytes, so that limits and broken files are reported from the bytes alone. `dataset` reads the size
+of the first image with it, too. Formats are told by magic bytes, never by the file's name.
 
-Invariants: never decodes, never copies the payload, imports neither NumPy nor OpenCV, raises
-nothing but `BadImage`, whatever the bytes are, and takes a bounded number of steps to do so.
+Invariants: never decodes, never copies the payload, imports neither NumPy nor OpenCV, raises only
+`BadImage`, whatever the bytes are, and takes a bounded number of steps.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _EXPECTED: Final = ", ".join(NAMES[kind] for kind in _READERS)
 
 
 def read_header(data: bytes | bytearray, *, max_pixels: int | None = None) -> Header:
-    """Read the header of an image and check what it says of its size and its end.
+    """Read the header of an image and check its size and its end.
 
     Raises:
-        BadImage: another format, truncated, lying lengths, a size of zero, more than `max_pixels`,
-            which are those that this process allows where it is None.
+        BadImage: another format, truncated, false lengths, a size of zero, or more than
+            `max_pixels`. With None this process's own limit counts.
     """
     if data.startswith(b"\xff\xd8"):  # nearly all
         header = read_jpeg(data)

@@ -1,8 +1,8 @@
-"""How large a picture may be: 64 megapixels, unless the operator says otherwise.
+"""How large an image may be: 64 megapixels, unless the operator sets another limit.
 
-Said once on a command line, or to `augd.serve`, and kept in this process's environment, so that
-every process that it starts goes by the same. What follows from it (the memory of a process that
-decodes, the largest file) is computed here as well.
+Set once by the operator, on a command line or in `augd.serve`. It is kept in this process's
+environment, so that all child processes share it. The limits that follow from it (the memory of a
+process that decodes, the largest file) are computed here as well.
 
 Invariants: the limit is one number per process, read once.
 """
@@ -21,15 +21,15 @@ MOST_PIXELS: Final = 1 << 30
 VARIABLE: Final = "AUGD_MAX_PIXELS"
 
 _BYTES_PER_PIXEL: Final = 8  # 16-bit RGBA, uncompressed
-# A photo of 64 megapixels needs 200 MB decoded and as much again in a codec; far beyond that a file
-# is hostile, and the allocation shall fail in its process and not in the kernel's memory killer.
+# An image of 64 megapixels needs 200 MB decoded and as much again in a codec. A far larger file is
+# hostile: its allocation shall fail in its process and not trigger the kernel's OOM killer.
 _DATA_BYTES: Final = 2 << 30
 
 _chosen: int | None = None
 
 
 def max_pixels() -> int:
-    """Return how many pixels a picture may have at most.
+    """Return how many pixels an image may have at most.
 
     Raises:
         OptionError: the variable of the environment holds something else.
@@ -41,7 +41,7 @@ def max_pixels() -> int:
 
 
 def allow_pixels(pixels: int) -> None:
-    """Have this process, and what it starts, decode pictures of up to so many pixels.
+    """Let this process, and its children, decode images of up to this many pixels.
 
     Raises:
         OptionError: it is out of range.
@@ -52,7 +52,7 @@ def allow_pixels(pixels: int) -> None:
 
 
 def max_file_bytes() -> int:
-    """Return how large a file is that is read: as large as its pixels may be, uncompressed."""
+    """Return the size of the largest file that is read: its pixels, uncompressed."""
     return max(512 << 20, _BYTES_PER_PIXEL * max_pixels())
 
 

@@ -1,4 +1,4 @@
-"""The header of a WebP: its first chunk, and what an extended one says beside the picture.
+"""The header of a WebP: its first chunk, and the metadata of an extended one.
 
 Source: RFC 9649, §2.
 """

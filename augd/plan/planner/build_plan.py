@@ -1,7 +1,7 @@
-"""The last step of planning: a frame becomes a plan.
+"""The last step of planning: turns a frame into a plan.
 
-Where it stands: after the samplers of a recipe have acted. Colour steps are composed here, rows
-that stayed native get their crop, and bent rows their region in place of it.
+Runs after the samplers of a recipe have acted. It composes colour steps, gives rows at native size
+their crop, and gives bent rows their region in its place.
 
 Invariants: which of the plan's fields are None depends on the recipe alone; nothing is drawn.
 """
@@ -87,7 +87,7 @@ def _write_exact_path(frame: Frame) -> tuple[Int32s, Int32s, Int32s]:
 def _keep_native(
     frame: Frame, is_native: Bools, crop: Int32s, scaled: Int32s, window: Int32s
 ) -> None:
-    """Let rows that were not resampled decode their window only."""
+    """Reduce the crop of rows that were not resampled to their window."""
     np.add(crop[:2], window, out=crop[:2], where=is_native)
     for sides in (crop[2:], scaled):
         np.copyto(sides, frame.sides, where=is_native, casting="unsafe")
@@ -104,15 +104,14 @@ def _write_regions(
     reduction, least = affine.reductions()
     stretch: Floats | float = 1.0
     if frame.lens is not None:
-        # Where the lens pulls the edges in, radii grow by 1 + k at the corner and, from one
-        # pixel to the next, by 1 + 3 k.
-        # Where it pushes them out, both are below 1.
+        # If the lens pulls the edges in, radii grow by 1 + k at the corner and, from one pixel to
+        # the next, by 1 + 3 k. If it pushes them out, both are below 1.
         outwards = np.maximum(frame.lens, 0.0)
         reduction = reduction * (1.0 + 3.0 * outwards)
         stretch = 1.0 + outwards
         least = least * np.maximum(1.0 + 3.0 * np.minimum(frame.lens, 0.0), 0.0)
-    # What a local warp squeezes is not counted: 1.4 at alpha = sigma ** 2, at one place in a
-    # hundred, for which the whole row would be blurred.
+    # The compression of a local warp is not counted: 1.4 at alpha = sigma ** 2, at one place in a
+    # hundred. The whole row would be blurred for it.
     reach: Floats | float = 0.0
     if frame.warp is not None and frame.warp_on is not None:
         reach = np.where(frame.warp_on, frame.warp.alpha, 0.0)

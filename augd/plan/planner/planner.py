@@ -1,15 +1,15 @@
 """The planner: what will happen to each sample of a chunk, computed for all its rows at once.
 
-Where it stands: a producer asks it after the order gave the ids and the index their sizes; then
-`pixels` decodes and renders what the plan says.
+A producer calls it with the ids from the order and their sizes from the index. Then `pixels`
+decodes and renders by the plan.
 
 A row's random words come from the counter (id, epoch, op, view, draw). With `views` in the recipe
-each view draws its own; those of a view op share what the ops before it drew, as view 0.
+each view draws its own. Those of a view op share what the ops before it drew, as view 0.
 
-Invariants: a row's plan depends on (recipe, seed, its id, its epoch, its size, its view) and on
-nothing else, neither on the rows beside it nor on earlier calls; all random words of a chunk are
-drawn in one pass; nothing is computed per sample in Python unless a sample is exceptional or an
-op is a plug-in's.
+Invariants: a row's plan depends only on (recipe, seed, its id, its epoch, its size, its view),
+neither on the rows beside it nor on earlier calls; all random words of a chunk are drawn in one
+pass; nothing is computed per sample in Python unless a sample is exceptional or an op is a
+plug-in's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SPACES_KEPT: Final = 4
 _LOW = np.array(0xFFFFFFFF, np.int64)
 _U32 = np.array(32, np.int64)
 
-# The op's place in the counter of what belongs to no op: the order of the colour ops.
+# The op's place in the counter of draws that belong to no op: the order of the colour ops.
 ORDER_PLACE: Final = 255
 
 
@@ -55,7 +55,7 @@ class Planner:
         out_size: tuple[int, int],
         on_own_draw: OnDraw | None = None,
     ) -> None:
-        """Make the samplers. `on_own_draw` is told what own ops draw."""
+        """Make the samplers. `on_own_draw` is called with what own ops draw."""
         self._on_own_draw = on_own_draw
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws = recipe.views
@@ -83,9 +83,9 @@ class Planner:
     def plan(self, ids: Ints, epochs: Ints, widths: Int32s, heights: Int32s) -> Plan:
         """Plan the `num_views` rows of each of n samples.
 
-        `ids` and `epochs` are int64 (n,), epochs below 2**32; `widths` and `heights` are those
-        of the images as decoded. A sample with id -1 is planned like any other, and its plan
-        means nothing; its sizes may be 0. Raises OwnOpError when an own op fails.
+        `ids` and `epochs` are int64 (n,), epochs below 2**32; `widths` and `heights` are those of
+        the images as decoded. A sample with id -1 is planned like any other, and its plan means
+        nothing; its sizes may be 0. Raises OwnOpError if an own op fails.
         """
         sides = np.empty((2, len(ids)))
         sides[0] = widths
@@ -108,7 +108,7 @@ class Planner:
         return finish(frame, self._recipe, self.num_views, impossible)
 
     def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
-        """Name each sample with a row that cannot be made once, and padding never."""
+        """Name each sample once that has a row that cannot be made. Padding is never named."""
         reasons: dict[int, str] = {}
         for row, reason in impossible.items():
             if ids[row] >= 0:
