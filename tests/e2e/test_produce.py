@@ -267,7 +267,7 @@ def test_the_daemons_end_is_the_relays_end(folder: Path, elsewhere: Path) -> Non
         producers = relay.producers()
     code, errors = relay.finish(10)
     assert code == 0, errors
-    assert f"draining: {daemon.address} ends" in errors
+    assert f"draining: the daemon at {daemon.address} ends" in errors
     assert not any(is_alive(pid) for pid in producers)
 
 

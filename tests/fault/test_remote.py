@@ -255,4 +255,4 @@ def test_lent_producers_stay_while_there_is_no_stream(folder: Path, address: str
     finally:
         relay.terminate()
         _, errors = relay.communicate(timeout=30)
-    assert "took no notice" not in errors
+    assert "did not accept the producer" not in errors

@@ -1,13 +1,13 @@
 """The program of the fetcher: `augd.server.fetcher LINK_FD DAEMON_PID [CACHE]`.
 
-Reads ranges of shards from object stores for the producers of one daemon, or of one relay. It alone
-has the network and the credentials; it sees no picture, and producers, who see them, have neither.
-What they may ask for are ranges of the shards that the daemon named, nothing else: no address comes
-from them. The bytes go into memory that each shares with this process
-(`transport/fetch_client.py`).
+It reads ranges of shards from object stores for the producers of one daemon, or of one relay. Only
+the fetcher has the network and the credentials, and it decodes no image; producers decode images
+and have neither. A producer can request ranges of the shards that the daemon named, and nothing
+else: no address comes from a producer. The bytes go into memory that each producer shares with the
+fetcher (`transport/fetch_client.py`).
 
-One thread listens, and a pool waits for the store. Never waits for a producer. Keeps nothing that
-matters, and may be killed at any instruction: whoever waited asks the next one.
+One thread reads the links, and a pool of threads waits for the store. The fetcher never waits for a
+producer. It may be killed at any instruction: producers repeat their requests to the next one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TEXT_MAX: Final = 1000
 
 @dataclass(slots=True)
 class _FetchChannel:
-    """A producer's fetch channel as it is here; `turns` are the last ones begun in each lane."""
+    """The fetcher's end of a fetch channel; `request_ids` has the last one of each buffer slot."""
 
     socket: socket.socket
     fetch_buffer_fd: int
@@ -53,10 +53,10 @@ class _FetchChannel:
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_closed: bool = False
     num_working: int = 0
-    busy: set[int] = field(default_factory=set)  # lanes
+    busy: set[int] = field(default_factory=set)  # buffer slots
 
     def say(self, note: said.FromFetcher) -> None:
-        """Say it, if anybody is there to listen."""
+        """Send a message, if the channel is open."""
         with self.lock:
             if not self.is_closed:
                 unix_link.send(self.socket, said.encode(note))
@@ -64,7 +64,7 @@ class _FetchChannel:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """What one Ask wants; done when nothing is left."""
+    """One request; it is done when no piece is left."""
 
     fetch_channel: _FetchChannel
     ask: said.Ask
@@ -75,10 +75,10 @@ class _Job:
 
 
 class Fetcher:
-    """The loop. `run` returns when the daemon is gone."""
+    """The fetcher's loop."""
 
     def __init__(self, daemon: socket.socket, blocks: ShardCache | None) -> None:
-        """Take the link over."""
+        """Take over the link to the daemon."""
         self._daemon = daemon
         self._blocks = blocks
         self._patience_s = patience_s()
@@ -91,7 +91,11 @@ class Fetcher:
         self._last_failure = ""
 
     def run(self) -> None:
-        """Fetch. Raises EOFError when the daemon is gone."""
+        """Serve requests.
+
+        Raises:
+            EOFError: the daemon closed the link.
+        """
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._daemon.fileno():
@@ -119,9 +123,9 @@ class Fetcher:
         fetch_channel.say(said.Resend())
 
     def _serve(self, fetch_channel: _FetchChannel) -> None:
-        """Take what a producer asks; one that asks nonsense is heard no more."""
+        """Receive a producer's requests; a malformed one closes its channel."""
         try:
-            for _ in range(said.BUFFER_SLOTS_MAX):  # then the others have their turn
+            for _ in range(said.BUFFER_SLOTS_MAX):  # then other producers are served
                 received = unix_link.receive(fetch_channel.socket, wait=False)
                 if received is None:
                     break
@@ -138,9 +142,9 @@ class Fetcher:
                     os.close(fetch_channel.fetch_buffer_fd)
 
     def _take(self, fetch_channel: _FetchChannel, ask: said.Ask) -> None:
-        """Begin what is asked. Raises ValueError when nobody asks so who means well."""
+        """Begin a request. Raises ValueError if it is invalid."""
         if ask.request_id <= fetch_channel.request_ids.get(ask.buffer_slot, -1):
-            return  # asked again, and the first time had arrived as well
+            return  # a repeated request that was received the first time, too
         shards = self._sets.get(ask.dataset)
         is_sound = (
             shards is not None
@@ -152,7 +156,7 @@ class Fetcher:
         )
         with fetch_channel.lock:
             if shards is None or not is_sound or ask.buffer_slot in fetch_channel.busy:
-                raise ValueError("a range that is not there, or two in one lane")
+                raise ValueError("a range outside of the shards, or two requests in one slot")
             fetch_channel.request_ids[ask.buffer_slot] = ask.request_id
             fetch_channel.busy.add(ask.buffer_slot)
             fetch_channel.num_working += 1
@@ -162,20 +166,20 @@ class Fetcher:
 
     def _read(self, job: _Job, place: tuple[int, int, int, int]) -> None:
         shard, first, size, at = place
-        failure = job.failure  # of another piece: then this one is of no use
+        failure = job.failure  # of another piece: then this one is not needed
         try:
             if not failure and not job.fetch_channel.is_closed:
                 if time.monotonic() - job.began > self._patience_s:
                     failure = self._last_failure or (
-                        f"the store is too slow: a range waited {self._patience_s:g} s for its "
-                        "turn. Use fewer producers, or a shard cache."
+                        f"the store is too slow: a range was queued for {self._patience_s:g} s. "
+                        "Use fewer producers, or a shard cache."
                     )
                 else:
                     content = job.shards.read(shard, first, size)
                     _write(job.fetch_channel.fetch_buffer_fd, content, at)
         except AugdError as error:
             failure = self._last_failure = str(error)[:_TEXT_MAX]
-        except Exception as error:  # else its producer would wait for ever
+        except Exception as error:  # otherwise its producer would wait until its deadline
             failure = f"reading the store failed: {error!r}"[:_TEXT_MAX]
         with self._lock:
             job.left -= 1
@@ -207,7 +211,7 @@ def _write(fd: int, content: bytes | memoryview, at: int) -> None:
 
 
 def main(link_fd: int, daemon_pid: int, cache: str = "") -> int:
-    """Fetch until the daemon ends; returns the exit status."""
+    """Serve requests until the daemon ends; returns the exit status."""
     die_with(daemon_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,1 +1,1 @@
-"""The relay: producers of another host, for a daemon that is reached over TCP."""
+"""The relay (`augd produce`): it runs producers on this host for a daemon on another."""

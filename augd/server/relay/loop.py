@@ -1,12 +1,12 @@
-"""The relay: lends producers of this host to a daemon on another. The loop of `augd produce`.
+"""The relay's loop: `augd produce` runs producers on this host for a daemon on another.
 
-One plain thread that waits for the daemon's words, the producers' links and pidfds, and signals;
-what each means is its station's business (augd/server/relay/remote_producer.py). Producers are
+One thread waits for the daemon's messages, the producers' links and pidfds, and signals. A
+`RemoteProducer` (augd/server/relay/remote_producer.py) handles those of one producer. Producers are
 started, confined and watched as the daemon does it with its own, and die with this process.
 
-SIGTERM, or the end of whatever started it, drains: rows in the making are finished and sent, all
-other leases go back. It ends by itself when the daemon is told to end; when the daemon is only gone
-it waits for the next one at that address.
+SIGTERM, or the exit of the parent, drains: rows in work are finished and sent, all other leases are
+returned. The relay exits when the daemon was asked to end. If the daemon crashed, the relay waits
+for the next one at that address.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from augd.transport.zmq_sockets import send_last_words
 _log = logging.getLogger("augd")
 
 DRAIN_S = 5.0
-REAP_S = 5.0  # for those that were killed; what the kernel keeps for longer is left to it
+REAP_S = 5.0  # for killed producers; one that the kernel keeps for longer is left behind
 
 
 class Relay:
-    """The loop around the stations. `run` returns the exit status."""
+    """The loop around the remote producers. `run` returns the exit status."""
 
     def __init__(
         self, context: RelayContext, num_producers: int, lifeline_fd: int | None = None
     ) -> None:
-        """Make the stations; `run` starts their producers, which die with the calling thread."""
+        """Prepare the producers; `run` starts their processes, which die with its thread."""
         self._context = context
         self._remotes = [RemoteProducer(context, place) for place in range(num_producers)]
         self._clock = context.poller.clock
@@ -45,19 +45,19 @@ class Relay:
         """Work until drained.
 
         Raises:
-            AugdError: the daemon doesn't let these producers join, and says why.
+            AugdError: the daemon rejects these producers.
         """
         clock = self._clock
         try:
             while not all(remote.is_gone for remote in self._remotes):
                 now = clock.now()
                 if self._context.is_draining and self._ends_at == float("inf"):
-                    self._drain(f"{self._context.address} ends", now)
+                    self._drain(f"the daemon at {self._context.address} ends", now)
                 self._start_fetcher(time.monotonic())
                 for remote in self._remotes:
                     remote.act(now)
                 if now >= self._ends_at:
-                    _log.warning("not drained within %g s: producers are killed", DRAIN_S)
+                    _log.warning("producers did not drain within %g s: killed", DRAIN_S)
                     break
                 due = min(
                     self._ends_at,
@@ -65,7 +65,7 @@ class Relay:
                     *(remote.next_due() for remote in self._remotes),
                 )
                 for kind, remote in self._context.poller.wait(max(0.0, due - clock.now())):
-                    self._hear(kind, remote)
+                    self._read(kind, remote)
         finally:
             for remote in self._remotes:
                 remote.kill()
@@ -80,7 +80,7 @@ class Relay:
         return 0
 
     def _start_fetcher(self, now: float) -> None:
-        """Start the fetcher when it is due: at first, and some time after it ended."""
+        """Start the fetcher if it is due: at first, and some time after it exited."""
         fetcher = self._context.fetcher
         if fetcher is None or not fetcher.is_due(now):
             return
@@ -101,7 +101,7 @@ class Relay:
             self._context.poller.unregister(fetcher.pidfd)
             _log.warning("%s", fetcher.ended(now))
 
-    def _hear(self, kind: str, remote: RemoteProducer | None) -> None:
+    def _read(self, kind: str, remote: RemoteProducer | None) -> None:
         now = self._clock.now()
         if kind == "signal":
             self._signals.recv(64)
@@ -113,11 +113,11 @@ class Relay:
         elif kind == "fetcher":
             self._fetcher_ended(time.monotonic())
         elif remote is not None and kind == "link":
-            remote.hear_link(now)
+            remote.read_link(now)
         elif remote is not None and kind == "pidfd":
-            remote.hear_end(now)
+            remote.reap(now)
         elif remote is not None and kind == "daemon":
-            remote.hear_daemon(now)
+            remote.read_daemon(now)
 
     def _drain(self, why: str, now: float) -> None:
         _log.info("draining: %s", why)

@@ -1,24 +1,24 @@
-"""A station: one producer of this host, and its connection to a daemon on another.
+"""One producer of this host, and its connection to a daemon on another.
 
-Stands between a producer, which knows its link and nothing of hosts, and the daemon, which gives
-it leases as it gives them to its own. What either says is passed on as it is, but for three things:
-descriptors come from this host (index, memory, list of samples), a DONE takes its rows along, and
-the producer's end is told (ENDED) as this host's kernel tells it.
+Runs in the relay's process, between a producer, which knows its link only, and the daemon, which
+leases work to it as to its own producers. Messages of both are forwarded unchanged, with three
+exceptions. Descriptors come from this host: index, memory, list of samples. A DONE is sent with its
+rows. The producer's exit is reported by ENDED, as this host's kernel reports it.
 
-Theory of operation. A station goes through these states, `due` being when it acts by itself:
+Theory of operation. A remote producer has these states; `due` is when it acts by itself:
 
-    resting ──hire──▶ starting ──READY──▶ waiting ──JOIN──▶ joining ──JOINED──▶ serving
+    paused ──spawn──▶ starting ──READY──▶ waiting ──JOIN──▶ joining ──JOINED──▶ serving
        ▲                                     ▲                  │                  │ connection
        │                                     ├──no answer───────┘                  ▼ lost, PART
-       └──the producer ended (any state)     └──all leases answered────────── clearing
+       └──the producer exited (any state)    └──all leases answered────────── clearing
 
-A new connection has new leases, maybe of a new daemon, in numbers that may be the old ones'. So it
-is asked for only when the producer has answered all that it had; nothing of what it answers then
-goes anywhere. Each stream's memory belongs to one connection and is dropped with it.
+A new connection has new leases, maybe of a new daemon, and their numbers may repeat. So the relay
+joins again only when the producer has answered all its leases; these answers are dropped. Each
+stream's memory belongs to one connection and is dropped with it.
 
-Invariants: a lease's rows stay as they are until the daemon gave that memory's slot out again,
-which it does only when it has them; no wait is without an end; the daemon is never taken for
-dead because it has nothing to say: ZeroMQ's heartbeats end a connection that is none.
+Invariants: a lease's rows are not overwritten until the daemon leases their slot again, which it
+does only after it received them. Every wait has a deadline. A silent daemon does not count as dead:
+ZeroMQ's heartbeats end a broken connection.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ _log = logging.getLogger("augd")
 
 BEAT_S = 2.0
 ANSWER_S = 5.0  # JOIN and ATTACH are answered within a round trip
-START_S = 60.0  # imports on a cold disk
-CLEAR_S = 30.0  # a producer at work answers within one chunk; beyond, it hangs
+START_S = 60.0  # imports with cold caches
+CLEAR_S = 30.0  # a working producer answers within one chunk; after this time it hangs
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
-_LINGER_S = 2.0  # for the last words to get out
+_LINGER_S = 2.0  # until the last messages are sent
 
 
 @dataclass(slots=True)
 class RelayContext:
-    """What the stations of a relay share."""
+    """What the remote producers of a relay share."""
 
     address: Address | TcpAddress
     curve: Curve | None
@@ -71,22 +71,22 @@ class RelayContext:
     producer_options: ProducerOptions
     poller: Poller
     choices: Choices = field(default_factory=Choices)
-    memory_kills: OomKillCounter = field(default_factory=OomKillCounter)
+    oom_kills: OomKillCounter = field(default_factory=OomKillCounter)
     numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
     is_draining: bool = False
     fetcher: FetcherProcess | None = None
-    troubles: set[str] = field(default_factory=set)  # of this installation, as they were logged
+    troubles: set[str] = field(default_factory=set)  # of this installation, logged already
 
     def note_trouble(self, text: str) -> None:
-        """Say once what is wrong with the installation here; all producers say the same."""
+        """Log a fault of this host's installation once; all producers report the same."""
         if text not in self.troubles:
             self.troubles.add(text)
-            _log.warning("%s; augd doctor says what to do", text)
+            _log.warning("%s; `augd doctor` says what to do", text)
 
 
 @dataclass(slots=True)
 class _Memory:
-    """Where the rows of a stream are made: a slot per lease."""
+    """Memory for the rows of a stream: a slot per lease."""
 
     use: msg.StreamMessage
     view: memoryview
@@ -101,31 +101,31 @@ class _Memory:
 
 
 class RemoteProducer:
-    """See the module's theory of operation. The relay calls `act` and `hear_...`."""
+    """See the module's theory of operation. The relay calls `act`, `read_...` and `reap`."""
 
     def __init__(self, context: RelayContext, place: int) -> None:
-        """Start empty: `act` hires."""
+        """Start without a process: `act` spawns it."""
         self._context = context
         self._place = place
-        self.state = "resting"
+        self.state = "paused"
         self.due = 0.0
         self._beat_at = 0.0
         self._spawned: ProducerProcess | None = None
         self._ready: msg.Ready | None = None
         self._dealer: Dealer | None = None
-        self._owed: dict[int, tuple[msg.Lease, _Memory]] = {}
+        self._unanswered: dict[int, tuple[msg.Lease, _Memory]] = {}
         self._streams: dict[int, _Memory] = {}
-        self._was_heard = False
-        self._failures = 0  # deaths, or joins without an answer, in a row
+        self._was_accepted = False  # the daemon sent something over the row channel
+        self._failures = 0  # exits, or joins without an answer, in a row
         self.number = 0
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is no producer and none will be."""
-        return self.state == "resting" and self._context.is_draining
+        """Whether there is no producer and none will be started."""
+        return self.state == "paused" and self._context.is_draining
 
     def next_due(self) -> float:
-        """Return when `act` is wanted at the latest."""
+        """Return when `act` must be called at the latest."""
         if self.is_gone:
             return float("inf")
         return min(self.due, self._beat_at) if self.state == "serving" else self.due
@@ -134,65 +134,65 @@ class RemoteProducer:
         """Do what is due.
 
         Raises:
-            AugdError: the daemon refuses this key, or what this host has.
+            AugdError: the daemon rejects this key, or this host's datasets or libraries.
         """
         if self._dealer is not None:
             self._look_at_connection(self._dealer, now)
         if self.state == "serving" and self._beat_at <= now:
-            self._send(msg.Beat(is_idle=not self._owed))
+            self._send(msg.Beat(is_idle=not self._unanswered))
             self._beat_at = now + BEAT_S
         if self.due > now or self.is_gone:
             return
-        if self.state == "resting":
-            self._hire(now)
+        if self.state == "paused":
+            self._spawn(now)
         elif self.state in ("starting", "clearing"):
             assert self._spawned is not None
-            _log.warning("producer %d is silent for too long and is killed", self._place)
+            _log.warning("producer %d was silent for too long: killed", self._place)
             self._spawned.kill()
             self.due = now + CLEAR_S
         elif self.state == "waiting" and self._context.is_draining:
-            self.due = float("inf")  # its producer was told to end
+            self.due = float("inf")  # its producer was asked to end
         elif self.state == "waiting":
             self._join(now)
         elif self.state == "joining":
-            self._wait(f"no answer from {self._context.address}; trying again", now)
-        elif not self._was_heard:
-            self._lose(f"{self._context.address} took no notice of the producer", now)
+            self._wait(f"no answer from {self._context.address}: retrying", now)
+        elif not self._was_accepted:
+            self._lose(f"{self._context.address} did not accept the producer", now)
         else:
             self.due = float("inf")
 
     def drain(self) -> None:
-        """Have the producer finish the rows in its hand, and end; the rest goes back."""
+        """Have the producer finish its current rows and exit; other leases are returned."""
         if self._spawned is not None and not unix_link.send(
             self._spawned.link, codec.encode(msg.Drain())
         ):
             self._spawned.kill()
 
     def kill(self) -> None:
-        """Kill its producer, if one is left."""
+        """Kill its producer, if it runs."""
         if self._spawned is not None:
             self._spawned.kill()
 
     def close(self, within_s: float) -> None:
-        """Kill what is left, and wait so long for its end."""
+        """Kill the producer if it runs, and wait for its exit at most so long."""
         if self._spawned is not None:
             self._spawned.kill()
             if reap(self._spawned.process, within_s) is None:
                 pid = self._spawned.process.pid
                 _log.error(
-                    "producer %d (pid %d) was killed and is left: %s", self._place, pid, KEPT
+                    "producer %d (pid %d) was killed and did not exit: %s", self._place, pid, KEPT
                 )
-            self._leave_process()
-        self._hang_up(0.0)
+            self._forget_process()
+        self._close_connection(0.0)
         self._drop_streams()
 
     # the producer
 
-    def _hire(self, now: float) -> None:
+    def _spawn(self, now: float) -> None:
         try:
             self._spawned = spawned = spawn_producer(self._context.producer_options, self._place)
         except OSError as error:
-            self._rest(f"a producer cannot be started: {error}", now)
+            self._pause(f"a producer could not be started: {error}: retrying", now)
             return
         if self._context.fetcher is not None:
             self._context.fetcher.add(self._place, spawned.take_fetch_channel())
@@ -200,8 +200,8 @@ class RemoteProducer:
         self._context.poller.register(spawned.pidfd, ("pidfd", self))
         self.state, self.due = "starting", now + START_S
 
-    def hear_link(self, now: float) -> None:
-        """Take what the producer says."""
+    def read_link(self, now: float) -> None:
+        """Receive the producer's messages."""
         while self._spawned is not None:
             try:
                 received = unix_link.receive(self._spawned.link, wait=False)
@@ -209,15 +209,15 @@ class RemoteProducer:
                     return
                 message = codec.decode_from_producer(received[0])
             except (EOFError, OSError):
-                self._context.poller.unregister(self._spawned.link.fileno())  # its pidfd tells more
+                self._context.poller.unregister(self._spawned.link.fileno())  # the pidfd follows
                 return
             except ProtocolError as error:
-                _log.error("producer %d said nonsense and is killed: %s", self._place, error)
+                _log.error("producer %d sent a malformed message: killed: %s", self._place, error)
                 self._spawned.kill()
                 return
-            self._pass_up(message, received[0], now)
+            self._forward_to_daemon(message, received[0], now)
 
-    def _pass_up(self, message: msg.FromProducer, frame: bytes, now: float) -> None:
+    def _forward_to_daemon(self, message: msg.FromProducer, frame: bytes, now: float) -> None:
         if isinstance(message, msg.Ready):
             assert self._spawned is not None
             self._spawned.note_ready()
@@ -229,39 +229,41 @@ class RemoteProducer:
             return
         frames: list[bytes | memoryview] = [frame]
         if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
-            lease, memory = self._owed.pop(message.lease, (None, None))
+            lease, memory = self._unanswered.pop(message.lease, (None, None))
             if isinstance(message, msg.Done) and lease is not None and memory is not None:
                 self._failures = 0
                 frames += memory.rows(lease)
         if self.state == "serving":
             assert self._dealer is not None
             self._dealer.send_rows(frames)
-        elif self.state == "clearing" and not self._owed:
+        elif self.state == "clearing" and not self._unanswered:
             self._drop_streams()
             self._wait("", now)
 
-    def hear_end(self, now: float) -> None:
-        """Take the producer's end."""
+    def reap(self, now: float) -> None:
+        """Reap the producer if it exited, and report that to the daemon."""
         spawned = self._spawned
         if spawned is None or spawned.process.poll() is None:
             return
-        self.hear_link(now)  # what it said before it died
+        self.read_link(now)  # what it sent before it exited
         kind, how, current_sample = (
-            spawned.ending(self._context.memory_kills),
+            spawned.ending(self._context.oom_kills),
             spawned.how_ended(),
             spawned.current_sample(),
         )
-        self._leave_process()
+        self._forget_process()
         if self.state == "serving":
             self._send(msg.Ended(how, str(kind), current_sample))  # type: ignore[arg-type]
-        self._hang_up(_LINGER_S)
-        self._owed.clear()
+        self._close_connection(_LINGER_S)
+        self._unanswered.clear()
         self._drop_streams()
         if spawned.is_tried_otherwise(kind):
             how = f"{how} {TRIED_OTHERWISE}"
-        self._rest("" if self._context.is_draining else f"producer {self._place} ended: {how}", now)
+        self._pause(
+            "" if self._context.is_draining else f"producer {self._place} ended: {how}", now
+        )
 
-    def _leave_process(self) -> None:
+    def _forget_process(self) -> None:
         assert self._spawned is not None
         self._context.poller.unregister(self._spawned.link.fileno())
         self._context.poller.unregister(self._spawned.pidfd)
@@ -283,7 +285,7 @@ class RemoteProducer:
         self.state, self.due = "joining", now + ANSWER_S
 
     def _connect(self, address: Address | TcpAddress) -> None:
-        self._hang_up(0.0)
+        self._close_connection(0.0)
         self._dealer = Dealer(address, self._context.curve, is_watched=True)
         self._context.poller.register(self._dealer, ("daemon", self))
         self._context.poller.register(self._dealer.monitor, ("monitor", self))
@@ -292,28 +294,28 @@ class RemoteProducer:
         if self.state == "joining":
             try:
                 dealer.check_handshake(is_new=True)
-            except ConnectError as error:  # maybe a daemon that is just ending
+            except ConnectError as error:  # the daemon may be about to exit
                 self._wait(str(error), now)
                 return
         if dealer.has_ended():
             why = f"the connection to {self._context.address} ended"
             (self._lose if self.state == "serving" else self._wait)(why, now)
 
-    def _hang_up(self, linger_s: float) -> None:
+    def _close_connection(self, linger_s: float) -> None:
         if self._dealer is not None:
             self._context.poller.unregister(self._dealer)
             self._context.poller.unregister(self._dealer.monitor)
             self._dealer.close(linger_s)
             self._dealer = None
 
-    def hear_daemon(self, now: float) -> None:
-        """Take what the daemon says."""
+    def read_daemon(self, now: float) -> None:
+        """Receive the daemon's messages."""
         while self._dealer is not None and (frames := self._receive(self._dealer, now)) is not None:
             if self.state == "joining":
                 self._take_answer(codec.decode_to_client(frames[0]), now)
-                return  # what follows comes by another connection
-            self._was_heard = True
-            self._pass_down(codec.decode_to_relay(frames[0]), frames[0], now)
+                return  # what follows comes over another connection
+            self._was_accepted = True
+            self._forward_to_producer(codec.decode_to_relay(frames[0]), frames[0], now)
 
     def _receive(self, dealer: Dealer, now: float) -> list[bytes] | None:
         try:
@@ -329,16 +331,16 @@ class RemoteProducer:
                 self.number = number
                 self._send(msg.AttachMessage(number, token))
                 self.state, self.due = "serving", now + ANSWER_S
-                self._beat_at, self._was_heard = now + BEAT_S, False
+                self._beat_at, self._was_accepted = now + BEAT_S, False
             case msg.Error(code, text) if answer.is_retryable or code in ("DRAINING", "OVER_LIMIT"):
                 self._wait(f"{self._context.address}: {text}", now)
             case msg.Error(code, text):
                 raise error_from_code(code, f"{self._context.address}: {text}")
             case _:
-                raise ProtocolError(f"said JOIN to {self._context.address}, got {answer}")
+                raise ProtocolError(f"sent JOIN to {self._context.address}, got {answer}")
 
-    def _pass_down(self, message: msg.ToRelay, frame: bytes, now: float) -> None:
-        """Tell the producer what the daemon says, with what belongs to it on this host."""
+    def _forward_to_producer(self, message: msg.ToRelay, frame: bytes, now: float) -> None:
+        """Send a message of the daemon to the producer, with the fds of this host."""
         fds: tuple[int, ...] = ()
         match message:
             case msg.Part(why):
@@ -360,18 +362,18 @@ class RemoteProducer:
             case msg.Lease(lease, stream):
                 if stream not in self._streams:
                     raise ProtocolError(f"{message} names a stream that was never announced")
-                self._owed[lease] = (message, self._streams[stream])
+                self._unanswered[lease] = (message, self._streams[stream])
             case msg.Drain():
                 self._context.is_draining = True
-                return  # the relay has all stations drain
+                return  # the relay drains all its producers
         self._tell(frame, fds)
 
     def _use_stream(self, use: msg.StreamMessage) -> None:
-        """Make what a stream needs: memory for the leases in hand, and the list of its samples.
+        """Make a stream's memory for current leases, and the list of its samples.
 
         Raises:
-            OverLimit: this host has not the memory.
-            SpecMismatch: the list isn't the daemon's.
+            OverLimit: this host has too little memory.
+            SpecMismatch: the list differs from the daemon's.
         """
         size_bytes = use.slot_bytes * use.num_slots
         arena = make_arena("augd-rows", size_bytes)
@@ -400,7 +402,7 @@ class RemoteProducer:
         if not unix_link.send(self._spawned.link, frame, fds) and unix_link.is_connected(
             self._spawned.link
         ):
-            _log.error("producer %d did not read its messages and is killed", self._place)
+            _log.error("producer %d did not read its messages: killed", self._place)
             self._spawned.kill()
 
     def _send(self, message: msg.Message) -> None:
@@ -410,32 +412,32 @@ class RemoteProducer:
     # losses
 
     def _lose(self, why: str, now: float) -> None:
-        """Let go of the connection; go on when the producer has answered all that it had."""
+        """Close the connection; join again when the producer has answered all its leases."""
         _log.warning("producer %d: %s", self._place, why)
-        self._hang_up(0.0)
-        if not self._owed:
+        self._close_connection(0.0)
+        if not self._unanswered:
             self._drop_streams()
             self._wait("", now)
             return
-        self._tell(codec.encode(msg.Revoke(tuple(self._owed))))
+        self._tell(codec.encode(msg.Revoke(tuple(self._unanswered))))
         self.state, self.due = "clearing", now + CLEAR_S
 
     def _wait(self, why: str, now: float) -> None:
         """Join again after a pause."""
-        self._hang_up(0.0)
+        self._close_connection(0.0)
         if why and not self._failures:
             _log.warning("%s", why)
         self.state, self.due = "waiting", now + self._pause_s()
 
-    def _rest(self, why: str, now: float) -> None:
+    def _pause(self, why: str, now: float) -> None:
         """Start another producer after a pause."""
         if why:
             _log.warning("%s", why)
         self._ready = None
-        self.state, self.due = "resting", now + self._pause_s()
+        self.state, self.due = "paused", now + self._pause_s()
 
     def _pause_s(self) -> float:
-        """Return the next pause: it doubles, and differs by place, so that not all come at once."""
+        """Return the next pause: it doubles, and differs by place to spread the joins."""
         self._failures += 1
         spread = 1 + (self._place % 16) / 32
         return min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._failures - 1, 10)) * spread

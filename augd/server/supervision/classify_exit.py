@@ -1,10 +1,9 @@
-"""Why a producer ended: its status, and what the kernel tells beyond it.
+"""Finds why a producer exited, from its status and from what the daemon knows of it.
 
-Beside the way of a batch: the daemon asks here when it kills a producer and when it reaped one.
-Reads a few lines of /proc and of the control group; waits in `reap` only, writes nothing.
+The daemon and the relay call this when they reaped a producer. It does no I/O.
 
-From outside and from inside look alike where somebody sends a signal that faults send, too
-(`kill -SEGV`); then the sample is suspected once, which is not enough to condemn it.
+An external SIGSEGV (`kill -SEGV`) cannot be told from a crash. The sample in work then counts as
+suspect once, which is not enough to quarantine it.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _FAULTS = frozenset(
 
 
 def classify(status: int, *, is_ours: bool, was_stopped: bool, is_for_memory: bool) -> ExitReason:
-    """Find the class of an end.
+    """Return the class of a producer's exit.
 
     Args:
         status: the exit status, or the signal's number negated, as `subprocess` gives it.
         is_ours: the daemon had sent it SIGKILL before.
-        was_stopped: it was stopped when the daemon did so.
-        is_for_memory: the kernel has killed for want of memory just now.
+        was_stopped: it was stopped when the daemon sent that.
+        is_for_memory: the kernel's OOM killer has just killed a process.
     """
     if status >= 0:
         return ExitReason.ERROR if status else ExitReason.DRAINED

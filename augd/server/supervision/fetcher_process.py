@@ -1,8 +1,8 @@
-"""The fetcher's process as the daemon holds it, or a relay: started with it, started again.
+"""The fetcher's process as the daemon or a relay holds it.
 
-Beside the way of a batch, and only where a data set lies in an object store. Its program
-(`augd/server/fetcher/__main__.py`) has the network that producers lack. It hangs on a link as they
-do, and ends with the daemon. What producers asked of one that was killed they ask of the next.
+There is one only if a dataset lies in an object store. Its program
+(`augd/server/fetcher/__main__.py`) has the network that producers lack. It has a UNIX link as they
+do, and ends with the daemon. When it was killed, producers repeat their requests to the next one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from augd.transport import unix_link
 from augd.transport.fetch_buffer import FETCH_BUFFER_BYTES, FetchChannelEnd
 
 _PAUSES = Backoff(0.1, 5.0, 60.0, again_s=5.0)
-_HEAR_S = 10.0  # until it has loaded its libraries
+_SEND_S = 10.0  # until it has loaded its libraries and reads
 
 
 class FetcherProcess(SupervisedProcess):
-    """The process and what it is told. `start` it when it is due, `close` it at the end."""
+    """The process and what is sent to it. `start` it when it is due, `close` it at the end."""
 
     def __init__(self, datasets: Mapping[str, IndexFile], cache: str = "") -> None:
-        """Take the data sets, and DIR:SIZE of the shard cache."""
+        """Take the datasets, and DIR:SIZE of the shard cache."""
         super().__init__("the process that reads the store", _PAUSES)
         self._datasets = datasets
         self._cache = cache
@@ -34,10 +34,10 @@ class FetcherProcess(SupervisedProcess):
         """Start it; it dies with the calling thread, which must be the main one.
 
         Raises:
-            OSError: there is no fd or no process to be had.
+            OSError: there is no fd or no process left.
         """
         near = self.launch(now, "augd.server.fetcher", *((self._cache,) if self._cache else ()))
-        near.settimeout(_HEAR_S)  # what it must hear of a thousand producers fills the socket
+        near.settimeout(_SEND_S)  # messages about a thousand producers fill the socket
         for name, index in self._datasets.items():
             if is_address(index.header.source):
                 self._tell(said.UseDataset(name), index.fd)
@@ -62,7 +62,7 @@ class FetcherProcess(SupervisedProcess):
         )
 
     def _tell(self, note: said.ToFetcher, *fds: int) -> None:
-        """Send; one that is dying hears it when it is started again."""
+        """Send a message; a fetcher that is exiting receives it after its restart."""
         if self.link is not None:
             try:
                 unix_link.send(self.link, said.encode(note), fds)
@@ -70,14 +70,14 @@ class FetcherProcess(SupervisedProcess):
                 self.kill()
 
     def close(self, patience_s: float = 0.0) -> None:
-        """End it, which keeps nothing that matters, and wait for that."""
+        """End it and wait for its exit; it has no state that must be saved."""
         super().close(patience_s)
         for place in list(self._fetch_channels):
             self.drop(place)
 
 
 def make_fetcher(datasets: Mapping[str, IndexFile], cache: str = "") -> FetcherProcess | None:
-    """Make one where a data set lies in a store; None where none does."""
+    """Make one if a dataset lies in an object store; None otherwise."""
     if any(is_address(index.header.source) for index in datasets.values()):
         return FetcherProcess(datasets, cache)
     return None

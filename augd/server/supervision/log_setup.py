@@ -1,4 +1,4 @@
-"""How the daemon's log is written: lines for people, or JSON for programs that collect them."""
+"""Sets up the log of the daemon, relay and supervisor: plain lines, or JSON for collectors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up_log(*, is_quiet: bool, log_format: str = "text") -> None:
-    """Write to stderr: plain lines without dates, which journals add, or JSON."""
-    logging.raiseExceptions = False  # a full disk under the log gets no traceback for each line
+    """Log to stderr: plain lines without dates, which journals add, or JSON."""
+    logging.raiseExceptions = False  # no traceback for each line if the log's disk is full
     line = logging.StreamHandler(sys.stderr)
     is_json = log_format == "json"
     line.setFormatter(_JsonLines() if is_json else logging.Formatter("augd: %(message)s"))

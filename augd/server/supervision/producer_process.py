@@ -1,7 +1,8 @@
-"""Starting producer processes, before the daemon's own slow imports.
+"""Starts producer processes, and holds them until they are reaped.
 
-`subprocess`, never fork: a producer is a fresh interpreter, so it shares no lock, thread or
-library state with the daemon. Imports nothing that is slow to import.
+The daemon and the relay use it. A producer is a fresh interpreter (`subprocess`, never fork), so it
+shares no lock, thread or library state with its parent. The daemon starts producers before its own
+slow imports, so this module imports nothing that is slow.
 """
 
 from __future__ import annotations
@@ -24,35 +25,39 @@ from augd.transport.fetch_buffer import FetchChannelEnd, make_fetch_channel
 from augd.transport.unix_link import make_link
 
 KERNELS = "AUGD_KERNELS"
-_ENDS_MIN = 2  # one producer may die of anything
+_ENDS_MIN = 2  # a single exit may have any cause
 
 
 @dataclass(slots=True)
 class Kernels:
-    """Whether producers are started with their native kernels: by how those before them ended.
+    """Decides, by how earlier producers ended, whether the next ones load native kernels.
 
-    Kernels with a damaged byte may end whoever loads them. When producers end so before one was
-    ready, the next are started without; should these end as well, something else is at fault, and
-    kernels are given again for good. Once a producer with kernels was ready, all have them: pixels
-    don't change while a daemon serves.
+    Damaged kernels may crash each process that loads them. If producers crash before one was
+    ready, the next are started without kernels. If these crash as well, the cause is another, and
+    all later ones load kernels. Once a producer with kernels was ready, all load them: pixels don't
+    change while a daemon serves.
     """
 
     _num_ended: int = 0
-    _ended_by: str = ""  # they are left out
+    _ended_by: str = ""  # how producers crashed; not empty: kernels are left out
     _is_settled: bool = False
 
     def switch(self) -> dict[str, str]:
-        """Return what the next producer's environment has of them."""
+        """Return the variables for the next producer's environment."""
         how = f"off:they end producers while they load ({self._ended_by}). Install augd anew"
         return {KERNELS: how} if self._ended_by else {}
 
     def took_up(self, *, has_kernels: bool) -> None:
-        """Take that a producer is ready."""
+        """Note that a producer is ready."""
         if has_kernels:
             self._is_settled, self._ended_by = True, ""
 
     def ended(self, how: str, kind: ExitReason, *, has_kernels: bool) -> bool:
-        """Take the end of one that was never ready; returns whether the next has other ones."""
+        """Note the exit of a producer that was never ready.
+
+        Returns:
+            Whether the next producer is started without kernels because of it.
+        """
         if kind is not ExitReason.SIGNAL or self._is_settled or os.environ.get(KERNELS):
             return False
         if not has_kernels:
@@ -80,45 +85,45 @@ class ProducerProcess:
     _was_stopped: bool = False
 
     def kill(self) -> None:
-        """Kill it, and remember that it was us and whether it could have answered at all."""
+        """Send SIGKILL, and note that we did and whether the process was stopped."""
         if not self._is_killed:
             self._is_killed, self._was_stopped = True, is_stopped(self.process.pid)
         self.process.kill()
 
     def how_ended(self) -> str:
-        """Say in words how a reaped producer ended: by which signal, or with which status."""
+        """Return how a reaped producer ended, in words: the signal or the status."""
         return describe_status(self.process.returncode)
 
-    def ending(self, memory_kills: OomKillCounter) -> ExitReason:
-        """Find the class of a reaped producer's end. Ask once: it may claim a kill for memory."""
+    def ending(self, oom_kills: OomKillCounter) -> ExitReason:
+        """Return the class of a reaped producer's exit. Call it once: it may claim an OOM kill."""
         status = self.process.returncode
         return classify(
             status,
             is_ours=self._is_killed,
             was_stopped=self._was_stopped,
-            is_for_memory=status == -SIGKILL and memory_kills.claim(),
+            is_for_memory=status == -SIGKILL and oom_kills.claim(),
         )
 
     def note_ready(self) -> None:
-        """Take its word that it has loaded all that it needs."""
+        """Note that it sent READY."""
         self.is_ready = True
         self.kernels.took_up(has_kernels=self.has_kernels)
 
     def is_tried_otherwise(self, kind: ExitReason) -> bool:
-        """Say, of a reaped one, whether the next is started without kernels because of its end."""
+        """Return whether the next one is started without kernels because this one crashed."""
         return not self.is_ready and self.kernels.ended(
             self.how_ended(), kind, has_kernels=self.has_kernels
         )
 
     def current_sample(self) -> tuple[int, int, int] | None:
-        """Return the (lease, row of it, sample) in hand, by its own word; None when nothing is.
+        """Return the (lease, row of it, sample) in work, as the producer noted it; None if none.
 
-        Exact once it was reaped; before, it changes under the reader.
+        It is exact after the process was reaped; before, it may change while it is read.
         """
         return self._current_sample.read()
 
     def close(self) -> None:
-        """Close the fds and the page of a producer that was reaped."""
+        """Close the fds and the shared memory of a producer that was reaped."""
         self.link.close()
         self._current_sample.close()
         os.close(self.pidfd)
@@ -127,7 +132,7 @@ class ProducerProcess:
             self.fetch_channel = None
 
     def take_fetch_channel(self) -> FetchChannelEnd | None:
-        """Give the fetcher's end of its fetch channel away, once."""
+        """Return the fetcher's end of its fetch channel, once; it is the caller's then."""
         end, self.fetch_channel = self.fetch_channel, None
         return end
 
@@ -136,9 +141,12 @@ class ProducerProcess:
 class ProducerOptions:
     """What all producers of a daemon are started with.
 
-    `plugins` are modules with own ops. `cores` are taken in turns, one for each producer; none for
-    leaving the choice to the kernel. `sources` are the own sources, as NAME=plugin:MODULE:CLASS.
-    `has_stores` says that a data set lies in an object store. `kernels` learns from their ends.
+    Attributes:
+        plugins: modules with own ops.
+        cores: the cores to pin producers to, in turns; empty: the kernel chooses.
+        sources: the own sources, as JSON {NAME: "plugin:MODULE:CLASS"}.
+        has_stores: a dataset lies in an object store.
+        kernels: decides whether they load native kernels.
     """
 
     plugins: Sequence[str] = ()
@@ -149,9 +157,12 @@ class ProducerOptions:
 
 
 def spawn_producer(producer_options: ProducerOptions, place: int) -> ProducerProcess:
-    """Start the producer of one place, counted from 0; a replacement gets the place of the dead.
+    """Start the producer of one place, counted from 0; a replacement gets the same place.
 
     It dies with the calling thread, which must be the main one.
+
+    Raises:
+        OSError: there is no fd or no process left.
     """
     near, far = make_link()
     current_sample, page = make_current_sample()
@@ -168,7 +179,7 @@ def spawn_producer(producer_options: ProducerOptions, place: int) -> ProducerPro
             *producer_options.plugins,
             *producer_options.sources,
             pass_fds=fds,
-            # An own source may open a store by itself, before it is confined.
+            # An own source may open a store by itself before it is confined, with credentials.
             env={
                 **(os.environ if producer_options.sources else without_secrets()),
                 **ENVIRONMENT,
@@ -188,7 +199,7 @@ def spawn_producer(producer_options: ProducerOptions, place: int) -> ProducerPro
         if asking is not None:
             asking.close()
     if producer_options.cores:
-        # Before it has threads of its own, which inherit this.
+        # Its threads inherit this, so it is set before they start.
         os.sched_setaffinity(
             process.pid, {producer_options.cores[place % len(producer_options.cores)]}
         )

@@ -1,13 +1,13 @@
-"""Ray places producers on the nodes of a cluster and starts them again: `--producers ray:N`.
+"""Runs producers on the nodes of a Ray cluster: `--producers ray:N`.
 
-A process of its own (`augd.server.supervision.ray_producers`), started by the daemon's, so that the
-daemon loads no Ray. It makes one actor per producer, spread over the nodes; each runs `augd
-produce` and starts it again when it ends unasked. Ray carries no pixels: rows go from the producers
-to the daemon.
+This is a program of its own (`augd.server.supervision.ray_producers`) that the daemon starts, so
+the daemon does not load Ray. It makes one actor per producer, spread over the nodes. Each actor
+runs `augd produce` and restarts it if it crashes. Ray carries no pixels: producers send rows to the
+daemon.
 
-Invariants: when the daemon ends, however it does, its pipe to this process does, and this process
-ends the actors; when an actor ends, however it does, its `augd produce` sees it by a pidfd, and
-drains. So nothing outlives what started it.
+Invariants: when the daemon ends, its pipe to this process closes, and this process ends the actors.
+When an actor ends, its `augd produce` notices by a pidfd and drains. So no process outlives its
+parent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ANY_HOST = ("0.0.0.0", "[::]", "*")
 
 
 class Placed(msgspec.Struct):
-    """Which producers to place, with paths as they are on every node."""
+    """The producers to place, with paths that are valid on every node."""
 
     num_producers: int
     ray_address: str
@@ -46,13 +46,13 @@ class Placed(msgspec.Struct):
     keys: str | None = None
     plugins: Sequence[str] = ()
     shard_cache: str | None = None
-    daemon: str = ""  # the host is filled in on the daemon's own node where it listens at all
+    daemon: str = ""  # if it listens on all interfaces, its node's address replaces the host
 
 
 def check_ray(
     addresses: Sequence[Address | TcpAddress], keys: str | None, *, needs_key: bool
 ) -> None:
-    """Refuse what cannot work before anything is started.
+    """Reject options that cannot work, before anything is started.
 
     Raises:
         OptionError: Ray is not installed, nodes could not reach the daemon, or have no key for it.
@@ -72,12 +72,12 @@ def check_ray(
 
 @contextmanager
 def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterator[None]:
-    """Have producers placed while the block runs."""
+    """Run the producers while the block runs."""
     port = next(address for address in addresses if isinstance(address, TcpAddress))
     placed.daemon = str(port)
     process = interpreter.start(
         *("augd.server.supervision.ray_producers", msgspec.json.encode(placed).decode()),
-        cwd="/",  # Ray has its workers import from the folder that it was called in
+        cwd="/",  # Ray's workers import from the current directory of this process
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the daemon, which ends this process
     )
@@ -94,25 +94,25 @@ def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterat
 
 
 def main(text: str) -> int:
-    """Place producers until standard input ends."""
-    ray: Any = import_module("ray")  # types differ with the version, and may be missing
+    """Run producers until standard input ends; returns the exit status."""
+    ray: Any = import_module("ray")  # types differ between versions, and may be missing
     placed = msgspec.json.decode(text, type=Placed)
     try:
         ray.init(address=placed.ray_address, log_to_driver=True, configure_logging=False)
     except Exception as error:  # of many kinds, none of them Ray's own base
         print(
-            f"augd: error: no Ray cluster can be used at {placed.ray_address!r}: {error} "
-            "Start one with `ray start --head`, or name one by --ray-address; nothing is placed",
+            f"augd: error: no Ray cluster can be used at {placed.ray_address!r}: {error} Start one "
+            "with `ray start --head`, or name one by --ray-address; no producer was started",
             file=sys.stderr,
         )
         return 1
     try:
-        lender = ray.remote(RelayActor).options(
+        actor_class = ray.remote(RelayActor).options(
             num_cpus=1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
         command = _command(placed, ray.util.get_node_ip_address())
-        actors = [lender.remote(command, number) for number in range(placed.num_producers)]
-        left = [actor.assign_lease.remote() for actor in actors]
+        actors = [actor_class.remote(command, number) for number in range(placed.num_producers)]
+        left = [actor.run.remote() for actor in actors]
         while left and not select.select([sys.stdin], [], [], 0.0)[0]:
             _, left = ray.wait(left, timeout=_LOOK_S)
         for actor in actors:
@@ -123,7 +123,7 @@ def main(text: str) -> int:
 
 
 def _command(placed: Placed, here: str) -> list[str]:
-    """Write the command for any node; an address of every interface becomes that of this node."""
+    """Return the command for all nodes; this node's address replaces one of all interfaces."""
     host, _, port = placed.daemon.removeprefix("tcp://").rpartition(":")
     connect = f"tcp://{here if host in _ANY_HOST else host}:{port}"
     return [
@@ -137,15 +137,15 @@ def _command(placed: Placed, here: str) -> list[str]:
 
 
 class RelayActor:
-    """The actor: one `augd produce`, started again when it ends unasked."""
+    """The actor: it runs one `augd produce` and restarts it if it crashes."""
 
     def __init__(self, command: list[str], number: int) -> None:
-        """Start nothing yet; after a restart of the actor Ray calls `lend` again."""
+        """Start nothing yet; after a restart of the actor Ray calls `run` again."""
         self._command = command
         self._number = number
 
-    def assign_lease(self) -> int:
-        """Lend until the daemon is told to end."""
+    def run(self) -> int:
+        """Run `augd produce` until the daemon is asked to end; returns the actor's number."""
         while True:
             lifeline = os.pidfd_open(os.getpid())
             try:

@@ -1,7 +1,6 @@
-"""Choosing a stream's samples, as a message asks for it, with a look at the memory first.
+"""Selects a stream's samples after checking that there is enough memory.
 
-Asked by whoever holds an index: the daemon, and the relay of producers on another host, which
-must come to the same list.
+The daemon and the relay call this; both must get the same list.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ from augd.errors import OverLimit, counted
 from augd.protocol.messages import Selection
 from augd.transport.arena import SPARE_BYTES, available_bytes
 
-_CHOOSING_BYTES = 128  # per sample of the data set, while the list is made; 8 per chosen one after
+_CHOOSING_BYTES = 128  # per sample of the dataset while the list is made; then 8 per selected one
 
 
 def choose(index: IndexFile, asked: Selection) -> SampleSelection:
-    """Choose samples; takes about a quarter of a second per million of the data set.
+    """Select samples; takes about a quarter of a second per million of the dataset.
 
     Raises:
-        OptionError: there is nothing to choose like this.
-        OverLimit: this machine has not the memory for it.
+        OptionError: no sample can be selected like this.
+        OverLimit: this machine has too little memory.
     """
     if _CHOOSING_BYTES * index.num_samples + SPARE_BYTES > available_bytes():
         raise OverLimit(
             f"choosing among {counted(index.num_samples, 'sample')} takes "
-            f"{_CHOOSING_BYTES * index.num_samples / 1e6:.0f} MB, which this machine has not "
-            f"free. Connect without split, classes, limit and balance."
+            f"{_CHOOSING_BYTES * index.num_samples / 1e6:.0f} MB, which this machine does not "
+            f"have free. Connect without split, classes, limit and balance."
         )
     return select(
         index,

@@ -1,4 +1,4 @@
-"""Signals as bytes on a socket, so that one poll loop waits for them, too."""
+"""Signals as bytes on a socket, so that a poll loop can wait for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def signal_fd() -> socket.socket:
-    """Turn SIGINT and SIGTERM into bytes, their numbers, on a socket that a poller watches."""
+    """Return a socket that receives the numbers of SIGINT and SIGTERM as bytes."""
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)
@@ -18,6 +18,6 @@ def signal_fd() -> socket.socket:
 
 
 def close_signal_fd(near: socket.socket) -> None:
-    """Stop that; a signal that comes later says nothing, as nobody reads it any longer."""
+    """Stop writing signals to the socket, and close it; later signals are ignored."""
     signal.set_wakeup_fd(-1)
     near.close()

@@ -1,8 +1,8 @@
-"""A process beside the daemon, or a relay: started with it, started again when it ends by itself.
+"""A process that a daemon or a relay starts, and restarts when it exits by itself.
 
-Beside the way of a batch: the page and the fetcher. One hangs on a link as producers do, without an
-address and a key, and ends with whoever started it; each time it ends by itself the pause before
-its next start is longer.
+The dashboard and the fetcher are such processes, apart from the path of a batch. Each has a UNIX
+link as producers do, without an address and a key, and ends with its parent. Each time it exits by
+itself the pause before its next start is longer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ _END_S = 2.0
 
 
 class Backoff(NamedTuple):
-    """Seconds from an end to the next start: the first, the longest, and when all is forgotten.
+    """Pauses in seconds before a process is restarted.
 
-    And until it is tried again where it could not even be started.
+    Attributes:
+        first_s: the pause after the first exit; it doubles with each.
+        max_s: the longest pause.
+        calm_s: a process that ran so long begins with the first pause again.
+        again_s: the pause after a start that failed.
     """
 
     first_s: float
@@ -36,13 +40,13 @@ class SupervisedProcess:
     """The process of a program, and its link.
 
     Attributes:
-        starts_at: when it is to be started; None while it runs.
-        link: to it, while it runs.
-        pid, pidfd: its own, while it runs; the pidfd becomes readable at its end.
+        starts_at: when it is to be started, by `time.monotonic`; None while it runs.
+        link: the socket to it, while it runs.
+        pid, pidfd: of the process, while it runs; the pidfd becomes readable when it exits.
     """
 
     def __init__(self, what: str, backoff: Backoff) -> None:
-        """Take what it is called in messages; it is due at once."""
+        """Take its name for messages; it is due at once."""
         self.starts_at: float | None = 0.0
         self.link: socket.socket | None = None
         self.pid, self.pidfd = 0, -1
@@ -53,24 +57,24 @@ class SupervisedProcess:
         self._started_at = 0.0
 
     def start(self, now: float) -> None:
-        """Start it, and tell it what it needs.
+        """Start it, and send it what it needs.
 
         Raises:
-            OSError: there is no fd or no process to be had.
+            OSError: there is no fd or no process left.
         """
         raise NotImplementedError
 
     def is_due(self, now: float) -> bool:
-        """Say whether it is to be started: at first, and some time after it ended."""
+        """Return whether it is to be started: at first, and some time after it exited."""
         return self.starts_at is not None and self.starts_at <= now
 
     def try_start(self, now: float) -> str | None:
-        """Start it; returns None, or why that failed: then it is due again in a while."""
+        """Start it; returns None, or why that failed: then it is due again after a pause."""
         try:
             self.start(now)
         except OSError as error:
             self.starts_at = now + self._backoff.again_s
-            return f"{self._what} could not be started: {error}"
+            return f"{self._what} could not be started: {error}: retrying"
         return None
 
     def launch(self, now: float, module: str, *more: str, fds: Sequence[int] = ()) -> socket.socket:
@@ -79,7 +83,7 @@ class SupervisedProcess:
         It dies with the calling thread, which must be the main one.
 
         Raises:
-            OSError: there is no fd or no process to be had.
+            OSError: there is no fd or no process left.
         """
         near, far = unix_link.make_link()
         given = (far.fileno(), *fds)
@@ -99,11 +103,11 @@ class SupervisedProcess:
         return near
 
     def has_ended(self) -> bool:
-        """Say whether its process is gone."""
+        """Return whether its process exited."""
         return self._process is not None and self._process.poll() is not None
 
     def ended(self, now: float) -> str:
-        """Take its end: close what is left of it, and say how it ended and when it comes back."""
+        """Close what is left of an exited process; returns a log line with cause and restart."""
         assert self._process is not None
         how = describe_status(self._process.wait(_END_S))
         self._let_go()
@@ -111,20 +115,20 @@ class SupervisedProcess:
             self._pause_s = self._backoff.first_s
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, self._backoff.max_s)
         self.starts_at = now + pause_s
-        return f"{self._what} ended: {how}; it is started again in {pause_s:g} s"
+        return f"{self._what} ended: {how}; it restarts in {pause_s:g} s"
 
     def kill(self) -> None:
-        """Send SIGKILL, if it runs; `ended` takes its end."""
+        """Send SIGKILL, if it runs; `ended` is called after its exit."""
         if self._process is not None:
             self._process.kill()
 
     def close(self, patience_s: float = 0.0) -> None:
-        """End it and wait for that: by SIGTERM with patience, by SIGKILL without."""
+        """End it and wait for its exit: by SIGTERM with patience, by SIGKILL without."""
         if self._process is None:
             return
         if patience_s:
             assert self.link is not None
-            self.link.shutdown(socket.SHUT_RDWR)  # told by this, it says good-bye
+            self.link.shutdown(socket.SHUT_RDWR)  # by this it learns that the daemon ends
             self._process.terminate()
             try:
                 self._process.wait(patience_s)
