@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from augd import Dice, Plugin, SampleInfo
+from augd import OpRandom, Plugin, SampleInfo
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -22,7 +22,7 @@ class Vignette(Plugin, frozen=True):
 
     strength: tuple[Share, Share] = (0.2, 0.8)
 
-    def sample(self, rng: Dice, info: SampleInfo) -> float:
+    def sample(self, rng: OpRandom, info: SampleInfo) -> float:
         """Draw how much of the light the corners lose."""
         return rng.uniform(*self.strength)
 
@@ -39,7 +39,7 @@ class Slant(Plugin, frozen=True):
 
     most: Annotated[float, Meta(ge=0, le=2)] = 0.2
 
-    def sample(self, rng: Dice, info: SampleInfo) -> float:
+    def sample(self, rng: OpRandom, info: SampleInfo) -> float:
         """Draw how far, in pixels to the side for each pixel upwards."""
         return rng.uniform(-self.most, self.most)
 
