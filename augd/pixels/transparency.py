@@ -1,9 +1,9 @@
-"""Transparency: what is seen through a picture's transparent parts.
+"""Transparency: what is visible through an image's transparent parts.
 
-Behind the decoder, for files that have any: an alpha channel, a palette's or a key colour's (tRNS).
-One rule for all of them: with a colour as background, each pixel is
-round((colour x alpha + background x (255 - alpha)) / 255); with none, the stored colours are taken
-as they are, which is what Pillow's `convert("RGB")` gives.
+Runs behind the decoder, for files that have any: an alpha channel, a palette's or a key colour's
+(tRNS). One rule holds for all of them. With a colour as background, each pixel is round((colour x
+alpha + background x (255 - alpha)) / 255). With none, the stored colours are used, as Pillow's
+`convert("RGB")` does.
 
 Invariants: whole numbers; alpha and colours of 16 bits count by their upper bytes.
 """
@@ -25,12 +25,12 @@ _STRIP_PIXELS: Final = 1 << 16
 def compose(
     found: NDArray[Any], region: tuple[int, int, int, int], background: Background, *, is_bgr: bool
 ) -> NDArray[np.uint8]:
-    """Return the region of a picture with alpha, (h, w, 4) uint8 or uint16, as uint8 RGB."""
+    """Return the region of an image with alpha, (h, w, 4) uint8 or uint16, as uint8 RGB."""
     x, y, w, h = region
     channels = slice(2, None, -1) if is_bgr else slice(0, 3)
     out = np.empty((h, w, 3), np.uint8)
     behind = np.array(background, np.uint16) if background is not None and any(background) else None
-    # In strips, so that what a large picture takes beside itself stays small.
+    # In strips, so that a large image needs little extra memory.
     num_rows = max(1, _STRIP_PIXELS // w)
     for top in range(0, h, num_rows):
         strip = found[y + top : min(y + top + num_rows, y + h), x : x + w]
@@ -65,7 +65,7 @@ def keyed(grey: NDArray[Any], key: int, depth: int) -> NDArray[Any]:
 
 
 def on_canvas(found: NDArray[Any], x: int, y: int, width: int, height: int) -> NDArray[Any]:
-    """Put a picture of 3 or 4 channels on a canvas that is transparent elsewhere."""
+    """Put an image of 3 or 4 channels on a canvas that is transparent elsewhere."""
     canvas = np.zeros((height, width, 4), found.dtype)
     part = canvas[y : y + found.shape[0], x : x + found.shape[1]]
     part[..., : found.shape[2]] = found

@@ -1,24 +1,24 @@
 """The matrix path: a region through an affine matrix and its warps, in one resample.
 
-The other way of a row beside the exact path of `render`, taken by rows for which the plan drew
-an affine op or a warp. Halved as often as the plan says, then read once at positions
+The alternative to the exact path of `render`, for rows with an affine op or a warp. The region is
+halved as often as the plan says, then read once at positions
 
     output pixel -> lens about the output's centre + local warp -> matrix -> region
 
-with bilinear weights. Positions are rounded to 1/256 px; from there on the native kernel computes
+with bilinear weights. Positions are rounded to 1/256 px. From there on the native kernel computes
 in whole numbers, and rounds once, halves to even. A result is within `WARP_ERROR` grey levels of
 the exact one, at most one level from the exact one rounded.
 
 Without kernels NumPy computes the positions, by the same operations in the same order, and OpenCV
-samples. OpenCV 5 does so in float32, and with 8 bits behind the point no product or sum of its
-weights and bytes needs more than the 24 bits of one: no step is rounded but the last, so that no
-processor, fused or not, gives other bytes, nor does the kernel. OpenCV 4 rounds positions to 1/32
-px on its own: there the weights are coarser and the error up to eight levels, between a black and
-a white pixel.
+samples. OpenCV 5 does so in float32. With 8 fractional bits no product or sum of its weights and
+bytes needs more than the 24 bits of one. So no step is rounded but the last, and every processor,
+fused or not, gives the same bytes as the kernel. OpenCV 4 rounds positions to 1/32 px on its own.
+There the weights are coarser and the error is up to eight levels, between a black and a white
+pixel.
 
-The fill begins where the region ends. The plan makes sure that this is the picture's edge wherever
-a position lies outside, and that a side is whole where a fill comes from its other end. In a
-halved region the edge is that of its last pixel, which an odd side has twice.
+The fill begins where the region ends. The plan makes sure that this is the image's edge wherever a
+position lies outside, and that a side is whole if a fill comes from its other end. In a halved
+region the edge is that of its last pixel, which counts twice on an odd side.
 
 Invariants: one resample for any number of ops; a shift by whole pixels and a quarter turn are
 exact; nothing of a sample's size is allocated once the buffers have grown.
@@ -53,7 +53,8 @@ Beyond 16,384 px nothing is promised but that a pixel is one of the region's, or
 
 
 class AffineWarp:
-    """Makes the bent rows of one stream. Owns its buffers; for one thread at a time."""
+    """Makes the rows of one stream that have a matrix. Owns its buffers; for one thread at a
+    time."""
 
     def __init__(
         self,
@@ -77,16 +78,16 @@ class AffineWarp:
             self._remapper = Remapper(out_size, fill, (red, green, blue))
 
     def warp(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
-        """Write one row by the outline's matrix.
+        """Write one row by the matrix of its plan.
 
-        `region` begins at its `origin`, and was decoded at its `scale`.
+        `region` begins at the plan's `origin`, and was decoded at its `scale`.
 
         Raises:
             BadImage: the region is too large for OpenCV even when halved.
         """
         num_left = row_plan.halvings - (row_plan.scale.bit_length() - 1)
         halved = self._halver.halve(region, num_left)
-        if max(halved.shape) > _SIDE_MAX:  # with kernels, too: the same samples are bad
+        if max(halved.shape) > _SIDE_MAX:  # with kernels, too, so that the same samples are bad
             raise BadImage(
                 f"too large to be rotated or warped at its own size: expected sides of at most "
                 f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"

@@ -8,7 +8,7 @@ members' folders, and splits from the shards' names (`train-000.tar`).
 Invariants:
 
 - `augd.index` next to shards is untrusted input: every number in it, and the shards' sizes, are
-checked before use.
+  checked before use.
 - Shards lie below the folder and are opened below it.
 - A member that cannot be read makes no other member unreadable, and a lost label is reported.
 - The order of samples is that of the index, or of shards by name and members as they lie.

@@ -1,14 +1,13 @@
-"""Affine maps of many rows at once, from a frame's positions to those of the stored picture.
+"""Affine maps of many rows at once, from a frame's positions to those of the stored image.
 
-Where it stands: a frame keeps one as soon as an op needs it; `region` reads it at the end.
+A frame keeps one as soon as an op needs it; `source_region` reads it at the end.
 
-Each op puts its own map in front: what was `source = M(p)` becomes `source = M(B(p))`, where B
-maps positions of the frame after the op to those before it. So the ops of a recipe compose in
-their order, each in the frame that it found.
+Each op puts its own map in front: `source = M(p)` becomes `source = M(B(p))`, where B maps
+positions of the frame after the op to those before it. So the ops of a recipe compose in their
+order, each in the frame that the ops before it left.
 
-Invariants: products and sums only, element by element and in a fixed order, never a matrix
-product, so that the bits are the same on every processor; a row whose op is neutral keeps its
-bits.
+Invariants: products and sums only, element by element and in a fixed order, never a matrix product,
+so that the bits are the same on every processor; a row whose op is neutral keeps its bits.
 """
 
 from __future__ import annotations

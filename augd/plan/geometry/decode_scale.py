@@ -1,13 +1,13 @@
-"""The scale at which a photo is decoded: 1, 1/2, 1/4 or 1/8, where a recipe lets the plan choose.
+"""The scale at which an image is decoded: 1, 1/2, 1/4 or 1/8, if a recipe lets the plan choose.
 
-Where it stands: the end of planning, for recipes with `scaled_decode="auto"`. A JPEG decoder can
-leave the high frequencies of each 8x8 block out, and make every second, fourth or eighth pixel of
-each axis only: cheaper, wherever so much would be reduced away afterwards.
+The end of planning, for recipes with `scaled_decode="auto"`. A JPEG decoder can leave out the high
+frequencies of each 8x8 block, and make only every second, fourth or eighth pixel of each axis. That
+is cheaper if the row reduces the image that much afterwards.
 
-A scale is written as its denominator. Pixel k of the scaled picture stands for pixels k s to
-(k + 1) s - 1 of the photo, on both axes. Chosen is the largest s at which what the row shows still
-has at least as many pixels as the row, in both directions; all views of a photo take the least
-reduced scale among theirs, so that one decode serves them.
+A scale is written as its denominator. Pixel k of the scaled image stands for pixels k s to (k + 1)
+s - 1 of the image, on both axes. The plan takes the largest s at which the row's region still has
+at least as many pixels as the row, in both directions. All views of an image take the least reduced
+scale among theirs, so that one decode serves them.
 
 Invariants: chosen from sizes alone, never from a file, so that the geometry is the same for every
 format; nothing is drawn; with scale 1 a row is planned as if the recipe had no scaled decoding.

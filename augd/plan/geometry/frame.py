@@ -1,15 +1,15 @@
-"""The frame: what the ops before have made of each image, while a chunk is planned.
+"""The frame: how the ops so far have changed each image, while a chunk is planned.
 
-Where it stands: between the planner, which makes one per call, and the samplers, which narrow,
-resample, flip, bend and tint it in the recipe's order.
+The planner makes one per call. The samplers narrow, resample, flip, warp and recolour it in the
+recipe's order.
 
-It is kept twice over. The exact path's crop, resize, window and mirror are always there; the map
-of the matrix path from the first op on that may need it. Coordinates of the exact path are those
-of the source until the one resample, and of the scaled crop after it. Arrays are (2, n), x or
-width first, float64 holding whole numbers; (2, 1) where all rows are alike.
+It has two representations. The exact path's crop, resize, window and mirror always exist. The map
+of the matrix path exists from the first op on that may need it. Coordinates of the exact path are
+those of the source until the one resample, and of the scaled crop after it. Arrays are (2, n), x or
+width first, float64 holding whole numbers; (2, 1) if all rows are alike.
 
-Invariants: nothing here draws a number; in rows that are not bent the frame never leaves the
-image, so that no tap of the resample can look past it, and bending others leaves their bits.
+Invariants: nothing here draws a number; in rows that are not `bent` the frame never leaves the
+image, so that no tap of the resample reads beyond it; a change to other rows leaves their bits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Bools", "Frame"]
 
 
 class Frame:
-    """The window that is left of each of `num_rows` images, and what is laid upon it."""
+    """The window that is left of each of `num_rows` images, and the steps applied to it."""
 
     __slots__ = (
         "affine",
@@ -61,7 +61,7 @@ class Frame:
     )
 
     def __init__(self, sides: Floats, out_sides: Floats) -> None:
-        """Begin with whole pictures of `sides`, (2, n); `out_sides` is (2, 1)."""
+        """Begin with whole images of `sides`, (2, n); `out_sides` is (2, 1)."""
         self.num_rows = sides.shape[1]
         self.image = self.sides = self.scaled = sides
         self.out_sides = out_sides
@@ -79,7 +79,9 @@ class Frame:
         self.colour_order: Ints | None = None
         self.erase: Floats | None = None
         self.edits: list[list[Edit]] | None = None
-        self.ids: Ints | None = None  # with the next two: for own ops, which are told of each row
+        self.ids: Ints | None = (
+            None  # with the next two: for own ops, which get these sizes for each row
+        )
         self.epochs: Ints | None = None
         self.is_known: Bools | None = None
         self.impossible: dict[int, str] = {}
@@ -95,7 +97,7 @@ class Frame:
         self.sides = sides
 
     def cut_anywhere(self, offset: Floats, sides: Floats) -> None:
-        """Cut a window that may leave the picture; rows where it does are bent."""
+        """Cut a window that may leave the image. Rows where it does take the matrix path."""
         affine, bent = self.begin_matrix()
         affine.move(offset[0], offset[1])
         offset = self._unflip(offset, sides)
@@ -106,7 +108,7 @@ class Frame:
         self.sides = sides
 
     def resample(self, scaled: Floats) -> None:
-        """Resize what is left to `scaled`; at most once, which the recipe made sure of."""
+        """Resize what is left to `scaled`. The recipe makes sure that this happens once at most."""
         assert self.resampled_crop is None
         if self.affine is not None:
             self.affine.scale(*(self.sides / scaled))
@@ -136,14 +138,15 @@ class Frame:
     # the matrix path
 
     def begin_matrix(self) -> tuple[Affine, Bools]:
-        """Return the map from the frame to the picture and the bent rows, made when missing."""
+        """Return the map from the frame to the image and which rows are `bent`; make it if
+        missing."""
         if self.affine is None or self.bent is None:
             self.affine = self._map_exactly()
             self.bent = np.zeros(self.num_rows, np.bool_)
         return self.affine, self.bent
 
     def _map_exactly(self) -> Affine:
-        """Write what the exact path did so far as a map."""
+        """Write the exact path so far as a map."""
         affine = Affine(self.num_rows)
         if self.resampled_crop is not None:
             offset, sides = self.resampled_crop
@@ -157,19 +160,19 @@ class Frame:
         return affine
 
     def apply_linear(self, linear: Linear, is_bent: Bools | None) -> None:
-        """Put a linear map about the frame's centre in front; None bends all rows."""
+        """Put a linear map about the frame's centre in front. None applies it to all rows."""
         affine, bent = self.begin_matrix()
         affine.apply_linear(linear, 0.5 * self.sides[0], 0.5 * self.sides[1])
         bent |= True if is_bent is None else is_bent
 
     def shift(self, x: Floats, y: Floats, is_bent: Bools | None) -> None:
-        """Move the picture by so many pixels of the frame."""
+        """Move the image by these pixels of the frame."""
         affine, bent = self.begin_matrix()
         affine.move(-x, -y)
         bent |= True if is_bent is None else is_bent
 
     def place(self, linear: Linear, x: Floats, y: Floats, is_bent: Bools) -> None:
-        """Put a linear map followed by a shift in front: each (n,), neutral where not bent."""
+        """Put a linear map followed by a shift in front: each (n,), neutral where not `is_bent`."""
         affine, bent = self.begin_matrix()
         affine.move(x, y)
         affine.apply_linear(linear, x * 0.0, y * 0.0)

@@ -1,13 +1,13 @@
-"""The region of the picture that a bent row needs, and how often it is halved before sampling.
+"""The region of the image that a row with a matrix needs, and how often it is halved first.
 
-Where it stands: the last step of planning the matrix path, when the map of each row is known.
+The last step of planning the matrix path, when the map of each row is known.
 
 The region holds every pixel that a tap can touch: the box around the positions of all output
-pixels, moved as far as lens and local_warp can move them, one halved pixel more on each side,
-and what the fill takes back into the picture. Pixels outside the picture are nobody's.
+pixels, moved as far as lens and local_warp can move them, one halved pixel more on each side, and
+the pixels inside the image that the fill repeats. Positions outside the image need no others.
 
-Invariants: the region lies in the picture and is never empty; its origin is a multiple of
-2 ** halvings, and so is its end, except at the picture's edge.
+Invariants: the region lies in the image and is never empty; its origin is a multiple of 2 **
+halvings, and so is its end, except at the image's edge.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from augd.plan.random.numerics import Floats
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
 
-# Of the single bilinear resample; above it, pixels begin to fall between the taps.
+# Of the single bilinear resample; above it, the taps begin to skip pixels.
 MAX_REDUCTION: Final = 1.5
 
-# No picture has a side of more than 2**16 pixels.
+# No image has a side of more than 2**16 pixels.
 MAX_HALVINGS: Final = 16
 
 
@@ -48,8 +48,8 @@ def find_region(
 ) -> Int32s:
     """Return (4, n): x, y, width, height.
 
-    `out_sides` is (2, 1), `picture` (2, n). Displaced output positions lie in the output's box
-    of pixel centres after it was multiplied by `stretch` about its centre and then widened by
+    `out_sides` is (2, 1), `image` (2, n). Displaced output positions lie in the output's box of
+    pixel centres after it was multiplied by `stretch` about its centre and then widened by
     `reach_px` on each side.
     """
     width, height = out_sides[:, 0].tolist()
@@ -62,7 +62,7 @@ def find_region(
     ):
         centre = to_x * (0.5 * width) + to_y * (0.5 * height) + offset
         reach = np.abs(to_x) * half_x + np.abs(to_y) * half_y + block
-        # Whole blocks before folding, since the last one may reach beyond the picture by itself.
+        # Whole blocks before folding, since the last one may reach beyond the image by itself.
         low = np.floor((centre - reach) / block) * block
         high = np.ceil((centre + reach) / block) * block
         low, high = _fold(low, high, image[axis], fill)
@@ -74,7 +74,7 @@ def find_region(
 
 
 def _fold(low: Floats, high: Floats, side: Floats, fill: Fill) -> tuple[Floats, Floats]:
-    """Widen a span by where the fill takes what lies outside 0..side."""
+    """Widen a span to the pixels that the fill repeats outside 0..side."""
     if fill == "wrap":
         leaves = (low < 0.0) | (high > side)
         return np.where(leaves, 0.0, low), np.where(leaves, side, high)

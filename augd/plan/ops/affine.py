@@ -1,11 +1,11 @@
-"""Ops that move the picture's points otherwise than the exact path can: affine ops and warps.
+"""Ops that move the image's points in ways the exact path cannot: affine ops and warps.
 
-Where it stands: gathered by `ops`, sampled by `samplers_affine`. All affine ops of a recipe
-compose to one matrix, in the recipe's order, and the picture is sampled once.
+Gathered by `registry`, sampled by `plan/samplers/affine.py`. All affine ops of a recipe compose to
+one matrix, in the recipe's order, and the image is sampled once.
 
-An op acts in the frame as the ops before it leave it, about its centre: after a crop, in the
-output. Formulas move a point of the picture, x to the right and y down, both from the centre;
-`zoom` alone is defined on the sampling grid. Warps act last, wherever they stand.
+An op acts in the frame that the ops before it left, about its centre: after a crop, in the output.
+Formulas move a point of the image, x to the right and y down, both from the centre; `zoom` alone is
+defined on the sampling grid. Warps act last, wherever they stand.
 """
 
 from __future__ import annotations

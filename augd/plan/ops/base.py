@@ -1,14 +1,14 @@
-"""What every op of a recipe shares: its base, what it tells of a frame's size, its checks.
+"""The base of every op of a recipe: its fields, how it changes a frame's size, its checks.
 
-Where it stands: below the structs of the ops (`ops_crop`, `ops_affine`, `ops_colour`,
-`ops_views`), which `ops` gathers.
+The structs of the ops (`crop`, `affine`, `colour`, `views`) derive from it; `registry` gathers
+them.
 
-Invariants: an instance that exists is valid, because every check runs when it is made; a size
-is stored as (height, width), however it was written; nothing here touches pixels, draws a
-number or imports NumPy, since the daemon validates recipes without it.
+Invariants: an instance that exists is valid, because every check runs when it is made; a size is
+stored as (height, width), however it was written; nothing here touches pixels, draws a number or
+imports NumPy, since the daemon validates recipes without it.
 
-A failed check raises `ValueError("<field>: expected ..., got .... <what to do>")`; `recipe.py`
-puts the path of the op in front. Every bound is written so that NaN fails it.
+A failed check raises `ValueError("<field>: expected ..., got .... <what to do>")`. `recipe.py` puts
+the path of the op in front. Every bound is written so that NaN fails it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def reduction(self) -> float:
-        """Return by how much the op may reduce the picture at most, beside crop and resize."""
+        """Return by how much the op may reduce the image at most, beside crop and resize."""
         return 1.0
 
     @property

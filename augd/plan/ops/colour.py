@@ -1,8 +1,8 @@
 """Ops of colour: each a 3x4 matrix on RGB in grey levels 0..255; and the erased rectangle.
 
-Where it stands: gathered by `ops`, sampled by `samplers_colour`. All colour ops of a recipe
-compose to one matrix, in the recipe's order or, with `shuffle_colour`, in one drawn per image;
-rounding and clipping come once, at the end.
+Gathered by `registry`, sampled by `plan/samplers/colour.py`. All colour ops of a recipe compose to
+one matrix, in the recipe's order or, with `shuffle_colour`, in one drawn per image. Rounding and
+clipping come once, at the end.
 """
 
 from __future__ import annotations

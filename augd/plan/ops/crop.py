@@ -1,7 +1,7 @@
 """Ops of the exact path: crops and resizes, which decide the size of a row, and the mirror.
 
-Where it stands: gathered by `ops`, sampled by `samplers_crop`. A recipe that holds none but
-these (and colour) never takes the matrix path, except for windows that reach into padding.
+Gathered by `registry`, sampled by `plan/samplers/crop.py`. A recipe that holds none but these (and
+colour) never takes the matrix path, except for windows that reach into padding.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Own ops: the class that a plug-in module's ops derive from, and what they are told of a row.
+"""Own ops: the class that a plug-in module's ops derive from, and what they get for each row.
 
-Where it stands: the operator registers a module (`augd serve --plugin MODULE`), every producer
-imports it, and recipes name its ops as they name the built-in ones. `samplers_plugin` calls the
-methods while a chunk is planned; producers edit finished rows by what was drawn. See
-docs/own-ops.md.
+The operator registers a module (`augd serve --plugin MODULE`), every producer imports it, and
+recipes name its ops like the built-in ones. `plan/samplers/plugin.py` calls the methods while a
+chunk is planned. Producers edit finished rows by what was drawn. See docs/own-ops.md.
 
-Invariants: the daemon never imports a plug-in; it knows a class of the same parameters, whose
-methods do nothing (`catalogue`). Nothing here imports NumPy.
+Invariants: the daemon never imports a plug-in. It knows a class of the same parameters, whose
+methods do nothing (`op_catalogue`).
 """
 
 from __future__ import annotations
@@ -22,14 +21,11 @@ from augd.plan.ops.base import BaseOp, check_probability, name_of
 from augd.plan.random.op_random import OpRandom
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
-
-    from augd.plan.random.op_random import OpRandom
 
 
 class SampleInfo(NamedTuple):
-    """What an own op is told of the row that it draws for; sizes in pixels."""
+    """What an own op gets for the row that it draws for; sizes in pixels."""
 
     sample: int
     """The sample's position in the index."""
@@ -56,13 +52,13 @@ def _name(class_name: str) -> str:
 class Plugin(BaseOp, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=_name):
     """An own op. Derive from it, and write either `matrix` or `pixels`.
 
-    The fields of the class are the parameters of the op, with their types and defaults; bounds
-    are written as `Annotated[float, msgspec.Meta(ge=0, le=1)]`. Its name in recipes is that of
-    the class in snake case. `p`, the probability that the op is applied, is there already.
+    The fields of the class are the parameters of the op, with their types and defaults. Bounds are
+    written as `Annotated[float, msgspec.Meta(ge=0, le=1)]`. Its name in recipes is that of the
+    class in snake case. `p`, the probability that the op is applied, exists already.
 
-    One instance serves all rows of a stream in each producer: it must keep nothing between calls,
-    and its answers may depend on nothing but its parameters, `rng` and `info`: not on time, files,
-    or a generator of its own.
+    One instance serves all rows of a stream in each producer. It must keep nothing between calls.
+    Its results may depend only on its parameters, `rng` and `info`: not on time, files, or a
+    generator of its own.
     """
 
     p: float = 1.0
@@ -82,15 +78,15 @@ class Plugin(BaseOp, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
     def sample(self, rng: OpRandom, info: SampleInfo) -> Any:
         """Draw the parameters of one row; called only for rows that the op is applied to.
 
-        Returns anything: it is handed to `matrix` or `pixels` as `params`. The base draws nothing.
+        Returns anything: it is passed to `matrix` or `pixels` as `params`. The base draws nothing.
         """
         return None
 
     def matrix(self, params: Any, info: SampleInfo) -> Any:
-        """Return where the pixels of the picture come from, as 3x3 numbers; their last row 0, 0, 1.
+        """Return where the pixels of the image come from, as 3x3 numbers; their last row 0, 0, 1.
 
-        It maps positions (x, y, 1) of the picture after the op to positions before it, in a frame
-        of `info.frame_width` x `info.frame_height` with pixel centres at +0.5. All geometric ops of
+        It maps positions (x, y, 1) of the image after the op to positions before it, in a frame of
+        `info.frame_width` x `info.frame_height` with pixel centres at +0.5. All geometric ops of
         the recipe compose with it to one resample.
         """
         raise NotImplementedError
@@ -105,16 +101,16 @@ class Plugin(BaseOp, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
 
 class OwnOpError(Exception):
-    """An own op raised, which is then the cause, or returned what it must not."""
+    """An own op raised, which is then the cause, or returned an invalid result."""
 
     def __init__(self, op: str, sample: int, epoch: int, what: str) -> None:
-        """Name the op and the sample; `what` says what happened."""
+        """Name the op and the sample; `what` tells what happened."""
         super().__init__(f"{op}: {what}")
         self.op, self.sample, self.epoch, self.what = op, sample, epoch, what
 
 
 def is_geometric(op_class: type[Plugin]) -> bool:
-    """Say whether a class gives matrices; else it edits pixels. It must do one of both.
+    """Return whether a class gives matrices; else it edits pixels. It must do one of both.
 
     Raises:
         ValueError: it does neither, or both.
@@ -138,7 +134,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 class Edit(NamedTuple):
-    """What an own op is to do to a finished row."""
+    """The edit of an own op on a finished row."""
 
     op: Plugin
     params: Any

@@ -1,10 +1,10 @@
-"""The ops of a recipe: one struct each, holding what may be asked and what is refused.
+"""The ops of a recipe: one struct each, with its parameters and their checks.
 
-Where it stands: a trainer's plain data becomes these structs (`recipe.py`); the planner pairs
-each with a sampler that draws its parameters (`planner.py`). A new op is one struct in the file
-of its kind, added to `Op`, and one sampler beside it.
+A trainer's plain data becomes these structs (`recipe.py`). The planner pairs each with a sampler
+that draws its parameters (`planner.py`). A new op is one struct in the file of its kind, added to
+`Op`, and one sampler beside it.
 
-Invariants: those of `op.py`; nothing imports NumPy.
+Invariants: those of `base.py`; nothing imports NumPy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ops of test time: each makes several rows, the views, of one sample, always the same ones.
 
-Where it stands: gathered by `ops`, sampled by `samplers_views`. A view op is the last op of its
-recipe; what the ops before it draw holds for all views of a sample.
+Gathered by `registry`, sampled by `plan/samplers/views.py`. A view op is the last op of its recipe.
+What the ops before it draw holds for all views of a sample.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """The order of an epoch that is shuffled by blocks: neighbours of the index stay near each other.
 
-Under the order. With blocks of B samples, W of them in a window:
+Used by `order`. With blocks of B samples, W of them in a window:
 
 1. The index is cut into blocks of B neighbours; the last may be shorter. A permutation orders the
    whole ones, and the shorter one stands at a place among them that each epoch draws.
-2. Each W blocks that follow one another in that order are a window, whose samples a permutation
-   of its own mixes.
+2. Each W consecutive blocks in that order are a window, whose samples a permutation of its own
+   mixes.
 
 So the samples of a window come from W stretches of the index, each of which is read within W x B
-positions and not before or after. Computed the other way round, from a position: its window, its
-place there, the block and the row in it, the sample. The shorter block is thought of as a whole one
-whose missing rows, the gap, are leapt over: in its window, and by the windows after it.
+positions and not before or after. The code computes the inverse, from a position: its window, its
+place there, the block and the row in it, the sample. The shorter block is treated as a whole one
+whose missing rows, the gap, are skipped: in its window, and by the windows after it.
 
-Invariants: a permutation for every N, B and W; a position costs the same wherever it is, and
-nothing is kept in order to be correct (what is kept are keys, and where a window's blocks begin).
+Invariants: a permutation for every N, B and W; a position costs the same wherever it is;
+correctness needs no state (keys, and where a window's blocks begin, are cached).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SMALLEST = np.minimum.reduce
 class _Window(NamedTuple):
     """A window of an epoch: how it is mixed, and where in the index its blocks begin.
 
-    `gap_at` is the row from which on the gap is leapt over; -1 where it isn't.
+    The gap is skipped from row `gap_at` on; -1 if the window has none.
     """
 
     first: int
@@ -103,7 +103,7 @@ class BlockOrder:
         return ids
 
     def _open_window(self, epoch: int, number: int) -> _Window:
-        """Compute what all positions of a window share, and keep it for the next chunks."""
+        """Compute what all positions of a window share, and cache it for the next chunks."""
         begin = number * self._per_window
         end = min(begin + self._per_window, self._num_blocks)
         short, drawn = self._epoch(epoch)
@@ -111,7 +111,7 @@ class BlockOrder:
         is_whole = places != short
         blocks = np.full_like(places, self._num_blocks - 1)
         if is_whole.any():
-            numbers = places - (places > short)  # as if the shorter one were not there
+            numbers = places - (places > short)  # as if the shorter block were absent
             blocks[is_whole] = self._whole.apply(drawn, numbers[is_whole])
         first = begin * self._size - (self._gap if short < begin else 0)
         num_rows, gap_at = len(places) * self._size, -1
@@ -125,7 +125,7 @@ class BlockOrder:
         return window
 
     def _epoch(self, epoch: int) -> tuple[int, Drawn]:
-        """Return where the shorter block stands, behind all if there is none, and their order."""
+        """Return where the shorter block stands, after all if there is none, and their order."""
         found = self._epochs.get(epoch)
         if found is None:
             short = self._num_blocks
@@ -138,7 +138,7 @@ class BlockOrder:
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
-    """Keep one more of what can be computed again, and no more than a few."""
+    """Cache one more result, and no more than a few."""
     if len(kept) >= _KEPT:
         del kept[next(iter(kept))]
     kept[key] = value

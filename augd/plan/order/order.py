@@ -1,14 +1,14 @@
 """The order of an epoch: position -> sample, without an array of the permutation.
 
-Where it stands: a producer asks it which samples a chunk holds; nothing else knows.
+A producer calls it to learn which samples a chunk holds; no other process knows the order.
 
-Shuffled whole, an epoch is one permutation of all samples (`permutation.py`). Shuffled by blocks,
-it is one in which neighbours of the index stay near each other (`blocks.py`), so that data which
-lie in the index's order are read stretch by stretch.
+Shuffled as a whole, an epoch is one permutation of all samples (`permutation.py`). Shuffled by
+blocks, neighbours of the index stay near each other (`block_shuffle.py`), so that data in the
+index's order are read stretch by stretch.
 
-Invariants: every epoch is a permutation of 0..N-1; a billion samples cost what a thousand cost;
-the answer depends on nothing but (N, seed, shuffle, epoch, position), and no process keeps state
-in order to be correct (what is kept are keys that can be computed again).
+Invariants: every epoch is a permutation of 0..N-1; a billion samples cost what a thousand cost; the
+result depends only on (N, seed, shuffle, epoch, position); correctness needs no state (keys are
+cached, and can be computed again).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Order:
         return self._permutation.apply(drawn, positions)
 
     def _start_epoch(self, epoch: int) -> Drawn:
-        """Compute what all positions of an epoch share, and keep it for the next chunks."""
+        """Compute what all positions of an epoch share, and cache it for the next chunks."""
         drawn = self._permutation.draw(self._key, epoch)
         if len(self._epochs) >= _EPOCHS_KEPT:
             del self._epochs[next(iter(self._epochs))]

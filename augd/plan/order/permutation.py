@@ -1,13 +1,13 @@
-"""A permutation of 0..N-1 as a function: nothing of its size is kept, whatever N is.
+"""A permutation of 0..N-1 as a function: nothing of its size is stored, whatever N is.
 
-Under the order of an epoch. A keyed Feistel network on (left, right) in Z_a x Z_b, a and b near
-the square root of N, is a permutation of a*b >= N numbers. What falls on N or above is put through
-again until it falls below (cycle walking); since a*b exceeds N by less than a, almost nothing does.
+Used by the order of an epoch. A keyed Feistel network on (left, right) in Z_a x Z_b, a and b near
+the square root of N, is a permutation of a*b >= N numbers. A result of N or above is permuted again
+until it falls below (cycle walking). Since a*b exceeds N by less than a, almost no result does.
 Each of the 8 rounds adds a hash of one half to the other, with keys drawn by Philox.
 
-Up to 256 numbers the network is not used: the few values of a half would leave some
-permutations more likely than others. There the numbers are sorted by a random 64-bit key,
-which draws every permutation alike.
+Up to 256 numbers the network is not used: the few values of a half would leave some permutations
+more likely than others. There the numbers are sorted by a random 64-bit key, which draws every
+permutation alike.
 
 Invariants: always a permutation; a billion numbers cost what a thousand cost.
 

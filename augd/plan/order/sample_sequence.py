@@ -1,16 +1,16 @@
-"""What a stream draws at each position: a sample of the dataset, and the epoch to plan it by.
+"""The samples that a stream draws: at each position a sample, and the epoch to plan it by.
 
-Where it stands: between the order of positions and the planner. A stream draws from the whole
-dataset, from a list of chosen samples, or from such a list class by class.
+Between the order of positions and the planner. A stream draws from the whole dataset, from a list
+of chosen samples, or from such a list class by class.
 
 Balanced by class, position p stands for q = order(p), which gives class q mod K and, by a random
-number of (epoch, q), one of that class's samples, each alike and with replacement: an epoch holds
-as many draws as samples were chosen, the counts of any two classes differ by at most one, and a
-sample may come several times or not at all. So that it looks different each time, its plan is
+number of (epoch, q), one of that class's samples, each alike and with replacement. So an epoch
+holds as many draws as samples were chosen, the counts of any two classes differ by at most one, and
+a sample may come several times or not at all. To make it look different each time, its plan is
 drawn by a word of (epoch, q) in place of the epoch.
 
-Invariants: the answer depends on nothing but (choice, seed, shuffle, epoch, position); nothing is
-kept between calls in order to be correct.
+Invariants: the result depends only on (choice, seed, shuffle, epoch, position); correctness needs
+no state.
 """
 
 from __future__ import annotations

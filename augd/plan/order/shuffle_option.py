@@ -1,6 +1,7 @@
-"""How an epoch is shuffled: not at all, whole, or by blocks; what arguments and contents call it.
+"""How an epoch is shuffled: not at all, as a whole, or by blocks; as arguments and contents write
+it.
 
-Where it stands: in what a client asks for, in the content of a stream, and under the order.
+Used for a client's request, for the content of a stream, and by the order.
 
 Invariants: pure, and imports no NumPy. One shuffle has one text.
 """
@@ -38,7 +39,7 @@ Shuffle = bool | Blocks
 
 
 def read_shuffle(asked: Any) -> Shuffle:
-    """Read what the argument `shuffle` says.
+    """Read the argument `shuffle`.
 
     Raises:
         OptionError: it is neither True, False, "blocks" nor "blocks:SIZExWINDOW" within bounds.

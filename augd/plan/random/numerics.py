@@ -1,11 +1,11 @@
 """Elementary functions whose bits are the same on every processor.
 
-Where it stands: below the planner. NumPy's own `exp` and `log` pick their code by CPU and
-version, so that parameters drawn with them would differ between machines.
+Used by the planner. NumPy's own `exp` and `log` choose their code by CPU and version, so that
+parameters drawn with them would differ between machines.
 
-Invariants: only + - * / and square root, which IEEE 754 rounds in one way, exact scaling by
-powers of two, and constants; never `np.exp`, `np.log` or `np.sin`, never a dot product or a
-reduction, whose order of summation is free.
+Invariants: only + - * / and square root, which IEEE 754 rounds in one way, exact scaling by powers
+of two, and constants; never `np.exp`, `np.log` or `np.sin`, never a dot product or a reduction,
+whose order of summation is free.
 """
 
 from __future__ import annotations

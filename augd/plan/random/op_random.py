@@ -1,14 +1,14 @@
-"""Random numbers for an own op: as many as it asks for, one row at a time.
+"""Random numbers for an own op, one row at a time.
 
-Where it stands: a plug-in's `sample` gets one for each row. The numbers come from the same counter
-as those of the built-in ops (`rng`), from the op's own place in it: they depend on the stream's
-seed, the sample, the epoch, the view and the op's place in the recipe, and on nothing else.
+A plug-in's `sample` gets one `OpRandom` for each row. The numbers come from the same counter as
+those of the built-in ops (`philox`), from the op's own place in it. They depend only on the
+stream's seed, the sample, the epoch, the view and the op's place in the recipe.
 
     draw 0           whether the op is applied at all
-    draws 1 to 4095  four numbers each, in the order in which they are asked for
+    draws 1 to 4095  four numbers each, in the order of the calls
 
-Invariants: no state outlives a row, and no other op's numbers change with how many are drawn here;
-only operations that give the same bits on every processor.
+Invariants: no state outlives a row; the number of draws changes no other op's numbers; only
+operations that give the same bits on every processor.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class OpRandom:
         return low + (self._word() * (high - low + 1) >> 32)
 
     def chance(self, p: float) -> bool:
-        """Say yes with probability `p`."""
+        """Return True with probability `p`."""
         return self._word() < round(p * 2**32)
 
     def uniforms(self, shape: int | tuple[int, ...]) -> Floats:

@@ -1,15 +1,15 @@
 """Counter-based random numbers: Philox4x32-10, vectorised.
 
-Where it stands: under the order and the planner. A number is a pure function of (seed, purpose,
-sample, epoch, op, view, draw), so any process computes any sample's parameters alone.
+Used by the order and the planner. A number is a pure function of (seed, purpose, sample, epoch, op,
+view, draw), so any process computes any sample's parameters alone.
 
     key      mix(seed, purpose)                                64 bits
     counter  sample id (64) | epoch (32) | op (8) view (12) draw (12)
 
 Each counter gives one block of four 32-bit words.
 
-Invariants: no generator has state, none is process-wide, and NumPy's own generators are not
-used, because their streams change with its version.
+Invariants: no generator has state, none is process-wide, and NumPy's own generators are not used,
+because their streams change with its version.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; Random123.
 """
@@ -43,7 +43,7 @@ _LOW = np.array(_MASK_32, np.uint64)
 
 
 class Purpose(IntEnum):
-    """What a key is for, so that streams of different use never meet."""
+    """What a key is for, so that streams of different use never share numbers."""
 
     ORDER = 1
     PARAMS = 2

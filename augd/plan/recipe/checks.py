@@ -1,9 +1,9 @@
-"""What the ops of one recipe must agree on: their order, one size of rows, and bounds together.
+"""Checks across the ops of one recipe: their order, one size of rows, and bounds together.
 
-Where it stands: `Recipe` checks it when it is made, after each op has checked itself. A failed
-check raises `ValueError("<path inside the recipe>: expected ..., got .... <what to do>")`.
+`Recipe` calls them when it is made, after each op has checked itself. A failed check raises
+`ValueError("<path inside the recipe>: expected ..., got .... <what to do>")`.
 
-Invariants: nothing here looks at an image or imports NumPy.
+Invariants: nothing here reads an image or imports NumPy.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from augd.plan.ops.base import BaseOp, Extent, name_of
 MAX_OPS = 64
 # Of one sample: more than the tests of any paper use, and within the counter's 12 bits.
 MAX_VIEWS = 256
-# All views of a sample together: the limit that decoding has for a photo.
+# All views of a sample together: the limit that decoding has for an image.
 MAX_SAMPLE_AREA_PX = 64_000_000
 
-# Of all affine ops together: a picture is a few pixels then, and positions stay far from overflow.
+# Of all affine ops together: an image is a few pixels then, and positions stay far from overflow.
 MAX_REDUCTION = 1000
 
 
@@ -46,7 +46,7 @@ def check_order(ops: Sequence[BaseOp]) -> None:
 
 
 def check_reduction(ops: Iterable[BaseOp]) -> None:
-    """Refuse affine ops that together leave nothing of the picture."""
+    """Reject affine ops that together leave nothing of the image."""
     reduction = math.prod(op.reduction for op in ops)
     if reduction > MAX_REDUCTION:
         raise ValueError(

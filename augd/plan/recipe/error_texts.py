@@ -1,7 +1,7 @@
 """Why plain data is no recipe: the path to the value, what was expected and found, what to do.
 
-Where it stands: `parse_recipe` asks it before and after msgspec converts the data, because
-msgspec's own messages name neither the known keys nor what was found.
+`parse_recipe` calls it before and after msgspec converts the data, because msgspec's own messages
+name neither the known keys nor what was found.
 
 Invariants: a message quotes at most a few dozen characters of what a client sent.
 """
@@ -73,7 +73,7 @@ def _suggest(name: Any, known: Any) -> str:
 
 
 def explain(message: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
-    """Turn msgspec's message into the house's: path, expected, got, what to do."""
+    """Turn msgspec's message into augd's form: path, expected, got, what to do."""
     text, _, path = message.partition(" - at `$")
     path = "recipe" + path.rstrip("`")
     field = re.match(r"(ops\S*|[a-z_]+): ", text)
@@ -87,7 +87,7 @@ def explain(message: str, recipe: Mapping[str, Any], recipe_class: type, known: 
 
 
 def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type, known: Ops) -> str:
-    """Say what msgspec wanted at `path`, in words."""
+    """Describe what msgspec wanted at `path`."""
     parent, _, field = path.rpartition(".")
     owner: Any = recipe_class
     if parent != "recipe":

@@ -1,6 +1,6 @@
-"""What ops of torchvision and Albumentations are called here: hints for who writes those names.
+"""What ops of torchvision and Albumentations are called here: hints in error texts.
 
-Beside `refusal`, which quotes them. A name alone is translated: numbers differ, and are documented
+Quoted by `error_texts`. Only names are translated: numbers differ, and are documented
 (docs/augmentation.md). Pure.
 """
 
@@ -80,7 +80,9 @@ _CALLED: Final = {
 
 
 def called_here(name: object) -> str | None:
-    """Say what an op of another library is called here, or who does its work; None if unknown."""
+    """Return augd's name for an op of another library, or the op that does its work; None if
+    unknown.
+    """
     letters = "".join(filter(str.isalnum, str(name)[:60])).lower()
     here = _CALLED.get(letters)
     if here is None or here == name:

@@ -1,8 +1,8 @@
 """The catalogue: which ops a daemon and its producers know, the built-in ones and own ones.
 
-Where it stands: a producer makes it from the classes of its plug-ins; the daemon, which imports
-none of them, from a survey (`survey`) of the same modules. Both parse recipes by it, and so refuse
-and accept the same.
+A producer makes it from the classes of its plug-ins. The daemon, which imports none of them, makes
+it from a survey (`op_schema`) of the same modules. Both parse recipes by it, and so accept and
+reject the same.
 
 Invariants: pure; nothing here imports a plug-in or NumPy, nor anything that only plug-ins need.
 """
@@ -88,7 +88,7 @@ class Catalogue:
         }
 
     def expect(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return what the first producer must have said: its libraries, and these plug-ins."""
+        """Return what the first producer must have reported: its libraries, and these plug-ins."""
         libraries = {k: v for k, v in environment.items() if not k.startswith(_PREFIX)}
         return {**libraries, **self.environment}
 

@@ -1,13 +1,13 @@
 """A survey: own ops as plain data, from which a daemon makes classes that have no code.
 
-Where it stands: a short-lived process imports the plug-ins and writes the survey down
-(`augd/plugins/ops.py`); the daemon reads it into a catalogue. Loaded only where there are plug-ins.
+A short-lived process imports the plug-ins and writes the survey (`augd/plugins/ops.py`). The daemon
+reads it into a catalogue. Loaded only if there are plug-ins.
 
 The types of parameters are plain data, too: a name ("bool", "int", "float", "str", "null"), or one
 key of "literal", "tuple", "list" and "union" with what it is made of, beside bounds such as "ge".
 
-Invariants: pure; nothing here imports a plug-in or NumPy; a type that cannot be written down is
-refused, and never left for producers to check.
+Invariants: pure; nothing here imports a plug-in or NumPy; a type that cannot be written is
+rejected, and never left for producers to check.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class OwnOp(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What the daemon is told of its plug-ins: their ops, and the digests of their sources."""
+    """What the daemon needs of its plug-ins: their ops, and the digests of their sources."""
 
     ops: tuple[OwnOp, ...] = ()
     digests: dict[str, str] = {}
 
 
 def survey_of(catalogue: Catalogue) -> Survey:
-    """Write the own ops of a catalogue down for a daemon.
+    """Write the own ops of a catalogue for a daemon.
 
     Raises:
         ValueError: a parameter has no default, or is no plain data.

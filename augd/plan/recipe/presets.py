@@ -1,7 +1,7 @@
 """The recipes that have a name, as the plain data that a trainer could also write.
 
-Where it stands: `parse_recipe("imagenet")` looks here, and nothing else does. Every preset is
-plain data; none has a code path of its own.
+Only `parse_recipe("imagenet")` uses them. Every preset is plain data; none has a code path of its
+own.
 """
 
 from __future__ import annotations

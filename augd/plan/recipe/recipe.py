@@ -1,12 +1,12 @@
 """A recipe: the list of ops that every sample goes through, as validated plain data.
 
-Where it stands: a trainer sends a preset's name or plain data; the daemon turns it into a
-`Recipe` before anything acts on it, and its expanded form is part of the stream's content.
-Producers plan and render from the same structs.
+A trainer sends a preset's name or plain data. The daemon turns it into a `Recipe` before anything
+uses it, and its expanded form is part of the stream's content. Producers plan and render from the
+same structs.
 
-Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image;
-two ways of saying the same expand to the same data, so that they have one digest. Nothing
-here draws a number, reads a file or imports NumPy.
+Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image; two
+spellings of one recipe expand to the same data, so that they have one digest. Nothing here draws a
+number, reads a file or imports NumPy.
 """
 
 from __future__ import annotations
@@ -64,16 +64,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `filter` is that of the one resample: `antialias` is a triangle whose support grows with the
     reduction (PIL, torchvision), `linear` the faster 2x2 taps. `fill` is what lies outside the
-    picture: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
+    image: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
     levels as one number or [r, g, b]), `nearest` (the edge pixel) or `wrap`. `colour_on="device"`
-    leaves the colour pass to the trainer, in float. `exif="apply"` turns pictures upright first, as
-    their EXIF orientation says; by default it is ignored, as by PIL, torchvision and the ImageNet
-    weights. `shuffle_colour` draws the order of the
-    colour ops for each image. `views` is the number of independent draws of each photo.
-    `scaled_decode="auto"` decodes photos at 1/2, 1/4 or 1/8 wherever that leaves as many pixels as
-    the row has: faster for large photos, with slightly other pixels. `background` is what is seen
-    through transparent parts: whole grey levels as one number or [r, g, b], black by default, or
-    "stored": colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
+    leaves the colour pass to the trainer, in float.
+
+    `exif="apply"` first turns images upright by their EXIF orientation. By default it is ignored,
+    as by PIL, torchvision and the ImageNet weights. `shuffle_colour` draws the order of the colour
+    ops for each image. `views` is the number of independent draws of each image.
+    `scaled_decode="auto"` decodes images at 1/2, 1/4 or 1/8 if that leaves as many pixels as the
+    row has: faster for large images, with slightly other pixels. `background` is the colour behind
+    transparent parts: whole grey levels as one number or [r, g, b], black by default, or "stored":
+    colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
     """
 
     ops: tuple[Op, ...]
@@ -193,8 +194,8 @@ def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = 
 def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
     """Write a recipe as a client sends it: expanded, unless it names ops that are not built in.
 
-    Such a recipe goes as it is: its daemon knows whether they are ops of a plug-in, and is the
-    judge. Raises RecipeError.
+    Such a recipe is sent as it is: its daemon knows whether they are ops of a plug-in, and
+    validates it. Raises RecipeError.
     """
     ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
     is_list = isinstance(ops, list | tuple)
@@ -209,10 +210,10 @@ def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand(recipe: Recipe) -> dict[str, Any]:
-    """Write the recipe as plain data with every default of its ops; what is None is left out.
+    """Write the recipe as plain data with every default of its ops; None values are left out.
 
-    So are the recipe's own fields beside `filter` where they have their defaults: contents that
-    were computed before a field existed stay equal. Equal recipes give equal data, and
+    The recipe's own fields beside `filter` are left out at their defaults, too: contents that were
+    computed before a field existed stay equal. Equal recipes give equal data, and
     `parse_recipe(expand(recipe)) == recipe`.
     """
     plain: dict[str, Any] = msgspec.to_builtins(recipe)

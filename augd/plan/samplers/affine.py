@@ -1,10 +1,10 @@
-"""Samplers of the affine ops and the warps: they bend rows, which then take the matrix path.
+"""Samplers of the affine ops and the warps. Rows that they change take the matrix path.
 
-Where it stands: `samplers` pairs them with their ops; the formulas are those of `ops_affine`.
+`registry` pairs them with their ops; the formulas are those of `plan/ops/affine.py`.
 
 Each takes block 0: its first parameter from word 2, its second from word 0, p from word 3.
 
-Invariants: those of `samplers.py`; a row for which the op was not drawn keeps its map's bits.
+Invariants: those of `registry`; a row for which the op was not drawn keeps its map's bits.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class LensSampler:
         self._chance = Chance(op.p)
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
-        """Lay the lens upon the output, whatever ops come after."""
+        """Apply the lens to the output, whatever ops come after."""
         drawn = self._chance(odd[0, 0])
         _, bent = frame.begin_matrix()
         bent |= True if drawn is None else drawn
@@ -135,7 +135,7 @@ class LocalWarpSampler:
         self._chance = Chance(op.p)
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
-        """Lay a noise field upon the output, whatever ops come after."""
+        """Apply a noise field to the output, whatever ops come after."""
         drawn = self._chance(odd[0, 0])
         if drawn is None:
             drawn = np.ones(frame.num_rows, np.bool_)

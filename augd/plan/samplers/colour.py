@@ -1,11 +1,11 @@
 """Samplers of the colour ops, of their shuffled order, and of the erased rectangle.
 
-Where it stands: `samplers` pairs them with their ops; each hands the frame one step, which `tint`
-composes. The formulas are those of `ops_colour`.
+`registry` pairs them with their ops. Each hands the frame one step, which `colour_matrix` composes.
+The formulas are those of `plan/ops/colour.py`.
 
-Each takes block 0, its one parameter from word 2 and p from word 3, unless it says otherwise.
+Each takes block 0, its one parameter from word 2 and p from word 3, unless stated otherwise.
 
-Invariants: those of `samplers.py`; a row for which the op was not drawn keeps its colours' bits.
+Invariants: those of `registry`; a row for which the op was not drawn keeps its colours' bits.
 """
 
 from __future__ import annotations

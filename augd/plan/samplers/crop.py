@@ -1,8 +1,8 @@
 """Samplers of the ops of the exact path: crops, resizes and the mirror.
 
-Where it stands: `samplers` pairs them with their ops; they narrow, resample and flip the frame.
+`registry` pairs them with their ops. They narrow, resample and flip the frame.
 
-Invariants: those of `samplers.py`.
+Invariants: those of `registry`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from augd.plan.random.philox import Ints
 from augd.plan.samplers.distributions import TRY_BLOCKS, BoxLaw, places, uniform
 from augd.plan.size_mismatch import resize_first
 
-# A resize may make an image of at most this size, however long and thin the photo is: the
-# limit that decoding has by default.
+# A resize may make an image of at most this size, however long and thin the original is: the limit
+# that decoding has by default.
 MAX_SCALED_AREA_PX: Final = 64_000_000
 
 
@@ -187,9 +187,9 @@ def target_of(size_px: tuple[int, int]) -> Floats:
 
 
 def measure_room(frame: Frame, target: Floats, name: str) -> tuple[Floats, Floats]:
-    """Return what the frame has more than the window, and the window's sides.
+    """Return by how much the frame exceeds the window, and the window's sides.
 
-    Refuses rows that have less; their window is what there is.
+    Rejects rows whose frame is smaller; their window is the whole frame.
     """
     room = frame.sides - target
     is_too_small = (room < 0.0).any(axis=0)
@@ -217,7 +217,7 @@ def resample_short(frame: Frame, short: Floats | int, asked: str) -> None:
 
 
 def check_scaled(frame: Frame, scaled: Floats, instead: Floats | int, asked: str) -> None:
-    """Refuse rows that a resize would make enormous, and set their size to `instead`."""
+    """Reject rows that a resize would make enormous, and set their size to `instead`."""
     is_too_large = scaled[0] * scaled[1] > MAX_SCALED_AREA_PX
     if not is_too_large.any():
         return

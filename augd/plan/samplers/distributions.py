@@ -1,14 +1,14 @@
-"""Laws of drawing: from random words to the numbers that samplers need.
+"""Distributions: from random words to the numbers that samplers need.
 
-Where it stands: between the words of `rng` and the samplers, which fix what word serves what.
+Between the words of `philox` and the samplers, which fix what each word is used for.
 
-A sampler reads its words as two arrays of (2, num_blocks, n), int64 below 2**32, in the layout
-that `Philox.run` leaves:
+A sampler reads its words as two arrays of (2, num_blocks, n), int64 below 2**32, in the layout that
+`Philox.run` leaves:
 
     even[0] word 2    even[1] word 0    odd[0] word 3    odd[1] word 1
 
-Invariants: one number from one word, whatever the numbers before; no operation whose bits depend
-on the processor (`numerics.py`).
+Invariants: one number from one word, whatever the numbers before; no operation whose bits depend on
+the processor (`numerics.py`).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The sampler of own ops: it calls a plug-in's code for each row that the op is applied to.
 
-Where it stands: the planner makes one for each own op of a recipe, beside the samplers of the
-built-in ops. Geometric ops bend rows by the matrices that they give; others leave an `Edit` with
-the row, which the production applies when the row is finished.
+The planner makes one for each own op of a recipe, beside the samplers of the built-in ops.
+Geometric ops return matrices, and their rows take the matrix path. Others leave an `Edit` with the
+row, which the producer applies when the row is finished.
 
-Block 0 says in word 3 whether the op is applied, as for other ops; the op's own numbers follow
-(`dice`).
+Word 3 of block 0 tells whether the op is applied, as for other ops. The op's own numbers follow
+(`op_random`).
 
 Invariants: the only place of the planner where Python runs for each row; a row of no sample, of
-unknown size, or that an op before refused, is never shown to a plug-in.
+unknown size, or that an earlier op rejected, is never passed to a plug-in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Ints
 from augd.plan.samplers.distributions import Chance
 
-# Beyond these a row shows nothing of its picture, and halving it or its region could overflow.
+# Beyond these a row shows nothing of its image, and halving it or its region could overflow.
 _REDUCTION_MAX: Final = 64.0
 _OFFSET_MAX_PX: Final = 1e6
 _AFFINE: Final = (0.0, 0.0, 1.0)
@@ -52,7 +52,7 @@ class PluginSampler:
     ) -> None:
         """Take the op, its place in the random counter, and how rows stand for views.
 
-        `on_draw` is told what was drawn.
+        `on_draw` is called with what was drawn.
         """
         self._op = op
         self._key, self._place = key, place
@@ -61,7 +61,7 @@ class PluginSampler:
         self._on_draw = on_draw
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
-        """Draw each row's parameters, and bend it or leave an edit with it."""
+        """Draw each row's parameters, and apply its matrix or leave an edit with it."""
         rows = self._rows(frame, odd[0, 0])
         sides = np.broadcast_to(frame.sides, (2, frame.num_rows))
         if self._op.is_after_colour:
@@ -128,7 +128,7 @@ class PluginSampler:
 
 
 def _objection(found: Floats) -> str:
-    """Say what is wrong with a matrix; empty when nothing is."""
+    """Describe what is wrong with a matrix; empty if nothing is."""
     if found.shape != (3, 3):
         return f"an array of {_times(found.shape)}" if found.shape else "a single number"
     if not np.isfinite(found).all():

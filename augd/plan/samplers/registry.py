@@ -1,12 +1,11 @@
 """Samplers: one per op, drawing its parameters for all rows of a chunk at once.
 
-Where it stands: the planner pairs each op of the recipe with its sampler, gives it its own
-blocks of random words, and lets it act on the frame.
+The planner pairs each op of the recipe with its sampler, gives it its own blocks of random words,
+and lets it act on the frame.
 
-A sampler says how many blocks of 4 words it takes per row (`num_blocks`) and reads them in the
-layout that `laws` shows. Which word serves what is fixed by the samplers and is part of the
-plan's scheme: changing it changes what every seed gives, and `content.PLAN_SCHEME` must change
-with it.
+A sampler tells how many blocks of 4 words it takes per row (`num_blocks`) and reads them in the
+layout of `distributions`. The samplers fix what each word is used for, as part of the plan's
+scheme. A change there changes what every seed gives, and `content.PLAN_SCHEME` must change with it.
 
 Invariants: a sampler draws the same number of words whatever the image, keeps nothing between
 calls, and uses no operation whose bits depend on the processor (`numerics.py`).

@@ -1,9 +1,9 @@
 """Samplers of the view ops: which window of the frame each view of a sample is.
 
-Where it stands: `samplers` pairs them with their ops. They draw nothing; the rows of a sample
-stand one after the other, so that a row's number tells its view.
+`registry` pairs them with their ops. They draw nothing. The rows of a sample stand one after the
+other, so that a row's number tells its view.
 
-Invariants: those of `samplers.py`.
+Invariants: those of `registry`.
 """
 
 from __future__ import annotations
