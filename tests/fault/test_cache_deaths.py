@@ -59,7 +59,7 @@ def cache_of(address: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.fault("producer SIGKILL in the middle of a picture of the cache")
+@pytest.mark.fault("producer SIGKILL in the middle of an image of the cache")
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_producers_killed_in_the_middle_of_a_picture(
     folder, undisturbed, tmp_path, monkeypatch, kind
@@ -82,7 +82,7 @@ def test_producers_killed_in_the_middle_of_a_picture(
         assert (cache_of(daemon.address)["misses"] == 0) == (kind == "disk")
 
 
-@pytest.mark.fault("producer SIGKILL in the middle of a picture of the cache")
+@pytest.mark.fault("producer SIGKILL in the middle of an image of the cache")
 def test_producers_killed_at_any_moment_while_the_cache_fills(folder, undisturbed) -> None:
     killed = 0
 

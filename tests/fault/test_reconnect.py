@@ -150,7 +150,7 @@ def change(folder: Path) -> str:
     return r"dataset: .* before, .* now"
 
 
-@pytest.mark.fault("resume with another data set, recipe or library")
+@pytest.mark.fault("resume with another dataset, recipe or library")
 def test_a_daemon_that_comes_back_with_other_data_is_refused(tmp_path):
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=40)
     address = by_path(tmp_path)
@@ -176,7 +176,7 @@ if "augd.server.producer" in sys.orig_argv:
 """
 
 
-@pytest.mark.fault("resume with another data set, recipe or library")
+@pytest.mark.fault("resume with another dataset, recipe or library")
 @pytest.mark.parametrize("what", ["data set", "recipe", "library"])
 def test_a_state_of_other_content_is_refused_by_name(tmp_path, monkeypatch, what):
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=20)
