@@ -11,7 +11,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from benchmarks._competitors import crops, preset_sink
 from benchmarks._report import Figure, Options, Target, rates, run_alone
 from benchmarks._rounds import alternate, cost_ratios, ratios, spread

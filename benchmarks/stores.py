@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from benchmarks._competitors import Start, cached_client, recipe
 from benchmarks._report import Figure, Options, rates, run_alone
 from benchmarks._rounds import alternate, ratios

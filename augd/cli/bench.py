@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from augd.client.recipe_file import read_recipe
+from augd.cli.options import BenchOptions
+from augd.cli.recipes import load_plain_recipe
 from augd.client.serve import serve
 from augd.client.stream import Stream
 from augd.diagnostics.formatting import say_cache
@@ -21,32 +22,11 @@ from augd.diagnostics.measure import Measurement, measure, memory_bytes, opened,
 from augd.diagnostics.procfs import cpu_model
 from augd.diagnostics.tuning import Setting, explain, find_step, say
 from augd.errors import OptionError, counted, verb
-from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.recipe import Recipe, parse_recipe, plain_recipe
 from augd.process.resource_limits import num_cores
 from augd.server.supervision.arguments import count_producers
 from augd.version import __version__
 
 _SECONDS_MAX = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What `augd bench` was asked for. Exactly one of `path` and `connect` is given."""
-
-    path: str | None
-    connect: str | None
-    recipe: str
-    batch_size: int
-    producers: int | None
-    seconds: float
-    as_json: bool
-    keys: str | None = None
-    plugins: Sequence[str] = ()
-    cache: str | None = None
-    is_explained: bool = False
-    step: str | None = None
-    is_forced: bool = False
 
 
 def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -61,25 +41,6 @@ def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def load_recipe(text: str, catalogue: Catalogue | None = None) -> Recipe:
-    """Parse the name of a preset, or the TOML file at a path.
-
-    Raises:
-        RecipeError: neither, or the file does not hold a valid recipe of the catalogue's ops,
-            which without one are the built-in ones.
-    """
-    return parse_recipe(read_recipe(text), catalogue)
-
-
-def load_plain_recipe(text: str) -> dict[str, Any]:
-    """Read the same as plain data for a daemon, whose plug-ins' ops it may name.
-
-    Raises:
-        RecipeError: as `load_recipe`, but for the names that only the daemon can judge.
-    """
-    return plain_recipe(read_recipe(text))
-
-
 def check_options(options: BenchOptions) -> None:
     """Refuse options that don't fit together, before anything is started."""
     if (options.path is None) == (options.connect is None):
@@ -88,19 +49,19 @@ def check_options(options: BenchOptions) -> None:
             f"PATH: expected a folder or --connect ADDR, got {found}; "
             "`augd bench photos/` measures a daemon of its own"
         )
-    if options.is_explained and options.connect is not None:
+    if options.explain and options.connect is not None:
         raise OptionError(
             f"--explain: it tries other settings with daemons of its own, expected PATH; "
             f"`augd status {options.connect}` says who waits in what runs there"
         )
-    if options.step is not None and not options.is_explained:
+    if options.step is not None and not options.explain:
         raise OptionError("--step: expected --explain with it; it stands for the training")
     if options.connect is not None and options.producers is not None:
         raise OptionError(
             f"--producers: the daemon at {options.connect} has its own; leave the option out, "
             "or give a folder instead of --connect"
         )
-    count_producers(options.producers, is_forced=options.is_forced)
+    count_producers(options.producers, is_forced=options.force)
     if options.producers == 0:
         raise OptionError("--producers: expected 1 or more, got 0: nothing would be made")
     if options.connect is not None and options.cache is not None:
@@ -122,7 +83,7 @@ def run_bench(options: BenchOptions) -> None:
     """
     check_options(options)
     recipe = load_plain_recipe(options.recipe)
-    if options.is_explained:
+    if options.explain:
         _explain(options, recipe)
         return
     report = _measure_daemon(options, recipe)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from augd.cli.options import ExplainOptions
 from augd.cli.preview import make_sheet, make_strip, save
 from augd.dataset.decoder_packages import package_formats
 from augd.dataset.scan_result import shown
@@ -25,19 +25,6 @@ from augd.plan.recipe.recipe import Recipe
 from augd.server.daemon.broker.dataset_facts import relevant
 
 _SAID = ("op", "applied")
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainOptions:
-    """What `augd explain` was asked for."""
-
-    path: str
-    sample: int
-    epoch: int
-    seed: int
-    out: str | None
-    as_json: bool
-    split: str | None = None
 
 
 def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:

@@ -6,14 +6,13 @@ fingerprints, and never a secret.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from augd.cli.options import ClientRights, KeysAddOptions, KeysNewOptions
 from augd.errors import OptionError
 from augd.protocol.permissions import Rights
 from augd.transport.auth import keys
@@ -21,42 +20,41 @@ from augd.transport.auth import keys
 _PIPED_COLUMNS = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the operator lets a client do, as options say it; no data sets are all of them."""
+def rights_of(name: str, asked: ClientRights) -> Rights:
+    """Make the rights of a client; no datasets are all of them.
 
-    datasets: Sequence[str]
-    max_streams: int
-    max_gigabytes: float
-    may_produce: bool = False
-
-    def rights_of(self, name: str) -> Rights:
-        """Make the rights of a client.
-
-        Raises:
-            OptionError: an option is out of its range.
-        """
-        for option, value, high in (
-            ("--max-streams", self.max_streams, keys.STREAMS_MAX),
-            ("--max-gigabytes", self.max_gigabytes, keys.GIGABYTES_MAX),
-        ):
-            if not 0 <= value <= high:
-                raise OptionError(f"{option}: expected 0..{high}, got {value:g}")
-        datasets = tuple(self.datasets) or None
-        max_bytes = int(self.max_gigabytes * 10**9)
-        return Rights(name, datasets, self.max_streams, max_bytes, self.may_produce)
+    Raises:
+        OptionError: an option is out of its range.
+    """
+    for option, value, high in (
+        ("--max-streams", asked.max_streams, keys.STREAMS_MAX),
+        ("--max-gigabytes", asked.max_gigabytes, keys.GIGABYTES_MAX),
+    ):
+        if not 0 <= value <= high:
+            raise OptionError(f"{option}: expected 0..{high}, got {value:g}")
+    datasets = asked.datasets or None
+    max_bytes = int(asked.max_gigabytes * 10**9)
+    return Rights(name, datasets, asked.max_streams, max_bytes, asked.produce)
 
 
-def run_new(folder: Path | None, name: str, out: Path | None, bounds: Bounds) -> None:
-    """Make a client's pair, register it, and write NAME.key for whoever shall have it."""
-    folder = folder or keys.default_folder()
-    target = _target(name, out)
+def run_new(options: KeysNewOptions) -> None:
+    """Make a client's pair, here or, with a daemon's public key, for a daemon elsewhere."""
+    if options.server is None:
+        _make_and_register(options)
+    else:
+        _make_only(options.name, options.server, options.out)
+
+
+def _make_and_register(options: KeysNewOptions) -> None:
+    """Make a client's pair, register it, and write NAME.key to hand over."""
+    folder, name = options.folder or keys.default_folder(), options.name
+    target = _target(name, options.out)
     registered = keys.client_path(folder, name)
     if registered.exists():
         raise OptionError(
             f"{registered} exists: `augd keys remove {name}` first, or choose another name"
         )
-    rights = bounds.rights_of(name)
+    rights = rights_of(name, options)
     server, pair = keys.make_server_pair(folder), keys.make_pair()
     keys.write_client_keys(target, keys.ClientKeys(name, pair, server.public))
     try:
@@ -73,7 +71,7 @@ def run_new(folder: Path | None, name: str, out: Path | None, bounds: Bounds) ->
     )
 
 
-def run_new_elsewhere(name: str, server: str, out: Path | None) -> None:
+def _make_only(name: str, server: str, out: Path | None) -> None:
     """Make a pair on the client's own host, so that its secret never leaves it."""
     target = _target(name, out)
     pair = keys.make_pair()
@@ -91,10 +89,10 @@ def _target(name: str, out: Path | None) -> Path:
     return out / f"{name}.key" if out.is_dir() else out
 
 
-def run_add(folder: Path | None, name: str, public: str, bounds: Bounds) -> None:
+def run_add(options: KeysAddOptions) -> None:
     """Register a public key that the other side made."""
-    folder = folder or keys.default_folder()
-    known = keys.KnownClient(keys.parse_public(public, "PUBLIC_KEY"), bounds.rights_of(name))
+    folder, name, public = options.folder or keys.default_folder(), options.name, options.public
+    known = keys.KnownClient(keys.parse_public(public, "PUBLIC_KEY"), rights_of(name, options))
     keys.make_server_pair(folder)
     print(f"{keys.register(folder, known)}: what {name} may do, to edit")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.cli.options import PcaOptions
 from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.index_file import IndexFile
 from augd.dataset.readers.open_source import open_source
@@ -45,16 +46,6 @@ _GROUPS = 20  # of the jackknife
 _PIXELS_AT_ONCE = 1 << 20  # as float64, 24 MiB; sums of 2**20 products of bytes are exact
 _SAMPLES_MIN = 2
 _NOTHING = 1e-9  # what rounding leaves of an entry that is zero, in a vector of length one
-
-
-@dataclass(frozen=True, slots=True)
-class PcaOptions:
-    """What `augd pca` was asked for."""
-
-    path: str
-    out: str
-    num_samples: int
-    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

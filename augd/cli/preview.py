@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from PIL import Image
 
 from augd.cli.contact_sheet import Cell, Sheet, Strip
+from augd.cli.options import PreviewOptions
 from augd.dataset.scan_result import shown
 from augd.diagnostics.drawn_text import SEPARATOR, describe_crop, describe_rest
 from augd.diagnostics.sample_renderer import Drawn, EncodedSample, SampleRenderer, check_epoch
@@ -26,20 +26,6 @@ _COLUMNS_MAX = 20
 _SAID_IN_A_LINE = 2
 _LINES_MAX = 4
 _SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewOptions:
-    """What `augd preview` was asked for; `recipe_name` is what the title says."""
-
-    path: str
-    recipe_name: str
-    out: str
-    rows: int
-    columns: int
-    seed: int
-    epoch: int
-    split: str | None = None
 
 
 def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
@@ -113,7 +99,7 @@ def _cells(room: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> list[C
 def _title(options: PreviewOptions, room: SampleRenderer) -> str:
     name = shown(os.path.basename(room.index.header.source))
     size = f"{room.width}x{room.height}, {room.recipe.filter}"
-    return f"{name}  ·  recipe {options.recipe_name} ({size})  ·  seed {options.seed}"
+    return f"{name}  ·  recipe {options.recipe} ({size})  ·  seed {options.seed}"
 
 
 def _check(options: PreviewOptions) -> None:

@@ -13,7 +13,43 @@ from typing import Any
 
 import msgspec
 
-from augd.plan.recipe.recipe import PRESETS, Recipe, recipe_to_toml
+from augd.cli.options import RecipesOptions
+from augd.client.recipe_file import read_recipe
+from augd.plan.recipe.op_catalogue import Catalogue
+from augd.plan.recipe.recipe import PRESETS, Recipe, parse_recipe, plain_recipe, recipe_to_toml
+
+
+def run_recipes(options: RecipesOptions) -> None:
+    """Print what the options ask for.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    if options.schema:
+        print_schema()
+    elif options.name is None:
+        print_recipes()
+    else:
+        print_recipe(load_recipe(options.name))
+
+
+def load_recipe(text: str, catalogue: Catalogue | None = None) -> Recipe:
+    """Parse the name of a preset, or the TOML file at a path.
+
+    Raises:
+        RecipeError: neither, or the file does not hold a valid recipe of the catalogue's ops,
+            which without one are the built-in ones.
+    """
+    return parse_recipe(read_recipe(text), catalogue)
+
+
+def load_plain_recipe(text: str) -> dict[str, Any]:
+    """Read the same as plain data for a daemon, whose plug-ins' ops it may name.
+
+    Raises:
+        RecipeError: as `load_recipe`, but for the names that only the daemon can judge.
+    """
+    return plain_recipe(read_recipe(text))
 
 
 def print_recipes() -> None:

@@ -8,15 +8,15 @@ nothing but the file that it writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.cli.options import ReplayOptions
 from augd.client.batch import Batch
 from augd.client.connect import connect
 from augd.client.serve import serve
@@ -25,23 +25,6 @@ from augd.errors import AugdError, OptionError, counted
 
 _ARRAYS = ("ids", "labels", "valid", "images")
 _ROWS_NAMED = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """What `augd replay` was asked for; `layout` and `selection` are arguments of `connect`."""
-
-    path: str | None
-    connect: str | None
-    epoch: int
-    batch: int
-    out: str | None
-    state: str | None
-    expect: str | None
-    against: str | None
-    arguments: Mapping[str, Any]
-    keys: str | None = None
-    plugins: Sequence[str] = ()
 
 
 def run_replay(options: ReplayOptions, recipe: dict[str, Any]) -> int:
@@ -77,9 +60,15 @@ def _opened(options: ReplayOptions, recipe: dict[str, Any]) -> Iterator[Stream]:
         if options.path is not None:
             daemon = serve(options.path, producers=1, plugins=options.plugins)
             address = stack.enter_context(daemon).address
-        arguments = {"prefetch": 1, "verify": True, "keys": options.keys, **options.arguments}
-        stream = connect(address, recipe=recipe, **arguments)
+        stream = connect(address, recipe=recipe, prefetch=1, verify=True, **_arguments_of(options))
         yield stack.enter_context(stream)
+
+
+def _arguments_of(options: ReplayOptions) -> dict[str, Any]:
+    """Return what `connect` takes under the same names as this command."""
+    names = ("batch_size", "seed", "drop_last", "rank", "world", "dataset", "split", "bad", "keys")
+    shuffle = options.shuffle if options.blocks is None else f"blocks:{options.blocks}"
+    return {"shuffle": shuffle, **{name: getattr(options, name) for name in names}}
 
 
 def _batch_at(stream: Stream, options: ReplayOptions, state: dict[str, Any] | None) -> Batch:
@@ -87,8 +76,7 @@ def _batch_at(stream: Stream, options: ReplayOptions, state: dict[str, Any] | No
         raise OptionError(f"--batch: expected 0 or more, got {options.batch}")
     here = stream.state_dict()
     saved = here if state is None else {"quarantine": [], **state}
-    layout = options.arguments
-    position = options.batch * layout["batch_size"] * layout["world"]
+    position = options.batch * options.batch_size * options.world
     place = {"version": 1, "epoch": options.epoch, "position": position}
     stream.load_state_dict({**saved, **place, "receipt": None})
     # Only now is it known how many there are: a state may be of all splits.

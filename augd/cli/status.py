@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from augd.cli.options import StatusOptions
 from augd.client.status import StatusClient
 from augd.dataset.scan_result import say_splits
 from augd.diagnostics.formatting import say_cache
@@ -31,23 +32,21 @@ _REASONS_SHOWN = 3
 _SLOTS = ("filling", "ready", "sent", "draining", "free")
 
 
-def run_status(
-    address: str | None, is_watching: bool, as_json: bool, keys: str | None = None
-) -> None:
+def run_status(options: StatusOptions) -> None:
     """Print what a daemon does, once, or again and again until Ctrl-C.
 
     Raises:
         ConnectError: no daemon answers.
         Forbidden: the daemon wants a key, or doesn't know this one.
     """
-    inquirer = StatusClient(address, _ANSWER_S, keys)
+    inquirer = StatusClient(options.address, _ANSWER_S, options.keys)
     try:
-        if is_watching:
-            _watch(inquirer, as_json)
+        if options.watch:
+            _watch(inquirer, options.as_json)
         else:
-            _print(next(reports(inquirer, _BETWEEN_S)), as_json)
+            _print(next(reports(inquirer, _BETWEEN_S)), options.as_json)
     except KeyboardInterrupt:
-        if not is_watching:
+        if not options.watch:
             raise
     finally:
         inquirer.close()

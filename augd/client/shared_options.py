@@ -33,6 +33,7 @@ ClientKeys = Annotated[
     str | None, Option("NAME.key, if the daemon wants one [$AUGD_KEYS].", metavar="FILE")
 ]
 Producers = Annotated[int | None, Option("Producer processes [one per core].", metavar="N")]
+AsJson = Annotated[bool, Option("Print one JSON object.", word="--json")]
 InheritedFd = Annotated[int | None, Option(is_hidden=True)]
 Named = Annotated[str | None, Option(is_hidden=True)]
 """Datasets by name, as JSON, beside those that are given as paths."""

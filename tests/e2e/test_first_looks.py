@@ -9,7 +9,7 @@ import pytest
 
 import augd
 import trainer
-from augd.cli.bench import load_recipe
+from augd.cli.recipes import load_recipe
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.scenes import SMALL, make_folder
 

@@ -18,7 +18,8 @@ from PIL import Image, features
 
 import augd
 from augd.cli.check import check
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from augd.client.status import status
 from augd.dataset.decoder_packages import package_formats
 from augd.dataset.scan.build_index import load_or_build

@@ -19,7 +19,8 @@ import pytest
 
 import augd
 from augd.cli.pack import command as packing_command
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from augd.cli.pack.shard_writer import STATE_NAME
 from augd.client.status import status as ask_status
 from augd.dataset.index_arrays import IndexArrays

@@ -272,9 +272,12 @@ def test_the_daemons_end_is_the_relays_end(folder: Path, elsewhere: Path) -> Non
 
 
 def test_bad_options_are_named(folder: Path) -> None:
-    from augd.server.relay.startup import RelayOptions, lend_forever
+    from augd.server.relay.startup import produce_forever
+    from augd.server.supervision.produce_options import ProduceOptions
 
     with pytest.raises(augd.OptionError, match=r"--producers: expected 1\.\.1024, got 0"):
-        lend_forever([str(folder)], RelayOptions("tcp://127.0.0.1:1", num_producers=0))
+        produce_forever(
+            ProduceOptions(paths=(str(folder),), connect="tcp://127.0.0.1:1", producers=0)
+        )
     with pytest.raises(augd.DatasetError, match="is not a folder"):
-        lend_forever(["/nowhere"], RelayOptions("tcp://127.0.0.1:1"))
+        produce_forever(ProduceOptions(paths=("/nowhere",), connect="tcp://127.0.0.1:1"))

@@ -18,7 +18,8 @@ pytest.importorskip("obstore")
 pytest.importorskip("moto")
 
 import augd
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from augd.client.status import status
 from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.stores.shard_cache import BLOCK_BYTES

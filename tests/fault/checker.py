@@ -30,7 +30,8 @@ from typing import Any
 from unittest import mock
 
 import augd
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from tests.fault.comparing import Reference
 from tests.fault.grounds import Ground
 from tests.fault.misdeeds import Deed, Due, Misdeeds, wake

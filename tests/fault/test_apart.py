@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from augd.cli.check import check
-from augd.cli.explain import ExplainOptions, run_explain
-from augd.cli.pca import PcaOptions, run_pca
-from augd.cli.preview import PreviewOptions, run_preview
+from augd.cli.explain import run_explain
+from augd.cli.options import ExplainOptions, PcaOptions, PreviewOptions
+from augd.cli.pca import run_pca
+from augd.cli.preview import run_preview
 from augd.dataset.scan.build_index import load_or_build
 from augd.diagnostics import check_workers as examine_module
 from augd.diagnostics import decode_process as apart_module
@@ -87,18 +88,18 @@ def sabotage(photos: Path, patch: pytest.MonkeyPatch, deed: str) -> None:
 
 def shown(photos: Path) -> None:
     out = str(photos.parent / "sheet.png")
-    run_preview(PreviewOptions(str(photos), "mine", out, 6, 1, 0, 0), RECIPE)
+    run_preview(PreviewOptions(path=str(photos), recipe="mine", out=out, columns=1), RECIPE)
     with Image.open(out) as sheet:
         assert sheet.size[0] > 16
 
 
 def measured(photos: Path) -> None:
-    run_pca(PcaOptions(str(photos), str(photos.parent / "pca.toml"), 10))
+    run_pca(PcaOptions(path=str(photos), out=str(photos.parent / "pca.toml"), num_samples=10))
 
 
 def explained(photos: Path) -> None:
     out = str(photos.parent / "sample.png")
-    run_explain(ExplainOptions(str(photos), 2, 0, 0, out, False), RECIPE)
+    run_explain(ExplainOptions(path=str(photos), sample=2, out=out), RECIPE)
 
 
 @pytest.mark.parametrize("command", [shown, measured, explained])

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("obstore")
 
 import augd
-from augd.cli.pack.command import PackOptions, pack
+from augd.cli.pack.command import pack
+from augd.cli.pack.options import PackOptions
 from augd.client.status import status
 from augd.errors import StoreError
 from augd.pixels import native

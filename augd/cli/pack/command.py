@@ -17,13 +17,13 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
 
+from augd.cli.pack.options import IndexOptions, PackCommandOptions, PackOptions
 from augd.cli.pack.photo import Shrink, place_of, require_kernels
 from augd.cli.pack.shard_writer import (
     STATE_NAME,
@@ -59,16 +59,6 @@ _HEAD_BYTES: Final = 64 << 10  # with EXIF; more has a thumbnail or a colour pro
 _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
-class PackOptions(msgspec.Struct, frozen=True):
-    """The command's options. Sides in pixels, sizes in megabytes."""
-
-    shard_mb: int = 256
-    short_side_px: int | None = None
-    quality: int = 90
-    num_workers: int | None = None
-    as_json: bool = False
-
-
 class PackPlan(msgspec.Struct, frozen=True):
     """What a packing was begun from, to be the same when it goes on."""
 
@@ -77,13 +67,13 @@ class PackPlan(msgspec.Struct, frozen=True):
     options: ShardOptions
 
 
-def run_pack(source: str, target: str, options: PackOptions) -> None:
+def run_pack(options: PackCommandOptions) -> None:
     """Pack a data set and print what came of it.
 
     Raises:
         AugdError: an option, the source or the target is not fit for it, or as `pack_all`.
     """
-    report = pack(source, target, options)
+    report = pack(options.source, options.target, options)
     print(json.dumps(report) if options.as_json else "\n".join(_lines(report)))
 
 
@@ -239,24 +229,15 @@ def _in_order(folder: str, jobs: list[Job], num_samples: int) -> Iterator[tuple[
             del opened[number]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexOptions:
-    """Where the index of shards in an object store goes, beside the user's cache."""
-
-    is_beside: bool = False  # to the shards
-    out: str | None = None  # to this file
-    as_json: bool = False
-    is_rebuild: bool = False
-
-
-def run_index(source: str, options: IndexOptions) -> None:
+def run_index(options: IndexOptions) -> None:
     """Index a folder of tar shards and print what is in them.
 
     Raises:
         DatasetError: there are no shards, or one is damaged.
         StoreError: the store that they lie in does not give them.
     """
-    if options.is_rebuild:
+    source = options.source
+    if options.rebuild:
         report = rebuild_index(source)
         print(json.dumps(report) if options.as_json else _say_rebuilt(report))
         return
@@ -322,7 +303,7 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
     """Index shards in an object store by range reads; returns what is in them. See `run_index`."""
     started = time.monotonic()
     shelf = StoreListing(str(parse_store(source)).encode(), _look_within)
-    if options.is_beside and not source.lower().startswith("s3:"):
+    if options.beside and not source.lower().startswith("s3:"):
         raise OptionError(
             f"--beside: nothing can be written to {source}; use --out FILE and copy it there"
         )
@@ -336,7 +317,7 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
     if options.out is not None:
         with written_whole(options.out) as file:
             file.write(content.getvalue())
-    if options.is_beside:
+    if options.beside:
         shelf.store.put(os.fsdecode(INDEX_NAME), content.getvalue())
     else:
         keep_remote(found).close()

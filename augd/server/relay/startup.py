@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from augd.errors import OptionError
 from augd.process.awake_clock import Awake
@@ -22,27 +20,11 @@ from augd.server.supervision.arguments import (
     raise_fd_limit,
 )
 from augd.server.supervision.log_setup import set_up_log
+from augd.server.supervision.produce_options import ProduceOptions
 from augd.server.supervision.producer_process import ProducerOptions
 
 
-@dataclass(frozen=True, slots=True)
-class RelayOptions:
-    """How producers are lent, apart from what they read."""
-
-    connect: str | None
-    named: str | None = None  # as of `serving.Options`
-    num_producers: int | None = None
-    is_forced: bool = False  # more than four producers per core are meant
-    keys: str | None = None
-    plugins: tuple[str, ...] = ()
-    is_pinned: bool = False
-    is_quiet: bool = False
-    shard_cache: str | None = None  # DIR:SIZE for shards that lie in object stores
-    host: str | None = None  # what `augd status` calls this one
-    lifeline_fd: int | None = None
-
-
-def lend_forever(paths: Sequence[str], options: RelayOptions) -> int:
+def produce_forever(options: ProduceOptions) -> int:
     """Lend producers until drained; returns the exit status.
 
     Raises:
@@ -58,8 +40,8 @@ def lend_forever(paths: Sequence[str], options: RelayOptions) -> int:
 
     address = parse_address(options.connect)
     curve = client_curve(address, options.keys)
-    sources = name_paths(paths, options.named)
-    wanted = count_producers(options.num_producers, is_forced=options.is_forced)
+    sources = name_paths(options.paths, options.named)
+    wanted = count_producers(options.producers, is_forced=options.force)
     check_sources(sources)
     check_shard_cache(options.shard_cache, sources)
     if not wanted:
@@ -68,9 +50,9 @@ def lend_forever(paths: Sequence[str], options: RelayOptions) -> int:
         from augd.plugins.ops import survey
 
         survey(options.plugins)  # before producers that would all fail are started
-    set_up_log(is_quiet=options.is_quiet)
+    set_up_log(is_quiet=options.quiet)
     raise_fd_limit(wanted)
-    cores = sorted(os.sched_getaffinity(0)) if options.is_pinned else ()
+    cores = sorted(os.sched_getaffinity(0)) if options.pin else ()
     datasets = {name: load_index(name, source) for name, source in sources.items()}
     host = options.host or socket.gethostname()
     producer_options = ProducerOptions(

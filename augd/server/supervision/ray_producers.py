@@ -29,6 +29,8 @@ import msgspec
 from augd.dataset.access import opening_words
 from augd.errors import OptionError, install_extra
 from augd.process import interpreter
+from augd.process.options import to_words
+from augd.server.supervision.produce_options import ProduceOptions
 from augd.transport.address import Address, TcpAddress
 
 _END_S = 15.0
@@ -126,14 +128,15 @@ def _command(placed: Placed, here: str) -> list[str]:
     """Return the command for all nodes; this node's address replaces one of all interfaces."""
     host, _, port = placed.daemon.removeprefix("tcp://").rpartition(":")
     connect = f"tcp://{here if host in _ANY_HOST else host}:{port}"
-    return [
-        *("produce", "--named", json.dumps(placed.paths)),
-        *("--connect", connect, "--producers", "1"),
-        *(() if placed.keys is None else ("--keys", placed.keys)),
-        *(part for plugin in placed.plugins for part in ("--plugin", plugin)),
-        *(() if placed.shard_cache is None else ("--shard-cache", placed.shard_cache)),
-        *opening_words(),
-    ]
+    options = ProduceOptions(
+        named=json.dumps(placed.paths),
+        connect=connect,
+        producers=1,
+        keys=placed.keys,
+        plugins=tuple(placed.plugins),
+        shard_cache=placed.shard_cache,
+    )
+    return ["produce", *to_words(options), *opening_words()]
 
 
 class RelayActor:

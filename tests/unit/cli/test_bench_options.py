@@ -7,14 +7,16 @@ import os
 
 import pytest
 
-from augd.cli.bench import BenchOptions, check_options, load_recipe
+from augd.cli.bench import check_options
+from augd.cli.options import BenchOptions
+from augd.cli.recipes import load_recipe
 from augd.client.status import status
 from augd.diagnostics.bottleneck import diagnose
 from augd.diagnostics.measure import CounterSnapshot, Measurement, compare, verdict_on
 from augd.diagnostics.procfs import anonymous_bytes, cpu_model, cpu_s, parent_pid
 from augd.errors import AugdError, ConnectError, OptionError, RecipeError
 
-GIVEN = BenchOptions("photos", None, "imagenet", 256, None, 10.0, False)
+GIVEN = BenchOptions(path="photos")
 NO_PID = 2**22 + 1  # above the kernel's own limit
 
 

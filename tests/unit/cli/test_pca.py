@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augd.cli.pca import Moments, PcaOptions, choose, find_components, measure, op_as_toml, run_pca
+from augd.cli.options import PcaOptions
+from augd.cli.pca import Moments, choose, find_components, measure, op_as_toml, run_pca
 from augd.errors import DatasetError
 from augd.plan.ops.registry import Pca
 from augd.plan.recipe.recipe import recipe_from_toml
@@ -106,7 +107,7 @@ def test_bad_files_are_skipped_and_counted(
     (tmp_path / "bad.png").write_bytes(b"no picture")
     out = tmp_path / "pca.toml"
     with caught_noise():
-        run_pca(PcaOptions(str(tmp_path), str(out), 100))
+        run_pca(PcaOptions(path=str(tmp_path), out=str(out), num_samples=100))
     said = capsys.readouterr().out
     assert "5 of 6 photos, 1 bad skipped" in said
     assert "bad.png" in said
@@ -114,4 +115,4 @@ def test_bad_files_are_skipped_and_counted(
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"nor this")
     with caught_noise(), pytest.raises(DatasetError, match="at least 2 photos that decode, got 1"):
-        run_pca(PcaOptions(str(tmp_path), str(out), 100))
+        run_pca(PcaOptions(path=str(tmp_path), out=str(out), num_samples=100))

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from augd.cli import status
+from augd.cli.options import StatusOptions
 from augd.cli.status import _confinements, _troubles, draw
 from augd.diagnostics.rates import compare
 from tests.support.table import Table
@@ -86,7 +87,7 @@ def test_who_watches_into_a_file_gets_each_report_at_once(
     monkeypatch.setattr(status, "StatusClient", Listener)
     monkeypatch.setattr(status, "reports", two)
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
-    status.run_status(None, True, False)
+    status.run_status(StatusOptions(watch=True))
     assert len(seen) == 2
     if not is_terminal:
         assert all("ipc:///a" in said and "\x1b" not in said for said in seen)
