@@ -34,13 +34,9 @@ if TYPE_CHECKING:
     from .data.stream import Stream, connect
 else:
     if sys.modules.get("torch") is None and find_spec("torch") is None:
-        from augd.errors import install_extra
+        from .alias import explain_missing_torch
 
-        raise ModuleNotFoundError(
-            f"augd.torch needs torch, which is not installed here: {install_extra('trainer')}. "
-            "augd.connect gives the same batches as NumPy arrays, without it.",
-            name="torch",
-        )
+        raise explain_missing_torch()
 
     # Where each name lies. torch takes seconds: --help and a mistyped option need not wait for it.
     _HOMES = {

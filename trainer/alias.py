@@ -14,6 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
+from augd.errors import install_extra
 from augd.process.interpreter import is_beginning, leave_working_directory
 
 NAME: Final = "trainer"
@@ -29,6 +30,15 @@ def become_torch() -> None:
     if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AliasFinder())
     sys.modules[NAME] = augd.torch
+
+
+def explain_missing_torch() -> ModuleNotFoundError:
+    """Make the error of an import without torch: what to install, or what to use instead."""
+    return ModuleNotFoundError(
+        f"augd.torch needs torch, which is not installed here: {install_extra('trainer')}. "
+        "augd.connect gives the same batches as NumPy arrays, without it.",
+        name="torch",
+    )
 
 
 class _AliasFinder:

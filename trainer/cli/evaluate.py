@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import augd
 from augd.errors import counted, verb
@@ -25,6 +24,7 @@ from ..training.load_trained import Trained, check_ensemble, read_trained
 from ..training.progress import Display, Pace
 from ..training.tensorboard import TensorBoardLog
 from .fit import check_place
+from .options import EvaluateOptions
 
 VIEWS = ("none", "ten-crop", "multi-scale")
 # Held back from training where the data set records it, else drawn by a hash of each path.
@@ -34,25 +34,6 @@ _SPLITS: tuple[Split, ...] = ("test", "val")
 _CLASSES_SHOWN = 10
 # Where `trainer fit` puts a run unless told otherwise.
 _RUN = Path("run")
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """What `trainer evaluate` was asked for. Exactly one of `path` and `connect` is given."""
-
-    path: str | None
-    connect: str | None
-    keys: str | None
-    dataset: str | None
-    checkpoint: list[Path] | None
-    split: Split | None
-    views: str
-    batch_size: int
-    producers: int | None
-    device: str | None
-    out: Path
-    as_json: bool
-    max_bad_fraction: float = 0.01
 
 
 def run_evaluate(options: EvaluateOptions) -> int:
@@ -118,7 +99,7 @@ def open_for(
     path: str | None,
     address: str | None,
     producers: int | None,
-    split: Split | None,
+    split: str | None,
     **options: Any,
 ) -> tuple[Stream, Split]:
     """Open a stream of what a network can be asked about; its labels are the network's.
@@ -132,7 +113,7 @@ def open_for(
     if path is not None:
         address = cleaning.enter_context(augd.serve(path, producers=producers)).address
     options |= {"shuffle": False, "val_fraction": trained.val_fraction}
-    opened = _open_first(_SPLITS if split is None else (split,), address, options)
+    opened = _open_first(_SPLITS if split is None else (cast(Split, split),), address, options)
     stream = cleaning.enter_context(opened[0])
     if stream.classes == trained.classes:
         return opened

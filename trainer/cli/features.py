@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,41 +40,8 @@ from ..training.interrupt import Interrupt
 from ..training.loop import Training
 from ..training.progress import Display, Pace
 from ..training.settings import Settings
-from .fit import FitOptions, open_run, settle
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturesOptions:
-    """What `trainer features` was asked for. Exactly one of `path` and `connect` is given."""
-
-    path: str | None
-    connect: str | None
-    keys: str | None
-    dataset: str | None
-    arch: str
-    weights: str
-    recipe: str
-    size: int | None
-    passes: int
-    val_fraction: float
-    batch_size: int
-    epochs: int
-    optimizer: str
-    lr: float | None
-    weight_decay: float | None
-    schedule: str
-    label_smoothing: float
-    mixup: float
-    dropout: float | None
-    drop_connect: float
-    ema: float | None
-    patience: int | None
-    seed: int
-    producers: int | None
-    device: str | None
-    out: Path
-    as_json: bool
-    max_bad_fraction: float = 0.01
+from .fit import open_run, settle
+from .options import FeaturesOptions, FitOptions, LearningOptions
 
 
 def run_features(options: FeaturesOptions) -> int:
@@ -158,17 +125,8 @@ def _is_of_a_head(folder: Path) -> bool:
 
 def _as_fit(options: FeaturesOptions) -> FitOptions:
     """Return the options of the run that does the same online."""
-    shared = asdict(options)
-    del shared["passes"]
-    return FitOptions(
-        **shared,
-        strategy="head",
-        warmup_epochs=None,
-        amp=False,
-        resume=False,
-        checkpoint_every=None,
-        limit_train_batches=None,
-    )
+    shared = {field.name: getattr(options, field.name) for field in fields(LearningOptions)}
+    return FitOptions(**shared, strategy="head")
 
 
 def _key(options: FeaturesOptions, splits: Splits, base: str, arch: str) -> Key:

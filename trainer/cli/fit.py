@@ -12,8 +12,7 @@ import shlex
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from ..training.loop import Training, settings_dict
 from ..training.optimizers import OPTIMISERS, SCHEDULES
 from ..training.progress import Display
 from ..training.settings import Settings
+from .options import FitOptions
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -52,50 +52,6 @@ _STREAM_ENDED = (
     augd.ReceiptMismatch,
     augd.SampleFailed,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """What `trainer fit` was asked for. Exactly one of `path` and `connect` is given."""
-
-    path: str | None
-    connect: str | None
-    dataset: str | None
-    arch: str
-    recipe: str
-    size: int | None
-    val_fraction: float
-    batch_size: int
-    epochs: int
-    optimizer: str
-    lr: float | None
-    weight_decay: float | None
-    warmup_epochs: float | None
-    seed: int
-    producers: int | None
-    device: str | None
-    amp: bool
-    out: Path
-    resume: bool
-    checkpoint_every: int | None
-    limit_train_batches: int | None
-    as_json: bool
-    keys: str | None = None
-    weights: str | None = None
-    strategy: str | None = None
-    similar: bool = True
-    unfreeze: int = 1
-    head_epochs: int | None = None
-    stage_share: float | None = None
-    low_share: float = 0.01
-    schedule: str = "cosine"
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    dropout: float | None = None
-    drop_connect: float = 0.0
-    ema: float | None = None
-    patience: int | None = None
-    max_bad_fraction: float = 0.01
 
 
 def run_fit(options: FitOptions) -> int:
@@ -157,32 +113,15 @@ def settle(options: FitOptions) -> Settings:
     if not 0 <= weight_decay < math.inf:
         raise augd.OptionError(f"--weight-decay: expected 0 or more, got {weight_decay!r}")
     _check_shares(options)
-    return Settings(
-        arch=options.arch,
-        weights=options.weights,
-        strategy=strategy,  # type: ignore[arg-type]  # one of STRATEGIES, as was checked
-        unfreeze=options.unfreeze,
-        stage_share=options.stage_share,
-        low_share=options.low_share,
-        head_epochs=_head_epochs(options, strategy),
-        val_fraction=options.val_fraction,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        optimizer=optimizer,
-        schedule=options.schedule,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup_epochs=_warmup(options),
-        label_smoothing=options.label_smoothing,
-        mixup=options.mixup,
-        dropout=options.dropout,
-        drop_connect=options.drop_connect,
-        ema=options.ema,
-        patience=options.patience,
-        seed=options.seed,
-        amp=options.amp,
-        limit_train_batches=options.limit_train_batches,
-    )
+    settled = {
+        "strategy": strategy,
+        "head_epochs": _head_epochs(options, strategy),
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "warmup_epochs": _warmup(options),
+    }
+    names = [field.name for field in fields(Settings)]
+    return Settings(**{name: getattr(options, name) for name in names} | settled)
 
 
 def check_place(path: str | None, connect: str | None, producers: int | None) -> None:

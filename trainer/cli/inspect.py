@@ -7,7 +7,6 @@ times the size that the network sees them in, by a second stream of the same sam
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from ..training.load_trained import Trained, read_trained
 from ..training.tensorboard import TensorBoardLog
 from .evaluate import Split, open_for
 from .fit import check_place
+from .options import InspectOptions
 
 _RUN = Path("run")
 _PATCHES = 8  # of a channel
@@ -46,28 +46,6 @@ _PATCH_PX = 96
 _DETAIL = 3  # photo pixels per pixel that the network sees, along a side
 _SIZES = ("short", "size")  # parameters of `resize` and `center_crop` that are pixels
 _POINTS_MIN = 4  # for a scatter, and for t-SNE's neighbours
-
-
-@dataclass(frozen=True, slots=True)
-class InspectOptions:
-    """What `trainer inspect` was asked for. Exactly one of `path` and `connect` is given."""
-
-    path: str | None
-    connect: str | None
-    keys: str | None
-    dataset: str | None
-    checkpoint: Path | None
-    split: Split | None
-    limit: int
-    layer: str | None
-    channel: list[int] | None
-    thumbnails: bool
-    cams: int
-    batch_size: int
-    producers: int | None
-    device: str | None
-    out: Path
-    max_bad_fraction: float = 0.01
 
 
 def run_inspect(options: InspectOptions) -> int:
@@ -196,7 +174,7 @@ class _Inspection:
                     raise augd.OptionError(
                         f"--channel: {self._layer} has channels 0..{len(best) - 1}, got {channel}"
                     )
-            return self._options.channel
+            return list(self._options.channel)
         order = sorted(range(len(best)), key=lambda channel: (-best[channel][0].value, channel))
         return sorted(order[:_CHANNELS])
 

@@ -1,0 +1,192 @@
+"""The options of the trainer's commands, one struct per command.
+
+Apart from the commands' work: the help and a mistyped option need not wait for torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from augd.cli.command_line import Argument, Option
+
+Producers = Annotated[
+    int | None,
+    Option("Producer processes [one per core].", metavar="N", least=1, is_last=True),
+]
+Device = Annotated[str | None, Option("cpu, cuda or cuda:N [cuda if any].", is_last=True)]
+AsJson = Annotated[bool, Option("End with one JSON object on stdout.", word="--json", is_last=True)]
+BatchSize = Annotated[int, Option("Images per batch.", metavar="B", least=1)]
+HeldBack = Annotated[
+    str | None, Option("Split to read [test, else val].", metavar="train|val|test")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesOptions:
+    """Where samples come from. Exactly one of `path` and `connect` is given."""
+
+    path: Annotated[
+        str | None,
+        Argument("Folder of class folders, of train/ and val/; or .csv, .jsonl.", metavar="PATH"),
+    ] = None
+    connect: Annotated[
+        str | None, Option("Read from a running daemon instead.", metavar="ADDR")
+    ] = None
+    keys: Annotated[
+        str | None, Option("NAME.key, if that daemon wants one [$AUGD_KEYS].", metavar="FILE")
+    ] = None
+    dataset: Annotated[
+        str | None, Option("Which one, if the daemon serves several.", metavar="NAME")
+    ] = None
+    max_bad_fraction: Annotated[
+        float,
+        Option("Share of a stream's images that may be bad.", metavar="F", least=0, most=1),
+    ] = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningOptions(SamplesOptions):
+    """What `trainer fit` and `trainer features` have in common."""
+
+    arch: Annotated[str, Option("Network of torchvision.models, or small-convnet.")] = "resnet18"
+    weights: Annotated[
+        str | None, Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt file.", metavar="NAME|FILE")
+    ] = None
+    recipe: Annotated[
+        str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
+    ] = "imagenet"
+    size: Annotated[int | None, Option("Side of the images [224].", metavar="PX", least=1)] = None
+    val_fraction: Annotated[
+        float,
+        Option("For validation, if the dataset has no val/ or test/.", least=0, most=1),
+    ] = 0.1
+    batch_size: BatchSize = 64
+    epochs: Annotated[int, Option("Length of the run.", metavar="N", least=1)] = 10
+    optimizer: Annotated[str, Option("sgd, adamw or rmsprop.")] = "sgd"
+    lr: Annotated[
+        float | None, Option("Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
+    ] = None
+    weight_decay: Annotated[float | None, Option("[sgd: 0.0001, adamw: 0.05, rmsprop: 0]")] = None
+    schedule: Annotated[str, Option("cosine or constant.")] = "cosine"
+    label_smoothing: Annotated[float, Option("0.1, say.", metavar="S")] = 0.0
+    mixup: Annotated[float, Option("0.2, say.", metavar="ALPHA")] = 0.0
+    dropout: Annotated[
+        float | None, Option("Before the head [what the network has].", metavar="P")
+    ] = None
+    drop_connect: Annotated[float, Option("Of the head's weights.", metavar="P")] = 0.0
+    ema: Annotated[float | None, Option("Average the weights: 0.999, say.", metavar="DECAY")] = None
+    patience: Annotated[
+        int | None,
+        Option("End a phase after N epochs without a better one.", metavar="N", least=1),
+    ] = None
+    seed: Annotated[int, Option("Decides weights, order and augmentation.")] = 0
+    producers: Producers = None
+    device: Device = None
+    out: Annotated[Path, Option("Gets last.pt and best.pt.", metavar="DIR", is_last=True)] = Path(
+        "run"
+    )
+    as_json: AsJson = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions(LearningOptions):
+    """What to train, from where, and how.
+
+    Attributes:
+        strategy: None is "auto" with weights, and "scratch" without.
+        head_epochs: of the first of two phases; None is half of `epochs`.
+        warmup_epochs: None is a twentieth of `epochs` with the schedule "cosine", else none.
+    """
+
+    strategy: Annotated[
+        str | None, Option("scratch, head, partial, full, two-phase, auto [auto with weights].")
+    ] = None
+    similar: Annotated[
+        bool, Option("To the weights' images; for auto.", word="--similar/--different")
+    ] = True
+    unfreeze: Annotated[
+        int, Option("Last stages that learn: partial, two-phase.", metavar="N", least=1)
+    ] = 1
+    head_epochs: Annotated[
+        int | None, Option("Of two-phase, for the head [half].", metavar="N", least=1)
+    ] = None
+    stage_share: Annotated[
+        float | None,
+        Option("Rate from stage to stage down [upper 1/10, lower 1/100].", metavar="F"),
+    ] = None
+    low_share: Annotated[float, Option("Rate of two-phase's second phase.", metavar="F")] = 0.01
+    warmup_epochs: Annotated[
+        float | None, Option("Rising learning rate at first [cosine: N/20].")
+    ] = None
+    amp: Annotated[bool, Option("Compute in float16 on CUDA.")] = False
+    resume: Annotated[bool, Option("Go on from DIR/last.pt, exactly.")] = False
+    checkpoint_every: Annotated[
+        int | None, Option("Save every N steps, too.", metavar="N", least=1)
+    ] = None
+    limit_train_batches: Annotated[
+        int | None, Option("Shorten the epochs, for a trial.", metavar="N", least=1)
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesOptions(LearningOptions):
+    """Which features to store, and which head to train on them."""
+
+    weights: Annotated[
+        str, Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt file.", metavar="NAME|FILE")
+    ] = "DEFAULT"
+    recipe: Annotated[
+        str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
+    ] = "eval"
+    passes: Annotated[
+        int, Option("Epochs to store, each augmented differently.", metavar="K", least=1)
+    ] = 1
+    epochs: Annotated[int, Option("Of the head.", metavar="N", least=1)] = 30
+    out: Annotated[Path, Option("Gets features/ and best.pt.", metavar="DIR", is_last=True)] = Path(
+        "features"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions(SamplesOptions):
+    """Which checkpoints to measure, and on which samples."""
+
+    checkpoint: Annotated[
+        tuple[Path, ...],
+        Option("Of trainer fit, or its folder; several are averaged.", metavar="FILE"),
+    ] = ()
+    split: HeldBack = None
+    views: Annotated[str, Option("none, ten-crop or multi-scale.")] = "none"
+    batch_size: BatchSize = 64
+    producers: Producers = None
+    device: Device = None
+    out: Annotated[
+        Path, Option("Gets results.json and confusion.png.", metavar="DIR", is_last=True)
+    ] = Path("evaluation")
+    as_json: AsJson = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions(SamplesOptions):
+    """Which checkpoint to look into, and with which samples."""
+
+    checkpoint: Annotated[
+        Path | None, Option("Of trainer fit, or its folder [run].", metavar="FILE")
+    ] = None
+    split: HeldBack = None
+    # More dots than that are a blot, and t-SNE would take days.
+    limit: Annotated[int, Option("Images to look at.", metavar="N", least=1, most=100_000)] = 500
+    layer: Annotated[str | None, Option("Of patches and Grad-CAM [last maps].", metavar="NAME")] = (
+        None
+    )
+    channel: Annotated[tuple[int, ...], Option("Of patches [the six strongest].", metavar="C")] = ()
+    thumbnails: Annotated[bool, Option("Scatter the images, not dots.")] = False
+    cams: Annotated[int, Option("Images for Grad-CAM.", metavar="N", least=1)] = 6
+    batch_size: BatchSize = 32
+    producers: Producers = None
+    device: Device = None
+    out: Annotated[Path, Option("Gets the image files.", metavar="DIR", is_last=True)] = Path(
+        "inspection"
+    )
