@@ -81,6 +81,7 @@ def _as_callback(work: Callable[[Any], int | None], options: type) -> Callable[.
 
     parameters = [_as_parameter(one) for one in fields]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    callback.__wrapped__ = work  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
     return callback
 
