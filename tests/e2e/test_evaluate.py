@@ -72,7 +72,7 @@ def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
     with trainer.connect(daemon.address, **options) as stream:
         (batch,) = stream.epoch(0)
     with torch.no_grad():
-        shares = trained.subject.network(batch.images[batch.valid]).softmax(1)
+        shares = trained.staged.network(batch.images[batch.valid]).softmax(1)
     labels = batch.labels[batch.valid]
     hits = shares.argmax(1) == labels
     assert found["accuracy"] == pytest.approx(hits.float().mean().item())
@@ -97,7 +97,7 @@ def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
         (batch,) = stream.epoch(0)
     assert batch.images.shape == (8, 10, 3, 32, 32)
     with torch.no_grad():
-        views = [trained.subject.network(batch.images[:, view]).softmax(1) for view in range(10)]
+        views = [trained.staged.network(batch.images[:, view]).softmax(1) for view in range(10)]
     shares = sum(views) / 10
     loss = torch.nn.functional.nll_loss(shares.log(), batch.labels).item()
     assert found["loss"] == pytest.approx(loss, rel=1e-4)
@@ -120,7 +120,7 @@ def test_an_ensemble(ground, tmp_path, capsys):
     with trainer.connect(daemon.address, **options) as stream:
         (batch,) = stream.epoch(0)
     with torch.no_grad():
-        first, second = (each.subject.network(batch.images).softmax(1) for each in trained)
+        first, second = (each.staged.network(batch.images).softmax(1) for each in trained)
     shares = (first + second) / 2
     loss = torch.nn.functional.nll_loss(shares.log(), batch.labels).item()
     assert both["loss"] == pytest.approx(loss, rel=1e-4)
@@ -145,7 +145,7 @@ def test_many_scales_are_those_of_the_preset(ground):
 def test_averaged_weights_are_the_ones_that_were_validated(ground):
     _, root = ground
     state = torch.load(root / "run0" / "best.pt", weights_only=True)
-    network = read_trained(root / "run0").subject.network
+    network = read_trained(root / "run0").staged.network
     assert torch.equal(network.fc.weight, state["ema"]["fc.weight"])
     assert not torch.equal(network.fc.weight, state["model"]["fc.weight"])
 
