@@ -1,7 +1,7 @@
-"""What callers pass to `serve` and `connect`: refused by name where it is of another kind.
+"""Checks of the arguments of `serve` and `connect`: each error names the argument.
 
-Beside the way of a batch. A number in quotes or a path where several are expected would otherwise
-be an error of Python's from somewhere within.
+Runs in the caller's process, before anything is started. Without these checks, a number in quotes
+or one path in place of several would fail somewhere inside.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return a whole number within bounds; NumPy's are some, True and "2" are none."""
+    """Return a whole number within bounds; NumPy's integers pass, True and "2" do not."""
     bounds = f"of {low} or more" if high is None else f"in {low}..{high}"
     try:
         if isinstance(value, bool):
@@ -56,21 +56,21 @@ def share(name: str, value: Any) -> float:
 
 
 def text(name: str, value: Any) -> str:
-    """Return a text."""
+    """Return a str."""
     if not isinstance(value, str):
         raise OptionError(f"{name}: expected a text, got {value!r}")
     return value
 
 
 def texts(name: str, value: Any, of: str) -> list[str]:
-    """Return several texts; one alone is an error, since it is several letters."""
+    """Return a list of str; a single str is an error, since it iterates over letters."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise OptionError(f"{name}: expected a list of {of}, got {value!r}")
     return [text(name, one) for one in value]
 
 
 def path(name: str, value: Any) -> str:
-    """Return a path, whole."""
+    """Return an absolute path."""
     try:
         return absolute(os.fsdecode(value))
     except TypeError:

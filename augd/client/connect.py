@@ -1,7 +1,7 @@
-"""`augd.connect`: arguments checked, a connection opened, a stream returned.
+"""`augd.connect`: checks its arguments, opens a connection and returns a stream.
 
-Checks here what the wire would refuse anyway, with each argument's own name. Loads no NumPy
-before OPEN is on its way: producers may be starting at the same moment.
+Runs in the training process. Its checks name the argument; the daemon would reject the same values.
+Loads no NumPy before OPEN is sent, since producers may be starting at the same moment.
 """
 
 from __future__ import annotations
@@ -67,64 +67,69 @@ def connect(
     """Connect to a daemon and open a stream; production starts at once.
 
     Args:
-        address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None finds the
-            user's default daemon.
+        address: `ipc://PATH` or `tcp://HOST:PORT` as the daemon printed it; None is the user's
+            default daemon.
         dataset: a name that the daemon serves; not needed when it serves one.
         recipe: name of a preset, path to a TOML file (ends in `.toml`, or has a slash), or plain
-            data (see `augd.plan.recipe.recipe`). Names of ops that are not built in are the
-            daemon's plug-ins to know.
-        batch_size: samples per batch and rank.
+            data (see `augd.plan.recipe.recipe`). Ops that are not built in come from the daemon's
+            plug-ins.
+        batch_size: samples per batch and rank, 1 or more.
         seed: decides order and augmentation, 0 <= seed < 2**63.
-        shuffle: True mixes the whole epoch, False gives the index's order. "blocks" keeps what
-            are neighbours in the index near each other, so that shards are read stretch by
-            stretch: it shuffles blocks of 64 samples and mixes each 256 of them; other numbers
-            are written "blocks:64x256" (docs/storage.md).
+        shuffle: True shuffles the whole epoch, False gives the index's order. "blocks" keeps
+            neighbours in the index near each other, so that shards are read in long ranges: it
+            shuffles blocks of 64 samples and mixes each 256 of them. Other numbers are written
+            "blocks:64x256" (docs/storage.md).
         drop_last: leave out the last batch of an epoch when it is not full.
         rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
-            padded (id -1, label -100, valid false), so that ranks see equal counts.
+            padded (id -1, label -100, valid false), so that ranks get equal numbers of batches.
         world: number of trainers that share each epoch.
-        split: "train", "val" or "test" as the data set's folders or manifest record it, or "all".
-            None is "train" where a data set records splits, which is said, else all. A data set
-            that records no splits has "train" and "val" all the same: by a hash of each sample's
-            path, so that a file never changes sides when others are added.
-        val_fraction: the share that this hash puts into "val", in expectation; 0..1.
-        classes: only samples of these classes, whose place in this list is their label. Of a
-            multi-label data set: samples for which one of them is above 0, and these columns.
-        limit: at most so many of the samples selected so far: the ones with the smallest hash of
+        split: "train", "val" or "test" as the dataset's folders or manifest record it, or "all".
+            None is "train" if the dataset records splits (a warning says so), else all. A dataset
+            that records no splits still has "train" and "val", by a hash of each sample's path. So
+            a file keeps its split when others are added.
+        val_fraction: the expected share that this hash puts into "val", 0..1.
+        classes: only samples of these classes; the place in this list is the label. For a
+            multi-label dataset: samples with one of these targets above 0, and these columns.
+        limit: at most so many of the samples selected so far: those with the smallest hash of
             their path, whatever their class.
         balance: "class" draws classes in equal numbers and, within a class, samples at random
-            with replacement: an epoch is as long as without, but a sample may come in it several
-            times, augmented differently, or not at all.
-        bad: what a bad sample does: "mask" gives zeros, label -100 and valid false; "fail"
-            raises `SampleFailed`.
-        max_bad_fraction: share of an epoch's samples (rounded up) that may be bad.
-        params: have `batch.params` say what was drawn for each row.
-        verify: compute the digest of every batch's bytes again and compare it with the one that
-            its producer made; ids are compared always. Costs about 10 microseconds per row of
-            224 x 224.
-        shared: read from one production together with other trainers that ask for exactly the
-            same, each batch being decoded once. True joins a running one at its next batch, which
-            is then where this stream begins, or starts one. A number waits until so many trainers
-            came (at most half of `timeout_s`), and all begin together where they ask to. The
-            arrays are read-only. A seek, or an epoch begun at another place than the sharers',
-            leaves them.
-        max_lag: of a shared stream: how many batches this trainer may be behind the fastest
-            before it goes on by itself, at the cost of a production of its own; None makes the
-            others wait for it. It takes max_lag + 2 more slots, and holds at most that many.
-        prefetch: batches made ahead of the one in hand; each takes a slot of memory.
+            with replacement. The epoch keeps its length. A sample may come several times in it,
+            augmented differently, or not at all.
+        bad: for a bad sample, "mask" gives zeros, label -100 and valid false; "fail" raises
+            `SampleFailed`.
+        max_bad_fraction: share of an epoch's samples, 0..1 (rounded up), that may be bad.
+        params: fill `batch.params` with the parameters drawn for each row.
+        verify: recompute the digest of every batch's bytes and compare it with its producer's.
+            Ids are always compared. Costs about 10 microseconds per row of 224 x 224.
+        shared: read one production together with other trainers that ask for exactly the same;
+            each batch is decoded once. True joins a running one at its next batch, where this
+            stream then begins, or starts one. A number waits until so many trainers have come, at
+            most half of `timeout_s`; all begin together at the place asked for. The arrays are
+            read-only. A seek, or an epoch begun at another place than the sharers', leaves them.
+        max_lag: of a shared stream: how many batches this trainer may lag behind the fastest.
+            Beyond that it goes on alone, with a production of its own. None makes the others wait.
+            It takes max_lag + 2 more slots, and holds at most that many.
+        prefetch: batches made ahead of the one in hand, 1..1024; each takes a slot of memory.
         transport: "memfd" maps the daemon's memory (same host and user, ipc address); "frames"
-            receives the bytes over a socket; "auto" maps where that can be done.
-        timeout_s: the longest wait for anything, the first batch included, and for a daemon that
-            went away to be there again: the stream then goes on where it stood.
-        keys: this client's NAME.key, for a port that needs one; None is the file that $AUGD_KEYS
-            names, if it does. Not looked at for an ipc address.
+            receives the bytes over a socket; "auto" maps if that is possible.
+        timeout_s: the longest wait for anything, in seconds, the first batch included. A lost
+            daemon is awaited for as long; the stream then goes on where it stood.
+        keys: path of this client's NAME.key, for a port that needs one; None is the file that
+            $AUGD_KEYS names, if any. Ignored for an ipc address.
+
+    Returns:
+        A `Stream`, to be closed. Its batches are views: images uint8 (B, H, W, 3), RGB, or
+        (B, V, H, W, 3) with V > 1 views; labels int64 (B,), or float32 (B, K) if multi-label.
 
     Raises:
         ConnectError: no daemon answers.
-        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
-        OptionError, RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this dataset.
+        OptionError: an argument is out of range; the message names it.
+        RecipeError: the recipe is invalid.
+        DatasetError: the daemon has no such dataset, or it cannot be read.
+        OverLimit: the stream needs more memory than the daemon may take.
     """
-    open_streams()  # else the next fds are those of streams that this process lacks
+    open_streams()  # or new fds would get the numbers of missing standard streams
     spec = msg.Spec(
         dataset=dataset,
         recipe=plain_recipe(read_recipe(recipe)),
@@ -158,25 +163,23 @@ def connect(
 
 
 def _log_selection(connection: Connection) -> None:
-    """Log what a person should know of the samples that were chosen for it, a line each."""
+    """Log what users should know about the samples that were selected, one line each."""
     session = connection.session
     assert session.opened is not None
-    name, told = session.opened.dataset, list(session.notices)
+    name, lines = session.opened.dataset, list(session.notices)
     if session.splits:
-        told.append(
-            f"data set {name!r} records splits ({say_splits(session.splits)}): its training "
-            f'samples are taken, since nobody chose; say split="train", or split="all" for '
-            f"everything"
+        lines.append(
+            f"dataset {name!r} records splits ({say_splits(session.splits)}): without split, its "
+            f'training samples are read; pass split="train" or split="all" to choose'
         )
     if unlabelled := session.opened.num_unlabelled:
-        told.append(
-            f"{unlabelled:,} of the {counted(session.opened.num_positions, 'sample')} of data set "
-            f"{name!r} "
-            f"{verb(unlabelled, 'has', 'have')} no class, and label -1: nothing can be learnt from "
-            f"these labels"
+        lines.append(
+            f"{unlabelled:,} of the {counted(session.opened.num_positions, 'sample')} of dataset "
+            f"{name!r} {verb(unlabelled, 'has', 'have')} no class, and label -1: nothing can be "
+            f"learnt from these labels"
         )
-    for text in told:
-        if text not in _logged:  # a line each, however many streams a program opens
+    for text in lines:
+        if text not in _logged:  # once per process, however many streams it opens
             _logged.append(text)
             _log.warning("%s", text)
 
@@ -215,7 +218,7 @@ def _open_by_transport(
     start: Start,
     curve: ClientCurve | None,
 ) -> Connection:
-    """Open by shared memory where it may be possible, by frames where it must be."""
+    """Open with shared memory if possible, else with frames."""
     if transport not in ("auto", "memfd", "frames"):
         raise OptionError(f'transport: expected "auto", "memfd" or "frames", got {transport!r}')
     if isinstance(address, TcpAddress):
@@ -232,8 +235,8 @@ def _open_by_transport(
         if transport == "memfd":
             raise
         warnings.warn(
-            f"augd: memory cannot be shared with the daemon at {address} ({error}); its batches "
-            'come over a socket instead, at a cost. Say transport="frames" to hear no more of it.',
+            f"augd: memory cannot be shared with the daemon at {address} ({error}); batches come "
+            'over a socket instead, which is slower. Pass transport="frames" to silence this.',
             RuntimeWarning,
             stacklevel=3,
         )
@@ -260,7 +263,7 @@ def _open(
 def _selection(
     split: Any, val_fraction: Any, classes: Any, limit: Any, balance: Any
 ) -> msg.Selection:
-    """Check here what the wire would refuse anyway, with the argument's own name."""
+    """Check the selection with each argument's own name."""
     if split not in (None, "train", "val", "test", "all"):
         raise OptionError(f'split: expected "train", "val", "test", "all" or None, got {split!r}')
     split = None if split == "all" else split
@@ -282,13 +285,13 @@ def _class_names(classes: Any) -> tuple[str, ...]:
     if size_bytes > _CLASSES_BYTES_MAX:
         raise OptionError(
             f"classes: {len(names)} names take {size_bytes} bytes, more than the "
-            f"{_CLASSES_BYTES_MAX} that a request can carry; serve a data set of these classes only"
+            f"{_CLASSES_BYTES_MAX} that a request can carry; serve a dataset of these classes only"
         )
     return names
 
 
 def _check_options(spec: msg.Spec, timeout_s: float) -> None:
-    """Check here what the wire would refuse anyway, with the argument's own name."""
+    """Check what the daemon would reject, with each argument's own name."""
     layout = spec.layout
     world: Any = layout.world
     bounds: tuple[tuple[str, Any, float, float], ...] = (

@@ -1,13 +1,13 @@
 """The connection of one stream: its socket, its lifeline, and the state of the protocol.
 
-Stands under `augd/client/stream.py`, which makes arrays of what arrives here. What the protocol
-means is `augd.client.session`'s business. Starts no thread, loads no NumPy (so that OPEN is on its
-way while NumPy is loaded), and touches the socket only inside calls of its own and when a batch is
-given back.
+Runs in the training process, below `augd/client/stream_connection.py`. It sends and receives;
+`augd/client/session.py` decides what the messages mean. It starts no thread and loads no NumPy, so
+that OPEN is sent before NumPy is loaded. It touches the socket only inside its own calls and when a
+batch is given back.
 
-A slot goes back to the daemon when the last view of it is gone, whichever thread or garbage
-collection drops it: the release is queued, and sent at once if nobody else is using the socket,
-else with the next call.
+A slot goes back to the daemon when the last view of it is gone, in whichever thread or garbage
+collection that happens. The release is queued. It is sent at once if the socket is free, else with
+the next call.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from augd.transport.zmq_sockets import Curve, Dealer, Poller
 from augd.version import __version__
 
 _LOOK_AGAIN_S = 1.0
-# An ERROR that the daemon sent before it hung up comes over another socket, and maybe later.
+# An ERROR that the daemon sent before it closed comes over another socket, and maybe later.
 _LAST_WORDS_S = 0.1
 _WHY_S = 1.0  # for the status of a daemon that sent nothing, before the error says so
 
@@ -52,7 +52,7 @@ _WHY_S = 1.0  # for the status of a daemon that sent nothing, before the error s
 class Start:
     """Where a stream begins: its place, the quarantine that it knows, and with whom it shares.
 
-    `is_split_open` says that nobody chose a split: the reader does, and its spec then says which.
+    `is_split_open` means that the user chose no split; the session then chooses one.
     """
 
     epoch: int = 0
@@ -65,8 +65,8 @@ class Start:
 class Connection:
     """The connection of one stream: socket, lifeline, and the protocol's state.
 
-    Kept apart from `Stream` because batches that outlive their stream still release through it.
-    Making one sends OPEN; it raises what the daemon says, or `ConnectError`.
+    Separate from `Stream` because batches that outlive their stream still release through it.
+    The constructor sends OPEN; it raises the daemon's error, or `ConnectError`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Connection:
         self.arena = memoryview(b"")
         self.slots: list[memoryview] = []
         self.is_closed = False
-        self.fetch_s = 0.0  # for batches that were made, and on their way
+        self.fetch_s = 0.0  # waiting for finished batches that were on their way
         self._is_leaving = False
         self._mapped_stream = 0
         self._early: list[bytes] | None = None
@@ -101,12 +101,12 @@ class Connection:
         self._busy = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._curve = curve
-        self._log_wait = log_wait  # while it opens: says that it waits, and when to say so again
+        self._log_wait = log_wait  # while it opens: logs the wait, returns the seconds to the next
         self._dealer = Dealer(address, curve, is_watched=True)
         self.clock = clock or Awake()
         self._poller = Poller(self.clock)
         self._poller.register(self._dealer, "dealer")
-        # When it ends ZeroMQ makes it again by itself, as somebody whom the daemon doesn't know.
+        # ZeroMQ reconnects by itself, as a peer that the daemon doesn't know.
         self._poller.register(self._dealer.monitor, "monitor")
         self._deadline = self.clock.now() + timeout_s
         try:
@@ -118,7 +118,7 @@ class Connection:
             raise
 
     def await_open(self) -> None:
-        """Wait for OPENED, which the first producer that stands brings about."""
+        """Wait for OPENED, which the daemon sends once a producer is ready."""
         try:
             with self._busy:
                 while self.session.state != "open":
@@ -148,7 +148,7 @@ class Connection:
                         return outcome
 
     def is_ready(self) -> bool:
-        """Look whether a batch or the epoch's end is here; `next` will handle what was read."""
+        """Say whether a batch or the epoch's end has arrived; `next` handles what was read."""
         if self.is_closed or os.getpid() != self.pid:
             return False
         with self._busy:
@@ -160,7 +160,7 @@ class Connection:
             return isinstance(first, msg.BatchMessage | msg.EpochEnd)
 
     def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
-        """Ask the daemon where samples lie; over a connection of its own, beside all batches."""
+        """Ask the daemon for the paths of samples, over another connection."""
         status_client = StatusClient.beside(self.address, self._curve, self.timeout_s)
         try:
             return status_client.paths(dataset, digest, ids)
@@ -204,7 +204,7 @@ class Connection:
         if isinstance(message, msg.Opened) and len(frames) > 1:
             self._on_opened(message, frames[1])
         if isinstance(message, msg.Error) and message.code == "PROTOCOL_STATE":
-            # Said to the stranger as whom ZeroMQ connected meanwhile.
+            # Sent to the unknown peer as which ZeroMQ has reconnected.
             self._check_connected()
         outcomes = self.session.handle(message)
         self._perform(outcomes, deadline)
@@ -215,7 +215,7 @@ class Connection:
         if left_s <= 0:
             raise ConnectError(self._late())
         if self.session.state == "greeting":
-            # A daemon that dies at this moment leaves no lifeline to tell of it: look again.
+            # No lifeline exists yet that would tell of a daemon's death: check the address.
             left_s = min(left_s, _LOOK_AGAIN_S)
             require_daemon(self.address)
         if self._log_wait is not None:
@@ -226,7 +226,7 @@ class Connection:
             if not self._poller.wait_for(self._dealer, _LAST_WORDS_S):
                 raise self._lost()
         elif "memory" in ready:
-            # An arena waits there for its OPENED: only the socket is of interest now.
+            # The lifeline holds an arena that waits for its OPENED: watch the socket alone.
             self._poller.wait_for(self._dealer, min(left_s, _LOOK_AGAIN_S))
 
     def _has_memory_ended(self) -> bool:
@@ -245,7 +245,7 @@ class Connection:
 
     def _late(self) -> str:
         if self.session.state == "greeting":
-            return f"{no_daemon(self.address)} (nobody answered for {self.timeout_s:g} s)"
+            return f"{no_daemon(self.address)} (no answer for {self.timeout_s:g} s)"
         return (
             f"nothing came from the daemon at {self.address} for {self.timeout_s:g} s in state "
             f"{self.session.state!r}: {self._ask_why()}; see its output, or connect with a larger "
@@ -253,7 +253,7 @@ class Connection:
         )
 
     def _ask_why(self) -> str:
-        """Ask the daemon, beside this connection, what keeps it from making batches."""
+        """Ask the daemon, over another connection, why no batch comes."""
         try:
             status_client = StatusClient.beside(self.address, self._curve, _WHY_S)
             try:
@@ -261,7 +261,7 @@ class Connection:
             finally:
                 status_client.close()
         except AugdError:
-            return "nor did it answer when asked for its status: it may hang, or be overloaded"
+            return "it did not answer a STATUS either: it may hang, or be overloaded"
 
     def _perform(self, outcomes: list[Outcome], deadline: float = 0.0) -> None:
         for outcome in outcomes:
@@ -321,9 +321,9 @@ class Connection:
             self._perform(self.session.release(slot, generation))
 
     def leave(self) -> None:
-        """Read on no more; of a shared stream, stay until what is held was released.
+        """Stop reading; of a shared stream, stay until what is held was released.
 
-        Its other readers go on: without this session its slots would be filled anew.
+        The other sharers go on. Without this session the daemon would refill the held slots.
         """
         if self.session.share is None or self.is_closed or os.getpid() != self.pid:
             self.close()
@@ -339,7 +339,7 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """Say BYE and let go; the arena stays mapped while batches are held."""
+        """Send BYE and close; the arena stays mapped while batches are held."""
         if self.is_closed:
             return
         self.is_closed = True

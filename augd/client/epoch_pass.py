@@ -1,4 +1,7 @@
-"""One pass over an epoch, as `Stream.epoch` returns it: an iterator that knows its length."""
+"""One pass over an epoch, as `Stream.epoch` returns it: an iterator that knows its length.
+
+Runs in the training process.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,10 @@ T = TypeVar("T")
 class EpochPass(Generic[T]):
     """Yields the batches of an epoch. Holds none that it handed out.
 
-    `len` is how many it yields in all: what is left of the epoch where a state was loaded.
+    `len` is how many it yields in all: the rest of the epoch, if a state was loaded.
 
-    A pass that broke off never looks like one that ended: after an error, or an interruption, a
-    generator would just end when it is asked again, and whoever catches the error and reads on
-    would miss the rest of the epoch without a word.
+    After an error or an interruption, every further `next` raises StreamClosed. A plain generator
+    would end instead, and a loop that catches the error would miss the rest of the epoch.
     """
 
     __slots__ = ("_batches", "_broke_off", "_epoch", "_num_batches")
@@ -25,15 +27,15 @@ class EpochPass(Generic[T]):
     def __init__(self, batches: Generator[T, None, None], epoch: int, num_batches: int) -> None:
         """Made by `Stream`."""
         self._batches, self._epoch, self._num_batches = batches, epoch, num_batches
-        # In words: the error itself would hold the frames that it went through, with their batches.
+        # A text: the error itself would hold its frames, with their batches.
         self._broke_off = ""
 
     def __iter__(self) -> EpochPass[T]:
-        """Return the pass itself: it is gone through once."""
+        """Return the pass itself: it can be iterated once."""
         return self
 
     def __next__(self) -> T:
-        """Wait for the next batch; raises StreamClosed once one could not be had."""
+        """Wait for the next batch; raises StreamClosed after a pass broke off."""
         if self._broke_off:
             raise StreamClosed(
                 f"this pass over epoch {self._epoch} broke off ({self._broke_off}) and can't go "
@@ -48,11 +50,11 @@ class EpochPass(Generic[T]):
             raise
 
     def __len__(self) -> int:
-        """Batches of the whole pass, however many of them came already."""
+        """Batches of the whole pass, those that came already included."""
         return self._num_batches
 
     def close(self) -> None:
-        """End the pass; a newer one ends it, too."""
+        """End the pass."""
         self._batches.close()
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""A stream's receipts: what was handed out of each epoch, and the digests that it adds up to.
+"""A stream's receipts: what was handed out of each epoch, and the sums of its digests.
 
-Kept by the client beside the batches (augd/client/stream.py). Sums survive resumes: they travel in
-the stream's state. Knows no socket and no pixel; holds a few integers per epoch.
+Runs in the training process, below `augd/client/epoch_reader.py`. Sums survive resumes, because the
+stream's state contains them. Holds a few integers per epoch; knows no socket and no pixel.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from augd.protocol.digest_sums import DIGEST_MODULUS, IDS_MODULUS, Sums, read_su
 from augd.protocol.messages import BatchMessage
 
 _EPOCHS_MAX = 1000
-_PLACES_MAX = 4096  # batches whose sums a state may still be asked for: two per slot, and more
+_PLACES_MAX = 4096  # batches for which a state may still be asked: more than two per slot
 
 
 @dataclass(slots=True)
 class EpochDigest(Sums):
-    """What was handed out of an epoch; `is_whole` says that it was counted from its start.
+    """What was handed out of an epoch; `is_whole` means that it was counted from its start.
 
-    `files_changed` says that files of the data set were replaced while it was read.
+    `files_changed` means that files of the dataset were replaced while it was read.
     """
 
     is_whole: bool = True
@@ -43,7 +43,7 @@ class EpochDigest(Sums):
 
 
 def read_sums(data: Mapping[str, Any] | None) -> EpochDigest:
-    """Read what `as_data` returned; without it the epoch is not counted from its start."""
+    """Read what `as_data` returned; None is an epoch that was not counted from its start."""
     if data is None:
         return EpochDigest(is_whole=False)
     try:
@@ -69,7 +69,7 @@ class Receipts:
         self._order: deque[tuple[int, int]] = deque()
 
     def begin(self, epoch: int, sums: EpochDigest) -> None:
-        """Count an epoch from here on; what was counted of it before is forgotten."""
+        """Count an epoch from these sums on; earlier counts of it are dropped."""
         self._of.pop(epoch, None)
         self._of[epoch] = sums
         self._ended.discard(epoch)
@@ -85,7 +85,7 @@ class Receipts:
         self.keep((ready.epoch, next_position), sums)
 
     def keep(self, place: tuple[int, int], sums: EpochDigest) -> None:
-        """Remember what was counted up to a place: in this process, or before its checkpoint."""
+        """Keep the sums up to a place: of this process, or from a checkpoint."""
         if place not in self._after:
             self._order.append(place)
         self._after[place] = replace(sums)
@@ -93,7 +93,7 @@ class Receipts:
             del self._after[self._order.popleft()]
 
     def note_change(self, epoch: int) -> None:
-        """Say of an epoch that is being counted that files changed meanwhile."""
+        """Mark an unfinished epoch: files changed while it was read."""
         if epoch in self._of and epoch not in self._ended and self._of[epoch].batches:
             self._of[epoch].files_changed = True
 
@@ -102,7 +102,7 @@ class Receipts:
         self._ended.add(epoch)
 
     def at(self, place: tuple[int, int]) -> EpochDigest | None:
-        """Return the sums up to a place that was passed, None when that was too long ago."""
+        """Return the sums up to a place that was passed; None when that was too long ago."""
         return self._after.get(place)
 
     def receipt(self, epoch: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A recipe as somebody names it: a preset, plain data, or the path to a TOML file.
+"""Recipes as users name them: a preset, plain data, or the path of a TOML file.
 
-Before the way of a batch: in the process of whoever asks. Nothing on the wire names a file.
+Runs in the client's process: files are read there, and no message names a file.
 """
 
 from __future__ import annotations

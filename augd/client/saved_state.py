@@ -1,6 +1,6 @@
-"""A stream's state as it is saved: read, checked, and what of its receipt still holds here.
+"""A stream's state as JSON data: written, read and checked.
 
-Beside `augd/client/stream.py`, which writes states and goes on by them. Knows no socket.
+Runs in the training process, below `augd/client/epoch_reader.py`. Knows no socket.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from augd.errors import OptionError
 from augd.protocol.limits import QUARANTINE_MAX
 from augd.protocol.messages import Layout, Opened, Quarantine
 
-EPOCH_MAX = 2**31 - 2  # the one after it is made ahead, and has 31 bits, too
+EPOCH_MAX = 2**31 - 2  # the next epoch is made ahead, and must fit 31 bits, too
 _COUNT_MAX = 2**62
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A state: the place that it was taken at, of what, and by whom; -1 where it doesn't say."""
+    """A state: its place, content, quarantine, rank and world; -1 if it lacks the last two."""
 
     epoch: int
     position: int
@@ -31,11 +31,11 @@ class Saved:
     sums: EpochDigest
 
     def sums_here(self, layout: Layout) -> EpochDigest:
-        """Return what was counted of the epoch up to the place, as far as it is this rank's.
+        """Return the sums of the epoch up to the place, if they are this rank's.
 
-        Another rank's count is of other samples; with another world nobody's count is of the share
-        that a rank has here. Then the epoch is not counted from its start. Nor is one of a state
-        that doesn't say whose it is, unless it counts every sample up to its place.
+        Another rank counted other samples, and in another world every rank has another share. Then
+        the epoch is not counted from its start. The same holds for a state without rank and world,
+        unless it counts every sample up to its place.
         """
         if not self.position:
             return EpochDigest()
@@ -67,7 +67,7 @@ def write_state(
 
 
 def read_state(state: Mapping[str, Any]) -> Saved:
-    """Read what `state_dict` returned; also of versions that did not save rank and world.
+    """Read what `state_dict` returned, also in versions that did not save rank and world.
 
     Raises:
         OptionError: this is no state of a stream.

@@ -1,10 +1,9 @@
 """`augd.serve`: a daemon as a child process, for scripts, notebooks and tests.
 
-The child is `augd serve` itself: the supervisor, whose child is the daemon
-(augd/server/supervisor/loop.py).
-The daemon holds a pidfd of this process as its lifeline: when this process ends, however it ends,
-and whatever it has forked, the daemon drains and nothing is left. Starting waits until the daemon
-says that it is ready, or says why it cannot be, under a deadline.
+Runs in the caller's process. The child is `augd serve`: the supervisor, whose child is the daemon
+(augd/server/supervisor/loop.py). The daemon holds a pidfd of this process as its lifeline. When
+this process ends, however it ends and whatever it has forked, the daemon drains and ends. `serve`
+waits, with a deadline, until the daemon is ready or reports why it cannot start.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ Paths = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
 class ServedDaemon:
-    """A running daemon. It ends with `close()`, behind `with`, or with the last reference to it.
+    """A running daemon. It ends with `close()`, with a `with`, or with the last reference to it.
 
     Attributes:
         addresses: where it listens, in the order of `listen`.
-        http: URL of its page, empty without one.
-        supervisor_pid: of the process that starts the daemon again when it dies. A signal to it
-            is for both: SIGTERM drains the daemon, SIGKILL ends it at once.
+        http: URL of its dashboard, empty without one.
+        supervisor_pid: pid of the process that restarts the daemon when it dies. A signal to it
+            reaches both: SIGTERM drains the daemon, SIGKILL ends it at once.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -122,47 +121,53 @@ def serve(
     max_pixels: int | None = None,
     timeout_s: float = 60.0,
 ) -> ServedDaemon:
-    """Start a daemon that serves these data sets and dies with this process.
+    """Start a daemon that serves these datasets and ends with this process.
 
-    It ends before that when nothing refers to what is returned: a notebook's cell that is run
-    again leaves no second daemon. So keep it, as `with` does: after
-    `augd.connect(augd.serve(PATH).address)` there is a stream and no daemon. Children that this
-    process forks keep none alive.
+    The daemon also ends when nothing refers to the returned object, so that running a notebook's
+    cell again leaves no second daemon. Keep a reference, as `with` does:
+    `augd.connect(augd.serve(PATH).address)` leaves a stream without a daemon. Children that this
+    process forks do not keep the daemon alive.
 
     Args:
         paths: one folder, manifest (`.csv`, `.jsonl`), address of shards in an object store
             (`s3://BUCKET/PREFIX`, docs/storage.md) or own source (`plugin:MODULE:CLASS?ARGUMENT`,
             docs/own-sources.md), or several by name.
-        producers: producer processes; None is one per core that this process may use, 0 leaves
-            all to `augd produce`. More than four per core are warned of.
+        producers: number of producer processes. None is one per core that this process may use,
+            0 leaves all to `augd produce`. More than four per core raise a warning.
         listen: `ipc://PATH` or `tcp://HOST:PORT` (port 0: a free one), or one of each; None
             chooses a private path.
-        insecure: let anybody who reaches the port connect; without it the port must be this
-            machine's own, or have keys.
-        keys: a folder of keys (`augd keys new NAME` makes one): the port is for the clients that
-            it names, and encrypted.
-        patience_s: a producer that says nothing for so long while it has work is killed and
+        insecure: let every host that reaches the port connect. Without it the port must be bound
+            to loopback, or have keys.
+        keys: a folder of keys (`augd keys new NAME` makes one). The port is then encrypted, and
+            open to the clients that the folder names.
+        patience_s: a producer that has work and sends nothing for so many seconds is killed and
             replaced, 2..3600; None is 30.
-        plugins: names of Python modules with own ops (docs/own-ops.md). They are looked for among
-            the installed packages, in the places that PYTHONPATH names in full, and last in the
-            working directory, where nothing else is imported from.
-        cache: keep decoded pictures, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
+        plugins: names of Python modules with own ops (docs/own-ops.md). They are searched among
+            the installed packages, in the absolute paths of PYTHONPATH, and last in the working
+            directory. Nothing else is imported from there.
+        cache: keep decoded images, in memory (`"ram:8GB"`) or in a folder (`"disk:DIR:200GB"`);
             docs/storage.md says when.
-        shard_cache: keep what came from object stores in a folder, `"DIR:SIZE"`; several daemons
-            may share it.
-        http: HOST:PORT of a page that shows what happens (extra `http`); port 0 is a free one, and
-            `daemon.http` says which.
-        http_token: a file with the token that the page asks for; without one it is for this
-            machine only.
-        links_to: a folder, or several, that links out of a data set's folder may lead to; "/" for
+        shard_cache: keep bytes of object stores in a folder, `"DIR:SIZE"`; several daemons may
+            share it.
+        http: HOST:PORT of the dashboard (extra `http`); port 0 is a free one, and `daemon.http`
+            says which.
+        http_token: a file with the token that the dashboard asks for; without one it listens on
+            loopback only.
+        links_to: a folder, or several, that links out of a dataset's folder may lead to; "/" for
             anywhere. Other links that leave it are an error.
         root: the folder that a manifest's paths are relative to, instead of its own.
-        max_pixels: of the largest picture that is read; None is 64,000,000. Memory limits follow.
-        timeout_s: the longest wait for the daemon to be ready. Indexing a large folder for
-            the first time takes its time: about a minute per million files.
+        max_pixels: pixels of the largest image that is read; None is 64,000,000. Memory limits
+            follow from it.
+        timeout_s: the longest wait for the daemon to be ready, in seconds. Indexing a large folder
+            for the first time takes about a minute per million files.
+
+    Returns:
+        The running daemon, to be closed.
 
     Raises:
-        DatasetError, AddressInUse, OptionError: as the daemon says.
+        DatasetError: a dataset cannot be opened.
+        AddressInUse: another program or daemon has the address.
+        OptionError: an argument is out of range; the message names it.
         PluginFailed: a plug-in cannot be imported, or has no op that can be used.
         AugdError: the daemon died, or was not ready in time.
     """
@@ -195,13 +200,13 @@ def serve(
 
 def _begin(options: ServeOptions, timeout_s: float) -> ServedDaemon:
     """Start a daemon, and wait until it serves."""
-    open_streams()  # else the next fds are those of streams that this process lacks
-    # Not a pipe, whose end would be open in every child that is forked from this process.
+    open_streams()  # or new fds would get the numbers of missing standard streams
+    # Not a pipe: every child that this process forks would hold its end open.
     lifeline = os.pidfd_open(os.getpid())
     ready_read, ready_write = os.pipe()
     options = replace(options, lifeline_fd=lifeline, ready_fd=ready_write)
     try:
-        # In a session of its own: interrupting a notebook's cell is not for the daemon to hear.
+        # In a session of its own: Ctrl-C in a notebook's cell must not reach the daemon.
         process = interpreter.start(
             *("augd", "serve", *to_words(options)),
             pass_fds=(lifeline, ready_write),
@@ -241,10 +246,10 @@ def _private_address() -> str:
 
 
 def _by_name(paths: Paths) -> dict[str, str]:
-    """Name each data set: what is given to Python is a path, and no word of a command line."""
+    """Name each dataset: what is given to Python is a path, and no word of a command line."""
     if isinstance(paths, Mapping):
         if not paths:
-            raise OptionError("paths: expected at least one data set, got none")
+            raise OptionError("paths: expected at least one dataset, got none")
         return {str(name): _as_path(path) for name, path in paths.items()}
     path = _as_path(paths)
     if (own := parse_own(path)) is not None:

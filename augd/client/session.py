@@ -1,17 +1,17 @@
 """The client's half of the protocol, as a pure state machine.
 
-Messages, attachments and releases go in; messages to send and things to deliver come out.
-`augd/client/connect.py` carries them over a socket, the protocol tests and the simulation over
+Messages, attachments and releases go in; messages to send and batches to deliver come out.
+`augd/client/connection.py` carries them over a socket, the protocol tests and the simulation over
 lists. No I/O, no clock, no NumPy.
 
-Theory of operation. A reader says HELLO, attaches its lifeline, then OPENs. Every OPEN has a
-new `opening` number; what arrives under an older one is void and dropped (the daemon has
-taken those slots back, except the ones named in `held`). Within an opening, batches must
-arrive in sequence and epochs with the counts and digests that EPOCH_END names: anything else is
-a broken promise and raises, it is never papered over. Credit is absolute: released + slots.
+Theory of operation. A client sends HELLO, attaches its lifeline, then sends OPEN. Every OPEN has a
+new `opening` number. What arrives under an older one is void and dropped: the daemon has taken
+those slots back, except the ones named in `held`. Within an opening, batches must arrive in
+sequence, and epochs with the counts and digests that EPOCH_END names; anything else raises. Credit
+is absolute: released + slots.
 
-A reader on a shared stream never seeks; it leaves, and keeps what it holds until that is
-released, while another reader goes on elsewhere.
+A client on a shared stream never seeks. It leaves, and keeps what it holds until that is released;
+a second session goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PassEnded(Struct, frozen=True):
 
 
 class SessionDetached(Struct, frozen=True):
-    """The daemon sends nothing more on this session: its client goes on by itself."""
+    """The daemon sends nothing more on this session: the client opens another one, alone."""
 
     text: str
 
@@ -66,7 +66,7 @@ Outcome = msg.Message | Attach | Deliver | PassEnded | SessionDetached
 
 
 class BatchesLost(ConnectionLost):
-    """A message never arrived: the connection is to be made again at the cursor."""
+    """A message never arrived: reconnect at the cursor."""
 
 
 @dataclass(slots=True)
@@ -78,23 +78,25 @@ class DeliveredCount(Sums):
 
 @dataclass(slots=True)
 class ClientSession:
-    """State of one client stream. `spec` is what it asks for, `share` with whom."""
+    """State of one client stream: `spec` is what it asks for, `share` with whom it shares."""
 
     spec: msg.Spec
     nonce: str
     transport: Literal["memfd", "frames"] = "memfd"
     share: msg.Share | None = None
-    is_split_open: bool = False  # nobody chose: train, where the data set records splits
+    is_split_open: bool = False  # no split was chosen: train, if the dataset records splits
     state: str = "new"  # new -> greeting -> attaching -> opening -> open -> leaving -> closed
     session: int = 0
     opening: int = 0
     opened: msg.Opened | None = None
     quarantine: dict[int, tuple[int, int]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    splits: dict[str, int] = field(default_factory=dict)  # recorded, where train was taken of them
-    waited_us: int = 0  # by whoever waits: how long, since the last OPEN
-    transfer_us: int = 0  # by whoever hands batches to a device: how long, since the last OPEN
-    fetch_us: int = 0  # of waited_us: for a batch that was made and on its way
+    splits: dict[str, int] = field(
+        default_factory=dict
+    )  # as recorded, if train was chosen by default
+    waited_us: int = 0  # time spent waiting for batches, since the last OPEN
+    transfer_us: int = 0  # time spent moving batches to a device, since the last OPEN
+    fetch_us: int = 0  # the part of waited_us with a finished batch on its way
     _target: tuple[int, int] = (0, 0)
     _sequence: int = 0
     _released: int = 0
@@ -103,12 +105,12 @@ class ClientSession:
     _counted: DeliveredCount = field(default_factory=DeliveredCount)
 
     def start(self, software: str) -> list[Outcome]:
-        """Say HELLO."""
+        """Send HELLO."""
         self.state = "greeting"
         return [msg.Hello(self.nonce, software, self.transport, self.spec.dataset)]
 
     def attached(self) -> list[Outcome]:
-        """Go on when the lifeline stands: OPEN at the target."""
+        """Send OPEN for the target, now that the lifeline is attached."""
         assert self.state == "attaching", self.state
         return self._open()
 
@@ -145,8 +147,8 @@ class ClientSession:
     def num_slots(self) -> int:
         """Slots that it may have at a time: the batch in hand and `prefetch` ahead of it.
 
-        With `max_lag`, so many that a sharer can be seen to be that far ahead: he has given back
-        max_lag + 1 more, and has another one in hand.
+        With `max_lag`, so many that a sharer can get that far ahead: it has released max_lag + 1
+        more batches, and holds another one.
         """
         if self.share is not None and self.share.max_lag is not None:
             return self.share.max_lag + 2
@@ -158,7 +160,7 @@ class ClientSession:
         return len(self._held)
 
     def handle(self, message: msg.ToClient) -> list[Outcome]:
-        """Take one message; raises what an ERROR says, or `ProtocolError`."""
+        """Handle one message; raises what an ERROR says, or `ProtocolError`."""
         match message:
             case msg.Welcome() if self.state == "greeting" and message.nonce == self.nonce:
                 self.state = "attaching"
@@ -200,7 +202,7 @@ class ClientSession:
         if self.state != "open" or opened is None:
             raise BatchesLost(f"BATCH {batch.sequence} arrived before OPENED, which was lost")
         if batch.sequence < self._sequence:
-            return []  # doubled on the way: had it already
+            return []  # sent twice: it was delivered before
         if batch.sequence > self._sequence:
             raise BatchesLost(
                 f"BATCH {batch.sequence} of epoch {batch.epoch} arrived, expected "
@@ -225,7 +227,7 @@ class ClientSession:
     def _end(self, end: msg.EpochEnd) -> list[Outcome]:
         counted = self._counted
         if end.epoch < counted.epoch or (end.epoch == counted.epoch and not counted.batches):
-            return []  # doubled on the way: had it already
+            return []  # sent twice: it was delivered before
         self._counted = DeliveredCount(epoch=end.epoch)
         if (end.batches, end.samples) != (counted.batches, counted.samples):
             raise ProtocolError(
@@ -257,29 +259,29 @@ class ClientSession:
             return [release]
         self._released += 1
         credit = self._released + self.num_slots
-        told = self.waited_us, self.transfer_us, self.fetch_us
-        return [release, msg.Flow(self.session, self.opening, credit, *told)]
+        spent = self.waited_us, self.transfer_us, self.fetch_us
+        return [release, msg.Flow(self.session, self.opening, credit, *spent)]
 
     def leave(self) -> list[Outcome]:
-        """Say BYE and keep what is held: of a shared stream nobody overwrites it."""
+        """Send BYE and keep what is held: slots of a shared stream are not overwritten."""
         if self.state not in ("opening", "open"):
             return []
         self.state = "leaving"
         return [msg.Bye(self.session, tuple(self._held.items()))]
 
     def close(self) -> list[Outcome]:
-        """Say BYE, once."""
+        """Send BYE, once."""
         was_known = self.state not in ("new", "greeting", "closed")
         self.state = "closed"
         return [msg.Bye(self.session)] if was_known else []
 
 
 def _train_of(spec: msg.Spec, splits: dict[str, int]) -> msg.Spec:
-    """Choose the split to train on: nobody trains on validation data unasked."""
+    """Choose the training split, so that validation data is never trained on by default."""
     if "train" not in splits:
         found = " and ".join(f"{name!r} ({count} samples)" for name, count in splits.items())
         raise OptionError(
-            f"split: the data set records {found} and no 'train', which is taken where nothing is "
-            f'said. Say split="{next(iter(splits))}", or split="all" for everything.'
+            f"split: the dataset records {found} and no 'train', which is the default. "
+            f'Pass split="{next(iter(splits))}", or split="all" for everything.'
         )
     return structs.replace(spec, selection=structs.replace(spec.selection, split="train"))

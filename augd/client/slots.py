@@ -1,8 +1,10 @@
-"""Where a client's slots lie: in the daemon's arena, or in memory of its own that frames fill.
+"""The memory of a client's slots: the daemon's arena, or memory of its own that frames fill.
 
-Two answers to one question, with the same verbs: `open` gives the memory of a stream's slots,
-`fetch` makes sure that a batch's bytes are in its slot, `has_ended` says that the daemon is
-gone. Neither ever waits longer than it is told.
+Runs in the training process, below `augd/client/connection.py`. Both kinds have the same methods:
+`open` returns the memory of a stream's slots, `fetch` waits until a batch's bytes are in its slot,
+and `has_ended` says whether the daemon is gone.
+
+Invariant: no method waits beyond the deadline that it is given.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from augd.transport.zmq_sockets import Curve, Dealer, Poller
 
 
 class Slots(Protocol):
-    """What a client needs of its slots' memory."""
+    """The memory of a client's slots."""
 
     def watch(self, poller: Poller, tag: str) -> None:
-        """Have the poller say `tag` when `has_ended` is worth asking."""
+        """Have the poller return `tag` when `has_ended` may have changed."""
 
     def has_ended(self) -> bool:
         """Say whether the daemon is gone; never blocks."""
@@ -39,12 +41,12 @@ class Slots(Protocol):
         """Return when the batch's bytes are in its slot."""
 
     def close(self) -> None:
-        """Let go of the daemon; the memory lives while it is used."""
+        """Close the link to the daemon; the memory stays mapped while it is used."""
 
 
 @dataclass(slots=True)
 class SharedSlots:
-    """The daemon's own arena, mapped: a batch is there when its BATCH arrives."""
+    """The daemon's arena, mapped: a batch is complete when its BATCH arrives."""
 
     lifeline: Lifeline
     _poller: Poller | None = None
@@ -75,7 +77,7 @@ class SharedSlots:
             os.close(fd)
 
     def fetch(self, batch: msg.BatchMessage, deadline: float) -> None:
-        """Do nothing: producers wrote the bytes where they are read."""
+        """Do nothing: producers wrote the bytes into the shared memory."""
 
     def close(self) -> None:
         """End the session."""
@@ -85,7 +87,7 @@ class SharedSlots:
 
 
 class FramedSlots:
-    """Memory of this process, filled from PIECE frames that come over a socket of their own."""
+    """Memory of this process, filled from PIECE frames of the bulk socket."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class FramedSlots:
     ) -> None:
         """Connect to the daemon's bulk socket and attach the session there.
 
-        `clock` is that of the deadlines that `fetch` gets.
+        `clock` measures the deadlines given to `fetch`.
         """
         self._dealer = Dealer(address, curve)
         self._disconnects = self._dealer.watch_disconnects()
@@ -114,11 +116,11 @@ class FramedSlots:
         poller.register(self._disconnects, tag)
 
     def has_ended(self) -> bool:
-        """Say whether the bulk connection ever ended: ZeroMQ connects again, the session can't."""
+        """Say whether the bulk connection ever ended: ZeroMQ reconnects, but a session can't."""
         return self._disconnects.has_told()
 
     def open(self, opened: msg.Opened) -> memoryview:
-        """Allocate the slots, all pages present only when they are first filled."""
+        """Allocate the slots; pages become present when they are first filled."""
         size_bytes = opened.slot_bytes
         whole = memoryview(mmap.mmap(-1, size_bytes * opened.num_slots))
         self._slots = [whole[at : at + size_bytes] for at in range(0, len(whole), size_bytes)]
@@ -158,7 +160,7 @@ class FramedSlots:
                     f"a batch's pixels did not come from {self._address} in time: the network may "
                     "be slow or the daemon overloaded; connect with a larger timeout_s"
                 )
-            # After what came before the end.
+            # Receive once more, for what arrived before the end.
             is_last = "ended" in self._poller.wait(left_s) and self.has_ended()
         piece = decode_over_attach(header)
         if not isinstance(piece, msg.Piece) or piece.size_bytes > PIECE_BYTES:
@@ -178,7 +180,7 @@ class FramedSlots:
         return self._scrap[:size_bytes]
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the bulk connection."""
         self._disconnects.close()
         self._dealer.close()
         self._slots = []

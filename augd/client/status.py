@@ -1,7 +1,7 @@
-"""Questions to a daemon that are answered without a session: STATUS, and where samples lie.
+"""Questions that a daemon answers without a session: its STATUS, and the PATHS of samples.
 
-For people and benchmarks, beside the way of a batch: it opens no stream, holds no slot and
-takes no credit. Never waits beyond its deadline.
+Runs in commands, benchmarks, and beside a stream. It opens no stream, holds no slot and takes no
+credit. No wait exceeds its deadline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from augd.transport.zmq_sockets import Curve, Dealer, Poller
 
 
 class StatusClient:
-    """A connection that asks a daemon for its snapshot. `close()` it."""
+    """A connection that asks a daemon questions. `close()` it."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class StatusClient:
     def beside(
         cls, address: Address | TcpAddress, curve: Curve | None, timeout_s: float
     ) -> StatusClient:
-        """Connect as somebody did who has an address and a key by now."""
+        """Connect with an address and keys that are already parsed."""
         client = cls.__new__(cls)
         client._connect(address, curve, timeout_s)
         return client
@@ -69,10 +69,13 @@ class StatusClient:
             self._poller.register(self._dealer.handshake, "handshake")
 
     def status(self) -> dict[str, Any]:
-        """Ask and wait for the snapshot: plain data, as `Broker.snapshot` makes it.
+        """Ask for the daemon's snapshot.
+
+        Returns:
+            Plain data, as `Broker.snapshot` makes it.
 
         Raises:
-            ConnectError: nobody answered in time.
+            ConnectError: no answer came in time.
             Forbidden: the daemon wants a key, or doesn't know this one.
         """
         answer = self._ask(msg.Status())
@@ -81,12 +84,12 @@ class StatusClient:
         return answer.snapshot
 
     def paths(self, dataset: str, digest: str, ids: Sequence[int]) -> list[bytes]:
-        """Ask where samples of a data set lie, below its root.
+        """Ask for the paths of samples, below their dataset's root.
 
         Raises:
-            ConnectError: nobody answered in time.
-            SpecMismatch: the daemon serves another data set by that name now.
-            OptionError: an id is none of the data set's.
+            ConnectError: no answer came in time.
+            SpecMismatch: the daemon serves another dataset by that name now.
+            OptionError: an id is none of the dataset's.
         """
         found: list[bytes] = []
         while len(found) < len(ids):
@@ -105,7 +108,7 @@ class StatusClient:
             left_s = deadline - clock.now()
             if left_s <= 0:
                 raise ConnectError(
-                    f"{no_daemon(self.address)} (nobody answered for {self._timeout_s:g} s)"
+                    f"{no_daemon(self.address)} (no answer for {self._timeout_s:g} s)"
                 )
             self._poller.wait(left_s)
             self._dealer.check_handshake(is_new=True)
@@ -124,7 +127,7 @@ def status(
     timeout_s: float = 10.0,
     keys: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Ask a daemon once what it does. See `StatusClient`."""
+    """Ask a daemon once for its snapshot. See `StatusClient`."""
     client = StatusClient(address, timeout_s, keys)
     try:
         return client.status()

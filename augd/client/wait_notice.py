@@ -1,7 +1,7 @@
-"""A client that waits for a lost daemon says so: after two seconds, then every ten.
+"""Log lines of a client that waits for a lost daemon: after two seconds, then every ten.
 
-Beside the way of a batch. A training that stands still without a word looks as if it hung; one that
-was lost for a moment needs no line. Starts no thread: whoever waits asks here, and wakes as asked.
+Runs in the training process. Without these lines a waiting training looks as if it hung; a short
+loss needs none. Starts no thread: the waiting loop calls `log_if_due`, and wakes when it says.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ EVERY_S = 10.0
 
 
 def sentence(text: str) -> str:
-    """Return a text that another sentence can follow."""
+    """Return a text with a full stop, so that another sentence can follow."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def describe_standstill(status: Mapping[str, Any]) -> str:
-    """Say of a daemon that sends nothing what its status tells: who is there, and who died."""
+    """Describe a daemon that sends nothing, from its status: producers ready, and deaths."""
     ready = sum(one.get("state") == "ready" for one in status["producers"])
     places = max(ready, status["num_places"])
     said = [f"{ready} of its {counted(places, 'producer')} {verb(places, 'is', 'are')} ready"]
@@ -53,9 +53,9 @@ class WaitNotice:
 
         Args:
             why: what happened, as a sentence.
-            then: what follows when a daemon is there again.
-            timeout_s: how long it is waited for.
-            clock: of seconds.
+            then: what follows when a daemon is back.
+            timeout_s: how long to wait at most.
+            clock: returns seconds.
         """
         self._why, self._then = why, then
         self._clock = clock
@@ -65,7 +65,7 @@ class WaitNotice:
         self._has_spoken = False
 
     def log_if_due(self) -> float:
-        """Write the line that is due, if one is; returns the seconds until the next."""
+        """Log the line that is due, if any; return the seconds until the next one."""
         now = self._clock()
         if now >= self._due:
             waited_s = now - self._began
@@ -75,12 +75,12 @@ class WaitNotice:
                 *(self._why, waited_s, left_s, self._then),
             )
             self._has_spoken = True
-            # By the plan and not by this moment, unless that has passed as well.
+            # Keep to multiples of the interval, and skip those that have passed.
             self._due += EVERY_S * (1 + (now - self._due) // EVERY_S)
         return max(0.0, self._due - now)
 
     def end(self) -> None:
-        """Say that it is over, to who was told that it began."""
+        """Log the end of the wait, if its beginning was logged."""
         if self._has_spoken:
             waited_s = self._clock() - self._began
             _log.warning("A daemon is back after %.0f s: %s", waited_s, self._then)

@@ -45,7 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_told", deque())
+    monkeypatch.setattr(connect, "_logged", deque())
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_train_is_taken_where_splits_are_recorded_and_it_is_said_once(
     (said,) = [r for r in caplog.records if "records splits" in r.getMessage()]
     assert said.levelno == logging.WARNING
     assert said.getMessage() == (
-        "data set 'parted' records splits (train 3, val 2, test 2): its training samples are "
-        'taken, since nobody chose; say split="train", or split="all" for everything'
+        "dataset 'parted' records splits (train 3, val 2, test 2): without split, its training "
+        'samples are read; pass split="train" or split="all" to choose'
     )
     caplog.clear()
     assert ids(daemon, "held", split="val")[0] == [0, 1]
@@ -96,8 +96,8 @@ def test_a_data_set_without_training_samples_says_what_there_is(daemon: ServedDa
     with pytest.raises(augd.OptionError) as caught:
         ids(daemon, "held")
     assert str(caught.value) == (
-        "split: the data set records 'val' (2 samples) and no 'train', which is taken where "
-        'nothing is said. Say split="val", or split="all" for everything.'
+        "split: the dataset records 'val' (2 samples) and no 'train', which is the default. "
+        'Pass split="val", or split="all" for everything.'
     )
     assert ids(daemon, "held", split="all")[0] == [0, 1]
 
