@@ -1,7 +1,7 @@
 """Addresses: `ipc://PATH` on one host, `tcp://HOST:PORT` anywhere.
 
-The first thing that a daemon and a client agree on. ipc paths live by default in a directory
-that is the user's own, mode 0700, its owner checked; nothing here opens a socket.
+Used by the daemon, its clients and producers. By default ipc paths lie in a directory of the user's
+own, mode 0700, whose owner is checked. Opens no socket, except to probe whether a port listens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from augd.errors import ConnectError, OptionError, UntrustedAddress
 
-# sun_path has 108 bytes with its NUL; the longest suffix that we add is ".attach".
+# sun_path has 108 bytes with its NUL; the longest suffix that is added is ".attach".
 PATH_BYTES_MAX = 107
 DEFAULT_NAME = "default"
 _PROBE_S = 5.0
@@ -58,7 +58,7 @@ class Address:
 
     @property
     def attach_path(self) -> Path:
-        """UNIX socket over which arenas' fds are passed; also the clients' lifeline."""
+        """UNIX socket that passes the fds of arenas; also the clients' lifeline."""
         return self.path.with_name(self.path.name + ".attach")
 
     @property
@@ -68,7 +68,7 @@ class Address:
 
     @property
     def rows_path(self) -> Path:
-        """Socket that takes the rows of producers which this daemon did not start."""
+        """Socket that receives the rows of producers which this daemon did not start."""
         return self.path.with_name(self.path.name + ".rows")
 
     @property
@@ -92,7 +92,7 @@ def make_runtime_dir(folder: Path) -> None:
     """Make the directory of an address with mode 0700.
 
     Raises:
-        OptionError: it can't be made, belongs to somebody else, or others may write to it.
+        OptionError: it can't be made, belongs to another user, or others may write to it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,9 +105,9 @@ def make_runtime_dir(folder: Path) -> None:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a directory in which another user could have put a socket of his own.
+    """Refuse a directory in which another user could have put a socket.
 
-    Root's directories are everybody's to use, as /tmp is. Raises OptionError.
+    Root's directories are allowed, as /tmp is. Raises OptionError.
     """
     fault = _find_fault(folder)
     if fault:
@@ -115,7 +115,7 @@ def check_private(folder: Path) -> None:
 
 
 def _find_fault(folder: Path) -> str:
-    """Say what lets another user put something into a directory; nothing when nothing does."""
+    """Say why another user could put files into a directory; empty if that is impossible."""
     found = folder.lstat()
     if stat.S_ISLNK(found.st_mode):
         return (
@@ -133,42 +133,42 @@ def _find_fault(folder: Path) -> str:
 
 
 def check_path(address: Address) -> bool:
-    """Say whether there is a socket at a path at all; it is this user's, and private.
+    """Say whether there is a socket at a path; it must be this user's, and private.
 
-    Between this and the connection somebody could still change something: whose process it is that
-    answers is looked at by whoever connects (augd/transport/peer_monitor.py).
+    The path could still change before the connection: augd/transport/peer_monitor.py checks whose
+    process answers.
 
     Raises:
-        UntrustedAddress: another user could have put it there, or can.
+        UntrustedAddress: another user could have put it there, or can replace it.
     """
     path = address.path
     try:
         fault = _find_fault(path.parent)
         if fault:
-            raise UntrustedAddress(f"{address} is not believed: {fault}")
+            raise UntrustedAddress(f"{address} is not trusted: {fault}")
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise UntrustedAddress(
-            f"{address} is not believed: it cannot be looked at: {error.strerror}"
+            f"{address} is not trusted: it cannot be examined: {error.strerror}"
         ) from None
     if stat.S_ISLNK(found.st_mode):
         raise UntrustedAddress(
-            f"{address} is not believed: it is a link to {os.path.realpath(path)}, expected a "
+            f"{address} is not trusted: it is a link to {os.path.realpath(path)}, expected a "
             "daemon's socket: name that itself"
         )
     if not stat.S_ISSOCK(found.st_mode):
         return False
     if found.st_uid != os.geteuid():
         raise UntrustedAddress(
-            f"{address} is not believed: it belongs to user {found.st_uid}, expected "
+            f"{address} is not trusted: it belongs to user {found.st_uid}, expected "
             f"{os.geteuid()}: connect to a daemon of your own, or as that user"
         )
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         raise UntrustedAddress(
-            f"{address} is not believed: others can use it (mode {mode:04o}), expected 0600 as a "
+            f"{address} is not trusted: others can use it (mode {mode:04o}), expected 0600 as a "
             "daemon makes it: start the daemon again"
         )
     return True
@@ -213,24 +213,24 @@ def _parse_path(text: str) -> Address:
 
 
 def bulk_address(address: Address | TcpAddress, port: int) -> Address | TcpAddress:
-    """Return where the bulk socket of a daemon is: beside the path, or at a port of the host."""
+    """Return the address of a daemon's bulk socket: beside the path, or at a port of the host."""
     if isinstance(address, Address):
         return Address(address.bulk_path)
     return TcpAddress(address.host, port)
 
 
 def rows_address(address: Address | TcpAddress, port: int) -> Address | TcpAddress:
-    """Return where the rows socket of a daemon is: beside the path, or at a port of the host."""
+    """Return the address of a daemon's rows socket: beside the path, or at a port of the host."""
     if isinstance(address, Address):
         return Address(address.rows_path)
     return TcpAddress(address.host, port)
 
 
 def require_daemon(address: Address | TcpAddress) -> None:
-    """Look whether a daemon can be there at all, so that a typo is told at once.
+    """Check that a daemon can be there, so that a typo in an address fails at once.
 
     Raises:
-        ConnectError: there is no socket at the path, or nobody listens at the port.
+        ConnectError: there is no socket at the path, or nothing listens at the port.
         UntrustedAddress: another user could be at the path.
     """
     if isinstance(address, TcpAddress):
@@ -241,7 +241,7 @@ def require_daemon(address: Address | TcpAddress) -> None:
 
 
 def _require_listener(address: TcpAddress) -> None:
-    """Connect once and hang up: ZeroMQ itself would try again for ever and say nothing."""
+    """Connect once and close: ZeroMQ itself would retry for ever without an error."""
     try:
         with socket.create_connection((address.host.strip("[]"), address.port), _PROBE_S) as probe:
             # A free port of this host can, by chance, be connected to itself.
@@ -252,7 +252,7 @@ def _require_listener(address: TcpAddress) -> None:
 
 
 def no_daemon(address: Address | TcpAddress) -> str:
-    """Say that nobody answers at an address, and what to do."""
+    """Say that no daemon answers at an address, and what to do."""
     is_default = isinstance(address, Address) and address.path.name == DEFAULT_NAME
     listen = "" if is_default else f" --listen {address}"
     return (

@@ -1,9 +1,9 @@
-"""Arenas: the sealed memfds in which slots lie, and how much memory may be taken.
+"""Arenas: the sealed memfds that hold slots, and the memory that they may take.
 
-The daemon makes one per stream, before anything is produced, so that a lack of memory is an
-error at the start and never a SIGBUS later. Producers and the client map the same pages by
-an fd that travels over a UNIX socket: there is no name in /dev/shm, hence nothing to leak
-and no limit of that file system.
+The daemon makes one per stream before anything is produced. A lack of memory is then an error at
+the start, and no SIGBUS later. Producers and the client map the same pages, by an fd that is passed
+over a UNIX socket. An arena has no name in /dev/shm, so it cannot leak and is not limited by that
+file system.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from augd.errors import OverLimit
 from augd.process.resource_limits import memory_left
 from augd.process.system_errors import as_refusal
 
-# Left for everything else on the machine when a new arena is weighed.
+# Left for everything else on the machine when a new arena is admitted.
 SPARE_BYTES = 256 * 1024 * 1024
 
 
@@ -25,7 +25,7 @@ def make_arena(name: str, size_bytes: int) -> int:
     """Allocate a sealed memfd of this size, all its pages present; returns the fd.
 
     Raises:
-        OverLimit: there is not that much memory, on the machine or in the cgroup.
+        OverLimit: the machine or the cgroup has not that much memory.
     """
     available = available_bytes()
     if size_bytes + SPARE_BYTES > available:
@@ -50,16 +50,16 @@ def make_arena(name: str, size_bytes: int) -> int:
 
 
 def read_only(fd: int) -> int:
-    """Open an arena again for reading alone; the new fd is the caller's.
+    """Open an arena again for reading only; the caller owns the new fd.
 
-    Whoever gets it cannot map the arena for writing, nor open it again to do so.
+    A process that gets it can neither map the arena for writing, nor open it again to do so.
     """
     os.fchmod(fd, 0o400)
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def map_arena(fd: int, size_bytes: int, *, is_read_only: bool = False) -> mmap.mmap:
-    """Map an arena, for writing too or not; the fd may be closed afterwards.
+    """Map an arena for reading, and for writing unless read-only; the fd may be closed then.
 
     Raises:
         OverLimit: the fd's size isn't what was announced.
@@ -72,7 +72,7 @@ def map_arena(fd: int, size_bytes: int, *, is_read_only: bool = False) -> mmap.m
 
 
 def available_bytes() -> int:
-    """Memory that can be taken now without swapping: the machine's, or its group's if less."""
+    """Memory that is available without swapping: the machine's, or its cgroup's if less."""
     machine = _meminfo_available()
     group = memory_left()
     return machine if group is None else min(machine, group)

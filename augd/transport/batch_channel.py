@@ -1,9 +1,9 @@
-"""The daemon's bulk socket: slots to clients that cannot map the arena, in pieces.
+"""The daemon's bulk socket: sends slots, in pieces, to clients that cannot map the arena.
 
-A second ROUTER, so that pixels never stand in the way of credit. Pieces are sent from the
-slot itself, without a copy: the slot is not given to producers again before its client
-released it, or is gone. After a seek a slot may be written while old pieces are still on
-their way; those belong to a voided opening, and the client drops them unread.
+A second ROUTER, so that pixels never delay credit. Pieces are sent from the slot itself, without a
+copy: producers do not get the slot before its client has released it, or is gone. After a seek a
+slot may be written while old pieces are being sent. Those belong to a voided opening, and the
+client drops them unread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from augd.transport.address import bulk_address
 from augd.transport.router_pair import RouterPair, SideChannel
 from augd.transport.zmq_sockets import Curve
 
-# Belongs to no session: only sent to learn whether somebody is still there.
+# Belongs to no session: only sent to learn whether a connection stands.
 _PROBE = encode(Piece(0, 0, 0, 0, 0)), b""
 
 
@@ -29,7 +29,7 @@ class BatchChannel(SideChannel):
         super().__init__(RouterPair(curve), bulk_address, _PROBE)
 
     def send(self, first: Piece, slot: memoryview) -> bool:
-        """Queue a slot in pieces; `first` names whose it is. Say False when he is gone."""
+        """Queue a slot in pieces to the session that `first` names; False if its client is gone."""
         peer = self._peers.get(first.session)
         if peer is None:
             return False

@@ -1,8 +1,7 @@
-"""What a producer's fetch channel is made of: a socket pair, and the fetch buffer, memory for what
-comes through.
+"""The parts of a producer's fetch channel: a socket pair, and the fetch buffer for the bytes.
 
-Made before a producer is started, hence imports nothing that takes time. `hatch` says what it is
-for.
+The daemon makes them before it starts a producer, so this module imports nothing slow.
+`augd/transport/fetch_client.py` describes the channel.
 """
 
 from __future__ import annotations
@@ -16,26 +15,25 @@ from typing import Final
 from augd.dataset.stores.range_reader import BUFFER_SLOT_BYTES
 from augd.transport import unix_link
 
-NUM_BUFFER_SLOTS: Final = 6  # the read-ahead's threads, the producer's own, and one to spare
+NUM_BUFFER_SLOTS: Final = 6  # the read-ahead threads, the producer's main thread, and a spare
 FETCH_BUFFER_BYTES: Final = NUM_BUFFER_SLOTS * BUFFER_SLOT_BYTES
 
 
 @dataclass(slots=True)
 class FetchChannelEnd:
-    """The fetcher's side of a producer's fetch channel, as the daemon keeps it."""
+    """The fetcher's end of a producer's fetch channel; the daemon keeps it."""
 
     socket: socket.socket
     fetch_buffer_fd: int
 
     def close(self) -> None:
-        """Close both; the producer then hears that nobody is left to ask."""
+        """Close both; the producer then fails its requests."""
         self.socket.close()
         os.close(self.fetch_buffer_fd)
 
 
 def make_fetch_channel() -> tuple[FetchChannelEnd, socket.socket]:
-    """Make a fetch channel; returns the fetcher's end, and the socket for the producer to
-    inherit."""
+    """Make a fetch channel; return the fetcher's end, and the socket that the producer inherits."""
     end, near = unix_link.make_link()
     fetch_buffer = os.memfd_create("augd-fetch-buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fetch_buffer, FETCH_BUFFER_BYTES)

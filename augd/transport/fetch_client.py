@@ -1,15 +1,16 @@
-"""The fetch channel: how a producer, which has no network, gets ranges of shards that lie in a
-store.
+"""The producer's end of the fetch channel: ranges of remote shards, without a network.
 
-It asks over an inherited socket pair, and the fetcher (`augd/server/fetcher/__main__.py`) puts the
-bytes into the
-fetch buffer, a sealed memfd that both have: no byte goes through a socket, and the fetcher never
-waits for a producer. The fetch buffer is cut into lanes; whoever reads takes one, asks for ranges,
-waits until they lie there, copies them out, and gives the lane back.
+A producer sends requests over an inherited socket pair. The fetcher
+(`augd/server/fetcher/__main__.py`) writes the bytes into the fetch buffer, a sealed memfd that both
+map. So no byte goes through a socket, and the fetcher never waits for a producer. The fetch buffer
+is divided into slots. A reader takes a slot, requests ranges, waits until they are there, copies
+them out and gives the slot back.
 
-The daemon keeps the fetcher's end, too. So the socket outlives a fetcher that is killed, and with
-it what was asked and not yet taken. The next fetcher says AGAIN first: all that waits is asked
-anew. What both the socket and the producer asked twice is done once, by its turn.
+The daemon keeps the fetcher's end, too. The socket, with the requests in it, thus outlives a
+fetcher that is killed. The next fetcher sends RESEND first, and all open requests are sent again.
+A request id makes sure that a request sent twice is answered once.
+
+Invariant: every wait ends by `patience_s`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ LOOK_S: Final = 1.0
 
 
 def fetch_patience_s() -> float:
-    """Return for how long an answer is waited for: what is asked may wait for its turn, too."""
-    from augd.dataset.stores.object_store import patience_s  # with what few producers need
+    """Return how long to wait for an answer, time in the fetcher's queue included."""
+    from augd.dataset.stores.object_store import patience_s  # loads what few producers need
 
     return 2 * patience_s() + 10
 
@@ -47,13 +48,13 @@ class _BufferSlot:
     number: int
     memory: memoryview
     request_id: int = 0
-    frame: bytes | None = None  # what is asked, while it isn't answered
+    frame: bytes | None = None  # the request, until it is answered
     failure: str | None = None
-    is_late: bool = False  # nobody waits any more, and it isn't answered
+    is_late: bool = False  # its reader gave up before the answer
 
 
 class FetchClient:
-    """The producer's side. Asks may come from several threads at once."""
+    """The producer's end. Several threads may send requests at once."""
 
     def __init__(
         self,
@@ -62,12 +63,12 @@ class FetchClient:
         patience_s: float,
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take both fds over. Start it when the process is confined: it has a thread.
+        """Take over both fds. Make it after the process is confined: it starts a thread.
 
         Args:
             socket_fd: the inherited socket.
-            basin_fd: the inherited memory.
-            patience_s: how long an answer is waited for, fetchers that come and go included.
+            fetch_buffer_fd: the inherited memory.
+            patience_s: how long to wait for an answer, restarts of the fetcher included.
             on_wait: called every second while the thread that made this waits for bytes.
         """
         self._socket = socket.socket(fileno=socket_fd)
@@ -91,12 +92,12 @@ class FetchClient:
         threading.Thread(target=self._listen, name="fetch client", daemon=True).start()
 
     def reader(self, dataset: str) -> FetchReader:
-        """Return what reads the shards of a data set."""
+        """Return a reader of one dataset's shards."""
         return FetchReader(self, dataset)
 
     @contextmanager
     def fetch(self, dataset: str, pieces: Sequence[ByteRange]) -> Iterator[memoryview]:
-        """Have ranges read; see `stores.pieces.RangeReader`."""
+        """Have ranges read; see `augd.dataset.stores.range_reader.RangeReader`."""
         buffer_slot = self._take()
         try:
             self._ask(buffer_slot, dataset, pieces)
@@ -107,11 +108,11 @@ class FetchClient:
                     self._free.append(buffer_slot)
                     self._changed.notify_all()
                 else:
-                    buffer_slot.is_late = True  # it may still be written into
+                    buffer_slot.is_late = True  # the fetcher may still write into it
 
     def _take(self) -> _BufferSlot:
         while True:
-            self._wait(lambda: bool(self._free), "none of its lanes became free")
+            self._wait(lambda: bool(self._free), "no slot of the fetch buffer became free")
             with self._changed:
                 if self._free:  # else another thread was faster
                     return self._free.pop()
@@ -144,18 +145,18 @@ class FetchClient:
                     return
                 if self._is_gone:
                     raise StoreError(
-                        "the process that reads the store is gone, and its daemon, too"
+                        "the process that reads the store is gone, and so is its daemon"
                     )
             if clock.now() > deadline:
                 raise StoreError(
                     f"{what} within {self._patience_s:g} s: the process that reads the store "
-                    "hangs, or ends again and again. The daemon's log says more."
+                    "hangs, or ends repeatedly. The daemon's log says more."
                 )
             if threading.get_ident() == self._owner:
                 self._on_wait()
 
     def _listen(self) -> None:
-        """Take what the fetcher says, until nobody is left who could."""
+        """Handle the fetcher's messages until both the fetcher and the daemon are gone."""
         while True:
             try:
                 received = unix_link.receive(self._socket, wait=True)
@@ -177,7 +178,7 @@ class FetchClient:
             return
         buffer_slot = self._buffer_slots[note.buffer_slot]
         if buffer_slot.frame is None or note.request_id != buffer_slot.request_id:
-            return  # answered by the fetcher that died, and by the next one
+            return  # answered twice: by a fetcher that died, and by the next one
         buffer_slot.frame = None
         buffer_slot.failure = note.text if isinstance(note, said.Refused) else None
         if buffer_slot.is_late:
@@ -187,11 +188,10 @@ class FetchClient:
 
 
 class FetchReader:
-    """Reads the shards of one data set through the fetch channel; see
-    `stores.pieces.RangeReader`."""
+    """Reads the shards of one dataset; see `augd.dataset.stores.range_reader.RangeReader`."""
 
     def __init__(self, fetch_channel: FetchClient, dataset: str) -> None:
-        """Take both."""
+        """Read this dataset through this channel."""
         self._fetch_channel = fetch_channel
         self._dataset = dataset
 
@@ -200,4 +200,4 @@ class FetchReader:
         return self._fetch_channel.fetch(self._dataset, pieces)
 
     def close(self) -> None:
-        """Do nothing: the fetch channel is the producer's."""
+        """Do nothing: the producer owns the fetch channel."""

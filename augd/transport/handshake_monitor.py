@@ -1,8 +1,10 @@
-"""Whether a daemon let this client in, and whether it is still connected: ZeroMQ tries for ever and
-says nothing, its monitor does.
+"""The state of a client's TCP connection: whether the daemon let it in, and whether it has ended.
 
-Looked at by clients that came by TCP: while they wait for WELCOME, and then for its end. Reads
-keys from no file and needs none: a client without keys learns here that the daemon wants one.
+ZeroMQ retries for ever without an error; its monitor reports each handshake. A client reads the
+monitor while it waits for WELCOME, and later to notice the end. Reads no key file and needs no
+keys: a client without keys learns here that the daemon wants one.
+
+Invariant: nothing here blocks, except one question to a port, which takes at most `_GREETING_S`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import zmq
 from augd.errors import AugdError, ConnectError, Forbidden
 from augd.transport.address import Address, TcpAddress
 
-# The later one tells more.
+# In order of detail, the most telling last.
 _REASONS = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
@@ -35,10 +37,10 @@ _EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a
 
 
 class Handshake:
-    """Hears what becomes of a socket's connection, from before it connects."""
+    """Follows the connections of a socket, from before it connects."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
-        """Watch a socket; it is watched until it is closed."""
+        """Watch a socket until it is closed."""
         self.socket = watched.get_monitor_socket(_WATCHED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._failures: list[int] = []
@@ -76,8 +78,8 @@ class Handshake:
             Forbidden: the daemon wants keys, or doesn't know this one.
             ConnectError: it is another daemon than the one that the keys are for.
         """
-        # Of two that hang up for the same reason, whoever is first leaves the other without it; and
-        # a daemon's end looks the same. ZeroMQ tries again at once: then it becomes clear.
+        # When both sides close for the same reason, only one of them sees the reason, and a
+        # daemon's end looks the same. ZeroMQ retries at once, and a further failure tells.
         if not self.has_failed():
             return
         reason = max(self._failures, key=_REASONS.index)
@@ -91,7 +93,7 @@ class Handshake:
 
 
 def _mechanism(address: Address | TcpAddress) -> bytes:
-    """Ask what listens at a port for its greeting; returns the mechanism that it names, if any."""
+    """Return the mechanism in the greeting of whatever listens at a port; empty if none."""
     assert isinstance(address, TcpAddress)
     greeting = b""
     try:
@@ -113,7 +115,7 @@ def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> Au
         )
     if not has_keys:
         return Forbidden(
-            f"the daemon at {address} lets in only clients with a key: ask its operator for a "
+            f"the daemon at {address} accepts only clients with a key: ask its operator for a "
             "NAME.key, and give it as keys= or --keys, or in $AUGD_KEYS"
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
@@ -122,7 +124,7 @@ def _explain(event: int, address: Address | TcpAddress, *, has_keys: bool) -> Au
             "check the address, or connect without keys (keys= or --keys, and $AUGD_KEYS)"
         )
     return ConnectError(
-        f"what listens at {address} hung up: it does not have the daemon's key that came with this "
-        "client's, or is just ending. Check the address; if the daemon got new keys, ask its "
-        "operator for a new NAME.key"
+        f"what listens at {address} closed the connection: it lacks the daemon's key that came "
+        "with this client's, or is just ending. Check the address; if the daemon got new keys, ask "
+        "its operator for a new NAME.key"
     )

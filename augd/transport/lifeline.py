@@ -1,10 +1,9 @@
-"""The UNIX socket beside a daemon's address: lifelines of clients, and their arenas' fds.
+"""The UNIX socket beside a daemon's address: lifelines of clients, and the fds of their arenas.
 
-A client connects, says ATTACH with its session's token, and keeps the connection for as
-long as it lives: the kernel closes it when the process dies, which frees its slots at once. Its
-forked children close their copies of it as they begin.
-The daemon pushes each arena's fd over it before OPENED goes out. Only processes of the
-daemon's own user get that far.
+A client connects, sends ATTACH with its session's token, and keeps the connection while it lives.
+When its process dies, the kernel closes the connection, and the daemon frees its slots at once.
+Forked children close their copies as they begin. The daemon sends each arena's fd over it before
+it sends OPENED. Only processes of the daemon's own user are accepted.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def listen(path: Path) -> socket.socket:
 def accept(listener: socket.socket) -> socket.socket | None:
     """Accept one connection of this daemon's user; others are closed and give None.
 
-    None also while the process has no fd to spare: whoever knocks waits in the backlog.
+    None also while the process has no fd left: the connection then waits in the backlog.
     """
     try:
         connection, _ = listener.accept()
@@ -48,14 +47,14 @@ def accept(listener: socket.socket) -> socket.socket | None:
 
 
 class ArenaUnavailable(ConnectError):
-    """This process cannot get at the daemon's memory, though the daemon answers."""
+    """This process cannot map the daemon's memory, though the daemon answers."""
 
 
 class Lifeline:
     """A client's end of the attach socket. A forked child of the client has none."""
 
     def __init__(self, path: str, session: int, token: str, timeout_s: float) -> None:
-        """Connect and say ATTACH.
+        """Connect and send ATTACH.
 
         Raises:
             ArenaUnavailable: the daemon went away meanwhile, or is on another host.
@@ -83,7 +82,7 @@ class Lifeline:
         """Wait for the arena of a stream; returns (fd, size in bytes), the fd is the caller's.
 
         Raises:
-            ArenaUnavailable: the daemon hung up, or sends none within the timeout.
+            ArenaUnavailable: the daemon closed the socket, or sends none within the timeout.
         """
         while True:
             try:
@@ -111,7 +110,7 @@ class Lifeline:
             return False
 
     def close(self) -> None:
-        """Let go: for the daemon the session is over."""
+        """Close; the daemon then ends the session."""
         self._socket.close()
 
 

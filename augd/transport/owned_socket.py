@@ -1,9 +1,9 @@
-"""Sockets in the file system that are this user's alone: how they are made, known and removed.
+"""Sockets in the file system that belong to this user alone: made, recognised and removed.
 
-Stands under whatever listens at a path: the daemon's ROUTERs and its attach socket.
+Used by the daemon, for its ROUTERs and its attach socket.
 
-Invariants: a socket is 0600 from the moment at which it exists, whatever the umask is; nothing is
-removed but a socket of this user; links are never followed.
+Invariants: a socket has mode 0600 from the moment it exists, whatever the umask; only sockets of
+this user are removed; links are never followed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _KINDS = (
 
 
 def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
-    """Listen at a path for this user alone; nothing may be there. Accepting never blocks.
+    """Listen at a path for this user alone; the path must not exist. Accepting never blocks.
 
-    Whoever closes it leaves the file. One thread at a time: the umask is the process's.
+    Closing leaves the file. For one thread at a time: the umask belongs to the process.
 
     Raises:
-        OptionError: something is there, or no socket can be made there.
+        OptionError: the path exists, or no socket can be made there.
     """
     listener = socket.socket(socket.AF_UNIX, kind)
-    before = os.umask(0o177)  # chmod afterwards would leave a moment for others to connect in
+    before = os.umask(0o177)  # with chmod afterwards, others could connect in between
     try:
         listener.bind(os.fsencode(path))
     except OSError as error:
@@ -53,7 +53,7 @@ def find_own(path: Path) -> bool:
     """Say whether a socket of this user lies at a path; False where nothing does.
 
     Raises:
-        OptionError: something else is there, which nobody here may remove.
+        OptionError: something else is there, which must not be removed.
     """
     try:
         found = os.lstat(path)
@@ -70,7 +70,7 @@ def find_own(path: Path) -> bool:
 
 
 def remove_own(path: Path) -> None:
-    """Remove a socket of this user; nothing happens where nothing is.
+    """Remove a socket of this user, if there is one.
 
     Raises:
         OptionError: something else is there.

@@ -1,8 +1,8 @@
-"""Who is at the other end of a ZeroMQ socket that connects to a path, and whether he still is.
+"""The peer of a ZeroMQ socket that connects to a path: which user it is, and whether it is there.
 
-ZeroMQ connects by itself, again and again, and says nothing. Its monitor tells of each connection
-before anything that came over it can be received, with its descriptor: the kernel knows whose
-process listens there. Beside the way of a batch; looked at by whoever receives.
+ZeroMQ reconnects by itself and reports nothing. Its monitor reports each connection, with its
+descriptor, before any message over it can be received. From the descriptor the kernel tells whose
+process listens. Used in clients, by `augd/transport/zmq_sockets.py`. Never blocks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _EVENT = struct.Struct("=hi")  # as zmq_socket_monitor(3) says: the event, and a
 
 
 def check_peer(connection: socket.socket, path: Path | str) -> None:
-    """Refuse what listens at a path unless it is a process of this user or of root.
+    """Refuse a connection whose peer is not a process of this user or of root.
 
     Raises:
-        UntrustedAddress: it isn't.
+        UntrustedAddress: the peer is another user's process.
     """
     user = peer_uid(connection)
     if user not in (os.geteuid(), 0):
@@ -37,7 +37,7 @@ def check_peer(connection: socket.socket, path: Path | str) -> None:
 
 
 class Peer:
-    """Hears of a socket's connections to a path, from before it connects."""
+    """Follows the connections of a socket to a path, from before it connects."""
 
     def __init__(self, watched: zmq.Socket[bytes], path: Path) -> None:
         """Watch a socket until `close`."""
@@ -50,12 +50,13 @@ class Peer:
         self._stranger: UntrustedAddress | None = None
 
     def is_known(self) -> bool:
-        """Say whether everybody who was ever connected was a process of this user or of root.
+        """Say whether every peer so far was a process of this user or of root.
 
-        No where a connection ended before it could be looked at: what it brought is nobody's.
+        False if a connection ended before it could be examined: the sender of its messages cannot
+        be determined.
 
         Raises:
-            UntrustedAddress: somebody wasn't.
+            UntrustedAddress: a peer was another user's process.
         """
         self._read_events()
         return self._is_known
@@ -76,10 +77,10 @@ class Peer:
             raise self._stranger
 
     def _look_at(self, fd: int) -> None:
-        """Look whose process is at the other end of a connection of ZeroMQ's, by a copy of it."""
+        """Check the peer of a connection of ZeroMQ's, by a copy of its descriptor."""
         try:
             with socket.socket(fileno=os.dup(fd)) as connection:
-                # Closed meanwhile, the number may be another connection's.
+                # If it was closed meanwhile, the fd may belong to another connection.
                 if connection.getpeername() == os.fsdecode(self._path):
                     check_peer(connection, self._path)
                     return

@@ -1,8 +1,8 @@
-"""The daemon's ROUTERs of one purpose: one for addresses that need no key, one for CURVE.
+"""The daemon's ROUTERs of one purpose: one for addresses without keys, one for CURVE.
 
-A mechanism belongs to a ZeroMQ socket, not to an address, so a daemon that listens at a path and,
-with keys, at a port has two sockets where it would have one. Peers are named by door and routing
-id, since the ids of two sockets may be equal. Without keys there is a single door.
+In ZeroMQ a security mechanism belongs to a socket, not to an address. So a daemon that listens at a
+path and, with keys, at a port has two sockets for each purpose. Peers are named by the socket's
+number and the routing id, since ids of two sockets may be equal. Without keys there is one socket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Beside = Callable[[Address | TcpAddress, int], Address | TcpAddress]
 
 
 class RouterPair:
-    """One or two ROUTERs behind the verbs of one."""
+    """One or two ROUTERs with the methods of one."""
 
     def __init__(
         self, curve: Curve | None = None, make_router: Callable[[Curve | None], Router] = Router
@@ -35,8 +35,8 @@ class RouterPair:
     def receive(self, door: int) -> tuple[bytes, list[bytes], str | None] | None:
         """Return one message as (peer, frames, user), or None when there is none now.
 
-        `user` is None at the door that needs no key: what a client says there about itself counts
-        for nothing. At the other one it is empty when ZeroMQ doesn't know it.
+        `user` is None at the socket without keys: what a client says there about itself is ignored.
+        At the other one it is empty when ZeroMQ doesn't know it.
         """
         if door == _PLAIN:
             plain = self.routers[door].receive()
@@ -59,12 +59,12 @@ class RouterPair:
 
 
 class SideChannel:
-    """Sockets beside the daemon's own: whoever attaches here is already known by a number."""
+    """Sockets beside the daemon's own; each peer attaches by a number that it got before."""
 
     def __init__(self, doors: RouterPair, beside: Beside, probe: Sequence[bytes]) -> None:
-        """Take unbound doors; they are bound `beside` each address of the daemon.
+        """Take unbound sockets; `bind` binds them `beside` each address of the daemon.
 
-        `knock` is a message that means nothing: it is sent to learn whether somebody is there.
+        `probe` is a message without effect: it is sent to learn whether a connection stands.
         """
         self.doors = doors
         self.disconnects = [router.watch_disconnects() for router in doors.routers]
@@ -80,7 +80,7 @@ class SideChannel:
             self.port = bound.port
 
     def admit(self, number: int, peer: bytes) -> None:
-        """Take this connection for that of a number, once it is known that it is."""
+        """Take this connection as that of a number, once its token was checked."""
         self._peers[number] = peer
 
     def forget(self, number: int) -> None:

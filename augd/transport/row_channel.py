@@ -1,9 +1,10 @@
-"""The daemon's rows socket: what producers of other hosts say, and the pixels that they made.
+"""The daemon's rows socket: messages of producers on other hosts, and the rows that they made.
 
-A third ROUTER, apart from the clients' two, because its frames may be large: with keys it is
-for those alone that may produce. One connection is one producer; what it says comes in the order
-in which it was said, so that the rows of a lease are there when its DONE is. Rows go from ZeroMQ
-straight to where they belong; nothing else here is kept.
+A third ROUTER, apart from the clients' two, because its frames may be large. With keys it accepts
+only clients that may produce. One connection is one producer. Its messages arrive in order, so the
+rows of a lease are there before its DONE. Rows go from ZeroMQ straight into their slots.
+
+Invariant: a peer that sends more than its leases allow is disconnected.
 """
 
 from __future__ import annotations
@@ -20,47 +21,47 @@ from augd.transport.address import rows_address
 from augd.transport.router_pair import RouterPair, SideChannel
 from augd.transport.zmq_sockets import Curve, Router
 
-# No high-water mark. libzmq stops reading at one, and where the peer hangs up before it goes on (a
-# relay, whose daemon stood still for longer than its heartbeats) and a heartbeat comes between, an
-# assertion ends the process. Source: stream_engine_base.cpp of libzmq 4.3.5, libzmq issue 4364.
-# What can be unread is bounded by what a peer may say: a producer that was let in the rows of its
-# leases, and some words; a stranger a few words. Whoever says more is hung up on.
+# No high-water mark. At one, libzmq stops reading. If the peer then closes before reading resumes
+# (a relay, whose daemon was stopped for longer than its heartbeats) and a heartbeat comes between,
+# an assertion ends the process. Source: stream_engine_base.cpp of libzmq 4.3.5, libzmq issue 4364.
+# What can be unread is bounded by what a peer may send: an admitted producer the rows of its leases
+# and some messages, an unknown peer a few messages. A peer that sends more is disconnected.
 _UNREAD_MAX = 0
-_STRANGE_MAX = 64  # words of a stranger, who is told each time that nobody knows him
+_STRANGE_MAX = 64  # messages of an unknown peer, each of which is answered with PART
 _UNLEASED_MAX = 16  # DONEs in a row that answer no lease, of which a producer has eight at most
-_WORDS_MAX = 256  # other words at once, and so many a second more: ALIVE and BEAT come in seconds
+_WORDS_MAX = 256  # other messages at once, and so many more per second: ALIVE and BEAT take seconds
 _WORDS_PER_S = 8.0
 # CURVE wraps each frame: a nonce, a name, a box. Source: RFC 26, "MESSAGE command".
 _ENVELOPE_BYTES = 64
-_STRANGERS_MAX = 4_096  # whose words are counted
-# A REVOKE of nothing: only sent to learn whether somebody is still there.
+_STRANGERS_MAX = 4_096  # unknown peers whose messages are counted
+# A REVOKE of nothing: only sent to learn whether a connection stands.
 _PROBE = (encode(msg.Revoke(())),)
 
 
 class RowChannel(SideChannel):
-    """Talks to the producers that attached here, each known by the number that it joined as."""
+    """Talks to the producers that attached here, each known by its number."""
 
     def __init__(self, curve: Curve | None = None) -> None:
         """Make the socket, or two with keys; `bind` it for every address of the daemon."""
         super().__init__(RouterPair(curve, _make_router), rows_address, _PROBE)
         self._numbers: dict[bytes, int] = {}
-        self._patience: dict[bytes, _Patience] = {}  # of those that were let in
+        self._patience: dict[bytes, _Patience] = {}  # of admitted producers
         self._strangers: dict[bytes, _Patience] = {}
-        self._ended: set[bytes] = set()  # that were hung up on
+        self._ended: set[bytes] = set()  # that were disconnected
 
     def admit(self, number: int, peer: bytes) -> None:
-        """Take what this peer says from now on for the producer's."""
+        """Take the messages of this peer, from now on, as the producer's."""
         super().admit(number, peer)
         self._numbers[peer] = number
         self._patience[peer] = _Patience(_WORDS_MAX, _UNLEASED_MAX)
         self._strangers.pop(peer, None)
 
     def number_of(self, peer: bytes) -> int | None:
-        """Return whose connection this is, None for somebody who did not attach."""
+        """Return the number of the producer behind a connection; None if it did not attach."""
         return self._numbers.get(peer)
 
     def forget(self, number: int) -> None:
-        """Take what its connection says from now on for a stranger's."""
+        """Take the messages of its connection, from now on, as those of an unknown peer."""
         peer = self._peers.get(number)
         if peer is not None:
             del self._numbers[peer]
@@ -80,52 +81,52 @@ class RowChannel(SideChannel):
         return bytes((door,)) + peer, header, (user or "") if door else None
 
     def bear(self, door: int, peer: bytes, *, is_done: bool = False, is_leased: bool) -> None:
-        """Count the message in hand; hang up on a peer that says more than it may.
+        """Count the message in hand; disconnect a peer that sends more than it may.
 
         Raises:
-            ProtocolError: it said too much; its connection ends.
+            ProtocolError: it sent too much; its connection ends.
         """
         if peer in self._ended:
-            raise ProtocolError("it was hung up on")
+            raise ProtocolError("it was disconnected before")
         patience = self._patience.get(peer)
         if patience is None:
             if len(self._strangers) >= _STRANGERS_MAX:
-                self._strangers.clear()  # most of them left
+                self._strangers.clear()  # most of them have left
                 self._ended.clear()
             patience = self._strangers.setdefault(peer, _Patience(_STRANGE_MAX, 0))
-            is_done = self.doors.routers[door].has_more()  # rows, from who was leased none
+            is_done = self.doors.routers[door].has_more()  # rows, from a peer without a lease
         if patience.is_over(is_done=is_done, is_leased=is_leased):
-            self._ended.add(peer)  # what it sent before still comes
+            self._ended.add(peer)  # what it sent before still arrives
             self.doors.routers[door].hang_up()
-            raise ProtocolError("it says more than its leases allow, and is hung up on")
+            raise ProtocolError("it sends more than its leases allow: disconnected")
 
     def receive_rows(self, door: int, places: Sequence[memoryview]) -> bool:
         """Receive the frames that follow a header into these places, each of just its size.
 
-        Says False when there are fewer, more, or others. What was written then is wrong, and
-        belongs to a lease that is not done.
+        False if their number or sizes differ. What was written then is wrong, and belongs to a
+        lease that is not done.
         """
         router = self.doors.routers[door]
         are_whole = all(router.receive_into(place) for place in places)
         return router.drop_rest() == 0 and are_whole
 
     def drop_rows(self, door: int) -> int:
-        """Drop the frames that follow a header; returns how many they were."""
+        """Drop the frames that follow a header; return their number."""
         return self.doors.routers[door].drop_rest()
 
     def send(self, producer: int, message: msg.ToRelay) -> bool:
-        """Send to a producer; say False when it is gone or takes nothing more."""
+        """Send to a producer; False if it is gone or its queue is full."""
         peer = self._peers.get(producer)
         return peer is not None and self.doors.send(peer, [encode(message)])
 
     def part_with(self, peer: bytes, why: str) -> None:
-        """Tell a stranger that nobody knows it here."""
+        """Send PART to a peer that is not admitted."""
         self.doors.send(peer, [encode(msg.Part(why))])
 
 
 @dataclass(slots=True)
 class _Patience:
-    """How much more a peer may say before it answers a lease."""
+    """How many more messages a peer may send before it answers a lease."""
 
     words_max: int
     unleased_max: int

@@ -1,9 +1,9 @@
 """Links: UNIX socket pairs between the daemon and its own producers, and fds over sockets.
 
-A link carries whole messages in order, passes fds with them, and ends when either side
-dies: it is the producers' lifeline. It exists in no file system and nobody else can reach
-it, so it needs neither key nor address. Sends never block: a producer that doesn't read has
-at most a few leases outstanding, and is killed by its deadline.
+A link carries whole messages in order, passes fds with them, and ends when either side dies: it is
+the producers' lifeline. It has no name in a file system, so no other process can reach it, and it
+needs neither key nor address. Sends never block: a producer that doesn't read has at most a few
+leases, and its deadline kills it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_FDS_MAX * array.array("i").itemsize)
 
 
 def make_link() -> tuple[socket.socket, socket.socket]:
-    """Make both ends of a link; the second is to be inherited by the producer."""
+    """Make both ends of a link; the producer inherits the second."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
     return near, far
 
 
 def send(link: socket.socket, frame: bytes, fds: Sequence[int] = ()) -> bool:
-    """Send one message; say False when the other side is gone or reads no more."""
+    """Send one message; False if the other side is gone or its buffer is full."""
     try:
         if fds:
             socket.send_fds(link, [frame], list(fds), socket.MSG_NOSIGNAL)
@@ -40,9 +40,9 @@ def send(link: socket.socket, frame: bytes, fds: Sequence[int] = ()) -> bool:
 
 
 def is_connected(link: socket.socket) -> bool:
-    """Say whether the other side lives: then a send that failed found its buffer full."""
+    """Say whether the other side lives; a send that failed then found its buffer full."""
     poller = select.poll()
-    poller.register(link, 0)  # hang-ups and errors are told without being asked for
+    poller.register(link, 0)  # hang-ups and errors are always reported
     return not poller.poll(0)
 
 
@@ -66,13 +66,13 @@ def receive(link: socket.socket, *, wait: bool) -> tuple[bytes, list[int]] | Non
     if flags_out & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
-        raise EOFError("a message was cut: the other side sends more than a header")
+        raise EOFError("a message was truncated: the other side sends more than a header")
     if not frame and not fds:
         raise EOFError
     return frame, list(fds)
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """User id of the process at the other end, as the kernel knows it."""
+    """Return the user id of the process at the other end, from the kernel."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int(array.array("i", credentials)[1])

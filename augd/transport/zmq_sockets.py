@@ -1,9 +1,11 @@
-"""The ZeroMQ sockets: the daemon's ROUTER, a client's DEALER, and one poller for everything.
+"""The ZeroMQ sockets: the daemon's ROUTER, a client's DEALER, and one poller for sockets and fds.
 
-The only module that imports zmq. Options are set on purpose: ROUTER_MANDATORY, because a
-ROUTER drops silently otherwise; MAXMSGSIZE, because a stranger's frame would be allocated;
-LINGER 0, because what was not sent when a process ends is made again by design. Nothing
-here blocks without a deadline.
+Makes every socket that carries the protocol; only monitors and the authenticator make others. The
+options matter: ROUTER_MANDATORY, because a ROUTER drops silently otherwise; MAXMSGSIZE, because an
+unknown peer's frame would be allocated; LINGER 0, because what was not sent when a process ends is
+recomputed.
+
+Invariant: nothing here blocks without a deadline.
 """
 
 from __future__ import annotations
@@ -27,16 +29,16 @@ if TYPE_CHECKING:
     from augd.transport.handshake_monitor import Handshake
 
 FRAMES_MAX = 4
-# ipc connects at once unless the daemon is only just binding: then soon again, later rarely.
+# ipc connects at once unless the daemon is just binding: retry soon at first, later rarely.
 _RECONNECT_MS = 5
 _RECONNECT_MAX_MS = 1000
 _HEARTBEAT_MS = 2_000
-_HEARTBEAT_TIMEOUT_MS = 10_000  # answered by ZeroMQ's own thread, however long a step trains
+_HEARTBEAT_TIMEOUT_MS = 10_000  # ZeroMQ's own thread answers, however long a training step takes
 _HANDSHAKE_MS = 10_000
-# Credits bound what a client that doesn't read can have queued: a BATCH and an EPOCH_END for
-# each of at most 1,025 slots. ZeroMQ's own 1,000 would drop some of them.
+# Credits bound the queue of a client that doesn't read: a BATCH and an EPOCH_END for each of at
+# most 1,025 slots. ZeroMQ's default of 1,000 would drop some of them.
 _QUEUE_MAX = 4096
-# What the daemon has read from one connection and not looked at. Further messages wait in their
+# Messages of one connection that the daemon has read and not handled. Further ones wait at their
 # sender, so that a flood of the largest ones takes 16 MB of the daemon's memory and not 268.
 _UNREAD_MAX = 256
 # Class lists travel in a frame of their own: 64 MiB name a million classes.
@@ -44,10 +46,10 @@ _CLIENT_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Curve(Protocol):
-    """The keys of one side (augd/transport/auth/authenticator.py)."""
+    """The keys of one side (augd/transport/auth/curve.py)."""
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Set them on a socket that neither bound nor connected yet."""
+        """Set them on a socket that has neither bound nor connected yet."""
 
 
 def _socket(kind: int, message_bytes_max: int, curve: Curve | None) -> zmq.Socket[bytes]:
@@ -57,7 +59,7 @@ def _socket(kind: int, message_bytes_max: int, curve: Curve | None) -> zmq.Socke
     socket.setsockopt(zmq.IPV6, 1)
     socket.setsockopt(zmq.SNDHWM, _QUEUE_MAX)
     socket.setsockopt(zmq.RCVHWM, _QUEUE_MAX)
-    # A peer whose host or link died says nothing: then its connection is ended here.
+    # A peer whose host or link died sends nothing: heartbeats end its connection.
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
@@ -83,11 +85,11 @@ class Router:
         self._names: set[object] = set()  # paths and ports
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
-        """Listen at an address, whose lock the caller holds; returns it with its real port.
+        """Listen at an address, whose lock the caller holds; return it with its real port.
 
         Raises:
             AddressInUse: another program listens at the port.
-            OptionError: this host doesn't have the address, or something lies at the path.
+            OptionError: this host doesn't have the address, or the path exists.
         """
         if isinstance(address, Address):
             self._bind_path(address)
@@ -104,10 +106,10 @@ class Router:
     def _bind_path(self, address: Address) -> None:
         """Listen at a path for this user alone.
 
-        ZeroMQ itself would remove whatever lies there, now and when it closes, and leave the
-        socket's mode to the umask: so it is given one that listens already.
+        ZeroMQ itself would remove any file there, now and when it closes, and leave the socket's
+        mode to the umask. So it gets a socket that listens already.
         """
-        for user in {os.geteuid(), 0}:  # the socket is theirs by its mode; and by this
+        for user in {os.geteuid(), 0}:  # besides the socket's mode
             with suppress(zmq.ZMQError):  # a libzmq that was built without it
                 self.socket.setsockopt(zmq.IPC_FILTER_UID, user)
         listener = owned_socket.listen(address.path, socket.SOCK_STREAM)
@@ -121,7 +123,7 @@ class Router:
             self.socket.setsockopt(zmq.USE_FD, -1)
 
     def watch_disconnects(self) -> Disconnects:
-        """Return what the poller shall watch to hear that some connection ended."""
+        """Return what a poller watches to notice the end of a connection."""
         return Disconnects(self.socket)
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
@@ -133,10 +135,10 @@ class Router:
         return peer, frames
 
     def receive_named(self) -> tuple[bytes, list[bytes], str | None] | None:
-        """Return one message as (peer, frames, user): whom the authenticator took the peer for.
+        """Return one message as (peer, frames, user), the name that the authenticator gave.
 
-        The user is None when nobody was asked about the peer, and when it chose its routing id
-        itself: it could have chosen that of a client that left (ZeroMQ's own begin with 0).
+        The user is None when the authenticator was not asked, and when the peer chose its routing
+        id itself: it could have taken that of a client that left (ZeroMQ's own begin with 0).
         """
         try:
             peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -145,9 +147,9 @@ class Router:
         return peer.bytes, [frame.bytes for frame in frames], _user_of(peer)
 
     def receive_header(self) -> tuple[bytes, bytes, str | None] | None:
-        """Return who sends a message, its first frame, and the user as `receive_named` does.
+        """Return the peer, the first frame and the user of a message, as `receive_named` does.
 
-        None when there is no message now. `receive_into` and `drop_rest` take what follows it.
+        None when there is no message now. `receive_into` and `drop_rest` take the other frames.
         """
         try:
             peer = self.socket.recv(zmq.NOBLOCK, copy=False)
@@ -158,15 +160,15 @@ class Router:
         return peer.bytes, self.socket.recv(zmq.NOBLOCK) if has_header else b"", user
 
     def has_more(self) -> bool:
-        """Say whether a frame follows of the message in hand."""
+        """Say whether the message in hand has another frame."""
         return bool(self.socket.getsockopt(zmq.RCVMORE))
 
     def hang_up(self) -> None:
-        """End the connection that the message in hand came by; what it sent before still arrives.
+        """End the connection of the message in hand; what it sent before still arrives.
 
-        libzmq has no such verb for a ROUTER, but says from which descriptor it read. That may be
-        another connection by now, also of this socket, whose peer then has to connect again: so
-        this is for once per connection.
+        libzmq has no such call for a ROUTER, but names the descriptor that it read from. That may
+        be another connection of this socket by now, whose peer then has to reconnect. So this is
+        called once per connection.
         """
         with suppress(OSError):
             connection = socket.socket(fileno=os.dup(self._source_fd))
@@ -176,29 +178,29 @@ class Router:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def receive_into(self, target: memoryview) -> bool:
-        """Receive the next frame of a message; say whether there was one, of just this size."""
+        """Receive the next frame of a message; say whether there was one, of exactly this size."""
         return _receive_into(self.socket, target) == len(target)
 
     def drop_rest(self) -> int:
-        """Drop the frames of the message that were not received; returns how many they were."""
+        """Drop the frames of the message that were not received; return their number."""
         return _drop_rest(self.socket)
 
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
-        """Send to one client; say False when he is gone or takes nothing more.
+        """Send to one client; False if it is gone or its queue is full.
 
-        A memoryview is not copied: it must stay as it is until the client has answered.
+        A memoryview is not copied: it must stay unchanged until the client has answered.
         """
         return self._try(peer, frames) == 0
 
     def can_reach(self, peer: bytes, frames: Sequence[bytes]) -> bool:
-        """Say whether a client's connection stands, at the cost of a message that he drops.
+        """Say whether a client's connection stands, by sending a message that the client drops.
 
-        One whose queue is full is only slow.
+        A client whose queue is full counts as connected.
         """
         return self._try(peer, frames) != zmq.EHOSTUNREACH
 
     def _try(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> int:
-        """Send; returns 0 or the reason why not."""
+        """Send; return 0, or the errno of the failure."""
         try:
             self.socket.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
             for frame in frames[:-1]:
@@ -226,7 +228,7 @@ def _cannot_bind(address: TcpAddress, error: zmq.ZMQError) -> AugdError:
 
 
 def _user_of(peer: zmq.Frame) -> str | None:
-    """Name whom the authenticator took a peer for; see `Router.receive_named`."""
+    """Return the name that the authenticator gave a peer; see `Router.receive_named`."""
     try:
         return str(peer.get("User-Id")) if peer.bytes.startswith(b"\0") else None
     except zmq.ZMQError:
@@ -234,7 +236,7 @@ def _user_of(peer: zmq.Frame) -> str | None:
 
 
 def _source_fd_of(peer: zmq.Frame) -> int:
-    """Return the descriptor that a message was read from, -1 where libzmq does not say."""
+    """Return the descriptor that a message was read from; -1 if libzmq does not tell."""
     try:
         return int(peer.get(zmq.SRCFD))
     except (zmq.ZMQError, ValueError):
@@ -242,7 +244,7 @@ def _source_fd_of(peer: zmq.Frame) -> int:
 
 
 def _receive_into(socket: zmq.Socket[bytes], target: memoryview) -> int:
-    """Receive the next frame of a message; returns the frame's own size, 0 when there is none."""
+    """Receive the next frame of a message; return the frame's size, 0 if there is none."""
     if not socket.getsockopt(zmq.RCVMORE):
         return 0
     return int(socket.recv_into(target, flags=zmq.NOBLOCK))
@@ -262,23 +264,27 @@ class Dealer:
     def __init__(
         self, address: Address | TcpAddress, curve: Curve | None = None, *, is_watched: bool = False
     ) -> None:
-        """Start to connect; the first receive tells whether anybody is there.
+        """Start to connect; the first receive tells whether a daemon answers.
 
         Args:
-            address: the daemon's. Raises UntrustedAddress where another user could be there.
+            address: the daemon's.
             curve: the client's keys, for a port that needs them.
-            is_watched: hear in `monitor` when the connection ends, and keep in `handshake` what
-                becomes of a port's handshake. A path's connection is always watched.
+            is_watched: watch the connection's end in `monitor`, and a port's handshake in
+                `handshake`. A path's connection is always watched.
+
+        Raises:
+            UntrustedAddress: another user could listen there.
         """
         if isinstance(address, Address):
             check_path(address)
         self.has_keys = curve is not None
         self.address = address
         self.handshake: Handshake | None = None
-        self._peer: Peer | None = None  # of a path, where it must be this user's or root's
+        self._peer: Peer | None = None  # for a path, where the peer must be this user or root
         self.socket = _socket(zmq.DEALER, _CLIENT_MESSAGE_BYTES_MAX, curve)
-        # What a daemon sends is bounded by credits and leases. At a mark libzmq would stop reading,
-        # and may end the process when the daemon hangs up then: see augd/transport/row_channel.py.
+        # Credits and leases bound what a daemon sends. At a high-water mark libzmq would stop
+        # reading, and could abort the process when the daemon then closes: see
+        # augd/transport/row_channel.py.
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
@@ -292,7 +298,7 @@ class Dealer:
 
     @property
     def monitor(self) -> Readable:
-        """What the poller shall watch to hear of the connection's end, and of its handshake."""
+        """What a poller watches to notice the connection's end, and its handshake."""
         watched = self.handshake or self._peer
         assert watched is not None, "is_watched"
         return watched
@@ -300,17 +306,17 @@ class Dealer:
     def has_ended(self) -> bool:
         """Say whether the connection ever ended; never blocks.
 
-        ZeroMQ makes it again by itself, but as somebody whom the daemon doesn't know.
+        ZeroMQ reconnects by itself, but as a peer that the daemon doesn't know.
         """
         if self.handshake is not None:
             return self.handshake.has_ended()
         return self._peer is not None and self._peer.has_told()
 
     def check_handshake(self, *, is_new: bool) -> None:
-        """Raise what the daemon has against this client; nothing when it has nothing.
+        """Raise the reason for which the daemon refused this client, if it did.
 
-        Unless the connection is new, ZeroMQ is trying to come back to a daemon that went away:
-        that is told otherwise, and forgotten here.
+        If the connection is not new, ZeroMQ is reconnecting to a lost daemon. Such failures are
+        reported elsewhere, and dropped here.
         """
         if self.handshake is None:
             return
@@ -320,7 +326,7 @@ class Dealer:
             self.handshake.forget()
 
     def watch_disconnects(self) -> Disconnects | Peer:
-        """Return what the poller shall watch to hear that the daemon went away."""
+        """Return what a poller watches to notice that the daemon is lost."""
         return self._peer or Disconnects(self.socket)
 
     def receive(self) -> list[bytes] | None:
@@ -328,7 +334,7 @@ class Dealer:
 
         Raises:
             UntrustedAddress: it came from a process of another user.
-            ConnectionLost: nobody knows any more from whom it came.
+            ConnectionLost: its sender can no longer be determined.
         """
         try:
             frames = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -350,15 +356,15 @@ class Dealer:
         return header
 
     def _check_peer(self) -> None:
-        # After a message was taken: then its connection was told of.
+        # The monitor reports a connection before its first message is received.
         if self._peer is not None and not self._peer.is_known():
             raise ConnectionLost(f"the connection to {self.address} ended as soon as it stood")
 
     def receive_into(self, target: memoryview) -> int:
         """Receive the frame that follows a header into `target`; returns the frame's own size.
 
-        More than fits is cut off without a word, so the caller compares the sizes. 0 when no
-        frame follows. What follows it in turn is dropped.
+        A larger frame is truncated silently, so the caller compares the sizes. 0 if no frame
+        follows. Further frames are dropped.
         """
         size = _receive_into(self.socket, target)
         _drop_rest(self.socket)
@@ -367,19 +373,19 @@ class Dealer:
     def send(self, frame: bytes) -> None:
         """Queue one frame; credits keep the queue far below its high-water mark.
 
-        Where a daemon refused the handshake of a connection made again, ZeroMQ has no queue any
-        more: then the frame is lost, as it is with any connection that ended.
+        After a refused handshake of a reconnection, ZeroMQ has no queue any more. Then the frame
+        is lost, as with any connection that ended.
         """
         with suppress(zmq.Again):
             self.socket.send(frame, zmq.NOBLOCK)
 
     def send_rows(self, frames: Sequence[bytes | memoryview]) -> None:
-        """Queue a message; memoryviews are not copied, and must stay as they are until answered."""
+        """Queue a message; memoryviews are not copied, and must stay unchanged until answered."""
         with suppress(zmq.Again):
             self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
 
     def close(self, linger_s: float = 0.0) -> None:
-        """Close the socket; what is queued is sent on for at most `linger_s`, in the background."""
+        """Close the socket; queued frames are still sent for `linger_s`, in the background."""
         if self.handshake is not None:
             self.socket.disable_monitor()
             self.handshake.socket.close()
@@ -389,15 +395,15 @@ class Dealer:
 
 
 def send_last_words() -> None:
-    """Close what is open and wait until closed sockets have sent on what they linger for.
+    """Close open sockets, and wait until closed ones have sent what they linger for.
 
-    ZeroMQ sends in the background; a process that just ends takes that with it.
+    ZeroMQ sends in the background; the queue of a process that just ends is lost.
     """
     zmq.Context.instance().destroy()
 
 
 class Disconnects:
-    """Tells that a connection of a socket ended: its peer died, or heartbeats stopped."""
+    """Notices that a connection of a socket ended: its peer died, or heartbeats stopped."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
         """Watch a socket."""
@@ -410,7 +416,7 @@ class Disconnects:
         return bool(self.socket.poll(0))
 
     def forget(self) -> None:
-        """Forget what was told so far."""
+        """Drop the ends that were reported so far."""
         while True:
             try:
                 self.socket.recv_multipart(zmq.NOBLOCK)
@@ -424,7 +430,7 @@ class Disconnects:
 
 
 class Readable(Protocol):
-    """Something that waits for a socket of ZeroMQ."""
+    """Something with a ZeroMQ socket that a poller can watch."""
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
@@ -432,10 +438,10 @@ class Readable(Protocol):
 
 
 class Poller:
-    """Waits for sockets and fds, and names what is ready by the tag it was registered with."""
+    """Waits for sockets and fds, and returns the tags of those that are ready."""
 
     def __init__(self, clock: Awake | None = None) -> None:
-        """Watch nothing yet; pauses of this process count for no wait, and not on the clock."""
+        """Watch nothing yet; time in which this process is stopped counts for no wait."""
         self.clock = clock or Awake()
         self._poller = zmq.Poller()
         self._tags: dict[Any, Any] = {}
@@ -447,19 +453,19 @@ class Poller:
         self._poller.register(key, zmq.POLLIN)
 
     def unregister(self, source: Readable | int) -> None:
-        """Stop watching, before it is closed; nothing happens when it isn't watched."""
+        """Stop watching, before it is closed; does nothing if it isn't watched."""
         key = source if isinstance(source, int) else source.socket
         if self._tags.pop(key, None) is not None:
             self._poller.unregister(key)
 
     def wait_for(self, socket: Dealer | Router, timeout_s: float) -> bool:
-        """Wait for this socket alone, at most `timeout_s`; say whether something came."""
+        """Wait for this socket alone, at most `timeout_s`; say whether a message came."""
         return self.clock.wait(
             lambda left_s: bool(socket.socket.poll(max(1, int((left_s or 0.0) * 1000)))), timeout_s
         )
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Return the tags of what is ready, an empty list after `timeout_s`."""
+        """Return the tags that are ready; an empty list after `timeout_s`."""
         return [self._tags[key] for key, _ in self.clock.wait(self._poll, timeout_s)]
 
     def _poll(self, timeout_s: float | None) -> list[tuple[Any, int]]:

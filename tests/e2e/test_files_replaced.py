@@ -96,7 +96,7 @@ def test_a_stream_and_a_state_learn_which_files_were_replaced(
         assert seen[:2] + seen[-2:] == [0, 1, 99, 5]
         (notice,) = stream.notices
         assert notice == (
-            "files of data set 'set' have changed: files 1 changed: train/a/4.bmp. Rows of changed "
+            "files of dataset 'set' have changed: files 1 changed: train/a/4.bmp. Rows of changed "
             "files differ from those before"
         )
         assert notice in [record.getMessage() for record in caplog.records]

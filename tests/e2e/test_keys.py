@@ -98,12 +98,12 @@ def test_whoever_has_no_right_key_is_told_at_once(
     impostor = keys.make_pair().public
     keys.write_client_keys(wrong, keys.ClientKeys("alice", alice.pair, impostor))
     cases = [
-        (None, augd.Forbidden, f"the daemon at {port} lets in only clients with a key: ask its "),
+        (None, augd.Forbidden, f"the daemon at {port} accepts only clients with a key: ask its "),
         (ring.stranger(), augd.Forbidden, f"the daemon at {port} does not know this key, or rev"),
         (
             wrong,
             augd.ConnectError,
-            f"what listens at {port} hung up: it does not have the daemon's",
+            f"what listens at {port} closed the connection: it lacks the daemon's",
         ),
     ]
     for file, kind, text in cases:
@@ -246,7 +246,7 @@ def test_with_keys_a_daemon_may_listen_for_other_hosts(folder: Path, ring: Keyri
     with augd.serve(folder, producers=1, listen="tcp://0.0.0.0:0", keys=ring.folder) as served:
         port = served.address.replace("0.0.0.0", "127.0.0.1")
         assert len(digest_epoch(port, epochs=1, keys=ring.let_in("alice"))) == 1
-        with pytest.raises(augd.Forbidden, match="lets in only clients with a key"):
+        with pytest.raises(augd.Forbidden, match="accepts only clients with a key"):
             augd.connect(port)
 
 
@@ -323,7 +323,7 @@ def test_no_key_gets_into_output_or_onto_a_command_line(
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "refused an unknown key from 127.0.0.1 (refusals: 1)" in errors
-    assert "client bob is not let in: " in errors
+    assert "client bob is refused: " in errors
     assert "the rights of bob changed: its sessions end" in errors
     pairs = [keys.read_server_pair(ring.folder)]
     pairs += [keys.read_client_keys(ring.let_in(name)).pair for name in ("alice", "bob")]

@@ -100,7 +100,7 @@ def test_a_folder_of_another_user_is_not_believed(place: Path) -> None:
     os.chown(folder, STRANGER, -1)
     with answering(folder / "d", STRANGER, "SOCK_STREAM", "first"):
         address = f"ipc://{folder}/d"
-        expected = f"{address} is not believed: {folder} belongs to user {STRANGER}, expected "
+        expected = f"{address} is not trusted: {folder} belongs to user {STRANGER}, expected "
         for ask in (augd.connect, status):
             with pytest.raises(augd.UntrustedAddress) as caught:
                 ask(address)
@@ -127,7 +127,7 @@ def test_the_default_folder_made_first_by_another_user_is_not_believed() -> None
     finally:
         folder.rmdir()
     assert said == (
-        f"UntrustedAddress ipc://{folder}/default is not believed: {folder} belongs to user "
+        f"UntrustedAddress ipc://{folder}/default is not trusted: {folder} belongs to user "
         f"{STRANGER}, expected {OTHER}: set AUGD_RUNTIME_DIR to a directory of your own\n"
     )
 
@@ -152,7 +152,7 @@ def test_links_are_not_followed(place: Path, what: str) -> None:
         else:
             (folder / "link").symlink_to(folder / "d")
             address = f"ipc://{folder}/link"
-        with pytest.raises(augd.UntrustedAddress, match=r"is not believed: .*is a link to .*real"):
+        with pytest.raises(augd.UntrustedAddress, match=r"is not trusted: .*is a link to .*real"):
             augd.connect(address)
 
 

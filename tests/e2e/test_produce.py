@@ -193,7 +193,7 @@ def test_only_a_key_that_may_produce_joins_and_only_while_it_may(
         for file, text in (
             (reader, "'reader' may not produce: the daemon's operator lets it by `produce = true`"),
             (ring.stranger(), "does not know this key"),
-            (None, "lets in only clients with a key"),
+            (None, "accepts only clients with a key"),
         ):
             keys = () if file is None else ("--keys", str(file))
             with lent(elsewhere, port, *keys, "--producers", "1") as relay:
@@ -207,7 +207,7 @@ def test_only_a_key_that_may_produce_joins_and_only_while_it_may(
                 augd.connect(port, recipe=SMALL, keys=maker)
             ring.file_of("maker").unlink()
             code, errors = relay.finish()
-            assert (code, "does not let this key in" in errors or "does not know" in errors) == (
+            assert (code, "does not accept this key" in errors or "does not know" in errors) == (
                 1,
                 True,
             ), errors

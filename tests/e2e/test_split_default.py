@@ -113,9 +113,9 @@ def test_images_without_a_class_are_told(
         assert stream.num_unlabelled == 2
     said = [record.getMessage() for record in caplog.records]
     assert [text for text in said if "no class" in text] == [
-        "2 of the 2 samples of data set 'flat' have no class, and label -1: nothing can be learnt "
+        "2 of the 2 samples of dataset 'flat' have no class, and label -1: nothing can be learnt "
         "from these labels",
-        "2 of the 2 samples of data set 'parted' have no class, and label -1: nothing can be "
+        "2 of the 2 samples of dataset 'parted' have no class, and label -1: nothing can be "
         "learnt from these labels",
     ]
 
@@ -153,7 +153,7 @@ def test_a_state_of_all_splits_resumes_with_all(
         stream.load_state_dict(state)
         assert [batch.ids.tolist() for batch in stream.epoch(2)] == seen[-3:]
         assert stream.num_samples == 7 and stream.receipt(2)["is_complete"]
-        assert any("is of all its splits" in r.getMessage() for r in caplog.records)
+        assert any("covers all its splits" in r.getMessage() for r in caplog.records)
     with (
         open_stream(split="train") as stream,
         pytest.raises(augd.SpecMismatch, match=r"policy\.selection\.split"),

@@ -153,7 +153,7 @@ def test_a_fetcher_that_hangs_is_an_error_and_no_hang(
         digest_epoch(daemon.address, epochs=1)
         (pid,) = fetchers_of(daemon.pid)
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(StoreError, match=r"within 12 s.*hangs, or ends again and again"):
+        with pytest.raises(StoreError, match=r"within 12 s.*hangs, or ends repeatedly"):
             digest_epoch(daemon.address, epochs=1, seed=5)
         assert status(daemon.address, 10)["restarts"] == 0, "its producer was not to blame"
         os.kill(pid, signal.SIGCONT)

@@ -63,7 +63,7 @@ def test_strangers_get_into_neither_port(ports: list[TcpAddress], keyring: Keyri
     wrong_server = ClientCurve(keys.ClientKeys("x", known.pair, keys.make_pair().public))
     for port in ports:
         assert probe(port, stranger).startswith(f"Forbidden: the daemon at {port} does not know")
-        assert probe(port, None).startswith(f"Forbidden: the daemon at {port} lets in only clients")
+        assert probe(port, None).startswith(f"Forbidden: the daemon at {port} accepts only clients")
         assert probe(port, wrong_server).startswith(f"ConnectError: what listens at {port} hung up")
     assert probe(ports[0], ClientCurve(known)) == "Pong"
 
@@ -98,7 +98,7 @@ def test_a_key_that_is_taken_away_is_refused_on_the_standing_connection(
         client.say(message)
         error = client.hear(msg.Error)
         assert error.code == "FORBIDDEN"
-        assert "does not let this key in any more" in error.text
+        assert "does not accept this key any more" in error.text
     assert probe(wire.address, curve).startswith("Forbidden: the daemon at")
     reserved_for_suspects.say(msg.Ping())
     reserved_for_suspects.hear(msg.Pong)

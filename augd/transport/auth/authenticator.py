@@ -1,15 +1,14 @@
-"""Who may talk to a daemon over TCP: the authenticator that CURVE asks, and the rights it knows.
+"""The authenticator of a daemon with keys: who may connect over TCP, and with which rights.
 
-Only loaded by a daemon with keys. ZeroMQ asks the authenticator (ZAP, RFC 27) about each new
-connection; the answer names the client, and ZeroMQ stamps that name on every message of the
-connection, so that `Authenticator.rights_of` decides per message by what the clients' files say
-now.
+Runs in the daemon, in its poll loop. ZeroMQ asks the authenticator (ZAP, RFC 27) about each new
+connection. The answer names the client, and ZeroMQ puts that name on every message of the
+connection. `Authenticator.rights_of` then decides per message, by the clients' files as they are
+now. `augd/transport/auth/self_test.py` checks at each start that unknown keys are refused.
 
-Starts no thread, never blocks, and tells nobody a key. That all this refuses whom it should is
-shown at each start (`augd/transport/auth/self_test.py`).
+Invariants: starts no thread, never blocks, and reveals no key.
 
-pyzmq's `zmq.auth.Authenticator` isn't used: it is served by coroutines, in an asyncio loop or in a
-thread with one, and this daemon has a single poll loop.
+pyzmq's `zmq.auth.Authenticator` isn't used: it runs as coroutines, in an asyncio loop or in a
+thread with one, and the daemon has a single poll loop.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ ZAP_VERSION = b"1.0"
 LOOK_S = 0.5
 _REQUEST_FRAMES_MIN = 6  # version, request id, domain, address, identity, mechanism
 _KEY_BYTES = 32
-_LOG_EVERY_S = 1.0  # strangers must not fill a disk
+_LOG_EVERY_S = 1.0  # refused peers must not fill a disk with log lines
 _REQUESTS_PER_TURN = 64
 
 
@@ -46,12 +45,12 @@ def answer(
     users: Mapping[bytes, str],
     may_produce: Callable[[str], bool] = lambda user: False,
 ) -> list[bytes]:
-    """Answer one ZAP request; everything but a known key at our sockets is refused.
+    """Answer one ZAP request; only a known key at the daemon's own sockets is accepted.
 
     Args:
         request: version, request id, domain, address, identity, mechanism, credentials.
-        users: what ZeroMQ shall call the owner of a public key, which here is 32 raw bytes.
-        may_produce: says who is let in at the sockets that take producers' rows.
+        users: the name of each public key's owner; keys are 32 raw bytes.
+        may_produce: says which users may connect to the sockets that take producers' rows.
     """
     request_id = request[1] if len(request) > 1 else b""
 
@@ -74,23 +73,23 @@ def answer(
 
 
 REVOKED = (
-    "the daemon does not let this key in any more: its operator changed or removed it; "
-    "ask for it, then connect again"
+    "the daemon does not accept this key any more: its operator changed or removed it; "
+    "ask for a new one, then connect again"
 )
 PROBE_NAME = "probe"
 
 
 class Authenticator:
-    """The authenticator, as a socket for the daemon's poller, and the rights behind it.
+    """Answers ZAP requests on a socket of the daemon's poller, and knows the clients' rights.
 
     Attributes:
-        curve: what the daemon's sockets must have set.
+        curve: the keys to set on the daemon's sockets.
         produce_curve: the same for those that take producers' rows.
-        socket: wants `serve` when it is readable.
+        socket: call `serve` when it is readable.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the keys; answer nobody before `open`.
+        """Read the keys; answer no request before `open`.
 
         Raises:
             OptionError: the daemon's key is missing, or files are open to others.
@@ -120,7 +119,7 @@ class Authenticator:
             raise AugdError(f"the authenticator cannot start: {error.strerror}") from None
 
     def serve(self) -> None:
-        """Answer who waits; never blocks."""
+        """Answer the requests that are waiting; never blocks."""
         users = self.clients.users | self._probes
         for _turn in range(_REQUESTS_PER_TURN):
             try:
@@ -148,7 +147,7 @@ class Authenticator:
         """Return what the sender of a message may do now.
 
         Raises:
-            Forbidden: the key was taken away, or ZeroMQ didn't say whose it is.
+            Forbidden: the key was revoked, or ZeroMQ didn't name its owner.
         """
         rights = self.clients.rights_of(user)
         if rights is None:
@@ -156,7 +155,7 @@ class Authenticator:
         return rights
 
     def look_again(self) -> list[str]:
-        """Look at the clients' files when it is time; returns who was changed or removed."""
+        """Read the clients' files if it is time; return the names of changed or removed clients."""
         now = time.monotonic()
         if now < self.look_at:
             return []
@@ -164,7 +163,7 @@ class Authenticator:
         return self.clients.look_again()
 
     def admit_probe(self, public: bytes) -> None:
-        """Let a key in that no file names, until `forget_canaries`: `prove` shows one."""
+        """Accept a key that no file names, until `forget_probes`, for the self-test."""
         self._probes[z85.decode(public)] = PROBE_NAME
 
     def forget_probes(self) -> None:
@@ -172,8 +171,8 @@ class Authenticator:
         self._probes.clear()
 
     def close(self) -> None:
-        """Answer nobody any more: whoever comes is refused."""
-        # Closing alone leaves the endpoint to ZeroMQ's reaper, for a moment in which it is taken.
+        """Stop answering: new connections are then refused."""
+        # After a close alone, ZeroMQ's reaper thread keeps the endpoint taken for a moment.
         with contextlib.suppress(zmq.ZMQError):
             self.socket.unbind(ZAP_ENDPOINT)
         self.socket.close()

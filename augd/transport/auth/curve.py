@@ -1,7 +1,7 @@
-"""CURVE on a socket: what either side sets before it binds or connects.
+"""CURVE on a socket: the options that either side sets before it binds or connects.
 
-Encryption and the daemon's own identity come from here; who is let in is the authenticator's
-business (`augd/transport/auth/authenticator.py`). Loads no file unless there are keys to load.
+They encrypt the connection and prove the daemon's identity. Which clients may connect is decided by
+`augd/transport/auth/authenticator.py`. Reads no file unless there are keys to read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServerCurve:
     domain: bytes = DOMAIN
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Refuse whoever the authenticator doesn't let in, and everybody when there is none."""
+        """Refuse every client that the authenticator doesn't accept; all, when there is none."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
         socket.setsockopt(zmq.ZAP_DOMAIN, self.domain)
@@ -45,7 +45,7 @@ class ClientCurve:
     keys: ClientKeys
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Expect the daemon whose public key is known, and show it ours."""
+        """Expect the daemon whose public key is known, and present this client's key."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.keys.server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.keys.pair.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.pair.secret)
@@ -54,9 +54,9 @@ class ClientCurve:
 def client_curve(
     address: Address | TcpAddress, keys: str | os.PathLike[str] | None
 ) -> ClientCurve | None:
-    """Return the keys to show at an address: of a file, or of the one that $AUGD_KEYS names.
+    """Return the keys to present at an address: of a file, or of the one that $AUGD_KEYS names.
 
-    A path needs none: there the kernel says who comes.
+    A path needs none: there the kernel identifies the peer.
 
     Raises:
         OptionError: the file is missing, damaged, or others could have read it.

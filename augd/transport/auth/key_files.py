@@ -1,7 +1,7 @@
-"""Reading and writing key files, so that nobody else reads a secret or slips in a key of his own.
+"""Reads and writes key files so that no other user can read a secret, or add a key.
 
-Checks are made on the file that was opened, not on what the path names: links are not followed, and
-what is no plain file is not read. Writes only new files. No text here holds what a file holds.
+Checks apply to the file that was opened, not to what the path names. Links are not followed, and
+only plain files are read. Only new files are written. No error text quotes a file's content.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _FILE_BYTES_MAX = 65_536
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; never over another one, never through a link.
+    """Write a file that only its owner can read; never over a file, never through a link.
 
     Raises:
-        OptionError: there is something at the path, or it cannot be written.
+        OptionError: the path exists, or it cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -40,7 +40,7 @@ def write_new(path: Path, text: str) -> None:
 
 
 def read_table(path: Path, *, is_secret: bool) -> dict[str, Any]:
-    """Read a TOML file that nobody else can have written, nor read if there is a secret in it.
+    """Read a TOML file that no other user can have written, nor read if it holds a secret.
 
     Raises:
         OptionError: it is missing, no TOML, or open to others.
@@ -52,11 +52,11 @@ def read_table(path: Path, *, is_secret: bool) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         # Their texts may quote what the file holds.
-        raise OptionError(f"{path} is not valid TOML: mend it or make it anew") from None
+        raise OptionError(f"{path} is not valid TOML: correct it, or make a new one") from None
 
 
 def read_secret(path: Path) -> bytes:
-    """Read a small file that nobody else can read.
+    """Read a small file that no other user can read.
 
     Raises:
         OptionError: it is missing, a link, too large, or open to others.
@@ -65,7 +65,7 @@ def read_secret(path: Path) -> bytes:
 
 
 def _read_checked(path: Path, *, is_secret: bool) -> bytes:
-    """Read a small file, the checks made on what was opened and not on what the path names."""
+    """Read a small file, after checks of the opened file."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(path, flags)
@@ -115,7 +115,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder into which another user could put a key of his own.
+    """Refuse a folder into which another user could put a key.
 
     Raises:
         OptionError: it is missing, of another user, or others may write to it.

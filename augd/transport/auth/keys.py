@@ -1,12 +1,12 @@
-"""Key files: the daemon's own, one for each client that it knows, and the one a client holds.
+"""Key files: the daemon's, one for each client that it knows, and the client's own.
 
     KEYS/server.key           secret and public key of the daemon
-    KEYS/clients/NAME.toml    a client's public key, and what it may do: for a person to edit
+    KEYS/clients/NAME.toml    a client's public key and rights, for the operator to edit
     NAME.key                  a client's secret and public key, and the daemon's public one
 
-All are TOML, keys in Z85 as ZeroMQ writes them. Files with a secret are made with mode 0600 and
-never over another file; they are refused when they are links, not plain files, of another user, or
-open to others. Nothing here puts a key into an error, a log or a command line.
+All are TOML, with keys in Z85 as ZeroMQ writes them. Files with a secret are made with mode 0600,
+and never over another file. They are refused if they are links, not plain files, of another user,
+or open to others. Nothing here puts a key into an error, a log or a command line.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def default_folder() -> Path:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no file's everywhere.
+    """Refuse a name that is not a safe file name.
 
     Raises:
-        OptionError: says what a name may have.
+        OptionError: names the characters that are allowed.
     """
     if not _NAME.fullmatch(name):
         raise OptionError(
@@ -85,7 +85,7 @@ def check_name(name: str) -> None:
 
 
 def make_pair() -> Pair:
-    """Make a key pair, whose public key can be written on a command line as a word."""
+    """Make a key pair whose public key can be an argument of a command line."""
     while True:
         public, secret = zmq.curve_keypair()
         if not public.startswith(b"-"):
@@ -168,7 +168,7 @@ def register(folder: Path, known: KnownClient) -> Path:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove the file of a client: a running daemon ends what he has within a second.
+    """Remove the file of a client; a running daemon ends its sessions within a second.
 
     Raises:
         OptionError: there is no such client.
@@ -177,16 +177,18 @@ def forget(folder: Path, name: str) -> None:
     try:
         path.unlink()
     except FileNotFoundError:
-        raise OptionError(f"{path} does not exist; `augd keys list` prints who is known") from None
+        raise OptionError(
+            f"{path} does not exist; `augd keys list` prints the known clients"
+        ) from None
 
 
 def read_clients(folder: Path) -> dict[str, KnownClient | OptionError]:
-    """Read all clients' files, by name; what is wrong with one is in its place."""
+    """Read all clients' files, by name; the error of an invalid file stands in its place."""
     return {name: read_client(path) for name, path in client_files(folder)}
 
 
 def read_client(path: Path) -> KnownClient | OptionError:
-    """Read one client's file, or say what is wrong with it."""
+    """Read one client's file; return the error if it is invalid."""
     try:
         table = read_table(path, is_secret=False)
         return KnownClient(_key_of(table, "public", path), _rights_of(table, path))
@@ -250,10 +252,10 @@ def _number_of(
 
 
 def write_client_keys(path: Path, keys: ClientKeys) -> None:
-    """Write what is handed to the client; its secret is nowhere else.
+    """Write the client's own file, the only one with its secret.
 
     Raises:
-        OptionError: there is a file already; it is not overwritten.
+        OptionError: the file exists; it is not overwritten.
     """
     head = (
         f"The key of {keys.name} for one daemon: give it as --keys or ${ENV_KEYS}. Keep it secret."
@@ -278,10 +280,10 @@ def read_client_keys(path: Path) -> ClientKeys:
 
 
 def parse_public(text: str, name: str) -> bytes:
-    """Take a public key that a person typed.
+    """Parse a public key that a user typed.
 
     Raises:
-        OptionError: it is none. The text isn't quoted: it might be a secret.
+        OptionError: it is no key. The error doesn't quote the text: it might be a secret.
     """
     if not _KEY.fullmatch(text):
         raise OptionError(
@@ -291,7 +293,7 @@ def parse_public(text: str, name: str) -> bytes:
     return text.encode()
 
 
-# what is in them
+# the contents
 
 _AGAIN = "it is damaged; make another one with `augd keys new NAME`"
 
@@ -316,7 +318,7 @@ def _toml(head: str, **values: bytes | str) -> str:
 
 
 def _quote(name: str) -> str:
-    """Write a data set's name as TOML does: JSON's escapes are a part of TOML's."""
+    """Write a dataset's name as a TOML string: JSON's escapes are valid in TOML."""
     import json
 
     return json.dumps(name)

@@ -1,7 +1,7 @@
-"""The clients whose keys a daemon knows, as their files say now: looked at again while it serves.
+"""The clients whose keys a daemon knows, read again whenever their files change.
 
-A connection is bound to a name *and* a key, so that a client that got a new key is let in by it and
-by nothing else. A file that is damaged takes its own client out, and nobody else.
+Runs in the daemon. A connection is bound to a name *and* a key, so a client with a new key is
+accepted by that key alone. A damaged file excludes its own client, and no other.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _log = logging.getLogger("augd")
 
 
 class KnownClients:
-    """The clients that a folder of keys names, as of the last look."""
+    """The clients that a folder of keys names, as last read."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the folder, which must be nobody else's to write."""
+        """Read the folder, which no other user may write to."""
         self._folder = folder
         self._marks: dict[str, tuple[int, ...]] = {}
         self._known: dict[str, keys.KnownClient] = {}
@@ -33,16 +33,16 @@ class KnownClients:
         self.look_again()
 
     def rights_of(self, user: str) -> Rights | None:
-        """Return what the owner of a connection may do now; None when he may nothing."""
+        """Return the rights of a connection's owner now; None when it has none."""
         return self._rights.get(user)
 
     def may_produce(self, user: str) -> bool:
-        """Say whether producers may join with the key of a connection now."""
+        """Say whether producers may join now with the key of a connection."""
         rights = self._rights.get(user)
         return rights is not None and rights.may_produce
 
     def look_again(self) -> list[str]:
-        """Read what has changed; return the names of clients whose key or rights did."""
+        """Read changed files; return the names of clients whose key or rights changed."""
         marks = self._read_marks()
         touched = [name for name in marks | self._marks if marks.get(name) != self._marks.get(name)]
         before = self._rights
@@ -61,10 +61,10 @@ class KnownClients:
         if isinstance(found, keys.KnownClient):
             self._known[name] = found
         else:
-            _log.error("client %s is not let in: %s", name, found)
+            _log.error("client %s is refused: %s", name, found)
 
     def _read_marks(self) -> dict[str, tuple[int, ...]]:
-        """Mark each file, none when the folder can't be trusted."""
+        """Return a mark of each file; none when the folder can't be trusted."""
         below = keys.clients_folder(self._folder)
         try:
             check_folder(below)
@@ -72,28 +72,28 @@ class KnownClients:
             return {name: mark for name, mark in marks.items() if mark}
         except (OSError, OptionError) as error:
             if self._marks:
-                _log.error("no client is let in: %s", error)
+                _log.error("all clients are refused: %s", error)
             return {}
 
     def _index(self) -> None:
-        """Bind each connection to a name and a key: another key of that name is another user."""
+        """Name each user by name and key: another key of the same name is another user."""
         self.users, self._rights = {}, {}
         for name, known in sorted(self._known.items()):
             raw = z85.decode(known.public)
             if raw in self.users:
-                _log.error("client %s is not let in: %s has the same key", name, self.users[raw])
+                _log.error("client %s is refused: %s has the same key", name, self.users[raw])
                 continue
             user = f"{name}/{keys.fingerprint(known.public)}"
             self.users[raw] = user
             self._rights[user] = known.rights
 
     def __len__(self) -> int:
-        """Clients that are let in."""
+        """Clients that are accepted."""
         return len(self.users)
 
 
 def _mark(path: Path) -> tuple[int, ...]:
-    """Say what changes when a file does; nothing when it went away since it was listed."""
+    """Return numbers that change with a file; empty when it was removed since it was listed."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -1,10 +1,9 @@
-"""The proof, at every start, that a daemon's port with keys keeps strangers outside.
+"""A self-test at every start: a daemon's port with keys must refuse unknown keys.
 
-CURVE by itself lets everybody in who knows the public key. It refuses only with all three of: an
-authenticator, a ZAP domain, and ZAP_ENFORCE_DOMAIN; of the seven ways to have them or not, three
-let a stranger in, without a word. So a daemon shows canaries to sockets that were made as its own
-are, on a throw-away port, before it binds for others. Takes milliseconds, and at most
-`SELF_TEST_S`.
+Runs in the daemon, before it binds. CURVE alone accepts every client that knows the public key. It
+refuses only with all three of: an authenticator, a ZAP domain, and ZAP_ENFORCE_DOMAIN. Of the seven
+ways to have them or not, three accept an unknown client silently. So probe clients connect, on a
+temporary port, to sockets made as the daemon's own. Takes milliseconds, at most `SELF_TEST_S`.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ SELF_TEST_S = 5.0
 def run_self_test(
     authenticator: Authenticator, make_router: Callable[[ServerCurve], Router] = Router
 ) -> None:
-    """Show on a throw-away port that unknown keys are refused; then the gate is open.
+    """Check on a temporary port that unknown keys are refused, and open the authenticator.
 
     Args:
-        gate: not yet open.
+        authenticator: not yet open.
         make_router: makes the daemon's sockets.
 
     Raises:
-        AugdError: it isn't so, and says what is; the daemon must not bind.
+        AugdError: an unknown key was accepted, or a known one was not; the daemon must not bind.
     """
     _try_keys(authenticator, make_router, is_open=False)
     authenticator.open()
@@ -63,10 +62,10 @@ def _try_keys(
 
 
 class ProbeClient:
-    """A client with a new key, to see whether it gets in."""
+    """A client with a new key, to test whether it is accepted."""
 
     def __init__(self, address: TcpAddress, server: bytes) -> None:
-        """Connect and say the key's own fingerprint."""
+        """Connect and send the key's fingerprint."""
         pair = keys.make_pair()
         self.public = pair.public
         self.payload = keys.fingerprint(pair.public).encode()
@@ -77,7 +76,7 @@ class ProbeClient:
         self._dealer.send(self.payload)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._dealer.close()
 
 
@@ -117,14 +116,16 @@ def _await_verdicts(
 
 _TESTED = "the daemon does not start, because its test of keys failed: "
 _FAILS_OPEN = (
-    f"{_TESTED}a client with an unknown key got in. CURVE refuses only with a ZAP domain, "
+    f"{_TESTED}a client with an unknown key was accepted. CURVE refuses only with a ZAP domain, "
     "ZAP_ENFORCE_DOMAIN and an authenticator; this build of ZeroMQ may not enforce them"
 )
-_UNNAMED = f"{_TESTED}ZeroMQ did not say whose message it was, so that nobody's could be allowed"
+_UNNAMED = (
+    f"{_TESTED}ZeroMQ did not name the sender of a message, so that no client could be allowed"
+)
 _UNANSWERED = (
-    f"{_TESTED}within {SELF_TEST_S:g} s a known key was not let in and an unknown one refused; the "
-    "authenticator does not answer"
+    f"{_TESTED}within {SELF_TEST_S:g} s a known key was not accepted and an unknown one refused; "
+    "the authenticator does not answer"
 )
 _UNDECIDED = (
-    f"{_TESTED}within {SELF_TEST_S:g} s nobody was refused while there was no authenticator"
+    f"{_TESTED}within {SELF_TEST_S:g} s no key was refused while there was no authenticator"
 )

@@ -260,7 +260,7 @@ def test_the_command_makes_lists_and_removes(
     assert run(capsys, "remove", "alice")[0] == 0
     code, said = run(capsys, "remove", "alice")
     assert code == 1
-    assert "does not exist; `augd keys list` prints who is known" in said
+    assert "does not exist; `augd keys list` prints the known clients" in said
     assert keys.read_clients(folder) == {}
 
 

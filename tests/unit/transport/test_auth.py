@@ -203,7 +203,7 @@ def test_a_damaged_file_takes_its_client_out_and_nobody_else(
     assert clients.look_again() == ["alice"]
     assert users_of(clients) == {"bob"}
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "client alice is not let in: " in caplog.text
+    assert "client alice is refused: " in caplog.text
     assert clients.look_again() == []
     assert len(caplog.records) == 1, "told once"
 
@@ -235,7 +235,7 @@ def test_a_folder_that_others_may_write_to_lets_nobody_in(
     keys.clients_folder(folder).chmod(0o777)
     assert clients.look_again() == ["alice"]
     assert len(clients) == 0
-    assert "no client is let in: " in caplog.text
+    assert "all clients are refused: " in caplog.text
     keys.clients_folder(folder).chmod(0o700)
     clients.look_again()
     assert users_of(clients) == {"alice"}
@@ -250,7 +250,7 @@ def test_one_key_is_one_client(folder: Path, caplog: pytest.LogCaptureFixture) -
     copy.write_text(path.read_text())
     clients = KnownClients(folder)
     assert users_of(clients) == {"alice"}
-    assert "client bob is not let in: alice/" in caplog.text
+    assert "client bob is refused: alice/" in caplog.text
     path.rename(path.with_name("zoe.toml"))
     assert clients.look_again() == ["alice"]
     assert users_of(clients) == {"bob"}
@@ -280,7 +280,7 @@ def test_the_gate_looks_every_half_second(
     assert len(gate.clients) == 1, "not yet"
     now += authenticator.LOOK_S
     assert gate.look_again() == ["alice"]
-    with pytest.raises(Forbidden, match="does not let this key in any more"):
+    with pytest.raises(Forbidden, match="does not accept this key any more"):
         gate.rights_of("alice")
 
 
@@ -316,7 +316,7 @@ class Weak:
 def test_a_set_up_that_fails_open_is_no_start(
     gate: Authenticator, domain: bytes, enforced: int
 ) -> None:
-    with pytest.raises(AugdError, match="failed: a client with an unknown key got in"):
+    with pytest.raises(AugdError, match="failed: a client with an unknown key was accepted"):
         run_self_test(gate, lambda curve: Router(Weak(curve.secret, domain, enforced)))
 
 
@@ -343,7 +343,7 @@ def test_a_dead_authenticator_is_no_start(
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (b"200", "a client with an unknown key got in"),
+        (b"200", "a client with an unknown key was accepted"),
         (b"400", "the authenticator does not answer"),
     ],
 )
@@ -367,7 +367,7 @@ def test_an_authenticator_that_names_nobody_is_no_start(
     monkeypatch.setattr(
         authenticator, "answer", lambda request, users, _: right(request, dict.fromkeys(users, ""))
     )
-    with pytest.raises(AugdError, match="ZeroMQ did not say whose message it was"):
+    with pytest.raises(AugdError, match="ZeroMQ did not name the sender of a message"):
         run_self_test(gate)
 
 

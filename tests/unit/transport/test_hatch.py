@@ -190,7 +190,7 @@ def test_a_lane_that_was_given_up_is_used_again_only_when_it_was_answered(shards
                 StoreError, match=r"no bytes came through the fetch channel within 0\.2 s"
             ):
                 check(fetch_channel, [1])
-        with pytest.raises(StoreError, match=r"none of its lanes became free"):
+        with pytest.raises(StoreError, match=r"no slot of the fetch buffer became free"):
             check(fetch_channel, [1])
         shards.gate.set()
         deadline = time.monotonic() + 5
