@@ -64,7 +64,9 @@ def test_strangers_get_into_neither_port(ports: list[TcpAddress], keyring: Keyri
     for port in ports:
         assert probe(port, stranger).startswith(f"Forbidden: the daemon at {port} does not know")
         assert probe(port, None).startswith(f"Forbidden: the daemon at {port} accepts only clients")
-        assert probe(port, wrong_server).startswith(f"ConnectError: what listens at {port} hung up")
+        assert probe(port, wrong_server).startswith(
+            f"ConnectError: what listens at {port} closed the"
+        )
     assert probe(ports[0], ClientCurve(known)) == "Pong"
 
 

@@ -66,7 +66,9 @@ def test_a_message_that_is_too_long_ends_the_link_and_leaks_no_fd(pair: Pair) ->
     near, far = pair
     before = num_fds()
     send(near, b"x" * (HEADER_BYTES_MAX + 1), (near.fileno(),))
-    with pytest.raises(EOFError, match="a message was cut: the other side sends more than a head"):
+    with pytest.raises(
+        EOFError, match="a message was truncated: the other side sends more than a head"
+    ):
         receive(far, wait=True)
     assert num_fds() == before
 
@@ -75,7 +77,7 @@ def test_more_fds_than_a_message_has_end_the_link_and_leak_none(pair: Pair) -> N
     near, far = pair
     before = num_fds()
     send(near, b"many", [near.fileno()] * (unix_link._FDS_MAX + 3))
-    with pytest.raises(EOFError, match="a message was cut"):
+    with pytest.raises(EOFError, match="a message was truncated"):
         receive(far, wait=True)
     assert num_fds() == before
 
