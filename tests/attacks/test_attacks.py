@@ -30,7 +30,10 @@ def test_nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
     try:
         with honest_clients(ground) as clients:
             attack.play(ground)
-            assert attack.may_end or ground.daemon.pid == pid, "the daemon ended"
+            is_same = ground.daemon.pid == pid
+            assert attack.may_end or is_same or ground.has_met_the_assertion(pid), (
+                "the daemon ended"
+            )
             ground.status()
     finally:
         peak_bytes = watcher.finish()

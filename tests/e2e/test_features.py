@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,16 +133,17 @@ def test_the_whole_network_is_saved_as_fit_would_have(ground, stored, tmp_path, 
     assert all(torch.equal(state[n], one) for n, one in given.items() if not n.startswith("fc."))
 
 
-def test_a_second_time_nothing_is_computed(ground, stored, monkeypatch, capsys):
+def test_a_second_time_nothing_is_computed(ground, stored, tmp_path, monkeypatch, capsys):
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("trainer.cli.features.store_features", never)
-    assert run("features", ground, stored, "--epochs", 100, "--dropout", 0.2, "--json") == 0
+    again = shutil.copytree(stored, tmp_path / "again")  # its head is trained anew
+    assert run("features", ground, again, "--epochs", 100, "--dropout", 0.2, "--json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["is_new"] is False and report["saved_s"] == report["online_s"] > 0
-    seconds = FeatureStore(stored / "features").seconds
+    seconds = FeatureStore(again / "features").seconds
     one_epoch_s = seconds["training-0"] + seconds["validation"]
     assert report["online_s"] == pytest.approx(100 * one_epoch_s)
     assert "found stored" in printed.err and "s saved" in printed.err

@@ -55,7 +55,7 @@ def test_rows_are_made_without_it(folder, undisturbed, tmp_path, name, left) -> 
             assert stream.stats()["quarantined"] == 0
         status = ask_status(daemon.address, 10)
         assert status["instance"] == instance, "the daemon did not die of it"
-        assert status["datasets"]["set0"]["quarantined"] == []
+        assert status["datasets"][folder.name]["quarantined"] == []
         assert cut.stat().st_size == left, "it is not made longer while it is mapped"
     with (
         augd.serve(folder, producers=2, cache=f"disk:{where}:4MB") as daemon,

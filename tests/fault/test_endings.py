@@ -166,7 +166,8 @@ elif "serve" in sys.orig_argv:
     def reporting(self, event, now):
         if isinstance(event, events.Reaped):
             with open({report!r}, "a") as file:
-                print(event.how, event.kind, event.crumb and event.crumb[2], file=file)
+                held = event.current_sample
+                print(event.how, event.kind, held and held[2], file=file)
         return handle(self, event, now)
 
     broker.Broker.handle = reporting
