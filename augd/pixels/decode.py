@@ -280,7 +280,7 @@ def check_region(header: Header, region: tuple[int, int, int, int], scale: int) 
     for start, end, side in ((x, x + w, header.width), (y, y + h, header.height)):
         if start % scale or (end % scale and end != side):
             raise ValueError(
-                f"region: expected multiples of the scale {scale} or the picture's edge, got "
+                f"region: expected multiples of the scale {scale} or the image's edge, got "
                 f"{w}x{h} at ({x}, {y}) of {header.width}x{header.height}"
             )
 

@@ -44,7 +44,7 @@ def decode_other(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
         except ImportError:
             package = PACKAGES.get(header.format, "pillow")
             raise BadImage(
-                f"{NAMES[header.format]} pictures take the package {package}, which is not "
+                f"{NAMES[header.format]} images take the package {package}, which is not "
                 f"installed: {install_extra('formats')}"
             ) from None
         except Exception as error:  # libraries raise errors of any kind over untrusted bytes
@@ -87,7 +87,7 @@ def _decode(data: bytes | bytearray, header: Header) -> NDArray[np.uint8]:
 
 def _no_avif() -> BadImage:
     return BadImage(
-        "AVIF pictures take Pillow 11.3 or newer with libavif: pip install 'pillow>=11.3'"
+        "AVIF images take Pillow 11.3 or newer with libavif: pip install 'pillow>=11.3'"
     )
 
 

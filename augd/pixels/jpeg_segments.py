@@ -48,7 +48,7 @@ class JpegPart(NamedTuple):
     x: int
     y: int
     image: Header
-    """That of the whole photo."""
+    """That of the whole image."""
 
 
 class Span(NamedTuple):

@@ -82,7 +82,7 @@ def _check_whole(path: str) -> None:
         needed = max(needed, start + length)
     if needed > size:
         raise ImportError(
-            f"{path} is damaged: expected {needed} bytes or more, got {size}. Install augd anew"
+            f"{path} is damaged: expected {needed} bytes or more, got {size}. Reinstall augd"
         )
 
 
@@ -91,7 +91,7 @@ def _checked(found: ModuleType) -> ModuleType:
     if version != _VERSION:
         raise ImportError(
             f"{found.__file__} is of another version: expected {_VERSION}, got {version}. Build it "
-            "anew: python -m pip install -e . in the checkout of augd"
+            "again: python -m pip install -e . in the checkout of augd"
         )
     try:
         side = _TRIAL_SIDE_PX
@@ -100,7 +100,7 @@ def _checked(found: ModuleType) -> ModuleType:
     except found.DecodeError as error:
         raise ImportError(
             f"{found.__file__} was built for another libjpeg than it found here ({error}). Install "
-            "libjpeg-turbo, or augd anew"
+            "libjpeg-turbo, or reinstall augd"
         ) from None
     return found
 

@@ -36,7 +36,7 @@ class RowPlan:
     erase: tuple[int, int, int, int] | None = None
     matrix: Matrix | None = None
     origin: tuple[int, int] = (0, 0)
-    """x, y of the region in the stored picture."""
+    """x, y of the region in the stored image."""
     halvings: int = 0
     scale: int = 1
     """The region was decoded at 1/scale, which is log2(scale) of the halvings."""

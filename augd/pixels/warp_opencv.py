@@ -1,11 +1,11 @@
-"""The bent resample without native kernels: positions by NumPy, samples by OpenCV.
+"""The matrix path's resample without native kernels: positions by NumPy, samples by OpenCV.
 
-Under `bend`, where no kernel does both at once. What is computed in which order is fixed here: the
-kernel repeats it, so that it reads at the very same positions (`kernels/bend.c`).
+Used by `warp` in place of the kernel, which does both at once. This module fixes the order of
+operations. The kernel repeats it, so that it samples at the very same positions (`kernels/warp.c`).
 
 Invariants: positions in float32, counted from a whole pixel near that of the output's centre until
-they are rounded to 1/256 px, so that it does not matter which region of the picture was decoded;
-nothing is allocated per row but what OpenCV takes.
+they are rounded to 1/256 px, so that the result does not depend on which region of the image was
+decoded; nothing is allocated per row except by OpenCV.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from augd.pixels.decode import Pixels
 from augd.pixels.displacement import Field, LocalWarper, Steps, displace_by_lens
 
-# Added and taken away again, it leaves a float32 of less than 2**14 in steps of 1/256: between
-# 2**15 and 2**16 these are all that there are.
+# Added and subtracted again, it leaves a float32 of less than 2**14 in steps of 1/256: between
+# 2**15 and 2**16 there are no other values.
 _ROUNDER: Final = np.float32(1.5 * 2**15)
 
 _BORDERS: Final = {
@@ -31,7 +31,8 @@ _BORDERS: Final = {
 
 
 class Places(NamedTuple):
-    """Where a row is read by its matrix, in pixels of the region, whose centres are whole numbers.
+    """Where a row is sampled by its matrix, in pixels of the region, whose centres are whole
+    numbers.
 
     `steps` are the matrix's 2x2 part; the output's centre falls on `whole` plus `centre`, (x, y).
     """

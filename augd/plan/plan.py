@@ -52,7 +52,7 @@ class Plan:
     """(m, 4): x, y, width, height in source pixels: the region to decode, which no tap leaves.
 
     Where `bent`, x and y are multiples of 2 ** halvings and the region ends at one or at the
-    picture's edge; positions that the fill takes back into the picture lie in it, too.
+    image's edge; positions that the fill takes back into the image lie in it, too.
     """
     scaled: Int32s
     """(m, 2): exact path: width, height that the crop is resized to."""
@@ -68,7 +68,7 @@ class Plan:
     impossible: dict[int, str]
     """Samples (not rows) that cannot be made, with the reason; their rows are valid but void."""
     matrix: Floats | None = None
-    """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored picture.
+    """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored image.
 
     None when no op of the recipe can bend a row. Given for rows that are not bent as well.
     """
@@ -89,10 +89,10 @@ class Plan:
     warp_on: Bools | None = None
     """(m,): rows whose local_warp was drawn; None with `warp`."""
     scale: Int8s | None = None
-    """(m,): s, where the picture is decoded at 1/s: 1, 2, 4 or 8; equal for all views of a sample.
+    """(m,): s, where the image is decoded at 1/s: 1, 2, 4 or 8; equal for all views of a sample.
 
-    `crop` then begins at multiples of s, and ends at one or at the picture's edge. None where the
-    recipe decodes every picture at its own size.
+    `crop` then begins at multiples of s, and ends at one or at the image's edge. None where the
+    recipe decodes every image at its own size.
     """
     pivot: Floats | None = None
     """(m, 3, 3): C, by which the row's mean RGB before the colour pass is multiplied.

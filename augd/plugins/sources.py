@@ -134,8 +134,8 @@ class OwnSamples:
             if length != self.length:
                 raise PluginFailed(
                     f"{self.name} changed: expected {counted(self.length, 'sample')}, got "
-                    f"{length}. Start "
-                    "the daemon anew"
+                    f"{length}. Restart "
+                    "the daemon"
                 ) from error
             trace = tail_of(error)[-_TRACE_MAX:]
             raise BadImage(f"{self.name}: read({sample}) raised {trace}") from None
@@ -253,12 +253,12 @@ class OwnReader:
         if samples.length != index.num_samples:
             raise PluginFailed(
                 f"{samples.name} changed: expected {index.num_samples} samples, got "
-                f"{samples.length}. Start the daemon anew"
+                f"{samples.length}. Restart the daemon"
             )
         if samples.identity != index.own:
             raise PluginFailed(
                 f"{samples.name} changed: its module's code or its digest() is not what it was "
-                "when the daemon started. Start the daemon anew"
+                "when the daemon started. Restart the daemon"
             )
 
     def path(self, sample: int) -> str:

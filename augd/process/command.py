@@ -136,8 +136,8 @@ def _is_of_stdout(error: OSError) -> bool:
 def _say_unwritten(program: str, error: OSError) -> int:
     if error.errno != errno.EPIPE:  # `| head` has read what it wanted
         say(
-            f"{program}: error: standard output cannot be written to: {error.strerror}. What was "
-            "to be said there is lost",
+            f"{program}: error: standard output cannot be written to: {error.strerror}. "
+            "That output is lost",
             file=sys.stderr,
         )
     return 1

@@ -274,7 +274,7 @@ def test_another_length_ends_it_at_the_start_of_a_producer_and_while_it_works(fo
     with augd.serve({"own": f"plugin:trouble:Listed?{folder}"}, producers=1) as daemon:
         assert len(read(daemon.address)) == 5
         (folder / "shorter").write_text("5")
-        says = r"source own .* changed: expected 40 samples, got 35\. Start the daemon anew"
+        says = r"source own .* changed: expected 40 samples, got 35\. Restart the daemon"
         with pytest.raises(augd.PluginFailed, match=says):
             read(daemon.address, epoch=1, shuffle=False)
         kill_producer(daemon.address)

@@ -479,7 +479,7 @@ def read_all(address: str, **options: Any) -> None:
         ({"status": 400, "code": "ExpiredToken"}, r"refuses these credentials \(ExpiredToken 400"),
         (
             {"status": 503, "code": "SlowDown"},
-            r"says to slow down \(SlowDown 503\), after \d+ s.*fewer producers",
+            r"limits the rate \(SlowDown 503\), after \d+ s.*fewer producers",
         ),
         ({"status": 500, "code": "InternalError"}, r"store fails \(InternalError 500\), after"),
         ({"delay_s": 20}, r"did not answer in time, after \d+ s of trying"),

@@ -263,7 +263,7 @@ def _not_images() -> Iterator[_Row]:
     yield refused("zeros", bytes(5000))
     yield named("a WAV in RIFF", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "a RIFF file of type WAVE")
     yield refused("one byte before SOI", b"\0" + JPEG)
-    yield "SOI and EOI", b"\xff\xd8" + _EOI, _REFUSED, r"without a picture: its end marker"
+    yield "SOI and EOI", b"\xff\xd8" + _EOI, _REFUSED, r"without an image: its end marker"
 
 
 def _odd_jpegs() -> Iterator[_Row]:
@@ -380,7 +380,7 @@ def _pngs() -> Iterator[_Row]:
     yield _good("PNG with a bad CRC in a comment", _bad_crc(b"tEXt"), PNG)
     yield "PNG with a bad CRC in IDAT", _bad_crc(b"IDAT"), _MASKED, damaged
     yield "PNG with a bad CRC in IHDR", put(PNG, 29, b"\0\0\0\0"), _MASKED, damaged
-    yield "PNG without IDAT", png(), _REFUSED, r"PNG without picture data: its IEND"
+    yield "PNG without IDAT", png(), _REFUSED, r"PNG without image data: its IEND"
     yield "PNG with IDAT of nothing", png(chunk(b"IDAT")), _MASKED, damaged
     yield (
         "PNG with IDAT of noise",

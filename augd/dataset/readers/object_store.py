@@ -1,10 +1,10 @@
-"""Reading samples out of shards that lie in an object store.
+"""Reads samples from shards in an object store.
 
-Beside `ShardSource`, with the same answers: which ranges a sample needs is said there. Here the
-rows of a lease are read together, since a request costs a round trip however little it brings:
-ranges of a shard that lie close become one, and all of them are asked for at once.
+The counterpart of `ShardSource`, with the same results: `shards` defines which ranges a sample
+needs. The rows of a lease are read together, since a request costs a round trip, however small it
+is. Ranges of a shard that lie close become one request, and all requests are sent at once.
 
-Invariants: nothing is read beyond a sample's range but what lies between two; a store that fails is
+Invariants: nothing is read beyond a sample's range except what lies between two; a failing store is
 no bad sample, but an error of its own.
 """
 
@@ -39,7 +39,7 @@ class _Want:
 
 @dataclass(slots=True)
 class _Span:
-    """A range of a shard that is asked for, with what is wanted of it, in order."""
+    """A range of a shard to request, with the wants that it serves, in order."""
 
     shard: int
     first: int
@@ -62,18 +62,18 @@ class RemoteSource(IndexedSource):
         self._reader.close()
 
     def read(self, sample: int) -> bytearray:
-        """Read a sample whole. The caller owns the bytes.
+        """Read a whole sample. The caller owns the bytes.
 
         Raises:
             BadImage: the sample is empty or too large.
-            StoreError: the store does not give it, or its shard was replaced.
+            StoreError: the store fails or rejects a request, or its shard was replaced.
         """
         content = self._read_one(sample, None)
         assert isinstance(content, bytearray)
         return content
 
     def read_region(self, sample: int, region: Region) -> bytearray | Cut:
-        """Read what a region of the stored picture needs; all of it where that is not known.
+        """Read what a region of the stored image needs; all of it if that is unknown.
 
         Raises:
             BadImage: as `read`, or the sample is not what the index says.
@@ -91,7 +91,7 @@ class RemoteSource(IndexedSource):
         """Read samples together, whole or as their regions need. Bad ones are values.
 
         Raises:
-            StoreError: the store does not give them, or a shard was replaced.
+            StoreError: the store fails or rejects a request, or a shard was replaced.
         """
         rows: list[Row] = []
         wants: list[_Want] = []
@@ -104,7 +104,7 @@ class RemoteSource(IndexedSource):
         return rows
 
     def _want(self, sample: int, region: Region | None, wants: list[_Want]) -> bytearray | Cut:
-        """Make room for what is needed of a sample, and add to `wants` what belongs there."""
+        """Allocate memory for what is needed of a sample, and add to `wants` what belongs there."""
         table = None if region is None else usable_table(self._samples, sample, region)
         shard = int(self._samples.shard_numbers[sample])
         at = int(self._samples.shard_offsets[sample])
@@ -131,7 +131,7 @@ class RemoteSource(IndexedSource):
 
 
 def _coalesce(wants: list[_Want]) -> list[_Span]:
-    """Make as few ranges as are worth it, in the order of the shards."""
+    """Merge wants into as few ranges as pays off, in the order of the shards."""
     spans: list[_Span] = []
     for want in sorted(wants, key=lambda it: (it.shard, it.first)):
         last = spans[-1] if spans else None
@@ -149,7 +149,7 @@ def _coalesce(wants: list[_Want]) -> list[_Span]:
 
 
 def _rounds(spans: list[_Span]) -> Iterator[list[tuple[ByteRange, _Span]]]:
-    """Lay ranges out in the memory that is read at a time, cut where they don't fit."""
+    """Place ranges in the memory of one read, cut where they don't fit."""
     held: list[tuple[ByteRange, _Span]] = []
     at = 0
     for span in spans:
@@ -168,7 +168,7 @@ def _rounds(spans: list[_Span]) -> Iterator[list[tuple[ByteRange, _Span]]]:
 
 
 def _copy(memory: memoryview, piece: ByteRange, span: _Span) -> None:
-    """Give those who wanted it what was read."""
+    """Copy what was read to the wants."""
     end = piece.first + piece.size
     for want in span.wants:
         start, stop = max(want.first, piece.first), min(want.end, end)

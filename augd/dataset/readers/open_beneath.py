@@ -1,9 +1,9 @@
-"""Opening files below a folder and nowhere else.
+"""Opens files below a folder and nowhere else.
 
-Under the sources of samples. By `openat2`, which refuses a way out in the kernel; where that is
-missing, by resolving the path first.
+Used by the sources of samples. `openat2` rejects a path that leaves the folder in the kernel.
+Without it, the path is resolved first.
 
-Invariants: never opens what lies outside the root, and the folders that links may lead to; never
+Invariants: never opens what lies outside the root and the folders that links may lead to; never
 blocks on a FIFO.
 """
 
@@ -21,7 +21,7 @@ from augd.pixels.headers.read_header import BadImage
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_BENEATH: Final = 0x08
-# Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
+# Without O_NONBLOCK, opening a FIFO would wait for a writer.
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -71,11 +71,11 @@ class Root:
             os.close(self._others.pop()[1])
 
     def open(self, path: bytes) -> int:
-        """Open a file for reading; the caller owns the descriptor.
+        """Open a file for reading. The caller owns the descriptor.
 
         Raises:
             BadImage: deleted, unreadable, or outside the root.
-            OSError: one that passes.
+            OSError: an error that passes.
         """
         try:
             return self._open(path)
@@ -85,20 +85,20 @@ class Root:
             raise _cannot_open(error) from None
 
     def reopen(self, path: bytes) -> None:
-        """Open the folders anew, as those of a file system that was mounted again are others.
+        """Open the folders again: those of a file system that was mounted again are others.
 
-        Nothing changes before this file is there: meanwhile an empty folder may lie in its place,
-        in which all would be missing.
+        Nothing changes before this file is there. Until then an empty folder may lie in the file
+        system's place, in which all files would be missing.
 
         Raises:
-            OSError: one cannot be opened, or the file.
+            OSError: a folder or the file cannot be opened.
         """
         for folder, fd in ((self._root, self._root_fd), *self._others):
             fresh = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 if fd == self._root_fd:
                     _look_for(path, fresh)
-                os.dup2(fresh, fd, inheritable=False)  # other threads go on with the same number
+                os.dup2(fresh, fd, inheritable=False)  # other threads continue with the same number
             finally:
                 os.close(fresh)
 
@@ -120,9 +120,9 @@ class Root:
         return found
 
     def _open_elsewhere(self, path: bytes) -> int:
-        """Open where links out of the root lead, if they may lead there.
+        """Open the target of a link out of the root, if links may lead there.
 
-        What was resolved is opened below its folder alone: a link that is changed meanwhile leads
+        The resolved path is opened below its folder alone: a link that is changed meanwhile leads
         nowhere else.
         """
         real = os.path.realpath(os.path.join(self._root, path), strict=True)
@@ -136,7 +136,7 @@ class Root:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     def _open_by_realpath(self, path: bytes) -> int:
-        """Open where the kernel lacks openat2 (before 5.6, or a seccomp filter that hides it).
+        """Open if the kernel lacks openat2 (before 5.6, or hidden by a seccomp filter).
 
         The folders could be exchanged between the check and the open; the last step could not.
         """
@@ -154,7 +154,7 @@ class Root:
 
 
 def _look_for(path: bytes, folder_fd: int) -> None:
-    """Raise OSError when a file, or the link to it, is not there."""
+    """Raise OSError if a file, or the link to it, is not there."""
     os.stat(path, dir_fd=folder_fd, follow_symlinks=False)
 
 

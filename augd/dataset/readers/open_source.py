@@ -10,17 +10,17 @@ from augd.dataset.stores.address import is_address
 
 
 def open_source(root: str | bytes | os.PathLike[str], samples: ShardSamples) -> SampleSource:
-    """Open the source of a dataset, by what its index says of it.
+    """Open the source of a dataset, as its index describes it.
 
-    One that lies in an object store is read by this process, which must have a network.
+    A dataset in an object store is read by this process, which must have a network.
 
     Raises:
         OSError: the root cannot be opened.
-        OptionError: what reads object stores is not installed.
+        OptionError: the package that reads object stores is not installed.
     """
     if is_address(root):
         from augd.dataset.readers.object_store import (
-            RemoteSource,  # with threads, which others need not wait for
+            RemoteSource,  # with threads, which other sources need not import
         )
         from augd.dataset.stores.shard_ranges import DirectReader
 

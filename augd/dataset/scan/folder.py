@@ -133,8 +133,7 @@ class _Scanner:
                 break
             part = _Part(folder[0], part.split, *self._listing.list_folder(*folder))
             self._notes.append(
-                f"{shown(folder[0])}/ alone holds all folders: these are looked at, and it is no "
-                f"class itself"
+                f"{shown(folder[0])}/ alone holds all folders: skipped, it is no class itself"
             )
         return part
 
@@ -194,7 +193,7 @@ class _Scanner:
                     f"or test, move it out, or hide it by a leading dot; if all of these are "
                     f"classes, put them into one folder train/, or list the images in a manifest."
                 )
-            self._notes.append(f"{shown(folder)}/ beside the splits holds no images: passed over")
+            self._notes.append(f"{shown(folder)}/ beside the splits holds no images: skipped")
 
     def _add(self, result: ScanResult, part: _Part, labels: dict[str, int]) -> None:
         part.folders.sort(key=_as_in_paths)

@@ -104,7 +104,7 @@ class StoreListing:
 
     def _not_its_index(self, error: DatasetError) -> DatasetError:
         return DatasetError(
-            f"{shown(self.root)}/{INDEX_NAME.decode()}: {error} Remove it, or make it anew: "
+            f"{shown(self.root)}/{INDEX_NAME.decode()}: {error} Remove it, or make it again: "
             f"augd index {shown(self.source)} --beside"
         )
 

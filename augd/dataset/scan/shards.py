@@ -98,7 +98,7 @@ def _read_index(root: bytes) -> ScanResult | None:
         check_found(found, list_shards(root))
     except DatasetError as error:
         raise DatasetError(
-            f"{shown(os.path.join(root, INDEX_NAME))}: {error} Remove it, or make it anew: "
+            f"{shown(os.path.join(root, INDEX_NAME))}: {error} Remove it, or make it again: "
             f"augd index {shown(root)}"
         ) from None
     finally:
@@ -283,7 +283,7 @@ class Walker:
             beside = next(s for s, code in zip(self._shards, self._splits, strict=True) if code)
             raise BadManifestRow(
                 row.line,
-                f"its shard's name says no split, and {shown(beside.path)} beside it does. Name "
+                f"its shard's name names no split, and {shown(beside.path)} beside it does. Name "
                 f"all shards for splits (train-000.tar), or none.",
             )
         return self._splits[number]

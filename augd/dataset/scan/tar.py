@@ -315,7 +315,7 @@ class _Groups:
         names = " and ".join(shown(entry.path) for entry in images[:2])
         return DatasetError(
             f"shard {shown(self._path)}: {names} are images of one sample, whose label is in "
-            f"{shown(group.others[b''])}: which is it for? Name the picture "
+            f"{shown(group.others[b''])}: which is it for? Name the image "
             f"{shown(group.key)}.jpg, or give each a label of its own."
         )
 

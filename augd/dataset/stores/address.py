@@ -1,7 +1,7 @@
-"""Addresses of datasets that lie in an object store: `s3://BUCKET/PREFIX`, `https://HOST/PATH`.
+"""Addresses of datasets in an object store: `s3://BUCKET/PREFIX`, `https://HOST/PATH`.
 
-Asked before a daemon starts its producers, hence imports nothing that takes time. An address names
-a folder of shards; over HTTP, which lists no folder, it may also name a text file that lists them.
+Used before a daemon starts its producers, hence imports nothing slow. An address names a folder of
+shards. HTTP cannot list a folder, so there it may also name a text file that lists them.
 
 Invariants: no address holds a password or a signature, since addresses are shown and kept.
 """
@@ -33,17 +33,17 @@ class StoreAddress(NamedTuple):
         return f"{self.scheme}://{self.host}/{self.path}".rstrip("/")
 
     def __str__(self) -> str:
-        """Write it as one that means the same is always written."""
+        """Write it in its canonical form."""
         return f"{self.folder}/{self.listing}" if self.listing else self.folder
 
     @property
     def name(self) -> str:
-        """What to call a dataset there: its folder, or the bucket or host."""
+        """The name of the dataset: its folder, or the bucket or host."""
         return self.path.rpartition("/")[2] or self.host.partition(":")[0]
 
 
 def is_address(path: str | bytes | os.PathLike[str]) -> bool:
-    """Say whether this is an address in a store and no path."""
+    """Return whether this is an address in a store and no path."""
     scheme, separator, _ = os.fsdecode(path).partition("://")
     return bool(separator) and scheme.lower() in _SCHEMES
 

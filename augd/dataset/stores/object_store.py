@@ -1,12 +1,12 @@
-"""One folder of an object store: what lies in it, and ranges of that. The only user of obstore.
+"""One folder of an object store: its objects, and ranges of them. Only this module uses obstore.
 
-obstore does the work: connections, signatures, retries with jitter, bodies that break off and are
-gone on with. Here is what augd adds: every answer must be of the version that was indexed, and what
-goes wrong is said in words that tell what to do.
+obstore handles connections, signatures, retries with jitter, and resumes bodies that break off.
+augd adds two things: every answer must be of the version that was indexed, and an error says what
+to do.
 
-Invariants: nothing is read of another version than the one asked for; every request ends within
-the store's patience; no message holds what a store answered but for its error code, since stores
-quote keys and signatures. Calls may come from several threads at once.
+Invariants: nothing is read of another version than the requested one; every request ends within the
+store's patience; no message quotes a store's answer except for its error code, since stores quote
+keys and signatures. Calls may come from several threads at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PATIENCE_MIN_S, _PATIENCE_MAX_S = 1.0, 240.0  # longer, a request's signature m
 _CONNECT_S: Final = 5.0
 _REQUEST_S: Final = 30.0
 _BACKOFF_S: Final = (0.1, 5.0)
-_NO_TIME: Final = datetime.fromtimestamp(0, UTC)  # what obstore says where a server says none
+_NO_TIME: Final = datetime.fromtimestamp(0, UTC)  # obstore's text if a server sends none
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
@@ -50,15 +50,15 @@ _CREDENTIALS: Final = frozenset(
         *("TokenRefreshRequired", "InvalidClientTokenId"),
     )
 )
-# Where obstore looks for a role when the environment names no key.
+# Where obstore looks for a role if the environment names no key.
 _ROLES: Final = ("/latest/api/token", "/latest/meta-data/", "169.254.170.2")
 
 
 class ObjectFacts(NamedTuple):
-    """An object as it was seen: its name in the folder, size, ETag, and its version as a number.
+    """An object as it was found: its name in the folder, size, ETag, and its version as a number.
 
-    `etag` is empty where a store gives none; the version is then made of the time of the object's
-    last change, and 0 where the store doesn't say that either.
+    `etag` is empty if a store gives none. The version is then made of the time of the object's last
+    change, and 0 if the store doesn't give that either.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ObjectFacts(NamedTuple):
 
 
 def require_engine() -> None:
-    """Refuse stores where obstore is not installed. Raises OptionError."""
+    """Reject stores if obstore is not installed. Raises OptionError."""
     if find_spec("obstore") is None:
         raise OptionError(
             "datasets on S3 and HTTP need obstore, which is not installed: "
@@ -77,7 +77,7 @@ def require_engine() -> None:
 
 
 def patience_s() -> float:
-    """Return for how long a store that doesn't answer is waited for.
+    """Return how long to wait for a store that doesn't answer.
 
     Raises:
         OptionError: AUGD_STORE_PATIENCE is no such time.
@@ -96,7 +96,7 @@ def patience_s() -> float:
 
 
 class ObjectStore:
-    """A folder of a store. Opening it asks nothing yet."""
+    """A folder of a store. Opening it sends no request."""
 
     def __init__(self, address: StoreAddress) -> None:
         """Prepare to read below an address.
@@ -116,7 +116,7 @@ class ObjectStore:
         """List the shards of the folder, by name, with their sizes and versions.
 
         Raises:
-            StoreError: the store cannot be asked.
+            StoreError: the store cannot be read.
             DatasetError: over HTTP, an address that lists none.
         """
         import obstore
@@ -140,11 +140,11 @@ class ObjectStore:
         return sorted({line.strip() for line in lines} - {""})
 
     def look_at(self, names: list[str]) -> list[ObjectFacts]:
-        """Look at these shards, several at once; strangers may have named them.
+        """Find these shards, several at once. Their names are untrusted.
 
         Raises:
             DatasetError: a name is none of a shard in the folder itself.
-            StoreError: one is not there, or the store cannot be asked.
+            StoreError: a shard is missing, or the store cannot be read.
         """
         from concurrent.futures import ThreadPoolExecutor
 
@@ -163,7 +163,7 @@ class ObjectStore:
         return _facts(name, self._ask(name, lambda: obstore.head(self._store, name)))
 
     def version(self, name: str) -> int:
-        """Return the version of an object, 0 where there is none. Raises StoreError."""
+        """Return the version of an object, 0 if there is none. Raises StoreError."""
         import obstore
 
         def head() -> int:
@@ -175,10 +175,11 @@ class ObjectStore:
         return self._ask(name, head)
 
     def read(self, facts: ObjectFacts, first: int, size: int) -> Contents:
-        """Read a range of an object as it was seen; the result is `size` bytes.
+        """Read a range of an object in the version that was found. The result is `size` bytes.
 
         Raises:
-            StoreError: it cannot be read within the store's patience, or is another one by now.
+            StoreError: it cannot be read within the store's patience, or has another version by
+                now.
         """
         import obstore
 
@@ -197,14 +198,14 @@ class ObjectStore:
             if len(content) != size:
                 raise StoreError(
                     f"{self._where(facts.name)} was cut off: expected {size} bytes from byte "
-                    f"{first} on, got {len(content)}. Ask whoever runs the store."
+                    f"{first} on, got {len(content)}. Ask its operator."
                 )
             return content
 
         return self._ask(facts.name, get)
 
     def read_whole(self, name: str) -> Contents | None:
-        """Read an object whole; None where there is none of this name. Raises StoreError."""
+        """Read a whole object; None if there is none of this name. Raises StoreError."""
         import obstore
 
         def get() -> Contents | None:
@@ -224,7 +225,8 @@ class ObjectStore:
         self._ask(name, lambda: obstore.put(self._store, name, content))
 
     def _ask(self, name: str, ask: Callable[[], T]) -> T:
-        """Ask until it is answered; a body that broke off for good is asked for anew."""
+        """Send a request until it is answered. A body that broke off for good is requested
+        again."""
         began = time.monotonic()
         while True:
             try:
@@ -250,7 +252,7 @@ class ObjectStore:
         )
 
     def _explained(self, name: str, error: Exception, passed_s: float) -> StoreError:
-        """Say in words what happened, without anything that the store quoted."""
+        """Describe an error, without anything that the store quoted."""
         text = str(error)
         where, after = self._where(name), f"after {passed_s:.0f} s of trying"
         found = _STATUS.search(text)
@@ -281,7 +283,7 @@ class ObjectStore:
             what = "it is not there (404): it was removed, or the address is wrong"
         elif status in (429, 503):
             what = (
-                f"the store says to slow down ({said}), {after}. Use fewer producers, or have the "
+                f"the store limits the rate ({said}), {after}. Use fewer producers, or have the "
                 "rate of the bucket raised"
             )
         elif status == 416:
@@ -289,7 +291,7 @@ class ObjectStore:
         elif "NotSupported" in kind or "NotPartial" in text:
             what = "the server gives no ranges of a file (206), and whole shards are not read"
         elif status:
-            what = f"the store fails ({said}), {after}. Ask whoever runs it"
+            what = f"the store fails ({said}), {after}. Ask its operator"
         else:
             reason = _KIND.search(text)
             what = {
@@ -313,7 +315,7 @@ def version_of(etag: str | None, changed: datetime) -> tuple[str, int]:
 
 
 def facts_of(shard: ShardFacts) -> ObjectFacts:
-    """Read an index's shard as the object that it is."""
+    """Return an index's shard as the object that it is."""
     return ObjectFacts(os.fsdecode(shard.path), shard.size_bytes, shard.etag, shard.mtime_ns)
 
 
@@ -335,7 +337,7 @@ def _open(address: StoreAddress, patience: float) -> Any:
 
     first, last = (timedelta(seconds=pause) for pause in _BACKOFF_S)
     retry: RetryConfig = {
-        "max_retries": 1_000_000,  # time alone is the bound
+        "max_retries": 1_000_000,  # only the time is limited
         "retry_timeout": timedelta(seconds=patience),
         "backoff": {"init_backoff": first, "max_backoff": last, "base": 2},
     }
@@ -358,7 +360,7 @@ def _endpoint() -> str:
 
 
 def store_key(address: StoreAddress) -> str:
-    """Name a folder of a store for ever: equal names of buckets at two endpoints are two."""
+    """Name a folder of a store uniquely: equal names of buckets at two endpoints are two."""
     return f"{_endpoint()} {address.folder}" if address.scheme == "s3" else address.folder
 
 

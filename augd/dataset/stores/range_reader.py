@@ -1,6 +1,6 @@
-"""What is asked of whoever reads the ranges of a dataset's shards, in this process or another.
+"""The interface of readers of a dataset's shard ranges, in this process or another.
 
-Declarations alone, for those who wait for nothing slow to import.
+Declarations alone, for modules that must not import anything slow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RangeReader(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what is open. Closing twice is fine."""
+        """Close what is open. Closing twice is fine."""
 
 
 class ShardFacts(Protocol):

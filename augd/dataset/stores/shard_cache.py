@@ -1,15 +1,15 @@
-"""The shard cache: blocks of shards that came from a store, in files of a folder on a local disk.
+"""The shard cache: blocks of shards from a store, in files of a folder on a local disk.
 
-Under the ranges that are read: what is in it isn't asked of the store again, by any producer of
-this machine and in any later run. A block is 1 MiB: one that holds ten photos is asked for once
-and not ten times, and a shuffle over many shards doesn't have to fetch whole ones for a photo each.
-ShardCache that lie side by side and are missing are one request.
+Ranges are read through it. A block in it is not requested from the store again, by any producer of
+this machine and in any later run. A block is 1 MiB: one that holds ten images is requested once and
+not ten times, and a shuffle over many shards doesn't fetch a whole shard per image. Adjacent
+missing blocks are one request.
 
-Invariants: a block's name has the store, the shard, its version and its size in it, so that none is
-ever taken for one of another version, and shards without a version are not kept; a file has its
-name when it is whole (it is written aside, then renamed), and its digest is looked at once per
-process, so that neither kill -9 nor a loss of power is ever read; what is oldest in use goes when
-the folder is full. Several processes may share a folder. Calls may come from several threads.
+Invariants: a block's name has the store, the shard, its version and its size in it, so that it is
+never used for another version; shards without a version are not cached; a file gets its name when
+it is complete (it is written aside, then renamed), and its digest is checked once per process, so
+that neither kill -9 nor a loss of power is ever read; the least recently used blocks are removed
+when the folder is full. Several processes may share a folder. Calls may come from several threads.
 """
 
 from __future__ import annotations
@@ -36,11 +36,15 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 1 << 20
 SIZE_MIN: Final = 64 << 20
-TOUCH_S: Final = 60.0  # a block in use is noted as such no more often
+TOUCH_S: Final = 60.0  # the use of a block is recorded no more often
 _OPTION: Final = "--shard-cache"
 _DIGEST_BYTES: Final = 16
-_KEEP_SHARE: Final = 0.9  # of the size, when room is made: not for a block at a time
-_LOOK_SHARE: Final = 0.05  # written before the folder is counted anew: others write, too
+_KEEP_SHARE: Final = (
+    0.9  # share of the size that is kept when blocks are removed: not one block at a time
+)
+_LOOK_SHARE: Final = (
+    0.05  # bytes written before the folder is counted again: other processes write, too
+)
 _STALE_S: Final = 600.0
 _ASIDE: Final = ".aside-"
 
@@ -54,7 +58,7 @@ def parse_shard_cache(text: str) -> tuple[Path, int]:
 
 
 def check_shard_cache(text: str) -> None:
-    """Refuse a cache that cannot be, before anything is started for it.
+    """Reject an unusable cache, before any process is started for it.
 
     Raises:
         OptionError: it is no DIR:SIZE, or the folder can't be used.
@@ -76,7 +80,7 @@ def _count_bytes(folder: Path) -> int:
 
 
 class _Coming:
-    """ShardCache that a thread fetches; `failure` says why it could not."""
+    """Blocks that a thread fetches; `failure` is the error, if it could not."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -87,10 +91,12 @@ class ShardCache:
     """The cache in one folder."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
-        """Look through the folder, which is there."""
+        """Read the folder, which exists."""
         self._folder = folder
         self._size_bytes = size_bytes
-        self._known: dict[str, float] = {}  # blocks whose digest was right, and when last noted
+        self._known: dict[
+            str, float
+        ] = {}  # blocks whose digest was right, and when their use was last recorded
         self._coming: dict[str, _Coming] = {}
         self._lock = threading.Lock()
         self._held_bytes = 0
@@ -101,9 +107,9 @@ class ShardCache:
 
     @classmethod
     def open(cls, text: str) -> Self:
-        """Open what `DIR:SIZE` names, for which nothing is checked: who serves did it before.
+        """Open the cache `DIR:SIZE` without checks: the program that serves made them.
 
-        A disk that others filled meanwhile must not keep a fetcher from being started again.
+        If other programs filled the disk meanwhile, a fetcher can still be restarted.
 
         Raises:
             OptionError: it is no DIR:SIZE.
@@ -114,7 +120,7 @@ class ShardCache:
         return cls(folder, size_bytes)
 
     def read(self, store: ObjectStore, facts: ObjectFacts, first: int, size: int) -> Contents:
-        """Read a range of a shard, from here as far as it is here. Raises StoreError."""
+        """Read a range of a shard, from the cache as far as it is there. Raises StoreError."""
         if not facts.version:
             return store.read(facts, first, size)
         key = _key(store, facts)
@@ -134,10 +140,10 @@ class ShardCache:
         return out
 
     def _claim(self, key: str, number: int, last: int, *, is_forced: bool) -> list[str]:
-        """Take it on to fetch a block and those behind it that are missing; returns their names.
+        """Claim a block and the missing ones behind it, to fetch them; return their names.
 
-        None where another thread is at it, or done; unless one must, since what is there can't be
-        read.
+        None if another thread fetches the block, or did; unless `is_forced`, because the cached
+        block can't be read.
         """
         names = []
         coming = _Coming()
@@ -154,13 +160,13 @@ class ShardCache:
     def _read_one(
         self, key: str, number: int, facts: ObjectFacts, first: int, out: memoryview
     ) -> bool:
-        """Copy what is wanted of a block that is here; say whether it is."""
+        """Copy what is wanted of a cached block; return whether it is cached."""
         name = _name(key, number)
         with self._lock:
             coming = self._coming.get(name)
         if coming is not None:
             coming.done.wait()
-            if coming.failure is not None:  # else each that waits would try for as long again
+            if coming.failure is not None:  # else each waiting thread would retry for as long again
                 raise coming.failure
         start, length = number * BLOCK_BYTES, _length(facts, number)
         try:
@@ -181,7 +187,7 @@ class ShardCache:
         return True
 
     def _is_whole(self, name: str, fd: int, length: int) -> bool:
-        """Look at a block's digest the first time, and note that it is in use."""
+        """Check a block's digest the first time, and record its use."""
         now = time.monotonic()
         noted = self._known.get(name)
         if noted is None:
@@ -202,7 +208,7 @@ class ShardCache:
         first: int,
         out: memoryview,
     ) -> None:
-        """Read blocks from the store, copy what is wanted, and keep them."""
+        """Read blocks from the store, copy what is wanted, and cache them."""
         number, names = claimed
         try:
             start = number * BLOCK_BYTES
@@ -221,7 +227,7 @@ class ShardCache:
                     self._coming.pop(name).done.set()
 
     def _keep(self, name: str, content: memoryview) -> None:
-        """Write a block; a disk that doesn't take it costs time, never an error."""
+        """Write a block. A failing disk costs time, never an error."""
         path = self._folder / name
         aside = path.with_name(f"{_ASIDE}{os.getpid()}-{threading.get_ident()}-{path.name}")
         try:
@@ -238,8 +244,8 @@ class ShardCache:
             if not self._has_warned:
                 self._has_warned = True
                 print(
-                    f"augd: the shard cache {self._folder} takes no more: {error.strerror}; what "
-                    "is missing comes from the store each time",
+                    f"augd: the shard cache {self._folder} takes no more: {error.strerror}; "
+                    "missing blocks are read from the store each time",
                     file=sys.stderr,
                 )
             return
@@ -249,7 +255,7 @@ class ShardCache:
             self._written_bytes += len(content) + _DIGEST_BYTES
 
     def _make_room(self, size_bytes: int) -> None:
-        """Take the blocks out that were not used for the longest, if there is no room for more."""
+        """Remove the least recently used blocks, if there is no space for more."""
         is_full = self._held_bytes + size_bytes > self._size_bytes
         is_old = self._written_bytes >= _LOOK_SHARE * self._size_bytes
         if size_bytes and not is_full and not is_old:
@@ -282,7 +288,7 @@ class ShardCache:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the blocks of a folder, and what was being written; others may take them away."""
+    """Yield the blocks of a folder, and unfinished files. Other processes may remove them."""
     for below in folder.glob("??"):
         try:
             with os.scandir(below) as entries:

@@ -1,8 +1,8 @@
 """Ranges of the shards of one dataset, read from its store into memory.
 
-Between whoever wants samples (`dataset/readers/shards.py`) and the store. A producer's ranges are
-read by another process, since it has no network (`transport/fetch_client.py`); `DirectReader` reads
-them in this one, for commands that look at a dataset and confine nobody.
+Between the readers of samples (`dataset/readers/object_store.py`) and the store. A producer has no
+network, so another process reads its ranges (`transport/fetch_client.py`). `DirectReader` reads
+them in this process, for commands that open a dataset and confine nothing.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class RemoteShards:
     def __init__(
         self, root: str | bytes, shards: Sequence[ShardFacts], blocks: ShardCache | None = None
     ) -> None:
-        """Prepare to read; asks nothing yet. Raises OptionError as `ObjectStore` does."""
+        """Prepare to read. Sends no request. Raises OptionError as `ObjectStore` does."""
         self._store = ObjectStore(parse_store(root))
         self._blocks = blocks
         self._facts = [facts_of(shard) for shard in shards]
 
     def holds(self, shard: int, first: int, size: int) -> bool:
-        """Say whether there is such a range."""
+        """Return whether there is such a range."""
         return (
             0 <= shard < len(self._facts)
             and first >= 0
@@ -47,7 +47,7 @@ class RemoteShards:
         )
 
     def read(self, shard: int, first: int, size: int) -> Contents:
-        """Read a range that is there. Raises StoreError."""
+        """Read an existing range. Raises StoreError."""
         facts = self._facts[shard]
         if self._blocks is not None:
             return self._blocks.read(self._store, facts, first, size)

@@ -1,4 +1,4 @@
-"""Sizes as people write them in options, `8GB`, `1.5TB`; and folders that have room for them."""
+"""Sizes as users write them in options, `8GB`, `1.5TB`; and folders with enough free space."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def parse_size(option: str, text: str, size: str, size_min: int) -> int:
 def check_folder(
     option: str, text: str, folder: Path, size_bytes: int, count_held: Callable[[], int]
 ) -> None:
-    """Refuse a folder for a cache that cannot be; makes nothing.
+    """Reject a folder that cannot hold a cache. Creates nothing.
 
-    `count_held` says how many bytes of the cache are on the disk already.
+    `count_held` returns how many bytes of the cache are on the disk already.
 
     Raises:
-        OptionError: there is no folder to make it in: a typo, or a disk that isn't there.
+        OptionError: there is no folder to create it in: a typo, or a disk that isn't there.
         OverLimit: its disk has not that much space.
     """
     parent = folder.parent
@@ -58,7 +58,7 @@ def check_folder(
     except OSError as error:
         raise OptionError(f"{option} {text}: {there} cannot be used: {error.strerror}") from None
     available = disk.f_bavail * disk.f_frsize
-    if available < size_bytes:  # what it holds takes time to count
+    if available < size_bytes:  # counting the cache takes time
         available += count_held()
     if available < size_bytes:
         raise OverLimit(

@@ -71,15 +71,15 @@ def find_gif_frame(data: bytes | bytearray) -> GifFrame:
     at = _GIF_HEAD_BYTES + _table_bytes(data[10])
     for _ in range(MAX_SEGMENTS):
         if at + 10 > size:
-            raise BadImage(f"GIF without a picture: it ends after {size} bytes")
+            raise BadImage(f"GIF without an image: it ends after {size} bytes")
         if data[at] == _GIF_IMAGE:
             data_at = at + 10 + _table_bytes(data[at + 9])
             if data_at + 1 >= size:
-                raise BadImage(f"GIF without a picture: it ends after {size} bytes")
+                raise BadImage(f"GIF without an image: it ends after {size} bytes")
             return GifFrame(at, data_at)
         if data[at] != _GIF_EXTENSION:
             what = "its end" if data[at] == _GIF_END else f"a block {data[at]:02x}"
-            raise BadImage(f"GIF without a picture: {what} comes at byte {at}")
+            raise BadImage(f"GIF without an image: {what} comes at byte {at}")
         at = skip_blocks(data, at + 2)
     raise too_many_segments("GIF", at)
 

@@ -108,7 +108,7 @@ _OTHERS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
     (b"OggS", "an Ogg stream"),
     (b"ID3", "an MP3"),
-    (b"\0\x05\x16\x07", "an AppleDouble file of macOS, which holds no picture"),
+    (b"\0\x05\x16\x07", "an AppleDouble file of macOS, which holds no image"),
     (b"\x7fELF", "a program"),
 )
 

@@ -13,9 +13,9 @@ import msgspec
 from augd.pixels.headers.formats import Format
 
 MAX_SEGMENTS: Final = 4096
-"""Segments, chunks or fill bytes before the picture: hundreds of times what cameras write."""
+"""Segments, chunks or fill bytes before the image: hundreds of times what cameras write."""
 MAX_SCANS: Final = 200
-"""Scans of a JPEG, each of which costs a pass over the whole picture. Encoders write about ten."""
+"""Scans of a JPEG, each of which costs a pass over the whole image. Encoders write about ten."""
 
 
 class BadImage(Exception):
@@ -54,6 +54,6 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 def too_many_segments(kind: str, at: int) -> BadImage:
     """Return the error for more parts before the image than any encoder writes."""
     return BadImage(
-        f"{kind} header: expected at most {MAX_SEGMENTS} segments before the picture, and at byte "
+        f"{kind} header: expected at most {MAX_SEGMENTS} segments before the image, and at byte "
         f"{at} it has not begun"
     )

@@ -15,12 +15,12 @@ from augd.pixels.headers.formats import NAMES, Format
 from augd.pixels.headers.header import MAX_SEGMENTS, BadImage, Header
 
 _MAX_DEPTH_BYTES: Final = 1 << 24
-"""Of the box that describes the file; that of a photo of many tiles takes some kilobytes."""
+"""Of the box that describes the file; that of an image of many tiles takes some kilobytes."""
 _MAX_ITEMS: Final = 1 << 16
 _LARGE, _TO_THE_END = 1, 0
 
 TRACKS: Final = b"moov"
-"""The box of what moves: a sequence's pictures, beside the still one."""
+"""The box of what moves: a sequence's images, beside the still one."""
 
 # (angle in quarters against the clock, axis of the mirror or None): EXIF's number. Source:
 # libavif, avifImageIrotImirToExifOrientation; a mirror comes after the rotation.
@@ -77,7 +77,7 @@ class _Primary:
         elif box.kind == b"clap":
             numbers = _unpack(data, ">4I", box)
             if not numbers[1] or not numbers[3]:
-                raise BadImage("picture's aperture: expected a fraction, got one over 0")
+                raise BadImage("image's aperture: expected a fraction, got one over 0")
             self.cut = numbers[0] // numbers[1], numbers[2] // numbers[3]
 
 
@@ -90,12 +90,12 @@ def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
             meta = box
         found.has_tracks = found.has_tracks or box.kind == TRACKS
     if meta is None:
-        raise BadImage(f"{name} without a still picture: it has no box `meta`")
+        raise BadImage(f"{name} without a still image: it has no box `meta`")
     if meta.end - meta.start > _MAX_DEPTH_BYTES:
         raise BadImage(f"{name} box `meta`: expected at most {_MAX_DEPTH_BYTES} bytes, got more")
     inner = {box.kind: box for box in _boxes(data, meta.start + 4, meta.end, name)}
     if b"pitm" not in inner or b"iprp" not in inner:
-        raise BadImage(f"{name} without a still picture: it names no primary one")
+        raise BadImage(f"{name} without a still image: it names no primary one")
     is_wide = _unpack(data, "B", inner[b"pitm"])[0]
     (item,) = _unpack(data, ">I" if is_wide else ">H", inner[b"pitm"], 4)
     of_items = list(_boxes(data, inner[b"iprp"].start, inner[b"iprp"].end, name))
@@ -107,7 +107,7 @@ def _primary(data: bytes | bytearray, kind: Format) -> _Primary:
                 if 1 <= number <= len(properties):
                     found.take(data, properties[number - 1])
     if found.size == (0, 0):
-        raise BadImage(f"{name} without a size: its primary picture has no property `ispe`")
+        raise BadImage(f"{name} without a size: its primary image has no property `ispe`")
     return found
 
 

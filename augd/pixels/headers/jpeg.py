@@ -107,7 +107,7 @@ def _read_orientation(data: bytes | bytearray, app1: list[tuple[int, int]]) -> i
 
 def _misplaced_marker(data: bytes | bytearray, at: int, step: int) -> BadImage:
     if step == _END:
-        return BadImage(f"JPEG without a picture: its end marker comes at byte {at}")
+        return BadImage(f"JPEG without an image: its end marker comes at byte {at}")
     return BadImage(
         f"JPEG process FF{data[at + 1]:02X}: expected baseline, extended or progressive"
     )

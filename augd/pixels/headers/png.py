@@ -22,7 +22,7 @@ from augd.pixels.headers.header import MAX_SEGMENTS, BadImage, Header, too_many_
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 ANIMATION_CHUNKS: Final = (b"acTL", b"fcTL", b"fdAT")
 MAX_CHUNKS: Final = 1 << 16
-"""Chunks that are looked at: four times what a picture of 64 megapixels has at 8 kB each."""
+"""Chunks that are looked at: four times what an image of 64 megapixels has at 8 kB each."""
 
 _FIRST_CHUNK: Final = 33
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -47,7 +47,7 @@ def read_png(data: bytes | bytearray) -> Header:
     at = _FIRST_CHUNK
     for _ in range(MAX_SEGMENTS):
         if at + 8 > size:
-            raise BadImage(f"PNG without picture data: it ends after {size} bytes")
+            raise BadImage(f"PNG without image data: it ends after {size} bytes")
         (length,) = _u32(data, at)
         kind = bytes(data[at + 4 : at + 8])
         if at + 12 + length > size:
@@ -58,7 +58,7 @@ def read_png(data: bytes | bytearray) -> Header:
         if kind == b"IDAT":
             break
         if kind == b"IEND":
-            raise BadImage(f"PNG without picture data: its IEND comes at byte {at}")
+            raise BadImage(f"PNG without image data: its IEND comes at byte {at}")
         beside.take(kind, data, at + 8, length)
         at += 12 + length
     else:

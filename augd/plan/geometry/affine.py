@@ -32,7 +32,7 @@ class Linear(NamedTuple):
 
 
 def rotation(turns: Floats) -> Linear:
-    """Map back from a picture that was turned counter-clockwise, as seen with y down."""
+    """Map back from an image that was turned counter-clockwise, as seen with y down."""
     sine, cosine = sin_cos(turns)
     return Linear(cosine, -sine, sine, cosine)
 
@@ -94,7 +94,7 @@ class Affine:
         return matrix
 
     def reductions(self) -> tuple[Floats, Floats]:
-        """Return how much the picture is reduced at most and at least: the singular values."""
+        """Return how much the image is reduced at most and at least: the singular values."""
         first = self.xx * self.xx + self.xy * self.xy
         second = self.yx * self.yx + self.yy * self.yy
         mixed = 2.0 * (self.xx * self.yx + self.xy * self.yy)

@@ -62,7 +62,7 @@ def round_crops(crop: Int32s, scale: Int8s, image: Floats, is_kept: Bools | None
     """Move the edges of crops, (4, n), to those of scaled pixels, by half a scaled pixel at most.
 
     In place, and not where `is_kept`. Afterwards a crop begins at a multiple of its scale and ends
-    at one, or at the picture's edge.
+    at one, or at the image's edge.
     """
     step = scale.astype(np.int32)
     if is_kept is not None:

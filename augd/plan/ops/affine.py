@@ -16,7 +16,7 @@ from augd.plan.ops.base import BaseOp, Range, check_number, check_probability
 
 
 class Rotate(BaseOp, tag="rotate", frozen=True, kw_only=True):
-    """Turn the picture by an angle ~ U(-d, d), positive counter-clockwise.
+    """Turn the image by an angle ~ U(-d, d), positive counter-clockwise.
 
     d is `degrees`, or `factor` times 360: 0.1 stands for 36 degrees to either side.
     x' = x cos + y sin, y' = y cos - x sin. Source: Keras, `RandomRotation`.
@@ -91,7 +91,7 @@ class Shear(BaseOp, tag="shear", frozen=True, kw_only=True):
         if not self.x * self.y <= 0.9:
             raise ValueError(
                 f"x: expected x * y <= 0.9, got {self.x} * {self.y}. "
-                "At 1 the picture collapses to a line: make one of them smaller."
+                "At 1 the image collapses to a line: make one of them smaller."
             )
 
     @property
@@ -124,7 +124,7 @@ class Stretch(BaseOp, tag="stretch", frozen=True, kw_only=True):
 
 
 class Translate(BaseOp, tag="translate", frozen=True, kw_only=True):
-    """Move the picture by U(-f W, f W) and U(-g H, g H) pixels of the frame, not rounded.
+    """Move the image by U(-f W, f W) and U(-g H, g H) pixels of the frame, not rounded.
 
     f is `x`, g is `y`, shares of the frame's width and height; positive is right and down.
     x' = x + dx, y' = y + dy. Source: Keras, `RandomTranslation`.

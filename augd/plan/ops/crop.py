@@ -64,9 +64,9 @@ class RandomCrop(BaseOp, tag="random_crop", frozen=True, kw_only=True):
     """Cut a window of `size`, its place drawn uniformly with both ends.
 
     Without `min_area` the window is cut at native scale, out of the frame with `pad` pixels on
-    each side: x ~ U{-pad..W+pad-w}. What lies in the padding is outside the picture, hence the
+    each side: x ~ U{-pad..W+pad-w}. What lies in the padding is outside the image, hence the
     recipe's `fill`; such a row takes the matrix path, with a translation by whole pixels that
-    copies them. Where the frame was cut from a larger picture, the picture goes on in the padding.
+    copies them. Where the frame was cut from a larger image, the image goes on in the padding.
     A frame smaller than the window even so is first resized up, keeping its aspect, until it
     fits (long side truncated); after a resize that is refused when the recipe is validated.
     Source: Krizhevsky et al. 2012; He et al. 2015 (32 out of 32 with pad 4).

@@ -34,10 +34,10 @@ class SampleInfo(NamedTuple):
     view: int
     """From 0, where the recipe makes several rows of a sample."""
     width: int
-    """Of the stored picture."""
+    """Of the stored image."""
     height: int
     frame_width: int
-    """Of the picture as the ops before this one left it: the output's, after the last crop."""
+    """Of the image as the ops before this one left it: the output's, after the last crop."""
     frame_height: int
     out_width: int
     """Of the finished row."""

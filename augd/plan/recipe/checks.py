@@ -50,7 +50,7 @@ def check_reduction(ops: Iterable[BaseOp]) -> None:
     reduction = math.prod(op.reduction for op in ops)
     if reduction > MAX_REDUCTION:
         raise ValueError(
-            f"ops: expected ops that together shrink the picture by at most {MAX_REDUCTION}, got "
+            f"ops: expected ops that together shrink the image by at most {MAX_REDUCTION}, got "
             f"{reduction:.4g}. Take some of zoom, shear and stretch out, or make them weaker."
         )
 

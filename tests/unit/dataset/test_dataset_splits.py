@@ -76,7 +76,7 @@ def test_one_other_folder_with_images_is_refused(tmp_path: Path, other: str) -> 
 def test_a_folder_without_images_beside_splits_is_passed_over(tmp_path: Path) -> None:
     found = scan(fill(tmp_path, "train/x/1.jpg", "val/x/2.jpg", "annotations/all.xml"))
     assert (found.classes, bytes(found.splits)) == (["x"], bytes((1, 2)))
-    assert found.notes == ["annotations/ beside the splits holds no images: passed over"]
+    assert found.notes == ["annotations/ beside the splits holds no images: skipped"]
 
 
 SPELLED = [
@@ -118,9 +118,7 @@ def test_a_folder_that_alone_holds_all_is_no_class(tmp_path: Path) -> None:
     found = scan(fill(tmp_path, "dataset/a/1.jpg", "dataset/b/deep/2.jpg", "README.md"))
     assert (found.classes, found.labels.tolist()) == (["a", "b"], [0, 1])
     assert rows(found)[0][0] == "dataset/a/1.jpg"
-    assert found.notes == [
-        "dataset/ alone holds all folders: these are looked at, and it is no class itself"
-    ]
+    assert found.notes == ["dataset/ alone holds all folders: skipped, it is no class itself"]
 
 
 def test_such_a_folder_may_hold_splits_and_splits_such_folders(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_names_that_differ_in_nothing_else_say_it(tmp_path: Path) -> None:
 def test_a_shard_of_no_split_beside_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         walked(tmp_path, train_0=one("1"), extra_0=one("2"))
-    assert "extra-0.tar, 2.jpg: its shard's name says no split, and train-0.tar beside it" in (
+    assert "extra-0.tar, 2.jpg: its shard's name names no split, and train-0.tar beside it" in (
         str(caught.value)
     )
     (tmp_path / "extra-0.tar").unlink()

@@ -151,7 +151,7 @@ def test_an_index_of_other_shards_is_refused(root: Path) -> None:
     (root / "part-001.tar").write_bytes(whole + bytes(512))
     text = f"has changed: expected {len(whole)} bytes, got {len(whole) + 512}"
     assert text in refusal(root)
-    assert "Remove it, or make it anew: augd index" in refusal(root)
+    assert "Remove it, or make it again: augd index" in refusal(root)
     (root / "part-001.tar").unlink()
     assert "shard part-001.tar is missing" in refusal(root)
     (root / "part-001.tar").write_bytes(whole)

@@ -399,14 +399,14 @@ def test_a_header_that_lies_about_its_size_stops_the_decoder(kind: str) -> None:
             b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 9, 9, 1, 7) + bytes(9),
             "BMP: expected 1, 2",
         ),
-        (b"GIF89a\x09\0\x09\0\0\0\0;" + bytes(20), "GIF without a picture: its end"),
+        (b"GIF89a\x09\0\x09\0\0\0\0;" + bytes(20), "GIF without an image: its end"),
         (b"GIF89a\x09\0\x09\0\0\0\0" + b"\x21\xfe\0" * 5000 + bytes(20), "at most 4096 segments"),
         (b"GIF89a\x09\0\x09\0\0\0\0\x99" + bytes(20), "a block 99 comes at byte 13"),
         (b"II*\0\xff\xff\xff\xff", "TIFF header is cut off"),
         (b"II*\0\x08\0\0\0\xff\xff" + bytes(99), "TIFF directory: expected at most 512 tags"),
         (tiff(photo(), 2, t339=(3, 3)), "expected unsigned whole numbers"),
         (b"\0\0\0\x18ftypavif\0\0\0\0mif1" + bytes(64), "it has no box `meta`"),
-        (b"\0\0\0\x14ftypavif\0\0\0\0mif1", "AVIF without a still picture: it has no box `meta`"),
+        (b"\0\0\0\x14ftypavif\0\0\0\0mif1", "AVIF without a still image: it has no box `meta`"),
         (b"\0\0\0\x14ftypheic\0\0\0\0mif1\0\0\0\x0cmeta\0\0\0\0", "it names no primary one"),
         (b"\0\0\0\x14ftypheic\0\0\0\0mif1\xff\0\0\0mdat", "HEIC box b'mdat' at byte 20"),
         (b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x08jxlc", "JPEG XL without a codestream"),
@@ -440,11 +440,11 @@ def test_an_old_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     header = Header("avif", WIDTH, HEIGHT)
     plugin = pytest.importorskip("PIL.AvifImagePlugin")
     monkeypatch.setattr(plugin, "SUPPORTED", False)
-    with pytest.raises(BadImage, match=r"AVIF pictures take Pillow 11\.3 or newer"):
+    with pytest.raises(BadImage, match=r"AVIF images take Pillow 11\.3 or newer"):
         whole(b"", header)
     monkeypatch.setitem(sys.modules, "PIL.AvifImagePlugin", None)
     monkeypatch.delattr("PIL.AvifImagePlugin")
-    with pytest.raises(BadImage, match=r"AVIF pictures take Pillow 11\.3 or newer"):
+    with pytest.raises(BadImage, match=r"AVIF images take Pillow 11\.3 or newer"):
         whole(b"", header)
 
 

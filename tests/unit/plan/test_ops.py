@@ -218,7 +218,7 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         (
             [CROP, *[{"op": "stretch", "x": 9}] * 4],
             {},
-            "recipe.ops: expected ops that together shrink the picture by at most 1000, got "
+            "recipe.ops: expected ops that together shrink the image by at most 1000, got "
             "1e+04. Take some of zoom, shear and stretch out, or make them weaker.",
         ),
         ([CROP], {"fill": "mirror"}, "recipe.fill: expected one of 'reflect', 'constant', 'nea"),
