@@ -130,7 +130,7 @@ def test_a_batch_larger_than_the_memory(daemon):
 def test_two_data_sets_of_one_name(tmp_path):
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=1)
     line = refused("serve", str(folder), str(folder))
-    assert "two data sets are named 'set'" in line
+    assert "two datasets are named 'set'" in line
 
 
 def test_a_folder_of_others_is_no_place_for_sockets(tmp_path):

@@ -121,8 +121,8 @@ def test_the_page_shows_each(folder: Path) -> None:
                 answer = bench.answer(ViewRequest("mixed", sample))
                 assert answer.jpeg.startswith(b"\xff\xd8"), (name, answer.why)
         finally:
-            for room in bench._rooms.values():
-                room.close()
+            for renderer in bench._renderers.values():
+                renderer.close()
             bench._indexes["mixed"].close()
 
 

@@ -159,7 +159,9 @@ def test_bad_input(daemon, folder):
         augd.connect(daemon.addresses[1], recipe=SMALL, transport="rdma")
     with pytest.raises(augd.AddressInUse, match=r"another program already listens at tcp://"):
         augd.serve(folder, listen=daemon.addresses[1])
-    with pytest.raises(augd.OptionError, match=r"tcp://0\.0\.0\.0:0: whoever reaches this port"):
+    with pytest.raises(
+        augd.OptionError, match=r"tcp://0\.0\.0\.0:0: every host that reaches this port"
+    ):
         augd.serve(folder, listen="tcp://0.0.0.0:0")
     with pytest.raises(augd.OptionError, match="at most one tcp://HOST:PORT"):
         augd.serve(folder, listen=["tcp://127.0.0.1:0", "tcp://127.0.0.1:0"])

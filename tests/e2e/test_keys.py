@@ -257,7 +257,7 @@ def test_what_keeps_a_daemon_from_starting(folder: Path, ring: Keyring, tmp_path
         augd.serve(folder, listen=port, keys=tmp_path / "empty")
     with pytest.raises(augd.OptionError, match=r"none cannot be read: No such file"):
         augd.serve(folder, listen=port, keys=tmp_path / "none")
-    with pytest.raises(augd.OptionError, match="--keys: expected a port that they are for"):
+    with pytest.raises(augd.OptionError, match="--keys: expected a port for them"):
         augd.serve(folder, keys=ring.folder)
     with pytest.raises(augd.OptionError, match="--keys and --insecure: expected one of them"):
         augd.serve(folder, listen=port, keys=ring.folder, insecure=True)

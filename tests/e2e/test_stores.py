@@ -426,7 +426,7 @@ def test_credentials_missing_are_said(address: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_shard_cache_for_nothing_is_refused(packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"--shard-cache: expected a data set in an object store"):
+    with pytest.raises(OptionError, match=r"--shard-cache: expected a dataset in an object store"):
         augd.serve({"set": packed}, producers=1, shard_cache=f"{tmp_path}/x:64MiB")
 
 

@@ -73,7 +73,7 @@ def test_a_cut_file_gets_no_space_and_no_record(folder: Path, tmp_path: Path) ->
         pixels = tmp_path / "c" / "augd.pixels"
         size_bytes = pixels.stat().st_size
         os.truncate(pixels, 100)
-        with pytest.raises(OSError, match=r"somebody cut off a file in .*daemon is started again"):
+        with pytest.raises(OSError, match=r"a file in .* was truncated; .*daemon is restarted"):
             store.take_space((64, 4096))
         assert pixels.stat().st_size == 100
         os.truncate(pixels, size_bytes)

@@ -1,13 +1,13 @@
-"""One daemon per address, and nothing left of it: the lock file and the janitor.
+"""Ensures one daemon per address, and that its files are removed: a lock file and a janitor.
 
-A path's address is guarded by flock on a file beside it: the kernel would let any number of
-daemons take each other's place there. A process killed with -9 cannot remove its socket files; the
-janitor does: a shell that reads from a pipe until the daemon is gone, then removes the files. It
-inherits the lock, so nobody can start at the same address before it has finished. An end that was
-asked for removes the files itself where the janitor did not: somebody may have killed that, too.
+A path's address is locked by flock on a file beside it; without it, each new daemon would replace
+the socket of another. A process killed with -9 cannot remove its socket files. The janitor does:
+a shell that reads from a pipe until the daemon exits, and then removes the files. It inherits the
+lock, so no daemon can start at the same address before it has finished. At a regular end the daemon
+removes what the janitor left, since that may have been killed, too.
 
-Invariants: nothing is removed but sockets of this user that lie beside a lock of augd's, and that
-lock. Whatever else lies at an address stays as it is, and the start ends with an error.
+Invariants: only sockets of this user beside a lock file of augd, and that lock file, are removed.
+Any other file at an address is left unchanged, and the start fails.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from augd.errors import AddressInUse, OptionError
 from augd.transport import owned_socket
 from augd.transport.address import Address
 
-# A janitor needs milliseconds; a new daemon waits for the janitor of a killed one.
+# A janitor needs milliseconds. A new daemon waits for the janitor of a killed one.
 WAIT_S = 2.0
 
-# $1 is the lock's fd, $2 its file, the others are sockets. `read` returns at end-of-file: the
-# daemon is gone, however it ended. The signals that a terminal sends to the whole foreground group
-# must not end it earlier. What somebody put in a file's place meanwhile is not the daemon's.
+# $1 is the lock's fd, $2 its file, the others are sockets. `read` returns at end-of-file, when the
+# daemon has exited in any way. The signals that a terminal sends to the whole foreground group must
+# not end the janitor earlier. A file that replaced one of the daemon's is not removed.
 _JANITOR = """
 trap '' INT TERM HUP QUIT
 read -r _
@@ -41,11 +41,11 @@ for one; do
 done
 if [ ! -h "$lock" ] && [ "$lock" -ef "/proc/self/fd/$fd" ]; then rm -f -- "$lock"; fi
 """
-_PID = re.compile(rb"\d{0,20}\n?")  # nothing: its daemon was killed before it wrote it
+_PID = re.compile(rb"\d{0,20}\n?")  # empty if the daemon was killed before it wrote its pid
 
 
 class AddressLock:
-    """Holds an address from `acquire` to `release`; the kernel lets go when all holders died."""
+    """Holds an address from `acquire` to `release`, or until all processes that hold it died."""
 
     def __init__(self, fd: int, address: Address) -> None:
         """Wrap a locked fd; use `acquire`."""
@@ -55,12 +55,12 @@ class AddressLock:
 
     @classmethod
     def acquire(cls, address: Address) -> AddressLock:
-        """Lock the address, clear what a dead daemon left, and set the janitor to work.
+        """Lock the address, remove files of a dead daemon, and start the janitor.
 
         Raises:
-            AddressInUse: another daemon lives there; it is not touched.
-            OptionError: the lock's file cannot be made there, or something lies there that no
-                daemon of this user left; it is not touched.
+            AddressInUse: another daemon serves there.
+            OptionError: the lock file cannot be made there, or there is a file that no daemon of
+                this user left. That file is left unchanged.
         """
         deadline = time.monotonic() + WAIT_S
         while True:
@@ -94,9 +94,9 @@ class AddressLock:
         )
 
     def release(self) -> None:
-        """Remove the files and let go; returns when the janitor is gone.
+        """Remove the files and unlock; returns when the janitor has exited.
 
-        What one leaves that was killed or stopped is removed here.
+        If the janitor was killed or stopped, this process removes the files.
         """
         if self._janitor is not None:
             assert self._janitor.stdin is not None
@@ -112,21 +112,21 @@ class AddressLock:
         os.close(self._fd)
 
     def _remove_left(self) -> None:
-        """Remove this daemon's sockets, and then its lock.
+        """Remove this daemon's sockets, and then its lock file.
 
-        While that file is still this one's nobody else has the address: afterwards the sockets may
-        be another daemon's.
+        While the lock file is still this daemon's no other has the address. Afterwards the sockets
+        may be another daemon's.
         """
         lock = self._address.lock_path
         try:
             if not os.path.samestat(os.lstat(lock), os.fstat(self._fd)):
                 return
             for path in _sockets(self._address):
-                with suppress(OptionError):  # not its own: somebody put it in the socket's place
+                with suppress(OptionError):  # another file replaced the socket
                     owned_socket.remove_own(path)
             lock.unlink()
         except OSError:
-            return  # gone already, as it should be; or its folder is not to be written any more
+            return  # removed already, or its folder is not writable any more
 
 
 def _sockets(address: Address) -> list[Path]:
@@ -134,7 +134,7 @@ def _sockets(address: Address) -> list[Path]:
 
 
 def _try_lock(address: Address) -> int | None:
-    """Open the lock's file and lock it; None while another process has it."""
+    """Open the lock file and lock it; None while another process has it."""
     path = address.lock_path
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -166,22 +166,22 @@ def _try_lock(address: Address) -> int | None:
 
 
 def _check_unused(address: Address) -> None:
-    """Refuse an address at which something lies that belongs to no lock of augd's.
+    """Reject an address with a file that belongs to no lock file of augd.
 
-    A socket of this user there is some other program's: janitors remove the lock last.
+    A socket of this user there is another program's, since janitors remove the lock file last.
     """
     for path in _sockets(address):
-        # Beside a lock made meanwhile it is another start's, which is told otherwise.
+        # If there is a lock file now, the socket belongs to a daemon that starts meanwhile.
         if owned_socket.find_own(path) and not os.path.lexists(address.lock_path):
             raise OptionError(
                 f"{path} exists: a socket that no daemon of augd left, since there is no "
                 f"{address.lock_path} beside it. It is not removed: choose another address with "
-                "--listen ipc://PATH, or remove it if nobody listens there"
+                "--listen ipc://PATH, or remove it if no program listens there"
             )
 
 
 def _check_lock(fd: int, path: Path) -> None:
-    """Refuse a file that is no lock of augd's: it would be written over, and removed at the end."""
+    """Reject a file that is no lock file of augd: it would be overwritten and later removed."""
     found = os.fstat(fd)
     is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
     is_own = found.st_uid == os.geteuid()

@@ -69,12 +69,12 @@ class ClientEndpoint:
         self._memory = memory
         self._datasets = datasets
         self._rights_of = rights_of
-        self._doors = RouterPair(curve)
+        self._routers = RouterPair(curve)
         self._bulk = BatchChannel(curve)
         self._listener: socket.socket | None = None
         self._lifelines: dict[int, _Connection] = {}
         self._unattached: dict[int, _Connection] = {}  # by fd, the oldest first
-        for number, router in enumerate(self._doors.routers):
+        for number, router in enumerate(self._routers.routers):
             driver.poller.register(router, partial(self._read_router, number))
         for number, router in enumerate(self._bulk.doors.routers):
             driver.poller.register(router, partial(self._read_bulk, number))
@@ -89,7 +89,7 @@ class ClientEndpoint:
 
     def bind(self, address: Address | TcpAddress) -> Address | TcpAddress:
         """Listen at an address, whose lock the caller holds; returns it with its port."""
-        bound = self._doors.bind(address)
+        bound = self._routers.bind(address)
         self._bulk.bind(address)
         if isinstance(address, Address):
             self._listener = lifeline.listen(address.attach_path)
@@ -110,19 +110,19 @@ class ClientEndpoint:
 
     def _read_router(self, number: int) -> None:
         for _turn in range(MESSAGES_PER_TURN):
-            received = self._doors.receive(number)
+            received = self._routers.receive(number)
             if received is None:
                 return
             peer, frames, user = received
             try:
-                who = self._rights_of(user)
+                rights = self._rights_of(user)
                 if len(frames) > FRAMES_MAX:
                     raise ProtocolError(f"message of {len(frames)} frames, expected {FRAMES_MAX}")
                 message = codec.decode_from_client(frames[0] if frames else b"")
             except (ProtocolError, Forbidden) as error:
-                self._doors.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
+                self._routers.send(peer, [codec.encode(msg.Error(error.code, str(error)))])
                 continue
-            self._driver.handle(ev.FromPeer(peer, message, who))
+            self._driver.handle(ev.FromPeer(peer, message, rights))
 
     def _read_bulk(self, number: int) -> None:
         """Take the one message that clients send on the batch channel: ATTACH."""
@@ -197,13 +197,13 @@ class ClientEndpoint:
             if isinstance(classes, str):
                 classes = tuple(self._datasets[classes].classes)
             frames.append(codec.encode_names(list(classes)))
-        is_sent = self._doors.send(action.peer, frames)
+        is_sent = self._routers.send(action.peer, frames)
         if not is_sent and isinstance(action.message, msg.BatchMessage):
             self._driver.handle(ev.PeerUnreachable(action.message.session))
 
     def _send_paths(self, action: ev.SendPaths) -> None:
         paths = self._datasets[action.dataset].paths_of(action.ids, PATHS_BYTES_MAX)
-        self._doors.send(action.peer, [_encode(msg.PathsReply(tuple(paths)))])
+        self._routers.send(action.peer, [_encode(msg.PathsReply(tuple(paths)))])
 
     def _give_arena(self, action: ev.GiveArena) -> None:
         connection = self._lifelines.get(action.session)
@@ -244,7 +244,7 @@ class ClientEndpoint:
         if self._listener is not None:
             self._listener.close()
         self._bulk.close()
-        self._doors.close()
+        self._routers.close()
 
 
 def _encode(message: msg.ToClient) -> bytes:

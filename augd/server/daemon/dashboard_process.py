@@ -37,7 +37,7 @@ class DashboardProcess(SupervisedProcess):
         self, listener: HttpListener, plugins: Sequence[str], datasets: tuple[str, ...]
     ) -> None:
         """Take its listener, which is this object's from now on, and the names of the datasets."""
-        super().__init__("the page", _BACKOFF)
+        super().__init__("the dashboard", _BACKOFF)
         self.listener = listener
         self._plugins = plugins
         self._datasets = datasets

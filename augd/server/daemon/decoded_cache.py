@@ -1,15 +1,15 @@
-"""The cache of decoded pictures as the daemon holds it: in memory, or in files of a folder.
+"""The daemon's side of the cache of decoded images: in memory, or in files of a folder.
 
-`ram:SIZE` is a sealed memfd like a stream's arena: nothing is left of it. `disk:DIR:SIZE` is three
-kinds of files in a folder that one daemon has at a time: `augd.lock`, `augd.pixels`, and a table
-per data set, which says for each sample where its picture lies (augd/protocol/cache_table.py).
-Producers get the fds over their links; they map the pixels and write them, the daemon alone writes
-tables.
+`ram:SIZE` is a sealed memfd like a stream's arena; it ends with the daemon. `disk:DIR:SIZE` is a
+folder that one daemon uses at a time. It has three kinds of files: `augd.lock`, `augd.pixels`, and
+a table per dataset with the position of each sample's image (augd/protocol/cache_table.py).
+Producers receive the fds over their links. They map the pixels and write them; only the daemon
+writes tables.
 
-What is found on disk is believed as far as it can be checked: the table is of this data set, at
-this place, decoded by these libraries; a record is whole, lies in the file, overlaps no other, and
-is of a file with the time that the index has. The pixels' digest is looked at by whoever uses them
-first. So after a kill -9, and after a loss of power, what is not whole is decoded again.
+Files on disk are checked before use. A table must be of this dataset, at this path, decoded by
+these libraries. A record must be complete, lie in the file, overlap no other, and be of a file with
+the index's modification time. The first producer that uses an image checks the digest of its
+pixels. So incomplete images are decoded again after a kill -9 or a power failure.
 
 Imports no NumPy.
 """
@@ -57,7 +57,7 @@ _MAGIC: Final = "augd-cache/1"
 
 @dataclass(frozen=True, slots=True)
 class CacheSpec:
-    """What `--cache` says; `folder` is None for memory."""
+    """The value of `--cache`; `folder` is None for memory."""
 
     size_bytes: int
     folder: Path | None = None
@@ -66,7 +66,7 @@ class CacheSpec:
 
 _PIXELS: Final = "augd.pixels"
 _TABLE: Final = re.compile(r"augd-[0-9a-f]{16}\.table")
-_AGAIN: Final = "its pictures are not used until the daemon is started again"
+_AGAIN: Final = "its images are not used until the daemon is restarted"
 
 
 def parse_cache(text: str) -> CacheSpec:
@@ -90,11 +90,11 @@ def parse_cache(text: str) -> CacheSpec:
 
 
 def check_room(spec: CacheSpec) -> None:
-    """Refuse a cache on disk that cannot be, before anything is made or started for it.
+    """Reject a cache on disk that cannot be used, before anything is made or started for it.
 
     Raises:
         OptionError: there is no folder to make its folder in.
-        OverLimit: the disk has not that much space.
+        OverLimit: the disk has too little space.
     """
     if spec.folder is not None:
         count = partial(_held_bytes, spec.folder / _PIXELS)
@@ -102,7 +102,7 @@ def check_room(spec: CacheSpec) -> None:
 
 
 def _held_bytes(path: Path) -> int:
-    """Count what a file takes of its disk; nothing where there is none."""
+    """Return how many bytes of its disk a file takes; 0 if there is no file."""
     try:
         return path.stat().st_blocks * 512
     except OSError:
@@ -110,10 +110,9 @@ def _held_bytes(path: Path) -> int:
 
 
 class _Table:
-    """The records of one data set, mapped."""
+    """The mapped records of one dataset. The file has its full size already."""
 
     def __init__(self, fd: int, index: IndexFile) -> None:
-        """Map the table, which has its full size."""
         self.fd = fd
         self.num_samples = index.num_samples
         self.memory = memoryview(mmap.mmap(fd, table_bytes(index.num_samples)))
@@ -121,7 +120,7 @@ class _Table:
 
     @cached_property
     def mtimes_ns(self) -> Sequence[int]:
-        """The time of each sample's file, of its shard where it lies in one."""
+        """The modification time of each sample's file, or of its shard."""
         header, start = read_index_header(self._index.fd)
         places = {place.name: start + place.offset for place in header.arrays}
         whole = memoryview(mmap.mmap(self._index.fd, 0, mmap.MAP_SHARED, mmap.PROT_READ))
@@ -133,23 +132,23 @@ class _Table:
         return [times[number] for number in numbers]
 
     def clear(self) -> None:
-        """Take every record out."""
+        """Clear all records."""
         self.memory[TABLE_START:] = bytes(len(self.memory) - TABLE_START)
 
     def close(self) -> None:
-        """Close the file; who mapped it keeps it."""
+        """Close the file; producers that mapped it keep their mapping."""
         os.close(self.fd)
 
 
 class CacheStore:
-    """An open cache. `close` it; nobody else may have the folder meanwhile."""
+    """An open cache. No other daemon can use its folder until `close`."""
 
     def __init__(self, spec: CacheSpec, datasets: Mapping[str, IndexFile]) -> None:
-        """Allocate or open the cache of these data sets.
+        """Allocate or open the cache of these datasets.
 
         Raises:
-            OverLimit: there is not that much memory, or not that much space on the disk.
-            AddressInUse: another daemon has the folder.
+            OverLimit: there is too little memory, or too little space on the disk.
+            AddressInUse: another daemon uses the folder.
             OptionError: the folder cannot be used.
         """
         self._spec = spec
@@ -179,7 +178,7 @@ class CacheStore:
                 f"--cache {spec.text}: {error}; give it less, or disk:DIR:SIZE"
             ) from None
         for name, index in datasets.items():
-            # Pages of the table are taken as records are written: 40 bytes beside a picture.
+            # The table's pages are allocated as records are written: 40 bytes per image.
             fd = os.memfd_create("augd-cache-table", os.MFD_CLOEXEC)
             os.ftruncate(fd, table_bytes(index.num_samples))
             self._tables[name] = _Table(fd, index)
@@ -200,16 +199,16 @@ class CacheStore:
         keys = {name: _key_of(index) for name, index in datasets.items()}
         for path in folder.iterdir():
             if path.name not in keys.values() and _is_own_table(path):
-                path.unlink()  # its pictures' places are given away
+                path.unlink()  # the space of its images is reused
         for name, index in datasets.items():
             fd = _open_file(folder / keys[name])
             os.ftruncate(fd, table_bytes(index.num_samples))
-            # Taken from the disk now: a write into a hole of a full disk would be a SIGBUS.
+            # Allocated now: a write into a hole of a full disk would be a SIGBUS.
             os.posix_fallocate(fd, 0, table_bytes(index.num_samples))
             self._tables[name] = _Table(fd, index)
 
     def facts(self) -> CacheFacts:
-        """Say what is in it, having taken out what cannot be believed."""
+        """Return what the cache contains, after clearing all invalid records."""
         if self._spec.folder is None:
             present = {name: bytearray(table.num_samples) for name, table in self._tables.items()}
             spans = [(ALIGNMENT, self._spec.size_bytes)]
@@ -226,7 +225,7 @@ class CacheStore:
         )
         at = ALIGNMENT
         for start, size_bytes, name, sample in kept:
-            if start < at:  # over its neighbour: one of the two is not what it says
+            if start < at:  # it overlaps its neighbour: one of the two is wrong
                 clear_record(self._tables[name].memory, sample)
                 continue
             if start > at:
@@ -240,9 +239,9 @@ class CacheStore:
         return facts
 
     def _agree(self) -> dict[str, str] | None:
-        """Find by which libraries all pictures were decoded; None where they are not of one kind.
+        """Return the libraries that decoded all images; None if they are not the same.
 
-        A table that says nothing is new, or was cut off: it begins anew beside the others.
+        A table without a header is new, or was truncated: it is cleared and gets the others'.
         """
         found = [_read_header(table) for table in self._tables.values()]
         known = [one for one in found if one is not None]
@@ -255,7 +254,7 @@ class CacheStore:
         return known[0]
 
     def _look_through(self) -> Iterator[tuple[int, int, str, int]]:
-        """Yield (offset, bytes, data set, sample) of every sound record; clear the others."""
+        """Yield (offset, bytes, dataset, sample) of every valid record; clear the others."""
         for name, table in self._tables.items():
             for sample, record in enumerate(RECORD.iter_unpack(table.memory[TABLE_START:])):
                 if not any(record):
@@ -271,14 +270,14 @@ class CacheStore:
                 yield offset, size_bytes, name, sample
 
     def table_fd(self, dataset: str) -> int:
-        """Return the fd of a data set's table."""
+        """Return the fd of a dataset's table."""
         return self._tables[dataset].fd
 
     def is_cut(self) -> bool:
-        """Say whether somebody cut a file off since it was opened; then it is one for good.
+        """Return whether a file was truncated since it was opened; this never changes back.
 
-        A mapped file that was cut off reads as zeros, or ends who reads it by SIGBUS. It is never
-        made as long again while producers map it: its pictures would be zeros.
+        A mapped file that was truncated reads as zeros, or ends its reader by SIGBUS. It is not
+        extended again while producers map it, since its images would be zeros.
         """
         if self._spec.folder is not None and not self._is_cut:
             sizes = [(self.fd, self._spec.size_bytes)]
@@ -287,36 +286,36 @@ class CacheStore:
         return self._is_cut
 
     def clear(self, environment: dict[str, str]) -> None:
-        """Take every record out; the next ones are of pictures decoded so."""
+        """Clear all records; the next ones are of images decoded by these libraries."""
         if self._spec.folder is None or self.is_cut():
-            return  # nothing is older than this daemon, or nothing is read of it
+            return  # it has no older image, or it is not used any more
         for table in self._tables.values():
             table.clear()
             _write_header(table, environment)
 
     def put(self, dataset: str, entry: CacheEntry) -> None:
-        """Write a picture's record."""
+        """Write an image's record."""
         table = self._tables[dataset]
         if self.is_cut():
             return
-        # Compared at a start, and memory outlives none.
+        # It is compared when a daemon starts, and a cache in memory ends with its daemon.
         mtime_ns = 0 if self._spec.folder is None else table.mtimes_ns[entry.sample]
         write_record(table.memory, entry, mtime_ns)
 
     def take_space(self, span: Span) -> None:
-        """Make sure that these bytes of the file can be written: a hole of a full disk can't.
+        """Allocate these bytes of the file, so that writing them cannot fail.
 
         Raises:
-            OSError: the disk is full, or the cache's files were cut off.
+            OSError: the disk is full, or the cache's files were truncated.
         """
         if self.is_cut():
-            raise OSError(errno.EIO, f"somebody cut off a file in {self._spec.folder}; {_AGAIN}")
+            raise OSError(errno.EIO, f"a file in {self._spec.folder} was truncated; {_AGAIN}")
         if self._spec.folder is not None:
             start, end = span
             os.posix_fallocate(self.fd, start, end - start)
 
     def close(self) -> None:
-        """Close the files, and let another daemon have the folder."""
+        """Close the files; another daemon can use the folder then."""
         for table in self._tables.values():
             table.close()
         for fd in (self.fd, self._lock_fd):
@@ -331,7 +330,7 @@ def _open_file(path: Path) -> int:
 
 
 def _is_own_table(path: Path) -> bool:
-    """Say whether a file is a table that a daemon of this user made: a plain file that says so."""
+    """Return whether a file is a table of a daemon of this user, by its name, owner and header."""
     if not _TABLE.fullmatch(path.name):
         return False
     found = path.lstat()
@@ -342,17 +341,21 @@ def _is_own_table(path: Path) -> bool:
         head = os.pread(fd, TABLE_START, 0)
     finally:
         os.close(fd)
-    return _environment_of(head) is not None or not any(head)  # made, and not written before a kill
+    # All zeros: its daemon was killed before it wrote the header.
+    return _environment_of(head) is not None or not any(head)
 
 
 def _key_of(index: IndexFile) -> str:
-    """Name a data set's table: another place with equal names and sizes may hold other pictures."""
+    """Return the name of a dataset's table, which depends on its digest and on its path.
+
+    Another folder with the same names and sizes may have other images.
+    """
     key = hashlib.blake2b(index.header.source, digest_size=8, key=index.digest.encode())
     return f"augd-{key.hexdigest()}.table"
 
 
 def _read_header(table: _Table) -> dict[str, str] | None:
-    """Read by which libraries the pictures of a table were decoded; None when it says nothing."""
+    """Return the libraries that decoded a table's images; None if it has no header."""
     return _environment_of(bytes(table.memory[:TABLE_START]))
 
 

@@ -1,7 +1,7 @@
-"""The port of the page: parsed, judged and bound by the daemon before anything is started.
+"""The dashboard's port: the daemon parses, checks and binds it before anything is started.
 
-So a port that is taken or open to strangers is an error at the start, and a page that ends is
-started again at the same one. The daemon itself never accepts a connection here.
+So a port that is in use, or open to other hosts without a token, is an error at the start. A
+dashboard that exits is restarted at the same port. The daemon itself accepts no connection here.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ TOKEN_VARIABLE = "AUGD_HTTP_TOKEN"
 _TOKEN_MIN = 16  # characters; `openssl rand -hex 16` gives 32
 _TOKEN_MAX = 256
 _BACKLOG = 64
-# Without ports: `ssh -L` brings another one.
+# Without ports, since `ssh -L` has another one.
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(slots=True)
 class HttpListener:
-    """Where the page is called: a listening socket, the token if one is set, and its names."""
+    """Where the dashboard is served: a listening socket, its token, and its host names."""
 
     listener: socket.socket
-    token: str
-    hosts: tuple[str, ...]  # empty: any, since the token tells who may look
+    token: str  # empty without a token
+    hosts: tuple[str, ...]  # empty: any, since the token authenticates
 
     @property
     def url(self) -> str:
-        """What a person types into a browser."""
+        """The URL to open in a browser."""
         host, port = self.listener.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -46,14 +46,15 @@ def open_listener(text: str, token_file: str | None) -> HttpListener:
         token_file: a file with the token; without it $AUGD_HTTP_TOKEN, if that is set.
 
     Raises:
-        OptionError: no such address, a token that cannot be used, or strangers could look.
-        AddressInUse: something listens there.
+        OptionError: the address or the token is invalid, or other hosts could connect without one.
+        AddressInUse: another process listens there.
     """
     host, port = _parse(text)
     token = _read_token(token_file)
     if not token and not _is_loopback(host):
         raise OptionError(
-            f"--http {text}: whoever reaches this port could see the images; use 127.0.0.1:{port} "
+            f"--http {text}: every host that reaches this port could see the images; use "
+            f"127.0.0.1:{port} "
             "(from elsewhere: ssh -L), or set a token: --http-token FILE with 16 or more "
             f"characters in it, or ${TOKEN_VARIABLE}"
         )
@@ -88,7 +89,7 @@ def _read_token(file: str | None) -> str:
     if file is not None:
         token, where = read_secret(Path(file)).decode("utf-8", "replace").strip(), file
     else:
-        # Taken out: producers, which inherit the variables, have no use for it.
+        # Removed, since producers inherit the environment and don't need it.
         token, where = os.environ.pop(TOKEN_VARIABLE, "").strip(), f"${TOKEN_VARIABLE}"
         if not token:
             return ""

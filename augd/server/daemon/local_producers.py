@@ -133,8 +133,7 @@ class LocalProducers:
             self._pool[number].kill()
 
     def tell(self, number: int, message: msg.ToProducer) -> None:
-        """Send a message with the fds that belong to it; a producer whose link is full is
-        killed."""
+        """Send a message with its fds; a producer whose link is full is killed."""
         if isinstance(message, msg.Room):
             assert self._cache is not None
             try:

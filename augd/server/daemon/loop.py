@@ -211,7 +211,7 @@ class Daemon:
     # rights
 
     def _rights_of(self, user: str | None) -> Rights | None:
-        """Look up who sent a message; None if it needs no key. Raises `Forbidden`."""
+        """Return the rights of a message's sender; None if it needs no key. Raises `Forbidden`."""
         return (
             None
             if user is None or self._authenticator is None

@@ -1,8 +1,7 @@
-"""What `augd serve` does, from its options to the end of the daemon.
+"""The startup of the daemon's process, from the options of `augd serve` to its end.
 
-Order matters for the time to the first batch: the producers are started first, because
-they import NumPy and OpenCV while this process scans the folders. Imports nothing slow at
-the top.
+The order matters for the time to the first batch. Producers are started first, because they import
+NumPy and OpenCV while this process scans the folders. This module imports nothing slow at the top.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ if TYPE_CHECKING:
     from augd.server.daemon.http_listener import HttpListener
     from augd.server.daemon.loop import DaemonSetup
     from augd.server.supervision.producer_process import ProducerOptions, ProducerProcess
-    from augd.server.supervision.ray_producers import Placed
+    from augd.server.supervision.ray_producers import RayOptions
     from augd.transport.address import Address, TcpAddress
     from augd.transport.auth.authenticator import Authenticator
 
-_told: set[int] = set()  # fds that were closed behind the one line that is for them
+_told: set[int] = set()  # ready fds that have got their one line and were closed
 
 
-_END_S = 0.5  # a process that got SIGKILL is gone in milliseconds, unless the kernel keeps it
-PATIENCE_MIN_S = 2  # a producer at work speaks every second, if no row takes longer
+_END_S = 0.5  # a killed process exits within milliseconds, unless the kernel keeps it
+PATIENCE_MIN_S = 2  # a working producer sends ALIVE every second, if no row takes longer
 PATIENCE_MAX_S = 3600
 
 
@@ -92,7 +91,7 @@ def serve_forever(options: ServeOptions) -> int:
 
 
 def refuse(error: AugdError, ready_fd: int | None) -> int:
-    """Tell whoever started this daemon, who raises it; printed here, it would be read twice."""
+    """Send an error to the parent, which raises it; without a ready fd raise it here."""
     if ready_fd is None or ready_fd in _told:
         raise error from None
     tell_ready(ready_fd, {"code": error.code, "error": str(error)})
@@ -100,7 +99,7 @@ def refuse(error: AugdError, ready_fd: int | None) -> int:
 
 
 def _take_over(options: ServeOptions) -> ServeOptions:
-    """Take the place of a daemon that died, if one did: at its addresses, ports included."""
+    """Use the addresses and ports of a crashed daemon, if this one replaces it."""
     if options.again is None:
         return options
     left = json.loads(options.again)
@@ -108,8 +107,8 @@ def _take_over(options: ServeOptions) -> ServeOptions:
     return replace(options, listen=tuple(left["addresses"]) or options.listen, http=http)
 
 
-def _life_of(options: ServeOptions) -> DaemonHistory:
-    """Tell which daemons died before this one."""
+def _history_of(options: ServeOptions) -> DaemonHistory:
+    """Return how many daemons crashed before this one."""
     from augd.server.daemon.broker.dataset_facts import DaemonHistory
 
     left = {} if options.again is None else json.loads(options.again)
@@ -166,12 +165,12 @@ def _serve_locked(options: ServeOptions) -> int:
 
 
 def _check_page(options: ServeOptions) -> None:
-    """Refuse what the page cannot be, before anything is started."""
+    """Reject options of the dashboard and the log that cannot work, before anything starts."""
     if options.log_format not in ("text", "json"):
         raise OptionError(f"--log-format: expected text or json, got {options.log_format!r}")
     if options.http is None:
         if options.http_token is not None:
-            raise OptionError("--http-token: expected --http HOST:PORT with it; it guards the page")
+            raise OptionError("--http-token: expected --http HOST:PORT with it; it is for the page")
         return
     from importlib.util import find_spec
 
@@ -195,7 +194,7 @@ def _open_listener(options: ServeOptions, cleaning: ExitStack) -> HttpListener |
 
 
 def _look_at(plugins: Sequence[str]) -> Catalogue | None:
-    """Find which ops the plug-ins bring, before producers that would all fail are started."""
+    """List the ops of the plug-ins, so that an error is raised before producers are started."""
     if not plugins:
         return None
     from augd.plugins.ops import survey
@@ -204,7 +203,7 @@ def _look_at(plugins: Sequence[str]) -> Catalogue | None:
 
 
 def _open_authenticator(keys: str) -> Authenticator:
-    """Read the keys and prove that they keep strangers out, before anything is bound for them."""
+    """Read the keys, and test that clients without one are rejected, before a port is bound."""
     with interruptions_held():
         from augd.transport.auth.authenticator import Authenticator
         from augd.transport.auth.self_test import run_self_test
@@ -219,7 +218,7 @@ def _open_authenticator(keys: str) -> Authenticator:
 
 
 def _end(spawned: list[ProducerProcess]) -> None:
-    """Kill and reap what is left of the producers; after a drain only what the kernel keeps is."""
+    """Kill and reap the producers that still run; after a drain only unkillable ones do."""
     from augd.process.exit_status import reap
 
     left = [one.process for one in spawned if one.process.poll() is None]
@@ -233,11 +232,11 @@ def _end(spawned: list[ProducerProcess]) -> None:
 def choose_addresses(
     listen: Sequence[str], *, is_insecure: bool, keys: str | None = None
 ) -> list[Address | TcpAddress]:
-    """Parse what `--listen` says: one path and one port at most.
+    """Parse `--listen`: one path and one port at most.
 
     Raises:
-        OptionError: there are two of a kind, strangers could reach the port, or there is no port
-            for keys.
+        OptionError: there are two of a kind, other hosts could reach the port without keys, or
+            there is no port for keys.
     """
     from augd.transport.address import Address, TcpAddress, parse_address
 
@@ -246,19 +245,19 @@ def choose_addresses(
         if sum(isinstance(address, kind) for address in addresses) > 1:
             raise OptionError(f"--listen: expected at most one {name}, got {', '.join(listen)}")
     if keys is not None and is_insecure:
-        raise OptionError("--keys and --insecure: expected one of them, since keys shut the port")
+        raise OptionError("--keys and --insecure: expected one of them; with keys a port is secure")
     if keys is not None and not any(isinstance(address, TcpAddress) for address in addresses):
         raise OptionError(
-            "--keys: expected a port that they are for, got no --listen tcp://HOST:PORT; a path "
-            "needs no keys"
+            "--keys: expected a port for them, got no --listen tcp://HOST:PORT; a path needs no "
+            "keys"
         )
     for address in addresses:
         is_open = isinstance(address, TcpAddress) and not address.is_loopback()
         if is_open and not is_insecure and keys is None:
             raise OptionError(
-                f"--listen {address}: whoever reaches this port could read the images and use the "
-                "producers; listen on tcp://127.0.0.1:PORT, say --keys DIR (`augd keys new NAME` "
-                "makes it), or add --insecure on a network where you trust everybody"
+                f"--listen {address}: every host that reaches this port could read the images and "
+                "use the producers; listen on tcp://127.0.0.1:PORT, add --keys DIR (`augd keys new "
+                "NAME` makes it), or add --insecure on a trusted network"
             )
     return addresses
 
@@ -287,7 +286,7 @@ def _serve(prepared: _Prepared, options: ServeOptions, cleaning: ExitStack) -> i
     datasets = {name: load_index(name, source) for name, source in prepared.sources.items()}
     setup = _set_up(prepared, options, datasets, cleaning)
     daemon = Daemon(setup)
-    # First: a daemon that dies after it said so to people has served, as its supervisor must know.
+    # First the supervisor is told: if the daemon crashes after a person was told, it has served.
     told: dict[str, Any] = {"addresses": [str(one) for one in daemon.addresses], "pid": os.getpid()}
     listener = prepared.listener
     tell_ready(options.ready_fd, told if listener is None else {**told, "http": listener.url})
@@ -295,9 +294,9 @@ def _serve(prepared: _Prepared, options: ServeOptions, cleaning: ExitStack) -> i
         _announce(prepared, options, daemon.addresses, datasets)
     if not prepared.asked.num_ray:
         return daemon.run()
-    from augd.server.supervision.ray_producers import placing
+    from augd.server.supervision.ray_producers import running_ray
 
-    with placing(_place_with_ray(prepared, options), daemon.addresses):
+    with running_ray(_ray_options(prepared, options), daemon.addresses):
         return daemon.run()
 
 
@@ -307,7 +306,7 @@ def _set_up(
     datasets: dict[str, IndexFile],
     cleaning: ExitStack,
 ) -> DaemonSetup:
-    """Open the rest of what the daemon is made of."""
+    """Open what the daemon needs and is not prepared yet: cache, dashboard and fetcher."""
     from augd.plan.recipe.op_catalogue import BUILT_IN
     from augd.server.daemon.loop import DaemonSetup
     from augd.server.supervision.fetcher_process import make_fetcher
@@ -333,7 +332,7 @@ def _set_up(
         dashboard=dashboard,
         producers_max=len(prepared.spawned) if prepared.asked.is_auto else 0,
         fetcher=make_fetcher(datasets, options.shard_cache or ""),
-        history=_life_of(options),
+        history=_history_of(options),
     )
 
 
@@ -343,7 +342,7 @@ def _announce(
     addresses: Sequence[Address | TcpAddress],
     datasets: Mapping[str, IndexFile],
 ) -> None:
-    """Print what is served, where, and what else a person should know at the start."""
+    """Print what is served and where, and what else the operator should know."""
     at = " and ".join(str(address) for address in addresses)
     served = ", ".join(_introduce(name, index) for name, index in datasets.items())
     num_producers = counted(len(prepared.spawned), "producer")
@@ -358,11 +357,11 @@ def _announce(
         say(f"augd: look at it at {prepared.listener.url}")
 
 
-def _place_with_ray(prepared: _Prepared, options: ServeOptions) -> Placed:
-    """Describe the producers that Ray places, with paths as they are on every node."""
-    from augd.server.supervision.ray_producers import Placed
+def _ray_options(prepared: _Prepared, options: ServeOptions) -> RayOptions:
+    """Describe the producers that Ray places, with paths that are valid on every node."""
+    from augd.server.supervision.ray_producers import RayOptions
 
-    return Placed(
+    return RayOptions(
         num_producers=prepared.asked.num_ray,
         ray_address=options.ray_address,
         paths={
@@ -403,7 +402,7 @@ def _open_cache(spec: CacheSpec, datasets: dict[str, IndexFile]) -> CacheStore:
 
 
 def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
-    """Write one line to whoever started this daemon, once, and close the pipe."""
+    """Write one line to this daemon's parent, once, and close the pipe."""
     if ready_fd is not None:
         _told.add(ready_fd)
         os.write(ready_fd, json.dumps(said).encode() + b"\n")
@@ -411,7 +410,7 @@ def tell_ready(ready_fd: int | None, said: dict[str, Any]) -> None:
 
 
 def _tell_skipped(datasets: Mapping[str, IndexFile]) -> None:
-    """Print what else of the data sets is not read: what nobody would take for a picture."""
+    """Print which other files of the datasets are not read: those that are no images."""
     from augd.dataset.scan.skipped_files import say_skipped
 
     for name, index in datasets.items():

@@ -1,7 +1,7 @@
 """The memory of streams: their arenas, and the lists of their selected samples.
 
-Runs in the daemon's loop. An arena is a memory file that producers write batches to and clients
-read them from, so the daemon maps one only if its batches or its rows go over TCP.
+Runs in the daemon's loop. An arena is a memory file: producers write batches to it, and clients
+read them from it. The daemon maps an arena only if its batches or its rows go over TCP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from augd.errors import AugdError, OverLimit
 from augd.protocol import messages as msg
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker_driver import Actions, BrokerDriver
-from augd.server.supervision.sample_selection import choose
+from augd.server.supervision.sample_selection import select_samples
 from augd.transport.arena import make_arena, map_arena
 
 
@@ -61,7 +61,7 @@ class StreamMemory:
             shared = self._choices.take(
                 action.stream,
                 (action.dataset, action.selection),
-                lambda: choose(self._datasets[action.dataset], action.selection),
+                lambda: select_samples(self._datasets[action.dataset], action.selection),
             )
         except AugdError as error:
             self._driver.handle(ev.SelectionFailed(action.stream, error.code, str(error)))

@@ -1,7 +1,8 @@
-"""The page: a program of its own that shows by HTTP what a daemon does (extra `http`).
+"""The dashboard: a program of its own that shows by HTTP what a daemon does (extra `http`).
 
-Started by the daemon, ends with it, and only reads: snapshots and where a batch lies come over a
-link (`lookout`), rows are copied out of a slot that is mapped for reading (`pictures`), and files
-are decoded in a confined process beside it (`studio`), so that no image can harm it. `app` holds
-the routes, `guard` who may call them, `metrics` the words of Prometheus.
+The daemon starts it and it ends with the daemon. It only reads. Snapshots and the positions of
+batches come over a link (`daemon_link`). Rows are copied out of a slot that is mapped for reading
+(`batch_images`). Files are decoded in a confined process beside it (`sample_viewer`), so that no
+image can harm it. `app` has the routes, `auth` decides who may call them, `history` keeps recent
+reports, and `metrics` writes them for Prometheus.
 """

@@ -20,7 +20,7 @@ def main(link_fd: int, listener_fd: int, daemon_pid: int, *plugins: str) -> None
         with DaemonLink(socket.socket(fileno=link_fd)) as daemon_link:
             run(daemon_link, socket.socket(fileno=listener_fd), plugins)
     except (EOFError, DaemonGone):
-        pass  # the daemon ended before it had begun
+        pass  # the daemon ended before the dashboard had started
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The routes of the page, and the server that answers them.
+"""The routes of the dashboard, and the server that answers them.
 
-Everything is made from the latest report; pictures are copied and encoded only when somebody asks
-for them, so that a page that is merely open costs two small messages a second.
+Answers are made from the latest report. Images are copied and encoded on request only, so an open
+page costs two small messages a second.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from augd.server.dashboard import metrics
-from augd.server.dashboard.auth import COOKIE, Guard
-from augd.server.dashboard.batch_images import ROWS_MAX, Pictures
+from augd.server.dashboard.auth import COOKIE, AuthMiddleware
+from augd.server.dashboard.batch_images import ROWS_MAX, BatchImages
 from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
-from augd.server.dashboard.history import Watch
+from augd.server.dashboard.history import History
 from augd.server.dashboard.sample_viewer import SampleViewer, ViewRequest
 
 _WATCHERS_MAX = 32
@@ -49,13 +49,12 @@ _STATIC = {
 
 
 class DashboardApp:
-    """What the routes share."""
+    """The routes and what they share. `auth` is the ASGI application."""
 
     def __init__(self, daemon_link: DaemonLink, plugins: Sequence[str]) -> None:
-        """Watch nothing yet."""
         self._daemon_link = daemon_link
-        self._watch = Watch(daemon_link)
-        self._pictures = Pictures(daemon_link)
+        self._history = History(daemon_link)
+        self._images = BatchImages(daemon_link)
         self._viewer = SampleViewer(daemon_link.datasets, plugins)
         self._files = {name: _read_static(name) for name in _STATIC}
         routes = {
@@ -64,9 +63,9 @@ class DashboardApp:
             "/events": self.events,
             "/status.json": self.status,
             "/streams/{stream:int}/batch.json": self.batch,
-            "/batches/{key:int}/{row:int}.jpg": self.picture,
-            "/batches/{key:int}/{row:int}.json": self.words,
-            "/samples/{dataset}/{sample:int}.jpg": self.photo,
+            "/batches/{key:int}/{row:int}.jpg": self.row_image,
+            "/batches/{key:int}/{row:int}.json": self.row_params,
+            "/samples/{dataset}/{sample:int}.jpg": self.sample_image,
             "/metrics": self.metrics,
             "/healthz": self.healthy,
             "/readyz": self.ready,
@@ -78,14 +77,14 @@ class DashboardApp:
             ],
             exception_handlers={DaemonGone: _gone},
         )
-        self.guard = Guard(app, daemon_link.begin)
+        self.auth = AuthMiddleware(app, daemon_link.begin)
 
     async def watch(self) -> None:
-        """Look at the daemon until it ends."""
-        await self._watch.run()
+        """Request snapshots until the daemon ends."""
+        await self._history.run()
 
     def close(self) -> None:
-        """End the process that looks at files."""
+        """End the process that decodes files."""
         self._viewer.close()
 
     # pages
@@ -98,92 +97,93 @@ class DashboardApp:
         return Response(self._files[name], media_type=_STATIC[name])
 
     async def login(self, request: Request) -> Response:
-        """Take a token typed into the form, and leave a cookie that stands for it."""
+        """Check the token of the form, and set a cookie."""
         page = self._files["login.html"]
         if request.method == "GET":
             return HTMLResponse(page.replace("{problem}", ""))
         length = request.headers.get("content-length", "")
         if not length.isdigit() or len(length) > 4 or int(length) > _LOGIN_BYTES_MAX:
             return PlainTextResponse("expected a token", 413)
-        # starlette reads forms by one more library, which one field does not need.
+        # starlette needs one more library to read forms.
         form = parse_qs((await request.body()).decode("ascii", "replace"))
-        if not self.guard.is_token(form.get("token", [""])[0]):
-            problem = "That is not the token. It stands in the file given with --http-token."
+        if not self.auth.is_token(form.get("token", [""])[0]):
+            problem = "That is not the token. It is in the file given with --http-token."
             return HTMLResponse(page.replace("{problem}", problem), 403)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, self.guard.cookie, httponly=True, samesite="strict")
+        answer.set_cookie(COOKIE, self.auth.cookie, httponly=True, samesite="strict")
         return answer
 
-    # what happens
+    # reports
 
     async def events(self, _: Request) -> Response:
-        """Send the latest report, and each that follows."""
-        if self._watch.num_watchers >= _WATCHERS_MAX:
-            return PlainTextResponse(f"{_WATCHERS_MAX} are watching already; close one page", 503)
+        """Send the latest report, and each new one."""
+        if self._history.num_watchers >= _WATCHERS_MAX:
+            return PlainTextResponse(f"{_WATCHERS_MAX} pages are open already; close one", 503)
 
         async def lines() -> AsyncIterator[str]:
             yield f"retry: {_RETRY_MS}\n\n"
-            async for report in self._watch.reports():
+            async for report in self._history.reports():
                 yield f"data: {json.dumps(report, separators=(',', ':'))}\n\n"
-            yield f"event: end\ndata: {json.dumps({'why': self._watch.why_ended})}\n\n"
+            yield f"event: end\ndata: {json.dumps({'why': self._history.why_ended})}\n\n"
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     async def status(self, _: Request) -> Response:
-        return JSONResponse(await self._watch.fresh())
+        return JSONResponse(await self._history.fresh())
 
     async def metrics(self, _: Request) -> Response:
         snapshot = await asyncio.to_thread(self._daemon_link.snapshot)
         return Response(metrics.render(snapshot), media_type=metrics.CONTENT_TYPE)
 
     async def healthy(self, _: Request) -> Response:
-        """Say whether the daemon answers at all: restart it when it doesn't."""
+        """Answer 200 if the daemon answers; if it does not, restart it."""
         await asyncio.to_thread(self._daemon_link.snapshot)
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        """Say whether a trainer that connects now would be served."""
+        """Answer 200 if a client that connects now would be served."""
         snapshot = (await asyncio.to_thread(self._daemon_link.snapshot)).snapshot
         why = _why_not_ready(snapshot)
         return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
 
-    # pictures
+    # images
 
     async def batch(self, request: Request) -> Response:
-        """Copy rows of the batch in hand and say what they are."""
+        """Copy rows of a client's current batch, and describe them."""
         first = _number(request, "first", 0)
         count = min(_number(request, "count", _ROWS), ROWS_MAX)
         stream = request.path_params["stream"]
-        taken = await asyncio.to_thread(self._pictures.take, stream, first, count)
+        taken = await asyncio.to_thread(self._images.take, stream, first, count)
         if taken is None:
             text = "no batch is with a trainer at this moment; try again while it trains"
             return JSONResponse({"problem": text})
-        return JSONResponse(self._pictures.describe(*taken))
+        return JSONResponse(self._images.describe(*taken))
 
-    async def picture(self, request: Request) -> Response:
-        copied = self._pictures.kept(request.path_params["key"])
+    async def row_image(self, request: Request) -> Response:
+        copied = self._images.kept(request.path_params["key"])
         at = request.path_params["row"] - (copied.first if copied else 0)
         if copied is None or not 0 <= at < len(copied.ids):
-            return PlainTextResponse("that batch is no longer kept; take the one of now", 404)
-        made = await asyncio.to_thread(copied.picture, at)
+            text = "that batch is no longer kept; look at the current one"
+            return PlainTextResponse(text, 404)
+        made = await asyncio.to_thread(copied.image, at)
         return Response(made, media_type="image/jpeg")
 
-    async def words(self, request: Request) -> Response:
-        """Say what was drawn for a row."""
-        copied = self._pictures.kept(request.path_params["key"])
+    async def row_params(self, request: Request) -> Response:
+        """Describe the parameters that were drawn for a row."""
+        copied = self._images.kept(request.path_params["key"])
         at = request.path_params["row"] - (copied.first if copied else 0)
         if copied is None or not 0 <= at < len(copied.ids):
             return JSONResponse({"problem": "that batch is no longer kept"}, 404)
         seen, sample = copied.seen, int(copied.ids[at])
         if sample < 0 or seen.is_balanced:
-            which = "padding" if sample < 0 else "balanced streams draw by place, not by sample"
-            return JSONResponse({"problem": f"nothing to tell: {which}"})
+            which = "padding" if sample < 0 else "balanced streams draw by position, not by sample"
+            return JSONResponse({"problem": f"no parameters: {which}"})
         asked = ViewRequest(seen.dataset, sample, seen.epoch, seen.recipe, seen.seed)
         answer = await asyncio.to_thread(self._viewer.ask, asked)
         return JSONResponse({"words": answer.words, "problem": answer.why})
 
-    async def photo(self, request: Request) -> Response:
-        """Show the file of a sample that is bad or quarantined, or say why it cannot be shown."""
+    async def sample_image(self, request: Request) -> Response:
+        """Show the file of a bad or quarantined sample, or the reason why it cannot be shown."""
         dataset, sample = request.path_params["dataset"], request.path_params["sample"]
         snapshot = (await asyncio.to_thread(self._daemon_link.snapshot)).snapshot
         if sample not in _blamed(snapshot, dataset):
@@ -214,7 +214,7 @@ def _why_not_ready(snapshot: Mapping[str, Any]) -> str:
 
 
 def _blamed(snapshot: Mapping[str, Any], dataset: str) -> set[int]:
-    """Collect the samples of a data set that the snapshot names as bad or quarantined."""
+    """Return the samples of a dataset that the snapshot names as bad or quarantined."""
     named = set(snapshot["datasets"].get(dataset, {}).get("quarantined", ()))
     for stream in snapshot["streams"]:
         if stream["dataset"] == dataset:
@@ -229,9 +229,9 @@ async def _gone(_: Request, error: Exception) -> Response:
 
 def run(daemon_link: DaemonLink, listener: socket.socket, plugins: Sequence[str]) -> None:
     """Serve until the daemon ends."""
-    page = DashboardApp(daemon_link, plugins)
+    dashboard = DashboardApp(daemon_link, plugins)
     config = uvicorn.Config(
-        page.guard,
+        dashboard.auth,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -246,7 +246,7 @@ def run(daemon_link: DaemonLink, listener: socket.socket, plugins: Sequence[str]
     async def serve() -> None:
         async def until_the_end() -> None:
             try:
-                await page.watch()
+                await dashboard.watch()
             finally:
                 server.should_exit = True
 
@@ -257,4 +257,4 @@ def run(daemon_link: DaemonLink, listener: socket.socket, plugins: Sequence[str]
     try:
         asyncio.run(serve())
     finally:
-        page.close()
+        dashboard.close()

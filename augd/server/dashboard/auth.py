@@ -1,9 +1,9 @@
-"""Who may look: by the token if one is set, else by the name that the page is called by.
+"""Authenticates requests: by the token if one is set, otherwise by the Host header.
 
-An ASGI layer around all routes. Without a token the port is this machine's own, and a web page from
-elsewhere whose name was made to mean this machine (DNS rebinding) is refused by the Host header.
-Every refusal says what to do. The token is compared in constant time and is in no cookie: that
-holds a digest of it.
+This is an ASGI layer around all routes. Without a token the port is open to this machine only. A
+foreign web page whose name was made to resolve to this machine (DNS rebinding) is then rejected by
+its Host header. Every rejection says what to do. The token is compared in constant time. It is in
+no cookie: the cookie has a digest of it.
 """
 
 from __future__ import annotations
@@ -32,25 +32,28 @@ _HEADERS = (
 )
 
 
-class Guard:
-    """Lets through who may look, and sets the headers of every answer."""
+class AuthMiddleware:
+    """Passes authenticated requests on, and sets the headers of every response.
+
+    Attributes:
+        cookie: the value of the cookie after a login; empty without a token.
+    """
 
     def __init__(self, app: ASGIApp, begin: Begin) -> None:
-        """Stand before `app`."""
         self._app = app
         self._token = begin.token.encode()
         self._hosts = begin.hosts
         self.cookie = hmac.digest(self._token, b"augd page", "sha256").hex() if begin.token else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass on."""
+        """Reject a request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._judge(Request(scope))
-        await (refusal or self._app)(scope, receive, _with_headers(send))
+        rejection = self._check(Request(scope))
+        await (rejection or self._app)(scope, receive, _with_headers(send))
 
-    def _judge(self, request: Request) -> Response | None:
+    def _check(self, request: Request) -> Response | None:
         host = request.headers.get("host", "").lower()
         if self._hosts and host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
             text = (
@@ -75,7 +78,7 @@ class Guard:
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
 
     def is_token(self, text: str) -> bool:
-        """Compare with the token, in a time that does not tell how much of it is right."""
+        """Compare with the token in constant time."""
         return bool(self._token) and hmac.compare_digest(text.strip().encode(), self._token)
 
 

@@ -1,7 +1,8 @@
-"""Rows of the batch that a trainer has in hand, as pictures.
+"""Rows of a client's current batch, as JPEG images.
 
-Copies a few rows out of a slot that it maps for reading, then asks whether the slot is still in the
-same use: only then are the bytes one batch's. Nothing is copied or encoded unless somebody asks.
+It copies a few rows out of a slot that it maps for reading. Then it asks the daemon whether the
+slot has still the same generation: only then are the bytes of one batch. Rows are copied and
+encoded on request only.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from augd.server.dashboard.daemon_link import DaemonLink
 from augd.transport.arena import map_arena
 
 ROWS_MAX = 64
-_KEPT = 4  # batches, for watchers that look at the same time
-# A trainer that waits has no batch in hand, one with short steps has each only for a moment.
+_KEPT = 4  # batches, for pages that are open at the same time
+# A client that waits has no batch, and one with short steps has each for a moment only.
 _TRIED_S = 2.0
 _PAUSE_S = 0.01
 _SIDE_MAX_PX = 320
@@ -45,33 +46,39 @@ class Copied:
     labels: Array
     ids: NDArray[np.int64]
     valid: NDArray[np.bool_]
-    colour: Array | None  # where colours are left to the device
+    colour: Array | None  # if the device applies the colours
 
-    def picture(self, at: int) -> bytes:
+    def image(self, at: int) -> bytes:
         """Encode a row as JPEG, its colours as the device makes them, its views side by side."""
         pixels = self.images[at]
         views = pixels if pixels.ndim == 4 else pixels[None]
         if self.colour is not None:
             matrices = self.colour[at].reshape(-1, 3, 4)
             views = np.stack([recoloured(*pair) for pair in zip(views, matrices, strict=True)])
-        picture = Image.fromarray(np.concatenate(list(views), axis=1))
-        picture.thumbnail((_SIDE_MAX_PX * len(views), _SIDE_MAX_PX))
+        image = Image.fromarray(np.concatenate(list(views), axis=1))
+        image.thumbnail((_SIDE_MAX_PX * len(views), _SIDE_MAX_PX))
         out = io.BytesIO()
-        picture.save(out, "JPEG", quality=_QUALITY)
+        image.save(out, "JPEG", quality=_QUALITY)
         return out.getvalue()
 
 
-class Pictures:
-    """Copies rows and keeps the last few batches for whoever asked for them."""
+class BatchImages:
+    """Copies rows, and keeps the last few batches for the requests that follow."""
 
     def __init__(self, daemon_link: DaemonLink) -> None:
-        """Keep nothing yet."""
         self._daemon_link = daemon_link
         self._kept: OrderedDict[int, Copied] = OrderedDict()
         self._numbers = itertools.count(1)
 
     def take(self, stream: int, first: int, count: int) -> tuple[int, Copied] | None:
-        """Copy rows of the batch in hand, waiting a little for one. Raises `DaemonGone`."""
+        """Copy rows of the current batch, after waiting a little for one.
+
+        Returns:
+            A key for `kept`, and the copy; None if there is no batch.
+
+        Raises:
+            DaemonGone: the daemon ended or doesn't answer.
+        """
         deadline = time.monotonic() + _TRIED_S
         while time.monotonic() < deadline:
             found = self._daemon_link.look(stream)
@@ -92,11 +99,11 @@ class Pictures:
         return None
 
     def kept(self, key: int) -> Copied | None:
-        """Return what was taken under this key; None once others took its place."""
+        """Return the copy with this key; None if later ones replaced it."""
         return self._kept.get(key)
 
     def describe(self, key: int, copied: Copied) -> dict[str, Any]:
-        """Say what was copied, as plain data."""
+        """Describe a copy as plain data."""
         seen = copied.seen
         return {
             "key": key,

@@ -1,6 +1,6 @@
-"""The page's end of its link to the daemon: one question at a time, each with a deadline.
+"""The dashboard's end of its link to the daemon: one request at a time, each with a deadline.
 
-Beside the way of a batch. Holds the indexes of the data sets, to name samples; opens no image.
+It holds the indexes of the datasets, to name samples. It opens no image.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from augd.errors import AugdError
 from augd.protocol import dashboard_messages as said
 from augd.transport import unix_link
 
-_ANSWER_S = 10.0  # a daemon that chooses among many millions of samples is busy for seconds
+_ANSWER_S = 10.0  # a daemon that selects among many millions of samples is busy for seconds
 
 
 class DaemonGone(AugdError):
-    """The daemon ended, or doesn't answer."""
+    """The daemon ended or doesn't answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """A data set's index: its fds, which stay open, and its arrays."""
+    """A dataset's index: its fds, which stay open, and its arrays."""
 
     fds: tuple[int, int]
     arrays: IndexArrays
 
 
 class DaemonLink:
-    """Asks the daemon. Use it in a `with`, from any thread."""
+    """Sends requests to the daemon. Use it in a `with`, from any thread."""
 
     def __init__(self, daemon: socket.socket) -> None:
-        """Take over an inherited link and hear what the daemon says first.
+        """Take over an inherited link, and receive the daemon's first message and the indexes.
 
         Raises:
-            EOFError, DaemonGone: the daemon is gone.
+            EOFError, DaemonGone: the daemon ended.
         """
         self._link = daemon
         self._link.settimeout(_ANSWER_S)
@@ -65,7 +65,7 @@ class DaemonLink:
                 unix_link.send(self._link, said.encode(note))
                 return self._receive()
             except TimeoutError:
-                # Its answer may still come, and would then be taken for that to the next question.
+                # A late answer would be taken for that to the next request.
                 self.has_ended = True
                 raise DaemonGone(f"the daemon has not answered for {_ANSWER_S:g} s") from None
             except (EOFError, OSError):
@@ -73,15 +73,20 @@ class DaemonLink:
                 raise DaemonGone("the daemon ended") from None
 
     def snapshot(self) -> said.Snapshot:
-        """Ask what the daemon does. Raises `DaemonGone`."""
+        """Request a snapshot of the daemon. Raises `DaemonGone`."""
         answer, _ = self._ask(said.AskSnapshot())
         assert isinstance(answer, said.Snapshot)
         return answer
 
     def look(self, stream: int, slot: int | None = None) -> tuple[said.Seen, int] | None:
-        """Ask where a batch lies; returns that and an fd of its arena, which is the caller's.
+        """Request the position of a batch that a client has; by default of its current one.
 
-        None where there is no such stream, or nobody reads a batch of it. Raises `DaemonGone`.
+        Returns:
+            The position and an fd of its arena, which is the caller's. None if there is no such
+            stream, or no client has a batch of it.
+
+        Raises:
+            DaemonGone: the daemon ended or doesn't answer.
         """
         answer, fds = self._ask(said.Look(stream, slot))
         return (answer, fds[0]) if isinstance(answer, said.Seen) else None

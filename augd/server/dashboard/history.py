@@ -1,7 +1,7 @@
-"""What has happened lately: snapshots compared, the pace kept for the chart, watchers told.
+"""Recent history: it compares snapshots, keeps the rates for the chart, and notifies watchers.
 
-Asks twice a second while somebody watches and every few seconds while nobody does, so that a page
-opened later shows what went before. Bounded: half an hour of points.
+It requests a snapshot twice a second while a page is open, and every few seconds otherwise. So a
+page that is opened later shows earlier rates. It keeps at most half an hour of points.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from augd.server.dashboard.daemon_link import DaemonGone, DaemonLink
 
 _WATCHED_S = 0.5
 _UNWATCHED_S = 5.0
-_OVER_S = 3.0  # what a pace is an average of
-_OVER_MIN_S = 0.25  # one batch within milliseconds is no pace
+_OVER_S = 3.0  # what a rate is an average of
+_OVER_MIN_S = 0.25  # a batch within milliseconds is no rate
 _POINTS = 720
 
 Report = dict[str, Any]
 
 
-class Watch:
-    """Keeps the latest report. `run` it as a task."""
+class History:
+    """Keeps the latest report. `run` it as a task.
+
+    Attributes:
+        num_watchers: open pages, and requests that wait for a report.
+        report: the latest comparison of two snapshots; empty if there is none.
+        why_ended: why there are no more reports.
+    """
 
     def __init__(self, daemon_link: DaemonLink) -> None:
-        """Start with no report."""
         self._daemon_link = daemon_link
         self._kept: deque[tuple[float, Snapshot]] = deque()
         self._points: deque[tuple[float, float]] = deque(maxlen=_POINTS)
@@ -38,16 +43,16 @@ class Watch:
         self._is_wanted = asyncio.Event()
         self.num_watchers = 0
         self.report: Report = {}
-        self.why_ended = "the page ended"  # unless the daemon is to blame
-        self._num_begun = 0
-        self._seen_by = 0  # the look that the report is of
+        self.why_ended = "the dashboard ended"  # unless it was the daemon
+        self._num_begun = 0  # snapshots that were requested
+        self._seen_by = 0  # the number of the report's snapshot
         self._has_ended = False
 
     async def run(self) -> None:
-        """Look again and again until the daemon ends."""
+        """Request snapshots until the daemon ends."""
         try:
             while True:
-                self._is_wanted.clear()  # before looking: who asks meanwhile wants the next look
+                self._is_wanted.clear()  # a request from here on waits for the next snapshot
                 self._num_begun += 1
                 await self._look()
                 every_s = _WATCHED_S if self.num_watchers else _UNWATCHED_S
@@ -75,7 +80,7 @@ class Watch:
                 self._news.notify_all()
 
     async def fresh(self) -> Report:
-        """Look now, and return what was seen: nothing that happened before this call is missing.
+        """Return a report of a snapshot that was requested after this call.
 
         Raises:
             DaemonGone: it ended.
@@ -92,9 +97,9 @@ class Watch:
         return {**self.report, "points": list(self._points)}
 
     async def reports(self) -> AsyncIterator[Report]:
-        """Yield a report with the points before it, then each that follows, to the daemon's end.
+        """Yield a report with all earlier points, then each new report, until the daemon ends.
 
-        None is older than the call: of a daemon that stands still there is none.
+        No report is older than the call: a daemon that hangs yields none.
         """
         seen_by, points_from = self._num_begun, 0
         self.num_watchers += 1

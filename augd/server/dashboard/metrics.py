@@ -1,7 +1,7 @@
-"""A snapshot in the words of Prometheus: base units, counters that end in `_total`.
+"""Writes a snapshot in Prometheus' text format: base units, counters that end in `_total`.
 
-Counters count from the daemon's start and fall back to 0 with it, which Prometheus expects.
-`docs/operations/alerts.yml` holds rules for them.
+Counters start at 0 when the daemon starts, as Prometheus expects. `docs/operations/alerts.yml` has
+alert rules for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SLOTS = ("free", "filling", "ready", "sent", "draining")
 
 
 def render(asked: Snapshot) -> bytes:
-    """Write a snapshot in the text format."""
+    """Return a snapshot in the text format."""
     registry = CollectorRegistry()
     registry.register(_Collector(asked))
     return generate_latest(registry)
@@ -43,7 +43,7 @@ class _Collector(Collector):
         )
         yield CounterMetricFamily(
             "augd_daemon_restarts",
-            "Daemons before this one that ended unasked; their supervisor started the next.",
+            "Daemons that crashed before this one; the supervisor restarted each.",
             snapshot["daemon_deaths"],
         )
         yield GaugeMetricFamily(
@@ -62,7 +62,7 @@ def _of_producers(snapshot: dict[str, Any]) -> Iterator[Metric]:
     if snapshot["needed_producers"] is not None:
         yield GaugeMetricFamily(
             "augd_needed_producers",
-            "How many producers the trainers take the work of.",
+            "How many producers the trainers' demand needs.",
             snapshot["needed_producers"],
         )
     made = snapshot["made"]
@@ -92,7 +92,7 @@ def _of_datasets(datasets: dict[str, Any]) -> Iterator[Metric]:
     text = "Samples that are masked because they killed their decoder."
     yield _by("augd_quarantined_samples", text, "dataset", quarantined)
     samples = {name: one["num_samples"] for name, one in datasets.items()}
-    yield _by("augd_dataset_samples", "Samples of the data set.", "dataset", samples)
+    yield _by("augd_dataset_samples", "Samples of the dataset.", "dataset", samples)
 
 
 def _of_streams(streams: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -100,7 +100,7 @@ def _of_streams(streams: list[dict[str, Any]]) -> Iterator[Metric]:
     slots: Counter[str] = Counter()
     for one in streams:
         slots.update(one["slots"])
-    text = "Slots of all streams: batches in the making, made, or with a trainer."
+    text = "Slots of all streams, by state: free, being filled, ready, or with a trainer."
     yield _by("augd_slots", text, "state", {state: slots[state] for state in _SLOTS})
     arenas = sum(one["arena_bytes"] for one in streams)
     yield GaugeMetricFamily("augd_arena_bytes", "Memory of all slots.", arenas)

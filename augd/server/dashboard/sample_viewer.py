@@ -1,8 +1,9 @@
-"""Files looked at in a process of its own: small pictures of bad samples, and what was drawn.
+"""Has files decoded in a process of its own: small images of bad samples, and drawn parameters.
 
-A sample is bad or quarantined because its bytes broke or killed a decoder: the page must not open
-it. This process may; it is confined as producers are, and when it dies or hangs the page says so
-and starts another. This is the page's end; what the process does is in `develop`.
+A sample is bad or quarantined because its bytes broke or crashed a decoder, so the dashboard must
+not open it. The viewer's process may: it is confined as producers are. When it crashes or hangs,
+the dashboard reports that and starts another. This module is the dashboard's end; the process runs
+`sample_viewer_main`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ANSWER_S = 10.0
 
 
 class ViewRequest(Struct, frozen=True):
-    """Show a sample's file; with a recipe, say what was drawn for it in an epoch."""
+    """Show a sample's file; with a recipe, describe what was drawn for it in an epoch."""
 
     dataset: str
     sample: int
@@ -37,7 +38,7 @@ class ViewRequest(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """A JPEG, or a line for each view; `why` says why there is none."""
+    """A JPEG, or a line for each view; `why` is the reason if there is none."""
 
     jpeg: bytes = b""
     words: tuple[str, ...] = ()
@@ -45,10 +46,9 @@ class Answer(Struct, frozen=True):
 
 
 class SampleViewer:
-    """The page's end: starts the process when it is first needed."""
+    """The dashboard's end. It starts the process when it is first needed."""
 
     def __init__(self, datasets: Mapping[str, Indexed], plugins: Sequence[str]) -> None:
-        """Start nothing yet."""
         self._datasets = datasets
         self._plugins = plugins
         self._busy = threading.Lock()
@@ -56,7 +56,7 @@ class SampleViewer:
         self._link: socket.socket | None = None
 
     def ask(self, asked: ViewRequest) -> Answer:
-        """Have a file looked at; never raises for what it does to the process that looks."""
+        """Send a request; a crash or hang of the process is an answer, not an exception."""
         with self._busy:
             if self._process is None:
                 self._start()
@@ -68,9 +68,9 @@ class SampleViewer:
                 return msgpack.decode(received[0], type=Answer)
             except TimeoutError:
                 self._end()
-                return Answer(why=f"its decoder had nothing to show after {_ANSWER_S:g} s")
+                return Answer(why=f"its decoder did not finish within {_ANSWER_S:g} s")
             except (EOFError, OSError):
-                return Answer(why=f"its decoder died: {describe_status(self._end())}")
+                return Answer(why=f"its decoder crashed: {describe_status(self._end())}")
 
     def _start(self) -> None:
         near, far = unix_link.make_link()

@@ -1,8 +1,9 @@
-"""What looks at files for the page: `augd.server.dashboard.sample_viewer_main LINK_FD PARENT_PID
+"""The program that decodes files for the dashboard: `...sample_viewer_main LINK_FD PID
 [PLUGIN...]`.
 
-Confined as a producer is, since it decodes the very files that have killed some. Answers one
-question after another until the page ends; whatever is wrong with a file is an answer, too.
+PID is the dashboard's. The program is confined as a producer is, since it decodes files that have
+crashed some. It answers one request after another until the dashboard ends. A fault of a file is an
+answer, too.
 """
 
 from __future__ import annotations
@@ -34,107 +35,107 @@ from augd.server.dashboard.sample_viewer import Answer, ViewRequest
 from augd.transport import unix_link
 
 _SIDE_PX = 240
-_BYTES_MAX = 60_000  # of a picture: it travels in one message
-# Any will do: a photo is shown as it is, and needs none.
+_BYTES_MAX = 60_000  # of an encoded image, which is sent in one message
+# An image that is shown as it is needs a recipe, but uses nothing of it.
 _PLAIN = parse_recipe({"ops": [{"op": "center_crop", "size": 8}]})
 
 
 class OpenSamples:
-    """Opens samples of the data sets that it was given."""
+    """Opens samples of the datasets that it was given."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        """Know no data set yet."""
         self._catalogue = catalogue
         self._indexes: dict[str, IndexFile] = {}
-        self._rooms: dict[bytes, SampleRenderer] = {}
+        self._renderers: dict[bytes, SampleRenderer] = {}  # the last one
 
     def add(self, name: str, fd: int, dims_fd: int) -> None:
-        """Take a data set's index over."""
+        """Take over a dataset's index."""
         header, _ = read_index_header(fd)
         size_bytes = os.fstat(fd).st_size
         self._indexes[name] = IndexFile(fd, dims_fd, header, size_bytes, None, True)
 
     def answer(self, asked: ViewRequest) -> Answer:
-        """Show a file, or say what was drawn for it."""
+        """Show a file, or describe what was drawn for it."""
         if is_address(self._indexes[asked.dataset].root):
             return Answer(
                 why="it lies in an object store, which the confined process that shows files "
                 "cannot reach; `augd explain` shows it"
             )
         try:
-            return self._photo(asked) if asked.recipe is None else self._words(asked)
+            return self._image(asked) if asked.recipe is None else self._words(asked)
         except UnidentifiedImageError:
-            return Answer(why="nothing in the file can be read as a picture")
+            return Answer(why="nothing in the file can be read as an image")
         except (AugdError, BadImage, OSError, ValueError, SyntaxError, MemoryError) as error:
             return Answer(why=str(error) or type(error).__name__)
         except Image.DecompressionBombError as error:
             return Answer(why=str(error))
 
-    def _photo(self, asked: ViewRequest) -> Answer:
-        content = self._room(asked).read_file(asked.sample)
+    def _image(self, asked: ViewRequest) -> Answer:
+        content = self._renderer(asked).read_file(asked.sample)
         if recognise(content[:HEAD_BYTES]) in PACKAGES:  # which Pillow by itself does not read
-            whole = self._room(asked).read(asked.sample).decode_all()
+            whole = self._renderer(asked).read(asked.sample).decode_all()
             return Answer(jpeg=_shrink(Image.fromarray(whole)))
         with Image.open(io.BytesIO(content)) as file:
             file.draft("RGB", (_SIDE_PX, _SIDE_PX))
-            picture = ImageOps.exif_transpose(file.convert("RGB"))
-        return Answer(jpeg=_shrink(picture))
+            image = ImageOps.exif_transpose(file.convert("RGB"))
+        return Answer(jpeg=_shrink(image))
 
     def _words(self, asked: ViewRequest) -> Answer:
-        room = self._room(asked)
-        plain = as_plain(room.drawn(asked.sample, asked.epoch, room.read(asked.sample).header))
+        renderer = self._renderer(asked)
+        header = renderer.read(asked.sample).header
+        plain = as_plain(renderer.drawn(asked.sample, asked.epoch, header))
         return Answer(words=tuple(view["words"] for view in plain.get("views", [plain])))
 
-    def _room(self, asked: ViewRequest) -> SampleRenderer:
-        """Return the darkroom of a data set, recipe and seed: the last one, or a new one."""
+    def _renderer(self, asked: ViewRequest) -> SampleRenderer:
+        """Return the renderer of a dataset, recipe and seed: the last one, or a new one."""
         key = msgpack.encode((asked.dataset, asked.recipe, asked.seed))
-        room = self._rooms.get(key)
-        if room is None:
+        renderer = self._renderers.get(key)
+        if renderer is None:
             recipe = _PLAIN
             if asked.recipe is not None:
                 recipe = parse_recipe(asked.recipe, self._catalogue)
             index = self._indexes[asked.dataset]
-            room = SampleRenderer(index, recipe, asked.seed, is_confined=True)
-            for last in self._rooms.values():
+            renderer = SampleRenderer(index, recipe, asked.seed, is_confined=True)
+            for last in self._renderers.values():
                 last.close()
-            self._rooms = {key: room}
-        return room
+            self._renderers = {key: renderer}
+        return renderer
 
 
-def _shrink(picture: Image.Image) -> bytes:
-    """Encode a picture small enough for one message."""
-    picture.thumbnail((_SIDE_PX, _SIDE_PX))
+def _shrink(image: Image.Image) -> bytes:
+    """Encode an image small enough for one message."""
+    image.thumbnail((_SIDE_PX, _SIDE_PX))
     out = io.BytesIO()
     for quality in (80, 50, 20):
         out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality)
+        image.save(out, "JPEG", quality=quality)
         if out.tell() <= _BYTES_MAX:
             break
     return out.getvalue()
 
 
 def main(link_fd: int, parent_pid: int, *plugins: str) -> None:
-    """Answer until the page ends."""
+    """Answer requests until the dashboard ends."""
     die_with(parent_pid)
     limit(max_data_bytes())
-    ImageFile.LOAD_TRUNCATED_IMAGES = True  # what there is of a broken photo is what helps
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # the readable part of a broken image is shown
     Image.init()
-    page = socket.socket(fileno=link_fd)
+    dashboard = socket.socket(fileno=link_fd)
     try:
-        bench = OpenSamples(load(plugins) if plugins else BUILT_IN)
-        for _ in range(msgpack.decode(_receive(page)[0], type=int)):
-            name, fds = _receive(page)
-            bench.add(msgpack.decode(name, type=str), fds[0], fds[1])
+        samples = OpenSamples(load(plugins) if plugins else BUILT_IN)
+        for _ in range(msgpack.decode(_receive(dashboard)[0], type=int)):
+            name, fds = _receive(dashboard)
+            samples.add(msgpack.decode(name, type=str), fds[0], fds[1])
         confine()
         while True:
-            asked = msgpack.decode(_receive(page)[0], type=ViewRequest)
-            unix_link.send(page, msgpack.encode(bench.answer(asked)))
+            asked = msgpack.decode(_receive(dashboard)[0], type=ViewRequest)
+            unix_link.send(dashboard, msgpack.encode(samples.answer(asked)))
     except EOFError:
         pass
 
 
-def _receive(page: socket.socket) -> tuple[Any, list[int]]:
-    received = unix_link.receive(page, wait=True)
+def _receive(dashboard: socket.socket) -> tuple[Any, list[int]]:
+    received = unix_link.receive(dashboard, wait=True)
     assert received is not None
     return received
 

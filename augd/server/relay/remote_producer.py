@@ -1,9 +1,9 @@
 """One producer of this host, and its connection to a daemon on another.
 
-Runs in the relay's process, between a producer, which knows its link only, and the daemon, which
-leases work to it as to its own producers. Messages of both are forwarded unchanged, with three
-exceptions. Descriptors come from this host: index, memory, list of samples. A DONE is sent with its
-rows. The producer's exit is reported by ENDED, as this host's kernel reports it.
+Runs in the relay's process, between a producer and the daemon. The producer knows its link only.
+The daemon leases work to it as to its own producers. Messages of both are forwarded unchanged, with
+three exceptions. Descriptors come from this host: index, memory, list of samples. A DONE is sent
+with its rows. The producer's exit is reported by ENDED, as this host's kernel reports it.
 
 Theory of operation. A remote producer has these states; `due` is when it acts by itself:
 
@@ -44,7 +44,7 @@ from augd.server.supervision.producer_process import (
     ProducerProcess,
     spawn_producer,
 )
-from augd.server.supervision.sample_selection import choose
+from augd.server.supervision.sample_selection import select_samples
 from augd.transport import unix_link
 from augd.transport.address import Address, TcpAddress, rows_address
 from augd.transport.arena import make_arena, map_arena
@@ -380,22 +380,10 @@ class RemoteProducer:
         try:
             memory = _Memory(use, memoryview(map_arena(arena, size_bytes)), self._context.numbers())
             self._streams[use.stream] = memory
-            choice = () if use.chosen is None else (self._choose(use, memory.choice),)
+            choice = () if use.chosen is None else (_select(self._context, use, memory.choice),)
             self._tell(codec.encode(use), (arena, *choice))
         finally:
             os.close(arena)
-
-    def _choose(self, use: msg.StreamMessage, number: int) -> int:
-        index = self._context.datasets[use.dataset]
-        key = (use.dataset, use.selection)
-        shared = self._context.choices.take(number, key, lambda: choose(index, use.selection))
-        found = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
-        if found != use.chosen:
-            raise SpecMismatch(
-                f"{use.dataset}: expected the choice of samples to be {use.chosen} as on "
-                f"{self._context.address}, got {found}; install the same version of augd on both"
-            )
-        return self._context.choices.fd(number)
 
     def _tell(self, frame: bytes, fds: tuple[int, ...] = ()) -> None:
         assert self._spawned is not None
@@ -452,3 +440,21 @@ class RemoteProducer:
         memory = self._streams.pop(stream, None)
         if memory is not None:
             self._context.choices.drop(memory.choice)
+
+
+def _select(context: RelayContext, use: msg.StreamMessage, number: int) -> int:
+    """Select a stream's samples as the daemon did; returns the fd of the list.
+
+    Raises:
+        SpecMismatch: the list differs from the daemon's.
+    """
+    index = context.datasets[use.dataset]
+    key = (use.dataset, use.selection)
+    shared = context.choices.take(number, key, lambda: select_samples(index, use.selection))
+    found = msg.Chosen(shared.num_samples, shared.num_groups, shared.num_picked)
+    if found != use.chosen:
+        raise SpecMismatch(
+            f"{use.dataset}: expected the selection of samples to be {use.chosen} as on "
+            f"{context.address}, got {found}; install the same version of augd on both"
+        )
+    return context.choices.fd(number)

@@ -1,5 +1,7 @@
-"""What a command line names, checked before a program starts processes: data sets, stores,
-producers."""
+"""Checks what a command line names before a program starts processes: datasets, stores, producers.
+
+The daemon's startup and the relay's use it. It imports nothing slow at the top.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,14 @@ if TYPE_CHECKING:
     from augd.dataset.source_spec import OwnSource
 
 Source: TypeAlias = "Path | str | OwnSource"
-"""Where a data set lies: a path, as a text the address of one in an object store, or a class."""
+"""Where a dataset lies: a path, an address in an object store (as text), or a class."""
 
 
 _PROGRESS_AFTER_S = 1.0
 
 
-# Its link, its pidfd and the fetcher's end of its hatch. What is spared are the daemon's own, about
-# thirty, and those of a few clients.
+# Its link, its pidfd and the fetcher's end of its fetch channel. The spare ones are the daemon's
+# own, about thirty, and those of a few clients.
 _FDS_OF_PRODUCER = 4
 
 
@@ -45,10 +47,10 @@ _FDS_SPARE = 64
 
 @contextmanager
 def interruptions_held() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back meanwhile; start no process in it, which would inherit that.
+    """Block SIGINT and SIGTERM meanwhile. Start no process in the block: it would inherit that.
 
-    For imports: an exception raised within a native module's own start can end the process by
-    SIGSEGV, and then without a word.
+    It is for imports: an exception within the initialisation of a native module can end the process
+    by SIGSEGV, without a message.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
@@ -58,13 +60,14 @@ def interruptions_held() -> Iterator[None]:
 
 
 def raise_fd_limit(num_producers: int) -> None:
-    """Take all the fds that may be had: libzmq ends the process when accept finds none at a path.
+    """Raise the limit of open files to its maximum.
 
-    Each client takes up to four, each connection of a stranger one; 1,024 are the usual start.
-    Source: ipc_listener_t::accept of libzmq 4.3.5 asserts on EMFILE, tcp_listener_t doesn't.
+    libzmq aborts the process if accept finds no free fd at a path. Each client takes up to four
+    fds, each other connection one; the usual limit is 1,024. Source: ipc_listener_t::accept of
+    libzmq 4.3.5 asserts on EMFILE, tcp_listener_t doesn't.
 
     Raises:
-        OverLimit: so many producers leave too few for clients.
+        OverLimit: so many producers leave too few fds for clients.
     """
     import resource
 
@@ -82,7 +85,7 @@ def raise_fd_limit(num_producers: int) -> None:
 
 
 def load_index(name: str, source: Source) -> IndexFile:
-    """Open a data set's index, or make it, with a line on the terminal while that takes time."""
+    """Open a dataset's index, or build it, with a line on the terminal if that takes time."""
     if not isinstance(source, Path | str):
         from augd.plugins.sources import index_own
 
@@ -99,7 +102,7 @@ def load_index(name: str, source: Source) -> IndexFile:
     if index.change is not None:
         say(
             f"augd: {name}: since the last index {index.change}; they are read as they are now, "
-            f"and rows of changed files are others than in runs before",
+            f"so rows of changed files differ from those of earlier runs",
             file=sys.stderr,
         )
     from augd.dataset.scan.likely_mistakes import doubts_of
@@ -114,7 +117,7 @@ def load_index(name: str, source: Source) -> IndexFile:
 
 
 class _Progress:
-    """A line on the terminal once indexing has taken a second; silent elsewhere."""
+    """A line on the terminal once indexing has taken a second; none if stderr is no terminal."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -135,7 +138,7 @@ class _Progress:
 
 
 def list_own(sources: Mapping[str, Source]) -> list[str]:
-    """List the own sources among them, as producers are told of them."""
+    """Return the own sources among them, in the form of a producer's arguments."""
     return [
         json.dumps({name: str(source)})
         for name, source in sources.items()
@@ -146,8 +149,8 @@ def list_own(sources: Mapping[str, Source]) -> list[str]:
 def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Source]:
     """Turn `NAME=PATH` and plain paths into sources by name.
 
-    A plain path has the name of its last part, a manifest's without the ending; an own source that
-    of its class. `named` are more of them by name, as JSON: so they need not be read from words.
+    A plain path is named after its last part, a manifest without its extension, an own source after
+    its class. `named` are more of them by name, as JSON, which needs no parsing of `NAME=PATH`.
     """
     from augd.dataset.source_spec import dataset_name, parse_own
     from augd.dataset.stores.address import is_address, parse_store
@@ -171,7 +174,7 @@ def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Sour
             raise OptionError(f"PATH: expected a folder or manifest, or NAME=PATH, got {text!r}")
         if name in sources:
             raise OptionError(
-                f"PATH: two data sets are named {name!r}; name them apart: NAME={rest}"
+                f"PATH: two datasets are named {name!r}; give one another name: NAME={rest}"
             )
         if is_address(rest):
             sources[name] = str(parse_store(rest))
@@ -183,12 +186,12 @@ def name_paths(paths: Sequence[str], named: str | None = None) -> dict[str, Sour
 
 
 def has_remote(sources: Mapping[str, Source]) -> bool:
-    """Say whether one of these lies in an object store."""
+    """Return whether one of these lies in an object store."""
     return any(isinstance(source, str) for source in sources.values())
 
 
 def _absolute(shard_cache: str | None) -> str | None:
-    """Name the folder of a shard cache from anywhere."""
+    """Make the folder of a shard cache absolute."""
     if shard_cache is None:
         return None
     folder, _, size = shard_cache.rpartition(":")
@@ -196,11 +199,11 @@ def _absolute(shard_cache: str | None) -> str | None:
 
 
 def check_shard_cache(text: str | None, sources: Mapping[str, Source]) -> None:
-    """Refuse a shard cache that cannot be, or that nothing would ever be in.
+    """Reject a shard cache that cannot be used, or that would stay empty.
 
     Raises:
-        OptionError: it is no DIR:SIZE, the folder cannot be used, or no data set is remote.
-        OverLimit: its disk has not that much space.
+        OptionError: it is no DIR:SIZE, the folder cannot be used, or no dataset is remote.
+        OverLimit: its disk has too little space.
     """
     if text is None:
         return
@@ -208,18 +211,18 @@ def check_shard_cache(text: str | None, sources: Mapping[str, Source]) -> None:
 
     if not has_remote(sources):
         raise OptionError(
-            "--shard-cache: expected a data set in an object store, as s3://BUCKET/PREFIX; what "
-            "lies on local disks needs none"
+            "--shard-cache: expected a dataset in an object store, as s3://BUCKET/PREFIX; datasets "
+            "on local disks need none"
         )
     check(text)
 
 
 def check_sources(sources: Mapping[str, Source]) -> None:
-    """Refuse what is no data set, before anything is started for it.
+    """Reject a source that is no dataset, before anything is started for it.
 
     Raises:
-        DatasetError: names the first.
-        OptionError: one lies in an object store, and what reads these is not installed.
+        DatasetError: names the first such source.
+        OptionError: one lies in an object store, and the extra that reads these is not installed.
     """
     from augd.dataset.source_spec import is_manifest, why_no_folder
 
@@ -231,7 +234,7 @@ def check_sources(sources: Mapping[str, Source]) -> None:
             patience_s()
             continue
         if not isinstance(source, Path):
-            continue  # found out by surveying it
+            continue  # an own source is checked when plug-ins are loaded
         if (why := why_no_folder(source)) is not None:
             raise DatasetError(why)
         if not source.is_dir() and not (is_manifest(source) and source.is_file()):
@@ -242,7 +245,7 @@ def check_sources(sources: Mapping[str, Source]) -> None:
 
 
 def count_producers(wanted: int | None, *, is_forced: bool = False) -> int:
-    """Return how many producers an option asks for: one per core where it says nothing.
+    """Return how many producers an option asks for; one per core without the option.
 
     Raises:
         OptionError: it is out of range, or far more than cores without being forced.

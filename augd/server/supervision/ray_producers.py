@@ -39,7 +39,7 @@ _PAUSE_S = 5.0  # between two starts of `augd produce` on a node where it fails
 _ANY_HOST = ("0.0.0.0", "[::]", "*")
 
 
-class Placed(msgspec.Struct):
+class RayOptions(msgspec.Struct):
     """The producers to place, with paths that are valid on every node."""
 
     num_producers: int
@@ -73,12 +73,12 @@ def check_ray(
 
 
 @contextmanager
-def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterator[None]:
+def running_ray(options: RayOptions, addresses: Sequence[Address | TcpAddress]) -> Iterator[None]:
     """Run the producers while the block runs."""
     port = next(address for address in addresses if isinstance(address, TcpAddress))
-    placed.daemon = str(port)
+    options.daemon = str(port)
     process = interpreter.start(
-        *("augd.server.supervision.ray_producers", msgspec.json.encode(placed).decode()),
+        *("augd.server.supervision.ray_producers", msgspec.json.encode(options).decode()),
         cwd="/",  # Ray's workers import from the current directory of this process
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the daemon, which ends this process
@@ -98,13 +98,13 @@ def placing(placed: Placed, addresses: Sequence[Address | TcpAddress]) -> Iterat
 def main(text: str) -> int:
     """Run producers until standard input ends; returns the exit status."""
     ray: Any = import_module("ray")  # types differ between versions, and may be missing
-    placed = msgspec.json.decode(text, type=Placed)
+    options = msgspec.json.decode(text, type=RayOptions)
     try:
-        ray.init(address=placed.ray_address, log_to_driver=True, configure_logging=False)
+        ray.init(address=options.ray_address, log_to_driver=True, configure_logging=False)
     except Exception as error:  # of many kinds, none of them Ray's own base
         print(
-            f"augd: error: no Ray cluster can be used at {placed.ray_address!r}: {error} Start one "
-            "with `ray start --head`, or name one by --ray-address; no producer was started",
+            f"augd: error: no Ray cluster can be used at {options.ray_address!r}: {error} Start "
+            "one with `ray start --head`, or name one by --ray-address; no producer was started",
             file=sys.stderr,
         )
         return 1
@@ -112,8 +112,8 @@ def main(text: str) -> int:
         actor_class = ray.remote(RelayActor).options(
             num_cpus=1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
-        command = _command(placed, ray.util.get_node_ip_address())
-        actors = [actor_class.remote(command, number) for number in range(placed.num_producers)]
+        command = _command(options, ray.util.get_node_ip_address())
+        actors = [actor_class.remote(command, number) for number in range(options.num_producers)]
         left = [actor.run.remote() for actor in actors]
         while left and not select.select([sys.stdin], [], [], 0.0)[0]:
             _, left = ray.wait(left, timeout=_LOOK_S)
@@ -124,19 +124,19 @@ def main(text: str) -> int:
     return 0
 
 
-def _command(placed: Placed, here: str) -> list[str]:
+def _command(options: RayOptions, here: str) -> list[str]:
     """Return the command for all nodes; this node's address replaces one of all interfaces."""
-    host, _, port = placed.daemon.removeprefix("tcp://").rpartition(":")
+    host, _, port = options.daemon.removeprefix("tcp://").rpartition(":")
     connect = f"tcp://{here if host in _ANY_HOST else host}:{port}"
-    options = ProduceOptions(
-        named=json.dumps(placed.paths),
+    produce = ProduceOptions(
+        named=json.dumps(options.paths),
         connect=connect,
         producers=1,
-        keys=placed.keys,
-        plugins=tuple(placed.plugins),
-        shard_cache=placed.shard_cache,
+        keys=options.keys,
+        plugins=tuple(options.plugins),
+        shard_cache=options.shard_cache,
     )
-    return ["produce", *to_words(options), *opening_words()]
+    return ["produce", *to_words(produce), *opening_words()]
 
 
 class RelayActor:

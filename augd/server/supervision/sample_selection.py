@@ -14,7 +14,7 @@ from augd.transport.arena import SPARE_BYTES, available_bytes
 _CHOOSING_BYTES = 128  # per sample of the dataset while the list is made; then 8 per selected one
 
 
-def choose(index: IndexFile, asked: Selection) -> SampleSelection:
+def select_samples(index: IndexFile, asked: Selection) -> SampleSelection:
     """Select samples; takes about a quarter of a second per million of the dataset.
 
     Raises:

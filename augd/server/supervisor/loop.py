@@ -1,19 +1,19 @@
-"""The supervisor: the process that `augd serve` is. It starts the daemon, and starts it again.
+"""The supervisor: the process of `augd serve`. It starts the daemon, and restarts it after a crash.
 
-Beside the way of a batch. A message that meets an assertion of a library, a want of memory or a
-fault of ours ends the daemon's process: then a new one is there within a second, at the same
-addresses, and trainers and remote producers go on by themselves, as with any daemon that was gone.
-Nothing is handed over but these addresses: what a daemon holds can be made again.
+It stands apart from the path of a batch. A library's assertion, a lack of memory or a bug may end
+the daemon's process. Then the supervisor starts a new one within a second, at the same addresses.
+Clients and remote producers reconnect by themselves. Only these addresses are handed over: the
+daemon's state can be recomputed.
 
-Which end is a death. Status 0 is none: somebody asked for it. Before a daemon ever served, an exit
-status is its own word that it cannot, and ends the supervisor with the same status; only a signal
-is a death. Later every other end is one. After a death of a daemon that served the next one
-starts at once, up to `AT_ONCE_MAX` times a minute; where it died before it served, the pauses grow.
+Which exit is a crash. Status 0 is none: the daemon was asked to end. Before a daemon has ever
+served, an exit status means that it cannot start, and the supervisor exits with it; only a signal
+is a crash. Later every other exit is one. After a crash of a daemon that served, the next one
+starts at once, up to `AT_ONCE_MAX` times a minute. If it crashed before it served, the pauses grow.
 
-The daemon dies with this process (PDEATHSIG), whatever ends that, and its producers with the
-daemon. SIGTERM and SIGINT are passed on, and the daemon drains; it has a session of its own, so
-that Ctrl-C reaches it once. Imports nothing slow, since the first batch waits for it: what a
-death needs is loaded when there is one.
+The daemon dies with this process (PDEATHSIG), and its producers die with the daemon. SIGTERM and
+SIGINT are forwarded, and the daemon drains. It has a session of its own, so that Ctrl-C reaches it
+once. This module imports nothing slow, since it delays the first batch: what a crash needs is
+imported then.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from augd.process.command import say
 
 AT_ONCE_MAX = 20
 WITHIN_S = 60.0
-STARTS_MAX = 5  # of a daemon that never served; a sixth would end the same way
+STARTS_MAX = 5  # of a daemon that never served; the next one would crash the same way
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 30.0
-# Beyond what a daemon takes for a drain when nothing answers it (DRAIN_S and REAP_S of the broker).
+# Longer than a daemon's drain when no producer answers (DRAIN_S and REAP_S of the broker).
 END_S = 15.0
-REAP_S = 5.0  # from SIGKILL to its end; beyond, the kernel keeps it
-_ASKS = (signal.SIGTERM, signal.SIGINT)
-# What Python ignores, and programs expect to be as it is by default.
+REAP_S = 5.0  # from SIGKILL to the exit; after this time the kernel keeps the process
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Python ignores these; programs expect the default.
 _TO_DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def supervise(words: list[str]) -> int:
-    """Run `augd serve`, whose line these words are, until it ends; returns the exit status."""
+    """Run `augd serve` with these arguments until it ends; returns the exit status."""
     return _Supervisor(words).run()
 
 
@@ -58,43 +58,43 @@ class _Supervisor:
         self._is_asked = False
         self._kill_at: float | None = None
         self._is_killed = False
-        self._has_served = False  # the daemon of now
-        self._served = b""  # what the first one said that served: its addresses
+        self._has_served = False  # the current daemon
+        self._served = b""  # the line of the first daemon that served: its addresses
         self._deaths: list[float] = []
-        self._num_failed = 0  # deaths before they served, in a row
+        self._num_failed = 0  # crashes before serving, in a row
         self._num_deaths = 0
         self._last_death = ""
 
     def run(self) -> int:
         wakeup, far = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(far, warn_on_full_buffer=False)
-        for number in _ASKS:
+        for number in _END_SIGNALS:
             signal.signal(number, lambda *_: None)
         while True:
             told = self._start()
             status = self._watch(wakeup, told)
             os.close(told)
             if status == 0 or self._is_asked:
-                # Asked in the first moments of its life it dies of the signal: nothing was served.
-                return 0 if -status in _ASKS else _as_exit(status)
+                # At the very start the daemon dies of the signal, before it has served.
+                return 0 if -status in _END_SIGNALS else _as_exit(status)
             pause_s = self._pause_s(status)
             if pause_s is None:
                 return _as_exit(status)
-            self._say_died(status, pause_s)
-            if self._rest(wakeup, pause_s):
+            self._report_crash(status, pause_s)
+            if self._wait(wakeup, pause_s):
                 return 0
 
     def _start(self) -> int:
-        """Start a daemon; returns the fd for its one line: where it serves, or why it cannot.
+        """Start a daemon; returns the fd of its one line: where it serves, or why it cannot.
 
-        By posix_spawn: `subprocess` would take a tenth of the time to the first batch to load.
+        It uses posix_spawn: importing `subprocess` takes a tenth of the time to the first batch.
         """
         told, far = os.pipe2(os.O_CLOEXEC)
         os.set_inheritable(far, True)
         own = ["--ready-fd", str(far), "--supervisor", str(os.getpid())]
         if self._num_deaths:
-            own += ["--again", self._say_again()]
-        # Before what the user wrote: what follows a `--` are paths.
+            own += ["--again", self._describe_last()]
+        # Before the user's arguments, since a `--` may be among them: only paths follow it.
         words = [*self._words[:1], *own, *self._words[1:]]
         command = interpreter.command("augd", *words)
         try:
@@ -111,7 +111,8 @@ class _Supervisor:
         self._has_served = False
         return told
 
-    def _say_again(self) -> str:
+    def _describe_last(self) -> str:
+        """Return, as JSON, what the next daemon takes over."""
         import json
 
         served = json.loads(self._served) if self._served else {}
@@ -119,7 +120,7 @@ class _Supervisor:
         return json.dumps({"addresses": [], "http": None, **served, **again})
 
     def _watch(self, wakeup: int, told: int) -> int:
-        """Wait for the daemon's end; returns its status as `subprocess` gives it."""
+        """Wait for the daemon's exit; returns its status as `subprocess` gives it."""
         pidfd = os.pidfd_open(self._pid)
         poller = select.poll()
         for fd in (wakeup, told, pidfd):
@@ -130,16 +131,16 @@ class _Supervisor:
                 found = self._clock.wait(lambda left_s: _poll(poller, left_s), self._timeout_s())
                 ready = {fd for fd, _ in found}
                 if wakeup in ready:
-                    self._pass_on(wakeup)
+                    self._forward_signal(wakeup)
                 if told in ready:
                     piece = os.read(told, 65536)
                     line += piece
                     if not piece or line.endswith(b"\n"):
                         poller.unregister(told)
-                        self._take_word(line)
+                        self._take_line(line)
                 if pidfd in ready:
                     return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-                if self._is_kept():
+                if self._is_unkillable():
                     return -signal.SIGKILL
         finally:
             os.close(pidfd)
@@ -149,34 +150,34 @@ class _Supervisor:
             return None
         return max(0.0, self._kill_at - self._clock.now())
 
-    def _pass_on(self, wakeup: int) -> None:
-        """Have the daemon drain, as this process was asked to end."""
+    def _forward_signal(self, wakeup: int) -> None:
+        """Have the daemon drain, since this process was asked to end."""
         for number in os.read(wakeup, 64):
-            if number not in _ASKS:
+            if number not in _END_SIGNALS:
                 continue
             self._is_asked = True
             self._kill_at = self._kill_at or self._clock.now() + END_S
             if self._served and not self._has_served:
-                number = signal.SIGTERM  # SIGINT in an import would be a traceback
+                number = signal.SIGTERM  # SIGINT during an import would print a traceback
             os.kill(self._pid, number)  # it is not reaped before `_watch` returns
 
-    def _is_kept(self) -> bool:
-        """Kill the daemon when its time is over; say True when even that does not end it."""
+    def _is_unkillable(self) -> bool:
+        """Kill the daemon after its deadline; returns True if it did not exit even then."""
         if self._kill_at is None or self._clock.now() < self._kill_at:
             return False
         if self._is_killed:
-            who = f"the daemon (pid {self._pid})"
-            self._log("error", f"{who} was killed and is left: the kernel keeps it")
+            text = f"the daemon (pid {self._pid}) was killed and did not exit: the kernel keeps it"
+            self._log("error", text)
             return True
         self._is_killed, self._kill_at = True, self._kill_at + REAP_S
-        self._log("error", f"the daemon did not end within {END_S:g} s and is killed")
+        self._log("error", f"the daemon did not end within {END_S:g} s: killed")
         os.kill(self._pid, signal.SIGKILL)
         return False
 
-    def _take_word(self, line: bytes) -> None:
-        """Take the line of a daemon that serves, or cannot; pass the first one on."""
+    def _take_line(self, line: bytes) -> None:
+        """Take the line of a daemon that serves, or cannot; forward the first one."""
         if not line.endswith(b"\n"):
-            return  # it ended without a word, or said all on its own terminal
+            return  # it exited without one, or printed the reason itself
         is_first, self._has_served = not self._served, b'"addresses"' in line
         if self._has_served:
             self._num_failed = 0
@@ -187,11 +188,11 @@ class _Supervisor:
         elif not self._has_served:
             import json
 
-            # As the command line says it; whoever gave a pipe for it raises it instead.
+            # As the command line prints it; a parent with --ready-fd raises it instead.
             say(f"augd: error: {json.loads(line)['error']}", file=sys.stderr)
 
     def _pause_s(self, status: int) -> float | None:
-        """Return how long to wait before the next start; None for not starting again."""
+        """Return how long to wait before the next start; None if there is none."""
         now = time.monotonic()
         if not self._has_served:
             self._num_failed += 1
@@ -201,7 +202,7 @@ class _Supervisor:
         self._deaths = [at for at in self._deaths if now - at < WITHIN_S] + [now]
         return 0.0 if len(self._deaths) <= AT_ONCE_MAX else self._deaths[0] + WITHIN_S - now
 
-    def _say_died(self, status: int, pause_s: float) -> None:
+    def _report_crash(self, status: int, pause_s: float) -> None:
         from augd.process.exit_status import describe_status
 
         self._num_deaths += 1
@@ -215,8 +216,8 @@ class _Supervisor:
             f"after its start{when}; it is started again {again} (death {self._num_deaths})",
         )
 
-    def _rest(self, wakeup: int, pause_s: float) -> bool:
-        """Wait before the next start; say True when this process is to end."""
+    def _wait(self, wakeup: int, pause_s: float) -> bool:
+        """Wait before the next start; returns True if this process is asked to end."""
         ends_at = time.monotonic() + pause_s
         poller = select.poll()
         for fd in (wakeup, self._lifeline_fd):
@@ -225,14 +226,14 @@ class _Supervisor:
         while True:
             left_s = max(0.0, ends_at - time.monotonic())
             ready = {fd for fd, _ in poller.poll(left_s * 1000)}
-            is_asked = wakeup in ready and any(one in _ASKS for one in os.read(wakeup, 64))
+            is_asked = wakeup in ready and any(one in _END_SIGNALS for one in os.read(wakeup, 64))
             if is_asked or self._lifeline_fd in ready:
                 return True
             if not left_s:
                 return False
 
     def _log(self, level: str, text: str) -> None:
-        """Write a line to the log as the daemon would."""
+        """Write a line to the log in the daemon's format."""
         import logging
 
         from augd.server.supervision.log_setup import set_up_log
@@ -248,7 +249,7 @@ def _poll(poller: select.poll, timeout_s: float | None) -> list[tuple[int, int]]
 
 
 def _tell(fd: int, line: bytes) -> None:
-    """Write a line to whoever started this process, and close the pipe; he may be gone."""
+    """Write a line to this process's parent, which may have exited, and close the pipe."""
     try:
         os.write(fd, line)
     except OSError:
@@ -262,12 +263,12 @@ def _as_fd(text: str | None) -> int:
 
 
 def _as_exit(status: int) -> int:
-    """Turn a status of `subprocess` into one to exit with: 128 and the number for a signal."""
+    """Turn a status of `subprocess` into an exit status: 128 plus the number of a signal."""
     return status if status >= 0 else 128 - status
 
 
 def _option(words: list[str], name: str) -> str | None:
-    """Find the value of an option, `--name VALUE` or `--name=VALUE`; None where it isn't there."""
+    """Return the value of an option, `--name VALUE` or `--name=VALUE`; None if it is missing."""
     return _take_option(words, name)[1]
 
 

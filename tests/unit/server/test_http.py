@@ -84,9 +84,9 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.fixture
 def guard() -> Any:
     pytest.importorskip("starlette", reason="the extra http is not installed")
-    from augd.server.dashboard.auth import Guard
+    from augd.server.dashboard.auth import AuthMiddleware
 
-    return Guard
+    return AuthMiddleware
 
 
 def answer(guard: Any, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:

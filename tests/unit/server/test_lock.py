@@ -87,9 +87,9 @@ def test_release_leaves_nothing(address: Address) -> None:
 def test_a_second_daemon_is_told_who_is_there(
     address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_module, "WAIT_S", 0.05)
     holder, _ = hold(address)
-    with pytest.raises(AddressInUse) as caught:
+    with monkeypatch.context() as patch, pytest.raises(AddressInUse) as caught:
+        patch.setattr(lock_module, "WAIT_S", 0.05)
         AddressLock.acquire(address)
     assert str(caught.value) == (
         f"a daemon (pid {holder.pid}) already serves {address}: connect to it, stop it, "

@@ -54,7 +54,7 @@ async def first_of(reports: AsyncIterator[history.Report], within_s: float) -> h
 def test_who_comes_while_the_daemon_stands_still_is_told_nothing_old() -> None:
     async def look() -> None:
         daemon = Daemon(3)
-        watching = history.Watch(daemon)  # type: ignore[arg-type]
+        watching = history.History(daemon)  # type: ignore[arg-type]
         running = asyncio.create_task(watching.run())
         assert (await first_of(watching.reports(), LONG_S))["images_per_s"] == 1.0
         while daemon.num_asked < 4:  # all that it answers was told
@@ -75,7 +75,7 @@ def test_a_batch_within_a_moment_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> 
     """The first who watches has the daemon asked again at once: two answers of one moment."""
 
     async def look() -> float:
-        watching = history.Watch(daemon)  # type: ignore[arg-type]
+        watching = history.History(daemon)  # type: ignore[arg-type]
         running = asyncio.create_task(watching.run())
         await first_of(watching.reports(), LONG_S)
         running.cancel()

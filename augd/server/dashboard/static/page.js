@@ -1,5 +1,5 @@
-// Draws what /events sends. Changes only what differs, so that focus, selection and what a screen
-// reader is at stay where they are; text goes in as text, never as HTML.
+// Draws the reports of /events. It changes only what differs, so focus, selection and the position of
+// a screen reader stay. Text is inserted as text, never as HTML.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
@@ -69,7 +69,7 @@ function drawTroubles(report) {
   const said = [];
   if (report.is_draining) said.push("The daemon is draining: it ends, and opens no more streams.");
   if (report.unhealthy) said.push(`Producers keep dying: ${report.unhealthy}`);
-  if (report.is_cut) said.push("There is more than one answer of the daemon holds: some of it is left out.");
+  if (report.is_cut) said.push("The daemon's answer was too large: some entries are left out.");
   rows(byId("troubles"), said, (text) => text, (text) => make("li", text), () => {});
 }
 
@@ -136,8 +136,8 @@ function drawProducers(report) {
   const lent = report.producers.filter((one) => one.number >= report.num_places);
   const places = report.is_cut ? report.producers : [...own, ...lent];
   const died = report.restarts === 1 ? "1 producer died and was replaced" : `${report.restarts} producers died and were replaced`;
-  const daemons = report.daemon_deaths ? ` The daemon ended unasked and was started again, so far ${report.daemon_deaths}×; the last end: ${report.last_daemon_death}.` : "";
-  say(byId("restarts"), (report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "None has died.") + daemons);
+  const daemons = report.daemon_deaths ? ` The daemon crashed and was restarted ${report.daemon_deaths}×; the last time by ${report.last_daemon_death}.` : "";
+  say(byId("restarts"), (report.restarts ? `${died} since the daemon started; the last: ${report.last_death}.` : "No producer has died.") + daemons);
   rows(byId("producers").tBodies[0], places, (one) => one.number, (one) => {
     const row = make("tr");
     const head = make("th", String(one.number));
@@ -147,7 +147,7 @@ function drawProducers(report) {
     return row;
   }, (row, one) => {
     const cells = row.children;
-    say(cells[1], one.state === "gone" ? "starts again soon" : one.state);
+    say(cells[1], one.state === "gone" ? "restarts soon" : one.state);
     cells[1].className = `state-${one.state}`;
     const isThere = one.state === "ready";
     say(cells[2], one.pid ? `${one.pid}${one.host ? ` on ${one.host}` : ""}` : "");
@@ -158,7 +158,7 @@ function drawProducers(report) {
   });
 }
 
-// Bad and quarantined samples, once each: a report names the last few, so the ones before are kept.
+// Bad and quarantined samples, once each. A report has only the last few, so earlier ones are kept.
 function blamed(report) {
   const found = everBad;
   for (const one of report.streams) {
@@ -193,7 +193,7 @@ async function showPhoto(item, one) {
   let answer;
   try { answer = await fetch(url); } catch { return; }
   if (answer.headers.get("content-type") !== "image/jpeg") {
-    item.append(make("p", `No picture: ${await answer.text()}`, "empty"));
+    item.append(make("p", `No image: ${await answer.text()}`, "empty"));
     return;
   }
   const picture = make("img");
@@ -219,11 +219,11 @@ async function look(stream, count, isNew) {
   if (isNew) byId("h-batch").focus();
   const batch = await ask(`streams/${stream}/batch.json?count=${count}`);
   if (batch.problem) {
-    say(byId("batch-text"), `No picture: ${batch.problem}.`);
+    say(byId("batch-text"), `No images: ${batch.problem}.`);
     byId("pictures").replaceChildren();
     return;
   }
-  say(byId("batch-text"), `Batch ${batch.number} of epoch ${batch.epoch}, stream ${batch.stream}, ${batch.dataset}: ${batch.pictures.length} of ${batch.rows} rows, as bytes in the slot. Choose a picture to see what was drawn for it.`);
+  say(byId("batch-text"), `Batch ${batch.number} of epoch ${batch.epoch}, stream ${batch.stream}, ${batch.dataset}: ${batch.pictures.length} of ${batch.rows} rows, as they are in the slot. Choose an image to see the parameters that were drawn for it.`);
   byId("batch-more").hidden = batch.pictures.length >= Math.min(64, batch.rows);
   byId("pictures").replaceChildren(...batch.pictures.map((one) => createPicture(batch, one)));
 }
@@ -258,7 +258,7 @@ byId("show-photos").addEventListener("click", () => {
   byId("show-photos").hidden = true;
 });
 
-// What a pointer that hovers is told, for fingers, keyboards and screen readers: a list below each table.
+// A list of all tooltips below each section, for touch screens, keyboards and screen readers.
 for (const section of document.querySelectorAll("main > section")) {
   const told = [...section.querySelectorAll("[title]:is(dt, th)")];
   if (!told.length) continue;
@@ -269,21 +269,21 @@ for (const section of document.querySelectorAll("main > section")) {
   section.append(words);
 }
 
-// A daemon that ended, one that stands still, and a network that is gone look alike from here: nothing
-// is heard. What is then shown must not look as if it were now.
+// A daemon that ended, a daemon that hangs and a broken network cannot be told apart here: no message
+// arrives. Old values must then not look like current ones.
 const SILENCE_MS = 5000; // ten reports
 const AGAIN_MS = 2000;
 let source = null;
 let heardAt = 0; // by Date.now(), which goes on while a phone sleeps
 let isLost = false;
-let isEnded = false; // by its own word, which says more than that there is no connection
+let isEnded = false; // the daemon sent why, which says more than that there is no connection
 
 function lose(text) {
   if (!isLost) {
     isLost = true;
     document.body.classList.add("lost");
     document.title = "✕ augd: no connection";
-    say(byId("verdict"), "Not known: nothing is heard from the daemon.");
+    say(byId("verdict"), "Unknown: the daemon does not answer.");
     say(byId("rate"), "–");
     for (const id of ["busy", "wait", "fetch", "transfer", "train"]) {
       bar(id, 0);
@@ -291,7 +291,7 @@ function lose(text) {
     }
     if (!heardAt) say(byId("served"), "");
   }
-  const since = heardAt ? ` What is below is of ${new Date(heardAt).toLocaleTimeString()} and no longer true.` : "";
+  const since = heardAt ? ` The values below are from ${new Date(heardAt).toLocaleTimeString()}.` : "";
   say(byId("connection"), `${text}${since}`);
   byId("connection").hidden = false;
 }
@@ -308,15 +308,15 @@ function hear(event) {
   document.title = "augd";
 }
 
-// A browser tries again by itself after a connection that broke, but not after a refusal.
+// A browser reconnects by itself after a broken connection, but not after a rejection.
 async function refused() {
   drop();
   let text = "No connection to the daemon. Trying again…";
   try {
     const answer = await fetch("status.json", { signal: AbortSignal.timeout(SILENCE_MS) });
-    if (answer.status === 401) text = "The daemon asks for its token: load this page again.";
-    else if (!answer.ok) text = `The daemon refuses: ${(await answer.text()).trim()}. Trying again…`;
-  } catch { /* nobody answers, as the text says */ }
+    if (answer.status === 401) text = "The daemon requires its token: reload this page.";
+    else if (!answer.ok) text = `The daemon rejects the request: ${(await answer.text()).trim()}. Trying again…`;
+  } catch { /* no answer, as the text says */ }
   lose(text);
   setTimeout(follow, AGAIN_MS);
 }
@@ -326,7 +326,7 @@ function drop() {
   source = null;
 }
 
-// Not while the tab is hidden: nobody sees it, and the daemon is left alone.
+// Not while the tab is hidden: reports would cost the daemon time for nothing.
 function follow() {
   if (document.hidden) {
     drop();
@@ -350,7 +350,7 @@ function follow() {
   }
 }
 
-// A connection that is silent is made anew: it may be of a network that a phone has left.
+// A silent connection is opened again: it may belong to a network that a phone has left.
 let timer = 0;
 function watchSilence() {
   clearInterval(timer);
@@ -359,7 +359,7 @@ function watchSilence() {
     if (!source || Date.now() - Math.max(since, heardAt) < SILENCE_MS) return;
     since = Date.now();
     drop();
-    lose(`The daemon has said nothing for ${Math.round((since - (heardAt || since - SILENCE_MS)) / 1000)} s: it stands still, it ended, or the network is gone. Trying again…`);
+    lose(`The daemon has sent nothing for ${Math.round((since - (heardAt || since - SILENCE_MS)) / 1000)} s: it hangs, it ended, or the network is down. Trying again…`);
     follow();
   }, 1000);
 }
