@@ -1,4 +1,4 @@
-"""What `augd produce` does, from its options to the end of the relay."""
+"""The startup of the relay's process, from the options of `augd produce` to its end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from augd.server.supervision.producer_process import ProducerOptions
 
 
 def produce_forever(options: ProduceOptions) -> int:
-    """Lend producers until drained; returns the exit status.
+    """Run producers for a daemon on another host until drained; returns the exit status.
 
     Raises:
-        AugdError: they cannot join: nothing is left running.
+        AugdError: the producers cannot join the daemon; no process is left running.
     """
     with interruptions_held():
         from augd.server.relay.loop import Relay
@@ -49,7 +49,7 @@ def produce_forever(options: ProduceOptions) -> int:
     if options.plugins:
         from augd.plugins.ops import survey
 
-        survey(options.plugins)  # before producers that would all fail are started
+        survey(options.plugins)  # raises errors of plug-ins before producers are started
     set_up_log(is_quiet=options.quiet)
     raise_fd_limit(wanted)
     cores = sorted(os.sched_getaffinity(0)) if options.pin else ()
