@@ -1,1 +1,1 @@
-"""The messages of the protocol and their encoding. Pure."""
+"""The messages of the protocol, their encoding, and the layouts that they name. Pure."""

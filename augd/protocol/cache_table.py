@@ -1,12 +1,11 @@
-"""The table of a cache: where each sample's decoded picture lies, a record for each.
+"""The table of a cache: one record per sample, which says where its decoded image lies.
 
-Written by the daemon alone, mapped by every producer for reading. A record of zeros says that the
-sample is not there. A producer's own bytes count only once the daemon has written their record,
-which it does when the producer said that they are whole: a producer killed in the middle of a
-picture leaves no trace.
+Only the daemon writes it; every producer maps it for reading. A record of zeros means that the
+sample is not cached. The daemon writes a record when the producer has reported the image complete.
+So the bytes of a producer that is killed in the middle of an image are never read.
 
-Invariants: the offset of a record is written last; a record that was cut off in the middle is
-found by its check. Pure.
+Invariants: the offset of a record is written last; the check of a record shows when it was written
+only in part. Pure.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import Final
 from augd.protocol.messages import CacheEntry
 
 ALIGNMENT: Final = 64
-"""Of pictures in the cache. None lies at 0, which says that there is none."""
+"""Of images in the cache, in bytes. Offset 0 means that there is no image."""
 
 TABLE_START: Final = 4096
-"""Where the records begin: what stands before says of what they are."""
+"""Where the records begin, in bytes; the header before them describes them."""
 
 RECORD: Final = struct.Struct("<qq8siiBBHI")
 """offset, mtime_ns, digest, width, height, orientation, is_fresh, 0, check; little-endian.
 
-`is_fresh`: written since the daemon started, so that the digest need not be looked at.
+`is_fresh`: written since the daemon started, so that the digest need not be checked.
 """
 
 Span = tuple[int, int]
@@ -37,10 +36,10 @@ Span = tuple[int, int]
 
 @dataclass(slots=True)
 class CacheFacts:
-    """What there is of a cache when the daemon starts.
+    """The contents of a cache when the daemon starts.
 
-    `spans` are its free parts, in order; `present` says of each data set by name which samples are
-    in it, a byte for each. `environment` is what its pictures were decoded by, None for no picture.
+    `spans` are its free ranges, in order. `present` has, by dataset, a byte per sample that says
+    whether it is cached. `environment` is that of the decoders, None without any image.
     """
 
     kind: str
@@ -59,22 +58,22 @@ _CHECKED: Final = struct.Struct("<qqq8siiB")
 
 
 def aligned(position: int) -> int:
-    """Round up to where a picture may begin."""
+    """Round up to an offset at which an image may begin."""
     return -(-position // ALIGNMENT) * ALIGNMENT
 
 
-def picture_bytes(entry: CacheEntry) -> int:
-    """Return how many bytes the pixels of an entry take: RGB."""
+def image_bytes(entry: CacheEntry) -> int:
+    """Return the size of the RGB pixels of an entry."""
     return entry.width * entry.height * 3
 
 
 def table_bytes(num_samples: int) -> int:
-    """Return the size of the table of a data set."""
+    """Return the size of the table of a dataset, in bytes."""
     return TABLE_START + num_samples * RECORD.size
 
 
 def write_record(table: memoryview, entry: CacheEntry, mtime_ns: int) -> None:
-    """Publish a picture. `mtime_ns` is its file's time by the index."""
+    """Publish an image. `mtime_ns` is the time of its file as the index has it."""
     digest = entry.digest.ljust(8, b"\0")
     check = _check(
         entry.sample, entry.offset, mtime_ns, digest, entry.width, entry.height, entry.orientation
@@ -88,19 +87,19 @@ def write_record(table: memoryview, entry: CacheEntry, mtime_ns: int) -> None:
 
 
 def read_record(record: tuple[int, int, bytes, int, int, int, int, int, int], sample: int) -> int:
-    """Return how many bytes an unpacked record's picture takes; 0 when the record is none."""
+    """Return the size in bytes of the image of an unpacked record; 0 for an invalid record."""
     offset, mtime_ns, digest, width, height, orientation, _, _, check = record
     is_whole = check == _check(sample, offset, mtime_ns, digest, width, height, orientation)
     return width * height * 3 if is_whole and width > 0 and height > 0 and offset > 0 else 0
 
 
 def age_record(table: memoryview, sample: int) -> None:
-    """Say of a record that it is of another daemon's time."""
+    """Mark a record as written before this daemon started."""
     table[TABLE_START + sample * RECORD.size + _FRESH_AT] = 0
 
 
 def clear_record(table: memoryview, sample: int) -> None:
-    """Take a record out."""
+    """Remove a record."""
     at = TABLE_START + sample * RECORD.size
     table[at : at + RECORD.size] = bytes(RECORD.size)
 

@@ -1,9 +1,9 @@
 """Encoding of messages: one version byte, then one msgpack map of at most 64 KiB.
 
-Stands between the sockets and everything that acts on a message. What comes out of
-`decode_*` is of the declared type and inside the declared bounds; what doesn't fit raises
-`ProtocolError` before anything was allocated for it. Never unpickles, never recurses into
-data of unbounded depth (msgspec bounds the nesting itself).
+It stands between the sockets and everything that acts on a message. What `decode_*` returns has the
+declared type and lies within the declared bounds; anything else raises `ProtocolError` before
+memory is allocated for it. It never unpickles and never recurses to unbounded depth (msgspec
+bounds the nesting).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def encode(message: Message) -> bytes:
     """
     try:
         frame = _VERSION_BYTE + _encoder.encode(message)
-    except UnicodeEncodeError:  # names are bytes, and need not be text
+    except UnicodeEncodeError:  # file names are bytes, and need not be text
         plain = msgspec.to_builtins(message, builtin_types=(bytes, bytearray, memoryview))
         frame = _VERSION_BYTE + _encoder.encode(_as_text(plain))
     except OverflowError:
@@ -68,7 +68,7 @@ def encode(message: Message) -> bytes:
 
 
 def as_text(name: str) -> str:
-    r"""Write what is no text as text: the bytes of a name that are no UTF-8 as \xNN."""
+    r"""Return a file name as text; bytes that are not UTF-8 become \xNN."""
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
@@ -86,42 +86,42 @@ def _as_text(plain: Any) -> Any:
 
 
 def decode_from_client(frame: bytes | memoryview) -> FromClient:
-    """Decode what a client sent; raises `ProtocolError`."""
+    """Decode a message of a client; raises `ProtocolError`."""
     return _decode(frame, _from_client)
 
 
 def decode_to_client(frame: bytes | memoryview) -> ToClient:
-    """Decode what a daemon sent to its client; raises `ProtocolError`."""
+    """Decode a message of a daemon to its client; raises `ProtocolError`."""
     return _decode(frame, _to_client)
 
 
 def decode_from_producer(frame: bytes | memoryview) -> FromProducer:
-    """Decode what a producer sent; raises `ProtocolError`."""
+    """Decode a message of a producer; raises `ProtocolError`."""
     return _decode(frame, _from_producer)
 
 
 def decode_to_producer(frame: bytes | memoryview) -> ToProducer:
-    """Decode what a daemon sent to its producer; raises `ProtocolError`."""
+    """Decode a message of a daemon to its producer; raises `ProtocolError`."""
     return _decode(frame, _to_producer)
 
 
 def decode_from_relay(frame: bytes | memoryview) -> FromRelay:
-    """Decode what came over the rows socket; raises `ProtocolError`."""
+    """Decode a message of a relay over the rows socket; raises `ProtocolError`."""
     return _decode(frame, _from_relay)
 
 
 def decode_to_relay(frame: bytes | memoryview) -> ToRelay:
-    """Decode what a daemon sent to a remote producer; raises `ProtocolError`."""
+    """Decode a message of a daemon to a relay; raises `ProtocolError`."""
     return _decode(frame, _to_relay)
 
 
 def decode_over_attach(frame: bytes | memoryview) -> OverAttach:
-    """Decode what came over the UNIX socket; raises `ProtocolError`."""
+    """Decode a message over the UNIX or the bulk socket; raises `ProtocolError`."""
     return _decode(frame, _over_attach)
 
 
 def encode_names(names: list[str]) -> bytes:
-    """Encode a class list for its own frame, which is not bound by the header's limit."""
+    """Encode a class list for its own frame, to which the header's limit does not apply."""
     return _encoder.encode(names)
 
 
@@ -151,9 +151,9 @@ def _decode(frame: bytes | memoryview, decoder: msgspec.msgpack.Decoder[T]) -> T
 
 
 def _brief(text: str) -> str:
-    """Make one printable line, its middle cut out where it is long.
+    """Return one printable line; a long text loses its middle.
 
-    It may quote what the peer sent, and goes back to him in an ERROR and to a person in the log.
+    The text may quote the peer's bytes. It goes back to the peer in an ERROR, and into the log.
     """
     if len(text) > _QUOTED_MAX:
         text = f"{text[: _QUOTED_MAX - 60]} ... {text[-50:]}"

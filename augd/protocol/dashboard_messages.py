@@ -1,7 +1,7 @@
-"""What the daemon and the page's process say to each other over their link.
+"""The messages between the daemon and the dashboard process, over their link.
 
-Both are of one installation and the link is inherited, so that no other program speaks this: it is
-no part of the protocol that docs/protocol.md promises. Pure declarations.
+Both belong to one installation and the dashboard inherits the link, so no other program sends these
+messages. They are not part of the protocol of docs/protocol.md. Pure declarations.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from augd.protocol.messages import ArraySpec
 
 
 class DashboardMessage(Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """Base of all."""
+    """Base of all messages of the dashboard's link."""
 
 
 class Begin(DashboardMessage, frozen=True, tag="BEGIN"):
-    """Daemon to page, first: who may look, and by which names the page is called.
+    """Daemon to dashboard, first: which requests the dashboard answers.
 
-    Without a `token` everybody who reaches the port may look, as long as he calls it by one of
-    `hosts`: a web page elsewhere whose name was made to mean this machine is refused.
+    With an empty `token` it answers every request whose Host is one of `hosts`. That rejects a web
+    page elsewhere whose name was made to resolve to this machine (DNS rebinding).
     """
 
     token: str
@@ -30,21 +30,21 @@ class Begin(DashboardMessage, frozen=True, tag="BEGIN"):
 
 
 class AskDataset(DashboardMessage, frozen=True, tag="ASK_DATASET"):
-    """Page to daemon: answered by Dataset. Asked for, since a link holds only so many fds."""
+    """Dashboard to daemon: answered by Dataset. On demand, as a link holds only so many fds."""
 
     name: str
 
 
 class Dataset(DashboardMessage, frozen=True, tag="DATASET"):
-    """Daemon to page: the two fds of the data set's index ride along."""
+    """Daemon to dashboard: the two fds of the dataset's index come with the message."""
 
 
 class AskSnapshot(DashboardMessage, frozen=True, tag="ASK"):
-    """Page to daemon: answered by Snapshot."""
+    """Dashboard to daemon: answered by Snapshot."""
 
 
 class Snapshot(DashboardMessage, frozen=True, tag="SNAPSHOT"):
-    """Everything that `Broker.snapshot` says, and how long the daemon has run."""
+    """Daemon to dashboard: `Broker.snapshot`, and how long the daemon has run."""
 
     snapshot: dict[str, Any]
     uptime_s: float
@@ -52,18 +52,18 @@ class Snapshot(DashboardMessage, frozen=True, tag="SNAPSHOT"):
 
 
 class Look(DashboardMessage, frozen=True, tag="LOOK"):
-    """Page to daemon: what lies in this slot, by default in the one in a reader's hand?"""
+    """Dashboard to daemon: describe the batch in a slot, by default the one a client works on."""
 
     stream: int
     slot: int | None = None
 
 
 class Nothing(DashboardMessage, frozen=True, tag="NOTHING"):
-    """Daemon to page: no such stream, or nobody reads a batch of it."""
+    """Daemon to dashboard: there is no such stream, or no client holds a batch of it."""
 
 
 class Seen(DashboardMessage, frozen=True, tag="SEEN"):
-    """Daemon to page: where a batch lies. The arena's fd rides along, for reading only."""
+    """Daemon to dashboard: where a batch lies. The arena's fd comes along, read-only."""
 
     stream: int
     dataset: str

@@ -1,7 +1,7 @@
-"""What rows add up to: counts, and digests as numbers that are added (docs/protocol.md, Receipts).
+"""Sums over rows: counts, and digests that are added as numbers (docs/protocol.md, Receipts).
 
-The one arithmetic of receipts: the broker adds what producers made, a client what it was given,
-and both compare. Loads no NumPy; `augd.protocol.row_digest` computes the digests themselves.
+The broker adds up the rows that producers made, a client the rows that it received; the client
+compares both. Loads no NumPy; `augd.protocol.row_digest` computes the digests themselves.
 """
 
 from __future__ import annotations

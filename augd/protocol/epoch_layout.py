@@ -1,7 +1,7 @@
 """How an epoch is cut into batches: pure arithmetic on positions.
 
-An epoch is the sequence of positions 0..num_samples-1; what sample stands at a position is
-the order's business (augd/plan/order/order.py). A global batch of world x batch_size positions
+An epoch is the sequence of positions 0..num_samples-1; augd/plan/order/order.py decides which
+sample stands at a position. A global batch of world x batch_size positions
 starts at `position`; rank r has rows [r*B, (r+1)*B) of it. `position` is the only state.
 """
 

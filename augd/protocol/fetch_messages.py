@@ -1,8 +1,8 @@
-"""What the fetcher hears from the daemon, and what it and the producers say to each other.
+"""The messages of the daemon to the fetcher, and those between the fetcher and producers.
 
-All are of one installation and their sockets are inherited, so that no other program speaks this:
-it is no part of the protocol that docs/protocol.md promises. A producer may have been taken over,
-so that what it says is bounded and checked. Pure declarations.
+All belong to one installation and inherit their sockets, so no other program sends these messages.
+They are not part of the protocol of docs/protocol.md. A producer may have been taken over by a
+hostile image, so what it sends is bounded and checked. Pure declarations.
 """
 
 from __future__ import annotations
@@ -15,47 +15,49 @@ BUFFER_SLOTS_MAX: Final = 16
 PIECES_MAX: Final = 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Place = tuple[Count, Count, Count, Count]
-"""Number of a shard, first byte in it, number of bytes, and where in the fetch buffer they go."""
+ShardRange = tuple[Count, Count, Count, Count]
+"""Number of a shard, first byte in it, number of bytes, offset in the fetch buffer."""
 
 
 class FetchMessage(Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """Base of all."""
+    """Base of all messages of the fetcher."""
 
 
 class UseDataset(FetchMessage, frozen=True, tag="USE_DATASET"):
-    """Daemon to fetcher: there is a data set in a store; the fd of its index rides along."""
+    """Daemon to fetcher: a dataset in a store; the fd of its index comes with the message."""
 
     name: str
 
 
 class UseFetchChannel(FetchMessage, frozen=True, tag="USE_FETCH_CHANNEL"):
-    """Daemon to fetcher: a producer asks over this socket, the first fd, for bytes in the second.
+    """Daemon to fetcher: the fetch channel of a producer.
 
-    That is its fetch buffer of `basin_bytes`, memory that both map.
+    Two fds come with the message: the socket over which the producer asks, and its fetch buffer of
+    `fetch_buffer_bytes`, memory that both map.
     """
 
     fetch_buffer_bytes: Count
 
 
 class Ask(FetchMessage, frozen=True, tag="ASK"):
-    """Producer to fetcher: read these ranges. One at a time in a lane, where `turn` counts up."""
+    """Producer to fetcher: read these ranges. One request per buffer slot; `request_id` counts
+    up."""
 
     buffer_slot: Annotated[int, Meta(ge=0, lt=BUFFER_SLOTS_MAX)]
     request_id: Count
     dataset: str
-    pieces: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=PIECES_MAX)]
+    pieces: Annotated[tuple[ShardRange, ...], Meta(min_length=1, max_length=PIECES_MAX)]
 
 
 class Filled(FetchMessage, frozen=True, tag="FILLED"):
-    """Fetcher to producer: they lie in the basin."""
+    """Fetcher to producer: the bytes are in the fetch buffer."""
 
     buffer_slot: int
     request_id: int
 
 
 class Refused(FetchMessage, frozen=True, tag="REFUSED"):
-    """Fetcher to producer: the store does not give them, for this reason."""
+    """Fetcher to producer: the store does not return the bytes, for this reason."""
 
     buffer_slot: int
     request_id: int
@@ -63,7 +65,7 @@ class Refused(FetchMessage, frozen=True, tag="REFUSED"):
 
 
 class Resend(FetchMessage, frozen=True, tag="RESEND"):
-    """Fetcher to producer, first: what was asked before and not answered is to be asked again."""
+    """Fetcher to producer, first: send all unanswered requests again."""
 
 
 ToFetcher = UseDataset | UseFetchChannel
@@ -76,20 +78,20 @@ _ask: msgpack.Decoder[Ask] = msgpack.Decoder(Ask)
 
 
 def encode(note: FetchMessage) -> bytes:
-    """Encode one."""
+    """Encode one message."""
     return _encoder.encode(note)
 
 
 def decode_to_fetcher(frame: bytes) -> ToFetcher:
-    """Decode what the daemon says; raises `msgspec.MsgspecError`."""
+    """Decode a message of the daemon; raises `msgspec.MsgspecError`."""
     return _to_fetcher.decode(frame)
 
 
 def decode_from_fetcher(frame: bytes) -> FromFetcher:
-    """Decode what the fetcher says; raises `msgspec.MsgspecError`."""
+    """Decode a message of the fetcher; raises `msgspec.MsgspecError`."""
     return _from_fetcher.decode(frame)
 
 
 def decode_ask(frame: bytes) -> Ask:
-    """Decode what a producer asks; raises `msgspec.MsgspecError`."""
+    """Decode a request of a producer; raises `msgspec.MsgspecError`."""
     return _ask.decode(frame)

@@ -2,8 +2,8 @@
 
 Read from the clients' files (`augd/transport/auth/keys.py`), carried with every message of that
 client to the broker, which decides by it (`augd/server/daemon/broker/permissions.py`). Holds no key
-and knows no file. A client without rights (`None` in their place) came over a socket that needs
-none: it is the daemon's own user, or the operator lets everybody in.
+and knows no file. A client without rights (`None` in their place) came over a socket that needs no
+key: it is the daemon's own user, or the operator admits every client.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ BYTES_DEFAULT = 16 * 10**9
 
 
 class Rights(Struct, frozen=True):
-    """What one client may do; `datasets` is None where all are his to read.
+    """What one client may do; `datasets` is None if it may read all.
 
     `max_streams` counts streams that are open at a time, `max_bytes` the memory of their arenas.
-    `may_produce` lets producers join with this key, whose rows the daemon passes on.
+    `may_produce` lets producers join with this key; clients receive their rows.
     """
 
     name: str

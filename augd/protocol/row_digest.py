@@ -1,10 +1,11 @@
 """Receipts: digests of rows, which add up to digests of batches and epochs.
 
-Made where rows are rendered, compared where they are read (docs/protocol.md, section Receipts).
-A row's digest is a pure function of what the trainer gets, and sums do not depend on the order:
+Producers compute them, clients compare them (docs/protocol.md, section Receipts). A row's digest
+is a pure function of what the trainer gets, and sums do not depend on the order:
 an epoch's digest is the same for any batch size, number of producers, world size or resume.
 
-Pure, and the only NumPy of this room: the daemon, which adds such numbers up, never imports it.
+Pure, and the only module of this package with NumPy: the daemon, which adds the digests, never
+imports it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def rows_digest(
     heads = [_bytes_of_rows(ids), _bytes_of_rows(labels)]
     if colour is not None:
         heads.append(_bytes_of_rows(colour))
-    # All at once and cut apart again: cheaper than to ask row by row.
+    # All rows at once, then cut apart: cheaper than row by row.
     size = sum(head.shape[1] for head in heads)
     content = np.concatenate(heads, axis=1).tobytes()
     total = 0

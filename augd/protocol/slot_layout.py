@@ -54,7 +54,7 @@ def slot_layout(
 
 
 def chunk_layout(arrays: Sequence[ArraySpec], rows: int) -> tuple[tuple[ArraySpec, ...], int]:
-    """Lay the same arrays out for so many rows: the slot of one chunk, and its size in bytes."""
+    """Lay out the same arrays for `rows` rows: the slot of one chunk, and its size in bytes."""
     return _lay_out([(spec.name, spec.dtype, (rows, *spec.shape[1:])) for spec in arrays])
 
 
@@ -70,7 +70,7 @@ def _lay_out(
 
 
 def row_frames(arrays: Sequence[ArraySpec], first_row: int, rows: int) -> list[tuple[int, int]]:
-    """Say in which frames a range of rows travels: (offset in the slot, size in bytes) of each.
+    """List the frames in which a range of rows is sent, as (offset in the slot, size in bytes).
 
     Array by array, each cut into frames of at most `PIECE_BYTES`; both sides count them alike.
     """
@@ -84,14 +84,14 @@ def row_frames(arrays: Sequence[ArraySpec], first_row: int, rows: int) -> list[t
 
 
 def size_bytes(dtype: str, shape: Sequence[int]) -> int:
-    """Size of one array; raises `ProtocolError` for a dtype that slots don't have."""
+    """Return the size of one array; raises `ProtocolError` for a dtype that no slot has."""
     if dtype not in ITEM_BYTES:
         raise ProtocolError(f"array of dtype {dtype!r}, expected one of {sorted(ITEM_BYTES)}")
     return ITEM_BYTES[dtype] * math.prod(shape)
 
 
 def check_layout(arrays: Sequence[ArraySpec], slot_bytes: int) -> None:
-    """Refuse arrays that overlap or leave the slot, before anybody makes a view of them."""
+    """Raise `ProtocolError` for arrays that overlap or exceed the slot, before a view is made."""
     end = 0
     for array in sorted(arrays, key=lambda spec: spec.offset):
         if array.offset < end:

@@ -316,7 +316,7 @@ def test_lent_producers_read_their_own_copy_and_another_one_is_refused(folder, t
         path, port = daemon.addresses
         refused = produce(other, port)
         assert refused.returncode == 1
-        assert "data set 'small': expected the index digest" in refused.stderr, refused.stderr
+        assert "dataset 'small': expected the index digest" in refused.stderr, refused.stderr
         relay = Lent(Path(own.replace(str(base), str(elsewhere))), port, "--producers", "1")
         try:
             await_remotes(port, 1)

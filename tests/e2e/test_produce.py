@@ -168,7 +168,7 @@ def test_it_is_refused_with_the_difference(
     with lent(fewer, daemon.addresses[1]) as relay:
         code, errors = relay.finish()
     assert code == 1
-    assert f"error: {daemon.addresses[1]}: data set 'small': expected the index digest" in errors
+    assert f"error: {daemon.addresses[1]}: dataset 'small': expected the index digest" in errors
     (tmp_path / "own_ops.py").write_text(
         "import augd\nclass Nothing(augd.Plugin):\n    def pixels(self, row, rng): pass\n"
     )
@@ -191,7 +191,10 @@ def test_only_a_key_that_may_produce_joins_and_only_while_it_may(
     with augd.serve({"small": folder}, producers=0, listen=listen, keys=ring.folder) as daemon:
         port = daemon.addresses[1]
         for file, text in (
-            (reader, "'reader' may not produce: the daemon's operator lets it by `produce = true`"),
+            (
+                reader,
+                "'reader' may not produce: the daemon's operator allows it by `produce = true`",
+            ),
             (ring.stranger(), "does not know this key"),
             (None, "accepts only clients with a key"),
         ):

@@ -81,7 +81,7 @@ def test_train_is_taken_where_splits_are_recorded_and_it_is_said_once(
     assert ids(daemon, "parted", split="val")[0] == [5, 6]
     (said,) = [record.getMessage() for record in caplog.records]
     assert (
-        said == "data set 'held': all images are of one class, 'a': there is nothing to tell apart"
+        said == "dataset 'held': all images are of one class, 'a': there is nothing to tell apart"
     )
 
 

@@ -31,11 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("kind", "signal_name", "says"),
     [
-        (ExitReason.MEMORY, "SIGKILL", "the kernel killed it for want of memory"),
+        (ExitReason.MEMORY, "SIGKILL", "the kernel killed it because memory ran out"),
         (
             ExitReason.OUTSIDE,
             "SIGTERM",
-            "somebody else ended it, no sample and no fault of its own",
+            "another process sent the signal, and no sample is blamed",
         ),
         (ExitReason.STOPPED, "SIGKILL", "it had been stopped from outside (SIGSTOP, a debugger)"),
     ],
@@ -78,7 +78,7 @@ def test_producers_that_somebody_kills_are_not_said_to_be_at_fault(folder: Path)
         try:
             with pytest.raises(
                 augd.ProducersUnhealthy,
-                match=r"died in a row.*the last: SIGKILL: somebody else ended it, no sample",
+                match=r"died in a row.*the last: SIGKILL: another process sent the signal, and no",
             ):
                 augd.connect(daemon.address, recipe=SMALL, batch_size=8, timeout_s=60)
         finally:
@@ -104,7 +104,7 @@ def test_nothing_came_says_who_is_there_and_who_died(folder: Path, tmp_path: Pat
             pytest.raises(
                 augd.ConnectError,
                 match=r"nothing came from the daemon .*1 of its 1 producer is ready; 1 died, the "
-                r"last: SIGKILL: somebody else ended it",
+                r"last: SIGKILL: another process sent the signal",
             ),
             augd.connect(address, recipe=SMALL, batch_size=8, timeout_s=1) as stream,
         ):

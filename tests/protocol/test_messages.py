@@ -53,7 +53,7 @@ def test_a_session_that_is_not_known_is_refused(wire: Wire) -> None:
     client.say(msg.Open(999_999, 7, make_spec()))
     error = client.hear(msg.Error)
     assert (error.code, error.session, error.opening) == ("PROTOCOL_STATE", 999_999, 7)
-    assert error.text == "OPEN names session 999999, which is not open here; say HELLO first"
+    assert error.text == "OPEN names session 999999, which is not open here; send HELLO first"
 
 
 @clause("P-23")

@@ -188,7 +188,7 @@ def test_more_than_can_be_samples_fault_end_the_stream() -> None:
     die(fake, 0, 2)
     error = client.hear(msg.Error)
     assert error.code == "QUARANTINE_LIMIT"
-    assert "and 1000 are quarantined already: it is not the samples" in error.text
+    assert "and 1000 are quarantined already: the samples are not the cause" in error.text
 
 
 # receipts

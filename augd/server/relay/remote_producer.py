@@ -36,7 +36,7 @@ from augd.process.exit_status import reap
 from augd.process.oom_kills import OomKillCounter
 from augd.protocol import codec
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE
+from augd.protocol.exit_reason import HELD_BY_KERNEL, NEXT_WITHOUT_KERNELS
 from augd.protocol.slot_layout import row_frames
 from augd.server.supervision.fetcher_process import FetcherProcess
 from augd.server.supervision.producer_process import (
@@ -180,7 +180,10 @@ class RemoteProducer:
             if reap(self._spawned.process, within_s) is None:
                 pid = self._spawned.process.pid
                 _log.error(
-                    "producer %d (pid %d) was killed and did not exit: %s", self._place, pid, KEPT
+                    "producer %d (pid %d) was killed and did not exit: %s",
+                    self._place,
+                    pid,
+                    HELD_BY_KERNEL,
                 )
             self._forget_process()
         self._close_connection(0.0)
@@ -258,7 +261,7 @@ class RemoteProducer:
         self._unanswered.clear()
         self._drop_streams()
         if spawned.is_tried_otherwise(kind):
-            how = f"{how} {TRIED_OTHERWISE}"
+            how = f"{how} {NEXT_WITHOUT_KERNELS}"
         self._pause(
             "" if self._context.is_draining else f"producer {self._place} ended: {how}", now
         )

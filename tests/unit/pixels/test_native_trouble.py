@@ -126,7 +126,7 @@ def test_a_daemon_serves_without_them_says_so_once_and_doctor_has_a_row(
         process.terminate()
         _, errors = finish(process)
     assert errors.count("the native kernels don't load: ") == 1, errors
-    assert "expected " in errors and "augd doctor says more" in errors
+    assert "expected " in errors and "run augd doctor" in errors
     assert errors.count("without native kernels") == 1
     row = doctor._kernels()
     assert row.verdict == "better" and "is damaged: expected" in row.found
@@ -183,7 +183,7 @@ def test_producers_that_kernels_end_while_they_load_are_tried_without(
     assert errors.count("the native kernels are left out: they end producers") == 1, errors
     assert (
         "while they load (SIGILL). Install augd anew" in errors
-        and "augd doctor says more" in errors
+        and "run augd doctor" in errors
     )
 
 
@@ -241,7 +241,7 @@ def test_an_installations_trouble_is_logged_once_and_of_a_few_kinds() -> None:
         said += table.feed(ev.FromLocalProducer(number, msg.Trouble(text)))
     told = [one.text for one in said if isinstance(one, ev.Log)]
     assert told[0] == (
-        "no kernels: OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"
+        "no kernels: OpenCV and Pillow make the pixels, about half as fast; run augd doctor"
     )
     assert len(told) == scheduler.TROUBLES_MAX
 

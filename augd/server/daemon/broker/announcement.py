@@ -98,7 +98,7 @@ class StreamAnnouncer:
         if (note := split_note(facts, selection, stream.num_samples)) is not None:
             notices.append(("split", note))
         for kind, text in notices:
-            line = f"data set {stream.dataset!r}: {text}"
+            line = f"dataset {stream.dataset!r}: {text}"
             self._outbox.send(session.peer, msg.Notice(kind, line[:ERROR_TEXT_MAX]))
         if stream.dataset not in self._class_notes:
             self._class_notes[stream.dataset] = class_notes(stream.dataset, self._datasets)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from augd.pixels.headers.formats import DECODER
-from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span, aligned, picture_bytes
+from augd.protocol.cache_table import ALIGNMENT, CacheFacts, Span, aligned, image_bytes
 from augd.protocol.messages import CacheEntry
 
 EXTENT_BYTES: Final = 64 << 20  # a hundred photos of ImageNet: seconds until the next is needed
@@ -105,7 +105,7 @@ class CacheAllocator:
         It is not if the sample is there already, by another producer, or if the bytes are not the
         producer's own.
         """
-        end = entry.offset + picture_bytes(entry)
+        end = entry.offset + image_bytes(entry)
         present = self.facts.present.get(dataset, b"")
         extents = self._extents.get(producer, [])
         number = next(

@@ -1,4 +1,4 @@
-"""What streams and producers did, counted: numbers that only grow while the daemon lives. Pure."""
+"""Counters of streams and producers, which only grow while the daemon runs. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class SentCounters:
-    """What the readers of a stream, or of all streams of a data set, were sent.
+    """What the clients of a stream, or of all streams of a dataset, were sent.
 
-    `images` counts rows that are no padding, once for each reader; `bad` the rows that were made
-    masked, once for each production. `waited_us` is how long the readers waited for batches, in
-    `fetch_us` of it for one on its way, and `transfer_us` how long handing them to a device held
-    them up, by their own word.
+    `images` counts rows that are not padding, once for each client. `bad` counts the masked rows,
+    once for each stream. The times are as the clients report them: `waited_us` is how long they
+    waited for batches, `fetch_us` the part of it in which a batch was on its way, and `transfer_us`
+    how long copying to a device held them up.
     """
 
     batches: int = 0
@@ -23,7 +23,7 @@ class SentCounters:
     fetch_us: int = 0
 
     def add(self, other: SentCounters) -> None:
-        """Add what another stream was sent."""
+        """Add the counters of another stream."""
         self.batches += other.batches
         self.images += other.images
         self.bad += other.bad
@@ -34,7 +34,7 @@ class SentCounters:
 
 @dataclass(slots=True)
 class MadeCounters:
-    """What all producers made, the dead ones included; times in ns."""
+    """What all producers made, those that exited included; times in ns."""
 
     images: int = 0
     chunks: int = 0

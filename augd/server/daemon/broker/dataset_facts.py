@@ -1,4 +1,4 @@
-"""What the broker is told of the world when it starts. Plain data, pure."""
+"""What the broker is given of datasets and earlier daemons when it starts. Plain data, pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NAMED = 3  # classes in a note
 
 
 class DaemonHistory(Struct, frozen=True):
-    """What this daemon follows: the deaths of those before it that one supervisor started.
+    """The earlier daemons of one supervisor: how many died, and how the last one did.
 
-    `supervisor_pid` is 0 where there is none.
+    `supervisor_pid` is 0 without a supervisor.
     """
 
     supervisor_pid: int = 0
@@ -25,14 +25,14 @@ class DaemonHistory(Struct, frozen=True):
 
 
 class DatasetFacts(Struct, frozen=True):
-    """What the broker knows of a data set; its files are none of its business.
+    """What the broker knows of a dataset; it never sees the files.
 
-    `num_targets` is 0 unless samples have several labels; `has_splits` says that it records which
-    split each sample is in, and `splits` counts them; `num_unlabelled` samples have no label.
-    `stamp` digests the times of its files, and `changes` tell what changed since stamps of before.
-    `classes` are their names by label; `doubts` say what of it is likely not meant; `decoders` are
-    the names, in a producer's environment, of decoders that are packages of their own and that its
-    formats take; `quarantine` are its deadly samples so far, by content.
+    `num_targets` is 0 unless samples have several labels. `has_splits` says whether it records the
+    split of each sample, and `splits` counts them. `num_unlabelled` samples have no label. `stamp`
+    digests the times of its files, and `changes` say what changed since earlier stamps. `classes`
+    are their names by label. `doubts` describe what is likely a mistake. `decoders` are the names,
+    in a producer's environment, of the decoder packages that its formats need. `quarantine` has its
+    quarantined samples by content.
     """
 
     digest: str
@@ -52,7 +52,7 @@ class DatasetFacts(Struct, frozen=True):
 
 
 def relevant(environment: Mapping[str, str], decoders: Collection[str]) -> dict[str, str]:
-    """Leave out of an environment what decodes formats that are none of these."""
+    """Leave decoders other than these out of an environment."""
     return {
         name: value
         for name, value in environment.items()
@@ -61,7 +61,7 @@ def relevant(environment: Mapping[str, str], decoders: Collection[str]) -> dict[
 
 
 def split_note(facts: DatasetFacts, selection: Selection, num_samples: int) -> str | None:
-    """Say how many samples a training goes without, where only a hash puts them aside."""
+    """Describe how many samples a training goes without, if only a hash sets them aside."""
     alone = Selection("train", selection.val_fraction)
     left = facts.num_samples - num_samples
     if facts.has_splits or selection != alone or not left:
@@ -74,7 +74,7 @@ def split_note(facts: DatasetFacts, selection: Selection, num_samples: int) -> s
 
 
 def class_notes(name: str, datasets: Mapping[str, DatasetFacts]) -> dict[str, str]:
-    """Say of a data set which of its classes have other numbers in others, by their names."""
+    """Describe, by other dataset, which classes of this one have other numbers there."""
     here = {one: number for number, one in enumerate(datasets[name].classes)}
     notes = {}
     for other, facts in datasets.items():
@@ -92,7 +92,7 @@ def class_notes(name: str, datasets: Mapping[str, DatasetFacts]) -> dict[str, st
                 f"classes: of the same names {len(moved)} "
                 f"{verb(len(moved), 'has another', 'have other')} "
                 f"{verb(len(moved), 'number', 'numbers')}: {first}{more}. Where "
-                f"both are meant for one network, serve them as splits of one data set, or give "
+                f"both are meant for one network, serve them as splits of one dataset, or give "
                 f"both streams the same classes=[...]."
             )
     return notes

@@ -163,7 +163,10 @@ class StreamFailures:
             text = f'{how}. Mend or remove the file, or connect with bad="mask".'
             self.fail(stream, "SAMPLE_FAILED", text)
         elif len(stream.quarantine) >= QUARANTINE_MAX:
-            text = f"{how}, and {QUARANTINE_MAX} are quarantined already: it is not the samples"
+            text = (
+                f"{how}, and {QUARANTINE_MAX} are quarantined already: "
+                "the samples are not the cause"
+            )
             self.fail(stream, "QUARANTINE_LIMIT", text)
         else:
             self._quarantine(stream, chunk.batch, entry, how)
@@ -203,7 +206,7 @@ class StreamFailures:
             f"rows {chunk.first_row}..{chunk.first_row + chunk.rows - 1} of batch {batch.number} "
             f"of epoch {batch.epoch} ended {counted(chunk.attempt, 'producer')} one after "
             f"another (the last: "
-            f"{self._pool.last_exit}), with no sample in hand"
+            f"{self._pool.last_exit}), while they decoded no sample"
         )
 
     def check_health(self) -> None:

@@ -1,8 +1,7 @@
-"""What the broker wants done: collected while it handles an event, carried out by the daemon.
+"""The actions of the broker: collected while it handles an event, carried out by the daemon.
 
-Shared by the broker's two halves (augd/server/daemon/broker/sessions.py,
-augd/server/daemon/broker/scheduler.py), with the time of the event and the one counter that all
-names come from. Pure: no I/O, no clock of its own.
+All parts of the broker share one outbox. It also has the time of the event, and the counter that
+numbers sessions, streams and leases. Pure: no I/O, no clock of its own.
 """
 
 from __future__ import annotations
@@ -22,17 +21,18 @@ class Outbox:
     def __init__(self) -> None:
         """Start empty, at time 0."""
         self.now = 0.0
-        self.stale: Counter[str] = Counter()  # messages that came too late, by what they named
+        self.stale: Counter[str] = Counter()  # stale messages, by what they named
         self._actions: list[ev.Action] = []
         self._last_number = 0
 
     def number(self) -> int:
-        """Sessions, streams and leases share one counter, so none is mistaken for another."""
+        """Return a new number: sessions, streams and leases share one counter, so none is
+        mistaken."""
         self._last_number += 1
         return self._last_number
 
     def add(self, action: ev.Action) -> None:
-        """Have an action done."""
+        """Add an action."""
         self._actions.append(action)
 
     def send(
@@ -50,6 +50,6 @@ class Outbox:
         self._actions.append(ev.Log(level, text))
 
     def take(self) -> list[ev.Action]:
-        """Return what is to be done, and begin anew."""
+        """Return the collected actions, and start empty."""
         actions, self._actions = self._actions, []
         return actions

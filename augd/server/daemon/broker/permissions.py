@@ -1,9 +1,8 @@
-"""What a client with a key is let do, decided by the rights that stand beside its key.
+"""What a client with a key may do, by the rights that the operator wrote beside its key.
 
-Asked by the broker (augd/server/daemon/broker/broker.py) before anything is made for a client, and
-before anything is told to one. Clients without rights (`rights` is None) came over a socket that
-needs no
-key: for them nothing here changes anything. Pure; never tells a client what it may not see.
+The broker (augd/server/daemon/broker/broker.py) checks them before it makes anything for a client,
+and before it sends one anything. Clients without rights (`rights` is None) came over a socket that
+needs no key: for them every check passes. Pure; never reveals what a client may not read.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any, Protocol
 from augd.errors import AugdError, DatasetError, Forbidden, OverLimit, counted
 from augd.protocol.permissions import Rights
 
-# One that ended is noticed after seconds: a client that comes again has two for one meanwhile.
+# The end of a session may be noticed after seconds: a client that reconnects has two meanwhile.
 _SESSIONS_PER_STREAM = 2
 
 
 class Holder(Protocol):
-    """A session, as far as it is looked at here."""
+    """The part of a session that is checked here."""
 
     number: int
     rights: Rights | None
@@ -34,16 +33,17 @@ class Holder(Protocol):
 
 
 def is_same(one: Rights | None, other: Rights | None) -> bool:
-    """Say whether two messages come from one client, as far as keys tell."""
+    """Say whether two messages come from clients with the same key, or without one."""
     return (one.name if one else None) == (other.name if other else None)
 
 
 def find_dataset(name: str | None, served: Collection[str], rights: Rights | None) -> str:
-    """Return the data set that a client asks for, or the only one when it names none.
+    """Return the dataset that a client asks for, or the only one when it names none.
 
     Raises:
         DatasetError: there is none of that name, or there are several.
-        Forbidden: it isn't among those that the client may read; whether it exists is not told.
+        Forbidden: it is not among those that the client may read; whether it exists is not
+            revealed.
     """
     is_bound = rights is not None and rights.datasets is not None
     seen = sorted(one for one in served if _may_read(rights, one))
@@ -53,7 +53,7 @@ def find_dataset(name: str | None, served: Collection[str], rights: Rights | Non
         if len(seen) == 1:
             return seen[0]
         if not seen:
-            raise refusal("dataset: nothing that is served here is for this key to read")
+            raise refusal("dataset: this key may read none that is served here")
         raise DatasetError(f"dataset: the daemon serves several, name one of: {known}")
     if name not in seen:
         raise refusal(f"dataset: {name!r} is not served here, expected one of: {known or 'none'}")
@@ -61,7 +61,7 @@ def find_dataset(name: str | None, served: Collection[str], rights: Rights | Non
 
 
 def readable(rights: Rights | None, datasets: Iterable[str]) -> set[str]:
-    """List the data sets that a client may read."""
+    """List the datasets that a client may read."""
     return {name for name in datasets if _may_read(rights, name)}
 
 
@@ -70,7 +70,7 @@ def _may_read(rights: Rights | None, dataset: str) -> bool:
 
 
 def check_session(rights: Rights | None, sessions: Iterable[Holder]) -> None:
-    """Refuse a session more than a client may have, so that no client takes all of them.
+    """Reject a session beyond what a client may have, so that no client takes all of them.
 
     Raises:
         OverLimit: with both figures.
@@ -87,7 +87,7 @@ def check_session(rights: Rights | None, sessions: Iterable[Holder]) -> None:
 
 
 def check_stream(rights: Rights | None, sessions: Iterable[Holder]) -> None:
-    """Refuse a stream more than a client may have.
+    """Reject a stream beyond what a client may have.
 
     Raises:
         OverLimit: with both figures.
@@ -103,7 +103,7 @@ def check_stream(rights: Rights | None, sessions: Iterable[Holder]) -> None:
 
 
 def check_memory(rights: Rights | None, sessions: Iterable[Holder], size_bytes: int) -> None:
-    """Refuse memory for a stream beyond what all streams of a client may have together.
+    """Reject a stream whose memory exceeds what all streams of a client may have together.
 
     Raises:
         OverLimit: with the figures.
@@ -123,7 +123,7 @@ def check_memory(rights: Rights | None, sessions: Iterable[Holder], size_bytes: 
 def seen_by(
     rights: Rights | None, snapshot: dict[str, Any], sessions: Iterable[Holder]
 ) -> dict[str, Any]:
-    """Cut a snapshot down to the client's own streams and data sets, without the server's paths."""
+    """Reduce a snapshot to the client's own streams and datasets, without the server's paths."""
     if rights is None:
         return snapshot
     own = {one.number for one in _of(rights, sessions)}

@@ -75,14 +75,14 @@ class RemoteProducerTable:
     def join(self, peer: bytes, join: msg.Join, rights: Rights | None) -> None:
         """Answer JOIN with a number, or with the ERROR that says what differs."""
         if self._scheduler.environment is None and self._scheduler.pool.size:
-            text = "the daemon's own producers have not said yet what decides pixels"
+            text = "the daemon's own producers have not reported their libraries yet"
             self._outbox.send(peer, msg.Error("PROTOCOL_STATE", text, is_retryable=True))
             return
         try:
             self._check(join, rights)
         except AugdError as error:
             self._outbox.send(peer, msg.Error(error.code, str(error)))
-            self._outbox.log(INFO, f"a producer on {join.host} was not let join: {error}")
+            self._outbox.log(INFO, f"a producer on {join.host} was rejected: {error}")
             return
         number, self._next_number = self._next_number, self._next_number + 1
         token = hashlib.blake2b(
@@ -98,7 +98,7 @@ class RemoteProducerTable:
     def _check(self, join: msg.Join, rights: Rights | None) -> None:
         if rights is not None and not rights.may_produce:
             raise Forbidden(
-                f"{rights.name!r} may not produce: the daemon's operator lets it by "
+                f"{rights.name!r} may not produce: the daemon's operator allows it by "
                 "`produce = true` in its file, "
                 "or makes another key with `augd keys new NAME --produce`"
             )
@@ -119,13 +119,13 @@ class RemoteProducerTable:
 
     def _check_dataset(self, name: str, digest: str | None) -> None:
         if name not in self._datasets:
-            raise SpecMismatch(f"data set {name!r} is not served by this daemon: leave it out")
+            raise SpecMismatch(f"dataset {name!r} is not served by this daemon: leave it out")
         expected = self._datasets[name].digest
         if digest is None:
-            raise SpecMismatch(f"data set {name!r} is missing: give it as {name}=PATH")
+            raise SpecMismatch(f"dataset {name!r} is missing: give it as {name}=PATH")
         if digest != expected:
             raise SpecMismatch(
-                f"data set {name!r}: expected the index digest {expected}, got {digest}: the paths "
+                f"dataset {name!r}: expected the index digest {expected}, got {digest}: the paths "
                 "below its root, the files' sizes or the labels differ, or an own source's code or "
                 "digest(); copy it again"
             )

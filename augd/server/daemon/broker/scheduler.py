@@ -17,7 +17,7 @@ from dataclasses import replace
 from augd.errors import counted
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.protocol import messages as msg
-from augd.protocol.exit_reason import KEPT, TRIED_OTHERWISE, ExitReason
+from augd.protocol.exit_reason import HELD_BY_KERNEL, NEXT_WITHOUT_KERNELS, ExitReason
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.autoscaling import Autoscaler
 from augd.server.daemon.broker.batch_state import NO_SAMPLE
@@ -157,7 +157,7 @@ class Scheduler:
         """Log once what is wrong with the installation; all producers report the same."""
         if text not in self._troubles and len(self._troubles) < TROUBLES_MAX:
             self._troubles.add(text)
-            how = "OpenCV and Pillow make the pixels, about half as fast; augd doctor says more"
+            how = "OpenCV and Pillow make the pixels, about half as fast; run augd doctor"
             self._outbox.log(WARNING, f"{text}: {how}")
 
     def relevant(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -192,15 +192,15 @@ class Scheduler:
         self._outbox.log(
             WARNING,
             f"producer {producer.number} is not confined: this kernel or container grants no "
-            "seccomp filter. An image made to take over a decoder would reach the network; serve "
-            "only images that you trust, or allow seccomp",
+            "seccomp filter. A malicious image that takes over a decoder could reach the network; "
+            "serve only images that you trust, or allow seccomp",
         )
 
     def cache_full(self, reason: str) -> None:
         """Stop filling the cache."""
         if self.cache is not None:
             self.cache.stop()
-        self._outbox.log(WARNING, f"the cache is filled no further: {reason}")
+        self._outbox.log(WARNING, f"the cache takes no more images: {reason}")
 
     def _done(self, producer: Producer, done: msg.Done) -> None:
         record = self.pool.take_back(producer, done.lease)
@@ -242,7 +242,7 @@ class Scheduler:
             self._outbox.log(
                 INFO,
                 f"producer {producer.number} ({_place_of(producer)}) waits for its files: "
-                f"{done.readers_added} more are read at a time",
+                f"it reads {done.readers_added} more at a time",
             )
             producer.readers_logged = done.readers_added
         producer.readers_added = done.readers_added
@@ -307,7 +307,7 @@ class Scheduler:
         change = self.autoscaler.change(pool.size + num_remote, self.producers_max + num_remote)
         change = max(change, 1 - pool.size)  # remote producers may leave at any moment
         if change:
-            self._outbox.log(INFO, f"producers: {pool.size} are {pool.size + change} from now on")
+            self._outbox.log(INFO, f"producers: changed from {pool.size} to {pool.size + change}")
         for _ in range(change):
             pool.grow(now)
         for _ in range(-change):
@@ -321,7 +321,7 @@ class Scheduler:
         for producer in self.pool.overdue(now):
             remote = producer.remote
             if remote is not None and producer.alive_until(self.pool.patience_s) <= now:
-                self.lose_producer(producer, "nothing was heard from its host for too long")
+                self.lose_producer(producer, "its host sent nothing for too long")
                 continue
             if producer.state == "killed":
                 self._log_unreaped(producer)
@@ -344,13 +344,13 @@ class Scheduler:
         self._outbox.log(
             ERROR,
             f"producer {producer.number} ({_place_of(producer)}) was killed {REAP_S:g} s ago and "
-            f"is still there: {KEPT}. Its rows cannot be made again before it is gone.",
+            f"has not exited: {HELD_BY_KERNEL}. Its rows cannot be recomputed before it exits.",
         )
 
     def describe_remaining(self) -> str:
         """Name the producers that did not exit, for the last line of the log."""
         names = [f"{p.number} ({_place_of(p)})" for p in self.pool.members.values()]
-        return f"producers that were killed are left: {', '.join(names)}: {KEPT}"
+        return f"killed producers have not exited: {', '.join(names)}: {HELD_BY_KERNEL}"
 
     def drain(self) -> None:
         """Have every producer finish its leases and exit; none is replaced."""
@@ -391,10 +391,10 @@ def _describe_pixels(environment: Mapping[str, str]) -> str:
 
 
 _WHY = {
-    ExitReason.MEMORY: "the kernel killed it for want of memory; have fewer producers, or a larger "
-    "limit",
-    ExitReason.OUTSIDE: "somebody else ended it, no sample and no fault of its own; look "
-    "for who sends this signal: a person, a script, a limit of the job",
+    ExitReason.MEMORY: "the kernel killed it because memory ran out; use fewer producers, or a "
+    "larger limit",
+    ExitReason.OUTSIDE: "another process sent the signal, and no sample is blamed; find the "
+    "sender: a person, a script, a limit of the job",
     ExitReason.STOPPED: "it had been stopped from outside (SIGSTOP, a debugger) and could not "
     "answer",
 }
@@ -405,7 +405,7 @@ def _describe_exit(event: ev.Reaped, dead: Producer) -> str:
     """Describe an exit by the producer's last words and the class of its exit."""
     how, kind = dead.last_words or event.how, event.kind or ExitReason.ERROR
     if event.is_tried_otherwise:
-        return f"{how} {TRIED_OTHERWISE}"
+        return f"{how} {NEXT_WITHOUT_KERNELS}"
     if kind == ExitReason.OUTSIDE and dead.last_words:
         return how  # it reported its reason before another process killed it
     why = _WHY.get(ExitReason(kind))

@@ -1,7 +1,7 @@
-"""Selections as the broker sees them: whether all samples are meant, and what decides content.
+"""What the broker must know of a selection: whether it is the whole dataset, and its content.
 
-Where it stands: asked when a stream opens. Choosing the samples is the daemon's work
-(augd/dataset/selection.py), since it takes the index. Pure: no I/O, no clock.
+Used when a stream opens. The daemon selects the samples (augd/dataset/selection.py), since that
+needs the index. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from augd.protocol.messages import Selection, Spec
 
 
 def is_whole(selection: Selection) -> bool:
-    """Say whether this is the whole data set, in the order of its permutation."""
+    """Say whether this is the whole dataset, in the order of its permutation."""
     asked = (selection.split, selection.classes, selection.limit, selection.balance)
     return all(part is None for part in asked)
 
 
 def settled(selection: Selection, *, has_splits: bool) -> Selection:
-    """Reset what decides nothing here, so that equal choices are equal values."""
+    """Reset options without effect, so that equal selections compare equal."""
     if selection.split is None or has_splits:
         return structs.replace(selection, val_fraction=Selection().val_fraction)
     return selection

@@ -163,7 +163,7 @@ class SessionTable:
 
     def _unknown(self, peer: bytes, message: msg.Open | msg.Flow | msg.Release | msg.Bye) -> None:
         if isinstance(message, msg.Open):
-            text = f"OPEN names session {message.session}, which is not open here; say HELLO first"
+            text = f"OPEN names session {message.session}, which is not open here; send HELLO first"
             error = msg.Error("PROTOCOL_STATE", text, message.session, message.opening)
             self._outbox.send(peer, error)
         else:

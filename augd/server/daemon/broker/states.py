@@ -1,8 +1,8 @@
-"""The legal transitions of everything that the broker keeps a state of, as tables.
+"""The legal transitions of slots, chunks, sessions and producers, as tables.
 
-One table per thing: state -> verb -> next state. `step` looks a transition up and treats
-a missing one as what cannot happen, so that every reader finds the whole life of a slot or
-a session here and nowhere else. docs/protocol.md prints these tables; a test compares.
+One table each: state -> verb -> next state. `step` looks a transition up; a missing one cannot
+happen. So the whole life of a slot or a session stands here and nowhere else. docs/protocol.md
+prints these tables; a test compares. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 Table = Mapping[str, Mapping[str, str]]
 
-# free -> filling -> ready -> sent -> free; sent again to each reader of a shared stream. A slot
+# free -> filling -> ready -> sent -> free; sent again to each client of a shared stream. A slot
 # whose batch was given up while producers still write into it is `draining`: it must not be used
 # before the last of them has stopped.
 SLOT: Table = {
@@ -29,8 +29,8 @@ CHUNK: Table = {
     "done": {},
 }
 
-# A session attaches (its lifeline stands), opens, and closes from wherever it is. One that reads
-# on no more but still holds slots is `leaving` until it has released them.
+# A session attaches (its lifeline is connected), opens, and closes from any state. One that ended
+# but still holds slots is `leaving` until it has released them.
 SESSION: Table = {
     "new": {"attach": "attached", "close": "closed"},
     "attached": {"open": "open", "close": "closed"},
@@ -39,7 +39,7 @@ SESSION: Table = {
     "closed": {},
 }
 
-# A producer starts, is ready for leases, and is gone once it was reaped; nothing else ends it.
+# A producer starts, is ready for leases, and is gone once it was reaped.
 PRODUCER: Table = {
     "starting": {"ready": "ready", "kill": "killed", "reap": "gone"},
     "ready": {"kill": "killed", "reap": "gone"},

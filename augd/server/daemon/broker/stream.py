@@ -57,7 +57,7 @@ class StreamState:
         self.num_samples = num_samples
         self.arrays = arrays
         self.slot_bytes = slot_bytes
-        self.chosen = chosen  # None: the whole data set
+        self.chosen = chosen  # None: the whole dataset
         self.share = share  # None: private
         self.num_unlabelled = 0
         # One slot for the batch that the trainer holds; the others are filled ahead of it. A client

@@ -36,7 +36,7 @@ def test_only_what_may_be_read_is_counted_and_listed() -> None:
     assert permissions.find_dataset(None, SERVED, Rights("carol", ("scans", "gone"))) == "scans"
     with pytest.raises(DatasetError, match=r"serves several, name one of: photos, scans$"):
         permissions.find_dataset(None, SERVED, ALICE)
-    with pytest.raises(Forbidden, match="nothing that is served here is for this key"):
+    with pytest.raises(Forbidden, match="this key may read none that is served here"):
         permissions.find_dataset(None, SERVED, Rights("dave", ()))
     with pytest.raises(Forbidden, match="expected one of: none"):
         permissions.find_dataset("photos", SERVED, Rights("dave", ("gone",)))

@@ -143,7 +143,7 @@ def test_it_is_said_that_files_come_slowly() -> None:
         table.feed(ev.FromLocalProducer(1, msg.Done(lease.lease, readers_added=added)))
     said = [one.text for one in table.actions if isinstance(one, ev.Log) and "files" in one.text]
     assert said == [
-        f"producer 1 (pid 1) waits for its files: {added} more are read at a time"
+        f"producer 1 (pid 1) waits for its files: it reads {added} more at a time"
         for added in (2, 6)
     ]
     told = table.broker.snapshot()["producers"]

@@ -89,7 +89,7 @@ def test_the_daemons_own_producers_speak_first() -> None:
 @clause("P-132")
 def test_a_key_needs_the_right_to_produce_and_loses_it_at_once() -> None:
     table = Table(producers=1)
-    text = "'alice' may not produce: the daemon's operator lets it by `produce = true`"
+    text = "'alice' may not produce: the daemon's operator allows it by `produce = true`"
     refused(table, "FORBIDDEN", text, who=Rights("alice"))
     bob = Rights("bob", may_produce=True)
     number = join(table, bob)

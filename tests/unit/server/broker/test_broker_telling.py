@@ -133,8 +133,8 @@ def test_a_client_is_told_once_what_it_may_not_mean() -> None:
     told = {peer: [m for m in table.sent[peer] if isinstance(m, msg.Notice)] for peer in chosen}
     doubt, split = told[0]
     assert (doubt.kind, split.kind) == ("doubt", "split")
-    assert doubt.text == "data set 'photos': all images are of one class"
-    assert split.text.startswith("data set 'photos': split='train': 275 of 300 samples; the other")
+    assert doubt.text == "dataset 'photos': all images are of one class"
+    assert split.text.startswith("dataset 'photos': split='train': 275 of 300 samples; the other")
     assert told[1] == []
     kinds = [type(message) for message in table.sent[0]]
     assert kinds.count(msg.Opened) == 2

@@ -79,7 +79,8 @@ def test_an_end_for_want_of_memory_is_called_that() -> None:
     table = Table(producers=1)
     actions = table.feed(ev.Reaped(0, "SIGKILL", ExitReason.MEMORY))
     why = (
-        "SIGKILL: the kernel killed it for want of memory; have fewer producers, or a larger limit"
+        "SIGKILL: the kernel killed it because memory ran out; "
+        "use fewer producers, or a larger limit"
     )
     assert logged(actions) == [f"producer 0 (pid 0) ended: {why}"]
     assert table.broker.snapshot(table.now)["last_death"] == why

@@ -255,7 +255,7 @@ def test_the_broker_publishes_gives_the_next_room_counts_and_takes_back() -> Non
 def test_a_full_disk_is_said_to_the_operator() -> None:
     broker = make_broker(make_cache())
     actions = broker.handle(ev.CacheFull("No space left on device"), 1.0)
-    assert ev.Log(30, "the cache is filled no further: No space left on device") in actions
+    assert ev.Log(30, "the cache takes no more images: No space left on device") in actions
 
 
 def test_without_a_cache_nobody_hears_of_one() -> None:
