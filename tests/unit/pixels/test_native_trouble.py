@@ -181,10 +181,7 @@ def test_producers_that_kernels_end_while_they_load_are_tried_without(
         _, errors = finish(process)
     assert errors.count("SIGILL before it was ready; the next is started without") >= 1, errors
     assert errors.count("the native kernels are left out: they end producers") == 1, errors
-    assert (
-        "while they load (SIGILL). Install augd anew" in errors
-        and "run augd doctor" in errors
-    )
+    assert "while they load (SIGILL). Install augd anew" in errors and "run augd doctor" in errors
 
 
 def play(ends: list[str]) -> list[bool]:
