@@ -49,7 +49,6 @@ bool augd_take_bytes(PyObject *from, Py_buffer *view) {
     return PyObject_GetBuffer(from, view, PyBUF_SIMPLE) == 0;
 }
 
-/* Borrow a dense array of these item bytes: an array that says of each of `count` rows so many. */
 bool augd_take_array(PyObject *from, Py_buffer *view, Py_ssize_t itemsize, Py_ssize_t count) {
     if (PyObject_GetBuffer(from, view, PyBUF_CONTIG_RO) < 0) return false;
     if (view->itemsize == itemsize && view->len == itemsize * count) return true;
@@ -59,7 +58,7 @@ bool augd_take_array(PyObject *from, Py_buffer *view, Py_ssize_t itemsize, Py_ss
     return false;
 }
 
-/* Of the region that is scaled, only what taps touch must be in the picture, which jpeg.c looks at. */
+/* Of a region that is scaled, only the pixels under taps must be in the image: jpeg.c checks that. */
 bool augd_is_near(const int *given, int width, int height) {
     if (given[SCALE] >= 1 && given[SCALE] <= 8 && given[WIDTH] <= SIDE_MAX &&
         given[HEIGHT] <= SIDE_MAX && width >= 1 && height >= 1 && width <= SIDE_MAX &&

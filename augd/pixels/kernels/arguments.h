@@ -1,4 +1,4 @@
-/* What the Python sides of the kernels share: how arguments are taken, and how errors are raised.
+/* What the Python sides of the kernels share: taking arguments and raising errors.
  *
  * A function that returns false has set an exception and holds nothing. CPython's limited API of
  * 3.11, so that one build serves all later versions.
@@ -26,7 +26,7 @@ bool augd_take_bytes(PyObject *from, Py_buffer *view);
 /* Borrow a dense array of `count` items of `itemsize` bytes. */
 bool augd_take_array(PyObject *from, Py_buffer *view, Py_ssize_t itemsize, Py_ssize_t count);
 
-/* The arguments that say what is decoded of which JPEG, after its bytes and `out`. */
+/* The arguments of a decode, after the bytes of the JPEG and `out`. */
 enum { WIDTH, HEIGHT, X, Y, SCALE, NUM_DECODING };
 
 enum { SIDE_MAX = 65535 }; /* of any JPEG */
@@ -34,7 +34,7 @@ enum { SIDE_MAX = 65535 }; /* of any JPEG */
 /* Check the place and the scale of a region that is scaled. */
 bool augd_is_near(const int *given, int width, int height);
 
-/* Those that say how it is scaled: see Scaling. */
+/* The arguments of a scaling: see Scaling. */
 enum { SCALED_WIDTH, SCALED_HEIGHT, WINDOW_X, WINDOW_Y, MIRROR, LINEAR, NUM_SCALING };
 
 bool augd_take_scaling(const int *given, const Py_buffer *out, Scaling *scaling);

@@ -61,7 +61,7 @@ AUGD_AVX2 static int halve_by_avx2(uint8_t *out, const Pair *pair) {
 
 #endif
 
-void augd_halve(Picture source, uint8_t *out) {
+void augd_halve(Image source, uint8_t *out) {
     for (int y = 0; y < source.height; y += 2) {
         const uint8_t *upper = source.data + y * source.stride;
         const uint8_t *lower = y + 1 < source.height ? upper + source.stride : upper;

@@ -309,8 +309,8 @@ static void restart(j_decompress_ptr jpeg, AugdEntropy *entropy) {
     entropy->next_restart = (entropy->next_restart + 1) & 7;
 }
 
-/* Coefficients left of those that are wanted count by their DC values, which predict others. In
- * segments of known length nothing right of them counts, nor a segment that lies left as a whole. */
+/* Left of the wanted columns only DC values count, which predict others. In segments of known length
+ * nothing right of them counts, and no segment that lies left as a whole. */
 typedef enum { WANTED, PASSED, LEFT_OUT } Use;
 
 static inline Use take_column(AugdEntropy *entropy, int num_columns) {
@@ -335,7 +335,7 @@ static bool use_leaps(AugdEntropy *entropy, int num_blocks) {
     return true;
 }
 
-/* Decode one MCU. `rows` is NULL where nobody wants its coefficients; else they are zeros. */
+/* Decode one MCU. `rows` is NULL if its coefficients are not wanted; else they are zeros. */
 static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *rows) {
     AugdEntropy *entropy = jpeg->client_data;
     if (jpeg->restart_interval) {

@@ -1,7 +1,7 @@
 /* Huffman decoding of sequential JPEG scans, in the place of libjpeg's own.
  *
  * Only the step from bytes to coefficients is replaced (ITU T.81, F.2.2): it takes most of the time
- * of a photo. libjpeg-turbo goes on to own headers, tables, IDCT, upsampling and colours.
+ * of an image. libjpeg-turbo still handles headers, tables, IDCT, upsampling and colours.
  */
 #ifndef AUGD_HUFFMAN_H
 #define AUGD_HUFFMAN_H
@@ -26,14 +26,14 @@ typedef struct {
     int *last_dc;
 } AugdBlock;
 
-/* Segments that are decoded where they lie, with others beside them that are not looked at. */
+/* Segments that are decoded where they lie, with others beside them that are skipped. */
 typedef struct {
-    const uint8_t *next, *end; /* the bytes that hold them: those behind the last one taken */
-    const uint16_t *lengths;   /* of the photo's segments, each with the marker behind it */
-    int columns, interval;     /* segments in a row of the photo, MCUs in a segment */
+    const uint8_t *next, *end; /* the bytes that hold them: those behind the last one read */
+    const uint16_t *lengths;   /* of the image's segments, each with the marker behind it */
+    int columns, interval;     /* segments in a row of the image, MCUs in a segment */
     int left, right;           /* columns of segments that are kept, the second one exclusive */
     size_t place, end_place;   /* number of the next segment, and behind the last one that is kept */
-    size_t num_places;         /* of the photo */
+    size_t num_places;         /* of the image */
 } AugdSegments;
 
 /* What to call on broken data; it doesn't return. `message` says what is wrong. */
@@ -41,9 +41,9 @@ typedef __attribute__((noreturn)) void (*AugdOnBroken)(j_decompress_ptr jpeg, co
 
 typedef struct {
     AugdOnBroken on_broken;
-    const uint8_t *source, *source_end; /* what lies behind `data`, as it is in the file */
+    const uint8_t *source, *source_end; /* the bytes behind `data`, as in the file */
     bool is_at_marker;                  /* and begins with a marker, or there is none */
-    bool has_segments, is_left;         /* the rest of the segment in hand is not looked at */
+    bool has_segments, is_left;         /* the rest of the present segment is skipped */
     AugdSegments segments;
     const uint8_t *next, *end;          /* in `data` */
     uint8_t *zeros, *zeros_end;         /* in `data`: nothing but zeros between them */

@@ -1,4 +1,4 @@
-/* Huffman tables of a picture turned into lookups. Most pictures have tables of their own, so the time
+/* Huffman tables of an image turned into lookups. Most images have tables of their own, so the time
  * counts. */
 #include "kernels.h"
 

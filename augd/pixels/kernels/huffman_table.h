@@ -26,7 +26,7 @@ typedef struct {
     int32_t code_end[17]; /* by length, left-aligned to 16 bits: codes below it are as long */
     int32_t place_offset[17];
     uint8_t symbols[256];
-    UINT8 bits[17]; /* what it was made from: photos of one camera have the same tables */
+    UINT8 bits[17]; /* what it was made from: images of one camera have the same tables */
     bool is_ac, is_made, has_leaps;
 } AugdTable;
 
@@ -41,7 +41,7 @@ static inline int augd_extend(int bits, int size) {
     return bits - (is_negative & ((1 << size) - 1));
 }
 
-/* Make the lookups of a table of a picture, unless they are those that it has. */
+/* Make the lookups of a table of an image, unless they are those that it has. */
 void augd_make_table(AugdTable *table, const JHUFF_TBL *source, bool is_ac);
 
 /* Make the leaps of an AC table. */

@@ -1,11 +1,11 @@
 /* Regions of JPEGs, by libjpeg-turbo.
  *
  * Rows above the region are entropy-decoded and dropped, columns beside it get no IDCT, and what
- * lies below is never looked at. One pixel more on each side keeps the smooth upsampling of chroma
- * as it is in the whole picture. A warning of libjpeg's that means broken data is an error.
+ * lies below is never read. One pixel more on each side keeps the smooth upsampling of chroma
+ * as it is in the whole image. A warning of libjpeg's that means broken data is an error.
  *
- * Of a photo with restart segments that are known, libjpeg is shown a smaller photo: the header is told
- * the size of the segments that are there, and our entropy decoder finds them where they lie.
+ * Of an image with known restart segments, libjpeg gets a smaller image: the header gets the size of the
+ * segments that were read, and the entropy decoder of huffman.c finds them where they lie.
  */
 #include "buffer.h"
 #include "resize.h"
@@ -50,7 +50,7 @@ typedef struct {
 #endif
 } Decoder;
 
-/* One for each thread, so that tables are kept from picture to picture. */
+/* One for each thread, so that tables are kept from image to image. */
 static _Thread_local Decoder decoder;
 
 static _Noreturn void leave(j_common_ptr jpeg, const char *kind) {
@@ -111,7 +111,7 @@ static bool open_jpeg(Decoder *self, Jpeg source) {
     return false;
 }
 
-/* Upsampling by other factors is rare enough to be done for whole pictures. */
+/* Upsampling by other factors is rare enough to be done for whole images. */
 static bool has_usual_sampling(j_decompress_ptr jpeg) {
     const jpeg_component_info *luma = jpeg->comp_info;
     if (luma->h_samp_factor > 2 || luma->v_samp_factor > 2) return false;
@@ -120,7 +120,7 @@ static bool has_usual_sampling(j_decompress_ptr jpeg) {
     return true;
 }
 
-/* A progressive picture whose last scans are missing has its blocks smoothed by their neighbours,
+/* A progressive image whose last scans are missing has its blocks smoothed by their neighbours,
  * two to each side. libjpeg says so by coefficients that it doesn't know exactly. */
 static bool is_smoothed(j_decompress_ptr jpeg) {
     enum { NUM_LOOKED_AT = 10 };
@@ -195,7 +195,7 @@ static size_t crop(Decoder *self, Region region) {
     return ((size_t)region.x - left) * AUGD_CHANNELS;
 }
 
-/* Read at most `count` lines, the first of them `top` of the picture; returns how many. Those above
+/* Read at most `count` lines, the first of them `top` of the image; returns how many. Those above
  * it are read and forgotten. */
 static int read_lines(Decoder *self, int top, uint8_t *lines, size_t stride, int count) {
     j_decompress_ptr jpeg = &self->jpeg;
@@ -318,7 +318,7 @@ static bool open_cut(Decoder *self, const Cut *cut, int width, int height) {
 }
 #endif
 
-/* Begin; false, with a message, when the region is not in the picture. */
+/* Begin; false, with a message, when the region is not in the image. */
 static bool begin_at(Decoder *self, int scale, Region region, const Cut *cut) {
     start(self, scale, cut);
     if (region.x >= 0 && region.y >= 0 &&
@@ -391,7 +391,7 @@ static bool decode_part(const Cut *cut, int width, int height, int scale, Region
 }
 #endif
 
-/* Decode a region of a cut photo, or scale it where there is a scaler. */
+/* Decode a region of a cut image, or scale it where there is a scaler. */
 static bool make_cut(const Cut *cut, int scale, Region region, const AugdScaler *scaler, uint8_t *out,
                      char *message) {
 #if AUGD_OWN_ENTROPY

@@ -2,9 +2,8 @@
  *
  * Stands below `augd/pixels/native.py`, which alone calls it. Everything here is deterministic: whole
  * numbers, or doubles of which only + - * / are used (build with -ffp-contract=off), so that SIMD
- * and portable code give the same bytes. Only module.c, arguments.c and python_*.c know Python. What is kept
- * between calls, one set for each thread and until the process ends, are grown buffers and the
- * lookups of the last Huffman tables.
+ * and portable code give the same bytes. Only module.c, arguments.c and python_*.c know Python. Between calls
+ * each thread keeps its buffers and the lookups of the last Huffman tables, until the process ends.
  *
  * Pixels are RGB uint8, (height, width, 3), rows `stride` bytes apart.
  */
@@ -45,7 +44,7 @@ typedef struct {
     const uint8_t *data;
     int width, height;
     ptrdiff_t stride;
-} Picture;
+} Image;
 
 /* What the caller knows of a JPEG from its header, to be found true. */
 typedef struct {
@@ -54,7 +53,7 @@ typedef struct {
     int width, height;
 } Jpeg;
 
-/* How a picture becomes a row: scaled to a size, of which a window is made, mirrored if asked for. */
+/* How an image becomes a row: scaled to a size, of which a window is made, mirrored if wanted. */
 typedef enum { AUGD_ANTIALIAS, AUGD_LINEAR } Filter;
 typedef struct {
     int scaled_width, scaled_height;
@@ -63,7 +62,7 @@ typedef struct {
     Filter filter;
 } Scaling;
 
-/* jpeg.c: decode `region`, in pixels of the picture scaled by 1 / scale, into `out`.
+/* jpeg.c: decode `region`, in pixels of the image scaled by 1 / scale, into `out`.
  *
  * Equals decoding all of it, cropped. Returns false with a text in `message` when libjpeg fails or
  * when it warns of broken data among what is needed for the region. */
@@ -71,7 +70,7 @@ bool augd_decode_region(Jpeg jpeg, int scale, Region region, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]);
 
 /* Decode a region and scale it, a few lines at a time: the region as such never exists. Equals
- * augd_decode_region, then augd_resize. Where the JPEG is a part of a picture, the region may reach
+ * augd_decode_region, then augd_resize. Where the JPEG is a part of an image, the region may reach
  * beyond it, if nothing is needed of what lies there. */
 bool augd_render_region(Jpeg jpeg, int scale, Region region, Scaling scaling, uint8_t *out,
                         char message[AUGD_MESSAGE_BYTES]);
@@ -82,7 +81,7 @@ bool augd_render_region(Jpeg jpeg, int scale, Region region, Scaling scaling, ui
 size_t augd_transcode(Jpeg jpeg, int restart_interval, uint8_t *out, size_t size,
                       char message[AUGD_MESSAGE_BYTES]);
 
-/* The lengths of a picture's restart segments, row by row, each with the marker behind it. */
+/* The lengths of an image's restart segments, row by row, each with the marker behind it. */
 typedef struct {
     const uint16_t *lengths;
     int columns, rows;
@@ -97,8 +96,8 @@ size_t augd_segment_bytes(const uint16_t *lengths, size_t first, size_t end);
 bool augd_cut_segments(Segments all, Region kept, const uint8_t *body, size_t body_size, uint8_t *out,
                        size_t out_size);
 
-/* A photo with restart segments: the table of an index, and those of its bytes that were read. Nothing
- * of it is believed. */
+/* An image with restart segments: the table of an index, and those of its bytes that were read. Nothing
+ * of it is trusted. */
 typedef struct {
     uint8_t *head; /* up to the scan's data; written to, and put back */
     size_t head_size;
@@ -110,7 +109,7 @@ typedef struct {
 } Cut;
 
 /* jpeg.c: as augd_decode_region and augd_render_region, from the segments that are kept. The region is
- * one of the photo, scaled by 1 / scale. Returns false where augd_has_own_entropy_decoder does. */
+ * one of the image, scaled by 1 / scale. Returns false where augd_has_own_entropy_decoder does. */
 bool augd_decode_cut(const Cut *cut, int scale, Region region, uint8_t *out,
                      char message[AUGD_MESSAGE_BYTES]);
 bool augd_render_cut(const Cut *cut, int scale, Region region, Scaling scaling, uint8_t *out,
@@ -120,11 +119,11 @@ bool augd_render_cut(const Cut *cut, int scale, Region region, Scaling scaling, 
 bool augd_has_own_entropy_decoder(void);
 const char *augd_libjpeg_version(void);
 
-/* resize.c: scale a picture. Returns false when memory is short. */
-bool augd_resize(Picture source, Scaling scaling, uint8_t *out);
+/* resize.c: scale an image. Returns false when memory is short. */
+bool augd_resize(Image source, Scaling scaling, uint8_t *out);
 
-/* halve.c: halve a picture; `out` has its sides halved, rounded up. */
-void augd_halve(Picture source, uint8_t *out);
+/* halve.c: halve an image; `out` has its sides halved, rounded up. */
+void augd_halve(Image source, uint8_t *out);
 
 /* How places outside a region are filled, as augd/pixels/warp.py counts them. */
 typedef enum { AUGD_REFLECT, AUGD_CONSTANT, AUGD_NEAREST, AUGD_WRAP, AUGD_NUM_FILLS } Fill;
@@ -141,15 +140,15 @@ typedef struct {
     double field_scale;
     Fill fill;
     uint8_t fill_value[AUGD_CHANNELS];
-} Bending;
+} Warp;
 
-/* bend.c: make a row by bilinear samples. Whatever the numbers are, nothing is read outside the
+/* warp.c: make a row by bilinear samples. Whatever the numbers are, nothing is read outside the
  * source. Returns false when memory is short. */
-bool augd_bend(Picture source, const Bending *bending, uint8_t *out);
+bool augd_warp(Image source, const Warp *warp, uint8_t *out);
 
-/* tint.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as augd/pixels/colour_matrix.py says.
- * Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
-bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
+/* colour_matrix.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as
+ * augd/pixels/colour_matrix.py says. Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */
+bool augd_apply_colour(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]);
 
 /* Add a 3x3 matrix on the mean of the pixels to the last column of `matrix`, as augd/pixels/colour_matrix.py
  * does, bit for bit. */

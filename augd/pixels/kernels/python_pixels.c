@@ -15,11 +15,11 @@ static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t coun
     }
     PyObject *result = NULL;
     if (augd_take_scaling(given, &out, &scaling)) {
-        const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+        const Image image = {source.buf, (int)source.shape[1], (int)source.shape[0],
                                  source.strides[0]};
         bool is_done;
         Py_BEGIN_ALLOW_THREADS
-        is_done = augd_resize(picture, scaling, out.buf);
+        is_done = augd_resize(image, scaling, out.buf);
         Py_END_ALLOW_THREADS
         result = is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
     }
@@ -52,10 +52,10 @@ static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row,
     const ptrdiff_t stride = (ptrdiff_t)size[0] * AUGD_CHANNELS;
     const uint8_t *first = (const uint8_t *)cache->buf + offset + crop[1] * stride +
                            (ptrdiff_t)crop[0] * AUGD_CHANNELS;
-    const Picture picture = {first, crop[2], crop[3], stride};
+    const Image image = {first, crop[2], crop[3], stride};
     const Scaling scaling = {scaled[0], scaled[1], {window[0], window[1], width, height},
                              rows->mirror[row] != 0, filter};
-    return augd_resize(picture, scaling, (uint8_t *)out->buf + row * height * width * AUGD_CHANNELS);
+    return augd_resize(image, scaling, (uint8_t *)out->buf + row * height * width * AUGD_CHANNELS);
 }
 
 static PyObject *resize_rows(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -118,10 +118,10 @@ static PyObject *halve(PyObject *module, PyObject *const *args, Py_ssize_t count
     PyObject *result = NULL;
     const Py_ssize_t height = (source.shape[0] + 1) / 2, width = (source.shape[1] + 1) / 2;
     if (out.shape[0] == height && out.shape[1] == width) {
-        const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+        const Image image = {source.buf, (int)source.shape[1], (int)source.shape[0],
                                  source.strides[0]};
         Py_BEGIN_ALLOW_THREADS
-        augd_halve(picture, out.buf);
+        augd_halve(image, out.buf);
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     } else {
@@ -145,7 +145,7 @@ static bool take_floats(PyObject *from, Py_buffer *view, Py_ssize_t count) {
     return false;
 }
 
-static bool take_fill(const int *given, Bending *bending) {
+static bool take_fill(const int *given, Warp *warp) {
     enum { LEVEL_MAX = 255 };
     const int *levels = given + 1;
     for (int of = 0; of < AUGD_CHANNELS; of++) {
@@ -155,9 +155,9 @@ static bool take_fill(const int *given, Bending *bending) {
                          AUGD_NUM_FILLS - 1, LEVEL_MAX, given[0], levels[0], levels[1], levels[2]);
             return false;
         }
-        bending->fill_value[of] = (uint8_t)levels[of];
+        warp->fill_value[of] = (uint8_t)levels[of];
     }
-    bending->fill = (Fill)given[0];
+    warp->fill = (Fill)given[0];
     return true;
 }
 
@@ -168,33 +168,33 @@ static PyObject *bend(PyObject *module, PyObject *const *args, Py_ssize_t count)
     enum { LENS = GRID + 1, FIELD, FIELD_SCALE, NUM_ARGS };
     double places[NUM_PLACES];
     int fill[NUM_FILL];
-    Bending bending;
+    Warp warp;
     Py_buffer source, out, grid, field;
     if (!augd_has_count("bend", count, NUM_ARGS) || !augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
-        !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &bending.lens, 1) ||
-        !augd_take_doubles(args + FIELD_SCALE, &bending.field_scale, 1) || !take_fill(fill, &bending) ||
+        !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &warp.lens, 1) ||
+        !augd_take_doubles(args + FIELD_SCALE, &warp.field_scale, 1) || !take_fill(fill, &warp) ||
         !augd_take_pixels(args[SOURCE], &source, false))
         return NULL;
     PyObject *result = NULL;
     if (!augd_take_pixels(args[OUT], &out, true)) goto release_source;
-    bending.height = (int)out.shape[0];
-    bending.width = (int)out.shape[1];
+    warp.height = (int)out.shape[0];
+    warp.width = (int)out.shape[1];
     for (int axis = 0; axis < 2; axis++) {
-        bending.steps[axis][0] = places[2 * axis];
-        bending.steps[axis][1] = places[2 * axis + 1];
-        bending.centre[axis] = places[4 + axis];
-        bending.whole[axis] = places[6 + axis];
+        warp.steps[axis][0] = places[2 * axis];
+        warp.steps[axis][1] = places[2 * axis + 1];
+        warp.centre[axis] = places[4 + axis];
+        warp.whole[axis] = places[6 + axis];
     }
     const Py_ssize_t num_pixels = out.shape[0] * out.shape[1];
     if (!take_floats(args[GRID], &grid, num_pixels)) goto release_out;
     if (!take_floats(args[FIELD], &field, 2 * num_pixels)) goto release_grid;
-    bending.grid = grid.buf;
-    bending.field = field.buf;
-    const Picture picture = {source.buf, (int)source.shape[1], (int)source.shape[0],
+    warp.grid = grid.buf;
+    warp.field = field.buf;
+    const Image image = {source.buf, (int)source.shape[1], (int)source.shape[0],
                              source.strides[0]};
     bool is_done;
     Py_BEGIN_ALLOW_THREADS
-    is_done = augd_bend(picture, &bending, out.buf);
+    is_done = augd_warp(image, &warp, out.buf);
     Py_END_ALLOW_THREADS
     result = is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
     PyBuffer_Release(&field);
@@ -222,7 +222,7 @@ static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count)
     bool is_done;
     Py_BEGIN_ALLOW_THREADS
     if (has_pivot) augd_add_mean(row.buf, num_pixels, pivot, matrix);
-    is_done = augd_tint(row.buf, num_pixels, matrix);
+    is_done = augd_apply_colour(row.buf, num_pixels, matrix);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&row);
     return PyBool_FromLong(is_done);

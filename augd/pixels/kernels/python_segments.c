@@ -1,4 +1,4 @@
-/* The Python side of photos with restart segments: see python_jpeg.c. */
+/* The Python side of images with restart segments: see python_jpeg.c. */
 #include "arguments.h"
 
 #include <sys/stat.h>
@@ -75,8 +75,8 @@ static bool read_all(int fd, char *to, size_t size, int64_t offset) {
     return true;
 }
 
-/* One call, as reading shares the interpreter with decoding. Whatever is not as it should be is no:
- * who reads without kernels finds out what. */
+/* One call, as reading shares the interpreter with decoding. Returns None for
+ * anything unexpected: the reader without kernels finds out what. */
 static PyObject *read_cut(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     enum { LENGTHS, FIRST_CELL, FD = FIRST_CELL + NUM_CELLS, HEAD, OFFSET, SIZE, FILE_SIZE, MTIME, NUM_ARGS };
@@ -148,7 +148,7 @@ static PyObject *cut_segments(PyObject *module, PyObject *const *args, Py_ssize_
     return PyBool_FromLong(is_done);
 }
 
-/* How a photo is cut and what of it is there, then the region: see Cut. */
+/* The segments of an image, which of them were read, then the region: see Cut. */
 enum {
     HEAD_SIZE = NUM_CELLS, PHOTO_WIDTH, PHOTO_HEIGHT, MCU_WIDTH, MCU_HEIGHT, CUT_INTERVAL, NUM_CUT
 };

@@ -177,7 +177,7 @@ AUGD_AVX2 static void sum_down_by_avx2(int16_t *line, const Lines *source, const
     }
 }
 
-/* Lay out the weights across once per picture, not once per row. */
+/* Lay out the weights across once per image, not once per row. */
 static void lay_out_pairs(int16_t *pairs, const AugdTaps *across) {
     for (int x = 0; x < round_up(across->num_outputs); x += 2)
         for (int tap = 0; tap < across->num_taps; tap += 2, pairs += PAIRS_SIZE)
@@ -319,7 +319,7 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
     return true;
 }
 
-/* Ask for the source lines [first, end) before they are used: a crop of a picture that lies in
+/* Prefetch the source lines [first, end) before they are used: a crop of an image that lies in
  * memory is no stream that a processor foresees, since every line begins on another page. */
 static void fetch_lines(const uint8_t *begin, ptrdiff_t stride, size_t size, int first, int end) {
     enum { CACHE_LINE = 64 };
@@ -328,7 +328,7 @@ static void fetch_lines(const uint8_t *begin, ptrdiff_t stride, size_t size, int
             __builtin_prefetch(begin + line * stride + at);
 }
 
-bool augd_resize(Picture source, Scaling scaling, uint8_t *out) {
+bool augd_resize(Image source, Scaling scaling, uint8_t *out) {
     AugdScaler scaler;
     if (!augd_prepare_scaler(&scaler, source.width, source.height, scaling)) return false;
     const Region needed = scaler.needed;

@@ -1,4 +1,4 @@
-/* The parts of a resize, for who has the source's lines one after the other. */
+/* The parts of a resize, for callers that get the source line by line. */
 #ifndef AUGD_RESIZE_H
 #define AUGD_RESIZE_H
 

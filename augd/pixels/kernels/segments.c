@@ -1,7 +1,7 @@
 /* A rectangle of a JPEG's restart segments, copied together, their markers numbered anew.
  *
- * Of lengths that a stranger's index gives, and bytes that it may not fit: nothing is read or written
- * before it is known to be there. See augd/pixels/jpeg_segments.py, which does the same without kernels.
+ * The lengths come from an untrusted index, and the bytes may not fit them: nothing is read or written
+ * before it is checked to be there. See augd/pixels/jpeg_segments.py, which does the same without kernels.
  */
 #include "kernels.h"
 

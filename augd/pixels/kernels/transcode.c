@@ -1,8 +1,8 @@
 /* Restart markers put into a JPEG, without loss: its coefficients are read and written again.
  *
  * Quantised coefficients, their tables and all blocks of applications stay; Huffman tables are made
- * for the picture, and several scans become one. Used when a set is packed, never for a batch.
- * Whatever libjpeg warns of is an error: such a picture is better left as it is.
+ * for the image, and several scans become one. Used when a set is packed, never for a batch.
+ * Every warning of libjpeg is an error: such an image is better left as it is.
  */
 #include "kernels.h"
 
@@ -77,7 +77,7 @@ size_t augd_transcode(Jpeg source, int restart_interval, uint8_t *out, size_t si
     errors.errors.emit_message = on_message;
     if (setjmp(errors.on_error) == 0) {
         jpeg_create_decompress(&from);
-        if (size == 0) ERREXIT(&from, JERR_BUFFER_SIZE); /* a byte is written, then room looked for */
+        if (size == 0) ERREXIT(&from, JERR_BUFFER_SIZE); /* a byte is written before space is checked */
         jpeg_create_compress(&to);
         jpeg_mem_src(&from, source.data, (unsigned long)source.size);
         jpeg_save_markers(&from, JPEG_COM, MARKER_BYTES);

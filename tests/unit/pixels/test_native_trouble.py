@@ -251,7 +251,7 @@ def test_a_relay_says_it_on_its_own_host(elsewhere: Path, tmp_path: Path) -> Non
         with lent(folder, daemon.address, "--producers", "2") as relay:
             await_remotes(daemon.address, 2)
             errors = relay.end()
-    assert errors.count("the native kernels don't load: file too short; augd doctor") == 1, errors
+    assert errors.count("the native kernels don't load: file too short; `augd doctor`") == 1, errors
 
 
 @ON_X86

@@ -1,8 +1,8 @@
 /* The colour pass: one 3x4 matrix on (R, G, B, 1), in whole numbers of 1/1024, halves up; and the sums
- * of the channels, of which contrast makes its pivot.
+ * of the channels, from which contrast makes its pivot.
  *
- * The arithmetic is that of OpenCV's `transform` of bytes (matmul.simd.hpp), which does this where
- * the kernels are not built: equal bytes from both.
+ * The arithmetic is that of OpenCV's `transform` of bytes (matmul.simd.hpp), which does this without
+ * the kernels, with equal bytes.
  */
 #include "kernels.h"
 
@@ -23,7 +23,7 @@ static inline uint8_t to_byte(int32_t steps) {
     return (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
 }
 
-static void tint_portably(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
+static void recolour_portably(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
                           const int32_t offsets[3]) {
     for (uint8_t *end = pixels + num_pixels * AUGD_CHANNELS; pixels < end; pixels += AUGD_CHANNELS) {
         int32_t r = pixels[0], g = pixels[1], b = pixels[2];
@@ -43,7 +43,7 @@ AUGD_AVX2 static inline __m256i read_turn(const uint8_t *at) {
 }
 
 /* Eight pixels: twelve bytes in each lane, spread to pairs (R, G) and (B, 0) of 16 bits. */
-AUGD_AVX2 static size_t tint_by_avx2(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
+AUGD_AVX2 static size_t recolour_by_avx2(uint8_t *pixels, size_t num_pixels, const int16_t c[3][3],
                                      const int32_t offsets[3]) {
     const __m256i red_green = _mm256_setr_epi8(
         0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1,
@@ -116,7 +116,7 @@ static bool is_shift(const double matrix[3][4]) {
     return true;
 }
 
-bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
+bool augd_apply_colour(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
     const bool has_shift_only = is_shift(matrix);
     int16_t coefficients[3][3];
     int32_t offsets[3];
@@ -127,9 +127,9 @@ bool augd_tint(uint8_t *pixels, size_t num_pixels, const double matrix[3][4]) {
     }
     size_t done = 0;
 #if AUGD_HAS_AVX2_CODE
-    if (augd_use_avx2()) done = tint_by_avx2(pixels, num_pixels, coefficients, offsets);
+    if (augd_use_avx2()) done = recolour_by_avx2(pixels, num_pixels, coefficients, offsets);
 #endif
-    tint_portably(pixels + done * AUGD_CHANNELS, num_pixels - done, coefficients, offsets);
+    recolour_portably(pixels + done * AUGD_CHANNELS, num_pixels - done, coefficients, offsets);
     return true;
 }
 

@@ -1,12 +1,12 @@
-/* The bent resample: every pixel of a row read between four of the region, at a place of its own.
+/* The resample of the matrix path: every pixel of a row is blended of four of the region, at its own place.
  *
- * Line by line: first where its pixels are read, in whole numbers of 1/256 px, then the pixels. Places
- * are computed in float32 by the operations of augd/pixels/warp_opencv.py, one for one, so that they are the
- * ones that NumPy finds. From there on all is whole numbers: weights of 8 bits for each axis, sums of
+ * Line by line: first the places of its pixels, in whole numbers of 1/256 px, then the pixels. Places
+ * are computed in float32 by the operations of augd/pixels/warp_opencv.py, one for one, so that they are
+ * those of NumPy. From there on all is whole numbers: weights of 8 bits for each axis, sums of
  * 24 bits, and one rounding to nearest, halves to even, as OpenCV 5 rounds its float32.
  *
  * Vectors blend eight pixels together. Where the taps of all eight lie inside the region they are read
- * where they are; else each pixel's taps are brought back by the fill first, and put side by side.
+ * where they are; else each pixel's taps are first moved inside by the fill, and put side by side.
  */
 #include "buffer.h"
 #include "kernels.h"
@@ -69,11 +69,11 @@ static bool prepare_line(Line *line, int width) {
 /* The middle of output pixel `number`, counted from the middle of the row. */
 static double from_middle(int number, int size) { return number + (0.5 - size / 2.0); }
 
-static void start_lines(const Line *line, const Bending *bending) {
+static void start_lines(const Line *line, const Warp *warp) {
     for (int axis = 0; axis < 2; axis++)
-        for (int x = 0; x < bending->width; x++)
+        for (int x = 0; x < warp->width; x++)
             line->across[axis][x] =
-                (float)(from_middle(x, bending->width) * bending->steps[axis][0]);
+                (float)(from_middle(x, warp->width) * warp->steps[axis][0]);
 }
 
 static uint32_t whole_steps(double pixels) {
@@ -83,33 +83,33 @@ static uint32_t whole_steps(double pixels) {
 
 /* Find where the pixels of a line are read. Inlined for each kind of vectors: loops of plain floats. */
 static inline __attribute__((always_inline)) void place_line(const Line *line,
-                                                             const Bending *bending, int y) {
-    const int width = bending->width;
+                                                             const Warp *warp, int y) {
+    const int width = warp->width;
     const size_t start = (size_t)y * (size_t)width;
-    const bool is_warped = bending->grid || bending->field;
+    const bool is_warped = warp->grid || warp->field;
     for (int axis = 0; axis < 2; axis++) {
         const float *restrict across = line->across[axis];
         float *restrict at = line->at[axis];
         int32_t *restrict place = line->place[axis];
-        const double *steps = bending->steps[axis];
-        const float centre = (float)bending->centre[axis];
-        const float down = (float)(from_middle(y, bending->height) * steps[1] +
-                                   (is_warped ? 0.0 : bending->centre[axis]));
+        const double *steps = warp->steps[axis];
+        const float centre = (float)warp->centre[axis];
+        const float down = (float)(from_middle(y, warp->height) * steps[1] +
+                                   (is_warped ? 0.0 : warp->centre[axis]));
         for (int x = 0; x < width; x++) at[x] = across[x] + down;
-        if (bending->grid) {
-            const float *restrict grid = bending->grid + start;
-            const float lens = (float)bending->lens;
+        if (warp->grid) {
+            const float *restrict grid = warp->grid + start;
+            const float lens = (float)warp->lens;
             for (int x = 0; x < width; x++) at[x] *= grid[x] * lens + 1.0f;
         }
-        for (int of = 0; bending->field && of < 2; of++) {
+        for (int of = 0; warp->field && of < 2; of++) {
             const float *restrict field =
-                bending->field + (size_t)of * (size_t)bending->height * (size_t)width + start;
-            const float factor = (float)(steps[of] * bending->field_scale);
+                warp->field + (size_t)of * (size_t)warp->height * (size_t)width + start;
+            const float factor = (float)(steps[of] * warp->field_scale);
             for (int x = 0; x < width; x++) at[x] += field[x] * factor;
         }
         if (is_warped)
             for (int x = 0; x < width; x++) at[x] += centre;
-        const uint32_t whole = whole_steps(bending->whole[axis]) - ROUNDER_BITS;
+        const uint32_t whole = whole_steps(warp->whole[axis]) - ROUNDER_BITS;
         for (int x = 0; x < width; x++) {
             const float rounded = at[x] + ROUNDER;
             uint32_t steps_up;
@@ -141,7 +141,7 @@ typedef struct {
     const uint8_t *upper[2], *lower[2];
 } Taps;
 
-static inline Taps find_taps(const Picture *source, const Bending *bending, int x, int y) {
+static inline Taps find_taps(const Image *source, const Warp *warp, int x, int y) {
     const uint8_t *const data = source->data;
     const ptrdiff_t stride = source->stride;
     const bool is_inside =
@@ -151,11 +151,11 @@ static inline Taps find_taps(const Picture *source, const Bending *bending, int 
         return (Taps){{first, first + AUGD_CHANNELS},
                       {first + stride, first + stride + AUGD_CHANNELS}};
     }
-    const int left = bring_back(x, source->width, bending->fill);
-    const int right = bring_back(x + 1, source->width, bending->fill);
-    const int upper = bring_back(y, source->height, bending->fill);
-    const int lower = bring_back(y + 1, source->height, bending->fill);
-    const uint8_t *const fill = bending->fill_value;
+    const int left = bring_back(x, source->width, warp->fill);
+    const int right = bring_back(x + 1, source->width, warp->fill);
+    const int upper = bring_back(y, source->height, warp->fill);
+    const int lower = bring_back(y + 1, source->height, warp->fill);
+    const uint8_t *const fill = warp->fill_value;
     const uint8_t *const above = upper < 0 ? NULL : data + upper * stride;
     const uint8_t *const below = lower < 0 ? NULL : data + lower * stride;
     return (Taps){{above && left >= 0 ? above + left * AUGD_CHANNELS : fill,
@@ -164,9 +164,9 @@ static inline Taps find_taps(const Picture *source, const Bending *bending, int 
                    below && right >= 0 ? below + right * AUGD_CHANNELS : fill}};
 }
 
-static inline void blend_pixel(uint8_t *out, const Picture *source, const Bending *bending,
+static inline void blend_pixel(uint8_t *out, const Image *source, const Warp *warp,
                                int32_t place_x, int32_t place_y) {
-    const Taps taps = find_taps(source, bending, place_x >> PLACE_BITS, place_y >> PLACE_BITS);
+    const Taps taps = find_taps(source, warp, place_x >> PLACE_BITS, place_y >> PLACE_BITS);
     const int32_t right = place_x & (STEPS - 1), low = place_y & (STEPS - 1);
     const int32_t lower_right = right * low, lower_left = STEPS * low - lower_right;
     const int32_t upper_right = STEPS * right - lower_right;
@@ -179,17 +179,17 @@ static inline void blend_pixel(uint8_t *out, const Picture *source, const Bendin
     }
 }
 
-static void blend_portably(uint8_t *out, const Picture *source, const Bending *bending,
+static void blend_portably(uint8_t *out, const Image *source, const Warp *warp,
                            const int32_t *x, const int32_t *y, int count) {
     for (int number = 0; number < count; number++)
-        blend_pixel(out + number * AUGD_CHANNELS, source, bending, x[number], y[number]);
+        blend_pixel(out + number * AUGD_CHANNELS, source, warp, x[number], y[number]);
 }
 
-static void bend_portably(const Picture *source, const Bending *bending, const Line *line,
+static void warp_portably(const Image *source, const Warp *warp, const Line *line,
                           uint8_t *out) {
-    for (int y = 0; y < bending->height; y++, out += bending->width * AUGD_CHANNELS) {
-        place_line(line, bending, y);
-        blend_portably(out, source, bending, line->place[0], line->place[1], bending->width);
+    for (int y = 0; y < warp->height; y++, out += warp->width * AUGD_CHANNELS) {
+        place_line(line, warp, y);
+        blend_portably(out, source, warp, line->place[0], line->place[1], warp->width);
     }
 }
 
@@ -200,7 +200,7 @@ enum { TAP_PIXELS = 3, GROUP_BYTES = GROUP * AUGD_CHANNELS, WRITTEN_BYTES = 28 }
 
 /* Turn the places of a line, a group at a time, into what blending needs: where the upper left taps
  * are, and weights as pairs of 16 bits: left and right of the columns, the lower line's twice. */
-AUGD_AVX2 static void weigh_line(const Line *line, const Picture *source, int width) {
+AUGD_AVX2 static void weigh_line(const Line *line, const Image *source, int width) {
     /* As unsigned numbers, places before the region are larger than any inside. */
     const __m256i last_x = _mm256_set1_epi32(source->width - TAP_PIXELS);
     const __m256i last_y = _mm256_set1_epi32(source->height - 2);
@@ -306,15 +306,15 @@ static inline uint64_t join(const uint8_t *left, const uint8_t *right) {
 }
 
 /* Eight pixels of which some have taps outside: all of them are put together first. */
-AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Picture *source,
-                                           const Bending *bending, const Line *line, int x) {
+AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Image *source,
+                                           const Warp *warp, const Line *line, int x) {
     enum { LINE_BYTES = sizeof(uint64_t), PIXEL_BYTES = 2 * LINE_BYTES };
     static const int32_t offset[GROUP] = {0 * PIXEL_BYTES, 1 * PIXEL_BYTES, 2 * PIXEL_BYTES,
                                           3 * PIXEL_BYTES, 4 * PIXEL_BYTES, 5 * PIXEL_BYTES,
                                           6 * PIXEL_BYTES, 7 * PIXEL_BYTES};
     uint64_t pairs[2 * GROUP];
     for (int number = 0; number < GROUP; number++) {
-        const Taps taps = find_taps(source, bending, line->place[0][x + number] >> PLACE_BITS,
+        const Taps taps = find_taps(source, warp, line->place[0][x + number] >> PLACE_BITS,
                                     line->place[1][x + number] >> PLACE_BITS);
         pairs[2 * number] = join(taps.upper[0], taps.upper[1]);
         pairs[2 * number + 1] = join(taps.lower[0], taps.lower[1]);
@@ -322,11 +322,11 @@ AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Picture *source,
     blend_group(out, (const uint8_t *)pairs, LINE_BYTES, offset, line, x);
 }
 
-AUGD_AVX2 static void bend_by_avx2(const Picture *source, const Bending *bending, const Line *line,
+AUGD_AVX2 static void warp_by_avx2(const Image *source, const Warp *warp, const Line *line,
                                    uint8_t *out) {
-    const int width = bending->width;
-    for (int y = 0; y < bending->height; y++, out += width * AUGD_CHANNELS) {
-        place_line(line, bending, y);
+    const int width = warp->width;
+    for (int y = 0; y < warp->height; y++, out += width * AUGD_CHANNELS) {
+        place_line(line, warp, y);
         weigh_line(line, source, width);
         for (int x = 0; x < width; x += GROUP) {
             uint8_t *to = out + x * AUGD_CHANNELS, last[WRITTEN_BYTES];
@@ -335,14 +335,14 @@ AUGD_AVX2 static void bend_by_avx2(const Picture *source, const Bending *bending
             if (line->is_inside[x / GROUP])
                 blend_group(group, source->data, source->stride, line->offset + x, line, x);
             else
-                blend_outside(group, source, bending, line, x);
+                blend_outside(group, source, warp, line, x);
             if (!fits) memcpy(to, last, (size_t)(width - x) * AUGD_CHANNELS);
         }
     }
 }
 
 /* Vectors need taps of three columns and two lines, and offsets of 32 bits. */
-static bool suits_vectors(const Picture *source) {
+static bool suits_vectors(const Image *source) {
     const ptrdiff_t apart = source->stride < 0 ? -source->stride : source->stride;
     return source->width >= TAP_PIXELS && source->height >= 2 &&
            apart <= INT32_MAX / (source->height + 1);
@@ -350,16 +350,16 @@ static bool suits_vectors(const Picture *source) {
 
 #endif
 
-bool augd_bend(Picture source, const Bending *bending, uint8_t *out) {
+bool augd_warp(Image source, const Warp *warp, uint8_t *out) {
     Line line;
-    if (!prepare_line(&line, bending->width)) return false;
-    start_lines(&line, bending);
+    if (!prepare_line(&line, warp->width)) return false;
+    start_lines(&line, warp);
 #if AUGD_HAS_AVX2_CODE
     if (augd_use_avx2() && suits_vectors(&source)) {
-        bend_by_avx2(&source, bending, &line, out);
+        warp_by_avx2(&source, warp, &line, out);
         return true;
     }
 #endif
-    bend_portably(&source, bending, &line, out);
+    warp_portably(&source, warp, &line, out);
     return true;
 }
