@@ -207,8 +207,8 @@ PARTS: dict[str, Part] = {
         "By the size of batches", "rows of a batch", "images/s, and ms", _batches, "xy"
     ),
     "samples": Part(
-        "Order and plan alone, by the size of the data set",
-        "samples of a data set",
+        "Order and plan alone, by the size of the dataset",
+        "samples of a dataset",
         "µs, and MB",
         _samples,
         "x",

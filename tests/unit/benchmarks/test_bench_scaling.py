@@ -41,7 +41,7 @@ def test_parts_with_several_lines_name_their_units():
         Point("memory, MB", 1000.0, Spread(19.0, 19.0, 19.0)),
     ]
     text = scaling.section({**RUN, "machine": MACHINE}, {"samples": points})
-    assert "| samples of a data set | CPU per sample, µs | memory, MB |" in text
+    assert "| samples of a dataset | CPU per sample, µs | memory, MB |" in text
     assert "| 1,000 | 2 (1..3) | 19 (19..19) |" in text
 
 
