@@ -125,7 +125,7 @@ def _in_order(name: str) -> tuple[str, int, str]:
 
 
 def _with_op(name: str, number: int, content: Content) -> str:
-    """Say beside an op's parameter which op it is of."""
+    """Name an op beside its parameter."""
     op = content.fields.get(f"recipe.ops[{number}].op")
     return name if op is None or name.endswith("].op") else f"{name} ({json.loads(op)})"
 

@@ -70,7 +70,7 @@ class Plan:
     matrix: Floats | None = None
     """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored image.
 
-    None when no op of the recipe can bend a row. Given for rows that are not bent as well.
+    None if no op of the recipe has a matrix. Given for rows that are not `bent` as well.
     """
     bent: Bools | None = None
     """(m,): rows that take the matrix path; None with `matrix`."""

@@ -322,7 +322,7 @@ def _plain(label: Any) -> _Label:
     try:
         return int(operator.index(label))
     except TypeError:
-        return label  # type: ignore[no-any-return]  # named by whoever looks at all
+        return label  # type: ignore[no-any-return]  # the caller names a bad one
 
 
 def _kind(answer: Any) -> str:

@@ -17,7 +17,7 @@ _TIME_MAX_NS: Final = (1 << 63) - 1
 
 
 def has_working_directory() -> bool:
-    """Say whether this process's working directory is still there."""
+    """Return whether this process's working directory is still there."""
     try:
         os.getcwd()
     except OSError:

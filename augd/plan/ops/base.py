@@ -63,7 +63,7 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return False
 
     def extent(self, before: Extent) -> Extent:
-        """Tell the frame's size after this op; the base leaves it as it is."""
+        """Return the frame's size after this op; the base leaves it as it is."""
         return before
 
     def check_rows(self, height: int, width: int) -> None:
@@ -99,7 +99,8 @@ def check_side(field: str, side_px: int, longest_px: int | None = None) -> None:
 
 
 def shorten(short: int, before: Extent) -> Extent:
-    """Tell the frame's size after its short side was resized to `short`, and check the long one."""
+    """Return the frame's size after its short side was resized to `short`, and check the long
+    one."""
     if not before.exact:
         return Extent(short, short, exact=False, resampled=True)
     shortest = min(before.height, before.width)
@@ -109,13 +110,13 @@ def shorten(short: int, before: Extent) -> Extent:
 
 
 def check_probability(p: float) -> None:
-    """Refuse what is no probability."""
+    """Reject what is no probability."""
     if not 0 <= p <= 1:
         raise ValueError(f"p: expected 0 <= p <= 1, got {p}. Give a probability.")
 
 
 def check_always(op: BaseOp, p: float) -> None:
-    """Refuse to skip an op without which rows would differ in size."""
+    """Reject to skip an op without which rows would differ in size."""
     check_probability(p)
     if p != 1:
         raise ValueError(
@@ -148,7 +149,7 @@ def check_ratio(ratio: Range) -> None:
 
 
 def check_first_resample(op: BaseOp, before: Extent) -> None:
-    """Refuse a resize of what was resized."""
+    """Reject a resize of what was resized."""
     if before.resampled:
         raise ValueError(
             f"op: expected no second resample, got {name_of(op)} after the image was resized. "
@@ -158,7 +159,7 @@ def check_first_resample(op: BaseOp, before: Extent) -> None:
 
 
 def check_fits(field: str, size: tuple[int, int], before: Extent, pad: int = 0) -> None:
-    """Refuse a window that is larger than what the ops before it leave."""
+    """Reject a window that is larger than what the ops before it leave."""
     height, width = size
     if height > before.height + 2 * pad or width > before.width + 2 * pad:
         at_most = f"[{before.height + 2 * pad}, {before.width + 2 * pad}]"

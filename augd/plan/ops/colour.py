@@ -184,7 +184,7 @@ class Erase(BaseOp, tag="erase", frozen=True, kw_only=True):
         check_ratio(self.ratio)
 
     def check_rows(self, height: int, width: int) -> None:
-        """Refuse a rectangle that no draw can fit into the row."""
+        """Reject a rectangle that no draw can fit into the row."""
         # The smallest area fits with an aspect from low * W/H to W/H / low, and with no other.
         low, (slimmest, widest) = self.area[0], self.ratio
         if low * width / height > widest or width / height / low < slimmest:

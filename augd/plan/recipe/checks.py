@@ -25,7 +25,7 @@ MAX_REDUCTION = 1000
 
 
 def check_order(ops: Sequence[BaseOp]) -> None:
-    """Refuse too many ops, what follows a view op, and a second one of what the plan has one of."""
+    """Reject too many ops, what follows a view op, and a second one of what the plan has one of."""
     if len(ops) > MAX_OPS:
         raise ValueError(
             f"ops: expected at most {MAX_OPS} ops, got {len(ops)}. Shorten the recipe."
@@ -56,7 +56,7 @@ def check_reduction(ops: Iterable[BaseOp]) -> None:
 
 
 def check_device(ops: Iterable[BaseOp]) -> None:
-    """Refuse what comes after the colour pass, where that is left to the device."""
+    """Reject what comes after the colour pass, where that is left to the device."""
     for number, op in enumerate(ops):
         if op.is_after_colour:
             name = name_of(op)
@@ -99,7 +99,7 @@ def check_rows(ops: Iterable[BaseOp], height: int, width: int) -> None:
 
 
 def check_views(ops: Sequence[BaseOp], views: int, height: int, width: int) -> None:
-    """Refuse views of views, and more of them than a slot should hold.
+    """Reject views of views, and more of them than a slot should hold.
 
     A size that is not known yet is 1.
     """

@@ -22,7 +22,7 @@ Ops = Mapping[str, type[BaseOp]]
 
 
 def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
-    """Refuse unknown keys and ops, naming the known ones, which msgspec's messages don't."""
+    """Reject unknown keys and ops, naming the known ones, which msgspec's messages don't."""
     if not isinstance(recipe, Mapping):
         raise RecipeError(
             f"recipe: expected a preset's name or a mapping, got {type(recipe).__name__}. "
