@@ -1,7 +1,7 @@
 """Hugging Face's Trainer on augd's batches: `python -m examples.hugging_face photos/`.
 
-It asks its own method for a loader: that gives it the stream, whose batches lie on the device
-already and need no collator.
+The Trainer calls its own method for a loader. Here that method returns the stream, whose batches
+are on the device already and need no collator.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lightning trains on augd's batches: `python -m examples.lightning_fit photos/`.
 
-A stream in the clothes of a DataLoader is all that Lightning needs. Its state goes into Lightning's
-checkpoints, so that a run goes on in the middle of an epoch.
+`as_dataloader` makes a stream the DataLoader that Lightning needs. Its state goes into Lightning's
+checkpoints, so that a run continues in the middle of an epoch.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python -m examples.results --data FOLDER --work WORK --out docs/results.md
 
 FOLDER has train/ and test/, each with a folder per class. Every figure comes from a run that this
-program makes, through the same commands that anybody would type; the page names them. Runs are
-kept in WORK by name and not made again, so that what was interrupted goes on. With --jobs 2 two
-seeds train side by side on a thread each, which takes less time than one after the other on two;
-what is timed runs alone, at the end. Accuracies are those on test/, averaged over the last quarter
-of a run's epochs: at a constant rate they go up and down from epoch to epoch, and none is chosen.
-A gain is paired by seed, with a 95 % interval after Student.
+program makes, through the same commands that a user types; the page names them. Runs are kept in
+WORK by name and not repeated, so an interrupted program continues. With --jobs 2 two seeds train
+side by side on a thread each, which takes less time than one after the other on two. Timed runs
+run alone, at the end. Accuracies are those on test/, averaged over the last quarter of a run's
+epochs: at a constant rate they go up and down from epoch to epoch, and none is chosen. A gain is
+paired by seed, with a 95 % interval after Student.
 """
 
 from __future__ import annotations

@@ -73,6 +73,14 @@ def test_every_page_is_in_the_sites_menu():
     }
 
 
+def test_a_page_is_short_enough_for_one_task():
+    """The protocol is one specification, and the changelog one list."""
+    pages = [page for page in DOCS.rglob("*.md") if page.name != "protocol.md"]
+    lengths = {page.name: len(page.read_text().splitlines()) for page in pages}
+    assert {name: lines for name, lines in lengths.items() if lines > 200} == {}
+    assert len((DOCS / "protocol.md").read_text().splitlines()) > 200, "it would be noticed"
+
+
 def heading_names(page: Path) -> set[str]:
     """The anchors of a page, as the site and code hosts make them of its headings."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""docs/scale-out.md gives files to copy: what is in them is what the tools and the command take."""
+"""docs/scale-out/clusters.md gives files to copy: the tools and the command accept them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from augd.cli.app import app
 
-PAGE = (Path(__file__).parents[2] / "docs" / "scale-out.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "scale-out" / "clusters.md").read_text()
 ANALYZE = shutil.which("systemd-analyze")
 
 
