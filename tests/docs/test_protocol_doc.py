@@ -110,6 +110,15 @@ def describe(kind: Any) -> str:
             return "bool"
         case inspect.LiteralType(values=values):
             return " or ".join(f'"{value}"' for value in sorted(values, reverse=True))
+        case inspect.NoneType():
+            return "nil"
+        case inspect.AnyType():
+            return "anything"
+    return _describe_compound(kind)
+
+
+def _describe_compound(kind: Any) -> str:
+    match kind:
         case inspect.StructType(cls=cls):
             return cls.__name__
         case inspect.VarTupleType(item_type=item, max_length=length):
@@ -120,10 +129,6 @@ def describe(kind: Any) -> str:
             return f"map of {describe(key)} to {describe(value)}"
         case inspect.UnionType(types=types):
             return " or ".join(describe(one) for one in types)
-        case inspect.NoneType():
-            return "nil"
-        case inspect.AnyType():
-            return "anything"
     raise NotImplementedError(kind)
 
 

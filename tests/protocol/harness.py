@@ -303,6 +303,22 @@ class FakeWire:
                 self._connections[peer].inbox.append([codec.encode(paths)])
             case ev.SendToProducer(producer, message):
                 self._obey(producer, codec.decode_to_producer(codec.encode(message)))
+            case ev.StartProducer(number):
+                self.started.append(number)
+                self._events.append(ev.FromLocalProducer(number, msg.Ready(1000, self.environment)))
+            case ev.KillProducer(number):
+                self.killed.append(number)
+                self.leases = deque(pair for pair in self.leases if pair[0] != number)
+                self._events.append(ev.Reaped(number, "SIGKILL"))
+            case ev.Log(_, text):
+                self.logged.append(text)
+            case ev.Stop():
+                self.is_stopped = True
+            case _:
+                self._act_on_memory(action)
+
+    def _act_on_memory(self, action: ev.Action) -> None:
+        match action:
             case ev.MakeArena(stream, size_bytes):
                 self._make_arena(stream, size_bytes)
             case ev.GiveArena(stream, session):
@@ -317,17 +333,6 @@ class FakeWire:
                 connection = self._lifelines.pop(session, None)
                 if connection is not None:
                     connection.session = 0
-            case ev.StartProducer(number):
-                self.started.append(number)
-                self._events.append(ev.FromLocalProducer(number, msg.Ready(1000, self.environment)))
-            case ev.KillProducer(number):
-                self.killed.append(number)
-                self.leases = deque(pair for pair in self.leases if pair[0] != number)
-                self._events.append(ev.Reaped(number, "SIGKILL"))
-            case ev.Log(_, text):
-                self.logged.append(text)
-            case ev.Stop():
-                self.is_stopped = True
 
     def _make_arena(self, stream: int, size_bytes: int) -> None:
         if self.refuses_memory:

@@ -137,17 +137,40 @@ class Daemon:
     # out
 
     def act(self, action: ev.Action, events: deque[ev.Event]) -> None:
-        """Do what the broker wants."""
+        """Carry out an action of the broker."""
         self.world.note(action)
         match action:
             case ev.SendToClient(peer, message):
-                if peer in self.lines:
-                    self.send(self.lines[peer], message)
-                for outpost in self.world.outposts:
-                    if outpost.peer == peer:
-                        outpost.joined(message)
+                self.send_to_peer(peer, message)
             case ev.SendToProducer(number, message):
                 self.tell(number, message)
+            case ev.StartProducer(number):
+                self.start_worker(number)
+            case ev.ForgetProducer(number, why):
+                outpost = self.outposts.pop(number, None)
+                if outpost is not None and outpost.number == number and why:
+                    outpost.lose(is_told=False)
+            case ev.KillProducer(number):
+                if number in self.outposts:
+                    self.tell(number, msg.Kill())
+                elif number in self.workers:
+                    self.world.kill_by_daemon(self.workers[number])
+            case ev.Stop():
+                self.has_stopped = True
+            case _:
+                self.act_on_stream(action, events)
+
+    def send_to_peer(self, peer: bytes, message: msg.ToClient) -> None:
+        """Send to the client with this routing id, or to a host that asked to join."""
+        if peer in self.lines:
+            self.send(self.lines[peer], message)
+        for outpost in self.world.outposts:
+            if outpost.peer == peer:
+                outpost.joined(message)
+
+    def act_on_stream(self, action: ev.Action, events: deque[ev.Event]) -> None:
+        """Carry out an action that concerns a stream, its memory or its sessions."""
+        match action:
             case ev.SelectSamples(stream):
                 events.append(self.choose(stream))
             case ev.MakeArena(stream):
@@ -166,19 +189,6 @@ class Daemon:
                     line.has_ended = True
             case ev.KeepQuarantine(_, content, entry):
                 self.world.keep(content, entry)
-            case ev.StartProducer(number):
-                self.start_worker(number)
-            case ev.ForgetProducer(number, why):
-                outpost = self.outposts.pop(number, None)
-                if outpost is not None and outpost.number == number and why:
-                    outpost.lose(is_told=False)
-            case ev.KillProducer(number):
-                if number in self.outposts:
-                    self.tell(number, msg.Kill())
-                elif number in self.workers:
-                    self.world.kill_by_daemon(self.workers[number])
-            case ev.Stop():
-                self.has_stopped = True
 
     def choose(self, stream: int) -> ev.Event:
         """Choose samples, or find that it cannot be done."""
