@@ -1,4 +1,4 @@
-"""Looking at what augd does and sends: the commands that change nothing.
+"""The `augd` command: `entry` starts it, `app` lists the commands, a module holds each one's work.
 
-Beside the way of a batch. No module here is loaded by a daemon, a producer or a client.
+No daemon, producer or client loads this package, except `entry`, by which a daemon starts.
 """

@@ -34,7 +34,7 @@ from augd.version import __version__
 
 app = make_app("augd", "Image batches for training, from a daemon of CPU producers.")
 key_commands = make_app(
-    "keys", "Keys that let clients in at a daemon's port: make, add, list, remove."
+    "keys", "Keys of the clients that may connect to a daemon's port: make, add, list, remove."
 )
 
 
@@ -73,9 +73,9 @@ def serve(options: ServeOptions) -> int:
 
 @add_command(app, "augd produce photos/ --connect tcp://trainer:7000 --keys me.key")
 def produce(options: ProduceOptions) -> int:
-    """Lend producers of this host to a daemon on another, until Ctrl-C or the daemon's end.
+    """Run producers on this host for a daemon on another, until Ctrl-C or the daemon's end.
 
-    They may come and go at any time: the bytes of the batches stay the same.
+    They may join and leave at any time: the batches stay the same, byte for byte.
     """
     from augd.server.relay.startup import produce_forever
 
@@ -85,7 +85,7 @@ def produce(options: ProduceOptions) -> int:
 
 @add_command(app, "augd bench photos/ --recipe imagenet --seconds 10")
 def bench(options: BenchOptions) -> None:
-    """Measure images/s, CPU time by process, and who waits for whom."""
+    """Measure images/s, CPU time by process, and which side waits."""
     from augd.cli.bench import run_bench
 
     run_bench(options)
@@ -93,7 +93,7 @@ def bench(options: BenchOptions) -> None:
 
 @add_command(app, "augd status --watch")
 def status(options: StatusOptions) -> None:
-    """Show what a daemon does: its producers, its streams, and who waits for whom.
+    """Show what a daemon does: its producers, its streams, and the bottleneck.
 
     Exits with 1 when no daemon answers.
     """
@@ -104,9 +104,9 @@ def status(options: StatusOptions) -> None:
 
 @add_command(app, "augd doctor && augd serve photos/")
 def doctor(options: DoctorOptions) -> int:
-    """Look at what this machine offers: kernels, memory, limits; and say what to do about it.
+    """Check what this machine offers (kernels, memory, limits) and say what to do about it.
 
-    Exits with 1 when something is in the way of a daemon.
+    Exits with 1 when something prevents a daemon from running.
     """
     from augd.cli.doctor import run_doctor
 
@@ -115,9 +115,9 @@ def doctor(options: DoctorOptions) -> int:
 
 @add_command(app, "augd check photos/ && augd serve photos/")
 def check(options: CheckOptions) -> int:
-    """Decode every file; tell bad, rotated, huge and equal ones, and count sizes and classes.
+    """Decode every file; list bad, rotated, huge and duplicate ones; count sizes and classes.
 
-    Exits with 0 when every file is good, 1 when some are bad, 2 when it could not look.
+    Exits with 0 when every file is good, 1 when some are bad, 2 when there is no dataset.
     """
     from augd.cli.check import run_check
 
@@ -170,7 +170,7 @@ def recipes(options: RecipesOptions) -> None:
 
 @add_command(app, "augd replay photos/ --epoch 3 --batch 17 --out batch.npz")
 def replay(options: ReplayOptions) -> int:
-    """Make one batch of a run again, byte for byte, and compare it with what arrived then.
+    """Make one batch of a run again, byte for byte, and compare it with what was received then.
 
     Exits with 0, with 1 when the batch differs, and with 1 and an error when it cannot be made.
     """
@@ -184,7 +184,7 @@ def replay(options: ReplayOptions) -> int:
 def pack(options: PackCommandOptions) -> None:
     """Pack photos without loss into tar shards from which a crop is read and decoded by itself.
 
-    Pixels stay the same, and are compared. Killed or broken off, the same command goes on.
+    Pixels stay the same, which is verified. After an interruption the same command resumes.
     """
     from augd.cli.pack.command import run_pack
 
@@ -193,10 +193,10 @@ def pack(options: PackCommandOptions) -> None:
 
 @add_command(app, "augd index shards/   then: augd serve shards/")
 def index(options: IndexOptions) -> None:
-    """Index tar shards that others have made, once, so that serving them needs no walk.
+    """Index tar shards that other tools made, once, so that serving them needs no scan.
 
-    On a disk augd.index lies beside them then; of shards elsewhere it is kept in the user's cache.
-    With --rebuild the cached index of any dataset is made again, and what changed is printed.
+    On a local disk augd.index is written next to the shards. The user's cache keeps the index of
+    remote shards. With --rebuild any dataset is scanned again, and the changes are printed.
     """
     from augd.cli.pack.command import run_index
 
@@ -205,7 +205,7 @@ def index(options: IndexOptions) -> None:
 
 @add_command(key_commands, "augd keys new alice --dataset photos", name="new")
 def keys_new(options: KeysNewOptions) -> None:
-    """Make a client's key and let it in; the first time, make the daemon's own, too."""
+    """Make a client's key and register it; the first time, also make the daemon's own."""
     from augd.cli.keys import run_new
 
     run_new(options)
@@ -213,7 +213,7 @@ def keys_new(options: KeysNewOptions) -> None:
 
 @add_command(key_commands, "augd keys add alice 'PUBLIC KEY' --max-streams 2", name="add")
 def keys_add(options: KeysAddOptions) -> None:
-    """Let a client in whose key was made on its own host."""
+    """Register a client whose key was made on its own host."""
     from augd.cli.keys import run_add
 
     run_add(options)
@@ -221,7 +221,7 @@ def keys_add(options: KeysAddOptions) -> None:
 
 @add_command(key_commands, name="list")
 def keys_list(options: KeysListOptions) -> None:
-    """Print the daemon's public key, and which clients are let in with which rights."""
+    """Print the daemon's public key, and the rights of each client."""
     from augd.cli.keys import run_list
 
     run_list(options.folder)
@@ -229,7 +229,7 @@ def keys_list(options: KeysListOptions) -> None:
 
 @add_command(key_commands, name="remove")
 def keys_remove(options: KeysRemoveOptions) -> None:
-    """Take a key away; a running daemon ends what the client has open."""
+    """Remove a client's key; a running daemon closes what the client has open."""
     from augd.cli.keys import run_remove
 
     run_remove(options.folder, options.name)

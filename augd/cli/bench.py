@@ -1,7 +1,7 @@
-"""`augd bench`: how many images a second a client gets, what they cost, and who waits.
+"""`augd bench`: images per second at a client, their CPU time, and which side waits.
 
 Starts a daemon or connects to one, measures (`augd.diagnostics.measure`), and prints tables for
-people or one JSON object for programs. Leaves nothing behind, in memory or on disk.
+people or one JSON object for programs. It leaves nothing in memory or on disk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def machine_facts(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_options(options: BenchOptions) -> None:
-    """Refuse options that don't fit together, before anything is started."""
+    """Reject options that don't fit together, before anything is started."""
     if (options.path is None) == (options.connect is None):
         found = "neither" if options.path is None else "both"
         raise OptionError(
@@ -52,7 +52,7 @@ def check_options(options: BenchOptions) -> None:
     if options.explain and options.connect is not None:
         raise OptionError(
             f"--explain: it tries other settings with daemons of its own, expected PATH; "
-            f"`augd status {options.connect}` says who waits in what runs there"
+            f"`augd status {options.connect}` says which side waits there"
         )
     if options.step is not None and not options.explain:
         raise OptionError("--step: expected --explain with it; it stands for the training")
@@ -79,7 +79,7 @@ def run_bench(options: BenchOptions) -> None:
     """Measure and print: tables for people, or one JSON object.
 
     Raises:
-        AugdError: an option is wrong, or the daemon or the data set says no.
+        AugdError: an option is wrong, or the daemon or the dataset is refused.
     """
     check_options(options)
     recipe = load_plain_recipe(options.recipe)
@@ -197,7 +197,7 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 
 def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what makes the figures doubtful."""
+    """Yield the reasons to doubt the figures."""
     if report["bad"]:
         yield f"{report['bad']} bad samples were delivered as zeros"
     if report["restarts"]:

@@ -1,7 +1,6 @@
-"""`augd check`: what a data set holds and what is wrong with it, before a training finds out.
+"""`augd check`: report what a dataset holds, and which of its files cannot be used.
 
-Before the way of a batch: looks at every file (`examine`) and reports. Mends nothing and changes
-nothing, but that it refreshes the data set's index in the cache.
+`examine` reads every file. The command writes nothing but the dataset's index in the user's cache.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def check(path: str) -> dict[str, Any]:
     """Look at every file of a folder or manifest; returns what was found, as plain data.
 
     Raises:
-        DatasetError: there is no data set at `path`.
+        DatasetError: there is no dataset at `path`.
     """
     started = time.monotonic()
     with ProgressBar("indexing") as progress:

@@ -1,7 +1,7 @@
-"""Contact sheets: each photo with outlines of what was cut, beside the rows that were made of it.
+"""Contact sheets: each photo with outlines of its crops, beside the rows made from it.
 
-After the way of a batch. A row is shown as it is, or with each pixel repeated when it is small;
-only photos are scaled. Reads no file and draws no random number.
+A row is shown as it is, or with each pixel repeated when it is small. Only photos are scaled. The
+module reads no file and draws no random number.
 """
 
 from __future__ import annotations

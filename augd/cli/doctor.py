@@ -1,10 +1,10 @@
-"""`augd doctor`: what this machine offers to augd, and what is in its way.
+"""`augd doctor`: what this machine offers to augd, and what prevents a daemon from running.
 
-Before everything else: run it where something is slow or refuses to start. Each line says what was
-found and, where it could be better, what to do.
+Run it where something is slow or does not start. Each line says what was found and, where it could
+be better, what to do.
 
-Invariants: changes nothing that outlives it; each thing is found out by trying it, as a daemon
-would, and not by the name of the system.
+Invariants: the command changes nothing that outlives it. It tries each thing as a daemon would, and
+does not go by the name of the system.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TO_BUILD: Final = (
     "without them a producer makes about half as many images. AUGD_KERNELS=off leaves them out; "
     "else they were not built, and pip -v says why: mostly for want of a C compiler and "
     "libjpeg-turbo's headers (Debian, Ubuntu: apt-get install gcc libc6-dev libjpeg-dev "
-    "python3-dev). Then install augd anew"
+    "python3-dev). Then install augd again"
 )
 
 
@@ -119,7 +119,7 @@ def _kernels() -> Finding:
     """Load them in a process of its own: a damaged file can end the one that does."""
     said, problem = _ask("augd.cli.probe_kernels", _TRY_S)
     if not said:
-        advice = f"loading them ends every producer: install augd anew, or {_WITHOUT_KERNELS}"
+        advice = f"loading them ends every producer: install augd again, or {_WITHOUT_KERNELS}"
         return Finding("kernels", problem, "bad", advice)
     trouble, name, *facts = json.loads(said)
     if trouble:
@@ -147,7 +147,7 @@ def _formats() -> Finding:
     if not missing:
         return Finding("formats", "all that are read")
     names = " and ".join(NAMES[kind] for kind in missing)
-    advice = f"for data sets that hold {names}: {install_extra('formats')}"
+    advice = f"for datasets that hold {names}: {install_extra('formats')}"
     return Finding("formats", f"all but {names}", "good", advice)
 
 

@@ -1,6 +1,6 @@
-"""`augd explain`: everything that is drawn for one sample in one epoch.
+"""`augd explain`: all parameters that are drawn for one sample in one epoch.
 
-After the way of a batch, without one, like `preview`. Changes nothing but the file it writes.
+Renders the sample as a producer does, without a daemon. Writes nothing but the file of `--out`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
     """Print the drawn parameters, and draw the crop on its photo beside the row.
 
     Raises:
-        AugdError: an option is wrong, there is no data set, or the file cannot be written.
+        AugdError: an option is wrong, there is no dataset, or the file cannot be written.
     """
     check_epoch(options.epoch)
     with SampleRenderer(options.path, recipe, options.seed, split=options.split) as room:
         last = room.index.num_samples - 1
         if not 0 <= options.sample <= last:
-            raise OptionError(f"--id: expected 0..{last} in this data set, got {options.sample}")
+            raise OptionError(f"--id: expected 0..{last} in this dataset, got {options.sample}")
         environment = {**describe_environment(), **catalogue.environment}
         decoders = {DECODER + kind for kind in package_formats(room.index.fd)}
         environment = relevant(catalogue.environment_of(recipe, environment), decoders)

@@ -1,7 +1,7 @@
-"""`augd keys`: make, register, list and remove the keys that let clients in at a daemon's port.
+"""`augd keys`: make, register, list and remove the keys of clients that connect to a daemon's port.
 
-For the operator of a daemon; a running one notices within a second. Prints public keys and
-fingerprints, and never a secret.
+For the operator of a daemon. A running daemon applies changes within a second. The commands print
+public keys and fingerprints, and never a private key.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _make_and_register(options: KeysNewOptions) -> None:
 
 
 def _make_only(name: str, server: str, out: Path | None) -> None:
-    """Make a pair on the client's own host, so that its secret never leaves it."""
+    """Make a key pair on the client's host, so that the private key never leaves it."""
     target = _target(name, out)
     pair = keys.make_pair()
     public = keys.parse_public(server, "--server")
@@ -90,7 +90,7 @@ def _target(name: str, out: Path | None) -> Path:
 
 
 def run_add(options: KeysAddOptions) -> None:
-    """Register a public key that the other side made."""
+    """Register a public key that was made on the client's host."""
     folder, name, public = options.folder or keys.default_folder(), options.name, options.public
     known = keys.KnownClient(keys.parse_public(public, "PUBLIC_KEY"), rights_of(name, options))
     keys.make_server_pair(folder)
@@ -98,9 +98,9 @@ def run_add(options: KeysAddOptions) -> None:
 
 
 def run_remove(folder: Path | None, name: str) -> None:
-    """Take a client's key away; what it has open ends."""
+    """Remove a client's key; the daemon closes what the client has open."""
     keys.forget(folder or keys.default_folder(), name)
-    print(f"{name} is removed; a running daemon ends what it has open")
+    print(f"{name} is removed; a running daemon closes what it has open")
 
 
 def run_list(folder: Path | None) -> None:
@@ -108,7 +108,7 @@ def run_list(folder: Path | None) -> None:
     folder = folder or keys.default_folder()
     print(f"{folder}: the daemon's public key is '{keys.read_server_pair(folder).public.decode()}'")
     table = Table(
-        "client", "fingerprint", "data sets", "streams", "GB", "produces", box=None, pad_edge=False
+        "client", "fingerprint", "datasets", "streams", "GB", "produces", box=None, pad_edge=False
     )
     clients = keys.read_clients(folder)
     for name, found in clients.items():

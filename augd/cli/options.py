@@ -53,10 +53,12 @@ class BenchOptions(DatasetOptions):
     plugins: Plugins = ()
     cache: Cache = None
     as_json: AsJson = False
-    explain: Annotated[bool, Option("Say what limits, try what would help, measure it.")] = False
+    explain: Annotated[
+        bool, Option("Name the bottleneck, try other settings and measure them.")
+    ] = False
     step: Annotated[
         str | None,
-        Option("With --explain: what is done with each batch.", metavar="MODULE:FUNCTION|MS"),
+        Option("With --explain: the training step, or its length.", metavar="MODULE:FUNCTION|MS"),
     ] = None
 
 
@@ -65,7 +67,7 @@ class StatusOptions:
     """Which daemon to ask, and how often."""
 
     address: Annotated[
-        str | None, Argument("The daemon's [your default one].", metavar="[ADDR]")
+        str | None, Argument("Address of the daemon [your default one].", metavar="[ADDR]")
     ] = None
     watch: Annotated[bool, Option("Refresh until Ctrl-C.")] = False
     as_json: Annotated[
@@ -149,7 +151,7 @@ class ReplayOptions(DatasetOptions):
 
     path: Annotated[str | None, Argument("Folder or manifest that was trained from.")] = None
     connect: Annotated[
-        str | None, Option("Have a running daemon make it instead.", metavar="ADDR")
+        str | None, Option("Read the batch from a running daemon instead.", metavar="ADDR")
     ] = None
     epoch: Annotated[int, Option("Which epoch.", metavar="E")] = 0
     batch: Annotated[int, Option("Which batch of it, from 0 on.", metavar="N")] = 0
@@ -173,10 +175,12 @@ class ReplayOptions(DatasetOptions):
     bad: Annotated[str, Option("As the stream was connected.", metavar="mask|fail")] = "mask"
     state: Annotated[
         str | None,
-        Option("A saved state_dict(), as JSON: its quarantine and content hold.", metavar="FILE"),
+        Option("Saved state_dict(), as JSON, whose quarantine and content apply.", metavar="FILE"),
     ] = None
     out: Annotated[str | None, Option("Write the batch here, as .npz.", metavar="FILE")] = None
-    expect: Annotated[str | None, Option("batch.digest of the run.", metavar="DIGEST")] = None
+    expect: Annotated[
+        str | None, Option("Compare with this batch.digest of the run.", metavar="DIGEST")
+    ] = None
     against: Annotated[
         str | None, Option("Compare with an earlier --out, row by row.", metavar="FILE")
     ] = None
@@ -184,9 +188,9 @@ class ReplayOptions(DatasetOptions):
     plugins: Plugins = ()
 
 
-_ClientName = Annotated[str, Argument("What to call the client.", metavar="NAME")]
+_ClientName = Annotated[str, Argument("Name of the client.", metavar="NAME")]
 _KeyFolder = Annotated[
-    Path | None, Option("Keys [~/.config/augd/keys].", metavar="DIR", word="--dir")
+    Path | None, Option("Folder of the keys [~/.config/augd/keys].", metavar="DIR", word="--dir")
 ]
 
 
@@ -196,15 +200,19 @@ class ClientRights:
 
     datasets: Annotated[
         tuple[str, ...],
-        Option("One it may read; repeat for more [all].", metavar="NAME", word="--dataset"),
+        Option(
+            "Dataset that the client may read; repeat for more [all].",
+            metavar="NAME",
+            word="--dataset",
+        ),
     ] = ()
-    max_streams: Annotated[int, Option("Streams that it may have open.", metavar="N")] = (
+    max_streams: Annotated[int, Option("Streams that the client may have open.", metavar="N")] = (
         STREAMS_DEFAULT
     )
-    max_gigabytes: Annotated[float, Option("Memory of all its streams.", metavar="GB")] = (
+    max_gigabytes: Annotated[float, Option("Memory of all its streams, in GB.", metavar="GB")] = (
         BYTES_DEFAULT / 10**9
     )
-    produce: Annotated[bool, Option("Let producers join with this key.")] = False
+    produce: Annotated[bool, Option("Allow producers to join with this key.")] = False
     folder: _KeyFolder = None
 
 
@@ -213,9 +221,10 @@ class KeysNewOptions(ClientRights):
     """A client whose key is made here."""
 
     name: _ClientName
-    out: Annotated[Path | None, Option("Where the key goes [NAME.key].", metavar="FILE")] = None
+    out: Annotated[Path | None, Option("File for the key [NAME.key].", metavar="FILE")] = None
     server: Annotated[
-        str | None, Option("Make only a pair, for a daemon elsewhere.", metavar="PUBLIC_KEY")
+        str | None,
+        Option("Make only a key pair, for the daemon with this public key.", metavar="PUBLIC_KEY"),
     ] = None
 
 
@@ -224,7 +233,9 @@ class KeysAddOptions(ClientRights):
     """A client whose key was made on its own host."""
 
     name: _ClientName
-    public: Annotated[str, Argument("Printed by `augd keys new --server`.", metavar="PUBLIC_KEY")]
+    public: Annotated[
+        str, Argument("Public key that `augd keys new --server` printed.", metavar="PUBLIC_KEY")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,14 @@
-"""`augd pca`: the principal components of a data set's colours, as an op of a recipe.
+"""`augd pca`: the principal components of a dataset's colours, as an op of a recipe.
 
-Before the way of a batch: has whole photos decoded, one at a time, as they are stored, in a process
-apart. Writes one file and changes nothing else.
+A separate, sandboxed process decodes whole images, one at a time, as they are stored. The command
+writes one file and changes nothing else.
 
-Every photo counts the same, whatever its size, as in a training that cuts one crop from each.
-Which photos are looked at follows from a keyed hash of their paths, so that it is the same at
-every run, and mostly the same after files were added.
+Every image counts the same, whatever its size, as in a training that cuts one crop from each. A
+keyed hash of the paths selects the images: the same at every run, and mostly the same after files
+were added.
 
-Invariants: sums over a photo's pixels are exact, and sums over photos are rounded once, so that
-neither the order of the photos nor the processor decides a digit. No more than one photo is held
-in memory.
+Invariants: sums over an image's pixels are exact, and sums over images are rounded once. So neither
+the order of the images nor the processor decides a digit. At most one image is held in memory.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def run_pca(options: PcaOptions) -> None:
     """Measure, write the op and say what was found.
 
     Raises:
-        AugdError: an option is wrong, the data set has too few good photos, or the file cannot be
+        AugdError: an option is wrong, the dataset has too few good photos, or the file cannot be
             written.
     """
     if options.num_samples < _SAMPLES_MIN:

@@ -1,7 +1,7 @@
 """`augd preview`: a contact sheet of photos beside what training will see of them.
 
-After the way of a batch, without one: rows are made by the code that producers run, of photos that
-a process apart decodes. Changes nothing but the file it writes.
+The code that producers run makes the rows, from photos that a separate process decodes. The
+command writes nothing but the file of `--out`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     """Write the contact sheet and say where.
 
     Raises:
-        AugdError: an option is wrong, there is no data set, or the file cannot be written.
+        AugdError: an option is wrong, there is no dataset, or the file cannot be written.
     """
     _check(options)
     num_epochs = 1 if recipe.num_views > 1 else options.columns
@@ -123,7 +123,7 @@ def _check_side(sheet: Sheet, num_strips: int) -> None:
 
 
 def check_out(out: str) -> None:
-    """Refuse a file name that no picture can be written to, before any work is done.
+    """Reject a file name that no image can be written to, before any work is done.
 
     Raises:
         OptionError: the ending names no format, or there is no such folder.
@@ -138,7 +138,7 @@ def check_out(out: str) -> None:
 
 
 def save(picture: Image.Image, out: str) -> None:
-    """Write a picture to a file.
+    """Write an image to a file.
 
     Raises:
         OptionError: it cannot be written.

@@ -1,6 +1,6 @@
-"""`augd doctor` has this program load the kernels: a damaged file ends it, and nothing else.
+"""A program that `augd doctor` starts to load the kernels: a damaged file ends only this program.
 
-Prints what they are as JSON: what is wrong with them, what they are called, and two facts.
+Prints JSON: what is wrong with the kernels, their name, and two facts.
 """
 
 from __future__ import annotations

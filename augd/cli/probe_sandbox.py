@@ -1,6 +1,6 @@
-"""`augd doctor` has this program confine itself: there is no way back for a process that did.
+"""A program that `augd doctor` starts to enter the sandbox, which a process cannot leave again.
 
-Prints what holds then, as a producer says it.
+Prints which confinement holds then, in a producer's words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""`augd recipes`: the presets in a line each, a recipe as TOML that reads back the same, a schema.
+"""`augd recipes`: print the presets, a recipe as TOML, or the JSON schema of recipes.
 
-Stands before the way of a batch. Writes nothing but what parses: a printed recipe, saved to a
-file, is a recipe.
+Also loads the recipes of other commands. A printed recipe, saved to a file, parses to the same one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`augd replay`: make one batch of a training run again, and compare it with what arrived then.
+"""`augd replay`: recompute one batch of a training run, and compare it with the one received then.
 
-A batch is a pure function of content, layout, quarantine and place, so any of them can be made
-again at any time, by any daemon. Beside the way of a batch: reads as a client does, and changes
-nothing but the file that it writes.
+A batch is a pure function of content, layout, quarantine and position. So any daemon can recompute
+any batch at any time. The command reads as a client does, and writes nothing but the file of
+`--out`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`augd status`: what a daemon does at the moment, as a table for people or JSON for programs.
 
-Beside the way of a batch: asks for two snapshots half a second apart and shows what lies between
-them (`pace`). Opens no stream, and never waits beyond a few seconds for an answer.
+Requests two snapshots half a second apart and shows the rates between them
+(`augd.diagnostics.rates`). Opens no stream, and waits a few seconds at most for an answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from augd.errors import counted, verb
 _BETWEEN_S = 0.5
 _REFRESH_S = 1.0
 _ANSWER_S = 3.0
-_PIPED_COLUMNS = 160  # a table that is not folded, for whoever reads it from a file
+_PIPED_COLUMNS = 160  # a table in a file is not folded
 _REASONS_SHOWN = 3
 _SLOTS = ("filling", "ready", "sent", "draining", "free")
 
@@ -63,7 +63,7 @@ def reports(inquirer: StatusClient, every_s: float) -> Iterator[dict[str, Any]]:
 
 
 def _watch(inquirer: StatusClient, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():  # a table that is drawn anew is for terminals alone
+    if as_json or not sys.stdout.isatty():  # only a terminal can redraw a table
         for report in reports(inquirer, _REFRESH_S):
             _print(report, as_json)
         return
@@ -85,7 +85,7 @@ def _console() -> Console:
 
 
 def draw(report: Mapping[str, Any]) -> Group:
-    """Make the picture of a report: a headline, two tables, a sentence."""
+    """Lay out a report: a headline, two tables, a sentence."""
     parts: list[RenderableType] = [
         Text(_headline(report), style="bold"),
         Text(),
@@ -147,8 +147,8 @@ def _confinements(report: Mapping[str, Any]) -> Iterator[str]:
     for one in report["producers"]:
         if one["state"] != "starting":
             numbers.setdefault(one["confinement"], []).append(str(one["number"]))
-    for kind, who in numbers.items():
-        which = "The producers" if len(numbers) == 1 else f"Producers {', '.join(who)}"
+    for kind, places in numbers.items():
+        which = "The producers" if len(numbers) == 1 else f"Producers {', '.join(places)}"
         how = f"confined by {kind.replace('+', ' and ')}" if kind else "not confined"
         yield f"{which} are {how}."
 
@@ -156,7 +156,7 @@ def _confinements(report: Mapping[str, Any]) -> Iterator[str]:
 def _draw_streams(report: Mapping[str, Any]) -> Table:
     titles = (
         "stream",
-        "data set",
+        "dataset",
         "epoch",
         "made up to",
         "batch",
@@ -196,7 +196,7 @@ def _chunks(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _troubles(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what somebody should know, in a line each."""
+    """Yield warnings, one per line."""
     if report["is_draining"]:
         yield "The daemon is draining: it ends, and opens no more streams."
     if report.get("daemon_deaths"):  # a daemon of an older release may not count them

@@ -55,10 +55,16 @@ class ServeOptions(DatasetOptions):
             several="addresses",
         ),
     ] = ()
-    insecure: Annotated[bool, Option("Let anybody who reaches the port connect.")] = False
+    insecure: Annotated[
+        bool, Option("Accept every client that reaches the port, without keys.")
+    ] = False
     keys: Annotated[
         str | None,
-        Option("Let only clients with these keys in at the port.", metavar="DIR", is_path=True),
+        Option(
+            "Accept only clients with a key in this folder at the port.",
+            metavar="DIR",
+            is_path=True,
+        ),
     ] = None
     producers: Annotated[
         str | None, Option("Producer processes [one per core].", metavar="N|auto|ray:N")
@@ -69,30 +75,32 @@ class ServeOptions(DatasetOptions):
     ] = "auto"
     ray_keys: Annotated[
         str | None,
-        Option("Their key, at this path on every node, if one is due.", metavar="FILE"),
+        Option("Key of the ray:N producers, at this path on every node.", metavar="FILE"),
     ] = None
     pin: Pin = False
     patience_s: Annotated[
         float | None,
         Option(
-            "Kill a producer silent at work for S seconds [30].", metavar="S", word="--patience"
+            "Kill a producer that has work and sends nothing for S seconds [30].",
+            metavar="S",
+            word="--patience",
         ),
     ] = None
     plugins: Plugins = ()
     cache: Cache = None
     shard_cache: ShardCache = None
     http: Annotated[
-        str | None, Option("Show what happens there, to a browser.", metavar="HOST:PORT")
+        str | None, Option("Serve the web page at this address.", metavar="HOST:PORT")
     ] = None
     http_token: Annotated[
         str | None,
         Option(
-            "Show it only to clients that know this token [no token].",
+            "File with the token that the page asks for [no token].",
             metavar="FILE",
             is_path=True,
         ),
     ] = None
-    log_format: Annotated[str, Option("How the log is written.", metavar="text|json")] = "text"
+    log_format: Annotated[str, Option("Format of the log.", metavar="text|json")] = "text"
     quiet: Quiet = False
     named: Named = None
     lifeline_fd: InheritedFd = None

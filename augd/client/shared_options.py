@@ -1,6 +1,6 @@
-"""Options that several commands have, and what they do where that is the same for all of them.
+"""Options that several commands share.
 
-Where the options of a command say how datasets are opened, its struct extends `DatasetOptions`.
+The struct of every command that opens a dataset extends `DatasetOptions`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Annotated
 
 from augd.process.options import Option
 
-Force = Annotated[bool, Option("Start more than four producers per core, too.")]
-Pin = Annotated[bool, Option("Keep each producer on a core of its own, in turns.")]
+Force = Annotated[bool, Option("Allow more than four producers per core.")]
+Pin = Annotated[bool, Option("Pin each producer to one core.")]
 Quiet = Annotated[bool, Option("Print warnings and errors only.")]
 Plugins = Annotated[
     tuple[str, ...],
@@ -27,7 +27,7 @@ Cache = Annotated[
 ]
 ShardCache = Annotated[
     str | None,
-    Option("Keep what came from S3 or HTTP: /fast:200GB.", metavar="DIR:SIZE"),
+    Option("Keep downloaded shards on disk: /fast:200GB.", metavar="DIR:SIZE"),
 ]
 ClientKeys = Annotated[
     str | None, Option("NAME.key, if the daemon wants one [$AUGD_KEYS].", metavar="FILE")
@@ -41,17 +41,17 @@ Named = Annotated[str | None, Option(is_hidden=True)]
 _LinksTo = Annotated[
     tuple[str, ...],
     Option(
-        "Links may leave the dataset to below DIR; repeat for more.",
+        "Follow links out of the dataset to below DIR; repeat for more.",
         metavar="DIR",
         is_path=True,
         is_last=True,
     ),
 ]
-_FollowLinks = Annotated[bool, Option("Links may leave the dataset to anywhere.", is_last=True)]
+_FollowLinks = Annotated[bool, Option("Follow links out of the dataset to anywhere.", is_last=True)]
 _Root = Annotated[
     str | None,
     Option(
-        "A manifest's paths lie below DIR [below its own folder].",
+        "Folder that a manifest's paths are relative to [its own].",
         metavar="DIR",
         is_path=True,
         is_last=True,
@@ -59,7 +59,7 @@ _Root = Annotated[
 ]
 _MaxPixels = Annotated[
     int | None,
-    Option("The largest image that is read [64,000,000].", metavar="N", is_last=True),
+    Option("Largest image that is read, in pixels [64,000,000].", metavar="N", is_last=True),
 ]
 
 

@@ -32,9 +32,9 @@ def fit(options: FitOptions) -> int:
 
 @add_command(app, "trainer features photos/ --arch resnet50 --weights DEFAULT")
 def features(options: FeaturesOptions) -> int:
-    """Store what a frozen network makes of each image, and train a new head on that in seconds.
+    """Store a frozen network's features of each image, and train a new head on them in seconds.
 
-    Asked again, it uses what is stored; of other weights, recipe or samples it refuses to.
+    A second run reuses what is stored; it rejects features of other weights, recipe or samples.
     """
     from .features import run_features
 

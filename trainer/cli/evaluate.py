@@ -1,7 +1,7 @@
-"""`trainer evaluate`: checkpoints meet samples that they were not trained on.
+"""`trainer evaluate`: measure checkpoints on samples that they were not trained on.
 
-Where it stands: around `trainer.evaluation.predict`. Writes results.json, confusion.png and
-TensorBoard's events into a folder of its own, and nothing anywhere else.
+Calls `trainer.evaluation.predict`. Writes results.json, confusion.png and TensorBoard's events into
+the folder of `--out`, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .fit import check_place
 from .options import EvaluateOptions
 
 VIEWS = ("none", "ten-crop", "multi-scale")
-# Held back from training where the data set records it, else drawn by a hash of each path.
+# Held back from training where the dataset records it, else drawn by a hash of each path.
 Split = Literal["train", "val", "test"]
 _SPLITS: tuple[Split, ...] = ("test", "val")
 # Classes that a person is shown one by one: the worst.
@@ -40,7 +40,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     """Evaluate; returns the exit status 0.
 
     Raises:
-        AugdError: an option, a checkpoint or the data set does not fit.
+        AugdError: an option, a checkpoint or the dataset does not fit.
     """
     check_place(options.path, options.connect, options.producers)
     if options.views not in VIEWS:
@@ -104,10 +104,10 @@ def open_for(
 ) -> tuple[Stream, Split]:
     """Open a stream of what a network can be asked about; its labels are the network's.
 
-    `split` None is "test", or "val" of a data set that has no other.
+    `split` None is "test", or "val" of a dataset that has no other.
 
     Raises:
-        DatasetError: the data set has other classes than the network.
+        DatasetError: the dataset has other classes than the network.
         AugdError: as `augd.torch.connect` says.
     """
     if path is not None:
@@ -122,15 +122,15 @@ def open_for(
         options["classes"] = trained.classes
         return cleaning.enter_context(connect(address, split=opened[1], **options)), opened[1]
     raise augd.DatasetError(
-        f"data set {stream.dataset!r} has the classes {_few(stream.classes)}, and {trained.path} "
-        f"tells {_few(trained.classes)} apart: give the data set that it was trained for"
+        f"dataset {stream.dataset!r} has the classes {_few(stream.classes)}, and {trained.path} "
+        f"tells {_few(trained.classes)} apart: give the dataset that it was trained for"
     )
 
 
 def _open_first(
     splits: tuple[Split, ...], address: str | None, options: dict[str, Any]
 ) -> tuple[Stream, Split]:
-    """Open the first of these splits that the data set has."""
+    """Open the first of these splits that the dataset has."""
     for name in splits[:-1]:
         try:
             return connect(address, split=name, **options), name

@@ -1,8 +1,8 @@
-"""`trainer features`: the base's activations stored once, then a head trained on them in seconds.
+"""`trainer features`: store the base's activations once, then train a head on them in seconds.
 
-Where it stands: around `trainer.training.features` and the loop of `trainer fit`, whose optimisers,
-schedules and checkpoints the head gets, too. Leaves in DIR: features/ (the store), head/ (the
-head's run) and best.pt (the whole network, as `trainer fit` would have saved it).
+Calls `trainer.training.features` and the loop of `trainer fit`, with the same optimisers, schedules
+and checkpoints. Writes into DIR: features/ (the store), head/ (the head's run) and best.pt (the
+whole network, as `trainer fit` would have saved it).
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from .options import FeaturesOptions, FitOptions, LearningOptions
 
 
 def run_features(options: FeaturesOptions) -> int:
-    """FeatureStore what is not there yet, and train a head on it; returns the exit status 0.
+    """Store the features that are missing, and train a head on them; returns the exit status 0.
 
     Raises:
         SpecMismatch: what is stored is of other weights, recipes or samples.
-        AugdError: an option, the weights or the data set does not fit.
+        AugdError: an option, the weights or the dataset does not fit.
     """
     online = _as_fit(options)
     settings = settle(online)
@@ -92,7 +92,7 @@ def run_features(options: FeaturesOptions) -> int:
 
 
 def check_out(out: Path) -> None:
-    """Check that nothing in `out` would be written over but an earlier head on the same features.
+    """Check that only an earlier head on the same features would be written over in `out`.
 
     Raises:
         OptionError: a run of `trainer fit` is there, or a best.pt or head/ of something else.

@@ -1,7 +1,7 @@
-"""`trainer fit`: a daemon, two streams and a network come together for one run.
+"""`trainer fit`: open a daemon, two streams and a network, and run the training loop on them.
 
-Where it stands: around the loop. Refuses what cannot work before anything long begins, and
-leaves neither a process nor half a file behind.
+The command rejects options that cannot work before anything long begins. It leaves no process and
+no unfinished file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DEFAULTS = {"sgd": (0.1, 1e-4), "adamw": (1e-3, 0.05), "rmsprop": (1e-3, 0.0)}
 _SGD_BATCH = 256
 # Share of the run that warms up unless told otherwise; a constant rate has none, as in Keras.
 _WARMUP_SHARE = {"cosine": 0.05, "constant": 0.0}
-# What `augd replay` assumes of a data set without splits of its own.
+# What `augd replay` assumes of a dataset without splits of its own.
 _VAL_FRACTION = 0.1
 # Errors of the stream, between two steps: all that was learnt is worth keeping.
 _STREAM_ENDED = (
@@ -370,7 +370,7 @@ def _train(training: Training, interrupt: Interrupt) -> int:
         return EXIT_INTERRUPTED
     except _STREAM_ENDED as error:
         # Damaged files that are found in the first epoch: the same command, with a larger
-        # --max-bad-fraction, begins anew.
+        # --max-bad-fraction, begins again.
         is_early = isinstance(error, augd.SampleFailed) and not training.epoch
         if not is_alone or not training.num_steps or is_early:
             raise

@@ -1,7 +1,7 @@
-"""`trainer inspect`: pictures of what a checkpoint has learnt, as PNG and on TensorBoard.
+"""`trainer inspect`: draw what a checkpoint has learnt, as PNG files and on TensorBoard.
 
-Where it stands: around `trainer.evaluation.inspect`. Patches are cut out of the photos at three
-times the size that the network sees them in, by a second stream of the same samples.
+Calls `trainer.evaluation.inspect`. A second stream of the same samples gives the patches, at three
+times the resolution that the network sees.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run_inspect(options: InspectOptions) -> int:
     """Draw everything; returns the exit status 0.
 
     Raises:
-        AugdError: an option, the checkpoint or the data set does not fit.
+        AugdError: an option, the checkpoint or the dataset does not fit.
     """
     check_place(options.path, options.connect, options.producers)
     trained = read_trained(options.checkpoint or _RUN)
@@ -77,7 +77,7 @@ def run_inspect(options: InspectOptions) -> int:
 
 
 class _Inspection:
-    """A network on a device, and the samples that it is asked about."""
+    """A network on a device, and the samples that it is applied to."""
 
     def __init__(
         self, options: InspectOptions, trained: Trained, address: str | None, cleaning: ExitStack
@@ -115,7 +115,7 @@ class _Inspection:
             if len(usable_rows(batch, self._stream)[1]):
                 return batch
         raise augd.DatasetError(
-            f"no image of split {self._split!r} of data set {self._stream.dataset!r} can be read"
+            f"no image of split {self._split!r} of dataset {self._stream.dataset!r} can be read"
         )
 
     def scatters(self) -> dict[str, Picture]:

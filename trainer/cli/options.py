@@ -60,32 +60,41 @@ class LearningOptions(SamplesOptions):
     size: Annotated[int | None, Option("Side of the images [224].", metavar="PX", least=1)] = None
     val_fraction: Annotated[
         float,
-        Option("For validation, if the dataset has no val/ or test/.", least=0, most=1),
+        Option("Share for validation, if the dataset has no val/ or test/.", least=0, most=1),
     ] = 0.1
     batch_size: BatchSize = 64
     epochs: Annotated[int, Option("Length of the run.", metavar="N", least=1)] = 10
-    optimizer: Annotated[str, Option("sgd, adamw or rmsprop.")] = "sgd"
+    optimizer: Annotated[str, Option("Optimizer: sgd, adamw or rmsprop.")] = "sgd"
     lr: Annotated[
         float | None, Option("Highest learning rate [sgd: 0.1 B/256, others: 0.001].")
     ] = None
-    weight_decay: Annotated[float | None, Option("[sgd: 0.0001, adamw: 0.05, rmsprop: 0]")] = None
-    schedule: Annotated[str, Option("cosine or constant.")] = "cosine"
-    label_smoothing: Annotated[float, Option("0.1, say.", metavar="S")] = 0.0
-    mixup: Annotated[float, Option("0.2, say.", metavar="ALPHA")] = 0.0
-    dropout: Annotated[
-        float | None, Option("Before the head [what the network has].", metavar="P")
+    weight_decay: Annotated[
+        float | None, Option("Weight decay [sgd: 0.0001, adamw: 0.05, rmsprop: 0].")
     ] = None
-    drop_connect: Annotated[float, Option("Of the head's weights.", metavar="P")] = 0.0
-    ema: Annotated[float | None, Option("Average the weights: 0.999, say.", metavar="DECAY")] = None
+    schedule: Annotated[str, Option("Schedule of the learning rate: cosine or constant.")] = (
+        "cosine"
+    )
+    label_smoothing: Annotated[float, Option("Label smoothing: 0.1, for example.", metavar="S")] = (
+        0.0
+    )
+    mixup: Annotated[float, Option("Strength of mixup: 0.2, for example.", metavar="ALPHA")] = 0.0
+    dropout: Annotated[
+        float | None, Option("Dropout before the head [what the network has].", metavar="P")
+    ] = None
+    drop_connect: Annotated[float, Option("DropConnect of the head's weights.", metavar="P")] = 0.0
+    ema: Annotated[
+        float | None,
+        Option("Average the weights with this decay: 0.999, for example.", metavar="DECAY"),
+    ] = None
     patience: Annotated[
         int | None,
-        Option("End a phase after N epochs without a better one.", metavar="N", least=1),
+        Option("End a phase after N epochs without improvement.", metavar="N", least=1),
     ] = None
-    seed: Annotated[int, Option("Decides weights, order and augmentation.")] = 0
+    seed: Annotated[int, Option("Seed of weights, order and augmentation.")] = 0
     producers: Producers = None
     device: Device = None
-    out: Annotated[Path, Option("Gets last.pt and best.pt.", metavar="DIR", is_last=True)] = Path(
-        "run"
+    out: Annotated[Path, Option("Folder for last.pt and best.pt.", metavar="DIR", is_last=True)] = (
+        Path("run")
     )
     as_json: AsJson = False
 
@@ -101,29 +110,38 @@ class FitOptions(LearningOptions):
     """
 
     strategy: Annotated[
-        str | None, Option("scratch, head, partial, full, two-phase, auto [auto with weights].")
+        str | None,
+        Option("What learns: scratch, head, partial, full, two-phase, auto [auto with weights]."),
     ] = None
     similar: Annotated[
-        bool, Option("To the weights' images; for auto.", word="--similar/--different")
+        bool,
+        Option(
+            "Whether the images resemble those of the weights; for auto.",
+            word="--similar/--different",
+        ),
     ] = True
     unfreeze: Annotated[
-        int, Option("Last stages that learn: partial, two-phase.", metavar="N", least=1)
+        int, Option("Number of last stages that learn: partial, two-phase.", metavar="N", least=1)
     ] = 1
     head_epochs: Annotated[
-        int | None, Option("Of two-phase, for the head [half].", metavar="N", least=1)
+        int | None,
+        Option("Epochs of two-phase's first phase, for the head [half].", metavar="N", least=1),
     ] = None
     stage_share: Annotated[
         float | None,
-        Option("Rate from stage to stage down [upper 1/10, lower 1/100].", metavar="F"),
+        Option(
+            "Factor of the learning rate from stage to stage down [upper 1/10, lower 1/100].",
+            metavar="F",
+        ),
     ] = None
-    low_share: Annotated[float, Option("Rate of two-phase's second phase.", metavar="F")] = 0.01
-    warmup_epochs: Annotated[
-        float | None, Option("Rising learning rate at first [cosine: N/20].")
-    ] = None
+    low_share: Annotated[
+        float, Option("Learning rate of two-phase's second phase, as a share.", metavar="F")
+    ] = 0.01
+    warmup_epochs: Annotated[float | None, Option("Epochs of warm-up [cosine: N/20].")] = None
     amp: Annotated[bool, Option("Compute in float16 on CUDA.")] = False
-    resume: Annotated[bool, Option("Go on from DIR/last.pt, exactly.")] = False
+    resume: Annotated[bool, Option("Resume exactly from DIR/last.pt.")] = False
     checkpoint_every: Annotated[
-        int | None, Option("Save every N steps, too.", metavar="N", least=1)
+        int | None, Option("Also save every N steps.", metavar="N", least=1)
     ] = None
     limit_train_batches: Annotated[
         int | None, Option("Shorten the epochs, for a trial.", metavar="N", least=1)
@@ -143,10 +161,10 @@ class FeaturesOptions(LearningOptions):
     passes: Annotated[
         int, Option("Epochs to store, each augmented differently.", metavar="K", least=1)
     ] = 1
-    epochs: Annotated[int, Option("Of the head.", metavar="N", least=1)] = 30
-    out: Annotated[Path, Option("Gets features/ and best.pt.", metavar="DIR", is_last=True)] = Path(
-        "features"
-    )
+    epochs: Annotated[int, Option("Epochs of the head.", metavar="N", least=1)] = 30
+    out: Annotated[
+        Path, Option("Folder for features/ and best.pt.", metavar="DIR", is_last=True)
+    ] = Path("features")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +173,15 @@ class EvaluateOptions(SamplesOptions):
 
     checkpoint: Annotated[
         tuple[Path, ...],
-        Option("Of trainer fit, or its folder; several are averaged.", metavar="FILE"),
+        Option("Checkpoint of trainer fit, or its folder; several are averaged.", metavar="FILE"),
     ] = ()
     split: HeldBack = None
-    views: Annotated[str, Option("none, ten-crop or multi-scale.")] = "none"
+    views: Annotated[str, Option("Test-time views: none, ten-crop or multi-scale.")] = "none"
     batch_size: BatchSize = 64
     producers: Producers = None
     device: Device = None
     out: Annotated[
-        Path, Option("Gets results.json and confusion.png.", metavar="DIR", is_last=True)
+        Path, Option("Folder for results.json and confusion.png.", metavar="DIR", is_last=True)
     ] = Path("evaluation")
     as_json: AsJson = False
 
@@ -173,20 +191,25 @@ class InspectOptions(SamplesOptions):
     """Which checkpoint to look into, and with which samples."""
 
     checkpoint: Annotated[
-        Path | None, Option("Of trainer fit, or its folder [run].", metavar="FILE")
+        Path | None, Option("Checkpoint of trainer fit, or its folder [run].", metavar="FILE")
     ] = None
     split: HeldBack = None
     # More dots than that are a blot, and t-SNE would take days.
-    limit: Annotated[int, Option("Images to look at.", metavar="N", least=1, most=100_000)] = 500
-    layer: Annotated[str | None, Option("Of patches and Grad-CAM [last maps].", metavar="NAME")] = (
-        None
-    )
-    channel: Annotated[tuple[int, ...], Option("Of patches [the six strongest].", metavar="C")] = ()
+    limit: Annotated[
+        int, Option("Number of images to read.", metavar="N", least=1, most=100_000)
+    ] = 500
+    layer: Annotated[
+        str | None, Option("Layer of patches and Grad-CAM [last maps].", metavar="NAME")
+    ] = None
+    channel: Annotated[
+        tuple[int, ...],
+        Option("Channel of patches; repeat for more [the six strongest].", metavar="C"),
+    ] = ()
     thumbnails: Annotated[bool, Option("Scatter the images, not dots.")] = False
-    cams: Annotated[int, Option("Images for Grad-CAM.", metavar="N", least=1)] = 6
+    cams: Annotated[int, Option("Number of images for Grad-CAM.", metavar="N", least=1)] = 6
     batch_size: BatchSize = 32
     producers: Producers = None
     device: Device = None
-    out: Annotated[Path, Option("Gets the image files.", metavar="DIR", is_last=True)] = Path(
+    out: Annotated[Path, Option("Folder for the image files.", metavar="DIR", is_last=True)] = Path(
         "inspection"
     )

@@ -1,1 +1,1 @@
-"""Packed sets: photos with restart markers in tar shards, and an index of these or of others'."""
+"""Packed datasets: JPEGs with restart markers in tar shards, and indexes of any tar shards."""

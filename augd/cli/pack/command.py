@@ -1,10 +1,10 @@
-"""`augd pack` and `augd index`: a data set made into shards with an index, or an index of shards.
+"""`augd pack` and `augd index`: pack a dataset into shards with an index, or index shards.
 
-Before the way of a batch. `augd pack` writes only below its target; what is half done lies in
-`.augd-pack` there, with what it was begun from, so that the same command goes on after any end.
+`augd pack` writes only below its target. `.augd-pack` there holds unfinished work and the options
+that it was begun with, so the same command resumes after any interruption.
 
-Invariants: the index is written last, when every shard is there; an index keeps the digest of its
-source exactly when every photo's pixels are those of the source.
+Invariants: the index is written last, after every shard. An index keeps the digest of its source
+exactly when every image's pixels are those of the source.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PackPlan(msgspec.Struct, frozen=True):
 
 
 def run_pack(options: PackCommandOptions) -> None:
-    """Pack a data set and print what came of it.
+    """Pack a dataset and print the result.
 
     Raises:
         AugdError: an option, the source or the target is not fit for it, or as `pack_all`.
@@ -78,7 +78,7 @@ def run_pack(options: PackCommandOptions) -> None:
 
 
 def pack(source: str, target: str, options: PackOptions) -> dict[str, Any]:
-    """Pack a data set; returns what came of it, as plain data. See `run_pack`."""
+    """Pack a dataset; returns the result as plain data. See `run_pack`."""
     require_kernels()
     chosen = _chosen(options)
     started = time.monotonic()
@@ -118,7 +118,7 @@ def _chosen(options: PackOptions) -> ShardOptions:
 
 @contextmanager
 def _begun(index: IndexFile, target: str, plan: PackPlan) -> Iterator[str]:
-    """Begin in the target, or go on there; nobody else packs there meanwhile."""
+    """Begin in the target, or resume there, under a lock against a second packer."""
     folder = os.path.realpath(target)
     state = os.path.join(folder, STATE_NAME)
     source = os.fsdecode(index.header.source)
@@ -249,7 +249,7 @@ def run_index(options: IndexOptions) -> None:
 
 
 def rebuild_index(source: str) -> dict[str, Any]:
-    """Look at all of a data set anew, for the user's cache; returns what is in it."""
+    """Scan a whole dataset again, for the user's cache; returns what is in it."""
     started = time.monotonic()
     with (
         ProgressBar("indexing") as progress,
@@ -423,7 +423,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         f"are the index"
     )
     if shrunk := report["num_shrunk"]:
-        yield f"  {shrunk:,} {_were(shrunk)} shrunk and encoded anew: this is another data set"
+        yield f"  {shrunk:,} {_were(shrunk)} shrunk and encoded again: this is another dataset"
     kept = report["kept"]
     as_is = "as it is" if len(kept) == 1 else "as they are"
     yield from section(

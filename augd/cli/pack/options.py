@@ -16,9 +16,7 @@ class PackOptions(DatasetOptions):
     shard_mb: Annotated[int, Option("Size of a shard, at most.", metavar="MB")] = 256
     short_side_px: Annotated[
         int | None,
-        Option(
-            "Shrink larger photos and encode them anew [not].", metavar="PX", word="--short-side"
-        ),
+        Option("Shrink larger photos to this short side [off].", metavar="PX", word="--short-side"),
     ] = None
     quality: Annotated[int, Option("JPEG quality of shrunk photos.", metavar="Q")] = 90
     num_workers: Annotated[
@@ -31,7 +29,7 @@ class PackOptions(DatasetOptions):
 class PackCommandOptions(PackOptions):
     """What to pack, and into which folder."""
 
-    source: Annotated[str, Argument("Any dataset that can be served.", metavar="SRC")]
+    source: Annotated[str, Argument("Any dataset that `augd serve` takes.", metavar="SRC")]
     target: Annotated[str, Argument("A new folder, or one begun before.", metavar="DST")]
     as_json: AsJson = False
 
@@ -42,14 +40,12 @@ class IndexOptions(DatasetOptions):
 
     source: Annotated[
         str,
-        Argument(
-            "Folder of .tar shards, as WebDataset has them; or s3://, https://.", metavar="SRC"
-        ),
+        Argument("Folder of WebDataset's .tar shards; or s3://, https://.", metavar="SRC"),
     ]
-    beside: Annotated[bool, Option("Of shards on S3: write augd.index to them.")] = False
+    beside: Annotated[bool, Option("For shards on S3: write augd.index next to them.")] = False
     out: Annotated[
         str | None,
-        Option("Of shards on S3 or HTTP: write augd.index here, too.", metavar="FILE"),
+        Option("For shards on S3 or HTTP: also write augd.index here.", metavar="FILE"),
     ] = None
-    rebuild: Annotated[bool, Option("Of any dataset: scan all of it again.")] = False
+    rebuild: Annotated[bool, Option("For any dataset: scan all of it again.")] = False
     as_json: AsJson = False

@@ -1,13 +1,13 @@
-"""One photo of a packed set: a file's bytes in, those that go into the shard out.
+"""Transcode one image of a packed dataset: from a file's bytes to those in the shard.
 
-A JPEG is transcoded without loss, its quantised coefficients being written again with restart
-markers at an interval that divides its rows of MCUs; a progressive one becomes sequential by that.
-What comes out is decoded whole, and a part of it from its segments alone, and must give the pixels
-that the source gives. What can't be transcoded stays as it is, to the byte. Shrunk photos are
-encoded anew before: other pixels, hence another data set.
+A JPEG is transcoded without loss. Its quantised coefficients are written again, with restart
+markers at an interval that divides its rows of MCUs; a progressive JPEG becomes sequential. The
+result is decoded whole, and a part of it from its segments alone; both must give the source's
+pixels. An image that cannot be transcoded keeps its bytes. Images that are shrunk are encoded again
+first: other pixels, hence another dataset.
 
-Invariants: the EXIF orientation stays, as do all other blocks where nothing is encoded anew; a
-photo that would come out different is left as it is, never packed.
+Invariants: the EXIF orientation stays, as do all other blocks where nothing is encoded again. An
+image whose pixels would differ keeps its bytes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def require_kernels() -> None:
         raise OptionError(
             f"augd pack needs the native kernels, which are not active here "
             f"({native.trouble or 'augd doctor says why'}). Install a C compiler and "
-            "libjpeg-turbo's headers, and augd anew."
+            "libjpeg-turbo's headers, and augd again."
         )
 
 

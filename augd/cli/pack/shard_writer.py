@@ -1,11 +1,12 @@
-"""Writing the shards of a packed set, each by itself, and reading back what is in them.
+"""Write the shards of a packed dataset, and read back what is in them.
 
 A shard is an ordinary tar in WebDataset's layout: `KEY.jpg`, and `KEY.cls` with the number of its
-class, or `KEY.json` with the names of several. It is written aside, synced, and renamed when it and
-the list of its places are whole, so that a shard that is there is finished, whatever was killed.
+class, or `KEY.json` with the names of several. The writer writes and syncs a temporary file, and
+renames it when the shard and the list of its places are complete. So every shard under its final
+name is complete, whatever was killed.
 
-Invariants: which samples go into which shard follows from the index and the options alone; the same
-photos give the same bytes; what the index will say of a shard was read off the shard.
+Invariants: the index and the options alone decide which samples go into which shard. The same
+images give the same bytes. The index records what was read back from a shard.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 def plan_shards(index: IndexArrays, shard_bytes: int) -> list[Job]:
-    """Cut a data set into shards of about so many bytes of its files, each of one split."""
+    """Divide a dataset into shards of about so many bytes of its files, each of one split."""
     enough = min(shard_bytes, max(int(index.sizes_bytes.sum()) // _MIN_SHARDS, _MIN_SHARD_BYTES))
     jobs = []
     for code in np.unique(index.splits).tolist():

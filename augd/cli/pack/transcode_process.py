@@ -1,7 +1,7 @@
-"""The process apart that transcodes photos: see `augd/diagnostics/decode_process.py`.
+"""The sandboxed process that transcodes images: see `augd/diagnostics/decode_process.py`.
 
-A packer writes shards and decodes nothing; what reads strangers' bytes writes no file. What comes
-back of a photo is looked at: its size, and its table, which the index is made of.
+A packer writes shards and decodes nothing. The process that decodes untrusted bytes writes no file.
+The packer checks each result: its size, and its table, from which the index is made.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""The processes that pack: started, heard, and replaced when a photo kills one.
+"""The worker processes of `augd pack`: started, read from, and replaced when an image kills one.
 
-Worker w of n makes shards w, w + n, ... that are not there yet, and says each sample before it
-looks at it. Workers read and write, and know the bytes of photos alone. A process apart, which is
-confined, decodes and transcodes: a photo of which it dies twice stays as it is, as does one that
-two workers died of.
+Worker w of n makes those of the shards w, w + n, ... that do not exist yet. It reports each sample
+before it reads it. Workers read and write bytes; a separate, sandboxed process decodes and
+transcodes. An image keeps its bytes when that process dies of it twice, or two workers do.
 
-Invariants: every wait has a deadline; no worker outlives its asker for longer than a sample, as it
-ends when nobody reads what it says.
+Invariants: every wait has a deadline. A worker ends within one sample after the command ends, since
+its reports then have no reader.
 """
 
 from __future__ import annotations

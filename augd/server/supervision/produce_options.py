@@ -36,18 +36,18 @@ class ProduceOptions(DatasetOptions):
 
     paths: Annotated[
         tuple[str, ...],
-        Argument("The daemon's datasets, as they are here.", metavar="[NAME=]PATH..."),
+        Argument("The daemon's datasets, at their paths on this host.", metavar="[NAME=]PATH..."),
     ] = ()
-    connect: Annotated[str | None, Option("The daemon's [your default one].", metavar="ADDR")] = (
-        None
-    )
+    connect: Annotated[
+        str | None, Option("Address of the daemon [your default one].", metavar="ADDR")
+    ] = None
     producers: Producers = None
     force: Force = False
     keys: ClientKeys = None
     pin: Pin = False
     plugins: Plugins = ()
     shard_cache: ShardCache = None
-    host: Annotated[str | None, Option("What `augd status` calls this host.", metavar="NAME")] = (
+    host: Annotated[str | None, Option("Name of this host in `augd status`.", metavar="NAME")] = (
         None
     )
     quiet: Quiet = False
