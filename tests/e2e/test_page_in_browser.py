@@ -197,7 +197,7 @@ def test_a_quarantined_sample_appears_with_its_picture(browser, daemon):
         playwright.expect(item).to_contain_text("it ended its producer twice", timeout=30_000)
         page.tab.get_by_role("button", name="Show their images").click()
         picture = item.get_by_role("img", name=f"Sample {VICTIM} of tiny")
-        playwright.expect(picture).to_be_visible()
+        playwright.expect(picture).to_be_visible(timeout=30_000)
         assert picture.evaluate("node => node.decode().then(() => node.naturalWidth)") >= 40
 
 
