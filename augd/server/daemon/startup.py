@@ -128,7 +128,7 @@ def _serve_locked(options: ServeOptions) -> int:
     _check_patience(options.patience_s)
     cache = _read_cache(options.cache)
     check_shard_cache(options.shard_cache, sources)
-    _check_page(options)
+    _check_dashboard(options)
     addresses = choose_addresses(options.listen, is_insecure=options.insecure, keys=options.keys)
     with ExitStack() as cleaning:
         for address in addresses:
@@ -142,8 +142,8 @@ def _serve_locked(options: ServeOptions) -> int:
             check_ray(addresses, options.ray_keys, needs_key=options.keys is not None)
         raise_fd_limit(wanted)
         spawned: list[ProducerProcess] = []
-        cleaning.callback(_end, spawned)
-        catalogue = _look_at(options.plugins)
+        cleaning.callback(_end_producers, spawned)
+        catalogue = _load_catalogue(options.plugins)
         cores = sorted(os.sched_getaffinity(0)) if options.pin else ()
         producer_options = ProducerOptions(
             options.plugins, cores, list_own(sources), has_remote(sources)
@@ -164,7 +164,7 @@ def _serve_locked(options: ServeOptions) -> int:
         return _serve(prepared, options, cleaning)
 
 
-def _check_page(options: ServeOptions) -> None:
+def _check_dashboard(options: ServeOptions) -> None:
     """Reject options of the dashboard and the log that cannot work, before anything starts."""
     if options.log_format not in ("text", "json"):
         raise OptionError(f"--log-format: expected text or json, got {options.log_format!r}")
@@ -193,7 +193,7 @@ def _open_listener(options: ServeOptions, cleaning: ExitStack) -> HttpListener |
     return listener
 
 
-def _look_at(plugins: Sequence[str]) -> Catalogue | None:
+def _load_catalogue(plugins: Sequence[str]) -> Catalogue | None:
     """List the ops of the plug-ins, so that an error is raised before producers are started."""
     if not plugins:
         return None
@@ -217,7 +217,7 @@ def _open_authenticator(keys: str) -> Authenticator:
     return authenticator
 
 
-def _end(spawned: list[ProducerProcess]) -> None:
+def _end_producers(spawned: list[ProducerProcess]) -> None:
     """Kill and reap the producers that still run; after a drain only unkillable ones do."""
     from augd.process.exit_status import reap
 
