@@ -157,7 +157,7 @@ def resize_rows(
     /,
 ) -> None: ...
 def halve(source: Pixels, out: Pixels, /) -> None: ...
-def bend(
+def warp(
     source: Pixels,
     out: Pixels,
     xx: float,
@@ -178,7 +178,7 @@ def bend(
     scale: float,
     /,
 ) -> None: ...
-def tint(
+def apply_colour(
     row: Pixels,
     rr: float,
     rg: float,

@@ -76,10 +76,12 @@ class ColourPass:
         if self._kernels is not None:
             red, green, blue = colour
             if pivot is None:
-                is_done = self._kernels.tint(row, *red, *green, *blue)
+                is_done = self._kernels.apply_colour(row, *red, *green, *blue)
             else:
                 of_red, of_green, of_blue = pivot
-                is_done = self._kernels.tint(row, *red, *green, *blue, *of_red, *of_green, *of_blue)
+                is_done = self._kernels.apply_colour(
+                    row, *red, *green, *blue, *of_red, *of_green, *of_blue
+                )
             if not is_done:
                 self._transform_exactly(self.add_mean(colour, pivot, row), row)
             return

@@ -103,7 +103,7 @@ class AffineWarp:
         field = None if warper is None else warper.draw(row_plan.warp_key)
         scale = 0.0 if warper is None else warper.scale
         (xx, xy), (yx, yy) = places.steps
-        self._kernels.bend(
+        self._kernels.warp(
             *(halved, out, xx, xy, yx, yy, *places.centre, *places.whole, *self._fill),
             *(grid, row_plan.lens, field, scale),
         )

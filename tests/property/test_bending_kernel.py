@@ -206,7 +206,7 @@ def bend_between_guards(seed: int) -> None:
             field[:, 0, 0] = np.nan
             warps = (grid, float(rng.normal()), field, scale)
         fill = int(rng.integers(4))
-        kernels.bend(region, out, *numbers.tolist(), fill, 255, 255, 255, *warps)
+        kernels.warp(region, out, *numbers.tolist(), fill, 255, 255, 255, *warps)
         assert out.min() >= region.min()
         assert out.max() <= (255 if fill == 1 else region.max())
         rows, columns = (height + 1) // 2, (width + 1) // 2
@@ -247,28 +247,28 @@ def test_wrong_arguments_are_refused() -> None:
     source, out = np.zeros((9, 9, 3), np.uint8), np.zeros((5, 6, 3), np.uint8)
     places = (1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 4, 4)
     fill = (0, 1, 2, 3)
-    kernels.bend(source, out, *places, *fill, *UNWARPED)
+    kernels.warp(source, out, *places, *fill, *UNWARPED)
     with pytest.raises(TypeError, match="bend: expected 18 arguments, got 17"):
-        kernels.bend(source, out, *places, *fill, *UNWARPED[:-1])
+        kernels.warp(source, out, *places, *fill, *UNWARPED[:-1])
     for wrong in ((4, 0, 0, 0), (-1, 0, 0, 0), (0, 256, 0, 0), (0, 0, 0, -1)):
         with pytest.raises(ValueError, match=r"fill: expected 0\.\.3 and levels of 0\.\.255, got"):
-            kernels.bend(source, out, *places, *wrong, *UNWARPED)
+            kernels.warp(source, out, *places, *wrong, *UNWARPED)
     with pytest.raises(TypeError, match="must be real number"):
-        kernels.bend(source, out, "1", *places[1:], *fill, *UNWARPED)
+        kernels.warp(source, out, "1", *places[1:], *fill, *UNWARPED)
     with pytest.raises(ValueError, match="source: expected uint8"):
-        kernels.bend(source[..., :2], out, *places, *fill, *UNWARPED)
+        kernels.warp(source[..., :2], out, *places, *fill, *UNWARPED)
     with pytest.raises((ValueError, BufferError)):
-        kernels.bend(source, out[:, ::2], *places, *fill, *UNWARPED)
+        kernels.warp(source, out[:, ::2], *places, *fill, *UNWARPED)
     grid, field = np.zeros((5, 6), np.float32), np.zeros((2, 5, 6), np.float32)
-    kernels.bend(source, out, *places, *fill, grid, 0.1, field, 1.0)
+    kernels.warp(source, out, *places, *fill, grid, 0.1, field, 1.0)
     for bad in (grid[:4], grid.astype(np.float64), field):
         with pytest.raises(ValueError, match="expected 30 dense items of 4 bytes"):
-            kernels.bend(source, out, *places, *fill, bad, 0.1, None, 0.0)
+            kernels.warp(source, out, *places, *fill, bad, 0.1, None, 0.0)
     for bad in (grid, field.astype(np.float64)):
         with pytest.raises(ValueError, match="expected 60 dense items of 4 bytes"):
-            kernels.bend(source, out, *places, *fill, None, 0.0, bad, 1.0)
+            kernels.warp(source, out, *places, *fill, None, 0.0, bad, 1.0)
     with pytest.raises((ValueError, BufferError)):
-        kernels.bend(source, out, *places, *fill, field[:, :, ::2], 0.1, None, 0.0)
+        kernels.warp(source, out, *places, *fill, field[:, :, ::2], 0.1, None, 0.0)
     crooked = np.zeros(4 * 30 + 1, np.uint8)[1:].view(np.float32).reshape(5, 6)
     with pytest.raises(ValueError, match="multiples of 4"):
-        kernels.bend(source, out, *places, *fill, crooked, 0.1, None, 0.0)
+        kernels.warp(source, out, *places, *fill, crooked, 0.1, None, 0.0)

@@ -351,7 +351,7 @@ def test_pixels_of_another_kind_are_refused(source: Any) -> None:
 
 def test_arguments_out_of_range_are_refused() -> None:
     source, out = noise(9, 9), np.empty((5, 6, 3), np.uint8)
-    with pytest.raises(ValueError, match="window: expected a part of the scaled picture"):
+    with pytest.raises(ValueError, match="window: expected a part of the scaled image"):
         kernels.resize(source, out, 30, 20, 25, 7, 0, 0)
     with pytest.raises(TypeError, match="resize: expected 8 arguments, got 7"):
         kernels.resize(source, out, *WINDOW[:-1])

@@ -80,7 +80,7 @@ bool augd_take_scaling(const int *given, const Py_buffer *out, Scaling *scaling)
     if (window.x >= 0 && window.y >= 0 && given[SCALED_WIDTH] - window.x >= window.width &&
         given[SCALED_HEIGHT] - window.y >= window.height)
         return true;
-    PyErr_SetString(PyExc_ValueError, "window: expected a part of the scaled picture");
+    PyErr_SetString(PyExc_ValueError, "window: expected a part of the scaled image");
     return false;
 }
 

@@ -7,7 +7,7 @@ static bool is_region(const int *given, int width, int height) {
         given[X] <= given[WIDTH] - width && given[Y] <= given[HEIGHT] - height)
         return true;
     PyErr_Format(PyExc_ValueError,
-                 "region: expected a part of the picture, and scale 1..8, got %dx%d at (%d, %d) of "
+                 "region: expected a part of the image, and scale 1..8, got %dx%d at (%d, %d) of "
                  "%dx%d at 1/%d",
                  width, height, given[X], given[Y], given[WIDTH], given[HEIGHT], given[SCALE]);
     return false;
@@ -103,7 +103,7 @@ static PyObject *transcode_jpeg(PyObject *module, PyObject *const *args, Py_ssiz
 
 PyDoc_STRVAR(decode_jpeg_doc,
 "decode_jpeg(data, out, width, height, x, y, scale, /)\n--\n\n"
-"Decode the region of out's size at (x, y), in pixels of the picture scaled by 1 / scale.\n\n"
+"Decode the region of out's size at (x, y), in pixels of the image scaled by 1 / scale.\n\n"
 "`width` and `height` are what the header was found to say. Raises DecodeError.");
 PyDoc_STRVAR(render_jpeg_doc,
 "render_jpeg(data, out, width, height, x, y, scale, region_width, region_height,\n"

@@ -96,7 +96,7 @@ static PyObject *resize_rows(PyObject *module, PyObject *const *args, Py_ssize_t
         PyErr_NoMemory();
     else
         PyErr_Format(PyExc_ValueError,
-                     "row %zd: expected a picture in the cache, a crop of it and a window of that",
+                     "row %zd: expected an image in the cache, a crop of it and a window of that",
                      row - 1);
 release_arrays:
     while (taken > 0) PyBuffer_Release(&arrays[--taken]);
@@ -161,7 +161,7 @@ static bool take_fill(const int *given, Warp *warp) {
     return true;
 }
 
-static PyObject *bend(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+static PyObject *warp_image(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     enum { NUM_PLACES = 4 + 2 + 2, NUM_FILL = 1 + AUGD_CHANNELS };
     enum { SOURCE, OUT, PLACES, FILL = PLACES + NUM_PLACES, GRID = FILL + NUM_FILL };
@@ -170,7 +170,7 @@ static PyObject *bend(PyObject *module, PyObject *const *args, Py_ssize_t count)
     int fill[NUM_FILL];
     Warp warp;
     Py_buffer source, out, grid, field;
-    if (!augd_has_count("bend", count, NUM_ARGS) || !augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
+    if (!augd_has_count("warp", count, NUM_ARGS) || !augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
         !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &warp.lens, 1) ||
         !augd_take_doubles(args + FIELD_SCALE, &warp.field_scale, 1) || !take_fill(fill, &warp) ||
         !augd_take_pixels(args[SOURCE], &source, false))
@@ -207,13 +207,13 @@ release_source:
     return result;
 }
 
-static PyObject *tint(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+static PyObject *apply_colour(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     enum { NUM_ENTRIES = 12, NUM_OF_PIVOT = 9, MEANLESS = 1 + NUM_ENTRIES };
     double matrix[3][4], pivot[3][3];
     const bool has_pivot = count == MEANLESS + NUM_OF_PIVOT;
     Py_buffer row;
-    if ((!has_pivot && !augd_has_count("tint", count, MEANLESS)) ||
+    if ((!has_pivot && !augd_has_count("apply_colour", count, MEANLESS)) ||
         !augd_take_doubles(args + 1, matrix[0], NUM_ENTRIES) ||
         (has_pivot && !augd_take_doubles(args + MEANLESS, pivot[0], NUM_OF_PIVOT)) ||
         !augd_take_pixels(args[0], &row, true))
@@ -246,19 +246,19 @@ PyDoc_STRVAR(resize_doc,
 "Scale source and write the window of out's size at (x, y), antialiased unless linear.");
 PyDoc_STRVAR(resize_rows_doc,
 "resize_rows(cache, out, offset, size, crop, scaled, window, mirror, linear, /)\n--\n\n"
-"As resize, for the rows of `out`, each from a crop of the picture at its offset of the cache.\n\n"
+"As resize, for the rows of `out`, each from a crop of the image at its offset of the cache.\n\n"
 "`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `mirror`.");
 PyDoc_STRVAR(halve_doc,
 "halve(source, out, /)\n--\n\n"
 "Make means of 2x2 pixels, halves up; an odd side's last pixels count twice.");
-PyDoc_STRVAR(bend_doc,
-"bend(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
+PyDoc_STRVAR(warp_doc,
+"warp(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
 "     field, scale, /)\n--\n\n"
 "Make a row by bilinear samples of source, each at a place of its own.\n\n"
 "The row's middle is read at (whole_x + x, whole_y + y). `fill` is the place of a fill among reflect,\n"
 "constant, nearest, wrap. `grid` is float32 (h, w), `field` float32 (2, h, w), or None.");
-PyDoc_STRVAR(tint_doc,
-"tint(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, *pivot)\n--\n\n"
+PyDoc_STRVAR(apply_colour_doc,
+"apply_colour(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, *pivot)\n--\n\n"
 "Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.\n\n"
 "With the nine numbers of a pivot, a 3x3 matrix, its product with the row's mean is added first.");
 PyDoc_STRVAR(sums_doc,
@@ -269,8 +269,8 @@ PyMethodDef augd_pixel_methods[] = {
     {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, resize_doc},
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
     {"halve", (PyCFunction)(void (*)(void))halve, METH_FASTCALL, halve_doc},
-    {"bend", (PyCFunction)(void (*)(void))bend, METH_FASTCALL, bend_doc},
-    {"tint", (PyCFunction)(void (*)(void))tint, METH_FASTCALL, tint_doc},
+    {"warp", (PyCFunction)(void (*)(void))warp_image, METH_FASTCALL, warp_doc},
+    {"apply_colour", (PyCFunction)(void (*)(void))apply_colour, METH_FASTCALL, apply_colour_doc},
     {"sums", sums, METH_O, sums_doc},
     {NULL, NULL, 0, NULL},
 };

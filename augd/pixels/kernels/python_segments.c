@@ -172,7 +172,7 @@ static bool take_cut(const int *given, Py_ssize_t size, Cut *cut) {
         cut->kept = (Region){given[LEFT], given[TOP], given[NUM_COLUMNS], given[NUM_ROWS]};
         return true;
     }
-    PyErr_SetString(PyExc_ValueError, "cut: expected a photo, its MCUs, and its head in the bytes");
+    PyErr_SetString(PyExc_ValueError, "cut: expected an image, its MCUs, and its head in the bytes");
     return false;
 }
 
@@ -236,7 +236,7 @@ PyDoc_STRVAR(measure_segments_doc,
 PyDoc_STRVAR(read_cut_doc,
 "read_cut(lengths, columns, rows, left, top, num_columns, num_rows, fd, head_size, offset, size,\n"
 "         file_size, file_mtime_ns, /)\n--\n\n"
-"Read the head of a photo, which lies at `offset` of a file, and the segments from its first to its last\n"
+"Read the head of an image, which lies at `offset` of a file, and the segments from its first to its last\n"
 "that are kept. None: they reach beyond its size, the file changed, or cannot be read.");
 PyDoc_STRVAR(cut_segments_doc,
 "cut_segments(lengths, body, out, columns, rows, left, top, num_columns, num_rows, start, /)\n--\n\n"
@@ -244,12 +244,12 @@ PyDoc_STRVAR(cut_segments_doc,
 PyDoc_STRVAR(decode_cut_doc,
 "decode_cut(data, out, lengths, columns, rows, left, top, num_columns, num_rows, head_size, width,\n"
 "           height, mcu_width, mcu_height, interval, x, y, scale, /)\n--\n\n"
-"As decode_jpeg, of a photo whose head and kept segments lie in data, one behind the other.");
+"As decode_jpeg, of an image whose head and kept segments lie in data, one behind the other.");
 PyDoc_STRVAR(render_cut_doc,
 "render_cut(data, out, lengths, columns, rows, left, top, num_columns, num_rows, head_size, width,\n"
 "           height, mcu_width, mcu_height, interval, x, y, scale, region_width, region_height,\n"
 "           scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
-"As render_jpeg, of such a photo.");
+"As render_jpeg, of such an image.");
 
 PyMethodDef augd_segment_methods[] = {
     {"measure_segments", (PyCFunction)(void (*)(void))measure_segments, METH_FASTCALL, measure_segments_doc},

@@ -186,7 +186,7 @@ def test_other_scales_and_regions_between_scaled_pixels_are_refused(kind: str) -
         with pytest.raises(ValueError, match=f"scale: expected 1, 2, 4 or 8, got {scale}"):
             decode(data, header, (0, 0, 8, 8), scale)
     for region in ((2, 0, 8, 8), (0, 4, 8, 10), (0, 0, WIDTH - 1, 8)):
-        with pytest.raises(ValueError, match="expected multiples of the scale 4 or the picture's"):
+        with pytest.raises(ValueError, match="expected multiples of the scale 4 or the image's"):
             decode(data, header, region, 4)
     assert decode(data, header, (4, 8, WIDTH - 4, HEIGHT - 8), 4).shape == (23, 32, 3)
 

@@ -387,7 +387,7 @@ def test_the_kernel_looks_at_every_number(kernels: str, change: dict[str, object
     alone = np.zeros((4, 4, 3), np.uint8)
     native.resize(picture[3:10, 2:14], alone, 6, 5, 1, 1, False, True)
     assert np.array_equal(run(GOOD)[0], alone)
-    with pytest.raises(ValueError, match="row 1: expected a picture in the cache, a crop of it"):
+    with pytest.raises(ValueError, match="row 1: expected an image in the cache, a crop of it"):
         run(GOOD, {**GOOD, **change})
 
 
