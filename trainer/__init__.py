@@ -10,12 +10,13 @@
         for images, labels in stream: ...                          # the next epoch, in pairs
         for images, labels in augd.torch.as_dataloader(stream): ...  # for Lightning and friends
 
-The last step of a batch's way: `client` is the stream, `device` and `cuda` make the
-tensors, `handover` decides when a copy starts and when a slot goes back. Nothing here decodes or
-augments, and nothing of augd is used that augd doesn't export.
+Runs in the training process, on top of `augd.Stream`. `data.stream` is the stream of tensors,
+`data.host_feed` and `data.cuda_feed` make the tensors, and `data.copy_schedule` decides when a copy
+starts and when a slot goes back. Nothing here decodes or augments, and only exported names of augd
+are used.
 
-This folder is the package `augd.torch`, and `trainer` is another name of it, for as long as no
-file of the user's takes that name. So the modules here import one another relatively.
+This folder is the package `augd.torch`. `trainer` is another name of it, unless a file of the
+user's takes that name. So the modules here import one another relatively.
 """
 
 if __name__ == "trainer":
@@ -38,7 +39,7 @@ else:
 
         raise explain_missing_torch()
 
-    # Where each name lies. torch takes seconds: --help and a mistyped option need not wait for it.
+    # The module of each name. torch takes seconds to load: --help and a wrong option don't wait.
     _HOMES = {
         "IMAGENET_MEAN": "data.host_feed",
         "IMAGENET_STD": "data.host_feed",
@@ -50,7 +51,7 @@ else:
     _PACKAGES = ("data", "evaluation", "models", "training")
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for the first time, and torch with it."""
+        """Import a name when it is first used, and torch with it."""
         if name in _PACKAGES:
             return import_module(f"{__name__}.{name}")
         if name not in _HOMES:

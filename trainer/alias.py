@@ -1,7 +1,7 @@
-"""`import trainer` gives the modules of `augd.torch`, so that no class is there twice.
+"""`import trainer` gives the modules of `augd.torch`, so that no class exists twice.
 
-Loaded where the name `trainer` leads here. The package of that name becomes `augd.torch` itself,
-and each of its modules the one of `augd.torch` that has the same file.
+Loaded if the name `trainer` leads to this folder. The package of that name becomes `augd.torch`
+itself, and each of its modules the module of `augd.torch` with the same file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _AliasFinder:
 
 
 class _Loader(Loader):
-    """Gives the module that is there by its other name, as it is."""
+    """Returns the module that is loaded under its other name, unchanged."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = import_module(f"augd.torch{spec.name.removeprefix(NAME)}")

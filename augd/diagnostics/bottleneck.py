@@ -1,7 +1,7 @@
-"""Who waits for whom, and what to do about it: shares of time in, one sentence out.
+"""The bottleneck of a stream: takes shares of time, returns the limit, a sentence and advice.
 
-Beside the way of a batch. Pure: `augd status`, the page and `augd bench` measure in their own ways
-and are judged here, so that they never disagree about equal numbers.
+Used by `augd status`, the dashboard and `augd bench`. Each measures in its own way; all are judged
+here, so that they agree about equal numbers. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-LITTLE = 0.1  # a share of waiting below which nobody needs to care
-_ALMOST_ALL = 0.9  # of the time spent waiting: how many producers would do cannot be told from that
+LITTLE = 0.1  # a share of waiting below this does not matter
+_ALMOST_ALL = 0.9  # above this share of waiting, the number of producers needed is unknown
 
 Limit = Literal["producers", "transport", "trainer", "both", "none", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """Who limits the pace, said in a sentence; `enough` producers would do, None: not known."""
+    """The limit, a sentence for users, and how many producers are enough; None: not known."""
 
     limit: Limit
     sentence: str
@@ -40,9 +40,10 @@ def diagnose(
         waits: share of the time that the trainer waited for a batch.
         idle: share of the time that the producers had nothing to make, their mean.
         num_producers: how many there are.
-        on_core: share of their working time that the producers had a core.
-        transfer: share of the time that handing batches to a device held the trainer up.
-        fetch: share of the time that the trainer waited for a batch on its way, a part of `waits`.
+        on_core: share of their working time in which the producers had a core.
+        transfer: share of the time in which moving batches to a device delayed the trainer.
+        fetch: share of the time in which the trainer waited for a batch on its way, a part of
+            `waits`.
     """
     shares = f"the trainer waited {waits:.0%} of the time, the producers {idle:.0%}"
     if transfer >= LITTLE:
@@ -79,9 +80,9 @@ def diagnose(
 
 
 def producers_for(waits: float, idle: float, num_producers: int) -> int | None:
-    """Say how many producers the trainer would not wait for; None when it takes all there is.
+    """Return how many producers keep the trainer from waiting; None if it takes all there is.
 
-    It used up what they made in the share of the time that it did not wait.
+    It used up their rows in the share of the time in which it did not wait.
     """
     if waits >= _ALMOST_ALL:
         return None

@@ -1,13 +1,13 @@
-"""Looking at every file of a data set: read, header, whole decode, in several processes.
+"""Examines every file of a dataset in worker processes: reads it, and decodes all of it.
 
-The same reading and decoding as a producer's, without plan and render. Processes, because
-`decode` learns of a broken scan from its process's standard error; and a decoder that dies of a
-file takes one process with it, which is replaced, as is one that is silent for too long. Each is
-confined before its first file; of a set in an object store, which takes a network to read, a
-process apart decodes.
+Runs under `augd check`. Reading and decoding are a producer's, without plan and render. Processes
+are needed because `decode` learns of a broken scan from its process's standard error, and because a
+file can kill a decoder. A worker that dies, or is silent for too long, is replaced. Each worker is
+confined before its first file. For a dataset in an object store, which needs the network, a process
+apart decodes.
 
-Worker w of n looks at samples w, w + n, ... in that order and answers each with one line, so that
-the asker reads the workers in turns and gets the samples in order. Changes nothing on disk.
+Worker w of n examines samples w, w + n, ... in that order, and answers each with one line. The
+parent reads the workers in turn, and so gets the samples in order. Changes nothing on disk.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _READY = b"{}"  # a worker's first line
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one file is. `reason` says why it is bad; sizes and format are known unless it is.
+    """The result for one file. `reason` says why it is bad; a good one has size and format.
 
-    `digest` is there for files that have the same size as another.
+    `digest` is set for files that have the same size as another.
     """
 
     sample: int
@@ -61,10 +61,10 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def examine_all(index: IndexFile, num_workers: int) -> Iterator[Examined]:
-    """Yield what every file is, in the order of the samples.
+    """Yield the result for every file, in the order of the samples.
 
     Raises:
-        AugdError: a worker failed by itself, by no file's fault.
+        AugdError: a worker failed, and not because of a file.
     """
     workers = [_Worker(index, first, num_workers) for first in range(num_workers)]
     try:
@@ -82,7 +82,7 @@ def examine_all(index: IndexFile, num_workers: int) -> Iterator[Examined]:
 
 
 class _Worker:
-    """A process that looks at every `step`-th sample from `first` on."""
+    """A process that examines every `step`-th sample from `first` on."""
 
     def __init__(self, index: IndexFile, first: int, step: int) -> None:
         fds = index.fd, index.dims_fd
@@ -104,7 +104,7 @@ class _Worker:
         self._is_silent = self._is_ready = False
 
     def read_line(self) -> bytes:
-        """Return its next line; nothing when it died, or said none in time."""
+        """Return its next line; empty if it died, or wrote none in time."""
         if not self._is_ready:
             if self._hear(START_S) != _READY:
                 return b""
@@ -126,7 +126,7 @@ class _Worker:
         return self._lines.popleft()
 
     def end(self) -> str:
-        """Reap it, and say what it did at a file that it gave no answer for."""
+        """Reap it, and return what it did at the file that it did not answer."""
         if self._is_silent:
             self.close()
             if not self._is_ready:
@@ -145,7 +145,7 @@ class _Worker:
         return f"the decoder died of it ({signal.Signals(-status).name})"
 
     def close(self) -> None:
-        """Kill and reap it; twice is fine."""
+        """Kill and reap it; closing twice is fine."""
         self._process.kill()
         reap(self._process)
         self._output.close()
@@ -193,13 +193,13 @@ def _work(index_fd: int, dims_fd: int, first: int, step: int) -> None:
 
 
 def begin_work() -> None:
-    """Set up a worker; it ends without a word on Ctrl-C, or when nobody reads it."""
+    """Set up a worker; it ends silently on Ctrl-C, or when its output is closed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def answer(said: msgspec.Struct) -> None:
-    """Write a worker's line to whoever started it."""
+    """Write a worker's line to its parent."""
     sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
     sys.stdout.buffer.flush()
 

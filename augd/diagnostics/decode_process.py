@@ -1,17 +1,15 @@
-"""A process apart that decodes: strangers' bytes in, pixels out, and nothing lost when it dies.
+"""A separate process that decodes untrusted files: bytes in, pixels out.
 
-For commands that look at single files (`preview`, `explain`, `pca`, `pack`): they themselves never
-decode. The process is confined as a producer is, answers one question at a time, and is started
-when it is first needed. One that dies or is silent is replaced at the next question; the file in
-hand is then a bad image, by name.
+For commands that read single files (`preview`, `explain`, `pca`, `pack`): they never decode in
+their own process. The decode process is confined as a producer is, answers one question at a time,
+and is started when it is first needed. One that dies or is silent is replaced at the next question,
+and the file is then reported as a bad image.
 
-A message is two lengths, a question or an answer in msgpack, and bytes: a file's, or pixels. What
-comes back is believed as far as its size goes: a process that was taken over can show other
-pixels, and nothing else.
+A message is two lengths, a question or an answer in msgpack, and bytes: a file's, or pixels. The
+parent checks an answer's size. A compromised process can return other pixels, and nothing else. It
+reports once that it is ready, so that its start does not count against the first image.
 
-It says once that it stands, so that its start is no time of a picture.
-
-Invariants: every wait has a deadline; the process ends when its asker does, however it does.
+Invariants: every wait has a deadline; the process ends when its parent does, however that ends.
 """
 
 from __future__ import annotations
@@ -43,10 +41,10 @@ from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
 
 PATIENCE_S = 60.0
-"""For one answer: a picture of 64 megapixels takes a few seconds, also under load."""
+"""For one answer: an image of 64 megapixels takes a few seconds, also under load."""
 
 START_S: Final = 120.0
-"""For its start, which on a machine under load takes longer than any picture."""
+"""For its start, which on a machine under load takes longer than any image."""
 
 _READY: Final = b"\1"
 _HEAD_BYTES_MAX: Final = 1 << 20
@@ -54,11 +52,11 @@ _LENGTHS: Final = struct.Struct("<II")
 _PART_BYTES: Final = 1 << 20
 
 Answer = tuple[bytes, Any]
-"""What is answered: a struct in msgpack, and bytes-like behind."""
+"""An answer: a struct in msgpack, and the bytes-like that follow."""
 
 
 class DecoderLost(Exception):
-    """The process died of its question, or was silent; says how."""
+    """The process died at its question, or was silent; the text says which."""
 
 
 class Decode(msgspec.Struct, frozen=True):
@@ -83,7 +81,7 @@ class _Due(NamedTuple):
 
 
 class DecodeProcess:
-    """The asker's end. `module` is the program that answers; use it in a `with`."""
+    """The parent's end. `module` is the program that answers; use it in a `with`."""
 
     def __init__(self, module: str = __name__) -> None:
         """Start nothing yet."""
@@ -109,7 +107,7 @@ class DecodeProcess:
         """Ask, and return the answer with what follows it, at most `most_bytes`.
 
         Raises:
-            DecoderLost: the process died of it, or said nothing in time.
+            DecoderLost: the process died of it, or did not answer in time.
         """
         if self._process is None:
             self._start()
@@ -159,7 +157,7 @@ class DecodeProcess:
 
     def _start(self) -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)  # this end waits in `_await`, the other one as long as it takes
+        near.setblocking(False)  # this end waits in `_await`, with a deadline; the other one blocks
         try:
             self._process = interpreter.start(
                 *(self._module, str(far.fileno()), str(os.getpid())),
@@ -174,7 +172,7 @@ class DecodeProcess:
         self._link, self._is_ready = near, False
 
     def _end(self) -> int:
-        """Reap the process; returns its status, or that of the SIGKILL that it gets."""
+        """Reap the process; return its status, or that of the SIGKILL sent to it."""
         assert self._process is not None and self._link is not None
         self._link.close()
         try:
@@ -217,7 +215,7 @@ def _read(link: socket.socket, size: int, due: _Due | None) -> bytearray:
 
 
 def _await(link: socket.socket, event: int, due: _Due | None) -> None:
-    """Wait until something can be read or written. Raises TimeoutError when it is due by then."""
+    """Wait until the socket is ready. Raises TimeoutError at the deadline."""
     if due is None:
         return
     poller = select.poll()
@@ -231,7 +229,7 @@ def _await(link: socket.socket, event: int, due: _Due | None) -> None:
 
 
 def answer_all(answer: Callable[[bytes, bytearray], Answer]) -> None:
-    """Confine this process and answer until the asker ends; arguments are those of the program."""
+    """Confine this process, and answer until the parent ends; called with the program's argv."""
     link_fd, parent_pid = map(int, sys.argv[1:3])
     die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,7 @@
-"""Rows whose colours are left to the device, as it makes them, to be shown."""
+"""Applies the colour matrices that are left to the device, so that rows can be shown.
+
+Used by the commands that show rows.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What each op of a recipe drew for one row, by name: an angle, a factor, a rectangle.
+"""The parameters that each op of a recipe drew for one row: an angle, a factor, a rectangle.
 
-Beside the way of a batch. A plan holds only what the ops come to together. An op's own part is
-seen in the plan of a recipe that has this op, in its place, and nothing else: random words belong
-to a place, so that they are the same. Where the row is cut from the photo, crops and resizes
-decide together; `sample` tells that.
+Used by `augd explain` and `augd preview`. A plan holds only the combined effect of all ops. So each
+op is planned alone, at its own place in the recipe. Random words belong to a place, so they are the
+same. Crops and resizes decide together which part of the image a row shows:
+`augd/diagnostics/sample_renderer.py` tells that.
 
-Invariants: nothing is drawn here that the planner does not draw; no law of an op stands here,
-only how its parameter is read off the numbers of a plan.
+Invariants: nothing is drawn here that the planner does not draw; no distribution of an op stands
+here, only how its parameter is read from the numbers of a plan.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _YIQ = np.array(
 )
 
 
-# Of an array that an own op drew: a matrix's, and not a field's.
+# Of an array that an own op drew: enough for a matrix, too few for a field.
 _NUMBERS_SHOWN = 16
 
 OwnDraws = Mapping[tuple[int, int], Any]
-"""What own ops drew, by the op's place in the recipe and the view."""
+"""The parameters of own ops, by the op's place in the recipe and the view."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnStep:
-    """One op, and what it drew; `drawn` is None where it was not applied."""
+    """One op and its parameters; `drawn` is None if it was not applied."""
 
     op: str
     drawn: Mapping[str, Any] | None
 
     def as_plain(self) -> dict[str, Any]:
-        """Write it as plain data."""
+        """Return it as plain data."""
         return {"op": self.op, "applied": self.drawn is not None, **(self.drawn or {})}
 
 
 class Draws:
-    """Tells what the ops of one stream drew. Rows are of `out_size`, (height, width)."""
+    """Returns what the ops of one stream drew. Rows are of `out_size`, (height, width)."""
 
     def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
         height, width = out_size
@@ -79,8 +79,8 @@ class Draws:
     def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[DrawnStep]]:
         """Return the steps of each view, in the recipe's order; crops left out.
 
-        `own` is what own ops drew when the sample was planned: they may draw by its size, and so
-        are not asked again.
+        `own` holds the parameters of own ops from when the sample was planned. They may depend on
+        its size, so they are not drawn again.
         """
         ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
         views: list[list[DrawnStep]] = [[] for _ in range(self._num_views)]
@@ -118,14 +118,14 @@ class Draws:
 
 
 def _planner(recipe: Recipe, place: int, seed: int, out_size: tuple[int, int]) -> Planner:
-    """Make the planner of one op alone, which keeps its place."""
+    """Make a planner of one op alone, at its own place."""
     blank = Mirror(p=0.0)
     ops = (*(blank for _ in range(place)), recipe.ops[place])
     return Planner(Recipe(ops=ops, views=recipe.views), seed, out_size)
 
 
 def _own_drawn(own: OwnDraws, place: int, view: int) -> dict[str, Any] | None:
-    """Return what an own op drew, under the name that its methods have for it."""
+    """Return what an own op drew, by the name that its methods use."""
     if (place, view) not in own:
         return None
     params = own[place, view]
@@ -133,7 +133,7 @@ def _own_drawn(own: OwnDraws, place: int, view: int) -> dict[str, Any] | None:
 
 
 def _as_json(params: Any) -> Any:
-    """Write what an own op drew as JSON data; in Python's words where it is none, or much."""
+    """Return parameters as JSON data; as Python's repr if they are large or no JSON."""
     if isinstance(params, np.generic | np.ndarray) and params.size <= _NUMBERS_SHOWN:
         params = params.tolist()
     try:
@@ -144,7 +144,7 @@ def _as_json(params: Any) -> Any:
 
 
 def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
-    """Read what the only op of a plan drew for a row; None where it was not applied."""
+    """Read what the only op of a plan drew for a row; None if it was not applied."""
     if op.is_colour:
         assert plan.colour is not None
         matrix = plan.colour[row]
@@ -206,7 +206,7 @@ _READERS_OF_MATRIX: dict[str, Callable[[Floats, Floats], dict[str, Any]]] = {
 
 
 def _components(op: BaseOp, colour: Floats) -> dict[str, Any]:
-    """Solve what was added, V (alpha * lambda), for alpha; the least one where lambda is 0."""
+    """Solve the shift V (alpha * lambda) for alpha; the smallest one where lambda is 0."""
     assert isinstance(op, Pca)
     scale = np.array(op.eigval) ** (1.0 if op.mode == "eigval" else 0.5)
     added = colour[:, 3]

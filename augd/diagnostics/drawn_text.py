@@ -1,7 +1,7 @@
-"""What was drawn for a sample, in words and as plain data.
+"""The parameters drawn for a sample, as text and as plain data.
 
-Beside the way of a batch; the numbers come from `sample.Drawn`. Rounds for reading, and says
-nothing that was not drawn.
+Used by `augd explain`, `augd preview` and the dashboard's sample viewer. The numbers come from
+`augd.diagnostics.sample_renderer.Drawn`. Texts round them; nothing is added.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SEPARATOR = " · "
 
 
 def describe_crop(view: View) -> str:
-    """Say which part of the photo the row shows: `crop 312x280 at 12,40`.
+    """Describe the part of the image that the row shows: `crop 312x280 at 12,40`.
 
-    By crops and resizes alone; what turns or zooms it is said by `describe_rest`.
+    Counts crops and resizes alone; `describe_rest` describes rotations and zooms.
     """
     x, y, width, height = map(round, view.frame)
     return f"crop {width}x{height} at {x},{y}"
 
 
 def describe_rest(view: View) -> str:
-    """Say what else was done; `nothing else` when nothing was."""
+    """Describe what else was done; `nothing else` if nothing was."""
     said = ["mirrored"] if view.mirror else []
     for step in view.steps:
         if step.op != "mirror" and _is_to_be_said(step):
@@ -38,14 +38,14 @@ def describe_rest(view: View) -> str:
 
 
 def _is_to_be_said(step: DrawnStep) -> bool:
-    """Leave out what was not applied, and shifts that are lost by rounding."""
+    """Say whether a step is worth a word: it was applied, and is not lost by rounding."""
     if step.drawn is None:
         return False
     return any(map(_whole, step.drawn["shift"])) if "shift" in step.drawn else True
 
 
 def say_step(step: DrawnStep) -> str:
-    """Say what one op drew, in a few words."""
+    """Describe what one op drew, in a few words."""
     if step.drawn is None:
         return "not applied"
     say = _SAYINGS.get(step.op)
@@ -137,7 +137,7 @@ def _signed(level: float) -> str:
 
 
 def as_plain(drawn: Drawn) -> dict[str, Any]:
-    """Write the parameters as plain data, unrounded.
+    """Return the parameters as plain data, unrounded.
 
     A sample of one view has them at the top, one of several as a list in `views`.
     """

@@ -1,4 +1,7 @@
-"""Words of reports: sections, sizes, and the state of a cache."""
+"""Texts of reports: sections, sizes, and the state of a cache.
+
+Used by the commands that print a report.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _SHOWN = 10
 
 
 def section(title: str, entries: Sequence[str]) -> Iterator[str]:
-    """Yield a title and the first entries below it; nothing when there are none."""
+    """Yield a title and the first entries below it; nothing if there are none."""
     if entries:
         yield ""
         yield title
@@ -21,7 +24,7 @@ def section(title: str, entries: Sequence[str]) -> Iterator[str]:
 
 
 def say_size(size_bytes: int) -> str:
-    """Say a size in the largest fitting unit."""
+    """Format a size in the largest fitting unit."""
     for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size_bytes >= step:
             return f"{size_bytes / step:.1f} {unit}"
@@ -29,7 +32,7 @@ def say_size(size_bytes: int) -> str:
 
 
 def say_cache(cache: Mapping[str, Any]) -> str:
-    """Say in a line what is in the cache, and how much of what was made came from it."""
+    """Describe a cache in one line: its entries, its size, and its share of hits."""
     made = cache["hits"] + cache["misses"]
     share = f"; {cache['hits'] / made:.0%} of {counted(made, 'image')} came from it" if made else ""
     return (

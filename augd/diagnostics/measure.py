@@ -1,9 +1,9 @@
-"""Measuring a running daemon through one of its streams: rates, costs, and who waits.
+"""Measures a running daemon through one of its streams: rates, costs, and shares of waiting.
 
-A client's view beside the way of a batch: it lets go of every batch at once, measures from
-the arrival of one to the arrival of another, so that neither the start nor a batch in the
-making is counted, and reads what processes cost from the kernel and from the daemon's
-status. It changes nothing in the daemon and adds no work to a producer.
+Runs in a client's process, under `augd bench`. It releases every batch at once. It measures from
+the arrival of one batch to the arrival of another, so that neither the start nor an unfinished
+batch counts. CPU time comes from the kernel, counters from the daemon's status. It changes nothing
+in the daemon and adds no work to a producer.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ _Batch = TypeVar("_Batch", covariant=True)
 
 _WARM_UP_S = 1.0
 _FILLING_BATCHES = 16
-_WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes are learnt
+_WARM_UP_MAX_S = 5.0  # for the rest of a first epoch, in which image sizes become known
 
 
 @dataclass(frozen=True, slots=True)
 class CounterSnapshot:
     """All counters at one moment; seconds since they started.
 
-    Those of producers are by number; what only their own host can tell is by pid, of this host's.
+    Counters of producers are by number. Those that only their own host knows are by pid, and of
+    producers on this host.
     """
 
     client_cpu_s: float
@@ -56,8 +57,8 @@ class Measurement:
 
     Shares are of the elapsed time, in 0..1; those of producers are their mean. CPU seconds are
     per 1,000 images delivered. `plan_us` is planning and order together, per sample made.
-    `on_core` is the share of the producers' working time that they had a core: the rest is
-    waiting for storage, or for cores that others use.
+    `on_core` is the share of the producers' working time in which they had a core. In the rest
+    they waited for storage, or for cores that other processes used.
     """
 
     images: int
@@ -87,7 +88,7 @@ class Probe:
         self._inquirer = StatusClient(address, keys=keys)
 
     def snapshot(self) -> dict[str, Any]:
-        """Ask the daemon what it does."""
+        """Ask the daemon for its snapshot."""
         return self._inquirer.status()
 
     def read(self) -> CounterSnapshot:
@@ -110,7 +111,7 @@ class Probe:
         )
 
     def close(self) -> None:
-        """Close the connection that asks; the stream stays."""
+        """Close the status connection; the stream stays open."""
         self._inquirer.close()
 
 
@@ -120,12 +121,12 @@ def daemon_pid(snapshot: Mapping[str, Any]) -> int:
 
 
 def own_producers(snapshot: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List the producers that run on the daemon's host: the pids of others say nothing here."""
+    """List the producers on the daemon's host: pids of other hosts are meaningless here."""
     return [one for one in snapshot["producers"] if one["pid"] and not one["host"]]
 
 
 class Epochs(Protocol[_Batch]):
-    """A stream of whatever batches."""
+    """A stream of batches of any kind."""
 
     def epoch(self, epoch: int) -> Iterator[_Batch]: ...
 
@@ -136,7 +137,7 @@ def all_batches(stream: Epochs[_Batch]) -> Iterator[_Batch]:
 
 
 def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
-    """Read until the pipeline runs as it will: a second, and for a small set its first epoch."""
+    """Read until the pipeline is steady: a second, and the first epoch of a small dataset."""
     started = time.monotonic()
     for number, batch in enumerate(batches, 1):
         batch.release()
@@ -147,7 +148,7 @@ def warm_up(stream: Stream, batches: Iterator[Batch]) -> None:
 
 
 def fill_cache(probe: Probe, batches: Iterator[Batch]) -> None:
-    """Read until nothing is added to the daemon's cache of pictures any more."""
+    """Read until the daemon's cache of decoded images stops growing."""
     entries = -1
     while (found := probe.snapshot()["cache"]["entries"]) > entries:
         entries = found
@@ -159,7 +160,7 @@ def fill_cache(probe: Probe, batches: Iterator[Batch]) -> None:
 def opened(
     address: str | None, recipe: Mapping[str, Any], batch_size: int, keys: str | None = None
 ) -> Iterator[tuple[Stream, Probe, Iterator[Batch]]]:
-    """Open a stream to be measured: it runs as it will, and the probe reads what it costs."""
+    """Open a stream to be measured, warm it up, and yield it with a probe and its batches."""
     with connect(address, recipe=recipe, batch_size=batch_size, keys=keys) as stream:
         probe = Probe(stream, address, keys)
         try:
@@ -176,9 +177,9 @@ def measure(
     seconds: float,
     step: Callable[[Batch], object] | None = None,
 ) -> Measurement:
-    """Read batches for `seconds`, at least one; start when the production is at full speed.
+    """Read batches for `seconds`, at least one; call it when the production is steady.
 
-    `step` is what a training does with each batch before it lets go.
+    `step` is called with each batch before its release, as a training step would be.
     """
     next(batches).release()
     started, before = time.monotonic(), probe.read()
@@ -204,7 +205,7 @@ def compare(
     bad: int,
     seconds: float,
 ) -> Measurement:
-    """Turn two readings, and what a client got between them, into rates and shares."""
+    """Return rates and shares, from two snapshots and the batches received between them."""
     daemon = after.daemon_cpu_s - before.daemon_cpu_s
     client = after.client_cpu_s - before.client_cpu_s
     producers = _grown(before.producers_cpu_s, after.producers_cpu_s)
@@ -234,17 +235,17 @@ def compare(
 
 
 def _grown(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """Sum what was added by the producers that are there now; a new one began at nothing."""
+    """Sum the growth over the present producers; a new one began at 0."""
     return sum(value - before.get(pid, 0) for pid, value in after.items())
 
 
 def _share(part: float, whole: float) -> float:
-    """Divide, inside 0..1: counters that come with a chunk's end may overshoot a little."""
+    """Divide, clipped to 0..1: counters sent at a chunk's end may overshoot a little."""
     return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
 
 
 def verdict_on(measured: Measurement, num_producers: int) -> Bottleneck:
-    """Say who waited for whom."""
+    """Name the bottleneck of a measurement."""
     shares = measured.client_wait_share, measured.producers_idle_share
     fetch = measured.client_fetch_share
     return diagnose(*shares, num_producers, on_core=measured.on_core, fetch=fetch)

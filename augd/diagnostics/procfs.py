@@ -1,7 +1,7 @@
-"""What the kernel knows of a process: the CPU time it used, the memory that is its own.
+"""What the kernel reports of a process: the CPU time that it used, and its private memory.
 
-Beside the way of a batch: `augd bench` and the benchmarks read here. Reads other processes
-of the same user on the same machine; changes nothing, keeps nothing open.
+Used by `augd bench` and the benchmarks. Reads other processes of the same user on the same machine.
+Changes nothing and keeps nothing open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def cpu_s(pid: int) -> float:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory that the process itself made: no page cache, no shared memory, no arenas.
+    """Private memory of a process: no page cache, no shared memory, no arenas.
 
     Raises:
         AugdError: there is no such process, or it belongs to another user.

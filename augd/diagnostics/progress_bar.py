@@ -1,6 +1,6 @@
-"""Progress for what takes longer than a second: a bar on the terminal, and nothing elsewhere.
+"""A progress bar for work that takes longer than a second: on a terminal only.
 
-Beside the way of a batch. Never writes to standard output, which may be a file.
+Used by commands. Writes to standard error, never to standard output, which may be a file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _AFTER_S = 1.0
 
 
 class ProgressBar:
-    """Counts up to `total`, None when it is not known; use it in a `with`, and call it."""
+    """Counts up to `total` (None: unknown). Use it in a `with`, and call it with the count."""
 
     def __init__(self, title: str, total: int | None = None) -> None:
-        """Start the clock; nothing is shown before a second has passed."""
+        """Start the clock; the bar appears after a second."""
         self._title = title
         self._total = total
         self._started = time.monotonic()

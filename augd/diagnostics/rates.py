@@ -1,9 +1,9 @@
-"""What two snapshots of a daemon tell: how busy its producers are, and who waits for whom.
+"""Rates from two snapshots of a daemon: how busy its producers are, and the bottleneck.
 
-Arithmetic over plain data, as `Broker.snapshot` makes it; knows no connection, no clock and no
-screen. A producer reports its counters with each chunk it finishes and a trainer with each batch
-that it gives back, so that over half a second their shares are estimates; a producer that finished
-nothing is judged by whether it holds leases.
+Used by `augd status` and the dashboard. Arithmetic over plain data, as `Broker.snapshot` makes it;
+no I/O, no clock. A producer reports its counters with each finished chunk, and a trainer with each
+released batch, so over half a second their shares are estimates. A producer that finished nothing
+counts as busy if it holds leases.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _pace_of_producer(before: Plain | None, after: Plain, seconds: float) -> dic
 
 
 def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[str, float]:
-    """Tell images sent per second, and how readers spent their time between them."""
+    """Return images sent per second, and the shares of time of the stream's clients."""
     images = after["images"] - (before["images"] if before else 0)
 
     def share(of: str) -> float:
@@ -86,7 +86,7 @@ def _pace_of_stream(before: Plain | None, after: Plain, seconds: float) -> dict[
 
 
 def who_waits(producers: Sequence[Plain], streams: Sequence[Plain]) -> Bottleneck:
-    """Judge by the streams that move; say what is known where none does."""
+    """Name the bottleneck, from the streams that move; say what is known if none does."""
     ready = [one for one in producers if one["state"] == "ready"]
     if not streams:
         return Bottleneck("unknown", "Nobody waits: no stream is open.")

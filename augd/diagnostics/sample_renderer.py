@@ -1,9 +1,9 @@
-"""Single samples made again outside any stream: the same order, plan, decode and render.
+"""Renders single samples outside any stream: the same order, plan, decode and render.
 
-Beside the way of a batch: what `augd preview` and `augd explain` show is made here, by the code
-that producers run, so that it equals what a stream of the same recipe and seed delivers, byte for
-byte. A stream with `classes`, `limit` or `balance` has another order, but without `balance` the
-same pixels. Files are decoded in a process apart, which may die of one.
+Used by `augd preview`, `augd explain` and the dashboard's sample viewer. It runs the code of
+producers, so its rows equal those of a stream with the same recipe and seed, byte for byte. A
+stream with `classes`, `limit` or `balance` has another order, but without `balance` the same
+pixels. Files are decoded in a separate process, which a file may kill.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ Corners = Sequence[tuple[float, float]]
 _EPOCH_MAX = 2**32 - 1
 _SEED_MAX = 2**63 - 1
 _POSITIONS_AT_ONCE = 1 << 16
-_POINTS_A_SIDE = 12  # of an outline that a lens bends
+_POINTS_A_SIDE = 12  # of an outline under a lens
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What was drawn for one row; sizes and places in pixels of the photo, unless said.
+    """The parameters drawn for one row; sizes and places in pixels of the image by default.
 
-    `crop`, `scaled`, `window` and `mirror` are those of the exact path: what crops, resizes and
-    mirrors alone would do. A bent row is read through `matrix` (2, 3) from `region`, halved
-    `halvings` times. The photo is decoded at 1/`scale`. `colour` is (3, 4) and `pivot` (3, 3), in
-    grey levels, or None. `steps` are the ops other than crops, `colour_order` the drawn order of
-    the colour ops, if one was drawn.
+    `crop`, `scaled`, `window` and `mirror` describe the exact path: what crops, resizes and mirrors
+    alone would do. A warped row (`is_bent`) is read through `matrix` (2, 3) from `region`, halved
+    `halvings` times. The image is decoded at 1/`scale`. `colour` is (3, 4) and `pivot` (3, 3), in
+    grey levels, or None. `steps` are the ops other than crops; `colour_order` is the drawn order
+    of the colour ops, if one was drawn.
     """
 
     number: int
@@ -68,9 +68,9 @@ class View:
     window: tuple[int, int]
     mirror: bool
     frame: tuple[float, float, float, float]
-    """x, y, width, height of the row in the photo, by the exact path."""
+    """x, y, width, height of the row in the image, by the exact path."""
     seen: Corners
-    """What of the photo ends up in the row: its outline, x and y, clockwise in the row."""
+    """Outline, in the image, of what the row shows: points x, y, clockwise in the row."""
     is_bent: bool
     region: Box
     matrix: NDArray[np.float64]
@@ -84,10 +84,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What was drawn for one sample in one epoch, view by view.
+    """The parameters drawn for one sample in one epoch, by view.
 
-    `edits` are what own ops do to the finished rows, view by view. `impossible` says why its rows
-    cannot be made, and is empty when they can.
+    `edits` are the changes by own ops to the finished rows, by view. `impossible` says why the rows
+    cannot be made; it is empty if they can.
     """
 
     epoch: int
@@ -99,7 +99,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """A sample's file as it was read, with its header, and how its recipe decodes it."""
+    """A sample's file as read, with its header and its recipe's decoder."""
 
     content: bytearray
     header: Header
@@ -112,7 +112,7 @@ class EncodedSample:
 
 
 class SampleRenderer:
-    """Makes rows of one data set, recipe and seed, one at a time. Use it in a `with`."""
+    """Makes rows of one dataset, recipe and seed, one at a time. Use it in a `with`."""
 
     def __init__(
         self,
@@ -123,14 +123,18 @@ class SampleRenderer:
         split: str | None = "all",
         is_confined: bool = False,
     ) -> None:
-        """Open the data set, indexed before or now.
+        """Open the dataset, and index it if necessary.
 
-        `split` is as in `splits.ids_of_split`. An index that is open already stays the caller's.
-        A process that is confined decodes by itself, and its standard error is taken over; any
-        other has a process apart decode.
+        Args:
+            path: of the dataset, or its open index, which the caller still owns.
+            recipe: of the rows.
+            seed: of order and augmentation.
+            split: as in `split_samples.ids_of_split`.
+            is_confined: whether this process is confined. It then decodes by itself, and its
+                standard error is taken over. Else a separate process decodes.
 
         Raises:
-            DatasetError: there is no data set at `path`.
+            DatasetError: there is no dataset at `path`.
             OptionError: `seed` is out of range, or there is no such split.
             RecipeError: the size of the rows follows from a first image that is bad.
         """
@@ -175,7 +179,7 @@ class SampleRenderer:
         self.close()
 
     def close(self) -> None:
-        """Close what was opened here; an index that was given stays its owner's."""
+        """Close what was opened here; the caller closes an index that it passed."""
         if self._apart is not None:
             self._apart.close()
         self._source.close()
@@ -190,7 +194,7 @@ class SampleRenderer:
         return found
 
     def position_of(self, sample: int, epoch: int) -> int | None:
-        """Return where in the shuffled order of an epoch a sample stands; None in no place."""
+        """Return a sample's position in the shuffled order of an epoch; None if it has none."""
         for first in range(0, self._num_drawn, _POSITIONS_AT_ONCE):
             positions = np.arange(first, min(first + _POSITIONS_AT_ONCE, self._num_drawn))
             ids, _ = self._draw.rows(epoch, positions)
@@ -199,7 +203,7 @@ class SampleRenderer:
         return None
 
     def label_of(self, sample: int) -> str:
-        """Say a sample's label in words; empty when it has none."""
+        """Return the class name of a sample; empty if it has none."""
         classes = self.arrays.classes
         if self.arrays.targets is not None:
             columns = np.flatnonzero(self.arrays.targets[sample] > 0).tolist()
@@ -208,7 +212,7 @@ class SampleRenderer:
         return classes[label] if label >= 0 else ""
 
     def read_file(self, sample: int) -> bytearray:
-        """Read a sample's file, whatever it holds. Raises BadImage."""
+        """Read a sample's file, without checking its content. Raises BadImage."""
         return self._source.read(sample)
 
     def read(self, sample: int) -> EncodedSample:
@@ -276,7 +280,7 @@ class SampleRenderer:
     def rows(self, encoded: EncodedSample, drawn: Drawn) -> Pixels:
         """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
 
-        Where colours are the device's, as it makes them, clipped and rounded.
+        If the recipe leaves colours to the device, they are applied here, clipped and rounded.
 
         Raises:
             BadImage: they cannot be made.
@@ -308,7 +312,7 @@ class SampleRenderer:
 
 
 def _without_bends(recipe: Recipe) -> Recipe:
-    """Return the recipe with every op off that takes rows from the exact path."""
+    """Return the recipe with every op disabled that leaves the exact path."""
     ops = [
         op if op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase) else replace(op, p=0.0)
         for op in recipe.ops
@@ -317,7 +321,7 @@ def _without_bends(recipe: Recipe) -> Recipe:
 
 
 def _seen(matrix: NDArray[np.float64], lens: float, width: int, height: int) -> Corners:
-    """Follow the row's edge into the photo: its corners, and points between them if it bends."""
+    """Map the row's outline into the image: its corners, and points between under a lens."""
     share = np.linspace(0.0, 1.0, _POINTS_A_SIDE if lens else 1, endpoint=False)
     zeros = np.zeros_like(share)
     x = np.concatenate([share, zeros + 1.0, 1.0 - share, zeros]) * width
@@ -345,6 +349,6 @@ def _open_source(arrays: IndexArrays) -> SampleSource:
         return open_source(arrays.root, arrays)
     except OSError as error:
         raise DatasetError(
-            f"the data set's folder {arrays.root!r} cannot be opened ({error.strerror}). "
+            f"the dataset's folder {arrays.root!r} cannot be opened ({error.strerror}). "
             "Check the path and its permissions."
         ) from None

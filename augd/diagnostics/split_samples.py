@@ -1,6 +1,6 @@
-"""Which samples a command looks at: those of a split, as a stream would have them.
+"""The samples of a split, as a stream would have them.
 
-Beside the way of a batch, under `augd preview`, `explain` and `pca`.
+Used by `augd preview`, `explain` and `pca`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Split = Literal["train", "val", "test"]
 def ids_of_split(index: IndexFile, asked: str | None) -> NDArray[Any] | None:
     """Return the ids of a split, int64 and ascending; None for all samples.
 
-    Without a choice it is the training split, where the data set records splits, and this is said.
+    Without a choice it is the training split, if the dataset records splits; a line says so.
 
     Raises:
         OptionError: there is no such split.
@@ -31,7 +31,7 @@ def ids_of_split(index: IndexFile, asked: str | None) -> NDArray[Any] | None:
         raise OptionError(f"--split: expected train, val, test or all, got {asked!r}")
     if asked is None and index.has_splits:
         print(
-            f"augd: the data set records splits ({say_splits(index.count_splits())}): training "
+            f"augd: the dataset records splits ({say_splits(index.count_splits())}): training "
             f"samples are taken; --split all takes all",
             file=sys.stderr,
         )

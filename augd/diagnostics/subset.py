@@ -1,9 +1,9 @@
-"""A bounded sample of a data set, in a folder of its own: to try what would take long with all.
+"""A bounded subset of a dataset, copied into a folder, for trials that would take long with all.
 
-Beside `advice`, which measures with it. Its photos are copied as they are, so that what is compared
-is read from the same place, and a sample of shards is made like one of files.
+Used by `augd/diagnostics/tuning.py`. Files are copied unchanged, so that all trials read from the
+same place, and a subset of shards is made like one of files.
 
-Invariants: the data set is only read; what is written lies in the folder and goes with it.
+Invariants: the dataset is only read; all output lies in the folder.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from augd.pixels.headers.read_header import BadImage, read_header
 
 _IMAGES_MAX = 512
 _BYTES_MAX = 128 << 20
-_SHARE_SEGMENTED = 0.5  # of the photos: a set with as many in segments was packed
+_SHARE_SEGMENTED = 0.5  # of the images: a dataset with more of them segmented was packed
 
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """What was copied to `path`, and what it says of the whole.
+    """A subset copied to `path`, and estimates for the whole dataset.
 
-    `decoded_bytes` are those of the sample's pixels, `all_decoded_bytes` the estimate for all
-    photos by the mean. `is_cut` says that most photos have segments that the index knows already,
-    `num_jpegs` how many could have some.
+    `decoded_bytes` counts the subset's pixels; `all_decoded_bytes` estimates all images by their
+    mean. `is_segmented` means that the index records JPEG segments of most images. `num_jpegs`
+    counts the images that could have segments.
     """
 
     path: str
@@ -44,10 +44,10 @@ class Subset:
 
 
 def copy_subset(source: str, folder: str) -> Subset | None:
-    """Copy some photos of a data set, evenly spread over it; None where none can be read.
+    """Copy some images of a dataset, evenly spread over it; None if none can be read.
 
     Raises:
-        DatasetError: the data set cannot be opened.
+        DatasetError: the dataset cannot be opened.
         OSError: the folder cannot be written.
     """
     os.mkdir(folder)
@@ -55,7 +55,7 @@ def copy_subset(source: str, folder: str) -> Subset | None:
     with closing(load_or_build(source)) as opened:
         index = IndexArrays(opened.fd, opened.dims_fd)
         wanted = np.linspace(0, index.num_samples, _IMAGES_MAX, endpoint=False).astype(np.int64)
-        # From everywhere, also where the bytes are used up before the photos.
+        # Spread over the whole dataset, also if the limit of bytes is reached first.
         spread = np.random.default_rng(0).permutation(np.unique(wanted)).tolist()
         with open_source(index.root, index) as images:
             for sample in spread:

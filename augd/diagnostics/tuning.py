@@ -1,9 +1,9 @@
-"""`augd bench --explain`: who waits for whom with one's own data and step, and what would help.
+"""`augd bench --explain`: the bottleneck with the user's own data and step, and what would help.
 
-Nothing is extrapolated: what the verdict advises is tried at once, with a daemon of its own, and
-both measurements are shown. A trial is a change of the setting, or of how the photos are stored:
-this is tried on a sample of them, which is measured as it is as well. More belong into `_TRIALS`.
-Watching a daemon at work opens no stream: its trainers are the loop that is explained.
+Runs in the command's process. Nothing is extrapolated: each advice is tried at once, with a daemon
+of its own, and both measurements are shown. A trial changes the setting, or how the images are
+stored. The latter is tried on a subset, which is also measured unchanged. New trials belong into
+`_TRIALS`. To watch a daemon at work no stream is opened: its trainers are the loop explained.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Step = Callable[[Batch], object]
 
 _STEP_MAX_MS = 60_000
 _PACKING_MAX_S = 120.0  # of a sample, which takes seconds
-# Of the memory that is free a cache may take so much: trainer and page cache need the rest.
+# Share of the free memory for a cache: the trainer and the page cache need the rest.
 _CACHE_SHARE = 0.6
-# Pictures don't fill the rooms that producers are given to the last byte.
+# Decoded images don't fill the extents of a cache to the last byte.
 _CACHE_SPARE = 1.1
 _CACHE_SPARE_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a measurement is made with."""
+    """The options of a measurement."""
 
     path: str
     recipe: Mapping[str, Any]
@@ -55,8 +55,8 @@ class Setting:
 class TrialResult:
     """A setting that was measured; `what` says how it differs from the first.
 
-    `against` is what it is compared with, None for what others are compared with; `advice` is what
-    to do if it helps.
+    `against` is the result to compare it with, None for a baseline. `advice` is what to do if it
+    helps.
     """
 
     what: str
@@ -67,9 +67,9 @@ class TrialResult:
     advice: str = ""
 
     def gain(self, tried: Sequence[TrialResult | SkippedTrial]) -> float | None:
-        """How many times the images a second, against the fastest run of what it is compared with.
+        """Return the ratio of images per second to the fastest run of its baseline.
 
-        None where it is compared with nothing.
+        None for a baseline.
         """
         if self.against is None:
             return None
@@ -79,7 +79,7 @@ class TrialResult:
         return self.measured.images_per_s / fastest
 
     def as_plain(self, tried: Sequence[TrialResult | SkippedTrial]) -> dict[str, Any]:
-        """Write it as plain data, beside what else was tried."""
+        """Return it as plain data; `tried` holds all results."""
         return {
             "what": self.what,
             "producers": self.setting.producers,
@@ -93,21 +93,21 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class SkippedTrial:
-    """What would have been tried, and why it could not."""
+    """A trial that was not possible, and why."""
 
     what: str
     why: str
 
     def as_plain(self, tried: Sequence[TrialResult | SkippedTrial]) -> dict[str, Any]:
-        """Write it as plain data, beside what else was tried."""
+        """Return it as plain data; `tried` holds all results."""
         return {"what": self.what, "not_tried": self.why}
 
 
 def find_step(text: str | None) -> Step | None:
-    """Find what a training does with a batch: MODULE:FUNCTION, or milliseconds that it takes.
+    """Return the training step: MODULE:FUNCTION, or a pause of so many milliseconds.
 
     Raises:
-        OptionError: neither; or it cannot be imported.
+        OptionError: the text is neither, or the function cannot be imported.
     """
     if text is None:
         return None
@@ -134,9 +134,9 @@ Trial = Callable[[TrialResult, Try], Iterator[TrialResult | SkippedTrial]]
 def explain(
     setting: Setting, step: Step | None, seconds: float
 ) -> Iterator[TrialResult | SkippedTrial]:
-    """Measure the setting, then what its verdict and the trials make of it.
+    """Measure the setting, then every trial that applies to its bottleneck.
 
-    What others are compared with is measured before and after them: the difference is the noise.
+    A baseline is measured before and after the trials: the difference is the noise.
     """
 
     def run(what: str, changed: Setting) -> TrialResult:
@@ -170,7 +170,7 @@ def _try(what: str, setting: Setting, step: Step | None, seconds: float) -> Tria
 
 
 def _other_producers(base: TrialResult, run: Try) -> Iterator[TrialResult]:
-    """Follow the verdict, or see what one more does where it cannot say how many."""
+    """Try the advised number of producers, or one more if that number is unknown."""
     now = base.setting.producers
     wanted = base.verdict.enough
     if base.verdict.limit == "producers" and wanted is None:
@@ -183,7 +183,7 @@ def _other_producers(base: TrialResult, run: Try) -> Iterator[TrialResult]:
 
 
 def _scaled_decode(base: TrialResult, run: Try) -> Iterator[TrialResult]:
-    """Decode large photos smaller, where decoding is what is waited for; other pixels come out."""
+    """Decode large images smaller, if decoding is the limit; the pixels differ."""
     if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode") == "auto":
         return
     recipe = {**base.setting.recipe, "scaled_decode": "auto"}
@@ -192,11 +192,11 @@ def _scaled_decode(base: TrialResult, run: Try) -> Iterator[TrialResult]:
 
 
 def _storage(base: TrialResult, run: Try) -> Iterator[TrialResult | SkippedTrial]:
-    """Pack a sample of the photos, and keep it decoded, where decoding is what is waited for."""
+    """Pack a subset of the images, and cache it decoded, if decoding is the limit."""
     if base.verdict.limit != "producers" or base.setting.cache is not None:
         return
     if parse_own(base.setting.path) is not None:
-        yield SkippedTrial("packing, and a cache", "what an own source reads is not copied")
+        yield SkippedTrial("packing, and a cache", "the samples of an own source are not copied")
         return
     try:
         with tempfile.TemporaryDirectory(prefix="augd-explain-") as folder:
@@ -211,7 +211,7 @@ def _storage(base: TrialResult, run: Try) -> Iterator[TrialResult | SkippedTrial
 
 @contextmanager
 def _indexes_in(folder: str) -> Iterator[None]:
-    """Have the indexes of what goes with a folder kept there, and not among the user's."""
+    """Keep the indexes of temporary datasets in a folder, and not among the user's."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = folder
     try:
@@ -237,7 +237,7 @@ def _try_storage(
         why = _pack(sample.path, target)
     if why and not sample.is_segmented:
         yield SkippedTrial("packing", why)
-    # What was packed before is packed again, to be compared with the same photos in a cache.
+    # A packed dataset is packed again, to be compared with the same images in a cache.
     is_packed = sample.is_segmented and not why
     alone = run(f"{photos}, copied", packed if is_packed else plain)
     yield alone
@@ -275,7 +275,7 @@ def _in_gb(size_bytes: int) -> str:
 
 
 def _pack(source: str, target: str) -> str:
-    """Pack as a user would; returns why that could not be, or nothing."""
+    """Pack as a user would; return the reason of a failure, else an empty text."""
     words = "pack", source, target, "--json"
     try:
         done = interpreter.run(
@@ -290,7 +290,7 @@ _TRIALS: tuple[Trial, ...] = (_other_producers, _scaled_decode, _storage)
 
 
 def say(tried: Sequence[TrialResult | SkippedTrial], num_cores: int) -> Iterator[str]:
-    """Put what was found into lines for people."""
+    """Yield the findings as lines for users."""
     measured = [one for one in tried if isinstance(one, TrialResult)]
     base = measured[0]
     yield base.verdict.sentence
@@ -310,13 +310,13 @@ def say(tried: Sequence[TrialResult | SkippedTrial], num_cores: int) -> Iterator
 
 
 def _conclude(tried: Sequence[TrialResult]) -> Iterator[str]:
-    """Name what helped, the most first, each against what it was compared with."""
+    """Name what helped, best first, each against its baseline."""
     base = tried[0]
     gains = [(gain, one) for one in tried if (gain := one.gain(tried)) is not None]
     gains.sort(key=lambda found: -found[0])
     if base.verdict.limit == "trainer":
         for gain, one in gains[:1]:
-            yield f"{one.what}: {gain:.2f} times the images/s, as was to be shown."
+            yield f"{one.what}: {gain:.2f} times the images/s, as expected."
             return
     helpful = [(gain, one) for gain, one in gains if gain > 1 + LITTLE]
     if base.verdict.limit != "producers" or not helpful:

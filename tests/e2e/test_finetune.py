@@ -283,7 +283,7 @@ class TestTrouble:
         with pytest.raises(augd.DatasetError) as caught:
             usable_rows(batch, Two())
         assert str(caught.value) == (
-            "sample 7 of data set 'photos' has label 2, expected 0..1 for its 2 classes: mend the "
+            "sample 7 of dataset 'photos' has label 2, expected 0..1 for its 2 classes: correct the "
             "labels of its manifest"
         )
 

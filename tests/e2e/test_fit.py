@@ -284,7 +284,7 @@ class TestErrors:
             "--producers", 1, "--out", tmp_path / "run",
         )  # fmt: skip
         assert re.search(
-            r"4 of the images of split 'test' of data set .* have no class, so there", line
+            r"4 of the images of split 'test' of dataset .* have no class, so there", line
         )
 
     @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_rows_that_are_not_valid_never_reach_the_network(daemon):
         batch = Batch((images, unreadable, ids, valid), (0, 0, 0), label_range=(0, 1))
         assert usable_rows(batch, stream) == (images, unreadable)
         batch = Batch((images, torch.tensor([1, -100, -1, 1]), ids, valid), (0, 0, 0))
-        with pytest.raises(augd.DatasetError, match="sample 2 of data set 'photos' has no class"):
+        with pytest.raises(augd.DatasetError, match="sample 2 of dataset 'photos' has no class"):
             usable_rows(batch, stream)
         batch = Batch((images, torch.zeros(4, 2), ids, valid), (0, 0, 0))
         with pytest.raises(augd.DatasetError, match="'photos' has targets, and no class per"):

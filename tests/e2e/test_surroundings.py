@@ -237,7 +237,7 @@ def test_too_few_open_files_for_so_many_producers_are_named(folder: Path) -> Non
         ({"links_to": 3}, "links_to: expected a folder, or several, got 3"),
         ({"max_pixels": "x"}, "max_pixels: expected a whole number of 1 or more, got 'x'"),
         ({"paths": None}, "paths: expected a folder or manifest, or several by name"),
-        ({"paths": {}}, "paths: expected at least one data set, got none"),
+        ({"paths": {}}, "paths: expected at least one dataset, got none"),
     ],
     ids=str,
 )

@@ -51,8 +51,8 @@ def test_one_column_of_numbers_is_served_as_targets(daemon: ServedDaemon) -> Non
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("age", "data set 'age' has 1 target per image ('age'), and no class: the trainer learns"),
-        ("tags", "data set 'tags' has 2 targets per image ('sky', 'sea'), and no class: the"),
+        ("age", "dataset 'age' has 1 target per image ('age'), and no class: the trainer learns"),
+        ("tags", "dataset 'tags' has 2 targets per image ('sky', 'sea'), and no class: the"),
     ],
 )
 def test_the_trainer_refuses_targets_before_it_makes_a_network(

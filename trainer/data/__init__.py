@@ -1,2 +1,1 @@
-"""Batches on the device: slots to tensors, copies that overlap training, features that are
-stored."""
+"""Batches on the device: slots to tensors, and copies that overlap training."""

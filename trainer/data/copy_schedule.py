@@ -1,25 +1,26 @@
-"""When a batch is copied to a device, and when its slot goes back: the schedule, without torch.
+"""The schedule of copies to a device: when a batch is copied, and when its slot goes back.
 
-Between `augd.Stream` and a lane (`trainer.data.cuda_feed.CudaCopier`, or a test's fake), which
-issues the copies. Touches no pixel and no device; never waits for a batch while another one could
-be handed out.
+Runs in the training process, between `augd.Stream` and a `DeviceCopier`
+(`trainer.data.cuda_feed.CudaCopier`, or a test's fake), which issues the copies. Imports no torch.
 
-Theory of operation. A copy reads the slot itself and runs beside the CPU, so two things
-outlive the call that started it:
+Invariants: touches no pixel and no device; never waits for a batch while another one could be
+handed out.
 
-- The slot. It is released only once the copy's event has happened. Events are looked at
-  without waiting whenever a batch is taken; they are waited for in two cases only: as many
-  slots are in flight as the stream can spare, or no batch is here to be taken, when waiting
-  costs nothing and gives every slot to the producers.
-- The device buffer that it fills. There are two: one batch is handed out of the first while
-  the copy of the next one fills the second. A buffer is taken when a copy is staged and
-  given back when the batch was handed out (finished) or dropped; that the device has really
-  done with it is the lane's business, which orders the next copy behind the last reader.
+Theory of operation. A copy reads the slot itself and runs beside the CPU, so two things outlive the
+call that started it:
 
-One batch is staged ahead, when it is here already: first the batch in hand is finished, then
-the next one's copy is issued, then the one in hand is yielded. The look ahead crosses the
-end of an epoch, since nearly always the next epoch follows; when another one is asked for,
-or the pass was broken off, what was staged is dropped and its slot released like any other.
+- The slot. It is released once the copy's event has happened. Events are queried without waiting
+  whenever a batch is taken. They are awaited in two cases only: as many slots are in flight as the
+  stream can spare, or no batch is ready, when waiting costs nothing and frees slots for producers.
+- The device buffer that it fills. There are two: while a batch is handed out of the first, the copy
+  of the next one fills the second. A buffer is taken when a copy is staged, and given back when the
+  batch was handed out (finished) or dropped. The copier orders the next copy into a buffer behind
+  its last reader on the device.
+
+One batch is staged ahead, if it is ready: first the batch in hand is finished, then the next one's
+copy is issued, then the one in hand is yielded. Staging crosses the end of an epoch, since nearly
+always the next epoch follows. If another epoch is asked for, or the pass broke off, the staged
+batch is dropped and its slot released like any other.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Generic, Protocol, TypeVar
 
 import augd
 
-Copied = TypeVar("Copied")  # what a lane makes of a batch while its copy runs
+Copied = TypeVar("Copied")  # what a copier makes of a batch while its copy runs
 Done = TypeVar("Done", covariant=True)  # what the consumer gets
 
 NUM_BUFFERS = 2
@@ -49,21 +50,21 @@ class Event(Protocol):
 
 
 class DeviceCopier(Protocol[Copied, Done]):
-    """A way to a device."""
+    """Copies batches to a device."""
 
     def copy(self, batch: augd.Batch, buffer: int) -> tuple[Copied, Event]:
-        """Start to copy the slot; the event happens when the slot is needed no more.
+        """Start to copy the slot; the event happens when the slot is no longer needed.
 
-        If it raises, no copy out of the slot is under way.
+        If it raises, no copy out of the slot is running.
         """
 
     def finish(self, copied: Copied, buffer: int) -> Done:
-        """Make what the consumer gets, in the order of his own work on the device."""
+        """Return what the consumer gets, ordered with the consumer's own work on the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staged(Generic[Copied]):
-    """A batch whose copy was issued and that was not handed out yet."""
+    """A batch whose copy was issued, and that was not handed out yet."""
 
     copied: Copied
     buffer: int
@@ -82,7 +83,7 @@ class CopySchedule(Generic[Copied, Done]):
 
     @property
     def num_in_flight(self) -> int:
-        """Slots whose copies have not been seen done."""
+        """Slots whose copies are not known to be complete."""
         return len(self._in_flight)
 
     def has_room(self) -> bool:
@@ -139,7 +140,7 @@ class CopySchedule(Generic[Copied, Done]):
 
 
 class Feed(Generic[Copied, Done]):
-    """The passes over a stream whose batches go through a hand-over."""
+    """The passes over a stream whose batches are copied to a device."""
 
     def __init__(self, stream: augd.Stream, schedule: CopySchedule[Copied, Done]) -> None:
         """Start no pass yet."""
@@ -173,7 +174,7 @@ class Feed(Generic[Copied, Done]):
                     f"this pass over epoch {epoch} ended when a newer one began: "
                     "connect a second stream to read two at once"
                 )
-            self._at = None  # where the source stands if this raises, nobody knows
+            self._at = None  # if this raises, the source's place is unknown
             staged = self._ahead.popleft() if self._ahead else self._pull()
             if staged is None:
                 self._at = (epoch + 1, 0)
@@ -183,7 +184,7 @@ class Feed(Generic[Copied, Done]):
             self._look_ahead()
             self._at = (epoch, number)
             yield done
-            del done  # the consumer's alone while the next one is made
+            del done  # while the next one is made, only the consumer holds it
 
     def _pull(self) -> Staged[Copied] | None:
         """Take the next batch and issue its copy; None at the end of its epoch."""
@@ -199,7 +200,7 @@ class Feed(Generic[Copied, Done]):
         return self._schedule.stage(batch)
 
     def _look_ahead(self) -> None:
-        """Stage the next batch, if it is here; an epoch's end may stand before it."""
+        """Stage the next batch, if it is ready; an epoch's end may come before it."""
         for _ in range(2):
             if not (self._schedule.has_room() and self._stream.is_ready()):
                 return
@@ -208,7 +209,7 @@ class Feed(Generic[Copied, Done]):
                 return
 
     def drop(self) -> None:
-        """Forget what was staged ahead."""
+        """Drop what was staged ahead."""
         while self._ahead:
             staged = self._ahead.popleft()
             if staged is not None:

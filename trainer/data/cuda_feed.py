@@ -1,8 +1,9 @@
-"""The way to a CUDA device: copies beside the CPU, normalised where they arrive.
+"""Batches on a CUDA device: copied beside the CPU, and normalised on the device.
 
-uint8 rows are copied from the slot itself, in the registered arena, on a stream of their
-own, and become floats on the device, on the consumer's stream. `trainer.data.copy_schedule` decides
-when; this issues it. Nothing here waits for the device, except when the arena is let go.
+Runs in the training process. uint8 rows are copied from the slot itself, in the registered arena,
+on a CUDA stream of their own. They become floats on the consumer's CUDA stream.
+`trainer.data.copy_schedule` decides when. Nothing here waits for the device, except when the arena
+is unregistered.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class DeviceNormaliser:
         return torch.addcmul(self._shift, pixels, self._scale, out=out)
 
     def _coloured(self, pixels: Tensor, colour: Tensor) -> Tensor:
-        """Mix the channels by hand: a matrix product might be computed in TF32."""
+        """Mix the channels explicitly: a matrix product could be computed in TF32."""
         scale, shift = self._constants
         matrices, offsets = fold(colour, scale, shift)
         mixed = offsets[:, :, None, None].expand(*pixels.shape)
@@ -85,7 +86,7 @@ class PinnedArena:
     """An arena registered with CUDA, so that copies out of it run beside the CPU."""
 
     def __init__(self, arena: memoryview, cudart: Any) -> None:
-        """Register it; where CUDA refuses, warn once and leave it as it is."""
+        """Register it; if CUDA refuses, warn and copy from unpinned memory."""
         self.arena = arena
         self._cudart = cudart
         self._root = np.frombuffer(arena, np.uint8)  # keeps the pages mapped till `close`
@@ -96,14 +97,14 @@ class PinnedArena:
             _forget_last_error()
             warnings.warn(
                 f"CUDA did not register the arena of {self._root.nbytes / 1e6:.0f} MB "
-                f"({error}): copies to the GPU are not pinned, which is slower and holds the "
-                "CPU up. A limit on locked memory (ulimit -l) is the usual reason.",
+                f"({error}): copies to the GPU are not pinned, which is slower and blocks the "
+                "CPU. A limit on locked memory (ulimit -l) is the usual reason.",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
     def close(self) -> None:
-        """Unregister it; no copy may be under way."""
+        """Unregister it; no copy may be running."""
         if self.is_pinned:
             self.is_pinned = False
             self._cudart.cudaHostUnregister(self._root.ctypes.data)
@@ -123,7 +124,7 @@ def try_pinning() -> str:
 
 
 def _forget_last_error() -> None:
-    """Take CUDA's last error away, which the next kernel's own check would report otherwise.
+    """Clear CUDA's last error, which the next kernel's check would report otherwise.
 
     torch exports no cudaGetLastError, but checks, and so clears, it after every launch.
     """
@@ -136,7 +137,7 @@ def _forget_last_error() -> None:
 
 @dataclass(frozen=True, slots=True)
 class OnDevice:
-    """A batch's tensors on the device, valid for who waits for `copied`."""
+    """A batch's tensors on the device, valid after the event `copied`."""
 
     tensors: Tensors
     colour: Tensor | None
@@ -147,7 +148,7 @@ class OnDevice:
 
 
 class CudaCopier:
-    """Copies on a side stream, normalises on the consumer's; implements `handover.DeviceCopier`."""
+    """Copies on a side stream, normalises on the consumer's; a `copy_schedule.DeviceCopier`."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class CudaCopier:
         normaliser: DeviceNormaliser | None,
         arena: Callable[[], memoryview],
     ) -> None:
-        """Allocate nothing yet: the first batch tells how large a buffer is."""
+        """Allocate nothing yet: the first batch decides the size of a buffer."""
         self._device = device
         self._normaliser = normaliser
         self._arena = arena
@@ -174,13 +175,13 @@ class CudaCopier:
                 if colour is not None:
                     colour = colour.to(self._device)  # 48 bytes a row: not worth pinning
             except BaseException:
-                self._side.synchronize()  # out of memory at the labels: the images are on the way
+                self._side.synchronize()  # out of memory at the labels: the images' copy still runs
                 raise
             copied = _cuda.Event()
             copied.record(self._side)
         label_range = range_of(batch.labels)
-        told = OnDevice(tensors, colour, params_of(batch), copied, place_of(batch), label_range)
-        return told, copied
+        staged = OnDevice(tensors, colour, params_of(batch), copied, place_of(batch), label_range)
+        return staged, copied
 
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
@@ -197,15 +198,15 @@ class CudaCopier:
         consumer = _cuda.current_stream(self._device)
         consumer.wait_event(copied.copied)
         for tensor in (*copied.tensors, *(() if copied.colour is None else (copied.colour,))):
-            # Allocated on the side stream: not to be used again there before it was read here.
+            # Allocated on the side stream, which must not reuse it before it was read here.
             tensor.record_stream(consumer)
         images, labels, ids, valid = copied.tensors
         if self._normaliser is not None:
             with ordinary_tensors():
                 images = self._normaliser(images, copied.colour)
             self._read[buffer].record(consumer)
-        told = copied.params, copied.label_range
-        return Batch((images, labels, ids, valid), copied.place, None, *told)
+        extras = copied.params, copied.label_range
+        return Batch((images, labels, ids, valid), copied.place, None, *extras)
 
     def _buffer(self, buffer: int, images: Tensor) -> Tensor:
         """Return rows of the ring's buffer; the first batch of a stream is its largest."""
@@ -229,7 +230,7 @@ class CudaCopier:
             self._pinned = None
 
     def close(self) -> None:
-        """Wait for the copies under way and unregister the arena."""
+        """Wait for the running copies and unregister the arena."""
         self._unpin()
 
 
@@ -237,7 +238,7 @@ class CudaFeed(Feed[OnDevice, Batch]):
     """The passes over a stream whose batches go to a CUDA device."""
 
     def __init__(self, stream: augd.Stream, copier: CudaCopier, max_in_flight: int) -> None:
-        """Own the lane."""
+        """Take over the copier: `close` closes it."""
         super().__init__(stream, CopySchedule(copier, max_in_flight))
         self._copier = copier
 

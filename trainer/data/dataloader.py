@@ -1,7 +1,7 @@
-"""A stream in the clothes of `torch.utils.data.DataLoader`, for programs that want one.
+"""A stream as a `torch.utils.data.DataLoader`, for programs that need one.
 
-Where it stands: after `Stream`, for Lightning, Accelerate and loops that exist already. Nothing is
-collated, no worker is started and nothing is copied: batches come from the daemon as they are.
+Runs in the training process, on top of `Stream`, for Lightning, Accelerate and existing loops.
+Nothing is collated or copied, and no worker is started: batches are the stream's.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class _Epochs(IterableDataset[Pair]):
             if len(labels):
                 yield images, labels
             elif self.stream.world > 1:
-                # Left out on this rank alone, it would leave the others waiting for a step.
+                # Skipped on this rank alone, the batch would leave the others waiting for a step.
                 raise augd.DatasetError(
                     f"the batch at position {batch.position} of epoch {batch.epoch} has no "
-                    "sample that can be read on this rank, and ranks must go the same steps: mend "
-                    "the samples (augd status counts them), or give drop_invalid=False"
+                    "sample that can be read on this rank, and ranks must make the same steps: "
+                    "repair the samples (augd status counts them), or pass drop_invalid=False"
                 )
 
 
@@ -70,25 +70,27 @@ def _as_it_is(pair: Any) -> Any:
 def as_dataloader(stream: Stream, *, drop_invalid: bool = True) -> DataLoader[Pair]:
     """Wrap a stream for programs that take a `DataLoader`; each pass is the next epoch.
 
-    Yields (images, labels), on the stream's device, as the stream makes them. Its `len` is the
-    stream's: batches per epoch. Shuffling, sharding and batch size are the stream's, so `rank` and
-    `world` belong to `connect`; leave the program's own sampler off (Lightning:
-    `Trainer(use_distributed_sampler=False)`).
+    Shuffling, sharding and batch size are the stream's, so `rank` and `world` belong to `connect`.
+    Switch the program's own sampler off (Lightning: `Trainer(use_distributed_sampler=False)`).
 
     Args:
-        stream: remains the caller's to close.
-        drop_invalid: leave out rows that are bad samples or padding, label -100, so that no loss
-            has to know about them; on CUDA this waits for each batch's copy. A batch without a
-            valid row is left out. With ranks the stream must be of `connect(drop_last=True)`:
-            in an epoch's last, short batch a rank may have no row, and would go a step less.
+        stream: the caller still closes it.
+        drop_invalid: drop rows that are bad samples or padding (label -100), so that the loss need
+            not ignore them. On CUDA this waits for each batch's copy. A batch without a valid row
+            is skipped. With ranks the stream must be of `connect(drop_last=True)`: in an epoch's
+            last, short batch a rank may have no row, and would make one step less.
+
+    Returns:
+        A loader of (images, labels): (B, 3, H, W) in the stream's dtype and int64 (B,), on the
+        stream's device. Its `len` is the number of batches per epoch.
 
     Raises:
-        OptionError: drop_invalid, for one rank of several without drop_last: DDP would hang.
+        OptionError: `drop_invalid` for one rank of several without `drop_last`: DDP would hang.
     """
     if drop_invalid and stream.world > 1 and not stream.drop_last:
         raise augd.OptionError(
             f"drop_invalid: with world={stream.world} and drop_last=False ranks give different "
             "numbers of batches, and DistributedDataParallel hangs; connect with drop_last=True, "
-            "or give drop_invalid=False and leave rows with label -100 out of the loss"
+            "or pass drop_invalid=False and leave rows with label -100 out of the loss"
         )
     return StreamLoader(stream, drop_invalid=drop_invalid)

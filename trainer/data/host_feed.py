@@ -1,8 +1,8 @@
-"""The batch of tensors, and the way to it on the CPU.
+"""Batches of tensors on the CPU, and their normalisation.
 
-The last pass over the pixels: a slot is read once, straight into the float tensor that the
-caller gets. No uint8 batch is copied, memory for the floats is used again, and no other
-thread than the caller's does any work. `trainer.data.cuda_feed` is the same for a CUDA device.
+Runs in the training process, in the caller's thread alone. A slot is read once, straight into the
+float tensor that the caller gets. No uint8 batch is copied, and memory for the floats is reused.
+`trainer.data.cuda_feed` does the same for a CUDA device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
 Params = dict[str, Tensor] | None
 LabelRange = tuple[float, float] | None
 
-# Of RGB in [0, 1]; what torchvision's and nearly all other ImageNet weights were trained with.
+# Of RGB in [0, 1]. torchvision's and nearly all other ImageNet weights were trained with these.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -43,17 +43,19 @@ class Batch:
         images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe that
             leaves them to the device; with `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
             views (B, V, 3, H, W), or (B, V, H, W, 3).
-        labels: int64 (B,); -1 in a data set without classes, -100 where `valid` is false.
-        ids: int64 (B,): positions in the data set's index; -1 for padding.
+        labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false. For a
+            multi-label dataset float32 (B, K).
+        ids: int64 (B,): positions in the dataset's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
-        params: with `params=True`, what was drawn for each row, by name: float64, on the CPU.
+        params: with `params=True`, the parameters drawn for each row, by name: float64 (B, ...),
+            on the CPU; else None.
         epoch, number, position: which batch it is, and where it begins in the epoch.
-        label_range: lowest and highest label where that was seen on the CPU, else None: asking a
-            device for it would wait for all work that it was given before.
+        label_range: lowest and highest label if they were read on the CPU, else None: reading them
+            from a device would wait for all its earlier work.
 
-    The tensors are the caller's to keep and to change, but for `normalize=False` on the CPU:
-    then they are views into a slot of shared memory, which is given back when the batch and
-    every view of its tensors are gone, or by `release()`.
+    The caller may keep and change the tensors. With `normalize=False` on the CPU they are views
+    into a slot of shared memory instead. The slot is given back when the batch and every view of
+    its tensors are gone, or by `release()`.
     """
 
     __slots__ = (
@@ -132,10 +134,10 @@ def memory_format(channels_last: bool) -> torch.memory_format:
 
 
 class HostBlocks:
-    """Memory for outputs on the CPU, used again once no tensor refers to it any more.
+    """Memory for outputs on the CPU, reused once no tensor refers to it.
 
-    A fresh block of 38 MB (64 images of 224 px) costs the kernel 17 ms of page faults, more
-    than twice what the arithmetic takes, and torch's CPU allocator keeps none.
+    A fresh block of 38 MB (64 images of 224 px) costs 17 ms of page faults, more than twice the
+    time of the arithmetic. torch's CPU allocator keeps no blocks.
     """
 
     def __init__(self) -> None:
@@ -148,7 +150,7 @@ class HostBlocks:
         return len(self._free)
 
     def take(self, size_bytes: int) -> Tensor:
-        """Return uint8 (size_bytes,), of unspecified content, the caller's for ever."""
+        """Return uint8 (size_bytes,) of unspecified content, owned by the caller."""
         block = self._find(size_bytes)
         root = np.frombuffer(block, np.uint8, size_bytes)
         # torch's storage holds `root`, so it lives as long as any view, in Python or autograd.
@@ -166,12 +168,12 @@ class HostBlocks:
 class HostNormaliser:
     """uint8 (B, H, W, 3) to normalised floats on the CPU, by the calling thread alone.
 
-    Goes in parts that torch works on without its thread pool. Producers use the cores as
-    well, so every barrier of the pool may cost a time slice: with two producers on two cores
-    64 images of 224 px took about 45 ms by the pool and 12 ms by one thread, and 16 ms of CPU
-    time against 7 (where nothing else ran, 3 ms and 7). The parts stay in the cache, and a
-    whole row of constants beside them lets the kernels run along the image's rows: thrice as
-    fast as broadcasting three numbers.
+    Works in parts that are small enough for torch not to use its thread pool. Producers use the
+    cores, too, so every barrier of the pool may cost a time slice. With two producers on two cores,
+    64 images of 224 px took about 45 ms by the pool and 12 ms by one thread, and 16 ms of CPU time
+    against 7 (on an idle machine, 3 ms and 7). The parts stay in the cache. A whole row of
+    constants lets the kernels run along the image's rows: three times as fast as broadcasting three
+    numbers.
     """
 
     def __init__(self, dtype: torch.dtype, *, channels_last: bool) -> None:
@@ -189,7 +191,7 @@ class HostNormaliser:
         self._work = torch.empty(self._num_rows, width, 3)
 
     def __call__(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
-        """Return (B, 3, H, W), or (B, V, 3, H, W) for views; the caller's to keep.
+        """Return (B, 3, H, W), or (B, V, 3, H, W) for views, owned by the caller.
 
         `colour`, (B, 3, 4) or (B, V, 3, 4), is applied first, in float and without clipping.
         """
@@ -256,8 +258,8 @@ class HostFeed:
         return map(deliver, self._stream.epoch(epoch))
 
     def _view(self, batch: augd.Batch) -> Batch:
-        told = params_of(batch), range_of(batch.labels)
-        return Batch(views(batch), place_of(batch), batch, *told)
+        extras = params_of(batch), range_of(batch.labels)
+        return Batch(views(batch), place_of(batch), batch, *extras)
 
     def _convert(self, batch: augd.Batch) -> Batch:
         assert self._normaliser is not None
@@ -266,16 +268,16 @@ class HostFeed:
             images, labels, ids, valid = views(batch)
             floats = self._normaliser(images, colour_of(batch))
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
-            told = params_of(batch), range_of(batch.labels)
+            extras = params_of(batch), range_of(batch.labels)
         batch.release()
         self.transfer_s += time.perf_counter() - before
-        return Batch(tensors, place_of(batch), None, *told)
+        return Batch(tensors, place_of(batch), None, *extras)
 
     def forget(self) -> None:
-        """Do nothing: no batch is taken ahead."""
+        """Do nothing: no batch is staged ahead."""
 
     def close(self) -> None:
-        """Do nothing: no slot outlives the call that read it, except in the caller's hands."""
+        """Do nothing: no slot outlives the call that read it, unless the caller holds it."""
 
 
 def place_of(batch: augd.Batch) -> tuple[int, int, int]:
@@ -289,23 +291,23 @@ def range_of(labels: NDArray[Any]) -> LabelRange:
 
 
 def colour_of(batch: augd.Batch) -> Tensor | None:
-    """Copy a batch's colour matrices, where they are the device's; else None."""
+    """Copy a batch's colour matrices, if colours are left to the device; else None."""
     return None if batch.colour is None else torch.tensor(batch.colour)
 
 
 def params_of(batch: augd.Batch) -> Params:
-    """Copy what was drawn for the rows of a batch, if its stream asked for it."""
+    """Copy the parameters drawn for the rows of a batch, if its stream has them."""
     if batch.params is None:
         return None
     return {name: torch.tensor(numbers) for name, numbers in batch.params.items()}
 
 
 def views(batch: augd.Batch) -> Tensors:
-    """Make tensors of a slot's arrays, without a copy; those of a shared stream are only read."""
+    """Make tensors of a slot's arrays, without a copy; those of a shared stream are read-only."""
     if batch.images.flags.writeable:
         return _tensors_of(batch)
     with warnings.catch_warnings():
-        # torch has no read-only tensors. Writing to these ends the process, as it must.
+        # torch has no read-only tensors. Writing to these raises SIGSEGV, as intended.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return _tensors_of(batch)
 

@@ -1,7 +1,7 @@
-"""Which recipe a run trains with, and the one it validates with.
+"""The recipes of a run: one for training, one for validation.
 
-Where it stands: before the streams open. Validation sees what training sees, without chance: an
-image of the same size, from its middle. Nothing here checks an op: the daemon does.
+Runs in the training process, before the streams open. Validation gets images of the same size, cut
+from the centre, without randomness. The daemon checks the ops; nothing here does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PRESETS = ("imagenet", "eval", "keras-small", "none")
 _KERAS_SIDE_PX = 180
 # He et al. 2015, section 3.4: the scales of the test, for crops of 224.
 _SHORTS = (224, 256, 384, 480, 640)
-# Ops that choose nothing by chance: what is left of a recipe that only resizes.
+# Ops without randomness: those of a recipe that only resizes.
 _CERTAIN = ("resize", "center_crop")
 # Ops of test time, which make several images of one.
 _VIEWS = ("five_crop", "ten_crop", "multi_scale")

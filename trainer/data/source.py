@@ -1,7 +1,7 @@
-"""What a network learns from: batches of rows with one label each, epoch by epoch.
+"""Sources of training batches: a stream or stored features, epoch by epoch.
 
-Where it stands: between a stream, or stored features, and the loop. Rows that are not valid end
-here. Knows no network.
+Runs in the training process, between a stream and the training loop. Invalid rows are dropped here.
+Knows no network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .host_feed import Batch
 
 
 class BatchSource(Protocol):
-    """What is trained and validated on: `augd.torch.Stream`, or stored features."""
+    """A source of batches for training and validation: `augd.torch.Stream`, or stored features."""
 
     @property
     def device(self) -> torch.device: ...
@@ -53,23 +53,23 @@ def usable_rows(batch: Batch, source: BatchSource) -> tuple[Tensor, Tensor]:
     num_classes = len(source.classes)
     if labels.is_floating_point():
         raise augd.DatasetError(
-            f"data set {source.dataset!r} has targets, and no class per image; the trainer learns "
+            f"dataset {source.dataset!r} has targets, and no class per image; the trainer learns "
             "one class per image"
         )
     low, high = batch.label_range or (int(labels.min()), int(labels.max()))
     if low >= 0 and high < num_classes:
-        return images, labels  # as usual; the device was asked nothing
+        return images, labels  # the usual case, without a wait for the device
     images, labels, ids = (rows[batch.valid] for rows in (images, labels, batch.ids))
     if bool((labels < 0).any()):
         raise augd.DatasetError(
-            f"sample {int(ids[labels < 0][0])} of data set {source.dataset!r} has no class, where "
+            f"sample {int(ids[labels < 0][0])} of dataset {source.dataset!r} has no class, where "
             f"others have one of {num_classes}: put it into a class folder, or take it out"
         )
     if bool((labels >= num_classes).any()):
         first = int((labels >= num_classes).nonzero()[0])
         raise augd.DatasetError(
-            f"sample {int(ids[first])} of data set {source.dataset!r} has label "
+            f"sample {int(ids[first])} of dataset {source.dataset!r} has label "
             f"{int(labels[first])}, expected 0..{num_classes - 1} for its {num_classes} classes: "
-            "mend the labels of its manifest"
+            "correct the labels in its manifest"
         )
     return images, labels

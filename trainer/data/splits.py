@@ -1,7 +1,7 @@
-"""The two streams of a run: training and validation samples of one data set, from one daemon.
+"""The two streams of a run: training and validation samples of one dataset, from one daemon.
 
-Where it stands: opened once, before the network is built. A data set's own train/, val/ and
-test/ decide; where it records none, a hash of each sample's path does. No sample is in both.
+Runs in the training process, before the network is built. The dataset's own train/, val/ and test/
+decide; if it records none, a hash of each sample's path does. No sample is in both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAMED = 4
 
 
 class Splits(NamedTuple):
-    """Two open streams, and which split the validation's is."""
+    """Two open streams, and the name of the validation split."""
 
     training: Stream
     validation: Stream
@@ -74,7 +74,7 @@ def _open_training(address: str, **options: Any) -> Stream:
         if not _is_about_split(error):
             raise
         raise augd.DatasetError(
-            f"nothing to train on: {error} Give the data set a folder train/, or a smaller "
+            f"nothing to train on: {error} Give the dataset a folder train/, or a smaller "
             "--val-fraction if it has no folders of that kind."
         ) from None
 
@@ -82,7 +82,7 @@ def _open_training(address: str, **options: Any) -> Stream:
 def _open_validation(
     open_one: Callable[[str], Stream],
 ) -> tuple[Stream, Literal["val", "test"]]:
-    """Open "val", or "test" of a data set that has no other."""
+    """Open "val", or "test" of a dataset that has no other."""
     try:
         return open_one("val"), "val"
     except augd.OptionError as error:
@@ -93,7 +93,7 @@ def _open_validation(
         return open_one("test"), "test"
     except augd.OptionError:
         raise augd.DatasetError(
-            f"nothing to validate with: {refusal} Give the data set a folder val/ or test/, or a "
+            f"nothing to validate with: {refusal} Give the dataset a folder val/ or test/, or a "
             "larger --val-fraction if it has no folders of that kind."
         ) from None
 
@@ -103,7 +103,7 @@ def _is_about_split(error: augd.OptionError) -> bool:
 
 
 def refuse_targets(stream: Stream) -> None:
-    """Refuse a data set whose labels are no classes.
+    """Refuse a dataset whose labels are no classes.
 
     Raises:
         DatasetError: says what they are.
@@ -112,7 +112,7 @@ def refuse_targets(stream: Stream) -> None:
         first = ", ".join(map(repr, stream.classes[:_NAMED]))
         more = ", ..." if stream.num_targets > _NAMED else ""
         raise augd.DatasetError(
-            f"data set {stream.dataset!r} has {counted(stream.num_targets, 'target')} per image "
+            f"dataset {stream.dataset!r} has {counted(stream.num_targets, 'target')} per image "
             f"({first}{more}), and no class: the trainer learns one class per image. Give it a "
             f"column 'label', or learn from batch.labels in a loop of your own (augd.torch.connect)"
         )
@@ -127,7 +127,7 @@ def refuse_unlabelled(stream: Stream, split: str) -> None:
     refuse_targets(stream)
     if stream.num_unlabelled:
         raise augd.DatasetError(
-            f"{stream.num_unlabelled} of the images of split {split!r} of data set "
+            f"{stream.num_unlabelled} of the images of split {split!r} of dataset "
             f"{stream.dataset!r} have no class, so there is no loss of them: put them into class "
             f"folders, or name another split; `augd check` counts them"
         )
@@ -136,11 +136,11 @@ def refuse_unlabelled(stream: Stream, split: str) -> None:
 def _check_classes(classes: list[str]) -> None:
     if not classes:
         raise augd.DatasetError(
-            "the data set has no classes, so there is nothing to learn: put the images into a "
+            "the dataset has no classes, so there is nothing to learn: put the images into a "
             "folder per class, or serve a manifest with a column 'label'"
         )
     if len(classes) < _CLASSES_MIN:
         raise augd.DatasetError(
-            f"the data set has one class only ({classes[0]!r}), so there is nothing to tell "
+            f"the dataset has one class only ({classes[0]!r}), so there is nothing to tell "
             "apart: add a folder of images of another class"
         )

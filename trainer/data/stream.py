@@ -1,8 +1,8 @@
-"""The training side's client: `augd.torch.connect` and the stream of tensor batches it returns.
+"""`augd.torch.connect`, and the stream of tensor batches that it returns.
 
-`augd.Stream` with another kind of batch. Checks what only torch can know (the device, the
-dtype) before it connects, and chooses the way to the device. It starts no thread and no
-process, and keeps no batch that it has handed out.
+Runs in the training process. The stream is an `augd.Stream` with another kind of batch. Device and
+dtype are checked before connecting. It starts no thread and no process, and keeps no batch that it
+has handed out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ class _Feed(Protocol):
 class Stream:
     """A stream of tensor batches. Iterate `epoch(n)` for batches, or the stream for pairs.
 
-    For one thread at a time. `close()` it, or use it in `with`; a stream that is dropped
-    closes itself, and so does the process's end, however it ends.
+    For one thread at a time. `close()` it, or use it in `with`. A stream that is dropped closes
+    itself; so does the end of the process, however it ends.
+
+    Attributes:
+        device: where its tensors are.
+        world, drop_last: as given to `connect`.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Stream:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes by label; empty for a data set without labels."""
+        """Names of the classes by label; empty for a dataset without labels."""
         return self._stream.classes
 
     @property
@@ -83,7 +87,7 @@ class Stream:
 
     @property
     def dataset(self) -> str:
-        """The data set's name at the daemon."""
+        """The dataset's name at the daemon."""
         return self._stream.dataset
 
     @property
@@ -93,7 +97,7 @@ class Stream:
 
     @property
     def num_targets(self) -> int:
-        """Numbers per sample in `labels`, which are targets then; 0 where a label is a class."""
+        """K of `labels` (B, K), which are targets then; 0 if a label is a class."""
         return self._stream.num_targets
 
     def __len__(self) -> int:
@@ -101,18 +105,23 @@ class Stream:
         return len(self._stream)
 
     def epoch(self, epoch: int) -> DevicePass:
-        """Yield the batches of one epoch, in order; asked again, it yields the same again.
+        """Yield the batches of one epoch, in order; the same batches at every call.
 
-        `len` of it is how many there are: the rest of the epoch, where a state was loaded.
+        On CUDA the tensors are ready for the CUDA stream that is current when they are handed out.
+        The copy of the next batch is running by then, if that batch has arrived. A new pass ends an
+        unfinished one.
 
-        On CUDA the tensors are ready for the stream that is current when they are handed out,
-        and the next batch's copy is under way by then, if that batch was there. A new pass
-        ends an unfinished one.
+        Args:
+            epoch: counted from 0.
+
+        Returns:
+            An iterator; its `len` is the number of batches: the rest, if a state was loaded.
 
         Raises:
             BatchesHeld: with `normalize=False` on the CPU, the caller holds every slot.
             ConnectError: the daemon ended, or nothing came within `timeout_s`.
-            SampleFailed, ProducersUnhealthy: as their names say.
+            SampleFailed: with `bad="fail"`, a sample cannot be read.
+            ProducersUnhealthy: producers die again and again.
         """
         return DevicePass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
 
@@ -138,12 +147,13 @@ class Stream:
         self._next_pass = batch.epoch + 1
 
     def stats(self) -> dict[str, float]:
-        """Count what was handed out so far, and where its time went.
+        """Return what was handed out so far, and how the time was spent.
 
-        wait_s: seconds in which no batch was here. fetch_s: of these, for one on its way.
-        transfer_s: on the CPU, seconds spent on turning slots into tensors; on CUDA, seconds spent
-        on waiting for copies. compute_s: seconds that the caller spent between two batches of a
-        pass; on CUDA that is the time to issue his work, unless he waits for it.
+        Returns:
+            Those of `augd.Stream.stats`, with `batches` and `samples` that were handed out;
+            `transfer_s`: on the CPU, seconds spent turning slots into tensors, on CUDA, seconds
+            spent waiting for copies; `compute_s`: seconds that the caller spent between two batches
+            of a pass (on CUDA the time to issue work, unless the caller waits for the device).
         """
         return self._stream.stats() | {
             "batches": self._num_batches,
@@ -160,12 +170,12 @@ class Stream:
         return self._stream.receipt(epoch)
 
     def paths(self, ids: Iterable[int]) -> list[str]:
-        """Say where samples lie; see `augd.Stream.paths`. `ids` may be `batch.ids` itself."""
+        """Return the paths of samples; see `augd.Stream.paths`. `ids` may be `batch.ids` itself."""
         return self._stream.paths([int(one) for one in ids])
 
     @property
     def notices(self) -> list[str]:
-        """What the daemon had to say that stops nothing, oldest first."""
+        """Warnings that stop nothing, oldest first; see `augd.Stream.notices`."""
         return self._stream.notices
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,9 +208,9 @@ class Stream:
 
 
 class DevicePass:
-    """One pass: counts what it hands out, and the time until it is asked for more.
+    """One pass over an epoch: counts its batches, and the caller's time between them.
 
-    Not a generator: its frame would hold the batch, and so the slot, till the next one.
+    Not a generator: its frame would hold the batch, and so the slot, until the next one.
     """
 
     def __init__(
@@ -209,15 +219,15 @@ class DevicePass:
         """Made by `Stream`."""
         self._stream, self._epoch = stream, epoch
         self._batches, self._num_batches = batches, num_batches
-        self._broke_off = ""  # in words: an error holds the frames that it went through
-        self._left_s: float | None = None  # when the caller went off with a batch
+        self._broke_off = ""  # a text: an error would hold its frames
+        self._left_s: float | None = None  # when the caller got the last batch
 
     def __iter__(self) -> DevicePass:
-        """Return the pass itself: it is gone through once."""
+        """Return the pass itself: it can be iterated once."""
         return self
 
     def __len__(self) -> int:
-        """Batches of the whole pass, however many of them came already."""
+        """Batches of the whole pass, those that came already included."""
         return self._num_batches
 
     def __next__(self) -> Batch:
@@ -287,25 +297,32 @@ def connect(
 ) -> Stream:
     """Connect to a daemon and open a stream of tensors; production starts at once.
 
-    What is not named below is as in `augd.connect`.
+    The arguments that are not named below are those of `augd.connect`.
 
     Args:
         device: "cpu", "cuda" or "cuda:N"; None is "cuda" where there is one, else "cpu".
         dtype: of the images: float32, float16, bfloat16 or float64; the arithmetic is float32.
-        channels_last: memory in the order in which pixels come (and which convolutions on
-            CUDA are fastest with); False gives one plane per channel. The shape is
-            (B, 3, H, W) either way. With it, `images.view(...)` that joins channels and pixels,
-            as `images.view(len(images), -1)`, raises torch's RuntimeError: write
-            `images.flatten(1)` or `.reshape(...)`, which copy, or connect with False.
-        normalize: (x / 255 - IMAGENET_MEAN) / IMAGENET_STD, on the device; False gives uint8
-            (B, H, W, 3) as it was rendered, on the CPU without any copy. Then `channels_last`
-            does not matter.
+        channels_last: keep memory in the order of the pixels, with which convolutions on CUDA are
+            fastest; False gives one plane per channel. The shape is (B, 3, H, W) either way. With
+            True, an `images.view(...)` that joins channels and pixels, such as
+            `images.view(len(images), -1)`, raises torch's RuntimeError. Write `images.flatten(1)`
+            or `.reshape(...)`, which copy, or connect with False.
+        normalize: compute (x / 255 - IMAGENET_MEAN) / IMAGENET_STD on the device. False gives uint8
+            (B, H, W, 3) as rendered, on the CPU without any copy; `channels_last` then does not
+            matter.
+
+    Returns:
+        A `Stream`, to be closed. Its batches have images (B, 3, H, W) in `dtype`, channels RGB,
+        and labels int64 (B,), both on `device`.
 
     Raises:
         ConnectError: no daemon answers.
-        Forbidden: the daemon wants a key, doesn't know this one, or not for this data set.
-        OptionError: the device does not exist, or the dtype doesn't fit.
-        RecipeError, DatasetError, OverLimit: the daemon or this side refuses.
+        Forbidden: the daemon wants a key, doesn't know this one, or not for this dataset.
+        OptionError: an argument is out of range, the device does not exist, or the dtype doesn't
+            fit.
+        RecipeError: the recipe is invalid.
+        DatasetError: the daemon has no such dataset, or it cannot be read.
+        OverLimit: the stream needs more memory than the daemon may take.
     """
     target = _check_device(device)
     _check_dtype(dtype, normalize)
@@ -364,7 +381,7 @@ def _cuda_feed(
 ) -> CudaFeed:
     normaliser = DeviceNormaliser(device, dtype, channels_last=channels_last) if normalize else None
     copier = CudaCopier(device, normaliser, lambda: stream.arena)
-    # The stream has prefetch + 1 slots: one is always left for the producers.
+    # The stream has prefetch + 1 slots, so one is always left for the producers.
     return CudaFeed(stream, copier, max_in_flight=prefetch)
 
 
@@ -383,7 +400,7 @@ def _check_device(device: str | torch.device | None) -> torch.device:
             f'device: "{found}" does not exist, PyTorch finds {num_cuda} CUDA devices here; '
             'use one that exists, or device="cpu"'
         )
-    # Without an index torch means the current device, which may be another one at each call.
+    # Without an index torch uses the current device, which may change between calls.
     is_named = str(found) != "cuda"
     return found if is_named else torch.device("cuda", torch.cuda.current_device())
 
@@ -398,7 +415,7 @@ def _parse_device(device: str | torch.device) -> torch.device | None:
 def _check_dtype(dtype: object, normalize: bool) -> None:
     if not normalize and dtype != torch.float32:
         raise augd.OptionError(
-            f"dtype: normalize=False gives uint8 images as they are, got dtype={dtype}; "
+            f"dtype: normalize=False gives uint8 images as rendered, got dtype={dtype}; "
             "leave dtype out, or normalize"
         )
     if dtype not in _DTYPES:

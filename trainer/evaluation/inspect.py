@@ -149,7 +149,7 @@ class ChannelPeak(NamedTuple):
 
     Attributes:
         value: of the activation.
-        sample: id in the data set.
+        sample: id in the dataset.
         row, column: in the layer's map.
     """
 

@@ -1,4 +1,4 @@
-"""The small network that a first data set is tried with: five convolutions and a dropout.
+"""The small network that a first dataset is tried with: five convolutions and a dropout.
 
 Where it stands: an `--arch` beside torchvision's. Small enough to train from scratch on two
 thousand photos, and without normalisation layers, so that every row is for itself.

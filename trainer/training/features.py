@@ -232,7 +232,7 @@ def _store_pass(
         ids.append(of_rows.cpu().numpy())
         report(name, len(rows))
     if mapped is None:
-        raise augd.DatasetError(f"data set {source.dataset!r} has no readable image for {name}")
+        raise augd.DatasetError(f"dataset {source.dataset!r} has no readable image for {name}")
     mapped.flush()
     if filled < len(mapped):  # bad samples: the file was made for all of them
         np.save(folder / f"{name}.npy", np.array(mapped[:filled]))
@@ -282,7 +282,7 @@ class StoredSource:
 
     @property
     def dataset(self) -> str:
-        """The data set that the features are of."""
+        """The dataset that the features are of."""
         return self._dataset
 
     def __len__(self) -> int:

@@ -34,7 +34,7 @@ images that are different the notes put a linear classifier on an earlier stage,
 Learning with Python, section 8.3.2) retrains the last stages after the head, which is done here
 because it keeps one network; for many similar images CS231n's slides retrain a few stages, its
 notes all of them, as here. Kornblith et al. 2019 (Do better ImageNet models transfer better?) find
-that on nearly all of twelve data sets retraining all stages is better than the head alone, also on
+that on nearly all of twelve datasets retraining all stages is better than the head alone, also on
 small ones: when there is time, try `full` as well. Shares of the rate: Yosinski et al. 2014
 (general and specific stages); Howard and Ruder 2018, section 3.2 (a factor from stage to stage).
 """
@@ -56,7 +56,7 @@ from ..models.stages import NORMS, Stages
 Strategy = Literal["scratch", "head", "partial", "full", "two-phase", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("scratch", "head", "partial", "full", "two-phase", "auto")
 
-# Below so many images a data set is called small. A convention: sources call Chollet's 2,000 cats
+# Below so many images a dataset is called small. A convention: sources call Chollet's 2,000 cats
 # and dogs small and CIFAR's 50,000 not, and give no number themselves.
 MANY_IMAGES = 5_000
 UPPER_SHARE, LOWER_SHARE = 1 / 10, 1 / 100

@@ -193,7 +193,7 @@ class Training:
         if empty:
             self.display.say(
                 f"No image to train on has the class {', '.join(map(repr, empty))}: the network "
-                "cannot learn it. Add images, or take the class out of the data set."
+                "cannot learn it. Add images, or take the class out of the dataset."
             )
 
     def _show(self, images: Tensor) -> None:

@@ -111,7 +111,9 @@ def test_nothing_is_stored_otherwise_where_it_cannot_help(photos, monkeypatch) -
 def test_own_sources_are_not_copied(monkeypatch) -> None:
     base = tried("as asked", 100.0, replace(SETTING, path="plugin:mine:Photos?x"))
     (untried,) = runs(monkeypatch, base)
-    assert untried == SkippedTrial("packing, and a cache", "what an own source reads is not copied")
+    assert untried == SkippedTrial(
+        "packing, and a cache", "the samples of an own source are not copied"
+    )
 
 
 def test_packing_says_why_it_is_not_tried(photos, monkeypatch) -> None:
