@@ -283,8 +283,8 @@ class TestTrouble:
         with pytest.raises(augd.DatasetError) as caught:
             usable_rows(batch, Two())
         assert str(caught.value) == (
-            "sample 7 of dataset 'photos' has label 2, expected 0..1 for its 2 classes: correct the "
-            "labels of its manifest"
+            "sample 7 of dataset 'photos' has label 2, expected 0..1 for its 2 classes: correct "
+            "the labels in its manifest"
         )
 
     def test_a_stream_that_ends_is_no_loss(self, photos, tmp_path, monkeypatch, capsys):

@@ -171,7 +171,7 @@ def _write(out: Path, result: dict[str, Any], step: int) -> None:
     with TensorBoardLog(out / "tensorboard") as log:
         names = ("accuracy", "top5", "loss")
         log.numbers(step, {f"evaluation/{name}": result[name] for name in names})
-        log.picture(step, "evaluation/confusion", picture)
+        log.image(step, "evaluation/confusion", picture)
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ..data.host_feed import Batch
 from ..data.source import usable_rows
 from ..data.stream import Stream
 from ..evaluation.charts import draw_rows, draw_scatter, overlay
-from ..evaluation.images import Picture, as_seen, save_png
+from ..evaluation.images import Pixels, as_seen, save_png
 from ..evaluation.inspect import (
     Box,
     ChannelPeak,
@@ -71,7 +71,7 @@ def run_inspect(options: InspectOptions) -> int:
     with TensorBoardLog(options.out / "tensorboard") as log:
         for name, picture in pictures.items():
             save_png(options.out / f"{name}.png", picture)
-            log.picture(trained.epoch, f"inspection/{name}", picture)
+            log.image(trained.epoch, f"inspection/{name}", picture)
             print(f"Written: {options.out / name}.png")
     return 0
 
@@ -118,7 +118,7 @@ class _Inspection:
             f"no image of split {self._split!r} of dataset {self._stream.dataset!r} can be read"
         )
 
-    def scatters(self) -> dict[str, Picture]:
+    def scatters(self) -> dict[str, Pixels]:
         """Lay the images out by what the head gets."""
         stages = self._trained.staged.stages
         rows, labels, pictures = [], [], []
@@ -149,7 +149,7 @@ class _Inspection:
             for name, title in (("pca", "PCA"), ("tsne", "t-SNE"))
         }
 
-    def patches(self) -> Picture:
+    def patches(self) -> Pixels:
         """Cut out what some channels of a layer answer to most."""
         best = strongest(self._network, self._layer, self._stream.epoch(0), _PATCHES)
         channels = self._channels(best)
@@ -187,7 +187,7 @@ class _Inspection:
                     found[sample] = batch.images[row].clone()
         return found
 
-    def _photos(self, wanted: set[int]) -> dict[int, Picture]:
+    def _photos(self, wanted: set[int]) -> dict[int, Pixels]:
         """Return the same part of the photos, uint8 (H, W, 3), in more detail where that can be."""
         recipe = self._trained.validation
         detailed = recipe if isinstance(recipe, str) else in_detail(recipe, _DETAIL)
@@ -200,7 +200,7 @@ class _Inspection:
             batch.release()
         return found
 
-    def cams(self) -> Picture:
+    def cams(self) -> Pixels:
         """Show which regions of some images speak for what the network takes them for."""
         classes = self._trained.classes
         images, labels = self._some_of_each_class()
@@ -242,5 +242,5 @@ def _times(pixels: Any, factor: int) -> Any:
     return [factor * one for one in pixels] if isinstance(pixels, list) else factor * pixels
 
 
-def _whole(picture: Picture) -> Box:
+def _whole(picture: Pixels) -> Box:
     return Box(0, 0, picture.shape[0], picture.shape[1])

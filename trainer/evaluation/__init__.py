@@ -1,1 +1,1 @@
-"""Looking at what was learnt: predictions, metrics, insides, charts."""
+"""Evaluation of a trained network: predictions, metrics, inspection, charts."""

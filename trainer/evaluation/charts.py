@@ -1,7 +1,7 @@
-"""Charts of what was measured: matrices and scatters, as arrays of pixels.
+"""Charts of evaluations and inspections, as arrays of pixels.
 
-Where it stands: after an evaluation or an inspection. The one module that knows matplotlib, through
-its objects alone: no window system, no global state, no style that somebody set elsewhere.
+The only module that imports matplotlib. It uses figure objects alone: no window system, no global
+state, and no style set elsewhere.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from .images import Picture
+from .images import Pixels
 
 # From here on numbers are written into the cells, and names beside them.
 _CLASSES_NAMED_MAX = 40
 _DPI = 100
 
 
-def draw_confusion(confusion: list[list[int]], classes: list[str]) -> Picture:
+def draw_confusion(confusion: list[list[int]], classes: list[str]) -> Pixels:
     """Draw a confusion matrix: rows are labels, columns predictions, shades shares of the row."""
     counts = np.array(confusion, dtype=np.float64)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
@@ -51,7 +51,7 @@ def draw_confusion(confusion: list[list[int]], classes: list[str]) -> Picture:
     return render(figure)
 
 
-def render(figure: Figure) -> Picture:
+def render(figure: Figure) -> Pixels:
     """Turn a figure into pixels; no window system and no global state takes part."""
     canvas: Any = FigureCanvasAgg(figure)  # typed in some versions of matplotlib only
     canvas.draw()
@@ -68,8 +68,8 @@ def draw_scatter(
     labels: NDArray[np.int64],
     classes: list[str],
     title: str,
-    thumbnails: list[Picture] | None = None,
-) -> Picture:
+    thumbnails: list[Pixels] | None = None,
+) -> Pixels:
     """Draw points (N, 2), a colour per class; with thumbnails, the images in frames of it."""
     figure = Figure(figsize=(10, 8), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -100,15 +100,15 @@ def draw_scatter(
     return render(figure)
 
 
-def overlay(picture: Picture, heat: NDArray[np.float32]) -> Picture:
+def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
     """Lay heat (H, W), 0..1, over a picture (H, W, 3): dark blue is nothing, yellow is most."""
     colours = matplotlib.colormaps["plasma"](heat)[..., :3] * 255
     share = 0.25 + 0.35 * heat[..., None]
-    mixed: Picture = (picture * (1 - share) + colours * share).round().clip(0, 255).astype(np.uint8)
+    mixed: Pixels = (picture * (1 - share) + colours * share).round().clip(0, 255).astype(np.uint8)
     return mixed
 
 
-def draw_rows(rows: list[tuple[str, list[Picture]]], title: str) -> Picture:
+def draw_rows(rows: list[tuple[str, list[Pixels]]], title: str) -> Pixels:
     """Draw rows of pictures, each with its name on the left."""
     columns = max(len(pictures) for _, pictures in rows)
     figure = Figure(

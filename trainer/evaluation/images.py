@@ -1,7 +1,6 @@
-"""Pictures of what a network sees: arrays of grey levels, never files.
+"""Images of a network's input, as arrays: for a log, or a PNG (`save_png`).
 
-Where it stands: after a batch or an evaluation, for a log or a PNG (`save_png`). Draws no random
-number.
+Used after a batch or an evaluation. Draws no random number.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ import augd
 
 from ..data.host_feed import IMAGENET_MEAN, IMAGENET_STD
 
-Picture = NDArray[np.uint8]  # (H, W, 3), RGB
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 _IMAGES_MAX = 32
 _GAP_PX = 2
 
 
-def as_seen(images: Tensor) -> Picture:
+def as_seen(images: Tensor) -> Pixels:
     """Turn normalised images (B, 3, H, W) back into grey levels: uint8 (B, H, W, 3)."""
     rows = images.detach().float().cpu()
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     levels = (rows * std.view(3, 1, 1) + mean.view(3, 1, 1)) * 255
-    pixels: Picture = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    pixels: Pixels = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 
-def contact_sheet(images: Tensor) -> Picture:
+def contact_sheet(images: Tensor) -> Pixels:
     """Put the first normalised images (B, 3, H, W) of a batch side by side."""
     return grid(as_seen(images[:_IMAGES_MAX]))
 
 
-def grid(pictures: Picture) -> Picture:
+def grid(pictures: Pixels) -> Pixels:
     """Put pictures (N, H, W, 3) side by side, about as wide as high; (H', W', 3)."""
     count, height, width, _ = pictures.shape
     columns = math.ceil(math.sqrt(count * height / width))
@@ -52,7 +51,7 @@ def grid(pictures: Picture) -> Picture:
     return sheet
 
 
-def save_png(path: Path, picture: Picture) -> None:
+def save_png(path: Path, picture: Pixels) -> None:
     """Write a picture, and its folder.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What a network has learnt, made visible: its filters, features, favourite patches, and reasons.
+"""Visualises what a network has learnt: filters, features, strongest patches, and Grad-CAM.
 
-Where it stands: after training, on a trained network and a stream in the index's order. Changes no
-weight, and takes away every hook that it hangs in. Pictures are arrays; files are the command's.
+Used after training, on a trained network and a stream in the index's order. Changes no weight, and
+removes every hook that it registers. Images are arrays; the command writes files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import augd
 
 from ..data.host_feed import Batch
 from ..models.stages import Stages
-from .images import Picture, grid
+from .images import Pixels, grid
 
 # A filter of 3 x 3 pixels is to be looked at as well as one of 11 x 11.
 _FILTER_SIDE_PX = 36
 
 
-def filters(network: nn.Module) -> Picture:
-    """Picture the filters that see the image itself, each on its own scale around grey.
+def filters(network: nn.Module) -> Pixels:
+    """Draw the filters of the first layer, each on its own scale around grey.
 
     Raises:
         OptionError: the network's first layer is no convolution over three colours.
@@ -220,7 +220,7 @@ def field(network: nn.Module, layer: str, channel: int, place: ChannelPeak, imag
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def cut(picture: Picture, box: Box, side_px: int) -> Picture:
+def cut(picture: Pixels, box: Box, side_px: int) -> Pixels:
     """Cut a box out of (H, W, 3) and fit it into (side_px, side_px, 3); what is left is black."""
     part = picture[box.top : box.bottom, box.left : box.right]
     height, width = part.shape[:2]

@@ -1,6 +1,6 @@
-"""How good predictions are: accuracy, top-5, per class, and who is taken for whom.
+"""Metrics of predictions: accuracy, top-5, per class, and the confusion matrix.
 
-Where it stands: after the softmax. Sums over rows, so that batches may be of any size; adding a
+Takes probabilities, after the softmax. Sums are over rows, so batches may have any size. Adding a
 batch reads nothing from the device.
 """
 

@@ -1,8 +1,8 @@
-"""What networks say about images: probabilities, averaged over views and over an ensemble.
+"""Predictions of networks: probabilities, averaged over views and over an ensemble.
 
-Where it stands: after training, on a stream whose order is the index's. Averages are taken after
-the softmax, of probabilities and not of logits: "in training add noise, at test average it out".
-Changes no weight and no buffer.
+Used after training, on a stream in the index's order. Averages are of probabilities, after the
+softmax, and not of logits: "in training add noise, at test average it out". Changes no weight and
+no buffer.
 """
 
 from __future__ import annotations

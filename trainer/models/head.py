@@ -1,8 +1,8 @@
-"""The classifier on top of a network: linear, with dropout and DropConnect by choice.
+"""The head of a network: a linear layer with optional dropout and DropConnect.
 
-Where it stands: the last layer with weights. A `Head` is an `nn.Linear` with the same names in its
-state, so checkpoints of torchvision's networks fit. Both regularisers act in training only; with
-neither it computes what `nn.Linear` computes, bit for bit.
+The last layer with weights. A `Head` is an `nn.Linear` with the same names in its state, so
+checkpoints of torchvision's networks fit. Both regularisers act in training only. With neither it
+computes what `nn.Linear` computes, bit for bit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def regularise_head(
     head when everything below is frozen; `dropout` replaces its share.
 
     Raises:
-        OptionError: something is asked for that this head, a convolution, cannot do.
+        OptionError: an option is given that this head, a convolution, cannot have.
     """
     layer = network.get_submodule(stages.head)
     if not isinstance(layer, nn.Linear):

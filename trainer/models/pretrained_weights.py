@@ -1,8 +1,10 @@
-"""Weights that a network starts from: torchvision's by name, or a file.
+"""Initial weights of a network: torchvision's by name, or a file.
 
-Where it stands: between building a network and its first step. No code of a file is ever run
-(`weights_only=True`). What doesn't fit is named; only a head for other classes is replaced, and
-that is said. The one place that may use the network: for weights that lie in no file yet.
+Used between building a network and its first step. Tensors that don't fit are named in the error.
+Only a head for other classes is replaced, with a message. This module alone may use the internet,
+to download weights by name.
+
+Invariant: no code of a file is run (`weights_only=True`).
 """
 
 from __future__ import annotations

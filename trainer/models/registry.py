@@ -1,8 +1,8 @@
-"""Networks by name, with a head for the classes at hand, and taken apart for fine-tuning.
+"""Builds networks by name, with a head for the given classes, and finds their stages.
 
-Where it stands: once, before the first step. The only module that builds torchvision's networks,
-which it loads when it does. Nothing here downloads: networks come with random weights, drawn from
-torch's generator as the caller seeded it; `trainer.models.pretrained_weights` puts others in.
+Used once per run, before the first step. The only module that builds torchvision's networks; it
+loads torchvision when it does. Nothing here downloads. Networks have random weights, drawn from
+torch's generator as the caller seeded it; `trainer.models.pretrained_weights` loads others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIDE_PX = 224
 
 
 class StagedNetwork(NamedTuple):
-    """What is trained: a network, and its parts."""
+    """A network of a known architecture, and its stages."""
 
     arch: str
     network: nn.Module
@@ -40,7 +40,7 @@ class StagedNetwork(NamedTuple):
 
 
 def check_arch(arch: str) -> None:
-    """Look whether there is such a network, before anything is started for it.
+    """Check that there is such a network, before anything is started for it.
 
     Raises:
         OptionError: torchvision is missing, or has no such classifier.

@@ -1,7 +1,7 @@
-"""The small network that a first dataset is tried with: five convolutions and a dropout.
+"""A small network for a first dataset: five convolutions and a dropout.
 
-Where it stands: an `--arch` beside torchvision's. Small enough to train from scratch on two
-thousand photos, and without normalisation layers, so that every row is for itself.
+An `--arch` beside torchvision's. Small enough to train from scratch on two thousand images. It has
+no normalisation layers, so that rows do not influence each other.
 """
 
 from __future__ import annotations

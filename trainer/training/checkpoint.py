@@ -1,8 +1,9 @@
-"""Checkpoints: one file with all that a run needs to go on as if nothing had happened.
+"""Checkpoints: one file with the whole state of a run, for an exact resume.
 
-Where it stands: after a step, never inside one. A file is either the old one or the new one,
-whole, whenever the machine stops; reading one runs no code from it. Nothing here knows what a
-network is.
+Runs in the training process, between steps. Knows no network.
+
+Invariants: whenever the machine stops, the file is the complete old one or the complete new one;
+reading a checkpoint runs no code from it.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, option: str = "--resume") -> State:
-    """Read a checkpoint into CPU memory; errors speak of the option that named it.
+    """Read a checkpoint into CPU memory; errors name `option`.
 
     Raises:
-        OptionError: there is none, or the file is none.
+        OptionError: the file does not exist, or is no checkpoint.
     """
     if not path.is_file():
         raise augd.OptionError(

@@ -1,9 +1,9 @@
 """The processes that train one network together, one rank each.
 
-Where it stands: around a run, when `torchrun` started it: then RANK, WORLD_SIZE and LOCAL_RANK are
-set, and gradients are averaged by DistributedDataParallel. Alone, every method is the identity and
-torch.distributed is not loaded. Ranks need no word about batches: each opens its own shard of the
-stream. Small numbers go by gloo on the CPU, so that counting rows never waits for a device.
+Runs in each training process. Under `torchrun`, RANK, WORLD_SIZE and LOCAL_RANK are set, and
+DistributedDataParallel averages the gradients. In a single process every method is the identity,
+and torch.distributed is not loaded. Ranks exchange nothing about batches: each opens its own shard
+of the stream. Small numbers go by gloo on the CPU, so that counting rows never waits for a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 class Ranks:
-    """One process of `world`; `rank` 0 is the one that speaks and writes."""
+    """One process of `world`; only `rank` 0 prints and writes files."""
 
     def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
         """Made by `join_ranks`."""
@@ -29,7 +29,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one speaks and writes."""
+        """Whether this rank prints and writes files."""
         return self.rank == 0
 
     def sums(self, *numbers: float) -> list[float]:
@@ -41,7 +41,7 @@ class Ranks:
         return [float(number) for number in total]
 
     def text_of_first(self, text: str) -> str:
-        """Return what rank 0 says; the others' text is not looked at."""
+        """Return rank 0's text on every rank; the others' text is ignored."""
         if self.world == 1:
             return text
         content = torch.zeros(1024, dtype=torch.uint8)
@@ -66,12 +66,12 @@ class Ranks:
                 torch.distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank gets here."""
         if self.world > 1:
             torch.distributed.barrier()
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """Have the ranks' gradients averaged; parameters that are frozen now stay out of it."""
+        """Average the ranks' gradients, without those of parameters that are frozen now."""
         if self.world == 1:
             return network
         return nn.parallel.DistributedDataParallel(network)
@@ -79,10 +79,10 @@ class Ranks:
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the ranks that the environment names; alone where it names none.
+    """Join the ranks that the environment names; a single process if it names none.
 
     Raises:
-        OptionError: the environment names a part of what is needed.
+        OptionError: the environment sets only some of the three variables.
         ConnectError: another rank ended.
     """
     given = [os.environ.get(name) for name in _NAMES]
@@ -105,12 +105,12 @@ def join_ranks() -> Iterator[Ranks]:
         if not _is_of_the_connection(error):
             raise
         raise augd.ConnectError(
-            f"rank {rank} of {world} lost the others: one of them ended, and says why itself"
+            f"rank {rank} of {world} lost the others: one of them ended; its own error says why"
         ) from error
     finally:
         torch.distributed.destroy_process_group()
 
 
 def _is_of_the_connection(error: RuntimeError) -> bool:
-    """Say whether the other ranks could not be reached; gloo has no class of its own for that."""
+    """Say whether an error means a lost rank; gloo has no exception class for that."""
     return isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)

@@ -1,10 +1,12 @@
-"""Activations of a frozen base, computed once, stored, and read again as often as a head likes.
+"""Features of a frozen base: computed once, stored, and read by every training of a head.
 
-Where it stands: between a stream and a head. A pass over the base is what a frozen network costs;
-its result does not change, so it is made once per image (once per augmented pass) and kept in files
-that are mapped, not read. What decides a number in them is the *key*: weights, recipes, data. A
-store of another key is refused by name, never used: there is no stale feature. A store is whole or
-not there.
+Runs in the training process, between a stream and a head. The forward pass through the base is the
+cost of training a head, and its result does not change. So it is computed once per image (once per
+augmented pass) and kept in mapped files. The *key* names all that decides a number in them:
+weights, recipes, data.
+
+Invariants: a store of another key is refused by name, so no feature is stale; a store is complete
+or does not exist.
 
     DIR/key.json                     what the features are of
     DIR/training-0.npy, ...          float32 (N, D), one file per pass over the training samples

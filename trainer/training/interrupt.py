@@ -42,7 +42,7 @@ class Interrupt:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt only after what stands inside is done."""
+        """Raise KeyboardInterrupt only after the block is done."""
         self._is_deferred = True
         try:
             yield

@@ -1,8 +1,9 @@
-"""A network and what changes it: one step at a time, phase after phase.
+"""A network and its optimiser: training steps, phase after phase.
 
-Where it stands: between the rows of a batch and the loop, which knows about epochs, streams and
-files (`trainer.training.loop`). After a step everything that it changed is in `state_dict`. The
-learning rate is a function of the place in the run, and so is the phase. Nothing here waits for the
+Runs in the training process, below the loop (`trainer.training.loop`), which knows epochs, streams
+and files. The learning rate and the phase are functions of the place in the run.
+
+Invariants: after a step, everything that it changed is in `state_dict`; nothing here waits for the
 device.
 """
 
@@ -34,7 +35,7 @@ class RunPosition(NamedTuple):
 
 
 class Learner:
-    """The network of a run, its optimiser, and the phases that it goes through.
+    """The network of a run, its optimiser, and its phases.
 
     Attributes:
         network: on the device; with the weights of the last step, not their average.
@@ -62,7 +63,7 @@ class Learner:
         self._begin(0)
 
     def enter(self, epoch: int) -> None:
-        """Begin the phase of an epoch, unless the run is in it already; a last one never ends."""
+        """Begin the phase of an epoch, unless it is the current one; the last one never ends."""
         number, end = 0, self.phases[0].epochs
         while epoch >= end and number + 1 < len(self.phases):
             number += 1
@@ -108,10 +109,10 @@ class Learner:
     def step(
         self, images: Tensor, labels: Tensor, place: RunPosition
     ) -> tuple[Tensor, Tensor] | None:
-        """Predict, compare, go a step downhill; returns the mean loss and the logits.
+        """Make one optimiser step; return the mean loss () and the logits (B, K).
 
-        None where there are too few rows here to learn from. Ranks go the same step together,
-        weighed by their rows: the gradient is that of all ranks' rows in one batch.
+        None if this rank has fewer than `ROWS_MIN` rows. Ranks make a step together, weighted by
+        their rows: the gradient is that of all ranks' rows in one batch.
         """
         set_rate(self.optimiser, self.rate(place))
         own = len(labels) if len(labels) >= ROWS_MIN else 0
@@ -131,7 +132,7 @@ class Learner:
         return result
 
     def _nothing(self, images: Tensor) -> Tensor:
-        """Take part in the other ranks' step: a loss of gradient 0, and no statistics learnt."""
+        """Take part in the other ranks' step: a loss with gradient 0, and unchanged statistics."""
         self.network.eval()
         logits: Tensor = self._parallel(images.new_zeros(1, *images.shape[1:]))
         self.network.train()
@@ -158,7 +159,7 @@ class Learner:
     def evaluating(self) -> Iterator[None]:
         """Put the network into evaluation mode, with averaged weights if there are any.
 
-        Ranks judge by the statistics of rank 0, which are the ones that are saved.
+        All ranks evaluate with the statistics of rank 0, which are the ones that are saved.
         """
         self.network.eval()
         self.ranks.broadcast(self.network.buffers())
@@ -171,9 +172,9 @@ class Learner:
             yield
 
     def rows_that_fit(self, images: Tensor, labels: Tensor) -> int:
-        """Find by halving how many rows of a batch a step has memory for; 0 if not two.
+        """Find by halving how many rows of a batch fit into memory; 0 if not even two.
 
-        For the time after a step ran out of it: changes buffers, and no weight.
+        Called after a step ran out of memory. Changes buffers, and no weight.
         """
         rows = len(labels) // 2
         while rows >= ROWS_MIN:
@@ -195,7 +196,7 @@ class Learner:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a step changes, but the generators' states."""
+        """Return all that a step changes, without the states of random generators."""
         average = self.average
         return {
             "model": self.network.state_dict(),
@@ -206,7 +207,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any], epoch: int) -> None:
-        """Stand where a state was taken, in the phase of an epoch."""
+        """Restore a state, in the phase of an epoch."""
         self.enter(epoch)
         self.network.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])

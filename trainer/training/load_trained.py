@@ -1,7 +1,7 @@
-"""A network as a checkpoint of `trainer fit` holds it, ready to be asked.
+"""Loads a trained network from a checkpoint of `trainer fit`.
 
-Where it stands: before evaluation, stored features and inspection, which change no weight. Averaged
-weights are taken where there are some: they are what was validated.
+Used before evaluation, stored features and inspection, which change no weight. Averaged weights are
+used if there are any: they are the ones that were validated.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _weights_of(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_ensemble(trained: list[Trained]) -> None:
-    """Check that networks can answer the same question.
+    """Check that networks were trained for the same classes and image size.
 
     Raises:
         OptionError: they were trained for other classes, or images of another size.

@@ -1,9 +1,10 @@
-"""The training loop: epochs of steps, a validation after each, a checkpoint whenever it matters.
+"""The training loop: epochs of steps, a validation after each, and checkpoints.
 
-Where it stands: the last step of a batch's way. Rows that are not valid never reach the network,
-whose BatchNorm would learn from them. After every step the run is at a place that a checkpoint
-can hold: (epoch, batch), the stream's state, and everything that the step changed
-(`trainer.training.learner`). Nothing here starts a process or connects to one.
+Runs in the training process. It starts no process and opens no connection.
+
+Invariants: invalid rows never reach the network, whose BatchNorm would learn from them; after every
+step a checkpoint can hold the whole state: (epoch, batch), the stream's state, and everything that
+the step changed (`trainer.training.learner`).
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from .running_metrics import RunningMetrics
 from .settings import Settings
 from .tensorboard import TensorBoardLog
 
-# On CUDA, reading a number waits for all work before it: so many steps' losses are read at once.
+# On CUDA, reading a number waits for all earlier work, so losses are read every so many steps.
 _UNREAD_MAX = 16
 
 
 class Training:
-    """One run: what learns, what it learns from, and how far it has come.
+    """One run: the network, its data, and the progress.
 
     Attributes:
-        epoch, batch: where the run stands; of this epoch, so many batches are done.
+        epoch, batch: where the run stands: `batch` batches of this epoch are done.
         history: a record per epoch that was finished.
     """
 
@@ -58,18 +59,18 @@ class Training:
         ranks: Ranks | None = None,
         replay: Callable[[int, int], str] | None = None,
     ) -> None:
-        """Stand before the first step.
+        """Begin before the first step.
 
         Args:
             settings: of this run.
             training, validation: on the same device.
-            staged: the network, wherever it is.
-            display: says how it goes.
+            staged: the network, on any device.
+            display: shows the progress.
             out: the folder of checkpoints and logs.
-            recipes: of both streams, kept in checkpoints for who evaluates them.
+            recipes: of both streams, kept in checkpoints for later evaluations.
             checkpoint_every: counts steps; None saves after epochs only.
             ranks: the processes that train together.
-            replay: says how to make a batch again, given epoch and number, both from 0 on.
+            replay: returns the command that makes a batch again, given epoch and number from 0 on.
         """
         self.settings, self.display, self.out = settings, display, out
         self.training, self.validation, self.recipes = training, validation, recipes
@@ -135,7 +136,7 @@ class Training:
         return islice(batches, self.batches_per_epoch - self.batch)
 
     def step(self, batch: Batch) -> None:
-        """Learn from a batch, and stand after it."""
+        """Make a step on a batch."""
         images, labels = usable_rows(batch, self.training)
         if not self.num_steps:
             self._show(images)
@@ -154,7 +155,7 @@ class Training:
         try:
             return self.learner.step(images, labels, self.place)
         except torch.OutOfMemoryError:
-            pass  # and let go of what its frames hold, before less is tried
+            pass  # frees what the error's frames hold, before less is tried
         rows = self.learner.rows_that_fit(images, labels)
         advice = f"{rows} do: try --batch-size {rows}" if rows else "not even two do"
         raise augd.OverLimit(
@@ -172,7 +173,7 @@ class Training:
             self._has_checked_input = True
 
     def _count_classes_from_here(self) -> None:
-        """Count the classes of a whole first epoch, to see one that has no images."""
+        """Count the classes of a whole first epoch, to notice a class without images."""
         is_whole = self.num_steps == 0 and self.batches_per_epoch == len(self.training)
         num_classes = len(self.training.classes)
         self._num_of_class = torch.zeros(num_classes, device=self.device) if is_whole else None
@@ -202,10 +203,10 @@ class Training:
         if len(images) and images.dim() == 4:
             from ..evaluation.images import contact_sheet
 
-            self._log.picture(0, "batch", contact_sheet(images))
+            self._log.image(0, "batch", contact_sheet(images))
 
     def read_losses(self) -> None:
-        """Add the losses up, and stop where one is no number."""
+        """Add up the losses; raise if one is not finite."""
         failed = self.metrics.read()
         if failed is None:
             return
@@ -219,7 +220,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> RunningMetrics:
-        """Measure on the validation samples; nothing learns from them."""
+        """Measure on the validation samples; no weight and no statistic changes."""
         self.display.begin("validation", self.epoch, len(self.validation))
         metrics, pace = RunningMetrics(), Pace(self.validation)
         with self.learner.evaluating():
@@ -245,7 +246,7 @@ class Training:
             )
 
     def finish_epoch(self, validation: RunningMetrics, pace: tuple[float, float] | None) -> None:
-        """Note the results, stand before the next epoch, and save."""
+        """Record the results, move to the next epoch, and save."""
         rate, waiting = pace or (None, None)
         metrics = self._summed(self.metrics)
         record = {
@@ -271,7 +272,7 @@ class Training:
         self.learner.enter(self.epoch)
         if is_best:
             self.save("best.pt")
-        self.save("last.pt")  # the second: it says which epoch was best, so that one must exist
+        self.save("last.pt")  # after best.pt, to which its history refers
         self.display.finish_epoch(record)
         if has_stalled:
             self.display.say(
@@ -281,7 +282,7 @@ class Training:
             )
 
     def _has_stalled(self) -> bool:
-        """Say whether this phase has had its patience, and epochs are left of it."""
+        """Say whether this phase has run out of patience, with epochs left."""
         if self.settings.patience is None or self.epoch + 1 >= self.learner.phase_end:
             return False
         phase = self.learner.phase.name
@@ -305,7 +306,7 @@ class Training:
         self._log.numbers(step, {name: record[key] for name, key in names.items()} | rates)
 
     def _save_at_intervals(self) -> None:
-        """Save in mid-epoch; its end saves by itself."""
+        """Save within an epoch; `finish_epoch` saves at its end."""
         is_end = self.batch == self.batches_per_epoch
         if self.checkpoint_every and self.num_steps % self.checkpoint_every == 0 and not is_end:
             self.save("last.pt")
@@ -315,7 +316,7 @@ class Training:
 
         Ranks do this together: each has its own generator and its own shard of the stream.
         """
-        self.read_losses()  # weights that are no numbers are not worth a file
+        self.read_losses()  # never save weights that are not finite
         path = self.out / name
         state = self.state_dict()
         if self.ranks.is_first:
@@ -323,7 +324,7 @@ class Training:
         return path
 
     def state_dict(self) -> State:
-        """Return all that decides how the run goes on."""
+        """Return everything that decides the rest of the run."""
         is_cuda = self.device.type == "cuda"
         return {
             "settings": self.settings_dict(),
@@ -340,11 +341,11 @@ class Training:
         }
 
     def settings_dict(self) -> dict[str, Any]:
-        """Return what a resume must have in common."""
+        """Return the settings that a resume must share."""
         return settings_dict(self.settings, self.training.classes, self.ranks)
 
     def load_state_dict(self, state: State) -> None:
-        """Stand where a state was taken, of a run with the same settings.
+        """Restore the state of a run with the same settings.
 
         Raises:
             SpecMismatch: the stream's content differs.
@@ -362,5 +363,5 @@ class Training:
 
 
 def settings_dict(settings: Settings, classes: list[str], ranks: Ranks) -> dict[str, Any]:
-    """Return what a run and its resume must have in common."""
+    """Return the settings that a run and its resume must share."""
     return asdict(settings) | {"world": ranks.world, "classes": classes}

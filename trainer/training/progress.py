@@ -1,8 +1,7 @@
-"""What a person sees of a run: a bar while it trains, and a line for every epoch.
+"""The output of a run: a progress bar while it trains, and a line for every epoch.
 
-Where it stands: beside the loop, which tells it where it is. The bar is drawn on a terminal
-only; the lines go to stdout, or to stderr where stdout is for a machine. Nothing here waits for
-the device.
+The loop calls it. The bar is drawn on a terminal only. The lines go to stdout, or to stderr with
+`--json`. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Display:
         if self._is_silent:
             return
         is_drawn = self._bar.live.is_started
-        self._bar.stop()  # rich would print it where the bar is, also when that is not stdout
+        self._bar.stop()  # rich would print it to the bar's stream, which may not be stdout
         print(line, file=self._file, flush=True)
         if is_drawn:
             self._bar.start()

@@ -1,8 +1,8 @@
-"""What keeps a network from learning its samples by heart: mixed samples, soft labels, averages.
+"""Regularisation against overfitting: mixup, label smoothing, averaged weights.
 
-Where it stands: around the loss of a step (`mixup`, `loss_of`) and after it (`Average`). Every
-draw comes from torch's generator of the CPU, which checkpoints hold. Dropout and DropConnect are
-the head's (`trainer.models.head`).
+Used around the loss of a step (`mixup`, `loss_of`) and after it (`Average`). Every random number
+comes from torch's CPU generator, whose state checkpoints hold. Dropout and DropConnect belong to
+the head (`trainer.models.head`).
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Average:
     """An exponential moving average of a network's weights and buffers.
 
     After update n it holds d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)),
-    so that the first weights, which are random, are soon forgotten. Buffers that are no floats
-    are those of the network.
+    so that the influence of the first, random weights soon vanishes. Buffers that are not floats
+    are the network's. torch's `AveragedModel` is not used: it copies at the first update, and it
+    averages integer buffers.
 
     Source: Polyak and Juditsky 1992; the warm-up is TensorFlow's ExponentialMovingAverage.
     """
@@ -83,7 +84,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the network work with the average inside, and with its own weights afterwards."""
+        """Use the average as the network's weights within the block."""
         own = {name: one.detach().clone() for name, one in self._network.state_dict().items()}
         self._network.load_state_dict(self._shadow)
         try:
@@ -97,7 +98,7 @@ class Average:
 
     @property
     def num_updates(self) -> int:
-        """How many steps were taken in."""
+        """How many steps were averaged."""
         return self._num_updates
 
     def load_state_dict(self, state: dict[str, Tensor], num_updates: int) -> None:

@@ -1,7 +1,7 @@
-"""Losses and hits of a pass over a stream, summed up.
+"""Running sums of loss and hits over a pass.
 
-Where it stands: after each step. Sums over rows, so that a short last batch weighs what it holds;
-in the order of the batches, so that a resumed sum is the same number. Counting a batch reads
+The loop adds each step. Sums are over rows, so that a short last batch counts by its rows. They are
+added in the order of the batches, so that a resumed sum is the same number. Adding a batch reads
 nothing from the device.
 """
 

@@ -1,7 +1,7 @@
-"""What decides the outcome of a run, beside its streams.
+"""The settings of a run, which decide its outcome together with the streams.
 
-Where it stands: made once from the options of a command (`trainer.cli.fit`), then read by all
-that trains, and kept in every checkpoint. Plain data, never changed.
+Made once from the options of a command (`trainer.cli.fit`), read by the whole training, and kept in
+every checkpoint. Plain data, never changed.
 """
 
 from __future__ import annotations

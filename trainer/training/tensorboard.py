@@ -1,8 +1,7 @@
-"""What a run tells TensorBoard: numbers and pictures, step by step.
+"""A run's TensorBoard log: numbers and images, by step.
 
-Where it stands: beside the loop and the evaluation, which hand it what they have anyway. Numbers
-are read from no device here. Without tensorboard, and on every rank but the first, nothing is
-written.
+The loop and the evaluation call it with numbers that are on the CPU already. Without tensorboard,
+and on every rank but the first, nothing is written.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ class TensorBoardLog:
                 if value is not None:
                     writer.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Write a picture, uint8 (H, W, 3), RGB."""
+    def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """Write an image, uint8 (H, W, 3), RGB."""
         writer = self._open()
         if writer is not None:
-            writer.add_image(name, picture, step, dataformats="HWC")
+            writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
