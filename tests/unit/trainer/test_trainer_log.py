@@ -57,7 +57,7 @@ class _Pictures(TensorBoardLog):
         super().__init__(None)
         self.names: list[str] = []
 
-    def picture(self, step: int, name: str, picture: Any) -> None:
+    def image(self, step: int, name: str, image: Any) -> None:
         self.names.append(name)
 
 

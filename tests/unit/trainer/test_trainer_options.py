@@ -33,7 +33,7 @@ NOWHERE = "ipc:///nonexistent/augd"
         ),
         (
             {"dtype": torch.float16, "normalize": False},
-            "dtype: normalize=False gives uint8 images as they are, got dtype=torch.float16; "
+            "dtype: normalize=False gives uint8 images as rendered, got dtype=torch.float16; "
             "leave dtype out, or normalize",
         ),
     ],
