@@ -318,7 +318,14 @@ def _toml(head: str, **values: bytes | str) -> str:
 
 
 def _quote(name: str) -> str:
-    """Write a dataset's name as a TOML string: JSON's escapes are valid in TOML."""
+    """Write a dataset's name as a TOML string.
+
+    JSON's escapes are valid in TOML, except for surrogate pairs, and TOML also escapes DEL.
+    """
     import json
 
-    return json.dumps(name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"dataset {name!r}: expected a name in UTF-8. Rename it") from None
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
