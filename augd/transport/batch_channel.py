@@ -36,6 +36,6 @@ class BatchChannel(SideChannel):
         for offset in range(0, len(slot), PIECE_BYTES):
             part = slot[offset : offset + PIECE_BYTES]
             piece = msgspec.structs.replace(first, offset=offset, size_bytes=len(part))
-            if not self.doors.send(peer, [encode(piece), part]):
+            if not self.router_pair.send(peer, [encode(piece), part]):
                 return False
         return True

@@ -32,17 +32,19 @@ class RouterPair:
         is_port = isinstance(address, TcpAddress)
         return self.routers[_KEYED if is_port and len(self.routers) > 1 else _PLAIN].bind(address)
 
-    def receive(self, door: int) -> tuple[bytes, list[bytes], str | None] | None:
+    def receive(self, router_index: int) -> tuple[bytes, list[bytes], str | None] | None:
         """Return one message as (peer, frames, user), or None when there is none now.
 
         `user` is None at the socket without keys: what a client says there about itself is ignored.
         At the other one it is empty when ZeroMQ doesn't know it.
         """
-        if door == _PLAIN:
-            plain = self.routers[door].receive()
-            return None if plain is None else (bytes((door,)) + plain[0], plain[1], None)
-        named = self.routers[door].receive_named()
-        return None if named is None else (bytes((door,)) + named[0], named[1], named[2] or "")
+        if router_index == _PLAIN:
+            plain = self.routers[router_index].receive()
+            return None if plain is None else (bytes((router_index,)) + plain[0], plain[1], None)
+        named = self.routers[router_index].receive_named()
+        return (
+            None if named is None else (bytes((router_index,)) + named[0], named[1], named[2] or "")
+        )
 
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Send to one client as `Router.send` does."""
@@ -61,13 +63,13 @@ class RouterPair:
 class SideChannel:
     """Sockets beside the daemon's own; each peer attaches by a number that it got before."""
 
-    def __init__(self, doors: RouterPair, beside: Beside, probe: Sequence[bytes]) -> None:
+    def __init__(self, router_pair: RouterPair, beside: Beside, probe: Sequence[bytes]) -> None:
         """Take unbound sockets; `bind` binds them `beside` each address of the daemon.
 
         `probe` is a message without effect: it is sent to learn whether a connection stands.
         """
-        self.doors = doors
-        self.disconnects = [router.watch_disconnects() for router in doors.routers]
+        self.router_pair = router_pair
+        self.disconnects = [router.watch_disconnects() for router in router_pair.routers]
         self.port = 0
         self._beside = beside
         self._probe = probe
@@ -75,7 +77,7 @@ class SideChannel:
 
     def bind(self, address: Address | TcpAddress) -> None:
         """Listen beside a path, or at a free port of a host's address."""
-        bound = self.doors.bind(self._beside(address, 0))
+        bound = self.router_pair.bind(self._beside(address, 0))
         if isinstance(bound, TcpAddress):
             self.port = bound.port
 
@@ -92,11 +94,11 @@ class SideChannel:
         return [
             number
             for number, peer in self._peers.items()
-            if not self.doors.can_reach(peer, self._probe)
+            if not self.router_pair.can_reach(peer, self._probe)
         ]
 
     def close(self) -> None:
         """Close the sockets."""
         for watched in self.disconnects:
             watched.close()
-        self.doors.close()
+        self.router_pair.close()

@@ -68,19 +68,21 @@ class RowChannel(SideChannel):
             self._patience.pop(peer, None)
         super().forget(number)
 
-    def receive(self, door: int) -> tuple[bytes, bytes, str | None] | None:
+    def receive(self, router_index: int) -> tuple[bytes, bytes, str | None] | None:
         """Return (peer, header, user) of one message, as `RouterPair.receive` does; None without
         one.
 
         Its rows are still in the socket: take them by `receive_rows`, or drop them by `drop_rows`.
         """
-        received = self.doors.routers[door].receive_header()
+        received = self.router_pair.routers[router_index].receive_header()
         if received is None:
             return None
         peer, header, user = received
-        return bytes((door,)) + peer, header, (user or "") if door else None
+        return bytes((router_index,)) + peer, header, (user or "") if router_index else None
 
-    def bear(self, door: int, peer: bytes, *, is_done: bool = False, is_leased: bool) -> None:
+    def count_message(
+        self, router_index: int, peer: bytes, *, is_done: bool = False, is_leased: bool
+    ) -> None:
         """Count the message in hand; disconnect a peer that sends more than it may.
 
         Raises:
@@ -94,34 +96,36 @@ class RowChannel(SideChannel):
                 self._strangers.clear()  # most of them have left
                 self._ended.clear()
             patience = self._strangers.setdefault(peer, _Patience(_STRANGE_MAX, 0))
-            is_done = self.doors.routers[door].has_more()  # rows, from a peer without a lease
+            is_done = self.router_pair.routers[
+                router_index
+            ].has_more()  # rows, from a peer without a lease
         if patience.is_over(is_done=is_done, is_leased=is_leased):
             self._ended.add(peer)  # what it sent before still arrives
-            self.doors.routers[door].hang_up()
+            self.router_pair.routers[router_index].hang_up()
             raise ProtocolError("it sends more than its leases allow: disconnected")
 
-    def receive_rows(self, door: int, places: Sequence[memoryview]) -> bool:
+    def receive_rows(self, router_index: int, places: Sequence[memoryview]) -> bool:
         """Receive the frames that follow a header into these places, each of just its size.
 
         False if their number or sizes differ. What was written then is wrong, and belongs to a
         lease that is not done.
         """
-        router = self.doors.routers[door]
+        router = self.router_pair.routers[router_index]
         are_whole = all(router.receive_into(place) for place in places)
         return router.drop_rest() == 0 and are_whole
 
-    def drop_rows(self, door: int) -> int:
+    def drop_rows(self, router_index: int) -> int:
         """Drop the frames that follow a header; return their number."""
-        return self.doors.routers[door].drop_rest()
+        return self.router_pair.routers[router_index].drop_rest()
 
     def send(self, producer: int, message: msg.ToRelay) -> bool:
         """Send to a producer; False if it is gone or its queue is full."""
         peer = self._peers.get(producer)
-        return peer is not None and self.doors.send(peer, [encode(message)])
+        return peer is not None and self.router_pair.send(peer, [encode(message)])
 
-    def part_with(self, peer: bytes, why: str) -> None:
+    def reject(self, peer: bytes, why: str) -> None:
         """Send PART to a peer that is not admitted."""
-        self.doors.send(peer, [encode(msg.Part(why))])
+        self.router_pair.send(peer, [encode(msg.Part(why))])
 
 
 @dataclass(slots=True)

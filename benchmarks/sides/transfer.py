@@ -99,11 +99,11 @@ class _ByRows:
             stack.callback(self._gate.close)
         self._rows = RowChannel(None if self._gate is None else self._gate.produce_curve)
         stack.callback(self._rows.close)
-        self._door = len(self._rows.doors.routers) - 1
+        self._door = len(self._rows.router_pair.routers) - 1
         self._rows.bind(TcpAddress(_LOOPBACK, 0))
         self.port = self._rows.port
         self._poller = Poller()
-        self._poller.register(self._rows.doors.routers[self._door], "rows")
+        self._poller.register(self._rows.router_pair.routers[self._door], "rows")
         if self._gate is not None:
             self._poller.register(self._gate, "gate")
 
@@ -225,8 +225,8 @@ def _send_frames(slots: list[memoryview]) -> None:
     sender.bind(TcpAddress(_LOOPBACK, 0))
     print(sender.port, flush=True)
     poller = Poller()
-    poller.register(sender.doors.routers[0], "router")
-    while (received := sender.doors.receive(0)) is None:
+    poller.register(sender.router_pair.routers[0], "router")
+    while (received := sender.router_pair.receive(0)) is None:
         poller.wait(_TIMEOUT_S)
     attach = decode_over_attach(received[1][0])
     assert isinstance(attach, msg.AttachMessage)

@@ -76,7 +76,7 @@ class ClientEndpoint:
         self._unattached: dict[int, _Connection] = {}  # by fd, the oldest first
         for number, router in enumerate(self._routers.routers):
             driver.poller.register(router, partial(self._read_router, number))
-        for number, router in enumerate(self._bulk.doors.routers):
+        for number, router in enumerate(self._bulk.router_pair.routers):
             driver.poller.register(router, partial(self._read_bulk, number))
         self.disconnects = DisconnectWatch(
             self._bulk, driver.poller, lambda session: driver.handle(ev.PeerGone(session))
@@ -127,7 +127,7 @@ class ClientEndpoint:
     def _read_bulk(self, number: int) -> None:
         """Take the one message that clients send on the batch channel: ATTACH."""
         for _turn in range(MESSAGES_PER_TURN):
-            received = self._bulk.doors.receive(number)
+            received = self._bulk.router_pair.receive(number)
             if received is None:
                 return
             peer, frames, user = received

@@ -202,7 +202,7 @@ class Daemon:
             self._producers.fetcher_starts_at,
         ]
         if self._authenticator is not None:
-            moments.append(self._authenticator.look_at)
+            moments.append(self._authenticator.reload_at)
         if self._dashboard is not None:
             moments.append(self._dashboard.starts_at)
         known = [moment for moment in moments if moment is not None]
@@ -220,7 +220,7 @@ class Daemon:
 
     def _look_at_rights(self) -> None:
         """End the sessions of clients whose rights the operator changed or took away."""
-        changed = self._authenticator.look_again() if self._authenticator is not None else ()
+        changed = self._authenticator.reload_changed() if self._authenticator is not None else ()
         for name in changed:
             _log.info("the rights of %s changed: its sessions end", name)
             self._driver.handle(ev.RightsChanged(name, _RIGHTS_CHANGED))

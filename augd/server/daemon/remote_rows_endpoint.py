@@ -45,7 +45,7 @@ class RemoteRowsEndpoint:
         self._memory = memory
         self._rights_of = rights_of
         self._rows = RowChannel(curve)
-        for number, router in enumerate(self._rows.doors.routers):
+        for number, router in enumerate(self._rows.router_pair.routers):
             driver.poller.register(router, partial(self._read, number))
         self.disconnects = DisconnectWatch(
             self._rows,
@@ -62,40 +62,40 @@ class RemoteRowsEndpoint:
         """Listen beside an address of the daemon."""
         self._rows.bind(address)
 
-    def _read(self, door: int) -> None:
+    def _read(self, router_index: int) -> None:
         """Take what remote producers send; after a chunk's rows other sources are read first."""
         for _turn in range(MESSAGES_PER_TURN):
-            received = self._rows.receive(door)
+            received = self._rows.receive(router_index)
             if received is None:
                 return
-            message = self._take(door, *received)
-            if self._rows.drop_rows(door) or isinstance(message, msg.Done):
+            message = self._take(router_index, *received)
+            if self._rows.drop_rows(router_index) or isinstance(message, msg.Done):
                 return
 
     def _take(
-        self, door: int, peer: bytes, header: bytes, user: str | None
+        self, router_index: int, peer: bytes, header: bytes, user: str | None
     ) -> msg.FromRelay | None:
         """Take one message with its rows; returns it, None if it is malformed."""
         number = self._rows.number_of(peer)
         try:
             self._rights_of(user)
             if number is None:
-                self._rows.bear(door, peer, is_leased=False)
+                self._rows.count_message(router_index, peer, is_leased=False)
             message = codec.decode_from_relay(header)
             if number is not None:
                 is_done = isinstance(message, msg.Done)
                 is_leased = self._answers_lease(number, message)
-                self._rows.bear(door, peer, is_done=is_done, is_leased=is_leased)
+                self._rows.count_message(router_index, peer, is_done=is_done, is_leased=is_leased)
             if number is None:
                 self._attach(peer, message)
-            elif not self._take_rows(door, number, message):
+            elif not self._take_rows(router_index, number, message):
                 raise ProtocolError("its rows are not those of the lease that it answers")
             else:
                 self._driver.handle(ev.FromRemoteProducer(number, message))
             return message
         except (ProtocolError, Forbidden, OSError) as error:
             if number is None:
-                self._rows.part_with(peer, str(error))
+                self._rows.reject(peer, str(error))
             else:
                 _log.error("producer %d sent a malformed message: disconnected: %s", number, error)
                 self._driver.handle(ev.RemoteProducerGone(number, str(error)))
@@ -116,17 +116,17 @@ class RemoteRowsEndpoint:
             case _:
                 raise ProtocolError("the daemon does not know this connection; join again")
 
-    def _take_rows(self, door: int, number: int, message: msg.FromRelay) -> bool:
+    def _take_rows(self, router_index: int, number: int, message: msg.FromRelay) -> bool:
         """Receive a lease's rows into their slot; returns False if they don't fit the lease."""
         target = None
         if isinstance(message, msg.Done):
             target = self._driver.broker.target(number, message.lease)
         if target is None:  # too late, or a message that brings none
-            self._rows.drop_rows(door)
+            self._rows.drop_rows(router_index)
             return True
         slot = self._memory.map_arena(target.stream)[target.slot_offset :]
         frames = row_frames(target.arrays, target.first_row, target.rows)
-        return self._rows.receive_rows(door, [slot[at : at + size] for at, size in frames])
+        return self._rows.receive_rows(router_index, [slot[at : at + size] for at, size in frames])
 
     def tell(self, number: int, message: msg.ToRelay) -> None:
         """Send a message to a remote producer; one that cannot be sent ends its connection."""

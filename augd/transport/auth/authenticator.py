@@ -100,7 +100,7 @@ class Authenticator:
         self.produce_curve = ServerCurve(pair.secret, PRODUCE_DOMAIN)
         self.server = pair.public
         self.clients = KnownClients(folder)
-        self.look_at = time.monotonic() + LOOK_S
+        self.reload_at = time.monotonic() + LOOK_S
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._probes: dict[bytes, str] = {}
@@ -154,13 +154,13 @@ class Authenticator:
             raise Forbidden(REVOKED)
         return rights
 
-    def look_again(self) -> list[str]:
+    def reload_changed(self) -> list[str]:
         """Read the clients' files if it is time; return the names of changed or removed clients."""
         now = time.monotonic()
-        if now < self.look_at:
+        if now < self.reload_at:
             return []
-        self.look_at = now + LOOK_S
-        return self.clients.look_again()
+        self.reload_at = now + LOOK_S
+        return self.clients.reload_changed()
 
     def admit_probe(self, public: bytes) -> None:
         """Accept a key that no file names, until `forget_probes`, for the self-test."""

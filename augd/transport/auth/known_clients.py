@@ -30,7 +30,7 @@ class KnownClients:
         self._known: dict[str, keys.KnownClient] = {}
         self.users: dict[bytes, str] = {}
         self._rights: dict[str, Rights] = {}
-        self.look_again()
+        self.reload_changed()
 
     def rights_of(self, user: str) -> Rights | None:
         """Return the rights of a connection's owner now; None when it has none."""
@@ -41,7 +41,7 @@ class KnownClients:
         rights = self._rights.get(user)
         return rights is not None and rights.may_produce
 
-    def look_again(self) -> list[str]:
+    def reload_changed(self) -> list[str]:
         """Read changed files; return the names of clients whose key or rights changed."""
         marks = self._read_marks()
         touched = [name for name in marks | self._marks if marks.get(name) != self._marks.get(name)]

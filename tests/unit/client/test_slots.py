@@ -246,7 +246,7 @@ class Peer:
     def __init__(self, sender: BatchChannel, session: int = SESSION) -> None:
         self.dealer = Dealer(TcpAddress("127.0.0.1", sender.port))
         self.dealer.send(b"attach")
-        routing_id, _ = receive(sender.doors.routers[0])
+        routing_id, _ = receive(sender.router_pair.routers[0])
         self.name = b"\0" + routing_id
         sender.admit(session, self.name)
 
@@ -303,7 +303,7 @@ def test_the_real_ends_fit_each_other(sender: BatchChannel) -> None:
     slots = FramedSlots(TcpAddress("127.0.0.1", sender.port), SESSION, TOKEN)
     opened = msg.Opened(SESSION, 1, 1, "", {}, "", 1, (), slot_bytes, 2)
     memory = slots.open(opened)
-    peer, _ = receive(sender.doors.routers[0])
+    peer, _ = receive(sender.router_pair.routers[0])
     sender.admit(SESSION, b"\0" + peer)
     sent = [bytes([65 + n]) * slot_bytes for n in range(2)]
     for sequence, content in enumerate(sent):
@@ -347,17 +347,17 @@ def test_a_client_whose_queue_is_full_is_not_taken_for_dead(sender: BatchChannel
     slow.setsockopt(zmq.RCVHWM, 1)
     slow.connect(f"tcp://127.0.0.1:{sender.port}")
     slow.send(b"attach")
-    peer, _ = receive(sender.doors.routers[0])
+    peer, _ = receive(sender.router_pair.routers[0])
     sender.admit(SESSION, b"\0" + peer)
     num_sent = 0
-    while sender.doors.routers[0].send(peer, [bytes(60_000)]):
+    while sender.router_pair.routers[0].send(peer, [bytes(60_000)]):
         num_sent += 1
     assert num_sent >= 4096
     assert sender.unreachable() == []
     slow.close(linger=0)
     while not sender.unreachable():
         # The end of a full pipe is found by reading.
-        assert sender.doors.receive(0) is None
+        assert sender.router_pair.receive(0) is None
 
 
 @clause("P-97")

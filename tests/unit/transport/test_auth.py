@@ -157,28 +157,28 @@ def test_a_user_is_a_name_and_a_key(folder: Path) -> None:
 def test_changes_are_seen_and_named(folder: Path) -> None:
     pair, alice = keys.make_pair(), keys.client_path(folder, "alice")
     clients = KnownClients(folder)
-    assert (len(clients), clients.look_again()) == (0, [])
+    assert (len(clients), clients.reload_changed()) == (0, [])
     add_client(folder, "alice", pair)
-    assert clients.look_again() == [], "nobody was changed by whom comes new"
+    assert clients.reload_changed() == [], "nobody was changed by whom comes new"
     assert users_of(clients) == {"alice"}
     first = clients.users[z85.decode(pair.public)]
 
     alice.write_text(alice.read_text().replace("max_streams = 16", "max_streams = 17"))
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert clients.rights_of(first) == Rights("alice", max_streams=17)
     alice.write_text("# a remark\n" + alice.read_text())
-    assert clients.look_again() == [], "what it may do is the same"
+    assert clients.reload_changed() == [], "what it may do is the same"
 
     new = keys.make_pair()
     alice.write_text(alice.read_text().replace(pair.public.decode(), new.public.decode()))
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert clients.rights_of(first) is None, "a connection by the old key is nobody's now"
     assert users_of(clients) == {"alice"}
 
     alice.unlink()
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert len(clients) == 0
-    assert clients.look_again() == []
+    assert clients.reload_changed() == []
 
 
 @clause("P-107")
@@ -200,11 +200,11 @@ def test_a_damaged_file_takes_its_client_out_and_nobody_else(
     else:
         path.unlink()
         path.mkdir()
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert users_of(clients) == {"bob"}
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "client alice is refused: " in caplog.text
-    assert clients.look_again() == []
+    assert clients.reload_changed() == []
     assert len(caplog.records) == 1, "told once"
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_goes_away_while_the_folder_is_read_harms_nobody_else(
         return names
 
     monkeypatch.setattr(os, "listdir", remove_after)
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert users_of(clients) == {"bob"}
     assert not caplog.records
 
@@ -233,11 +233,11 @@ def test_a_folder_that_others_may_write_to_lets_nobody_in(
     add_client(folder, "alice")
     clients = KnownClients(folder)
     keys.clients_folder(folder).chmod(0o777)
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert len(clients) == 0
     assert "all clients are refused: " in caplog.text
     keys.clients_folder(folder).chmod(0o700)
-    clients.look_again()
+    clients.reload_changed()
     assert users_of(clients) == {"alice"}
     with pytest.raises(OptionError, match="is open to other users"):
         folder.chmod(0o777)
@@ -252,10 +252,10 @@ def test_one_key_is_one_client(folder: Path, caplog: pytest.LogCaptureFixture) -
     assert users_of(clients) == {"alice"}
     assert "client bob is refused: alice/" in caplog.text
     path.rename(path.with_name("zoe.toml"))
-    assert clients.look_again() == ["alice"]
+    assert clients.reload_changed() == ["alice"]
     assert users_of(clients) == {"bob"}
     path.write_text(copy.read_text())
-    assert clients.look_again() == ["bob"], "who loses its key to another name is told"
+    assert clients.reload_changed() == ["bob"], "who loses its key to another name is told"
 
 
 def test_other_files_are_nobodys(folder: Path) -> None:
@@ -270,16 +270,16 @@ def test_the_gate_looks_every_half_second(
     gate: Authenticator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = add_client(folder, "alice")
-    now = gate.look_at
+    now = gate.reload_at
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert gate.look_again() == []
+    assert gate.reload_changed() == []
     assert len(gate.clients) == 1
-    assert gate.look_at == now + authenticator.LOOK_S <= now + 0.5
+    assert gate.reload_at == now + authenticator.LOOK_S <= now + 0.5
     path.unlink()
-    assert gate.look_again() == []
+    assert gate.reload_changed() == []
     assert len(gate.clients) == 1, "not yet"
     now += authenticator.LOOK_S
-    assert gate.look_again() == ["alice"]
+    assert gate.reload_changed() == ["alice"]
     with pytest.raises(Forbidden, match="does not accept this key any more"):
         gate.rights_of("alice")
 
@@ -395,9 +395,9 @@ def test_which_set_ups_of_curve_accept_a_stranger(
     asked = context.socket(zmq.ROUTER)
     if has_authenticator:
         asked.bind(authenticator.ZAP_ENDPOINT)
-    door, client = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    Weak(server.secret, domain, enforced).apply(door)
-    port = door.bind_to_random_port("tcp://127.0.0.1")
+    router_index, client = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    Weak(server.secret, domain, enforced).apply(router_index)
+    port = router_index.bind_to_random_port("tcp://127.0.0.1")
     client.curve_serverkey = server.public
     client.curve_publickey, client.curve_secretkey = stranger.public, stranger.secret
     told = client.get_monitor_socket(
@@ -408,7 +408,7 @@ def test_which_set_ups_of_curve_accept_a_stranger(
     client.connect(f"tcp://127.0.0.1:{port}")
     client.send(b"hello")
     poller = zmq.Poller()
-    for socket in (asked, door, told):
+    for socket in (asked, router_index, told):
         poller.register(socket, zmq.POLLIN)
     is_accepted = None
     while is_accepted is None:
@@ -417,7 +417,7 @@ def test_which_set_ups_of_curve_accept_a_stranger(
         if asked in ready:
             frames = asked.recv_multipart()
             asked.send_multipart([*frames[:2], *answer(frames[2:], {})])
-        elif door in ready:
+        elif router_index in ready:
             is_accepted = True
         elif told in ready:
             is_accepted = False
@@ -441,7 +441,7 @@ def test_a_client_cannot_name_itself(gate: Authenticator, folder: Path) -> None:
     """Neither by metadata of its own, nor by a routing id that another one had."""
     pair = keys.make_pair()
     add_client(folder, "alice", pair)
-    gate.clients.look_again()
+    gate.clients.reload_changed()
     gate.open()
     router = Router(gate.curve)
     bound = router.bind(LOOPBACK)
