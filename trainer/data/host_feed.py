@@ -112,10 +112,10 @@ def scale_and_shift() -> tuple[Tensor, Tensor]:
 
 
 def ordinary_tensors() -> torch.inference_mode:
-    """Leave the caller's inference mode, if he is in it, while tensors are made.
+    """Leave the caller's inference mode, if it is on, while tensors are made.
 
-    What is made in it can never be written or saved for a backward pass outside of it: not
-    the memory that the next pass uses again, nor a batch that was made ahead for it.
+    Tensors made in that mode can never be written, or saved for a backward pass, outside of it.
+    That holds for the memory that the next pass reuses, and for a batch staged ahead.
     """
     return torch.inference_mode(False)
 

@@ -1,10 +1,9 @@
 """The parts of a network that fine-tuning tells apart: its stages, in order, and its head.
 
-Where it stands: between a network as torchvision built it and a strategy
-(`trainer.training.finetune`). A
-stage is what works at one resolution: ResNet's `layer1` to `layer4`, VGG's blocks between two
-poolings, each block of a transformer. Found by watching a pass on the meta device, so one rule
-serves every network, nothing is computed, and neither weights nor buffers are touched.
+Used between building a network and choosing a strategy (`trainer.training.finetune`). A stage works
+at one resolution: ResNet's `layer1` to `layer4`, VGG's blocks between two poolings, each block of a
+transformer. Stages are found in a forward pass on the meta device. So one rule serves every
+network, nothing is computed, and neither weights nor buffers change.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Ctrl-C that falls between two steps and never into one.
+"""Ctrl-C that takes effect between two steps, and never within one.
 
-Where it stands: around the loop of `trainer fit`, and around all that changes what a checkpoint
-holds. While the loop waits for a batch, Ctrl-C interrupts at once; inside `held_back` it comes
-at the end. After the first one no other interrupts what is saved because of it. Leaves no signal
-handler behind.
+Used around the loop of `trainer fit`, and around every change of what a checkpoint holds. While the
+loop waits for a batch, Ctrl-C interrupts at once; inside `deferred` it takes effect at the end.
+After the first one, no other interrupts the save that follows. Leaves no signal handler behind.
 """
 
 from __future__ import annotations
