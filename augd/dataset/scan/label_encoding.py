@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import Final, Protocol
 
-from augd.dataset.scan.manifest_rows import BadManifestRow, Row
+from augd.dataset.scan.manifest_csv_jsonl import BadManifestRow, Row
 from augd.dataset.scan.table_numbers import is_fraction, is_missing, whole
 from augd.dataset.scan_result import ScanResult, spelled_alike
 from augd.errors import DatasetError, counted, verb

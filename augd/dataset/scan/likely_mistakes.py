@@ -13,7 +13,7 @@ import os
 from typing import Final
 
 from augd.dataset.index_file import IndexFile
-from augd.dataset.scan.manifest_rows import names_files
+from augd.dataset.scan.manifest_csv_jsonl import names_files
 from augd.dataset.scan_result import shown
 from augd.dataset.source_spec import MANIFEST_SUFFIXES
 from augd.dataset.stores.address import is_address

@@ -19,7 +19,7 @@ from typing import Final
 
 from augd.dataset.access import is_below
 from augd.dataset.scan.label_encoding import LabelEncoding, label_encoding_of
-from augd.dataset.scan.manifest_rows import BadManifestRow, Columns, Row, open_rows
+from augd.dataset.scan.manifest_csv_jsonl import BadManifestRow, Columns, Row, open_rows
 from augd.dataset.scan.split_names import split_named
 from augd.dataset.scan_result import REPORT_EVERY, SPLITS, Progress, ScanResult, shown
 from augd.errors import DatasetError, counted, verb

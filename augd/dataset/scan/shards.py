@@ -30,7 +30,7 @@ import msgspec
 from augd.dataset.access import read_access
 from augd.dataset.index_format import read_found
 from augd.dataset.scan.label_encoding import LabelEncoding, label_encoding_of
-from augd.dataset.scan.manifest_rows import BadManifestRow, Row, json_row
+from augd.dataset.scan.manifest_csv_jsonl import BadManifestRow, Row, json_row
 from augd.dataset.scan.shard_listing import (
     CLASSES_NAME,
     INDEX_NAME,

@@ -1,7 +1,7 @@
 """Reads numbers as tables spell them: `3`, `3.0`, `03`, `+3`, `3e0`; and empty cells.
 
-Used for the labels of manifests and shards (`label_encoding`, `manifest_rows`). pandas writes a
-column of whole numbers as `0.0, 1.0, ...` once a cell is missing. Sorted as names, `10.0` comes
+Used for the labels of manifests and shards (`label_encoding`, `manifest_csv_jsonl`). pandas writes
+a column of whole numbers as `0.0, 1.0, ...` once a cell is missing. Sorted as names, `10.0` comes
 before `2.0`, and each class behind it gets another number.
 
 Invariants: pure; digits of every script count, as Python reads them; any other text stays a name.

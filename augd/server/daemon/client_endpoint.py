@@ -21,8 +21,8 @@ from augd.protocol import messages as msg
 from augd.protocol.limits import PATHS_BYTES_MAX
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker_driver import MESSAGES_PER_TURN, Actions, BrokerDriver, RightsOf
-from augd.server.daemon.disconnect_watch import DisconnectWatch
 from augd.server.daemon.stream_memory import StreamMemory
+from augd.server.daemon.zmq_disconnects import DisconnectWatch
 from augd.transport import lifeline, unix_link
 from augd.transport.address import Address, TcpAddress
 from augd.transport.arena import read_only

@@ -16,8 +16,8 @@ from augd.protocol import messages as msg
 from augd.protocol.slot_layout import row_frames
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker_driver import MESSAGES_PER_TURN, BrokerDriver, RightsOf
-from augd.server.daemon.disconnect_watch import DisconnectWatch
 from augd.server.daemon.stream_memory import StreamMemory
+from augd.server.daemon.zmq_disconnects import DisconnectWatch
 from augd.transport.address import Address, TcpAddress
 from augd.transport.row_channel import RowChannel
 from augd.transport.zmq_sockets import Curve

@@ -7,17 +7,17 @@ from typing import Any
 
 from pytest import MonkeyPatch as Patch
 
-from augd.server.daemon.broker.lease_queue import LeaseQueue
+from augd.server.daemon.broker.lease_assigner import LeaseAssigner
 from augd.server.daemon.broker.producers import Producer
 from augd.server.daemon.broker.remote_producers import RemoteProducerTable, RowTarget
 from augd.server.daemon.broker.scheduler import Scheduler
 
 
 def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> None:
-    honest = LeaseQueue._lease
+    honest = LeaseAssigner._lease
     given: dict[tuple[int, int, int], RowTarget] = {}
 
-    def lease(self: LeaseQueue, producer: Producer, stream: Any, chunk: Any) -> None:
+    def lease(self: LeaseAssigner, producer: Producer, stream: Any, chunk: Any) -> None:
         honest(self, producer, stream, chunk)
         last = list(producer.leases)[-1]
         offset = chunk.batch.slot.index * stream.slot_bytes
@@ -28,7 +28,7 @@ def rows_are_written_only_while_the_lease_is_that_producers(patch: Patch) -> Non
         found = given.get((id(self._scheduler.streams), number, lease))
         return found if found is not None and found.stream in self._scheduler.streams else None
 
-    patch.setattr(LeaseQueue, "_lease", lease)
+    patch.setattr(LeaseAssigner, "_lease", lease)
     patch.setattr(RemoteProducerTable, "target", target)
 
 

@@ -260,9 +260,9 @@ def test_choosing_needs_memory_that_is_there(
     tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened(pets(tmp_path / "set", 3))
-    assert len(sample_selection.choose(index, msg.Selection(limit=4)).ids) == 4
+    assert len(sample_selection.select_samples(index, msg.Selection(limit=4)).ids) == 4
     monkeypatch.setattr(
         sample_selection, "available_bytes", lambda: 9 * 128 + sample_selection.SPARE_BYTES - 1
     )
     with pytest.raises(OverLimit, match="choosing among 9 samples takes 0 MB, which this machine"):
-        sample_selection.choose(index, msg.Selection(limit=4))
+        sample_selection.select_samples(index, msg.Selection(limit=4))

@@ -251,7 +251,7 @@ class Broker:
         self._sessions.settle(streams)
         for stream in streams:
             stream.plan_ahead(self._scheduler.pool.num_ready)
-        self._scheduler.lease_queue.assign()
+        self._scheduler.lease_assigner.assign()
 
     def _drain(self, why: str) -> None:
         if self._drain_ends_at is not None:

@@ -1,9 +1,10 @@
 """The broker's half that makes batches: streams, producers, and the producers' messages.
 
 Theory of operation. Streams hold chunks that wait (augd/server/daemon/broker/chunk_queue.py). The
-lease queue assigns them to the producers under low water, in proportion to what each stream lacks
-(augd/server/daemon/broker/lease_queue.py). The chunks of a dead producer go back in front of their
-queues. How the producer ended decides what else follows (augd/server/daemon/broker/failures.py).
+lease assigner assigns them to the producers under low water, in proportion to what each stream
+lacks (augd/server/daemon/broker/lease_assigner.py). The chunks of a dead producer go back in front
+of their queues. How the producer ended decides what else follows
+(augd/server/daemon/broker/failures.py).
 
 The scheduler knows no client: what a stream's sessions must be sent is left in `failures`, where
 the session table takes it after each event. Pure: no I/O, no clock.
@@ -26,7 +27,7 @@ from augd.server.daemon.broker.cache_grants import CacheGrants
 from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts, relevant
 from augd.server.daemon.broker.failures import StreamFailures
-from augd.server.daemon.broker.lease_queue import LeaseQueue
+from augd.server.daemon.broker.lease_assigner import LeaseAssigner
 from augd.server.daemon.broker.outbox import ERROR, ERROR_TEXT_MAX, INFO, WARNING, Outbox
 from augd.server.daemon.broker.producer_streams import ProducerStreams
 from augd.server.daemon.broker.producers import REAP_S, Producer, ProducerPool
@@ -69,7 +70,7 @@ class Scheduler:
         self.failures = StreamFailures(
             outbox, self.pool, self.streams, self.producer_streams, datasets
         )
-        self.lease_queue = LeaseQueue(outbox, self.pool, self.streams, self.producer_streams)
+        self.lease_assigner = LeaseAssigner(outbox, self.pool, self.streams, self.producer_streams)
 
     # streams
 

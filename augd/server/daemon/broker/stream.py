@@ -80,7 +80,7 @@ class StreamState:
         self.next_position = 0
         self.batches: deque[BatchState] = deque()
         self.is_failed = False  # ended with an ERROR: only an OPEN goes on
-        self.start_tag = 0.0  # of its next lease, in the virtual time of the lease queue
+        self.start_tag = 0.0  # of its next lease, in the virtual time of the lease assigner
         self.bad_rows: deque[BadRow] = deque(maxlen=100)
         self.total = SentCounters()
         self._bad_of: dict[int, int] = {}  # by epoch

@@ -1,7 +1,7 @@
 """Which producer gets which chunk next.
 
-After each event the broker calls `LeaseQueue.assign`, which sends LEASE until no producer is under
-its low water, or no chunk waits. Pure: no I/O, no clock.
+After each event the broker calls `LeaseAssigner.assign`, which sends LEASE until no producer is
+under its low water, or no chunk waits. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from augd.server.daemon.broker.stream import StreamState
 DEMAND_MIN = 0.001  # even a stream with full slots gets its next lease in finite virtual time
 
 
-class LeaseQueue:
+class LeaseAssigner:
     """Assigns the chunks of all streams to producers, in proportion to each stream's demand.
 
     The next chunk is chosen by start-time fair queueing, so that rows go out in proportion to
