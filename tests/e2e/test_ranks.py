@@ -156,7 +156,7 @@ def test_a_rank_that_lost_the_others_says_so(tmp_path):
     )
     printed, complaints = finish(start_ranks("run_path", program))
     assert re.search(r"ranks ended with (?!0 )-?\d+ 3$", printed.rstrip()), (printed, complaints)
-    assert "ConnectError: rank 0 of 2 lost the others: one of them ended, and says" in complaints
+    assert "ConnectError: rank 0 of 2 lost the others: one of them ended; its own" in complaints
 
 
 class TestEnvironment:

@@ -202,7 +202,7 @@ def test_the_store_goes_down_and_comes_back(
                 server.do(path=".tar", status=503)
                 assert batch.valid.all()
                 break
-            with pytest.raises(StoreError, match=r"slow down \(HTTP 503\), after"):
+            with pytest.raises(StoreError, match=r"limits the rate \(HTTP 503\), after"):
                 for epoch in range(20):
                     for batch in stream.epoch(epoch):
                         assert batch.valid.all()

@@ -248,7 +248,7 @@ def test_wrong_arguments_are_refused() -> None:
     places = (1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 4, 4)
     fill = (0, 1, 2, 3)
     kernels.warp(source, out, *places, *fill, *UNWARPED)
-    with pytest.raises(TypeError, match="bend: expected 18 arguments, got 17"):
+    with pytest.raises(TypeError, match="warp: expected 18 arguments, got 17"):
         kernels.warp(source, out, *places, *fill, *UNWARPED[:-1])
     for wrong in ((4, 0, 0, 0), (-1, 0, 0, 0), (0, 256, 0, 0), (0, 0, 0, -1)):
         with pytest.raises(ValueError, match=r"fill: expected 0\.\.3 and levels of 0\.\.255, got"):

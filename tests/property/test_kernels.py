@@ -392,6 +392,6 @@ def test_kernels_of_another_version_are_refused() -> None:
         __file__ = "old.so"
 
     with pytest.raises(
-        ImportError, match=r"old.so is of another version: expected 4, got 0\. Build"
+        ImportError, match=r"old.so is of another version: expected 5, got 0\. Build"
     ):
         native._checked(Old)  # type: ignore[arg-type]
