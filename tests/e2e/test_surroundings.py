@@ -146,8 +146,8 @@ def test_full_streams_are_one_line(folder: Path, words: str) -> None:
         assert command(*given, capture_output=False, stdout=full, stderr=full).returncode == 1
     assert done.returncode == 1
     assert done.stderr == (
-        "augd: error: standard output cannot be written to: No space left on device. What was to "
-        "be said there is lost\n"
+        "augd: error: standard output cannot be written to: No space left on device. That "
+        "output is lost\n"
     )
 
 
