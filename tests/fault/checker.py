@@ -216,7 +216,7 @@ class Checker:
         return ground
 
     def _start_store(self) -> None:
-        program = str(ROOT / "tests" / "ranges.py")
+        program = str(ROOT / "tests" / "support" / "ranges.py")
         command = [sys.executable, program, str(self._store_port), str(self._folder / "packed")]
         self._store = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
