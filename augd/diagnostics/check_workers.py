@@ -66,7 +66,7 @@ def examine_all(index: IndexFile, num_workers: int) -> Iterator[Examined]:
     Raises:
         AugdError: a worker failed, and not because of a file.
     """
-    workers = [_Worker(index, first, num_workers) for first in range(num_workers)]
+    workers = [_CheckWorker(index, first, num_workers) for first in range(num_workers)]
     try:
         for sample in range(index.num_samples):
             worker = workers[sample % num_workers]
@@ -75,13 +75,13 @@ def examine_all(index: IndexFile, num_workers: int) -> Iterator[Examined]:
                 yield msgspec.json.decode(line, type=Examined)
                 continue
             yield Examined(sample=sample, reason=worker.end())
-            workers[sample % num_workers] = _Worker(index, sample + num_workers, num_workers)
+            workers[sample % num_workers] = _CheckWorker(index, sample + num_workers, num_workers)
     finally:
         for worker in workers:
             worker.close()
 
 
-class _Worker:
+class _CheckWorker:
     """A process that examines every `step`-th sample from `first` on."""
 
     def __init__(self, index: IndexFile, first: int, step: int) -> None:

@@ -66,7 +66,8 @@ def pack_all(
     clock = Awake()
     with selectors.DefaultSelector() as selector:
         workers = [
-            _Worker(index, PackTask(folder, options, w, num_workers)) for w in range(num_workers)
+            _PackWorker(index, PackTask(folder, options, w, num_workers))
+            for w in range(num_workers)
         ]
         try:
             for worker in workers:
@@ -94,7 +95,7 @@ def pack_all(
                 worker.end()
 
 
-class _Worker:
+class _PackWorker:
     """A process and what it said so far."""
 
     def __init__(self, index: IndexFile, task: PackTask) -> None:
