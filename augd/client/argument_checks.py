@@ -35,10 +35,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 def seconds(name: str, value: Any) -> float:
     """Return a positive number of seconds."""
-    try:
-        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _number(value)
     if not number > 0:
         raise OptionError(f"{name}: expected a positive number of seconds, got {value!r}")
     return number
@@ -46,13 +43,18 @@ def seconds(name: str, value: Any) -> float:
 
 def share(name: str, value: Any) -> float:
     """Return a number between 0 and 1."""
-    try:
-        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _number(value)
     if not 0 <= number <= 1:
         raise OptionError(f"{name}: expected 0..1, got {value!r}")
     return number
+
+
+def _number(value: Any) -> float:
+    """Return a number as a float, and NaN for anything else; True and "2" are none."""
+    try:
+        return math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def text(name: str, value: Any) -> str:

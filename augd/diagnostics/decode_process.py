@@ -36,7 +36,7 @@ from augd.pixels.transparency import BLACK, Background
 from augd.process import interpreter
 from augd.process.awake_clock import Awake
 from augd.process.child_environment import ENVIRONMENT, without_secrets
-from augd.process.exit_status import describe_status, reap
+from augd.process.exit_status import describe_status, end
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
 
@@ -175,12 +175,7 @@ class DecodeProcess:
         """Reap the process; return its status, or that of the SIGKILL sent to it."""
         assert self._process is not None and self._link is not None
         self._link.close()
-        try:
-            status = self._process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            reaped = reap(self._process)
-            status = -signal.SIGKILL if reaped is None else reaped
+        status = end(self._process)
         self._process = self._link = None
         return status
 

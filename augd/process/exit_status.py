@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from signal import Signals
+from signal import SIGKILL, Signals
 from typing import Any
 
 
@@ -27,6 +27,16 @@ def reap(process: subprocess.Popen[Any], within_s: float = 1.0) -> int | None:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
         return None
+
+
+def end(process: subprocess.Popen[Any]) -> int:
+    """Give a process half a second to end, then kill it. Returns its status, or SIGKILL's."""
+    try:
+        return process.wait(0.5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = reap(process)
+        return -SIGKILL if status is None else status
 
 
 def is_stopped(pid: int) -> bool:

@@ -146,18 +146,22 @@ class Edit(NamedTuple):
         try:
             returned: object = self.op.pixels(row, self.params)  # type: ignore[func-returns-value]
         except Exception as error:
-            raise _failure(self.op, "pixels", self.sample, self.epoch, error) from error
+            raise own_op_error(self.op, "pixels", self.sample, self.epoch, error) from error
         if returned is not None:
-            what = f"pixels: expected None, since it edits the row in place, got {_kind(returned)}"
+            what = (
+                f"pixels: expected None, since it edits the row in place, got {type_name(returned)}"
+            )
             raise OwnOpError(name_of(self.op), self.sample, self.epoch, what)
 
 
-def _kind(value: object) -> str:
+def type_name(value: object) -> str:
+    """Return the name of a value's type, for an error."""
     return type(value).__name__
 
 
-def _failure(op: Plugin, method: str, sample: int, epoch: int, error: Exception) -> OwnOpError:
+def own_op_error(op: Plugin, method: str, sample: int, epoch: int, error: Exception) -> OwnOpError:
+    """Return the error that names an op, its method and the sample, and what it raised."""
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next  # begin with the plug-in's own frame
-    what = f"{method} raised {_kind(error)}: {error}"
+    what = f"{method} raised {type_name(error)}: {error}"
     return OwnOpError(name_of(op), sample, epoch, what)

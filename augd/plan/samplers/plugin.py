@@ -21,7 +21,7 @@ import numpy as np
 from augd.plan.geometry.affine import Linear
 from augd.plan.geometry.frame import Frame
 from augd.plan.ops.base import name_of
-from augd.plan.ops.plugin import Edit, OwnOpError, Plugin, SampleInfo, _failure, _kind
+from augd.plan.ops.plugin import Edit, OwnOpError, Plugin, SampleInfo, own_op_error, type_name
 from augd.plan.random.numerics import Floats
 from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Ints
@@ -105,7 +105,7 @@ class PluginSampler:
         try:
             params = self._op.sample(dice, told)
         except Exception as error:
-            raise _failure(self._op, "sample", told.sample, told.epoch, error) from error
+            raise own_op_error(self._op, "sample", told.sample, told.epoch, error) from error
         if self._on_draw is not None:
             self._on_draw(self._place, row, params)
         return params
@@ -114,12 +114,12 @@ class PluginSampler:
         try:
             returned = self._op.matrix(params, told)
         except Exception as error:
-            raise _failure(self._op, "matrix", told.sample, told.epoch, error) from error
+            raise own_op_error(self._op, "matrix", told.sample, told.epoch, error) from error
         wrong = ""
         try:
             found = np.array(returned, np.float64)
         except (TypeError, ValueError):
-            found, wrong = np.eye(3), _kind(returned)
+            found, wrong = np.eye(3), type_name(returned)
         wrong = wrong or _objection(found)
         if wrong:
             what = f"matrix: expected 3x3 finite numbers with the last row 0, 0, 1, got {wrong}"

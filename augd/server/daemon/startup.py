@@ -26,7 +26,7 @@ from augd.process.system_errors import as_refusal
 from augd.protocol.limits import PLACES_MAX
 from augd.server.supervision.arguments import (
     Source,
-    _absolute,
+    absolute_shard_cache,
     check_shard_cache,
     check_sources,
     count_producers,
@@ -370,7 +370,7 @@ def _ray_options(prepared: _Prepared, options: ServeOptions) -> RayOptions:
         },
         keys=options.ray_keys,
         plugins=options.plugins,
-        shard_cache=_absolute(options.shard_cache),
+        shard_cache=absolute_shard_cache(options.shard_cache),
     )
 
 

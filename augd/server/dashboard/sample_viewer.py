@@ -9,7 +9,6 @@ the dashboard reports that and starts another. This module is the dashboard's en
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +19,7 @@ from msgspec import Struct, msgpack
 
 from augd.process import interpreter
 from augd.process.child_environment import without_secrets
-from augd.process.exit_status import describe_status, reap
+from augd.process.exit_status import describe_status, end
 from augd.server.dashboard.daemon_link import Indexed
 from augd.transport import unix_link
 
@@ -92,12 +91,7 @@ class SampleViewer:
     def _end(self) -> int:
         """Reap the process; returns its status, or that of the SIGKILL that it gets."""
         assert self._process is not None and self._link is not None
-        try:
-            status = self._process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            reaped = reap(self._process)
-            status = -signal.SIGKILL if reaped is None else reaped
+        status = end(self._process)
         self._link.close()
         self._process = self._link = None
         return status

@@ -190,7 +190,7 @@ def has_remote(sources: Mapping[str, Source]) -> bool:
     return any(isinstance(source, str) for source in sources.values())
 
 
-def _absolute(shard_cache: str | None) -> str | None:
+def absolute_shard_cache(shard_cache: str | None) -> str | None:
     """Make the folder of a shard cache absolute."""
     if shard_cache is None:
         return None
