@@ -54,8 +54,8 @@ bench: $(READY)  ## run the benchmarks; PEERS=1 installs other loaders and runs 
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 	@test -z "$(PEERS)" || $(BIN)/python -m benchmarks.peers $(if $(DATA),--data "$(DATA)")
 
-docs: $(READY)  ## make the pictures and tables of docs/augmentation.md, and the site in build/site
-	@$(BIN)/python -m demo.pictures
+docs: $(READY)  ## make the images and tables of docs/augmentation.md, and the site in build/site
+	@$(BIN)/python -m demo.op_images
 	@$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -9,7 +9,7 @@ from PIL import Image
 
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.recipe import PRESETS, parse_recipe
-from demo.pictures import DOCS, PAGES, PICTURES, SCENES, SECTIONS, TOGETHER, fill_page, page_of
+from demo.op_images import DOCS, IMAGES, PAGES, SCENES, SECTIONS, TOGETHER, fill_page, page_of
 
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
 OPS_PAGES = [DOCS / page for page in SECTIONS.values()]
@@ -40,9 +40,9 @@ def test_the_tables_are_those_of_the_structs(name: str, now: str, before: str) -
 
 
 @pytest.mark.parametrize("op", OPS_BY_NAME)
-def test_every_op_has_picture_source_and_warning(op: str) -> None:
+def test_every_op_has_image_source_and_warning(op: str) -> None:
     section = section_of(op)
-    assert f"![](../pictures/{op}.webp)" in section
+    assert f"![](../images/{op}.webp)" in section
     assert "*Source*: " in section
     assert "*Not*: " in section
     assert any(one["op"] == op for one in SCENES[op][0]["ops"])
@@ -55,16 +55,16 @@ def test_no_section_is_of_an_op_that_is_gone() -> None:
     assert sorted(sections) == sorted(OPS_BY_NAME)
 
 
-def test_every_picture_is_shown_and_opens() -> None:
+def test_every_image_is_shown_and_opens() -> None:
     pages = [*OPS_PAGES, *PAGES.values()]
     text = "".join(page.read_text() for page in pages)
-    shown = set(re.findall(r"\((?:\.\./)?pictures/([\w.]+)\)", text))
-    files = {path.name: path.stat().st_size for path in PICTURES.iterdir()}
+    shown = set(re.findall(r"\((?:\.\./)?images/([\w.]+)\)", text))
+    files = {path.name: path.stat().st_size for path in IMAGES.iterdir()}
     assert shown == set(files)
     assert sum(files.values()) < 2_000_000
     for name in files:
-        with Image.open(PICTURES / name) as picture:
-            assert 200 < picture.width < 1300
+        with Image.open(IMAGES / name) as image:
+            assert 200 < image.width < 1300
     parse_recipe(TOGETHER)
 
 

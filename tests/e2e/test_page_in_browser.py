@@ -1,6 +1,6 @@
 """The page in a browser without a screen: it moves, it can be used, and it has no serious fault.
 
-With AUGD_PICTURES=docs/operations the last test writes the pictures of docs/watching.md.
+With AUGD_SCREENSHOTS=docs/operations the last test writes the images of docs/watching.md.
 """
 
 from __future__ import annotations
@@ -318,8 +318,8 @@ def shows_that_nothing_is_heard(page: Open, text: str) -> None:
 
 
 def keep(tab: Any, name: str) -> None:
-    """Write a picture for the docs, where they are wanted."""
-    folder = os.environ.get("AUGD_PICTURES")
+    """Write an image for the docs, where they are wanted."""
+    folder = os.environ.get("AUGD_SCREENSHOTS")
     if folder:
         tab.evaluate("document.activeElement.blur()")
         tab.evaluate("scrollTo(0, 0)")

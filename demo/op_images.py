@@ -1,10 +1,10 @@
-"""Make the generated parts of the pages on augmentation: a picture of each op, and two tables.
+"""Make the generated parts of the pages on augmentation: an image of each op, and two tables.
 
-`python -m demo.pictures`, or `make docs`. Each picture shows a made photo, with outlines of what is
+`python -m demo.op_images`, or `make docs`. Each image shows a made photo, with outlines of what is
 cut from it, beside rows as a network would receive them, from the code that producers run. The
 tables come from the ops' own structs, between two marks in the text; a test compares them.
 
-Writes docs/pictures/ and the marked parts of `PAGES`, and nothing else.
+Writes docs/images/ and the marked parts of `PAGES`, and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "colour": "augmentation/colour.md",
     "views": "augmentation/views.md",
 }
-PICTURES = DOCS / "pictures"
+IMAGES = DOCS / "images"
 
 _SIDE_PX = 168
 _CELLS = 4
@@ -53,7 +53,7 @@ _DRAWN_CROPS = ("random_resized_crop", "random_crop", "scale_jitter")
 _SHORT = {"op": "resize", "short": _SIDE_PX}
 _SQUARE = {"op": "center_crop", "size": _SIDE_PX}
 
-# What a picture shows: a recipe, and the seed whose first epochs show most of it.
+# What an image shows: a recipe, and the seed whose first epochs show most of it.
 Scene = tuple[dict[str, Any], int]
 
 
@@ -105,8 +105,8 @@ TOGETHER: dict[str, Any] = {
 }
 
 
-def make_pictures(folder: Path) -> None:
-    """Write a picture of each op, of the fills, and of many ops together."""
+def make_images(folder: Path) -> None:
+    """Write an image of each op, of the fills, and of many ops together."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch
@@ -147,8 +147,8 @@ def _draw(
             cells_per_row=_CELLS_PER_ROW,
         )
         strips = [make_strip(room, sample, epochs) for sample in range(num_photos)]
-        picture = sheet.draw(title or _title(plain), [f"epoch {epoch}" for epoch in epochs], strips)
-    picture.save(out, quality=_QUALITY, method=6)
+        image = sheet.draw(title or _title(plain), [f"epoch {epoch}" for epoch in epochs], strips)
+    image.save(out, quality=_QUALITY, method=6)
 
 
 def _title(plain: dict[str, Any]) -> str:
@@ -235,13 +235,13 @@ def _first_sentence(text: str) -> str:
 
 
 def main() -> None:
-    """Run `python -m demo.pictures`."""
-    make_pictures(PICTURES)
+    """Run `python -m demo.op_images`."""
+    make_images(IMAGES)
     for name, page in PAGES.items():
         page.write_text(fill_page(name, page.read_text(encoding="utf-8")), encoding="utf-8")
-    files = list(PICTURES.iterdir())
+    files = list(IMAGES.iterdir())
     size_kb = sum(file.stat().st_size for file in files) / 1000
-    print(f"{PICTURES}: {len(files)} pictures, {size_kb:.0f} kB; {len(PAGES)} tables")
+    print(f"{IMAGES}: {len(files)} images, {size_kb:.0f} kB; {len(PAGES)} tables")
 
 
 if __name__ == "__main__":
