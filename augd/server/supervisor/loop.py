@@ -157,8 +157,9 @@ class _Supervisor:
                 continue
             self._is_asked = True
             self._kill_at = self._kill_at or self._clock.now() + END_S
-            if self._served and not self._has_served:
-                number = signal.SIGTERM  # SIGINT during an import would print a traceback
+            if not self._has_served:
+                # SIGINT raises KeyboardInterrupt, which a callback during an import may swallow.
+                number = signal.SIGTERM
             os.kill(self._pid, number)  # it is not reaped before `_watch` returns
 
     def _is_unkillable(self) -> bool:
