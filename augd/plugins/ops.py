@@ -2,7 +2,7 @@
 
 `load` runs in every producer before it confines itself, and in the commands that make rows in their
 own process (`augd preview`, `augd explain`). It also runs in a short-lived process
-(`augd.plugins.ops FD MODULE...`), whose survey tells the daemon which ops exist. A module that
+(`augd.plugins.ops FD PID MODULE...`), whose survey tells the daemon which ops exist. A module that
 cannot be used is an error of the daemon's start, with its traceback.
 
 Invariants: a plug-in is imported by the name that the operator gave, never by a client's; this
@@ -12,10 +12,9 @@ module imports neither NumPy nor a plug-in until `load` is called.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -26,9 +25,10 @@ from augd.errors import PluginFailed
 from augd.plan.ops.plugin import OwnOpError, Plugin, is_geometric
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import Survey, catalogue_of, survey_of
+from augd.plugins.survey_process import ask, begin
 from augd.process import interpreter
 
-_SURVEY_S = 60.0
+_PATIENCE_S = 60.0  # to import one module
 _DIGEST_BYTES = 16
 _FRAMES_SHOWN = 4  # last lines of a traceback: those of the plug-in
 
@@ -40,8 +40,12 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     error: str = ""
 
 
-def load(modules: Sequence[str]) -> Catalogue:
+def load(modules: Sequence[str], begin: Callable[[str], object] = str) -> Catalogue:
     """Import these modules and collect their ops.
+
+    Args:
+        modules: their names.
+        begin: called with what is done next.
 
     Raises:
         PluginFailed: a module cannot be imported, has no op, or has an invalid op.
@@ -49,6 +53,7 @@ def load(modules: Sequence[str]) -> Catalogue:
     own: list[tuple[str, type[Plugin]]] = []
     digests: dict[str, str] = {}
     for name in modules:
+        begin(f"import {name}")
         try:
             module = interpreter.import_named(name)
         except Exception as error:
@@ -79,34 +84,16 @@ def survey(modules: Sequence[str]) -> Catalogue:
     """Import these modules in another process, and return what a daemon needs of their ops.
 
     Raises:
-        PluginFailed: as `load`, or it takes longer than a minute.
+        PluginFailed: as `load`, or importing one takes longer than a minute.
     """
     if not modules:
         return catalogue_of(Survey())
-    import subprocess  # producers import this module as well, and never need it
-
-    near, far = os.pipe()
-    with os.fdopen(near, "rb") as answer:
-        try:
-            done = interpreter.run(
-                *("augd.plugins.ops", str(far), *modules),
-                pass_fds=(far,),
-                timeout=_SURVEY_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise PluginFailed(
-                f"plug-ins {', '.join(modules)}: expected to be imported within {_SURVEY_S:g} s. "
-                "A plug-in must do nothing but define its ops"
-            ) from None
-        finally:
-            os.close(far)
-        text = answer.read()
-    if not text:
-        raise PluginFailed(
-            f"plug-ins {', '.join(modules)}: importing them ended the process with status "
-            f"{done.returncode}; see its output. A plug-in must do nothing but define its ops"
-        )
+    text = ask(
+        *("augd.plugins.ops", *modules),
+        subject=f"plug-ins {', '.join(modules)}",
+        patience_s=_PATIENCE_S,
+        advice="A plug-in must do nothing but define its ops",
+    )
     said = msgspec.json.decode(text, type=_Answer)
     if said.error:
         raise PluginFailed(said.error)
@@ -158,18 +145,6 @@ def _ops_of(module: ModuleType) -> Iterator[type[Plugin]]:
             yield found
 
 
-def _answer(modules: Sequence[str]) -> _Answer:
-    try:
-        return _Answer(survey=survey_of(load(modules)))
-    except PluginFailed as error:
-        return _Answer(error=str(error))
-
-
-if __name__ == "__main__":
-    with os.fdopen(int(sys.argv[1]), "wb") as _out:
-        _out.write(msgspec.json.encode(_answer(sys.argv[2:])))
-
-
 def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
     """Return an error that names the op and the file. The plug-in's exception is its cause."""
     path = index.path(error.sample)
@@ -178,3 +153,16 @@ def name_failure(error: OwnOpError, index: IndexArrays) -> PluginFailed:
     )
     failure.__cause__ = error.__cause__
     return failure
+
+
+def _main(fd: str, parent_pid: str, *modules: str) -> None:
+    report = begin(fd, parent_pid)
+    try:
+        answer = _Answer(survey=survey_of(load(modules, report.step)))
+    except PluginFailed as error:
+        answer = _Answer(error=str(error))
+    report.answer(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

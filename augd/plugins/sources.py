@@ -2,10 +2,10 @@
 
 Theory of operation. `augd serve NAME=plugin:MODULE:CLASS?ARGUMENT` names a class with `__len__` and
 `read(i) -> (bytes, label)`. The daemon never imports the module. A short-lived process
-(`augd.plugins.sources FD NAME SOURCE`) creates an object of the class, reads its labels, names and
-version, and ends. From this survey the daemon writes an index, as for any dataset. Each producer
-creates an object of its own before it confines itself, and reads samples with it in the same
-thread. So a class needs no lock, and opens its files while the process is still allowed to.
+(`augd.plugins.sources FD PID NAME SOURCE`) creates an object of the class, reads its labels, names
+and version, and ends. From this survey the daemon writes an index, as for any dataset. Each
+producer creates an object of its own before it confines itself, and reads samples with it in the
+same thread. So a class needs no lock, and opens its files while the process is still allowed to.
 
 The index holds the source's identity: a digest of the module's code, the class's name, and the
 version that the class returns. A producer whose object has another identity or length never uses
@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import operator
-import os
 import sys
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -33,6 +32,7 @@ from augd.dataset.source_spec import OwnSource, parse_own
 from augd.errors import PluginFailed, counted
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plugins.ops import digest_of, tail_of
+from augd.plugins.survey_process import Report, ask, begin
 from augd.process import interpreter
 from augd.protocol.limits import HEADER_BYTES_MAX
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _DIGEST_BYTES: Final = 16
 _NO_LABEL: Final = -1
+_PATIENCE_S: Final = 300.0  # for one method of the class, or one item of what it yields
 _PROBES: Final = 16  # samples whose sizes represent all, if not every sample is read anyway
 _TRACE_MAX: Final = HEADER_BYTES_MAX // 40  # up to eight of them are in one message
 _Label = int | str | None
@@ -69,13 +70,15 @@ class _Survey(msgspec.Struct, omit_defaults=True):
 class OwnSamples:
     """An object of a source's class, opened, with its length and identity."""
 
-    def __init__(self, name: str, asked: OwnSource) -> None:
-        """Import the module and create the object.
+    def __init__(self, name: str, asked: OwnSource, report: Report | None = None) -> None:
+        """Import the module and create the object. In a survey, `report` is told each step.
 
         Raises:
             PluginFailed: names the source and the exception.
         """
         self.name = f"source {name} ({asked})"
+        self._report = report
+        self._begin(f"import {asked.module}")
         try:
             module = interpreter.import_named(asked.module)
         except Exception as error:
@@ -96,6 +99,7 @@ class OwnSamples:
                     f"{self.name}: expected a method {method} of {asked.class_name}, got none; "
                     "see docs/own-sources.md"
                 )
+        self._begin(f"{asked.class_name}()")
         self.object = self._ask(
             "cannot be made", made if asked.argument is None else lambda: made(asked.argument)
         )
@@ -105,6 +109,10 @@ class OwnSamples:
         for part in (digest_of(module), asked.class_name, str(version)):
             digest.update(f"{len(part)} {part}\n".encode())
         self.identity = digest.hexdigest()
+
+    def _begin(self, step: str) -> None:
+        if self._report is not None:
+            self._report.step(step)
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         try:
@@ -118,7 +126,25 @@ class OwnSamples:
     def _optional(self, method: str) -> Any:
         """Call a method that a class may have; None if it has none."""
         question = getattr(self.object, method, None)
-        return None if question is None else self._ask(f"{method}() failed", question)
+        if question is None:
+            return None
+        self._begin(f"{method}()")
+        return self._ask(f"{method}() failed", question)
+
+    def _optional_list(self, method: str) -> list[Any] | None:
+        """Call such a method and collect what it gives. Each item of a generator is progress."""
+        given = self._optional(method)
+        if given is None:
+            return None
+        watched = self._watched(method, given)
+        found: list[Any] = self._ask(f"{method}() failed", lambda: list(watched))
+        return found
+
+    def _watched(self, method: str, given: Iterable[Any]) -> Iterator[Any]:
+        for number, item in enumerate(given):
+            if self._report is not None:
+                self._report.item(f"{method}(), item {number}")
+            yield item
 
     def read(self, sample: int) -> tuple[bytes, _Label]:
         """Read a sample.
@@ -154,7 +180,7 @@ class OwnSamples:
         """Collect what an index holds. Without `labels()`, every sample is read once."""
         if not self.length:
             raise PluginFailed(f"{self.name}: expected samples, got 0; give it some")
-        given = self._optional("labels")
+        given = self._optional_list("labels")
         sizes = array("q", bytes(8 * self.length))
         if given is None:
             labels = [self._look(sample, sizes) for sample in range(self.length)]
@@ -165,7 +191,7 @@ class OwnSamples:
                 self._look(sample, sizes)
             sizes = array("q", [max(sizes)]) * self.length
         self._check_count("labels()", labels)
-        names = self._optional("names")
+        names = self._optional_list("names")
         if names is not None:
             names = [str(name) for name in names]
             self._check_count("names()", names)
@@ -187,6 +213,8 @@ class OwnSamples:
 
     def _look(self, sample: int, sizes: array[int]) -> _Label:
         """Record a sample's size and return its label. A bad one has neither."""
+        if self._report is not None:
+            self._report.item(f"read({sample})")
         try:
             content, label = self.read(sample)
         except BadImage:
@@ -202,7 +230,7 @@ class OwnSamples:
 
     def _number(self, labels: list[_Label]) -> tuple[array[int], list[str]]:
         """Turn labels into numbers, and name the classes."""
-        given = self._optional("classes")
+        given = self._optional_list("classes")
         classes = None if given is None else [str(name) for name in given]
         kinds = {type(label) for label in labels if label is not None}
         if kinds - {int, str} or len(kinds) > 1:
@@ -338,27 +366,17 @@ def index_own(name: str, asked: OwnSource) -> IndexFile:
     """Survey a source in another process, and write its index.
 
     Raises:
-        PluginFailed: it cannot be used, with the traceback.
+        PluginFailed: it cannot be used, with the traceback; or one of its methods takes longer than
+            five minutes.
     """
     from augd.dataset.scan.build_index import store_own
 
-    near, far = os.pipe()
-    with os.fdopen(near, "rb") as answer:
-        words = str(far), name, str(asked)
-        process = interpreter.start("augd.plugins.sources", *words, pass_fds=(far,))
-        os.close(far)
-        try:
-            text = answer.read()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.wait()
-    if not text:
-        raise PluginFailed(
-            f"source {name} ({asked}): surveying it ended the process with status "
-            f"{process.returncode}; see its output"
-        )
+    text = ask(
+        *("augd.plugins.sources", name, str(asked)),
+        subject=f"source {name} ({asked})",
+        patience_s=_PATIENCE_S,
+        advice="labels() and names() may be generators: each item is progress",
+    )
     said = msgspec.msgpack.decode(text, type=_Survey)
     if said.error:
         raise PluginFailed(said.error)
@@ -376,16 +394,16 @@ def _found(asked: OwnSource, said: _Survey) -> ScanResult:
     return found
 
 
-def _main(fd: int, name: str, text: str) -> None:
+def _main(fd: str, parent_pid: str, name: str, text: str) -> None:
+    report = begin(fd, parent_pid)
     asked = parse_own(text)
     assert asked is not None
-    with os.fdopen(fd, "wb") as out:
-        try:
-            said = OwnSamples(name, asked).survey()
-        except PluginFailed as failure:
-            said = _Survey(error=str(failure))
-        out.write(msgspec.msgpack.encode(said))
+    try:
+        said = OwnSamples(name, asked, report).survey()
+    except PluginFailed as failure:
+        said = _Survey(error=str(failure))
+    report.answer(msgspec.msgpack.encode(said))
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), *sys.argv[2:])
+    _main(*sys.argv[1:])

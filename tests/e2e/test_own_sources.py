@@ -15,7 +15,9 @@ import pytest
 
 import augd
 from augd.client.status import status
+from augd.dataset.index_arrays import IndexArrays
 from augd.dataset.source_spec import parse_own
+from augd.plugins import sources
 from augd.plugins.sources import index_own
 from augd.protocol import messages as msg
 from tests.support.employer import Employer
@@ -28,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 TROUBLE = '''
 import pathlib
 import socket
+import time
 
 
 class Photos:
@@ -52,6 +55,22 @@ class Photos:
 class Listed(Photos):
     def labels(self):
         return [file.parent.name for file in self.files]
+
+
+class Yields(Photos):
+    def labels(self):
+        yield from (file.parent.name for file in self.files)
+
+
+class Breaks(Photos):
+    def labels(self):
+        yield "class0"
+        raise RuntimeError("no more labels")
+
+
+class Hangs(Photos):
+    def labels(self):
+        time.sleep(3600)
 
 
 class Trips(Listed):
@@ -222,6 +241,22 @@ def test_a_source_that_cannot_be_used_is_an_error_of_the_start(folder, source, s
     with pytest.raises(augd.PluginFailed, match=says) as error:
         augd.serve({"photos": source.format(folder)}, producers=1)
     assert str(error.value).startswith("source photos (plugin:")
+
+
+def test_a_source_that_comes_to_a_standstill_names_the_method(folder, monkeypatch):
+    monkeypatch.setattr(sources, "_PATIENCE_S", 2.0)
+    says = r"at most 2 s; (labels\(\)|its start) took longer\. labels\(\) and names\(\) may be gen"
+    with pytest.raises(augd.PluginFailed, match=says):
+        index_own("small", parse_own(f"plugin:trouble:Hangs?{folder}"))
+
+
+def test_labels_that_are_yielded_are_those_that_are_listed(folder):
+    for name in ("Yields", "Listed"):
+        index = index_own("small", parse_own(f"plugin:trouble:{name}?{folder}"))
+        assert IndexArrays(index.fd, index.dims_fd).labels.tolist() == [0] * 20 + [1] * 20
+        index.close()
+    with pytest.raises(augd.PluginFailed, match=r"(?s)labels\(\) failed: .*no more labels"):
+        index_own("small", parse_own(f"plugin:trouble:Breaks?{folder}"))
 
 
 def kill_producer(address: str) -> None:

@@ -438,5 +438,13 @@ def test_a_survey_imports_nothing_here(module, monkeypatch, tmp_path):
         plugins.survey([module("import os; os._exit(3)")])
 
 
+def test_a_module_that_never_ends_its_import_is_named_and_killed(module, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(plugins, "_PATIENCE_S", 2.0)
+    says = r"plug-ins some_ops: .* at most 2 s; (import some_ops|its start) took longer\. A plug-in"
+    with pytest.raises(PluginFailed, match=says):
+        plugins.survey([module("import time; time.sleep(3600)")])
+
+
 def test_the_public_names_are_these():
     assert (augd.Plugin, augd.Dice, augd.SampleInfo) == (Plugin, OpRandom, SampleInfo)
