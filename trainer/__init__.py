@@ -30,8 +30,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .data.constants import IMAGENET_MEAN, IMAGENET_STD
     from .data.dataloader import as_dataloader
-    from .data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch
+    from .data.host_feed import Batch
     from .data.stream import Stream, connect
 else:
     if sys.modules.get("torch") is None and find_spec("torch") is None:
@@ -41,8 +42,8 @@ else:
 
     # The module of each name. torch takes seconds to load: --help and a wrong option don't wait.
     _HOMES = {
-        "IMAGENET_MEAN": "data.host_feed",
-        "IMAGENET_STD": "data.host_feed",
+        "IMAGENET_MEAN": "data.constants",
+        "IMAGENET_STD": "data.constants",
         "Batch": "data.host_feed",
         "Stream": "data.stream",
         "as_dataloader": "data.dataloader",

@@ -14,6 +14,7 @@ import augd
 import trainer
 from tests.support.learning import run_trainer
 from tests.support.scenes import make_coloured
+from trainer.data.constants import NAMED
 from trainer.data.recipes import views_recipe
 from trainer.training.load_trained import read_trained
 
@@ -85,6 +86,41 @@ def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
     assert picture.shape[2] == 3 and picture.std() > 10
     events = list((tmp_path / "tensorboard").iterdir())
     assert len(events) == 1 and events[0].stat().st_size > 1000
+
+
+def test_the_constants_of_a_run_are_those_of_its_evaluation(ground, tmp_path, capsys):
+    daemon, root = ground
+    options = [
+        *("--connect", daemon.address, "--dataset", "photos", "--device", "cpu"),
+        *("--batch-size", 8, "--out", tmp_path / "run"),
+    ]
+    fit = ["fit", *options, "--arch", ARCH, "--size", 32, "--epochs", 1, "--lr", 3e-3]
+    assert run_trainer(*fit, "--mean", "0.1,0.2,0.3", "--std", "clip") == 0
+    trained = read_trained(tmp_path / "run")
+    assert trained.constants == ((0.1, 0.2, 0.3), NAMED["clip"].std)
+
+    chosen = ["--checkpoint", tmp_path / "run", "--split", "val", "--out", tmp_path / "its"]
+    assert run_trainer("evaluate", *options[:6], *chosen) == 0
+    its = json.loads((tmp_path / "its" / "results.json").read_text())
+    streams = {"dataset": "photos", "split": "val", "shuffle": False, "device": "cpu"}
+    streams |= {"recipe": trained.validation, "batch_size": 8, **trained.constants._asdict()}
+    with trainer.connect(daemon.address, **streams) as stream:
+        (batch,) = stream.epoch(0)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(trained.staged.network(batch.images), batch.labels)
+    assert its["loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+    capsys.readouterr()
+    both = ["--checkpoint", root / "run0", *chosen]
+    assert run_trainer("evaluate", *options[:6], *both) == 1
+    assert "is for images normalised with ((0.1, 0.2, 0.3), (" in capsys.readouterr().err
+    assert run_trainer(*fit, "--mean", "clip", "--resume") == 1
+    assert "mean: (0.1, 0.2, 0.3) when saved, (0.48145466, 0" in capsys.readouterr().err
+
+    state = torch.load(root / "run0" / "best.pt", weights_only=True)
+    del state["settings"]["mean"], state["settings"]["std"]  # as they were before this
+    torch.save(state, tmp_path / "old.pt")
+    assert read_trained(tmp_path / "old.pt").constants == NAMED["imagenet"]
 
 
 def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):

@@ -167,6 +167,7 @@ def test_augmented_passes(ground, tmp_path, capsys):
     [
         (["--passes", 2], "passes: 1 stored, 2 here."),
         (["--size", 40], r"recipe: .*\[32, 32\].* stored, .*\[40, 40\].* here; validation: "),
+        (["--mean", "clip"], r"mean: \[0.485, .* stored, \[0.4814.* here; std: \[0.229, "),
         (["--seed", 9], "seed: 0 stored, 9 here; training samples: "),
     ],
 )

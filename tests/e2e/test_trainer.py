@@ -86,6 +86,28 @@ def test_normalised_values(daemon, dtype, tolerance):
     assert sorted(torch.cat([batch.ids for batch in batches]).tolist()) == list(range(NUM_PHOTOS))
 
 
+def test_the_constants_of_the_weights(daemon):
+    named = {"inception": (0.5, 0.5), "none": (0, 1)}
+    with connect(daemon) as stream:
+        content = stream.content
+        assert stream.constants == (trainer.IMAGENET_MEAN, trainer.IMAGENET_STD)
+    for name, (mean, std) in named.items():
+        for given in ({"mean": name}, {"mean": [mean] * 3, "std": [std] * 3}):
+            with connect(daemon, **given) as stream:
+                assert stream.constants == ((mean,) * 3, (std,) * 3)
+                assert stream.content == content, "the rows are the same"
+                for batch, made in zip(stream.epoch(0), rendered(daemon), strict=True):
+                    pixels = batch.images.permute(0, 2, 3, 1).double().numpy()
+                    expected = (made["images"] / 255 - mean) / std
+                    assert np.abs(pixels - expected).max() < 1e-6
+    with connect(daemon, normalize=False) as stream:
+        assert stream.constants is None
+    with pytest.raises(augd.OptionError, match=r"^std: normalize=False gives uint8 images"):
+        connect(daemon, normalize=False, std="clip")
+    with pytest.raises(augd.OptionError, match=r"^mean: expected imagenet, inception, clip, none"):
+        connect(daemon, mean="cifar")
+
+
 def test_planes_when_asked_for(daemon):
     with connect(daemon, channels_last=False) as stream:
         batches = list(stream.epoch(0))

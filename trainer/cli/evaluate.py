@@ -113,6 +113,8 @@ def open_for(
     if path is not None:
         address = cleaning.enter_context(augd.serve(path, producers=producers)).address
     options |= {"shuffle": False, "val_fraction": trained.val_fraction}
+    if options.get("normalize", True):
+        options |= trained.constants._asdict()
     opened = _open_first(_SPLITS if split is None else (cast(Split, split),), address, options)
     stream = cleaning.enter_context(opened[0])
     if stream.classes == trained.classes:

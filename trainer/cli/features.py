@@ -72,7 +72,7 @@ def run_features(options: FeaturesOptions) -> int:
         display.say(put_weights(subject, weights, classes))
         whole = {name: one.clone() for name, one in subject.network.state_dict().items()}
         head = HeadOnly(subject.network.get_submodule(subject.stages.head))
-        key = _key(options, splits, digest_of_base(subject), settings.arch)
+        key = _key(options, splits, digest_of_base(subject), settings)
         folder = options.out / "features"
         store = open_store(folder, key)
         is_new = store is None
@@ -129,12 +129,14 @@ def _as_fit(options: FeaturesOptions) -> FitOptions:
     return FitOptions(**shared, strategy="head")
 
 
-def _key(options: FeaturesOptions, splits: Splits, base: str, arch: str) -> Key:
+def _key(options: FeaturesOptions, splits: Splits, base: str, settings: Settings) -> Key:
     """Return all that decides the features; digests last, since they say least."""
     return {
-        "arch": arch,
+        "arch": settings.arch,
         "recipe": splits.recipes.training,
         "validation": splits.recipes.validation,
+        "mean": settings.mean,
+        "std": settings.std,
         "passes": options.passes,
         "seed": options.seed,
         "classes": splits.training.classes,

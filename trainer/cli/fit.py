@@ -20,6 +20,7 @@ import torch
 import augd
 from augd.errors import counted
 
+from ..data.constants import choose_constants, constants_of, parse_choice
 from ..data.recipes import Recipes, as_toml, choose_recipes
 from ..data.splits import Splits, open_splits
 from ..models.pretrained_weights import Weights, find_weights, put_weights
@@ -119,9 +120,15 @@ def settle(options: FitOptions) -> Settings:
         "lr": lr,
         "weight_decay": weight_decay,
         "warmup_epochs": _warmup(options),
+        **_constants(options),
     }
     names = [field.name for field in fields(Settings)]
     return Settings(**{name: getattr(options, name) for name in names} | settled)
+
+
+def _constants(options: FitOptions) -> dict[str, Any]:
+    mean = parse_choice("--mean", options.mean)
+    return choose_constants(mean, parse_choice("--std", options.std))._asdict()
 
 
 def check_place(path: str | None, connect: str | None, producers: int | None) -> None:
@@ -257,6 +264,8 @@ def open_run(
         seed=settings.seed,
         val_fraction=options.val_fraction,
         device=device,
+        mean=settings.mean,
+        std=settings.std,
         keys=options.keys,
         rank=ranks.rank,
         world=ranks.world,
@@ -286,7 +295,8 @@ def _prepare(
     classes = splits.training.classes
     if state is not None:
         here = settings_dict(settings, classes, ranks)
-        check_same_run(options.out / "last.pt", state["settings"], here)
+        saved = state["settings"] | constants_of(state["settings"])._asdict()
+        check_same_run(options.out / "last.pt", saved, here)
     torch.manual_seed(settings.seed)
     subject = build_staged_network(
         settings.arch,

@@ -129,7 +129,9 @@ class _Inspection:
             rows.append(features(self._network, stages, images).float().cpu().numpy())
             labels.append(truth.cpu().numpy())
             if self._options.thumbnails:
-                pictures += [cut(one, _whole(one), 64) for one in as_seen(images)]
+                pictures += [
+                    cut(one, _whole(one), 64) for one in as_seen(images, self._trained.constants)
+                ]
         points, of_points = np.concatenate(rows), np.concatenate(labels)
         if len(points) < _POINTS_MIN:
             raise augd.DatasetError(
@@ -207,7 +209,11 @@ class _Inspection:
         heat, taken = grad_cam(self._network, self._layer, images)
         rows = []
         for picture, warm, label, found in zip(
-            as_seen(images), heat.cpu().numpy(), labels, taken.tolist(), strict=True
+            as_seen(images, self._trained.constants),
+            heat.cpu().numpy(),
+            labels,
+            taken.tolist(),
+            strict=True,
         ):
             name = classes[label] if label == found else f"{classes[label]}\nas {classes[found]}"
             rows.append((name, [picture, overlay(picture, warm)]))

@@ -58,6 +58,11 @@ class LearningOptions(SamplesOptions):
         str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
     ] = "imagenet"
     size: Annotated[int | None, Option("Side of the images [224].", metavar="PX", least=1)] = None
+    mean: Annotated[
+        str | None,
+        Option("Mean of the pixels: imagenet, inception, clip, none or R,G,B.", metavar="M"),
+    ] = None
+    std: Annotated[str | None, Option("Their deviation, in the same form.", metavar="S")] = None
     val_fraction: Annotated[
         float,
         Option("Share for validation, if the dataset has no val/ or test/.", least=0, most=1),

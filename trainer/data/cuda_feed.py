@@ -20,6 +20,7 @@ from torch import Tensor
 
 import augd
 
+from .constants import IMAGENET, Constants
 from .copy_schedule import NUM_BUFFERS, CopySchedule, Feed
 from .host_feed import (
     Batch,
@@ -43,11 +44,18 @@ _cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and 
 class DeviceNormaliser:
     """uint8 (B, H, W, 3) to normalised floats in one kernel, on the current stream."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, channels_last: bool) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        channels_last: bool,
+        constants: Constants = IMAGENET,
+    ) -> None:
         """Put the constants on the device."""
         self._dtype = dtype
         self._format = memory_format(channels_last)
-        self._constants = tuple(constant.to(device) for constant in scale_and_shift())
+        self._constants = tuple(one.to(device) for one in scale_and_shift(constants))
         self._scale, self._shift = (constant.view(1, 3, 1, 1) for constant in self._constants)
 
     def __call__(self, images: Tensor, colour: Tensor | None = None) -> Tensor:

@@ -22,13 +22,11 @@ from torch import Tensor
 
 import augd
 
+from .constants import IMAGENET, Constants
+
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
 Params = dict[str, Tensor] | None
 LabelRange = tuple[float, float] | None
-
-# Of RGB in [0, 1]. torchvision's and nearly all other ImageNet weights were trained with these.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Less than at::internal::GRAIN_SIZE, from which on torch's kernels use its thread pool.
 _PART_VALUES = 32767
@@ -104,10 +102,10 @@ class Batch:
         )
 
 
-def scale_and_shift() -> tuple[Tensor, Tensor]:
+def scale_and_shift(constants: Constants = IMAGENET) -> tuple[Tensor, Tensor]:
     """Return float32 (3,) each: x * scale + shift is (x / 255 - mean) / std for x in 0..255."""
-    std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
-    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
+    std = torch.tensor(constants.std, dtype=torch.float64)
+    mean = torch.tensor(constants.mean, dtype=torch.float64)
     return (1 / (255 * std)).float(), (-mean / std).float()
 
 
@@ -176,13 +174,15 @@ class HostNormaliser:
     numbers.
     """
 
-    def __init__(self, dtype: torch.dtype, *, channels_last: bool) -> None:
+    def __init__(
+        self, dtype: torch.dtype, *, channels_last: bool, constants: Constants = IMAGENET
+    ) -> None:
         """Compute in float32, whatever the dtype of the result."""
         self._dtype = dtype
         self._is_direct = channels_last and dtype == torch.float32
         self._channels_last = channels_last
         self._blocks = HostBlocks()
-        self._constants = scale_and_shift()
+        self._constants = scale_and_shift(constants)
         self._set_width(0)
 
     def _set_width(self, width: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import augd
 
+from .constants import Constants, choose_constants
 from .cuda_feed import CudaCopier, CudaFeed, DeviceNormaliser
 from .host_feed import Batch, HostFeed, HostNormaliser
 
@@ -47,6 +48,7 @@ class Stream:
     Attributes:
         device: where its tensors are.
         world, drop_last: as given to `connect`.
+        constants: `mean` and `std` of its images; None where they come as uint8.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Stream:
         *,
         world: int = 1,
         drop_last: bool = False,
+        constants: Constants | None = None,
     ) -> None:
         """Made by `connect`."""
         self.device, self.world, self.drop_last = device, world, drop_last
+        self.constants = constants
         self._stream = stream
         self._feed = feed
         self._next_pass: int = stream.state_dict()["epoch"]  # not 0 where a shared one is joined
@@ -294,6 +298,8 @@ def connect(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
     normalize: bool = True,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
 ) -> Stream:
     """Connect to a daemon and open a stream of tensors; production starts at once.
 
@@ -307,9 +313,13 @@ def connect(
             True, an `images.view(...)` that joins channels and pixels, such as
             `images.view(len(images), -1)`, raises torch's RuntimeError. Write `images.flatten(1)`
             or `.reshape(...)`, which copy, or connect with False.
-        normalize: compute (x / 255 - IMAGENET_MEAN) / IMAGENET_STD on the device. False gives uint8
-            (B, H, W, 3) as rendered, on the CPU without any copy; `channels_last` then does not
-            matter.
+        normalize: compute (x / 255 - mean) / std on the device. False gives uint8 (B, H, W, 3) as
+            rendered, on the CPU without any copy; `channels_last` then does not matter.
+        mean: of R, G, B in [0, 1], as the network's weights want it: three numbers, or "imagenet",
+            "inception" (0.5 each), "clip" or "none" (0, with a std of 1: images in [0, 1]).
+            None is what `std` names, or "imagenet".
+        std: in the same form. None is what `mean` names. Neither is part of `content`: the rows
+            are the same.
 
     Returns:
         A `Stream`, to be closed. Its batches have images (B, 3, H, W) in `dtype`, channels RGB,
@@ -326,6 +336,7 @@ def connect(
     """
     target = _check_device(device)
     _check_dtype(dtype, normalize)
+    constants = _choose_constants(mean, std, normalize)
     stream = augd.connect(
         address,
         dataset=dataset,
@@ -361,14 +372,21 @@ def connect(
             )
         feed: _Feed
         if target.type == "cpu":
-            host = HostNormaliser(dtype, channels_last=channels_last) if normalize else None
-            feed = HostFeed(stream, host)
+            feed = _host_feed(stream, dtype, channels_last, constants)
         else:
-            feed = _cuda_feed(stream, target, dtype, channels_last, normalize, prefetch)
+            feed = _cuda_feed(stream, target, dtype, channels_last, constants, prefetch)
     except BaseException:
         stream.close()
         raise
-    return Stream(stream, feed, target, world=world, drop_last=drop_last)
+    return Stream(stream, feed, target, world=world, drop_last=drop_last, constants=constants)
+
+
+def _host_feed(
+    stream: augd.Stream, dtype: torch.dtype, channels_last: bool, constants: Constants | None
+) -> HostFeed:
+    if constants is None:
+        return HostFeed(stream, None)
+    return HostFeed(stream, HostNormaliser(dtype, channels_last=channels_last, constants=constants))
 
 
 def _cuda_feed(
@@ -376,10 +394,14 @@ def _cuda_feed(
     device: torch.device,
     dtype: torch.dtype,
     channels_last: bool,
-    normalize: bool,
+    constants: Constants | None,
     prefetch: int,
 ) -> CudaFeed:
-    normaliser = DeviceNormaliser(device, dtype, channels_last=channels_last) if normalize else None
+    normaliser = None
+    if constants is not None:
+        normaliser = DeviceNormaliser(
+            device, dtype, channels_last=channels_last, constants=constants
+        )
     copier = CudaCopier(device, normaliser, lambda: stream.arena)
     # The stream has prefetch + 1 slots, so one is always left for the producers.
     return CudaFeed(stream, copier, max_in_flight=prefetch)
@@ -410,6 +432,21 @@ def _parse_device(device: str | torch.device) -> torch.device | None:
         return torch.device(device)
     except (RuntimeError, TypeError):
         return None
+
+
+def _choose_constants(
+    mean: str | Sequence[float] | None, std: str | Sequence[float] | None, normalize: bool
+) -> Constants | None:
+    """Return what to normalise with; None is nothing."""
+    if normalize:
+        return choose_constants(mean, std)
+    for name, given in (("mean", mean), ("std", std)):
+        if given is not None:
+            raise augd.OptionError(
+                f"{name}: normalize=False gives uint8 images as rendered, got {name}={given!r}; "
+                f"leave {name} out, or normalize"
+            )
+    return None
 
 
 def _check_dtype(dtype: object, normalize: bool) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import augd
 
-from ..data.host_feed import IMAGENET_MEAN, IMAGENET_STD
+from ..data.constants import IMAGENET, Constants
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -24,18 +24,18 @@ _IMAGES_MAX = 32
 _GAP_PX = 2
 
 
-def as_seen(images: Tensor) -> Pixels:
+def as_seen(images: Tensor, constants: Constants = IMAGENET) -> Pixels:
     """Turn normalised images (B, 3, H, W) back into grey levels: uint8 (B, H, W, 3)."""
     rows = images.detach().float().cpu()
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean, std = torch.tensor(constants.mean), torch.tensor(constants.std)
     levels = (rows * std.view(3, 1, 1) + mean.view(3, 1, 1)) * 255
     pixels: Pixels = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 
-def contact_sheet(images: Tensor) -> Pixels:
+def contact_sheet(images: Tensor, constants: Constants = IMAGENET) -> Pixels:
     """Put the first normalised images (B, 3, H, W) of a batch side by side."""
-    return grid(as_seen(images[:_IMAGES_MAX]))
+    return grid(as_seen(images[:_IMAGES_MAX], constants))
 
 
 def grid(pictures: Pixels) -> Pixels:

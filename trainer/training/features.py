@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 import augd
 
+from ..data.constants import IMAGENET
 from ..data.host_feed import Batch, range_of
 from ..data.source import BatchSource, usable_rows
 from ..models.registry import StagedNetwork
@@ -113,7 +114,8 @@ class FeatureStore:
         """Read the key; arrays are mapped when they are asked for."""
         self._folder = folder
         content = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-        self.key: Key = content["key"]
+        before = {name: list(of) for name, of in IMAGENET._asdict().items()}  # a key without them
+        self.key: Key = before | content["key"]
         self.seconds: dict[str, float] = content["seconds"]
         self.classes: list[str] = self.key["classes"]
 

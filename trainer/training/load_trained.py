@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import augd
 
+from ..data.constants import Constants, constants_of
 from ..models.registry import StagedNetwork, build_staged_network
 from .checkpoint import load_checkpoint
 
@@ -26,6 +27,7 @@ class Trained(NamedTuple):
         size_px: (height, width) of its images; None where they came as they are.
         validation: the recipe that it was validated with.
         val_fraction: share of the samples that it was validated with, where a hash decided.
+        constants: what its images are normalised with.
         epoch: after how many epochs.
     """
 
@@ -35,6 +37,7 @@ class Trained(NamedTuple):
     size_px: tuple[int, int] | None
     validation: str | dict[str, Any]
     val_fraction: float
+    constants: Constants
     epoch: int
 
 
@@ -60,6 +63,7 @@ def read_trained(path: Path, option: str = "--checkpoint") -> Trained:
         size_px=size_px,
         validation=recipes["validation"],
         val_fraction=settings["val_fraction"],
+        constants=constants_of(settings),
         epoch=len(state["history"]),
     )
 
@@ -70,16 +74,17 @@ def _weights_of(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_ensemble(trained: list[Trained]) -> None:
-    """Check that networks were trained for the same classes and image size.
+    """Check that networks were trained for the same classes, image size and normalisation.
 
     Raises:
-        OptionError: they were trained for other classes, or images of another size.
+        OptionError: they were trained for other classes, or other images.
     """
     first = trained[0]
     for other in trained[1:]:
         for what, here, there in (
             ("the classes", first.classes, other.classes),
             ("images of (height, width)", first.size_px, other.size_px),
+            ("images normalised with", tuple(first.constants), tuple(other.constants)),
         ):
             if here != there:
                 raise augd.OptionError(

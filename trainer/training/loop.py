@@ -203,7 +203,7 @@ class Training:
         if len(images) and images.dim() == 4:
             from ..evaluation.images import contact_sheet
 
-            self._log.image(0, "batch", contact_sheet(images))
+            self._log.image(0, "batch", contact_sheet(images, self.settings.constants))
 
     def read_losses(self) -> None:
         """Add up the losses; raise if one is not finite."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..data.constants import Constants, Numbers
 from .finetune import Strategy, TrainingPlan
 
 
@@ -22,6 +23,7 @@ class Settings:
         mixup: alpha of the Beta distribution; 0 is none.
         dropout: share of the head's inputs; None is what the network has.
         ema: decay of the averaged weights; None is none.
+        mean, std: what images are normalised with.
         patience: epochs without a better validation accuracy that end a phase; None is never.
     """
 
@@ -48,7 +50,14 @@ class Settings:
     patience: int | None
     seed: int
     amp: bool
+    mean: Numbers
+    std: Numbers
     limit_train_batches: int | None
+
+    @property
+    def constants(self) -> Constants:
+        """What images are normalised with."""
+        return Constants(self.mean, self.std)
 
     @property
     def plan(self) -> TrainingPlan:

@@ -267,6 +267,8 @@ class TestOptions:
             ({"lr": 0.0}, "--lr: expected a positive number, got 0.0"),
             ({"lr": math.nan}, "--lr: expected a positive number, got nan"),
             ({"weight_decay": -1.0}, "--weight-decay: expected 0 or more, got -1.0"),
+            ({"mean": "cifar"}, "mean: expected imagenet, inception, clip, none or three numbers"),
+            ({"std": "1,2"}, "mean: expected three numbers or a name beside std=(1.0, 2.0)"),
             ({"warmup_epochs": 10.0}, "--warmup-epochs: expected 0 or more, and less than --epoch"),
         ],
     )

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+import augd
+from trainer.data.constants import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NAMED,
+    choose_constants,
+    constants_of,
+    parse_choice,
+)
 from trainer.data.cuda_feed import DeviceNormaliser, PinnedArena
-from trainer.data.host_feed import IMAGENET_MEAN, IMAGENET_STD, Batch, HostBlocks, HostNormaliser
+from trainer.data.host_feed import Batch, HostBlocks, HostNormaliser
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -145,3 +154,51 @@ def test_a_registration_that_fails_warns_and_goes_on():
         pinned = PinnedArena(arena, FakeCudart(2))
     assert not pinned.is_pinned
     pinned.close()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_constants_by_name_or_as_numbers(name):
+    chosen = choose_constants(name)
+    assert chosen == NAMED[name] == choose_constants(std=name)
+    assert chosen == choose_constants(list(chosen.mean), np.array(chosen.std))
+    images = random_images()
+    by_these = (images.numpy() / 255 - chosen.mean) / chosen.std
+    device = DeviceNormaliser(
+        torch.device("cpu"), torch.float32, channels_last=True, constants=chosen
+    )
+    host = HostNormaliser(torch.float32, channels_last=True, constants=chosen)
+    for normalise in (host, device):
+        out = normalise(images).permute(0, 2, 3, 1).double().numpy()
+        assert np.abs(out - by_these).max() < 2e-6
+
+
+def test_constants_that_are_not_named_are_imagenets():
+    assert choose_constants() == (IMAGENET_MEAN, IMAGENET_STD)
+    assert choose_constants("clip", "none") == (NAMED["clip"].mean, NAMED["none"].std)
+    assert constants_of({"arch": "resnet18"}) == NAMED["imagenet"]
+    assert constants_of({"mean": (0.5,) * 3, "std": (0.5,) * 3}) == NAMED["inception"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "told"),
+    [
+        ("imagnet", None, "mean: expected imagenet, inception, clip, none or three numbers"),
+        ((0.5, 0.5), "clip", r"mean: expected .*three numbers .*, got \(0.5, 0.5\)"),
+        ((0.5,) * 3, None, "std: expected three numbers or a name beside mean="),
+        (None, (0.5,) * 3, "mean: expected three numbers or a name beside std="),
+        ((124, 116, 104), "imagenet", "mean: expected numbers 0 or more, .*divide grey levels"),
+        ("none", (0, 1, 1), "std: expected numbers above 0"),
+        ("none", (float("nan"), 1, 1), "std: expected numbers above 0"),
+        (7, "none", "mean: expected imagenet, .* got 7"),
+    ],
+)
+def test_constants_that_cannot_be_are_refused(mean, std, told):
+    with pytest.raises(augd.OptionError, match=told):
+        choose_constants(mean, std)
+
+
+def test_constants_of_a_command_line():
+    assert parse_choice("--mean", "clip") == "clip" and parse_choice("--mean", None) is None
+    assert parse_choice("--mean", "0.5, 0.25,0") == (0.5, 0.25, 0.0)
+    with pytest.raises(augd.OptionError, match=r"--mean: expected imagenet, .* got '0.5,x,1'"):
+        parse_choice("--mean", "0.5,x,1")

@@ -64,6 +64,7 @@ class _Pictures(TensorBoardLog):
 def test_a_first_batch_without_a_valid_row_is_not_shown():
     training = object.__new__(Training)
     training._log = log = _Pictures()
+    training.settings = settings_of()
     training._show(torch.zeros(0, 3, 8, 8))
     assert log.names == []
     training._show(torch.zeros(2, 3, 8, 8))

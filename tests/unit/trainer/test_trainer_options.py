@@ -65,10 +65,10 @@ def test_good_options_get_as_far_as_the_daemon():
         trainer.connect(NOWHERE, device="cpu", dtype=torch.bfloat16)
 
 
-def test_the_keywords_are_those_of_augd_and_four_more():
+def test_the_keywords_are_those_of_augd_and_six_more():
     ours = inspect.signature(trainer.connect).parameters
     theirs = inspect.signature(augd.connect).parameters
-    assert list(ours) == [*theirs, "device", "dtype", "channels_last", "normalize"]
+    assert list(ours) == [*theirs, "device", "dtype", "channels_last", "normalize", "mean", "std"]
     for name, parameter in theirs.items():
         assert ours[name].default == parameter.default, name
         assert ours[name].kind == parameter.kind, name
