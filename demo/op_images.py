@@ -40,6 +40,7 @@ SECTIONS: Mapping[str, str] = {
     "crop": "augmentation/crops.md",
     "affine": "augmentation/geometry.md",
     "colour": "augmentation/colour.md",
+    "pixel_steps": "augmentation/pixel-steps.md",
     "views": "augmentation/views.md",
 }
 IMAGES = DOCS / "images"
@@ -85,6 +86,11 @@ SCENES: Mapping[str, Scene] = {
     "saturation": (_after_crop("saturation", v=0.9), 0),
     "hue": (_after_crop("hue", h=0.25), 0),
     "grayscale": (_after_crop("grayscale", p=0.5), 3),
+    "posterize": (_after_crop("posterize", bits=[1, 5]), 0),
+    "solarize": (_after_crop("solarize", threshold=[0, 256]), 0),
+    "solarize_add": (_after_crop("solarize_add", add=[0, 110]), 0),
+    "invert": (_after_crop("invert", p=0.5), 3),
+    "gamma": (_after_crop("gamma", gamma=[0.4, 2.5]), 0),
     "erase": (_after_crop("erase"), 0),
     "five_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "five_crop", "size": _SIDE_PX}]}, 0),
     "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.plan.geometry.frame import Frame
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.plugin import Plugin
@@ -145,6 +146,9 @@ def _as_json(params: Any) -> Any:
 
 def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
     """Read what the only op of a plan drew for a row; None if it was not applied."""
+    if op.is_pixel_step:
+        assert plan.program is not None
+        return read_step(plan.program, row)
     if op.is_colour:
         assert plan.colour is not None
         matrix = plan.colour[row]

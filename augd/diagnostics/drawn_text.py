@@ -12,6 +12,13 @@ from typing import Any
 import numpy as np
 
 from augd.diagnostics.drawn_params import DrawnStep
+from augd.diagnostics.drawn_pixel_steps import (
+    say_gamma,
+    say_inverted,
+    say_posterized,
+    say_solarized,
+    say_solarized_add,
+)
 from augd.diagnostics.sample_renderer import Drawn, View
 
 Parameters = Mapping[str, Any]
@@ -124,6 +131,11 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "saturation": _saying_factor("saturation"),
     "hue": _say_hue,
     "grayscale": _say_grey,
+    "posterize": say_posterized,
+    "solarize": say_solarized,
+    "solarize_add": say_solarized_add,
+    "invert": say_inverted,
+    "gamma": say_gamma,
     "erase": _say_erased,
 }
 

@@ -2,15 +2,16 @@
 
 Last step of a sample in a producer. A row takes one of two paths. The exact path resizes, cuts a
 window and mirrors in whole numbers (`resample.py`). The matrix path warps the row in one resample
-(`warp.py`). Then follow one colour pass (`colour_matrix.py`) and the erased rectangle. The result
-is written directly into the row that the caller hands in.
+(`warp.py`). Then follow one colour pass (`colour_matrix.py`), or the row's program (`program.py`),
+and the erased rectangle. The result is written directly into the row that the caller hands in.
 
 On the exact path the native kernels decode and resize in one call, a few lines at a time: the
 region as such never exists, and lines and columns that the window doesn't need are not decoded.
 
 Invariants: RGB uint8 only; on the exact path no tap of the resample reads beyond the region; a row
-is resampled once and rounded by the colour pass once; no generator and no clock, so equal arguments
-give equal bytes. With the kernels nothing of a sample's size is allocated for such a row.
+is resampled once and rounded by the colour pass once, or by each step of a program; no generator
+and no clock, so equal arguments give equal bytes. With the kernels nothing of a sample's size is
+allocated for such a row.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from augd.pixels.decode import (
 from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
+from augd.pixels.program import ProgramPass
 from augd.pixels.resample import Filter, Resampler
 from augd.pixels.row_plan import Matrix, RowPlan, RowPlans
 from augd.pixels.transparency import BLACK, Background
@@ -99,6 +101,7 @@ class Renderer:
         self._height, self._width = out_size
         self._affine_warp = AffineWarp(out_size, fill, fill_value)
         self._colour_pass = ColourPass()
+        self._program_pass = ProgramPass(*out_size)
 
     @classmethod
     def of(
@@ -229,7 +232,8 @@ class Renderer:
             *map(np.ascontiguousarray, (plan.crop[rows], plan.scaled[rows], plan.window[rows])),
             plan.mirror[rows], self._is_linear,
         )  # fmt: skip
-        if plan.colour is not None or plan.erase is not None or colour_out is not None:
+        is_unfinished = plan.program is not None or plan.colour is not None
+        if is_unfinished or plan.erase is not None or colour_out is not None:
             for number, row in enumerate(out):
                 matrix_out = None if colour_out is None else colour_out[number]
                 self._finish(row_plans[number], row, matrix_out)
@@ -338,6 +342,8 @@ class Renderer:
             colour_out[...] = self._colour_pass.add_mean(
                 row_plan.colour or _UNCHANGED, row_plan.pivot, out
             )
+        elif row_plan.program is not None:
+            self._program_pass.run(row_plan.program, row_plan.program_row, out)
         elif row_plan.colour is not None:
             self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
         if row_plan.erase is not None:

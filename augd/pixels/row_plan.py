@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from augd.plan.plan import LocalWarpField, Plan
+from augd.plan.program import Program
 
 Matrix = Sequence[Sequence[float]]
 
@@ -33,6 +34,9 @@ class RowPlan:
     mirror: bool = False
     colour: Matrix | None = None
     pivot: Matrix | None = None
+    program: Program | None = None
+    """The chunk's; None where the row has no step. Its row is `program_row`."""
+    program_row: int = 0
     erase: tuple[int, int, int, int] | None = None
     matrix: Matrix | None = None
     origin: tuple[int, int] = (0, 0)
@@ -52,7 +56,17 @@ class RowPlans:
     `crop` is the region that each row needs, as (x, y, width, height). It is decoded at 1/`scale`.
     """
 
-    __slots__ = ("_affine_rows", "_row", "_rows", "_warp", "crop", "scale")
+    __slots__ = (
+        "_affine_rows",
+        "_first",
+        "_has_steps",
+        "_program",
+        "_row",
+        "_rows",
+        "_warp",
+        "crop",
+        "scale",
+    )
 
     def __init__(self, plan: Plan, first: int, end: int) -> None:
         """Read the arrays of a plan."""
@@ -72,6 +86,9 @@ class RowPlans:
                 strict=True,
             )
         )
+        self._program, self._first = plan.program, first
+        if plan.program is not None:
+            self._has_steps: list[bool] = (plan.program.kinds[part, 0] != 0).tolist()
         self._warp = plan.warp
         self._affine_rows = None if plan.matrix is None else _affine_rows(plan, part, num_rows)
 
@@ -86,6 +103,9 @@ class RowPlans:
             filled.pivot,
             filled.erase,
         ) = self._rows[row]
+        if self._program is not None:
+            filled.program = self._program if self._has_steps[row] else None
+            filled.program_row = self._first + row
         if self._affine_rows is not None:
             is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._affine_rows[row]
             filled.matrix = matrix if is_bent else None

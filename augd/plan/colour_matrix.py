@@ -99,12 +99,12 @@ class ColourMatrix:
 def compose(steps: list[ColourStep], order: Ints | None, num_rows: int) -> ColourMatrix:
     """Compose the steps as listed, or by `order`, (k, n): which step comes at each place."""
     matrix = ColourMatrix(num_rows)
-    for step in steps if order is None else _reorder(steps, order):
+    for step in steps if order is None else reorder(steps, order):
         matrix.apply(step)
     return matrix
 
 
-def _reorder(steps: list[ColourStep], order: Ints) -> list[ColourStep]:
+def reorder(steps: list[ColourStep], order: Ints) -> list[ColourStep]:
     """Make the steps of each place, where rows differ in which op stands there."""
     num_rows = order.shape[1]
     has_pivot = any(step.pivot is not None for step in steps)

@@ -7,7 +7,7 @@ view. A row takes one of two paths. The exact path resizes `crop` to `scaled`, c
 `window` and flips where `mirror`. The matrix path, taken where `bent`, halves `crop` a number of
 times and then samples it once. An output position, plus displacement (`lens`, `warp`), goes through
 `matrix` to a position in the image, with the recipe's fill outside the image. On both paths the
-colour pass comes after, and the erased rectangle last.
+colour pass comes after, or a program of several steps, and the erased rectangle last.
 
 Invariants: nothing here is drawn or computed; a row that is not `bent` is planned as if the recipe
 had no affine op and no warp, so that its bytes are the same.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.plan.program import Program
 from augd.plan.random.numerics import Floats
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Plan:
     colour: Floats | None
     """(m, 3, 4): A and b of y = A x + b + C mean(row); RGB in and out, grey levels 0..255.
 
-    None when the recipe has no colour op.
+    None when the recipe has no colour op, or a `program`.
     """
     impossible: dict[int, str]
     """Samples (not rows) that cannot be made, with the reason; their rows are valid but void."""
@@ -103,6 +104,11 @@ class Plan:
     """(m, 4): x, y, width, height in the output, filled after colour; width 0 for none.
 
     None when the recipe has no erase.
+    """
+    program: Program | None = None
+    """The colour steps of each row, in place of `colour` and `pivot`, which are None then.
+
+    None when the recipe's colour ops are all matrices.
     """
     edits: Sequence[Sequence[Edit]] | None = None
     """m lists: what own ops do to the finished row, last of all.

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augd.plan.colour_matrix import ColourStep
 from augd.plan.geometry.affine import Affine, Linear
 from augd.plan.plan import Bools, LocalWarpField, Words
+from augd.plan.program import Step, StepOrder
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints
 
@@ -50,6 +50,7 @@ class Frame:
         "mirror",
         "num_rows",
         "offset",
+        "orders",
         "out_sides",
         "resampled_crop",
         "scaled",
@@ -75,7 +76,8 @@ class Frame:
         self.warp: LocalWarpField | None = None
         self.warp_key: Words | None = None
         self.warp_on: Bools | None = None
-        self.steps: list[ColourStep] = []
+        self.steps: list[Step] = []
+        self.orders: list[StepOrder] = []
         self.colour_order: Ints | None = None
         self.erase: Floats | None = None
         self.edits: list[list[Edit]] | None = None

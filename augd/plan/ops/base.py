@@ -19,6 +19,10 @@ import msgspec
 
 Size = int | tuple[int, int]
 Range = tuple[float, float]
+Number = float | Range
+"""Fixed, or drawn from U(low, high)."""
+WholeNumber = int | tuple[int, int]
+"""Fixed, or drawn from the whole numbers low..high, both included."""
 
 # Above this side a row would be larger than any network takes, and products could pass int32.
 MAX_SIDE_PX = 16384
@@ -44,6 +48,8 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Decides the size of the row."""
     is_colour: ClassVar[bool] = False
     """Acts on each pixel's colour; `shuffle_colour` permutes these."""
+    is_pixel_step: ClassVar[bool] = False
+    """Changes colours by more than a matrix: its rows have a program (`augd/plan/program.py`)."""
     is_unique: ClassVar[bool] = False
     """May stand in a recipe once, because the plan has room for one."""
 
@@ -129,6 +135,23 @@ def check_number(field: str, value: float, low: float, high: float, advice: str)
     """Check that a number lies from `low` to `high`."""
     if not low <= value <= high:
         raise ValueError(f"{field}: expected {low} <= {field} <= {high}, got {value}. {advice}")
+
+
+def store_range(op: BaseOp, field: str, low: float, high: float, advice: str) -> None:
+    """Check a number, or a range [least, most] that it is drawn from, within `low` to `high`.
+
+    A range of one number is stored as that number, so that equal recipes are equal.
+    """
+    value = getattr(op, field)
+    least, most = value if isinstance(value, tuple) else (value, value)
+    if not low <= least <= most <= high:
+        got = f"[{least}, {most}]" if isinstance(value, tuple) else str(value)
+        raise ValueError(
+            f"{field}: expected a number from {low} to {high}, or two of them, the smaller one "
+            f"first, got {got}. {advice}"
+        )
+    if least == most:
+        msgspec.structs.force_setattr(op, field, least)
 
 
 def check_area(field: str, area: Range, advice: str) -> None:

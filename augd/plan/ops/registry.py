@@ -34,6 +34,7 @@ from augd.plan.ops.crop import (
     Resize,
     ScaleJitter,
 )
+from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
 from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
 
 __all__ = [
@@ -46,14 +47,17 @@ __all__ = [
     "Contrast",
     "Erase",
     "FiveCrop",
+    "Gamma",
     "Grayscale",
     "Hue",
+    "Invert",
     "Lens",
     "LocalWarp",
     "Mirror",
     "MultiScale",
     "Op",
     "Pca",
+    "Posterize",
     "RandomCrop",
     "RandomResizedCrop",
     "Resize",
@@ -62,6 +66,8 @@ __all__ = [
     "Saturation",
     "ScaleJitter",
     "Shear",
+    "Solarize",
+    "SolarizeAdd",
     "Stretch",
     "TenCrop",
     "Translate",
@@ -90,6 +96,11 @@ Op = (
     | Saturation
     | Hue
     | Grayscale
+    | Posterize
+    | Solarize
+    | SolarizeAdd
+    | Invert
+    | Gamma
     | Erase
     | FiveCrop
     | TenCrop

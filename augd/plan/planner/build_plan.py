@@ -1,7 +1,7 @@
 """The last step of planning: turns a frame into a plan.
 
-Runs after the samplers of a recipe have acted. It composes colour steps, gives rows at native size
-their crop, and gives bent rows their region in its place.
+Runs after the samplers of a recipe have acted. It composes colour steps or compiles them, gives
+rows at native size their crop, and gives bent rows their region in its place.
 
 Invariants: which of the plan's fields are None depends on the recipe alone; nothing is drawn.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from augd.plan.colour_matrix import compose
+from augd.plan.colour_matrix import ColourStep, compose
 from augd.plan.geometry.affine import Affine
 from augd.plan.geometry.decode_scale import (
     round_crops,
@@ -21,6 +21,7 @@ from augd.plan.geometry.decode_scale import (
 from augd.plan.geometry.frame import Frame
 from augd.plan.geometry.source_region import Fill, count_halvings, find_region
 from augd.plan.plan import Bools, Int8s, Int32s, Plan
+from augd.plan.program import Program, compile_program, in_order
 from augd.plan.random.numerics import Floats
 from augd.plan.recipe.recipe import Recipe
 
@@ -29,11 +30,9 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
     """Write the frame out as a plan."""
     crop, scaled, window = _write_exact_path(frame)
     mirror = np.zeros(frame.num_rows, np.bool_) if frame.mirror is None else frame.mirror
-    colour = pivot = matrix = halvings = None
+    colour, pivot, program = _compose_colours(frame)
+    matrix = halvings = None
     scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
-    if frame.steps:
-        composed = compose(frame.steps, frame.colour_order, frame.num_rows)
-        colour, pivot = composed.stack(), composed.stack_pivot()
     if frame.affine is not None and frame.bent is not None:
         matrix = frame.affine.stack()
         halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe.fill, crop)
@@ -61,8 +60,21 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         warp_on=frame.warp_on,
         scale=scale,
         pivot=pivot,
+        program=program,
         erase=None if frame.erase is None else frame.erase.T.astype(np.int32),
     )
+
+
+def _compose_colours(frame: Frame) -> tuple[Floats | None, Floats | None, Program | None]:
+    """Return A | b and C of all steps, or a program where some step is no matrix."""
+    if not frame.steps:
+        return None, None, None
+    steps = in_order(frame.steps, frame.orders)
+    matrices = [step for step in steps if isinstance(step, ColourStep)]
+    if len(matrices) < len(steps):
+        return None, None, compile_program(steps, frame.num_rows)
+    composed = compose(matrices, frame.colour_order, frame.num_rows)
+    return composed.stack(), composed.stack_pivot(), None
 
 
 def _write_exact_path(frame: Frame) -> tuple[Int32s, Int32s, Int32s]:

@@ -55,9 +55,26 @@ def check_reduction(ops: Iterable[BaseOp]) -> None:
         )
 
 
-def check_device(ops: Iterable[BaseOp]) -> None:
-    """Reject what comes after the colour pass, where that is left to the device."""
+def check_shuffle(ops: Iterable[BaseOp]) -> None:
+    """Reject colour ops that are no matrix, where those that are one are shuffled."""
     for number, op in enumerate(ops):
+        if op.is_pixel_step:
+            name = name_of(op)
+            raise ValueError(
+                f"ops[{number}].op: expected no {name} with shuffle_colour, got {name}. It "
+                "shuffles ops that compose to one matrix: take one of both out."
+            )
+
+
+def check_device(ops: Iterable[BaseOp]) -> None:
+    """Reject what is no matrix or follows the colour pass, where the device does that pass."""
+    for number, op in enumerate(ops):
+        if op.is_pixel_step:
+            name = name_of(op)
+            raise ValueError(
+                f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. The '
+                "device applies one matrix per image: take one of both out."
+            )
         if op.is_after_colour:
             name = name_of(op)
             raise ValueError(

@@ -25,6 +25,7 @@ from augd.plan.recipe.checks import (
     check_order,
     check_reduction,
     check_rows,
+    check_shuffle,
     check_views,
     final_extent,
 )
@@ -70,8 +71,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `exif="apply"` first turns images upright by their EXIF orientation. By default it is ignored,
     as by PIL, torchvision and the ImageNet weights. `shuffle_colour` draws the order of the colour
-    ops for each image. `views` is the number of independent draws of each image.
-    `scaled_decode="auto"` decodes images at 1/2, 1/4 or 1/8 if that leaves as many pixels as the
+    ops for each image, all of which must be matrices then. `views` is the number of independent
+    draws of each image. `scaled_decode="auto"` decodes images at 1/2, 1/4 or 1/8 if that leaves as
+    many pixels as the
     row has: faster for large images, with slightly other pixels. `background` is the colour behind
     transparent parts: whole grey levels as one number or [r, g, b], black by default, or "stored":
     colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
@@ -95,6 +97,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_reduction(self.ops)
         extent = final_extent(self.ops)
         check_views(self.ops, self.views, extent.height, extent.width)
+        if self.shuffle_colour:
+            check_shuffle(self.ops)
         if self.colour_on == "device":
             check_device(self.ops)
 

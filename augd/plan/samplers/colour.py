@@ -49,10 +49,10 @@ class PcaSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Add three independent normal steps along the components."""
-        producer_options = normals(_three(even, odd))[:, None, :] * self._steps
+        drawn = normals(_three(even, odd))[:, None, :] * self._steps
         # Summed by hand: a matrix product may fuse or reorder, and so change bits by CPU.
-        added: Floats = producer_options[0] + producer_options[1]
-        added += producer_options[2]
+        added: Floats = drawn[0] + drawn[1]
+        added += drawn[2]
         frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance(odd[0, 0]))))
 
 

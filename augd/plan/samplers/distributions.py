@@ -52,6 +52,16 @@ def places(words: Ints, room: Floats) -> Floats:
     return np.floor(x, x)
 
 
+def whole_numbers(words: Ints, low: int, high: int) -> Floats:
+    """Return U{low..high}, both ends included, as floats; fewer than 2**20 of them."""
+    x = words.astype(np.float64)
+    x *= float(high - low + 1)
+    x *= UNIT
+    np.floor(x, x)
+    x += float(low)
+    return x
+
+
 class Chance:
     """Whether an op is applied, drawn with probability p."""
 

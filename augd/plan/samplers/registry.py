@@ -19,9 +19,10 @@ from typing import Any
 from augd.plan.ops import affine as ops_affine
 from augd.plan.ops import colour as ops_colour
 from augd.plan.ops import crop as ops_crop
+from augd.plan.ops import pixel_steps as ops_pixel_steps
 from augd.plan.ops import views as ops_views
 from augd.plan.ops.base import BaseOp
-from augd.plan.samplers import affine, colour, crop, views
+from augd.plan.samplers import affine, colour, crop, pixel_steps, views
 from augd.plan.samplers.distributions import Sampler
 
 __all__ = ["Sampler", "sampler_of"]
@@ -47,6 +48,11 @@ SAMPLERS: dict[type[BaseOp], Callable[[Any], Sampler]] = {
     ops_colour.Saturation: colour.SaturationSampler,
     ops_colour.Hue: colour.HueSampler,
     ops_colour.Grayscale: colour.GrayscaleSampler,
+    ops_pixel_steps.Posterize: pixel_steps.PosterizeSampler,
+    ops_pixel_steps.Solarize: pixel_steps.SolarizeSampler,
+    ops_pixel_steps.SolarizeAdd: pixel_steps.SolarizeAddSampler,
+    ops_pixel_steps.Invert: pixel_steps.InvertSampler,
+    ops_pixel_steps.Gamma: pixel_steps.GammaSampler,
     ops_colour.Erase: colour.EraseSampler,
     ops_views.FiveCrop: views.CornerCropSampler,
     ops_views.TenCrop: views.CornerCropSampler,

@@ -159,8 +159,11 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
         "translate": {"x": 0.1},
         "local_warp": {"alpha": 9, "sigma": 3},
         "hue": {"h": 0.1},
+        "posterize": {"bits": [1, 7]},
+        "solarize_add": {"add": [1, 110]},
+        "gamma": {"gamma": [0.5, 2]},
     }
-    without_numbers = {"mirror", "grayscale"}
+    without_numbers = {"mirror", "grayscale", "invert"}
     for name, cls in OPS_BY_NAME.items():
         if cls.is_sizing:
             continue

@@ -19,6 +19,7 @@ import pytest
 
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.planner.planner import Plan, Planner
+from augd.plan.program import Program
 from augd.plan.recipe.recipe import output_size, parse_recipe
 
 FILE = Path(__file__).with_name("frozen_plans.json")
@@ -61,6 +62,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     "hue": {"ops": [CROP, {"op": "hue", "h": 0.5}]},
     "grayscale": {"ops": [CROP, {"op": "grayscale", "p": 0.5}]},
     "colours, shuffled": {"ops": [CROP, *COLOURS], "shuffle_colour": True},
+    "posterize": {"ops": [CROP, {"op": "posterize", "bits": [1, 8]}]},
+    "solarize": {"ops": [CROP, {"op": "solarize", "threshold": [0, 256], "p": 0.5}]},
+    "solarize_add": {"ops": [CROP, {"op": "solarize_add", "add": [-50, 110]}]},
+    "invert": {"ops": [CROP, {"op": "invert", "p": 0.5}]},
+    "gamma": {"ops": [CROP, {"op": "gamma", "gamma": [0.5, 2.0]}]},
+    "a program": {
+        "ops": [
+            CROP,
+            {"op": "contrast"},
+            {"op": "posterize", "bits": [1, 8], "p": 0.5},
+            {"op": "brightness"},
+            {"op": "hue", "h": 0.1},
+            {"op": "gamma", "gamma": [0.5, 2.0], "p": 0.5},
+            {"op": "invert", "p": 0.5},
+        ]
+    },
     "erase": {"ops": [CROP, {"op": "erase", "p": 0.7}]},
     "five_crop": {"ops": [SHORT, {"op": "five_crop", "size": 64}]},
     "ten_crop": {"ops": [SHORT, {"op": "ten_crop", "size": 64}]},
@@ -89,14 +106,21 @@ def make_plan(name: str) -> Plan:
     return planner.plan(ids, epochs, widths.astype(np.int32), heights.astype(np.int32))
 
 
+def write_array(array: np.ndarray) -> list[list[Any]]:
+    """Write one list for each row, floats by their bits."""
+    flat = array.reshape(len(array), -1).tolist()
+    return [[v.hex() if isinstance(v, float) else v for v in row] for row in flat]
+
+
 def write_out(plan: Plan) -> dict[str, Any]:
     """Write a plan as JSON data, floats by their bits; what is None is left out."""
     written: dict[str, Any] = {}
     for field in fields(plan):
         value = getattr(plan, field.name)
         if isinstance(value, np.ndarray):
-            flat = value.reshape(len(value), -1).tolist()
-            value = [[v.hex() if isinstance(v, float) else v for v in row] for row in flat]
+            value = write_array(value)
+        elif isinstance(value, Program):
+            value = {part.name: write_array(getattr(value, part.name)) for part in fields(value)}
         elif field.name == "impossible":
             value = {str(sample): reason for sample, reason in value.items()}
         elif value is not None:

@@ -94,6 +94,20 @@ def refused(*ops: object, **fields: object) -> str:
             ".crop: expected at most [128, 128], which the ops before it leave, got [224, 224].",
         ),
         ({"op": "multi_scale", "flip": 1}, ".flip: expected bool, got 1."),
+        ({"op": "posterize"}, ".bits: expected a value, got none. Add bits."),
+        (
+            {"op": "posterize", "bits": 0},
+            ".bits: expected a number from 1 to 8, or two of them, the smaller one first, got 0. "
+            "Pillow refuses 0, which would be black.",
+        ),
+        ({"op": "posterize", "bits": [0, 4]}, ".bits: expected a number from 1 to 8, or two of"),
+        ({"op": "posterize", "bits": [5, 4]}, ".bits: expected a number from 1 to 8, or two of"),
+        ({"op": "posterize", "bits": 4.5}, ".bits: expected int or list, got 4.5."),
+        ({"op": "solarize", "threshold": 257}, ".threshold: expected a number from 0 to 256, or t"),
+        ({"op": "solarize", "threshold": NAN}, ".threshold: expected a number from 0 to 256, or t"),
+        ({"op": "solarize_add", "add": 300}, ".add: expected a number from -255 to 255, or two"),
+        ({"op": "gamma", "gamma": 0}, ".gamma: expected a number from 0.01 to 100, or two of them"),
+        ({"op": "gamma", "gamma": [0.5, NAN]}, ".gamma: expected a number from 0.01 to 100, or "),
     ],
 )
 def test_a_bad_op_is_refused_with_path_expected_got_and_advice(op, message):
@@ -113,6 +127,9 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         "zoom": {"height": 0.1},
         "local_warp": {"alpha": 1, "sigma": 1},
         "hue": {"h": 0.1},
+        "posterize": {"bits": 4},
+        "solarize_add": {"add": 40},
+        "gamma": {"gamma": 2},
     }
     text = refused({"op": name, **needed.get(name, {}), "p": p})
     assert text.startswith("recipe.ops[0].p: expected 0 <= p <= 1, got ")
@@ -354,3 +371,36 @@ def test_every_op_says_its_formula_or_law_and_its_source():
         assert op_class.__doc__ is not None
         assert "Source: " in op_class.__doc__, op_class
     assert set(SAMPLERS) == set(OP_CLASSES)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "posterize", "bits": 4},
+        {"op": "solarize"},
+        {"op": "solarize_add", "add": 9},
+        {"op": "invert"},
+        {"op": "gamma", "gamma": 2},
+    ],
+)
+def test_colour_ops_that_are_no_matrix_are_refused_by_name_where_only_a_matrix_will_do(op):
+    name = op["op"]
+    assert refused(CROP, {"op": "pca"}, op, colour_on="device") == (
+        f'recipe.ops[2].op: expected no {name} with colour_on="device", got {name}. The device '
+        "applies one matrix per image: take one of both out."
+    )
+    assert refused(CROP, op, {"op": "pca"}, shuffle_colour=True) == (
+        f"recipe.ops[1].op: expected no {name} with shuffle_colour, got {name}. It shuffles ops "
+        "that compose to one matrix: take one of both out."
+    )
+
+
+def test_a_range_of_one_number_is_that_number():
+    spellings = [
+        {"op": "posterize", "bits": 4},
+        {"op": "posterize", "bits": [4, 4]},
+    ]
+    one, other = (parse_recipe({"ops": [op]}) for op in spellings)
+    assert one == other
+    assert expand(one) == expand(other)
+    assert expand(one)["ops"][0]["bits"] == 4

@@ -1,0 +1,62 @@
+"""What the steps of a row's program drew, as numbers by name and as a few words.
+
+Used by `drawn_params` and `drawn_text`. The steps are those of `augd/plan/program.py`; matrices are
+read elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augd.plan.program import Program, StepKind
+
+Parameters = Mapping[str, Any]
+
+
+def read_step(program: Program, row: int) -> dict[str, Any] | None:
+    """Read the numbers of a row's first step; None if it has none."""
+    if not program.kinds.shape[1] or not program.kinds[row, 0]:
+        return None
+    kind = StepKind(int(program.kinds[row, 0]))
+    values = program.values[row, 0].tolist()
+    names = _NAMES.get(kind, ())
+    return {
+        name: int(value) if name in _WHOLE else value
+        for name, value in zip(names, values, strict=False)
+        if name
+    }
+
+
+_WHOLE = frozenset(("bits", "add", "quality"))
+_NAMES: Mapping[StepKind, tuple[str, ...]] = {
+    StepKind.TABLE: ("", "gamma"),
+    StepKind.POSTERIZE: ("bits",),
+    StepKind.SOLARIZE: ("threshold",),
+    StepKind.SOLARIZE_ADD: ("add", "threshold"),
+}
+
+
+def say_posterized(drawn: Parameters) -> str:
+    """Say how many bits were kept."""
+    return f"posterized to {drawn['bits']} bit{'s' if drawn['bits'] != 1 else ''}"
+
+
+def say_solarized(drawn: Parameters) -> str:
+    """Say from which level on values were inverted."""
+    return f"solarized above {drawn['threshold']:.4g}"
+
+
+def say_solarized_add(drawn: Parameters) -> str:
+    """Say what was added, and below which level."""
+    return f"{drawn['add']:+d} below {drawn['threshold']:.4g}"
+
+
+def say_inverted(drawn: Parameters) -> str:
+    """Say that values were inverted."""
+    return "inverted"
+
+
+def say_gamma(drawn: Parameters) -> str:
+    """Say the exponent."""
+    return f"gamma {drawn['gamma']:.2f}"
