@@ -346,6 +346,8 @@ class Renderer:
             self._program_pass.run(row_plan.program, row_plan.program_row, out)
         elif row_plan.colour is not None:
             self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
+            if row_plan.picture is not None and row_plan.matrix is not None:
+                self._affine_warp.refill(row_plan, out)
         if row_plan.erase is not None:
             x, y, width, height = row_plan.erase
             out[y : y + height, x : x + width] = ERASED

@@ -25,8 +25,8 @@ Matrix = Sequence[Sequence[float]]
 class RowPlan:
     """The plan of one row for the renderer. The fields mean what they mean in a `Plan`.
 
-    With `matrix` the row takes the matrix path: `origin`, `halvings`, `scale`, `lens`, `warp` and
-    `warp_key` count, and `scaled`, `window` and `mirror` don't.
+    With `matrix` the row takes the matrix path: `origin`, `picture`, `halvings`, `scale`, `lens`,
+    `warp` and `warp_key` count, and `scaled`, `window` and `mirror` don't.
     """
 
     scaled: tuple[int, int] = (0, 0)
@@ -41,6 +41,7 @@ class RowPlan:
     matrix: Matrix | None = None
     origin: tuple[int, int] = (0, 0)
     """x, y of the region in the stored image."""
+    picture: tuple[int, int, int, int] | None = None
     halvings: int = 0
     scale: int = 1
     """The region was decoded at 1/scale, which is log2(scale) of the halvings."""
@@ -107,7 +108,15 @@ class RowPlans:
             filled.program = self._program if self._has_steps[row] else None
             filled.program_row = self._first + row
         if self._affine_rows is not None:
-            is_bent, matrix, filled.halvings, filled.lens, is_warped, key = self._affine_rows[row]
+            (
+                is_bent,
+                matrix,
+                filled.halvings,
+                filled.lens,
+                is_warped,
+                key,
+                filled.picture,
+            ) = self._affine_rows[row]
             filled.matrix = matrix if is_bent else None
             filled.origin = self.crop[row][:2]
             filled.scale = self.scale[row]
@@ -125,6 +134,7 @@ def _affine_rows(plan: Plan, part: slice, num_rows: int) -> list[tuple[Any, ...]
             _column(plan.lens, part, num_rows, 0.0),
             _column(plan.warp_on, part, num_rows, False),
             _column(plan.warp_key, part, num_rows, 0),
+            _column(plan.picture, part, num_rows),
             strict=True,
         )
     )

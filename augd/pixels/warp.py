@@ -20,6 +20,11 @@ The fill begins where the region ends. The plan makes sure that this is the imag
 position lies outside, and that a side is whole if a fill comes from its other end. In a halved
 region the edge is that of its last pixel, which counts twice on an odd side.
 
+A plan may bound the image: its `picture` then counts instead. With a constant fill its edge is
+hard, as in Pillow's `transform`: a pixel whose position lies outside is the fill, to the last bit,
+and taps of the others that would lie outside take the edge pixel. Such a fill can be put back after
+a colour pass.
+
 Invariants: one resample for any number of ops; a shift by whole pixels and a quarter turn are
 exact; nothing of a sample's size is allocated once the buffers have grown.
 """
@@ -27,7 +32,7 @@ exact; nothing of a sample's size is allocated once the buffers have grown.
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from augd.pixels import native
 from augd.pixels.decode import Pixels
@@ -35,7 +40,7 @@ from augd.pixels.displacement import Field, LocalWarper, lens_grid
 from augd.pixels.halving import Halver
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.row_plan import RowPlan
-from augd.pixels.warp_opencv import Places, Remapper
+from augd.pixels.warp_opencv import STEPS, UNLIMITED, Limits, Places, Remapper
 from augd.plan.plan import LocalWarpField
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
@@ -69,6 +74,9 @@ class AffineWarp:
         self._centre = out_size[1] / 2, out_size[0] / 2
         red, green, blue = (math.floor(level + 0.5) for level in fill_value)
         self._fill = _FILLS.index(fill), red, green, blue
+        self._is_constant = fill == "constant"
+        # Taps beside a hard edge.
+        self._hard_fill = _FILLS.index("nearest"), red, green, blue
         self._halver = Halver()
         self._lens_grid: Field | None = None
         self._warper: LocalWarper | None = None
@@ -92,21 +100,55 @@ class AffineWarp:
                 f"too large to be rotated or warped at its own size: expected sides of at most "
                 f"{_SIDE_MAX} px, got a region of {halved.shape[1]}x{halved.shape[0]}"
             )
+        limits = self._limits_of(row_plan)
+        if self._remapper is not None:
+            self._remapper.place(*self._displacement(row_plan))
+            self._remapper.sample(halved, limits, out)
+        else:
+            fill = self._fill if limits is None else self._hard_fill
+            arguments = self._arguments(row_plan, fill)
+            self._kernels.warp(halved, out, *arguments, *(limits or UNLIMITED))
+
+    def refill(self, row_plan: RowPlan, out: Pixels) -> None:
+        """Set what lies outside a hard edge to the fill's colour again, in a recoloured row."""
+        limits = self._limits_of(row_plan)
+        if limits is None:
+            return
+        if self._remapper is not None:
+            self._remapper.place(*self._displacement(row_plan))
+            self._remapper.refill(limits, out)
+        else:
+            self._kernels.refill(out, *self._arguments(row_plan, self._hard_fill), *limits)
+
+    def _limits_of(self, row_plan: RowPlan) -> Limits | None:
+        """Return where the picture ends, if its edge is hard: see `Limits`."""
+        if row_plan.picture is None or not self._is_constant:
+            return None
+        (left, top), (x, y, width, height) = row_plan.origin, row_plan.picture
+        half, times = STEPS // 2, row_plan.halvings
+        return (
+            ((x - left) * STEPS >> times) - half,
+            ((x + width - left) * STEPS >> times) - half,
+            ((y - top) * STEPS >> times) - half,
+            ((y + height - top) * STEPS >> times) - half,
+        )
+
+    def _displacement(
+        self, row_plan: RowPlan
+    ) -> tuple[Places, Field | None, float, LocalWarper | None, int]:
         places = _find_places(row_plan, self._centre)
         grid = self._grid() if row_plan.lens != 0.0 else None
         warper = self._warper_of(row_plan.warp) if row_plan.warp is not None else None
-        if self._remapper is not None:
-            self._remapper.sample(
-                halved, places, grid, row_plan.lens, warper, row_plan.warp_key, out
-            )
-            return
-        field = None if warper is None else warper.draw(row_plan.warp_key)
+        return places, grid, row_plan.lens, warper, row_plan.warp_key
+
+    def _arguments(self, row_plan: RowPlan, fill: tuple[int, int, int, int]) -> tuple[Any, ...]:
+        """Return the kernels' arguments between the row and the limits."""
+        places, grid, lens, warper, key = self._displacement(row_plan)
+        field = None if warper is None else warper.draw(key)
         scale = 0.0 if warper is None else warper.scale
         (xx, xy), (yx, yy) = places.steps
-        self._kernels.warp(
-            *(halved, out, xx, xy, yx, yy, *places.centre, *places.whole, *self._fill),
-            *(grid, row_plan.lens, field, scale),
-        )
+        steps_and_fill = xx, xy, yx, yy, *places.centre, *places.whole, *fill
+        return *steps_and_fill, grid, lens, field, scale
 
     def _grid(self) -> Field:
         if self._lens_grid is None:
@@ -123,10 +165,12 @@ def _find_places(row_plan: RowPlan, centre: tuple[float, float]) -> Places:
     assert row_plan.matrix is not None
     (xx, xy, x), (yx, yy, y) = row_plan.matrix
     scale = 2.0**-row_plan.halvings
-    middle_x = (xx * centre[0] + xy * centre[1] + x) * scale - 0.5
-    middle_y = (yx * centre[0] + yy * centre[1] + y) * scale - 0.5
+    corner_x, corner_y = (0, 0) if row_plan.picture is None else row_plan.picture[:2]
+    middle_x = (xx * centre[0] + xy * centre[1] + x - corner_x) * scale - 0.5
+    middle_y = (yx * centre[0] + yy * centre[1] + y - corner_y) * scale - 0.5
     pixel_x, pixel_y = math.floor(middle_x), math.floor(middle_y)
-    first_x, first_y = (place >> row_plan.halvings for place in row_plan.origin)
+    first_x = (row_plan.origin[0] - corner_x) >> row_plan.halvings
+    first_y = (row_plan.origin[1] - corner_y) >> row_plan.halvings
     return Places(
         ((xx * scale, xy * scale), (yx * scale, yy * scale)),
         (middle_x - pixel_x, middle_y - pixel_y),

@@ -30,6 +30,16 @@ _BORDERS: Final = {
 }
 
 
+STEPS: Final = 256
+"""Of a position, per pixel."""
+
+Limits = tuple[int, int, int, int]
+"""Positions x in [0]..[1] and y in [2]..[3] of the region, in 1/256 px, ends excluded, are
+inside."""
+
+UNLIMITED: Final[Limits] = (-(2**31), 2**31 - 1, -(2**31), 2**31 - 1)
+
+
 class Places(NamedTuple):
     """Where a row is sampled by its matrix, in pixels of the region, whose centres are whole
     numbers.
@@ -70,17 +80,18 @@ class Remapper:
         self._columns: Field = np.empty((2, height, 1), np.float32)
         self._scratch: Field = np.empty((height, width), np.float32)
 
-    def sample(
+    def place(
         self,
-        region: Pixels,
         places: Places,
         grid: Field | None,
         lens: float,
         warper: LocalWarper | None,
         warp_key: int,
-        out: Pixels,
     ) -> None:
-        """Write one row. `grid` is None without a lens, `warper` without a local warp."""
+        """Find the positions of a row, for the calls that follow.
+
+        `grid` is None without a lens, `warper` without a local warp.
+        """
         maps, (steps, centre, whole) = self._maps, places
         is_warped = grid is not None or warper is not None
         for axis, (step_x, step_y) in enumerate(steps):
@@ -95,9 +106,21 @@ class Remapper:
             maps += np.array(centre, np.float32)[:, None, None]
         maps += _ROUNDER
         maps -= np.array([_ROUNDER - place for place in whole], np.float32)[:, None, None]
+
+    def sample(self, region: Pixels, limits: Limits | None, out: Pixels) -> None:
+        """Write the row that was placed. With limits what lies outside of them is the fill's
+        colour."""
         cv2.remap(
-            *(region, maps[0], maps[1], cv2.INTER_LINEAR),
+            *(region, self._maps[0], self._maps[1], cv2.INTER_LINEAR),
             dst=out,
-            borderMode=self._border,
+            borderMode=self._border if limits is None else cv2.BORDER_REPLICATE,
             borderValue=self._fill_value,
         )
+        if limits is not None:
+            self.refill(limits, out)
+
+    def refill(self, limits: Limits, out: Pixels) -> None:
+        """Set what lies outside the limits to the fill's colour, in the row that was placed."""
+        x, y = self._maps
+        left, right, top, bottom = (np.float32(limit / STEPS) for limit in limits)
+        out[(x < left) | (x >= right) | (y < top) | (y >= bottom)] = self._fill_value[:3]

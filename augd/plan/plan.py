@@ -52,8 +52,8 @@ class Plan:
     crop: Int32s
     """(m, 4): x, y, width, height in source pixels: the region to decode, which no tap leaves.
 
-    Where `bent`, x and y are multiples of 2 ** halvings and the region ends at one or at the
-    image's edge; positions that the fill takes back into the image lie in it, too.
+    Where `bent`, x and y are multiples of 2 ** halvings, counted from the corner of `picture`, and
+    the region ends at one or at its edge; positions that the fill takes back lie in it, too.
     """
     scaled: Int32s
     """(m, 2): exact path: width, height that the crop is resized to."""
@@ -80,6 +80,12 @@ class Plan:
 
     So often that what remains to be reduced is at most 1.5; 0 where not bent. Those that the
     decoder did, by `scale`, are among them. None with `matrix`.
+    """
+    picture: Int32s | None = None
+    """(m, 4): x, y, width, height of what counts as the image in `bent` rows: fill is around it.
+
+    None when that is the image in all rows. With a constant fill its edge is hard, and what lies
+    outside keeps the fill's colour after the colour pass. `halvings` begin at its corner.
     """
     lens: Floats | None = None
     """(m,): k of `lens`, 0 for none; None when the recipe has no lens."""

@@ -167,7 +167,7 @@ def test_a_row_beside_the_picture_gets_its_nearest_edge_or_what_the_fill_takes(f
     found = find_region(
         affine,
         np.array([[7.0], [7.0]]),
-        np.array([[80.0], [60.0]]),
+        np.array([[0.0], [0.0], [80.0], [60.0]]),
         fill,
         np.zeros(1, np.int8),
         1.0,

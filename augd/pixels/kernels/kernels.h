@@ -140,11 +140,15 @@ typedef struct {
     double field_scale;
     Fill fill;
     uint8_t fill_value[AUGD_CHANNELS];
+    int limits[2][2]; /* of x and y: places, in 1/256 px, from the first to before the second are inside */
 } Warp;
 
-/* warp.c: make a row by bilinear samples. Whatever the numbers are, nothing is read outside the
- * source. Returns false when memory is short. */
+/* warp.c: make a row by bilinear samples. Pixels whose place is outside the limits are the fill's value.
+ * Whatever the numbers are, nothing is read outside the source. Returns false when memory is short. */
 bool augd_warp(Image source, const Warp *warp, uint8_t *out);
+
+/* Set those pixels of a row to the fill's value again. Returns false when memory is short. */
+bool augd_refill(const Warp *warp, uint8_t *out);
 
 /* colour_matrix.c: recolour pixels in place by a 3x4 matrix on (R, G, B, 1), rounded as
  * augd/pixels/colour_matrix.py says. Returns false, with nothing done, when an entry is too large for whole numbers of 1/1024. */

@@ -161,50 +161,91 @@ static bool take_fill(const int *given, Warp *warp) {
     return true;
 }
 
+/* A warp, and what it borrows: the row, and the displacements of a lens and a field. */
+typedef struct {
+    Warp warp;
+    Py_buffer out, grid, field;
+} Warping;
+
+/* The arguments of a warp, behind the source. */
+enum { NUM_PLACES = 4 + 2 + 2, NUM_FILL = 1 + AUGD_CHANNELS, NUM_LIMITS = 4 };
+enum { WARPED, PLACES, FILL = PLACES + NUM_PLACES, GRID = FILL + NUM_FILL };
+enum { LENS = GRID + 1, FIELD, FIELD_SCALE, LIMITS, NUM_WARPING = LIMITS + NUM_LIMITS };
+
+static void release_warping(Warping *given) {
+    PyBuffer_Release(&given->field);
+    PyBuffer_Release(&given->grid);
+    PyBuffer_Release(&given->out);
+}
+
+static bool take_numbers(PyObject *const *args, Warp *warp) {
+    double places[NUM_PLACES];
+    int fill[NUM_FILL], limits[NUM_LIMITS];
+    if (!augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
+        !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &warp->lens, 1) ||
+        !augd_take_doubles(args + FIELD_SCALE, &warp->field_scale, 1) ||
+        !augd_take_ints(args + LIMITS, limits, NUM_LIMITS) || !take_fill(fill, warp))
+        return false;
+    for (int axis = 0; axis < 2; axis++) {
+        warp->steps[axis][0] = places[2 * axis];
+        warp->steps[axis][1] = places[2 * axis + 1];
+        warp->centre[axis] = places[4 + axis];
+        warp->whole[axis] = places[6 + axis];
+        warp->limits[axis][0] = limits[2 * axis];
+        warp->limits[axis][1] = limits[2 * axis + 1];
+    }
+    return true;
+}
+
+static bool take_warping(PyObject *const *args, Warping *given) {
+    Warp *warp = &given->warp;
+    if (!take_numbers(args, warp) || !augd_take_pixels(args[WARPED], &given->out, true)) return false;
+    warp->height = (int)given->out.shape[0];
+    warp->width = (int)given->out.shape[1];
+    const Py_ssize_t num_pixels = given->out.shape[0] * given->out.shape[1];
+    if (!take_floats(args[GRID], &given->grid, num_pixels)) goto release_out;
+    if (!take_floats(args[FIELD], &given->field, 2 * num_pixels)) goto release_grid;
+    warp->grid = given->grid.buf;
+    warp->field = given->field.buf;
+    return true;
+release_grid:
+    PyBuffer_Release(&given->grid);
+release_out:
+    PyBuffer_Release(&given->out);
+    return false;
+}
+
 static PyObject *warp_image(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    enum { NUM_PLACES = 4 + 2 + 2, NUM_FILL = 1 + AUGD_CHANNELS };
-    enum { SOURCE, OUT, PLACES, FILL = PLACES + NUM_PLACES, GRID = FILL + NUM_FILL };
-    enum { LENS = GRID + 1, FIELD, FIELD_SCALE, NUM_ARGS };
-    double places[NUM_PLACES];
-    int fill[NUM_FILL];
-    Warp warp;
-    Py_buffer source, out, grid, field;
-    if (!augd_has_count("warp", count, NUM_ARGS) || !augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
-        !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &warp.lens, 1) ||
-        !augd_take_doubles(args + FIELD_SCALE, &warp.field_scale, 1) || !take_fill(fill, &warp) ||
-        !augd_take_pixels(args[SOURCE], &source, false))
+    Warping given;
+    Py_buffer source;
+    if (!augd_has_count("warp", count, 1 + NUM_WARPING) || !augd_take_pixels(args[0], &source, false))
         return NULL;
-    PyObject *result = NULL;
-    if (!augd_take_pixels(args[OUT], &out, true)) goto release_source;
-    warp.height = (int)out.shape[0];
-    warp.width = (int)out.shape[1];
-    for (int axis = 0; axis < 2; axis++) {
-        warp.steps[axis][0] = places[2 * axis];
-        warp.steps[axis][1] = places[2 * axis + 1];
-        warp.centre[axis] = places[4 + axis];
-        warp.whole[axis] = places[6 + axis];
+    if (!take_warping(args + 1, &given)) {
+        PyBuffer_Release(&source);
+        return NULL;
     }
-    const Py_ssize_t num_pixels = out.shape[0] * out.shape[1];
-    if (!take_floats(args[GRID], &grid, num_pixels)) goto release_out;
-    if (!take_floats(args[FIELD], &field, 2 * num_pixels)) goto release_grid;
-    warp.grid = grid.buf;
-    warp.field = field.buf;
     const Image image = {source.buf, (int)source.shape[1], (int)source.shape[0],
                              source.strides[0]};
     bool is_done;
     Py_BEGIN_ALLOW_THREADS
-    is_done = augd_warp(image, &warp, out.buf);
+    is_done = augd_warp(image, &given.warp, given.out.buf);
     Py_END_ALLOW_THREADS
-    result = is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
-    PyBuffer_Release(&field);
-release_grid:
-    PyBuffer_Release(&grid);
-release_out:
-    PyBuffer_Release(&out);
-release_source:
+    release_warping(&given);
     PyBuffer_Release(&source);
-    return result;
+    return is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+}
+
+static PyObject *refill(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    Warping given;
+    if (!augd_has_count("refill", count, NUM_WARPING) || !take_warping(args, &given)) return NULL;
+    bool is_done;
+    Py_BEGIN_ALLOW_THREADS
+    is_done = augd_refill(&given.warp, given.out.buf);
+    Py_END_ALLOW_THREADS
+    release_warping(&given);
+    return is_done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
 static PyObject *apply_colour(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -253,10 +294,14 @@ PyDoc_STRVAR(halve_doc,
 "Make means of 2x2 pixels, halves up; an odd side's last pixels count twice.");
 PyDoc_STRVAR(warp_doc,
 "warp(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
-"     field, scale, /)\n--\n\n"
+"     field, scale, low_x, end_x, low_y, end_y, /)\n--\n\n"
 "Make a row by bilinear samples of source, each at a place of its own.\n\n"
 "The row's middle is read at (whole_x + x, whole_y + y). `fill` is the place of a fill among reflect,\n"
-"constant, nearest, wrap. `grid` is float32 (h, w), `field` float32 (2, h, w), or None.");
+"constant, nearest, wrap. `grid` is float32 (h, w), `field` float32 (2, h, w), or None. Places outside\n"
+"the limits, in 1/256 px of the source, are the fill's colour.");
+PyDoc_STRVAR(refill_doc,
+"refill(out, ..., /)\n--\n\n"
+"Set the pixels of a finished row to the fill's colour that `warp` made so. Arguments as there.");
 PyDoc_STRVAR(apply_colour_doc,
 "apply_colour(row, rr, rg, rb, r, gr, gg, gb, g, br, bg, bb, b, *pivot)\n--\n\n"
 "Recolour a row in place by a 3x4 matrix, rounded to 1/1024. False: an entry is too large for it.\n\n"
@@ -270,6 +315,7 @@ PyMethodDef augd_pixel_methods[] = {
     {"resize_rows", (PyCFunction)(void (*)(void))resize_rows, METH_FASTCALL, resize_rows_doc},
     {"halve", (PyCFunction)(void (*)(void))halve, METH_FASTCALL, halve_doc},
     {"warp", (PyCFunction)(void (*)(void))warp_image, METH_FASTCALL, warp_doc},
+    {"refill", (PyCFunction)(void (*)(void))refill, METH_FASTCALL, refill_doc},
     {"apply_colour", (PyCFunction)(void (*)(void))apply_colour, METH_FASTCALL, apply_colour_doc},
     {"sums", sums, METH_O, sums_doc},
     {NULL, NULL, 0, NULL},

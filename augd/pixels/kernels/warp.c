@@ -6,7 +6,8 @@
  * 24 bits, and one rounding to nearest, halves to even, as OpenCV 5 rounds its float32.
  *
  * Vectors blend eight pixels together. Where the taps of all eight lie inside the region they are read
- * where they are; else each pixel's taps are first moved inside by the fill, and put side by side.
+ * where they are; else each pixel's taps are first moved inside by the fill, and put side by side. Only
+ * then may a place be outside the limits.
  */
 #include "buffer.h"
 #include "kernels.h"
@@ -179,10 +180,25 @@ static inline void blend_pixel(uint8_t *out, const Image *source, const Warp *wa
     }
 }
 
+static inline bool is_outside(const Warp *warp, int32_t place_x, int32_t place_y) {
+    const int(*limits)[2] = warp->limits;
+    return place_x < limits[0][0] || place_x >= limits[0][1] || place_y < limits[1][0] ||
+           place_y >= limits[1][1];
+}
+
+/* Set the pixels of `count` places that are outside the limits to the fill's value. */
+static inline void fill_outside(uint8_t *out, const Warp *warp, const int32_t *x, const int32_t *y,
+                                int count) {
+    for (int number = 0; number < count; number++)
+        if (is_outside(warp, x[number], y[number]))
+            memcpy(out + number * AUGD_CHANNELS, warp->fill_value, AUGD_CHANNELS);
+}
+
 static void blend_portably(uint8_t *out, const Image *source, const Warp *warp,
                            const int32_t *x, const int32_t *y, int count) {
     for (int number = 0; number < count; number++)
         blend_pixel(out + number * AUGD_CHANNELS, source, warp, x[number], y[number]);
+    fill_outside(out, warp, x, y, count);
 }
 
 static void warp_portably(const Image *source, const Warp *warp, const Line *line,
@@ -320,11 +336,20 @@ AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Image *source,
         pairs[2 * number + 1] = join(taps.lower[0], taps.lower[1]);
     }
     blend_group(out, (const uint8_t *)pairs, LINE_BYTES, offset, line, x);
+    fill_outside(out, warp, line->place[0] + x, line->place[1] + x, GROUP);
+}
+
+/* Whether a place whose taps are all in the region may be outside the limits. No plan has such. */
+static bool cuts(const Warp *warp, const Image *source) {
+    const int(*limits)[2] = warp->limits;
+    return limits[0][0] > 0 || limits[0][1] < (source->width - TAP_PIXELS + 1) * STEPS ||
+           limits[1][0] > 0 || limits[1][1] < (source->height - 1) * STEPS;
 }
 
 AUGD_AVX2 static void warp_by_avx2(const Image *source, const Warp *warp, const Line *line,
                                    uint8_t *out) {
     const int width = warp->width;
+    const bool is_cut = cuts(warp, source);
     for (int y = 0; y < warp->height; y++, out += width * AUGD_CHANNELS) {
         place_line(line, warp, y);
         weigh_line(line, source, width);
@@ -332,7 +357,7 @@ AUGD_AVX2 static void warp_by_avx2(const Image *source, const Warp *warp, const 
             uint8_t *to = out + x * AUGD_CHANNELS, last[WRITTEN_BYTES];
             const bool fits = (width - x) * AUGD_CHANNELS >= WRITTEN_BYTES;
             uint8_t *group = fits ? to : last;
-            if (line->is_inside[x / GROUP])
+            if (line->is_inside[x / GROUP] && !is_cut)
                 blend_group(group, source->data, source->stride, line->offset + x, line, x);
             else
                 blend_outside(group, source, warp, line, x);
@@ -361,5 +386,16 @@ bool augd_warp(Image source, const Warp *warp, uint8_t *out) {
     }
 #endif
     warp_portably(&source, warp, &line, out);
+    return true;
+}
+
+bool augd_refill(const Warp *warp, uint8_t *out) {
+    Line line;
+    if (!prepare_line(&line, warp->width)) return false;
+    start_lines(&line, warp);
+    for (int y = 0; y < warp->height; y++, out += warp->width * AUGD_CHANNELS) {
+        place_line(&line, warp, y);
+        fill_outside(out, warp, line.place[0], line.place[1], warp->width);
+    }
     return true;
 }

@@ -15,7 +15,7 @@ image, so that no tap of the resample reads beyond it; a change to other rows le
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from augd.plan.ops.plugin import Edit
 
 __all__ = ["Bools", "Frame"]
+
+_EDGE_STEPS: Final = 1024.0
 
 
 class Frame:
@@ -52,6 +54,7 @@ class Frame:
         "offset",
         "orders",
         "out_sides",
+        "picture",
         "resampled_crop",
         "scaled",
         "sides",
@@ -72,6 +75,7 @@ class Frame:
         self.mirror: Bools | None = None
         self.affine: Affine | None = None
         self.bent: Bools | None = None
+        self.picture: Floats | None = None
         self.lens: Floats | None = None
         self.warp: LocalWarpField | None = None
         self.warp_key: Words | None = None
@@ -179,6 +183,28 @@ class Frame:
         affine.move(x, y)
         affine.apply_linear(linear, x * 0.0, y * 0.0)
         bent |= is_bent
+
+    def bound(self) -> None:
+        """Let the image end at the frame's edges, as it stands, in rows that are bent.
+
+        Its edges move outwards to whole pixels of the image. A frame that was turned is bounded by
+        the box around it. Of several calls the first one counts.
+        """
+        if self.picture is not None:
+            return
+        affine, _ = self.begin_matrix()
+        self.picture = np.empty((4, self.num_rows))
+        maps = ((affine.xx, affine.xy, affine.x0), (affine.yx, affine.yy, affine.y0))
+        for axis, (to_x, to_y, start) in enumerate(maps):
+            across, down = to_x * self.sides[0], to_y * self.sides[1]
+            low = start + np.minimum(across, 0.0) + np.minimum(down, 0.0)
+            high = start + np.maximum(across, 0.0) + np.maximum(down, 0.0)
+            # A whole number may have lost its last bits in the map.
+            low, high = (np.rint(edge * _EDGE_STEPS) / _EDGE_STEPS for edge in (low, high))
+            low = np.clip(np.floor(low), 0.0, self.image[axis] - 1.0)
+            self.picture[axis] = low
+            end = np.clip(np.ceil(high), low + 1.0, self.image[axis])
+            self.picture[2 + axis] = end - low
 
     # the rest
 

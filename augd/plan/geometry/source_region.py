@@ -6,8 +6,9 @@ The region holds every pixel that a tap can touch: the box around the positions 
 pixels, moved as far as lens and local_warp can move them, one halved pixel more on each side, and
 the pixels inside the image that the fill repeats. Positions outside the image need no others.
 
-Invariants: the region lies in the image and is never empty; its origin is a multiple of 2 **
-halvings, and so is its end, except at the image's edge.
+Invariants: the region lies in the picture, which is the image or what of it counts, and is never
+empty; from the picture's corner its origin is a multiple of 2 ** halvings, and so is its end,
+except at the picture's edge.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def count_halvings(reduction: Floats) -> Int8s:
 def find_region(
     affine: Affine,
     out_sides: Floats,
-    image: Floats,
+    picture: Floats,
     fill: Fill,
     halvings: Int8s,
     stretch: Floats | float,
@@ -48,9 +49,9 @@ def find_region(
 ) -> Int32s:
     """Return (4, n): x, y, width, height.
 
-    `out_sides` is (2, 1), `image` (2, n). Displaced output positions lie in the output's box of
-    pixel centres after it was multiplied by `stretch` about its centre and then widened by
-    `reach_px` on each side.
+    `out_sides` is (2, 1), `picture` (4, n): what of the image counts, x, y, width, height in whole
+    pixels. Displaced output positions lie in the output's box of pixel centres after it was
+    multiplied by `stretch` about its centre and then widened by `reach_px` on each side.
     """
     width, height = out_sides[:, 0].tolist()
     half_x = 0.5 * (width - 1.0) * stretch + reach_px
@@ -60,16 +61,17 @@ def find_region(
     for axis, (to_x, to_y, offset) in enumerate(
         ((affine.xx, affine.xy, affine.x0), (affine.yx, affine.yy, affine.y0))
     ):
-        centre = to_x * (0.5 * width) + to_y * (0.5 * height) + offset
+        start, side = picture[axis], picture[2 + axis]
+        centre = to_x * (0.5 * width) + to_y * (0.5 * height) + offset - start
         reach = np.abs(to_x) * half_x + np.abs(to_y) * half_y + block
-        # Whole blocks before folding, since the last one may reach beyond the image by itself.
+        # Whole blocks before folding, since the last one may reach beyond the picture by itself.
         low = np.floor((centre - reach) / block) * block
         high = np.ceil((centre + reach) / block) * block
-        low, high = _fold(low, high, image[axis], fill)
-        low = np.floor(np.clip(low, 0.0, image[axis] - 1.0) / block) * block
+        low, high = _fold(low, high, side, fill)
+        low = np.floor(np.clip(low, 0.0, side - 1.0) / block) * block
         high = np.ceil(np.maximum(high, low + 1.0) / block) * block
-        region[axis] = low
-        region[2 + axis] = np.minimum(high, image[axis]) - low
+        region[axis] = low + start
+        region[2 + axis] = np.minimum(high, side) - low
     return region
 
 

@@ -19,7 +19,7 @@ from augd.plan.geometry.decode_scale import (
     share_scale,
 )
 from augd.plan.geometry.frame import Frame
-from augd.plan.geometry.source_region import Fill, count_halvings, find_region
+from augd.plan.geometry.source_region import count_halvings, find_region
 from augd.plan.plan import Bools, Int8s, Int32s, Plan
 from augd.plan.program import Program, compile_program, in_order
 from augd.plan.random.numerics import Floats
@@ -35,7 +35,7 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
     scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
     if frame.affine is not None and frame.bent is not None:
         matrix = frame.affine.stack()
-        halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe.fill, crop)
+        halvings, least = _write_regions(frame, frame.affine, frame.bent, recipe, crop)
         if scale is not None:
             np.copyto(scale, scale_of_matrix(least, halvings), where=frame.bent)
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
@@ -54,6 +54,7 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         matrix=matrix,
         bent=frame.bent,
         halvings=halvings,
+        picture=None if frame.picture is None else frame.picture.T.astype(np.int32),
         lens=frame.lens,
         warp=frame.warp,
         warp_key=frame.warp_key,
@@ -107,7 +108,7 @@ def _keep_native(
 
 
 def _write_regions(
-    frame: Frame, affine: Affine, bent: Bools, fill: Fill, crop: Int32s
+    frame: Frame, affine: Affine, bent: Bools, recipe: Recipe, crop: Int32s
 ) -> tuple[Int8s, Floats]:
     """Write the regions of bent rows into `crop`.
 
@@ -129,6 +130,19 @@ def _write_regions(
         reach = np.where(frame.warp_on, frame.warp.alpha, 0.0)
     halvings = count_halvings(reduction)
     halvings[~bent] = 0
-    region = find_region(affine, frame.out_sides, frame.image, fill, halvings, stretch, reach)
+    picture = np.concatenate([np.zeros_like(frame.image), frame.image])
+    if frame.picture is not None:
+        if recipe.scaled_decode == "auto":
+            _widen(frame.picture, scale_of_matrix(least, halvings), frame.image)
+        picture = frame.picture
+    fill, out_sides = recipe.fill, frame.out_sides
+    region = find_region(affine, out_sides, picture, fill, halvings, stretch, reach)
     np.copyto(crop, region, where=bent)
     return halvings, least
+
+
+def _widen(picture: Floats, scale: Int8s, image: Floats) -> None:
+    """Move the edges of what counts as the image outwards to those of scaled pixels, in place."""
+    end = np.minimum(np.ceil((picture[:2] + picture[2:]) / scale) * scale, image)
+    picture[:2] = np.floor(picture[:2] / scale) * scale
+    picture[2:] = end - picture[:2]
