@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from augd.client.connect import connect
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
+    from augd.plan.mixing import Mixing
     from augd.plan.ops.plugin import Plugin, SampleInfo
     from augd.plan.random.op_random import Dice, OpRandom
 
 _LAZY = {
     "Batch": "augd.client.batch",
+    "Mixing": "augd.plan.mixing",
     "Dice": "augd.plan.random.op_random",
     "OpRandom": "augd.plan.random.op_random",
     "Plugin": "augd.plan.ops.plugin",
@@ -66,6 +68,7 @@ __all__ = [
     "DatasetError",
     "Dice",
     "Forbidden",
+    "Mixing",
     "OpRandom",
     "OptionError",
     "OverLimit",

@@ -27,6 +27,7 @@ from augd.cli.recipes import summarise
 from augd.diagnostics.sample_renderer import SampleRenderer
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
+from augd.plan.recipe.mix import Mix
 from augd.plan.recipe.recipe import Recipe, parse_recipe
 from demo.photos import make_photo
 
@@ -229,6 +230,8 @@ def _choices(kind: Any) -> Iterator[str]:
         yield from ("true", "false")
     elif kind is int:
         yield "1, 2, ..."
+    elif kind == Mix | None:
+        yield from Mix.__struct_fields__
     else:
         yield from ("0..255", "[r, g, b]")
         for one in get_args(kind):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from augd.client.connection import Connection
 from augd.errors import ReceiptMismatch
+from augd.plan.mixing import Mixing
 from augd.plan.params_layout import PARAMS
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import read_sum
@@ -41,7 +42,14 @@ class Batch:
             multiplies (R, G, B, 1), in grey levels; else None. With views (B, V, 3, 4).
         params: with `params=True`, the parameters drawn for each row, by name
             (`augd.plan.params_layout`): float64 (B, ...), with views (B, V, ...); else None.
-        digest: of its rows, 32 hexadecimal digits. `augd replay` recomputes and compares it.
+        mixing: with a recipe that has `mix`, which rows were mixed, with what shares and boxes
+            (`augd.Mixing`); else None.
+        targets: with `mix`, float32 (B, K): the mixed targets, smoothed as the recipe says, all 0
+            for rows without a class; else None.
+        partners: with `mix`, int64 (B,): the row that is mixed in, a row itself if none is.
+        share: with `mix`, float32 (B,): the weight of the row's own label.
+        digest: of its rows, before mixing, 32 hexadecimal digits. `augd replay` recomputes and
+            compares it.
 
     The slot is given back when the batch and every view of its arrays are gone, or by
     `release()`. After `release()` the arrays must not be read. Copy what must live longer.
@@ -56,9 +64,11 @@ class Batch:
         "ids",
         "images",
         "labels",
+        "mixing",
         "number",
         "params",
         "position",
+        "targets",
         "valid",
     )
 
@@ -75,11 +85,23 @@ class Batch:
         self.valid: NDArray[np.bool_] = arrays["valid"]
         self.colour: NDArray[np.float32] | None = arrays.get("colour")
         self.params = _by_name(arrays["params"]) if "params" in arrays else None
+        self.mixing: Mixing | None = None
+        self.targets: NDArray[np.float32] | None = None
         self.epoch = ready.epoch
         self.number = ready.number
         self.position = ready.position
         self.digest = ready.digest[::-1].hex()
         self._finalizer = finalizer
+
+    @property
+    def partners(self) -> NDArray[np.int64] | None:
+        """The row that is mixed into each row, itself if none is; None without `mix`."""
+        return None if self.mixing is None else self.mixing.partners
+
+    @property
+    def share(self) -> NDArray[np.float32] | None:
+        """The weight of each row's own label, 0..1; None without `mix`."""
+        return None if self.mixing is None else self.mixing.share
 
     def release(self) -> None:
         """Give the slot back now; the arrays must not be read any more."""

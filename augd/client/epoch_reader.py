@@ -18,16 +18,19 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from augd.client.batch import Batch, open_batch
+from augd.client.mixed_rows import RowMixer
 from augd.client.receipts import EpochDigest, Receipts
 from augd.client.saved_state import read_state, write_state
 from augd.client.session import Deliver, SessionDetached
 from augd.client.stream_connection import Place, StreamConnection
 from augd.errors import ConnectionLost, ReceiptMismatch, SpecMismatch, StreamClosed
 from augd.plan.content import Content, differences
+from augd.plan.recipe.mix import Mix
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import IDS_MODULUS, read_sum
@@ -48,10 +51,17 @@ class EpochReader:
         wait_s: seconds that the caller waited for it.
     """
 
-    def __init__(self, connection: StreamConnection, *, is_verified: bool) -> None:
-        """Stand where the stream was opened; with `is_verified`, recompute every digest."""
+    def __init__(
+        self, connection: StreamConnection, *, is_verified: bool, is_mixed: bool = True
+    ) -> None:
+        """Stand where the stream was opened.
+
+        With `is_verified`, recompute every digest; with `is_mixed`, images are mixed where the
+        recipe says so.
+        """
         self._connection = connection
         self._is_verified = is_verified
+        self._mixer = _mixer_of(connection, is_mixed)
         self._layout = connection.spec.layout
         self._ids_digest = 0  # of what came since the connection or the epoch began
         opened = connection.opened
@@ -172,6 +182,9 @@ class EpochReader:
             connection.current, connection.opened.arrays, ready, is_verified=self._is_verified
         )
         self._count(ready, batch.ids)
+        if self._mixer is not None:
+            first = ready.position + self._layout.rank * self._layout.batch_size
+            self._mixer.mix(batch, first)
         return batch
 
     def _count(self, ready: msg.BatchMessage, ids: NDArray[np.int64]) -> None:
@@ -252,6 +265,18 @@ class EpochReader:
             'split="all" to connect',
             self._connection.opened.dataset,
         )
+
+
+def _mixer_of(connection: StreamConnection, is_applied: bool) -> RowMixer | None:
+    spec = connection.spec
+    if "mix" not in spec.recipe:
+        return None
+    mix = msgspec.convert(spec.recipe["mix"], Mix)
+    arrays = {array.name: array for array in connection.opened.arrays}
+    height, width = arrays["images"].shape[-3:-1]
+    targets = arrays["labels"].shape[1:]
+    num_classes = targets[0] if targets else len(connection.current.classes)
+    return RowMixer(mix, spec.seed, (height, width), num_classes, is_applied=is_applied)
 
 
 def _of_all_splits(here: Content) -> Content:

@@ -35,11 +35,17 @@ class Stream:
     """
 
     def __init__(
-        self, connection: Connection, connect: Connect, timeout_s: float, *, is_verified: bool
+        self,
+        connection: Connection,
+        connect: Connect,
+        timeout_s: float,
+        *,
+        is_verified: bool,
+        is_mixed: bool = True,
     ) -> None:
         """Made by `connect`; the function given here connects again."""
         self._connection = StreamConnection(connection, connect, timeout_s)
-        self._reader = EpochReader(self._connection, is_verified=is_verified)
+        self._reader = EpochReader(self._connection, is_verified=is_verified, is_mixed=is_mixed)
 
     @property
     def num_samples(self) -> int:

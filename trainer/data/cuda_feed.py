@@ -37,6 +37,7 @@ from .host_feed import (
     scale_and_shift,
     views,
 )
+from .mixing import TensorMixing, mix_rows, mixing_of
 
 _cuda: Any = torch.cuda  # its classes are typed in some versions of torch, and not in others
 
@@ -153,6 +154,7 @@ class OnDevice:
     copied: torch.cuda.Event
     place: tuple[int, int, int]
     label_range: LabelRange
+    mixing: TensorMixing | None
 
 
 class CudaCopier:
@@ -188,8 +190,8 @@ class CudaCopier:
             copied = _cuda.Event()
             copied.record(self._side)
         label_range = range_of(batch.labels)
-        staged = OnDevice(tensors, colour, params_of(batch), copied, place_of(batch), label_range)
-        return staged, copied
+        extras = copied, place_of(batch), label_range, mixing_of(batch)
+        return OnDevice(tensors, colour, params_of(batch), *extras), copied
 
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
@@ -213,7 +215,12 @@ class CudaCopier:
             with ordinary_tensors():
                 images = self._normaliser(images, copied.colour)
             self._read[buffer].record(consumer)
-        extras = copied.params, copied.label_range
+        mixed = None
+        if copied.mixing is not None:
+            with ordinary_tensors():
+                images = mix_rows(images, copied.mixing.mixing)
+                mixed = copied.mixing.to(self._device)
+        extras = copied.params, copied.label_range, mixed
         return Batch((images, labels, ids, valid), copied.place, None, *extras)
 
     def _buffer(self, buffer: int, images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 import augd
 
 from .constants import IMAGENET, Constants
+from .mixing import mix_rows, mixing_of
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
 Params = dict[str, Tensor] | None
@@ -45,6 +46,9 @@ class Batch:
             multi-label dataset float32 (B, K).
         ids: int64 (B,): positions in the dataset's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
+        targets: with a recipe that has `mix`, float32 (B, K): the mixed targets; else None.
+        partners: with `mix`, int64 (B,): the row that is mixed in, a row itself if none is.
+        share: with `mix`, float32 (B,): the weight of the row's own label.
         params: with `params=True`, the parameters drawn for each row, by name: float64 (B, ...),
             on the CPU; else None.
         epoch, number, position: which batch it is, and where it begins in the epoch.
@@ -65,7 +69,10 @@ class Batch:
         "labels",
         "number",
         "params",
+        "partners",
         "position",
+        "share",
+        "targets",
         "valid",
     )
 
@@ -76,12 +83,18 @@ class Batch:
         slot: augd.Batch | None = None,
         params: Params = None,
         label_range: LabelRange = None,
+        mixed: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         """Made by `Stream`."""
         self.label_range = label_range
         self.params = params
         self.images, self.labels, self.ids, self.valid = tensors
         self.epoch, self.number, self.position = place
+        self.targets: Tensor | None = None
+        self.partners: Tensor | None = None
+        self.share: Tensor | None = None
+        if mixed is not None:
+            self.targets, self.partners, self.share = mixed
         self._slot = slot
 
     def release(self) -> None:
@@ -259,7 +272,12 @@ class HostFeed:
 
     def _view(self, batch: augd.Batch) -> Batch:
         extras = params_of(batch), range_of(batch.labels)
-        return Batch(views(batch), place_of(batch), batch, *extras)
+        mixing, tensors = mixing_of(batch), views(batch)
+        if mixing is None:
+            return Batch(tensors, place_of(batch), batch, *extras)
+        images = mix_rows(tensors[0], mixing.mixing)
+        kept = (images, *tensors[1:])
+        return Batch(kept, place_of(batch), batch, *extras, mixing.to(images.device))
 
     def _convert(self, batch: augd.Batch) -> Batch:
         assert self._normaliser is not None
@@ -269,9 +287,13 @@ class HostFeed:
             floats = self._normaliser(images, colour_of(batch))
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
             extras = params_of(batch), range_of(batch.labels)
+            mixing, mixed = mixing_of(batch), None
+            if mixing is not None:
+                tensors = (mix_rows(floats, mixing.mixing), *tensors[1:])
+                mixed = mixing.to(floats.device)
         batch.release()
         self.transfer_s += time.perf_counter() - before
-        return Batch(tensors, place_of(batch), None, *extras)
+        return Batch(tensors, place_of(batch), None, *extras, mixed)
 
     def forget(self) -> None:
         """Do nothing: no batch is staged ahead."""

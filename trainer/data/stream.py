@@ -356,6 +356,7 @@ def connect(
         max_bad_fraction=max_bad_fraction,
         params=params,
         verify=verify,
+        mixed=False,
         shared=shared,
         max_lag=max_lag,
         prefetch=prefetch,

@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     BALANCE = 3
     BLOCKS = 4
     WINDOWS = 5
+    MIX = 6
 
 
 def mix(seed: int, purpose: Purpose) -> int:

@@ -17,6 +17,7 @@ from augd.errors import RecipeError
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.registry import list_parameters
 from augd.plan.recipe.foreign_op_names import called_here
+from augd.plan.recipe.mix import Mix
 
 Ops = Mapping[str, type[BaseOp]]
 
@@ -29,6 +30,8 @@ def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
             'Give for example "imagenet" or {"ops": [...]}.'
         )
     _check_keys("recipe", recipe, fields)
+    if isinstance(mix := recipe.get("mix"), Mapping):
+        _check_keys("recipe.mix", mix, Mix.__struct_fields__)
     ops = recipe.get("ops")
     if not isinstance(ops, list | tuple):
         raise RecipeError(
@@ -90,7 +93,9 @@ def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type,
     """Describe what msgspec wanted at `path`."""
     parent, _, field = path.rpartition(".")
     owner: Any = recipe_class
-    if parent != "recipe":
+    if parent == "recipe.mix":
+        owner = Mix
+    elif parent != "recipe":
         owner = known[_value_at(parent, recipe)["op"]]
     annotation = get_type_hints(owner).get(field)
     if get_origin(annotation) is Literal:

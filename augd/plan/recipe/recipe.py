@@ -30,6 +30,7 @@ from augd.plan.recipe.checks import (
     final_extent,
 )
 from augd.plan.recipe.error_texts import check_names, explain
+from augd.plan.recipe.mix import Mix
 from augd.plan.recipe.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ _LATER_FIELDS: dict[str, Any] = {
     "views": 1,
     "scaled_decode": "off",
     "background": 0,
+    "mix": None,
 }
 
 
@@ -76,7 +78,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     many pixels as the
     row has: faster for large images, with slightly other pixels. `background` is the colour behind
     transparent parts: whole grey levels as one number or [r, g, b], black by default, or "stored":
-    colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`.
+    colours as they are stored, whatever their alpha, as Pillow's `convert("RGB")`. `mix` is how the
+    client mixes the rows of a batch (`Mix`); producers make them unmixed.
     """
 
     ops: tuple[Op, ...]
@@ -89,6 +92,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     views: int = 1
     scaled_decode: Literal["off", "auto"] = "off"
     background: int | tuple[int, int, int] | Literal["stored"] = 0
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         self._check_fill()
@@ -226,7 +230,7 @@ def expand(recipe: Recipe) -> dict[str, Any]:
         for op in plain["ops"]
     ]
     later = {
-        name: _as_lists(plain[name])
+        name: _plain(plain[name])
         for name, default in _LATER_FIELDS.items()
         if plain[name] != default
     }
@@ -256,14 +260,29 @@ def recipe_to_toml(recipe: Recipe) -> str:
     plain = expand(recipe)
     ops = plain.pop("ops")
     settings = {"filter": plain["filter"], **_LATER_FIELDS, **plain}
+    tables = {key: settings.pop(key) for key in ("mix",)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     if not ops:
         lines.append("ops = []")
+    for name, table in tables.items():
+        if table is not None:
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
+            ]
     for op in ops:
         lines += ["", "[[ops]]"]
         # Strings, booleans, finite numbers and lists of them are written alike in JSON and TOML.
         lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Write a field as JSON and TOML can: a table without its missing values, lists for tuples."""
+    if isinstance(value, dict):
+        return {key: _as_lists(one) for key, one in value.items() if one is not None}
+    return _as_lists(value)
 
 
 def _as_lists(value: Any) -> Any:
