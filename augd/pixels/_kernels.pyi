@@ -223,5 +223,36 @@ def apply_colour(
     /,
     *pivot: float,
 ) -> bool: ...
+def run_program(
+    row: Pixels,
+    kinds: NDArray[np.uint8],
+    values: NDArray[np.float64],
+    matrices: NDArray[np.float64],
+    tables: NDArray[np.uint8],
+    scratch: NDArray[np.uint16],
+    normals: NDArray[np.int16],
+    number: int,
+    first: int,
+    /,
+) -> int: ...
+def program_scratch(height: int, width: int, /) -> int: ...
+def fill_noise(
+    row: Pixels,
+    normals: NDArray[np.int16],
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+    key_low: int,
+    key_high: int,
+    stream: int,
+    red: float,
+    green: float,
+    blue: float,
+    red_std: float,
+    green_std: float,
+    blue_std: float,
+    /,
+) -> None: ...
 def sums(row: Pixels, /) -> tuple[int, int, int]: ...
 def use_simd(wanted: bool, /) -> bool: ...

@@ -43,6 +43,7 @@ bool augd_take_scaling(const int *given, const Py_buffer *out, Scaling *scaling)
 PyObject *augd_answer(bool is_done, const char *message);
 
 /* The functions of the module, by what they work on. */
-extern PyMethodDef augd_jpeg_methods[], augd_segment_methods[], augd_pixel_methods[];
+extern PyMethodDef augd_jpeg_methods[], augd_segment_methods[], augd_pixel_methods[],
+    augd_program_methods[];
 
 #endif

@@ -1,7 +1,7 @@
 /* The extension module: its functions, its constants, its exception. */
 #include "arguments.h"
 
-enum { VERSION = 6 }; /* as augd/pixels/native.py expects it */
+enum { VERSION = 7 }; /* as augd/pixels/native.py expects it */
 
 static PyObject *use_simd(PyObject *module, PyObject *wanted) {
     (void)module;
@@ -26,6 +26,7 @@ static int start_module(PyObject *module) {
     if (!augd_decode_error || PyModule_AddFunctions(module, augd_jpeg_methods) < 0 ||
         PyModule_AddFunctions(module, augd_segment_methods) < 0 ||
         PyModule_AddFunctions(module, augd_pixel_methods) < 0 ||
+        PyModule_AddFunctions(module, augd_program_methods) < 0 ||
         PyModule_AddObjectRef(module, "DecodeError", augd_decode_error) < 0 ||
         PyModule_AddIntConstant(module, "VERSION", VERSION) < 0 ||
         PyModule_AddStringConstant(module, "LIBJPEG_TURBO", augd_libjpeg_version()) < 0 ||

@@ -137,7 +137,7 @@ class Philox:
                 xor(pairs[2], pairs[3], pairs[2])
 
 
-def philox_words(key: int, ids: Words, epoch: int, stream: int) -> Words:
+def philox_words(key: int, ids: Words, epoch: int | Words, stream: int) -> Words:
     """Return the words 0..3 of each id's block as uint64 (4, n) below 2**32; `ids` is (n,)."""
     philox = Philox(key, len(ids))
     philox.even[0] = ids & _LOW

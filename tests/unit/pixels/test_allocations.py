@@ -11,10 +11,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from augd.pixels import native
+from augd.pixels.program import ProgramPass
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import RowPlans
+from augd.plan.program import StepKind
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.plans import plan_of
+from tests.support.program import program_of
 
 SIDE = 224
 ROW_BYTES = SIDE * SIDE * 3
@@ -63,3 +67,23 @@ def test_rows_are_made_in_buffers_that_are_there(name, colour_on):
     # NumPy takes 64 kB for a moment where two operands are broadcast, whatever their size.
     assert peak - before < ROW_BYTES / 2
     assert now - before < 2_000
+
+
+@pytest.mark.parametrize("kind", sorted(set(StepKind) - {StepKind.NONE}))
+def test_programs_run_in_buffers_that_are_there(kind):
+    if native.kernels is None:
+        pytest.skip("without the native kernels some steps allocate")
+    values = {StepKind.BLUR: (1.5, 0), StepKind.NOISE: (9, 1, 2), StepKind.BOX: (0, 0, 9, 9)}
+    program = program_of((kind, values.get(kind, (1,) if kind != StepKind.TABLE else (0,))))
+    program_pass, row = ProgramPass(SIDE, SIDE), np.zeros((SIDE, SIDE, 3), np.uint8)
+    program_pass.run(program, 0, row)  # makes the buffers
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(40):
+            program_pass.run(program, 0, row)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 2_000
