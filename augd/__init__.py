@@ -40,6 +40,7 @@ from augd.version import __version__
 if TYPE_CHECKING:
     from augd.client.batch import Batch
     from augd.client.connect import connect
+    from augd.client.connect_options import ConnectOptions
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
     from augd.plan.mixing import Mixing
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Batch": "augd.client.batch",
+    "ConnectOptions": "augd.client.connect_options",
     "Mixing": "augd.plan.mixing",
     "Dice": "augd.plan.random.op_random",
     "OpRandom": "augd.plan.random.op_random",
@@ -65,6 +67,7 @@ __all__ = [
     "Batch",
     "BatchesHeld",
     "ConnectError",
+    "ConnectOptions",
     "DatasetError",
     "Dice",
     "Forbidden",

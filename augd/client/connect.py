@@ -7,13 +7,13 @@ Loads no NumPy before OPEN is sent, since producers may be starting at the same 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from augd.client import argument_checks
+from augd.client.connect_options import ConnectOptions, complete, takes_connect_options
 from augd.client.connection import Connection, Start
 from augd.client.recipe_file import read_recipe
 from augd.dataset.scan_result import say_splits
@@ -37,33 +37,9 @@ _logged: deque[str] = deque(maxlen=1000)
 _CLASSES_BYTES_MAX = 48_000  # of the 64 KiB that a request may have
 
 
+@takes_connect_options
 def connect(
-    address: str | None = None,
-    *,
-    dataset: str | None = None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
-    batch_size: int = 256,
-    seed: int = 0,
-    shuffle: bool | str = True,
-    drop_last: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    split: Literal["train", "val", "test", "all"] | None = None,
-    val_fraction: float = 0.1,
-    classes: Sequence[str] | None = None,
-    limit: int | None = None,
-    balance: Literal["class"] | None = None,
-    bad: Literal["mask", "fail"] = "mask",
-    max_bad_fraction: float = 0.01,
-    params: bool = False,
-    verify: bool = False,
-    mixed: bool = True,
-    shared: bool | int = False,
-    max_lag: int | None = None,
-    prefetch: int = 4,
-    transport: Literal["auto", "memfd", "frames"] = "auto",
-    timeout_s: float = 60.0,
-    keys: str | os.PathLike[str] | None = None,
+    address: str | None = None, *, mixed: bool = True, **options: Unpack[ConnectOptions]
 ) -> Stream:
     """Connect to a daemon and open a stream; production starts at once.
 
@@ -133,26 +109,17 @@ def connect(
         OverLimit: the stream needs more memory than the daemon may take.
     """
     open_streams()  # or new fds would get the numbers of missing standard streams
-    spec = msg.Spec(
-        dataset=dataset,
-        recipe=plain_recipe(read_recipe(recipe)),
-        layout=msg.Layout(batch_size, rank, world, drop_last),
-        seed=seed,
-        shuffle=read_shuffle(shuffle),
-        bad=bad,
-        max_bad_fraction=max_bad_fraction,
-        prefetch=prefetch,
-        selection=_selection(split, val_fraction, classes, limit, balance),
-        params=params,
-    )
+    chosen = complete(options)
+    timeout_s = chosen["timeout_s"]
+    spec = _spec(chosen)
     _check_options(spec, timeout_s)
     _check_mixed(spec.recipe, mixed)
-    share = _share(shared, max_lag, prefetch, timeout_s)
+    share = _share(chosen["shared"], chosen["max_lag"], spec.prefetch, timeout_s)
     found = parse_address(address)
-    curve = client_curve(found, keys)
+    curve = client_curve(found, chosen["keys"])
 
-    start = Start(share=share, is_split_open=split is None)
-    connection = _open_by_transport(found, spec, transport, timeout_s, start, curve)
+    start = Start(share=share, is_split_open=chosen["split"] is None)
+    connection = _open_by_transport(found, spec, chosen["transport"], timeout_s, start, curve)
     settled = connection.session.transport
     _log_selection(connection)
 
@@ -163,7 +130,32 @@ def connect(
 
     from augd.client.stream import Stream  # loaded by now, while the daemon prepared the stream
 
-    return Stream(connection, connect_again, timeout_s, is_verified=verify, is_mixed=mixed)
+    return Stream(
+        connection, connect_again, timeout_s, is_verified=chosen["verify"], is_mixed=mixed
+    )
+
+
+def _spec(chosen: ConnectOptions) -> msg.Spec:
+    return msg.Spec(
+        dataset=chosen["dataset"],
+        recipe=plain_recipe(read_recipe(chosen["recipe"])),
+        layout=msg.Layout(
+            chosen["batch_size"], chosen["rank"], chosen["world"], chosen["drop_last"]
+        ),
+        seed=chosen["seed"],
+        shuffle=read_shuffle(chosen["shuffle"]),
+        bad=chosen["bad"],
+        max_bad_fraction=chosen["max_bad_fraction"],
+        prefetch=chosen["prefetch"],
+        selection=_selection(
+            chosen["split"],
+            chosen["val_fraction"],
+            chosen["classes"],
+            chosen["limit"],
+            chosen["balance"],
+        ),
+        params=chosen["params"],
+    )
 
 
 def _log_selection(connection: Connection) -> None:

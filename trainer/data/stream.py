@@ -7,11 +7,11 @@ has handed out.
 
 from __future__ import annotations
 
-import os
+import inspect
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from .constants import Constants, choose_constants
 from .cuda_feed import CudaCopier, CudaFeed, DeviceNormaliser
 from .host_feed import Batch, HostFeed, HostNormaliser
 
+Connect = TypeVar("Connect", bound=Callable[..., Any])
 _DEVICES = ("cpu", "cuda")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -268,38 +269,27 @@ def _close(feed: _Feed, stream: augd.Stream) -> None:
         stream.close()
 
 
+def _takes_options_of_augd(function: Connect) -> Connect:
+    """Show the options of `augd.connect` in the signature of a function that passes them on."""
+    address, *own, _ = inspect.signature(function).parameters.values()
+    defaults = inspect.signature(augd.connect).parameters
+    options = [defaults[name] for name in augd.ConnectOptions.__annotations__]
+    shown = inspect.Signature([address, *options, *own], return_annotation=Stream)
+    function.__signature__ = shown  # type: ignore[attr-defined]
+    return function
+
+
+@_takes_options_of_augd
 def connect(
     address: str | None = None,
     *,
-    dataset: str | None = None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any] = "imagenet",
-    batch_size: int = 256,
-    seed: int = 0,
-    shuffle: bool | str = True,
-    drop_last: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    split: Literal["train", "val", "test", "all"] | None = None,
-    val_fraction: float = 0.1,
-    classes: Sequence[str] | None = None,
-    limit: int | None = None,
-    balance: Literal["class"] | None = None,
-    bad: Literal["mask", "fail"] = "mask",
-    max_bad_fraction: float = 0.01,
-    params: bool = False,
-    verify: bool = False,
-    shared: bool | int = False,
-    max_lag: int | None = None,
-    prefetch: int = 4,
-    transport: Literal["auto", "memfd", "frames"] = "auto",
-    timeout_s: float = 60.0,
-    keys: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
     normalize: bool = True,
     mean: str | Sequence[float] | None = None,
     std: str | Sequence[float] | None = None,
+    **options: Unpack[augd.ConnectOptions],
 ) -> Stream:
     """Connect to a daemon and open a stream of tensors; production starts at once.
 
@@ -337,33 +327,9 @@ def connect(
     target = _check_device(device)
     _check_dtype(dtype, normalize)
     constants = _choose_constants(mean, std, normalize)
-    stream = augd.connect(
-        address,
-        dataset=dataset,
-        recipe=recipe,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        drop_last=drop_last,
-        rank=rank,
-        world=world,
-        split=split,
-        val_fraction=val_fraction,
-        classes=classes,
-        limit=limit,
-        balance=balance,
-        bad=bad,
-        max_bad_fraction=max_bad_fraction,
-        params=params,
-        verify=verify,
-        mixed=False,
-        shared=shared,
-        max_lag=max_lag,
-        prefetch=prefetch,
-        transport=transport,
-        timeout_s=timeout_s,
-        keys=keys,
-    )
+    defaults = inspect.signature(augd.connect).parameters.values()
+    chosen: dict[str, Any] = {one.name: one.default for one in defaults} | dict(options)
+    stream = augd.connect(address, mixed=False, **options)
     try:
         if stream.has_colour and not normalize:
             raise augd.OptionError(
@@ -375,11 +341,18 @@ def connect(
         if target.type == "cpu":
             feed = _host_feed(stream, dtype, channels_last, constants)
         else:
-            feed = _cuda_feed(stream, target, dtype, channels_last, constants, prefetch)
+            feed = _cuda_feed(stream, target, dtype, channels_last, constants, chosen["prefetch"])
     except BaseException:
         stream.close()
         raise
-    return Stream(stream, feed, target, world=world, drop_last=drop_last, constants=constants)
+    return Stream(
+        stream,
+        feed,
+        target,
+        world=chosen["world"],
+        drop_last=chosen["drop_last"],
+        constants=constants,
+    )
 
 
 def _host_feed(

@@ -72,13 +72,13 @@ class Permute(nn.Module):
 
 def test_filters_are_shown_around_grey():
     network = Small()
-    picture = filters(network)
+    image = filters(network)
     weights = network.one.weight.detach()
-    first = picture[:36, :36].reshape(3, 12, 3, 12, 3)
+    first = image[:36, :36].reshape(3, 12, 3, 12, 3)
     assert (first == first[:, :1, :, :1]).all(), "each weight is a square"
     scaled = (weights[0] / weights[0].abs().max() + 1) * 127.5
     assert np.abs(first[:, 0, :, 0] - scaled.permute(1, 2, 0).numpy()).max() <= 0.5
-    assert picture.shape == (2 * 36 + 2, 2 * 36 + 2, 3)
+    assert image.shape == (2 * 36 + 2, 2 * 36 + 2, 3)
     with pytest.raises(augd.OptionError, match="Linear has no convolution over the three colours"):
         filters(nn.Linear(2, 2))
 
@@ -232,9 +232,9 @@ def test_several_labels_per_image_are_refused():
 
 
 def test_cut_keeps_the_sides_ratio():
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[10:30, 20:30] = 255
-    part = cut(picture, Box(10, 20, 30, 30), 16)
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[10:30, 20:30] = 255
+    part = cut(image, Box(10, 20, 30, 30), 16)
     assert part.shape == (16, 16, 3) and (part[:, 4:12] == 255).all()
     assert (part[:, :4] == 0).all() and (part[:, 12:] == 0).all()
 

@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         log.numbers(1, {"loss": 1.0})
 
 
-class _Pictures(TensorBoardLog):
+class _ImageLog(TensorBoardLog):
     def __init__(self) -> None:
         super().__init__(None)
         self.names: list[str] = []
@@ -63,7 +63,7 @@ class _Pictures(TensorBoardLog):
 
 def test_a_first_batch_without_a_valid_row_is_not_shown():
     training = object.__new__(Training)
-    training._log = log = _Pictures()
+    training._log = log = _ImageLog()
     training.settings = settings_of()
     training._show(torch.zeros(0, 3, 8, 8))
     assert log.names == []

@@ -82,15 +82,15 @@ def test_results_are_written_with_a_row_of_the_matrix_per_line():
 
 
 def test_a_confusion_matrix_is_darkest_where_most_are():
-    picture = draw_confusion([[90, 10], [30, 70]], ["cat", "dog"])
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.shape[0] > 200
-    blues = (picture[..., 2].astype(int) - picture[..., 0] > 60).mean()
+    image = draw_confusion([[90, 10], [30, 70]], ["cat", "dog"])
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and image.shape[0] > 200
+    blues = (image[..., 2].astype(int) - image[..., 0] > 60).mean()
     assert 0.05 < blues < 0.6
     many = draw_confusion(np.eye(60, dtype=int).tolist(), [str(n) for n in range(60)])
-    assert many.shape[0] > picture.shape[0]
+    assert many.shape[0] > image.shape[0]
 
 
-def test_pictures_undo_the_normalisation():
+def test_images_undo_the_normalisation():
     from trainer.data.host_feed import HostNormaliser
 
     rng = np.random.default_rng(0)

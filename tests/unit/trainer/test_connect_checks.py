@@ -67,11 +67,26 @@ def test_good_options_get_as_far_as_the_daemon():
 
 def test_the_keywords_are_those_of_augd_and_six_more():
     ours = inspect.signature(trainer.connect).parameters
-    theirs = inspect.signature(augd.connect).parameters
+    theirs = dict(inspect.signature(augd.connect).parameters)
+    del theirs["mixed"]  # tensors are mixed on their device
     assert list(ours) == [*theirs, "device", "dtype", "channels_last", "normalize", "mean", "std"]
     for name, parameter in theirs.items():
         assert ours[name].default == parameter.default, name
         assert ours[name].kind == parameter.kind, name
+
+
+@pytest.mark.parametrize("connect", [augd.connect, trainer.connect])
+def test_a_keyword_that_there_is_none_of_is_named(connect):
+    with pytest.raises(TypeError, match=r"connect\(\) got an unexpected keyword argument 'batch'"):
+        connect(NOWHERE, batch=3)
+
+
+def test_the_options_have_their_defaults_and_no_others():
+    parameters = inspect.signature(augd.connect).parameters
+    assert list(parameters) == ["address", *augd.ConnectOptions.__annotations__, "mixed"]
+    assert parameters["batch_size"].default == 256
+    assert parameters["batch_size"].annotation is int
+    assert parameters["timeout_s"].default == 60.0
 
 
 def test_a_stream_has_what_augds_stream_has():
