@@ -90,7 +90,7 @@ def new_daemon(
 
 
 def resize_only(options: Options, plain: dict[str, Any], name: str) -> Start:
-    """Start the resize kernel alone, on the crops of the same law, from decoded pictures."""
+    """Start the resize kernel alone, on the crops of the same law, from decoded images."""
     arguments = {**_augd_arguments(options, "linear"), "recipe": plain}
     return lambda: Competitor(
         name,

@@ -170,13 +170,13 @@ def _cases() -> list[_Case]:
     return cases
 
 
-# augd: outlines as the planner would make them.
+# augd: row_plans as the planner would make them.
 
 
 def _exact(region: Pixels, filter: Any) -> Work:
     renderer, out = Renderer(filter, _SIZE), np.empty((*_SIZE, 3), np.uint8)
-    outline = RowPlan(_SIZE, mirror=True)
-    return lambda: renderer.render(region, outline, out)
+    row_plan = RowPlan(_SIZE, mirror=True)
+    return lambda: renderer.render(region, row_plan, out)
 
 
 def _bent(region: Pixels, lens: float = 0.0, is_warped: bool = False) -> Work:
@@ -185,13 +185,13 @@ def _bent(region: Pixels, lens: float = 0.0, is_warped: bool = False) -> Work:
     linear = resize @ _shear() @ (_zoom() @ _rotation())
     centre = np.array([region.shape[1] / 2, region.shape[0] / 2])
     shift = centre - linear @ np.array(_CENTRE)
-    outline = RowPlan(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=lens)
-    outline.warp = _WARP if is_warped else None
+    row_plan = RowPlan(matrix=np.hstack([linear, shift[:, None]]).tolist(), lens=lens)
+    row_plan.warp = _WARP if is_warped else None
     keys = iter(range(1 << 62))
 
     def work() -> None:
-        outline.warp_key = next(keys)
-        renderer.render(region, outline, out)
+        row_plan.warp_key = next(keys)
+        renderer.render(region, row_plan, out)
 
     return work
 

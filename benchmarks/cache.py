@@ -1,4 +1,4 @@
-"""What does a cache of decoded pictures gain: against decoding, FFCV's raw file, and the limit.
+"""What does a cache of decoded images gain: against decoding, FFCV's raw file, and the limit.
 
 Whole streams, a daemon with its producers and a client, by the law that all peers follow (random
 resized crop and mirror). All sides take turns, everything is warm. FFCV takes part where
@@ -27,7 +27,7 @@ from benchmarks.peers.compare import Unfit, write_ffcv
 from benchmarks.peers.install import is_ready
 from demo.photos import make_photos
 
-QUESTION = "What does a cache of decoded pictures gain?"
+QUESTION = "What does a cache of decoded images gain?"
 
 _CACHE = "ram:2GB"  # a thousand photos of ImageNet decoded are 0.6 GB
 _NUM_LARGE = 120

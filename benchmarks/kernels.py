@@ -128,7 +128,7 @@ def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
         ("a crop of a JPEG to a row, antialiased", _from_jpeg("antialias"), {}),
         ("resize, linear", _resizes("linear"), {}),
         ("resize, antialiased", _resizes("antialias"), resize_targets),
-        ("bent row", _bends(), {}),
+        ("bent row", _warped_rows(), {}),
         ("colour pass", _tints(), {}),
     ]
 
@@ -145,16 +145,16 @@ def _without_kernels(make: Callable[[], Any]) -> Any:
 def _from_jpeg(filter: Any) -> dict[str, Work]:
     ours, theirs = Renderer(filter, _SIZE), _without_kernels(lambda: Renderer(filter, _SIZE))
     out = np.empty((*_SIZE, 3), np.uint8)
-    outline = RowPlan(_SIZE, mirror=True)
+    row_plan = RowPlan(_SIZE, mirror=True)
 
     def by_libraries(crop: _Crop) -> None:
         kernels, native.kernels = native.kernels, None
-        theirs.render_image(crop.content, crop.header, crop.region, 1, outline, out)
+        theirs.render_image(crop.content, crop.header, crop.region, 1, row_plan, out)
         native.kernels = kernels
 
     return {
         "augd": lambda crop: ours.render_image(
-            crop.content, crop.header, crop.region, 1, outline, out
+            crop.content, crop.header, crop.region, 1, row_plan, out
         ),
         "OpenCV" if filter == "linear" else "OpenCV + Pillow": by_libraries,
     }
@@ -162,8 +162,8 @@ def _from_jpeg(filter: Any) -> dict[str, Work]:
 
 def _resizes(filter: Any) -> dict[str, Work]:
     renderer, out = Renderer(filter, _SIZE), np.empty((*_SIZE, 3), np.uint8)
-    outline = RowPlan(_SIZE)
-    sides: dict[str, Work] = {"augd": lambda crop: renderer.render(crop.pixels, outline, out)}
+    row_plan = RowPlan(_SIZE)
+    sides: dict[str, Work] = {"augd": lambda crop: renderer.render(crop.pixels, row_plan, out)}
     if filter == "linear":
         sides["OpenCV"] = lambda crop: cv2.resize(crop.pixels, _SIZE, dst=out)
         return sides
@@ -189,13 +189,13 @@ def _torch_resize() -> Work:
     return resize
 
 
-def _bends() -> dict[str, Work]:
+def _warped_rows() -> dict[str, Work]:
     """Turn each crop about its middle, halved where more than 1.5 to 1 would be left."""
     ours, theirs = Renderer("linear", _SIZE), _without_kernels(lambda: Renderer("linear", _SIZE))
     out = np.empty((*_SIZE, 3), np.uint8)
     turn = np.array([[_COS, -_SIN], [_SIN, _COS]])
 
-    def outline_of(crop: _Crop) -> RowPlan:
+    def row_plan_of(crop: _Crop) -> RowPlan:
         sides = np.array(crop.region[2:])
         steps = np.diag(sides / _SIZE[0]) @ turn
         start = sides / 2 - steps @ (np.array(_SIZE) / 2)
@@ -203,12 +203,12 @@ def _bends() -> dict[str, Work]:
         matrix = np.hstack([steps, start[:, None]])
         return RowPlan(matrix=matrix.tolist(), halvings=halvings)
 
-    outlines: dict[int, RowPlan] = {}
+    row_plans: dict[int, RowPlan] = {}
 
     def by(renderer: Renderer) -> Work:
         def work(crop: _Crop) -> None:
-            outline = outlines.get(id(crop)) or outlines.setdefault(id(crop), outline_of(crop))
-            renderer.render(crop.pixels, outline, out)
+            row_plan = row_plans.get(id(crop)) or row_plans.setdefault(id(crop), row_plan_of(crop))
+            renderer.render(crop.pixels, row_plan, out)
 
         return work
 

@@ -1,7 +1,7 @@
 """What does each safety feature cost: the same work with it and without, in turns.
 
-In a producer: receipts (digests of every row), the breadcrumb (which sample is in hand), the
-watch for what libjpeg says of broken scans, and the confinement (seccomp, Landlock). At the
+In a producer: receipts (digests of every row), the current sample (which one a producer works on),
+the watch for what libjpeg says of broken scans, and the confinement (seccomp, Landlock). At the
 client: `verify=True`. And what sharing a production costs its producers.
 """
 
@@ -15,7 +15,7 @@ QUESTION = "What does each safety feature cost?"
 
 _FEATURES = {
     "receipts": "receipts",
-    "crumb": "breadcrumb",
+    "crumb": "current sample",
     "noise": "watch for broken scans",
     "confinement": "seccomp and Landlock",
 }

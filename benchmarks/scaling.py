@@ -316,8 +316,8 @@ def _subsection(part: str, points: Sequence[Point]) -> str:
         return f"**{PARTS[part].title}**\n\n{table}"
     header = [label, *(name if "," in name else PARTS[part].y_label for name in names)]
     rows = [[_number(x), *(cells.get((x, name), "") for name in names)] for x in places]
-    picture = f"![{PARTS[part].y_label} over {label}](scaling-{part}.png)"
-    return f"**{PARTS[part].title}**\n\n{markdown_table(header, rows)}\n\n{picture}"
+    image = f"![{PARTS[part].y_label} over {label}](scaling-{part}.png)"
+    return f"**{PARTS[part].title}**\n\n{markdown_table(header, rows)}\n\n{image}"
 
 
 def _cell(found: Spread) -> str:

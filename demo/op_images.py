@@ -146,14 +146,14 @@ def _draw(
     num_said = sum(not op.is_sizing for op in recipe.ops)
     is_drawn = num_said or any(name_of(op) in _DRAWN_CROPS for op in recipe.ops)
     epochs = range(_CELLS if is_drawn else 1)
-    with SampleRenderer(str(photos), recipe, seed) as room:
+    with SampleRenderer(str(photos), recipe, seed) as renderer:
         sheet = Sheet(
-            (room.height, room.width),
+            (renderer.height, renderer.width),
             len(epochs) * recipe.num_views,
             num_lines=min(4, max(1, num_said)),
             cells_per_row=_CELLS_PER_ROW,
         )
-        strips = [make_strip(room, sample, epochs) for sample in range(num_photos)]
+        strips = [make_strip(renderer, sample, epochs) for sample in range(num_photos)]
         image = sheet.draw(title or _title(plain), [f"epoch {epoch}" for epoch in epochs], strips)
     image.save(out, quality=_QUALITY, method=6)
 

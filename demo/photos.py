@@ -202,7 +202,7 @@ def _paint(scene: str, rng: np.random.Generator, width: int, height: int) -> Can
 
 
 def _expose(canvas: Canvas, rng: np.random.Generator, width: int, height: int) -> Canvas:
-    """Light, focus and grain: from the drawn scene to the picture that a camera would keep."""
+    """Light, focus and grain: from the drawn scene to the image that a camera would keep."""
     light, grain = _tiles()
     rows, columns = canvas.shape[:2]
     lit = _add(canvas, _patch(light, rng, columns, rows), rng.uniform(0.5, 1.2))

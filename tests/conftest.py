@@ -202,7 +202,7 @@ def _open_files() -> Iterator[str]:
         if kind in ("socket", "pipe") or "memfd" in target or "pidfd" in target:
             yield f"fd of {kind}"
         elif "/mpl-data/fonts/" in target:
-            continue  # matplotlib opens its fonts with the first picture and keeps them
+            continue  # matplotlib opens its fonts with the first image and keeps them
         elif target.startswith("/") and not target.startswith(("/dev", "/proc", "/sys")):
             yield f"fd of {target}"
 

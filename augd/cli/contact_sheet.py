@@ -50,12 +50,12 @@ CELLS_PER_ROW = 10  # the views of ten_crop, and of each scale of multi_scale
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One made row with words under it; `picture` is None where none could be made.
+    """One made row with words under it; `image` is None where none could be made.
 
     `first` has one line, `second` is broken into as many as the sheet has.
     """
 
-    picture: Pixels | None
+    image: Pixels | None
     first: str
     second: str
 
@@ -94,13 +94,13 @@ class Sheet:
     ) -> None:
         height, width = row_px
         self.times = -(-_CELL_SIDE_MIN_PX // min(height, width)) if min(row_px) < 112 else 1
-        self._picture_px = width * self.times, height * self.times
-        self._cell_width = max(self._picture_px[0], _CELL_SIDE_MIN_PX)
-        self._photo_px = photo_px or (round(self._picture_px[1] * 1.4), self._picture_px[1])
+        self._image_px = width * self.times, height * self.times
+        self._cell_width = max(self._image_px[0], _CELL_SIDE_MIN_PX)
+        self._photo_px = photo_px or (round(self._image_px[1] * 1.4), self._image_px[1])
         self._num_lines = num_lines
         self._num_columns = min(num_cells, cells_per_row)
         under_px = _BAR_PX + (1 + num_lines) * _LINE_PX + 2 * _GAP_PX
-        self._step_px = self._picture_px[1] + under_px
+        self._step_px = self._image_px[1] + under_px
         num_steps = -(-num_cells // cells_per_row)
         self._height = max(num_steps * self._step_px, self._photo_px[1] + under_px)
         self._is_shaded = is_shaded
@@ -114,7 +114,7 @@ class Sheet:
 
     def corner(self, strip: int, cell: int) -> tuple[int, int]:
         """Return x, y of the first pixel of a made row on the sheet."""
-        x = self._left(cell) + (self._cell_width - self._picture_px[0]) // 2
+        x = self._left(cell) + (self._cell_width - self._image_px[0]) // 2
         return x, self._top(strip) + cell // self._num_columns * self._step_px
 
     def _top(self, strip: int) -> int:
@@ -144,30 +144,30 @@ class Sheet:
     ) -> None:
         left, top = _MARGIN_PX, self._top(number)
         if strip.photo is None:
-            self._draw_hole(pen, (left, top), self._photo_px, "no picture")
+            self._draw_hole(pen, (left, top), self._photo_px, "no image")
         else:
-            picture = _fitted(strip.photo, self._photo_px)
-            scale = picture.width / strip.photo.shape[1], picture.height / strip.photo.shape[0]
+            image = _fitted(strip.photo, self._photo_px)
+            scale = image.width / strip.photo.shape[1], image.height / strip.photo.shape[0]
             outlines = [_scaled(outline, scale) for outline in strip.outlines]
             if self._is_shaded:
-                picture = _shaded(picture, outlines)
+                image = _shaded(image, outlines)
             for place, outline in enumerate(outlines):
-                _trace(picture, outline, _mark(place), len(outlines) >= _THIN_FROM)
-            sheet.paste(picture, (left + (self._photo_px[0] - picture.width) // 2, top))
+                _trace(image, outline, _mark(place), len(outlines) >= _THIN_FROM)
+            sheet.paste(image, (left + (self._photo_px[0] - image.width) // 2, top))
         self._caption(pen, left, top + self._photo_px[1], self._photo_px[0], strip)
 
     def _draw_cell(
         self, sheet: Image.Image, pen: ImageDraw.ImageDraw, place: tuple[int, int], cell: Cell
     ) -> None:
         left, (x, y) = self._left(place[1]), self.corner(*place)
-        width, height = self._picture_px
-        if cell.picture is None:
-            self._draw_hole(pen, (x, y), self._picture_px, cell.first)
+        width, height = self._image_px
+        if cell.image is None:
+            self._draw_hole(pen, (x, y), self._image_px, cell.first)
             return
         pen.rectangle((x, y - _BAR_PX, x + width - 1, y - 2), _mark(place[1] % self._num_columns))
-        shown = Image.fromarray(cell.picture)
+        shown = Image.fromarray(cell.image)
         if self.times > 1:
-            shown = shown.resize(self._picture_px, Image.Resampling.NEAREST)
+            shown = shown.resize(self._image_px, Image.Resampling.NEAREST)
         sheet.paste(shown, (x, y))
         self._caption(pen, left, y + height, self._cell_width, cell)
 
@@ -196,7 +196,7 @@ class Sheet:
     def _draw_hole(
         self, pen: ImageDraw.ImageDraw, at: tuple[int, int], size: tuple[int, int], why: str
     ) -> None:
-        """Draw the place of a picture that there is none of, and why."""
+        """Draw the place of an image that there is none of, and why."""
         (x, y), (width, height) = at, size
         pen.rectangle((x, y, x + width - 1, y + height - 1), _HOLE)
         text = "\n".join(wrap(why, max(8, width // 8))[: max(1, height // _LINE_PX)])
@@ -237,19 +237,19 @@ def _scaled(outline: Outline, scale: tuple[float, float]) -> Outline:
     return [(x * scale[0], y * scale[1]) for x, y in outline]
 
 
-def _shaded(picture: Image.Image, outlines: Sequence[Outline]) -> Image.Image:
+def _shaded(image: Image.Image, outlines: Sequence[Outline]) -> Image.Image:
     """Darken what lies in no outline."""
-    mask = Image.new("L", picture.size, 0)
+    mask = Image.new("L", image.size, 0)
     for outline in outlines:
         ImageDraw.Draw(mask).polygon([(round(x), round(y)) for x, y in outline], 255)
-    return Image.composite(picture, picture.point(lambda level: level * _SHADE), mask)
+    return Image.composite(image, image.point(lambda level: level * _SHADE), mask)
 
 
-def _trace(picture: Image.Image, outline: Outline, colour: Colour, is_thin: bool) -> None:
+def _trace(image: Image.Image, outline: Outline, colour: Colour, is_thin: bool) -> None:
     """Draw an outline two pixels wide, or one, with a dark line on either side."""
-    inside = _kept_inside(outline, picture.size)
+    inside = _kept_inside(outline, image.size)
     for ink, width_px in (((0, 0, 0), 3 if is_thin else 4), (colour, 1 if is_thin else 2)):
-        picture.paste(ink, mask=_line_mask(picture.size, inside, width_px))
+        image.paste(ink, mask=_line_mask(image.size, inside, width_px))
 
 
 def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.Image:
@@ -262,7 +262,7 @@ def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.
 
 
 def _kept_inside(outline: Outline, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """Move lines that lie on the picture's edge just inside it, where they are seen."""
+    """Move lines that lie on the image's edge just inside it, where they are seen."""
     width, height = size
     return [(_off_the_edge(x, width), _off_the_edge(y, height)) for x, y in outline]
 

@@ -34,40 +34,40 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
         AugdError: an option is wrong, there is no dataset, or the file cannot be written.
     """
     check_epoch(options.epoch)
-    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as room:
-        last = room.index.num_samples - 1
+    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as renderer:
+        last = renderer.index.num_samples - 1
         if not 0 <= options.sample <= last:
             raise OptionError(f"--id: expected 0..{last} in this dataset, got {options.sample}")
         environment = {**describe_environment(), **catalogue.environment}
-        decoders = {DECODER + kind for kind in package_formats(room.index.fd)}
+        decoders = {DECODER + kind for kind in package_formats(renderer.index.fd)}
         environment = relevant(catalogue.environment_of(recipe, environment), decoders)
-        report = _explain(room, options.sample, options.epoch, environment)
+        report = _explain(renderer, options.sample, options.epoch, environment)
         if options.out is not None:
-            sheet = make_sheet(room, 1)
-            strip = make_strip(room, options.sample, [options.epoch])
+            sheet = make_sheet(renderer, 1)
+            strip = make_strip(renderer, options.sample, [options.epoch])
             title = f"sample {options.sample} · seed {options.seed}"
             save(sheet.draw(title, [f"epoch {options.epoch}"], [strip]), options.out)
     print(json.dumps(report) if options.as_json else _in_words(report, options))
 
 
 def _explain(
-    room: SampleRenderer, sample: int, epoch: int, environment: Mapping[str, str]
+    renderer: SampleRenderer, sample: int, epoch: int, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "id": sample,
-        "path": room.arrays.path(sample),
-        "label": room.label_of(sample),
-        "position": room.position_of(sample, epoch),
-        "seed": room.seed,
+        "path": renderer.arrays.path(sample),
+        "label": renderer.label_of(sample),
+        "position": renderer.position_of(sample, epoch),
+        "seed": renderer.seed,
         "epoch": epoch,
         "environment": environment,
     }
     try:
-        header = room.read(sample).header
+        header = renderer.read(sample).header
     except BadImage as bad:
         return {**report, "bad": str(bad)}
     size = [header.width, header.height]
-    drawn = room.drawn(sample, epoch, header)
+    drawn = renderer.drawn(sample, epoch, header)
     return {**report, "format": header.format, "size": size, **as_plain(drawn)}
 
 
@@ -86,7 +86,7 @@ def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
     for view in report.get("views", [report]):
         lines += _view_in_words(view, "views" in report)
     if options.out is not None:
-        lines.append(f"picture   {options.out}")
+        lines.append(f"image     {options.out}")
     return "\n".join(lines)
 
 

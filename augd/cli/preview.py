@@ -37,41 +37,41 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     _check(options)
     num_epochs = 1 if recipe.num_views > 1 else options.columns
     epochs = range(options.epoch, options.epoch + num_epochs)
-    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as room:
-        ids = room.first_ids(options.epoch, options.rows)
-        sheet = make_sheet(room, num_epochs)
+    with SampleRenderer(options.path, recipe, options.seed, split=options.split) as renderer:
+        ids = renderer.first_ids(options.epoch, options.rows)
+        sheet = make_sheet(renderer, num_epochs)
         _check_side(sheet, len(ids))
-        strips = [make_strip(room, sample, epochs) for sample in ids]
+        strips = [make_strip(renderer, sample, epochs) for sample in ids]
         columns = [f"epoch {epoch}" for epoch in epochs]
-        picture = sheet.draw(_title(options, room), columns, strips)
-    save(picture, options.out)
+        image = sheet.draw(_title(options, renderer), columns, strips)
+    save(image, options.out)
     each = f"{recipe.num_views} views" if recipe.num_views > 1 else counted(num_epochs, "epoch")
     print(
         f"{options.out}: {counted(len(ids), 'photo')}, the first of epoch {options.epoch}, "
         f"each in {each} "
-        f"({picture.width}×{picture.height})"
+        f"({image.width}×{image.height})"
     )
 
 
-def make_sheet(room: SampleRenderer, num_epochs: int) -> Sheet:
+def make_sheet(renderer: SampleRenderer, num_epochs: int) -> Sheet:
     """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
-    num_said = sum(not op.is_sizing for op in room.recipe.ops) + (room.recipe.num_views > 1)
-    num_cells = num_epochs * room.recipe.num_views
+    num_said = sum(not op.is_sizing for op in renderer.recipe.ops) + (renderer.recipe.num_views > 1)
+    num_cells = num_epochs * renderer.recipe.num_views
     num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
-    return Sheet((room.height, room.width), num_cells, num_lines=num_lines)
+    return Sheet((renderer.height, renderer.width), num_cells, num_lines=num_lines)
 
 
-def make_strip(room: SampleRenderer, sample: int, epochs: Sequence[int]) -> Strip:
+def make_strip(renderer: SampleRenderer, sample: int, epochs: Sequence[int]) -> Strip:
     """Read one sample, make its rows in each of these epochs, and put all into words."""
-    path = room.arrays.path(sample)
-    label = room.label_of(sample) or f"sample {sample}"
+    path = renderer.arrays.path(sample)
+    label = renderer.label_of(sample) or f"sample {sample}"
     try:
-        encoded = room.read(sample)
+        encoded = renderer.read(sample)
     except BadImage as bad:
-        num_cells = len(epochs) * room.recipe.num_views
+        num_cells = len(epochs) * renderer.recipe.num_views
         return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
-    drawn = [room.drawn(sample, epoch, encoded.header) for epoch in epochs]
-    cells = [cell for one in drawn for cell in _cells(room, encoded, one)]
+    drawn = [renderer.drawn(sample, epoch, encoded.header) for epoch in epochs]
+    cells = [cell for one in drawn for cell in _cells(renderer, encoded, one)]
     outlines = [view.seen for one in drawn for view in one.views if not one.impossible]
     size = "{}x{}".format(*encoded.size)
     return Strip(_photo(encoded), outlines, label, f"{size} · {os.path.basename(path)}", cells)
@@ -84,9 +84,9 @@ def _photo(encoded: EncodedSample) -> Pixels | None:
         return None  # its rows say why
 
 
-def _cells(room: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> list[Cell]:
+def _cells(renderer: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> list[Cell]:
     try:
-        rows = room.rows(encoded, drawn)
+        rows = renderer.rows(encoded, drawn)
     except BadImage as bad:
         return [Cell(None, str(bad), "") for _ in drawn.views]
     named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]
@@ -96,9 +96,9 @@ def _cells(room: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> list[C
     ]
 
 
-def _title(options: PreviewOptions, room: SampleRenderer) -> str:
-    name = shown(os.path.basename(room.index.header.source))
-    size = f"{room.width}x{room.height}, {room.recipe.filter}"
+def _title(options: PreviewOptions, renderer: SampleRenderer) -> str:
+    name = shown(os.path.basename(renderer.index.header.source))
+    size = f"{renderer.width}x{renderer.height}, {renderer.recipe.filter}"
     return f"{name}  ·  recipe {options.recipe} ({size})  ·  seed {options.seed}"
 
 
@@ -137,14 +137,14 @@ def check_out(out: str) -> None:
         raise OptionError(f"--out: there is no folder {folder!r}; make it, or write elsewhere")
 
 
-def save(picture: Image.Image, out: str) -> None:
+def save(image: Image.Image, out: str) -> None:
     """Write an image to a file.
 
     Raises:
         OptionError: it cannot be written.
     """
     try:
-        picture.save(out, quality=92)
+        image.save(out, quality=92)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise OptionError(f"--out: {out} cannot be written ({reason}); write elsewhere") from None

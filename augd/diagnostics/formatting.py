@@ -36,6 +36,6 @@ def say_cache(cache: Mapping[str, Any]) -> str:
     made = cache["hits"] + cache["misses"]
     share = f"; {cache['hits'] / made:.0%} of {counted(made, 'image')} came from it" if made else ""
     return (
-        f"cache ({cache['kind']}): {cache['entries']:,} pictures, "
+        f"cache ({cache['kind']}): {cache['entries']:,} images, "
         f"{cache['filled_bytes'] / 1e9:.2f} of {cache['capacity_bytes'] / 1e9:.2f} GB{share}"
     )

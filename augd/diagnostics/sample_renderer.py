@@ -165,7 +165,7 @@ class SampleRenderer:
         size = self.height, self.width
         self._own_drawn: dict[tuple[int, int], Any] = {}
         self._planner = Planner(recipe, seed, size, self._note_own_draw)
-        self._exact_planner = Planner(_without_bends(recipe), seed, size)
+        self._exact_planner = Planner(_without_warps(recipe), seed, size)
         self._draws = Draws(recipe, seed, size)
         self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb, decoding)
         self._renderer = Renderer.of(recipe, size, decoding)
@@ -311,7 +311,7 @@ class SampleRenderer:
             raise PluginFailed(tell(name_failure(error, self.arrays))) from None
 
 
-def _without_bends(recipe: Recipe) -> Recipe:
+def _without_warps(recipe: Recipe) -> Recipe:
     """Return the recipe with every op disabled that leaves the exact path."""
     ops = [
         op if op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase) else replace(op, p=0.0)

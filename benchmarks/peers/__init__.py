@@ -11,8 +11,8 @@ uint8 batches that never ends and gives it to `_loop.serve_batches`; it gets one
 photos, batch_size, workers and the options of the catalogue. Then add a row to `catalogue.SIDES`,
 and to `catalogue.ENVIRONMENTS` where it needs libraries that the checkout's own has not.
 
-A side that makes no pictures, such as entropy decoding alone, yields batches whose arrays have the
-right number of rows and no pixels, (n, 0, 0, 3), and says `pictures=False` in its row: it is timed
+A side that makes no images, such as entropy decoding alone, yields batches whose arrays have the
+right number of rows and no pixels, (n, 0, 0, 3), and says `images=False` in its row: it is timed
 and counted like the others, and not looked at. `figures.aims` is where it is then held against
 another side. One that works on a single core wants a run with `--workers 1`.
 """

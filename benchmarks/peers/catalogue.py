@@ -45,7 +45,7 @@ class Side:
         environment: a key of `ENVIRONMENTS`; none is the checkout's own.
         options: for the module, beside photos, batch_size and workers.
         ffcv_form: has the photos written into FFCV's own file first.
-        pictures: false for work that yields no pictures.
+        images: false for work that yields no images.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Side:
     environment: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     ffcv_form: str = ""
-    pictures: bool = True
+    images: bool = True
 
 
 def recipe(filter: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _start(side: Side, course: Course, folder: Path, log: IO[bytes]) -> Competit
 
 def _check(side: Side, competitor: Competitor, course: Course, means: Sequence[float]) -> None:
     """Refuse a side that makes something else, leaves the cores, or is never idle."""
-    if side.pictures:
+    if side.images:
         judge(competitor.ready["looks"], course.batch_size, means)
     strays = _tree.cores(competitor.pid) - set(course.cores)
     if strays:
@@ -209,7 +209,7 @@ def _sum_up(runner: _Runner) -> Measured:
         waits_s=[wait for score in runner.scores for wait in score.extras["waits_s"]],
         memory_bytes=runner.memory_bytes,
         first_batch_s=ready["first_batch_at"] - runner.competitor.started_s,
-        has_pictures=runner.side.pictures,
+        has_images=runner.side.images,
     )
 
 
@@ -244,12 +244,12 @@ def judge(looks: Mapping[str, Any], batch_size: int, means: Sequence[float]) -> 
     if looks["shape"] not in shapes or looks["dtype"] != "uint8":
         raise Unfit(f"expected uint8 {shapes[0]}, got {looks['dtype']} {looks['shape']}")
     if batch_size == 1:
-        return  # one picture may look like anything
+        return  # one image may look like anything
     found, differ = looks["channel_means"], looks["row_means_std"]
     if differ < _ROWS_DIFFER:
         raise Unfit(
             f"rows' means differ by {differ:.1f}, expected {_ROWS_DIFFER:g} or "
-            "more: it seems to deliver one picture over and over"
+            "more: it seems to deliver one image over and over"
         )
     within = _MEANS_WITHIN * differ / math.sqrt(batch_size)
     if any(abs(mine - mean) > within for mine, mean in zip(found, means, strict=True)):

@@ -29,7 +29,7 @@ class Measured:
         waits_s: for each batch of all rounds, from asking to having it.
         memory_bytes: most that the tree owned at one moment of a round of its own.
         first_batch_s: from the start of the process to the first batch.
-        has_pictures: whether it made any; else it is in no ratio.
+        has_images: whether it made any; else it is in no ratio.
     """
 
     resize: str
@@ -40,7 +40,7 @@ class Measured:
     waits_s: Sequence[float]
     memory_bytes: int
     first_batch_s: float
-    has_pictures: bool = True
+    has_images: bool = True
 
 
 Sides = Mapping[str, Measured]
@@ -70,7 +70,7 @@ def best_peer(measured: Sides) -> str | None:
     medians = {
         name: spread(side.images_per_s).median
         for name, side in measured.items()
-        if not name.startswith("augd") and side.files in SAME_JPEGS and side.has_pictures
+        if not name.startswith("augd") and side.files in SAME_JPEGS and side.has_images
     }
     return max(medians, key=medians.__getitem__) if medians else None
 

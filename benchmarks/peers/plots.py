@@ -1,4 +1,4 @@
-"""The comparison as pictures."""
+"""The comparison as images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.peers.figures import Measured, Sides
 
 def write_plots(measured: Sides) -> list[str]:
     """Write them below docs/performance; returns their names."""
-    drawn = {_label(name, side): side for name, side in measured.items() if side.has_pictures}
+    drawn = {_label(name, side): side for name, side in measured.items() if side.has_images}
     speeds = {name: spread(side.images_per_s) for name, side in drawn.items()}
     costs = {name: spread(side.cpu_s_per_1000) for name, side in drawn.items()}
     sizes = {name: _exact(side.memory_bytes / 1e6) for name, side in drawn.items()}

@@ -38,7 +38,7 @@ def _row(name: str, measured: Sides) -> list[str]:
     waits_ms = [1000 * wait for wait in side.waits_s]
     return [
         name,
-        side.resize if side.has_pictures else "none",
+        side.resize if side.has_images else "none",
         side.files,
         with_range(spread(side.images_per_s), ",.0f"),
         with_range(spread(side.cpu_s_per_1000), ".2f"),
@@ -50,7 +50,7 @@ def _row(name: str, measured: Sides) -> list[str]:
 
 
 def _ratio(ours: str, theirs: str, measured: Sides) -> str:
-    if ours == theirs or ours not in measured or not measured[theirs].has_pictures:
+    if ours == theirs or ours not in measured or not measured[theirs].has_images:
         return ""
     return with_range(speed_ratios(measured[ours], measured[theirs]), ".2f")
 
@@ -61,7 +61,7 @@ def with_range(found: Spread, form: str) -> str:
 
 
 def section(document: Mapping[str, Any], measured: Sides, plots: Sequence[str]) -> str:
-    """Write the section of docs/performance/peers.md, with pictures of these names."""
+    """Write the section of docs/performance/peers.md, with images of these names."""
     aimed = aims(measured)
     parts = [
         f"`{document['command']}`: {document['photos']}, {document['workers']} workers each on "

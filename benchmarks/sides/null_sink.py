@@ -39,11 +39,11 @@ class NullSink:
     """A workshop that leases to itself, in turns with its siblings, and tells nobody."""
 
     def __init__(
-        self, index: IndexFile, arguments: Mapping[str, Any], crumb: CurrentSample
+        self, index: IndexFile, arguments: Mapping[str, Any], current_sample: CurrentSample
     ) -> None:
         """Give the workshop the data set and a stream, as a daemon would."""
         batch_size = arguments["batch_size"]
-        self._lease_runner = LeaseRunner(lambda lease: None, crumb)
+        self._lease_runner = LeaseRunner(lambda lease: None, current_sample)
         self._rows: deque[int] = deque()  # of the leases in the workshop's queue
         self._leases = _leases(
             index.num_samples, batch_size, arguments["process"], arguments["workers"]
@@ -93,7 +93,7 @@ def _leases(num_samples: int, batch_size: int, process: int, workers: int) -> It
             yield msg.Lease(number, _STREAM, epoch, position, first_row, count, slot)
 
 
-class _NoCrumb(CurrentSample):
+class _NoCurrentSample(CurrentSample):
     """Names nothing to nobody."""
 
     def set(self, lease: int, row: int, sample: int) -> None:
@@ -104,7 +104,7 @@ class _NoCrumb(CurrentSample):
 
 
 def _take_out(feature: str) -> CurrentSample:
-    """Switch off what keeps a producer safe; returns the crumb to use."""
+    """Switch off what keeps a producer safe; returns the page to use."""
     if feature == "noise":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     else:
@@ -113,16 +113,16 @@ def _take_out(feature: str) -> CurrentSample:
         confine()
     if feature == "receipts":
         vars(lease_runner).update(rows_digest=lambda *_: 0, ids_digest=lambda *_: 0)
-    crumb, _fd = make_current_sample()
-    return _NoCrumb.private() if feature == "crumb" else crumb
+    current_sample, _fd = make_current_sample()
+    return _NoCurrentSample.private() if feature == "crumb" else current_sample
 
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: photos, recipe, batch_size, workers, process, without."""
     index = load_or_build(arguments["photos"])
-    crumb = _take_out(arguments.get("without", ""))
+    current_sample = _take_out(arguments.get("without", ""))
     configure()
-    sink = NullSink(index, arguments, crumb)
+    sink = NullSink(index, arguments, current_sample)
 
     def run_round(seconds: float) -> dict[str, float]:
         sink.make_chunk()

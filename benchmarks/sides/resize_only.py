@@ -2,7 +2,7 @@
 
 All photos are decoded before, the crops of some epochs are planned before, and rows are written
 into as many slots as a stream has. What is left is what a row from a cache costs at the least: it
-walks through all pictures in another order in each epoch, and through as much memory, as a stream
+walks through all images in another order in each epoch, and through as much memory, as a stream
 does, so that neither lies nearer to the processor than there.
 """
 
@@ -53,14 +53,14 @@ def main(arguments: Mapping[str, Any]) -> None:
     index = IndexArrays(found.fd, found.dims_fd)
     recipe = parse_recipe(arguments["recipe"])
     height, width = output_size(recipe, index.first_size_px)
-    pictures = _decoded(index)
+    images = _decoded(index)
     draw = Draw(index.num_samples, arguments["process"], shuffle=True)
     drawn = [
         draw.rows(epoch, np.arange(index.num_samples))
         for epoch in range(-(-_ROWS // index.num_samples))
     ]
     ids, epochs = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    sizes = np.array([pictures[sample].shape[1::-1] for sample in ids.tolist()], np.int32)
+    sizes = np.array([images[sample].shape[1::-1] for sample in ids.tolist()], np.int32)
     plan = Planner(recipe, 0, (height, width)).plan(ids, epochs, sizes[:, 0], sizes[:, 1])
     rows = list(
         zip(ids.tolist(), plan.crop.tolist(), plan.scaled.tolist(), plan.window.tolist(),
@@ -74,7 +74,7 @@ def main(arguments: Mapping[str, Any]) -> None:
     def resized() -> Iterator[int]:
         while True:
             for number, (sample, (x, y, w, h), scaled, window, mirror) in enumerate(rows):
-                region = pictures[sample][y : y + h, x : x + w]
+                region = images[sample][y : y + h, x : x + w]
                 resize(region, out[number % num_out], *scaled, *window, mirror, is_linear)
                 yield number
 

@@ -20,7 +20,6 @@ from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX
 from augd.transport.address import Address, TcpAddress, parse_address
 from tests.attacks.catalogue import attack
-from tests.attacks.ground import Ground, digest
 from tests.attacks.peers import (
     COMMAND,
     LONG,
@@ -37,6 +36,7 @@ from tests.attacks.peers import (
     send_until_refused,
     shake_hands,
 )
+from tests.attacks.target import Target, digest
 from tests.support.processes import await_true, is_alive, num_fds, producers_of
 from tests.support.scenes import SMALL, digest_epoch
 
@@ -44,12 +44,12 @@ PING = codec.encode(msg.Ping())
 PONG = codec.encode(msg.Pong())
 
 
-def ports(ground: Ground) -> list[TcpAddress]:
-    return [ground.port, TcpAddress(ground.port.host, ground.bulk_port)]
+def ports(target: Target) -> list[TcpAddress]:
+    return [target.port, TcpAddress(target.port.host, target.bulk_port)]
 
 
 @attack("A60")
-def other_protocols(ground: Ground) -> None:
+def other_protocols(target: Target) -> None:
     """Speak HTTP, TLS, SSH and noise to every port.
 
     Seen: no answer but ZeroMQ's greeting, then the connection is closed.
@@ -60,7 +60,7 @@ def other_protocols(ground: Ground) -> None:
         b"SSH-2.0-OpenSSH_9.0\r\n" * 9,
         *(random.Random(seed).randbytes(2_000) for seed in range(20)),
     )
-    for port in ports(ground):
+    for port in ports(target):
         for word in words:
             with dial(port) as connection:
                 connection.sendall(word)
@@ -69,13 +69,13 @@ def other_protocols(ground: Ground) -> None:
 
 
 @attack("A61", is_slow=True)
-def slowloris(ground: Ground) -> None:
+def slowloris(target: Target) -> None:
     """Open 100 connections at each port; send the greeting byte by byte, ever more slowly.
 
     Seen: ZeroMQ gives them 10 s for the handshake and closes them.
     """
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(dial(port)) for port in ports(ground) for _ in range(100)]
+        crowd = [stack.enter_context(dial(port)) for port in ports(target) for _ in range(100)]
         for place in range(5):
             for connection in crowd:
                 connection.send(greeting()[place : place + 1])
@@ -89,14 +89,14 @@ def slowloris(ground: Ground) -> None:
 
 
 @attack("A62")
-def half_handshakes(ground: Ground) -> None:
+def half_handshakes(target: Target) -> None:
     """Break off after each single byte of a handshake, by FIN and by RST.
 
     Seen: nothing.
     """
     whole = greeting() + ready() + frame(PING)
     for end in range(len(whole) + 1):
-        with dial(ground.port) as connection:
+        with dial(target.port) as connection:
             connection.sendall(whole[:end])
             if end % 2:
                 linger = struct.pack("ii", 1, 0)
@@ -104,53 +104,53 @@ def half_handshakes(ground: Ground) -> None:
 
 
 @attack("A63")
-def absurd_frame_lengths(ground: Ground) -> None:
+def absurd_frame_lengths(target: Target) -> None:
     """Announce frames and commands of 65,537 bytes, 4 GiB, 2^63 and 2^64 − 1.
 
     Seen: the connection is closed, nothing is allocated.
     """
     for size in (HEADER_BYTES_MAX + 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1):
         for flags in (LONG, LONG | MORE, LONG | COMMAND):
-            with shake_hands(ground.port) as connection:
+            with shake_hands(target.port) as connection:
                 connection.sendall(struct.pack(">BQ", flags, size))
                 assert is_closed(connection), (size, flags)
 
 
 @attack("A64")
-def downgrades(ground: Ground) -> None:
+def downgrades(target: Target) -> None:
     """Greet as ZMTP 1.0, 2.0 and 9.9, and with mechanisms that the daemon doesn't have.
 
     Seen: older versions are spoken, as ZeroMQ does, and get a PONG; other mechanisms are closed.
     """
     for mechanism in (b"PLAIN", b"CURVE", b"GSSAPI", b"null", b"", b"N" * 20):
-        with dial(ground.port) as connection:
+        with dial(target.port) as connection:
             connection.sendall(greeting(mechanism=mechanism))
             connection.sendall(command(b"HELLO", bytes(194)))
             assert is_closed(connection)
-    with dial(ground.port) as connection:  # 1.0: length and flags, routing id first
+    with dial(target.port) as connection:  # 1.0: length and flags, routing id first
         connection.sendall(b"\x01\x00" + bytes([len(PING) + 1, 0]) + PING)
         assert PONG in read_until(connection, PONG)
-    with dial(ground.port) as connection:  # 2.0: kind of socket, then as in 3.0
+    with dial(target.port) as connection:  # 2.0: kind of socket, then as in 3.0
         connection.sendall(SIGNATURE + b"\x01\x05" + frame(b"") + frame(PING))
         assert PONG in read_until(connection, PONG)
-    with greet(ground.port, greeting(version=(9, 9))) as connection:
+    with greet(target.port, greeting(version=(9, 9))) as connection:
         connection.sendall(ready() + frame(PING))
         assert PONG in read_until(connection, PONG)
 
 
 @attack("A65", peak_mb=100)
-def endless_message(ground: Ground) -> None:
+def endless_message(target: Target) -> None:
     """Send 64 MB in frames that all say that more follow, and never the last.
 
     Seen: a known weakness: ZeroMQ holds them all, until the connection ends; then none.
     """
-    with shake_hands(ground.port) as connection:
+    with shake_hands(target.port) as connection:
         piece = frame(bytes(HEADER_BYTES_MAX), MORE)
         assert send_until_refused(connection, piece, 64_000_000) >= 64_000_000
 
 
 @attack("A66")
-def torn_messages(ground: Ground) -> None:
+def torn_messages(target: Target) -> None:
     """Break off in the middle of a frame, of a message, and of a command, by FIN and by RST.
 
     Seen: nothing of it is acted upon.
@@ -158,7 +158,7 @@ def torn_messages(ground: Ground) -> None:
     hello = codec.encode(msg.Hello("torn"))
     for torn in (frame(hello, MORE), frame(hello)[:-1], frame(hello)[:1], command(b"PING")[:-2]):
         for is_reset in (False, True):
-            with shake_hands(ground.port) as connection:
+            with shake_hands(target.port) as connection:
                 connection.sendall(frame(PING) + torn)
                 assert PONG in read_until(connection, PONG)
                 if is_reset:
@@ -167,7 +167,7 @@ def torn_messages(ground: Ground) -> None:
 
 
 @attack("A67")
-def unknown_commands(ground: Ground) -> None:
+def unknown_commands(target: Target) -> None:
     """Send commands: unknown ones, PINGs with 60 KB of context, READY twice, ERROR, SUBSCRIBE.
 
     Seen: ignored, or the connection is closed.
@@ -185,13 +185,13 @@ def unknown_commands(ground: Ground) -> None:
         b"\xff" * 20,
     )
     for body in bodies:
-        with shake_hands(ground.port) as connection, contextlib.suppress(OSError):
+        with shake_hands(target.port) as connection, contextlib.suppress(OSError):
             connection.sendall(body * 50 + frame(PING))
             read_until(connection, PONG)
 
 
 @attack("A68")
-def odd_handshakes(ground: Ground) -> None:
+def odd_handshakes(target: Target) -> None:
     """READY with kinds of sockets that don't fit, routing ids of 0 to 4,000 bytes, 60 KB of
     properties, lying lengths of properties.
 
@@ -208,7 +208,7 @@ def odd_handshakes(ground: Ground) -> None:
         (command(b"READY"), True),
     )
     for shake, is_served in shakes:
-        with greet(ground.port, greeting()) as connection:
+        with greet(target.port, greeting()) as connection:
             connection.sendall(shake + frame(PING))
             if is_served:
                 assert PONG in read_until(connection, PONG), shake[:40]
@@ -217,21 +217,21 @@ def odd_handshakes(ground: Ground) -> None:
 
 
 @attack("A70")
-def second_daemons(ground: Ground) -> None:
+def second_daemons(target: Target) -> None:
     """Start a daemon at the path and at the port of this one.
 
     Seen: ADDRESS_IN_USE; the first is unharmed.
     """
-    for address in ground.daemon.addresses:
+    for address in target.daemon.addresses:
         with pytest.raises(augd.AddressInUse):
-            augd.serve({"photos": ground.folder}, listen=address)
+            augd.serve({"photos": target.folder}, listen=address)
 
 
 @contextlib.contextmanager
-def another_daemon(ground: Ground, kind: str) -> Iterator[augd.ServedDaemon]:
+def another_daemon(target: Target, kind: str) -> Iterator[augd.ServedDaemon]:
     """A daemon of one's own, that may die."""
-    listen = {"path": f"ipc://{ground.path.path}-other", "port": "tcp://127.0.0.1:0"}[kind]
-    with augd.serve({"photos": ground.folder}, producers=2, listen=listen) as daemon:
+    listen = {"path": f"ipc://{target.path.path}-other", "port": "tcp://127.0.0.1:0"}[kind]
+    with augd.serve({"photos": target.folder}, producers=2, listen=listen) as daemon:
         yield daemon
 
 
@@ -249,12 +249,12 @@ def streams_again(address: str) -> bool:
 
 
 @attack("A71")
-def all_descriptors_at_a_port(ground: Ground) -> None:
+def all_descriptors_at_a_port(target: Target) -> None:
     """Connect to a port until the daemon has no file descriptor left; meanwhile kill a producer.
 
     Seen: who streams goes on, or is told why not; a producer is replaced once there is room.
     """
-    with another_daemon(ground, "port") as daemon:
+    with another_daemon(target, "port") as daemon:
         with augd.connect(daemon.address, recipe=SMALL, batch_size=16, timeout_s=20) as stream:
             next(stream.epoch(0)).release()
             spare = num_fds(daemon.pid) + 20
@@ -275,14 +275,14 @@ def all_descriptors_at_a_port(ground: Ground) -> None:
 
 
 @attack("A72")
-def all_descriptors_at_a_path(ground: Ground) -> None:
+def all_descriptors_at_a_path(target: Target) -> None:
     """Connect to a path until the daemon has no file descriptor left, which needs its own user.
 
     Seen: libzmq ends the process by SIGABRT; the next one is there within a second, and who streams
     goes on. The daemon takes the hard limit of descriptors at start to make it unlikely.
     """
     with (
-        another_daemon(ground, "path") as daemon,
+        another_daemon(target, "path") as daemon,
         augd.connect(daemon.address, recipe=SMALL, batch_size=16, timeout_s=20) as stream,
     ):
         undisturbed, pid = digest(stream.epoch(0)), daemon.pid
@@ -298,7 +298,7 @@ def all_descriptors_at_a_path(ground: Ground) -> None:
 
 
 @attack("A73", may_end=True)
-def hanging_up_with_much_unread(ground: Ground) -> None:
+def hanging_up_with_much_unread(target: Target) -> None:
     """Send 4,800 requests for the STATUS with a PING command of ZMTP after each dozen, and hang up
     while the daemon has read only the first of them; over a path, and over a port.
 
@@ -306,8 +306,8 @@ def hanging_up_with_much_unread(ground: Ground) -> None:
     there within a second, at the same addresses, and who streams goes on.
     """
     asked = frame(codec.encode(msg.Status())) * 12 + command(b"PING", bytes(2))
-    for address in (ground.path, ground.port):
-        pid = ground.daemon.pid
+    for address in (target.path, target.port):
+        pid = target.daemon.pid
         with shake_hands(address) as connection:
             connection.sendall(asked * 400)
-        ground.await_next_daemon(pid)
+        target.await_next_daemon(pid)

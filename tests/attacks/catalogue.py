@@ -1,6 +1,6 @@
 """The attacks by number: what each does and what must be seen stand in its docstring.
 
-An attack is a function that takes the `Ground` and plays a peer who can reach the sockets. It
+An attack is a function that takes the `Target` and plays a peer who can reach the sockets. It
 asserts what it itself must see; that nobody else noticed is looked at for every one of them by
 `tests/attacks/test_attacks.py`.
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.attacks.ground import Ground
+    from tests.attacks.target import Target
 
-Play = Callable[["Ground"], None]
+Play = Callable[["Target"], None]
 MB = 1_000_000
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import augd
 from augd.transport.address import make_runtime_dir, runtime_dir
-from tests.attacks.ground import Ground
+from tests.attacks.target import Target
 from tests.support.scenes import make_folder
 
 
@@ -19,9 +19,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ground(photos: Path) -> Iterator[Ground]:
+def target(photos: Path) -> Iterator[Target]:
     folder = runtime_dir()
     make_runtime_dir(folder)
     listen = [f"ipc://{folder}/attacked", "tcp://127.0.0.1:0"]
     with augd.serve({"photos": photos}, producers=1, listen=listen) as daemon:
-        yield Ground.around(daemon, photos)
+        yield Target.around(daemon, photos)

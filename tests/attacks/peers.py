@@ -95,7 +95,7 @@ def _name(message: msg.ToClient) -> str:
 
 
 @contextlib.contextmanager
-def knocking(path: str) -> Iterator[socket.socket]:
+def probing(path: str) -> Iterator[socket.socket]:
     """Connect to the attach socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(path)  # waits while the backlog is full, which a timeout forbids

@@ -24,14 +24,14 @@ from augd.server.daemon.broker.remote_producers import REMOTES_MAX
 from augd.transport.address import rows_address
 from augd.transport.row_channel import _STRANGE_MAX
 from tests.attacks.catalogue import attack
-from tests.attacks.ground import Ground
 from tests.attacks.peers import Peer
+from tests.attacks.target import Target
 from tests.support.processes import await_true
 
 
-def offer(ground: Ground, **changes: Any) -> msg.Join:
+def offer(target: Target, **changes: Any) -> msg.Join:
     """What a producer with this daemon's own data sets and libraries says."""
-    seen = ground.status()
+    seen = target.status()
     digests = {name: one["digest"] for name, one in seen["datasets"].items()}
     fields = {"host": "evil", "pid": 1, "datasets": digests, "environment": seen["environment"]}
     return msg.Join(**{**fields, **changes})
@@ -40,14 +40,14 @@ def offer(ground: Ground, **changes: Any) -> msg.Join:
 class Impostor:
     """A producer that joined, with a rows socket that says what it likes."""
 
-    def __init__(self, ground: Ground) -> None:
-        with ground.peer("port") as peer:
-            peer.say(offer(ground))
+    def __init__(self, target: Target) -> None:
+        with target.peer("port") as peer:
+            peer.say(offer(target))
             joined = peer.hear()
             assert isinstance(joined, msg.Joined), joined
         self.number = joined.producer
         self.token, self.port = joined.token, joined.rows_port
-        self.rows = Peer(rows_address(ground.port, joined.rows_port))
+        self.rows = Peer(rows_address(target.port, joined.rows_port))
         self.streams: dict[int, msg.StreamMessage] = {}
 
     def attach(self) -> None:
@@ -75,57 +75,57 @@ class Impostor:
 
 
 @contextlib.contextmanager
-def impostor(ground: Ground) -> Iterator[Impostor]:
-    made = Impostor(ground)
+def impostor(target: Target) -> Iterator[Impostor]:
+    made = Impostor(target)
     try:
         yield made
     finally:
         made.rows.close()
-        await_true(lambda: made.number not in _remotes(ground), 10.0, "it is forgotten")
+        await_true(lambda: made.number not in _remotes(target), 10.0, "it is forgotten")
 
 
-def _remotes(ground: Ground) -> set[int]:
-    numbers = (one["number"] for one in ground.status()["producers"])
+def _remotes(target: Target) -> set[int]:
+    numbers = (one["number"] for one in target.status()["producers"])
     return {number for number in numbers if number >= PLACES_MAX}
 
 
 @attack("A90")
-def joins_that_do_not_fit(ground: Ground) -> None:
+def joins_that_do_not_fit(target: Target) -> None:
     """Offer producers with other data sets, digests, libraries, long names and wrong types.
 
     Seen: SPEC_MISMATCH that names what differs, or MALFORMED; nobody joins.
     """
-    with ground.peer("port") as peer:
+    with target.peer("port") as peer:
         wrong: list[Any] = [
-            offer(ground, datasets={}),
-            offer(ground, datasets={"photos": "0" * 32}),
-            offer(ground, datasets={"photos": "0" * 32, "more": ""}),
-            offer(ground, environment={}),
-            offer(ground, environment={"opencv": "x" * 256}),
+            offer(target, datasets={}),
+            offer(target, datasets={"photos": "0" * 32}),
+            offer(target, datasets={"photos": "0" * 32, "more": ""}),
+            offer(target, environment={}),
+            offer(target, environment={"opencv": "x" * 256}),
         ]
         for message in wrong:
             peer.say(message)
             error = peer.hear()
             assert isinstance(error, msg.Error) and error.code == "SPEC_MISMATCH", error
         malformed = [
-            codec.encode(offer(ground, host="h" * 257)),
-            codec.encode(offer(ground, pid=-1)),
-            codec.encode(offer(ground, datasets={str(n): "" for n in range(1025)})),
-            codec.encode(offer(ground, environment={"a": 1})),
+            codec.encode(offer(target, host="h" * 257)),
+            codec.encode(offer(target, pid=-1)),
+            codec.encode(offer(target, datasets={str(n): "" for n in range(1025)})),
+            codec.encode(offer(target, environment={"a": 1})),
         ]
         assert peer.shout(malformed) == {"ERROR MALFORMED": len(malformed)}
 
 
 @attack("A91")
-def strangers_on_the_rows_socket(ground: Ground) -> None:
+def strangers_on_the_rows_socket(target: Target) -> None:
     """Say ATTACH with guessed numbers and tokens, and what only producers say, and random bytes.
 
     Seen: PART for each word, until they are too many; who brings rows is hung up on. Nobody's rows
     are taken.
     """
     with (
-        impostor(ground) as joined,
-        Peer(rows_address(ground.port, joined.port)) as stranger,
+        impostor(target) as joined,
+        Peer(rows_address(target.port, joined.port)) as stranger,
     ):
         said: list[Any] = [msg.AttachMessage(n, joined.token) for n in range(5)]
         said += [
@@ -152,7 +152,7 @@ def strangers_on_the_rows_socket(ground: Ground) -> None:
 
 
 @attack("A92", peak_mb=40)
-def rows_that_lie(ground: Ground) -> None:
+def rows_that_lie(target: Target) -> None:
     """Answer leases with no rows, too few, too many, too short, too long, and frames swapped.
 
     Seen: the producer is parted with at once; its leases are made by others.
@@ -170,7 +170,7 @@ def rows_that_lie(ground: Ground) -> None:
         lambda rows: [b""] * len(rows),
     ]
     for lie in lies:
-        with impostor(ground) as liar:
+        with impostor(target) as liar:
             liar.attach()
             lease = liar.lease()
             header = codec.encode(msg.Done(lease.lease))
@@ -179,16 +179,16 @@ def rows_that_lie(ground: Ground) -> None:
 
 
 @attack("A93", peak_mb=40)
-def leases_of_others(ground: Ground) -> None:
+def leases_of_others(target: Target) -> None:
     """Answer leases that it doesn't hold: of others, past and future, twice, and give them up.
 
     Seen: all of it is stale and counted; what it brings is dropped unread.
     """
-    with impostor(ground) as thief:
+    with impostor(target) as thief:
         thief.attach()
         lease = thief.lease()
         rows = thief.rows_of(lease)
-        before = sum(ground.status()["stale"].values())
+        before = sum(target.status()["stale"].values())
         numbers = [n for n in range(lease.lease - 40, lease.lease + 4000, 7) if n >= 0]
         for number in numbers:
             if number < lease.lease or number > lease.lease + 1000:
@@ -196,21 +196,21 @@ def leases_of_others(ground: Ground) -> None:
                     thief.rows.say([codec.encode(message), *rows])
         thief.rows.say(msg.Ended("done with", "outside", (lease.lease, 2**31 - 1, 2**62)))
         await_true(
-            lambda: sum(ground.status()["stale"].values()) > before, 10.0, "stale ones are counted"
+            lambda: sum(target.status()["stale"].values()) > before, 10.0, "stale ones are counted"
         )
 
 
 @attack("A94", peak_mb=64)
-def a_flood_of_rows(ground: Ground) -> None:
+def a_flood_of_rows(target: Target) -> None:
     """Send 100 messages of 4 MB each, that answer nothing, as fast as they are taken.
 
     Seen: it is hung up on, after as many as it could have been leased; and as a stranger at once.
     """
-    with impostor(ground) as flood:
+    with impostor(target) as flood:
         flood.attach()
         flood.lease()
         pour(flood, 100)
-        await_true(lambda: flood.number not in _remotes(ground), 10.0, "it is parted with")
+        await_true(lambda: flood.number not in _remotes(target), 10.0, "it is parted with")
 
 
 def pour(flood: Impostor, count: int) -> None:
@@ -223,13 +223,13 @@ def pour(flood: Impostor, count: int) -> None:
 
 
 @attack("A98", peak_mb=160)
-def four_floods_of_rows(ground: Ground) -> None:
+def four_floods_of_rows(target: Target) -> None:
     """Join as four producers, and have all of them send 100 messages of 4 MB each at once.
 
     Seen: each is hung up on after as many as it could have been leased.
     """
     with contextlib.ExitStack() as stack:
-        floods = [stack.enter_context(impostor(ground)) for _ in range(4)]
+        floods = [stack.enter_context(impostor(target)) for _ in range(4)]
         for flood in floods:
             flood.attach()
             assert isinstance(flood.hear(), msg.DatasetMessage | msg.Revoke), "it was let in"
@@ -239,16 +239,16 @@ def four_floods_of_rows(ground: Ground) -> None:
         for thread in threads:
             thread.join()
         gone = {flood.number for flood in floods}
-        await_true(lambda: not gone & _remotes(ground), 10.0, "they are parted with")
+        await_true(lambda: not gone & _remotes(target), 10.0, "they are parted with")
 
 
 @attack("A95", peak_mb=100)
-def a_flood_of_words(ground: Ground) -> None:
+def a_flood_of_words(target: Target) -> None:
     """Join, and send 5,000 ALIVEs, BEATs, LAST_WORDS and FAILs of leases never held.
 
     Seen: the last words are kept, once; who says too many is hung up on.
     """
-    with impostor(ground) as talker:
+    with impostor(target) as talker:
         talker.attach()
         talker.lease()
         words: list[Any] = [
@@ -261,34 +261,34 @@ def a_flood_of_words(ground: Ground) -> None:
         with contextlib.suppress(zmq.Again):
             for _ in range(5_000):  # 80 MB: a daemon that is busy meanwhile may hold all of it
                 talker.rows.say(*words)
-        await_true(lambda: talker.number not in _remotes(ground), 10.0, "it is parted with")
+        await_true(lambda: talker.number not in _remotes(target), 10.0, "it is parted with")
 
 
 @attack("A96", is_slow=True)
-def joins_without_end(ground: Ground) -> None:
+def joins_without_end(target: Target) -> None:
     """Say JOIN 5,000 times and attach nothing.
 
     Seen: OVER_LIMIT beyond REMOTES_MAX; they are forgotten when they don't attach.
     """
-    with ground.peer("port") as peer:
-        join = offer(ground)
+    with target.peer("port") as peer:
+        join = offer(target)
         answers = peer.shout(join for _ in range(5_000))
         assert answers.keys() == {"JOINED", "ERROR OVER_LIMIT"}
         assert answers["JOINED"] >= REMOTES_MAX
-        await_true(lambda: not _remotes(ground), 20.0, "all are forgotten")
+        await_true(lambda: not _remotes(target), 20.0, "all are forgotten")
 
 
 @attack("A97", peak_mb=40)
-def crashes_in_a_row(ground: Ground) -> None:
+def crashes_in_a_row(target: Target) -> None:
     """Join, take leases, and leave without a word or with a crash, forty times.
 
     Seen: the leases are made by others; nobody is called unhealthy for one who left silently.
     """
     for number in range(40):
-        with impostor(ground) as one:
+        with impostor(target) as one:
             one.attach()
             lease = one.lease()
             if number % 4 == 0:
                 one.rows.say(msg.Done(lease.lease, num_bad=0))  # no rows
             time.sleep(0.01)
-    assert not ground.status()["unhealthy"]
+    assert not target.status()["unhealthy"]

@@ -12,8 +12,8 @@ from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.transport.address import bulk_address
 from tests.attacks.catalogue import attack
-from tests.attacks.ground import Ground, make_spec
-from tests.attacks.peers import Peer, is_closed, knocking
+from tests.attacks.peers import Peer, is_closed, probing
+from tests.attacks.target import Target, make_spec
 from tests.support.processes import await_true
 
 
@@ -46,31 +46,31 @@ class Session:
 
 
 @contextlib.contextmanager
-def session_of(ground: Ground, kind: str = "path", routing_id: bytes = b"") -> Iterator[Session]:
+def session_of(target: Target, kind: str = "path", routing_id: bytes = b"") -> Iterator[Session]:
     """Say HELLO and attach the lifeline, whose end ends the session."""
-    with ground.peer(kind, routing_id) as peer:
+    with target.peer(kind, routing_id) as peer:
         welcome = peer.hello()
-        with knocking(ground.attach_path) as lifeline:
+        with probing(target.attach_path) as lifeline:
             lifeline.send(codec.encode(msg.AttachMessage(welcome.session, welcome.token)))
             yield Session(peer, welcome)
 
 
-def stale(ground: Ground, kind: str) -> int:
-    return int(ground.status()["stale"].get(kind, 0))
+def stale(target: Target, kind: str) -> int:
+    return int(target.status()["stale"].get(kind, 0))
 
 
 @attack("A20")
-def other_peoples_sessions(ground: Ground) -> None:
+def other_peoples_sessions(target: Target) -> None:
     """Name each session from 0 to 3,000, those of the honest clients among them, in OPEN, FLOW,
     RELEASE and BYE.
 
     Seen: PROTOCOL_STATE for each OPEN; the others are ignored and counted.
     """
-    sessions = [stream["session"] for stream in ground.status()["streams"]]
+    sessions = [stream["session"] for stream in target.status()["streams"]]
     assert len(sessions) == 2
-    before = stale(ground, "session")
+    before = stale(target, "session")
     numbers = {*range(3_000), *sessions, 2**62}
-    with ground.peer("port") as peer:
+    with target.peer("port") as peer:
         answers = peer.shout(
             message
             for number in numbers
@@ -82,17 +82,17 @@ def other_peoples_sessions(ground: Ground) -> None:
             )
         )
     assert answers == {"ERROR PROTOCOL_STATE": len(numbers)}
-    assert stale(ground, "session") - before == 3 * len(numbers)
+    assert stale(target, "session") - before == 3 * len(numbers)
 
 
 @attack("A21")
-def replayed_messages(ground: Ground) -> None:
+def replayed_messages(target: Target) -> None:
     """Record all that a client says, HELLO to BYE; say it again, on its own connection and on
     another, twenty times.
 
     Seen: the session that ended stays ended; OPEN is PROTOCOL_STATE, the rest is ignored.
     """
-    with session_of(ground) as victim:
+    with session_of(target) as victim:
         victim.open(credit=2)
         batch = victim.await_batch()
         victim.say(msg.Release(victim.number, batch.slot, batch.generation))
@@ -100,20 +100,20 @@ def replayed_messages(ground: Ground) -> None:
         victim.say(msg.Bye(victim.number))
         assert set(victim.peer.answers()) <= {"BATCH", "EPOCH_END"}
         assert victim.peer.shout(victim.said * 20) == {"ERROR PROTOCOL_STATE": 20}
-        with ground.peer("port") as other:
+        with target.peer("port") as other:
             assert other.shout(victim.said * 20) == {"ERROR PROTOCOL_STATE": 20}
 
 
 @attack("A22")
-def stale_numbers(ground: Ground) -> None:
+def stale_numbers(target: Target) -> None:
     """RELEASE slots and generations, and FLOW for openings, that are past, to come or nowhere.
 
     Seen: nothing is freed and no credit given; all are counted as stale.
     """
-    with session_of(ground) as thief:
+    with session_of(target) as thief:
         thief.open(credit=1)
         batch = thief.await_batch()
-        before = stale(ground, "generation"), stale(ground, "opening")
+        before = stale(target, "generation"), stale(target, "opening")
         wrong = [g for g in (0, batch.generation + 1, 2**62) if g != batch.generation]
         releases = [(batch.slot, g) for g in wrong] + [(s, 0) for s in (5, 2**31 - 1)]
         flows = [0, 2, 2**62]
@@ -123,17 +123,17 @@ def stale_numbers(ground: Ground) -> None:
             for opening in flows:
                 thief.say(msg.Flow(thief.number, opening, 50))
         assert not thief.peer.heard(), "neither a batch nor an answer"
-        assert stale(ground, "generation") - before[0] == 100 * len(releases)
-        assert stale(ground, "opening") - before[1] == 100 * len(flows)
+        assert stale(target, "generation") - before[0] == 100 * len(releases)
+        assert stale(target, "opening") - before[1] == 100 * len(flows)
 
 
 @attack("A23")
-def absurd_credit(ground: Ground) -> None:
+def absurd_credit(target: Target) -> None:
     """Grant 2^62 batches, and never release one.
 
     Seen: as many batches as there are slots, then no more.
     """
-    with session_of(ground) as glutton:
+    with session_of(target) as glutton:
         glutton.open(make_spec(prefetch=7), credit=2**62)
         got = [glutton.await_batch() for _ in range(8)]
         assert len({batch.slot for batch in got}) == 8
@@ -143,13 +143,13 @@ def absurd_credit(ground: Ground) -> None:
 
 
 @attack("A24")
-def held_by_thousands(ground: Ground) -> None:
+def held_by_thousands(target: Target) -> None:
     """OPEN with 6,000 `held` slots, most of which never were; a hundred times.
 
     Seen: what doesn't exist is ignored, the stream goes on.
     """
     held = tuple((slot % 2_000, slot // 2_000) for slot in range(6_000))
-    with session_of(ground) as hoarder:
+    with session_of(target) as hoarder:
         for _ in range(100):
             hoarder.open(credit=1, held=held)
         while hoarder.await_batch().opening < 100:
@@ -157,13 +157,13 @@ def held_by_thousands(ground: Ground) -> None:
 
 
 @attack("A25")
-def nowhere_in_the_data_set(ground: Ground) -> None:
+def nowhere_in_the_data_set(target: Target) -> None:
     """OPEN at positions and epochs far beyond the data set's end, at the limits of their types.
 
     Seen: beyond an epoch's end the next one begins, beyond the last epoch's nothing.
     """
     last_epoch = 2**31 - 1
-    with session_of(ground) as lost:
+    with session_of(target) as lost:
         for position in (3, 159, 160, 161, 2**31, 2**53, 2**62):
             lost.open(position=position, epoch=7, credit=1)
             batch = lost.await_batch()
@@ -179,52 +179,52 @@ def nowhere_in_the_data_set(ground: Ground) -> None:
 
 
 @attack("A26")
-def forged_tokens(ground: Ground) -> None:
+def forged_tokens(target: Target) -> None:
     """Make a session's token from all that a stranger is told: instance, numbers, own tokens.
 
     Seen: it opens no other session, by the attach socket or by the bulk socket.
     """
-    with ground.peer("port") as victim, ground.peer("port") as thief:
-        seen, target = thief.hello(), victim.hello()
+    with target.peer("port") as victim, target.peer("port") as thief:
+        seen, theirs = thief.hello(), victim.hello()
         own = victim.hello("frames")
         for key in (seen.instance.encode(), bytes.fromhex(seen.instance), seen.token.encode()):
-            for number in (target.session, own.session):
+            for number in (theirs.session, own.session):
                 forged = hashlib.blake2b(f"session {number}".encode(), key=key, digest_size=16)
-                try_token(ground, number, forged.hexdigest())
-                try_token(ground, number, seen.token)
-        with knocking(ground.attach_path) as lifeline:
-            lifeline.send(codec.encode(msg.AttachMessage(target.session, target.token)))
-            victim.say(msg.Open(target.session, 1, make_spec(), credit=1))
+                try_token(target, number, forged.hexdigest())
+                try_token(target, number, seen.token)
+        with probing(target.attach_path) as lifeline:
+            lifeline.send(codec.encode(msg.AttachMessage(theirs.session, theirs.token)))
+            victim.say(msg.Open(theirs.session, 1, make_spec(), credit=1))
             assert isinstance(victim.hear(), msg.Opened), "still the victim's to attach"
-            victim.say(msg.Bye(target.session), msg.Bye(own.session))
+            victim.say(msg.Bye(theirs.session), msg.Bye(own.session))
         thief.say(msg.Bye(seen.session))
         victim.heard()
 
 
-def try_token(ground: Ground, session: int, token: str) -> None:
+def try_token(target: Target, session: int, token: str) -> None:
     """Attach with it everywhere; assert that it changed nothing."""
     attach = codec.encode(msg.AttachMessage(session, token))
-    with knocking(ground.attach_path) as connection:
+    with probing(target.attach_path) as connection:
         connection.send(attach)
-        before = stale(ground, "attach")
+        before = stale(target, "attach")
         assert is_closed(connection)
-    port = ground.bulk_port
-    with Peer(bulk_address(ground.port, port)) as bulk:
+    port = target.bulk_port
+    with Peer(bulk_address(target.port, port)) as bulk:
         bulk.say(attach)
-        await_true(lambda: stale(ground, "attach") > before, 5.0, "the bulk socket refused")
+        await_true(lambda: stale(target, "attach") > before, 5.0, "the bulk socket refused")
 
 
 @attack("A27")
-def stolen_routing_id(ground: Ground) -> None:
+def stolen_routing_id(target: Target) -> None:
     """Connect with the routing id of a client that is connected, and speak in its session's name.
 
     Seen: ZeroMQ lets the second one in nowhere; the first goes on.
     """
-    with session_of(ground, routing_id=b"victim") as victim:
+    with session_of(target, routing_id=b"victim") as victim:
         victim.open(credit=1)
         batch = victim.await_batch()
         for kind in ("path", "port"):
-            with ground.peer(kind, routing_id=b"victim") as thief:
+            with target.peer(kind, routing_id=b"victim") as thief:
                 thief.say(msg.Bye(victim.number), msg.Ping())
                 assert not thief.socket.poll(300), "nobody answers the thief"
         victim.say(msg.Release(victim.number, batch.slot, batch.generation))
@@ -233,16 +233,16 @@ def stolen_routing_id(ground: Ground) -> None:
 
 
 @attack("A28")
-def attached_to_a_session_of_others(ground: Ground) -> None:
+def attached_to_a_session_of_others(target: Target) -> None:
     """Attach to the honest clients' sessions and to one's own twice, with wrong and right tokens.
 
     Seen: the connection is closed; who was attached stays attached.
     """
-    sessions = [stream["session"] for stream in ground.status()["streams"]]
-    with session_of(ground) as own:
+    sessions = [stream["session"] for stream in target.status()["streams"]]
+    with session_of(target) as own:
         for number in (*sessions, own.number, 0, 2**62):
             for token in ("", "0" * 32, own.welcome.token):
-                with knocking(ground.attach_path) as connection:
+                with probing(target.attach_path) as connection:
                     connection.send(codec.encode(msg.AttachMessage(number, token)))
                     if number != own.number or token != own.welcome.token:
                         assert is_closed(connection)
@@ -251,13 +251,13 @@ def attached_to_a_session_of_others(ground: Ground) -> None:
 
 
 @attack("A29")
-def bulk_of_another(ground: Ground) -> None:
+def bulk_of_another(target: Target) -> None:
     """On the bulk socket: ATTACH to others' sessions, PIECEs to the daemon, 20,000 random frames.
 
     Seen: nothing is answered and nobody's bytes come.
     """
-    sessions = [stream["session"] for stream in ground.status()["streams"]]
-    for address in (bulk_address(ground.path, 0), bulk_address(ground.port, ground.bulk_port)):
+    sessions = [stream["session"] for stream in target.status()["streams"]]
+    for address in (bulk_address(target.path, 0), bulk_address(target.port, target.bulk_port)):
         with Peer(address) as bulk:
             for number in (*sessions, *range(200)):
                 bulk.say(msg.AttachMessage(number, "0" * 32), msg.Piece(number, 1, 0, 0, 4_096))

@@ -8,15 +8,15 @@ import msgspec
 
 from augd.protocol import messages as msg
 from tests.attacks.catalogue import attack
-from tests.attacks.ground import Ground, make_spec
 from tests.attacks.sessions import session_of
+from tests.attacks.target import Target, make_spec
 
 CROP = {"op": "center_crop", "size": 8}
 
 
-def answers_to(ground: Ground, spec: msg.Spec, times: int = 1) -> set[str]:
+def answers_to(target: Target, spec: msg.Spec, times: int = 1) -> set[str]:
     """Open with this spec in a session of its own."""
-    with session_of(ground) as bomber:
+    with session_of(target) as bomber:
         for _ in range(times):
             bomber.open(spec, credit=2)
         first = bomber.peer.hear()
@@ -25,7 +25,7 @@ def answers_to(ground: Ground, spec: msg.Spec, times: int = 1) -> set[str]:
 
 
 @attack("A30")
-def arena_that_cannot_be_had(ground: Ground) -> None:
+def arena_that_cannot_be_had(target: Target) -> None:
     """Ask for a batch_size of 2^24 images, and for 1,025 slots of large ones.
 
     Seen: OVER_LIMIT, which names both sums; the session ends; nothing was allocated.
@@ -38,11 +38,11 @@ def arena_that_cannot_be_had(ground: Ground) -> None:
         make_spec(2**24, world=2, prefetch=1024, recipe=large),
     )
     for spec in specs:
-        assert answers_to(ground, spec) == {"OVER_LIMIT"}
+        assert answers_to(target, spec) == {"OVER_LIMIT"}
 
 
 @attack("A31")
-def recipe_bombs(ground: Ground) -> None:
+def recipe_bombs(target: Target) -> None:
     """Recipes of 5,000 ops, of 60 KiB of text, of absurd sizes and numbers, nested, and renamed.
 
     Seen: BAD_RECIPE or OVER_LIMIT, within the size of an ERROR.
@@ -67,26 +67,26 @@ def recipe_bombs(ground: Ground) -> None:
         {"ops": [{"op": "center_crop", "size": [0, 0]}]},
     )
     for recipe in recipes:
-        assert answers_to(ground, make_spec(recipe=recipe)) == {"BAD_RECIPE"}, recipe
+        assert answers_to(target, make_spec(recipe=recipe)) == {"BAD_RECIPE"}, recipe
     for size in (2**31 - 1, 2**62, 2**64 - 1):
         recipe = {"ops": [{"op": "center_crop", "size": size}]}
-        assert answers_to(ground, make_spec(recipe=recipe)) <= {"BAD_RECIPE", "OVER_LIMIT"}
+        assert answers_to(target, make_spec(recipe=recipe)) <= {"BAD_RECIPE", "OVER_LIMIT"}
 
 
 @attack("A32")
-def long_recipes(ground: Ground) -> None:
+def long_recipes(target: Target) -> None:
     """Recipes of as many legal ops as a header holds.
 
     Seen: they are served, or refused with a reason; the producers live.
     """
-    before = ground.status()["restarts"]
+    before = target.status()["restarts"]
     for ops in ([{"op": "mirror"}] * 5_000, [{"op": "pca", "alpha_std": 0.1}] * 2_000):
-        answers_to(ground, make_spec(recipe={"ops": [CROP, *ops]}))
-    assert ground.status()["restarts"] == before
+        answers_to(target, make_spec(recipe={"ops": [CROP, *ops]}))
+    assert target.status()["restarts"] == before
 
 
 @attack("A33")
-def selection_bombs(ground: Ground) -> None:
+def selection_bombs(target: Target) -> None:
     """Select 8,000 classes that don't exist, one class 8,000 times, and nothing at all.
 
     Seen: refused with a reason.
@@ -99,35 +99,35 @@ def selection_bombs(ground: Ground) -> None:
         msg.Selection(split="val", val_fraction=0.0),
     )
     for selection in selections:
-        codes = answers_to(ground, make_spec(selection=selection))
+        codes = answers_to(target, make_spec(selection=selection))
         assert codes <= {"BAD_OPTION", "UNKNOWN_DATASET", "BAD_DATASET"}, codes
-    assert answers_to(ground, make_spec(selection=msg.Selection(limit=2**62))) >= {"Opened"}
+    assert answers_to(target, make_spec(selection=msg.Selection(limit=2**62))) >= {"Opened"}
 
 
 @attack("A34")
-def impossible_layouts(ground: Ground) -> None:
+def impossible_layouts(target: Target) -> None:
     """Ranks beyond the world, worlds beyond the data set, unknown data sets with paths as names.
 
     Seen: BAD_OPTION or UNKNOWN_DATASET.
     """
     for rank, world in ((1, 1), (2**31 - 1, 2**20)):
-        assert answers_to(ground, make_spec(rank=rank, world=world)) == {"BAD_OPTION"}
+        assert answers_to(target, make_spec(rank=rank, world=world)) == {"BAD_OPTION"}
     alone = make_spec(2**20, world=2**20, drop_last=True)
-    assert answers_to(ground, alone) == {"BAD_OPTION"}
+    assert answers_to(target, alone) == {"BAD_OPTION"}
     for name in ("/etc/passwd", "../photos", "", "photos\0", "\x1b[2J"):
         spec = msgspec.structs.replace(make_spec(), dataset=name)
-        assert answers_to(ground, spec) == {"UNKNOWN_DATASET"}
+        assert answers_to(target, spec) == {"UNKNOWN_DATASET"}
 
 
 @attack("A35")
-def a_million_chunks(ground: Ground) -> None:
+def a_million_chunks(target: Target) -> None:
     """Open and seek in a stream of 65,536 images of one pixel by 65 slots: 133,000 chunks.
 
     Seen: nobody waits for it.
     """
     pixel = {"ops": [{"op": "center_crop", "size": 1}]}
     spec = make_spec(2**16, world=2, prefetch=64, recipe=pixel)
-    with session_of(ground) as bomber:
+    with session_of(target) as bomber:
         for _ in range(5):
             bomber.open(spec, credit=2**62)
         while not isinstance(message := bomber.peer.hear(), msg.Opened) or message.opening < 5:

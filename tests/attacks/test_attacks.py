@@ -7,7 +7,7 @@ import pytest
 from augd.diagnostics.procfs import anonymous_bytes
 from tests.attacks import catalogue
 from tests.attacks.catalogue import MB, all_attacks
-from tests.attacks.ground import Ground, Watcher, honest_clients
+from tests.attacks.target import Target, Watcher, honest_clients
 from tests.support.processes import await_true
 
 # Allocators keep some of what was freed; a few hundred bytes leaked per message would be more.
@@ -24,26 +24,26 @@ def marked(attack: catalogue.Attack) -> object:
 
 
 @pytest.mark.parametrize("attack", [marked(attack) for attack in all_attacks()])
-def test_nobody_else_notices(attack: catalogue.Attack, ground: Ground) -> None:
-    fds, pid = ground.fds(), ground.daemon.pid
+def test_nobody_else_notices(attack: catalogue.Attack, target: Target) -> None:
+    fds, pid = target.fds(), target.daemon.pid
     watcher = Watcher(pid)
     try:
-        with honest_clients(ground) as clients:
-            attack.play(ground)
-            is_same = ground.daemon.pid == pid
-            assert attack.may_end or is_same or ground.has_met_the_assertion(pid), (
+        with honest_clients(target) as clients:
+            attack.play(target)
+            is_same = target.daemon.pid == pid
+            assert attack.may_end or is_same or target.has_met_the_assertion(pid), (
                 "the daemon ended"
             )
-            ground.status()
+            target.status()
     finally:
         peak_bytes = watcher.finish()
     longest_s = max(client.longest_s for client in clients)
     print(f"{attack.number}: daemon grew by {peak_bytes / MB:.1f} MB, wait of {longest_s:.2f} s")
-    ground.sessions_are_back_to(0)
-    if ground.daemon.pid != pid:
-        ground.warm_up()
-    await_true(lambda: ground.fds() <= fds, 15.0, f"{fds} fds again, now {ground.fds()}")
+    target.sessions_are_back_to(0)
+    if target.daemon.pid != pid:
+        target.warm_up()
+    await_true(lambda: target.fds() <= fds, 15.0, f"{fds} fds again, now {target.fds()}")
     assert peak_bytes < attack.peak_bytes
-    growth_bytes = anonymous_bytes(ground.daemon.pid) - watcher.before
+    growth_bytes = anonymous_bytes(target.daemon.pid) - watcher.before
     # Of a flood that a busy daemon held at once, allocators keep more.
     assert growth_bytes < max(GROWTH_BYTES, attack.peak_bytes // 3)

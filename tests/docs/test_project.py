@@ -46,7 +46,8 @@ def test_nothing_slow_is_loaded(code: str) -> None:
 
 
 def test_producers_start_before_anything_slow() -> None:
-    """`hire` is loaded before the daemon: NumPy and OpenCV load while it scans the folder."""
+    """`spawn_producer` is loaded before the daemon: NumPy and OpenCV load while it scans the
+    folder."""
     assert not loaded_by("import augd.server.supervision.producer_process") & {
         "zmq",
         "msgspec",

@@ -1,4 +1,4 @@
-"""A cache of decoded pictures, end to end: the same bytes, no file read twice, found again."""
+"""A cache of decoded images, end to end: the same bytes, no file read twice, found again."""
 
 from __future__ import annotations
 
@@ -227,10 +227,10 @@ def test_status_and_bench_say_what_came_from_it(folder) -> None:
     command = [sys.executable, "-m", "augd", "bench", str(folder), "--producers", "1"]
     command += ["--seconds", "0.5", "--batch-size", "16", "--cache", "ram:16MB"]
     plain = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert f"cache (ram): {NUM} pictures, 0.00 of 0.02 GB; " in plain.stdout
+    assert f"cache (ram): {NUM} images, 0.00 of 0.02 GB; " in plain.stdout
     with augd.serve(folder, producers=1, cache="ram:16MB") as daemon:
         shown = run_augd("status", daemon.address)
-    assert "cache (ram): 0 pictures, 0.00 of 0.02 GB\n" in shown.stdout
+    assert "cache (ram): 0 images, 0.00 of 0.02 GB\n" in shown.stdout
 
 
 def test_a_disk_cache_of_shards_that_were_written_again_is_not_believed(tmp_path: Path) -> None:
@@ -239,13 +239,13 @@ def test_a_disk_cache_of_shards_that_were_written_again_is_not_believed(tmp_path
     shards.mkdir()
 
     def write(level: int) -> None:
-        picture = io.BytesIO()
-        Image.new("RGB", (24, 24), (level, level, level)).save(picture, "PNG", compress_level=0)
+        image = io.BytesIO()
+        Image.new("RGB", (24, 24), (level, level, level)).save(image, "PNG", compress_level=0)
         with tarfile.open(shards / "a.tar", "w") as tar:
             for number in range(8):
                 member = tarfile.TarInfo(f"grey/{number}.png")
-                member.size = len(picture.getvalue())
-                tar.addfile(member, io.BytesIO(picture.getvalue()))
+                member.size = len(image.getvalue())
+                tar.addfile(member, io.BytesIO(image.getvalue()))
 
     def levels() -> set[int]:
         recipe = {"ops": [{"op": "resize", "size": 16}]}

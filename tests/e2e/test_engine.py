@@ -201,12 +201,12 @@ def test_photos_stand_upright_where_the_recipe_says_so(tmp_path):
             with augd.connect(served.address, recipe=recipe, **options) as stream:
                 (batch,) = stream.epoch(epoch)
                 assert batch.valid.all()
-                for row, picture in enumerate(shown):
+                for row, image in enumerate(shown):
                     height, width = _whole(tmp_path, row)
                     top, left = round((height - 40) / 2), round((width - 40) / 2)
                     whole = _upright(tmp_path, row)
                     part = whole[top : top + 40, left : left + 40]
-                    assert picture.shape == part.shape
+                    assert image.shape == part.shape
                     assert np.array_equal(batch.images[row], part)
                 applied = stream.content
                 del batch
@@ -273,13 +273,13 @@ def test_scaled_photos_are_the_same_for_any_batch_size_and_number_of_producers(t
     (plain, exact), (images, crops) = found[2, "off"], found[2, "auto"]
     assert not np.array_equal(images, plain), "else nothing was scaled"
     assert np.abs(crops - exact).max() <= 8, "an edge moves by 4 px at most, a side by 8"
-    # Smooth pictures of 400 px: where a crop's edge moved, by a part of a pixel of the row.
+    # Smooth images of 400 px: where a crop's edge moved, by a part of a pixel of the row.
     assert np.abs(images.astype(int) - plain).mean() < 4
 
 
 def _upright(folder: Path, number: int) -> np.ndarray:
-    picture = ImageOps.exif_transpose(Image.open(folder / f"{number}.png"))
-    return np.asarray(picture.convert("RGB"))
+    image = ImageOps.exif_transpose(Image.open(folder / f"{number}.png"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _whole(folder: Path, number: int) -> tuple[int, int]:

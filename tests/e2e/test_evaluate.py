@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory):
+def served(tmp_path_factory: pytest.TempPathFactory):
     """A daemon, and the folders of two short runs."""
-    root = tmp_path_factory.mktemp("ground")
+    root = tmp_path_factory.mktemp("served")
     for split, count in (("train", 8), ("val", 4), ("test", 6)):
         make_coloured(root / "photos" / split, count)
     bad = next((root / "photos" / "test" / "red").iterdir())
@@ -48,8 +48,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
     torch.set_num_threads(before)
 
 
-def evaluate(ground, out: Path, *more: object) -> tuple[int, dict]:
-    daemon, root = ground
+def evaluate(served, out: Path, *more: object) -> tuple[int, dict]:
+    daemon, root = served
     status = run_trainer(
         "evaluate", "--connect", daemon.address, "--dataset", "photos", "--batch-size", 5,
         "--device", "cpu", "--out", out, "--checkpoint", root / "run0", *more,
@@ -57,9 +57,9 @@ def evaluate(ground, out: Path, *more: object) -> tuple[int, dict]:
     return status, json.loads((out / "results.json").read_text())
 
 
-def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
-    daemon, root = ground
-    status, found = evaluate(ground, tmp_path, "--json")
+def test_is_what_a_loop_by_hand_finds(served, tmp_path, capsys):
+    daemon, root = served
+    status, found = evaluate(served, tmp_path, "--json")
     assert status == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == found
@@ -82,14 +82,14 @@ def test_is_what_a_loop_by_hand_finds(ground, tmp_path, capsys):
     assert [one["samples"] for one in found["classes"]] == [6, 5]
     assert np.array(found["confusion"]).sum() == 11
 
-    picture = np.asarray(Image.open(tmp_path / "confusion.png"))
-    assert picture.shape[2] == 3 and picture.std() > 10
+    image = np.asarray(Image.open(tmp_path / "confusion.png"))
+    assert image.shape[2] == 3 and image.std() > 10
     events = list((tmp_path / "tensorboard").iterdir())
     assert len(events) == 1 and events[0].stat().st_size > 1000
 
 
-def test_the_constants_of_a_run_are_those_of_its_evaluation(ground, tmp_path, capsys):
-    daemon, root = ground
+def test_the_constants_of_a_run_are_those_of_its_evaluation(served, tmp_path, capsys):
+    daemon, root = served
     options = [
         *("--connect", daemon.address, "--dataset", "photos", "--device", "cpu"),
         *("--batch-size", 8, "--out", tmp_path / "run"),
@@ -123,9 +123,9 @@ def test_the_constants_of_a_run_are_those_of_its_evaluation(ground, tmp_path, ca
     assert read_trained(tmp_path / "old.pt").constants == NAMED["imagenet"]
 
 
-def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
-    daemon, root = ground
-    _, found = evaluate(ground, tmp_path, "--views", "ten-crop", "--split", "val")
+def test_ten_crop_is_the_mean_over_views_by_hand(served, tmp_path):
+    daemon, root = served
+    _, found = evaluate(served, tmp_path, "--views", "ten-crop", "--split", "val")
     trained = read_trained(root / "run0")
     recipe = views_recipe("ten-crop", (32, 32))
     options = {"dataset": "photos", "split": "val", "shuffle": False, "device": "cpu"}
@@ -140,13 +140,13 @@ def test_ten_crop_is_the_mean_over_views_by_hand(ground, tmp_path):
     assert found["accuracy"] == (shares.argmax(1) == batch.labels).float().mean().item()
 
 
-def test_an_ensemble(ground, tmp_path, capsys):
-    daemon, root = ground
+def test_an_ensemble(served, tmp_path, capsys):
+    daemon, root = served
     more = ["--checkpoint", root / "run1", "--split", "val"]
-    status, both = evaluate(ground, tmp_path / "both", *more)
+    status, both = evaluate(served, tmp_path / "both", *more)
     assert status == 0 and len(both["alone"]) == 2
     assert "Each network alone: " in capsys.readouterr().out
-    _, one = evaluate(ground, tmp_path / "one", *more[2:])
+    _, one = evaluate(served, tmp_path / "one", *more[2:])
     assert one["accuracy"] == both["alone"][0] and "alone" not in one
     assert both["loss"] != one["loss"]
 
@@ -163,8 +163,8 @@ def test_an_ensemble(ground, tmp_path, capsys):
     assert both["accuracy"] == (shares.argmax(1) == batch.labels).float().mean().item()
 
 
-def test_many_scales_are_those_of_the_preset(ground):
-    daemon, _ = ground
+def test_many_scales_are_those_of_the_preset(served):
+    daemon, _ = served
     options = {"dataset": "photos", "split": "val", "limit": 1, "batch_size": 1, "device": "cpu"}
     with (
         trainer.connect(daemon.address, recipe="multi-scale", **options) as preset,
@@ -178,8 +178,8 @@ def test_many_scales_are_those_of_the_preset(ground):
         assert next(stream.epoch(0)).images.shape == (1, 50, 3, 32, 32)
 
 
-def test_averaged_weights_are_the_ones_that_were_validated(ground):
-    _, root = ground
+def test_averaged_weights_are_the_ones_that_were_validated(served):
+    _, root = served
     state = torch.load(root / "run0" / "best.pt", weights_only=True)
     network = read_trained(root / "run0").staged.network
     assert torch.equal(network.fc.weight, state["ema"]["fc.weight"])
@@ -195,8 +195,8 @@ def test_averaged_weights_are_the_ones_that_were_validated(ground):
         (["--split", "test", "--dataset", "others"], "got 'test'"),
     ],
 )
-def test_refused(ground, tmp_path, capsys, options, says):
-    daemon, root = ground
+def test_refused(served, tmp_path, capsys, options, says):
+    daemon, root = served
     chosen = ["--dataset", "photos", "--checkpoint", root / "run0", *options]
     assert run_trainer("evaluate", "--connect", daemon.address, "--out", tmp_path, *chosen) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -204,8 +204,8 @@ def test_refused(ground, tmp_path, capsys, options, says):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_ensemble_of_other_sizes(ground, tmp_path, capsys):
-    daemon, root = ground
+def test_an_ensemble_of_other_sizes(served, tmp_path, capsys):
+    daemon, root = served
     state = torch.load(root / "run1" / "best.pt", weights_only=True)
     state["recipes"]["size_px"] = (40, 40)
     torch.save(state, tmp_path / "other.pt")

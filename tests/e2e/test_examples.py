@@ -50,8 +50,8 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path):
     assert re.search(r"--size 96|of something else: recipe: ", done.stderr)
     assert "head, 5 epochs: 1,026 weights learn, {'fc': 1.0}" in done.stdout
     (made,) = tmp_path.glob("transfer-*")
-    pictures = {path.name for path in (made / "inspection").glob("*.png")}
-    assert pictures == {"filters.png", "pca.png", "tsne.png", "patches.png", "grad-cam.png"}
+    images = {path.name for path in (made / "inspection").glob("*.png")}
+    assert images == {"filters.png", "pca.png", "tsne.png", "patches.png", "grad-cam.png"}
     assert json.loads((made / "ten-crop" / "results.json").read_text())["views"] == "ten-crop"
 
 

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory):
+def served(tmp_path_factory: pytest.TempPathFactory):
     """A daemon with one bad photo, and weights that know something of its colours."""
-    root = tmp_path_factory.mktemp("ground")
+    root = tmp_path_factory.mktemp("served")
     make_coloured(root / "photos" / "train", NUM_TRAIN // 2)
     make_coloured(root / "photos" / "val", 4)
     bad = root / "photos" / "train" / "red" / "003.jpg"
@@ -52,8 +52,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory):
         yield daemon, root
 
 
-def run(command: str, ground, out: Path, *more: object) -> int:
-    daemon, root = ground
+def run(command: str, served, out: Path, *more: object) -> int:
+    daemon, root = served
     arguments = [
         *(command, "--connect", daemon.address, "--arch", ARCH, "--weights", root / "weights.pt"),
         *("--recipe", "eval", "--size", 32, "--batch-size", 64, "--device", "cpu", "--epochs", 8),
@@ -63,18 +63,18 @@ def run(command: str, ground, out: Path, *more: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def stored(ground, tmp_path_factory):
+def stored(served, tmp_path_factory):
     out = tmp_path_factory.mktemp("stored") / "features"
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert run("features", ground, out) == 0
+    assert run("features", served, out) == 0
     torch.set_num_threads(before)
     return out
 
 
-def online(ground, epoch: int = 0, recipe: str = "eval") -> dict[int, torch.Tensor]:
+def online(served, epoch: int = 0, recipe: str = "eval") -> dict[int, torch.Tensor]:
     """What the head gets for each sample, by id, in a network that is whole."""
-    daemon, root = ground
+    daemon, root = served
     subject = build_staged_network(ARCH, 2, (32, 32))
     put_weights(subject, find_weights(ARCH, str(root / "weights.pt")), ["green", "red"])
     network = subject.network.eval().to(memory_format=torch.channels_last)
@@ -89,9 +89,9 @@ def online(ground, epoch: int = 0, recipe: str = "eval") -> dict[int, torch.Tens
     return found
 
 
-def test_features_equal_the_online_forward(ground, stored):
+def test_features_equal_the_online_forward(served, stored):
     store = FeatureStore(stored / "features")
-    found, expected = store.training(0), online(ground)
+    found, expected = store.training(0), online(served)
     assert sorted(found.ids.tolist()) == sorted(expected) and len(expected) == NUM_TRAIN - 1
     for row, label, number in zip(*found, strict=True):
         # Batches are the same, so that sums are taken in the same order: bit for bit.
@@ -102,9 +102,9 @@ def test_features_equal_the_online_forward(ground, stored):
     assert np.bincount(found.labels).tolist() == [10, 9]
 
 
-def test_a_head_on_features_equals_a_head_on_the_frozen_network(ground, stored, tmp_path):
+def test_a_head_on_features_equals_a_head_on_the_frozen_network(served, stored, tmp_path):
     """With one batch an epoch, so that the order of the rows doesn't matter."""
-    assert run("fit", ground, tmp_path / "run", "--strategy", "head") == 0
+    assert run("fit", served, tmp_path / "run", "--strategy", "head") == 0
     whole = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     by_features = torch.load(stored / "head" / "last.pt", weights_only=True)
     for one, other in zip(whole["history"], by_features["history"], strict=True):
@@ -116,8 +116,8 @@ def test_a_head_on_features_equals_a_head_on_the_frozen_network(ground, stored, 
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_the_whole_network_is_saved_as_fit_would_have(ground, stored, tmp_path, capsys):
-    daemon, root = ground
+def test_the_whole_network_is_saved_as_fit_would_have(served, stored, tmp_path, capsys):
+    daemon, root = served
     with pytest.raises(SystemExit) as ended:
         main([
             *("evaluate", "--connect", daemon.address, "--checkpoint", str(stored), "--device"),
@@ -133,13 +133,13 @@ def test_the_whole_network_is_saved_as_fit_would_have(ground, stored, tmp_path, 
     assert all(torch.equal(state[n], one) for n, one in given.items() if not n.startswith("fc."))
 
 
-def test_a_second_time_nothing_is_computed(ground, stored, tmp_path, monkeypatch, capsys):
+def test_a_second_time_nothing_is_computed(served, stored, tmp_path, monkeypatch, capsys):
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("trainer.cli.features.store_features", never)
     again = shutil.copytree(stored, tmp_path / "again")  # its head is trained anew
-    assert run("features", ground, again, "--epochs", 100, "--dropout", 0.2, "--json") == 0
+    assert run("features", served, again, "--epochs", 100, "--dropout", 0.2, "--json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["is_new"] is False and report["saved_s"] == report["online_s"] > 0
@@ -149,11 +149,11 @@ def test_a_second_time_nothing_is_computed(ground, stored, tmp_path, monkeypatch
     assert "found stored" in printed.err and "s saved" in printed.err
 
 
-def test_augmented_passes(ground, tmp_path, capsys):
-    assert run("features", ground, tmp_path, "--recipe", "imagenet", "--passes", 3) == 0
+def test_augmented_passes(served, tmp_path, capsys):
+    assert run("features", served, tmp_path, "--recipe", "imagenet", "--passes", 3) == 0
     store = FeatureStore(tmp_path / "features")
     for number in range(3):
-        found, expected = store.training(number), online(ground, number, "imagenet")
+        found, expected = store.training(number), online(served, number, "imagenet")
         for row, sample in zip(found.features, found.ids, strict=True):
             assert np.array_equal(row, expected[int(sample)].numpy())
     assert not np.array_equal(
@@ -171,9 +171,9 @@ def test_augmented_passes(ground, tmp_path, capsys):
         (["--seed", 9], "seed: 0 stored, 9 here; training samples: "),
     ],
 )
-def test_features_of_something_else_are_refused(ground, stored, capsys, changed, says):
+def test_features_of_something_else_are_refused(served, stored, capsys, changed, says):
     before = (stored / "features" / "training-0.npy").read_bytes()
-    assert run("features", ground, stored, *changed) == 1
+    assert run("features", served, stored, *changed) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(
         f"features are of something else: .*{says}".replace("features are", "are"), line
@@ -182,12 +182,12 @@ def test_features_of_something_else_are_refused(ground, stored, capsys, changed,
     assert (stored / "features" / "training-0.npy").read_bytes() == before
 
 
-def test_features_of_other_weights_or_photos_are_refused(ground, stored, tmp_path, capsys):
-    _, root = ground
+def test_features_of_other_weights_or_photos_are_refused(served, stored, tmp_path, capsys):
+    _, root = served
     state = torch.load(root / "weights.pt", weights_only=True)
     state["conv1.0.weight"][0, 0, 0, 0] += 1e-3
     torch.save(state, tmp_path / "nearly.pt")
-    assert run("features", ground, stored, "--weights", tmp_path / "nearly.pt") == 1
+    assert run("features", served, stored, "--weights", tmp_path / "nearly.pt") == 1
     assert re.search(r"weights: \"\w{32}\" stored, \"\w{32}\" here\. Ask", capsys.readouterr().err)
     make_coloured(tmp_path / "photos" / "train", NUM_TRAIN // 2 + 1)
     make_coloured(tmp_path / "photos" / "val", 4)
@@ -206,19 +206,19 @@ def test_the_head_of_the_weights_does_not_matter():
     assert digest_of_base(one) == digest_of_base(other)
 
 
-def test_a_failed_pass_leaves_nothing(ground, tmp_path, monkeypatch, capsys):
+def test_a_failed_pass_leaves_nothing(served, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    assert run("features", ground, tmp_path / "out") == 1
+    assert run("features", served, tmp_path / "out") == 1
     assert "features cannot be written ([Errno 28] No space left). Make sp" in (
         capsys.readouterr().err
     )
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_networks_that_go_on_after_their_head(ground, tmp_path, capsys):
+def test_networks_that_go_on_after_their_head(served, tmp_path, capsys):
     torch.save(build_staged_network("squeezenet1_1", 3).network.state_dict(), tmp_path / "w.pt")
     more = ["--arch", "squeezenet1_1", "--weights", tmp_path / "w.pt"]
-    assert run("features", ground, tmp_path, *more) == 1
+    assert run("features", served, tmp_path, *more) == 1
     assert "in squeezenet1_1 other layers follow the classifier" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ RECIPE = {"ops": [{"op": "center_crop", "size": 8}]}
 
 
 def photo(path: Path, grey: int) -> None:
-    """Write a picture; all of them have one size in bytes."""
+    """Write an image; all of them have one size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (8, 8), grey).save(path, "BMP")
 

@@ -267,8 +267,8 @@ class TestErrors:
         for folder in folders:
             (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
             for number in range(4):
-                picture = np.full((40, 40, 3), 60 * number, np.uint8)
-                cv2.imwrite(str(tmp_path / "set" / folder / f"{number}.png"), picture)
+                image = np.full((40, 40, 3), 60 * number, np.uint8)
+                cv2.imwrite(str(tmp_path / "set" / folder / f"{number}.png"), image)
         line = self.refused(
             capsys, tmp_path / "set", "--producers", 1, "--out", tmp_path / "run", *options
         )

@@ -22,7 +22,7 @@ from augd.plan.random.philox import Purpose, mix
 from augd.plan.recipe.recipe import expand, parse_recipe, read_toml
 from augd.plugins.ops import load
 from examples.own_ops import Vignette
-from tests.e2e.test_views import holds
+from tests.e2e.test_view_commands import holds
 from tests.support.processes import await_true, producers_of
 from tests.support.scenes import make_folder
 
@@ -329,8 +329,8 @@ def test_own_ops_are_previewed_as_delivered_and_explained(daemon, folder, tmp_pa
     sheet = tmp_path / "sheet.png"
     done = show("preview", folder, *known, "--rows", 3, "--out", sheet)
     assert done.returncode == 0, done
-    with Image.open(sheet) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image.convert("RGB"))
     assert all(holds(pixels, row) for views in rows for row in views)
     said_to_be_slanted = []
     for sample, sample_matrices in zip(ids, matrices, strict=True):

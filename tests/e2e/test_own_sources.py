@@ -20,9 +20,9 @@ from augd.dataset.source_spec import parse_own
 from augd.plugins import sources
 from augd.plugins.sources import index_own
 from augd.protocol import messages as msg
-from tests.support.employer import Employer
+from tests.support.lone_producer import LoneProducer
 from tests.support.processes import await_true
-from tests.support.relays import Lent, await_remotes
+from tests.support.relays import RelayProcess, await_remotes
 from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 ROOT = Path(__file__).parents[2]
@@ -290,18 +290,18 @@ def test_a_stream_that_is_refused_may_be_masked(folder, monkeypatch, modules):
     source = f"plugin:trouble:Listed?{folder}"
     index = index_own("small", parse_own(source))
     (folder / "gone").touch()
-    employer = Employer(index, json.dumps({"small": source}))
+    lone = LoneProducer(index, json.dumps({"small": source}))
     try:
-        employer.tell(msg.Mask(1, ((0, 0, 0),)))
-        employer.lease(7)
-        failed = employer.heard(msg.Fail)
+        lone.tell(msg.Mask(1, ((0, 0, 0),)))
+        lone.lease(7)
+        failed = lone.heard(msg.Fail)
         assert (failed.lease, failed.code) == (7, "PLUGIN_FAILED")
         assert "the folder is gone" in failed.text
-        employer.tell(msg.Drop(1))
-        employer.tell(msg.Drain())
-        assert employer.spawned.process.wait(20) == 0
+        lone.tell(msg.Drop(1))
+        lone.tell(msg.Drain())
+        assert lone.spawned.process.wait(20) == 0
     finally:
-        employer.close()
+        lone.close()
         index.close()
 
 
@@ -352,7 +352,7 @@ def test_lent_producers_read_their_own_copy_and_another_one_is_refused(folder, t
         refused = produce(other, port)
         assert refused.returncode == 1
         assert "dataset 'small': expected the index digest" in refused.stderr, refused.stderr
-        relay = Lent(Path(own.replace(str(base), str(elsewhere))), port, "--producers", "1")
+        relay = RelayProcess(Path(own.replace(str(base), str(elsewhere))), port, "--producers", "1")
         try:
             await_remotes(port, 1)
             assert digest_epoch(path, epochs=1) == local

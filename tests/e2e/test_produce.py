@@ -17,7 +17,7 @@ from augd.client.status import status
 from augd.transport.zmq_sockets import Dealer
 from tests.support.keyring import Keyring
 from tests.support.processes import await_true, is_alive
-from tests.support.relays import Lent, await_remotes, lent, remotes
+from tests.support.relays import RelayProcess, await_remotes, remotes, running_relay
 from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 
 clause = pytest.mark.clause
@@ -58,7 +58,7 @@ def test_all_producers_are_remote_and_the_bytes_the_same(
     daemon: augd.ServedDaemon, elsewhere: Path, local: list[str]
 ) -> None:
     path, port = daemon.addresses
-    with lent(elsewhere, port, "--producers", "2", "--host", "node7") as relay:
+    with running_relay(elsewhere, port, "--producers", "2", "--host", "node7") as relay:
         await_remotes(port, 2)
         assert digest_epoch(path, epochs=2) == local
         assert digest_epoch(port, epochs=2) == local
@@ -76,14 +76,14 @@ def test_all_producers_are_remote_and_the_bytes_the_same(
 def test_by_a_path_on_the_same_host(
     daemon: augd.ServedDaemon, elsewhere: Path, local: list[str]
 ) -> None:
-    with lent(elsewhere, daemon.address, "--producers", "1"):
+    with running_relay(elsewhere, daemon.address, "--producers", "1"):
         assert digest_epoch(daemon.address, epochs=2) == local
 
 
 def test_bench_measures_a_daemon_without_producers_of_its_own(
     daemon: augd.ServedDaemon, elsewhere: Path
 ) -> None:
-    with lent(elsewhere, daemon.addresses[1], "--producers", "1"):
+    with running_relay(elsewhere, daemon.addresses[1], "--producers", "1"):
         bench = [sys.executable, "-m", "augd", "bench", "--connect", daemon.address]
         more = ["--recipe", "eval", "--batch-size", "16", "--seconds", "0.5", "--json"]
         done = subprocess.run([*bench, *more], capture_output=True, text=True, timeout=60)
@@ -108,7 +108,7 @@ def test_every_array_of_a_slot_and_every_selection(
     ]
     with (
         augd.serve({"small": folder}, producers=1) as own,
-        lent(elsewhere, daemon.address, "--producers", "2"),
+        running_relay(elsewhere, daemon.address, "--producers", "2"),
     ):
         for options in asked:
             runs = []
@@ -131,7 +131,7 @@ def test_bad_samples_are_masked_and_named(
 ) -> None:
     shutil.copytree(folder, tmp_path / "small", copy_function=shutil.copyfile)
     with (
-        lent(tmp_path / "small", daemon.address, "--producers", "1"),
+        running_relay(tmp_path / "small", daemon.address, "--producers", "1"),
         augd.connect(daemon.address, recipe=SMALL, max_bad_fraction=1.0) as stream,
     ):
         assert all(batch["valid"].all() for batch in read_epoch(stream, 0))
@@ -146,11 +146,11 @@ def test_beside_the_daemons_own_and_at_any_time(
     folder: Path, elsewhere: Path, local: list[str]
 ) -> None:
     with augd.serve({"small": folder}, producers=1, listen=LOOPBACK) as daemon:
-        joined: list[Lent] = []
+        joined: list[RelayProcess] = []
 
         def on_batch(batch: augd.Batch) -> None:
             if (batch.epoch, batch.number) == (0, 2):
-                joined.append(Lent(elsewhere, daemon.address, "--producers", "1"))
+                joined.append(RelayProcess(elsewhere, daemon.address, "--producers", "1"))
                 await_remotes(daemon.address, 1)
             if (batch.epoch, batch.number) == (1, 4):
                 joined[0].end()
@@ -165,7 +165,7 @@ def test_it_is_refused_with_the_difference(
     fewer = tmp_path / "fewer"
     shutil.copytree(folder, fewer)
     next((fewer / "class1").iterdir()).unlink()
-    with lent(fewer, daemon.addresses[1]) as relay:
+    with running_relay(fewer, daemon.addresses[1]) as relay:
         code, errors = relay.finish()
     assert code == 1
     assert f"error: {daemon.addresses[1]}: dataset 'small': expected the index digest" in errors
@@ -173,7 +173,7 @@ def test_it_is_refused_with_the_difference(
         "import augd\nclass Nothing(augd.Plugin):\n    def pixels(self, row, rng): pass\n"
     )
     command = ("env", f"PYTHONPATH={tmp_path}")
-    relay = Lent(
+    relay = RelayProcess(
         elsewhere, daemon.addresses[1], "--plugin", "own_ops", "--producers", "1", before=command
     )
     code, errors = relay.finish()
@@ -199,10 +199,10 @@ def test_only_a_key_that_may_produce_joins_and_only_while_it_may(
             (None, "accepts only clients with a key"),
         ):
             keys = () if file is None else ("--keys", str(file))
-            with lent(elsewhere, port, *keys, "--producers", "1") as relay:
+            with running_relay(elsewhere, port, *keys, "--producers", "1") as relay:
                 code, errors = relay.finish()
             assert (code, text in errors) == (1, True), errors
-        with lent(elsewhere, port, "--keys", str(maker), "--producers", "1") as relay:
+        with running_relay(elsewhere, port, "--keys", str(maker), "--producers", "1") as relay:
             assert digest_epoch(port, epochs=2, keys=reader) == local
             assert large_rows(daemon.address) == large_rows_made_here(folder)
             assert [one["number"] for one in remotes(daemon.address)] == [1024], "none too large"
@@ -265,7 +265,7 @@ def knock_at(port: object, curve: object) -> bool:
 @clause("P-141")
 def test_the_daemons_end_is_the_relays_end(folder: Path, elsewhere: Path) -> None:
     with augd.serve({"small": folder}, producers=0, listen=LOOPBACK) as daemon:
-        relay = Lent(elsewhere, daemon.address, "--producers", "2")
+        relay = RelayProcess(elsewhere, daemon.address, "--producers", "2")
         await_remotes(daemon.address, 2)
         producers = relay.producers()
     code, errors = relay.finish(10)

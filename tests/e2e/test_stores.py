@@ -27,7 +27,7 @@ from augd.errors import DatasetError, OptionError, StoreError
 from augd.pixels import native
 from tests.support.commands import run_augd
 from tests.support.processes import children_of, command_of, staff_of
-from tests.support.relays import await_remotes, lent
+from tests.support.relays import await_remotes, running_relay
 from tests.support.scenes import SMALL, digest_epoch, make_folder, read_epoch
 from tests.support.stores import BUCKET, Bucket, Deeds, ranges, s3, use
 
@@ -262,7 +262,7 @@ def test_remote_producers_read_the_store_by_themselves(
     listen = [f"ipc://{tmp_path}/d", "tcp://127.0.0.1:0"]
     with (
         augd.serve({"small": address}, producers=0, listen=listen) as daemon,
-        lent(address, daemon.addresses[1], "--producers", "2") as relay,
+        running_relay(address, daemon.addresses[1], "--producers", "2") as relay,
     ):
         await_remotes(daemon.address, 2)
         assert len(fetchers_of(relay.pid)) == 1

@@ -6,8 +6,8 @@ Two daemons: one serves five data sets of unequal size, behind keys at a port, w
 in memory and a relay; the other a packed set, from its folder and from a store on HTTP, with a
 cache on disk. What they serve was read once by one producer of an undisturbed daemon; each row that
 arrives later is compared with that, each epoch must be exactly once, and each receipt must say what
-was counted (tests/fault/comparing.py). What is killed, stopped or broken, and when, hangs on the
-seed; what it meets, on the machine.
+was counted (tests/fault/row_comparison.py). What is killed, stopped or broken, and when, hangs on
+the seed; what it meets, on the machine.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from unittest import mock
 import augd
 from augd.cli.pack.command import pack
 from augd.cli.pack.options import PackOptions
-from tests.fault.comparing import Reference
-from tests.fault.grounds import Ground
-from tests.fault.misdeeds import Deed, Due, Misdeeds, wake
-from tests.fault.reading import EPOCHS, SEEDS, Task
+from tests.fault.checked_trainer import EPOCHS, SEEDS, Task
+from tests.fault.deployments import Deployment
+from tests.fault.disturbances import Disturbance, Disturbances, Due, wake
+from tests.fault.row_comparison import Reference
 from tests.fault.soak import left_behind, private_folder
 from tests.support.keyring import Keyring
 from tests.support.programs import free_port
@@ -117,8 +117,8 @@ class Checker:
         self._due = Due()
         self._trainers: dict[str, Trainer] = {}
         self._not_before: dict[str, float] = {}
-        self._misdeeds: dict[str, Misdeeds] = {}
-        self._grounds: dict[str, Ground] = {}
+        self._disturbances: dict[str, Disturbances] = {}
+        self._deployments: dict[str, Deployment] = {}
         self._store: subprocess.Popen[bytes] | None = None
         self._store_port = free_port()
         self.report = Report(seed)
@@ -129,13 +129,13 @@ class Checker:
         """Make the data sets, read them once undisturbed, and start everybody."""
         sets = self._make_sets()
         references = self._read_references(sets)
-        self._grounds["sets"] = self._start_sets({k: v for k, v in sets.items() if k in SIZES})
+        self._deployments["sets"] = self._start_sets({k: v for k, v in sets.items() if k in SIZES})
         if not self._is_short:
             self._start_store()
-            self._grounds["shards"] = self._start_shards()
+            self._deployments["shards"] = self._start_shards()
             references["store"] = references["packed"] = references.pop("photos")
         ring = self._ring
-        near, far = self._grounds["sets"].address, f"tcp://127.0.0.1:{self._port}"
+        near, far = self._deployments["sets"].address, f"tcp://127.0.0.1:{self._port}"
         several = {name: references[name] for name in SIZES if name in references}
         alice = str(ring.let_in("alice"))
         self._add("mapped", "plain", near, several)
@@ -146,8 +146,10 @@ class Checker:
         shards = {name: references[name] for name in ("packed", "store")}
         self._add("sharing", "sharing", near, several)
         self._add("elastic by port", "elastic", far, several, keys=alice)
-        self._add("shards", "plain", self._grounds["shards"].address, shards)
-        self._add("shards in frames", "elastic", self._grounds["shards"].address, shards, "frames")
+        self._add("shards", "plain", self._deployments["shards"].address, shards)
+        self._add(
+            "shards in frames", "elastic", self._deployments["shards"].address, shards, "frames"
+        )
 
     def _make_sets(self) -> dict[str, Path]:
         sizes = dict(list(SIZES.items())[:4]) if self._is_short else SIZES
@@ -190,7 +192,7 @@ class Checker:
                 found[name] = str(below / name)
         return found
 
-    def _start_sets(self, sets: dict[str, Path]) -> Ground:
+    def _start_sets(self, sets: dict[str, Path]) -> Deployment:
         self._ring = ring = Keyring(self._folder)
         ring.let_in("alice")
         farm = ring.let_in("farm", may_produce=True, max_streams=0)
@@ -201,19 +203,21 @@ class Checker:
         words += ["--keys", str(ring.folder), "--producers", "2", "--patience", str(PATIENCE_S)]
         words += ["--cache", "ram:4MB", "--http", f"127.0.0.1:{free_port()}", *named]
         relay = ["--connect", port, "--keys", str(farm), "--producers", "1", *named]
-        return self._keep(Ground("sets", self._folder / "sets.log", words, relay))
+        return self._keep(Deployment("sets", self._folder / "sets.log", words, relay))
 
-    def _start_shards(self) -> Ground:
+    def _start_shards(self) -> Deployment:
         words = ["--listen", f"ipc://{self._folder}/run/shards", "--producers", "2"]
         words += ["--patience", str(PATIENCE_S), "--cache", f"disk:{self._folder}/kept:8MB"]
         words += ["--shard-cache", f"{self._folder}/blocks:64MiB"]
         named = [f"packed={self._folder}/packed", f"store=http://127.0.0.1:{self._store_port}"]
-        return self._keep(Ground("shards", self._folder / "shards.log", [*words, *named], None))
+        return self._keep(Deployment("shards", self._folder / "shards.log", [*words, *named], None))
 
-    def _keep(self, ground: Ground) -> Ground:
-        self._stack.callback(lambda: [self.report.fail(one) for one in ground.close()])
-        self._misdeeds[ground.name] = Misdeeds(ground, self._chance, self._due, self._try)
-        return ground
+    def _keep(self, deployment: Deployment) -> Deployment:
+        self._stack.callback(lambda: [self.report.fail(one) for one in deployment.close()])
+        self._disturbances[deployment.name] = Disturbances(
+            deployment, self._chance, self._due, self._try
+        )
+        return deployment
 
     def _start_store(self) -> None:
         program = str(ROOT / "tests" / "support" / "ranges.py")
@@ -241,7 +245,7 @@ class Checker:
     def _start_trainer(self, task: Task) -> None:
         with (self._folder / "trainers.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fault.reading", json.dumps(asdict(task))],
+                [sys.executable, "-m", "tests.fault.checked_trainer", json.dumps(asdict(task))],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
@@ -285,16 +289,16 @@ class Checker:
                 self._not_before[name] = time.monotonic() + gap_s
             self._look_after()
 
-    def _choose(self) -> Deed:
+    def _choose(self) -> Disturbance:
         now = time.monotonic()
         deeds = [one for one in self._deeds() if self._not_before.get(one[0], 0.0) <= now]
         return self._chance.choice(deeds)
 
-    def _deeds(self) -> list[Deed]:
+    def _deeds(self) -> list[Disturbance]:
         """All that may be done: its name, how long it is not done again, and the deed."""
-        found: list[Deed] = []
-        for name in self._grounds:
-            found += self._misdeeds[name].choices()
+        found: list[Disturbance] = []
+        for name in self._deployments:
+            found += self._disturbances[name].choices()
         for trainer in self._trainers.values():
             found.append(("trainer SIGKILL", 3, lambda one=trainer: self._kill_trainer(one)))
             found.append(("trainer SIGSTOP", 3, lambda one=trainer: self._stop_trainer(one)))
@@ -346,8 +350,8 @@ class Checker:
     def _look_after(self) -> None:
         """Nobody may have ended by himself."""
         now = time.monotonic()
-        for ground in self._grounds.values():
-            for text in ground.faults():
+        for deployment in self._deployments.values():
+            for text in deployment.faults():
                 self.report.fail(f"{text}, {self.report.before(now, BEFORE_S)}")
         for trainer in list(self._trainers.values()):
             if (code := trainer.process.poll()) is not None:
@@ -370,8 +374,8 @@ class Checker:
                 trainer.process.kill()
                 trainer.process.wait()
             trainer.listener.join()
-        for ground in self._grounds.values():
-            self._try(ground.await_calm)
+        for deployment in self._deployments.values():
+            self._try(deployment.await_calm)
         self._stack.close()
         if self._store is not None:
             self._store.kill()

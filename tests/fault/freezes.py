@@ -21,7 +21,7 @@ import augd
 from augd.client.status import status
 from tests.support.processes import daemon_of
 from tests.support.programs import finish, follow, start_by_hand
-from tests.support.relays import await_remotes, lent
+from tests.support.relays import await_remotes, running_relay
 from tests.support.scenes import SMALL, make_folder
 
 FREEZE_S = 12.0
@@ -41,7 +41,7 @@ class Frozen:
             self.process = start_by_hand(f"small={folder}", self.address, "--producers", "0")
             started.callback(self._end)
             self.pid = daemon_of(self.process.pid)
-            started.enter_context(lent(folder, self.address, "--producers", "1"))
+            started.enter_context(running_relay(folder, self.address, "--producers", "1"))
             await_remotes(self.address, 1)
             with augd.connect(self.address, **OPTIONS) as stream:
                 self._expected = follow(stream, 1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import augd
+from tests.fault.checked_trainer import EPOCHS, SEEDS, Reader, Task
 from tests.fault.checker import RECIPE, check
-from tests.fault.comparing import Mismatch, Reference
-from tests.fault.reading import EPOCHS, SEEDS, Reader, Task
+from tests.fault.row_comparison import Mismatch, Reference
 from tests.support.scenes import make_folder
 
 pytestmark = pytest.mark.slow

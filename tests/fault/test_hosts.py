@@ -19,7 +19,7 @@ from augd.client.status import StatusClient
 from tests.support.hosts import Host, hosts
 from tests.support.keyring import Keyring
 from tests.support.processes import await_true
-from tests.support.relays import Lent, at, await_remotes, remotes
+from tests.support.relays import RelayProcess, at, await_remotes, remotes
 from tests.support.scenes import SMALL, digest_epoch, make_folder
 
 pytestmark = [
@@ -60,15 +60,15 @@ class Site:
         )
         assert self._daemon.stdout is not None
         assert "serving" in self._daemon.stdout.readline()
-        self._relays: list[Lent] = []
+        self._relays: list[RelayProcess] = []
 
     def port_for(self, host: Host) -> str:
         """Where a host finds the daemon."""
         return f"tcp://{host.address}:{PORT}"
 
-    def assign_lease(self, host: Host) -> Lent:
+    def assign_lease(self, host: Host) -> RelayProcess:
         options = ("--keys", str(self.maker), "--producers", "1", "--host", host.name)
-        relay = Lent(self._folder, self.port_for(host), *options, before=host.inside)
+        relay = RelayProcess(self._folder, self.port_for(host), *options, before=host.inside)
         self._relays.append(relay)
         return relay
 

@@ -19,7 +19,7 @@ from augd.client.status import status
 from tests.support.processes import await_true, daemon_of, is_alive
 from tests.support.programs import finish, free_port, kill, put_in_place, start_by_hand
 from tests.support.proxy import Proxy
-from tests.support.relays import at, await_remotes, lent, remotes
+from tests.support.relays import at, await_remotes, remotes, running_relay
 from tests.support.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
 
 pytestmark = pytest.mark.fault("remote producer, its relay, its host or its link ends")
@@ -60,8 +60,8 @@ def test_a_host_that_dies_in_mid_epoch_changes_no_byte(
     folder: Path, address: str, local: list[str]
 ) -> None:
     with (
-        lent(folder, address, "--producers", "1"),
-        lent(folder, address, "--producers", "1") as hit,
+        running_relay(folder, address, "--producers", "1"),
+        running_relay(folder, address, "--producers", "1") as hit,
     ):
         await_remotes(address, 2)
         producers = hit.producers()
@@ -75,7 +75,7 @@ def test_a_host_that_dies_in_mid_epoch_changes_no_byte(
 def test_a_remote_producer_that_is_killed_is_replaced_by_its_relay(
     folder: Path, address: str, local: list[str]
 ) -> None:
-    with lent(folder, address, "--producers", "2") as relay:
+    with running_relay(folder, address, "--producers", "2") as relay:
         await_remotes(address, 2)
 
         def on_batch(batch: augd.Batch) -> None:
@@ -94,7 +94,7 @@ def test_a_remote_producer_that_is_killed_is_replaced_by_its_relay(
 def test_a_new_daemon_has_the_old_ones_producers(folder: Path, local: list[str]) -> None:
     port = f"tcp://127.0.0.1:{free_port()}"
     daemons = ExitStack()
-    with daemons, lent(folder, port, "--producers", "2") as relay:
+    with daemons, running_relay(folder, port, "--producers", "2") as relay:
         first = daemons.enter_context(started(folder, port))
         await_remotes(port, 2)
         pids = relay.producers()
@@ -113,8 +113,8 @@ def test_a_host_that_stops_is_missed_by_nobody_and_welcome_again(
     folder: Path, address: str, local: list[str]
 ) -> None:
     with (
-        lent(folder, address, "--producers", "1"),
-        lent(folder, address, "--producers", "1") as hit,
+        running_relay(folder, address, "--producers", "1"),
+        running_relay(folder, address, "--producers", "1") as hit,
     ):
         await_remotes(address, 2)
 
@@ -134,7 +134,8 @@ def test_a_host_that_stops_is_missed_by_nobody_and_welcome_again(
 def test_a_sample_that_kills_remote_producers_is_quarantined(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The deed is done in the relay's producers; the daemon has none, and hears of a crumb."""
+    """The deed is done in the relay's producers; the daemon has none, and hears of the current
+    sample."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     victim = sorted(folder.rglob("*.jpg"))[11]
     text = f"""
@@ -152,7 +153,7 @@ if "augd.server.producer" in sys.orig_argv:
     with (
         opencv_decodes(),
         augd.serve({"small": folder}, producers=0, listen="tcp://127.0.0.1:0") as daemon,
-        lent(folder, daemon.address, "--producers", "2"),
+        running_relay(folder, daemon.address, "--producers", "2"),
         augd.connect(daemon.address, recipe=SMALL, batch_size=50) as stream,
     ):
         for batch in stream.epoch(0):
@@ -182,7 +183,7 @@ def test_resets_in_the_middle_of_rows_lose_and_double_nothing(
         if batch.number % 5 == 2:
             proxy.reset("rows")
 
-    with lent(folder, proxy.address, "--producers", "2") as relay:
+    with running_relay(folder, proxy.address, "--producers", "2") as relay:
         await_remotes(direct, 2)
         assert digest_epoch(direct, epochs=2, on_batch=on_batch) == local
         assert proxy.num_resets >= 6
@@ -199,7 +200,7 @@ def test_a_partition_of_five_seconds_heals(
         proxy.freeze("up", "down")
         threading.Timer(5.0, proxy.heal).start()
 
-    with lent(folder, proxy.address, "--producers", "2"):
+    with running_relay(folder, proxy.address, "--producers", "2"):
         await_remotes(direct, 2)
         numbers = {one["number"] for one in remotes(direct)}
         assert digest_epoch(direct, epochs=2, on_batch=at(0, 3, part)) == local
@@ -213,7 +214,10 @@ def test_a_link_that_died_is_noticed_by_heartbeats(
 ) -> None:
     direct, proxy = network
     started = time.monotonic()
-    with lent(folder, proxy.address, *PRODUCERS), lent(folder, direct, *PRODUCERS):
+    with (
+        running_relay(folder, proxy.address, *PRODUCERS),
+        running_relay(folder, direct, *PRODUCERS),
+    ):
         await_remotes(direct, 2)
         dies = at(0, 3, lambda: proxy.freeze("up", "down"))
         assert digest_epoch(direct, epochs=2, on_batch=dies) == local
@@ -223,7 +227,7 @@ def test_a_link_that_died_is_noticed_by_heartbeats(
 
 def test_one_that_finds_no_daemon_waits_for_it(folder: Path, local: list[str]) -> None:
     port = f"tcp://127.0.0.1:{free_port()}"
-    with lent(folder, port, *PRODUCERS) as relay:
+    with running_relay(folder, port, *PRODUCERS) as relay:
         time.sleep(1.0)
         assert relay.process.poll() is None
         with started(folder, port):

@@ -261,7 +261,7 @@ def test_the_other_policy_ends_the_stream_by_name(folder, tmp_path):
 
 @pytest.mark.fault("decompression bomb")
 def test_a_bomb_is_refused_before_it_is_decoded(folder):
-    """A picture of a gigapixel in few bytes: 3 GB, if anything decoded it."""
+    """An image of a gigapixel in few bytes: 3 GB, if anything decoded it."""
     row = np.zeros((1, 64, 3), np.uint8)
     whole, encoded = cv2.imencode(".png", row)
     assert whole

@@ -27,7 +27,7 @@ from tests.support.processes import (
     staff_of,
 )
 from tests.support.programs import kill, put_in_place, start_by_hand
-from tests.support.relays import await_remotes, lent
+from tests.support.relays import await_remotes, running_relay
 from tests.support.scenes import SMALL, digest_epoch, make_folder, opencv_decodes
 from tests.support.stores import Deeds, ranges
 
@@ -128,7 +128,7 @@ def test_a_killed_fetcher_of_a_relay_changes_no_byte(
     listen = [f"ipc://{tmp_path}/d", "tcp://127.0.0.1:0"]
     with (
         augd.serve({"small": server.url}, producers=0, listen=listen) as daemon,
-        lent(server.url, daemon.addresses[1], "--producers", "2") as relay,
+        running_relay(server.url, daemon.addresses[1], "--producers", "2") as relay,
     ):
         await_remotes(daemon.address, 2)
         server.do(path=".tar", delay_s=0.1)

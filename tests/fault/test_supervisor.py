@@ -26,7 +26,7 @@ from tests.support.processes import (
     producers_of,
 )
 from tests.support.programs import begin_by_hand, finish, follow, put_in_place, start_by_hand
-from tests.support.relays import await_remotes, lent
+from tests.support.relays import await_remotes, running_relay
 from tests.support.scenes import SMALL, make_folder
 
 OPTIONS: dict[str, Any] = {"recipe": SMALL, "batch_size": 16, "timeout_s": 40}
@@ -86,7 +86,7 @@ def test_who_lends_producers_goes_on_by_itself(folder, tmp_path):
     listen = (f"ipc://{tmp_path}/d", "tcp://127.0.0.1:0")
     with augd.serve({"small": folder}, producers=0, listen=listen) as served:
         port = served.addresses[1]
-        with lent(folder, port, "--producers", "1") as relay:
+        with running_relay(folder, port, "--producers", "1") as relay:
             await_remotes(port, 1)
             with augd.connect(served.address, **OPTIONS) as stream:
                 undisturbed = follow(stream, 1)

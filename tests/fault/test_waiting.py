@@ -11,7 +11,7 @@ import pytest
 import augd
 from augd.client import wait_notice
 from tests.support.programs import begin_by_hand, finish, free_port, kill, start_by_hand
-from tests.support.relays import lent
+from tests.support.relays import running_relay
 from tests.support.scenes import SMALL, make_folder
 
 
@@ -45,7 +45,7 @@ def test_a_stream_says_that_it_waits_and_what_then(
         ids = next(batches).ids.tolist()
         first.send_signal(signal.SIGKILL)
         finish(first)
-        with lent(folder, address, "--producers", "1"):
+        with running_relay(folder, address, "--producers", "1"):
             ids += [number for batch in batches for number in batch.ids.tolist()]
     finally:
         caplog.handler.removeFilter(told)

@@ -73,15 +73,15 @@ def pixels(data: bytes) -> None:
 
 
 def _scaled(data: bytearray, found: Header, is_good: bool) -> None:
-    """Decode at 1/2, 1/4 and 1/8: bad when the picture is, and as large as announced."""
+    """Decode at 1/2, 1/4 and 1/8: bad when the image is, and as large as announced."""
     for scale in (2, 4, 8):
         try:
             small = decode(data, found, (0, 0, found.width, found.height), scale)
         except BadImage as bad:
             _check_reason(bad)
-            assert not is_good, f"the picture decodes, at 1/{scale} it doesn't: {bad}"
+            assert not is_good, f"the image decodes, at 1/{scale} it doesn't: {bad}"
         else:
-            assert is_good, f"the picture is bad, at 1/{scale} it decodes"
+            assert is_good, f"the image is bad, at 1/{scale} it decodes"
             assert small.shape == (-(-found.height // scale), -(-found.width // scale), 3)
             assert small.dtype == "uint8"
 

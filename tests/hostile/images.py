@@ -5,7 +5,7 @@ same on every run. Three verdicts:
 
 - GOOD: decodes, to the same pixels as the clean file `like`;
 - REFUSED: `read_header` says why, so that no decoder sees a byte of it;
-- MASKED: the header passes, and the decoder says why it is no picture.
+- MASKED: the header passes, and the decoder says why it is no image.
 
 For a stream the last two are one: zeros, label -100, `valid` false, and the reason is listed.
 """
@@ -162,7 +162,7 @@ def png(*chunks: bytes, ihdr: tuple[int, ...] = (WIDTH, HEIGHT, 8, 2, 0, 0, 0)) 
 
 
 def idat(pixels: NDArray[np.uint8] | None = None) -> bytes:
-    """Make the picture data of an 8-bit RGB PNG."""
+    """Make the image data of an 8-bit RGB PNG."""
     rows = (photo() if pixels is None else pixels).reshape(HEIGHT, -1)
     return chunk(b"IDAT", zlib.compress(np.insert(rows, 0, 0, axis=1).tobytes()))
 
@@ -267,11 +267,11 @@ def _not_images() -> Iterator[_Row]:
 
 
 def _odd_jpegs() -> Iterator[_Row]:
-    """Files that break the letter of the format, and whose picture is whole."""
+    """Files that break the letter of the format, and whose image is whole."""
     yield _good("trailing bytes", JPEG + b"appended by a camera" * 9, JPEG)
     scans = b"\xff\xda\0\x08" * 5000
     yield _good("progressive, scans behind its end", PROGRESSIVE + scans, PROGRESSIVE)
-    yield _good("two pictures in one file", JPEG + saved("JPEG", quality=20), JPEG)
+    yield _good("two images in one file", JPEG + saved("JPEG", quality=20), JPEG)
     yield _good("stray bytes between segments", insert(JPEG, _SOF, b"stray"), JPEG)
     yield _good("fill bytes before a marker", insert(JPEG, _SOF, b"\xff" * 9), JPEG)
     yield _good("a JFIF version of 9", put(JPEG, JPEG.index(b"JFIF") + 5, b"\x09"), JPEG)
@@ -298,7 +298,7 @@ def _odd_jpegs() -> Iterator[_Row]:
     lying = segment(0xE2, b"ICC_PROFILE\0\xff\x01junk")
     yield _good("a lying colour profile", insert(JPEG, 2, lying), JPEG)
     yield _good("a thousand comments", insert(JPEG, 2, segment(0xFE, b"x") * 1000), JPEG)
-    yield _good("a thumbnail that is a picture", insert(JPEG, 2, segment(0xE1, JPEG[:9000])), JPEG)
+    yield _good("a thumbnail that is an image", insert(JPEG, 2, segment(0xE1, JPEG[:9000])), JPEG)
 
 
 def _lying_jpegs() -> Iterator[_Row]:
@@ -416,12 +416,12 @@ def _pngs() -> Iterator[_Row]:
     wild = chunk(b"fdAT", b"\0\0\0\1" + zlib.compress((b"\x09" + bytes(3 * WIDTH)) * HEIGHT))
     yield _good("PNG with frames of unknown filters", png(actl, idat(), fctl, wild), PNG)
     other = chunk(b"fdAT", b"\0\0\0\1" + zlib.compress(bytes((1 + 3 * WIDTH) * HEIGHT)))
-    yield _good("PNG whose still picture is no frame", png(actl, idat(), fctl, other), PNG)
+    yield _good("PNG whose still image is no frame", png(actl, idat(), fctl, other), PNG)
     yield _good("PNG with frames and no animation", png(idat(), fctl, other), PNG)
     vast = struct.pack(">IIIIIHHBB", 0, 2**31 - 1, 2**31 - 1, 0, 0, 1, 10, 0, 0)
     yield _good("PNG with a vast frame", png(actl, idat(), chunk(b"fcTL", vast), other), PNG)
     late = png(idat(), actl, fctl, other)
-    yield _good("PNG animated behind its picture", late, PNG)
+    yield _good("PNG animated behind its image", late, PNG)
     for key in (b"Raw profile type exif", b"XML:com.adobe.xmp"):
         bomb = chunk(b"zTXt", key + b"\0\0" + _unpacks_to_64_mb())
         yield _good(f"PNG whose {key[:3].decode()} text is a bomb", png(bomb, idat()), PNG)
@@ -473,7 +473,7 @@ def _webps() -> Iterator[_Row]:
     yield "WebP with too large a canvas", larger, _MASKED, damaged
     yield "WebP with nothing on its canvas", riff(vp8x(0), (b"XXXX", b"")), _MASKED, damaged
     half = riff((b"VP8 ", lossy[: len(lossy) // 2]))
-    yield "WebP with half a picture", half, _MASKED, damaged
+    yield "WebP with half an image", half, _MASKED, damaged
     half = riff((b"VP8L", LOSSLESS[20:][: len(LOSSLESS) // 2]))
     yield "WebP with half a lossless one", half, _MASKED, damaged
     partition = (int.from_bytes(lossy[:3], "little") | 0x7FFFF << 5).to_bytes(3, "little")
@@ -592,7 +592,7 @@ def _others() -> Iterator[_Row]:
     yield "BMP of a negative width", put(bmp, 18, b"\xff" * 4), _REFUSED, r"at least 1x1, got 0x80"
     vast = struct.pack("<ii", 2**31 - 1, -(2**31 - 1))
     yield "BMP of 4 exapixels", put(bmp, 18, vast), _REFUSED, r"too large"
-    yield "BMP whose picture lies elsewhere", put(bmp, 10, b"\xff" * 4), _MASKED, gave_up
+    yield "BMP whose image lies elsewhere", put(bmp, 10, b"\xff" * 4), _MASKED, gave_up
     yield "GIF cut in its frame", gif[: len(gif) // 2], _MASKED, gave_up
     yield (
         "GIF without a frame",

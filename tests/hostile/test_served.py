@@ -23,10 +23,10 @@ from tests.support.scenes import SMALL, make_folder
 
 IMAGES = {one.file_name: one for one in hostile_images()}
 BAD = [one for one in IMAGES.values() if one.verdict is not Verdict.GOOD]
-# The whole picture, so that no damage lies outside what is decoded.
+# The whole image, so that no damage lies outside what is decoded.
 WHOLE = {"ops": [{"op": "resize", "size": [32, 32]}], "filter": "linear"}
 BATCH = 4
-# A producer's own 100 MB, one picture of 60 megapixels (180 MB), and as much again to spare.
+# A producer's own 100 MB, one image of 60 megapixels (180 MB), and as much again to spare.
 MAX_PRODUCER_BYTES = 480 << 20
 
 

@@ -24,12 +24,12 @@ def added_in_float(*ops: dict) -> np.ndarray:
     """Return what was added to each of NUM rows, mean of its pixels, (NUM, 3) grey levels."""
     photo = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     plan = plan_of([SIZE, *ops], num=NUM, size=(SIDE, SIDE), colour_on="device")
-    outlines = RowPlans(plan, 0, NUM)
+    row_plans = RowPlans(plan, 0, NUM)
     renderer = Renderer("antialias", (SIDE, SIDE), colour_on="device")
     row, colour = np.empty((SIDE, SIDE, 3), np.uint8), np.empty((3, 4), np.float32)
     added = np.empty((NUM, 3))
     for number in range(NUM):
-        renderer.render(photo, outlines[number], row, colour)
+        renderer.render(photo, row_plans[number], row, colour)
         assert (row == photo).all()
         pixels = row.reshape(-1, 3).astype(np.float64)
         applied = pixels @ colour[:, :3].T.astype(np.float64) + colour[:, 3]

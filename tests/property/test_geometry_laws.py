@@ -154,7 +154,7 @@ def test_zoom_is_uniform_and_above_one_is_out():
     assert_uniform(y, 0.8, 1.2)
     assert_uniform(x, 0.7, 1.3)
     assert_independent(x, y)
-    # Out: the output's corner shows what lies outside the picture, which is filled.
+    # Out: the output's corner shows what lies outside the image, which is filled.
     corner = plan.matrix[:, 0, 2]
     np.testing.assert_allclose(corner, 50 - 50 * x, atol=1e-9)
     assert ((corner < 0) == (x > 1)).all()

@@ -120,7 +120,7 @@ def test_decoding_and_resizing_in_one_go_are_the_same(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_pictures_are_those_of_opencv(kind: str) -> None:
+def test_whole_images_are_those_of_opencv(kind: str) -> None:
     """Both bring a libjpeg-turbo; where a version rounds otherwise, it is by a level."""
     data = jpeg(smooth(333, 451), kind, 90, 0, False)
     by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -130,7 +130,7 @@ def test_whole_pictures_are_those_of_opencv(kind: str) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scaled_pictures_are_those_of_opencv(kind: str, scale: int) -> None:
+def test_scaled_images_are_those_of_opencv(kind: str, scale: int) -> None:
     data = jpeg(smooth(333, 451), kind, 90, 0, False)
     flag = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}.get(
         scale, cv2.IMREAD_REDUCED_COLOR_8
@@ -194,7 +194,7 @@ def test_the_largest_sums_are_exact() -> None:
         assert kernels.sums(row) == (255 * num_pixels,) * 3
 
 
-def test_a_flat_picture_stays_flat() -> None:
+def test_a_flat_image_stays_flat() -> None:
     """Weights sum to exactly one, at any reduction."""
     for level in (0, 1, 127, 254, 255):
         source = np.full((301, 477, 3), level, np.uint8)
@@ -219,15 +219,15 @@ def test_a_large_reduction_is_within_a_level_of_float64() -> None:
     assert np.abs(out - exact).max() <= 1.0
 
 
-def test_each_picture_is_decoded_by_its_own_tables() -> None:
-    pictures = [jpeg(smooth(90, 120, seed), "420", 91, 0, False) for seed in range(4)]
-    assert len({data[data.index(b"\xff\xc4") :][:60] for data in pictures}) == 4
-    for data in (*pictures, *pictures):
+def test_each_image_is_decoded_by_its_own_tables() -> None:
+    images = [jpeg(smooth(90, 120, seed), "420", 91, 0, False) for seed in range(4)]
+    assert len({data[data.index(b"\xff\xc4") :][:60] for data in images}) == 4
+    for data in (*images, *images):
         by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         assert np.abs(decoded(data, (0, 0, 120, 90)).astype(int) - by_opencv).max() <= 1
 
 
-def test_a_progressive_picture_without_its_last_scans() -> None:
+def test_a_progressive_image_without_its_last_scans() -> None:
     """libjpeg smooths its blocks by their neighbours; a region is still that of the whole."""
     buffer = io.BytesIO()
     Image.fromarray(smooth(120, 160)).save(buffer, "JPEG", progressive=True, quality=90)
@@ -275,7 +275,7 @@ def test_libjpegs_own_entropy_decoder_gives_the_same(tmp_path: Path) -> None:
         assert np.array_equal(out, decoded(data, (61, 33, 50, 40)))
 
 
-def test_tables_of_another_picture_are_not_taken() -> None:
+def test_tables_of_another_image_are_not_taken() -> None:
     """A JPEG without its Huffman tables does not decode by those of the one before."""
     data = jpeg(noise(40, 50), "420", 80, 0, False)
     decoded(data, (0, 0, 50, 40))

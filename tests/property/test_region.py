@@ -50,7 +50,7 @@ def output_positions(plan: Plan, row: int, height: int, width: int, sign: tuple[
 
 
 def folded(pixels: np.ndarray, side: int, fill: str) -> np.ndarray:
-    """Return where in the picture pixels are taken from; those of a constant are left out."""
+    """Return where in the image pixels are taken from; those of a constant are left out."""
     if fill == "constant":
         return pixels[(pixels >= 0) & (pixels < side)]
     if fill == "nearest":
@@ -122,7 +122,7 @@ def test_the_check_tells_a_region_that_is_too_small():
     plan = plan_of([SIZINGS[0][0], {"op": "rotate", "factor": 0.1}], num=20)
     for row in range(20):
         assert_covered(plan, row, (24, 31), (500, 375), "constant")
-    # Away from the picture's edges there is at most one block to spare.
+    # Away from the image's edges there is at most one block to spare.
     inner = [row for row in range(20) if (plan.crop[row, :2] > 0).all()]
     assert len(inner) > 3
     for row in inner:
@@ -161,7 +161,7 @@ def test_halvings_leave_a_reduction_of_at_most_one_and_a_half(reduction, halving
         ("wrap", [0, 20, 80, 9]),
     ],
 )
-def test_a_row_beside_the_picture_gets_its_nearest_edge_or_what_the_fill_takes(fill, region):
+def test_a_row_beside_the_image_gets_its_nearest_edge_or_what_the_fill_takes(fill, region):
     affine = Affine(1)
     affine.move(-50.0, 21.0)
     found = find_region(

@@ -177,20 +177,20 @@ def test_a_scaled_region_equals_the_scaled_whole_then_the_crop(
 
 
 def ramp(width: int, height: int) -> NDArray[np.uint8]:
-    """Make a picture whose red grows to the right and whose green grows downwards."""
+    """Make an image whose red grows to the right and whose green grows downwards."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 128.0)], -1).astype(
         np.uint8
     )
 
 
-def encoded(picture: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
+def encoded(image: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
     exif, stream = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
     mode = {"CMYK": "CMYK", "RGBA": "RGBA"}.get(kind, "RGB")
     file_type = {"CMYK": "JPEG", "RGBA": "PNG"}.get(kind, kind)
     options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}
-    Image.fromarray(picture).convert(mode).save(
+    Image.fromarray(image).convert(mode).save(
         stream, file_type, exif=exif, **options.get(file_type, {})
     )
     return stream.getvalue()
@@ -201,11 +201,11 @@ def encoded(picture: NDArray[np.uint8], kind: str, orientation: int = 1) -> byte
 def test_every_format_has_the_geometry_of_means_of_blocks(kind, scale):
     """A shift by a pixel of the photo would be seven levels of this ramp."""
     width, height = 128 // 7 * 2 + 1, 41
-    picture = ramp(width, height)
-    data = encoded(picture, kind)
+    image = ramp(width, height)
+    data = encoded(image, kind)
     header = read_header(data)
     found = decode(data, header, (0, 0, width, height), scale)
-    inner = picture[: height // scale * scale, : width // scale * scale].astype(float)
+    inner = image[: height // scale * scale, : width // scale * scale].astype(float)
     blocks = inner.reshape(height // scale, scale, width // scale, scale, 3).mean(axis=(1, 3))
     assert np.abs(found[: len(blocks), : blocks.shape[1]] - blocks).max() < 3.5
     region = (scale, 2 * scale, width - scale, height - 2 * scale)
@@ -225,7 +225,7 @@ def test_a_reduction_is_the_mean_of_each_block_rounded_to_nearest(scale):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("sides", [(64, 48), (67, 45)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_scaled_pixels_are_those_of_the_upright_picture(orientation, sides, scale):
+def test_scaled_pixels_are_those_of_the_upright_image(orientation, sides, scale):
     data = encoded(ramp(*sides), "JPEG", orientation)
     header = read_header(data)
     width, height = upright_size(header)
@@ -239,7 +239,7 @@ def test_scaled_pixels_are_those_of_the_upright_picture(orientation, sides, scal
 
 
 def photo(width: int, height: int) -> NDArray[np.uint8]:
-    """Make a picture that is smooth, as photos are at 1/8."""
+    """Make an image that is smooth, as photos are at 1/8."""
     small = np.random.default_rng(5).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -248,15 +248,15 @@ def rows_of(data: bytes, plan: Plan, recipe: dict, whole: bool) -> NDArray[np.ui
     """Render all views of the plan's one sample, from what they need or from the whole photo."""
     parsed = parse_recipe(recipe)
     height, width = output_size(parsed, None)
-    outlines = RowPlans(plan, 0, len(plan.crop))
+    row_plans = RowPlans(plan, 0, len(plan.crop))
     renderer = Renderer.of(parsed, (height, width))
     header = read_header(data)
-    box = (0, 0, header.width, header.height) if whole else box_around(outlines.crop)
-    decoded = decode(data, header, box, outlines.scale[0])
+    box = (0, 0, header.width, header.height) if whole else box_around(row_plans.crop)
+    decoded = decode(data, header, box, row_plans.scale[0])
     out = np.empty((len(plan.crop), height, width, 3), np.uint8)
-    for view, crop in enumerate(outlines.crop):
-        region = cut_region(decoded, box, crop, outlines.scale[view])
-        renderer.render(region, outlines[view], out[view])
+    for view, crop in enumerate(row_plans.crop):
+        region = cut_region(decoded, box, crop, row_plans.scale[view])
+        renderer.render(region, row_plans[view], out[view])
     return out
 
 

@@ -44,14 +44,14 @@ def _scene(width: int, height: int) -> np.ndarray:
 @cache
 def _jpeg(width: int, height: int, sampling: str, interval: int, quality: int = 92) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
-    picture = _scene(width, height)
+    image = _scene(width, height)
     if sampling == "grey":
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     elif sampling == "progressive":
         options += [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     else:
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLINGS[sampling]]
-    _, data = cv2.imencode(".jpg", picture, options)
+    _, data = cv2.imencode(".jpg", image, options)
     return data.tobytes()
 
 
@@ -150,20 +150,20 @@ def test_a_row_is_rendered_from_what_is_needed_of_it(
         impossible={},
     )
     renderer = Renderer(filter, (12, 16))
-    outlines = RowPlans(plan, 0, 1)
+    row_plans = RowPlans(plan, 0, 1)
     whole, cut = np.empty((1, 12, 16, 3), np.uint8), np.empty((1, 12, 16, 3), np.uint8)
-    renderer.render_sample(photo, header, outlines, 0, whole)
+    renderer.render_sample(photo, header, row_plans, 0, whole)
     left, top, across, down = renderer.needed(plan, slice(0, 1))[0].tolist()
     needed = left, top, across, down
     assert table.holds(needed)
     read = _cut_of(photo, table, needed, scale)
     part = read.part()
-    renderer.render_sample(part.data, part.header, outlines, 0, cut, origin=(part.x, part.y))
+    renderer.render_sample(part.data, part.header, row_plans, 0, cut, origin=(part.x, part.y))
     np.testing.assert_array_equal(cut, whole)
     assert renderer.can_render_cuts(plan) == native.has_own_entropy_decoder()
     if renderer.can_render_cuts(plan):
         cut[...] = 7
-        assert renderer.render_cut(read, outlines, 0, cut[0])
+        assert renderer.render_cut(read, row_plans, 0, cut[0])
         np.testing.assert_array_equal(cut, whole)
 
 

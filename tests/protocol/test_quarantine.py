@@ -162,7 +162,7 @@ def test_a_hanging_sample_is_a_strike_and_one_that_was_stopped_is_not(fake: Fake
 
 @clause("P-116")
 @pytest.mark.parametrize("current_sample", [(999, 2, 2), (0, 7, 2), (0, -1, 2), (0, 2, -1)])
-def test_a_crumb_that_names_no_lease_of_its_producer_names_nothing(
+def test_a_current_sample_that_names_no_lease_of_its_producer_names_nothing(
     fake: FakeWire, current_sample: tuple[int, int, int]
 ) -> None:
     hold(fake)

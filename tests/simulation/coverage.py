@@ -82,9 +82,9 @@ def expected() -> set[str]:
     names -= {"RightsChanged", "PeerUnreachable"}
     # Of paths and of what is told to people: no batch hangs on them (tests/unit, tests/e2e).
     names -= {"Paths", "PathsReply", "SendPaths", "Trouble"}
-    # Of a cache, which decides neither bytes nor who gets them: its books have tests of their own
-    # (tests/unit/server/broker/test_cache_books.py), and real deaths
-    # (tests/fault/test_cache_deaths.py).
+    # Of a cache, which decides neither bytes nor who gets them: its allocator has tests of their
+    # own (tests/unit/server/broker/test_cache_allocator.py), and real deaths
+    # (tests/fault/test_cache_kills.py).
     names -= {"CacheFull", "Cached", "Room", "ClearCache", "PutCached", "CacheMessage"}
     names -= {"AttachMessage"}  # an event of its own
     moves = {name_of(table, s, v) for table in TABLES for s, v in verbs_of(TABLES[table])}

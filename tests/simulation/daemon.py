@@ -1,9 +1,9 @@
 """The daemon around the real broker: carries events in and actions out, as
 augd/server/daemon/loop.py does.
 
-Everything that the broker asks for is checked against what is really so: by the books
-(tests/simulation/books.py), and which memory exists. It dies between two actions as easily as
-anywhere else.
+Everything that the broker asks for is checked against what is really so: by the record
+(tests/simulation/daemon_record.py), and which memory exists. It dies between two actions as easily
+as anywhere else.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from augd.client.session import Attach
 from augd.protocol import messages as msg
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.broker import Broker, DatasetFacts
-from tests.simulation.books import Books
+from tests.simulation.daemon_record import DaemonRecord
 from tests.simulation.line import HANGUP, Line
-from tests.simulation.outpost import Outpost
+from tests.simulation.remote_host import RemoteHost
 from tests.simulation.rows import Row, Violation
 from tests.simulation.worker import Arena, Worker
 
@@ -42,9 +42,9 @@ class Daemon:
         self.life = life
         name = f"life {life}"
         self.broker = Broker(name, "/a", {"d": facts}, world.num_producers, secret=name)
-        self.books = Books(world.kept)
+        self.record = DaemonRecord(world.kept)
         self.workers: dict[int, Worker] = {}
-        self.outposts: dict[int, Outpost] = {}
+        self.remote_hosts: dict[int, RemoteHost] = {}
         self.lines: dict[bytes, Line] = {}
         self.arenas: dict[int, Arena] = {}
         self.made: set[int] = set()  # streams that ever had memory
@@ -79,7 +79,7 @@ class Daemon:
         """Take a client's control message."""
         line = self.lines.get(peer)
         if line is not None:
-            self.books.note_heard(line, message)
+            self.record.note_heard(line, message)
         self.feed(ev.FromPeer(peer, message))
 
     def hear_lifeline(self, line: Line, what: Any) -> None:
@@ -87,21 +87,21 @@ class Daemon:
         is_framed = line.reader.transport == "frames"
         if isinstance(what, Attach):
             if self.broker.admits(what.session, what.token, is_framed=is_framed):
-                self.books.attached[what.session] = line
+                self.record.attached[what.session] = line
                 line.is_attached = True
             self.feed(ev.PeerAttached(what.session, what.token, is_framed))
             return
         assert what is HANGUP
         session = line.reader.session
-        if self.books.attached.get(session) is line:
-            del self.books.attached[session]
-            self.books.forget_reading(session)
+        if self.record.attached.get(session) is line:
+            del self.record.attached[session]
+            self.record.forget_reading(session)
             self.feed(ev.PeerGone(session))
 
     def hear_worker(self, number: int, message: msg.FromProducer) -> None:
         """Take a producer's message."""
         if isinstance(message, msg.Done | msg.Dropped | msg.Fail):
-            self.books.close_lease(number, message.lease)
+            self.record.close_lease(number, message.lease)
         self.feed(ev.FromLocalProducer(number, message))
 
     def hear_remote(
@@ -126,7 +126,7 @@ class Daemon:
         worker = self.workers[number]
         while worker.outbox:
             self.hear_worker(number, worker.outbox.popleft())
-        lost = self.books.remove_exited(number)
+        lost = self.record.remove_exited(number)
         self.world.ghosts += [(number, msg.Done(lease)) for lease in lost]
         del self.workers[number]
         assert worker.ending is not None
@@ -147,11 +147,11 @@ class Daemon:
             case ev.StartProducer(number):
                 self.start_worker(number)
             case ev.ForgetProducer(number, why):
-                outpost = self.outposts.pop(number, None)
-                if outpost is not None and outpost.number == number and why:
-                    outpost.lose(is_told=False)
+                remote_host = self.remote_hosts.pop(number, None)
+                if remote_host is not None and remote_host.number == number and why:
+                    remote_host.lose(is_told=False)
             case ev.KillProducer(number):
-                if number in self.outposts:
+                if number in self.remote_hosts:
                     self.tell(number, msg.Kill())
                 elif number in self.workers:
                     self.world.kill_by_daemon(self.workers[number])
@@ -164,9 +164,9 @@ class Daemon:
         """Send to the client with this routing id, or to a host that asked to join."""
         if peer in self.lines:
             self.send(self.lines[peer], message)
-        for outpost in self.world.outposts:
-            if outpost.peer == peer:
-                outpost.joined(message)
+        for remote_host in self.world.remote_hosts:
+            if remote_host.peer == peer:
+                remote_host.joined(message)
 
     def act_on_stream(self, action: ev.Action, events: deque[ev.Event]) -> None:
         """Carry out an action that concerns a stream, its memory or its sessions."""
@@ -176,15 +176,15 @@ class Daemon:
             case ev.MakeArena(stream):
                 events.append(self.make_arena(stream))
             case ev.GiveArena(stream, session):
-                if session in self.books.attached:
-                    self.books.attached[session].arenas[stream] = self.arena(stream)
+                if session in self.record.attached:
+                    self.record.attached[session].arenas[stream] = self.arena(stream)
             case ev.DropArena(stream):
                 self.drop(stream)
             case ev.SendSlot():
                 self.send_bytes(action)
             case ev.EndSession(session):
-                line = self.books.attached.pop(session, None)
-                self.books.forget_reading(session)
+                line = self.record.attached.pop(session, None)
+                self.record.forget_reading(session)
                 if line is not None:
                     line.has_ended = True
             case ev.KeepQuarantine(_, content, entry):
@@ -228,32 +228,32 @@ class Daemon:
     def send(self, line: Line, message: msg.ToClient) -> None:
         """Send to a client; what it may not be sent is a violation."""
         if isinstance(message, msg.Opened):
-            self.books.check_opened(message)
-            self.books.streams[message.session] = message.stream
+            self.record.check_opened(message)
+            self.record.streams[message.session] = message.stream
         elif isinstance(message, msg.BatchMessage):
-            self.books.check_batch(message)
+            self.record.check_batch(message)
         elif isinstance(message, msg.QuarantinedMessage):
-            self.books.check_news(message)
+            self.record.check_news(message)
         line.send(line.down, message)
 
     def send_bytes(self, action: ev.SendSlot) -> None:
         """Send the bytes of a batch, as they are at this moment, to a line without memory."""
-        line = self.books.attached.get(action.session)
+        line = self.record.attached.get(action.session)
         if line is not None:
             rows = list(self.arena(action.stream).slots[action.slot])
             line.send(line.bulk, ((action.opening, action.sequence), rows))
 
     def tell(self, number: int, message: msg.ToProducer | msg.ToRelay) -> None:
         """Send to a producer; a lease must be of memory that nobody else uses."""
-        if number in self.outposts:
-            self.outposts[number].down.append(message)
+        if number in self.remote_hosts:
+            self.remote_hosts[number].down.append(message)
         if number not in self.workers:
             return
         memory = None
         if isinstance(message, msg.StreamMessage):
             memory = self.arena(message.stream), self.num_chosen(message)
         elif isinstance(message, msg.Lease):
-            self.books.assign_lease(number, message)
+            self.record.assign_lease(number, message)
         self.workers[number].inbox.append((message, memory))
 
     def num_chosen(self, use: msg.StreamMessage) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_broker(daemon: Daemon) -> None:
-    """Check that the broker's books agree with each other."""
+    """Check that the broker's records agree with each other."""
     scheduler = daemon.broker._scheduler
     writers: dict[int, int] = {}
     for producer in scheduler.pool.members.values():

@@ -9,42 +9,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 
-from tests.simulation import faults, outpost, programs, traffic
+from tests.simulation import delivery_moves, fault_moves, remote_host, trainer_moves
 from tests.simulation.world import World, step
 
 NUM_STEPS = 500
 
 WEIGHTS: dict[Callable[[World], bool], float] = {
-    traffic.hear_client: 12,
-    traffic.hear_lifeline: 6,
-    traffic.take: 14,
-    traffic.work: 30,
-    traffic.hear_worker: 12,
-    traffic.release: 9,
-    traffic.reap: 2,
-    traffic.turn_clock: 1,
-    traffic.notice: 1.5,
-    outpost.connect: 2,
-    outpost.bring_on: 30,
-    outpost.break_off: 0.2,
-    outpost.haunt: 0.3,
-    programs.seek: 0.35,
-    programs.checkpoint: 0.4,
-    programs.restore: 0.12,
-    programs.come: 0.15,
-    programs.leave: 0.08,
-    faults.cut: 0.12,
-    faults.lose_one: 0.08,
-    faults.kill: 0.3,
-    faults.fail_worker: 0.08,
-    faults.stop: 0.4,
-    faults.hang: 0.08,
-    faults.poison: 0.15,
-    faults.crash: 0.06,
-    faults.drain: 0.02,
-    faults.repeat_late: 0.9,
-    faults.repeat_attach: 0.05,
-    faults.haunt: 0.5,
+    delivery_moves.hear_client: 12,
+    delivery_moves.hear_lifeline: 6,
+    delivery_moves.take: 14,
+    delivery_moves.work: 30,
+    delivery_moves.hear_worker: 12,
+    delivery_moves.release: 9,
+    delivery_moves.reap: 2,
+    delivery_moves.turn_clock: 1,
+    delivery_moves.notice: 1.5,
+    remote_host.connect: 2,
+    remote_host.bring_on: 30,
+    remote_host.break_off: 0.2,
+    remote_host.haunt: 0.3,
+    trainer_moves.seek: 0.35,
+    trainer_moves.checkpoint: 0.4,
+    trainer_moves.restore: 0.12,
+    trainer_moves.come: 0.15,
+    trainer_moves.leave: 0.08,
+    fault_moves.cut: 0.12,
+    fault_moves.lose_one: 0.08,
+    fault_moves.kill: 0.3,
+    fault_moves.fail_worker: 0.08,
+    fault_moves.stop: 0.4,
+    fault_moves.hang: 0.08,
+    fault_moves.poison: 0.15,
+    fault_moves.crash: 0.06,
+    fault_moves.drain: 0.02,
+    fault_moves.repeat_late: 0.9,
+    fault_moves.repeat_attach: 0.05,
+    fault_moves.haunt: 0.5,
 }
 
 

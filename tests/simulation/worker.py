@@ -1,7 +1,7 @@
 """A producer process: told over its link, writing rows one by one, and ending in every way.
 
 It goes on writing while it is dead but not reaped, stopped ones go on when they are continued,
-and what it had in hand stays readable as its crumb.
+and what it had in hand stays readable as its current sample.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Arena:
 
 @dataclass(slots=True)
 class Poison:
-    """A sample that ends its producer: how, how often still, and whether a crumb tells."""
+    """A sample that ends its producer: how, how often still, and whether the current sample
+    tells."""
 
     ending: ExitReason  # KILLED: it hangs until it is killed
     times: float
-    has_crumb: bool
+    is_named: bool
     chance: float  # that it does so when it could
 
 

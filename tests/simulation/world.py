@@ -22,7 +22,7 @@ from augd.server.daemon.broker import chunk_size
 from tests.simulation import invariants
 from tests.simulation.daemon import Crashed, Daemon
 from tests.simulation.line import Line
-from tests.simulation.outpost import HOSTS_MAX, Outpost
+from tests.simulation.remote_host import HOSTS_MAX, RemoteHost
 from tests.simulation.rows import Place, Violation, following, sample_at
 from tests.simulation.trainer import Checkpoint, Trainer
 from tests.simulation.worker import Poison, Worker
@@ -65,7 +65,9 @@ class World:
         self.deaths: Counter[int] = Counter()
         self.seen: Counter[str] = Counter()
         self.story: deque[Any] = deque(maxlen=40)
-        self.outposts = [Outpost(self, f"host {n}") for n in range(rng.randrange(HOSTS_MAX + 1))]
+        self.remote_hosts = [
+            RemoteHost(self, f"host {n}") for n in range(rng.randrange(HOSTS_MAX + 1))
+        ]
         self.remote_ghosts: deque[Any] = deque(maxlen=40)
         self.lines: list[Line] = []
         self.trainers: list[Trainer] = []
@@ -143,9 +145,9 @@ class World:
             self.orphans.append(worker)
         self.ghosts.clear()
         self.remote_ghosts.clear()
-        for outpost in self.outposts:
-            outpost.number = 0
-            outpost.is_silent = False
+        for remote_host in self.remote_hosts:
+            remote_host.number = 0
+            remote_host.is_silent = False
 
     def keep(self, content: str, entry: msg.Quarantined) -> None:
         """Write an entry down; nobody may be convicted who did not kill twice."""
@@ -167,8 +169,8 @@ class World:
             return False
         poison.times -= 1
         self.deaths[sample] += 1
-        self.fault(f"poison {poison.ending} {'with' if poison.has_crumb else 'without'} crumb")
-        if not poison.has_crumb:
+        self.fault(f"poison {poison.ending} {'with' if poison.is_named else 'without'} crumb")
+        if not poison.is_named:
             worker.current_sample = None
         if poison.ending == ExitReason.KILLED:
             worker.is_hanging = True
@@ -191,8 +193,8 @@ class World:
         for number, worker in list(self.daemon.workers.items()):
             if worker.is_alive and worker.tasks and number in self.daemon.workers:
                 self.daemon.hear_worker(number, msg.Alive(worker.tasks[0].lease.lease))
-        for outpost in self.outposts:
-            outpost.beat()
+        for remote_host in self.remote_hosts:
+            remote_host.beat()
 
     # trainers
 
@@ -309,15 +311,15 @@ def run(seed: int) -> World:
     Raises:
         Violation: a rule was broken; a note tells the seed and what happened last.
     """
-    from tests.simulation import calm, moves
+    from tests.simulation import convergence, moves
 
     world = None
     try:
         with small_chunks():
             world = World(seed)
             moves.play(world)
-            calm.get_on(world)
-            calm.end(world)
+            convergence.get_on(world)
+            convergence.end(world)
     except Exception as error:
         error.add_note(f"schedule {seed}" if world is None else world.tell_story())
         raise

@@ -31,6 +31,6 @@ def plan_of(
 
 
 def move(matrix: np.ndarray, *points: tuple[float, float]) -> list[tuple[float, float]]:
-    """Return where positions of the output lie in the picture, rounded to 1e-9."""
+    """Return where positions of the output lie in the image, rounded to 1e-9."""
     moved = [matrix @ (x, y, 1.0) for x, y in points]
     return [(round(float(x), 9) + 0.0, round(float(y), 9) + 0.0) for x, y in moved]

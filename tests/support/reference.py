@@ -33,17 +33,17 @@ def folded(at: NDArray[np.int64], size: int, fill: str) -> tuple[NDArray[np.int6
 
 
 def sampled(
-    picture: NDArray, x: Floats, y: Floats, fill: str, value: tuple[int, int, int] = (0, 0, 0)
+    image: NDArray, x: Floats, y: Floats, fill: str, value: tuple[int, int, int] = (0, 0, 0)
 ) -> Floats:
     """Sample (h, w, 3) at positions whose pixel centres are at +0.5."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     left, top = np.floor(x - 0.5).astype(np.int64), np.floor(y - 0.5).astype(np.int64)
     right_part, low_part = (x - 0.5 - left)[..., None], (y - 0.5 - top)[..., None]
 
     def pixel(down: int, across: int) -> Floats:
         rows, in_rows = folded(top + down, height, fill)
         columns, in_columns = folded(left + across, width, fill)
-        found = picture[rows, columns].astype(np.float64)
+        found = image[rows, columns].astype(np.float64)
         return np.where((in_rows & in_columns)[..., None], found, np.array(value, np.float64))
 
     above = pixel(0, 0) * (1 - right_part) + pixel(0, 1) * right_part
@@ -66,29 +66,29 @@ def mapped(matrix: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def bent(
-    picture: NDArray,
+    image: NDArray,
     matrix: Floats,
     size: tuple[int, int],
     fill: str,
     value: tuple[int, int, int] = (0, 0, 0),
     lens: float = 0.0,
 ) -> Floats:
-    """Sample a picture at the positions of an output, through a lens and a matrix."""
+    """Sample an image at the positions of an output, through a lens and a matrix."""
     height, width = size
     x, y = centres(size)
     from_x, from_y = x - width / 2, y - height / 2
     grown = lens * (from_x**2 + from_y**2) / ((width**2 + height**2) / 4)
-    return sampled(picture, *mapped(matrix, x + from_x * grown, y + from_y * grown), fill, value)
+    return sampled(image, *mapped(matrix, x + from_x * grown, y + from_y * grown), fill, value)
 
 
-def halved(picture: NDArray, times: int) -> NDArray:
+def halved(image: NDArray, times: int) -> NDArray:
     """Take means of 2x2 pixels, halves up; the last row and column of an odd side count twice."""
     for _ in range(times):
-        height, width = picture.shape[:2]
-        wide = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(int)
+        height, width = image.shape[:2]
+        wide = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(int)
         total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-        picture = ((total + 2) // 4).astype(np.uint8)
-    return picture
+        image = ((total + 2) // 4).astype(np.uint8)
+    return image
 
 
 def tinted(row: NDArray, colour: Floats, pivot: Floats | None = None) -> Floats:

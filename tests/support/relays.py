@@ -28,7 +28,7 @@ def at(epoch: int, number: int, act: Callable[[], Any]) -> OnBatch:
     return on_batch
 
 
-class Lent:
+class RelayProcess:
     """A running `augd produce`."""
 
     def __init__(
@@ -72,9 +72,9 @@ class Lent:
 
 
 @contextmanager
-def lent(folder: Path | str, connect: str, *more: str) -> Iterator[Lent]:
+def running_relay(folder: Path | str, connect: str, *more: str) -> Iterator[RelayProcess]:
     """Lend producers while the block runs."""
-    relay = Lent(folder, connect, *more)
+    relay = RelayProcess(folder, connect, *more)
     try:
         yield relay
     finally:

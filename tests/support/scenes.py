@@ -57,8 +57,8 @@ def make_folder(
         for index in range(per_class):
             width, height = size_px or (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
             small = rng.integers(0, 256, (6, 6, 3), np.uint8)
-            picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(below / f"{index:04}.jpg"), picture)
+            image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(below / f"{index:04}.jpg"), image)
     return folder
 
 
@@ -72,8 +72,8 @@ def make_coloured(
         colour = [(60, 40, 160), (40, 150, 60), (160, 60, 40)][sum(map(ord, name)) % 3]
         for index in range(per_class):
             noise = rng.normal(colour, 40, (48, 48, 3)) + number
-            picture = noise.clip(0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{index:03}.jpg"), picture)
+            image = noise.clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{index:03}.jpg"), image)
     return folder
 
 

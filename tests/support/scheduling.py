@@ -21,7 +21,7 @@ except ImportError:  # where a wheel is tried, its tests run in one process
 
 HERE = Path(__file__).parents[1]
 # The longest waits first, the smallest tests last.
-ROOMS = (
+KINDS = (
     "attacks",
     "fault",
     "e2e",
@@ -61,7 +61,7 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc]
 
 
 def put_in_order(items: list[pytest.Item], order: str | None) -> None:
-    """Sort by rooms; or reverse or shuffle files, and the tests of each: what they share stays."""
+    """Sort by kinds; or reverse or shuffle files, and the tests of each: what they share stays."""
     if order == "reversed":
         items.reverse()
     elif order is not None:
@@ -71,7 +71,7 @@ def put_in_order(items: list[pytest.Item], order: str | None) -> None:
         ranks = {id(item): (places[item.path], shuffled.random()) for item in items}
         items.sort(key=lambda item: ranks[id(item)])
     else:
-        items.sort(key=lambda item: ROOMS.index(item.path.relative_to(HERE).parts[0]))
+        items.sort(key=lambda item: KINDS.index(item.path.relative_to(HERE).parts[0]))
 
 
 def leave_to_soak(items: list[pytest.Item]) -> None:

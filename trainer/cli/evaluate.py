@@ -162,8 +162,8 @@ def _open(options: EvaluateOptions, trained: Trained, cleaning: ExitStack) -> tu
 
 
 def _write(out: Path, result: dict[str, Any], step: int) -> None:
-    picture = draw_confusion(result["confusion"], [one["name"] for one in result["classes"]])
-    save_png(out / "confusion.png", picture)
+    image = draw_confusion(result["confusion"], [one["name"] for one in result["classes"]])
+    save_png(out / "confusion.png", image)
     try:
         (out / "results.json").write_text(as_text(result), encoding="utf-8")
     except OSError as error:
@@ -173,7 +173,7 @@ def _write(out: Path, result: dict[str, Any], step: int) -> None:
     with TensorBoardLog(out / "tensorboard") as log:
         names = ("accuracy", "top5", "loss")
         log.numbers(step, {f"evaluation/{name}": result[name] for name in names})
-        log.image(step, "evaluation/confusion", picture)
+        log.image(step, "evaluation/confusion", image)
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -62,16 +62,16 @@ def run_inspect(options: InspectOptions) -> int:
             served = augd.serve(options.path, producers=options.producers)
             address = cleaning.enter_context(served).address
         inspection = _Inspection(options, trained, address, cleaning)
-        pictures = {
+        charts = {
             "filters": filters(trained.staged.network),
             **inspection.scatters(),
             "patches": inspection.patches(),
             "grad-cam": inspection.cams(),
         }
     with TensorBoardLog(options.out / "tensorboard") as log:
-        for name, picture in pictures.items():
-            save_png(options.out / f"{name}.png", picture)
-            log.image(trained.epoch, f"inspection/{name}", picture)
+        for name, chart in charts.items():
+            save_png(options.out / f"{name}.png", chart)
+            log.image(trained.epoch, f"inspection/{name}", chart)
             print(f"Written: {options.out / name}.png")
     return 0
 
@@ -121,7 +121,7 @@ class _Inspection:
     def scatters(self) -> dict[str, Pixels]:
         """Lay the images out by what the head gets."""
         stages = self._trained.staged.stages
-        rows, labels, pictures = [], [], []
+        rows, labels, thumbnails = [], [], []
         for batch in self._stream.epoch(0):
             images, truth = usable_rows(batch, self._stream)
             if not len(truth):
@@ -129,7 +129,7 @@ class _Inspection:
             rows.append(features(self._network, stages, images).float().cpu().numpy())
             labels.append(truth.cpu().numpy())
             if self._options.thumbnails:
-                pictures += [
+                thumbnails += [
                     cut(one, _whole(one), 64) for one in as_seen(images, self._trained.constants)
                 ]
         points, of_points = np.concatenate(rows), np.concatenate(labels)
@@ -146,7 +146,7 @@ class _Inspection:
                 self._trained.classes,
                 f"last features by {title}: {counted(len(points), 'image')} of split "
                 f"{self._split!r}",
-                pictures or None,
+                thumbnails or None,
             )
             for name, title in (("pca", "PCA"), ("tsne", "t-SNE"))
         }
@@ -208,7 +208,7 @@ class _Inspection:
         images, labels = self._some_of_each_class()
         heat, taken = grad_cam(self._network, self._layer, images)
         rows = []
-        for picture, warm, label, found in zip(
+        for seen, warm, label, found in zip(
             as_seen(images, self._trained.constants),
             heat.cpu().numpy(),
             labels,
@@ -216,7 +216,7 @@ class _Inspection:
             strict=True,
         ):
             name = classes[label] if label == found else f"{classes[label]}\nas {classes[found]}"
-            rows.append((name, [picture, overlay(picture, warm)]))
+            rows.append((name, [seen, overlay(seen, warm)]))
         return draw_rows(rows, f"Grad-CAM at {self._layer}")
 
     def _some_of_each_class(self) -> tuple[torch.Tensor, list[int]]:
@@ -248,5 +248,5 @@ def _times(pixels: Any, factor: int) -> Any:
     return [factor * one for one in pixels] if isinstance(pixels, list) else factor * pixels
 
 
-def _whole(picture: Pixels) -> Box:
-    return Box(0, 0, picture.shape[0], picture.shape[1])
+def _whole(pixels: Pixels) -> Box:
+    return Box(0, 0, pixels.shape[0], pixels.shape[1])

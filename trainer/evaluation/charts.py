@@ -86,10 +86,10 @@ def draw_scatter(
             marker=_MARKERS[label // 10 % len(_MARKERS)],
             label=classes[label],
         )
-    for point, label, picture in zip(points, labels, thumbnails or (), strict=False):
-        zoom = _THUMBNAIL_PX / max(picture.shape[:2])
+    for point, label, image in zip(points, labels, thumbnails or (), strict=False):
+        zoom = _THUMBNAIL_PX / max(image.shape[:2])
         box = AnnotationBbox(
-            OffsetImage(picture, zoom=zoom),
+            OffsetImage(image, zoom=zoom),
             (float(point[0]), float(point[1])),
             pad=0.1,
             bboxprops={"edgecolor": f"C{label % 10}", "linewidth": 1.5},
@@ -100,17 +100,17 @@ def draw_scatter(
     return render(figure)
 
 
-def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """Lay heat (H, W), 0..1, over a picture (H, W, 3): dark blue is nothing, yellow is most."""
+def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """Lay heat (H, W), 0..1, over an image (H, W, 3): dark blue is nothing, yellow is most."""
     colours = matplotlib.colormaps["plasma"](heat)[..., :3] * 255
     share = 0.25 + 0.35 * heat[..., None]
-    mixed: Pixels = (picture * (1 - share) + colours * share).round().clip(0, 255).astype(np.uint8)
+    mixed: Pixels = (image * (1 - share) + colours * share).round().clip(0, 255).astype(np.uint8)
     return mixed
 
 
 def draw_rows(rows: list[tuple[str, list[Pixels]]], title: str) -> Pixels:
-    """Draw rows of pictures, each with its name on the left."""
-    columns = max(len(pictures) for _, pictures in rows)
+    """Draw rows of images, each with its name on the left."""
+    columns = max(len(images) for _, images in rows)
     figure = Figure(
         figsize=(1.2 * columns + 1.0, 1.2 * len(rows) + 0.5), dpi=_DPI, layout="constrained"
     )
@@ -119,11 +119,11 @@ def draw_rows(rows: list[tuple[str, list[Pixels]]], title: str) -> Pixels:
     engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for (name, pictures), line in zip(rows, axes, strict=True):
+    for (name, images), line in zip(rows, axes, strict=True):
         for number, cell in enumerate(line):
             cell.set_axis_off()
-            if number < len(pictures):
-                cell.imshow(pictures[number])
+            if number < len(images):
+                cell.imshow(images[number])
         line[0].text(
             *(-0.08, 0.5, name), fontsize=8, ha="right", va="center", transform=line[0].transAxes
         )

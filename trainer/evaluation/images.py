@@ -38,27 +38,27 @@ def contact_sheet(images: Tensor, constants: Constants = IMAGENET) -> Pixels:
     return grid(as_seen(images[:_IMAGES_MAX], constants))
 
 
-def grid(pictures: Pixels) -> Pixels:
-    """Put pictures (N, H, W, 3) side by side, about as wide as high; (H', W', 3)."""
-    count, height, width, _ = pictures.shape
+def grid(images: Pixels) -> Pixels:
+    """Put images (N, H, W, 3) side by side, about as wide as high; (H', W', 3)."""
+    count, height, width, _ = images.shape
     columns = math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
     down, right = height + _GAP_PX, width + _GAP_PX
     sheet = np.zeros((rows * down - _GAP_PX, columns * right - _GAP_PX, 3), np.uint8)
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         top, left = number // columns * down, number % columns * right
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 
-def save_png(path: Path, picture: Pixels) -> None:
-    """Write a picture, and its folder.
+def save_png(path: Path, image: Pixels) -> None:
+    """Write an image, and its folder.
 
     Raises:
         AugdError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
     except OSError as error:
         raise augd.AugdError(f"{path} cannot be written ({error}); choose another --out") from None

@@ -220,9 +220,9 @@ def field(network: nn.Module, layer: str, channel: int, place: ChannelPeak, imag
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def cut(picture: Pixels, box: Box, side_px: int) -> Pixels:
+def cut(image: Pixels, box: Box, side_px: int) -> Pixels:
     """Cut a box out of (H, W, 3) and fit it into (side_px, side_px, 3); what is left is black."""
-    part = picture[box.top : box.bottom, box.left : box.right]
+    part = image[box.top : box.bottom, box.left : box.right]
     height, width = part.shape[:2]
     scale = side_px / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))

@@ -144,14 +144,14 @@ def _shrunk(
     size = [
         max(shrink.short_side_px, round(side * factor)) for side in (header.width, header.height)
     ]
-    picture = Image.fromarray(whole).resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    image = Image.fromarray(whole).resize((size[0], size[1]), Image.Resampling.LANCZOS)
     exif = Image.Exif()
     if header.orientation != 1:
         exif[_ORIENTATION_TAG] = header.orientation
     with Image.open(BytesIO(data)) as opened:
         profile = opened.info.get("icc_profile") if header.num_components == 3 else None
     out = BytesIO()
-    picture.save(
+    image.save(
         out, "JPEG", quality=shrink.quality, subsampling="4:2:0", exif=exif, icc_profile=profile
     )
     return out.getvalue()

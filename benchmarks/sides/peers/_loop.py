@@ -109,7 +109,7 @@ def describe(images: Rows) -> dict[str, Any]:
     """Say what a batch looks like, for the harness to judge.
 
     Shape and dtype as delivered; of pixels in 0..255, the mean of each channel (R, G, B), and
-    how much the rows' own means differ: none would mean one picture over and over.
+    how much the rows' own means differ: none would mean one image over and over.
     """
     if not images.size:
         return {"shape": list(images.shape)}

@@ -68,7 +68,7 @@ def test_the_best_peer_reads_the_same_jpegs():
         "slow": side(100.0),
         "packed": side(300.0, files="packed"),
         "raw": side(5000.0, files="decoded"),
-        "coefficients": side(9000.0, has_pictures=False),
+        "coefficients": side(9000.0, has_images=False),
     }
     assert best_peer(measured) == "packed"
     assert best_peer({"augd linear": side(900.0)}) is None

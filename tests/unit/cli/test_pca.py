@@ -104,7 +104,7 @@ def test_bad_files_are_skipped_and_counted(
     rng = np.random.default_rng(5)
     for number in range(5):
         Image.fromarray(made_photo(rng)).save(tmp_path / f"{number}.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     out = tmp_path / "pca.toml"
     with caught_noise():
         run_pca(PcaOptions(path=str(tmp_path), out=str(out), num_samples=100))

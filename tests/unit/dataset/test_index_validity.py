@@ -122,7 +122,7 @@ def test_many_changes_are_bounded(root: Path, opened: Open) -> None:
     assert change.endswith("a/more-09.jpg, ...")
 
 
-def test_sizes_of_pictures_that_were_replaced_are_forgotten(root: Path, opened: Open) -> None:
+def test_sizes_of_images_that_were_replaced_are_forgotten(root: Path, opened: Open) -> None:
     first = opened(root)
     IndexArrays(first.fd, first.dims_fd).dims[:] = 7
     replace(root / "a/1.jpg")

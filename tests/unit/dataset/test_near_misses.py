@@ -70,7 +70,7 @@ def test_splits_in_some_class_folders_alone_are_an_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("ending", ["nef", "DNG", "cr2", "arw", "pef"])
-def test_a_raw_picture_is_not_served_as_its_thumbnail(tmp_path: Path, ending: str) -> None:
+def test_a_raw_image_is_not_served_as_its_thumbnail(tmp_path: Path, ending: str) -> None:
     fill(tmp_path, f"a/x.{ending}", content=TIFF)
     found = scan(fill(tmp_path, "a/0.jpg"))
     assert found.num_samples == 1

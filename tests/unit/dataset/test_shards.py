@@ -34,8 +34,8 @@ from augd.pixels.jpeg_segments import Cut
 def photo(number: int, interval: int = 1) -> bytes:
     rng = np.random.default_rng(number)
     small = rng.integers(0, 256, (6, 6, 3), np.uint8)
-    picture = cv2.resize(small, (96, 64), interpolation=cv2.INTER_CUBIC)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_RST_INTERVAL, interval])
+    image = cv2.resize(small, (96, 64), interpolation=cv2.INTER_CUBIC)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_RST_INTERVAL, interval])
     return data.tobytes()
 
 

@@ -29,7 +29,7 @@ from augd.dataset.scan_result import ScanResult, Skipped
 from augd.errors import DatasetError
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (8, 6), (number, 2, 3)).save(out, "PNG")
     return out.getvalue()
@@ -60,9 +60,7 @@ def tar(members: list[tuple[str, Content]], format: int = tarfile.PAX_FORMAT) ->
 
 def labelled(*numbers: int) -> list[tuple[str, Content]]:
     return [
-        one
-        for n in numbers
-        for one in ((f"{n}.jpg", picture(n)), (f"{n}.cls", str(n % 2).encode()))
+        one for n in numbers for one in ((f"{n}.jpg", image(n)), (f"{n}.cls", str(n % 2).encode()))
     ]
 
 
@@ -110,14 +108,14 @@ def test_a_class_in_cls_needs_nothing_of_the_sidecar(tmp_path: Path, sidecar: by
 def test_labels_beside_what_only_python_reads(tmp_path: Path) -> None:
     members: list[tuple[str, Content]] = []
     for n, odd in enumerate((b'"a": NaN', b'"a": "\\ud800"', b'"a": "\xe9"', b'"a": -Infinity')):
-        members += [(f"{n}.jpg", picture(n)), (f"{n}.json", b'{"label": %d, %s}' % (n, odd))]
-    members += [("4.jpg", picture(4)), ("4.json", b'\xef\xbb\xbf{"label": 4}')]
+        members += [(f"{n}.jpg", image(n)), (f"{n}.json", b'{"label": %d, %s}' % (n, odd))]
+    members += [("4.jpg", image(4)), ("4.json", b'\xef\xbb\xbf{"label": 4}')]
     assert rows(walk(tmp_path, members)) == {f"{n}.jpg": n for n in range(5)}
 
 
 def test_an_image_whose_label_cannot_be_read_is_passed_over_and_named(tmp_path: Path) -> None:
-    members = [("9.jpg", picture(9)), ("9.json", b"{"), *labelled(0, 1),
-               ("5.jpg", picture(5)), ("5.cls", b" \n")]  # fmt: skip
+    members = [("9.jpg", image(9)), ("9.json", b"{"), *labelled(0, 1),
+               ("5.jpg", image(5)), ("5.cls", b" \n")]  # fmt: skip
     found = walk(tmp_path, members)
     assert rows(found) == {"0.jpg": 0, "1.jpg": 1}
     assert found.skipped == [
@@ -128,21 +126,21 @@ def test_an_image_whose_label_cannot_be_read_is_passed_over_and_named(tmp_path: 
 
 
 def test_where_nobody_has_a_label_none_is_missed(tmp_path: Path) -> None:
-    members = [("0.jpg", picture(0)), ("0.json", b"{"), ("1.jpg", picture(1)),
+    members = [("0.jpg", image(0)), ("0.json", b"{"), ("1.jpg", image(1)),
                ("1.json", b'{"caption": "x"}')]  # fmt: skip
     assert rows(walk(tmp_path, members)) == {"0.jpg": -1, "1.jpg": -1}
     assert rows(walk(tmp_path, members[:2])) == {"0.jpg": -1}
 
 
 def test_a_folder_is_a_label_beside_a_sidecar_that_cannot_be_read(tmp_path: Path) -> None:
-    members = [("x/0.jpg", picture(0)), ("x/0.json", b"{"), ("y/1.jpg", picture(1))]
+    members = [("x/0.jpg", image(0)), ("x/0.json", b"{"), ("y/1.jpg", image(1))]
     assert rows(walk(tmp_path, members)) == {"x/0.jpg": 0, "y/1.jpg": 1}
 
 
 def test_sidecars_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tars._SIDECARS, b"json", 100)
     big = json.dumps({"label": 0, "x": "y" * 200}).encode()
-    found = walk(tmp_path, [*labelled(0, 1), ("2.jpg", picture(2)), ("2.json", big)])
+    found = walk(tmp_path, [*labelled(0, 1), ("2.jpg", image(2)), ("2.json", big)])
     assert rows(found) == {"0.jpg": 0, "1.jpg": 1}
     assert passed(found) == {
         f"whose label cannot be read (.json of {len(big)} bytes)": [b"a.tar/2.jpg"]
@@ -164,7 +162,7 @@ def test_dots_in_names_keep_each_label_with_its_image(tmp_path: Path) -> None:
     assert rows(walk(tmp_path, members)) == {
         "img.0000.jpg": 0, "img.0001.jpg": 1, "img.0002.jpg": 0
     }  # fmt: skip
-    bare: list[tuple[str, Content]] = [(f"c/v1.{n}.jpg", picture(n)) for n in range(3)]
+    bare: list[tuple[str, Content]] = [(f"c/v1.{n}.jpg", image(n)) for n in range(3)]
     assert rows(walk(tmp_path, bare)) == dict.fromkeys(
         ("c/v1.0.jpg", "c/v1.1.jpg", "c/v1.2.jpg"), 0
     )
@@ -184,14 +182,14 @@ def test_tars_that_are_not_sorted_lose_no_label(tmp_path: Path, order: str) -> N
     for sample in range(4):
         at, size = found.shard_offsets[sample], found.sizes_bytes[sample]
         number = int(found.path(sample)[:1])
-        assert (tmp_path / "a.tar").read_bytes()[at : at + size] == picture(number)
+        assert (tmp_path / "a.tar").read_bytes()[at : at + size] == image(number)
 
 
 def test_a_mask_beside_a_photo_is_another_field(tmp_path: Path) -> None:
     members: list[tuple[str, Content]] = []
     for n in (0, 1):
-        members += [(f"{n}.depth.png", picture(9)), (f"{n}.jpg", picture(n)),
-                    (f"{n}.seg.png", picture(8)), (f"{n}.cls", b"%d" % n),
+        members += [(f"{n}.depth.png", image(9)), (f"{n}.jpg", image(n)),
+                    (f"{n}.seg.png", image(8)), (f"{n}.cls", b"%d" % n),
                     (f"{n}.txt", b"words")]  # fmt: skip
     found = walk(tmp_path, members)
     assert rows(found) == {"0.jpg": 0, "1.jpg": 1}
@@ -203,23 +201,23 @@ def test_a_mask_beside_a_photo_is_another_field(tmp_path: Path) -> None:
 
 
 def test_of_two_plain_images_of_a_key_the_jpeg_is_the_photo(tmp_path: Path) -> None:
-    members = [("0.png", picture(9)), ("0.jpg", picture(0)), ("0.cls", b"0")]
+    members = [("0.png", image(9)), ("0.jpg", image(0)), ("0.cls", b"0")]
     found = walk(tmp_path, members)
     assert rows(found) == {"0.jpg": 0} and passed(found) == {".png": [b"a.tar/0.png"]}
 
 
 def test_the_only_image_of_a_key_has_its_label_whatever_its_field_is(tmp_path: Path) -> None:
     members = [
-        ("0.rgb.jpg", picture(0)),
+        ("0.rgb.jpg", image(0)),
         ("0.cls", b"0"),
-        ("1.rgb.jpg", picture(1)),
+        ("1.rgb.jpg", image(1)),
         ("1.cls", b"1"),
     ]
     assert rows(walk(tmp_path, members)) == {"0.rgb.jpg": 0, "1.rgb.jpg": 1}
 
 
 def test_which_of_two_images_has_the_label_is_asked(tmp_path: Path) -> None:
-    members = [("0.left.jpg", picture(0)), ("0.right.jpg", picture(1)), ("0.cls", b"0")]
+    members = [("0.left.jpg", image(0)), ("0.right.jpg", image(1)), ("0.cls", b"0")]
     with pytest.raises(DatasetError, match=r"0\.left\.jpg and 0\.right\.jpg .* in 0\.cls: which"):
         walk(tmp_path, members)
 
@@ -232,7 +230,7 @@ def test_a_label_without_an_image_is_said(tmp_path: Path) -> None:
 
 def test_members_written_twice(tmp_path: Path) -> None:
     """As by `tar -r`: whole samples are samples, as WebDataset reads them; a rest is said."""
-    found = walk(tmp_path, [*labelled(0, 1), ("0.seg.png", picture(9))])
+    found = walk(tmp_path, [*labelled(0, 1), ("0.seg.png", image(9))])
     assert rows(found) == {"0.jpg": 0, "1.jpg": 1}
     assert passed(found) == {"far behind their sample": [b"a.tar/0.seg.png"]}
 
@@ -265,7 +263,7 @@ def test_archives_one_after_the_other_are_all_read(tmp_path: Path) -> None:
     content = (tmp_path / "all.tar").read_bytes()
     for sample, number in enumerate((0, 1, 2, 3, 0)):
         at, size = found.shard_offsets[sample], found.sizes_bytes[sample]
-        assert content[at : at + size] == picture(number)
+        assert content[at : at + size] == image(number)
 
 
 def test_many_zeros_between_archives(tmp_path: Path) -> None:
@@ -307,7 +305,7 @@ def test_shards_in_folders_for_splits(tmp_path: Path) -> None:
         assert index.count_splits() == {"train": 2, "val": 2}
         arrays = IndexArrays(index.fd, index.dims_fd)
         with open_source(arrays.root, arrays) as source:
-            assert [bytes(source.read(k)) for k in range(4)] == [picture(n) for n in range(4)]
+            assert [bytes(source.read(k)) for k in range(4)] == [image(n) for n in range(4)]
     (root / "val" / "b.tar").write_bytes(tar(labelled(4, 5)))
     with closing(load_or_build(root, cache_dir=tmp_path / "c")) as index:
         assert not index.was_cached and index.count_splits() == {"train": 2, "val": 4}
@@ -319,7 +317,7 @@ def test_shards_in_folders_for_splits(tmp_path: Path) -> None:
 def test_images_loose_beside_shards_are_an_error_that_names_both(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.tar").write_bytes(tar(labelled(0, 1)))
-    (tmp_path / "set" / "logo.png").write_bytes(picture(9))
+    (tmp_path / "set" / "logo.png").write_bytes(image(9))
     with pytest.raises(DatasetError, match=r"'a\.tar' beside 'logo\.png'"):
         load_or_build(tmp_path / "set", cache_dir=tmp_path / "c")
 
@@ -328,7 +326,7 @@ def test_the_archive_that_photos_came_in_is_said_and_not_read(tmp_path: Path) ->
     root = tmp_path / "set"
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
-        (root / name / "1.png").write_bytes(picture(1))
+        (root / name / "1.png").write_bytes(image(1))
     (root / "photos.tar").write_bytes(tar(labelled(0)))
     with closing(load_or_build(root, cache_dir=tmp_path / "c")) as index:
         assert index.classes == ["cat", "dog"]
@@ -369,7 +367,7 @@ def test_shards_that_are_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with closing(load_or_build(root, cache_dir=tmp_path / "c")) as index:
         arrays = IndexArrays(index.fd, index.dims_fd)
         with open_source(arrays.root, arrays) as source:
-            assert bytes(source.read(1)) == picture(1)
+            assert bytes(source.read(1)) == image(1)
 
 
 def test_shards_without_images_say_what_they_hold(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def test_sizes_and_compression_are_those_of_photos(tmp_path: Path) -> None:
     assert len(files) == 120
     sizes = []
     for path in files:
-        with Image.open(path) as picture:
-            assert picture.format == "JPEG"
-            assert not picture.info.get("progressive")
-            sizes.append(picture.size)
+        with Image.open(path) as shown:
+            assert shown.format == "JPEG"
+            assert not shown.info.get("progressive")
+            sizes.append(shown.size)
     assert 380 <= np.mean(sizes, axis=0)[0] <= 560
     bytes_per_pixel = np.median(
         [path.stat().st_size / (w * h) for path, (w, h) in zip(files, sizes, strict=True)]
@@ -42,8 +42,8 @@ def test_sizes_and_compression_are_those_of_photos(tmp_path: Path) -> None:
 def test_megapixels(tmp_path: Path) -> None:
     make_photos(tmp_path, 1, megapixels=3.0, classes=["waves"])
     (path,) = (tmp_path / "waves").iterdir()
-    with Image.open(path) as picture:
-        assert picture.width * picture.height == pytest.approx(3e6, rel=0.02)
+    with Image.open(path) as shown:
+        assert shown.width * shown.height == pytest.approx(3e6, rel=0.02)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_bad_arguments(tmp_path: Path) -> None:
 def test_a_sheet_shows_the_pixels_as_they_are(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), np.uint8)
     contact_sheet(images, list(CLASSES[:5]), tmp_path / "sheet.png", columns=3)
-    with Image.open(tmp_path / "sheet.png") as picture:
-        sheet = np.asarray(picture.convert("RGB"))
+    with Image.open(tmp_path / "sheet.png") as shown:
+        sheet = np.asarray(shown.convert("RGB"))
     for image in images:
         places = np.argwhere((sheet == image[0, 0]).all(axis=2))
         assert any(np.array_equal(sheet[y : y + 20, x : x + 30], image) for y, x in places)

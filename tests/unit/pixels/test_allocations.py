@@ -43,15 +43,15 @@ def test_rows_are_made_in_buffers_that_are_there(name, colour_on):
     if colour_on == "device" and name == "erased":
         pytest.skip("excluded by the recipe")
     plan = plan_of(**plain, num=40)
-    outlines = RowPlans(plan, 0, 40)
+    row_plans = RowPlans(plan, 0, 40)
     renderer = Renderer.of(parse_recipe(plain), (SIDE, SIDE))
     photo = np.random.default_rng(0).integers(0, 256, (375, 500, 3)).astype(np.uint8)
     out = np.empty((SIDE, SIDE, 3), np.uint8)
     colour = np.empty((3, 4), np.float32) if colour_on == "device" else None
 
     def make(row: int) -> None:
-        x, y, width, height = outlines.crop[row]
-        renderer.render(photo[y : y + height, x : x + width], outlines[row], out, colour)
+        x, y, width, height = row_plans.crop[row]
+        renderer.render(photo[y : y + height, x : x + width], row_plans[row], out, colour)
 
     for row in range(40):
         make(row)  # the buffers grow to the largest row

@@ -1,4 +1,4 @@
-"""Formats beyond JPEG, PNG and WebP: their headers, their first pictures, and their decoders."""
+"""Formats beyond JPEG, PNG and WebP: their headers, their first images, and their decoders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS = [
 FORMATS = {"HEIF": "heic"}
 
 
-def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     if kind == "HEIF":
         import pillow_heif
 
@@ -48,7 +48,7 @@ def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
     elif kind == "JXL":
         import pillow_jxl  # noqa: F401 - importing it registers it
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -91,8 +91,8 @@ def test_tiffs(mode: str, compression: str | None) -> None:
         data = saved(Image.fromarray(grey16()), "TIFF", compression=compression)
         assert (whole(data) == (grey16() >> 8).astype(np.uint8)[..., None]).all()
         return
-    picture = Image.fromarray(photo()).convert(mode)
-    data = saved(picture, "TIFF", compression=compression)
+    image = Image.fromarray(photo()).convert(mode)
+    data = saved(image, "TIFF", compression=compression)
     if mode in ("LA", "RGBA"):
         assert np.array_equal(whole(data), photo() if mode == "RGBA" else pillows(data))
     else:
@@ -180,8 +180,8 @@ def test_heics_come_upright(turn: int) -> None:
 
 @NEEDS_HEIC
 def test_a_heic_of_tiles_has_the_size_of_all() -> None:
-    picture = Image.fromarray(photo()).resize((300, 200))
-    data = saved(picture, "HEIF", tile_size=128)
+    image = Image.fromarray(photo()).resize((300, 200))
+    data = saved(image, "HEIF", tile_size=128)
     header = read_header(data)
     assert (header.width, header.height) == (300, 200)
     assert np.array_equal(whole(data), pillows(data))
@@ -208,9 +208,9 @@ def test_jpeg_xls(mode: str) -> None:
         data = saved(Image.fromarray(grey16()), "JXL", lossless=True)
         assert (whole(data) == (grey16() >> 8).astype(np.uint8)[..., None]).all()
     else:
-        picture = Image.fromarray(photo()).convert(mode)
-        data = saved(picture, "JXL", lossless=True)
-        assert np.array_equal(whole(data), np.asarray(picture.convert("RGB")))
+        image = Image.fromarray(photo()).convert(mode)
+        data = saved(image, "JXL", lossless=True)
+        assert np.array_equal(whole(data), np.asarray(image.convert("RGB")))
 
 
 @NEEDS_JXL
@@ -222,8 +222,8 @@ def test_sizes_of_jpeg_xls(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_bmps(mode: str) -> None:
-    picture = Image.fromarray(photo()).convert(mode)
-    data = saved(picture, "BMP")
+    image = Image.fromarray(photo()).convert(mode)
+    data = saved(image, "BMP")
     assert np.array_equal(whole(data), pillows(data))
     flipped = bytearray(data)
     flipped[22:26] = struct.pack("<i", -HEIGHT)
@@ -247,7 +247,7 @@ def test_transparency_of_the_others_follows_the_rule() -> None:
         assert (white[:, 48:] == 255).all(), kind
 
 
-# --- one picture of several ------------------------------------------------------------------
+# --- one image of several ------------------------------------------------------------------
 
 
 def test_the_first_frame_of_a_gif(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_the_first_page_of_a_tiff() -> None:
 
 
 @NEEDS_AVIF
-def test_the_still_picture_of_a_sequence() -> None:
+def test_the_still_image_of_a_sequence() -> None:
     frames = [Image.fromarray(photo(seed)) for seed in (3, 4, 5)]
     data = saved(frames[0], "AVIF", save_all=True, append_images=frames[1:], quality=95)
     header = read_header(data)
@@ -303,7 +303,7 @@ def test_the_still_picture_of_a_sequence() -> None:
 
 
 @NEEDS_HEIC
-def test_the_primary_picture_of_several() -> None:
+def test_the_primary_image_of_several() -> None:
     frames = [Image.fromarray(photo(seed)) for seed in (3, 4)]
     for first in (0, 1):
         data = saved(
@@ -337,7 +337,7 @@ def apart() -> Iterator[DecodeProcess]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(30))
-def test_random_damage_is_a_bad_image_or_a_picture(
+def test_random_damage_is_a_bad_image_or_a_image(
     kind: str, seed: int, apart: DecodeProcess
 ) -> None:
     """DecodeProcess, since a library of another version may die of what this one refuses."""

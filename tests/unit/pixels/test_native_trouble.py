@@ -22,7 +22,7 @@ from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import scheduler
 from augd.server.supervision.producer_process import Kernels
 from tests.support.programs import finish, start_by_hand
-from tests.support.relays import await_remotes, lent
+from tests.support.relays import await_remotes, running_relay
 from tests.support.scenes import digest_epoch, make_folder
 from tests.support.table import Table
 
@@ -248,7 +248,7 @@ def test_a_relay_says_it_on_its_own_host(elsewhere: Path, tmp_path: Path) -> Non
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=8)
     with augd.serve({"small": folder}, producers=0, listen="tcp://127.0.0.1:0") as daemon:
         damaged(lambda whole: b"")(elsewhere)
-        with lent(folder, daemon.address, "--producers", "2") as relay:
+        with running_relay(folder, daemon.address, "--producers", "2") as relay:
             await_remotes(daemon.address, 2)
             errors = relay.end()
     assert errors.count("the native kernels don't load: file too short; `augd doctor`") == 1, errors
@@ -261,7 +261,7 @@ def test_a_relay_tries_its_producers_without_what_ended_them(
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=8)
     with augd.serve({"small": folder}, producers=0, listen="tcp://127.0.0.1:0") as daemon:
         damaged(fatal)(elsewhere)
-        with lent(folder, daemon.address, "--producers", "2") as relay:
+        with running_relay(folder, daemon.address, "--producers", "2") as relay:
             await_remotes(daemon.address, 2)
             assert status(daemon.address)["environment"]["kernels"] == "none"
             errors = relay.end()

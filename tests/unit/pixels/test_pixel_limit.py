@@ -1,4 +1,4 @@
-"""The largest picture that is read: by name, in every process, with the memory that it takes."""
+"""The largest image that is read: by name, in every process, with the memory that it takes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def large_png(width: int = 8001, height: int = 8000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_the_error_names_the_option_and_with_it_the_picture_is_read() -> None:
+def test_the_error_names_the_option_and_with_it_the_image_is_read() -> None:
     data = large_png()
     with pytest.raises(BadImage, match=r"at most 64,000,000 .*; allow more: --max-pixels 64008000"):
         read_header(data)
@@ -118,7 +118,7 @@ def test_every_command_that_opens_a_data_set_has_the_options() -> None:
         assert expected <= options, name
 
 
-def test_augd_check_of_a_large_picture(tmp_path: Path) -> None:
+def test_augd_check_of_a_large_image(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "large.png").write_bytes(large_png())

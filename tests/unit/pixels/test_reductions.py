@@ -1,4 +1,4 @@
-"""Reductions by whole recipes: flat, straight and sharp pictures at 2 and 3.1 to 1.
+"""Reductions by whole recipes: flat, straight and sharp images at 2 and 3.1 to 1.
 
 Each row is planned, decoded as the plan says and rendered, on the exact path, the matrix path and
 the path of warps: nothing may alias, gain, lose or move.
@@ -32,17 +32,17 @@ REDUCTIONS = [2.0, 3.1]
 
 
 def row_of(path: str, reduction: float, paint) -> tuple[NDArray[np.float64], NDArray]:
-    """Return one channel of the row, and its matrix from positions of the row to the picture."""
+    """Return one channel of the row, and its matrix from positions of the row to the image."""
     side = round(SIDE * reduction)
     y, x = np.mgrid[:side, :side]
-    picture = np.repeat(np.rint(paint(x, y)).astype(np.uint8)[..., None], 3, axis=2)
+    image = np.repeat(np.rint(paint(x, y)).astype(np.uint8)[..., None], 3, axis=2)
     plan = plan_of(PATHS[path], size=(side, side))
     assert (plan.bent is None) == (path == "exact")
-    outlines = RowPlans(plan, 0, 1)
-    left, top, width, height = outlines.crop[0]
+    row_plans = RowPlans(plan, 0, 1)
+    left, top, width, height = row_plans.crop[0]
     out = np.empty((SIDE, SIDE, 3), np.uint8)
     renderer = Renderer.of(parse_recipe({"ops": PATHS[path]}), (SIDE, SIDE))
-    renderer.render(picture[top : top + height, left : left + width], outlines[0], out)
+    renderer.render(image[top : top + height, left : left + width], row_plans[0], out)
     matrix = np.diag([reduction, reduction, 1])[:2] if plan.matrix is None else plan.matrix[0]
     return out[..., 0].astype(float), matrix
 
@@ -79,7 +79,7 @@ def test_a_ramp_stays_where_it_is(path, reduction):
     at_x, at_y = np.einsum("ij,jhw->ihw", matrix, np.stack([x, y, np.ones_like(x)]))
     exact = plane(at_x - 0.5, at_y - 0.5)
     error = (found - exact)[12:-12, 12:-12]
-    # The picture was rounded, halvings round half a level up at most, and the row is rounded.
+    # The image was rounded, halvings round half a level up at most, and the row is rounded.
     assert np.abs(error).max() <= 1.6
     assert -0.1 < error.mean() < 0.6
 

@@ -63,12 +63,12 @@ def test_crop_to_output(kernels: str, filter: Filter, shape: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("filter", FILTERS)
-def test_a_region_inside_a_picture_is_read_no_further(filter: Filter) -> None:
+def test_a_region_inside_a_image_is_read_no_further(filter: Filter) -> None:
     """No tap looks past the crop: what surrounds it changes nothing."""
-    picture = noise(80, 90)
-    region = picture[13:60, 22:71]
+    image = noise(80, 90)
+    region = image[13:60, 22:71]
     alone = rendered(filter, region.copy(), (32, 24), (24, 32))
-    picture[:13], picture[60:], picture[:, :22], picture[:, 71:] = 0, 255, 255, 0
+    image[:13], image[60:], image[:, :22], image[:, 71:] = 0, 255, 255, 0
     assert (rendered(filter, region, (32, 24), (24, 32)) == alone).all()
 
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("kernels")
 def photo(height: int, width: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(height * width)
     small = rng.integers(0, 256, (height // 6, width // 6, 3)).astype(np.uint8)
-    picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).astype(int)
-    return np.clip(picture + rng.integers(-9, 10, picture.shape), 0, 255).astype(np.uint8)
+    image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).astype(int)
+    return np.clip(image + rng.integers(-9, 10, image.shape), 0, 255).astype(np.uint8)
 
 
 def rendered(
@@ -52,11 +52,11 @@ def test_a_resized_crop_is_pillows(kernels: str, crop: tuple[int, int, int, int]
 def test_a_resized_crop_is_torchvisions_within_a_level() -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    picture = photo(375, 500)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    image = photo(375, 500)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
     for x, y, width, height in ((0, 0, 500, 375), (31, 20, 330, 290), (200, 100, 100, 210)):
         expected = functional.resized_crop(tensor, y, x, height, width, [224, 224], antialias=True)
-        found = rendered(picture[y : y + height, x : x + width], (224, 224), (224, 224))
+        found = rendered(image[y : y + height, x : x + width], (224, 224), (224, 224))
         difference = np.abs(found.astype(int) - expected.permute(1, 2, 0).numpy())
         assert difference.max() <= 1
 
@@ -73,11 +73,11 @@ def ten_windows(width: int, height: int, side: int) -> list[tuple[int, int, bool
 def test_ten_crops_are_torchvisions(shape: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    picture = photo(*shape)
-    expected = functional.ten_crop(torch.from_numpy(picture).permute(2, 0, 1), [224, 224])
+    image = photo(*shape)
+    expected = functional.ten_crop(torch.from_numpy(image).permute(2, 0, 1), [224, 224])
     windows = ten_windows(shape[1], shape[0], 224)
     for crop, (x, y, mirror) in zip(expected, windows, strict=True):
-        found = rendered(picture, (shape[1], shape[0]), (224, 224), (x, y), mirror)
+        found = rendered(image, (shape[1], shape[0]), (224, 224), (x, y), mirror)
         assert (found == crop.permute(1, 2, 0).numpy()).all()
 
 
@@ -87,16 +87,16 @@ def test_planned_views_are_torchvisions(name: str, num_views: int, shape: tuple[
     """From the recipe on: what is planned and rendered, in torchvision's order."""
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    picture = photo(*shape)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    image = photo(*shape)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
     expected = getattr(functional, name)(tensor, [224, 224])
     plan = plan_of([{"op": name, "size": 224}], size=(shape[1], shape[0]))
-    outlines = RowPlans(plan, 0, num_views)
+    row_plans = RowPlans(plan, 0, num_views)
     out = np.empty((224, 224, 3), np.uint8)
     renderer = Renderer("antialias", (224, 224))
     for view, crop in enumerate(expected):
-        x, y, width, height = outlines.crop[view]
-        renderer.render(picture[y : y + height, x : x + width], outlines[view], out)
+        x, y, width, height = row_plans.crop[view]
+        renderer.render(image[y : y + height, x : x + width], row_plans[view], out)
         assert (out == crop.permute(1, 2, 0).numpy()).all()
 
 
@@ -104,23 +104,23 @@ def test_views_after_a_resize_are_torchvisions_within_two_levels() -> None:
     """As the preset `ten-crop`: short side 256, then ten crops of 224."""
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    picture = photo(375, 500)
-    resized = functional.resize(torch.from_numpy(picture).permute(2, 0, 1), [256], antialias=True)
+    image = photo(375, 500)
+    resized = functional.resize(torch.from_numpy(image).permute(2, 0, 1), [256], antialias=True)
     plan = plan_of("ten-crop", size=(500, 375))
-    outlines = RowPlans(plan, 0, 10)
+    row_plans = RowPlans(plan, 0, 10)
     out = np.empty((224, 224, 3), np.uint8)
     renderer = Renderer("antialias", (224, 224))
     for view, crop in enumerate(functional.ten_crop(resized, [224, 224])):
-        x, y, width, height = outlines.crop[view]
-        renderer.render(picture[y : y + height, x : x + width], outlines[view], out)
+        x, y, width, height = row_plans.crop[view]
+        renderer.render(image[y : y + height, x : x + width], row_plans[view], out)
         apart = np.abs(out.astype(int) - crop.permute(1, 2, 0).numpy())
         # A window of the resize has its box in float32: two passes of one level each.
         assert apart.max() <= 2 and apart.mean() < 0.25
 
 
-def jpeg(picture: NDArray[np.uint8]) -> bytearray:
+def jpeg(image: NDArray[np.uint8]) -> bytearray:
     options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    return bytearray(cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes())
+    return bytearray(cv2.imencode(".jpg", image[..., ::-1], options)[1].tobytes())
 
 
 def test_a_decoded_region_is_as_good_as_the_whole_photo() -> None:

@@ -40,14 +40,14 @@ def trns(*levels: int) -> bytes:
     return chunk(b"tRNS", struct.pack(f">{len(levels)}H", *levels))
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
 def files() -> dict[str, bytes]:
-    """The same picture: left opaque 201, right 200 and transparent."""
+    """The same image: left opaque 201, right 200 and transparent."""
     grey = np.full((SIDE, SIDE), 201, np.uint8)
     grey[:, SIDE // 2 :] = 200
     alpha = np.where(grey == 200, 0, 255).astype(np.uint8)

@@ -38,7 +38,7 @@ def about(linear: affine.Linear, width: float, height: float) -> np.ndarray:
 
 def test_a_quarter_turn_counter_clockwise_brings_the_right_edge_to_the_top():
     matrix = about(rotation(np.array([0.25])), 4, 4)
-    # What is at the output's top left was at the picture's top right.
+    # What is at the output's top left was at the image's top right.
     assert move(matrix, (0.5, 0.5)) == [(3.5, 0.5)]
     # The top edge's middle shows the right edge's; the bottom right the bottom left.
     assert move(matrix, (2, 0), (4, 4)) == [(4, 2), (0, 4)]
@@ -62,9 +62,9 @@ def test_zoom_above_one_shows_more():
     assert move(matrix, (4, 2), (0, 0), (8, 4)) == [(4, 2), (-2, -0.5), (10, 4.5)]
 
 
-def test_shear_moves_a_point_of_the_picture_by_its_height():
+def test_shear_moves_a_point_of_the_image_by_its_height():
     matrix = about(shearing(0.5 * ONE, 0 * ONE), 8, 8)
-    # The picture's point 2 below the centre goes 1 to the right: x' = x + y / 2.
+    # The image's point 2 below the centre goes 1 to the right: x' = x + y / 2.
     assert move(matrix, (4 + 1, 4 + 2)) == [(4, 6)]
     matrix = about(shearing(0 * ONE, 0.25 * ONE), 8, 8)
     assert move(matrix, (4 + 2, 4 + 0.5)) == [(6, 4)]
@@ -86,7 +86,7 @@ def test_moving_scaling_and_flipping_a_frame():
     assert move(flipped, (10, 0), (9, 1)) == [(100, 50), (102, 53)]
 
 
-def test_the_first_op_is_nearest_to_the_picture():
+def test_the_first_op_is_nearest_to_the_image():
     """Turned, then moved: the output's point is moved back first, then turned back."""
     mapped = Affine(1)
     mapped.apply_linear(rotation(np.array([0.25])), np.array([4.0]), np.array([4.0]))
@@ -130,7 +130,7 @@ def test_a_mirror_lies_inside_the_matrix():
             assert move(mirrored, (0, 0), (30, 60)) == move(straight, (100, 0), (70, 60))
 
 
-def test_a_window_in_a_resized_picture_maps_through_both():
+def test_a_window_in_a_resized_image_maps_through_both():
     ops = [
         {"op": "resize", "short": 250},
         {"op": "center_crop", "size": 100},
@@ -161,11 +161,11 @@ def test_rotate_turns_the_output_about_its_centre(angle):
     assert min(angles) < -34
 
 
-def test_translate_moves_the_picture_right_and_down():
+def test_translate_moves_the_image_right_and_down():
     ops = [{"op": "resize", "size": [100, 200]}, {"op": "translate", "x": 0.5, "y": 0.25}]
     moved = [move(m, (0, 0))[0] for m in plan_of(ops, num=500, size=(400, 300)).matrix]
     xs, ys = np.array(moved).T
-    # Pixels of the output, 200x100, count 2x3 pixels of the picture.
+    # Pixels of the output, 200x100, count 2x3 pixels of the image.
     assert -100 * 2 <= xs.min() < -95 * 2
     assert 95 * 2 < xs.max() <= 100 * 2
     assert -25 * 3 <= ys.min() < -23 * 3

@@ -63,7 +63,7 @@ def test_a_padded_window_of_a_larger_photo_stays_exact_where_it_can():
     assert 0 < leaves.sum() < 100
 
 
-def test_the_picture_goes_on_in_the_padding_of_a_smaller_frame():
+def test_the_image_goes_on_in_the_padding_of_a_smaller_frame():
     ops = [{"op": "center_crop", "size": 60}, {"op": "random_crop", "size": 60, "pad": 10}]
     plan = plan_of(ops, num=100, size=(100, 100))
     assert not plan.bent.any()

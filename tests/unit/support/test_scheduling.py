@@ -13,7 +13,7 @@ import pytest
 from tests import conftest
 from tests.support import scheduling
 from tests.support.examples import examples
-from tests.support.scheduling import HERE, ROOMS, leave_to_soak, longer_forms, put_in_order
+from tests.support.scheduling import HERE, KINDS, leave_to_soak, longer_forms, put_in_order
 
 
 @dataclass
@@ -32,18 +32,18 @@ class Item:
 
 
 def some() -> list[Any]:
-    rooms = ("unit", "e2e", "attacks", "fault")
+    kinds = ("unit", "e2e", "attacks", "fault")
     return [
-        Item(HERE / room / f"test_{name}.py", n)
-        for room in rooms
+        Item(HERE / kind / f"test_{name}.py", n)
+        for kind in kinds
         for name in "ab"
         for n in (0, 1, 2)
     ]
 
 
 def test_every_room_has_its_place() -> None:
-    rooms = {path.relative_to(HERE).parts[0] for path in HERE.rglob("test_*.py")}
-    assert rooms == set(ROOMS)
+    kinds = {path.relative_to(HERE).parts[0] for path in HERE.rglob("test_*.py")}
+    assert kinds == set(KINDS)
 
 
 def test_what_waits_long_comes_first_and_small_tests_last() -> None:

@@ -1,0 +1,210 @@
+"""What `augd explain` says an op drew, against the plan of all ops together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from augd.diagnostics.drawn_params import DrawnStep, Draws, _as_json
+from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
+from augd.diagnostics.sample_renderer import Drawn, SampleRenderer, View
+from augd.pixels.headers.read_header import Header
+from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.recipe.recipe import parse_recipe
+from tests.support.scenes import caught_noise, make_folder
+
+CROP = {"op": "random_resized_crop", "size": [40, 60], "scale": [0.3, 0.9]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("draws") / "set", num_classes=0, per_class=4)
+
+
+@contextmanager
+def opened(folder: Path, recipe: dict[str, Any]) -> Iterator[SampleRenderer]:
+    with caught_noise(), SampleRenderer(str(folder), parse_recipe(recipe), 5) as renderer:
+        yield renderer
+
+
+def drawn_of(folder: Path, recipe: dict[str, Any], epoch: int = 0) -> tuple[Drawn, Header]:
+    with opened(folder, recipe) as renderer:
+        header = renderer.read(1).header
+        return renderer.drawn(1, epoch, header), header
+
+
+def steps_of(view: View) -> dict[str, DrawnStep]:
+    return {step.op: step for step in view.steps}
+
+
+def test_affine_ops_make_up_the_matrix(folder: Path) -> None:
+    """The matrix, composed by hand from what each op is said to have drawn."""
+    ops = [
+        {"op": "rotate", "degrees": 40},
+        {"op": "zoom", "height": 0.3, "width": 0.2},
+        {"op": "shear", "x": 0.3, "y": 0.2},
+        {"op": "stretch", "x": 0.4, "y": 0.1},
+        {"op": "translate", "x": 0.2, "y": 0.1},
+    ]
+    (view,) = drawn_of(folder, {"ops": [CROP, *ops]})[0].views
+    said = {name: step.drawn or {} for name, step in steps_of(view).items()}
+    angle = math.radians(said["rotate"]["degrees"])
+    forward = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    forward = np.diag(1 / np.array([said["zoom"]["width"], said["zoom"]["height"]])) @ forward
+    forward = np.array([[1.0, said["shear"]["x"]], [said["shear"]["y"], 1.0]]) @ forward
+    forward = np.diag([said["stretch"]["x"], said["stretch"]["y"]]) @ forward
+    moved = np.array([said["translate"]["x"] * 60, said["translate"]["y"] * 40])
+    x, y, width, height = view.frame
+    assert view.is_bent
+    centre = np.array([30.0, 20.0])
+    for point in ([0.0, 0.0], [60.0, 7.0], [12.5, 39.0]):
+        before = centre + np.linalg.solve(forward, np.array(point) - moved - centre)
+        in_photo = np.array([x, y]) + before * [width / 60, height / 40]
+        np.testing.assert_allclose(view.matrix @ [*point, 1.0], in_photo, atol=1e-9)
+    corners = [view.matrix @ [*corner, 1.0] for corner in ([0, 0], [60, 0], [60, 40], [0, 40])]
+    np.testing.assert_allclose(view.seen, corners, atol=1e-9)
+
+
+def test_colour_ops_make_up_the_colour_matrix_in_the_drawn_order(folder: Path) -> None:
+    ops = [
+        {"op": "pca", "alpha_std": 1.0},
+        {"op": "brightness", "v": 0.4},
+        {"op": "saturation", "v": 0.9},
+        {"op": "hue", "h": 0.4},
+        {"op": "rgb_shift", "max": 30},
+    ]
+    orders = set()
+    for epoch in range(6):
+        drawn, _ = drawn_of(folder, {"ops": [CROP, *ops], "shuffle_colour": True}, epoch)
+        (view,) = drawn.views
+        orders.add(tuple(view.colour_order))
+        whole = np.eye(4)
+        for name in view.colour_order:
+            whole = colour_of(steps_of(view)[name]) @ whole
+        assert view.colour is not None
+        np.testing.assert_allclose(whole[:3], view.colour, atol=1e-6)
+    assert len(orders) > 3, "the order is drawn"
+
+
+def colour_of(step: DrawnStep) -> np.ndarray:
+    said, matrix = step.drawn or {}, np.eye(4)
+    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
+    if step.op == "brightness":
+        matrix[:3, :3] *= said["factor"]
+    elif step.op == "saturation":
+        matrix[:3, :3] = said["factor"] * np.eye(3) + (1 - said["factor"]) * grey
+    elif step.op == "hue":
+        cos, sin = (f(math.radians(said["degrees"])) for f in (math.cos, math.sin))
+        yiq = np.array([grey[0], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+        matrix[:3, :3] = np.linalg.inv(yiq) @ [[1, 0, 0], [0, cos, -sin], [0, sin, cos]] @ yiq
+    else:
+        matrix[:3, 3] = said["shift"]
+    return matrix
+
+
+def test_alphas_give_the_shift_of_pca() -> None:
+    recipe = parse_recipe({"ops": [CROP, {"op": "pca", "alpha_std": 0.1, "mode": "stdev"}]})
+    ((step,),) = Draws(recipe, 1, (40, 60)).of(3, 7)
+    assert step.drawn is not None
+    pca: Any = recipe.ops[1]
+    made = np.array(pca.eigvec) @ (step.drawn["alpha"] * np.sqrt(pca.eigval)) * 255
+    np.testing.assert_allclose(made, step.drawn["shift"], atol=1e-9)
+    assert max(map(abs, step.drawn["alpha"])) < 0.6
+
+
+def test_what_is_not_applied_is_said_so(folder: Path) -> None:
+    names = ("mirror", "lens", "erase", "grayscale", "contrast")
+    off = [{"op": name, "p": 0.0} for name in names]
+    drawn, header = drawn_of(folder, {"ops": [CROP, *off]})
+    (view,) = drawn.views
+    assert [step.as_plain() for step in view.steps] == [
+        {"op": name, "applied": False} for name in names
+    ]
+    assert describe_rest(view) == "nothing else"
+    assert not view.is_bent
+    x, y, width, height = view.crop
+    assert describe_crop(view) == f"crop {width}x{height} at {x},{y}"
+    assert header.width >= x + width
+
+
+def test_words_name_every_op(folder: Path) -> None:
+    ops = [
+        {"op": "mirror", "p": 1.0},
+        {"op": "rotate", "degrees": 10},
+        {"op": "zoom", "height": 0.2},
+        {"op": "lens", "k": [0.1, 0.2]},
+        {"op": "local_warp", "alpha": 20, "sigma": 4},
+        {"op": "contrast"},
+        {"op": "erase", "area": [0.2, 0.3]},
+    ]
+    (view,) = drawn_of(folder, {"ops": [CROP, *ops]})[0].views
+    words = describe_rest(view)
+    for word in ("mirrored", "turned", "zoomed", "lens k +0.1", "warped", "contrast", "erased"):
+        assert word in words, words
+    assert len(view.seen) > 4, "the lens bends the outline"
+
+
+def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
+    parameters = {
+        "rotate": {"degrees": 10},
+        "zoom": {"height": 0.2},
+        "shear": {"x": 0.1},
+        "stretch": {"x": 0.1},
+        "translate": {"x": 0.1},
+        "local_warp": {"alpha": 9, "sigma": 3},
+        "hue": {"h": 0.1},
+        "posterize": {"bits": [1, 7]},
+        "solarize_add": {"add": [1, 110]},
+        "gamma": {"gamma": [0.5, 2]},
+    }
+    without_numbers = {"mirror", "grayscale", "invert"}
+    for name, cls in OPS_BY_NAME.items():
+        if cls.is_sizing:
+            continue
+        op = {"op": name, "p": 1.0, **parameters.get(name, {})}
+        (view,) = drawn_of(folder, {"ops": [CROP, op]})[0].views
+        (step,) = view.steps
+        assert step.op == name
+        assert step.drawn is not None, name
+        assert bool(step.drawn) == (name not in without_numbers), name
+        assert say_step(step) != name, "it has no words"
+
+
+def test_views_of_one_photo(folder: Path) -> None:
+    mirror = {"op": "mirror"}
+    drawn, _ = drawn_of(folder, {"ops": [CROP, mirror], "views": 3})
+    plain = as_plain(drawn)
+    assert [view["view"] for view in plain["views"]] == [0, 1, 2]
+    assert len({tuple(view["crop"]) for view in plain["views"]}) == 3
+    for view in drawn.views:
+        assert (steps_of(view)["mirror"].drawn is not None) == view.mirror
+    first, _ = drawn_of(folder, {"ops": [CROP, mirror]})
+    assert first.views[0].crop == drawn.views[0].crop, "view 0 is the row without views"
+
+
+def test_a_window_in_the_padding_lies_outside_the_photo(folder: Path) -> None:
+    recipe = {"fill": "constant", "ops": [{"op": "random_crop", "size": 30, "pad": 12}]}
+    outside = 0
+    for epoch in range(12):
+        (view,) = drawn_of(folder, recipe, epoch)[0].views
+        x, y, width, height = view.frame
+        assert (width, height) == (30.0, 30.0)
+        assert view.seen[0] == (x, y)
+        outside += x < 0 or y < 0
+    assert outside
+
+
+def test_what_an_own_op_drew_is_written_as_json_or_in_words():
+    assert _as_json((1, 2.5)) == (1, 2.5)
+    assert _as_json(np.float64(0.5)) == 0.5
+    assert _as_json(np.eye(2)) == [[1.0, 0.0], [0.0, 1.0]]
+    field = _as_json(np.zeros((40, 40)))
+    assert field.startswith("array(") and "\n" not in field and len(field) < 60
+    assert _as_json(float("nan")) == "nan"
+    assert _as_json({1}) == "{1}"
