@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "affine": "augmentation/geometry.md",
     "colour": "augmentation/colour.md",
     "pixel_steps": "augmentation/pixel-steps.md",
+    "groups": "augmentation/groups.md",
     "views": "augmentation/views.md",
 }
 IMAGES = DOCS / "images"
@@ -93,6 +94,25 @@ SCENES: Mapping[str, Scene] = {
     "invert": (_after_crop("invert", p=0.5), 3),
     "gamma": (_after_crop("gamma", gamma=[0.4, 2.5]), 0),
     "erase": (_after_crop("erase"), 0),
+    "one_of": (
+        _after_crop(
+            "one_of",
+            ops=[
+                {"op": "grayscale"},
+                {"op": "solarize", "threshold": 128},
+                {"op": "gamma", "gamma": [0.4, 2.5]},
+            ],
+        ),
+        0,
+    ),
+    "all_of": (
+        _after_crop(
+            "all_of",
+            ops=[{"op": "contrast", "v": 0.8}, {"op": "hue", "h": 0.1}],
+            p=0.5,
+        ),
+        3,
+    ),
     "five_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "five_crop", "size": _SIDE_PX}]}, 0),
     "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),
     "multi_scale": ({"ops": [{"op": "multi_scale", "short": [176, 320], "crop": _SIDE_PX}]}, 0),
