@@ -42,7 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "affine": "augmentation/geometry.md",
     "colour": "augmentation/colour.md",
     "pixel_steps": "augmentation/pixel-steps.md",
-    "groups": "augmentation/groups.md",
+    "policies": "augmentation/policies.md",
     "views": "augmentation/views.md",
 }
 IMAGES = DOCS / "images"
@@ -94,25 +94,10 @@ SCENES: Mapping[str, Scene] = {
     "invert": (_after_crop("invert", p=0.5), 3),
     "gamma": (_after_crop("gamma", gamma=[0.4, 2.5]), 0),
     "erase": (_after_crop("erase"), 0),
-    "one_of": (
-        _after_crop(
-            "one_of",
-            ops=[
-                {"op": "grayscale"},
-                {"op": "solarize", "threshold": 128},
-                {"op": "gamma", "gamma": [0.4, 2.5]},
-            ],
-        ),
-        0,
-    ),
-    "all_of": (
-        _after_crop(
-            "all_of",
-            ops=[{"op": "contrast", "v": 0.8}, {"op": "hue", "h": 0.1}],
-            p=0.5,
-        ),
-        3,
-    ),
+    "rand_augment": ({**_after_crop("rand_augment"), "fill": "constant"}, 60),
+    "trivial_augment": ({**_after_crop("trivial_augment"), "fill": "constant"}, 1),
+    "auto_augment": ({**_after_crop("auto_augment"), "fill": "constant"}, 169),
+    "three_augment": (_after_crop("three_augment"), 0),
     "five_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "five_crop", "size": _SIDE_PX}]}, 0),
     "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),
     "multi_scale": ({"ops": [{"op": "multi_scale", "short": [176, 320], "crop": _SIDE_PX}]}, 0),
@@ -163,7 +148,7 @@ def _draw(
     photos: Path, plain: dict[str, Any], seed: int, out: Path, title: str = "", num_photos: int = 1
 ) -> None:
     recipe = parse_recipe(plain)
-    num_said = sum(not op.is_sizing for op in recipe.ops)
+    num_said = sum(op.num_said for op in recipe.ops if not op.is_sizing)
     is_drawn = num_said or any(name_of(op) in _DRAWN_CROPS for op in recipe.ops)
     epochs = range(_CELLS if is_drawn else 1)
     with SampleRenderer(str(photos), recipe, seed) as renderer:

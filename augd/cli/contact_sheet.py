@@ -6,6 +6,7 @@ module reads no file and draws no random number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -44,7 +45,8 @@ _HEAD_PX = 62
 _CELL_SIDE_MIN_PX = 168  # what a line of words needs
 _THIN_FROM = 6  # outlines on one photo, of which thick ones would hide it
 _SHADE = 0.4
-_SEPARATOR = " · "
+# Where words may be broken into lines: after " · " between ops, and between the ops of a policy.
+_ENDS = re.compile(r"(?<= · )|(?<=, )")
 CELLS_PER_ROW = 10  # the views of ten_crop, and of each scale of multi_scale
 
 
@@ -182,13 +184,17 @@ class Sheet:
     def _broken(self, text: str, width_px: int) -> list[str]:
         """Break words at their separators into lines of a width; the last takes what is left."""
         lines = [""]
-        for part in text.split(_SEPARATOR):
-            longer = f"{lines[-1]}{_SEPARATOR}{part}" if lines[-1] else part
-            if lines[-1] and len(lines) < self._num_lines and self._is_wider(longer, width_px):
+        for part in _ENDS.split(text):
+            longer = lines[-1] + part
+            if (
+                lines[-1]
+                and len(lines) < self._num_lines
+                and self._is_wider(longer.rstrip(" ·"), width_px)
+            ):
                 lines.append(part)
             else:
                 lines[-1] = longer
-        return lines
+        return [line.rstrip(" ·") for line in lines]
 
     def _is_wider(self, text: str, width_px: int) -> bool:
         return self._fonts[12].getlength(text) > width_px

@@ -55,7 +55,8 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
 
 def make_sheet(renderer: SampleRenderer, num_epochs: int) -> Sheet:
     """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
-    num_said = sum(not op.is_sizing for op in renderer.recipe.ops) + (renderer.recipe.num_views > 1)
+    num_said = sum(op.num_said for op in renderer.recipe.ops if not op.is_sizing)
+    num_said += renderer.recipe.num_views > 1
     num_cells = num_epochs * renderer.recipe.num_views
     num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
     return Sheet((renderer.height, renderer.width), num_cells, num_lines=num_lines)

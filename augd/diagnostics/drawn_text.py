@@ -19,6 +19,7 @@ from augd.diagnostics.drawn_pixel_steps import (
     say_solarized,
     say_solarized_add,
 )
+from augd.diagnostics.policy_text import say_policy
 from augd.diagnostics.sample_renderer import Drawn, View
 
 Parameters = Mapping[str, Any]
@@ -137,6 +138,10 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "invert": say_inverted,
     "gamma": say_gamma,
     "erase": _say_erased,
+    "rand_augment": say_policy,
+    "trivial_augment": say_policy,
+    "auto_augment": say_policy,
+    "three_augment": say_policy,
 }
 
 

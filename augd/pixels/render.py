@@ -342,15 +342,21 @@ class Renderer:
             colour_out[...] = self._colour_pass.add_mean(
                 row_plan.colour or _UNCHANGED, row_plan.pivot, out
             )
-        elif row_plan.program is not None:
-            self._program_pass.run(row_plan.program, row_plan.program_row, out)
-        elif row_plan.colour is not None:
-            self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
-            if row_plan.picture is not None and row_plan.matrix is not None:
-                self._affine_warp.refill(row_plan, out)
+        elif row_plan.program is not None or row_plan.colour is not None:
+            self._recolour(row_plan, out)
         if row_plan.erase is not None:
             x, y, width, height = row_plan.erase
             out[y : y + height, x : x + width] = ERASED
+
+    def _recolour(self, row_plan: RowPlan, out: Pixels) -> None:
+        """Run the row's program or its colour pass. The fill around a bounded row keeps its
+        colour."""
+        if row_plan.program is not None:
+            self._program_pass.run(row_plan.program, row_plan.program_row, out)
+        elif row_plan.colour is not None:
+            self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
+        if row_plan.picture is not None and row_plan.matrix is not None:
+            self._affine_warp.refill(row_plan, out)
 
     def _check_row(self, out: Pixels, colour_out: NDArray[np.float32] | None) -> None:
         height, width = self._height, self._width

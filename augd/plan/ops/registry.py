@@ -10,7 +10,7 @@ Invariants: those of `base.py`; nothing imports NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args, get_origin
+from typing import get_args
 
 from augd.plan.ops.affine import Lens, LocalWarp, Rotate, Shear, Stretch, Translate, Zoom
 from augd.plan.ops.base import BaseOp, name_of
@@ -34,8 +34,8 @@ from augd.plan.ops.crop import (
     Resize,
     ScaleJitter,
 )
-from augd.plan.ops.groups import AllOf, OneOf
 from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
+from augd.plan.ops.policies import AutoAugment, RandAugment, ThreeAugment, TrivialAugment
 from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
     "IMAGENET_EIGVEC",
     "OPS_BY_NAME",
     "OP_CLASSES",
-    "AllOf",
+    "AutoAugment",
     "Brightness",
     "CenterCrop",
     "Contrast",
@@ -57,10 +57,10 @@ __all__ = [
     "LocalWarp",
     "Mirror",
     "MultiScale",
-    "OneOf",
     "Op",
     "Pca",
     "Posterize",
+    "RandAugment",
     "RandomCrop",
     "RandomResizedCrop",
     "Resize",
@@ -69,17 +69,18 @@ __all__ = [
     "Saturation",
     "ScaleJitter",
     "Shear",
-    "SingleOp",
     "Solarize",
     "SolarizeAdd",
     "Stretch",
     "TenCrop",
+    "ThreeAugment",
     "Translate",
+    "TrivialAugment",
     "Zoom",
     "list_parameters",
 ]
 
-SingleOp = (
+Op = (
     RandomResizedCrop
     | RandomCrop
     | ScaleJitter
@@ -106,15 +107,16 @@ SingleOp = (
     | Invert
     | Gamma
     | Erase
+    | RandAugment
+    | TrivialAugment
+    | AutoAugment
+    | ThreeAugment
     | FiveCrop
     | TenCrop
     | MultiScale
 )
 
-Op = SingleOp | OneOf[SingleOp] | AllOf[SingleOp]
-
-# A group's class without what its ops may be.
-OP_CLASSES: tuple[type[BaseOp], ...] = tuple(get_origin(one) or one for one in get_args(Op))
+OP_CLASSES: tuple[type[BaseOp], ...] = get_args(Op)
 
 OPS_BY_NAME: dict[str, type[BaseOp]] = {name_of(cls): cls for cls in OP_CLASSES}
 

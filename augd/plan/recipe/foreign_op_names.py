@@ -16,7 +16,7 @@ _CALLED: Final = {
     "adjustgamma": "gamma",
     "affine": "rotate, zoom, shear and translate, an op each",
     "augmix": _NO_OP,
-    "autoaugment": _NO_OP,
+    "autoaugment": "auto_augment",
     "blur": _NO_OP,
     "centercrop": "center_crop",
     "clahe": _NO_OP,
@@ -45,7 +45,7 @@ _CALLED: Final = {
     "padifneeded": "random_crop, whose pad widens the image",
     "perspective": _NO_OP,
     "piltotensor": _ON_THE_DEVICE,
-    "randaugment": _NO_OP,
+    "randaugment": "rand_augment",
     "randomaffine": "rotate, zoom, shear and translate, an op each",
     "randombrightness": "brightness",
     "randombrightnesscontrast": "brightness and contrast, an op each",
@@ -81,7 +81,9 @@ _CALLED: Final = {
     "toimage": "nothing: images are decoded before the first op. Leave it out",
     "totensor": _ON_THE_DEVICE,
     "totensorv2": _ON_THE_DEVICE,
-    "trivialaugmentwide": _NO_OP,
+    "threeaugment": "three_augment",
+    "trivialaugment": "trivial_augment",
+    "trivialaugmentwide": "trivial_augment",
     "verticalflip": _NO_OP,
 }
 

@@ -26,12 +26,12 @@ from augd.plan.recipe.checks import (
     check_reduction,
     check_rows,
     check_shuffle,
+    check_sized,
     check_views,
     final_extent,
 )
 from augd.plan.recipe.error_texts import check_names, explain
 from augd.plan.recipe.mix import Mix
-from augd.plan.recipe.plain_ops import expand_op, list_names, to_toml
 from augd.plan.recipe.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         self._check_fill()
         self._check_background()
         check_order(self.ops)
+        check_sized(self.ops)
         check_reduction(self.ops)
         extent = final_extent(self.ops)
         check_views(self.ops, self.views, extent.height, extent.width)
@@ -207,7 +208,9 @@ def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
     validates it. Raises RecipeError.
     """
     ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
-    if all(name in OPS_BY_NAME for name in list_names(ops)):
+    is_list = isinstance(ops, list | tuple)
+    names = [op.get("op") for op in ops if isinstance(op, Mapping)] if is_list else []
+    if all(name in OPS_BY_NAME for name in names if isinstance(name, str)):
         return expand(parse_recipe(recipe))
     try:
         plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
@@ -224,7 +227,10 @@ def expand(recipe: Recipe) -> dict[str, Any]:
     `parse_recipe(expand(recipe)) == recipe`.
     """
     plain: dict[str, Any] = msgspec.to_builtins(recipe)
-    ops = [expand_op(op) for op in plain["ops"]]
+    ops = [
+        {key: _as_lists(value) for key, value in op.items() if value is not None}
+        for op in plain["ops"]
+    ]
     later = {
         name: _plain(plain[name])
         for name, default in _LATER_FIELDS.items()
@@ -269,7 +275,8 @@ def recipe_to_toml(recipe: Recipe) -> str:
             ]
     for op in ops:
         lines += ["", "[[ops]]"]
-        lines += [f"{key} = {to_toml(value)}" for key, value in op.items()]
+        # Strings, booleans, finite numbers and lists of them are written alike in JSON and TOML.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,79 @@
+"""What a policy drew for one row: the ops that were applied, their numbers and levels.
+
+Used by `drawn_params`. A plan holds only the combined effect of a policy's layers. So the policy's
+own sampler is called with the row's words, as for a chunk, before they are applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from augd.plan.geometry.frame import Frame
+from augd.plan.ops.policies import Policy
+from augd.plan.ops.policy_tables import PolicyOp
+from augd.plan.random.numerics import Floats
+from augd.plan.random.philox import philox_words, stream_counter
+from augd.plan.samplers.policies import PolicySampler
+from augd.plan.samplers.policy_layer import DrawnLayer
+from augd.plan.samplers.registry import sampler_of
+
+# What an op's number is called.
+_NUMBER_NAMES: Final = {
+    PolicyOp.SHEAR_X: "shear",
+    PolicyOp.SHEAR_Y: "shear",
+    PolicyOp.TRANSLATE_X: "pixels",
+    PolicyOp.TRANSLATE_Y: "pixels",
+    PolicyOp.ROTATE: "degrees",
+    PolicyOp.BRIGHTNESS: "factor",
+    PolicyOp.COLOR: "factor",
+    PolicyOp.CONTRAST: "factor",
+    PolicyOp.SHARPNESS: "factor",
+    PolicyOp.POSTERIZE: "bits",
+    PolicyOp.SOLARIZE: "threshold",
+    PolicyOp.SOLARIZE_ADD: "add",
+    PolicyOp.CUTOUT: "half_side",
+    PolicyOp.BLUR: "sigma",
+}
+
+
+class PolicyReader:
+    """Reads what the policy at one place of a recipe draws. `sides` are (width, height)."""
+
+    def __init__(self, op: Policy, key: int, place: int, sides: tuple[int, int]) -> None:
+        sampler = sampler_of(op)
+        assert isinstance(sampler, PolicySampler)
+        self._sampler = sampler
+        self._key, self._place = key, place
+        self._sides: Floats = np.array(sides, np.float64)[:, None]
+
+    def read(self, sample: int, epoch: int, view: int) -> dict[str, Any] | None:
+        """Return the layers that were applied, in their order; None if there were none."""
+        words = [
+            philox_words(
+                self._key,
+                np.array([sample], np.uint64),
+                epoch,
+                stream_counter(self._place, view, block),
+            ).astype(np.int64)
+            for block in range(self._sampler.num_blocks)
+        ]
+        blocks = np.stack(words, axis=1)
+        frame = Frame(self._sides, self._sides)
+        layers = self._sampler.draw(frame, blocks[[2, 0]], blocks[[3, 1]])
+        applied = [self._plain(layer) for layer in layers if layer.op[0] != PolicyOp.IDENTITY]
+        return {"layers": applied} if applied else None
+
+    def _plain(self, layer: DrawnLayer) -> Mapping[str, Any]:
+        op, number = PolicyOp(int(layer.op[0])), float(layer.number[0])
+        plain: dict[str, Any] = {"op": op.name.lower()}
+        if op not in _NUMBER_NAMES:
+            return plain
+        plain[_NUMBER_NAMES[op]] = number
+        if op == PolicyOp.CUTOUT and layer.centre is not None:
+            plain["centre"] = layer.centre[:, 0].tolist()
+        if self._sampler.top_level is not None:
+            plain |= {"level": float(layer.level[0]), "top_level": self._sampler.top_level}
+        return plain
