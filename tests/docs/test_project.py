@@ -77,6 +77,35 @@ def test_equal_values_are_sorted_alike_on_every_processor(room: str) -> None:
                 assert kinds == ["'stable'"], f"{where} without kind='stable'"
 
 
+def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function from its `def` to its end, without its docstring."""
+    assert node.end_lineno is not None
+    lines = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node) is None:
+        return lines
+    docstring = node.body[0]
+    assert docstring.end_lineno is not None
+    return lines - (docstring.end_lineno - docstring.lineno + 1)
+
+
+@pytest.mark.parametrize("folder", ["augd", "trainer", "demo", "benchmarks"])
+def test_nothing_is_too_long_to_be_read(folder: str) -> None:
+    """A file has 500 lines at most, a class 350, a function 60 without its docstring.
+
+    `make check` bounds the complexity of a function (C901).
+    """
+    for path in sorted((ROOT / folder).rglob("*.[pch]*")):
+        if path.suffix not in (".py", ".c", ".h"):
+            continue
+        text = path.read_text()
+        assert text.count("\n") <= 500, path
+        for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+            if isinstance(node, ast.ClassDef):
+                assert (node.end_lineno or 0) - node.lineno + 1 <= 350, (path, node.name)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert _code_lines(node) <= 60, (path, node.name)
+
+
 def test_every_module_says_what_it_is() -> None:
     for path in SOURCES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
