@@ -1,7 +1,7 @@
 """Rounds: competitors in processes of their own, measured in turns on the same cores.
 
 The harness of every benchmark. A competitor is one program of `benchmarks.sides`, or several
-processes of it that start together; it is started once, then told to run for some seconds, and
+processes of it that start together. It is started once, then told to run for some seconds, and
 idles until it is told again. It may run in another Python environment than the checkout's. Only one
 runs at a time, in the order ABBA ABBA ..., so that a machine that grows slower does it to all.
 Every wait is bounded; nothing outlives the harness.

@@ -9,8 +9,8 @@ Producers fill it when they read headers, so that later plans need not wait for 
 a hint.
 
 Invariants: a file never changes once it has its name (it is written aside, then renamed), so a
-mapping stays valid; a cache that is damaged or cannot be written costs time and is never an error;
-only the first file of the dataset is opened. Imports no NumPy.
+mapping stays valid. A cache that is damaged or cannot be written costs time and is never an error.
+Only the first file of the dataset is opened. Imports no NumPy.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A file of JSON lines per dataset, named by its digest, in the user's state direc
 reads it at its start and appends to it before a verdict takes effect, so that a kill -9 loses none.
 A person may read it and delete lines. Loads no NumPy.
 
-Invariants: a line is written in one piece and synced; a line that is torn, malformed or out of
-range is skipped, never an error; only the daemon's user can read the file.
+Invariants: a line is written in one piece and synced. A line that is torn, malformed or out of
+range is skipped, never an error. Only the daemon's user can read the file.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Called by the daemon when a stream opens. The list goes to the producers as a sealed file, and
 streams with the same choice share one. The order is: split, classes, limit, grouping by class.
 
-Invariants: the choice depends on the index alone; a file added to the dataset moves no other file
-from one split to another; a list never changes once it is handed out. Imports no NumPy.
+Invariants: the choice depends on the index alone. A file added to the dataset moves no other file
+from one split to another. A list never changes once it is handed out. Imports no NumPy.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ to multiples of 1/1024 and applied in whole numbers. The value of a pixel before
 then within `COLOUR_ERROR` grey levels of the exact one. So a result is the exact one, rounded, or
 its neighbour if the exact one is that close to a half.
 
-Invariants: RGB in grey levels 0..255; halves are rounded up; only whole numbers, or sums that
+Invariants: RGB in grey levels 0..255. Halves are rounded up. Only whole numbers, or sums that
 float64 holds exactly, so that no processor gives other bytes.
 """
 

@@ -4,8 +4,8 @@ Runs before the resample of a row that takes the matrix path. Bilinear taps read
 axis, whatever the reduction, and would skip those between. The plan gives the number of halvings.
 The native kernel or OpenCV does it, with the same bytes.
 
-Invariants: exact whole numbers, halves rounded up; an odd side's last pixels count twice, so that
-every pixel of the region counts; nothing is allocated once the scratch buffers have grown.
+Invariants: exact whole numbers, halves rounded up. An odd side's last pixels count twice, so that
+every pixel of the region counts. Nothing is allocated once the scratch buffers have grown.
 """
 
 from __future__ import annotations

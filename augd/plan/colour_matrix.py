@@ -8,7 +8,7 @@ the mean of y follows linearly from that of x, any number of steps compose to
 
     y = A x + b + C mean     with     A' = L A,  b' = (L + P) b + l,  C' = L C + P (A + C)
 
-Invariants: nothing is rounded or clipped between two steps; sums are written out in a fixed order,
+Invariants: nothing is rounded or clipped between two steps. Sums are written out in a fixed order,
 never a matrix product, so that the bits are the same on every processor.
 """
 

@@ -4,7 +4,7 @@ The daemon computes it when a stream opens. The client keeps it in its state, an
 the two. Equal content means byte-identical batches, for any number of producers, any host and any
 batch size.
 
-Invariants: two contents have equal digests exactly if their fields are equal; nothing of the layout
+Invariants: two contents have equal digests exactly if their fields are equal. Nothing of the layout
 (batch size, rank, world) and nothing of the run (producers, transport) is in it. Never reads a
 file, and never imports NumPy.
 """
@@ -69,8 +69,8 @@ def content_of(
 ) -> Content:
     """Collect the content of a stream.
 
-    `recipe` is the expanded one (`recipe.expand`); `policy` is what else decides pixels (bad
-    samples, decoding, split); `environment` are versions and hashes by name: decoder, kernels,
+    `recipe` is the expanded one (`recipe.expand`). `policy` is what else decides pixels (bad
+    samples, decoding, split). `environment` are versions and hashes by name: decoder, kernels,
     plug-ins. Values are JSON data with finite numbers. Raises ValueError or TypeError on others.
     """
     is_in_blocks = isinstance(shuffle, Blocks)

@@ -6,8 +6,8 @@ them to a `Program` in place of one matrix. `augd/pixels/program.py` runs it.
 Neighbouring matrices of a row compose, as in `colour_matrix`, until a step of another kind stands
 between them. Neighbouring tables are composed when the program runs.
 
-Invariants: the shapes depend on the recipe and the number of rows alone; a row that drew nothing
-has no step; a row that drew matrices alone has one, with the bits that it has without a program.
+Invariants: the shapes depend on the recipe and the number of rows alone. A row that drew nothing
+has no step. A row that drew matrices alone has one, with the bits that it has without a program.
 """
 
 from __future__ import annotations

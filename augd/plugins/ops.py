@@ -5,7 +5,7 @@ own process (`augd preview`, `augd explain`). It also runs in a short-lived proc
 (`augd.plugins.ops FD PID MODULE...`), whose survey tells the daemon which ops exist. A module that
 cannot be used is an error of the daemon's start, with its traceback.
 
-Invariants: a plug-in is imported by the name that the operator gave, never by a client's; this
+Invariants: a plug-in is imported by the name that the operator gave, never by a client's. This
 module imports neither NumPy nor a plug-in until `load` is called.
 """
 

@@ -11,7 +11,7 @@ The index holds the source's identity: a digest of the module's code, the class'
 version that the class returns. A producer whose object has another identity or length never uses
 it.
 
-Invariants: an exception or a wrong result of `read` makes its sample bad; if the length changed,
+Invariants: an exception or a wrong result of `read` makes its sample bad. If the length changed,
 the source is at fault, and its streams end. This module imports no NumPy, and no plug-in until it
 must.
 """

@@ -7,7 +7,7 @@
 
 A user's own trainer.py, beside his script or imported already, takes the name `trainer`. So the
 modules of the folder trainer/, which lies beside that of augd, are loaded from there under this
-name; and `import trainer`, where it finds that folder, is given the same modules.
+name. `import trainer`, where it finds that folder, is given the same modules.
 
 Beside the way of a batch: augd itself never imports this, and so never torch.
 """

@@ -1,7 +1,7 @@
 """README's and the quick start's lines, typed as they stand, in an empty environment.
 
 The environment borrows the libraries that this one has, so that pip finds all that the pages' lines
-ask for; augd itself, its commands and `python` are there by what the pages say, or not at all.
+ask for. augd itself, its commands and `python` are there by what the pages say, or not at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Other hosts: a producer with memory of its own, its relay, and a connection that may break.
 
-What it makes lies in its own memory until the daemon has taken it; what it says too late, after
-its connection is over, finds no lease. The moves that bring them on stand here as well.
+What it makes lies in its own memory until the daemon has taken it. What it says too late, after its
+connection is over, finds no lease. The moves that bring them on stand here as well.
 """
 
 from __future__ import annotations

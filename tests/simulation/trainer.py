@@ -1,8 +1,8 @@
 """A trainer: reads a stream as augd/client/stream.py does, and knows what it must get.
 
-`yielded` and `quarantine` are what the client's code knows and reconnects with; `due` is kept
-apart, from what was really handed out, and is what the next batch must be. Every batch is
-compared row by row with the plan, and again after every step while it is held.
+`yielded` and `quarantine` are what the client's code knows and reconnects with. `due` is kept
+apart, from what was really handed out, and is what the next batch must be. Every batch is compared
+row by row with the plan, and again after every step while it is held.
 """
 
 from __future__ import annotations

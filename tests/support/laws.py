@@ -37,8 +37,8 @@ def assert_counts(counts: np.ndarray, shares: np.ndarray | float | None = None) 
 def assert_independent(a: np.ndarray, b: np.ndarray, parts: int = 10) -> None:
     """Chi-square over the table of both values' cells, at most `parts` by `parts`.
 
-    Equal values share a cell, so that the verdict hangs on no sort's order of ties; what the
-    cells hold is then uneven, and is expected by the sums of the table's rows and columns.
+    Equal values share a cell, so that the verdict hangs on no sort's order of ties. What the cells
+    hold is then uneven, and is expected by the sums of the table's rows and columns.
     """
     cells = [cells_of(values, parts) for values in (a, b)]
     counts = np.zeros([cell.max() + 1 for cell in cells])

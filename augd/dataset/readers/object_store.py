@@ -4,7 +4,7 @@ The counterpart of `ShardSource`, with the same results: `shards` defines which 
 needs. The rows of a lease are read together, since a request costs a round trip, however small it
 is. Ranges of a shard that lie close become one request, and all requests are sent at once.
 
-Invariants: nothing is read beyond a sample's range except what lies between two; a failing store is
+Invariants: nothing is read beyond a sample's range except what lies between two. A failing store is
 no bad sample, but an error of its own.
 """
 

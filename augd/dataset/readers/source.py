@@ -5,8 +5,8 @@ reads a file of its own below the dataset's root. `ShardSource` (`shards.py`) re
 shard. `ReadAhead` reads the rows of coming chunks in a few threads, in slices, within a limit of
 bytes.
 
-Invariants: never opens what lies outside the root; never blocks on a FIFO; never returns bytes of a
-file that changed since it was indexed; a bad file is a value in its row, not an exception in a
+Invariants: never opens what lies outside the root. Never blocks on a FIFO. Never returns bytes of a
+file that changed since it was indexed. A bad file is a value in its row, not an exception in a
 thread. It knows no decoder.
 """
 

@@ -12,8 +12,8 @@ accepts three layouts:
 A single folder that holds all others is skipped: it is no class. A file that is no image is counted
 and named by its kind. `folder_listing` decides what is an image.
 
-Invariants: one `scandir` per folder and one `stat` per file; the result depends only on names,
-sizes and times, and on the first bytes of files with an unknown ending; it is sorted by the bytes
+Invariants: one `scandir` per folder and one `stat` per file. The result depends only on names,
+sizes and times, and on the first bytes of files with an unknown ending. It is sorted by the bytes
 of the relative path. Imports no NumPy.
 """
 

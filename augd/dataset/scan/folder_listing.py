@@ -3,8 +3,8 @@
 Used by the folder scan in the daemon, before an index is written. It decides what is an image,
 follows links within their limits, and counts what it skips.
 
-Invariants: one `scandir` per folder and one `stat` per file; no file is opened except those whose
-ending tells nothing, of which the first half kilobyte is read; nothing outside the root is
+Invariants: one `scandir` per folder and one `stat` per file. No file is opened except those whose
+ending tells nothing, of which the first half kilobyte is read. Nothing outside the root is
 followed, unless the operator allowed links there. Imports no NumPy.
 """
 

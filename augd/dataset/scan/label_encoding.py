@@ -3,8 +3,8 @@
 Called by `manifest`. The first row decides the kind: none, one label, several names, or a vector of
 numbers. Each further row is added, and `finish` writes labels or targets.
 
-Invariants: a row of another kind is rejected by its line; classes depend on the set of labels, not
-on the order of rows; a class that is a number has this number. Imports no NumPy.
+Invariants: a row of another kind is rejected by its line. Classes depend on the set of labels, not
+on the order of rows. A class that is a number has this number. Imports no NumPy.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Runs in the daemon, the first time that it opens a dataset that is a `.csv` or `
 are relative to the dataset's root, or full paths below it. The root is the manifest's folder unless
 the operator names another. Sample ids are the rows, in their order.
 
-Invariants: one `lstat` per file, and no file is opened; nothing outside the root is a sample,
-except where the operator allows links; an ambiguous row is rejected by its line, never guessed.
+Invariants: one `lstat` per file, and no file is opened. Nothing outside the root is a sample,
+except where the operator allows links. An ambiguous row is rejected by its line, never guessed.
 Imports no NumPy.
 """
 

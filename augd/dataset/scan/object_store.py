@@ -4,7 +4,7 @@
 several shards at once, each through a window. The window grows while reads are sequential, and
 shrinks when large images are skipped.
 
-Invariants: an index beside the shards is untrusted input, as on a disk; versions of shards are
+Invariants: an index beside the shards is untrusted input, as on a disk. Versions of shards are
 those of the listing, never of that index, so that a copied dataset is the same dataset. Imports no
 NumPy.
 """

@@ -3,7 +3,7 @@
 An image that is never read is never trained on, so the operator is told. The counts are kept with
 the index, so that a later start reports them again.
 
-Invariants: bounded, whatever a folder holds; up to a thousand kinds, the report depends on names
+Invariants: bounded, whatever a folder holds. Up to a thousand kinds, the report depends on names
 alone, never on the order in which a file system lists them. Imports no NumPy.
 """
 

@@ -1,15 +1,15 @@
 """Walks a tar shard in WebDataset's layout: members that share a key are one sample.
 
 Called by `shards`, which makes a dataset of several shards. A key is a member's path up to the
-first dot of its name; the rest is a field: `cat/017.jpg` and `cat/017.cls` are one sample, whose
+first dot of its name. The rest is a field: `cat/017.jpg` and `cat/017.cls` are one sample, whose
 class is in the second one. `_Group` defines an image in a field with dots (`017.seg.png`). Members
 of one key need not be neighbours. Links to members are read as these. Concatenated archives (`cat
 a.tar b.tar`) are read one after the other.
 
 Members that are neither images nor labels are skipped and counted.
 
-Invariants: only headers of members are read, and the small members that hold labels; a file that is
-no uncompressed tar is rejected by name; no member lies outside its shard; no member that cannot be
+Invariants: only headers of members are read, and the small members that hold labels. A file that is
+no uncompressed tar is rejected by name. No member lies outside its shard. No member that cannot be
 read makes others unreadable. Imports no NumPy.
 """
 

@@ -4,8 +4,8 @@ obstore handles connections, signatures, retries with jitter, and resumes bodies
 augd adds two things: every answer must be of the version that was indexed, and an error says what
 to do.
 
-Invariants: nothing is read of another version than the requested one; every request ends within the
-store's patience; no message quotes a store's answer except for its error code, since stores quote
+Invariants: nothing is read of another version than the requested one. Every request ends within the
+store's patience. No message quotes a store's answer except for its error code, since stores quote
 keys and signatures. Calls may come from several threads at once.
 """
 

@@ -4,9 +4,9 @@ Used by the readers of headers. It stands in tag 0x0112 of an EXIF block, or, if
 tag, in XMP (`tiff:Orientation`). PNGs may carry either as text. The rules are those of Pillow's
 `ImageOps.exif_transpose`.
 
-Invariants: raises nothing, whatever the bytes are; anything broken, absent or out of range is 1,
-upright; a block is read in a bounded number of steps.
-Source: Exif 2.32 §4.6.4, TIFF 6.0 §2, XMP part 2 §3.
+Invariants: raises nothing, whatever the bytes are. Anything broken, absent or out of range is 1,
+upright. A block is read in a bounded number of steps. Source: Exif 2.32 §4.6.4, TIFF 6.0 §2, XMP
+part 2 §3.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ at least as many pixels as the row, in both directions. All views of an image ta
 scale among theirs, so that one decode serves them.
 
 Invariants: chosen from sizes alone, never from a file, so that the geometry is the same for every
-format; nothing is drawn; with scale 1 a row is planned as if the recipe had no scaled decoding.
+format. Nothing is drawn. With scale 1 a row is planned as if the recipe had no scaled decoding.
 """
 
 from __future__ import annotations

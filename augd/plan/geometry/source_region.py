@@ -7,7 +7,7 @@ pixels, moved as far as lens and local_warp can move them, one halved pixel more
 the pixels inside the image that the fill repeats. Positions outside the image need no others.
 
 Invariants: the region lies in the picture, which is the image or what of it counts, and is never
-empty; from the picture's corner its origin is a multiple of 2 ** halvings, and so is its end,
+empty. From the picture's corner its origin is a multiple of 2 ** halvings, and so is its end,
 except at the picture's edge.
 """
 

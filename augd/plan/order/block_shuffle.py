@@ -12,8 +12,8 @@ positions and not before or after. The code computes the inverse, from a positio
 place there, the block and the row in it, the sample. The shorter block is treated as a whole one
 whose missing rows, the gap, are skipped: in its window, and by the windows after it.
 
-Invariants: a permutation for every N, B and W; a position costs the same wherever it is;
-correctness needs no state (keys, and where a window's blocks begin, are cached).
+Invariants: a permutation for every N, B and W. A position costs the same wherever it is.
+Correctness needs no state (keys, and where a window's blocks begin, are cached).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Shuffled as a whole, an epoch is one permutation of all samples (`permutation.py
 blocks, neighbours of the index stay near each other (`block_shuffle.py`), so that data in the
 index's order are read stretch by stretch.
 
-Invariants: every epoch is a permutation of 0..N-1; a billion samples cost what a thousand cost; the
-result depends only on (N, seed, shuffle, epoch, position); correctness needs no state (keys are
+Invariants: every epoch is a permutation of 0..N-1. A billion samples cost what a thousand cost. The
+result depends only on (N, seed, shuffle, epoch, position). Correctness needs no state (keys are
 cached, and can be computed again).
 """
 

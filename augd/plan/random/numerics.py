@@ -4,7 +4,7 @@ Used by the planner. NumPy's own `exp` and `log` choose their code by CPU and ve
 parameters drawn with them would differ between machines.
 
 Invariants: only + - * / and square root, which IEEE 754 rounds in one way, exact scaling by powers
-of two, and constants; never `np.exp`, `np.log` or `np.sin`, never a dot product or a reduction,
+of two, and constants. Never `np.exp`, `np.log` or `np.sin`, never a dot product or a reduction,
 whose order of summation is free.
 """
 

@@ -1,8 +1,8 @@
 """The daemon's end of its clients: their messages, their lifelines and their batches over TCP.
 
 Runs in the daemon's loop. A client sends its messages to a ROUTER. It then attaches: on the same
-host by a UNIX socket, its lifeline, over which it receives the fds of arenas; from elsewhere by
-the batch channel, over which it receives batches in pieces. The end of either ends the session.
+host by a UNIX socket, its lifeline, over which it receives the fds of arenas. From elsewhere by the
+batch channel, over which it receives batches in pieces. The end of either ends the session.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Clients and remote producers reconnect by themselves. Only these addresses are h
 daemon's state can be recomputed.
 
 Which exit is a crash. Status 0 is none: the daemon was asked to end. Before a daemon has ever
-served, an exit status means that it cannot start, and the supervisor exits with it; only a signal
+served, an exit status means that it cannot start, and the supervisor exits with it. Only a signal
 is a crash. Later every other exit is one. After a crash of a daemon that served, the next one
 starts at once, up to `AT_ONCE_MAX` times a minute. If it crashed before it served, the pauses grow.
 

@@ -1,6 +1,6 @@
 """SPDL: its pipeline of threads with its ffmpeg decoder, crop and resize in ffmpeg's filters.
 
-The whole photo is decoded, then cropped; the size stands in the header that demuxing reads.
+The whole photo is decoded, then cropped. The size stands in the header that demuxing reads.
 swscale's bilinear filter widens when it shrinks, so it antialiases.
 """
 

@@ -1,9 +1,9 @@
 """torch's DataLoader, with three ways to make a row: PIL, torchvision.io and OpenCV.
 
-`pil` and `io` are torchvision's transforms v2 as its documentation has them, on a PIL image and
-on a tensor; `opencv` draws the same crop itself and takes OpenCV's 2-tap resize. Persistent
-workers, OpenCV's and torch's threads off in them, uint8 to the end. The epoch is so long that it
-never ends: the pause that a DataLoader makes between epochs is not counted against it.
+`pil` and `io` are torchvision's transforms v2 as its documentation has them, on a PIL image and on
+a tensor. `opencv` draws the same crop itself and takes OpenCV's 2-tap resize. Persistent workers,
+OpenCV's and torch's threads off in them, uint8 to the end. The epoch is so long that it never ends:
+the pause that a DataLoader makes between epochs is not counted against it.
 """
 
 from __future__ import annotations

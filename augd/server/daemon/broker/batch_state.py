@@ -1,8 +1,8 @@
 """Records of one stream: its batches, their chunks, its slots, and how far each client has read.
 
 The stream (augd/server/daemon/broker/stream.py) owns and changes them. A batch is begun in a free
-slot and cut into chunks; a slot is free again when no lease writes it and no client holds it.
-Pure: no I/O, no clock.
+slot and cut into chunks. A slot is free again when no lease writes it and no client holds it. Pure:
+no I/O, no clock.
 """
 
 from __future__ import annotations
