@@ -4,7 +4,7 @@ Runs in the training process, behind `augd/client/stream.py`, whose methods say 
 
 Theory of operation. Three places, each (epoch, position), tell where a stream stands. The *cursor*
 is what the daemon sends next; None when that is not known. `yielded` is what the caller gets next.
-`resume` is where the next pass over its epoch begins, with the sums counted up to there; the first
+`resume` is where the next pass over its epoch begins, with the sums counted up to there. The first
 batch of a pass uses it up. A pass whose place is not the cursor seeks first.
 
 Invariant: no batch is handed out twice or left out in a pass.

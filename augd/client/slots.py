@@ -1,6 +1,6 @@
 """The memory of a client's slots: the daemon's arena, or memory of its own that frames fill.
 
-Runs in the training process, below `augd/client/connection.py`. Both kinds have the same methods:
+Runs in the training process, below `augd/client/connection.py`. Both kinds have the same methods.
 `open` returns the memory of a stream's slots, `fetch` waits until a batch's bytes are in its slot,
 and `has_ended` says whether the daemon is gone.
 

@@ -208,11 +208,13 @@ class Stream:
         """Return what was delivered so far, and the seconds spent waiting for it.
 
         Returns:
-            `batches` and `samples` that were handed out; `wait_s`, seconds spent waiting;
-            `fetch_s`, the part of `wait_s` in which a finished batch was on its way (0 with shared
-            memory); `lost`, connections that ended and were opened again; `detached`, 1 once this
-            stream lagged too far behind its sharers and went on alone; `quarantined`, samples
-            masked for good.
+            - `batches` and `samples` that were handed out;
+            - `wait_s`, seconds spent waiting;
+            - `fetch_s`, the part of `wait_s` in which a finished batch was on its way (0 with
+              shared memory);
+            - `lost`, connections that ended and were opened again;
+            - `detached`, 1 once this stream lagged too far behind its sharers and went on alone;
+            - `quarantined`, samples masked for good.
         """
         return {
             "batches": self._reader.num_batches,
@@ -242,11 +244,13 @@ class Stream:
             epoch: one of the last thousand that were begun.
 
         Returns:
-            `epoch`; `batches`, `samples` and `num_bad`, counts; `ids`, a digest of which sample
-            stood where; `bytes`, a digest of all ids, labels and pixels; `is_complete`, whether
-            the epoch was counted from its start to its end, resumes included; `files_changed`,
-            whether the dataset's files were replaced, under another daemon, between batches of
-            this epoch (`notices` names them).
+            - `epoch`; `batches`, `samples` and `num_bad`, counts;
+            - `ids`, a digest of which sample stood where;
+            - `bytes`, a digest of all ids, labels and pixels;
+            - `is_complete`, whether the epoch was counted from its start to its end, resumes
+              included;
+            - `files_changed`, whether the dataset's files were replaced, under another daemon,
+              between batches of this epoch (`notices` names them).
 
         Raises:
             OptionError: nothing of this epoch was handed out.

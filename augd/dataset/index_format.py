@@ -252,8 +252,8 @@ def places_of(found: ScanResult) -> list[ArrayPlace]:
 def digest_of(found: ScanResult) -> str:
     """Digest what decides the samples and their order, without the root and times.
 
-    A set that was packed without loss has the digest of what it was packed from: the same samples
-    with the same pixels, in other files.
+    A set that was packed without loss has the digest of its origin: the same samples with the same
+    pixels, in other files.
     """
     if found.digest:
         return found.digest

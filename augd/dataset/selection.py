@@ -64,8 +64,9 @@ def select(
 
     Args:
         index: of the dataset.
-        split: as the dataset records it, in folders or a manifest's column. Without any record, a
-            sample is in "val" if the hash of its path, as a fraction of 2**64, lies below
+        split: as the dataset records it, in folders or a manifest's column. Without any record the
+        hash of a sample's path decides. It is in "val" if the hash, as a fraction of 2**64, lies
+        below
             `val_fraction`, and in "train" otherwise.
         val_fraction: see `split`.
         classes: only samples of these; their place here is their new number. Of a multi-label

@@ -5,7 +5,7 @@ op is planned alone, at its own place in the recipe. Random words belong to a pl
 same. Crops and resizes decide together which part of the image a row shows:
 `augd/diagnostics/sample_renderer.py` tells that.
 
-Invariants: nothing is drawn here that the planner does not draw; no distribution of an op stands
+Invariants: nothing is drawn here that the planner does not draw. No distribution of an op stands
 here, only how its parameter is read from the numbers of a plan.
 """
 

@@ -22,11 +22,13 @@ _MADE = ("ready", "sent")  # slots with a finished batch, on this side or the tr
 def compare(before: Plain, after: Plain, seconds: float) -> dict[str, Any]:
     """Add to the later snapshot what happened in the `seconds` between the two.
 
-    Producers get `busy_share` and `images_per_s`, streams `images_per_s`, `waited_share`,
-    `fetch_share` (of it: for a batch on its way) and `transfer_share`; the whole gets `seconds`,
-    `images_per_s`, `busy_share`, `limit` (as in `augd.diagnostics.bottleneck`), `who_waits`, a
-    sentence, `waited_share` and `fetch_share` of the stream that waited the most, the largest
-    `transfer_share`, and `enough_producers`, None where it cannot be told.
+    - Producers get `busy_share` and `images_per_s`.
+    - Streams get `images_per_s`, `waited_share`, `fetch_share` (of it: for a batch on its way) and
+      `transfer_share`.
+    - The whole gets `seconds`, `images_per_s`, `busy_share`, `limit` (as in
+      `augd.diagnostics.bottleneck`) and `who_waits`, a sentence. It also gets `waited_share` and
+      `fetch_share` of the stream that waited the most, and the largest `transfer_share`.
+      `enough_producers` is None where it cannot be told.
     """
     earlier = {one["number"]: one for one in before["producers"]}
     producers = [

@@ -2,9 +2,9 @@
 
 A field's name, type and default are the option's. What else there is to say of it stands in its
 type, as in `keys: Annotated[str | None, Option("Key file.", metavar="FILE")] = None`. From the
-fields follow the command line (`augd/cli/command_line.py`), the check of what Python passes
-(`augd/client/argument_checks.py`), the words that one process writes for another (`to_words`), and
-the quick reading of such words (`read_words`).
+fields follow the command line (`augd/cli/command_line.py`) and the check of what Python passes
+(`augd/client/argument_checks.py`). So do the words that one process writes for another
+(`to_words`), and the quick reading of such words (`read_words`).
 
 Every process that starts from a command line loads this module: it imports nothing slow.
 """

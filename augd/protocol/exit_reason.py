@@ -1,7 +1,7 @@
 """Why a producer exited, as far as that can be known.
 
 The daemon determines the class (augd/server/supervision/classify_exit.py) and the broker acts on
-it: the sample that a producer was decoding is suspect only if the producer itself caused the exit.
+it. The sample that a producer was decoding is suspect only if the producer itself caused the exit.
 Loads nothing.
 """
 

@@ -1,8 +1,8 @@
 """Receipts: digests of rows, which add up to digests of batches and epochs.
 
-Producers compute them, clients compare them (docs/protocol.md, section Receipts). A row's digest
-is a pure function of what the trainer gets, and sums do not depend on the order:
-an epoch's digest is the same for any batch size, number of producers, world size or resume.
+Producers compute them, clients compare them (docs/protocol.md, section Receipts). A row's digest is
+a pure function of what the trainer gets, and sums do not depend on the order. So an epoch's digest
+is the same for any batch size, number of producers, world size or resume.
 
 Pure, and the only module of this package with NumPy: the daemon, which adds the digests, never
 imports it.

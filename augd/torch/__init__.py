@@ -6,8 +6,8 @@
     stream = augd.torch.connect(recipe="imagenet", batch_size=256)
 
 A user's own trainer.py, beside his script or imported already, takes the name `trainer`. So the
-modules of the folder trainer/, which lies beside that of augd, are loaded from there under this
-name. `import trainer`, where it finds that folder, is given the same modules.
+modules of the folder trainer/, beside that of augd, are loaded under this name. `import trainer`,
+where it finds that folder, is given the same modules.
 
 Beside the way of a batch: augd itself never imports this, and so never torch.
 """

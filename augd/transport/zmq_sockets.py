@@ -138,7 +138,7 @@ class Router:
         """Return one message as (peer, frames, user), the name that the authenticator gave.
 
         The user is None when the authenticator was not asked, and when the peer chose its routing
-        id itself: it could have taken that of a client that left (ZeroMQ's own begin with 0).
+        id itself. It could have taken that of a client that left (ZeroMQ's own begin with 0).
         """
         try:
             peer, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)

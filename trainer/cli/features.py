@@ -214,7 +214,7 @@ def _report(
     """Say what it took, and what training the head online would have taken.
 
     Online every epoch passes all images through the base again, at the pace at which the features
-    were made here; the head's own time is left out of both.
+    were made here. The head's own time is left out of both.
     """
     best = max(training.history, key=lambda record: float(record["val_accuracy"]))
     features_s = sum(store.seconds.values())

@@ -10,15 +10,16 @@ Theory of operation. A copy reads the slot itself and runs beside the CPU, so tw
 call that started it:
 
 - The slot. It is released once the copy's event has happened. Events are queried without waiting
-  whenever a batch is taken. They are awaited in two cases only: as many slots are in flight as the
-  stream can spare, or no batch is ready, when waiting costs nothing and frees slots for producers.
+  whenever a batch is taken. They are awaited in two cases only. Either as many slots are in flight
+  as the stream can spare, or no batch is ready: waiting then costs nothing, and frees slots for
+  producers.
 - The device buffer that it fills. There are two: while a batch is handed out of the first, the copy
   of the next one fills the second. A buffer is taken when a copy is staged, and given back when the
   batch was handed out (finished) or dropped. The copier orders the next copy into a buffer behind
   its last reader on the device.
 
-One batch is staged ahead, if it is ready: first the batch in hand is finished, then the next one's
-copy is issued, then the one in hand is yielded. Staging crosses the end of an epoch, since nearly
+One batch is staged ahead, if it is ready. First the batch in hand is finished, then the next one's
+copy is issued. Then the one in hand is yielded. Staging crosses the end of an epoch, since nearly
 always the next epoch follows. If another epoch is asked for, or the pass broke off, the staged
 batch is dropped and its slot released like any other.
 """

@@ -40,7 +40,7 @@ class Batch:
 
     Attributes:
         images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe that
-            leaves them to the device; with `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
+        leaves them to the device. With `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
             views (B, V, 3, H, W), or (B, V, H, W, 3).
         labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false. For a
             multi-label dataset float32 (B, K).
@@ -52,8 +52,8 @@ class Batch:
         params: with `params=True`, the parameters drawn for each row, by name: float64 (B, ...),
             on the CPU; else None.
         epoch, number, position: which batch it is, and where it begins in the epoch.
-        label_range: lowest and highest label if they were read on the CPU, else None: reading them
-            from a device would wait for all its earlier work.
+        label_range: lowest and highest label if they were read on the CPU, else None. Reading them
+        from a device would wait for all its earlier work.
 
     The caller may keep and change the tensors. With `normalize=False` on the CPU they are views
     into a slot of shared memory instead. The slot is given back when the batch and every view of
@@ -148,7 +148,7 @@ class HostBlocks:
     """Memory for outputs on the CPU, reused once no tensor refers to it.
 
     A fresh block of 38 MB (64 images of 224 px) costs 17 ms of page faults, more than twice the
-    time of the arithmetic. torch's CPU allocator keeps no blocks.
+    time of the arithmetic. The CPU allocator of torch keeps no blocks.
     """
 
     def __init__(self) -> None:
@@ -181,8 +181,8 @@ class HostNormaliser:
 
     Works in parts that are small enough for torch not to use its thread pool. Producers use the
     cores, too, so every barrier of the pool may cost a time slice. With two producers on two cores,
-    64 images of 224 px took about 45 ms by the pool and 12 ms by one thread, and 16 ms of CPU time
-    against 7 (on an idle machine, 3 ms and 7). The parts stay in the cache. A whole row of
+    64 images of 224 px took about 45 ms by the pool and 12 ms by one thread. Their CPU times were
+    16 ms and 7 (on an idle machine, 3 ms and 7). The parts stay in the cache. A whole row of
     constants lets the kernels run along the image's rows: three times as fast as broadcasting three
     numbers.
     """

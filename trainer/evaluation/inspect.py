@@ -206,8 +206,8 @@ class Box(NamedTuple):
 def field(network: nn.Module, layer: str, channel: int, place: ChannelPeak, image: Tensor) -> Box:
     """Return the receptive field of a place: the pixels of an image (1, 3, H, W) that count there.
 
-    The box around all pixels that the activation's gradient reaches: what it depends on in this
-    image, never more than the arithmetic of kernels and strides allows.
+    The box around all pixels that the activation's gradient reaches. It depends on these in this
+    image, never on more than the arithmetic of kernels and strides allows.
     """
     image = image.detach().clone().requires_grad_(True)
     with watched(network.get_submodule(layer)) as seen:
@@ -240,9 +240,9 @@ def grad_cam(
 ) -> tuple[Tensor, Tensor]:
     """Say which regions speak for a class: heat (B, H, W), 0..1, and the classes int64 (B,).
 
-    labels: the classes to ask for; None asks for the likeliest one of each image.
-    The layer's maps, weighed by the mean of their gradients and summed; what speaks against the
-    class is cut off; the rest is scaled to its largest value and stretched to the image.
+    labels: the classes to ask for; None asks for the likeliest one of each image. The layer's maps,
+    weighed by the mean of their gradients and summed. What speaks against the class is cut off. The
+    rest is scaled to its largest value and stretched to the image.
 
     Source: Selvaraju et al. 2017, section 3.
     """

@@ -19,7 +19,7 @@ from .stages import Stages
 class Head(nn.Linear):
     """Features (B, D) to a number per class (B, K), before the softmax.
 
-    dropout: share of the features that is zeroed, the rest scaled up to keep the mean.
+    dropout: share of the features that is zeroed. The rest is scaled up to keep the mean.
     drop_connect: share of the weights that is zeroed, drawn once per batch, the rest scaled up.
         In evaluation all weights count: the mean of what training saw, where the paper samples
         from a normal distribution of the same mean.
@@ -50,8 +50,8 @@ def regularise_head(
 ) -> None:
     """Make the last linear layer a `Head`; its weights stay the same tensors' values.
 
-    A dropout that the network has right before its head moves into it, so that it belongs to the
-    head when everything below is frozen; `dropout` replaces its share.
+    A dropout that the network has right before its head moves into it. It then belongs to the head
+    when everything below is frozen; `dropout` replaces its share.
 
     Raises:
         OptionError: an option is given that this head, a convolution, cannot have.

@@ -137,8 +137,8 @@ def _published(arch: str, wanted: str) -> Weights:
 def put_weights(staged: StagedNetwork, weights: Weights, classes: list[str]) -> str:
     """Copy weights into a network; returns a line that says what became of the head.
 
-    The head is replaced by the new one that the network has when it is of other classes: of
-    another number, or of other names where the file tells them.
+    The network's new head replaces one of other classes: of another number, or of other names where
+    the file tells them.
 
     Raises:
         OptionError: the weights are of another architecture.

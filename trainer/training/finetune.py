@@ -1,10 +1,10 @@
 """Transfer learning on one page: which stages of a network learn, how fast, and when.
 
 A network that has learnt one task knows much that helps with the next one. Its first stages see
-edges and colours, which every photo has; its last ones see what that one task was about; and its
-head tells that task's classes apart. So for other classes the head is new (where weights are of the
-same classes it is kept), it learns in any case, and the question is how much of the rest may
-change. The more images there are, and the more they differ from the old ones, the more:
+edges and colours, which every photo has. Its last ones see what that one task was about. Its head
+tells that task's classes apart. So for other classes the head is new; weights of the same classes
+keep theirs. The head learns in any case: the question is how much of the rest may change. The more
+images there are, and the more they differ from the old ones, the more:
 
                    few images                          many images
     similar        head: the rest stays as it is       full: all learn, lower stages slower
@@ -12,7 +12,7 @@ change. The more images there are, and the more they differ from the old ones, t
                    retrained, once the head is ready
 
 A strategy is nothing but a list of *phases*. A phase says for how many epochs which stages learn,
-each at its own share of the learning rate; a stage without a share is *frozen*:
+each at its own share of the learning rate. A stage without a share is *frozen*:
 
     scratch     every stage and the head: 1
     head        the head: 1
@@ -21,22 +21,23 @@ each at its own share of the learning rate; a stage without a share is *frozen*:
     two-phase   first as head; then the head and the last N stages, both at a low rate, norms frozen
 
 Shares: 1/10 for the upper half of the stages and 1/100 for the lower half, since what a lower stage
-knows is more general; or a factor F from stage to stage downwards: F, F², F³, ...
+knows is more general. Or a factor F from stage to stage downwards: F, F², F³, ...
 
-Frozen means frozen. A frozen stage gets no gradient, and it works as in evaluation whatever
-`network.train()` says: dropout rests, and BatchNorm neither uses nor updates a batch's statistics.
-A BatchNorm left in training mode would change its running mean with every batch, learning rate 0
-or not, and with it the features that the head has learnt to read. Phase two of `two-phase` keeps
+Frozen means frozen. A frozen stage gets no gradient. Whatever `network.train()` says, it works as
+in evaluation: dropout rests, and BatchNorm neither uses nor updates a batch's statistics. A
+BatchNorm in training mode would change its running mean with every batch, also at learning rate 0.
+The features that the head has learnt to read would change with it. Phase two of `two-phase` keeps
 norms frozen for the same reason: statistics of a small batch would undo what was learnt.
 
-Sources. The table: Stanford CS231n, notes on transfer learning. Where sources differ: for few
-images that are different the notes put a linear classifier on an earlier stage, Chollet (Deep
-Learning with Python, section 8.3.2) retrains the last stages after the head, which is done here
-because it keeps one network; for many similar images CS231n's slides retrain a few stages, its
-notes all of them, as here. Kornblith et al. 2019 (Do better ImageNet models transfer better?) find
-that on nearly all of twelve datasets retraining all stages is better than the head alone, also on
-small ones: when there is time, try `full` as well. Shares of the rate: Yosinski et al. 2014
-(general and specific stages); Howard and Ruder 2018, section 3.2 (a factor from stage to stage).
+Sources. The table: Stanford CS231n, notes on transfer learning. Sources differ in two places. For
+few images that are different the notes put a linear classifier on an earlier stage. Chollet (Deep
+Learning with Python, section 8.3.2) retrains the last stages after the head. That is done here,
+because it keeps one network. For many similar images CS231n's slides retrain a few stages; its
+notes retrain all of them, as here. Kornblith et al. 2019 (Do better ImageNet models transfer
+better?) retrain all stages of twelve datasets. On nearly all, small ones included, that is better
+than the head alone: when there is time, try `full` as well. Shares of the rate: Yosinski et al.
+2014 (general and specific stages); Howard and Ruder 2018, section 3.2 (a factor from stage to
+stage).
 """
 
 from __future__ import annotations

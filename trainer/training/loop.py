@@ -3,8 +3,8 @@
 Runs in the training process. It starts no process and opens no connection.
 
 Invariants: invalid rows never reach the network, whose BatchNorm would learn from them. After every
-step a checkpoint can hold the whole state: (epoch, batch), the stream's state, and everything that
-the step changed (`trainer.training.learner`).
+step a checkpoint can hold the whole state. That is (epoch, batch), the stream's state, and
+everything that the step changed (`trainer.training.learner`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Optimisers, and the learning rate of each step.
 
 The rate is set before each step. It is a function of the step's number, so it needs no saved state,
-and a resumed run has the same rates. A group's rate is its share of it. torch's schedulers are not
-used: they keep state, and their rates differ from these in the last bits.
+and a resumed run has the same rates. A group's rate is its share of it. The schedulers of torch are
+not used: they keep state, and their rates differ from these in the last bits.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ def loss_of(logits: Tensor, mixed: Mixed, smoothing: float) -> Tensor:
 class Average:
     """An exponential moving average of a network's weights and buffers.
 
-    After update n it holds d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)),
-    so that the influence of the first, random weights soon vanishes. Buffers that are not floats
-    are the network's. torch's `AveragedModel` is not used: it copies at the first update, and it
-    averages integer buffers.
+    After update n it holds d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)).
+    So the influence of the first, random weights soon vanishes. Buffers that are not floats are the
+    network's. torch's `AveragedModel` is not used: it copies at the first update, and it averages
+    integer buffers.
 
     Source: Polyak and Juditsky 1992; the warm-up is TensorFlow's ExponentialMovingAverage.
     """

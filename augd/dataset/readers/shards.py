@@ -1,7 +1,7 @@
 """Reads samples from shards: ranges of a few large files instead of files of their own.
 
 The counterpart of `FolderSource` for datasets of tar shards. The bytes of a sample are at (shard,
-offset, size). Of a JPEG whose restart segments the index holds, only the header and the rows of
+offset, size). The index may hold a JPEG's restart segments. Then only the header and the rows of
 segments under a region are read: two consecutive reads, however many segments there are.
 
 Invariants: those of `FolderSource`. A shard that changed since it was indexed makes each of its

@@ -1,8 +1,8 @@
 """One folder of an object store: its objects, and ranges of them. Only this module uses obstore.
 
-obstore handles connections, signatures, retries with jitter, and resumes bodies that break off.
-augd adds two things: every answer must be of the version that was indexed, and an error says what
-to do.
+The library obstore handles connections, signatures, retries with jitter, and resumes bodies that
+break off. This module adds two things: every answer must be of the version that was indexed, and an
+error says what to do.
 
 Invariants: nothing is read of another version than the requested one. Every request ends within the
 store's patience. No message quotes a store's answer except for its error code, since stores quote

@@ -1,9 +1,9 @@
 """The shard cache: blocks of shards from a store, in files of a folder on a local disk.
 
 Ranges are read through it. A block in it is not requested from the store again, by any producer of
-this machine and in any later run. A block is 1 MiB: one that holds ten images is requested once and
-not ten times, and a shuffle over many shards doesn't fetch a whole shard per image. Adjacent
-missing blocks are one request.
+this machine and in any later run. A block is 1 MiB. One that holds ten images is requested once and
+not ten times. A shuffle over many shards doesn't fetch a whole shard per image. Adjacent missing
+blocks are one request.
 
 Invariants: a block's name has the store, the shard, its version and its size in it, so that it is
 never used for another version. Shards without a version are not cached. A file gets its name when

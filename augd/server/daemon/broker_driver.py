@@ -1,7 +1,7 @@
 """Drives the broker: events in, one at a time, and its actions out.
 
 Runs in the daemon's process. Every part of the loop (client_endpoint, remote_rows_endpoint,
-local_producers, stream_memory, dashboard_process) holds the one `BrokerDriver`: it reports what it
+local_producers, stream_memory, dashboard_process) holds the one `BrokerDriver`. It reports what it
 received by `handle`, asks the pure broker by `broker`, and registers its sources with `poller`.
 
 Invariants: an event is handled completely before the next one, also when one of its actions

@@ -1,8 +1,8 @@
 """The daemon's end of remote producers: their messages, and the rows that come with them.
 
 Runs in the daemon's loop. `augd produce` on another host joins by a client's message, and then
-attaches to the row channel. The rows of a DONE are received straight into their slot: these and
-the batches of clients elsewhere are the only pixels that the daemon moves.
+attaches to the row channel. The rows of a DONE are received straight into their slot. These and the
+batches of clients elsewhere are the only pixels that the daemon moves.
 """
 
 from __future__ import annotations

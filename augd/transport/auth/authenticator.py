@@ -8,7 +8,7 @@ now. `augd/transport/auth/self_test.py` checks at each start that unknown keys a
 Invariants: starts no thread, never blocks, and reveals no key.
 
 pyzmq's `zmq.auth.Authenticator` isn't used: it runs as coroutines, in an asyncio loop or in a
-thread with one, and the daemon has a single poll loop.
+thread with one. The daemon has a single poll loop.
 """
 
 from __future__ import annotations

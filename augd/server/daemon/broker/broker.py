@@ -5,13 +5,13 @@
 no clock but the `now` that it is given, and touches no pixel.
 
 Theory of operation. The bytes of a batch do not depend on the broker: a batch is a pure function of
-(content, layout, quarantine, epoch, position), so anything lost is recomputed. The broker
+(content, layout, quarantine, epoch, position). So anything lost is recomputed. The broker
 guarantees order, exactly-once delivery per opening, and that no process writes memory which another
 one reads:
 
 1. Credits are absolute numbers, checked when a batch is begun and again when it is sent.
-2. A slot is reused only after its clients released it, or are proven dead, and after every lease on
-   it was answered or its producer reaped.
+2. A slot is reused only after its clients released it, or are proven dead. Every lease on it must
+be answered too, or its producer reaped.
 3. Every message that names a session, an opening, a lease or a generation that is not the current
    one is stale: ignored and counted, never an error.
 4. After each event `_settle` sends, begins and leases all that has become possible, so no event

@@ -1,7 +1,7 @@
 """What each producer was sent about streams: DATASET, STREAM, MASK, REVOKE and DROP.
 
 The scheduler, the lease assigner and the failures of streams send these messages through here. A
-producer learns of a stream with its first lease, and of a dataset with its first stream: a link
+producer learns of a stream with its first lease, and of a dataset with its first stream. A link
 holds some 160 unread messages, and a daemon may serve more datasets and streams than that. Pure: no
 I/O, no clock.
 """

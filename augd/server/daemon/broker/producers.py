@@ -5,9 +5,9 @@ the first is a suspect when the producer dies. A producer at `LOW_WATER` leases 
 up to `DEPTH`, in turns with the others. So it never waits for a message, and plans several chunks
 at once.
 
-A dead producer is restarted: at once the first time, then with growing pauses while producers die
-one after another without a finished chunk in between. The pauses differ by place, so that many
-producers that died of one cause do not all restart at the same moment.
+A dead producer is restarted, at once the first time. The pauses grow while producers die one after
+another without a finished chunk in between. The pauses differ by place, so that many producers that
+died of one cause do not all restart at the same moment.
 
 Producers of other hosts join and leave by themselves
 (augd/server/daemon/broker/remote_producers.py). They have numbers beyond all places, none twice,

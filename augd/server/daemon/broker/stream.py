@@ -10,7 +10,7 @@ The clients are sessions: one, or several that share the stream. `Slot.unsent` c
 that a batch is still to be sent to; at zero the batch leaves the sequence. Its slot is free once
 every session that was sent it has released it, too.
 
-A seek (`start`) gives up everything unsent. A slot that producers still write into drains first: it
+A seek (`start`) gives up everything unsent. A slot that producers still write into drains first. It
 becomes free when the last lease on it was answered, or the producer of that lease was reaped.
 Generations count the uses of a slot, so that a late RELEASE frees nothing.
 
