@@ -7,7 +7,7 @@ program makes, through the same commands that a user types; the page names them.
 WORK by name and not repeated, so an interrupted program continues. With --jobs 2 two seeds train
 side by side on a thread each, which takes less time than one after the other on two. Timed runs
 run alone, at the end. Accuracies are those on test/, averaged over the last quarter of a run's
-epochs: at a constant rate they go up and down from epoch to epoch, and none is chosen. A gain is
+epochs. At a constant rate they go up and down from epoch to epoch, and none is chosen. A gain is
 paired by seed, with a 95 % interval after Student.
 """
 
@@ -170,7 +170,7 @@ def augmentation(lab: Lab) -> Iterator[str]:
     yield "## From scratch: augmentation and dropout, one view and ten\n"
     yield (
         f"The small convnet at {lab.size} px, RMSprop at 0.001, batches of 32. Without: the photos "
-        f"as they are, no dropout, {few} epochs, after which it knows them by heart. With: mirror, "
+        f"as they are, no dropout, {few} epochs, after which it has memorised them. With: mirror, "
         f"rotation, zoom, dropout 0.5, {lab.epochs} epochs.\n"
     )
     yield from table(["seed", "without", "with", "with: last epoch", "the same, ten-crop"], rows)
@@ -244,9 +244,9 @@ def transfer(lab: Lab) -> Iterator[str]:
     found = replace(lab, seeds=min(lab.seeds, _TRANSFER_SEEDS_MAX)).by_seed(one)
     yield "## Transfer: from turned photos to classes\n"
     yield (
-        "No weights are downloaded: the small convnet first learns by how much a training photo is "
+        "No weights are downloaded. The small convnet first learns by how much a training photo is "
         f"turned (four classes, no labels needed; {share(late_accuracy(pretrained))} of other "
-        f"photos after {epochs} epochs), then moves to the classes for as many epochs. "
+        f"photos after {epochs} epochs). It then moves to the classes for as many epochs. "
         "`features` is `head` on stored activations.\n"
     )
     rows = []
@@ -260,8 +260,8 @@ def transfer(lab: Lab) -> Iterator[str]:
     yield from table(["strategy", "accuracy", "against scratch"], rows)
     if not is_shown:
         yield (
-            "\nNo interval lies above 0: what so short a pretraining on so few photos is worth for "
-            "the classes is less than these seeds can show."
+            "\nNo interval lies above 0: these seeds cannot show what so short a pretraining on so "
+            "few photos is worth for the classes."
         )
     online = strategy(alone, "head", 0, "alone-head")["seconds"]
     stored = features(alone, 0, "alone-features")["seconds"]
@@ -311,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"Made by `python -m examples.results --data DATA --size {lab.size} --epochs {lab.epochs} "
         f"--seeds {lab.seeds}`, which makes every run that is named here. Accuracies are "
         "those of photos that took no part in training, averaged over the last quarter of the "
-        "epochs: at a constant rate they go up and down, and none was chosen.\n",
+        "epochs. At a constant rate they go up and down, and none was chosen.\n",
         *augmentation(lab),
         *transfer(lab),
     ]
