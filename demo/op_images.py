@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "affine": "augmentation/geometry.md",
     "colour": "augmentation/colour.md",
     "pixel_steps": "augmentation/pixel-steps.md",
+    "groups": "augmentation/groups.md",
     "policies": "augmentation/policies.md",
     "views": "augmentation/views.md",
 }
@@ -94,6 +95,25 @@ SCENES: Mapping[str, Scene] = {
     "invert": (_after_crop("invert", p=0.5), 3),
     "gamma": (_after_crop("gamma", gamma=[0.4, 2.5]), 0),
     "erase": (_after_crop("erase"), 0),
+    "one_of": (
+        _after_crop(
+            "one_of",
+            ops=[
+                {"op": "grayscale"},
+                {"op": "solarize", "threshold": 128},
+                {"op": "gamma", "gamma": [0.4, 2.5]},
+            ],
+        ),
+        0,
+    ),
+    "all_of": (
+        _after_crop(
+            "all_of",
+            ops=[{"op": "contrast", "v": 0.8}, {"op": "hue", "h": 0.1}],
+            p=0.5,
+        ),
+        3,
+    ),
     "rand_augment": ({**_after_crop("rand_augment"), "fill": "constant"}, 60),
     "trivial_augment": ({**_after_crop("trivial_augment"), "fill": "constant"}, 1),
     "auto_augment": ({**_after_crop("auto_augment"), "fill": "constant"}, 169),

@@ -24,7 +24,7 @@ from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.recipe import Recipe
 from augd.server.daemon.broker.dataset_facts import relevant
 
-_SAID = ("op", "applied")
+_SAID = ("op", "group", "applied")
 
 
 def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:
@@ -116,7 +116,8 @@ def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
 def _op_in_words(op: dict[str, Any]) -> str:
     drawn = [f"{name} {_brief(value)}" for name, value in op.items() if name not in _SAID]
     said = ", ".join(drawn) or "applied" if op["applied"] else "not applied"
-    return f"  {op['op']:18} {said}"
+    name = f"{op['group']} {op['op']}" if "group" in op else op["op"]
+    return f"  {name:18} {said}"
 
 
 def _brief(value: Any) -> str:

@@ -74,9 +74,20 @@ def recipe_schema() -> dict[str, Any]:
     What ranges and combinations are allowed, `parse_recipe` alone knows.
     """
     schema = msgspec.json.schema(Recipe)
-    for definition in schema["$defs"].values():
+    text = json.dumps(schema)
+    for name in schema["$defs"]:
+        # A group's name has those of all ops in it behind its own.
+        text = text.replace(f'"#/$defs/{name}"', f'"#/$defs/{_short(name)}"')
+    schema = json.loads(text)
+    schema["$defs"] = {_short(name): one for name, one in schema["$defs"].items()}
+    for name, definition in schema["$defs"].items():
+        definition["title"] = name
         definition["description"] = inspect.cleandoc(definition["description"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _short(name: str) -> str:
+    return name.partition("_")[0]
 
 
 def summarise(plain: Mapping[str, Any]) -> str:
@@ -89,7 +100,9 @@ def summarise(plain: Mapping[str, Any]) -> str:
 
 
 def _summarise_op(op: Mapping[str, Any]) -> str:
-    said = [f"{key}={_brief(value)}" for key, value in op.items() if key != "op"]
+    said = [f"{key}={_brief(value)}" for key, value in op.items() if key not in ("op", "ops")]
+    if "ops" in op:
+        said.insert(0, f"({', '.join(map(_summarise_op, op['ops']))})")
     return " ".join([op["op"], *said])
 
 

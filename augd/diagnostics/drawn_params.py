@@ -1,8 +1,8 @@
 """The parameters that each op of a recipe drew for one row: an angle, a factor, a rectangle.
 
 Used by `augd explain` and `augd preview`. A plan holds only the combined effect of all ops. So each
-op is planned alone, at its own place in the recipe. Random words belong to a place, so they are the
-same. Crops and resizes decide together which part of the image a row shows:
+op is planned alone, at its own place in the recipe or its group. Random words belong to a place, so
+they are the same. Crops and resizes decide together which part of the image a row shows:
 `augd/diagnostics/sample_renderer.py` tells that.
 
 Invariants: nothing is drawn here that the planner does not draw. No distribution of an op stands
@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from augd.diagnostics.drawn_pixel_steps import read_step
@@ -33,6 +34,7 @@ from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.recipe import Recipe
 from augd.plan.samplers.colour import ColourOrderSampler
+from augd.plan.samplers.plugin import address_of
 
 # Grey (BT.601) above I and Q (FCC 1953), with the digits of `hue`, which turns the last two.
 _YIQ = np.array(
@@ -48,7 +50,7 @@ _YIQ = np.array(
 _NUMBERS_SHOWN = 16
 
 OwnDraws = Mapping[tuple[int, int], Any]
-"""The parameters of own ops, by the op's place in the recipe and the view."""
+"""The parameters of own ops, by the op's address in the recipe and the view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,22 @@ class DrawnStep:
 
     op: str
     drawn: Mapping[str, Any] | None
+    group: str = ""
+    """The name of the group that it stands in."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"op": self.op, "applied": self.drawn is not None, **(self.drawn or {})}
+        group = {"group": self.group} if self.group else {}
+        return {"op": self.op, **group, "applied": self.drawn is not None, **(self.drawn or {})}
+
+
+class _Reader(NamedTuple):
+    """How an op's parameters are read: off the plan of it alone, or as an own op noted them."""
+
+    op: BaseOp
+    group: str
+    address: int
+    planner: Planner | None
 
 
 class Draws:
@@ -69,22 +83,12 @@ class Draws:
     def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
         height, width = out_size
         self._sides = np.full(1, width, np.int32), np.full(1, height, np.int32)
-        self._readers = [
-            (
-                place,
-                op,
-                None
-                if isinstance(op, Plugin | Policy)
-                else _planner(recipe, place, seed, out_size),
-            )
-            for place, op in enumerate(recipe.ops)
-            if not op.is_sizing
-        ]
+        self._readers = list(_make_readers(recipe, seed, out_size))
         colours = [name_of(op) for op in recipe.ops if op.is_colour]
         self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
         self._key = mix(seed, Purpose.PARAMS)
         self._policies = {
-            place: PolicyReader(op, self._key, place, (width, height))
+            address_of(place, None): PolicyReader(op, self._key, place, (width, height))
             for place, op in enumerate(recipe.ops)
             if isinstance(op, Policy)
         }
@@ -98,17 +102,17 @@ class Draws:
         """
         ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
         views: list[list[DrawnStep]] = [[] for _ in range(self._num_views)]
-        for place, op, planner in self._readers:
+        for op, group, address, planner in self._readers:
             plan = None if planner is None else planner.plan(ids, epochs, *self._sides)
             for view, steps in enumerate(views):
                 # The views of a view op share what was drawn.
-                if place in self._policies:
-                    drawn = self._policies[place].read(sample, epoch, view % self._num_draws)
+                if isinstance(op, Policy):
+                    drawn = self._policies[address].read(sample, epoch, view % self._num_draws)
                 elif plan is None:
-                    drawn = _own_drawn(own or {}, place, view)
+                    drawn = _own_drawn(own or {}, address, view)
                 else:
                     drawn = _read(op, plan, view % self._num_draws)
-                steps.append(DrawnStep(name_of(op), drawn))
+                steps.append(DrawnStep(name_of(op), drawn, group))
         return views
 
     def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:
@@ -132,18 +136,41 @@ class Draws:
         return [self._shuffled[place] for place in frame.colour_order[:, 0].tolist()]
 
 
-def _planner(recipe: Recipe, place: int, seed: int, out_size: tuple[int, int]) -> Planner:
+def _make_readers(recipe: Recipe, seed: int, out_size: tuple[int, int]) -> Iterator[_Reader]:
+    """Make a reader of each op that stands alone, and of each op of a group."""
+    for place, op in enumerate(recipe.ops):
+        if op.is_sizing:
+            continue
+        for number, one in enumerate(op.inner or (op,)):
+            planner, address = None, address_of(place, number if op.inner else None)
+            if not isinstance(one, Plugin | Policy):
+                alone = _alone(op, number) if op.inner else op
+                planner = _planner(recipe, alone, place, seed, out_size)
+            yield _Reader(one, name_of(op) if op.inner else "", address, planner)
+
+
+_BLANK = Mirror(p=0.0)
+
+
+def _alone(group: BaseOp, number: int) -> BaseOp:
+    """Return a group of which one op is left, in its own place."""
+    ops = tuple(op if place == number else _BLANK for place, op in enumerate(group.inner))
+    return msgspec.structs.replace(group, ops=ops)
+
+
+def _planner(
+    recipe: Recipe, op: BaseOp, place: int, seed: int, out_size: tuple[int, int]
+) -> Planner:
     """Make a planner of one op alone, at its own place."""
-    blank = Mirror(p=0.0)
-    ops = (*(blank for _ in range(place)), recipe.ops[place])
+    ops: Any = (*(_BLANK for _ in range(place)), op)
     return Planner(Recipe(ops=ops, views=recipe.views), seed, out_size)
 
 
-def _own_drawn(own: OwnDraws, place: int, view: int) -> dict[str, Any] | None:
+def _own_drawn(own: OwnDraws, address: int, view: int) -> dict[str, Any] | None:
     """Return what an own op drew, by the name that its methods use."""
-    if (place, view) not in own:
+    if (address, view) not in own:
         return None
-    params = own[place, view]
+    params = own[address, view]
     return {} if params is None else {"params": _as_json(params)}
 
 

@@ -32,6 +32,7 @@ from augd.pixels.exif_orientation import Decode, DecodeStored, reader_of
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
 from augd.pixels.row_plan import RowPlans
+from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Edit, OwnOpError
 from augd.plan.ops.registry import Erase, Mirror
 from augd.plan.order.sample_sequence import Draw
@@ -313,11 +314,14 @@ class SampleRenderer:
 
 def _without_warps(recipe: Recipe) -> Recipe:
     """Return the recipe with every op disabled that leaves the exact path."""
-    ops = [
-        op if op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase) else replace(op, p=0.0)
-        for op in recipe.ops
-    ]
-    return replace(recipe, ops=tuple(ops))
+    return replace(recipe, ops=tuple(map(_without_bend, recipe.ops)))
+
+
+def _without_bend(op: BaseOp) -> Any:
+    if op.inner:
+        return replace(op, ops=tuple(map(_without_bend, op.inner)))
+    is_exact = op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase)
+    return op if is_exact else replace(op, p=0.0)
 
 
 def _seen(matrix: NDArray[np.float64], lens: float, width: int, height: int) -> Corners:

@@ -201,12 +201,12 @@ def test_it_may_not_reach_the_network(daemon):
 
 
 def test_names_are_the_daemons_to_judge(daemon, folder):
-    says = "expected one of brightness, .*vignette.*, got 'vignete'. Did you mean vignette?"
+    says = "expected one of all_of, .*vignette.*, got 'vignete'. Did you mean vignette?"
     with pytest.raises(augd.RecipeError, match=says):
         connect(daemon, {"op": "vignete"})
     with pytest.raises(augd.RecipeError, match=r"ops\[2\].strength\[1\]: expected float <= 1.0"):
         connect(daemon, {"op": "vignette", "strength": [0, 1.5]})
-    says = r"expected one of brightness, .*got 'vignette'"
+    says = r"expected one of all_of, .*got 'vignette'"
     with augd.serve(folder, producers=1) as plain, pytest.raises(augd.RecipeError, match=says):
         connect(plain, {"op": "vignette"})
 
@@ -364,7 +364,7 @@ def test_what_is_shown_fails_as_what_is_served(folder, tmp_path, monkeypatch):
     for command in (["preview", "--rows", "40"], ["explain", "--id", "3"]):
         command, *more = command
         says = refused(command, "vignette", *more)
-        assert "expected one of brightness" in says and "got 'vignette'" in says
+        assert "expected one of all_of" in says and "got 'vignette'" in says
         says = refused(command, "trips", *more, "--plugin", "not_there")
         assert says.startswith("augd: error: plug-in not_there cannot be imported")
         says = refused(command, "trips", *more, "--plugin", "trouble")

@@ -180,7 +180,7 @@ def test_opened_precedes_the_first_batch_and_describes_the_stream(wire: Wire) ->
         (
             {"recipe": {"ops": [{"op": "blur"}]}},
             "BAD_RECIPE",
-            "recipe.ops[0].op: expected one of brightness, center_crop, contrast, erase,",
+            "recipe.ops[0].op: expected one of all_of, ",
         ),
         (
             {"batch_size": 11, "drop_last": True},

@@ -45,7 +45,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     check_place(options.path, options.connect, options.producers)
     if options.views not in VIEWS:
         raise augd.OptionError(f"--views: expected {', '.join(VIEWS)}, got {options.views!r}")
-    trained = [read_trained(path) for path in options.checkpoint or [_RUN]]
+    trained = [read_trained(path, options.arch) for path in options.checkpoint or [_RUN]]
     check_ensemble(trained)
     with ExitStack() as cleaning:
         stream, split = _open(options, trained[0], cleaning)

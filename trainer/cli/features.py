@@ -66,6 +66,7 @@ def run_features(options: FeaturesOptions) -> int:
             settings.arch,
             len(classes),
             recipes.size_px,
+            head=settings.head,
             dropout=settings.dropout,
             drop_connect=settings.drop_connect,
         )

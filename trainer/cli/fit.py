@@ -23,8 +23,9 @@ from augd.errors import counted
 from ..data.constants import choose_constants, constants_of, parse_choice
 from ..data.recipes import Recipes, as_toml, choose_recipes
 from ..data.splits import Splits, open_splits
-from ..models.pretrained_weights import Weights, find_weights, put_weights
+from ..models.pretrained_weights import find_weights, put_weights
 from ..models.registry import build_staged_network, check_arch
+from ..models.weights_files import Weights
 from ..training.checkpoint import State, check_same_run, load_checkpoint
 from ..training.distributed import Ranks, join_ranks
 from ..training.finetune import STRATEGIES, choose_strategy
@@ -302,6 +303,7 @@ def _prepare(
         settings.arch,
         len(classes),
         splits.recipes.size_px,
+        head=settings.head,
         dropout=settings.dropout,
         drop_connect=settings.drop_connect,
     )

@@ -55,7 +55,7 @@ def run_inspect(options: InspectOptions) -> int:
         AugdError: an option, the checkpoint or the dataset does not fit.
     """
     check_place(options.path, options.connect, options.producers)
-    trained = read_trained(options.checkpoint or _RUN)
+    trained = read_trained(options.checkpoint or _RUN, options.arch)
     with ExitStack() as cleaning:
         address = options.connect
         if options.path is not None:

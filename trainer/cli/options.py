@@ -16,6 +16,10 @@ Producers = Annotated[
     Option("Producer processes [one per core].", metavar="N", least=1, is_last=True),
 ]
 Device = Annotated[str | None, Option("cpu, cuda or cuda:N [cuda if any].", is_last=True)]
+OwnArch = Annotated[
+    str | None,
+    Option("Own code, or moved folder, of the network: MODULE:CALLABLE, hf:DIR.", metavar="ARCH"),
+]
 AsJson = Annotated[bool, Option("End with one JSON object on stdout.", word="--json", is_last=True)]
 BatchSize = Annotated[int, Option("Images per batch.", metavar="B", least=1)]
 HeldBack = Annotated[
@@ -50,9 +54,16 @@ class SamplesOptions:
 class LearningOptions(SamplesOptions):
     """What `trainer fit` and `trainer features` have in common."""
 
-    arch: Annotated[str, Option("Network of torchvision.models, or small-convnet.")] = "resnet18"
+    arch: Annotated[
+        str,
+        Option("Network of torchvision, small-convnet, timm:NAME, hf:DIR or MODULE:CALLABLE?a=1."),
+    ] = "resnet18"
+    head: Annotated[
+        str | None, Option("Layer that tells classes apart [found].", metavar="NAME")
+    ] = None
     weights: Annotated[
-        str | None, Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt file.", metavar="NAME|FILE")
+        str | None,
+        Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt or .safetensors file.", metavar="NAME|FILE"),
     ] = None
     recipe: Annotated[
         str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
@@ -158,7 +169,8 @@ class FeaturesOptions(LearningOptions):
     """Which features to store, and which head to train on them."""
 
     weights: Annotated[
-        str, Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt file.", metavar="NAME|FILE")
+        str,
+        Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt or .safetensors file.", metavar="NAME|FILE"),
     ] = "DEFAULT"
     recipe: Annotated[
         str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
@@ -180,6 +192,7 @@ class EvaluateOptions(SamplesOptions):
         tuple[Path, ...],
         Option("Checkpoint of trainer fit, or its folder; several are averaged.", metavar="FILE"),
     ] = ()
+    arch: OwnArch = None
     split: HeldBack = None
     views: Annotated[str, Option("Test-time views: none, ten-crop or multi-scale.")] = "none"
     batch_size: BatchSize = 64
@@ -198,6 +211,7 @@ class InspectOptions(SamplesOptions):
     checkpoint: Annotated[
         Path | None, Option("Checkpoint of trainer fit, or its folder [run].", metavar="FILE")
     ] = None
+    arch: OwnArch = None
     split: HeldBack = None
     # More dots than that are a blot, and t-SNE would take days.
     limit: Annotated[

@@ -142,8 +142,17 @@ def as_toml(plain: str | Plain) -> str:
         raise augd.RecipeError(f"recipe: {plain!r} is a preset's name: give that to --recipe")
     lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if name != "ops"]
     for op in plain["ops"]:
-        lines += ["", "[[ops]]", *(f"{name} = {json.dumps(value)}" for name, value in op.items())]
+        lines += ["", "[[ops]]", *(f"{name} = {_toml(value)}" for name, value in op.items())]
     return "\n".join(lines).lstrip() + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Write a value in one line; ops of a group are tables in it."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def _read(path: str) -> Plain:

@@ -71,9 +71,12 @@ def find_layer(network: nn.Module, stages: Stages, name: str | None, image: Tens
     Raises:
         OptionError: no such layer, or it has no maps (B, C, H, W).
     """
+    names: list[str]
     if name is None:
-        # Swin's stages give (B, H, W, C), and a layer behind them the maps.
-        names = [one for one, _ in network.named_children()]
+        # Swin's stages give (B, H, W, C), and a layer behind them the maps; a transformer that cuts
+        # the image up by a convolution has maps inside of its first module only.
+        names = [one for one, _ in network.named_modules() if one]
+        names += [one for one, _ in network.named_children()]
         names += [module for stage in stages.stages for module in stage.modules]
     elif name in dict(network.named_modules()):
         names = [name]
@@ -81,11 +84,16 @@ def find_layer(network: nn.Module, stages: Stages, name: str | None, image: Tens
         known = [one for one, _ in network.named_modules() if one]
         close = ", ".join(get_close_matches(name, known, 3)) or ", ".join(known[:8])
         raise augd.OptionError(f"--layer: there is no {name!r}; did you mean one of {close}?")
+    shapes = _shapes(network, image)
+    try:
+        higher = _shapes(network, torch.cat([image, image], 2))
+    except (RuntimeError, ValueError, AssertionError):
+        higher = None
     for layer in reversed(names):
-        shape = _shape_of(network, layer, image)
+        shape = shapes.get(layer, torch.Size())
         if len(shape) != 4 or (name is None and shape[2:] == (1, 1)):
             continue
-        if _has_channels_second(network, layer, image, shape):
+        if _has_channels_second(shape, None if higher is None else higher[layer], image):
             return layer
     raise augd.OptionError(
         f"--layer: expected a layer that gives maps (B, C, H, W), and "
@@ -94,23 +102,35 @@ def find_layer(network: nn.Module, stages: Stages, name: str | None, image: Tens
 
 
 @torch.no_grad()
-def _shape_of(network: nn.Module, layer: str, image: Tensor) -> torch.Size:
-    """Return the shape of what a layer gives; an empty one where that is no tensor."""
-    with watched(network.get_submodule(layer)) as seen:
+def _shapes(network: nn.Module, image: Tensor) -> dict[str, torch.Size]:
+    """Return the shapes of what layers give, where that is a tensor."""
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[name] = output.shape
+
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+        for name, module in network.named_modules()
+    ]
+    try:
         network(image)
-    return seen[0].shape if seen else torch.Size()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
 
 
-def _has_channels_second(network: nn.Module, layer: str, image: Tensor, shape: torch.Size) -> bool:
+def _has_channels_second(shape: torch.Size, higher: torch.Size | None, image: Tensor) -> bool:
     """Tell (B, C, H, W) from (B, H, W, C): an image twice as high changes H and never C.
 
-    A network that takes images of one size only cannot be asked, and is believed.
+    A network that takes images of one size only cannot be asked: maps of a square image are square.
     """
-    try:
-        higher = _shape_of(network, layer, torch.cat([image, image], 2))
-    except (RuntimeError, ValueError, AssertionError):
-        return True
-    return len(higher) == 4 and higher[1] == shape[1]
+    if higher is not None:
+        return len(higher) == 4 and higher[1] == shape[1]
+    is_square = image.shape[2] == image.shape[3]
+    return not is_square or shape[2] == shape[3]
 
 
 @torch.no_grad()

@@ -28,10 +28,16 @@ class Head(nn.Linear):
     """
 
     def __init__(
-        self, num_features: int, num_classes: int, dropout: float = 0.0, drop_connect: float = 0.0
+        self,
+        num_features: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        drop_connect: float = 0.0,
+        *,
+        bias: bool = True,
     ) -> None:
         """Draw the weights as `nn.Linear` does."""
-        super().__init__(num_features, num_classes)
+        super().__init__(num_features, num_classes, bias)
         self.dropout, self.drop_connect = dropout, drop_connect
 
     def forward(self, features: Tensor) -> Tensor:
@@ -54,17 +60,20 @@ def regularise_head(
     when everything below is frozen; `dropout` replaces its share.
 
     Raises:
-        OptionError: an option is given that this head, a convolution, cannot have.
+        OptionError: an option is given that this head, a convolution, say, cannot have.
     """
     layer = network.get_submodule(stages.head)
-    if not isinstance(layer, nn.Linear):
+    # A class derived from it may compute something else.
+    if len(stages.heads) > 1 or type(layer) not in (nn.Linear, Head):
         if dropout is None and not drop_connect:
             return
         option = "--drop-connect" if drop_connect else "--dropout"
         raise augd.OptionError(
             f"{option}: needs a linear classifier, and that of {type(network).__name__} is "
-            f"{type(layer).__name__}; leave {option} out, or choose another network"
+            f"{' and '.join(stages.heads)} ({type(layer).__name__}); leave {option} out, or choose "
+            "another network"
         )
+    assert isinstance(layer, nn.Linear)
     if isinstance(layer, Head):
         share = layer.dropout
     elif stages.before_head is not None:
@@ -74,9 +83,58 @@ def regularise_head(
     else:
         share = 0.0
     with torch.device("meta"):  # no generator is asked for weights that are replaced at once
-        head = Head(layer.in_features, layer.out_features)
+        head = Head(layer.in_features, layer.out_features, bias=layer.bias is not None)
     head.weight, head.bias = layer.weight, layer.bias
     head.dropout = share if dropout is None else dropout
     head.drop_connect = drop_connect
-    above, _, name = stages.head.rpartition(".")
-    setattr(network.get_submodule(above), name, head)
+    _put(network, stages.head, head)
+
+
+def resize_head(network: nn.Module, stages: Stages, num_classes: int) -> None:
+    """Give the head another number of outputs, if it has another; its weights are new then.
+
+    Raises:
+        OptionError: the head is no single layer.
+    """
+    layer = network.get_submodule(stages.head)
+    new: nn.Module
+    if len(stages.heads) == 1 and isinstance(layer, nn.Linear):
+        if layer.out_features == num_classes:
+            return
+        new = nn.Linear(layer.in_features, num_classes, layer.bias is not None)
+    elif len(stages.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        if layer.out_channels == num_classes:
+            return
+        new = nn.Conv2d(
+            layer.in_channels,
+            num_classes,
+            (layer.kernel_size[0], layer.kernel_size[1]),
+            (layer.stride[0], layer.stride[1]),
+            layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),  # type: ignore[arg-type]
+            bias=layer.bias is not None,
+        )
+    else:
+        raise augd.OptionError(
+            f"--arch: the head {stages.head} of {type(network).__name__} is "
+            f"{type(layer).__name__}, which has no number of classes to change: let the callable "
+            "take num_classes"
+        )
+    _put(network, stages.head, new)
+
+
+def renew_head(network: nn.Module, stages: Stages) -> None:
+    """Draw new weights for every layer of the head, as `nn.Linear` and its like do.
+
+    Some networks draw larger ones: EfficientNet's first logits have a deviation of 15, and the
+    first steps are spent on taking that back.
+    """
+    for head in stages.heads:
+        for module in network.get_submodule(head).modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    above, _, last = name.rpartition(".")
+    setattr(network.get_submodule(above), last, module)

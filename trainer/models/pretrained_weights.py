@@ -1,10 +1,8 @@
-"""Initial weights of a network: torchvision's by name, or a file.
+"""Initial weights of a network: published ones by name, or a file.
 
 Used between building a network and its first step. Tensors that don't fit are named in the error.
 Only a head for other classes is replaced, with a message. This module alone may use the internet,
-to download weights by name.
-
-Invariant: no code of a file is run (`weights_only=True`).
+to download weights by name; `trainer.models.weights_files` reads files.
 """
 
 from __future__ import annotations
@@ -12,18 +10,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import augd
 
-from .registry import SMALL_CONVNET, StagedNetwork, torchvision_models
+from . import hugging_face_networks, timm_networks
+from .head import renew_head
+from .own_networks import is_own
+from .registry import StagedNetwork
+from .torchvision_networks import SMALL_CONVNET, torchvision_models
+from .weights_files import SUFFIXES, Weights, read_weights
 
-_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-# What DistributedDataParallel and torch.compile put before every name.
-_PREFIXES = ("module.", "_orig_mod.")
 # Second heads of googlenet and inception_v3, which are built without.
 _SECOND_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 # A counter that files written before torch 0.4.1 lack, and nothing here needs.
@@ -31,82 +31,33 @@ _COUNTER = "num_batches_tracked"
 _NAMED_MAX = 3
 
 
-class Weights(NamedTuple):
-    """Tensors by name, and where they are from.
-
-    Attributes:
-        source: as a person would name it.
-        state: the tensors, on the CPU.
-        classes: what the head tells apart, in order; None when the file doesn't say.
-        arch: the network that they are of; None when the file doesn't say.
-    """
-
-    source: str
-    state: dict[str, Tensor]
-    classes: list[str] | None
-    arch: str | None
-
-
 def find_weights(arch: str, wanted: str) -> Weights:
     """Read weights for a network.
 
     Args:
         arch: the network.
-        wanted: a name of torchvision's ("IMAGENET1K_V2", "DEFAULT"), or a file: a state dict, or
-            a checkpoint of `trainer fit` or of anybody who keeps it under "model" or "state_dict".
+        wanted: a name of published weights ("IMAGENET1K_V2", "DEFAULT"), or a file: a state dict,
+            or a checkpoint of `trainer fit` or of anybody who keeps it under "model" or
+            "state_dict". DEFAULT of "hf:DIR" are those in DIR.
 
     Raises:
         OptionError: no such name or file, the file holds no weights, or they can be fetched from
             nowhere; the message says where to put the file.
     """
     path = Path(wanted)
-    if path.suffix in _SUFFIXES or "/" in wanted:
+    if path.suffix in SUFFIXES or "/" in wanted:
         return read_weights(path)
+    if arch.startswith(timm_networks.PREFIX):
+        source, state = timm_networks.published(arch, wanted)
+        return Weights(source, state, None, arch)
+    if arch.startswith(hugging_face_networks.PREFIX) and wanted == "DEFAULT":
+        found = read_weights(hugging_face_networks.weights_file(arch))
+        return found._replace(classes=hugging_face_networks.classes_of(arch), arch=arch)
     return _published(arch, wanted)
 
 
-def read_weights(path: Path) -> Weights:
-    """Read a file of weights; see `find_weights`."""
-    if not path.is_file():
-        raise augd.OptionError(
-            f"--weights: {path} does not exist; give a file, or a name of torchvision's weights"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets in a file that is none
-        raise augd.OptionError(
-            f"--weights: {path} is no file of weights, or a damaged one ({type(error).__name__}); "
-            "save a network's state_dict() with torch.save"
-        ) from None
-    state, settings = _state_in(content)
-    if not state:
-        raise augd.OptionError(
-            f"--weights: {path} holds no tensors by name, but {type(content).__name__}; save a "
-            "network's state_dict() with torch.save"
-        )
-    return Weights(str(path), state, settings.get("classes"), settings.get("arch"))
-
-
-def _state_in(content: Any) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    if not isinstance(content, Mapping):
-        return {}, {}
-    settings = content.get("settings")
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    state = {_bare(name): one for name, one in content.items() if isinstance(one, Tensor)}
-    return state, settings if isinstance(settings, Mapping) else {}
-
-
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
-
-
 def _published(arch: str, wanted: str) -> Weights:
-    if arch == SMALL_CONVNET:
+    if arch == SMALL_CONVNET or is_own(arch):
         raise augd.OptionError(
             f"--weights: there are none published for {arch}, got {wanted!r}; give a file"
         )
@@ -115,8 +66,8 @@ def _published(arch: str, wanted: str) -> Weights:
     if name not in known.__members__:
         names = ", ".join(known.__members__) or "none"
         raise augd.OptionError(
-            f"--weights: expected one of {names} for {arch}, or a file (*.pt, *.pth), "
-            f"got {wanted!r}"
+            f"--weights: expected one of {names} for {arch}, or a file (*.pt, *.pth, "
+            f"*.safetensors), got {wanted!r}"
         )
     weights = known[name]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -146,13 +97,28 @@ def put_weights(staged: StagedNetwork, weights: Weights, classes: list[str]) -> 
     arch, network, stages = staged
     own = network.state_dict()
     state = _fitted(arch, network, weights.state)
-    head = {name: own[name] for name in own if name.startswith(f"{stages.head}.")}
-    verdict = _verdict_on_head(stages.head, head, state, weights.classes, classes)
+    head = {name: one for name, one in own.items() if stages.is_of_head(name)}
+    theirs = {name: one for name, one in state.items() if stages.is_of_head(name)}
+    verdict = _verdict_on_head(stages.head, head, theirs, weights.classes, classes)
     if verdict.is_new:
-        state = {**state, **head}
+        renew_head(network, stages)  # in place: `head` has the new values
+        state = {**{name: one for name, one in state.items() if name not in theirs}, **head}
     _refuse_others(weights, arch, own, state)
     network.load_state_dict(state, strict=False)  # but for counters, nothing is missing
     return f"weights {weights.source}: {verdict.said}"
+
+
+def load_state(
+    staged: StagedNetwork, state: Mapping[str, Tensor], source: str, option: str
+) -> None:
+    """Copy a whole network's weights, head included, as a checkpoint has them.
+
+    Raises:
+        OptionError: they are of another network; the message names `option`.
+    """
+    weights = Weights(source, dict(state), None, None)
+    _refuse_others(weights, staged.arch, staged.network.state_dict(), state, option)
+    staged.network.load_state_dict(state, strict=False)
 
 
 class _Verdict(NamedTuple):
@@ -163,17 +129,19 @@ class _Verdict(NamedTuple):
 def _verdict_on_head(
     name: str,
     own: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
     theirs: list[str] | None,
     ours: list[str],
 ) -> _Verdict:
-    found = state.get(f"{name}.weight")
-    here = own[f"{name}.weight"]
-    if found is None:
+    lacking = [one for one in own if one not in found and not one.endswith(_COUNTER)]
+    if not found:
         return _Verdict(True, f"the head {name} is new, the file has none")
-    if found.shape != here.shape:
-        shapes = f"{_shape(found)} there, {_shape(here)} for {len(ours)} classes here"
-        return _Verdict(True, f"the head {name} is new: {shapes}")
+    if lacking:
+        return _Verdict(True, f"the head {name} is new: the file has no {_few(lacking)}")
+    for one, here in own.items():
+        if one in found and found[one].shape != here.shape:
+            shapes = f"{_shape(found[one])} there, {_shape(here)} for {len(ours)} classes here"
+            return _Verdict(True, f"the head {name} is new: {shapes}")
     if theirs is not None and theirs != ours:
         return _Verdict(
             True, f"the head {name} is new: it told {_few(theirs)} apart, here {_few(ours)}"
@@ -185,6 +153,8 @@ def _verdict_on_head(
 def _fitted(arch: str, network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take second heads away, and stretch a transformer's positions to this size of images."""
     kept = {name: one for name, one in state.items() if not name.startswith(_SECOND_HEADS)}
+    if arch.startswith(timm_networks.PREFIX):
+        return dict(timm_networks.fitted(network, kept))
     positions = kept.get("encoder.pos_embedding")
     if not arch.startswith("vit_") or positions is None:
         return kept
@@ -196,7 +166,11 @@ def _fitted(arch: str, network: nn.Module, state: Mapping[str, Tensor]) -> dict[
 
 
 def _refuse_others(
-    weights: Weights, arch: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    weights: Weights,
+    arch: str,
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    option: str = "--weights",
 ) -> None:
     lacking = [name for name in own if name not in state and not name.endswith(_COUNTER)]
     unknown = [name for name in state if name not in own]
@@ -210,7 +184,7 @@ def _refuse_others(
     if told:
         of = f", it is of {weights.arch}" if weights.arch not in (None, arch) else ""
         raise augd.OptionError(
-            f"--weights: {weights.source} does not fit {arch}{of}: {'; '.join(told)}. Give weights "
+            f"{option}: {weights.source} does not fit {arch}{of}: {'; '.join(told)}. Give weights "
             "of this network, or their --arch."
         )
 

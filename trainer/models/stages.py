@@ -2,20 +2,21 @@
 
 Used between building a network and choosing a strategy (`trainer.training.finetune`). A stage works
 at one resolution: ResNet's `layer1` to `layer4`, VGG's blocks between two poolings, each block of a
-transformer. Stages are found in a forward pass on the meta device. So one rule serves every
-network, nothing is computed, and neither weights nor buffers change.
+transformer. Stages and head are found in a forward pass without content (`trainer.models.trace`),
+so one rule serves every network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import augd
+
+from .trace import Trace, Unit, trace
 
 # Normalisations: on their own they are no stage, and some strategies leave them frozen.
 NORMS = (
@@ -25,6 +26,7 @@ NORMS = (
     nn.modules.instancenorm._InstanceNorm,
     nn.LocalResponseNorm,
 )
+_NAMED_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,146 +50,169 @@ class Stages:
     """A network's stages from the image to the head, and the head.
 
     Attributes:
-        stages: all but the head; every parameter is in exactly one of them, or in the head.
-        head: name of the layer that gives a number per class.
+        stages: all but the head; every parameter is in exactly one of them, or in a head.
+        heads: names of the modules that give a number per class: usually one layer; a distilled
+            transformer has two, whose numbers it averages.
         before_head: name of the `nn.Dropout` that stands right before the head, if one does.
         is_head_last: False where other layers follow it (SqueezeNet averages after its head).
     """
 
     stages: tuple[Stage, ...]
-    head: str
+    heads: tuple[str, ...]
     before_head: str | None
     is_head_last: bool
 
+    @property
+    def head(self) -> str:
+        """The head, or the first one of several."""
+        return self.heads[0]
 
-@dataclass(slots=True)
-class _Unit:
-    """A module that is not looked into, as the pass met it."""
-
-    name: str
-    module: nn.Module
-    resolution: Hashable
-    output: int  # its identity, while the pass lasts
+    def is_of_head(self, name: str) -> bool:
+        """Say whether a tensor of the network's state belongs to a head."""
+        return name.startswith(tuple(f"{head}." for head in self.heads))
 
 
-def find_stages(network: nn.Module, size_px: tuple[int, int] = (224, 224)) -> Stages:
-    """Find the stages and the head of a classifier, for images of (height, width).
+def find_stages(
+    network: nn.Module,
+    *sizes_px: tuple[int, int],
+    heads: Sequence[str] = (),
+    num_classes: int | None = None,
+) -> Stages:
+    """Find the stages and the head of a classifier.
+
+    Args:
+        network: gives logits (B, K) of images (B, 3, H, W).
+        sizes_px: (height, width) to try in turn, as some networks take one size only.
+        heads: names of the heads; empty finds the head.
+        num_classes: K as it should be; None takes any.
 
     Raises:
-        OptionError: images of this size don't pass, or no layer gives a number per class.
+        OptionError: images of no size pass, there is no head, or K is another number.
     """
-    units, result = _watch(network, size_px)
-    with_weights = [unit for unit in units if _has_weights(unit.module)]
-    if not with_weights or not isinstance(with_weights[-1].module, nn.Linear | nn.Conv2d):
-        found = type(with_weights[-1].module).__name__ if with_weights else "none"
+    for name in heads:
+        _check_named(network, name)
+    found = trace(network, sizes_px or ((224, 224),), heads)
+    if num_classes is not None and found.shape[1:] != (num_classes,):
         raise augd.OptionError(
-            f"--arch: expected a classifier whose last layer with weights is linear, got {found}. "
-            "Choose another network."
+            f"--arch: {type(network).__name__} gives {_shape(found)} per image, expected "
+            f"{num_classes} numbers, one per class"
         )
-    head = with_weights[-1]
-    below = units[: units.index(head)]
-    before = below[-1]
-    return Stages(
-        stages=tuple(_stages(network, below, head)),
-        head=head.name,
-        before_head=before.name if isinstance(before.module, nn.Dropout) else None,
-        is_head_last=head.output == result,
+    heads = tuple(heads) or (_find_head(network, found),)
+    if heads[0] not in [unit.name for unit in found.units]:  # it lies inside of a unit
+        found = trace(network, sizes_px or ((224, 224),), heads)
+    return _divide(network, found, tuple(heads))
+
+
+def _check_named(network: nn.Module, name: str) -> None:
+    modules = dict(network.named_modules())
+    if name and name in modules and _has_weights(modules[name]):
+        return
+    raise augd.OptionError(
+        f"--head: {type(network).__name__} has no layer {name!r} with weights; {_choice(network)}"
     )
 
 
-def _watch(network: nn.Module, size_px: tuple[int, int]) -> tuple[list[_Unit], int]:
-    """Pass an image without content through, and note what it meets."""
-    units: list[_Unit] = []
-    seen: list[Tensor] = []  # kept, so that no identity is given twice
+def _find_head(network: nn.Module, found: Trace) -> str:
+    """Return the last layer with weights, if it gives the network's numbers."""
+    last = found.leaves[-1] if found.leaves else None
+    if last is not None:
+        layer = network.get_submodule(last)
+        num_outputs = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+        is_linear = isinstance(layer, nn.Linear | nn.Conv2d)
+        if is_linear and len(found.shape) == 2 and num_outputs == found.shape[1]:
+            return last
+    kind = "none" if last is None else f"{last} ({type(network.get_submodule(last)).__name__})"
+    raise augd.OptionError(
+        f"--head: the last layer with weights of {type(network).__name__} is {kind}, expected a "
+        f"linear one that gives {_shape(found)}; {_choice(network)}"
+    )
 
-    def note(name: str, module: nn.Module, output: object) -> None:
-        if isinstance(output, Tensor) and all(unit.module is not module for unit in units):
-            seen.append(output)
-            units.append(_Unit(name, module, _resolution(len(units), output), id(output)))
 
-    handles = [
-        module.register_forward_hook(
-            lambda module, _, output, name=name: note(name, module, output)
-        )
-        for name, module in _units(network)
+def _shape(found: Trace) -> str:
+    return f"{' x '.join(map(str, found.shape[1:])) or 'no'} numbers"
+
+
+def _choice(network: nn.Module) -> str:
+    """Name what a head could be: the last layers, where heads are."""
+    names = [
+        name for name, one in network.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)
     ]
-    held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    hollow = {name: torch.empty_like(tensor, device="meta") for name, tensor in held.items()}
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            image = torch.empty(1, 3, *size_px, device="meta")
-            result = torch.func.functional_call(network, hollow, (image,))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+    shown = ", ".join(names[-_NAMED_MAX:]) or "it has no linear layer"
+    more = f" (the last {_NAMED_MAX} of {len(names)} layers)" if len(names) > _NAMED_MAX else ""
+    return f"name the head by --head, one of {shown}{more}"
+
+
+def _divide(network: nn.Module, found: Trace, heads: tuple[str, ...]) -> Stages:
+    of_head = [unit for unit in found.units if unit.name in heads]
+    if not of_head:
         raise augd.OptionError(
-            f"--arch: {type(network).__name__} cannot take images of {size_px[0]} x {size_px[1]} "
-            f"px ({reason}). Try another --size, or another network."
-        ) from None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for handle in handles:
-            handle.remove()
-    seen.append(result)
-    return units, id(result)
+            f"--head: {type(network).__name__} does not pass {', '.join(heads)} on its way to the "
+            f"logits; {_choice(network)}"
+        )
+    first = min(found.units.index(unit) for unit in of_head)
+    below = found.units[:first]
+    after = [
+        unit.name
+        for unit in found.units[first:]
+        if unit.name not in heads and _has_weights(unit.module)
+    ]
+    if after:
+        raise augd.OptionError(
+            f"--head: after {heads[0]} come layers with weights ({', '.join(after[:4])}): name the "
+            f"last layer, or a module that holds them all"
+        )
+    before = below[-1] if below else None
+    return Stages(
+        stages=tuple(_stages(network, below, heads)),
+        heads=heads,
+        before_head=before.name if before and isinstance(before.module, nn.Dropout) else None,
+        is_head_last=len(heads) == 1 and of_head[-1].output == found.result,
+    )
 
 
-def _units(module: nn.Module, above: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield what is no mere sequence of other modules: layers and residual blocks."""
-    for name, child in module.named_children():
-        path = f"{above}{name}"
-        if _is_sequence(child):
-            yield from _units(child, f"{path}.")
-        else:
-            yield path, child
-
-
-def _is_sequence(module: nn.Module) -> bool:
-    # torchvision's transformers keep their blocks in one that also adds the positions.
-    return isinstance(module, nn.Sequential | nn.ModuleList) or type(module).__name__ == "Encoder"
-
-
-def _resolution(number: int, output: Tensor) -> Hashable:
-    """Return what modules of one stage have in common: the extent of their output."""
-    if output.dim() == 4:
-        return tuple(output.shape[2:])
-    # Tokens keep their number through a transformer: there each block is a stage.
-    return "vector" if output.dim() == 2 else number
-
-
-def _stages(network: nn.Module, units: list[_Unit], head: _Unit) -> Iterator[Stage]:
-    groups = [list(group) for _, group in groupby(units, lambda unit: unit.resolution)]
-    joined: list[list[_Unit]] = []
-    for group in groups:
-        if joined and not any(
-            _learns(unit.module) for unit in group
-        ):  # norms and poolings on their own are no stage
+def _stages(network: nn.Module, units: list[Unit], heads: tuple[str, ...]) -> Iterator[Stage]:
+    joined: list[list[Unit]] = []
+    beginning: list[Unit] = []  # what comes before the first weights
+    for _, members in groupby(units, lambda unit: unit.resolution):
+        group = list(members)
+        if any(_learns(unit.module) for unit in group):
+            joined.append(beginning + group)
+            beginning = []
+        elif joined:  # norms and poolings on their own are no stage
             joined[-1] += group
         else:
-            joined.append(group)
-    owned = {f"{head.name}.{name}" for name, _ in head.module.named_parameters()}
-    for unit in units:
-        owned |= {f"{unit.name}.{name}" for name, _ in unit.module.named_parameters()}
-    # Class tokens and positions belong to no module of their own: they enter at the beginning.
-    beside = [name for name, _ in network.named_parameters() if name not in owned]
-    for group, title in zip(joined, _titles(joined), strict=True):
-        inside = [
-            f"{unit.name}.{name}" for unit in group for name, _ in unit.module.named_parameters()
+            beginning += group
+    # By its own name, once: modules that a network holds twice have two names.
+    names = {id(one): name for name, one in network.named_parameters()}
+    for head in heads:
+        for one in network.get_submodule(head).parameters():
+            names.pop(id(one), None)
+    inside = [
+        [
+            names.pop(id(one))
+            for unit in group
+            for one in unit.module.parameters()
+            if id(one) in names
         ]
-        yield Stage(title, tuple(unit.name for unit in group), (*beside, *inside))
+        for group in joined
+    ]
+    # Class tokens and positions belong to no module of their own: they enter at the beginning.
+    beside = list(names.values())
+    for group, parameters, title in zip(joined, inside, _titles(joined), strict=True):
+        yield Stage(title, tuple(unit.name for unit in group), (*beside, *parameters))
         beside = []
 
 
-def _titles(groups: list[list[_Unit]]) -> list[str]:
+def _titles(groups: list[list[Unit]]) -> list[str]:
     """Name stages as short as can be: "layer4" where nothing else is in layer4."""
     names = [[unit.name for unit in group if _learns(unit.module)] for group in groups]
-    shared = [_common(group) for group in names]
-    return [
-        short if short and shared.count(short) == 1 else group[0]
-        for short, group in zip(shared, names, strict=True)
-    ]
+    titles = []
+    for number, group in enumerate(names):
+        short = _common(group)
+        others = [name for other, part in enumerate(names) if other != number for name in part]
+        is_own = short and not any(f"{name}.".startswith(f"{short}.") for name in others)
+        titles.append(short if is_own else group[0])
+    return titles
 
 
 def _learns(module: nn.Module) -> bool:

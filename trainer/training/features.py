@@ -54,9 +54,8 @@ class FeaturePass(NamedTuple):
 def digest_of_base(staged: StagedNetwork) -> str:
     """Return the digest of all weights and buffers but the head's: 32 hexadecimal digits."""
     digest = hashlib.sha256()
-    head = f"{staged.stages.head}."
     for name, one in sorted(staged.network.state_dict().items()):
-        if not name.startswith(head):
+        if not staged.stages.is_of_head(name):
             digest.update(f"{name} {one.dtype} {tuple(one.shape)}\n".encode())
             digest.update(one.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
@@ -104,7 +103,7 @@ class HeadOnly(nn.Module):
 
     def as_staged_network(self, arch: str) -> StagedNetwork:
         """Return what a `Learner` takes: a network without stages."""
-        return StagedNetwork(arch, self, Stages((), "head", None, is_head_last=True))
+        return StagedNetwork(arch, self, Stages((), ("head",), None, is_head_last=True))
 
 
 class FeatureStore:

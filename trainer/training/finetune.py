@@ -207,8 +207,8 @@ def parameter_groups(network: nn.Module, stages: Stages, phase: Phase) -> list[d
     norms = _norms(network) if phase.freezes_norms else {}
     still = {f"{name}.{one}" for name, norm in norms.items() for one, _ in norm.named_parameters()}
     parts = {stage.name: stage.parameters for stage in stages.stages}
-    head = network.get_submodule(stages.head)
-    parts[stages.head] = tuple(f"{stages.head}.{name}" for name, _ in head.named_parameters())
+    names = (name for name, _ in network.named_parameters())
+    parts[stages.head] = tuple(name for name in names if stages.is_of_head(name))
     groups = []
     for name, inside in parts.items():
         learning = [network.get_parameter(one) for one in inside if one not in still]

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import augd
 
 from ..data.constants import Constants, constants_of
-from ..models.registry import StagedNetwork, build_staged_network
+from ..models.pretrained_weights import load_state
+from ..models.registry import StagedNetwork, build_staged_network, is_own_code
 from .checkpoint import load_checkpoint
 
 
@@ -41,11 +42,17 @@ class Trained(NamedTuple):
     epoch: int
 
 
-def read_trained(path: Path, option: str = "--checkpoint") -> Trained:
+def read_trained(path: Path, arch: str | None = None, option: str = "--checkpoint") -> Trained:
     """Read a checkpoint; a folder stands for the best.pt in it.
 
+    Args:
+        path: of the checkpoint.
+        arch: the network, where the checkpoint's word for it is not enough: own code, which is
+            never run on the word of a file, and a folder that was moved.
+        option: which errors name.
+
     Raises:
-        OptionError: there is none, or it is of another version.
+        OptionError: there is none, or it is of another version, or of own code that was not named.
     """
     if path.is_dir():
         path = path / "best.pt"
@@ -53,8 +60,15 @@ def read_trained(path: Path, option: str = "--checkpoint") -> Trained:
     settings, recipes = state["settings"], state["recipes"]
     size_px = recipes["size_px"]
     size_px = None if size_px is None else (size_px[0], size_px[1])
-    staged = build_staged_network(settings["arch"], len(settings["classes"]), size_px)
-    staged.network.load_state_dict(_weights_of(state))
+    name = arch or settings["arch"]
+    if arch is None and is_own_code(name):
+        raise augd.OptionError(
+            f"{option}: {path} is of a network of own code, {name}, which a file may not run: "
+            f"say --arch '{name}' if that code is yours"
+        )
+    num_classes = len(settings["classes"])
+    staged = build_staged_network(name, num_classes, size_px, head=settings.get("head"))
+    load_state(staged, _weights_of(state), str(path), option)
     staged.network.eval().requires_grad_(False)
     return Trained(
         path=path,

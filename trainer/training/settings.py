@@ -17,7 +17,8 @@ class Settings:
     """A resume must have the same. Meanings are those of the options of `trainer fit`.
 
     Attributes:
-        weights: a name of torchvision's or a file, as it was given; None is random ones.
+        head: name of the module that tells classes apart; None finds it.
+        weights: a published name or a file, as it was given; None is random ones.
         strategy: any but "auto", which is settled when the number of images is known.
         lr: the head's highest learning rate; stages have shares of it.
         mixup: alpha of the Beta distribution; 0 is none.
@@ -28,6 +29,7 @@ class Settings:
     """
 
     arch: str
+    head: str | None
     weights: str | None
     strategy: Strategy
     unfreeze: int

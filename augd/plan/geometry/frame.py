@@ -39,6 +39,7 @@ class Frame:
     __slots__ = (
         "affine",
         "bent",
+        "chosen",
         "colour_order",
         "edits",
         "epochs",
@@ -80,6 +81,7 @@ class Frame:
         self.warp: LocalWarpField | None = None
         self.warp_key: Words | None = None
         self.warp_on: Bools | None = None
+        self.chosen: Bools | None = None  # the rows that the group of an op chose; None for all
         self.steps: list[Step] = []
         self.orders: list[StepOrder] = []
         self.colour_order: Ints | None = None

@@ -13,6 +13,7 @@ the path of the op in front. Every bound is written so that NaN fails it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -56,6 +57,11 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """May stand in a recipe once, because the plan has room for one."""
 
     @property
+    def inner(self) -> tuple[BaseOp, ...]:
+        """Return the ops of a group; the base is none."""
+        return ()
+
+    @property
     def num_views(self) -> int:
         """Return how many rows the op makes of one sample."""
         return 1
@@ -86,6 +92,14 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def name_of(op: BaseOp | type[BaseOp]) -> str:
     """Return the op's name, as it stands in a recipe."""
     return str(op.__struct_config__.tag)
+
+
+def walk_ops(ops: Iterable[BaseOp], path: str = "ops") -> Iterator[tuple[str, BaseOp]]:
+    """Yield each op with its path, and after a group the ops in it."""
+    for number, op in enumerate(ops):
+        here = f"{path}[{number}]"
+        yield here, op
+        yield from walk_ops(op.inner, f"{here}.ops")
 
 
 def pair(size: Size) -> tuple[int, int]:

@@ -10,7 +10,7 @@ Invariants: those of `base.py`; nothing imports NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import get_args, get_origin
 
 from augd.plan.ops.affine import Lens, LocalWarp, Rotate, Shear, Stretch, Translate, Zoom
 from augd.plan.ops.base import BaseOp, name_of
@@ -34,6 +34,7 @@ from augd.plan.ops.crop import (
     Resize,
     ScaleJitter,
 )
+from augd.plan.ops.groups import AllOf, OneOf
 from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
 from augd.plan.ops.policies import AutoAugment, RandAugment, ThreeAugment, TrivialAugment
 from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
@@ -43,6 +44,7 @@ __all__ = [
     "IMAGENET_EIGVEC",
     "OPS_BY_NAME",
     "OP_CLASSES",
+    "AllOf",
     "AutoAugment",
     "Brightness",
     "CenterCrop",
@@ -57,6 +59,7 @@ __all__ = [
     "LocalWarp",
     "Mirror",
     "MultiScale",
+    "OneOf",
     "Op",
     "Pca",
     "Posterize",
@@ -69,6 +72,7 @@ __all__ = [
     "Saturation",
     "ScaleJitter",
     "Shear",
+    "SingleOp",
     "Solarize",
     "SolarizeAdd",
     "Stretch",
@@ -80,7 +84,7 @@ __all__ = [
     "list_parameters",
 ]
 
-Op = (
+SingleOp = (
     RandomResizedCrop
     | RandomCrop
     | ScaleJitter
@@ -116,7 +120,10 @@ Op = (
     | MultiScale
 )
 
-OP_CLASSES: tuple[type[BaseOp], ...] = get_args(Op)
+Op = SingleOp | OneOf[SingleOp] | AllOf[SingleOp]
+
+# A group's class without what its ops may be.
+OP_CLASSES: tuple[type[BaseOp], ...] = tuple(get_origin(one) or one for one in get_args(Op))
 
 OPS_BY_NAME: dict[str, type[BaseOp]] = {name_of(cls): cls for cls in OP_CLASSES}
 

@@ -14,12 +14,14 @@ plug-in's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from augd.plan.geometry.frame import Frame
-from augd.plan.ops.base import BaseOp
+from augd.plan.ops.base import BaseOp, walk_ops
+from augd.plan.ops.groups import AllOf, OneOf
 from augd.plan.ops.plugin import Plugin
 from augd.plan.plan import Int32s, LocalWarpField, Plan
 from augd.plan.planner.build_plan import finish
@@ -27,6 +29,7 @@ from augd.plan.random.philox import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.recipe.recipe import Recipe
 from augd.plan.samplers.colour import ColourOrderSampler
 from augd.plan.samplers.distributions import Sampler
+from augd.plan.samplers.groups import GroupSampler
 from augd.plan.samplers.plugin import OnDraw, PluginSampler
 from augd.plan.samplers.registry import sampler_of
 from augd.plan.size_mismatch import ADD_A_SIZE
@@ -60,7 +63,7 @@ class Planner:
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws = recipe.views
         self.num_views = recipe.num_views
-        self._has_plugins = any(isinstance(op, Plugin) for op in recipe.ops)
+        self._has_plugins = any(isinstance(op, Plugin) for _, op in walk_ops(recipe.ops))
         self._samplers = [
             (place, self._sampler_of(op, place)) for place, op in enumerate(recipe.ops)
         ]
@@ -73,10 +76,15 @@ class Planner:
         self._is_sized_by_image = not any(op.is_sizing for op in recipe.ops)
         self._recipe = recipe
 
-    def _sampler_of(self, op: BaseOp, place: int) -> Sampler:
+    def _sampler_of(self, op: BaseOp, place: int, number: int | None = None) -> Sampler:
+        """Make the sampler of an op: that at `place`, or op `number` of the group there."""
+        if isinstance(op, OneOf | AllOf):
+            return GroupSampler(
+                op, [self._sampler_of(one, place, j) for j, one in enumerate(op.inner)]
+            )
         if isinstance(op, Plugin):
             return PluginSampler(
-                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw
+                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw, number
             )
         return sampler_of(op)
 
@@ -156,7 +164,10 @@ class _Space:
         for place, sampler in samplers:
             part = slice(len(streams), len(streams) + sampler.num_blocks)
             self.parts.append((sampler, even[:, part], odd[:, part]))
-            streams += [stream_counter(place, 0, draw) for draw in range(sampler.num_blocks)]
+            draws: Sequence[int] = range(sampler.num_blocks)
+            if isinstance(sampler, GroupSampler):
+                draws = sampler.draws
+            streams += [stream_counter(place, 0, draw) for draw in draws]
         views = [stream_counter(0, view, 0) for view in range(num_draws)]
         per_row = np.tile(np.array(views, np.int64), num_rows // num_draws)
         self._streams: Ints = np.array(streams, np.int64)[:, None] + per_row

@@ -7,6 +7,9 @@ stream's seed, the sample, the epoch, the view and the op's place in the recipe.
     draw 0           whether the op is applied at all
     draws 1 to 4095  four numbers each, in the order of the calls
 
+An op in a group has 64 draws at the group's place. Draw 1 of them is a key of the op's own, under
+which it draws as above.
+
 Invariants: no state outlives a row; the number of draws changes no other op's numbers; only
 operations that give the same bits on every processor.
 """
@@ -30,6 +33,7 @@ from augd.plan.random.philox import (
 _DRAWS: Final = 1 << 12
 _WORDS_MAX: Final = 4 * (_DRAWS - 1)
 _UNIT: Final = 2.0**-32
+_DRAWS_PER_OP: Final = 64  # of an op in a group (augd/plan/samplers/groups.py)
 
 
 class OpRandom:
@@ -37,8 +41,23 @@ class OpRandom:
 
     __slots__ = ("_draw", "_epoch", "_key", "_left", "_place", "_sample", "_view")
 
-    def __init__(self, key: int, sample: int, epoch: int, place: int, view: int) -> None:
-        """Begin at the op's `place` in the counter of this sample, epoch and view."""
+    def __init__(
+        self,
+        key: int,
+        sample: int,
+        epoch: int,
+        place: int,
+        view: int,
+        number: int | None = None,
+    ) -> None:
+        """Begin at the op's `place` in the counter of this sample, epoch and view.
+
+        `number` is that of an op in the group at `place`.
+        """
+        if number is not None:
+            stream = stream_counter(place, view, _DRAWS_PER_OP * (number + 1) + 1)
+            high, low, _, _ = philox_block(key, sample, epoch, stream)
+            key = high << 32 | low
         self._key = key
         self._sample, self._epoch, self._place, self._view = sample, epoch, place, view
         self._draw = 0

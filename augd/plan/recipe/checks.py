@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from augd.plan.ops.base import BaseOp, Extent, name_of
+from augd.plan.ops.base import BaseOp, Extent, name_of, walk_ops
 
 # The op's place in the recipe takes 8 bits of the random counter; no real recipe is near it.
 MAX_OPS = 64
@@ -30,19 +30,20 @@ def check_order(ops: Sequence[BaseOp]) -> None:
         raise ValueError(
             f"ops: expected at most {MAX_OPS} ops, got {len(ops)}. Shorten the recipe."
         )
-    seen: dict[type[BaseOp], int] = {}
     for number, op in enumerate(ops):
         if op.num_views > 1 and number != len(ops) - 1:
             raise ValueError(
                 f"ops[{number}].op: expected {name_of(op)} as the last op, got "
                 f"{name_of(ops[number + 1])} after it. Put {name_of(op)} at the end."
             )
+    seen: dict[type[BaseOp], str] = {}
+    for path, op in walk_ops(ops):
         if op.is_unique and type(op) in seen:
             raise ValueError(
-                f"ops[{number}].op: expected one {name_of(op)} in a recipe, got a second after "
-                f"ops[{seen[type(op)]}]. Take one of them out."
+                f"{path}.op: expected one {name_of(op)} in a recipe, got a second after "
+                f"{seen[type(op)]}. Take one of them out."
             )
-        seen[type(op)] = number
+        seen[type(op)] = path
 
 
 def check_sized(ops: Sequence[BaseOp]) -> None:
@@ -67,29 +68,30 @@ def check_reduction(ops: Iterable[BaseOp]) -> None:
 
 
 def check_shuffle(ops: Iterable[BaseOp]) -> None:
-    """Reject colour ops that are no matrix, where those that are one are shuffled."""
+    """Reject colour ops that are no matrix or in a group, where the others are shuffled."""
     for number, op in enumerate(ops):
-        if op.is_pixel_step:
+        if any(one.is_pixel_step or (one.is_colour and op.inner) for _, one in walk_ops([op])):
             name = name_of(op)
             raise ValueError(
                 f"ops[{number}].op: expected no {name} with shuffle_colour, got {name}. It "
-                "shuffles ops that compose to one matrix: take one of both out."
+                "shuffles single ops that compose to one matrix: take it out, and put the ops "
+                "into an all_of with shuffle."
             )
 
 
 def check_device(ops: Iterable[BaseOp]) -> None:
     """Reject what is no matrix or follows the colour pass, where the device does that pass."""
-    for number, op in enumerate(ops):
+    for path, op in walk_ops(ops):
         if op.is_pixel_step:
             name = name_of(op)
             raise ValueError(
-                f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. The '
+                f'{path}.op: expected no {name} with colour_on="device", got {name}. The '
                 "device applies one matrix per image: take one of both out."
             )
         if op.is_after_colour:
             name = name_of(op)
             raise ValueError(
-                f'ops[{number}].op: expected no {name} with colour_on="device", got {name}. It '
+                f'{path}.op: expected no {name} with colour_on="device", got {name}. It '
                 "acts after the colour pass, which the device would do later: take one of both "
                 "out."
             )

@@ -15,11 +15,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from augd.errors import RecipeError
 from augd.plan.ops.base import BaseOp
-from augd.plan.ops.registry import list_parameters
+from augd.plan.ops.registry import OPS_BY_NAME, AllOf, OneOf, list_parameters
 from augd.plan.recipe.foreign_op_names import called_here
 from augd.plan.recipe.mix import Mix
 
 Ops = Mapping[str, type[BaseOp]]
+
+_GROUPS = frozenset(name for name, op in OPS_BY_NAME.items() if op in (OneOf, AllOf))
 
 
 def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
@@ -40,6 +42,26 @@ def check_names(recipe: Any, fields: tuple[str, ...], known: Ops) -> None:
         )
     for number, op in enumerate(ops):
         _check_op_names(f"recipe.ops[{number}]", op, known)
+        if op["op"] in _GROUPS:
+            _check_group(f"recipe.ops[{number}]", op, known)
+
+
+def _check_group(path: str, group: Mapping[str, Any], known: Ops) -> None:
+    name, ops = group["op"], group.get("ops")
+    if not isinstance(ops, list | tuple):
+        raise RecipeError(
+            f"{path}.ops: expected a list of ops, got {brief(ops)}. "
+            f'Give {{"op": "{name}", "ops": [...]}}.'
+        )
+    single = {name: op for name, op in known.items() if name not in _GROUPS}
+    for number, op in enumerate(ops):
+        here = f"{path}.ops[{number}]"
+        if isinstance(op, Mapping) and op.get("op") in _GROUPS:
+            raise RecipeError(
+                f"{here}.op: expected no group in {name}, got {op['op']}. Groups are one deep: put "
+                "its ops in its place, or the group beside this one."
+            )
+        _check_op_names(here, op, single)
 
 
 def _check_op_names(path: str, op: Any, known: Ops) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args
 
 import msgspec
 
-from augd.plan.ops.base import BaseOp, name_of
-from augd.plan.ops.registry import OPS_BY_NAME, Op
+from augd.plan.ops.base import BaseOp, name_of, walk_ops
+from augd.plan.ops.registry import OPS_BY_NAME, AllOf, OneOf, SingleOp
 from augd.plan.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Catalogue:
     def _recipe_class(self) -> type[Recipe]:
         """Make the class of recipes whose ops may be own ones, too."""
         own_classes = (self.by_name[name] for name in self.module_of)
-        ops: Any = Union[(*get_args(Op), *own_classes)]
+        single: Any = Union[(*get_args(SingleOp), *own_classes)]
+        ops: Any = single | OneOf[single] | AllOf[single]
         made: Any = msgspec.defstruct(
             "Recipe",
             [("ops", tuple[ops, ...])],
@@ -79,7 +80,7 @@ class Catalogue:
 
     def environment_of(self, recipe: Recipe, environment: Mapping[str, str]) -> dict[str, str]:
         """Leave out of a producer's environment the plug-ins that a recipe doesn't use."""
-        modules = {self.module_of.get(name_of(op)) for op in recipe.ops}
+        modules = {self.module_of.get(name_of(op)) for _, op in walk_ops(recipe.ops)}
         used = {_PREFIX + module for module in modules if module is not None}
         return {
             name: value

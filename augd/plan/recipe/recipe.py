@@ -32,6 +32,7 @@ from augd.plan.recipe.checks import (
 )
 from augd.plan.recipe.error_texts import check_names, explain
 from augd.plan.recipe.mix import Mix
+from augd.plan.recipe.plain_ops import expand_op, list_names, to_toml
 from augd.plan.recipe.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -208,9 +209,7 @@ def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
     validates it. Raises RecipeError.
     """
     ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
-    is_list = isinstance(ops, list | tuple)
-    names = [op.get("op") for op in ops if isinstance(op, Mapping)] if is_list else []
-    if all(name in OPS_BY_NAME for name in names if isinstance(name, str)):
+    if all(name in OPS_BY_NAME for name in list_names(ops)):
         return expand(parse_recipe(recipe))
     try:
         plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
@@ -227,10 +226,7 @@ def expand(recipe: Recipe) -> dict[str, Any]:
     `parse_recipe(expand(recipe)) == recipe`.
     """
     plain: dict[str, Any] = msgspec.to_builtins(recipe)
-    ops = [
-        {key: _as_lists(value) for key, value in op.items() if value is not None}
-        for op in plain["ops"]
-    ]
+    ops = [expand_op(op) for op in plain["ops"]]
     later = {
         name: _plain(plain[name])
         for name, default in _LATER_FIELDS.items()
@@ -275,8 +271,7 @@ def recipe_to_toml(recipe: Recipe) -> str:
             ]
     for op in ops:
         lines += ["", "[[ops]]"]
-        # Strings, booleans, finite numbers and lists of them are written alike in JSON and TOML.
-        lines += [f"{key} = {json.dumps(value)}" for key, value in op.items()]
+        lines += [f"{key} = {to_toml(value)}" for key, value in op.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -33,7 +33,7 @@ class RotateSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Turn about the frame's centre."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         turns = uniform(even[0, 0], -self._turns, self._turns)
         frame.apply_linear(rotation(_neutral(turns, drawn, 0.0)), drawn)
 
@@ -49,7 +49,7 @@ class ZoomSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Multiply the sampling grid about the frame's centre."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         y = _neutral(uniform(even[0, 0], 1.0 - self._height, 1.0 + self._height), drawn, 1.0)
         x = y
         if self._width is not None:
@@ -68,7 +68,7 @@ class ShearSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Slant about the frame's centre."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         a = _neutral(uniform(even[0, 0], -self._x, self._x), drawn, 0.0)
         b = _neutral(uniform(even[1, 0], -self._y, self._y), drawn, 0.0)
         frame.apply_linear(shearing(a, b), drawn)
@@ -85,7 +85,7 @@ class StretchSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Enlarge each axis about the frame's centre."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         x = _neutral(self._x(even[0, 0]), drawn, 1.0)
         y = _neutral(self._y(even[1, 0]), drawn, 1.0)
         frame.apply_linear(Linear(1.0 / x, 0.0, 0.0, 1.0 / y), drawn)
@@ -102,7 +102,7 @@ class TranslateSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Move by shares of the frame's sides."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         x = _neutral(uniform(even[0, 0], -self._x, self._x), drawn, 0.0)
         y = _neutral(uniform(even[1, 0], -self._y, self._y), drawn, 0.0)
         frame.shift(x * frame.sides[0], y * frame.sides[1], drawn)
@@ -119,7 +119,7 @@ class LensSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Apply the lens to the output, whatever ops come after."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         _, bent = frame.begin_matrix()
         bent |= True if drawn is None else drawn
         frame.lens = _neutral(uniform(even[0, 0], self._low, self._high), drawn, 0.0)
@@ -136,7 +136,7 @@ class LocalWarpSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Apply a noise field to the output, whatever ops come after."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         if drawn is None:
             drawn = np.ones(frame.num_rows, np.bool_)
         _, bent = frame.begin_matrix()

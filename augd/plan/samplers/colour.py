@@ -29,7 +29,7 @@ from augd.plan.ops.colour import (
 )
 from augd.plan.random.numerics import Floats, sin_cos
 from augd.plan.random.philox import Ints, normals
-from augd.plan.samplers.distributions import TRY_BLOCKS, BoxLaw, Chance, places, uniform
+from augd.plan.samplers.distributions import TRY_BLOCKS, BoxLaw, Chance, places, sort_keys, uniform
 
 # Rows I and Q of the NTSC transform; each sums to 0, so that greys have no chroma.
 _CHROMA: Final = ((0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
@@ -53,7 +53,7 @@ class PcaSampler:
         # Summed by hand: a matrix product may fuse or reorder, and so change bits by CPU.
         added: Floats = drawn[0] + drawn[1]
         added += drawn[2]
-        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance(odd[0, 0]))))
+        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance.of(frame, odd[0, 0]))))
 
 
 class RgbShiftSampler:
@@ -68,7 +68,7 @@ class RgbShiftSampler:
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Add a number to each channel."""
         added = uniform(_three(even, odd), -self._max, self._max)
-        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance(odd[0, 0]))))
+        frame.steps.append(ColourStep(shift=_drawn_only(added, self._chance.of(frame, odd[0, 0]))))
 
 
 class _FactorSampler:
@@ -80,8 +80,8 @@ class _FactorSampler:
         self._v = op.v
         self._chance = Chance(op.p)
 
-    def _factor(self, even: Ints, odd: Ints) -> Floats:
-        drawn = self._chance(odd[0, 0])
+    def _factor(self, frame: Frame, even: Ints, odd: Ints) -> Floats:
+        drawn = self._chance.of(frame, odd[0, 0])
         factor = uniform(even[0, 0], 1.0 - self._v, 1.0 + self._v)
         return factor if drawn is None else np.where(drawn, factor, 1.0)
 
@@ -91,7 +91,7 @@ class BrightnessSampler(_FactorSampler):
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Multiply all channels."""
-        frame.steps.append(ColourStep(IDENTITY * self._factor(even, odd)))
+        frame.steps.append(ColourStep(IDENTITY * self._factor(frame, even, odd)))
 
 
 class ContrastSampler(_FactorSampler):
@@ -99,7 +99,7 @@ class ContrastSampler(_FactorSampler):
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Spread about the mean grey of the row."""
-        factor = self._factor(even, odd)
+        factor = self._factor(frame, even, odd)
         frame.steps.append(ColourStep(IDENTITY * factor, pivot=GREY * (1.0 - factor)))
 
 
@@ -108,7 +108,7 @@ class SaturationSampler(_FactorSampler):
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Blend with the grey of the pixel."""
-        frame.steps.append(ColourStep(_blend_with_grey(self._factor(even, odd))))
+        frame.steps.append(ColourStep(_blend_with_grey(self._factor(frame, even, odd))))
 
 
 class HueSampler:
@@ -122,7 +122,7 @@ class HueSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Turn the chroma plane: luma + cos (chroma) + sin (chroma turned by a quarter)."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         turns = uniform(even[0, 0], -self._h, self._h)
         sine, cosine = sin_cos(turns if drawn is None else np.where(drawn, turns, 0.0))
         # Written as the identity and what is added, so that no turn changes no bit.
@@ -141,7 +141,7 @@ class GrayscaleSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Replace all channels by the pixel's grey."""
-        drawn = self._chance(odd[0, 0])
+        drawn = self._chance.of(frame, odd[0, 0])
         kept = np.zeros(frame.num_rows) if drawn is None else np.where(drawn, 0.0, 1.0)
         frame.steps.append(ColourStep(_blend_with_grey(kept)))
 
@@ -158,8 +158,7 @@ class ColourOrderSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Draw in which order the colour ops come."""
-        words = np.concatenate([even, odd]).transpose(1, 0, 2)
-        keys = words.reshape(4 * self.num_blocks, frame.num_rows)[: self._num_ops]
+        keys = sort_keys(even, odd)[: self._num_ops]
         # Stable, since the places of equal keys are otherwise free to differ by CPU.
         frame.colour_order = np.argsort(keys, axis=0, kind="stable")
 
@@ -177,7 +176,7 @@ class EraseSampler:
         """Take the first rectangle that fits the output, and place it."""
         sides = np.repeat(frame.out_sides, frame.num_rows, axis=1)
         box, is_erased = self._boxes.first_fit(sides, even, odd)
-        drawn = self._chance(odd[0, TRY_BLOCKS])
+        drawn = self._chance.of(frame, odd[0, TRY_BLOCKS])
         if drawn is not None:
             is_erased = is_erased & drawn
         offset = places(even[:, TRY_BLOCKS], np.maximum(sides - box, 0.0))

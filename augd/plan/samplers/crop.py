@@ -177,7 +177,8 @@ class MirrorSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Flip the rows whose word lies below p."""
-        frame.flip(even[1, 0] < self._threshold)
+        is_flipped = even[1, 0] < self._threshold
+        frame.flip(is_flipped if frame.chosen is None else is_flipped & frame.chosen)
 
 
 def target_of(size_px: tuple[int, int]) -> Floats:

@@ -62,6 +62,12 @@ def whole_numbers(words: Ints, low: int, high: int) -> Floats:
     return x
 
 
+def sort_keys(even: Ints, odd: Ints) -> Ints:
+    """Return the words of all blocks, (4 num_blocks, n), in the order words 2, 0, 3, 1 of each."""
+    words = np.concatenate([even, odd]).transpose(1, 0, 2)
+    return words.reshape(-1, words.shape[2])
+
+
 class Chance:
     """Whether an op is applied, drawn with probability p."""
 
@@ -75,6 +81,13 @@ class Chance:
     def __call__(self, words: Ints) -> Bools | None:
         """Return the rows that are drawn; None for all of them."""
         return None if self._is_always else words < self._threshold
+
+    def of(self, frame: Frame, words: Ints) -> Bools | None:
+        """Return the drawn rows among those that a group has chosen; None for all rows."""
+        drawn, chosen = self(words), frame.chosen
+        if drawn is None or chosen is None:
+            return chosen if drawn is None else drawn
+        return drawn & chosen
 
 
 class LogUniform:

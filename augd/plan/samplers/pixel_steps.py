@@ -33,7 +33,7 @@ class _PixelStepSampler:
         """Add the op's step."""
         values = np.zeros((NUM_VALUES, frame.num_rows))
         self._draw(values, even)
-        kind = _kind_of(self._kind, self._chance(odd[0, 0]), frame.num_rows)
+        kind = _kind_of(self._kind, self._chance.of(frame, odd[0, 0]), frame.num_rows)
         frame.steps.append(PixelStep(kind, values))
 
     def _draw(self, values: Floats, even: Ints) -> None:
@@ -101,7 +101,7 @@ class GammaSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Add a table to each row for which the op was drawn. values[1] is the exponent."""
-        kind = _kind_of(StepKind.TABLE, self._chance(odd[0, 0]), frame.num_rows)
+        kind = _kind_of(StepKind.TABLE, self._chance.of(frame, odd[0, 0]), frame.num_rows)
         values = np.zeros((NUM_VALUES, frame.num_rows))
         values[1] = _draw_number(self._gamma, even[0, 0])
         tables = np.zeros((frame.num_rows, 256), np.uint8)

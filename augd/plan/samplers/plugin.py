@@ -33,7 +33,12 @@ _OFFSET_MAX_PX: Final = 1e6
 _AFFINE: Final = (0.0, 0.0, 1.0)
 
 OnDraw = Callable[[int, int, Any], None]
-"""Told the op's place in the recipe, the row, and the parameters that it drew for it."""
+"""Told the op's address in the recipe, the row, and the parameters that it drew for it."""
+
+
+def address_of(place: int, number: int | None = None) -> int:
+    """Return the number of an op among all of a recipe: its place, and which one of a group."""
+    return place if number is None else place | (number + 1) << 8
 
 
 class PluginSampler:
@@ -49,16 +54,18 @@ class PluginSampler:
         num_draws: int,
         num_views: int,
         on_draw: OnDraw | None = None,
+        number: int | None = None,
     ) -> None:
         """Take the op, its place in the random counter, and how rows stand for views.
 
-        `on_draw` is called with what was drawn.
+        `on_draw` is called with what was drawn. `number` is that of an op in the group at `place`.
         """
         self._op = op
         self._key, self._place = key, place
         self._num_draws, self._num_views = num_draws, num_views
         self._chance = Chance(op.p)
         self._on_draw = on_draw
+        self._number = number
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Draw each row's parameters, and apply its matrix or leave an edit with it."""
@@ -82,7 +89,7 @@ class PluginSampler:
     def _rows(self, frame: Frame, words: Ints) -> list[int]:
         assert frame.ids is not None and frame.is_known is not None
         is_shown = (frame.ids >= 0) & frame.is_known
-        drawn = self._chance(words)
+        drawn = self._chance.of(frame, words)
         if drawn is not None:
             is_shown &= drawn
         found: list[int] = np.flatnonzero(is_shown).tolist()
@@ -101,13 +108,13 @@ class PluginSampler:
 
     def _draw(self, told: SampleInfo, row: int) -> Any:
         view = row % self._num_draws
-        dice = OpRandom(self._key, told.sample, told.epoch, self._place, view)
+        dice = OpRandom(self._key, told.sample, told.epoch, self._place, view, self._number)
         try:
             params = self._op.sample(dice, told)
         except Exception as error:
             raise own_op_error(self._op, "sample", told.sample, told.epoch, error) from error
         if self._on_draw is not None:
-            self._on_draw(self._place, row, params)
+            self._on_draw(address_of(self._place, self._number), row, params)
         return params
 
     def _matrix(self, params: Any, told: SampleInfo) -> Floats:

@@ -167,7 +167,7 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
     }
     without_numbers = {"mirror", "grayscale", "invert"}
     for name, cls in OPS_BY_NAME.items():
-        if cls.is_sizing:
+        if cls.is_sizing or name in ("one_of", "all_of"):
             continue
         op = {"op": name, "p": 1.0, **parameters.get(name, {})}
         # A policy may draw nothing, since the identity is among its ops.
@@ -178,6 +178,41 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
         assert step.drawn is not None, name
         assert bool(step.drawn) == (name not in without_numbers), name
         assert say_step(step) != name, "it has no words"
+
+
+def test_ops_of_groups_are_named_with_their_group(folder: Path) -> None:
+    """Exactly one op of `one_of` is applied, and it is the one that the plan has."""
+    ops = [{"op": "solarize", "threshold": [0, 255]}, {"op": "rotate", "degrees": 9}]
+    recipe = {"ops": [CROP, {"op": "one_of", "ops": [*ops, {"op": "hue", "h": 0.1}]}]}
+    seen = set()
+    for epoch in range(12):
+        drawn, _ = drawn_of(folder, recipe, epoch)
+        (view,) = drawn.views
+        assert [step.group for step in view.steps] == ["one_of"] * 3
+        (applied,) = [step for step in view.steps if step.drawn is not None]
+        assert view.is_bent == (applied.op == "rotate")
+        assert say_step(applied) in describe_rest(view)
+        seen.add(applied.op)
+        plain = as_plain(drawn)["ops"]
+        assert [op["op"] for op in plain if op["applied"]] == [applied.op]
+        assert plain[0]["group"] == "one_of"
+    assert seen == {"solarize", "rotate", "hue"}
+
+
+def test_a_group_and_its_own_ops_are_read_by_their_place(folder: Path) -> None:
+    """What is said of each op of a group is what all ops together draw."""
+    ops = [{"op": "contrast"}, {"op": "solarize", "threshold": [0, 256]}, {"op": "mirror"}]
+    group = {"op": "all_of", "ops": ops, "p": 0.7, "shuffle": True}
+    mirrored = 0
+    for epoch in range(12):
+        (view,) = drawn_of(folder, {"ops": [CROP, {"op": "invert", "p": 0.0}, group]}, epoch)[
+            0
+        ].views
+        said = steps_of(view)
+        assert (said["mirror"].drawn is not None) == view.mirror
+        assert (said["contrast"].drawn is None) == (said["solarize"].drawn is None)
+        mirrored += view.mirror
+    assert 0 < mirrored < 12
 
 
 def test_views_of_one_photo(folder: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.program import Program
+from augd.plan.recipe.plain_ops import list_names
 from augd.plan.recipe.recipe import output_size, parse_recipe
 
 FILE = Path(__file__).with_name("frozen_plans.json")
@@ -77,6 +78,39 @@ RECIPES: dict[str, dict[str, Any]] = {
             {"op": "gamma", "gamma": [0.5, 2.0], "p": 0.5},
             {"op": "invert", "p": 0.5},
         ]
+    },
+    "one_of": {
+        "ops": [
+            CROP,
+            {
+                "op": "one_of",
+                "ops": [
+                    {"op": "rotate", "degrees": 10},
+                    {"op": "solarize", "threshold": [0, 256]},
+                    {"op": "hue", "h": 0.1, "p": 0.5},
+                ],
+                "weights": [1, 2, 3],
+                "p": 0.9,
+            },
+        ]
+    },
+    "all_of": {
+        "ops": [
+            CROP,
+            {
+                "op": "all_of",
+                "ops": [
+                    {"op": "contrast"},
+                    {"op": "mirror"},
+                    {"op": "gamma", "gamma": [0.5, 2.0]},
+                    {"op": "posterize", "bits": [1, 8]},
+                    {"op": "translate", "x": 0.1},
+                ],
+                "p": 0.7,
+                "shuffle": True,
+            },
+        ],
+        "views": 2,
     },
     "rand_augment": {"ops": [CROP, {"op": "rand_augment"}]},
     "rand_augment, timm": {
@@ -148,7 +182,7 @@ def test_the_plans_of_every_op_are_frozen(name):
 
 
 def test_no_op_is_left_out():
-    used = {op["op"] for recipe in RECIPES.values() for op in recipe["ops"]}
+    used = {name for recipe in RECIPES.values() for name in list_names(recipe["ops"])}
     assert used == set(OPS_BY_NAME)
 
 

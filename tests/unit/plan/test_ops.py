@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augd.errors import RecipeError
-from augd.plan.ops.registry import OP_CLASSES, OPS_BY_NAME
+from augd.plan.ops.registry import OP_CLASSES, OPS_BY_NAME, AllOf, OneOf
 from augd.plan.recipe.recipe import (
     PRESETS,
     expand,
@@ -130,6 +130,8 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         "posterize": {"bits": 4},
         "solarize_add": {"add": 40},
         "gamma": {"gamma": 2},
+        "one_of": {"ops": [{"op": "mirror"}]},
+        "all_of": {"ops": [{"op": "mirror"}]},
     }
     text = refused({"op": name, **needed.get(name, {}), "p": p})
     assert text.startswith("recipe.ops[0].p: expected 0 <= p <= 1, got ")
@@ -370,7 +372,7 @@ def test_every_op_says_its_formula_or_law_and_its_source():
     for op_class in OP_CLASSES:
         assert op_class.__doc__ is not None
         assert "Source: " in op_class.__doc__, op_class
-    assert set(SAMPLERS) == set(OP_CLASSES)
+    assert {*SAMPLERS, OneOf, AllOf} == set(OP_CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +392,8 @@ def test_colour_ops_that_are_no_matrix_are_refused_by_name_where_only_a_matrix_w
         "applies one matrix per image: take one of both out."
     )
     assert refused(CROP, op, {"op": "pca"}, shuffle_colour=True) == (
-        f"recipe.ops[1].op: expected no {name} with shuffle_colour, got {name}. It shuffles ops "
-        "that compose to one matrix: take one of both out."
+        f"recipe.ops[1].op: expected no {name} with shuffle_colour, got {name}. It shuffles single "
+        "ops that compose to one matrix: take it out, and put the ops into an all_of with shuffle."
     )
 
 

@@ -278,3 +278,13 @@ def test_rows_do_not_depend_on_those_beside_them():
     np.testing.assert_array_equal(together.matrix[:3], alone.matrix)
     np.testing.assert_array_equal(together.program.kinds[:3], alone.program.kinds)
     np.testing.assert_array_equal(together.program.values[:3], alone.program.values)
+
+
+@pytest.mark.parametrize("group", ["one_of", "all_of"])
+def test_a_policy_stands_in_no_group(group):
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe({"ops": [CROP, {"op": group, "ops": [{"op": "trivial_augment"}]}]})
+    assert (
+        f"ops[0].op: expected a single op in {group}, got trivial_augment, which chooses among ops "
+        "itself. Put it beside the group, not into it."
+    ) in str(raised.value)

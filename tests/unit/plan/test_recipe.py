@@ -206,7 +206,7 @@ def test_output_size_without_op_and_image_is_an_error():
             {},
             f".op: expected one of {', '.join(sorted(OPS_BY_NAME))}, got None",
         ),
-        ({"op": ["mirror"]}, ".op: expected one of auto_augment, brightness, "),
+        ({"op": ["mirror"]}, ".op: expected one of all_of, "),
         (
             {**CROP, "scales": [0.1, 1]},
             ".scales: expected one of the keys op, size, scale, ratio, p, got 'scales'. "
@@ -279,7 +279,7 @@ def test_a_bad_recipe_is_refused(recipe, message):
 
 def test_a_hostile_value_makes_a_short_message():
     assert len(refused({"op": "mirror", "p": "x" * 100_000})) < 200
-    assert len(refused({"op": "x" * 100_000})) < 1200
+    assert len(refused({"op": "x" * 100_000})) < 200 + len(", ".join(OPS_BY_NAME))
     assert len(refused({"op": "mirror", "y" * 100_000: 1})) < 250
     assert len(refused({"op": "mirror", "p": 10**4000})) < 250
 

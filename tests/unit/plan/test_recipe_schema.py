@@ -77,6 +77,15 @@ def test_the_schema_takes_every_preset_as_written_and_expanded(name):
     assert is_valid(json.loads(json.dumps(expand(parse_recipe(name)))), SCHEMA)
 
 
+def test_the_schema_takes_groups_and_names_them_shortly():
+    groups = [
+        {"op": "one_of", "ops": [{"op": "mirror"}, {"op": "invert"}], "weights": [1, 0.5]},
+        {"op": "all_of", "ops": [{"op": "posterize", "bits": [1, 4]}], "shuffle": True},
+    ]
+    assert is_valid({"ops": groups}, SCHEMA)
+    assert all(name.isalnum() for name in SCHEMA["$defs"])
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -85,6 +94,9 @@ def test_the_schema_takes_every_preset_as_written_and_expanded(name):
         {"ops": [{"op": "mirr"}]},
         {"ops": [{"p": 0.5}]},
         {"ops": [{"op": "mirror", "q": 0.5}]},
+        {"ops": [{"op": "one_of", "ops": [{"op": "mirr"}]}]},
+        {"ops": [{"op": "one_of", "ops": [{"op": "all_of", "ops": []}]}]},
+        {"ops": [{"op": "all_of"}]},
         {"ops": [{"op": "mirror", "p": "often"}]},
         {"ops": [{"op": "center_crop"}]},
         {"ops": [{"op": "lens", "k": [0.1]}]},

@@ -1,0 +1,44 @@
+"""Ops as plain data: their names, also of those in groups, their expanded form, and their TOML.
+
+Imports no NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def list_names(ops: Any) -> Iterator[str]:
+    """Yield the names of ops as a client wrote them, and of those in groups.
+
+    What is no list, no mapping or no name is passed over: whoever parses it says so.
+    """
+    for op in ops if isinstance(ops, list | tuple) else ():
+        if isinstance(op, Mapping):
+            name = op.get("op")
+            if isinstance(name, str):
+                yield name
+            yield from list_names(op.get("ops"))
+
+
+def expand_op(op: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an op with lists for tuples, without what is None."""
+    return {key: _as_data(value) for key, value in op.items() if value is not None}
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return expand_op(value)
+    return [_as_data(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def to_toml(value: Any) -> str:
+    """Write a value of an op in TOML, in one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {to_toml(item)}' for key, item in value.items())} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(to_toml, value))}]"
+    # Strings, booleans and finite numbers are written alike in JSON and TOML.
+    return json.dumps(value)
