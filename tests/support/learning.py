@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from trainer.cli.app import main
-from trainer.cli.fit import FitOptions, settle
 from trainer.models.registry import StagedNetwork, build_staged_network
 from trainer.training.learner import Learner, RunPosition
+from trainer.training.options import FitOptions
 from trainer.training.settings import Settings
+from trainer.training.settle import settle, settle_strategy
 
 OPTIONS: dict[str, Any] = {
     "path": "photos", "connect": None, "dataset": None, "arch": "resnet18", "recipe": "imagenet",
@@ -40,7 +41,8 @@ def learner_of(staged: StagedNetwork | None = None, per_epoch: int = 2, **change
     if changed.get("strategy") == "scratch":
         changed["weights"] = None
     staged = staged or subject_of(changed["arch"])
-    return Learner(settings_of(**changed), staged, torch.device("cpu"), per_epoch)
+    settings, _ = settle_strategy(settings_of(**changed), num_images=10, is_similar=True)
+    return Learner(settings, staged, torch.device("cpu"), per_epoch)
 
 
 def rows(number: int = 8, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

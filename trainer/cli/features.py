@@ -38,10 +38,12 @@ from ..training.features import (
 )
 from ..training.interrupt import Interrupt
 from ..training.loop import Training
+from ..training.options import FitOptions, LearningOptions
 from ..training.progress import Display, Pace
 from ..training.settings import Settings
-from .fit import open_run, settle
-from .options import FeaturesOptions, FitOptions, LearningOptions
+from ..training.settle import settle
+from .fit import check_place, open_run
+from .options import FeaturesOptions
 
 
 def run_features(options: FeaturesOptions) -> int:
@@ -51,6 +53,7 @@ def run_features(options: FeaturesOptions) -> int:
         SpecMismatch: what is stored is of other weights, recipes or samples.
         AugdError: an option, the weights or the dataset does not fit.
     """
+    check_place(options.path, options.connect, options.producers)
     online = _as_fit(options)
     settings = settle(online)
     check_out(options.out)

@@ -7,12 +7,11 @@ no unfinished file.
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ import torch
 import augd
 from augd.errors import counted
 
-from ..data.constants import choose_constants, constants_of, parse_choice
+from ..data.constants import constants_of
 from ..data.recipes import Recipes, as_toml, choose_recipes
 from ..data.splits import Splits, open_splits
 from ..models.pretrained_weights import find_weights, put_weights
@@ -28,22 +27,15 @@ from ..models.registry import build_staged_network, check_arch
 from ..models.weights_files import Weights
 from ..training.checkpoint import State, check_same_run, load_checkpoint
 from ..training.distributed import Ranks, join_ranks
-from ..training.finetune import STRATEGIES, choose_strategy
 from ..training.interrupt import Interrupt
-from ..training.learner import ROWS_MIN
 from ..training.loop import Training, settings_dict
-from ..training.optimizers import OPTIMISERS, SCHEDULES
+from ..training.options import FitOptions
 from ..training.progress import Display
 from ..training.settings import Settings
-from .options import FitOptions
+from ..training.settle import settle, settle_classes, settle_strategy
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-# (learning rate, weight decay): of SGD for 256 images a batch, scaled with the batch.
-_DEFAULTS = {"sgd": (0.1, 1e-4), "adamw": (1e-3, 0.05), "rmsprop": (1e-3, 0.0)}
-_SGD_BATCH = 256
-# Share of the run that warms up unless told otherwise; a constant rate has none, as in Keras.
-_WARMUP_SHARE = {"cosine": 0.05, "constant": 0.0}
 # What `augd replay` assumes of a dataset without splits of its own.
 _VAL_FRACTION = 0.1
 # Errors of the stream, between two steps: all that was learnt is worth keeping.
@@ -58,6 +50,7 @@ _STREAM_ENDED = (
 
 def run_fit(options: FitOptions) -> int:
     """Train; returns the exit status: 0, or 130 after Ctrl-C."""
+    check_place(options.path, options.connect, options.producers)
     settings = settle(options)
     check_arch(settings.arch)
     _check_place(options)
@@ -73,6 +66,7 @@ def run_fit(options: FitOptions) -> int:
         splits = open_run(options, settings, recipes, ranks, cleaning)
         num_images = sum_of_images(splits, ranks)
         settings, why = settle_strategy(settings, num_images, is_similar=options.similar)
+        settings = settle_classes(settings, options.class_weight, splits.training.classes)
         training, notes = _prepare(
             options, settings, splits, state, weights, display=display, ranks=ranks
         )
@@ -85,51 +79,6 @@ def run_fit(options: FitOptions) -> int:
     if status == 0 and ranks.is_first:
         _conclude(training, display, as_json=options.as_json)
     return status
-
-
-def settle(options: FitOptions) -> Settings:
-    """Check the options against each other, and put in what was left open, but for "auto".
-
-    Raises:
-        OptionError: names the option, what was expected and found.
-    """
-    check_place(options.path, options.connect, options.producers)
-    optimizer = options.optimizer
-    _check_choice("--optimizer", optimizer, OPTIMISERS)
-    _check_choice("--schedule", options.schedule, SCHEDULES)
-    strategy = options.strategy or ("scratch" if options.weights is None else "auto")
-    _check_choice("--strategy", strategy, STRATEGIES)
-    _check_weights(strategy, options.weights)
-    if options.batch_size < ROWS_MIN:
-        raise augd.OptionError(
-            f"--batch-size: expected {ROWS_MIN} or more, got {options.batch_size}: a single row "
-            "has no statistics that BatchNorm could learn from"
-        )
-    lr, weight_decay = _DEFAULTS[optimizer]
-    if optimizer == "sgd":
-        lr *= options.batch_size / _SGD_BATCH
-    lr = lr if options.lr is None else options.lr
-    weight_decay = weight_decay if options.weight_decay is None else options.weight_decay
-    if not 0 < lr < math.inf:
-        raise augd.OptionError(f"--lr: expected a positive number, got {lr!r}")
-    if not 0 <= weight_decay < math.inf:
-        raise augd.OptionError(f"--weight-decay: expected 0 or more, got {weight_decay!r}")
-    _check_shares(options)
-    settled = {
-        "strategy": strategy,
-        "head_epochs": _head_epochs(options, strategy),
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "warmup_epochs": _warmup(options),
-        **_constants(options),
-    }
-    names = [field.name for field in fields(Settings)]
-    return Settings(**{name: getattr(options, name) for name in names} | settled)
-
-
-def _constants(options: FitOptions) -> dict[str, Any]:
-    mean = parse_choice("--mean", options.mean)
-    return choose_constants(mean, parse_choice("--std", options.std))._asdict()
 
 
 def check_place(path: str | None, connect: str | None, producers: int | None) -> None:
@@ -145,90 +94,6 @@ def check_place(path: str | None, connect: str | None, producers: int | None) ->
         raise augd.OptionError(
             "--producers: a running daemon has its own; leave --producers out with --connect"
         )
-
-
-def settle_strategy(
-    settings: Settings, num_images: int, *, is_similar: bool
-) -> tuple[Settings, list[str]]:
-    """Choose where the strategy is "auto"; returns lines that say what and why, too."""
-    if settings.strategy != "auto":
-        return settings, []
-    if settings.weights is None:
-        why = "there are no weights to begin with (--weights)"
-        return replace(settings, strategy="scratch"), [f"Strategy scratch: {why}."]
-    choice = choose_strategy(num_images, is_similar=is_similar)
-    share = choice.stage_share if settings.stage_share is None else settings.stage_share
-    # With a single epoch there is none left for a second phase.
-    strategy = choice.strategy if settings.epochs > 1 or choice.strategy != "two-phase" else "head"
-    chosen = replace(settings, strategy=strategy, stage_share=share)
-    return chosen, [f"Strategy {strategy}: {choice.why}."]
-
-
-def _check_choice(option: str, found: str, expected: tuple[str, ...]) -> None:
-    if found not in expected:
-        names = f"{', '.join(expected[:-1])} or {expected[-1]}"
-        raise augd.OptionError(f"{option}: expected {names}, got {found!r}")
-
-
-def _check_weights(strategy: str, weights: str | None) -> None:
-    if strategy == "scratch" and weights is not None:
-        raise augd.OptionError(
-            "--strategy: scratch starts from random weights; leave --weights out, or choose full"
-        )
-    if strategy in ("head", "partial", "full", "two-phase") and weights is None:
-        raise augd.OptionError(
-            f"--strategy: {strategy} builds on what a network has learnt; give --weights (DEFAULT "
-            "are torchvision's best), or choose scratch"
-        )
-
-
-def _check_shares(options: FitOptions) -> None:
-    """Check what must lie between 0 and 1; the second number says whether 1 is in."""
-    shares = (
-        ("--label-smoothing", options.label_smoothing, False),
-        ("--dropout", options.dropout, False),
-        ("--drop-connect", options.drop_connect, False),
-        ("--ema", options.ema, False),
-        ("--stage-share", options.stage_share, True),
-        ("--low-share", options.low_share, True),
-    )
-    for option, share, has_one in shares:
-        if share is not None and not (0 <= share < 1 or (has_one and share == 1)):
-            end = "1 at most" if has_one else "less than 1"
-            raise augd.OptionError(f"{option}: expected 0 or more, and {end}, got {share:g}")
-    if not 0 <= options.mixup < math.inf:
-        raise augd.OptionError(f"--mixup: expected 0 or more, got {options.mixup:g}")
-
-
-def _head_epochs(options: FitOptions, strategy: str) -> int:
-    """Return the length of the first of two phases, whether or not there are two."""
-    if options.head_epochs is None:
-        if strategy == "two-phase" and options.epochs < 2:
-            raise augd.OptionError(
-                f"--epochs: two-phase needs one for each phase, got {options.epochs}"
-            )
-        return options.epochs // 2
-    if strategy not in ("two-phase", "auto"):
-        raise augd.OptionError(
-            f"--head-epochs: is for --strategy two-phase, got {strategy}; leave --head-epochs out"
-        )
-    if not 1 <= options.head_epochs < options.epochs:
-        raise augd.OptionError(
-            f"--head-epochs: expected 1 or more, and less than --epochs {options.epochs}, "
-            f"got {options.head_epochs}"
-        )
-    return options.head_epochs
-
-
-def _warmup(options: FitOptions) -> float:
-    if options.warmup_epochs is None:
-        return options.epochs * _WARMUP_SHARE[options.schedule]
-    if not 0 <= options.warmup_epochs < options.epochs:
-        raise augd.OptionError(
-            f"--warmup-epochs: expected 0 or more, and less than --epochs {options.epochs}, "
-            f"got {options.warmup_epochs:g}"
-        )
-    return options.warmup_epochs
 
 
 def _check_place(options: FitOptions) -> None:
@@ -263,6 +128,7 @@ def open_run(
         max_bad_fraction=options.max_bad_fraction,
         batch_size=settings.batch_size,
         seed=settings.seed,
+        balance=options.balance,
         val_fraction=options.val_fraction,
         device=device,
         mean=settings.mean,

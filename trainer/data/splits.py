@@ -33,19 +33,24 @@ class Splits(NamedTuple):
         self.validation.close()
 
 
-def open_splits(address: str, recipes: Recipes, **options: Any) -> Splits:
+def open_splits(
+    address: str, recipes: Recipes, *, balance: str | None = None, **options: Any
+) -> Splits:
     """Open both streams and check that there are classes to tell apart.
 
     Args:
         address: of the daemon.
         recipes: for either stream.
+        balance: of the training stream: "class" draws classes in equal numbers.
         options: for both, as `augd.torch.connect` takes them.
 
     Raises:
         DatasetError: no classes, a single one, or no samples to train on or to validate with.
         AugdError: as `augd.torch.connect` says.
     """
-    training = _open_training(address, recipe=recipes.training, split="train", **options)
+    training = _open_training(
+        address, recipe=recipes.training, split="train", balance=balance, **options
+    )
     try:
         refuse_targets(training)
         _check_classes(training.classes)

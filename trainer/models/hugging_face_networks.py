@@ -94,6 +94,19 @@ def weights_file(arch: str) -> Path:
     )
 
 
+def constants(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std in the folder's `preprocessor_config.json`, if it says them."""
+    path = Path(arch.removeprefix(PREFIX)) / "preprocessor_config.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if not content.get("do_normalize", True):
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        mean, std = (tuple(map(float, content[one])) for one in ("image_mean", "image_std"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return (mean, std) if len(mean) == len(std) == 3 else None
+
+
 def classes_of(arch: str) -> list[str] | None:
     """Return the names of the classes that the folder's weights tell apart, if it says them."""
     try:

@@ -42,6 +42,14 @@ def is_own_code(arch: str) -> bool:
     return _source_of(arch) is own_networks
 
 
+def constants_of_weights(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std that the published weights of a network want, where its source says."""
+    found: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    if arch.startswith((timm_networks.PREFIX, hugging_face_networks.PREFIX)):
+        found = _source_of(arch).constants(arch)
+    return found
+
+
 def check_arch(arch: str) -> None:
     """Check that there is such a network, before anything is started for it.
 

@@ -18,14 +18,10 @@ import augd
 
 from .trace import Trace, Unit, trace
 
-# Normalisations: on their own they are no stage, and some strategies leave them frozen.
-NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LocalResponseNorm,
-)
+# Normalisations that keep statistics of batches, which strategies may leave frozen.
+STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+# All of them: on their own they are no stage.
+NORMS = (*STATISTICS, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 _NAMED_MAX = 12
 
 
@@ -38,11 +34,13 @@ class Stage:
         modules: names of its modules, in the order in which they are passed, those without
             weights (poolings, dropouts) among them.
         parameters: names of all their parameters, and of those that stand beside them.
+        blocks: the modules with weights that are no mere normalisations.
     """
 
     name: str
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,8 @@ def _stages(network: nn.Module, units: list[Unit], heads: tuple[str, ...]) -> It
     # Class tokens and positions belong to no module of their own: they enter at the beginning.
     beside = list(names.values())
     for group, parameters, title in zip(joined, inside, _titles(joined), strict=True):
-        yield Stage(title, tuple(unit.name for unit in group), (*beside, *parameters))
+        blocks = tuple(unit.name for unit in group if _learns(unit.module))
+        yield Stage(title, tuple(unit.name for unit in group), (*beside, *parameters), blocks)
         beside = []
 
 

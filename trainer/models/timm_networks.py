@@ -100,6 +100,13 @@ def _heads(network: Any) -> tuple[str, ...]:
     )
 
 
+def constants(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the network's published weights."""
+    check(arch)
+    found = _timm().get_pretrained_cfg(arch.removeprefix(PREFIX), allow_unregistered=True)
+    return None if found is None else (tuple(found.mean), tuple(found.std))
+
+
 def fitted(network: nn.Module, state: dict[str, Tensor]) -> Mapping[str, Tensor]:
     """Name and shape published tensors as this version of timm does; positions are resampled."""
     convert: Any = getattr(sys.modules.get(type(network).__module__), "checkpoint_filter_fn", None)

@@ -59,6 +59,8 @@ class Learner:
         self.batches_per_epoch = batches_per_epoch
         self.scaler = torch.amp.GradScaler("cuda", enabled=settings.amp)
         self.average = None if settings.ema is None else Average(self.network, settings.ema)
+        weights = settings.class_weights
+        self._class_weights = None if weights is None else torch.tensor(weights, device=device)
         self._frozen = freeze(self.network, self.stages, self.phases[0])
         self._begin(0)
 
@@ -144,7 +146,8 @@ class Learner:
             mixed = mixup(images, labels, self.settings.mixup)
         with self._precision():
             logits: Tensor = self._parallel(mixed.images)
-            return loss_of(logits, mixed, self.settings.label_smoothing), logits
+            smoothing = self.settings.label_smoothing
+            return loss_of(logits, mixed, smoothing, self._class_weights), logits
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.float16, enabled=self.settings.amp)

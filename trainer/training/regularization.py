@@ -42,16 +42,36 @@ def mixup(images: Tensor, labels: Tensor, alpha: float) -> Mixed:
     return Mixed(torch.lerp(images[order], images, share), labels, labels[order], share)
 
 
-def loss_of(logits: Tensor, mixed: Mixed, smoothing: float) -> Tensor:
+def loss_of(
+    logits: Tensor, mixed: Mixed, smoothing: float, class_weights: Tensor | None = None
+) -> Tensor:
     """Return the mean cross-entropy of logits (B, K) with either label, weighed by the share.
 
-    smoothing: share of each label that is spread over all classes (Szegedy et al. 2016, section 7).
+    Args:
+        logits: of the mixed images.
+        mixed: has both labels.
+        smoothing: share of each label that is spread over all classes (Szegedy et al. 2016,
+            section 7).
+        class_weights: (K,), 1 on the average; None is 1 each.
     """
-    loss = functional.cross_entropy(logits, mixed.labels, label_smoothing=smoothing)
+    loss = _cross_entropy(logits, mixed.labels, smoothing, class_weights)
     if mixed.share == 1:
         return loss
-    other = functional.cross_entropy(logits, mixed.partners, label_smoothing=smoothing)
+    other = _cross_entropy(logits, mixed.partners, smoothing, class_weights)
     return mixed.share * loss + (1 - mixed.share) * other
+
+
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None
+) -> Tensor:
+    if weights is None:
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    # Divided by the rows, and not by their weights, which differ from batch to batch: so the
+    # gradients of several processes add up to that of all their rows.
+    losses = functional.cross_entropy(
+        logits, labels, weights, reduction="none", label_smoothing=smoothing
+    )
+    return losses.mean()
 
 
 class Average:

@@ -1,7 +1,7 @@
 """The settings of a run, which decide its outcome together with the streams.
 
-Made once from the options of a command (`trainer.cli.fit`), read by the whole training, and kept in
-every checkpoint. Plain data, never changed.
+Made once from the options of a command (`trainer.training.settle`), read by the whole training, and
+kept in every checkpoint. Plain data, never changed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ class Settings:
         head: name of the module that tells classes apart; None finds it.
         weights: a published name or a file, as it was given; None is random ones.
         strategy: any but "auto", which is settled when the number of images is known.
+        norms: "frozen" or "learn"; "auto" is settled with the strategy.
+        class_weights: of the loss, by class, 1 on the average; None is 1 each.
         lr: the head's highest learning rate; stages have shares of it.
         mixup: alpha of the Beta distribution; 0 is none.
         dropout: share of the head's inputs; None is what the network has.
@@ -34,10 +36,14 @@ class Settings:
     strategy: Strategy
     unfreeze: int
     stage_share: float | None
+    layer_decay: float | None
+    norms: str
     low_share: float
     head_epochs: int
     val_fraction: float
     batch_size: int
+    balance: str | None
+    class_weights: tuple[float, ...] | None
     epochs: int
     optimizer: str
     schedule: str
@@ -70,5 +76,7 @@ class Settings:
             head_epochs=self.head_epochs,
             unfreeze=self.unfreeze,
             stage_share=self.stage_share,
+            layer_decay=self.layer_decay,
+            freezes_norms=self.norms == "frozen",
             low_share=self.low_share,
         )

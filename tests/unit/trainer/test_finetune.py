@@ -22,14 +22,21 @@ from tests.support.learning import (
     subject_of,
     train,
 )
-from trainer.cli.fit import FitOptions, settle, settle_strategy
 from trainer.models.head import Head
 from trainer.models.registry import build_model, build_staged_network
 from trainer.models.small_convnet import SmallConvNet
 from trainer.models.stages import find_stages
 from trainer.training.distributed import Ranks
-from trainer.training.finetune import TrainingPlan, choose_strategy, plan_phases, stage_shares
+from trainer.training.finetune import (
+    TrainingPlan,
+    choose_strategy,
+    parameter_groups,
+    plan_phases,
+    stage_shares,
+)
 from trainer.training.learner import RunPosition
+from trainer.training.options import FitOptions
+from trainer.training.settle import settle, settle_classes, settle_strategy
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -154,6 +161,15 @@ class TestSmallConvNet:
             build_staged_network("small-convnet", 4, (64, 64))
 
 
+def norms_of(learner) -> set[str]:
+    return {
+        f"{name}.{inside}"
+        for name, module in learner.network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for inside in module.state_dict()
+    }
+
+
 class TestFrozen:
     def learning(self, learner) -> set[str]:
         """Names that may change: parameters that learn, and buffers beside them."""
@@ -164,14 +180,18 @@ class TestFrozen:
             for module in stage.modules
         } | {learner.stages.head}
         names = learner.network.state_dict()
-        return {name for name in names if any(name.startswith(f"{one}.") for one in prefixes)}
+        found = {name for name in names if any(name.startswith(f"{one}.") for one in prefixes)}
+        return found - norms_of(learner) if learner.phase.freezes_norms else found
 
     @pytest.mark.parametrize(
-        ("strategy", "unfreeze"),
-        [("head", 1), ("partial", 1), ("partial", 2), ("full", 1), ("scratch", 1)],
-    )
-    def test_stays_as_it_is_bit_for_bit(self, strategy, unfreeze):
-        learner = learner_of(strategy=strategy, unfreeze=unfreeze, epochs=2)
+        ("strategy", "unfreeze", "norms"),
+        [
+            ("head", 1, "auto"), ("partial", 1, "auto"), ("partial", 2, "learn"),
+            ("full", 1, "learn"), ("full", 1, "frozen"), ("scratch", 1, "auto"),
+        ],
+    )  # fmt: skip
+    def test_stays_as_it_is_bit_for_bit(self, strategy, unfreeze, norms):
+        learner = learner_of(strategy=strategy, unfreeze=unfreeze, epochs=2, norms=norms)
         before = copy_of(learner)
         expected = self.learning(learner)
         train(learner)  # which puts the network into training mode before every step
@@ -180,7 +200,7 @@ class TestFrozen:
         parameters = dict(learner.network.named_parameters())
         with_gradient = {name for name, one in parameters.items() if one.grad is not None}
         assert with_gradient == expected & parameters.keys(), "none is computed for the rest"
-        if strategy in ("full", "scratch"):
+        if strategy in ("full", "scratch") and norms != "frozen":
             assert changed == before.keys()
         else:
             assert any("running_mean" in name for name in before.keys() - changed)
@@ -200,13 +220,7 @@ class TestFrozen:
         between = copy_of(learner)
         train(learner, range(2, 4))
         changed = changed_names(between, copy_of(learner))
-        norms = {
-            f"{name}.{inside}"
-            for name, module in learner.network.named_modules()
-            if isinstance(module, nn.BatchNorm2d)
-            for inside in module.state_dict()
-        }
-        assert changed == self.learning(learner) - norms
+        assert changed == self.learning(learner)
         assert {name for name in changed if name.startswith("conv5")} == {"conv5.0.weight"}
 
     def test_a_later_phase_thaws_what_an_earlier_one_froze(self):
@@ -246,6 +260,55 @@ class TestRates:
         for rates in seen:
             assert rates["stage4.0"] == rates["stage3"] == rates["fc"] * (1 / 10)
             assert rates["stage2"] == rates["conv1.0"] == rates["fc"] * (1 / 100)
+
+    def test_norms_and_biases_have_no_weight_decay(self):
+        learner = learner_of(strategy="full", norms="learn", weight_decay=0.5)
+        names = {id(one): name for name, one in learner.network.named_parameters()}
+        decay = {
+            names[id(one)]: group["weight_decay"]
+            for group in learner.optimiser.param_groups
+            for one in group["params"]
+        }
+        assert decay.keys() == set(names.values())
+        for name, one in learner.network.named_parameters():
+            assert decay[name] == (0.5 if one.dim() > 1 else 0.0), name
+
+    def test_decay_from_layer_to_layer(self):
+        learner = learner_of(strategy="full", layer_decay=0.5, arch="resnet18")
+        shares = {g["name"]: g["share"] for g in learner.optimiser.param_groups}
+        layers = ["conv1", *(f"layer{n}.{b}" for n in range(1, 5) for b in range(2)), "fc"]
+        assert list(shares) == layers
+        assert list(shares.values()) == [0.5**number for number in range(9, -1, -1)]
+        assert learner.phase.shares["layer4"] == 0.5 and learner.phase.shares["layer3"] == 0.125
+        partial = learner_of(strategy="partial", layer_decay=0.5, arch="resnet18")
+        shares = {g["name"]: g["share"] for g in partial.optimiser.param_groups}
+        assert shares == {"layer4.0": 0.25, "layer4.1": 0.5, "fc": 1.0}
+
+    def test_decay_from_layer_to_layer_is_that_of_timm(self):
+        timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+        from timm.optim import param_groups_layer_decay
+
+        torch.manual_seed(2)
+        staged = build_staged_network("timm:test_vit", 3, (160, 160))
+        plan = TrainingPlan("full", 1, layer_decay=0.75)
+        (phase,) = plan_phases(plan, staged.stages)
+        names = {id(one): name for name, one in staged.network.named_parameters()}
+        ours = {
+            names[id(one)]: (group["share"], group.get("weight_decay", 0.05))
+            for group in parameter_groups(staged.network, staged.stages, phase)
+            for one in group["params"]
+        }
+        theirs = {
+            names[id(one)]: (group["lr_scale"], group["weight_decay"])
+            for group in param_groups_layer_decay(
+                staged.network, 0.05, staged.network.no_weight_decay(), layer_decay=0.75
+            )
+            for one in group["params"]
+        }
+        assert timm.__version__ and ours.keys() == theirs.keys()
+        for name, (share, decay) in theirs.items():
+            if name != "norm.weight" and name != "norm.bias":  # timm: of the head; here: before it
+                assert ours[name] == (pytest.approx(share), decay), name
 
     def test_each_phase_has_a_schedule_of_its_own(self):
         learner = learner_of(strategy="two-phase", epochs=8, head_epochs=4, per_epoch=5)
@@ -296,6 +359,39 @@ class TestAuto:
         one_epoch = settings_of(weights="DEFAULT", epochs=1)
         assert settle_strategy(one_epoch, 10, is_similar=False)[0].strategy == "head"
 
+    @pytest.mark.parametrize(
+        ("strategy", "num_images", "norms", "settled"),
+        [
+            ("full", 4_999, "auto", "frozen"), ("full", 5_000, "auto", "learn"),
+            ("partial", 10, "auto", "frozen"), ("two-phase", 9_000, "auto", "frozen"),
+            ("full", 10, "learn", "learn"), ("two-phase", 10, "learn", "learn"),
+            ("partial", 9_000, "frozen", "frozen"), ("head", 10, "auto", "learn"),
+        ],
+    )  # fmt: skip
+    def test_norms_by_the_number_of_images(self, strategy, num_images, norms, settled):
+        settings = settings_of(weights="DEFAULT", strategy=strategy, norms=norms)
+        found, lines = settle_strategy(settings, num_images, is_similar=True)
+        assert found.norms == settled
+        assert bool(lines) == (norms == "auto" and strategy != "head")
+
+    def test_weights_of_classes(self):
+        settings = settle_classes(settings_of(), ["b=3", "c=2"], ["a", "b", "c"])
+        assert settings.class_weights == (0.5, 1.5, 1.0)
+        assert settle_classes(settings_of(), [], ["a"]).class_weights is None
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ("d=3", "expected NAME=W, with a class such as a, b; got 'd=3'"),
+            ("a=0", "expected a positive number, got 'a=0'"),
+            ("a=x", "expected a positive number, got 'a=x'"),
+            ("a", "expected NAME=W, with a class such as"),
+        ],
+    )
+    def test_wrong_weights_of_classes(self, given, says):
+        with pytest.raises(augd.OptionError, match=re.escape(says)):
+            settle_classes(settings_of(), [given], ["a", "b"])
+
     def test_without_weights(self):
         auto = settings_of(strategy="auto")
         settings, lines = settle_strategy(auto, 10, is_similar=True)
@@ -324,6 +420,15 @@ class TestAuto:
         ({"drop_connect": float("nan")}, "--drop-connect: expected 0 or more, and less than 1, go"),
         ({"ema": 1.5}, "--ema: expected 0 or more, and less than 1, got 1.5"),
         ({"stage_share": 2.0}, "--stage-share: expected 0 or more, and 1 at most, got 2"),
+        ({"norms": "thaw"}, "--norms: expected auto, frozen or learn, got 'thaw'"),
+        ({"norms": "frozen"}, "--norms: frozen is for partial, full, two-phase, got --strategy sc"),
+        ({"layer_decay": 0.5}, "--layer-decay: is for full and partial, got --strategy scratch"),
+        (
+            {"layer_decay": 0.5, "stage_share": 0.5, "weights": "DEFAULT"},
+            "--layer-decay: --stage-share says it by stages already; give one of the two",
+        ),
+        ({"layer_decay": 1.5, "weights": "DEFAULT"}, "--layer-decay: expected 0 or more, and 1 at"),
+        ({"balance": "classes"}, "--balance: expected class, got 'classes'"),
         ({"mixup": -1.0}, "--mixup: expected 0 or more, got -1"),
     ],
 )

@@ -14,13 +14,15 @@ from torch import nn
 
 import augd
 from tests.support.learning import OPTIONS
-from trainer.cli.fit import FitOptions, settle
+from trainer.cli.fit import run_fit
 from trainer.data.recipes import choose_recipes
 from trainer.models.registry import build_model, check_arch, check_input
 from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimiser, set_rate, warm_cosine
+from trainer.training.options import FitOptions
 from trainer.training.running_metrics import RunningMetrics
+from trainer.training.settle import settle
 
 
 class TestRate:
@@ -274,4 +276,4 @@ class TestOptions:
     )
     def test_refused(self, changed, says):
         with pytest.raises(augd.OptionError, match=re.escape(says)):
-            settle(FitOptions(**OPTIONS | changed))
+            run_fit(FitOptions(**OPTIONS | changed))

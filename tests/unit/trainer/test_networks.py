@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import augd
-from tests.support.learning import learner_of, train
+from tests.support.learning import learner_of, settings_of, train
+from trainer.data.constants import IMAGENET_MEAN
 from trainer.models.pretrained_weights import find_weights, put_weights
 from trainer.models.registry import StagedNetwork, build_staged_network, check_arch
 from trainer.models.stages import find_stages
@@ -143,6 +144,27 @@ def test_image_classifiers_of_hugging_face(
     logits = staged.network(torch.zeros(2, 3, 32, 32))
     assert logits.shape == (2, 3)
     train(learner_of(staged, arch=arch, strategy="full", epochs=1))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_bring_their_own_constants(tmp_path: Path) -> None:
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+    def constants(arch: str, **more: object) -> dict[str, object]:
+        settings = settings_of(arch=arch, weights="DEFAULT", **more)
+        return {"mean": settings.mean, "std": settings.std}
+
+    arch = f"hf:{tmp_path}"
+    assert constants(arch)["mean"] == IMAGENET_MEAN
+    told = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    assert constants(arch) == half
+    assert constants(arch, mean="clip")["mean"] == (0.48145466, 0.4578275, 0.40821073)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+    assert constants(arch)["mean"] == (0, 0, 0)
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    assert constants("timm:tf_efficientnet_lite0") == half
+    assert constants("timm:resnet18.a1_in1k")["mean"] == IMAGENET_MEAN
 
 
 def test_no_folder_of_hugging_face(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def test_smoothing_spreads_a_share_over_all_classes():
     assert found.item() == pytest.approx(by_hand.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_classes_weigh_the_rows(smoothing):
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 0, 1])
+    weights = torch.tensor([0.5, 1.0, 1.5])
+    soft = (1 - smoothing) * functional.one_hot(labels, 3).float() + smoothing / 3
+    by_hand = -(soft * weights * functional.log_softmax(logits, 1)).sum(1).mean()
+    found = loss_of(logits, Mixed(logits, labels, labels, 1.0), smoothing, weights)
+    assert found.item() == pytest.approx(by_hand.item(), rel=1e-6)
+
+
 class TestAverage:
     def test_follows_its_formula(self):
         network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))

@@ -11,10 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import augd
 from tests.support.learning import OPTIONS, settings_of
-from trainer.cli.fit import FitOptions, _replayer
+from trainer.cli.fit import _replayer
 from trainer.data.recipes import choose_recipes
 from trainer.training.distributed import Ranks
 from trainer.training.loop import Training
+from trainer.training.options import FitOptions
 from trainer.training.tensorboard import TensorBoardLog
 
 
