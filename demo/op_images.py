@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "affine": "augmentation/geometry.md",
     "colour": "augmentation/colour.md",
     "pixel_steps": "augmentation/pixel-steps.md",
+    "erase": "augmentation/boxes.md",
     "groups": "augmentation/groups.md",
     "policies": "augmentation/policies.md",
     "views": "augmentation/views.md",
@@ -95,6 +96,8 @@ SCENES: Mapping[str, Scene] = {
     "invert": (_after_crop("invert", p=0.5), 3),
     "gamma": (_after_crop("gamma", gamma=[0.4, 2.5]), 0),
     "erase": (_after_crop("erase"), 0),
+    "coarse_dropout": (_after_crop("coarse_dropout", count=[2, 8]), 0),
+    "cutout": (_after_crop("cutout", size=80), 0),
     "one_of": (
         _after_crop(
             "one_of",

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from augd.diagnostics.drawn_boxes import read_boxes
 from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.diagnostics.drawn_policies import PolicyReader
 from augd.plan.geometry.frame import Frame
@@ -199,8 +200,7 @@ def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
     if isinstance(op, Mirror):
         return {} if plan.mirror[row] else None
     if plan.erase is not None:
-        x, y, width, height = plan.erase[row].tolist()
-        return {"x": x, "y": y, "width": width, "height": height} if width else None
+        return read_boxes(plan, row)
     if plan.bent is None or not plan.bent[row]:
         return None
     return _read_bend(op, plan, row)

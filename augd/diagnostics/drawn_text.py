@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from augd.diagnostics.drawn_boxes import say_boxes
 from augd.diagnostics.drawn_params import DrawnStep
 from augd.diagnostics.drawn_pixel_steps import (
     say_gamma,
@@ -96,10 +97,6 @@ def _say_shift(drawn: Parameters) -> str:
     return "colour " + "/".join(map(_signed, drawn["shift"]))
 
 
-def _say_erased(drawn: Parameters) -> str:
-    return f"erased {drawn['width']}x{drawn['height']} at {drawn['x']},{drawn['y']}"
-
-
 def _say_hue(drawn: Parameters) -> str:
     return f"hue {drawn['degrees']:+.1f}°"
 
@@ -137,7 +134,9 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "solarize_add": say_solarized_add,
     "invert": say_inverted,
     "gamma": say_gamma,
-    "erase": _say_erased,
+    "erase": say_boxes,
+    "coarse_dropout": say_boxes,
+    "cutout": say_boxes,
     "rand_augment": say_policy,
     "trivial_augment": say_policy,
     "auto_augment": say_policy,

@@ -34,7 +34,7 @@ from augd.pixels.render import Renderer
 from augd.pixels.row_plan import RowPlans
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Edit, OwnOpError
-from augd.plan.ops.registry import Erase, Mirror
+from augd.plan.ops.registry import CoarseDropout, Cutout, Erase, Mirror
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
@@ -312,6 +312,9 @@ class SampleRenderer:
             raise PluginFailed(tell(name_failure(error, self.arrays))) from None
 
 
+_ON_THE_EXACT_PATH = (Mirror, Erase, CoarseDropout, Cutout)
+
+
 def _without_warps(recipe: Recipe) -> Recipe:
     """Return the recipe with every op disabled that leaves the exact path."""
     return replace(recipe, ops=tuple(map(_without_bend, recipe.ops)))
@@ -320,7 +323,7 @@ def _without_warps(recipe: Recipe) -> Recipe:
 def _without_bend(op: BaseOp) -> Any:
     if op.inner:
         return replace(op, ops=tuple(map(_without_bend, op.inner)))
-    is_exact = op.is_sizing or op.is_colour or isinstance(op, Mirror | Erase)
+    is_exact = op.is_sizing or op.is_colour or isinstance(op, _ON_THE_EXACT_PATH)
     return op if is_exact else replace(op, p=0.0)
 
 

@@ -3,7 +3,7 @@
 Last step of a sample in a producer. A row takes one of two paths. The exact path resizes, cuts a
 window and mirrors in whole numbers (`resample.py`). The matrix path warps the row in one resample
 (`warp.py`). Then follow one colour pass (`colour_matrix.py`), or the row's program (`program.py`),
-and the erased rectangle. The result is written directly into the row that the caller hands in.
+and erased boxes. The result is written directly into the row that the caller hands in.
 
 On the exact path the native kernels decode and resize in one call, a few lines at a time: the
 region as such never exists, and lines and columns that the window doesn't need are not decoded.
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.pixels import native
+from augd.pixels.boxes import fill_boxes
 from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.decode import (
     Pixels,
@@ -47,9 +48,6 @@ from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import Recipe
 
 ColourOn = Literal["producer", "device"]
-
-ERASED: Final = (124, 116, 104)
-"""What `erase` fills with: ImageNet's mean, 255 * (0.485, 0.456, 0.406), rounded."""
 
 _UNCHANGED: Final[Matrix] = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 
@@ -344,9 +342,8 @@ class Renderer:
             )
         elif row_plan.program is not None or row_plan.colour is not None:
             self._recolour(row_plan, out)
-        if row_plan.erase is not None:
-            x, y, width, height = row_plan.erase
-            out[y : y + height, x : x + width] = ERASED
+        if row_plan.erase:
+            fill_boxes(out, row_plan.erase)
 
     def _recolour(self, row_plan: RowPlan, out: Pixels) -> None:
         """Run the row's program or its colour pass. The fill around a bounded row keeps its

@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from augd.pixels.boxes import FilledBox, list_boxes
 from augd.plan.plan import LocalWarpField, Plan
 from augd.plan.program import Program
 
@@ -37,7 +38,7 @@ class RowPlan:
     program: Program | None = None
     """The chunk's; None where the row has no step. Its row is `program_row`."""
     program_row: int = 0
-    erase: tuple[int, int, int, int] | None = None
+    erase: Sequence[FilledBox] = ()
     matrix: Matrix | None = None
     origin: tuple[int, int] = (0, 0)
     """x, y of the region in the stored image."""
@@ -83,7 +84,7 @@ class RowPlans:
                 plan.mirror[part].tolist(),
                 _column(plan.colour, part, num_rows),
                 _column(plan.pivot, part, num_rows),
-                _column(plan.erase, part, num_rows),
+                list_boxes(plan, part, num_rows),
                 strict=True,
             )
         )

@@ -18,7 +18,7 @@ PARAMS: Final[tuple[tuple[str, int, tuple[int, ...]], ...]] = (
     ("matrix", 6, (2, 3)),  # output position (x, y, 1), centres at +0.5, to the stored image
     ("lens", 12, ()),  # k
     ("colour", 13, (3, 4)),  # on (R, G, B, 1) in grey levels, before the mean's part
-    ("erase", 25, (4,)),  # x, y, width, height in the output; width 0 where there is none
+    ("erase", 25, (4,)),  # the first box, in the output; width 0 where there is none
     ("view", 29, ()),  # which view of its sample the row is
 )
 NUM_PARAMS: Final = sum(math.prod(shape) for _, _, shape in PARAMS)

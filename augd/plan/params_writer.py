@@ -28,7 +28,7 @@ def describe(plan: Plan, num_views: int, out_width: int) -> Floats:
         found[:, 12] = plan.lens
     found[:, 13:25] = np.eye(3, 4).ravel() if plan.colour is None else _flat(plan.colour)
     if plan.erase is not None:
-        found[:, 25:29] = plan.erase
+        found[:, 25:29] = plan.erase[:, 0]
     found[:, 29] = np.arange(num_rows) % num_views
     return found
 

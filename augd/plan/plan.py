@@ -7,7 +7,7 @@ view. A row takes one of two paths. The exact path resizes `crop` to `scaled`, c
 `window` and flips where `mirror`. The matrix path, taken where `bent`, halves `crop` a number of
 times and then samples it once. An output position, plus displacement (`lens`, `warp`), goes through
 `matrix` to a position in the image, with the recipe's fill outside the image. On both paths the
-colour pass comes after, or a program of several steps, and the erased rectangle last.
+colour pass comes after, or a program of several steps, and erased boxes last.
 
 Invariants: nothing here is drawn or computed; a row that is not `bent` is planned as if the recipe
 had no affine op and no warp, so that its bytes are the same.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from augd.plan.boxes import BoxFill
 from augd.plan.program import Program
 from augd.plan.random.numerics import Floats
 
@@ -107,10 +108,12 @@ class Plan:
     None when the recipe has no contrast.
     """
     erase: Int32s | None = None
-    """(m, 4): x, y, width, height in the output, filled after colour; width 0 for none.
+    """(m, B, 4): x, y, width, height in the output, filled after colour; width 0 for none.
 
-    None when the recipe has no erase.
+    None when the recipe has no op that fills boxes.
     """
+    erase_fill: BoxFill | None = None
+    """What these boxes are filled with; None where it is the mean colour in all of them."""
     program: Program | None = None
     """The colour steps of each row, in place of `colour` and `pivot`, which are None then.
 

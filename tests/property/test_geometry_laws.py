@@ -246,7 +246,7 @@ def test_ops_draw_apart_from_each_other_and_from_the_mirror():
 def test_erase_draws_area_and_aspect_uniformly_at_a_uniform_place():
     crop = {"op": "random_resized_crop", "size": 4000}
     erase = {"op": "erase", "area": [0.02, 0.3], "ratio": [0.5, 2]}
-    x, y, width, height = plan_of([crop, erase], num=NUM).erase.T.astype(float)
+    x, y, width, height = plan_of([crop, erase], num=NUM).erase[:, 0].T.astype(float)
     area, aspect = width * height / 16e6, np.log(width / height)
     assert_uniform(area, 0.02, 0.3)
     assert_uniform(aspect, -math.log(2), math.log(2))
@@ -259,7 +259,7 @@ def test_erase_draws_area_and_aspect_uniformly_at_a_uniform_place():
 
 def test_erase_follows_p_and_stays_in_the_output():
     plan = plan_of([CROP, {"op": "erase", "p": 0.3, "ratio": [0.2, 5]}], num=NUM)
-    x, y, width, height = plan.erase.T
+    x, y, width, height = plan.erase[:, 0].T
     assert_rate(width > 0, 0.3)
     assert (plan.erase[width == 0] == 0).all()
     assert (x + width).max() <= 224

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from augd.plan.boxes import BoxStep
 from augd.plan.geometry.affine import Affine, Linear
 from augd.plan.plan import Bools, LocalWarpField, Words
 from augd.plan.program import Step, StepOrder
@@ -39,11 +40,11 @@ class Frame:
     __slots__ = (
         "affine",
         "bent",
+        "boxes",
         "chosen",
         "colour_order",
         "edits",
         "epochs",
-        "erase",
         "ids",
         "image",
         "impossible",
@@ -85,7 +86,7 @@ class Frame:
         self.steps: list[Step] = []
         self.orders: list[StepOrder] = []
         self.colour_order: Ints | None = None
-        self.erase: Floats | None = None
+        self.boxes: list[BoxStep] = []
         self.edits: list[list[Edit]] | None = None
         self.ids: Ints | None = (
             None  # with the next two: for own ops, which get these sizes for each row

@@ -1,4 +1,4 @@
-"""Ops of colour: each a 3x4 matrix on RGB in grey levels 0..255; and the erased rectangle.
+"""Ops of colour: each a 3x4 matrix on RGB in grey levels 0..255.
 
 Gathered by `registry`, sampled by `plan/samplers/colour.py`. All colour ops of a recipe compose to
 one matrix, in the recipe's order or, with `shuffle_colour`, in one drawn per image. Rounding and
@@ -12,11 +12,8 @@ from typing import ClassVar, Literal
 
 from augd.plan.ops.base import (
     BaseOp,
-    Range,
-    check_area,
     check_number,
     check_probability,
-    check_ratio,
 )
 
 # Of RGB in [0, 1]: torchvision's and fb.resnet.torch's constants for ImageNet.
@@ -157,39 +154,3 @@ class Grayscale(BaseOp, tag="grayscale", frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_probability(self.p)
-
-
-class Erase(BaseOp, tag="erase", frozen=True, kw_only=True):
-    """Set a random rectangle of the output to the ImageNet mean (124, 116, 104), after colour.
-
-    The area is s W H with s ~ U(area), width over height exp(U(log ratio)), both sides rounded
-    half to even; the first of ten draws that fits is taken, at a uniform place, ends included.
-    If none fits, nothing is erased. Source: Zhong et al. 2017; the ranges are torchvision's.
-    """
-
-    is_unique: ClassVar[bool] = True
-
-    area: Range = (0.02, 0.33)
-    ratio: Range = (0.3, 3.3)
-    p: float = 1.0
-
-    @property
-    def is_after_colour(self) -> bool:
-        """It fills what the colour pass has made."""
-        return True
-
-    def __post_init__(self) -> None:
-        check_probability(self.p)
-        check_area("area", self.area, "Give shares of the crop's area, the smaller one first.")
-        check_ratio(self.ratio)
-
-    def check_rows(self, height: int, width: int) -> None:
-        """Reject a rectangle that no draw can fit into the row."""
-        # The smallest area fits with an aspect from low * W/H to W/H / low, and with no other.
-        low, (slimmest, widest) = self.area[0], self.ratio
-        if low * width / height > widest or width / height / low < slimmest:
-            raise ValueError(
-                f"area: expected a rectangle that fits the crop of {width}x{height}, got a least "
-                f"area of {low} with width over height in [{slimmest}, {widest}], which is larger "
-                "than the crop in one side. Make the area smaller or the ratio nearer to 1."
-            )

@@ -19,7 +19,6 @@ from augd.plan.ops.colour import (
     IMAGENET_EIGVEC,
     Brightness,
     Contrast,
-    Erase,
     Grayscale,
     Hue,
     Pca,
@@ -34,6 +33,7 @@ from augd.plan.ops.crop import (
     Resize,
     ScaleJitter,
 )
+from augd.plan.ops.erase import CoarseDropout, Cutout, Erase
 from augd.plan.ops.groups import AllOf, OneOf
 from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
 from augd.plan.ops.policies import AutoAugment, RandAugment, ThreeAugment, TrivialAugment
@@ -48,7 +48,9 @@ __all__ = [
     "AutoAugment",
     "Brightness",
     "CenterCrop",
+    "CoarseDropout",
     "Contrast",
+    "Cutout",
     "Erase",
     "FiveCrop",
     "Gamma",
@@ -111,6 +113,8 @@ SingleOp = (
     | Invert
     | Gamma
     | Erase
+    | CoarseDropout
+    | Cutout
     | RandAugment
     | TrivialAugment
     | AutoAugment

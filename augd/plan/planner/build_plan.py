@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from augd.plan.boxes import stack_boxes
 from augd.plan.colour_matrix import ColourStep, compose
 from augd.plan.geometry.affine import Affine
 from augd.plan.geometry.decode_scale import (
@@ -32,6 +33,7 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
     mirror = np.zeros(frame.num_rows, np.bool_) if frame.mirror is None else frame.mirror
     colour, pivot, program = _compose_colours(frame)
     matrix = halvings = None
+    erase, erase_fill = stack_boxes(frame.boxes) if frame.boxes else (None, None)
     scale = scale_of_resize(crop[2:], scaled) if recipe.scaled_decode == "auto" else None
     if frame.affine is not None and frame.bent is not None:
         matrix = frame.affine.stack()
@@ -62,7 +64,8 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         scale=scale,
         pivot=pivot,
         program=program,
-        erase=None if frame.erase is None else frame.erase.T.astype(np.int32),
+        erase=erase,
+        erase_fill=erase_fill,
     )
 
 

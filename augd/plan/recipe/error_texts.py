@@ -120,14 +120,28 @@ def _wanted(text: str, path: str, recipe: Mapping[str, Any], recipe_class: type,
     elif parent != "recipe":
         owner = known[_value_at(parent, recipe)["op"]]
     annotation = get_type_hints(owner).get(field)
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(annotation)))
+    choices = _choices(annotation)
+    if choices and (get_origin(annotation) is Literal or text.startswith("Invalid enum")):
+        return "one of " + ", ".join(choices)
     expected = re.match(r"Expected `(.*?)`( (?:of length )?(?:[<>]=? )?-?[\d.]+)?", text)
     if not expected:
         return "a value within range"
     names = {"array": "list", "object": "mapping", "null": "nothing"}
     kinds = [names.get(kind, kind) for kind in expected[1].split(" | ")]
     return " or ".join(kinds) + (expected[2] or "")
+
+
+def _choices(annotation: Any) -> list[str]:
+    """List the values of a `Literal`, and what else a union with one takes."""
+    if get_origin(annotation) is Literal:
+        return [repr(value) for value in get_args(annotation)]
+    names = {tuple: "a list", int: "a whole number"}
+    parts = get_args(annotation)
+    literals = [
+        choice for part in parts if get_origin(part) is Literal for choice in _choices(part)
+    ]
+    others = [names.get(get_origin(part) or part, "") for part in parts]
+    return literals + [name for name in others if name] if literals else []
 
 
 def _value_at(path: str, recipe: Mapping[str, Any]) -> Any:

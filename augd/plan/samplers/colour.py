@@ -1,4 +1,4 @@
-"""Samplers of the colour ops, of their shuffled order, and of the erased rectangle.
+"""Samplers of the colour ops and of their shuffled order.
 
 `registry` pairs them with their ops. Each hands the frame one step, which `colour_matrix` composes.
 The formulas are those of `plan/ops/colour.py`.
@@ -20,7 +20,6 @@ from augd.plan.geometry.frame import Bools, Frame
 from augd.plan.ops.colour import (
     Brightness,
     Contrast,
-    Erase,
     Grayscale,
     Hue,
     Pca,
@@ -29,7 +28,7 @@ from augd.plan.ops.colour import (
 )
 from augd.plan.random.numerics import Floats, sin_cos
 from augd.plan.random.philox import Ints, normals
-from augd.plan.samplers.distributions import TRY_BLOCKS, BoxLaw, Chance, places, sort_keys, uniform
+from augd.plan.samplers.distributions import Chance, sort_keys, uniform
 
 # Rows I and Q of the NTSC transform; each sums to 0, so that greys have no chroma.
 _CHROMA: Final = ((0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
@@ -161,27 +160,6 @@ class ColourOrderSampler:
         keys = sort_keys(even, odd)[: self._num_ops]
         # Stable, since the places of equal keys are otherwise free to differ by CPU.
         frame.colour_order = np.argsort(keys, axis=0, kind="stable")
-
-
-class EraseSampler:
-    """Blocks 0 to 4: the ten tries. Block 5: x (word 2), y (word 0) and p (word 3)."""
-
-    num_blocks = TRY_BLOCKS + 1
-
-    def __init__(self, op: Erase) -> None:
-        self._boxes = BoxLaw(op.area, op.ratio)
-        self._chance = Chance(op.p)
-
-    def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
-        """Take the first rectangle that fits the output, and place it."""
-        sides = np.repeat(frame.out_sides, frame.num_rows, axis=1)
-        box, is_erased = self._boxes.first_fit(sides, even, odd)
-        drawn = self._chance.of(frame, odd[0, TRY_BLOCKS])
-        if drawn is not None:
-            is_erased = is_erased & drawn
-        offset = places(even[:, TRY_BLOCKS], np.maximum(sides - box, 0.0))
-        frame.erase = np.concatenate([offset, box])
-        frame.erase *= is_erased
 
 
 def _three(even: Ints, odd: Ints) -> Ints:

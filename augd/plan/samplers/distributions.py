@@ -137,13 +137,18 @@ class BoxLaw:
         self._area_start = low + 0.5 * self._area_step
         self._aspect = LogUniform(*ratio)
 
-    def first_fit(self, sides: Floats, even: Ints, odd: Ints) -> tuple[Floats, Bools]:
-        """Return the box of the first try that fits `sides`, (2, n), and whether there was one."""
+    def first_fit(
+        self, sides: Floats, even: Ints, odd: Ints, count: Floats | None = None
+    ) -> tuple[Floats, Bools]:
+        """Return the box of the first try that fits `sides`, (2, n), and whether there was one.
+
+        With `count`, (n,), the area is divided by it.
+        """
         num_rows = sides.shape[1]
         area = even[:, :TRY_BLOCKS].astype(np.float64)
         area *= self._area_step
         area += self._area_start
-        area *= sides[0] * sides[1]
+        area *= sides[0] * sides[1] if count is None else sides[0] * sides[1] / count
         aspect = self._aspect(odd[:, :TRY_BLOCKS])
         boxes = np.empty((2, *area.shape))
         np.multiply(area, aspect, boxes[0])

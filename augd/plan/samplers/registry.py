@@ -19,11 +19,12 @@ from typing import Any
 from augd.plan.ops import affine as ops_affine
 from augd.plan.ops import colour as ops_colour
 from augd.plan.ops import crop as ops_crop
+from augd.plan.ops import erase as ops_erase
 from augd.plan.ops import pixel_steps as ops_pixel_steps
 from augd.plan.ops import policies as ops_policies
 from augd.plan.ops import views as ops_views
 from augd.plan.ops.base import BaseOp
-from augd.plan.samplers import affine, colour, crop, pixel_steps, policies, views
+from augd.plan.samplers import affine, colour, crop, erase, pixel_steps, policies, views
 from augd.plan.samplers.distributions import Sampler
 
 __all__ = ["Sampler", "sampler_of"]
@@ -54,7 +55,9 @@ SAMPLERS: dict[type[BaseOp], Callable[[Any], Sampler]] = {
     ops_pixel_steps.SolarizeAdd: pixel_steps.SolarizeAddSampler,
     ops_pixel_steps.Invert: pixel_steps.InvertSampler,
     ops_pixel_steps.Gamma: pixel_steps.GammaSampler,
-    ops_colour.Erase: colour.EraseSampler,
+    ops_erase.Erase: erase.EraseSampler,
+    ops_erase.CoarseDropout: erase.CoarseDropoutSampler,
+    ops_erase.Cutout: erase.CutoutSampler,
     ops_policies.RandAugment: policies.RandAugmentSampler,
     ops_policies.TrivialAugment: policies.TrivialAugmentSampler,
     ops_policies.AutoAugment: policies.AutoAugmentSampler,

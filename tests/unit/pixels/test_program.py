@@ -180,7 +180,7 @@ def test_erase_comes_after_the_program() -> None:
     image = IMAGES["white"]
     plan, (row,) = render(image, {"op": "erase", "area": [0.3, 0.3]}, {"op": "invert"})
     assert plan.erase is not None
-    x, y, width, height = plan.erase[0].tolist()
+    x, y, width, height = plan.erase[0, 0].tolist()
     assert width
     assert (row[y : y + height, x : x + width] == (124, 116, 104)).all()
     assert (row == 0).sum() == 3 * (37 * 53 - width * height)

@@ -27,7 +27,7 @@ def test_a_plan_with_the_least() -> None:
     first = row_plans[0]
     assert list(first.scaled) == [104, 105] and list(first.window) == [204, 205]
     assert first.mirror is False and row_plans[1].mirror is True
-    assert first.colour is first.pivot is first.erase is first.matrix is None
+    assert first.colour is first.pivot is first.matrix is None and first.erase == []
 
 
 def test_a_plan_with_everything() -> None:
@@ -45,7 +45,7 @@ def test_a_plan_with_everything() -> None:
         warp_key=np.array([2**64 - 1, 5, 6], np.uint64),
         warp_on=np.array([True, False, False]),
         pivot=np.arange(27.0).reshape(3, 3, 3),
-        erase=np.arange(12, dtype=np.int32).reshape(3, 4),
+        erase=np.arange(12, dtype=np.int32).reshape(3, 1, 4),
     )  # fmt: skip
     row_plans = RowPlans(full, 0, 3)
     row: RowPlan = row_plans[0]
@@ -53,7 +53,7 @@ def test_a_plan_with_everything() -> None:
     assert (list(row.origin), row.halvings, row.lens) == ([0, 1], 2, 0.1)
     assert row.warp == (3.0, 2.0) and row.warp_key == 2**64 - 1
     assert row.colour == full.colour[0].tolist() and row.pivot == full.pivot[0].tolist()
-    assert list(row.erase) == [0, 1, 2, 3]
+    assert row.erase == [([0, 1, 2, 3], (124, 116, 104), 0, 0)]
     assert row_plans[1].matrix is None and row_plans[1].warp is None
     row = row_plans[2]
     assert row.matrix == matrices[2].tolist() and row.warp is None and row.lens == 0.0

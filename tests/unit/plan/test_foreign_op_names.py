@@ -23,7 +23,7 @@ from augd.plan.recipe.recipe import parse_recipe
         ("Normalize", "Normalize: augd.torch.connect does it, on the device: leave it out."),
         ("ToTensorV2", "ToTensorV2: augd.torch.connect does it, on the device: leave it out."),
         ("GaussianBlur", "GaussianBlur: there is no such op; an own op can do it (docs/own-ops"),
-        ("CoarseDropout", "CoarseDropout: did you mean erase?"),
+        ("CoarseDropout", "CoarseDropout: did you mean coarse_dropout?"),
         ("mirorr", "Did you mean mirror?"),
         ("quux", "Use one of these names."),
     ],

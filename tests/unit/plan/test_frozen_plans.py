@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from augd.plan.boxes import BoxFill
 from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.program import Program
@@ -123,6 +124,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto_augment": {"ops": [CROP, {"op": "auto_augment", "policy": "svhn"}]},
     "three_augment": {"ops": [CROP, {"op": "three_augment", "p": 0.8}]},
     "erase": {"ops": [CROP, {"op": "erase", "p": 0.7}]},
+    "erase, several": {
+        "ops": [CROP, {"op": "erase", "count": [1, 3], "fill": "random", "p": 0.7}],
+    },
+    "coarse_dropout": {"ops": [CROP, {"op": "coarse_dropout", "count": [1, 4], "fill": "pixel"}]},
+    "cutout": {"ops": [CROP, {"op": "cutout", "size": 21}]},
     "five_crop": {"ops": [SHORT, {"op": "five_crop", "size": 64}]},
     "ten_crop": {"ops": [SHORT, {"op": "ten_crop", "size": 64}]},
     "multi_scale": {"ops": [{"op": "multi_scale", "short": [64, 81], "crop": 64}]},
@@ -163,7 +169,7 @@ def write_out(plan: Plan) -> dict[str, Any]:
         value = getattr(plan, field.name)
         if isinstance(value, np.ndarray):
             value = write_array(value)
-        elif isinstance(value, Program):
+        elif isinstance(value, Program | BoxFill):
             value = {part.name: write_array(getattr(value, part.name)) for part in fields(value)}
         elif field.name == "impossible":
             value = {str(sample): reason for sample, reason in value.items()}

@@ -186,6 +186,9 @@ GEOMETRY = [
     {"op": "lens"},
     {"op": "local_warp", "alpha": 8, "sigma": 4},
     {"op": "erase"},
+    {"op": "erase", "count": [1, 3], "fill": "pixel"},
+    {"op": "coarse_dropout"},
+    {"op": "cutout"},
 ]
 COLOURS = [
     {"op": "pca"},
@@ -216,7 +219,7 @@ def is_changed(plan: Any) -> np.ndarray:
     if plan.program is not None:
         changed |= plan.program.kinds.reshape(num, -1)[:, 0] != StepKind.NONE
     if plan.erase is not None:
-        changed |= plan.erase[:, 2] > 0
+        changed |= (plan.erase[:, :, 2] > 0).any(axis=1)
     return changed
 
 

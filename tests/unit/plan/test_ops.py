@@ -86,6 +86,20 @@ def refused(*ops: object, **fields: object) -> str:
         ({"op": "pca", "alpha_std": INF}, ".alpha_std: expected 0 <= alpha_std <= 1000, got inf."),
         ({"op": "erase", "area": [0.5, 1.5]}, ".area: expected 0 < low <= high <= 1, got [0.5, 1"),
         ({"op": "erase", "ratio": [0, 1]}, ".ratio: expected 0.001 <= low <= high <= 1000, got"),
+        ({"op": "erase", "count": 0}, ".count: expected a number from 1 to 8, or two of them, the"),
+        ({"op": "erase", "count": [2, 9]}, ".count: expected a number from 1 to 8, or two of them"),
+        (
+            {"op": "erase", "fill": "black"},
+            ".fill: expected one of 'mean', 'pixel', 'random', a list, got 'black'. Change the",
+        ),
+        ({"op": "erase", "fill": [0, 0, 300]}, ".fill: expected whole grey levels from 0 to 255, "),
+        ({"op": "erase", "fill": [0, 1]}, ".fill: expected list of length 3, got [0, 1]. Change"),
+        ({"op": "coarse_dropout", "count": 25}, ".count: expected a number from 1 to 24, or two"),
+        ({"op": "coarse_dropout", "height": 0}, ".height: expected a number from 0.001 to 1, or"),
+        ({"op": "coarse_dropout", "width": [0.3, 0.2]}, ".width: expected a number from 0.001 to"),
+        ({"op": "coarse_dropout", "fill": [-1, 0, 0]}, ".fill: expected whole grey levels from 0"),
+        ({"op": "cutout", "size": 0}, ".size: expected 1 <= size <= 16384, got 0. Give the square"),
+        ({"op": "cutout", "fill": 128}, ".fill: expected "),
         ({"op": "five_crop", "p": 0.5}, ".p: expected 1, got 0.5. five_crop decides the size"),
         ({"op": "ten_crop", "size": 0}, ".size: expected a side of 1 to 16384 pixels, got 0."),
         ({"op": "multi_scale", "short": []}, ".short: expected at least one side, got []."),
@@ -395,6 +409,23 @@ def test_colour_ops_that_are_no_matrix_are_refused_by_name_where_only_a_matrix_w
         f"recipe.ops[1].op: expected no {name} with shuffle_colour, got {name}. It shuffles single "
         "ops that compose to one matrix: take it out, and put the ops into an all_of with shuffle."
     )
+
+
+def test_the_defaults_of_erase_are_not_written_so_that_contents_stay_equal():
+    plain = {"op": "erase", "area": [0.02, 0.33], "ratio": [0.3, 3.3], "p": 1.0}
+    for op in ({}, {"count": 1}, {"count": [1, 1], "fill": "mean"}):
+        recipe = parse_recipe({"ops": [CROP, {"op": "erase", **op}]})
+        assert expand(recipe)["ops"][1] == plain
+        assert parse_recipe(expand(recipe)) == recipe
+    several = parse_recipe({"ops": [CROP, {"op": "erase", "count": [1, 3], "fill": [1, 2, 3]}]})
+    assert expand(several)["ops"][1] == plain | {"count": [1, 3], "fill": [1, 2, 3]}
+    assert parse_recipe(expand(several)) == several
+
+
+def test_an_erase_of_several_boxes_fits_where_its_share_of_the_area_does():
+    op = {"op": "erase", "area": [0.9, 0.95], "ratio": [3, 3.3]}
+    assert "which is larger than the crop in one side" in refused(CROP, op)
+    parse_recipe({"ops": [CROP, {**op, "count": 4}]})
 
 
 def test_a_range_of_one_number_is_that_number():

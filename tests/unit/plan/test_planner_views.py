@@ -235,5 +235,5 @@ def test_fields_are_none_by_the_recipe_alone():
     }
     plan = plan_of([crop, {"op": "contrast"}, {"op": "erase"}], num=3)
     assert (plan.pivot.shape, plan.pivot.dtype) == ((3, 3, 3), "float64")
-    assert (plan.erase.shape, plan.erase.dtype) == ((3, 4), "int32")
+    assert (plan.erase.shape, plan.erase.dtype) == ((3, 1, 4), "int32")
     assert plan.matrix is None
