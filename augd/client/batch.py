@@ -78,7 +78,6 @@ class Batch:
         ready: msg.BatchMessage,
         finalizer: weakref.finalize[..., Any],
     ) -> None:
-        """Made by `Stream`."""
         self.images: NDArray[np.uint8] = arrays["images"]
         self.labels: Labels = arrays["labels"]
         self.ids: NDArray[np.int64] = arrays["ids"]
@@ -112,7 +111,6 @@ class Batch:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        """Name the batch and its shape."""
         return f"<Batch {self.number} of epoch {self.epoch}, images {self.images.shape}>"
 
 

@@ -25,13 +25,11 @@ class EpochPass(Generic[T]):
     __slots__ = ("_batches", "_broke_off", "_epoch", "_num_batches")
 
     def __init__(self, batches: Generator[T, None, None], epoch: int, num_batches: int) -> None:
-        """Made by `Stream`."""
         self._batches, self._epoch, self._num_batches = batches, epoch, num_batches
         # A text: the error itself would hold its frames, with their batches.
         self._broke_off = ""
 
     def __iter__(self) -> EpochPass[T]:
-        """Return the pass itself: it can be iterated once."""
         return self
 
     def __next__(self) -> T:
@@ -54,11 +52,9 @@ class EpochPass(Generic[T]):
         return self._num_batches
 
     def close(self) -> None:
-        """End the pass."""
         self._batches.close()
 
     def __repr__(self) -> str:
-        """Name the epoch."""
         return f"<pass over epoch {self._epoch}, {counted(self._num_batches, 'batch', 'batches')}>"
 
 

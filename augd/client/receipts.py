@@ -30,7 +30,6 @@ class EpochDigest(Sums):
     files_changed: bool = False
 
     def as_data(self) -> dict[str, Any]:
-        """Return JSON data."""
         return {
             "batches": self.batches,
             "samples": self.samples,
@@ -62,7 +61,6 @@ class Receipts:
     """The sums of each epoch, of the newest thousand."""
 
     def __init__(self) -> None:
-        """Start with no epoch."""
         self._of: dict[int, EpochDigest] = {}
         self._ended: set[int] = set()
         self._after: dict[tuple[int, int], EpochDigest] = {}  # (epoch, position of the next batch)

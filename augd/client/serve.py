@@ -51,7 +51,6 @@ class ServedDaemon:
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        """Made by `serve`."""
         self._end = weakref.finalize(self, _end, process, os.getpid())
         self.addresses: list[str] = []
         self.http = ""
@@ -76,18 +75,15 @@ class ServedDaemon:
         self._end()
 
     def __repr__(self) -> str:
-        """Say where it is, or that it is closed."""
         if not self._end.alive:
             return "<ServedDaemon, closed>"
         page = f", page {self.http}" if self.http else ""
         return f"<ServedDaemon at {' and '.join(self.addresses)}{page}, pid {self.pid}>"
 
     def __enter__(self) -> ServedDaemon:
-        """Return the daemon itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
 

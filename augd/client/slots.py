@@ -52,7 +52,6 @@ class SharedSlots:
     _poller: Poller | None = None
 
     def watch(self, poller: Poller, tag: str) -> None:
-        """Watch the lifeline."""
         self._poller = poller
         poller.register(self.lifeline.fileno(), tag)
 

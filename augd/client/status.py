@@ -118,7 +118,6 @@ class StatusClient:
         return answer
 
     def close(self) -> None:
-        """Close the connection."""
         self._dealer.close()
 
 

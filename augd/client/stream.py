@@ -111,7 +111,6 @@ class Stream:
         return self._reader.batches_of(epoch)
 
     def __repr__(self) -> str:
-        """Say what it streams, from where, and where it stands."""
         epoch, position = self._reader.yielded
         connection = self._connection.current
         where = "closed" if connection.is_closed else f"at {connection.address}"
@@ -288,9 +287,7 @@ class Stream:
         self._connection.close()
 
     def __enter__(self) -> Stream:
-        """Return the stream itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()

@@ -58,7 +58,6 @@ class IndexFile(msgspec.Struct):
 
     @property
     def num_samples(self) -> int:
-        """Number of samples."""
         return self.header.num_samples
 
     @property

@@ -268,7 +268,6 @@ class Choices:
     """The choices that streams use: one for all with the same key. Owns their fds."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._shared: dict[Hashable, Shared] = {}  # the last one used stands last
 
     def take(self, stream: int, key: Hashable, make: Callable[[], SampleSelection]) -> Shared:
@@ -298,7 +297,6 @@ class Choices:
             os.close(self._shared.pop(key).fd)
 
     def close(self) -> None:
-        """Close all."""
         for shared in self._shared.values():
             os.close(shared.fd)
         self._shared.clear()

@@ -84,7 +84,6 @@ class DecodeProcess:
     """The parent's end. `module` is the program that answers; use it in a `with`."""
 
     def __init__(self, module: str = __name__) -> None:
-        """Start nothing yet."""
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -98,7 +97,6 @@ class DecodeProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._end()

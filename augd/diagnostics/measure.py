@@ -83,7 +83,6 @@ class Probe:
     """Reads the counters of a daemon, its producers and this client. `close()` it."""
 
     def __init__(self, stream: Stream, address: str | None, keys: str | None = None) -> None:
-        """Connect to the daemon that serves `stream`."""
         self._stream = stream
         self._inquirer = StatusClient(address, keys=keys)
 

@@ -26,7 +26,6 @@ class ProgressBar:
         self._bar: Progress | None = None
 
     def __call__(self, num_done: int) -> None:
-        """Show how many are done."""
         if self._bar is None:
             if time.monotonic() - self._started < _AFTER_S or not sys.stderr.isatty():
                 return

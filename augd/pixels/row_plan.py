@@ -71,7 +71,6 @@ class RowPlans:
     )
 
     def __init__(self, plan: Plan, first: int, end: int) -> None:
-        """Read the arrays of a plan."""
         part = slice(first, end)
         num_rows = len(plan.crop[part])
         self.crop: list[tuple[int, int, int, int]] = plan.crop[part].tolist()

@@ -23,7 +23,6 @@ class Sums:
     ids_digest: int = 0
 
     def add(self, other: Sums) -> None:
-        """Add the sums of other rows."""
         self.batches += other.batches
         self.samples += other.samples
         self.num_bad += other.num_bad

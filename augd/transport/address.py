@@ -30,7 +30,6 @@ class TcpAddress:
     port: int
 
     def __str__(self) -> str:
-        """Return the address as users write it."""
         return f"tcp://{self.host}:{self.port}"
 
     def is_loopback(self) -> bool:
@@ -53,7 +52,6 @@ class Address:
     path: Path
 
     def __str__(self) -> str:
-        """Return the address as users write it."""
         return f"ipc://{self.path}"
 
     @property

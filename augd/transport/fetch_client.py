@@ -191,7 +191,6 @@ class FetchReader:
     """Reads the shards of one dataset; see `augd.dataset.stores.range_reader.RangeReader`."""
 
     def __init__(self, fetch_channel: FetchClient, dataset: str) -> None:
-        """Read this dataset through this channel."""
         self._fetch_channel = fetch_channel
         self._dataset = dataset
 

@@ -40,7 +40,6 @@ class Handshake:
     """Follows the connections of a socket, from before it connects."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
-        """Watch a socket until it is closed."""
         self.socket = watched.get_monitor_socket(_WATCHED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._failures: list[int] = []

@@ -40,7 +40,6 @@ class Peer:
     """Follows the connections of a socket to a path, from before it connects."""
 
     def __init__(self, watched: zmq.Socket[bytes], path: Path) -> None:
-        """Watch a socket until `close`."""
         self.socket = watched.get_monitor_socket(_WATCHED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._watched = watched

@@ -55,7 +55,6 @@ class RouterPair:
         return self.routers[peer[0]].can_reach(peer[1:], frames)
 
     def close(self) -> None:
-        """Close the sockets."""
         for router in self.routers:
             router.close()
 
@@ -98,7 +97,6 @@ class SideChannel:
         ]
 
     def close(self) -> None:
-        """Close the sockets."""
         for watched in self.disconnects:
             watched.close()
         self.router_pair.close()

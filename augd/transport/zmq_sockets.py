@@ -214,7 +214,6 @@ class Router:
         return 0
 
     def close(self) -> None:
-        """Close the socket."""
         self.socket.close()
 
 
@@ -406,7 +405,6 @@ class Disconnects:
     """Notices that a connection of a socket ended: its peer died, or heartbeats stopped."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
-        """Watch a socket."""
         self.socket = watched.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._watched = watched

@@ -144,7 +144,6 @@ class Feed(Generic[Copied, Done]):
     """The passes over a stream whose batches are copied to a device."""
 
     def __init__(self, stream: augd.Stream, schedule: CopySchedule[Copied, Done]) -> None:
-        """Start no pass yet."""
         self._stream = stream
         self._schedule = schedule
         self._ahead: deque[Staged[Copied] | None] = deque()  # None is an epoch's end

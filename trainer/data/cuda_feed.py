@@ -53,7 +53,6 @@ class DeviceNormaliser:
         channels_last: bool,
         constants: Constants = IMAGENET,
     ) -> None:
-        """Put the constants on the device."""
         self._dtype = dtype
         self._format = memory_format(channels_last)
         self._constants = tuple(one.to(device) for one in scale_and_shift(constants))

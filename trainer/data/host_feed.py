@@ -85,7 +85,6 @@ class Batch:
         label_range: LabelRange = None,
         mixed: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
-        """Made by `Stream`."""
         self.label_range = label_range
         self.params = params
         self.images, self.labels, self.ids, self.valid = tensors
@@ -107,7 +106,6 @@ class Batch:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        """Name the batch, its shape and where it lies."""
         images = self.images
         return (
             f"<Batch {self.number} of epoch {self.epoch}, images {tuple(images.shape)} "
@@ -152,7 +150,6 @@ class HostBlocks:
     """
 
     def __init__(self) -> None:
-        """Allocate nothing yet."""
         self._free: deque[mmap.mmap] = deque(maxlen=_FREE_BLOCKS_MAX)
 
     @property

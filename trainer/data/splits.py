@@ -28,7 +28,6 @@ class Splits(NamedTuple):
     recipes: Recipes
 
     def close(self) -> None:
-        """Close both."""
         self.training.close()
         self.validation.close()
 

@@ -62,7 +62,6 @@ class Stream:
         drop_last: bool = False,
         constants: Constants | None = None,
     ) -> None:
-        """Made by `connect`."""
         self.device, self.world, self.drop_last = device, world, drop_last
         self.constants = constants
         self._stream = stream
@@ -131,7 +130,6 @@ class Stream:
         return DevicePass(self, epoch, self._feed.epoch(epoch), self._stream.batches_of(epoch))
 
     def __repr__(self) -> str:
-        """Say what it streams, from where, and to which device."""
         return f"<Stream to {self.device} from {self._stream!r}>"
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -204,11 +202,9 @@ class Stream:
         self._closer()
 
     def __enter__(self) -> Stream:
-        """Return the stream itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
 
@@ -221,14 +217,12 @@ class DevicePass:
     def __init__(
         self, stream: Stream, epoch: int, batches: Iterator[Batch], num_batches: int
     ) -> None:
-        """Made by `Stream`."""
         self._stream, self._epoch = stream, epoch
         self._batches, self._num_batches = batches, num_batches
         self._broke_off = ""  # a text: an error would hold its frames
         self._left_s: float | None = None  # when the caller got the last batch
 
     def __iter__(self) -> DevicePass:
-        """Return the pass itself: it can be iterated once."""
         return self
 
     def __len__(self) -> int:
@@ -236,7 +230,6 @@ class DevicePass:
         return self._num_batches
 
     def __next__(self) -> Batch:
-        """Wait for the next batch."""
         if self._left_s is not None:
             self._stream._compute_s += time.perf_counter() - self._left_s
             self._left_s = None

@@ -18,7 +18,6 @@ class Scores:
     """Counts of predictions against labels."""
 
     def __init__(self, classes: list[str], device: torch.device) -> None:
-        """Begin with none."""
         self._classes = classes
         num_classes = len(classes)
         self._counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)

@@ -41,7 +41,6 @@ class Head(nn.Linear):
         self.dropout, self.drop_connect = dropout, drop_connect
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the logits."""
         features = functional.dropout(features, self.dropout, self.training)
         weight = functional.dropout(self.weight, self.drop_connect, self.training)
         return functional.linear(features, weight, self.bias)

@@ -57,7 +57,6 @@ class SmallConvNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
         maps: Tensor = self.features(images)
         logits: Tensor = self.classifier(maps.flatten(1))
         return logits

@@ -24,7 +24,6 @@ class Ranks:
     """One process of `world`; only `rank` 0 prints and writes files."""
 
     def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
-        """Made by `join_ranks`."""
         self.rank, self.world, self.local_rank = rank, world, local_rank
 
     @property

@@ -92,7 +92,6 @@ class HeadOnly(nn.Module):
     """A head as a network of its own, on features (B, D)."""
 
     def __init__(self, head: nn.Module) -> None:
-        """Train this head."""
         super().__init__()
         self.head = head
 

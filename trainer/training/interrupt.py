@@ -17,17 +17,14 @@ class Interrupt:
     """The process's Ctrl-C while in `with`; for the main thread, as signals are."""
 
     def __init__(self) -> None:
-        """Install nothing yet."""
         self._is_deferred = False
         self._is_pending = False
 
     def __enter__(self) -> Interrupt:
-        """Take Ctrl-C over."""
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give it back."""
         signal.signal(signal.SIGINT, self._previous)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -51,7 +51,6 @@ class Learner:
         batches_per_epoch: int,
         ranks: Ranks | None = None,
     ) -> None:
-        """Stand at the beginning of the first phase."""
         self.settings, self.stages, self.device = settings, staged.stages, device
         self.ranks = ranks or Ranks()
         self.network: nn.Module = staged.network.to(device).to(memory_format=torch.channels_last)
@@ -85,7 +84,6 @@ class Learner:
 
     @property
     def phase(self) -> Phase:
-        """The phase that the run is in."""
         return self.phases[self._number]
 
     @property

@@ -136,7 +136,6 @@ class Training:
         return islice(batches, self.batches_per_epoch - self.batch)
 
     def step(self, batch: Batch) -> None:
-        """Make a step on a batch."""
         images, labels = usable_rows(batch, self.training)
         if not self.num_steps:
             self._show(images)

@@ -63,12 +63,10 @@ class Display:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Display:
-        """Start drawing."""
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
         self._bar.stop()
 
     def begin(self, what: str, epoch: int, num_batches: int, num_done: int = 0) -> None:
@@ -93,7 +91,6 @@ class Display:
         self._bar.update(self._task, advance=1, told=told)
 
     def say(self, line: str) -> None:
-        """Print a line."""
         if self._is_silent:
             return
         is_drawn = self._bar.live.is_started

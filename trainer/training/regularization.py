@@ -86,7 +86,6 @@ class Average:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin with the network as it is."""
         self._network, self._decay = network, decay
         self._num_updates = 0
         self._shadow = {name: one.detach().clone() for name, one in network.state_dict().items()}

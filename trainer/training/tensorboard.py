@@ -70,9 +70,7 @@ class TensorBoardLog:
             self._writer = None
 
     def __enter__(self) -> TensorBoardLog:
-        """Return the log itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()

@@ -50,7 +50,6 @@ class Packer(DecodeProcess):
     """The asker's end. Use it in a `with`."""
 
     def __init__(self, shrink: Shrink | None) -> None:
-        """Start nothing yet."""
         super().__init__(__name__)
         self._question = _Pack(shrink)
 

@@ -73,7 +73,6 @@ class IndexedSource:
     """The common part of sources: the samples of an index, and `with`, which closes the source."""
 
     def __init__(self, samples: Samples) -> None:
-        """Take the index's samples."""
         self._samples = samples
         self.sizes_bytes = samples.sizes_bytes
         self.retries = Retries()

@@ -132,7 +132,6 @@ class ObjectWindow(io.BufferedIOBase):
     """An object as a file that is read through a window: see the module's docstring."""
 
     def __init__(self, store: ObjectStore, facts: ObjectFacts) -> None:
-        """Prepare to read. Nothing is read yet."""
         self._store = store
         self._facts = facts
         self._at = 0
@@ -141,11 +140,9 @@ class ObjectWindow(io.BufferedIOBase):
         self._content: Any = b""
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return True."""
         return True
 
     def tell(self) -> int:

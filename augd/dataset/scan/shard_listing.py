@@ -143,7 +143,6 @@ class Folder:
     """Shards in a folder of this machine."""
 
     def __init__(self, root: bytes) -> None:
-        """List the shards."""
         self.root = root
         self.shards = list_shards(root)
 

@@ -179,7 +179,6 @@ class Walker:
     """Builds a scan result by walking shards."""
 
     def __init__(self, listing: ShardListing, progress: Progress | None) -> None:
-        """Prepare to walk."""
         self._listing = listing
         self._root = listing.root
         self._progress = progress

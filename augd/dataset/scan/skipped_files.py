@@ -54,7 +54,6 @@ class SkipCounter:
     """Counts skipped files."""
 
     def __init__(self) -> None:
-        """Begin with no files."""
         self._kinds: dict[tuple[str, bool], tuple[int, list[bytes]]] = {}
 
     def note(self, kind: str, name: bytes, *, is_image: bool = False) -> None:

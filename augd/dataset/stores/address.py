@@ -33,7 +33,6 @@ class StoreAddress(NamedTuple):
         return f"{self.scheme}://{self.host}/{self.path}".rstrip("/")
 
     def __str__(self) -> str:
-        """Write it in its canonical form."""
         return f"{self.folder}/{self.listing}" if self.listing else self.folder
 
     @property

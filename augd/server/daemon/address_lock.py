@@ -48,7 +48,6 @@ class AddressLock:
     """Holds an address from `acquire` to `release`, or until all processes that hold it died."""
 
     def __init__(self, fd: int, address: Address) -> None:
-        """Wrap a locked fd; use `acquire`."""
         self._fd = fd
         self._address = address
         self._janitor: subprocess.Popen[bytes] | None = None

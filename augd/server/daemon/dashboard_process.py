@@ -147,5 +147,4 @@ class DashboardEndpoint:
         _log.warning("%s", process.ended(time.monotonic()))
 
     def close(self) -> None:
-        """End the dashboard."""
         self._process.close()

@@ -132,7 +132,6 @@ class _Table:
         return [times[number] for number in numbers]
 
     def clear(self) -> None:
-        """Clear all records."""
         self.memory[TABLE_START:] = bytes(len(self.memory) - TABLE_START)
 
     def close(self) -> None:
@@ -270,7 +269,6 @@ class CacheStore:
                 yield offset, size_bytes, name, sample
 
     def table_fd(self, dataset: str) -> int:
-        """Return the fd of a dataset's table."""
         return self._tables[dataset].fd
 
     def is_cut(self) -> bool:

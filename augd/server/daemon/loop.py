@@ -101,7 +101,6 @@ class Daemon:
     """
 
     def __init__(self, setup: DaemonSetup) -> None:
-        """Bind the addresses and adopt the producers."""
         self._datasets = setup.datasets
         self._cache = setup.cache
         self._is_running = True

@@ -145,5 +145,4 @@ class RemoteRowsEndpoint:
         self._rows.forget(action.producer)
 
     def close(self) -> None:
-        """Close the sockets."""
         self._rows.close()

@@ -90,7 +90,6 @@ class StreamMemory:
             os.close(fd)
 
     def close(self) -> None:
-        """Close all fds."""
         for fd, _ in self._arenas.values():
             os.close(fd)
         self._choices.close()

@@ -78,7 +78,6 @@ class Fetcher:
     """The fetcher's loop."""
 
     def __init__(self, daemon: socket.socket, blocks: ShardCache | None) -> None:
-        """Take over the link to the daemon."""
         self._daemon = daemon
         self._blocks = blocks
         self._patience_s = patience_s()

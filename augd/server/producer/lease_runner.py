@@ -139,7 +139,6 @@ class LeaseRunner:
         self.readers_added = 0  # the most threads that were added to read a dataset's files
 
     def __len__(self) -> int:
-        """Return the number of leases in the queue."""
         return len(self._tasks) + len(self._accepted)
 
     def stay_alive(self) -> None:

@@ -100,7 +100,6 @@ class ChunkPlan:
         num_views: int,
         params: NDArray[np.float64] | None,
     ) -> None:
-        """Take the samples `first` to `end` of a plan."""
         self.plan, self.part = plan, slice(first * num_views, end * num_views)
         self.sizes: list[list[int]] = sizes[first:end].tolist()
         self.row_plans = RowPlans(plan, first * num_views, end * num_views)
@@ -173,7 +172,6 @@ class StreamRenderer:
             out[:] = index.labels[ids]
 
     def chunk_plan(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
-        """Return the samples `first` to `end` of a plan of this stream."""
         params = None
         if self._slots[0].params is not None:
             shape = self._slots[0].params.shape[1:]

@@ -24,7 +24,6 @@ class FetcherProcess(SupervisedProcess):
     """The process and what is sent to it. `start` it when it is due, `close` it at the end."""
 
     def __init__(self, datasets: Mapping[str, IndexFile], cache: str = "") -> None:
-        """Take the datasets, and DIR:SIZE of the shard cache."""
         super().__init__("the process that reads the store", _PAUSES)
         self._datasets = datasets
         self._cache = cache

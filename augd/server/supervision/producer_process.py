@@ -105,7 +105,6 @@ class ProducerProcess:
         )
 
     def note_ready(self) -> None:
-        """Note that it sent READY."""
         self.is_ready = True
         self.kernels.took_up(has_kernels=self.has_kernels)
 

@@ -103,7 +103,6 @@ class SupervisedProcess:
         return near
 
     def has_ended(self) -> bool:
-        """Return whether its process exited."""
         return self._process is not None and self._process.poll() is not None
 
     def ended(self, now: float) -> str:

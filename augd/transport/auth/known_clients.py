@@ -88,7 +88,6 @@ class KnownClients:
             self._rights[user] = known.rights
 
     def __len__(self) -> int:
-        """Clients that are accepted."""
         return len(self.users)
 
 

@@ -65,7 +65,6 @@ class ProbeClient:
     """A client with a new key, to test whether it is accepted."""
 
     def __init__(self, address: TcpAddress, server: bytes) -> None:
-        """Connect and send the key's fingerprint."""
         pair = keys.make_pair()
         self.public = pair.public
         self.payload = keys.fingerprint(pair.public).encode()
@@ -76,7 +75,6 @@ class ProbeClient:
         self._dealer.send(self.payload)
 
     def close(self) -> None:
-        """Close the connection."""
         self._dealer.close()
 
 

@@ -35,7 +35,6 @@ class StreamAnnouncer:
         datasets: Mapping[str, DatasetFacts],
         catalogue: Catalogue,
     ) -> None:
-        """Start with no session announced."""
         self._outbox = outbox
         self._scheduler = scheduler
         self._datasets = datasets

@@ -20,7 +20,6 @@ class Autoscaler:
     """Adds up busy time between two looks. `needed` is None while it is unknown."""
 
     def __init__(self) -> None:
-        """Start with `needed` unknown."""
         self.needed: int | None = None
         self._busy_s = 0.0
         self._since: float | None = None

@@ -20,7 +20,6 @@ class BadSampleLog:
     """The bad samples that were logged since the daemon started."""
 
     def __init__(self) -> None:
-        """Start with no sample logged."""
         self._logged: set[tuple[str, int, str]] = set()
 
     def new(self, dataset: str, rows: Sequence[BadRow]) -> Iterator[str]:

@@ -138,7 +138,6 @@ class CacheAllocator:
         self._is_stopped = True
 
     def describe(self) -> dict[str, Any]:
-        """Describe the cache for STATUS."""
         facts = self.facts
         return {
             "kind": facts.kind,

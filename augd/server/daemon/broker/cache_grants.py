@@ -19,7 +19,6 @@ class CacheGrants:
     """Grants producers extents of the cache, and publishes the images that they wrote."""
 
     def __init__(self, outbox: Outbox, cache: CacheAllocator) -> None:
-        """Start with no extent granted."""
         self._outbox = outbox
         self._cache = cache
 

@@ -20,7 +20,6 @@ class ChunkQueue:
     """Counts the waiting chunks of a stream's batches, and takes them in order."""
 
     def __init__(self) -> None:
-        """Start with no batch."""
         self.num_pending = 0
         self.num_suspects = 0
 

@@ -28,7 +28,6 @@ class ChunkSize:
     """The time of a row of one stream, and the size of chunks that follows from it."""
 
     def __init__(self, batch_size: int) -> None:
-        """Start with an unknown time of a row."""
         self.row_ns = 0.0  # CPU time of a row, 0 while it is unknown
         self.num_producers = 1
         self._batch_size = batch_size

@@ -19,7 +19,6 @@ class Outbox:
     """Actions in the order in which they must be done."""
 
     def __init__(self) -> None:
-        """Start empty, at time 0."""
         self.now = 0.0
         self.stale: Counter[str] = Counter()  # stale messages, by what they named
         self._actions: list[ev.Action] = []
@@ -32,17 +31,14 @@ class Outbox:
         return self._last_number
 
     def add(self, action: ev.Action) -> None:
-        """Add an action."""
         self._actions.append(action)
 
     def send(
         self, peer: bytes, message: msg.ToClient, classes: str | tuple[str, ...] | None = None
     ) -> None:
-        """Send to a client."""
         self._actions.append(ev.SendToClient(peer, message, classes))
 
     def tell(self, producer: int, message: msg.ToProducer | msg.ToRelay) -> None:
-        """Send to a producer."""
         self._actions.append(ev.SendToProducer(producer, message))
 
     def log(self, level: int, text: str) -> None:

@@ -57,7 +57,6 @@ class RemoteProducerTable:
         rows_port: int,
         secret: str,
     ) -> None:
-        """Start with no remote producer."""
         self._outbox = outbox
         self._scheduler = scheduler
         self._datasets = datasets

@@ -65,7 +65,6 @@ class SessionTable:
     # sessions
 
     def hello(self, peer: bytes, hello: msg.Hello, rights: Rights | None) -> None:
-        """Open a session."""
         if len(self.sessions) >= SESSIONS_MAX:
             text = f"{len(self.sessions)} sessions are open, which is the limit; close some"
             self._outbox.send(peer, msg.Error("OVER_LIMIT", text))
@@ -230,7 +229,6 @@ class SessionTable:
                 self._scheduler.drop(session.stream)
 
     def on(self, stream: StreamState) -> list[Session]:
-        """List the sessions of a stream."""
         return [session for session in self.sessions.values() if session.stream is stream]
 
     # sharing
