@@ -15,6 +15,7 @@ import augd
 from augd.client.status import status as ask_status
 from tests.support.commands import run_augd
 from tests.support.processes import await_true, producers_of
+from tests.support.programs import put_in_place
 from tests.support.scenes import digest_epoch, make_folder, opencv_decodes
 
 # What somebody would try who runs his own code in place of a decoder. The report was opened before
@@ -80,12 +81,6 @@ def without_kernels() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("set"), num_classes=2, per_class=60)
-
-
-def put_in_place(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every producer that is started from now on run this first."""
-    (folder / "sitecustomize.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path.cwd()}")
 
 
 @pytest.mark.clause("P-78")

@@ -19,6 +19,7 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
+from tests.support.datasets import refusal_of
 
 
 def put(path: Path, size: tuple[int, int] = (8, 6)) -> None:
@@ -50,10 +51,7 @@ def paths(found: ScanResult) -> list[bytes]:
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(DatasetError) as caught:
-        scan(root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(scan, root)
 
 
 def test_class_folders(pets: Path) -> None:

@@ -12,13 +12,7 @@ from augd.cli.check import run_check
 from augd.dataset.scan.folder import scan
 from augd.dataset.scan_result import ScanResult
 from augd.errors import DatasetError
-
-
-def fill(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
-    return root
+from tests.support.datasets import fill
 
 
 def rows(found: ScanResult) -> list[tuple[str, int, int]]:

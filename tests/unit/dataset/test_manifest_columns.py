@@ -8,7 +8,7 @@ import pytest
 
 from augd.dataset.scan.manifest import read_manifest
 from augd.dataset.scan_result import ScanResult
-from augd.errors import DatasetError
+from tests.support.datasets import refusal_of
 
 
 def read(folder: Path, content: str, ending: str = "csv") -> ScanResult:
@@ -16,13 +16,6 @@ def read(folder: Path, content: str, ending: str = "csv") -> ScanResult:
         (folder / f"{number}.jpg").write_bytes(b"x")
     (folder / f"list.{ending}").write_text(content)
     return read_manifest(folder / f"list.{ending}")
-
-
-def refusal(folder: Path, content: str, ending: str = "csv") -> str:
-    with pytest.raises(DatasetError) as caught:
-        read(folder, content, ending)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +49,7 @@ def test_beside_path_such_a_column_means_nothing(tmp_path: Path) -> None:
 def test_without_a_column_of_files_it_is_said_what_to_do(
     tmp_path: Path, content: str, says: str
 ) -> None:
-    assert says in refusal(tmp_path, content)
+    assert says in refusal_of(read, tmp_path, content)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +71,7 @@ def test_one_column_of_numbers_is_a_target(tmp_path: Path, name: str, values: li
 def test_a_column_that_is_named_as_one_of_classes_is_no_target(
     tmp_path: Path, name: str, value: str
 ) -> None:
-    said = refusal(tmp_path, f"path,{name}\n0.jpg,{value}\n")
+    said = refusal_of(read, tmp_path, f"path,{name}\n0.jpg,{value}\n")
     assert f"got only {name!r} beside 'path'. Rename it to 'label' if it holds classes;" in said
 
 
@@ -99,7 +92,9 @@ def test_a_column_that_is_named_as_one_of_classes_is_no_target(
 def test_what_is_neither_a_class_nor_a_target_is_refused_with_what_works(
     tmp_path: Path, content: str, says: str
 ) -> None:
-    assert says in refusal(tmp_path, content, "jsonl" if content.startswith("{") else "csv")
+    assert says in refusal_of(
+        read, tmp_path, content, "jsonl" if content.startswith("{") else "csv"
+    )
 
 
 def test_other_numbers_among_columns_of_0_and_1_are_said(tmp_path: Path) -> None:
@@ -112,9 +107,9 @@ def test_other_numbers_among_columns_of_0_and_1_are_said(tmp_path: Path) -> None
 
 
 def test_paths_that_lack_their_endings_are_told_so(tmp_path: Path) -> None:
-    said = refusal(tmp_path, "path,label\n0,a\n1,b\n")
+    said = refusal_of(read, tmp_path, "path,label\n0,a\n1,b\n")
     assert "2 of 2 files are missing" in said
     assert said.endswith("0.jpg is there: write paths with their endings.")
     (tmp_path / "x.PNG").write_bytes(b"x")
-    assert "x.PNG is there" in refusal(tmp_path, "path,label\nx,a\n")
-    assert "--root DIR" in refusal(tmp_path, "path,label\ny,a\n")
+    assert "x.PNG is there" in refusal_of(read, tmp_path, "path,label\nx,a\n")
+    assert "--root DIR" in refusal_of(read, tmp_path, "path,label\ny,a\n")

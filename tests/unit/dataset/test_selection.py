@@ -20,6 +20,7 @@ from augd.dataset.selection import Choices, SampleSelection, seal, select
 from augd.errors import DatasetError, OptionError, OverLimit
 from augd.protocol import messages as msg
 from augd.server.supervision import sample_selection
+from tests.support.datasets import fill
 
 Open = Callable[[Path], IndexFile]
 
@@ -37,15 +38,8 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         file.close()
 
 
-def fill(root: Path, names: list[str]) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
-    return root
-
-
 def pets(root: Path, per_class: int = 200) -> Path:
-    return fill(root, [f"{c}/{i}.jpg" for c in ("cat", "dog", "emu") for i in range(per_class)])
+    return fill(root, *[f"{c}/{i}.jpg" for c in ("cat", "dog", "emu") for i in range(per_class)])
 
 
 def names(index: IndexFile, choice: SampleSelection) -> set[bytes]:
@@ -82,7 +76,7 @@ def test_a_split_stays_when_files_are_added(tmp_path: Path, opened: Open) -> Non
     root = pets(tmp_path / "set")
     before = opened(root)
     was = {s: names(before, select(before, split=s)) for s in ("train", "val")}
-    fill(root, [f"ant/{i}.jpg" for i in range(300)] + [f"dog/new{i}.jpg" for i in range(50)])
+    fill(root, *[f"ant/{i}.jpg" for i in range(300)] + [f"dog/new{i}.jpg" for i in range(50)])
     after = opened(root)
     now = {s: names(after, select(after, split=s)) for s in ("train", "val")}
     assert was["train"] <= now["train"] and was["val"] <= now["val"]
@@ -90,7 +84,7 @@ def test_a_split_stays_when_files_are_added(tmp_path: Path, opened: Open) -> Non
 
 
 def test_recorded_splits_win_over_the_hash(tmp_path: Path, opened: Open) -> None:
-    root = fill(tmp_path / "set", ["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"])
+    root = fill(tmp_path / "set", "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg")
     index = opened(root)
     assert index.has_splits
     assert select(index, split="train", val_fraction=1.0).ids.tolist() == [0, 1]
@@ -112,7 +106,7 @@ def test_a_limit_is_stable_and_takes_the_smallest_hashes(tmp_path: Path, opened:
     expected = sorted((path_hashes(f"{c}/{i}.jpg".encode())[1], f"{c}/{i}.jpg".encode())
                       for c in ("cat", "dog", "emu") for i in range(200))[:20]  # fmt: skip
     assert was == {name for _, name in expected}
-    fill(root, [f"dog/new{i}.jpg" for i in range(100)])
+    fill(root, *[f"dog/new{i}.jpg" for i in range(100)])
     after = opened(root)
     now = names(after, select(after, limit=20))
     assert all(b"/new" in name for name in now - was) and len(now & was) >= 10
@@ -148,7 +142,7 @@ def test_classes_are_numbered_as_they_are_named(tmp_path: Path, opened: Open) ->
 
 
 def test_classes_of_a_multi_label_data_set(tmp_path: Path, opened: Open) -> None:
-    root = fill(tmp_path / "set", [f"{i}.jpg" for i in range(4)])
+    root = fill(tmp_path / "set", *[f"{i}.jpg" for i in range(4)])
     table = "path,sun,rain,snow\n0.jpg,1,0,0\n1.jpg,0,0.5,0\n2.jpg,-1,0,0\n3.jpg,1,1,1\n"
     (root / "t.csv").write_text(table)
     index = opened(root / "t.csv")
@@ -161,7 +155,7 @@ def test_classes_of_a_multi_label_data_set(tmp_path: Path, opened: Open) -> None
 
 
 def test_samples_without_a_class_are_in_none(tmp_path: Path, opened: Open) -> None:
-    root = fill(tmp_path / "set", ["train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"])
+    root = fill(tmp_path / "set", "train/a/1.jpg", "train/b/2.jpg", "test/3.jpg")
     index = opened(root)
     assert select(index, classes=["b", "a"]).ids.tolist() == [1, 2]
     assert select(index, balance="class").ids.tolist() == [1, 2]
@@ -172,7 +166,7 @@ def test_samples_without_a_class_are_in_none(tmp_path: Path, opened: Open) -> No
 
 
 def test_balance_groups_by_class_and_leaves_empty_ones_out(tmp_path: Path, opened: Open) -> None:
-    root = fill(tmp_path / "set", ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "c/1.jpg"])
+    root = fill(tmp_path / "set", "a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "c/1.jpg")
     index = opened(root)
     choice = select(index, balance="class")
     assert (choice.ids.tolist(), choice.offsets.tolist()) == ([0, 1, 2, 3, 4], [0, 3, 4, 5])
@@ -206,7 +200,7 @@ def test_what_cannot_be_had_is_named(
 
 
 def test_a_data_set_without_classes(tmp_path: Path, opened: Open) -> None:
-    index = opened(fill(tmp_path / "set", ["1.jpg", "2.jpg"]))
+    index = opened(fill(tmp_path / "set", "1.jpg", "2.jpg"))
     assert refusal(index, classes=["cat"]) == (
         "classes: this dataset has no classes, got 'cat'. Leave classes out."
     )

@@ -29,6 +29,7 @@ from augd.pixels import native
 from augd.pixels.decode import decode, decode_cut
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.pixels.jpeg_segments import Cut
+from tests.support.datasets import refusal_of
 
 
 def photo(number: int, interval: int = 1) -> bytes:
@@ -68,10 +69,7 @@ def paths(found: ScanResult) -> list[bytes]:
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(DatasetError) as caught:
-        read_shards(os.fsencode(root))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(read_shards, os.fsencode(root))
 
 
 def test_samples_and_classes_of_shards(root: Path) -> None:

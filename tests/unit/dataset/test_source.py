@@ -8,30 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from augd.dataset.readers.read_ahead import ReadAhead, Reading
 from augd.dataset.readers.source import FolderSource
 from augd.pixels.headers.read_header import BadImage
-
-
-class Listed:
-    """Stands in for a data set's index."""
-
-    def __init__(self, root: Path, names: list[str]) -> None:
-        stats = [(root / name).stat() for name in names]
-        self._names = names
-        self.sizes_bytes: NDArray[np.int64] = np.array([s.st_size for s in stats], np.int64)
-        self.mtimes_ns: NDArray[np.int64] = np.array([s.st_mtime_ns for s in stats], np.int64)
-
-    def path_bytes(self, sample: int) -> bytes:
-        return self._names[sample].encode()
-
-    def path(self, sample: int) -> str:
-        return self._names[sample]
-
+from tests.support.datasets import Listed
 
 NAMES = [f"{'ab'[n % 2]}/{n}.jpg" for n in range(40)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from augd.dataset.scan.manifest import read_manifest
 from augd.dataset.scan_result import ScanResult
-from augd.errors import DatasetError
+from tests.support.datasets import refusal_of
 
 
 def read(folder: Path, content: str | bytes, ending: str = "csv") -> ScanResult:
@@ -17,13 +17,6 @@ def read(folder: Path, content: str | bytes, ending: str = "csv") -> ScanResult:
     manifest = folder / f"list.{ending}"
     manifest.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_manifest(manifest)
-
-
-def refusal(folder: Path, content: str | bytes, ending: str = "csv") -> str:
-    with pytest.raises(DatasetError) as caught:
-        read(folder, content, ending)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +47,7 @@ def test_columns_that_mean_nothing_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
 def test_a_column_without_a_name_is_no_target(tmp_path: Path, name: str) -> None:
-    said = refusal(tmp_path, f"{name},path,sky,sea\n0,0.jpg,1,0\n1,1.jpg,0,1\n")
+    said = refusal_of(read, tmp_path, f"{name},path,sky,sea\n0,0.jpg,1,0\n1,1.jpg,0,1\n")
     assert "line 1: column 1 has no name, and would be a target." in said
     assert "index=False" in said
     found = read(tmp_path, f"{name},path,label\n0,0.jpg,b\n1,1.jpg,a\n")
@@ -88,7 +81,7 @@ def test_rows_of_nothing_are_none(tmp_path: Path) -> None:
 def test_files_that_are_no_csv_are_refused_with_what_to_do(
     tmp_path: Path, content: str | bytes, says: str
 ) -> None:
-    assert says in refusal(tmp_path, content)
+    assert says in refusal_of(read, tmp_path, content)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +125,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 def test_rows_that_cannot_be_meant_are_refused_by_their_line(
     tmp_path: Path, row: str, says: str
 ) -> None:
-    assert says in refusal(tmp_path, row + "\n", "jsonl")
+    assert says in refusal_of(read, tmp_path, row + "\n", "jsonl")
 
 
 @pytest.mark.parametrize("zero", ["\uff10", "\u0660", "\u0966"])
