@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from augd.client.connect_options import ConnectOptions
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
+    from augd.client.views import Views
     from augd.plan.mixing import Mixing
     from augd.plan.ops.plugin import Plugin, SampleInfo
     from augd.plan.random.op_random import Dice, OpRandom
@@ -56,6 +57,7 @@ _LAZY = {
     "Plugin": "augd.plan.ops.plugin",
     "SampleInfo": "augd.plan.ops.plugin",
     "Stream": "augd.client.stream",
+    "Views": "augd.client.views",
     "connect": "augd.client.connect",
     "ServedDaemon": "augd.client.serve",
     "serve": "augd.client.serve",
@@ -89,6 +91,7 @@ __all__ = [
     "Stream",
     "StreamClosed",
     "UntrustedAddress",
+    "Views",
     "__version__",
     "connect",
     "serve",

@@ -176,7 +176,7 @@ def _draw(
     epochs = range(_CELLS if is_drawn else 1)
     with SampleRenderer(str(photos), recipe, seed) as renderer:
         sheet = Sheet(
-            (renderer.height, renderer.width),
+            renderer.tools_at(0).sizes[0],
             len(epochs) * recipe.num_views,
             num_lines=min(4, max(1, num_said)),
             cells_per_row=_CELLS_PER_ROW,

@@ -79,8 +79,8 @@ class Strip:
 class Sheet:
     """Lays out strips of one size below each other.
 
-    `row_px` is (height, width) of a made row, `photo_px` (width, height) of the place for a photo;
-    None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
+    `row_px` is (height, width) of the largest made row, `photo_px` (width, height) of the place for
+    a photo; None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
     darkened. `num_lines` is how many lines the second words of cells are broken into. Cells stand
     in rows of at most `cells_per_row`.
     """
@@ -169,7 +169,8 @@ class Sheet:
         pen.rectangle((x, y - _BAR_PX, x + width - 1, y - 2), _mark(place[1] % self._num_columns))
         shown = Image.fromarray(cell.image)
         if self.times > 1:
-            shown = shown.resize(self._image_px, Image.Resampling.NEAREST)
+            enlarged = shown.width * self.times, shown.height * self.times
+            shown = shown.resize(enlarged, Image.Resampling.NEAREST)
         sheet.paste(shown, (x, y))
         self._caption(pen, left, y + height, self._cell_width, cell)
 

@@ -21,13 +21,15 @@ from augd.pixels.headers.formats import DECODER
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.library_versions import describe_environment
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.recipe import Recipe
+from augd.plan.recipe.stream_recipe import StreamRecipe
 from augd.server.daemon.broker.dataset_facts import relevant
 
 _SAID = ("op", "group", "applied")
 
 
-def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = BUILT_IN) -> None:
+def run_explain(
+    options: ExplainOptions, recipe: StreamRecipe, catalogue: Catalogue = BUILT_IN
+) -> None:
     """Print the drawn parameters, and draw the crop on its photo beside the row.
 
     Raises:
@@ -40,10 +42,10 @@ def run_explain(options: ExplainOptions, recipe: Recipe, catalogue: Catalogue = 
             raise OptionError(f"--id: expected 0..{last} in this dataset, got {options.sample}")
         environment = {**describe_environment(), **catalogue.environment}
         decoders = {DECODER + kind for kind in package_formats(renderer.index.fd)}
-        environment = relevant(catalogue.environment_of(recipe, environment), decoders)
+        environment = relevant(recipe.environment_of(catalogue, environment), decoders)
         report = _explain(renderer, options.sample, options.epoch, environment)
         if options.out is not None:
-            sheet = make_sheet(renderer, 1)
+            sheet = make_sheet(renderer, [options.epoch])
             strip = make_strip(renderer, options.sample, [options.epoch])
             title = f"sample {options.sample} · seed {options.seed}"
             save(sheet.draw(title, [f"epoch {options.epoch}"], [strip]), options.out)
@@ -97,7 +99,7 @@ def _say_position(report: Mapping[str, Any]) -> str:
 
 
 def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
-    title = f"view {view['view']}" if is_one_of_many else "drawn"
+    title = view.get("name") or (f"view {view['view']}" if is_one_of_many else "drawn")
     lines = [f"{title:9} {view['words']}"]
     for name in ("crop", "scaled", "window"):
         lines.append(f"  {name:18} {_brief(view[name])}")

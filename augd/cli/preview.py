@@ -19,7 +19,7 @@ from augd.diagnostics.sample_renderer import Drawn, EncodedSample, SampleRendere
 from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.headers.read_header import BadImage
-from augd.plan.recipe.recipe import Recipe
+from augd.plan.recipe.stream_recipe import Phase, StreamRecipe
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20
@@ -28,24 +28,25 @@ _LINES_MAX = 4
 _SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
 
 
-def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
+def run_preview(options: PreviewOptions, recipe: StreamRecipe) -> None:
     """Write the contact sheet and say where.
 
     Raises:
         AugdError: an option is wrong, there is no dataset, or the file cannot be written.
     """
     _check(options)
-    num_epochs = 1 if recipe.num_views > 1 else options.columns
+    num_views = recipe.at(options.epoch).num_views
+    num_epochs = 1 if num_views > 1 else options.columns
     epochs = range(options.epoch, options.epoch + num_epochs)
     with SampleRenderer(options.path, recipe, options.seed, split=options.split) as renderer:
         ids = renderer.first_ids(options.epoch, options.rows)
-        sheet = make_sheet(renderer, num_epochs)
+        sheet = make_sheet(renderer, epochs)
         _check_side(sheet, len(ids))
         strips = [make_strip(renderer, sample, epochs) for sample in ids]
         columns = [f"epoch {epoch}" for epoch in epochs]
         image = sheet.draw(_title(options, renderer), columns, strips)
     save(image, options.out)
-    each = f"{recipe.num_views} views" if recipe.num_views > 1 else counted(num_epochs, "epoch")
+    each = f"{num_views} views" if num_views > 1 else counted(num_epochs, "epoch")
     print(
         f"{options.out}: {counted(len(ids), 'photo')}, the first of epoch {options.epoch}, "
         f"each in {each} "
@@ -53,13 +54,22 @@ def run_preview(options: PreviewOptions, recipe: Recipe) -> None:
     )
 
 
-def make_sheet(renderer: SampleRenderer, num_epochs: int) -> Sheet:
-    """Make the sheet for the rows of a recipe, with room for what its ops draw in words."""
-    num_said = sum(op.num_said for op in renderer.recipe.ops if not op.is_sizing)
-    num_said += renderer.recipe.num_views > 1
-    num_cells = num_epochs * renderer.recipe.num_views
+def make_sheet(renderer: SampleRenderer, epochs: Sequence[int]) -> Sheet:
+    """Make the sheet for rows of some epochs, with room for what their ops draw in words."""
+    shown = [renderer.tools_at(epoch) for epoch in epochs]
+    sizes = [size for tools in shown for size in tools.sizes]
+    num_cells = sum(tools.phase.num_views for tools in shown)
+    num_said = max(_num_said(tools.phase) for tools in shown)
     num_lines = min(_LINES_MAX, -(-max(1, num_said) // _SAID_IN_A_LINE))
-    return Sheet((renderer.height, renderer.width), num_cells, num_lines=num_lines)
+    height, width = max(height for height, _ in sizes), max(width for _, width in sizes)
+    return Sheet((height, width), num_cells, num_lines=num_lines)
+
+
+def _num_said(phase: Phase) -> int:
+    """Return how many ops of a row are put into words, and its view."""
+    recipes = (group.recipe for group in phase.groups)
+    ops = (sum(op.num_said for op in one.ops if not op.is_sizing) for one in recipes)
+    return max(ops) + (phase.num_views > 1)
 
 
 def make_strip(renderer: SampleRenderer, sample: int, epochs: Sequence[int]) -> Strip:
@@ -69,7 +79,7 @@ def make_strip(renderer: SampleRenderer, sample: int, epochs: Sequence[int]) -> 
     try:
         encoded = renderer.read(sample)
     except BadImage as bad:
-        num_cells = len(epochs) * renderer.recipe.num_views
+        num_cells = sum(renderer.recipe.at(epoch).num_views for epoch in epochs)
         return Strip(None, (), label, path, [Cell(None, str(bad), "")] * num_cells)
     drawn = [renderer.drawn(sample, epoch, encoded.header) for epoch in epochs]
     cells = [cell for one in drawn for cell in _cells(renderer, encoded, one)]
@@ -90,7 +100,8 @@ def _cells(renderer: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> li
         rows = renderer.rows(encoded, drawn)
     except BadImage as bad:
         return [Cell(None, str(bad), "") for _ in drawn.views]
-    named = [f"view {view.number}{SEPARATOR}" if len(rows) > 1 else "" for view in drawn.views]
+    names = [view.name or f"view {view.number}" for view in drawn.views]
+    named = [f"{name}{SEPARATOR}" if len(rows) > 1 else "" for name in names]
     return [
         Cell(row, describe_crop(view), name + describe_rest(view))
         for row, name, view in zip(rows, named, drawn.views, strict=True)
@@ -99,7 +110,10 @@ def _cells(renderer: SampleRenderer, encoded: EncodedSample, drawn: Drawn) -> li
 
 def _title(options: PreviewOptions, renderer: SampleRenderer) -> str:
     name = shown(os.path.basename(renderer.index.header.source))
-    size = f"{renderer.width}x{renderer.height}, {renderer.recipe.filter}"
+    tools = renderer.tools_at(options.epoch)
+    groups = zip(tools.phase.groups, tools.sizes, strict=True)
+    sizes = {f"{group.name} {width}x{height}".strip() for group, (height, width) in groups}
+    size = f"{', '.join(sorted(sizes))}, {tools.phase.shared.filter}"
     return f"{name}  ·  recipe {options.recipe} ({size})  ·  seed {options.seed}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,18 @@ import msgspec
 from augd.cli.options import RecipesOptions
 from augd.client.recipe_file import read_recipe
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.recipe import PRESETS, Recipe, parse_recipe, plain_recipe, recipe_to_toml
+from augd.plan.recipe.presets import PRESETS
+from augd.plan.recipe.recipe import Recipe
+from augd.plan.recipe.recipe_toml import stream_recipe_to_toml
+from augd.plan.recipe.stream_recipe import (
+    SHARED_KEYS,
+    StreamRecipe,
+    as_stream_recipe,
+    parse_stream_recipe,
+    plain_recipe,
+)
+
+_LISTS = ("ops", "views")
 
 
 def run_recipes(options: RecipesOptions) -> None:
@@ -32,14 +43,14 @@ def run_recipes(options: RecipesOptions) -> None:
         print_recipe(load_recipe(options.name))
 
 
-def load_recipe(text: str, catalogue: Catalogue | None = None) -> Recipe:
+def load_recipe(text: str, catalogue: Catalogue | None = None) -> StreamRecipe:
     """Parse the name of a preset, or the TOML file at a path.
 
     Raises:
         RecipeError: neither, or the file does not hold a valid recipe of the catalogue's ops,
             which without one are the built-in ones.
     """
-    return parse_recipe(read_recipe(text), catalogue)
+    return parse_stream_recipe(read_recipe(text), catalogue)
 
 
 def load_plain_recipe(text: str) -> dict[str, Any]:
@@ -58,9 +69,10 @@ def print_recipes() -> None:
         print(f"{name:{width}}  {summarise(plain)}")
 
 
-def print_recipe(recipe: Recipe) -> None:
+def print_recipe(recipe: Recipe | StreamRecipe) -> None:
     """Print a recipe as TOML with every default in it, ready to be changed."""
-    print(recipe_to_toml(recipe), end="")
+    whole = as_stream_recipe(recipe) if isinstance(recipe, Recipe) else recipe
+    print(stream_recipe_to_toml(whole), end="")
 
 
 def print_schema() -> None:
@@ -83,7 +95,45 @@ def recipe_schema() -> dict[str, Any]:
     for name, definition in schema["$defs"].items():
         definition["title"] = name
         definition["description"] = inspect.cleandoc(definition["description"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    definitions = schema["$defs"]
+    definitions |= _views_schema(definitions["Recipe"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Recipe", "RecipeOfViews")],
+        "$defs": definitions,
+    }
+
+
+def _views_schema(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the definitions of a recipe with view groups from that of one without."""
+    properties = recipe["properties"]
+    settings = {key: of for key, of in properties.items() if key not in _LISTS}
+    own = {key: of for key, of in settings.items() if key not in SHARED_KEYS}
+    group = {
+        "title": "ViewGroup",
+        "description": "Views of one name: their number and their ops.",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "count": {"type": "integer", "default": 1},
+            "ops": properties["ops"],
+            **own,
+        },
+        "required": ["name", "ops"],
+        "additionalProperties": False,
+    }
+    of_views = {
+        "title": "RecipeOfViews",
+        "description": "Several rows of each image, made by the ops of their view groups.",
+        "type": "object",
+        "properties": {
+            "views": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/ViewGroup"}},
+            **settings,
+        },
+        "required": ["views"],
+        "additionalProperties": False,
+    }
+    return {"ViewGroup": group, "RecipeOfViews": of_views}
 
 
 def _short(name: str) -> str:
@@ -92,11 +142,26 @@ def _short(name: str) -> str:
 
 def summarise(plain: Mapping[str, Any]) -> str:
     """Say in one line what a recipe's plain data does, without its defaults."""
-    if not plain["ops"]:
+    if isinstance(plain.get("views"), list):
+        said = "; ".join(map(_summarise_group, plain["views"]))
+    elif not plain["ops"]:
         return "pixels as decoded; all images must have the size of the first"
-    said = ", then ".join(map(_summarise_op, plain["ops"]))
-    settings = [f"{key}={_brief(value)}" for key, value in plain.items() if key != "ops"]
+    else:
+        said = _summarise_ops(plain["ops"])
+    settings = [
+        f"{key}={_brief(value)}"
+        for key, value in plain.items()
+        if key not in _LISTS or isinstance(value, int)
+    ]
     return "; ".join([said, *settings])
+
+
+def _summarise_group(group: Mapping[str, Any]) -> str:
+    return f"{group.get('count', 1)} {group['name']}: {_summarise_ops(group['ops'])}"
+
+
+def _summarise_ops(ops: Sequence[Mapping[str, Any]]) -> str:
+    return ", then ".join(map(_summarise_op, ops))
 
 
 def _summarise_op(op: Mapping[str, Any]) -> str:

@@ -22,8 +22,10 @@ from augd.client.connect import connect
 from augd.client.serve import serve
 from augd.client.stream import Stream
 from augd.errors import AugdError, OptionError, counted
+from augd.protocol.slot_layout import array_name
 
-_ARRAYS = ("ids", "labels", "valid", "images")
+_ARRAYS = ("ids", "labels", "valid")
+_IMAGES = "images"
 _ROWS_NAMED = 8
 
 
@@ -101,14 +103,16 @@ def _read_state(path: str) -> dict[str, Any]:
 def _read_batch(path: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in _ARRAYS}
+            images = [name for name in file.files if name.partition(".")[0] == _IMAGES]
+            return {name: file[name] for name in (*_ARRAYS, *(images or [_IMAGES]))}
     except (OSError, ValueError, KeyError) as error:
         raise OptionError(f"--against: {path} is no batch of `augd replay`: {error}") from None
 
 
 def _write(path: str, batch: Batch) -> None:
-    names = (*_ARRAYS, "epoch", "number", "position", "digest")
-    arrays: dict[str, Any] = {name: np.asarray(getattr(batch, name)) for name in names}
+    names = ("epoch", "number", "position", "digest")
+    arrays: dict[str, Any] = {**_arrays_of(batch)}
+    arrays |= {name: np.asarray(getattr(batch, name)) for name in names}
     try:
         with open(path, "wb") as file:
             np.savez(file, **arrays)
@@ -116,14 +120,28 @@ def _write(path: str, batch: Batch) -> None:
         raise AugdError(f"--out: {path} cannot be written: {error.strerror}") from None
 
 
+def _arrays_of(batch: Batch) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a batch as its file names them: `images`, or `images.NAME` of views."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(batch, name) for name in _ARRAYS}
+    if not batch.views:
+        return {**arrays, _IMAGES: batch.images}
+    return {**arrays, **{array_name(_IMAGES, name): a for name, a in batch.views.items()}}
+
+
 def _differences(
     batch: Batch, expect: str | None, earlier: Mapping[str, NDArray[Any]] | None
 ) -> Iterator[str]:
     if expect is not None and expect.lower() != batch.digest:
         yield f"digest: expected {expect}, got {batch.digest}"
-    for name in _ARRAYS if earlier is not None else ():
-        assert earlier is not None
-        here, there = getattr(batch, name), earlier[name]
+    if earlier is None:
+        return
+    arrays = _arrays_of(batch)
+    for name in dict.fromkeys((*arrays, *earlier)):
+        if name not in arrays or name not in earlier:
+            where = "here" if name in arrays else "then"
+            yield f"{name}: only {where}: the batches are of different recipes"
+            continue
+        here, there = arrays[name], earlier[name]
         if here.shape != there.shape or here.dtype != there.dtype:
             yield f"{name}: {there.dtype} {there.shape} then, {here.dtype} {here.shape} now"
             continue

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.client.connection import Connection
+from augd.client.views import Views
 from augd.errors import ReceiptMismatch
 from augd.plan.mixing import Mixing
 from augd.plan.params_layout import PARAMS
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import read_sum
 from augd.protocol.row_digest import rows_digest
+from augd.protocol.slot_layout import by_view
 
 Array = NDArray[Any]
 Labels = NDArray[np.int64] | NDArray[np.float32]
@@ -31,7 +33,9 @@ class Batch:
     """One batch: views into a slot of shared memory, valid until released.
 
     Attributes:
-        images: uint8 (B, H, W, 3), RGB; with V > 1 views (B, V, H, W, 3).
+        images: uint8 (B, H, W, 3), RGB; with V > 1 views (B, V, H, W, 3). A recipe with view groups
+            has none: it has `views`.
+        views: of a recipe with view groups, by name: uint8 (B, number, H, W, 3); else empty.
         labels: int64 (B,); -1 for samples without a class, -100 where `valid` is false. For a
             multi-label dataset float32 (B, K).
         ids: int64 (B,): positions in the dataset's index; -1 for padding.
@@ -39,9 +43,11 @@ class Batch:
         epoch, number: which batch it is, both counted from 0.
         position: where the global batch begins in the epoch, counted in samples.
         colour: float32 (B, 3, 4) if the recipe leaves colours to the device: the matrix that
-            multiplies (R, G, B, 1), in grey levels; else None. With views (B, V, 3, 4).
+            multiplies (R, G, B, 1), in grey levels; else None. With views (B, V, 3, 4). With view
+            groups by name.
         params: with `params=True`, the parameters drawn for each row, by name
-            (`augd.plan.params_layout`): float64 (B, ...), with views (B, V, ...); else None.
+            (`augd.plan.params_layout`): float64 (B, ...), with views (B, V, ...); else None. With
+            view groups such a mapping by name.
         mixing: with a recipe that has `mix`, which rows were mixed, with what shares and boxes
             (`augd.Mixing`); else None.
         targets: with `mix`, float32 (B, K): the mixed targets, smoothed as the recipe says, all 0
@@ -58,11 +64,11 @@ class Batch:
     __slots__ = (
         "__weakref__",
         "_finalizer",
+        "_images",
         "colour",
         "digest",
         "epoch",
         "ids",
-        "images",
         "labels",
         "mixing",
         "number",
@@ -70,6 +76,7 @@ class Batch:
         "position",
         "targets",
         "valid",
+        "views",
     )
 
     def __init__(
@@ -78,12 +85,17 @@ class Batch:
         ready: msg.BatchMessage,
         finalizer: weakref.finalize[..., Any],
     ) -> None:
-        self.images: NDArray[np.uint8] = arrays["images"]
+        self._images: NDArray[np.uint8] | None = arrays.get("images")
+        self.views: Views[Array] = Views()
+        colour, params = by_view(arrays, "colour"), by_view(arrays, "params")
+        if self._images is None:
+            self.views = Views(by_view(arrays, "images"))
         self.labels: Labels = arrays["labels"]
         self.ids: NDArray[np.int64] = arrays["ids"]
         self.valid: NDArray[np.bool_] = arrays["valid"]
-        self.colour: NDArray[np.float32] | None = arrays.get("colour")
-        self.params = _by_name(arrays["params"]) if "params" in arrays else None
+        drawn = {name: _by_name(array) for name, array in params.items()}
+        self.colour: Any = _as_grouped(colour)
+        self.params: Any = _as_grouped(drawn)
         self.mixing: Mixing | None = None
         self.targets: NDArray[np.float32] | None = None
         self.epoch = ready.epoch
@@ -91,6 +103,17 @@ class Batch:
         self.position = ready.position
         self.digest = ready.digest[::-1].hex()
         self._finalizer = finalizer
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """The rows of a recipe without view groups."""
+        if self._images is None:
+            raise AttributeError(self.views.instead_of_images())
+        return self._images
+
+    @images.setter
+    def images(self, rows: NDArray[np.uint8]) -> None:
+        self._images = rows
 
     @property
     def partners(self) -> NDArray[np.int64] | None:
@@ -111,7 +134,17 @@ class Batch:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"<Batch {self.number} of epoch {self.epoch}, images {self.images.shape}>"
+        rows = ", ".join(f"{name} {array.shape}" for name, array in self.views.items())
+        if self._images is not None:
+            rows = f"images {self._images.shape}"
+        return f"<Batch {self.number} of epoch {self.epoch}, {rows}>"
+
+
+def _as_grouped(by_name: dict[str, Any]) -> Any:
+    """Return what stands by the name of views: by itself for a recipe without groups."""
+    if not by_name:
+        return None
+    return by_name[""] if "" in by_name else Views(by_name)
 
 
 def open_batch(
@@ -147,8 +180,8 @@ def _by_name(params: Array) -> dict[str, Array]:
 
 
 def _verify(ready: msg.BatchMessage, arrays: Mapping[str, Array]) -> None:
-    rows = (arrays["ids"], arrays["labels"], arrays["images"])
-    found = rows_digest(*rows, colour=arrays.get("colour"))
+    pixels, colour = (tuple(by_view(arrays, kind).values()) for kind in ("images", "colour"))
+    found = rows_digest(arrays["ids"], arrays["labels"], pixels, colour)
     if found != read_sum(ready.digest):
         raise ReceiptMismatch(
             f"batch {ready.number} of epoch {ready.epoch}: the digest of its bytes is {found:032x} "

@@ -13,9 +13,6 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from augd.client import argument_checks
 from augd.client.batch import Batch, Labels
 from augd.client.connection import Connection
@@ -84,7 +81,8 @@ class Stream:
     @property
     def has_colour(self) -> bool:
         """Whether colours are left to the device: batches then carry their matrices."""
-        return any(array.name == "colour" for array in self._connection.opened.arrays)
+        arrays = self._connection.opened.arrays
+        return any(array.name.partition(".")[0] == "colour" for array in arrays)
 
     @property
     def arena(self) -> memoryview:
@@ -150,14 +148,17 @@ class Stream:
         epoch = argument_checks.whole("epoch", epoch, 0, EPOCH_MAX)
         return EpochPass(self._reader.batches(epoch), epoch, self.batches_of(epoch))
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
-        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
+    def __iter__(self) -> Iterator[tuple[Any, Labels]]:
+        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0.
+
+        A recipe with view groups gives (views, labels) instead.
+        """
         epoch = self._reader.next_pass
         return EpochPass(self._pairs(), epoch, self.batches_of(epoch))
 
-    def _pairs(self) -> Generator[tuple[NDArray[np.uint8], Labels], None, None]:
+    def _pairs(self) -> Generator[tuple[Any, Labels], None, None]:
         for batch in self.epoch(self._reader.next_pass):
-            pair = batch.images, batch.labels
+            pair = batch.views or batch.images, batch.labels
             del batch  # only the arrays hold the slot
             yield pair
 

@@ -79,12 +79,16 @@ class _Reader(NamedTuple):
 
 
 class Draws:
-    """Returns what the ops of one stream drew. Rows are of `out_size`, (height, width)."""
+    """Returns what the ops of one view group drew. Rows are of `out_size`, (height, width)."""
 
-    def __init__(self, recipe: Recipe, seed: int, out_size: tuple[int, int]) -> None:
+    def __init__(
+        self, recipe: Recipe, seed: int, out_size: tuple[int, int], first_view: int = 0
+    ) -> None:
+        """Make a planner of each op; `first_view` is the number of the group's first view."""
+        self._first_view = first_view
         height, width = out_size
         self._sides = np.full(1, width, np.int32), np.full(1, height, np.int32)
-        self._readers = list(_make_readers(recipe, seed, out_size))
+        self._readers = list(_make_readers(recipe, seed, out_size, first_view))
         colours = [name_of(op) for op in recipe.ops if op.is_colour]
         self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
         self._key = mix(seed, Purpose.PARAMS)
@@ -126,7 +130,7 @@ class Draws:
                 self._key,
                 np.array([sample], np.uint64),
                 epoch,
-                stream_counter(ORDER_PLACE, view, block),
+                stream_counter(ORDER_PLACE, self._first_view + view, block),
             ).astype(np.int64)
             for block in range(sampler.num_blocks)
         ]
@@ -137,7 +141,9 @@ class Draws:
         return [self._shuffled[place] for place in frame.colour_order[:, 0].tolist()]
 
 
-def _make_readers(recipe: Recipe, seed: int, out_size: tuple[int, int]) -> Iterator[_Reader]:
+def _make_readers(
+    recipe: Recipe, seed: int, out_size: tuple[int, int], first_view: int
+) -> Iterator[_Reader]:
     """Make a reader of each op that stands alone, and of each op of a group."""
     for place, op in enumerate(recipe.ops):
         if op.is_sizing:
@@ -146,7 +152,7 @@ def _make_readers(recipe: Recipe, seed: int, out_size: tuple[int, int]) -> Itera
             planner, address = None, address_of(place, number if op.inner else None)
             if not isinstance(one, Plugin | Policy):
                 alone = _alone(op, number) if op.inner else op
-                planner = _planner(recipe, alone, place, seed, out_size)
+                planner = _planner(recipe, alone, place, seed, out_size, first_view)
             yield _Reader(one, name_of(op) if op.inner else "", address, planner)
 
 
@@ -160,11 +166,12 @@ def _alone(group: BaseOp, number: int) -> BaseOp:
 
 
 def _planner(
-    recipe: Recipe, op: BaseOp, place: int, seed: int, out_size: tuple[int, int]
+    recipe: Recipe, op: BaseOp, place: int, seed: int, out_size: tuple[int, int], first_view: int
 ) -> Planner:
     """Make a planner of one op alone, at its own place."""
     ops: Any = (*(_BLANK for _ in range(place)), op)
-    return Planner(Recipe(ops=ops, views=recipe.views), seed, out_size)
+    alone = Recipe(ops=ops, views=recipe.views)
+    return Planner(alone, seed, out_size, first_view=first_view)
 
 
 def _own_drawn(own: OwnDraws, address: int, view: int) -> dict[str, Any] | None:

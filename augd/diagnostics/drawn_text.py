@@ -165,6 +165,7 @@ def as_plain(drawn: Drawn) -> dict[str, Any]:
 def _view_as_plain(view: View) -> dict[str, Any]:
     return {
         "view": view.number,
+        **({"name": view.name} if view.name else {}),
         "words": f"{describe_crop(view)}, {describe_rest(view)}",
         "crop": list(view.crop),
         "scaled": list(view.scaled),

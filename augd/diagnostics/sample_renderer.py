@@ -8,8 +8,10 @@ pixels. Files are decoded in a separate process, which a file may kill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_group
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +33,7 @@ from augd.pixels.decode import Pixels, configure, decode, silence_library_noise
 from augd.pixels.exif_orientation import Decode, DecodeStored, reader_of
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
+from augd.pixels.render_views import ViewsOfSample, render_views
 from augd.pixels.row_plan import RowPlans
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Edit, OwnOpError
@@ -38,8 +41,15 @@ from augd.plan.ops.registry import CoarseDropout, Cutout, Erase, Mirror
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner.planner import Planner
-from augd.plan.recipe.recipe import Recipe, output_size
+from augd.plan.planner.phase_planner import PhasePlanner
+from augd.plan.recipe.recipe import Recipe
+from augd.plan.recipe.stream_recipe import (
+    Phase,
+    Size,
+    StreamRecipe,
+    ViewGroup,
+    as_stream_recipe,
+)
 from augd.plugins.ops import name_failure, tell
 
 Box = tuple[int, int, int, int]
@@ -64,6 +74,8 @@ class View:
     """
 
     number: int
+    name: str
+    """Of its array and its place there, for a recipe with view groups: `local 3`; else empty."""
     crop: Box
     scaled: tuple[int, int]
     window: tuple[int, int]
@@ -87,14 +99,15 @@ class View:
 class Drawn:
     """The parameters drawn for one sample in one epoch, by view.
 
-    `edits` are the changes by own ops to the finished rows, by view. `impossible` says why the rows
-    cannot be made; it is empty if they can.
+    `outlines` are the row plans of each view group. `edits` are the changes by own ops to the
+    finished rows, by view; empty if there are none. `impossible` says why the rows cannot be made;
+    it is empty if they can.
     """
 
     epoch: int
     views: Sequence[View]
-    outlines: RowPlans
-    edits: Sequence[Sequence[Edit]] | None
+    outlines: Sequence[RowPlans]
+    edits: Sequence[Sequence[Edit]]
     impossible: str
 
 
@@ -112,13 +125,41 @@ class EncodedSample:
         return self.decode(self.content, self.header, (0, 0, *self.size), 1)
 
 
+class PhaseTools:
+    """What renders the rows of one phase: for each view group its size, draws and renderer."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        seed: int,
+        first_size_px: tuple[int, int] | None,
+        decoding: DecodeStored,
+    ) -> None:
+        self.phase = phase
+        self.sizes = phase.sizes(first_size_px)
+        pairs = list(zip(phase.groups, self.sizes, strict=True))
+        # What own ops drew, by group, then by their place and the row.
+        self.own_drawn: list[dict[tuple[int, int], Any]] = [{} for _ in pairs]
+        notes = [partial(_note_own_draw, drawn) for drawn in self.own_drawn]
+        self.planner = PhasePlanner(phase, seed, self.sizes, notes)
+        groups = tuple(replace_group(g, recipe=_without_warps(g.recipe)) for g in phase.groups)
+        exact = replace_group(phase, groups=groups)
+        self.exact_planner = PhasePlanner(exact, seed, self.sizes)
+        self.draws = [Draws(g.recipe, seed, size, g.first_view) for g, size in pairs]
+        self.renderers = [Renderer.of(group.recipe, size, decoding) for group, size in pairs]
+
+
+def _note_own_draw(drawn: dict[tuple[int, int], Any], place: int, row: int, params: Any) -> None:
+    drawn[place, row] = params
+
+
 class SampleRenderer:
     """Makes rows of one dataset, recipe and seed, one at a time. Use it in a `with`."""
 
     def __init__(
         self,
         path: str | IndexFile,
-        recipe: Recipe,
+        recipe: Recipe | StreamRecipe,
         seed: int,
         *,
         split: str | None = "all",
@@ -147,7 +188,7 @@ class SampleRenderer:
         else:
             configure()
             silence_library_noise()
-        self.recipe = recipe
+        self.recipe = as_stream_recipe(recipe) if isinstance(recipe, Recipe) else recipe
         self.seed = seed
         self._is_own = isinstance(path, str)
         if isinstance(path, str):
@@ -156,20 +197,16 @@ class SampleRenderer:
         self.index = path
         try:
             self.arrays = IndexArrays(self.index.fd, self.index.dims_fd)
-            self.height, self.width = output_size(recipe, self.arrays.first_size_px)
+            first = self.arrays.first_size_px
+            self._tools = [PhaseTools(phase, seed, first, decoding) for phase in self.recipe.phases]
             self._ids = ids_of_split(self.index, split)
             self._source = _open_source(self.arrays)
         except BaseException:
             if self._is_own:
                 self.index.close()
             raise
-        size = self.height, self.width
-        self._own_drawn: dict[tuple[int, int], Any] = {}
-        self._planner = Planner(recipe, seed, size, self._note_own_draw)
-        self._exact_planner = Planner(_without_warps(recipe), seed, size)
-        self._draws = Draws(recipe, seed, size)
-        self._size_of, self._decode = reader_of(recipe.exif, recipe.background_rgb, decoding)
-        self._renderer = Renderer.of(recipe, size, decoding)
+        shared = self.recipe.phases[0].shared
+        self._size_of, self._decode = reader_of(shared.exif, shared.background_rgb, decoding)
         self._draw = Draw(self.index.num_samples, seed, True, self._ids)
         self._num_drawn = self.index.num_samples if self._ids is None else len(self._ids)
 
@@ -230,56 +267,43 @@ class SampleRenderer:
         """
         width, height = (np.full(1, side, np.int32) for side in self._size_of(header))
         asked = np.array([sample], np.int64), np.array([epoch], np.int64), width, height
-        self._own_drawn.clear()
+        tools = self.tools_at(epoch)
+        for own_drawn in tools.own_drawn:
+            own_drawn.clear()
         try:
-            plan, exact = self._planner.plan(*asked), self._exact_planner.plan(*asked)
+            plans, exacts = tools.planner.plan(*asked), tools.exact_planner.plan(*asked)
         except OwnOpError as error:
             raise PluginFailed(tell(name_failure(error, self.arrays))) from None
-        num_views = self._planner.num_views
-        steps = self._draws.of(sample, epoch, self._own_drawn)
-        views = []
-        for number in range(num_views):
-            draw = number % self.recipe.views  # the views of a view op share one
-            order = self._draws.colour_order(sample, epoch, draw)
-            views.append(self._view(plan, exact, number, steps[number], order))
-        impossible = plan.impossible.get(0, "")
-        return Drawn(epoch, views, RowPlans(plan, 0, num_views), plan.edits, impossible)
-
-    def _note_own_draw(self, place: int, row: int, params: Any) -> None:
-        self._own_drawn[place, row] = params
-
-    def _view(
-        self, plan: Plan, exact: Plan, row: int, steps: Sequence[DrawnStep], order: Sequence[str]
-    ) -> View:
-        matrix, exact_matrix = (
-            describe(one, self._planner.num_views, self.width)[row, 6:12].reshape(2, 3)
-            for one in (plan, exact)
-        )
-        lens = 0.0 if plan.lens is None else float(plan.lens[row])
-        corners = np.array(_seen(exact_matrix, 0.0, self.width, self.height))
-        left, top = corners.min(axis=0).tolist()
-        right, bottom = corners.max(axis=0).tolist()
-        return View(
-            number=row,
-            crop=tuple(exact.crop[row].tolist()),
-            scaled=tuple(exact.scaled[row].tolist()),
-            window=tuple(exact.window[row].tolist()),
-            mirror=bool(exact.mirror[row]),
-            frame=(left, top, right - left, bottom - top),
-            seen=_seen(matrix, lens, self.width, self.height),
-            is_bent=plan.bent is not None and bool(plan.bent[row]),
-            region=tuple(plan.crop[row].tolist()),
-            matrix=matrix,
-            halvings=0 if plan.halvings is None else int(plan.halvings[row]),
-            scale=1 if plan.scale is None else int(plan.scale[row]),
-            colour=None if plan.colour is None else plan.colour[row],
-            pivot=None if plan.pivot is None else plan.pivot[row],
-            steps=steps,
-            colour_order=order,
+        views = list[View]()
+        for number, (plan, exact) in enumerate(zip(plans, exacts, strict=True)):
+            views += self._views(tools, number, plan, exact, (sample, epoch))
+        counts = [group.recipe.num_views for group in tools.phase.groups]
+        return Drawn(
+            epoch,
+            views,
+            [RowPlans(plan, 0, count) for plan, count in zip(plans, counts, strict=True)],
+            [edits for plan in plans for edits in plan.edits or [()] * len(plan.crop)],
+            next((plan.impossible[0] for plan in plans if plan.impossible), ""),
         )
 
-    def rows(self, encoded: EncodedSample, drawn: Drawn) -> Pixels:
-        """Make all views of a sample: uint8 (views, height, width, 3), RGB, the caller's own.
+    def tools_at(self, epoch: int) -> PhaseTools:
+        """Return what renders the rows of an epoch."""
+        return self._tools[self.recipe.number_at(epoch)]
+
+    @staticmethod
+    def _views(
+        tools: PhaseTools, number: int, plan: Plan, exact: Plan, drawn: tuple[int, int]
+    ) -> Iterator[View]:
+        """Yield the views of one group, of what was drawn for (sample, epoch)."""
+        group, draws = tools.phase.groups[number], tools.draws[number]
+        steps = draws.of(*drawn, tools.own_drawn[number])
+        for row in range(group.recipe.num_views):
+            # The views of a view op share one draw.
+            order = draws.colour_order(*drawn, row % group.recipe.views)
+            yield _view(group, tools.sizes[number], (plan, exact), row, steps[row], order)
+
+    def rows(self, encoded: EncodedSample, drawn: Drawn) -> list[Pixels]:
+        """Make all views of a sample: each uint8 (height, width, 3), RGB, the caller's own.
 
         If the recipe leaves colours to the device, they are applied here, clipped and rounded.
 
@@ -289,27 +313,77 @@ class SampleRenderer:
         """
         if drawn.impossible:
             raise BadImage(drawn.impossible)
-        num_views = len(drawn.views)
-        out = np.empty((num_views, self.height, self.width, 3), np.uint8)
-        is_on_device = self.recipe.colour_on == "device"
-        colour = np.empty((num_views, 3, 4), np.float32) if is_on_device else None
-        self._renderer.render_sample(
-            encoded.content, encoded.header, drawn.outlines, 0, out, colour
-        )
-        if colour is not None:
-            for row, matrix in zip(out, colour, strict=True):
-                row[...] = recoloured(row, matrix)
-        self._edit(drawn, out)
-        return out
+        tools, groups = self.tools_at(drawn.epoch), list[ViewsOfSample]()
+        for group, size, renderer, row_plans in zip(
+            tools.phase.groups, tools.sizes, tools.renderers, drawn.outlines, strict=True
+        ):
+            num_views = group.recipe.num_views
+            colour = None
+            if group.recipe.colour_on == "device":
+                colour = np.empty((num_views, 3, 4), np.float32)
+            out = np.empty((num_views, *size, 3), np.uint8)
+            groups.append(ViewsOfSample(renderer, row_plans, 0, out, colour))
+        if len(groups) == 1:
+            one = groups[0]
+            one.renderer.render_sample(
+                encoded.content, encoded.header, one.row_plans, 0, one.out, one.colour_out
+            )
+        else:
+            render_views(encoded.content, encoded.header, groups)
+        for one in groups:
+            if one.colour_out is not None:
+                for row, matrix in zip(one.out, one.colour_out, strict=True):
+                    row[...] = recoloured(row, matrix)
+        rows = [row for one in groups for row in one.out]
+        self._edit(drawn, rows)
+        return rows
 
-    def _edit(self, drawn: Drawn, out: Pixels) -> None:
+    def _edit(self, drawn: Drawn, rows: list[Pixels]) -> None:
         """Let own ops edit the finished views."""
         try:
-            for edits, row in zip(drawn.edits or (), out, strict=False):
+            for edits, row in zip(drawn.edits, rows, strict=True):
                 for edit in edits:
                     edit.apply(row)
         except OwnOpError as error:
             raise PluginFailed(tell(name_failure(error, self.arrays))) from None
+
+
+def _view(
+    group: ViewGroup,
+    size: Size,
+    plans: tuple[Plan, Plan],
+    row: int,
+    steps: Sequence[DrawnStep],
+    order: Sequence[str],
+) -> View:
+    """Read one view from its plan and from that of its exact path."""
+    (height, width), (plan, exact) = size, plans
+    matrix, exact_matrix = (
+        describe(one, group.recipe.num_views, width)[row, 6:12].reshape(2, 3) for one in plans
+    )
+    lens = 0.0 if plan.lens is None else float(plan.lens[row])
+    corners = np.array(_seen(exact_matrix, 0.0, width, height))
+    left, top = corners.min(axis=0).tolist()
+    right, bottom = corners.max(axis=0).tolist()
+    return View(
+        number=group.first_view + row,
+        name=f"{group.name} {group.place + row}" if group.name else "",
+        crop=tuple(exact.crop[row].tolist()),
+        scaled=tuple(exact.scaled[row].tolist()),
+        window=tuple(exact.window[row].tolist()),
+        mirror=bool(exact.mirror[row]),
+        frame=(left, top, right - left, bottom - top),
+        seen=_seen(matrix, lens, width, height),
+        is_bent=plan.bent is not None and bool(plan.bent[row]),
+        region=tuple(plan.crop[row].tolist()),
+        matrix=matrix,
+        halvings=0 if plan.halvings is None else int(plan.halvings[row]),
+        scale=1 if plan.scale is None else int(plan.scale[row]),
+        colour=None if plan.colour is None else plan.colour[row],
+        pivot=None if plan.pivot is None else plan.pivot[row],
+        steps=steps,
+        colour_order=order,
+    )
 
 
 _ON_THE_EXACT_PATH = (Mirror, Erase, CoarseDropout, Cutout)

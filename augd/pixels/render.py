@@ -16,7 +16,6 @@ allocated for such a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from mmap import mmap
 from typing import Final, Literal
 
@@ -40,6 +39,7 @@ from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Regi
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
 from augd.pixels.program import ProgramPass
+from augd.pixels.render_views import box_around, cut_region
 from augd.pixels.resample import Filter, Resampler
 from augd.pixels.row_plan import Matrix, RowPlan, RowPlans
 from augd.pixels.transparency import BLACK, Background
@@ -93,7 +93,7 @@ class Renderer:
         self._is_linear = filter == "linear"
         self._resampler = Resampler(filter, out_size)
         self._is_stored = exif == "ignore"
-        _, self._decode = reader_of(exif, background, decode)
+        _, self.decode = reader_of(exif, background, decode)
         self._is_decoded_here = decode is _DECODE_HERE
         self._is_colour_applied = colour_on == "producer"
         self._height, self._width = out_size
@@ -170,7 +170,7 @@ class Renderer:
             (x - left, y - top, w, h) for x, y, w, h in row_plans.crop[first : first + num_views]
         ]
         whole = box_around(crops)
-        decoded = self._decode(data, header, whole, scale)
+        decoded = self.decode(data, header, whole, scale)
         for view, crop in enumerate(crops):
             matrix_out = None if colour_out is None else colour_out[view]
             region = cut_region(decoded, whole, crop, scale)
@@ -294,7 +294,7 @@ class Renderer:
         is_upright = self._is_stored or header.orientation == 1
         is_fused = self._is_decoded_here and row_plan.matrix is None and is_upright
         if not is_fused or not is_native(header):
-            self.render(self._decode(data, header, crop, scale), row_plan, out, colour_out)
+            self.render(self.decode(data, header, crop, scale), row_plan, out, colour_out)
             return
         self._check_row(out, colour_out)
         self._resampler.check_window(row_plan.scaled, row_plan.window)
@@ -365,17 +365,3 @@ class Renderer:
             )
         if self._is_colour_applied != (colour_out is None):
             raise ValueError(_COLOUR_OUT)
-
-
-def box_around(crops: Sequence[Region]) -> Region:
-    """Return the region of an image that holds all crops."""
-    left, top = min(crop[0] for crop in crops), min(crop[1] for crop in crops)
-    right = max(crop[0] + crop[2] for crop in crops)
-    bottom = max(crop[1] + crop[3] for crop in crops)
-    return left, top, right - left, bottom - top
-
-
-def cut_region(decoded: Pixels, whole: Region, crop: Region, scale: int) -> Pixels:
-    """Return the crop as a view of the decoded part of the image: `whole`, at 1/scale."""
-    x, y, width, height = at_scale((crop[0] - whole[0], crop[1] - whole[1], *crop[2:]), scale)
-    return decoded[y : y + height, x : x + width]

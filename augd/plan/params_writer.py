@@ -13,8 +13,11 @@ from augd.plan.plan import Plan
 from augd.plan.random.numerics import Floats
 
 
-def describe(plan: Plan, num_views: int, out_width: int) -> Floats:
-    """Write float64 (m, 30) of a plan's m rows of `out_width` px, as `PARAMS` lays them out."""
+def describe(plan: Plan, num_views: int, out_width: int, first_view: int = 0) -> Floats:
+    """Write float64 (m, 30) of a plan's m rows of `out_width` px, as `PARAMS` lays them out.
+
+    The views of a sample are counted from `first_view` on.
+    """
     num_rows = len(plan.crop)
     found = np.zeros((num_rows, NUM_PARAMS))
     found[:, 0:4] = plan.crop
@@ -29,7 +32,7 @@ def describe(plan: Plan, num_views: int, out_width: int) -> Floats:
     found[:, 13:25] = np.eye(3, 4).ravel() if plan.colour is None else _flat(plan.colour)
     if plan.erase is not None:
         found[:, 25:29] = plan.erase[:, 0]
-    found[:, 29] = np.arange(num_rows) % num_views
+    found[:, 29] = first_view + np.arange(num_rows) % num_views
     return found
 
 

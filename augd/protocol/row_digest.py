@@ -11,11 +11,12 @@ imports it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_intdigest
 
 from augd.protocol.digest_sums import DIGEST_MODULUS
 
@@ -30,27 +31,40 @@ _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 def rows_digest(
     ids: NDArray[Any],
     labels: NDArray[Any],
-    images: NDArray[Any],
-    colour: NDArray[Any] | None = None,
+    images: NDArray[Any] | Sequence[NDArray[Any]],
+    colour: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
 ) -> int:
     """Add the digests of these rows, modulo 2**128; padding (id -1) counts nothing.
 
     A row's is xxh3-128 of its pixels, seeded with xxh3-64 of id, label and colour matrix. `ids`
     int64 (n,), `labels` int64 (n,) or float32 (n, k), `images` uint8 (n, [v,] h, w, 3), `colour`
     float32 (n, [v,] 3, 4) where colours are the device's; bytes as they lie in the slot,
-    little-endian. All views of a sample are one row.
+    little-endian. All views of a sample are one row. With view groups `images` and `colour` are
+    arrays in the order of the slot, whose bytes follow each other.
     """
     heads = [_bytes_of_rows(ids), _bytes_of_rows(labels)]
-    if colour is not None:
-        heads.append(_bytes_of_rows(colour))
+    heads += [_bytes_of_rows(one) for one in _as_arrays(colour)]
     # All rows at once, then cut apart: cheaper than row by row.
     size = sum(head.shape[1] for head in heads)
     content = np.concatenate(heads, axis=1).tobytes()
-    total = 0
+    arrays, total = _as_arrays(images), 0
+    pixels, others = arrays[0], arrays[1:]
     for row in np.flatnonzero(ids >= 0).tolist():
-        head = content[row * size : (row + 1) * size]
-        total += xxh3_128_intdigest(images[row], xxh3_64_intdigest(head))
+        seed = xxh3_64_intdigest(content[row * size : (row + 1) * size])
+        if not others:
+            total += xxh3_128_intdigest(pixels[row], seed)
+            continue
+        state = xxh3_128(pixels[row], seed)
+        for array in others:
+            state.update(array[row])
+        total += state.intdigest()
     return total % DIGEST_MODULUS
+
+
+def _as_arrays(arrays: NDArray[Any] | Sequence[NDArray[Any]] | None) -> Sequence[NDArray[Any]]:
+    if arrays is None:
+        return ()
+    return (arrays,) if isinstance(arrays, np.ndarray) else arrays
 
 
 def _bytes_of_rows(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -7,12 +7,15 @@ arithmetic on Python integers, so that no product can overflow; allocates nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from augd.errors import ProtocolError
 from augd.plan.params_layout import NUM_PARAMS
 from augd.protocol.limits import PIECE_BYTES
 from augd.protocol.messages import ArraySpec
+
+_Array = TypeVar("_Array")
 
 ALIGNMENT_BYTES = 64  # a cache line: arrays of a slot share none
 PAGE_BYTES = 4096  # slots start on pages, so that they can be pinned and advised one by one
@@ -51,6 +54,49 @@ def slot_layout(
     if has_params:
         wanted.append(("params", "float64", (*rows, NUM_PARAMS)))
     return _lay_out(wanted)
+
+
+def views_layout(
+    batch_size: int,
+    views: Mapping[str, tuple[int, int, int]],
+    num_targets: int = 0,
+    *,
+    has_colour: bool = False,
+    has_params: bool = False,
+) -> tuple[tuple[ArraySpec, ...], int]:
+    """Lay out one batch of views with names, each (number, height, width).
+
+    The arrays are those of `slot_layout`, but images, colour and params stand once for each name,
+    as `images.NAME` of (B, number, ...).
+    """
+    plain = slot_layout(batch_size, 1, 1, num_targets)[0]
+    rows = [(name, (batch_size, count)) for name, (count, _, _) in views.items()]
+    wanted: list[tuple[str, str, tuple[int, ...]]] = [
+        (array_name("images", name), "uint8", (batch_size, *shape, 3))
+        for name, shape in views.items()
+    ]
+    wanted += [(spec.name, spec.dtype, spec.shape) for spec in plain if spec.name != "images"]
+    if has_colour:
+        wanted += [(array_name("colour", name), "float32", (*row, 3, 4)) for name, row in rows]
+    if has_params:
+        wanted += [
+            (array_name("params", name), "float64", (*row, NUM_PARAMS)) for name, row in rows
+        ]
+    return _lay_out(wanted)
+
+
+def array_name(kind: str, view: str) -> str:
+    """Return the name of the array of some views; that of a plain recipe's has no view."""
+    return f"{kind}.{view}" if view else kind
+
+
+def by_view(arrays: Mapping[str, _Array], kind: str) -> dict[str, _Array]:
+    """Return the arrays of a kind by the name of their views, in their order; "" for none."""
+    return {
+        name.partition(".")[2]: array
+        for name, array in arrays.items()
+        if name.partition(".")[0] == kind
+    }
 
 
 def chunk_layout(arrays: Sequence[ArraySpec], rows: int) -> tuple[tuple[ArraySpec, ...], int]:

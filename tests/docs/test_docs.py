@@ -19,6 +19,7 @@ PAGES = [
     "guides/resume.md",
     "guides/several-gpus.md",
     "guides/bad-epoch.md",
+    "augmentation/view-groups.md",
 ]
 
 

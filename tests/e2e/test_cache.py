@@ -22,7 +22,7 @@ from tests.hostile.images import hostile_images
 from tests.support.commands import run_augd
 from tests.support.processes import await_true
 from tests.support.programs import follow
-from tests.support.scenes import SMALL, make_folder
+from tests.support.scenes import GROUPS, SMALL, make_folder
 
 CROP = {"op": "random_resized_crop", "size": 32}
 RECIPES: dict[str, Any] = {
@@ -31,6 +31,7 @@ RECIPES: dict[str, Any] = {
     "views": {"ops": [{"op": "resize", "short": 40}, {"op": "ten_crop", "size": 32}]},
     "bent": {"ops": [CROP, {"op": "rotate", "degrees": 20}, {"op": "lens"}]},
     "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
+    "groups": {**GROUPS, "exif": "apply"},
 }
 SCALED = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
 NUM = 60

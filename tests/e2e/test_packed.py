@@ -30,7 +30,7 @@ from augd.errors import AugdError, DatasetError, OptionError
 from augd.pixels import native
 from tests.support.commands import run_augd
 from tests.support.processes import await_true, children_of, is_alive
-from tests.support.scenes import SMALL, make_folder, opencv_decodes, read_epoch
+from tests.support.scenes import GROUPS, SMALL, make_folder, opencv_decodes, read_epoch
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 
@@ -50,6 +50,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "exif": "apply",
         "scaled_decode": "auto",
     },
+    "groups": GROUPS,
+    "groups of scaled": {**GROUPS, "exif": "apply", "scaled_decode": "auto"},
 }
 
 

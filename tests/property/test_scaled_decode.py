@@ -17,7 +17,8 @@ from augd.pixels.box_reduce import reduce
 from augd.pixels.decode import decode
 from augd.pixels.exif_orientation import decode_upright, upright_size
 from augd.pixels.headers.read_header import read_header
-from augd.pixels.render import Renderer, box_around, cut_region
+from augd.pixels.render import Renderer
+from augd.pixels.render_views import box_around, cut_region
 from augd.pixels.row_plan import RowPlans
 from augd.plan.plan import Plan
 from augd.plan.recipe.recipe import output_size, parse_recipe

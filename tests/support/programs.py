@@ -14,6 +14,7 @@ import pytest
 
 import augd
 from augd.client.status import status as ask_status
+from tests.support.scenes import arrays_of
 
 VICTIM_BYTES = 7_777
 
@@ -94,7 +95,7 @@ def follow(
         digest = hashlib.blake2b()
         for batch in stream.epoch(epoch):
             on_batch(batch)
-            for array in (batch.images, batch.labels, batch.ids, batch.valid):
+            for array in arrays_of(batch).values():
                 digest.update(array.tobytes())
         found.append((digest.hexdigest(), stream.receipt(epoch)))
     return found

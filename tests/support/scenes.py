@@ -77,10 +77,36 @@ def make_coloured(
     return folder
 
 
+# Views with recipes and sizes of their own, in few pixels.
+GROUPS: dict[str, Any] = {
+    "filter": "linear",
+    "views": [
+        {"name": "global", "ops": [{"op": "random_resized_crop", "size": 24}, {"op": "mirror"}]},
+        {"name": "global", "ops": [{"op": "random_resized_crop", "size": 24}, {"op": "pca"}]},
+        {
+            "name": "local",
+            "count": 3,
+            "fill": "constant",
+            "ops": [
+                {"op": "random_resized_crop", "size": 16, "scale": [0.05, 0.4]},
+                {"op": "rotate", "degrees": 20, "p": 0.5},
+            ],
+        },
+    ],
+}
+
+
+def arrays_of(batch: augd.Batch) -> dict[str, np.ndarray]:
+    """Name every array of a batch; those of views by the name of their array in the slot."""
+    views = {f"images.{name}": rows for name, rows in batch.views.items()}
+    rest = {name: getattr(batch, name) for name in ("labels", "ids", "valid")}
+    return (views or {"images": batch.images}) | rest
+
+
 def read_epoch(stream: augd.Stream, epoch: int) -> list[dict[str, np.ndarray]]:
     """Read one epoch into private memory."""
     return [
-        {name: getattr(batch, name).copy() for name in ("images", "labels", "ids", "valid")}
+        {name: array.copy() for name, array in arrays_of(batch).items()}
         for batch in stream.epoch(epoch)
     ]
 
@@ -91,16 +117,17 @@ def digest_epoch(
     epochs: int,
     batch_size: int = 16,
     on_batch: Callable[[augd.Batch], None] = lambda batch: None,
+    recipe: Any = SMALL,
     **options: Any,
 ) -> list[str]:
     """Digest every byte that a client gets, an entry per epoch."""
     digests = []
-    with augd.connect(address, recipe=SMALL, batch_size=batch_size, **options) as stream:
+    with augd.connect(address, recipe=recipe, batch_size=batch_size, **options) as stream:
         for epoch in range(epochs):
             digest = hashlib.blake2b()
             for batch in stream.epoch(epoch):
                 on_batch(batch)
-                for array in (batch.images, batch.labels, batch.ids, batch.valid):
+                for array in arrays_of(batch).values():
                     digest.update(array.tobytes())
             digests.append(digest.hexdigest())
     return digests

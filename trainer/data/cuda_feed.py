@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,13 @@ from .host_feed import (
     Batch,
     LabelRange,
     Params,
+    Pixels,
     Tensors,
     colour_of,
     fold,
+    for_views,
     memory_format,
+    of_view,
     ordinary_tensors,
     params_of,
     place_of,
@@ -148,12 +151,19 @@ class OnDevice:
     """A batch's tensors on the device, valid after the event `copied`."""
 
     tensors: Tensors
-    colour: Tensor | None
+    colour: Pixels | None
     params: Params
     copied: torch.cuda.Event
     place: tuple[int, int, int]
     label_range: LabelRange
     mixing: TensorMixing | None
+
+
+def _each(pixels: Pixels | None) -> Iterable[Tensor]:
+    """Return the tensors of all views."""
+    if pixels is None:
+        return ()
+    return (pixels,) if isinstance(pixels, Tensor) else pixels.values()
 
 
 class CudaCopier:
@@ -170,7 +180,7 @@ class CudaCopier:
         self._normaliser = normaliser
         self._arena = arena
         self._side = _cuda.Stream(device)
-        self._buffers: list[Tensor | None] = [None] * NUM_BUFFERS
+        self._buffers: dict[tuple[int, str], Tensor] = {}  # by the ring's buffer and view
         self._read = [_cuda.Event() for _ in range(NUM_BUFFERS)]
         self._pinned: PinnedArena | None = None
 
@@ -181,8 +191,8 @@ class CudaCopier:
             try:
                 tensors = self._issue(views(batch), buffer)
                 colour = colour_of(batch)
-                if colour is not None:
-                    colour = colour.to(self._device)  # 48 bytes a row: not worth pinning
+                if colour is not None:  # 48 bytes a row: not worth pinning
+                    colour = for_views(colour, lambda _, one: one.to(self._device))
             except BaseException:
                 self._side.synchronize()  # out of memory at the labels: the images' copy still runs
                 raise
@@ -195,10 +205,13 @@ class CudaCopier:
     def _issue(self, views: Tensors, buffer: int) -> Tensors:
         images, labels, ids, valid = views
         if self._normaliser is None:
-            images = images.to(self._device, non_blocking=True)
+            images = for_views(images, lambda _, one: one.to(self._device, non_blocking=True))
         else:
             self._side.wait_event(self._read[buffer])
-            images = self._buffer(buffer, images).copy_(images, non_blocking=True)
+            images = for_views(
+                images,
+                lambda name, one: self._buffer(buffer, name, one).copy_(one, non_blocking=True),
+            )
         labels, ids = (tensor.to(self._device, non_blocking=True) for tensor in (labels, ids))
         return images, labels, ids, valid.to(self._device, non_blocking=True)
 
@@ -206,28 +219,30 @@ class CudaCopier:
         """Order the consumer's stream behind the copies and normalise on it."""
         consumer = _cuda.current_stream(self._device)
         consumer.wait_event(copied.copied)
-        for tensor in (*copied.tensors, *(() if copied.colour is None else (copied.colour,))):
+        images, labels, ids, valid = copied.tensors
+        colour, normaliser = copied.colour, self._normaliser
+        for tensor in (*_each(images), labels, ids, valid, *_each(colour)):
             # Allocated on the side stream, which must not reuse it before it was read here.
             tensor.record_stream(consumer)
-        images, labels, ids, valid = copied.tensors
-        if self._normaliser is not None:
+        if normaliser is not None:
             with ordinary_tensors():
-                images = self._normaliser(images, copied.colour)
+                images = for_views(images, lambda name, one: normaliser(one, of_view(colour, name)))
             self._read[buffer].record(consumer)
         mixed = None
         if copied.mixing is not None:
             with ordinary_tensors():
-                images = mix_rows(images, copied.mixing.mixing)
+                plan = copied.mixing.mixing
+                images = for_views(images, lambda _, one: mix_rows(one, plan))
                 mixed = copied.mixing.to(self._device)
         extras = copied.params, copied.label_range, mixed
         return Batch((images, labels, ids, valid), copied.place, None, *extras)
 
-    def _buffer(self, buffer: int, images: Tensor) -> Tensor:
-        """Return rows of the ring's buffer; the first batch of a stream is its largest."""
-        whole = self._buffers[buffer]
-        if whole is None or len(whole) < len(images):
+    def _buffer(self, buffer: int, view: str, images: Tensor) -> Tensor:
+        """Return rows of the ring's buffer; the first batch of a size is its largest."""
+        whole = self._buffers.get((buffer, view))
+        if whole is None or len(whole) < len(images) or whole.shape[1:] != images.shape[1:]:
             whole = torch.empty(images.shape, dtype=torch.uint8, device=self._device)
-            self._buffers[buffer] = whole
+            self._buffers[buffer, view] = whole
         return whole[: len(images)]
 
     def _pin(self) -> None:

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import augd
 
+from .host_feed import Pixels, for_views
 from .stream import Stream
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Any, Tensor]  # images or views, labels
 
 
 class _Epochs(IterableDataset[Pair]):
@@ -31,9 +32,12 @@ class _Epochs(IterableDataset[Pair]):
 
     def __iter__(self) -> Iterator[Pair]:
         for batch in self.stream.next_epoch():
-            images, labels = batch.images, batch.labels
+            images: Pixels = batch.views or batch.images
+            labels = batch.labels
             if self._drop_invalid and not bool(batch.valid.all()):
-                images, labels = images[batch.valid], labels[batch.valid]
+                valid = batch.valid
+                images = for_views(images, lambda _, rows: rows[valid])  # noqa: B023 - called here
+                labels = labels[valid]
             if len(labels):
                 yield images, labels
             elif self.stream.world > 1:
@@ -82,7 +86,8 @@ def as_dataloader(stream: Stream, *, drop_invalid: bool = True) -> DataLoader[Pa
 
     Returns:
         A loader of (images, labels): (B, 3, H, W) in the stream's dtype and int64 (B,), on the
-        stream's device. Its `len` is the number of batches per epoch.
+        stream's device. With view groups, (views, labels). Its `len` is the number of batches per
+        epoch.
 
     Raises:
         OptionError: `drop_invalid` for one rank of several without `drop_last`: DDP would hang.

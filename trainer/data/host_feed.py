@@ -12,7 +12,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ import augd
 from .constants import IMAGENET, Constants
 from .mixing import mix_rows, mixing_of
 
-Tensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, ids, valid
-Params = dict[str, Tensor] | None
+Pixels = Tensor | Mapping[str, Tensor]  # by the name of views, if the recipe has view groups
+Tensors = tuple[Pixels, Tensor, Tensor, Tensor]  # images, labels, ids, valid
+Params = dict[str, Any] | None
 LabelRange = tuple[float, float] | None
 
 # Less than at::internal::GRAIN_SIZE, from which on torch's kernels use its thread pool.
@@ -39,32 +40,36 @@ class Batch:
     """One batch as tensors.
 
     Attributes:
-        images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe that
-        leaves them to the device. With `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
-            views (B, V, 3, H, W), or (B, V, H, W, 3).
-        labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false. For a
-            multi-label dataset float32 (B, K).
+        images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe
+            that
+            leaves them to the device. With `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
+        views (B, V, 3, H, W), or (B, V, H, W, 3). A recipe with view groups has none: it has
+        `views`.
+    views: of a recipe with view groups, by name: such tensors with V the number of views of the
+        name; else empty.
+        name) labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false.
+            For a multi-label dataset float32 (B, K).
         ids: int64 (B,): positions in the dataset's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
         targets: with a recipe that has `mix`, float32 (B, K): the mixed targets; else None.
         partners: with `mix`, int64 (B,): the row that is mixed in, a row itself if none is.
         share: with `mix`, float32 (B,): the weight of the row's own label.
-        params: with `params=True`, the parameters drawn for each row, by name: float64 (B, ...),
-            on the CPU; else None.
+        params: with `params=True`, the parameters drawn for each row, by name: float64 (B,
+            ...), on the CPU; else None. With view groups such a mapping by name.
         epoch, number, position: which batch it is, and where it begins in the epoch.
-        label_range: lowest and highest label if they were read on the CPU, else None. Reading them
-        from a device would wait for all its earlier work.
+        label_range: lowest and highest label if they were read on the CPU, else None. Reading
+        them from a device would wait for all its earlier work.
 
     The caller may keep and change the tensors. With `normalize=False` on the CPU they are views
-    into a slot of shared memory instead. The slot is given back when the batch and every view of
-    its tensors are gone, or by `release()`.
+    into a slot of shared memory instead. The slot is given back when the batch and every view
+    of its tensors are gone, or by `release()`.
     """
 
     __slots__ = (
+        "_images",
         "_slot",
         "epoch",
         "ids",
-        "images",
         "label_range",
         "labels",
         "number",
@@ -74,6 +79,7 @@ class Batch:
         "share",
         "targets",
         "valid",
+        "views",
     )
 
     def __init__(
@@ -87,7 +93,10 @@ class Batch:
     ) -> None:
         self.label_range = label_range
         self.params = params
-        self.images, self.labels, self.ids, self.valid = tensors
+        pixels, self.labels, self.ids, self.valid = tensors
+        self._images = pixels if isinstance(pixels, Tensor) else None
+        named = {} if isinstance(pixels, Tensor) else pixels
+        self.views: augd.Views[Tensor] = augd.Views(named)
         self.epoch, self.number, self.position = place
         self.targets: Tensor | None = None
         self.partners: Tensor | None = None
@@ -95,6 +104,13 @@ class Batch:
         if mixed is not None:
             self.targets, self.partners, self.share = mixed
         self._slot = slot
+
+    @property
+    def images(self) -> Tensor:
+        """The rows of a recipe without view groups."""
+        if self._images is None:
+            raise AttributeError(self.views.instead_of_images())
+        return self._images
 
     def release(self) -> None:
         """Give the slot back now, if the tensors are views into it: they must not be read then."""
@@ -106,11 +122,10 @@ class Batch:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        images = self.images
-        return (
-            f"<Batch {self.number} of epoch {self.epoch}, images {tuple(images.shape)} "
-            f"{images.dtype} on {images.device}>"
-        )
+        named = self.views or {"images": self.images}
+        rows = ", ".join(f"{name} {tuple(rows.shape)}" for name, rows in named.items())
+        one = next(iter(named.values()))
+        return f"<Batch {self.number} of epoch {self.epoch}, {rows} {one.dtype} on {one.device}>"
 
 
 def scale_and_shift(constants: Constants = IMAGENET) -> tuple[Tensor, Tensor]:
@@ -193,7 +208,17 @@ class HostNormaliser:
         self._channels_last = channels_last
         self._blocks = HostBlocks()
         self._constants = scale_and_shift(constants)
+        self._mean_and_std = constants
+        self._of_views: dict[str, HostNormaliser] = {}
         self._set_width(0)
+
+    def of_views(self, name: str) -> HostNormaliser:
+        """Return a normaliser for the views of a name: their size, and blocks of it, are reused."""
+        if name not in self._of_views:
+            self._of_views[name] = HostNormaliser(
+                self._dtype, channels_last=self._channels_last, constants=self._mean_and_std
+            )
+        return self._of_views[name]
 
     def _set_width(self, width: int) -> None:
         self._scale, self._shift = (row.repeat(width, 1) for row in self._constants)
@@ -272,22 +297,28 @@ class HostFeed:
         mixing, tensors = mixing_of(batch), views(batch)
         if mixing is None:
             return Batch(tensors, place_of(batch), batch, *extras)
-        images = mix_rows(tensors[0], mixing.mixing)
+        images = for_views(tensors[0], lambda _, one: mix_rows(one, mixing.mixing))
         kept = (images, *tensors[1:])
-        return Batch(kept, place_of(batch), batch, *extras, mixing.to(images.device))
+        return Batch(kept, place_of(batch), batch, *extras, mixing.to(tensors[1].device))
 
     def _convert(self, batch: augd.Batch) -> Batch:
-        assert self._normaliser is not None
+        normaliser = self._normaliser
+        assert normaliser is not None
         before = time.perf_counter()
         with ordinary_tensors():
             images, labels, ids, valid = views(batch)
-            floats = self._normaliser(images, colour_of(batch))
+            colour = colour_of(batch)
+            floats = for_views(
+                images, lambda name, one: normaliser.of_views(name)(one, of_view(colour, name))
+            )
             tensors = (floats, labels.clone(), ids.clone(), valid.clone())
             extras = params_of(batch), range_of(batch.labels)
             mixing, mixed = mixing_of(batch), None
             if mixing is not None:
-                tensors = (mix_rows(floats, mixing.mixing), *tensors[1:])
-                mixed = mixing.to(floats.device)
+                plan = mixing.mixing
+                floats = for_views(floats, lambda _, one: mix_rows(one, plan))
+                tensors = (floats, *tensors[1:])
+                mixed = mixing.to(labels.device)
         batch.release()
         self.transfer_s += time.perf_counter() - before
         return Batch(tensors, place_of(batch), None, *extras, mixed)
@@ -309,8 +340,22 @@ def range_of(labels: NDArray[Any]) -> LabelRange:
     return labels.min().item(), labels.max().item()
 
 
-def colour_of(batch: augd.Batch) -> Tensor | None:
+def for_views(pixels: Pixels, convert: Callable[[str, Tensor], Tensor]) -> Pixels:
+    """Convert pixels, or those of each view by name; the name is empty without views."""
+    if isinstance(pixels, Tensor):
+        return convert("", pixels)
+    return {name: convert(name, one) for name, one in pixels.items()}
+
+
+def of_view(colour: Pixels | None, name: str) -> Tensor | None:
+    """Return the colour matrices of the views of a name."""
+    return colour if colour is None or isinstance(colour, Tensor) else colour[name]
+
+
+def colour_of(batch: augd.Batch) -> Pixels | None:
     """Copy a batch's colour matrices, if colours are left to the device; else None."""
+    if isinstance(batch.colour, Mapping):
+        return {name: torch.tensor(matrices) for name, matrices in batch.colour.items()}
     return None if batch.colour is None else torch.tensor(batch.colour)
 
 
@@ -318,12 +363,18 @@ def params_of(batch: augd.Batch) -> Params:
     """Copy the parameters drawn for the rows of a batch, if its stream has them."""
     if batch.params is None:
         return None
-    return {name: torch.tensor(numbers) for name, numbers in batch.params.items()}
+    if batch.views:
+        return {view: _as_tensors(params) for view, params in batch.params.items()}
+    return _as_tensors(batch.params)
+
+
+def _as_tensors(params: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.tensor(numbers) for name, numbers in params.items()}
 
 
 def views(batch: augd.Batch) -> Tensors:
     """Make tensors of a slot's arrays, without a copy; those of a shared stream are read-only."""
-    if batch.images.flags.writeable:
+    if batch.ids.flags.writeable:
         return _tensors_of(batch)
     with warnings.catch_warnings():
         # torch has no read-only tensors. Writing to these raises SIGSEGV, as intended.
@@ -332,5 +383,8 @@ def views(batch: augd.Batch) -> Tensors:
 
 
 def _tensors_of(batch: augd.Batch) -> Tensors:
-    images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-    return images, labels, torch.from_numpy(batch.ids), torch.from_numpy(batch.valid)
+    labels, ids, valid = map(torch.from_numpy, (batch.labels, batch.ids, batch.valid))
+    if batch.views:
+        named = {name: torch.from_numpy(rows) for name, rows in batch.views.items()}
+        return named, labels, ids, valid
+    return torch.from_numpy(batch.images), labels, ids, valid

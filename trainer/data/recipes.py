@@ -107,7 +107,9 @@ def _refuse_views(plain: Plain) -> None:
     ops = plain.get("ops")
     names = [op.get("op") for op in ops if isinstance(op, dict)] if isinstance(ops, list) else []
     found = [name for name in names if name in _VIEWS]
-    if plain.get("views", 1) != 1:
+    if isinstance(plain.get("views"), list):
+        found.append("[[views]]")
+    elif plain.get("views", 1) != 1:
         found.append(f"views = {plain['views']!r}")
     if found:
         raise augd.OptionError(

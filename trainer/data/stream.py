@@ -132,8 +132,11 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream to {self.device} from {self._stream!r}>"
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0."""
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield (images, labels) of the epoch after the last one that was begun, at first of 0.
+
+        A recipe with view groups gives (views, labels) instead.
+        """
         return map(_pair, self.next_epoch())
 
     def next_epoch(self) -> DevicePass:
@@ -251,8 +254,8 @@ class DevicePass:
         return batch
 
 
-def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
-    return batch.images, batch.labels
+def _pair(batch: Batch) -> tuple[Any, Tensor]:
+    return batch.views or batch.images, batch.labels
 
 
 def _close(feed: _Feed, stream: augd.Stream) -> None:
@@ -306,7 +309,8 @@ def connect(
 
     Returns:
         A `Stream`, to be closed. Its batches have images (B, 3, H, W) in `dtype`, channels RGB,
-        and labels int64 (B,), both on `device`.
+        and labels int64 (B,), both on `device`. A recipe with view groups gives `views` by name,
+        (B, V, 3, H, W), in place of images.
 
     Raises:
         ConnectError: no daemon answers.

@@ -28,7 +28,10 @@ from augd.plan.recipe.recipe import Recipe
 
 
 def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, str]) -> Plan:
-    """Write the frame out as a plan."""
+    """Write the frame out as a plan.
+
+    With 0 views, the scales of decoding are as each row wants them: `share_scales` comes later.
+    """
     crop, scaled, window = _write_exact_path(frame)
     mirror = np.zeros(frame.num_rows, np.bool_) if frame.mirror is None else frame.mirror
     colour, pivot, program = _compose_colours(frame)
@@ -42,7 +45,7 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
             np.copyto(scale, scale_of_matrix(least, halvings), where=frame.bent)
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
         np.copyto(window, 0, where=frame.bent)
-    if scale is not None:
+    if scale is not None and num_views:
         scale = share_scale(scale, num_views)
         round_crops(crop, scale, frame.image, frame.bent)
     return Plan(

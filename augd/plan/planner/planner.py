@@ -4,7 +4,8 @@ A producer calls it with the ids from the order and their sizes from the index. 
 decodes and renders by the plan.
 
 A row's random words come from the counter (id, epoch, op, view, draw). With `views` in the recipe
-each view draws its own. Those of a view op share what the ops before it drew, as view 0.
+each view draws its own. Those of a view op share what the ops before it drew, as view 0. A planner
+of one group of views begins at the number of its first view.
 
 Invariants: a row's plan depends only on (recipe, seed, its id, its epoch, its size, its view),
 neither on the rows beside it nor on earlier calls; all random words of a chunk are drawn in one
@@ -57,8 +58,22 @@ class Planner:
         seed: int,
         out_size: tuple[int, int],
         on_own_draw: OnDraw | None = None,
+        *,
+        first_view: int = 0,
+        is_alone: bool = True,
     ) -> None:
-        """Make the samplers. `on_own_draw` is called with what own ops draw."""
+        """Make the samplers.
+
+        Args:
+            recipe: of the rows.
+            seed: of the random words.
+            out_size: (height, width) of the rows.
+            on_own_draw: called with what own ops draw.
+            first_view: number of the first view in the random counter.
+            is_alone: whether all views of a sample are planned here. Else the caller shares the
+                scales of decoding among all of them (`augd.plan.planner.phase_planner`).
+        """
+        self._first_view, self._is_alone = first_view, is_alone
         self._on_own_draw = on_own_draw
         self._key = mix(seed, Purpose.PARAMS)
         self._num_draws = recipe.views
@@ -84,7 +99,14 @@ class Planner:
             )
         if isinstance(op, Plugin):
             return PluginSampler(
-                op, self._key, place, self._num_draws, self.num_views, self._on_own_draw, number
+                op,
+                self._key,
+                place,
+                self._num_draws,
+                self.num_views,
+                self._on_own_draw,
+                number,
+                first_view=self._first_view,
             )
         return sampler_of(op)
 
@@ -113,7 +135,8 @@ class Planner:
         if self._is_sized_by_image:
             self._check_size(frame)
         impossible = self._by_sample(frame.impossible, ids)
-        return finish(frame, self._recipe, self.num_views, impossible)
+        num_sharing = self.num_views if self._is_alone else 0
+        return finish(frame, self._recipe, num_sharing, impossible)
 
     def _by_sample(self, impossible: dict[int, str], ids: Ints) -> dict[int, str]:
         """Name each sample once that has a row that cannot be made. Padding is never named."""
@@ -126,7 +149,8 @@ class Planner:
     def _make_space(self, num_rows: int) -> _Space:
         if len(self._spaces) >= _SPACES_KEPT:
             self._spaces.clear()
-        space = _Space(self._key, self._samplers, num_rows, self._num_draws)
+        drawn = range(self._first_view, self._first_view + self._num_draws)
+        space = _Space(self._key, self._samplers, num_rows, drawn)
         self._spaces[num_rows] = space
         return space
 
@@ -149,7 +173,7 @@ class _Space:
     __slots__ = ("_epochs", "_high", "_low", "_philox", "_stream", "_streams", "parts")
 
     def __init__(
-        self, key: int, samplers: list[tuple[int, Sampler]], num_rows: int, num_draws: int
+        self, key: int, samplers: list[tuple[int, Sampler]], num_rows: int, drawn: range
     ) -> None:
         num_blocks = sum(sampler.num_blocks for _, sampler in samplers)
         self._philox = Philox(key, num_blocks * num_rows)
@@ -168,8 +192,8 @@ class _Space:
             if isinstance(sampler, GroupSampler):
                 draws = sampler.draws
             streams += [stream_counter(place, 0, draw) for draw in draws]
-        views = [stream_counter(0, view, 0) for view in range(num_draws)]
-        per_row = np.tile(np.array(views, np.int64), num_rows // num_draws)
+        views = [stream_counter(0, view, 0) for view in drawn]
+        per_row = np.tile(np.array(views, np.int64), num_rows // len(views))
         self._streams: Ints = np.array(streams, np.int64)[:, None] + per_row
 
     def draw(self, ids: Ints, epochs: Ints) -> None:

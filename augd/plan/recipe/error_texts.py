@@ -73,7 +73,7 @@ def _check_op_names(path: str, op: Any, known: Ops) -> None:
     name = op.get("op")
     if not isinstance(name, str) or name not in known:
         here = called_here(name)
-        hint = f" {here}" if here else _suggest(name, known) or " Use one of these names."
+        hint = f" {here}" if here else suggest(name, known) or " Use one of these names."
         raise RecipeError(
             f"{path}.op: expected one of {', '.join(sorted(known))}, got {brief(name)}.{hint}"
         )
@@ -86,11 +86,12 @@ def _check_keys(path: str, plain: Mapping[Any, Any], known: tuple[str, ...]) -> 
             keys = ", ".join(known)
             raise RecipeError(
                 f"{path}.{str(key)[:40]}: expected one of the keys {keys}, got {brief(key)}."
-                + (_suggest(key, known) or " Take it out.")
+                + (suggest(key, known) or " Take it out.")
             )
 
 
-def _suggest(name: Any, known: Any) -> str:
+def suggest(name: Any, known: Any) -> str:
+    """Name the known one that is most like a name; empty if none is like it."""
     import difflib
 
     close = difflib.get_close_matches(str(name)[:40], list(known), n=1)

@@ -32,7 +32,7 @@ from augd.plan.recipe.checks import (
 )
 from augd.plan.recipe.error_texts import check_names, explain
 from augd.plan.recipe.mix import Mix
-from augd.plan.recipe.plain_ops import expand_op, list_names, to_toml
+from augd.plan.recipe.plain_ops import expand_op, to_toml
 from augd.plan.recipe.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ __all__ = [
     "expand",
     "output_size",
     "parse_recipe",
-    "plain_recipe",
+    "plain_settings",
+    "preset_of",
     "read_toml",
     "recipe_from_toml",
     "recipe_to_toml",
@@ -187,12 +188,7 @@ def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = 
     Raises RecipeError: the path to the value, what was expected and found, and what to do.
     """
     if isinstance(recipe, str):
-        if recipe not in PRESETS:
-            raise RecipeError(
-                f"recipe: expected one of {', '.join(sorted(PRESETS))}, got {brief(recipe)}. "
-                'Use one of these names, or plain data such as {"ops": [...]}.'
-            )
-        recipe = PRESETS[recipe]
+        recipe = preset_of(recipe)
     known = OPS_BY_NAME if catalogue is None else catalogue.by_name
     recipe_class = Recipe if catalogue is None else catalogue.recipe_class
     check_names(recipe, Recipe.__struct_fields__, known)
@@ -202,20 +198,14 @@ def parse_recipe(recipe: str | Mapping[str, Any], catalogue: Catalogue | None = 
         raise RecipeError(explain(str(error), recipe, recipe_class, known)) from None
 
 
-def plain_recipe(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Write a recipe as a client sends it: expanded, unless it names ops that are not built in.
-
-    Such a recipe is sent as it is: its daemon knows whether they are ops of a plug-in, and
-    validates it. Raises RecipeError.
-    """
-    ops: Any = recipe.get("ops") if isinstance(recipe, Mapping) else ()
-    if all(name in OPS_BY_NAME for name in list_names(ops)):
-        return expand(parse_recipe(recipe))
-    try:
-        plain: dict[str, Any] = msgspec.to_builtins(recipe, str_keys=True)
-    except TypeError as error:
-        raise RecipeError(f"recipe: expected plain data, got something else: {error}.") from None
-    return plain
+def preset_of(name: str) -> Mapping[str, Any]:
+    """Return the plain data of a preset. Raises RecipeError if there is none of the name."""
+    if name not in PRESETS:
+        raise RecipeError(
+            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got {brief(name)}. "
+            'Use one of these names, or plain data such as {"ops": [...]}.'
+        )
+    return PRESETS[name]
 
 
 def expand(recipe: Recipe) -> dict[str, Any]:
@@ -280,6 +270,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_lists(one) for key, one in value.items() if one is not None}
     return _as_lists(value)
+
+
+def plain_settings(recipe: Recipe) -> dict[str, Any]:
+    """Write all settings of a recipe beside its ops and views as plain data."""
+    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    return {name: _plain(plain[name]) for name in ("filter", *_LATER_FIELDS) if name != "views"}
 
 
 def _as_lists(value: Any) -> Any:

@@ -55,11 +55,15 @@ class PluginSampler:
         num_views: int,
         on_draw: OnDraw | None = None,
         number: int | None = None,
+        *,
+        first_view: int = 0,
     ) -> None:
         """Take the op, its place in the random counter, and how rows stand for views.
 
         `on_draw` is called with what was drawn. `number` is that of an op in the group at `place`.
+        Views are counted from `first_view` on.
         """
+        self._first_view = first_view
         self._op = op
         self._key, self._place = key, place
         self._num_draws, self._num_views = num_draws, num_views
@@ -100,14 +104,14 @@ class PluginSampler:
         return SampleInfo(
             int(frame.ids[row]),
             int(frame.epochs[row]),
-            row % self._num_views,
+            self._first_view + row % self._num_views,
             *map(int, frame.image[:, row]),
             *map(int, sides[:, row]),
             *map(int, frame.out_sides[:, 0]),
         )
 
     def _draw(self, told: SampleInfo, row: int) -> Any:
-        view = row % self._num_draws
+        view = self._first_view + row % self._num_draws
         dice = OpRandom(self._key, told.sample, told.epoch, self._place, view, self._number)
         try:
             params = self._op.sample(dice, told)

@@ -22,6 +22,7 @@ from PIL import Image
 from augd.diagnostics.device_colour import recoloured
 from augd.protocol.dashboard_messages import Seen
 from augd.protocol.messages import ArraySpec
+from augd.protocol.slot_layout import by_view
 from augd.server.dashboard.daemon_link import DaemonLink
 from augd.transport.arena import map_arena
 
@@ -32,30 +33,44 @@ _TRIED_S = 2.0
 _PAUSE_S = 0.01
 _SIDE_MAX_PX = 320
 _QUALITY = 88
+_PAPER = 255  # below views that are smaller than the largest
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Some rows of a batch, the first of them row `first`."""
+    """Some rows of a batch, the first of them row `first`.
+
+    `images` and `colour` are by the name of their views, "" without names. There are colours if the
+    device applies them.
+    """
 
     seen: Seen
     first: int
-    images: NDArray[np.uint8]
+    images: dict[str, NDArray[np.uint8]]
     labels: Array
     ids: NDArray[np.int64]
     valid: NDArray[np.bool_]
-    colour: Array | None  # if the device applies the colours
+    colour: dict[str, Array]
 
     def image(self, at: int) -> bytes:
         """Encode a row as JPEG, its colours as the device makes them, its views side by side."""
-        pixels = self.images[at]
-        views = pixels if pixels.ndim == 4 else pixels[None]
-        if self.colour is not None:
-            matrices = self.colour[at].reshape(-1, 3, 4)
-            views = np.stack([recoloured(*pair) for pair in zip(views, matrices, strict=True)])
-        image = Image.fromarray(np.concatenate(list(views), axis=1))
+        views = list[NDArray[np.uint8]]()
+        for name, images in self.images.items():
+            pixels = images[at]
+            rows = list(pixels if pixels.ndim == 4 else pixels[None])
+            if name in self.colour:
+                matrices = self.colour[name][at].reshape(-1, 3, 4)
+                rows = [recoloured(*pair) for pair in zip(rows, matrices, strict=True)]
+            views += rows
+        height, width = max(view.shape[0] for view in views), sum(v.shape[1] for v in views)
+        sheet = np.full((height, width, 3), _PAPER, np.uint8)
+        left = 0
+        for view in views:
+            sheet[: view.shape[0], left : left + view.shape[1]] = view
+            left += view.shape[1]
+        image = Image.fromarray(sheet)
         image.thumbnail((_SIDE_MAX_PX * len(views), _SIDE_MAX_PX))
         out = io.BytesIO()
         image.save(out, "JPEG", quality=_QUALITY)
@@ -136,8 +151,14 @@ def _copy(seen: Seen, fd: int, first: int, count: int) -> Copied:
     slot = memoryview(arena)[seen.slot * seen.slot_bytes : (seen.slot + 1) * seen.slot_bytes]
     last = min(seen.rows, first + count)
     rows = {spec.name: _rows(slot, spec, first, last) for spec in seen.arrays}
-    names = ("images", "labels", "ids", "valid")
-    return Copied(seen, first, **{name: rows[name] for name in names}, colour=rows.get("colour"))
+    names = ("labels", "ids", "valid")
+    return Copied(
+        seen,
+        first,
+        **{name: rows[name] for name in names},
+        images=by_view(rows, "images"),
+        colour=by_view(rows, "colour"),
+    )
 
 
 def _rows(slot: memoryview, spec: ArraySpec, first: int, last: int) -> Array:

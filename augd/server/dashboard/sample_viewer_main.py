@@ -27,7 +27,7 @@ from augd.pixels.headers.formats import HEAD_BYTES, PACKAGES, recognise
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.headers.size_limits import max_data_bytes
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from augd.plugins.ops import load
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit
@@ -37,7 +37,7 @@ from augd.transport import unix_link
 _SIDE_PX = 240
 _BYTES_MAX = 60_000  # of an encoded image, which is sent in one message
 # An image that is shown as it is needs a recipe, but uses nothing of it.
-_PLAIN = parse_recipe({"ops": [{"op": "center_crop", "size": 8}]})
+_PLAIN = parse_stream_recipe({"ops": [{"op": "center_crop", "size": 8}]})
 
 
 class OpenSamples:
@@ -84,7 +84,10 @@ class OpenSamples:
         renderer = self._renderer(asked)
         header = renderer.read(asked.sample).header
         plain = as_plain(renderer.drawn(asked.sample, asked.epoch, header))
-        return Answer(words=tuple(view["words"] for view in plain.get("views", [plain])))
+        views = plain.get("views", [plain])
+        names = (f"{view['name']}: " if "name" in view else "" for view in views)
+        words = (name + view["words"] for name, view in zip(names, views, strict=True))
+        return Answer(words=tuple(words))
 
     def _renderer(self, asked: ViewRequest) -> SampleRenderer:
         """Return the renderer of a dataset, recipe and seed: the last one, or a new one."""
@@ -93,7 +96,7 @@ class OpenSamples:
         if renderer is None:
             recipe = _PLAIN
             if asked.recipe is not None:
-                recipe = parse_recipe(asked.recipe, self._catalogue)
+                recipe = parse_stream_recipe(asked.recipe, self._catalogue)
             index = self._indexes[asked.dataset]
             renderer = SampleRenderer(index, recipe, asked.seed, is_confined=True)
             for last in self._renderers.values():

@@ -39,13 +39,14 @@ from augd.plan.ops.plugin import OwnOpError
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plugins.ops import name_failure
 from augd.protocol import messages as msg
-from augd.protocol.row_digest import ids_digest, rows_digest
+from augd.protocol.row_digest import ids_digest
 from augd.server.producer.decoded_cache import CachedImages, PixelCache
 from augd.server.producer.row_maker import LeaseTask, RowMaker, first_position
 from augd.server.producer.stream_renderer import (
     Buffer,
     OpenDataset,
     StreamRenderer,
+    StreamRenderers,
 )
 from augd.transport.current_sample import CurrentSample
 from augd.transport.fetch_client import FetchClient
@@ -128,7 +129,7 @@ class LeaseRunner:
         self._datasets: dict[str, OpenDataset] = {}
         self._lost: dict[str, AugdError] = {}  # datasets that cannot be opened, and why
         self._cache: PixelCache | None = None
-        self._renderers: dict[int, StreamRenderer] = {}
+        self._renderers: dict[int, StreamRenderers] = {}
         self._accepted: list[msg.Lease] = []
         self._fetch_channel: FetchClient | None = None
         self._in_hand: msg.Lease | None = None
@@ -220,13 +221,13 @@ class LeaseRunner:
         if use.dataset in self._lost:
             raise self._lost[use.dataset]
         dataset = self._datasets[use.dataset]
-        self._renderers[use.stream] = StreamRenderer(use, dataset, arena, choice, self._catalogue)
+        self._renderers[use.stream] = StreamRenderers(use, dataset, arena, choice, self._catalogue)
 
     def mask(self, mask: msg.Mask) -> None:
         """Set a stream's quarantine, for every row that is made from now on."""
-        self._renderers[mask.stream].quarantine = {
-            sample: (epoch, position) for sample, epoch, position in mask.quarantine
-        }
+        self._renderers[mask.stream].mask(
+            {sample: (epoch, position) for sample, epoch, position in mask.quarantine}
+        )
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream, whose leases were revoked before; the last view unmaps its arena."""
@@ -242,7 +243,7 @@ class LeaseRunner:
         if accepted:
             self._leave_cut_cache()
         for (stream, epoch), group in groupby(accepted, key=lambda it: (it.stream, it.epoch)):
-            self._begin(self._renderers[stream], epoch, list(group))
+            self._begin(self._renderers[stream].at(epoch), epoch, list(group))
 
     def _begin(self, renderer: StreamRenderer, epoch: int, leases: list[msg.Lease]) -> None:
         before_ns = time.thread_time_ns()
@@ -253,7 +254,7 @@ class LeaseRunner:
             for first, lease in zip(firsts, leases, strict=True)
         ]
         ids, epochs = renderer.draw.rows(epoch, np.concatenate(spans))
-        plan, sizes = None, None
+        plans, sizes = None, None
         cache = renderer.cache
         # An image that is to be cached is needed whole.
         if renderer.dataset.index.has_segments and (cache is None or cache.is_full):
@@ -261,7 +262,7 @@ class LeaseRunner:
             sizes = np.maximum(renderer.sizes(ids), 1)
             # An own op that fails here fails again when its rows are made, and is reported then.
             with suppress(OwnOpError):
-                plan = renderer.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
+                plans = renderer.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         self.plan_ns += time.thread_time_ns() - before_ns
         row = 0
         for lease in leases:
@@ -274,8 +275,8 @@ class LeaseRunner:
             ]
             samples = [sample for sample in wanted if sample >= 0]
             chunk_plan, regions = None, None
-            if plan is not None and sizes is not None:
-                chunk_plan = renderer.chunk_plan(plan, sizes, part.start, part.stop)
+            if plans is not None and sizes is not None:
+                chunk_plan = renderer.chunk_plan(plans, sizes, part.start, part.stop)
                 regions = renderer.regions(chunk_plan, wanted)
             reading = renderer.dataset.ahead.submit(samples, regions)
             rows = iter(reading)
@@ -332,8 +333,8 @@ class LeaseRunner:
         self._cache = None
         for dataset in self._datasets.values():
             dataset.cache = None
-        for renderer in self._renderers.values():
-            renderer.cache = None
+        for renderers in self._renderers.values():
+            renderers.leave_cache()
         with suppress(OSError, ValueError):
             print(
                 f"augd: producer (pid {os.getpid()}): the files of --cache were truncated: rows "
@@ -360,7 +361,7 @@ class LeaseRunner:
         ):
             self._on_row(lease)
             made.hits = lease.rows
-            made.digest = rows_digest(rows.ids, rows.labels, rows.images, rows.colour)
+            made.digest = rows.digest()
             return made
         for row, sample in enumerate(task.ids.tolist()):
             reason = self._row_maker.make_row(task, row, sample, rows) if sample >= 0 else ""
@@ -370,7 +371,7 @@ class LeaseRunner:
                 made.num_bad += 1
                 if len(made.bad) < _BAD_ROWS_NAMED:
                     made.bad += (msg.BadRow(sample, index.path(sample), reason),)
-        made.digest = rows_digest(rows.ids, rows.labels, rows.images, rows.colour)
+        made.digest = rows.digest()
         if renderer.cache is not None:
             made.hits, made.misses = task.hits, int((task.ids >= 0).sum()) - task.hits
         return made
@@ -394,10 +395,10 @@ class LeaseRunner:
         ids = np.concatenate([member.ids for member in group])
         epochs = np.concatenate([member.epochs for member in group])
         sizes = task.renderer.sizes(ids)
-        plan = task.renderer.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
+        plans = task.renderer.planner.plan(ids, epochs, sizes[:, 0], sizes[:, 1])
         row = 0
         for member in group:
-            member.chunk_plan = task.renderer.chunk_plan(plan, sizes, row, row + member.lease.rows)
+            member.chunk_plan = task.renderer.chunk_plan(plans, sizes, row, row + member.lease.rows)
             row += member.lease.rows
         self.plan_ns += time.thread_time_ns() - before_ns
 

@@ -22,7 +22,8 @@ from augd.pixels.exif_orientation import DecodedRegion, Stored
 from augd.pixels.headers.read_header import BadImage, read_header
 from augd.pixels.jpeg_segments import Cut, JpegPart
 from augd.protocol import messages as msg
-from augd.server.producer.stream_renderer import ChunkPlan, Rows, StreamRenderer
+from augd.server.producer.slot_rows import ChunkPlan, Rows
+from augd.server.producer.stream_renderer import StreamRenderer
 from augd.transport.current_sample import CurrentSample
 
 
@@ -161,5 +162,5 @@ class RowMaker:
         """Plan one row whose size in its file differs from the hint."""
         size = np.array([[width, height]], np.int32)
         ids, epochs = task.ids[row : row + 1], task.epochs[row : row + 1]
-        plan = task.renderer.planner.plan(ids, epochs, size[:, 0], size[:, 1])
-        return task.renderer.chunk_plan(plan, size, 0, 1)
+        plans = task.renderer.planner.plan(ids, epochs, size[:, 0], size[:, 1])
+        return task.renderer.chunk_plan(plans, size, 0, 1)

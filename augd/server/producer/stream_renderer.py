@@ -11,8 +11,8 @@ whatever was written into it before.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +30,21 @@ from augd.pixels.exif_orientation import (
 )
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut, JpegPart, widened
-from augd.pixels.render import Renderer, box_around
-from augd.pixels.row_plan import RowPlans
+from augd.pixels.render import Renderer
+from augd.pixels.render_views import ViewsOfSample, box_around, render_views
 from augd.pixels.transparency import BLACK
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner.planner import Planner
+from augd.plan.planner.phase_planner import PhasePlanner
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.recipe.stream_recipe import Phase, Size, parse_stream_recipe
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import check_layout
 from augd.server.producer.decoded_cache import CachedImages
+from augd.server.producer.slot_rows import ChunkPlan, GroupPlan, Rows, SlotArrays
 
 Buffer = bytearray | memoryview | mmap.mmap
-
-LABEL_OF_NO_SAMPLE = -100  # what torch's losses ignore by default
-_UNTINTED = np.eye(3, 4, dtype=np.float32)
 
 
 @dataclass(slots=True)
@@ -59,74 +57,32 @@ class OpenDataset:
     cache: CachedImages | None = None
 
 
-@dataclass(slots=True)
-class Rows:
-    """A range of a slot's rows; the arrays are views into it. See `augd.protocol.slot_layout`."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.generic]
-    ids: NDArray[np.int64]
-    valid: NDArray[np.bool_]
-    colour: NDArray[np.float32] | None = None
-    params: NDArray[np.float64] | None = None
-
-    def part(self, rows: slice) -> Rows:
-        """Return the views of some of these rows."""
-        arrays = (self.images, self.labels, self.ids, self.valid, self.colour, self.params)
-        return Rows(*(None if array is None else array[rows] for array in arrays))  # type: ignore[arg-type]
-
-    def mask(self, row: int) -> None:
-        """Turn a row into one without a sample."""
-        self.images[row] = 0
-        self.labels[row] = LABEL_OF_NO_SAMPLE
-        self.valid[row] = False
-        if self.colour is not None:
-            self.colour[row] = _UNTINTED
-        if self.params is not None:
-            self.params[row] = 0.0
-
-
-class ChunkPlan:
-    """One chunk's part of a plan, as plain Python numbers that are read once per row."""
-
-    __slots__ = ("edits", "impossible", "params", "part", "plan", "row_plans", "sizes")
-
-    def __init__(
-        self,
-        plan: Plan,
-        sizes: NDArray[np.int32],
-        first: int,
-        end: int,
-        num_views: int,
-        params: NDArray[np.float64] | None,
-    ) -> None:
-        self.plan, self.part = plan, slice(first * num_views, end * num_views)
-        self.sizes: list[list[int]] = sizes[first:end].tolist()
-        self.row_plans = RowPlans(plan, first * num_views, end * num_views)
-        self.impossible = {sample - first: why for sample, why in plan.impossible.items()}
-        self.params = None if params is None else params[first:end]
-        self.edits = None
-        if plan.edits is not None:
-            self.edits = plan.edits[first * num_views : end * num_views]
-
-
 class StreamRenderer:
-    """A stream of a producer: draw, planner, renderer, and views of every slot."""
+    """A phase of a producer's stream: draw, planners, renderers, and views of every slot.
+
+    Attributes:
+        dataset: what it reads.
+        layout: how its epochs are cut into batches.
+        quarantine: the place from which on each of these samples is masked.
+        draw: the samples by position.
+        cache: of decoded images, None if the rows cannot be made from it.
+        planner: of all view groups.
+        size_of: returns an image's size as the recipe sees it.
+    """
 
     def __init__(
         self,
         use: msg.StreamMessage,
         dataset: OpenDataset,
-        arena: Buffer,
+        slots: list[Rows],
         choice: ChoiceArrays | None,
-        catalogue: Catalogue = BUILT_IN,
+        phase: Phase,
     ) -> None:
-        """Make views of every slot of `arena`, which must have the announced size.
+        """Make the planners and renderers of a phase, whose rows lie in `slots`.
 
         Raises:
             RecipeError: an own op rejects its parameters.
         """
-        check_layout(use.arrays, use.slot_bytes)
         self.dataset = dataset
         self.layout = use.layout
         self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
@@ -134,24 +90,24 @@ class StreamRenderer:
         self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
-        recipe = parse_recipe(use.recipe, catalogue)
+        recipe = phase.shared
         # An image that is decoded at another scale has other pixels than its whole image, reduced.
         # And cached images are composed on black.
         is_usual = recipe.scaled_decode == "off" and recipe.background_rgb == BLACK
         self.cache = dataset.cache if is_usual else None
-        memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
-        self._slots = [
-            Rows(**{spec.name: _view(memory, at * use.slot_bytes, spec) for spec in use.arrays})
-            for at in range(use.num_slots)
-        ]
-        height, width = self._slots[0].images.shape[-3:-1]
-        self._out_width = width
-        self.planner = Planner(recipe, use.seed, (height, width))
-        self._num_views = self.planner.num_views
+        self._slots = slots
+        sizes: list[Size] = [group.images.shape[2:4] for group in slots[0].groups]
+        self._groups = phase.groups
+        self._out_widths = [width for _, width in sizes]
+        self.planner = PhasePlanner(phase, use.seed, tuple(sizes))
+        self._is_single = phase.num_views == 1
         self.size_of, _ = reader_of(recipe.exif)
         self._is_upright = recipe.exif == "apply"
         self._origin_of = upright_origin if self._is_upright else stored_origin
-        self._renderer = Renderer.of(recipe, (height, width))
+        self._renderers = [
+            Renderer.of(group.recipe, size) for group, size in zip(phase.groups, sizes, strict=True)
+        ]
+        self._renderer = self._renderers[0]
 
     def rows(self, slot: int, first: int, count: int) -> Rows:
         """Return the views of a range of a slot's rows."""
@@ -171,13 +127,19 @@ class StreamRenderer:
         else:
             out[:] = index.labels[ids]
 
-    def chunk_plan(self, plan: Plan, sizes: NDArray[np.int32], first: int, end: int) -> ChunkPlan:
-        params = None
-        if self._slots[0].params is not None:
-            shape = self._slots[0].params.shape[1:]
-            described = describe(plan, self._num_views, self._out_width)
-            params = described.reshape(-1, *shape)
-        return ChunkPlan(plan, sizes, first, end, self._num_views, params)
+    def chunk_plan(
+        self, plans: Sequence[Plan], sizes: NDArray[np.int32], first: int, end: int
+    ) -> ChunkPlan:
+        """Return the samples `first` to `end` of the plans of this stream's view groups."""
+        groups = []
+        for number, (plan, group) in enumerate(zip(plans, self._groups, strict=True)):
+            params, num_views = None, group.recipe.num_views
+            if self._slots[0].groups[number].params is not None:
+                width = self._out_widths[number]
+                params = describe(plan, num_views, width, group.first_view)
+                params = params.reshape(-1, num_views, params.shape[1])
+            groups.append(GroupPlan(plan, first, end, num_views, params))
+        return ChunkPlan(groups, sizes, first, end)
 
     def sizes(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the sizes of these samples as the recipe sees them, int32 (n, 2), 0 if unknown."""
@@ -191,7 +153,8 @@ class StreamRenderer:
     def regions(self, chunk_plan: ChunkPlan, ids: list[int]) -> list[Region | None]:
         """Return the region of each stored image that its views need; None if it is all of it."""
         boxes = self._boxes(chunk_plan)
-        if not self._is_upright and chunk_plan.plan.scale is None and not chunk_plan.impossible:
+        is_scaled = chunk_plan.groups[0].plan.scale is not None
+        if not self._is_upright and not is_scaled and not chunk_plan.impossible:
             return [box for box, sample in zip(boxes, ids, strict=True) if sample >= 0]
         return [
             self._region(chunk_plan, at, sample, boxes[at])
@@ -200,19 +163,26 @@ class StreamRenderer:
         ]
 
     def _boxes(self, chunk_plan: ChunkPlan) -> list[Region]:
-        if self._num_views == 1:
-            return list(
-                map(tuple, self._renderer.needed(chunk_plan.plan, chunk_plan.part).tolist())
-            )
-        crops, step = chunk_plan.row_plans.crop, self._num_views
-        return [box_around(crops[first : first + step]) for first in range(0, len(crops), step)]
+        if self._is_single:
+            group = chunk_plan.groups[0]
+            return list(map(tuple, self._renderer.needed(group.plan, group.part).tolist()))
+        return [self._box(chunk_plan, at) for at in range(len(chunk_plan.sizes))]
+
+    @staticmethod
+    def _box(chunk_plan: ChunkPlan, at: int) -> Region:
+        """Return the region around all views of a sample."""
+        crops: list[Region] = []
+        for group in chunk_plan.groups:
+            first = at * group.num_views
+            crops += group.row_plans.crop[first : first + group.num_views]
+        return box_around(crops)
 
     def _region(self, chunk_plan: ChunkPlan, at: int, sample: int, region: Region) -> Region | None:
         if at in chunk_plan.impossible:
             return None
-        first = at * self._num_views
         turn = int(self.dataset.index.orientations[sample]) if self._is_upright else 1
-        scale = chunk_plan.row_plans.scale[first]
+        group = chunk_plan.groups[0]
+        scale = group.row_plans.scale[at * group.num_views]
         width, height = chunk_plan.sizes[at]
         if turn == 1:
             return region if scale == 1 else widened(region, scale, width, height)
@@ -220,8 +190,7 @@ class StreamRenderer:
         # needed window is known for images that are stored upright only.
         if scale != 1:
             return None
-        crops = chunk_plan.row_plans.crop[first : first + self._num_views]
-        return stored_region(turn, (width, height), box_around(crops))
+        return stored_region(turn, (width, height), self._box(chunk_plan, at))
 
     def render(
         self,
@@ -240,24 +209,51 @@ class StreamRenderer:
             BadImage: it cannot be decoded.
             OwnOpError: an own op failed on the finished row.
         """
-        first = at * self._num_views
-        out = self._views_of(rows.images[row])
-        colour = None if rows.colour is None else self._views_of(rows.colour[row])
         data: bytearray
         origin: tuple[int, int] | None
         if isinstance(content, JpegPart):
             data, origin = content.data, self._origin_of(content)
         else:
             data, origin = content, None
-        self._renderer.render_sample(data, header, chunk_plan.row_plans, first, out, colour, origin)
-        self._finish(out, chunk_plan, at, rows, row)
+        if len(chunk_plan.groups) == 1:
+            group, target = chunk_plan.groups[0], rows.groups[0]
+            colour = None if target.colour is None else target.colour[row]
+            self._renderer.render_sample(
+                data,
+                header,
+                group.row_plans,
+                at * group.num_views,
+                target.images[row],
+                colour,
+                origin,
+            )
+        else:
+            views = self._views_of_sample(chunk_plan, at, rows, row)
+            render_views(data, header, views, origin)
+        self._finish(chunk_plan, at, rows, row)
+
+    def _views_of_sample(
+        self, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
+    ) -> list[ViewsOfSample]:
+        return [
+            ViewsOfSample(
+                renderer,
+                group.row_plans,
+                at * group.num_views,
+                target.images[row],
+                None if target.colour is None else target.colour[row],
+            )
+            for renderer, group, target in zip(
+                self._renderers, chunk_plan.groups, rows.groups, strict=True
+            )
+        ]
 
     def can_render_cuts(self, chunk_plan: ChunkPlan) -> bool:
         """Return whether the rows of a chunk plan can be made from cuts as they are."""
         return (
-            self._num_views == 1
+            self._is_single
             and not chunk_plan.impossible
-            and self._renderer.can_render_cuts(chunk_plan.plan)
+            and self._renderer.can_render_cuts(chunk_plan.groups[0].plan)
         )
 
     def render_cut(self, cut: Cut, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int) -> bool:
@@ -266,12 +262,13 @@ class StreamRenderer:
         Raises:
             OwnOpError: an own op failed on the finished row.
         """
-        colour = None if rows.colour is None else rows.colour[row]
-        out = rows.images[row]
-        if not self._renderer.render_cut(cut, chunk_plan.row_plans, at, out, colour):
+        group, target = chunk_plan.groups[0], rows.groups[0]
+        colour = None if target.colour is None else target.colour[row, 0]
+        out = target.images[row, 0]
+        if not self._renderer.render_cut(cut, group.row_plans, at, out, colour):
             return False
-        if chunk_plan.edits is not None or rows.params is not None:
-            self._finish(out[None], chunk_plan, at, rows, row)
+        if group.edits is not None or target.params is not None:
+            self._finish(chunk_plan, at, rows, row)
         return True
 
     def find_cached(self, ids: NDArray[np.int64]) -> list[int]:
@@ -284,14 +281,12 @@ class StreamRenderer:
         It is possible if each row has one view of a whole image of the planned size, on the exact
         path. That is the usual case; other chunks are made row by row.
         """
-        if (
-            self.cache is None
-            or self.quarantine
-            or chunk_plan.impossible
-            or chunk_plan.edits is not None
-        ):
+        group, target = chunk_plan.groups[0], rows.groups[0]
+        if self.cache is None or self.quarantine or chunk_plan.impossible:
             return False
-        if self._num_views > 1 or not self._renderer.can_render_rows(chunk_plan.plan):
+        if group.edits is not None or not self._is_single:
+            return False
+        if not self._renderer.can_render_rows(group.plan):
             return False
         places = self.cache.places(ids)
         if places is None or not np.array_equal(places["size"], chunk_plan.sizes):
@@ -300,41 +295,79 @@ class StreamRenderer:
             self.cache.pixels,
             places["offset"].copy(),
             places["size"].copy(),
-            chunk_plan.plan,
-            chunk_plan.part,
-            chunk_plan.row_plans,
-            rows.images,
-            rows.colour,
+            group.plan,
+            group.part,
+            group.row_plans,
+            target.images[:, 0],
+            None if target.colour is None else target.colour[:, 0],
         )
-        if rows.params is not None:
-            rows.params[:] = chunk_plan.params
+        if target.params is not None:
+            target.params[:] = group.params
         return True
 
     def render_decoded(
         self, image: DecodedRegion, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
     ) -> None:
         """Write all views of the chunk plan's sample `at` from its whole image; see `render`."""
-        out = self._views_of(rows.images[row])
-        colour = None if rows.colour is None else self._views_of(rows.colour[row])
-        self._renderer.render_decoded(
-            image, chunk_plan.row_plans, at * self._num_views, out, colour
-        )
-        self._finish(out, chunk_plan, at, rows, row)
+        for renderer, group, target in zip(
+            self._renderers, chunk_plan.groups, rows.groups, strict=True
+        ):
+            colour = None if target.colour is None else target.colour[row]
+            first = at * group.num_views
+            renderer.render_decoded(image, group.row_plans, first, target.images[row], colour)
+        self._finish(chunk_plan, at, rows, row)
 
-    def _finish(
-        self, out: NDArray[np.uint8], chunk_plan: ChunkPlan, at: int, rows: Rows, row: int
-    ) -> None:
+    @staticmethod
+    def _finish(chunk_plan: ChunkPlan, at: int, rows: Rows, row: int) -> None:
         """Let own ops edit the finished views, and write the drawn parameters."""
-        if chunk_plan.edits is not None:
-            for number, finished in enumerate(out, at * self._num_views):
-                for edit in chunk_plan.edits[number]:
-                    edit.apply(finished)
-        if rows.params is not None and chunk_plan.params is not None:
-            rows.params[row] = chunk_plan.params[at]
+        for group, target in zip(chunk_plan.groups, rows.groups, strict=True):
+            if group.edits is not None:
+                for number, finished in enumerate(target.images[row], at * group.num_views):
+                    for edit in group.edits[number]:
+                        edit.apply(finished)
+            if target.params is not None and group.params is not None:
+                target.params[row] = group.params[at]
 
-    def _views_of(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Add the axis of views to a row's array, which lacks it if there is one view."""
-        return array if self._num_views > 1 else array[None]
+
+class StreamRenderers:
+    """A producer's stream: the renderers of its phases, and views of every slot."""
+
+    def __init__(
+        self,
+        use: msg.StreamMessage,
+        dataset: OpenDataset,
+        arena: Buffer,
+        choice: ChoiceArrays | None,
+        catalogue: Catalogue = BUILT_IN,
+    ) -> None:
+        """Make views of every slot of `arena`, which must have the announced size.
+
+        Raises:
+            RecipeError: an own op rejects its parameters.
+        """
+        recipe = parse_stream_recipe(use.recipe, catalogue)
+        memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
+        check_layout(use.arrays, use.slot_bytes)
+        self._of: list[StreamRenderer] = []
+        self._recipe = recipe
+        for phase in recipe.phases:
+            arrays = SlotArrays(use.arrays, phase)
+            slots = [arrays.rows(memory, at * use.slot_bytes) for at in range(use.num_slots)]
+            self._of.append(StreamRenderer(use, dataset, slots, choice, phase))
+
+    def at(self, epoch: int) -> StreamRenderer:
+        """Return the renderer of an epoch."""
+        return self._of[self._recipe.number_at(epoch)]
+
+    def mask(self, quarantine: dict[int, tuple[int, int]]) -> None:
+        """Set the quarantine, for every row that is made from now on."""
+        for renderer in self._of:
+            renderer.quarantine = quarantine
+
+    def leave_cache(self) -> None:
+        """Make all rows from files from now on."""
+        for renderer in self._of:
+            renderer.cache = None
 
 
 def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.int64] | None:
@@ -344,10 +377,3 @@ def _renumber(picked: NDArray[np.int64] | None, num_classes: int) -> NDArray[np.
     table = np.full(num_classes + 1, -1, np.int64)
     table[picked] = np.arange(len(picked))
     return table
-
-
-def _view(arena: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[Any]:
-    count = int(np.prod(spec.shape, dtype=object))
-    dtype = np.dtype(spec.dtype)
-    first = start + spec.offset
-    return arena[first : first + count * dtype.itemsize].view(dtype).reshape(spec.shape)

@@ -49,7 +49,7 @@ def test_recipes(tmp_path):
     assert load_recipe("eval") == load_recipe("eval")
     path = tmp_path / "mine.toml"
     path.write_text('filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 32\n')
-    assert load_recipe(str(path)).filter == "linear"
+    assert load_recipe(str(path)).phases[0].shared.filter == "linear"
     with pytest.raises(RecipeError, match=r"recipe: expected one of .*imagenet.*, got 'imgnet'"):
         load_recipe("imgnet")
     with pytest.raises(

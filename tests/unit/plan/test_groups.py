@@ -19,10 +19,10 @@ from augd.plan.recipe.op_schema import catalogue_of, survey_of
 from augd.plan.recipe.recipe import (
     expand,
     parse_recipe,
-    plain_recipe,
     recipe_from_toml,
     recipe_to_toml,
 )
+from augd.plan.recipe.stream_recipe import plain_recipe
 from augd.plan.samplers.groups import first_draw
 from tests.support.plans import plan_of, planner_of
 

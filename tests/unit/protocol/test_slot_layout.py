@@ -11,9 +11,11 @@ from augd.protocol.messages import ArraySpec
 from augd.protocol.slot_layout import (
     ALIGNMENT_BYTES,
     PAGE_BYTES,
+    by_view,
     check_layout,
     size_bytes,
     slot_layout,
+    views_layout,
 )
 
 
@@ -60,3 +62,30 @@ def test_arrays_that_leave_the_slot_are_refused() -> None:
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ProtocolError, match="array of dtype 'object', expected one of"):
         check_layout((ArraySpec("a", "object", (1,), 0),), 4096)
+
+
+@pytest.mark.clause("P-165")
+def test_views_with_names_have_an_array_each() -> None:
+    arrays, slot_bytes = views_layout(
+        5, {"global": (2, 7, 9), "local": (8, 3, 4)}, has_colour=True, has_params=True
+    )
+    assert [(spec.name, spec.dtype, spec.shape) for spec in arrays] == [
+        ("images.global", "uint8", (5, 2, 7, 9, 3)),
+        ("images.local", "uint8", (5, 8, 3, 4, 3)),
+        ("labels", "int64", (5,)),
+        ("ids", "int64", (5,)),
+        ("valid", "bool", (5,)),
+        ("colour.global", "float32", (5, 2, 3, 4)),
+        ("colour.local", "float32", (5, 8, 3, 4)),
+        ("params.global", "float64", (5, 2, 30)),
+        ("params.local", "float64", (5, 8, 30)),
+    ]
+    check_layout(arrays, slot_bytes)
+    targets = views_layout(5, {"one": (1, 2, 2)}, 4)[0]
+    assert [(spec.name, spec.shape) for spec in targets][:2] == [
+        ("images.one", (5, 1, 2, 2, 3)),
+        ("labels", (5, 4)),
+    ]
+    named = {spec.name: spec.shape for spec in arrays}
+    assert by_view(named, "images") == {"global": (5, 2, 7, 9, 3), "local": (5, 8, 3, 4, 3)}
+    assert by_view({"images": 1, "ids": 2}, "images") == {"": 1}

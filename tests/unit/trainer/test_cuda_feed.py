@@ -110,6 +110,8 @@ def make_batch(rows: int = 4, number: int = 0) -> SimpleNamespace:
         position=number * rows,
         colour=None,
         params=None,
+        views={},
+        mixing=None,
     )
 
 
@@ -206,18 +208,41 @@ def test_what_was_made_in_inference_mode_serves_training(cuda):
         assert weight.grad is not None
 
 
-def test_a_copy_that_fails_half_way_is_waited_for(cuda):
+def out_of_memory(*_: object, **__: object) -> None:
+    raise RuntimeError("out of memory")
+
+
+def test_a_copy_that_fails_half_way_is_waited_for(cuda, monkeypatch):
     copier = make_lane()
     batch = make_batch()
     batch.valid = None
     with pytest.raises(TypeError):
         copier.copy(batch, 0)
     batch = make_batch()
-    copier._buffers[0] = torch.empty(9, 1, 1, 1, dtype=torch.uint8)
+    monkeypatch.setattr(torch.Tensor, "copy_", out_of_memory)
     with pytest.raises(RuntimeError):
         copier.copy(batch, 0)
     assert cuda.log[-1] == ("side", "synchronized")
     assert cuda.current == "consumer"
+
+
+def test_views_go_by_name_each_with_buffers_of_its_own(cuda):
+    """Batches of view groups, whose sizes may change at the border of two phases."""
+    copier = make_lane()
+    expected = HostNormaliser(torch.float32, channels_last=True)
+    for number, side in enumerate((6, 6, 9, 4)):
+        batch = make_batch(number=number)
+        rng = np.random.default_rng(number)
+        batch.views = {
+            "global": rng.integers(0, 256, (4, 2, side, side, 3), np.uint8),
+            "local": rng.integers(0, 256, (4, 5, 3, 3, 3), np.uint8),
+        }
+        done = copier.finish(copier.copy(batch, number % 2)[0], number % 2)
+        assert list(done.views) == ["global", "local"]
+        for name, rows in done.views.items():
+            torch.testing.assert_close(rows, expected(torch.from_numpy(batch.views[name])))
+        with pytest.raises(AttributeError, match=r"its rows are batch.views\['global'\] and"):
+            done.images  # noqa: B018
 
 
 @pytest.mark.parametrize(("memory", "flags"), [(bytearray(64), 0), (bytes(64), 8)])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from augd.plan.content import content_of
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.recipe import expand, parse_recipe
+from augd.plan.recipe.stream_recipe import expand_stream, parse_stream_recipe
 from augd.protocol import messages as msg
 from augd.protocol.limits import EPOCH_LAST, QUARANTINE_MAX
 from augd.protocol.quarantine import as_entries, united
@@ -119,15 +119,15 @@ class StreamAnnouncer:
         facts, spec = self._datasets[stream.dataset], stream.spec
         is_first = stream.content is None
         if is_first:
-            recipe = parse_recipe(spec.recipe, self._catalogue)
+            recipe = parse_stream_recipe(spec.recipe, self._catalogue)
             stream.content = content_of(
                 dataset_digest=facts.digest,
-                recipe=expand(recipe),
+                recipe=expand_stream(recipe),
                 seed=spec.seed,
                 shuffle=spec.shuffle,
                 policy=policy_of(spec, has_splits=facts.has_splits),
                 environment=relevant(
-                    self._catalogue.environment_of(recipe, environment), facts.decoders
+                    recipe.environment_of(self._catalogue, environment), facts.decoders
                 ),
             )
         assert stream.content is not None

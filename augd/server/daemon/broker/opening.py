@@ -8,15 +8,15 @@ another session. The session table calls in here. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from augd.errors import AugdError, OptionError, counted
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.recipe import output_size, parse_recipe
+from augd.plan.recipe.stream_recipe import Phase, Size, parse_stream_recipe
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import as_entries, united
-from augd.protocol.slot_layout import slot_layout
+from augd.protocol.slot_layout import slot_layout, views_layout
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker import permissions
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
@@ -92,7 +92,8 @@ class StreamOpener:
         spec = request.spec
         name = permissions.find_dataset(spec.dataset, self._datasets, session.rights)
         facts = self._datasets[name]
-        output_size(parse_recipe(spec.recipe, self._catalogue), facts.first_size_px)
+        for phase in parse_stream_recipe(spec.recipe, self._catalogue).phases:
+            phase.sizes(facts.first_size_px)
         if spec.layout.rank >= spec.layout.world:
             raise OptionError(
                 f"rank: expected 0..{spec.layout.world - 1} for world={spec.layout.world}, "
@@ -182,20 +183,12 @@ class StreamOpener:
                 f"drop_last leaves no batch: {counted(num_samples, 'sample')}, "
                 f"{epoch_layout.global_batch(layout)} per global batch; use a smaller batch_size"
             )
-        recipe = parse_recipe(spec.recipe, self._catalogue)
-        height, width = output_size(recipe, facts.first_size_px)
+        phase = parse_stream_recipe(spec.recipe, self._catalogue).phases[0]
         num_targets = facts.num_targets
         if num_targets and chosen is not None and chosen.num_picked:
             num_targets = chosen.num_picked
-        arrays, slot_bytes = slot_layout(
-            layout.batch_size,
-            height,
-            width,
-            num_targets,
-            num_views=recipe.num_views,
-            has_colour=recipe.colour_on == "device",
-            has_params=spec.params,
-        )
+        sizes = phase.sizes(facts.first_size_px)
+        arrays, slot_bytes = _layout_of(phase, sizes, spec, num_targets)
         stream = StreamState(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
@@ -246,6 +239,28 @@ class StreamOpener:
 
     def _on(self, stream: StreamState) -> list[Session]:
         return [session for session in self._sessions.values() if session.stream is stream]
+
+
+def _layout_of(
+    phase: Phase, sizes: Sequence[Size], spec: msg.Spec, num_targets: int
+) -> tuple[tuple[msg.ArraySpec, ...], int]:
+    """Lay out a batch of a phase, whose view groups have rows of these sizes."""
+    batch_size, has_colour = spec.layout.batch_size, phase.shared.colour_on == "device"
+    if not phase.is_grouped:
+        return slot_layout(
+            batch_size,
+            *sizes[0],
+            num_targets,
+            num_views=phase.num_views,
+            has_colour=has_colour,
+            has_params=spec.params,
+        )
+    views: dict[str, tuple[int, int, int]] = {}
+    for group, (height, width) in zip(phase.groups, sizes, strict=True):
+        views[group.name] = group.place + group.recipe.views, height, width
+    return views_layout(
+        batch_size, views, num_targets, has_colour=has_colour, has_params=spec.params
+    )
 
 
 def _is_same_request(a: msg.Open, b: msg.Open) -> bool:

@@ -1,0 +1,221 @@
+"""Recipes of view groups: what is refused and in which words, equal spellings, TOML in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from augd.cli.recipes import recipe_schema, summarise
+from augd.errors import RecipeError
+from augd.plan.content import content_of, differences
+from augd.plan.recipe.recipe import expand, parse_recipe
+from augd.plan.recipe.recipe_toml import stream_recipe_from_toml, stream_recipe_to_toml
+from augd.plan.recipe.stream_recipe import (
+    StreamRecipe,
+    expand_stream,
+    parse_stream_recipe,
+    plain_recipe,
+)
+from tests.support.scenes import GROUPS
+
+CROP = {"op": "random_resized_crop", "size": 64}
+SMALL = {"op": "random_resized_crop", "size": 32}
+
+
+def refused(*groups: Any, **beside: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_stream_recipe({"views": list(groups), **beside})
+    return str(caught.value)
+
+
+def group(*ops: Any, name: Any = "global", **more: Any) -> dict[str, Any]:
+    return {"name": name, "ops": list(ops), **more}
+
+
+def test_groups_of_one_name_are_joined_in_order():
+    (phase,) = parse_stream_recipe(
+        {"views": [group(CROP), group(SMALL, name="local", count=8), group(CROP, count=2)]}
+    ).phases
+    assert [(one.name, one.recipe.views, one.first_view, one.place) for one in phase.groups] == [
+        ("global", 1, 0, 0),
+        ("local", 8, 1, 0),
+        ("global", 2, 9, 1),
+    ]
+    assert phase.sizes(None) == ((64, 64), (32, 32), (64, 64))
+    assert phase.num_views == 11 and phase.is_grouped
+
+
+def test_a_plain_recipe_is_one_group_without_a_name():
+    recipe = parse_stream_recipe("imagenet")
+    (one,) = recipe.phases[0].groups
+    assert (one.name, one.recipe) == ("", parse_recipe("imagenet"))
+    assert not recipe.phases[0].is_grouped
+    assert expand_stream(recipe) == expand(parse_recipe("imagenet"))
+    assert parse_stream_recipe({"views": 2, "ops": [CROP]}).phases[0].num_views == 2
+
+
+def test_a_group_takes_the_settings_beside_the_list_unless_it_has_its_own():
+    (phase,) = parse_stream_recipe(
+        {
+            "filter": "linear",
+            "exif": "apply",
+            "views": [
+                group(CROP),
+                group(CROP, filter="antialias", fill="constant", fill_value=[1, 2, 3]),
+            ],
+        }
+    ).phases
+    first, second = (one.recipe for one in phase.groups)
+    assert (first.filter, first.fill, first.exif) == ("linear", "reflect", "apply")
+    assert (second.filter, second.fill, second.exif) == ("antialias", "constant", "apply")
+    assert second.fill_rgb == (1, 2, 3)
+
+
+def test_two_spellings_are_one_recipe():
+    beside = {"filter": "linear", "views": [group(CROP), group(SMALL, name="local")]}
+    inside = {"views": [group(CROP, filter="linear"), group(SMALL, name="local", filter="linear")]}
+    default = {
+        "filter": "antialias",
+        "views": [
+            group(CROP, filter="linear", count=1),
+            group(SMALL, name="local", filter="linear"),
+        ],
+    }
+    first = expand_stream(parse_stream_recipe(beside))
+    assert first == expand_stream(parse_stream_recipe(inside))
+    assert first == expand_stream(parse_stream_recipe(default))
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        GROUPS,
+        {"views": [group(CROP, fill="constant", fill_value=5), group(CROP, fill="reflect")]},
+        {"views": [group(CROP, fill="wrap"), group(name="whole", count=2)]},
+        {"views": 3, "ops": [CROP]},
+        {"views": [group(CROP, {"op": "one_of", "ops": [{"op": "mirror"}, {"op": "invert"}]})]},
+    ],
+)
+def test_expanded_and_as_toml_it_reads_back(plain: dict[str, Any]):
+    recipe = parse_stream_recipe(plain)
+    assert parse_stream_recipe(expand_stream(recipe)) == recipe
+    assert stream_recipe_from_toml(stream_recipe_to_toml(recipe)) == recipe
+    assert plain_recipe(plain) == expand_stream(recipe)
+
+
+def test_the_table_form_of_toml():
+    text = """
+        filter = "linear"
+        [[views]]
+        name = "global"
+        count = 2
+        ops = [{op = "random_resized_crop", size = 64}, {op = "mirror"}]
+        [[views]]
+        name = "local"
+        [[views.ops]]
+        op = "random_resized_crop"
+        size = 32
+    """
+    (phase,) = stream_recipe_from_toml(text).phases
+    assert [(one.name, one.recipe.views, len(one.recipe.ops)) for one in phase.groups] == [
+        ("global", 2, 2),
+        ("local", 1, 1),
+    ]
+
+
+def test_own_ops_are_left_to_the_daemon():
+    plain = {"views": [group(CROP, {"op": "my_op"})]}
+    assert plain_recipe(plain) == plain
+    with pytest.raises(RecipeError, match=r"recipe.views\[0\].ops\[1\].op: expected one of"):
+        parse_stream_recipe(plain)
+
+
+BIG = {"op": "resize", "size": 2000}
+TEN = [{"op": "resize", "short": 256}, {"op": "ten_crop"}]
+
+
+@pytest.mark.parametrize(
+    ("groups", "path", "expected", "got"),
+    [
+        ([], "", "a whole number or a list such as", "an empty list"),
+        ([3], "[0]", "a mapping such as", "3"),
+        ([group(CROP, name="")], "[0].name", "1 to 64 letters", "''"),
+        ([group(CROP, name="a.b")], "[0].name", "1 to 64 letters", "'a.b'"),
+        ([group(CROP, name=None)], "[0].name", "1 to 64 letters", "None"),
+        ([group(CROP, count=0)], "[0].count", "a whole number of views in 1..256", "0"),
+        ([group(CROP, count=4096)], "[0].count", "a whole number of views in 1..256", "4096"),
+        ([group(CROP, count=True)], "[0].count", "a whole number", "True"),
+        ([group(CROP, count=200)] * 2, "", "at most 256 views of a sample", "400"),
+        ([group(BIG, count=17)], "[0].count", "at most 64 megapixels", "17 of 2000x2000"),
+        ([group(BIG, count=9)] * 2, "", "at most 64 megapixels", "72.0 of 18"),
+        ([group(CROP), group(SMALL)], "[1].ops", "rows of 64x64 as those of views[0]", "32x32"),
+        ([group(CROP), group()], "[1].ops", "rows of 64x64", "the size of the first image"),
+        ([group(CROP), {"name": "x"}], "[1].ops", "a list of ops", "None"),
+        ([group(*TEN)], "[0].ops[1].op", "an op that makes one row", "ten_crop, which makes 10"),
+        ([group({"op": "resiz"})], "[0].ops[0].op", "one of", "'resiz'"),
+        ([group({"op": "mirror", "p": 2})], "[0].ops[0].p", "", "2"),
+        ([group(CROP, SMALL)], "[0].ops[1].op", "no second resample", "random_resized_crop"),
+        ([group(CROP, exif="apply")], "[0].exif", "exif beside the list of views", "it in a group"),
+        ([group(CROP, filtr="linear")], "[0].filtr", "one of the keys name, count, ops", "'filtr'"),
+        ([group(CROP, filter="cubic")], "[0].filter", "one of", "'cubic'"),
+    ],
+)
+def test_what_is_refused_is_named(groups: list[Any], path: str, expected: str, got: str):
+    text = refused(*groups)
+    assert text.startswith(f"recipe.views{path}: expected {expected}"), text
+    assert f", got {got}" in text and text.endswith((".", "?"))
+
+
+def test_what_is_refused_beside_the_list():
+    assert refused(group(CROP), ops=[CROP]).startswith("recipe.ops: expected no ops beside a list")
+    assert refused(group(CROP), filter="cubic").startswith("recipe.filter: expected one of")
+    assert refused(group(CROP), filtr=1).startswith("recipe.filtr: expected one of the keys filter")
+    text = refused(group(CROP), mix={"mixup": 0.8})
+    assert text.startswith("recipe.mix: expected no mix beside a list of views"), text
+    erase = group(CROP, {"op": "erase"})
+    text = refused(erase, colour_on="device")
+    assert text.startswith('recipe.views[0].ops[1].op: expected no erase with colour_on="device"')
+
+
+def test_a_size_that_the_first_image_decides():
+    (phase,) = parse_stream_recipe({"views": [group(), group(name="small")]}).phases
+    assert phase.sizes((30, 20)) == ((20, 30), (20, 30))
+    with pytest.raises(RecipeError, match="expected an op that decides the size"):
+        phase.sizes(None)
+    (phase,) = parse_stream_recipe({"views": [group(count=2)] * 2}).phases
+    with pytest.raises(RecipeError, match=r"recipe.views: expected at most 64 megapixels"):
+        phase.sizes((5000, 4000))
+
+
+def content(recipe: StreamRecipe) -> Any:
+    return content_of(
+        dataset_digest="d",
+        recipe=expand_stream(recipe),
+        seed=0,
+        shuffle=True,
+        policy={},
+        environment={},
+    )
+
+
+def test_content_names_the_group_that_differs():
+    one = content(parse_stream_recipe(GROUPS))
+    assert one.fields["recipe.views[2].name"] == '"local"'
+    changed = {**GROUPS, "views": [*GROUPS["views"][:2], {**GROUPS["views"][2], "count": 4}]}
+    assert differences(one, content(parse_stream_recipe(changed))) == [
+        "recipe.views[2].count: 3 against 4"
+    ]
+
+
+def test_a_line_about_it():
+    line = summarise(GROUPS)
+    assert line.startswith("1 global: random_resized_crop size=24, then mirror; 1 global: ")
+    assert "3 local: " in line and line.endswith("filter=linear")
+
+
+def test_the_schema_has_views():
+    definitions = recipe_schema()["$defs"]
+    assert definitions["ViewGroup"]["required"] == ["name", "ops"]
+    assert "exif" not in definitions["ViewGroup"]["properties"]
+    assert "exif" in definitions["RecipeOfViews"]["properties"]
