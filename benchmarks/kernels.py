@@ -3,8 +3,9 @@
 The crops of `imagenet`'s law, of the photos that are given. In this process, on one core, sides
 in turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize
 alone, from decoded crops, against Pillow, OpenCV and torch; crops turned by ten degrees, halving
-included, and the colour pass, as without them. Then one producer's workshop as a
-process, against libjpeg-turbo's entropy decoding alone of the same rows on the same core.
+included, and the colour pass, as without them; each step of a program against that pass and
+against Pillow, OpenCV or NumPy. Then one producer's workshop as a process, against libjpeg-turbo's
+entropy decoding alone of the same rows on the same core.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from augd.pixels.row_plan import RowPlan
 from augd.plan.planner.planner import Planner
 from augd.plan.recipe.recipe import parse_recipe
 from benchmarks._competitors import entropy, null_sink, recipe
+from benchmarks._program_steps import step_cases
 from benchmarks._report import Figure, Options, Target, run_alone
 from benchmarks._rounds import Spread, alternate, ratios, spread
 
@@ -130,6 +132,7 @@ def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
         ("resize, antialiased", _resizes("antialias"), resize_targets),
         ("bent row", _warped_rows(), {}),
         ("colour pass", _tints(), {}),
+        *((name, sides, {}) for name, sides in step_cases()),
     ]
 
 
