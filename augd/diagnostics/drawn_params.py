@@ -22,19 +22,22 @@ import msgspec
 import numpy as np
 
 from augd.diagnostics.drawn_boxes import read_boxes
+from augd.diagnostics.drawn_jitter import JitterReader
 from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.diagnostics.drawn_policies import PolicyReader
+from augd.diagnostics.row_words import draw_words
 from augd.plan.geometry.frame import Frame
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.plugin import Plugin
 from augd.plan.ops.policies import Policy
-from augd.plan.ops.registry import Mirror, Pca
+from augd.plan.ops.registry import ColorJitter, Mirror, Pca
 from augd.plan.plan import Plan
 from augd.plan.planner.planner import ORDER_PLACE, Planner
 from augd.plan.random.numerics import Floats
-from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
+from augd.plan.random.philox import Purpose, mix
 from augd.plan.recipe.recipe import Recipe
 from augd.plan.samplers.colour import ColourOrderSampler
+from augd.plan.samplers.groups import first_draw
 from augd.plan.samplers.plugin import address_of
 
 # Grey (BT.601) above I and Q (FCC 1953), with the digits of `hue`, which turns the last two.
@@ -76,6 +79,8 @@ class _Reader(NamedTuple):
     group: str
     address: int
     planner: Planner | None
+    numbers: JitterReader | PolicyReader | None = None
+    """Reads them from the row's random words instead, where the plan has only their effect."""
 
 
 class Draws:
@@ -92,11 +97,6 @@ class Draws:
         colours = [name_of(op) for op in recipe.ops if op.is_colour]
         self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
         self._key = mix(seed, Purpose.PARAMS)
-        self._policies = {
-            address_of(place, None): PolicyReader(op, self._key, place, (width, height))
-            for place, op in enumerate(recipe.ops)
-            if isinstance(op, Policy)
-        }
         self._num_draws, self._num_views = recipe.views, recipe.num_views
 
     def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[DrawnStep]]:
@@ -107,17 +107,20 @@ class Draws:
         """
         ids, epochs = np.array([sample], np.int64), np.array([epoch], np.int64)
         views: list[list[DrawnStep]] = [[] for _ in range(self._num_views)]
-        for op, group, address, planner in self._readers:
+        for reader in self._readers:
+            op, planner, numbers = reader.op, reader.planner, reader.numbers
             plan = None if planner is None else planner.plan(ids, epochs, *self._sides)
             for view, steps in enumerate(views):
                 # The views of a view op share what was drawn.
-                if isinstance(op, Policy):
-                    drawn = self._policies[address].read(sample, epoch, view % self._num_draws)
-                elif plan is None:
-                    drawn = _own_drawn(own or {}, address, view)
-                else:
-                    drawn = _read(op, plan, view % self._num_draws)
-                steps.append(DrawnStep(name_of(op), drawn, group))
+                draw = view % self._num_draws
+                drawn: dict[str, Any] | None = {}
+                if isinstance(op, Plugin):
+                    drawn = _own_drawn(own or {}, reader.address, view)
+                elif plan is not None:
+                    drawn = _read(op, plan, draw)
+                if numbers is not None and drawn is not None:
+                    drawn = numbers.read(sample, epoch, self._first_view + draw)
+                steps.append(DrawnStep(name_of(op), drawn, reader.group))
         return views
 
     def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:
@@ -125,18 +128,10 @@ class Draws:
         if not self._shuffled:
             return []
         sampler = ColourOrderSampler(len(self._shuffled))
-        blocks = [
-            philox_words(
-                self._key,
-                np.array([sample], np.uint64),
-                epoch,
-                stream_counter(ORDER_PLACE, self._first_view + view, block),
-            ).astype(np.int64)
-            for block in range(sampler.num_blocks)
-        ]
-        words = np.stack(blocks, axis=1)
+        draws, first = range(sampler.num_blocks), self._first_view
+        words = draw_words(self._key, ORDER_PLACE, draws, sample, epoch, first + view)
         frame = Frame(np.ones((2, 1)), np.ones((2, 1)))
-        sampler.sample(frame, words[[2, 0]], words[[3, 1]])
+        sampler.sample(frame, *words)
         assert frame.colour_order is not None
         return [self._shuffled[place] for place in frame.colour_order[:, 0].tolist()]
 
@@ -149,11 +144,18 @@ def _make_readers(
         if op.is_sizing:
             continue
         for number, one in enumerate(op.inner or (op,)):
-            planner, address = None, address_of(place, number if op.inner else None)
+            planner = None
             if not isinstance(one, Plugin | Policy):
                 alone = _alone(op, number) if op.inner else op
                 planner = _planner(recipe, alone, place, seed, out_size, first_view)
-            yield _Reader(one, name_of(op) if op.inner else "", address, planner)
+            address = address_of(place, number if op.inner else None)
+            numbers: JitterReader | PolicyReader | None = None
+            key, first = mix(seed, Purpose.PARAMS), first_draw(number) if op.inner else 0
+            if isinstance(one, ColorJitter):
+                numbers = JitterReader(one, key, place, first)
+            elif isinstance(one, Policy):
+                numbers = PolicyReader(one, key, place, out_size)
+            yield _Reader(one, name_of(op) if op.inner else "", address, planner, numbers)
 
 
 _BLANK = Mirror(p=0.0)

@@ -6,7 +6,7 @@ read elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from augd.plan.program import Program, StepKind
@@ -34,6 +34,10 @@ _NAMES: Mapping[StepKind, tuple[str, ...]] = {
     StepKind.POSTERIZE: ("bits",),
     StepKind.SOLARIZE: ("threshold",),
     StepKind.SOLARIZE_ADD: ("add", "threshold"),
+    StepKind.SHARPNESS: ("factor",),
+    StepKind.BLUR: ("sigma",),
+    StepKind.NOISE: ("std",),
+    StepKind.JPEG: ("quality",),
 }
 
 
@@ -60,3 +64,49 @@ def say_inverted(drawn: Parameters) -> str:
 def say_gamma(drawn: Parameters) -> str:
     """Say the exponent."""
     return f"gamma {drawn['gamma']:.2f}"
+
+
+def say_equalized(drawn: Parameters) -> str:
+    """Say that the histogram was made even."""
+    return "equalized"
+
+
+def say_autocontrast(drawn: Parameters) -> str:
+    """Say that the levels were stretched."""
+    return "levels stretched"
+
+
+def say_sharpness(drawn: Parameters) -> str:
+    """Say the factor."""
+    return f"sharpness {drawn['factor']:.2f}"
+
+
+def say_blurred(drawn: Parameters) -> str:
+    """Say sigma."""
+    return f"blurred, sigma {drawn['sigma']:.2g} px"
+
+
+def say_noise(drawn: Parameters) -> str:
+    """Say the standard deviation."""
+    return f"noise of {drawn['std']:.1f}"
+
+
+def say_jpeg(drawn: Parameters) -> str:
+    """Say the quality."""
+    return f"JPEG of quality {drawn['quality']}"
+
+
+SAYINGS: Mapping[str, Callable[[Parameters], str]] = {
+    "posterize": say_posterized,
+    "solarize": say_solarized,
+    "solarize_add": say_solarized_add,
+    "invert": say_inverted,
+    "gamma": say_gamma,
+    "equalize": say_equalized,
+    "autocontrast": say_autocontrast,
+    "sharpness": say_sharpness,
+    "gaussian_blur": say_blurred,
+    "gaussian_noise": say_noise,
+    "jpeg": say_jpeg,
+}
+"""Of the ops that are pixel steps, by name."""

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from augd.diagnostics.row_words import draw_words
 from augd.plan.geometry.frame import Frame
 from augd.plan.ops.policies import Policy
 from augd.plan.ops.policy_tables import PolicyOp
 from augd.plan.random.numerics import Floats
-from augd.plan.random.philox import philox_words, stream_counter
 from augd.plan.samplers.policies import PolicySampler
 from augd.plan.samplers.policy_layer import DrawnLayer
 from augd.plan.samplers.registry import sampler_of
@@ -40,29 +40,21 @@ _NUMBER_NAMES: Final = {
 
 
 class PolicyReader:
-    """Reads what the policy at one place of a recipe draws. `sides` are (width, height)."""
+    """Reads what the policy at one place of a recipe draws for rows of `out_size`."""
 
-    def __init__(self, op: Policy, key: int, place: int, sides: tuple[int, int]) -> None:
+    def __init__(self, op: Policy, key: int, place: int, out_size: tuple[int, int]) -> None:
+        """Take the policy and its place; `out_size` is (height, width)."""
         sampler = sampler_of(op)
         assert isinstance(sampler, PolicySampler)
         self._sampler = sampler
         self._key, self._place = key, place
-        self._sides: Floats = np.array(sides, np.float64)[:, None]
+        self._draws = range(sampler.num_blocks)
+        self._sides: Floats = np.array(out_size[::-1], np.float64)[:, None]
 
     def read(self, sample: int, epoch: int, view: int) -> dict[str, Any] | None:
         """Return the layers that were applied, in their order; None if there were none."""
-        words = [
-            philox_words(
-                self._key,
-                np.array([sample], np.uint64),
-                epoch,
-                stream_counter(self._place, view, block),
-            ).astype(np.int64)
-            for block in range(self._sampler.num_blocks)
-        ]
-        blocks = np.stack(words, axis=1)
-        frame = Frame(self._sides, self._sides)
-        layers = self._sampler.draw(frame, blocks[[2, 0]], blocks[[3, 1]])
+        words = draw_words(self._key, self._place, self._draws, sample, epoch, view)
+        layers = self._sampler.draw(Frame(self._sides, self._sides), *words)
         applied = [self._plain(layer) for layer in layers if layer.op[0] != PolicyOp.IDENTITY]
         return {"layers": applied} if applied else None
 

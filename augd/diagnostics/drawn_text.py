@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 
 from augd.diagnostics.drawn_boxes import say_boxes
+from augd.diagnostics.drawn_jitter import say_jittered
 from augd.diagnostics.drawn_params import DrawnStep
-from augd.diagnostics.drawn_pixel_steps import (
-    say_gamma,
-    say_inverted,
-    say_posterized,
-    say_solarized,
-    say_solarized_add,
-)
+from augd.diagnostics.drawn_pixel_steps import SAYINGS
 from augd.diagnostics.policy_text import say_policy
 from augd.diagnostics.sample_renderer import Drawn, View
 
@@ -129,11 +124,8 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "saturation": _saying_factor("saturation"),
     "hue": _say_hue,
     "grayscale": _say_grey,
-    "posterize": say_posterized,
-    "solarize": say_solarized,
-    "solarize_add": say_solarized_add,
-    "invert": say_inverted,
-    "gamma": say_gamma,
+    "color_jitter": say_jittered,
+    **SAYINGS,
     "erase": say_boxes,
     "coarse_dropout": say_boxes,
     "cutout": say_boxes,

@@ -7,6 +7,7 @@ with fixed seeds; beside most stands a known wrong law that it must tell.
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from augd.plan.colour_matrix import GREY_WEIGHTS
 from augd.plan.geometry.frame import Frame
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
-from augd.plan.samplers.colour import ColourOrderSampler
+from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.samplers.colour import ColorJitterSampler, ColourOrderSampler
 from tests.support.laws import assert_counts, assert_independent, assert_rate, assert_uniform
 from tests.support.plans import plan_of
 
@@ -169,3 +171,67 @@ def test_the_order_is_independent_of_what_the_ops_draw():
     is_last = np.isclose(plain, shuffled, atol=1e-9).all(axis=1)
     assert_rate(is_last, 0.5)
     assert_rate(is_last[plain[:, 0] > 0], 0.5)
+
+
+JITTER = {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+
+
+def numbers_of(op: dict[str, Any], num: int = 100_000) -> tuple[np.ndarray, np.ndarray]:
+    """Draw what the jitter's sampler draws: factors and turns (4, num), and the order (4, num)."""
+    recipe = parse_recipe({"ops": [op]})
+    key = mix(3, Purpose.PARAMS)
+    ids = np.arange(num, dtype=np.uint64)
+    blocks = [philox_words(key, ids, 0, stream_counter(0, 0, draw)) for draw in range(3)]
+    words = np.stack(blocks, axis=1).astype(np.int64)
+    return ColorJitterSampler(recipe.ops[0]).draw(words[[2, 0]], words[[3, 1]])
+
+
+def test_the_jitter_draws_each_factor_by_its_strength_and_apart():
+    op = {**JITTER, "contrast": 1.5, "saturation": [0.5, 3.0]}
+    (brightness, contrast, saturation, turns), order = numbers_of(op)
+    assert_uniform(brightness, 0.6, 1.4)
+    assert_uniform(contrast, 0.0, 2.5)
+    assert_uniform(saturation, 0.5, 3.0)
+    assert_uniform(turns, -0.1, 0.1)
+    for a, b in ((brightness, contrast), (contrast, saturation), (saturation, turns)):
+        assert_independent(a, b)
+    assert_independent(turns, order[0], parts=4)
+    places = [(one == order.T).all(axis=1).sum() for one in permutations(range(4))]
+    assert sum(places) == order.shape[1]
+    assert_counts(np.array(places))
+
+
+def test_the_jitter_has_one_coin_and_leaves_the_bits_of_rows_without_it():
+    plain = colour_of({"op": "mirror"}, {"op": "pca"})
+    plan = plan_of([SIZE, {**JITTER, "p": 0.8}, {"op": "pca"}], num=NUM)
+    jittered = (plan.colour != plain).any(axis=(1, 2))
+    assert_rate(jittered, 0.8)
+    assert plan.colour[~jittered].tobytes() == plain[~jittered].tobytes()
+    assert not plan.pivot[~jittered].any()
+
+
+def test_the_jitter_is_its_four_ops_in_its_order():
+    op = {**JITTER, "p": 1.0}
+    plan = plan_of([op], num=200, seed=3, size=(8, 8))
+    numbers, order = numbers_of(op, num=200)
+    chroma = np.array([[0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+    yiq = np.vstack([G, chroma])
+    rng = np.random.default_rng(1)
+    for row in range(200):
+        pixels = rng.uniform(0, 255, (50, 3))
+        before = pixels
+        for number in order[:, row]:
+            factor = numbers[number, row]
+            if number == 0:
+                pixels = pixels * factor
+            elif number == 1:
+                pixels = factor * pixels + (1 - factor) * (pixels @ G).mean()
+            elif number == 2:
+                pixels = factor * pixels + (1 - factor) * (pixels @ G)[:, None]
+            else:
+                cos, sin = np.cos(2 * np.pi * factor), np.sin(2 * np.pi * factor)
+                turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+                pixels = pixels @ (np.linalg.inv(yiq) @ turn @ yiq).T
+        made = before @ plan.colour[row, :, :3].T + plan.colour[row, :, 3]
+        made = made + plan.pivot[row] @ before.mean(axis=0)
+        np.testing.assert_allclose(made, pixels, atol=1e-9)

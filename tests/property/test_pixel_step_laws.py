@@ -57,8 +57,42 @@ def test_gamma_draws_its_exponent_uniformly() -> None:
 
 
 @pytest.mark.parametrize(
+    ("op", "low", "high"),
+    [
+        ({"op": "sharpness", "factor": [0.1, 1.9]}, 0.1, 1.9),
+        ({"op": "gaussian_blur"}, 0.1, 2.0),
+        ({"op": "gaussian_noise", "std": [5, 20]}, 5, 20),
+    ],
+)
+def test_strengths_are_uniform(op: dict[str, Any], low: float, high: float) -> None:
+    assert_uniform(values_of(op)[0], low, high)
+
+
+def test_jpeg_draws_each_quality_as_often() -> None:
+    quality = values_of({"op": "jpeg", "quality": [40, 60]})[0]
+    assert_counts(np.bincount(quality.astype(int), minlength=61)[40:])
+
+
+def test_noise_has_a_key_of_its_own_in_each_row_and_view() -> None:
+    program = plan_of([SIZE, {"op": "gaussian_noise", "std": [1, 2]}], num=20_000, views=2).program
+    assert program is not None
+    std, low, high = program.values[:, 0, :3].T
+    keys = low + high * 2.0**32
+    assert len(np.unique(keys)) > 39_990
+    assert_uniform(low, 0, 2.0**32)
+    assert_uniform(high, 0, 2.0**32)
+    assert_independent(low, high)
+    assert_independent(std, low)
+
+
+@pytest.mark.parametrize(
     "op",
     [
+        {"op": "equalize"},
+        {"op": "autocontrast"},
+        {"op": "sharpness", "factor": 2},
+        {"op": "gaussian_blur", "sigma": 1.5, "radius": 4},
+        {"op": "jpeg", "quality": 30},
         {"op": "posterize", "bits": 4},
         {"op": "solarize", "threshold": 7.5},
         {"op": "solarize_add", "add": 40},

@@ -163,7 +163,13 @@ def store_range(op: BaseOp, field: str, low: float, high: float, advice: str) ->
 
     A range of one number is stored as that number, so that equal recipes are equal.
     """
-    value = getattr(op, field)
+    least, most = check_range(field, getattr(op, field), low, high, advice)
+    if least == most:
+        msgspec.structs.force_setattr(op, field, least)
+
+
+def check_range(field: str, value: Number, low: float, high: float, advice: str) -> Range:
+    """Check a number or a range, and return its ends."""
     least, most = value if isinstance(value, tuple) else (value, value)
     if not low <= least <= most <= high:
         got = f"[{least}, {most}]" if isinstance(value, tuple) else str(value)
@@ -171,8 +177,7 @@ def store_range(op: BaseOp, field: str, low: float, high: float, advice: str) ->
             f"{field}: expected a number from {low} to {high}, or two of them, the smaller one "
             f"first, got {got}. {advice}"
         )
-    if least == most:
-        msgspec.structs.force_setattr(op, field, least)
+    return least, most
 
 
 def check_area(field: str, area: Range, advice: str) -> None:

@@ -12,8 +12,11 @@ from typing import ClassVar, Literal
 
 from augd.plan.ops.base import (
     BaseOp,
+    Number,
+    Range,
     check_number,
     check_probability,
+    check_range,
 )
 
 # Of RGB in [0, 1]: torchvision's and fb.resnet.torch's constants for ImageNet.
@@ -25,6 +28,7 @@ IMAGENET_EIGVEC = (
 )
 
 _FACTOR = "0.4 draws factors from 0.6 to 1.4."
+_FACTOR_MAX = 10
 
 
 class Pca(BaseOp, tag="pca", frozen=True, kw_only=True):
@@ -140,6 +144,47 @@ class Hue(BaseOp, tag="hue", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_probability(self.p)
         check_number("h", self.h, 0, 0.5, "Give a share of a full turn.")
+
+
+class ColorJitter(BaseOp, tag="color_jitter", frozen=True, kw_only=True):
+    """Apply brightness, contrast, saturation and hue behind one coin, in an order of their own.
+
+    A number v draws the factor from U(max(0, 1-v), 1+v), of `hue` h the turn from U(-h, h);
+    `[low, high]` draws the factor or the turn from U(low, high). The formulas are those of the ops
+    of these names. The order is drawn for each image.
+    Source: torchvision, `ColorJitter`, behind `RandomApply`.
+    """
+
+    is_colour: ClassVar[bool] = True
+
+    brightness: Number = 0.0
+    contrast: Number = 0.0
+    saturation: Number = 0.0
+    hue: Number = 0.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        for field in ("brightness", "contrast", "saturation"):
+            check_range(
+                field, getattr(self, field), 0, _FACTOR_MAX, "0.4 draws factors from 0.6 to 1.4."
+            )
+        least = -0.5 if isinstance(self.hue, tuple) else 0
+        check_range("hue", self.hue, least, 0.5, "Give a share of a full turn.")
+
+    @property
+    def factors(self) -> tuple[Range, Range, Range]:
+        """Return the least and the largest factor of brightness, contrast and saturation."""
+        return _factors(self.brightness), _factors(self.contrast), _factors(self.saturation)
+
+    @property
+    def turns(self) -> Range:
+        """Return the least and the largest turn of the hue."""
+        return self.hue if isinstance(self.hue, tuple) else (-self.hue, self.hue)
+
+
+def _factors(value: Number) -> Range:
+    return value if isinstance(value, tuple) else (max(0.0, 1.0 - value), 1.0 + value)
 
 
 class Grayscale(BaseOp, tag="grayscale", frozen=True, kw_only=True):

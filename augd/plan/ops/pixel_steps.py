@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from augd.plan.ops.base import BaseOp, Number, WholeNumber, check_probability, store_range
+from augd.plan.ops.base import (
+    BaseOp,
+    Number,
+    WholeNumber,
+    check_number,
+    check_probability,
+    store_range,
+)
 
 
 class _PixelStep(BaseOp, frozen=True, kw_only=True):
@@ -81,3 +88,79 @@ class Gamma(_PixelStep, tag="gamma", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_probability(self.p)
         store_range(self, "gamma", 0.01, 100, "1 changes nothing; 0.8 to 1.25 is usual.")
+
+
+class Equalize(_PixelStep, tag="equalize", frozen=True, kw_only=True):
+    """Make the grey levels of each channel evenly frequent over the row, by its histogram.
+
+    With n = W H, s = floor((n - count of the highest level) / 255) and c(x) the number of values
+    below x: y = min(255, floor((floor(s / 2) + c(x)) / s)); no change where s is 0.
+    Source: Pillow, `ImageOps.equalize`; every bit is the same.
+    """
+
+
+class Autocontrast(_PixelStep, tag="autocontrast", frozen=True, kw_only=True):
+    """Stretch each channel of the row to 0..255: y = trunc((x - low) 255 / (high - low)).
+
+    low and high are the channel's least and largest value; a channel of one value stays.
+    Source: Pillow, `ImageOps.autocontrast` without cut-off; every bit is the same.
+    """
+
+
+class Sharpness(_PixelStep, tag="sharpness", frozen=True, kw_only=True):
+    """Blend with a smoothed row: y = d + factor (x - d). 1 changes nothing, 0 blurs, 2 sharpens.
+
+    d is x under the 3x3 kernel of ones with 5 in the middle, over 13; the outermost pixels stay.
+    Source: Pillow, `ImageEnhance.Sharpness`; the result is within one grey level.
+    """
+
+    factor: Number
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        store_range(self, "factor", 0, 64, "1 changes nothing; RandAugment takes 0.1 to 1.9.")
+
+
+class GaussianBlur(_PixelStep, tag="gaussian_blur", frozen=True, kw_only=True):
+    """Convolve with a Gaussian of `sigma` pixels of the row, edges reflected (dcb|abcd|cba).
+
+    The kernel ends `radius` pixels from its middle, by default max(1, ceil(3 sigma)), and sums to
+    1. Rounded once. Source: torchvision, `GaussianBlur`, whose kernel size is 2 `radius` + 1; Chen
+    et al. 2020 (SimCLR) draw sigma from 0.1 to 2.
+    """
+
+    sigma: Number = (0.1, 2.0)
+    radius: int | None = None
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        store_range(self, "sigma", 0.01, 80, "Give pixels of the row; 0.1 to 2.0 is usual.")
+        if self.radius is not None:
+            check_number("radius", self.radius, 1, 256, "Leave it out for 3 sigma.")
+
+
+class GaussianNoise(_PixelStep, tag="gaussian_noise", frozen=True, kw_only=True):
+    """Add N(0, std) grey levels to every value of the row, drawn apart.
+
+    None is farther than 4.33 std from 0. Source: torchvision, `GaussianNoise`, whose sigma is
+    std / 255.
+    """
+
+    std: Number
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        store_range(self, "std", 0, 255, "Give grey levels of 0..255: 25.5 is a sigma of 0.1.")
+
+
+class Jpeg(_PixelStep, tag="jpeg", frozen=True, kw_only=True):
+    """Encode the row as a JPEG of `quality` 1..100 (4:2:0), and decode it.
+
+    A range draws whole numbers, both ends included. Source: torchvision, `JPEG`; libjpeg.
+    """
+
+    quality: WholeNumber
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        store_range(self, "quality", 1, 100, "50 to 95 is usual; 100 still rounds.")

@@ -18,6 +18,7 @@ from augd.plan.ops.colour import (
     IMAGENET_EIGVAL,
     IMAGENET_EIGVEC,
     Brightness,
+    ColorJitter,
     Contrast,
     Grayscale,
     Hue,
@@ -35,7 +36,19 @@ from augd.plan.ops.crop import (
 )
 from augd.plan.ops.erase import CoarseDropout, Cutout, Erase
 from augd.plan.ops.groups import AllOf, OneOf
-from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
+from augd.plan.ops.pixel_steps import (
+    Autocontrast,
+    Equalize,
+    Gamma,
+    GaussianBlur,
+    GaussianNoise,
+    Invert,
+    Jpeg,
+    Posterize,
+    Sharpness,
+    Solarize,
+    SolarizeAdd,
+)
 from augd.plan.ops.policies import AutoAugment, RandAugment, ThreeAugment, TrivialAugment
 from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
 
@@ -46,17 +59,23 @@ __all__ = [
     "OP_CLASSES",
     "AllOf",
     "AutoAugment",
+    "Autocontrast",
     "Brightness",
     "CenterCrop",
     "CoarseDropout",
+    "ColorJitter",
     "Contrast",
     "Cutout",
+    "Equalize",
     "Erase",
     "FiveCrop",
     "Gamma",
+    "GaussianBlur",
+    "GaussianNoise",
     "Grayscale",
     "Hue",
     "Invert",
+    "Jpeg",
     "Lens",
     "LocalWarp",
     "Mirror",
@@ -73,6 +92,7 @@ __all__ = [
     "Rotate",
     "Saturation",
     "ScaleJitter",
+    "Sharpness",
     "Shear",
     "SingleOp",
     "Solarize",
@@ -106,12 +126,19 @@ SingleOp = (
     | Contrast
     | Saturation
     | Hue
+    | ColorJitter
     | Grayscale
     | Posterize
     | Solarize
     | SolarizeAdd
     | Invert
     | Gamma
+    | Equalize
+    | Autocontrast
+    | Sharpness
+    | GaussianBlur
+    | GaussianNoise
+    | Jpeg
     | Erase
     | CoarseDropout
     | Cutout

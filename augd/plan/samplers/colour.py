@@ -15,10 +15,11 @@ from typing import Final
 
 import numpy as np
 
-from augd.plan.colour_matrix import GREY, IDENTITY, ColourStep
+from augd.plan.colour_matrix import GREY, IDENTITY, ColourStep, compose
 from augd.plan.geometry.frame import Bools, Frame
 from augd.plan.ops.colour import (
     Brightness,
+    ColorJitter,
     Contrast,
     Grayscale,
     Hue,
@@ -32,6 +33,10 @@ from augd.plan.samplers.distributions import Chance, sort_keys, uniform
 
 # Rows I and Q of the NTSC transform; each sums to 0, so that greys have no chroma.
 _CHROMA: Final = ((0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+
+
+# Factors and turn, (4, 1), that change nothing.
+_UNJITTERED: Final = np.array([[1.0], [1.0], [1.0], [0.0]])
 
 
 class PcaSampler:
@@ -123,11 +128,49 @@ class HueSampler:
         """Turn the chroma plane: luma + cos (chroma) + sin (chroma turned by a quarter)."""
         drawn = self._chance.of(frame, odd[0, 0])
         turns = uniform(even[0, 0], -self._h, self._h)
-        sine, cosine = sin_cos(turns if drawn is None else np.where(drawn, turns, 0.0))
-        # Written as the identity and what is added, so that no turn changes no bit.
         frame.steps.append(
-            ColourStep(IDENTITY + _CHROMA_KEPT * (cosine - 1.0) + _CHROMA_TURNED * sine)
+            ColourStep(_turn(turns if drawn is None else np.where(drawn, turns, 0.0)))
         )
+
+
+class ColorJitterSampler:
+    """Block 0: brightness, contrast and saturation take words 2, 0 and 1, and p takes word 3.
+
+    Block 1: the hue takes word 2. Block 2: the keys that sort the four, words 2, 0, 3, 1.
+    """
+
+    num_blocks = 3
+
+    def __init__(self, op: ColorJitter) -> None:
+        self._factors = op.factors
+        self._turns = op.turns
+        self._chance = Chance(op.p)
+
+    def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
+        """Apply the four in the order of the row, as one matrix."""
+        drawn = self._chance.of(frame, odd[0, 0])
+        numbers, order = self.draw(even, odd)
+        if drawn is not None:
+            numbers = np.where(drawn, numbers, _UNJITTERED)
+        brightness, contrast, saturation, turns = numbers
+        steps = [
+            ColourStep(IDENTITY * brightness),
+            ColourStep(IDENTITY * contrast, pivot=GREY * (1.0 - contrast)),
+            ColourStep(_blend_with_grey(saturation)),
+            ColourStep(_turn(turns)),
+        ]
+        whole = compose(steps, order, frame.num_rows)
+        frame.steps.append(ColourStep(whole.linear, whole.shift, whole.pivot))
+
+    def draw(self, even: Ints, odd: Ints) -> tuple[Floats, Ints]:
+        """Return three factors and the turn, (4, n), and which of them comes at each place."""
+        words = (*_three(even, odd), even[0, 1])
+        ranges = (*self._factors, self._turns)
+        numbers = np.stack(
+            [uniform(of, low, high) for of, (low, high) in zip(words, ranges, strict=True)]
+        )
+        # Stable, since the places of equal keys are otherwise free to differ by CPU.
+        return numbers, np.argsort(sort_keys(even[:, 2:], odd[:, 2:]), axis=0, kind="stable")
 
 
 class GrayscaleSampler:
@@ -174,6 +217,14 @@ def _drawn_only(added: Floats, drawn: Bools | None) -> Floats:
     if drawn is not None:
         added *= drawn
     return added
+
+
+def _turn(turns: Floats) -> Floats:
+    """Return the matrices that turn the chroma plane."""
+    sine, cosine = sin_cos(turns)
+    # Written as the identity and what is added, so that no turn changes no bit.
+    turned: Floats = IDENTITY + _CHROMA_KEPT * (cosine - 1.0) + _CHROMA_TURNED * sine
+    return turned
 
 
 def _blend_with_grey(kept: Floats) -> Floats:

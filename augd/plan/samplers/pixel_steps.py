@@ -13,7 +13,19 @@ import numpy as np
 
 from augd.plan.geometry.frame import Bools, Frame
 from augd.plan.ops.base import Number, WholeNumber
-from augd.plan.ops.pixel_steps import Gamma, Invert, Posterize, Solarize, SolarizeAdd
+from augd.plan.ops.pixel_steps import (
+    Autocontrast,
+    Equalize,
+    Gamma,
+    GaussianBlur,
+    GaussianNoise,
+    Invert,
+    Jpeg,
+    Posterize,
+    Sharpness,
+    Solarize,
+    SolarizeAdd,
+)
 from augd.plan.program import NUM_VALUES, PixelStep, StepKind, Uint8s
 from augd.plan.random.numerics import Floats, exp, log
 from augd.plan.random.philox import Ints
@@ -21,7 +33,7 @@ from augd.plan.samplers.distributions import Chance, uniform, whole_numbers
 
 
 class _PixelStepSampler:
-    """Draws up to two parameters, which are the step's first values."""
+    """Draws the parameters that are the step's values."""
 
     num_blocks = 1
     _kind = StepKind.NONE
@@ -32,11 +44,11 @@ class _PixelStepSampler:
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Add the op's step."""
         values = np.zeros((NUM_VALUES, frame.num_rows))
-        self._draw(values, even)
+        self._draw(values, even, odd)
         kind = _kind_of(self._kind, self._chance.of(frame, odd[0, 0]), frame.num_rows)
         frame.steps.append(PixelStep(kind, values))
 
-    def _draw(self, values: Floats, even: Ints) -> None:
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
         """Write the values that are drawn; the base has none."""
 
 
@@ -49,7 +61,7 @@ class PosterizeSampler(_PixelStepSampler):
         super().__init__(op.p)
         self._bits = op.bits
 
-    def _draw(self, values: Floats, even: Ints) -> None:
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
         values[0] = _draw_whole(self._bits, even[0, 0])
 
 
@@ -62,7 +74,7 @@ class SolarizeSampler(_PixelStepSampler):
         super().__init__(op.p)
         self._threshold = op.threshold
 
-    def _draw(self, values: Floats, even: Ints) -> None:
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
         values[0] = _draw_number(self._threshold, even[0, 0])
 
 
@@ -75,7 +87,7 @@ class SolarizeAddSampler(_PixelStepSampler):
         super().__init__(op.p)
         self._add, self._threshold = op.add, op.threshold
 
-    def _draw(self, values: Floats, even: Ints) -> None:
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
         values[0] = _draw_whole(self._add, even[0, 0])
         values[1] = _draw_number(self._threshold, even[1, 0])
 
@@ -87,6 +99,78 @@ class InvertSampler(_PixelStepSampler):
 
     def __init__(self, op: Invert) -> None:
         super().__init__(op.p)
+
+
+class EqualizeSampler(_PixelStepSampler):
+    """Draws nothing but p."""
+
+    _kind = StepKind.EQUALIZE
+
+    def __init__(self, op: Equalize) -> None:
+        super().__init__(op.p)
+
+
+class AutocontrastSampler(_PixelStepSampler):
+    """Draws nothing but p."""
+
+    _kind = StepKind.AUTOCONTRAST
+
+    def __init__(self, op: Autocontrast) -> None:
+        super().__init__(op.p)
+
+
+class SharpnessSampler(_PixelStepSampler):
+    """Word 2: the factor."""
+
+    _kind = StepKind.SHARPNESS
+
+    def __init__(self, op: Sharpness) -> None:
+        super().__init__(op.p)
+        self._factor = op.factor
+
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
+        values[0] = _draw_number(self._factor, even[0, 0])
+
+
+class GaussianBlurSampler(_PixelStepSampler):
+    """Word 2: sigma."""
+
+    _kind = StepKind.BLUR
+
+    def __init__(self, op: GaussianBlur) -> None:
+        super().__init__(op.p)
+        self._sigma, self._radius = op.sigma, float(op.radius or 0)
+
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
+        values[0] = _draw_number(self._sigma, even[0, 0])
+        values[1] = self._radius
+
+
+class GaussianNoiseSampler(_PixelStepSampler):
+    """Word 2: the standard deviation; words 0 (low) and 1 (high): the key of the noise."""
+
+    _kind = StepKind.NOISE
+
+    def __init__(self, op: GaussianNoise) -> None:
+        super().__init__(op.p)
+        self._std = op.std
+
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
+        values[0] = _draw_number(self._std, even[0, 0])
+        values[1], values[2] = even[1, 0], odd[1, 0]
+
+
+class JpegSampler(_PixelStepSampler):
+    """Word 2: the quality."""
+
+    _kind = StepKind.JPEG
+
+    def __init__(self, op: Jpeg) -> None:
+        super().__init__(op.p)
+        self._quality = op.quality
+
+    def _draw(self, values: Floats, even: Ints, odd: Ints) -> None:
+        values[0] = _draw_whole(self._quality, even[0, 0])
 
 
 class GammaSampler:

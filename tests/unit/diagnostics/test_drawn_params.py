@@ -108,6 +108,27 @@ def colour_of(step: DrawnStep) -> np.ndarray:
     return matrix
 
 
+def test_the_jitter_is_read_in_its_order_and_makes_up_the_colour_matrix(folder: Path) -> None:
+    jitter = {"op": "color_jitter", "brightness": 0.4, "saturation": 1.5, "hue": 0.3, "p": 0.7}
+    orders, num_drawn = set(), 0
+    for group in ([jitter], [{"op": "all_of", "ops": [{"op": "mirror"}, jitter]}]):
+        for epoch in range(12):
+            (view,) = drawn_of(folder, {"ops": [CROP, {"op": "mirror"}, *group]}, epoch)[0].views
+            said = steps_of(view)["color_jitter"]
+            whole = np.eye(4)
+            for name, number in (said.drawn or {}).items():
+                numbers = {"degrees" if name == "hue" else "factor": number}
+                whole = colour_of(DrawnStep(name, numbers)) @ whole
+            assert view.colour is not None
+            np.testing.assert_allclose(whole[:3], view.colour, atol=1e-6)
+            num_drawn += said.drawn is not None
+            orders.add(tuple(said.drawn or {}))
+            if said.drawn is not None:
+                assert say_step(said) in describe_rest(view)
+    assert len(orders) > 4
+    assert 8 < num_drawn < 24
+
+
 def test_alphas_give_the_shift_of_pca() -> None:
     recipe = parse_recipe({"ops": [CROP, {"op": "pca", "alpha_std": 0.1, "mode": "stdev"}]})
     ((step,),) = Draws(recipe, 1, (40, 60)).of(3, 7)
@@ -164,8 +185,12 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
         "gamma": {"gamma": [0.5, 2]},
         "rand_augment": {"layers": 4},
         "auto_augment": {"policy": "svhn"},
+        "sharpness": {"factor": [0, 2]},
+        "gaussian_noise": {"std": [1, 30]},
+        "jpeg": {"quality": [5, 90]},
+        "color_jitter": {"brightness": 0.4, "hue": 0.1},
     }
-    without_numbers = {"mirror", "grayscale", "invert"}
+    without_numbers = {"mirror", "grayscale", "invert", "equalize", "autocontrast"}
     for name, cls in OPS_BY_NAME.items():
         if cls.is_sizing or name in ("one_of", "all_of"):
             continue

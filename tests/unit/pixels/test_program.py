@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from augd.pixels.decode import Pixels
 from augd.pixels.program import ProgramPass
@@ -184,6 +186,141 @@ def test_erase_comes_after_the_program() -> None:
     assert width
     assert (row[y : y + height, x : x + width] == (124, 116, 104)).all()
     assert (row == 0).sum() == 3 * (37 * 53 - width * height)
+
+
+STATISTICS: list[tuple[str, Callable[[Image.Image], Image.Image]]] = [
+    ("equalize", ImageOps.equalize),
+    ("autocontrast", ImageOps.autocontrast),
+]
+
+
+@pytest.mark.parametrize(("op", "act"), STATISTICS)
+@pytest.mark.parametrize("name", IMAGES)
+def test_tables_of_the_rows_histogram_equal_pillow_on_every_bit(
+    op: str, act: Callable[[Image.Image], Image.Image], name: str
+) -> None:
+    _, (row,) = render(IMAGES[name], {"op": op})
+    np.testing.assert_array_equal(row, pillow(IMAGES[name], act))
+
+
+def test_statistics_are_of_the_row_after_the_steps_before_them() -> None:
+    image = IMAGES["smooth"]
+    _, (row,) = render(image, {"op": "solarize"}, {"op": "equalize"}, {"op": "autocontrast"})
+    for act in (ImageOps.solarize, ImageOps.equalize, ImageOps.autocontrast):
+        image = pillow(image, act)
+    np.testing.assert_array_equal(row, image)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0, 1.9, 6.0])
+@pytest.mark.parametrize("name", IMAGES)
+def test_sharpness_is_pillows_within_a_level_and_leaves_the_outermost_pixels(
+    factor: float, name: str
+) -> None:
+    image = IMAGES[name]
+    _, (row,) = render(image, {"op": "sharpness", "factor": factor})
+    expected = pillow(image, lambda one: ImageEnhance.Sharpness(one).enhance(factor))
+    assert np.abs(row.astype(int) - expected).max() <= 1
+    inside = np.zeros(image.shape[:2], np.bool_)
+    inside[1:-1, 1:-1] = True
+    np.testing.assert_array_equal(row[~inside], image[~inside])
+    if factor == 1.0:
+        np.testing.assert_array_equal(row, image)
+
+
+def true_blur(image: Pixels, sigma: float, radius: int) -> np.ndarray:
+    """Convolve in float, edges reflected without the edge pixel itself."""
+    away = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (away / sigma) ** 2)
+    weights /= weights.sum()
+    out = image.astype(float)
+    for axis in (0, 1):
+        pad = [(radius, radius) if other == axis else (0, 0) for other in range(3)]
+        wide = np.pad(out, pad, mode="reflect")
+        out = sum(
+            weight * np.take(wide, np.arange(out.shape[axis]) + place, axis=axis)
+            for place, weight in enumerate(weights)
+        )
+    return out
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(0.1, None), (0.7, None), (2.0, None), (2.0, 4)])
+@pytest.mark.parametrize("name", ["random", "smooth", "flat", "white", "two-valued"])
+def test_a_blur_is_the_true_kernels_within_a_level(
+    sigma: float, radius: int | None, name: str
+) -> None:
+    image = IMAGES[name]
+    _, (row,) = render(image, {"op": "gaussian_blur", "sigma": sigma, "radius": radius})
+    expected = true_blur(image, sigma, radius or max(1, math.ceil(3 * sigma)))
+    assert np.abs(row - expected).max() <= 1
+    if name in ("flat", "white"):
+        np.testing.assert_array_equal(row, image)
+
+
+def test_a_blur_is_symmetric_and_keeps_the_sum() -> None:
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 255
+    _, (row,) = render(image, {"op": "gaussian_blur", "sigma": 1.0})
+    for turned in (row[::-1], row[:, ::-1], row.transpose(1, 0, 2)):
+        np.testing.assert_array_equal(row, turned)
+    assert abs(int(row[..., 0].sum()) - 255) <= 12
+
+
+def test_p_of_a_blur_is_the_probability_of_blurring() -> None:
+    """DINOv2's is the opposite."""
+    image = IMAGES["random"]
+    _, rows = render(image, {"op": "gaussian_blur", "sigma": 2.0, "p": 0.1}, num=400)
+    blurred = (rows != image).any(axis=(1, 2, 3))
+    assert 10 < blurred.sum() < 90
+
+
+def test_noise_has_its_standard_deviation_and_differs_by_row_and_view() -> None:
+    image = np.full((64, 64, 3), 128, np.uint8)
+    _, rows = render(image, {"op": "gaussian_noise", "std": 12}, num=6)
+    noise = rows.astype(int) - 128
+    assert np.abs(noise.mean(axis=(1, 2, 3))).max() < 0.6
+    assert np.abs(noise.std(axis=(1, 2, 3)) - 12).max() < 0.5
+    flat = noise.reshape(6, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(6)).max() < 0.06
+    channels = noise.transpose(3, 0, 1, 2).reshape(3, -1)
+    assert np.abs(np.corrcoef(channels) - np.eye(3)).max() < 0.04
+    _, again = render(image, {"op": "gaussian_noise", "std": 12}, num=6)
+    np.testing.assert_array_equal(rows, again)
+
+
+def test_jpeg_recompresses_at_its_quality() -> None:
+    image = IMAGES["smooth"]
+    errors = []
+    for quality in (5, 50, 95):
+        _, (row,) = render(image, {"op": "jpeg", "quality": quality})
+        errors.append(float(np.abs(row.astype(int) - image).mean()))
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+        expected = np.asarray(Image.open(buffer))
+        assert np.abs(row.astype(int) - expected).mean() < 1.0
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "equalize"},
+        {"op": "autocontrast"},
+        {"op": "sharpness", "factor": [0, 2]},
+        {"op": "gaussian_blur"},
+        {"op": "gaussian_noise", "std": [0, 30]},
+        {"op": "jpeg", "quality": [10, 90]},
+    ],
+    ids=lambda op: op["op"],
+)
+def test_rows_that_did_not_draw_an_op_keep_their_bytes(op: dict[str, Any]) -> None:
+    image = IMAGES["smooth"]
+    colours = [{"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "p": 0.5}]
+    _, plain = render(image, *colours, num=20)
+    plan, mixed = render(image, *colours, {**op, "p": 0.5}, num=20)
+    assert plan.program is not None
+    drawn = (plan.program.kinds > StepKind.MATRIX).any(axis=1)
+    assert 3 < drawn.sum() < 17
+    np.testing.assert_array_equal(mixed[~drawn], plain[~drawn])
 
 
 def test_a_box_is_grey() -> None:

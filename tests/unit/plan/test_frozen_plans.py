@@ -69,6 +69,25 @@ RECIPES: dict[str, dict[str, Any]] = {
     "solarize_add": {"ops": [CROP, {"op": "solarize_add", "add": [-50, 110]}]},
     "invert": {"ops": [CROP, {"op": "invert", "p": 0.5}]},
     "gamma": {"ops": [CROP, {"op": "gamma", "gamma": [0.5, 2.0]}]},
+    "equalize": {"ops": [CROP, {"op": "equalize", "p": 0.5}]},
+    "autocontrast": {"ops": [CROP, {"op": "autocontrast", "p": 0.5}]},
+    "sharpness": {"ops": [CROP, {"op": "sharpness", "factor": [0.1, 1.9]}]},
+    "gaussian_blur": {"ops": [CROP, {"op": "gaussian_blur", "p": 0.7}]},
+    "gaussian_noise": {"ops": [CROP, {"op": "gaussian_noise", "std": [0, 20]}]},
+    "jpeg": {"ops": [CROP, {"op": "jpeg", "quality": [20, 90]}]},
+    "color_jitter": {
+        "ops": [
+            CROP,
+            {
+                "op": "color_jitter",
+                "brightness": 0.4,
+                "contrast": [0.5, 2],
+                "saturation": 1.5,
+                "hue": 0.1,
+                "p": 0.8,
+            },
+        ]
+    },
     "a program": {
         "ops": [
             CROP,

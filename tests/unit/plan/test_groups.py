@@ -197,6 +197,7 @@ COLOURS = [
     {"op": "contrast"},
     {"op": "saturation"},
     {"op": "hue", "h": 0.1},
+    {"op": "color_jitter", "brightness": 0.4, "hue": 0.1},
     {"op": "grayscale"},
 ]
 STEPS = [
@@ -205,6 +206,12 @@ STEPS = [
     {"op": "solarize_add", "add": [1, 110]},
     INVERT,
     {"op": "gamma", "gamma": [0.5, 2]},
+    {"op": "equalize"},
+    {"op": "autocontrast"},
+    {"op": "sharpness", "factor": [0, 0.9]},
+    {"op": "gaussian_blur"},
+    {"op": "gaussian_noise", "std": [1, 9]},
+    {"op": "jpeg", "quality": [9, 90]},
 ]
 
 
@@ -238,7 +245,7 @@ def test_every_op_acts_on_the_rows_that_are_chosen_for_it_and_on_no_others(
     assert is_changed(always).mean() > 0.95
     assert not is_changed(never).any()
     acted = is_changed(half)
-    assert 0.35 < acted.mean() < 0.65
+    assert 0.3 < acted.mean() < 0.65
     np.testing.assert_array_equal(half.mirror[acted], always.mirror[acted])
     for name in ("colour", "matrix", "erase", "pivot", "warp_on", "lens"):
         got, all_rows, no_rows = (getattr(plan, name) for plan in (half, always, never))

@@ -121,6 +121,23 @@ def refused(*ops: object, **fields: object) -> str:
         ({"op": "solarize", "threshold": NAN}, ".threshold: expected a number from 0 to 256, or t"),
         ({"op": "solarize_add", "add": 300}, ".add: expected a number from -255 to 255, or two"),
         ({"op": "gamma", "gamma": 0}, ".gamma: expected a number from 0.01 to 100, or two of them"),
+        ({"op": "sharpness", "factor": -1}, ".factor: expected a number from 0 to 64, or two of"),
+        ({"op": "sharpness", "factor": [0, 65]}, ".factor: expected a number from 0 to 64, or two"),
+        ({"op": "gaussian_blur", "sigma": 0}, ".sigma: expected a number from 0.01 to 80, or two"),
+        ({"op": "gaussian_blur", "sigma": [2, 0.1]}, ".sigma: expected a number from 0.01 to 80"),
+        (
+            {"op": "gaussian_blur", "radius": 0},
+            ".radius: expected 1 <= radius <= 256, got 0. Leave it out for 3 sigma.",
+        ),
+        ({"op": "gaussian_noise", "std": -1}, ".std: expected a number from 0 to 255, or two of "),
+        ({"op": "gaussian_noise"}, ".std: expected a value, got none. Add std."),
+        ({"op": "jpeg", "quality": 0}, ".quality: expected a number from 1 to 100, or two of "),
+        ({"op": "jpeg", "quality": 70.5}, ".quality: expected int or list, got 70.5."),
+        ({"op": "color_jitter", "brightness": -1}, ".brightness: expected a number from 0 to 10"),
+        ({"op": "color_jitter", "contrast": [1, 11]}, ".contrast: expected a number from 0 to 10"),
+        ({"op": "color_jitter", "saturation": NAN}, ".saturation: expected a number from 0 to 10"),
+        ({"op": "color_jitter", "hue": -0.1}, ".hue: expected a number from 0 to 0.5, or two of "),
+        ({"op": "color_jitter", "hue": [-0.6, 0]}, ".hue: expected a number from -0.5 to 0.5, or"),
         ({"op": "gamma", "gamma": [0.5, NAN]}, ".gamma: expected a number from 0.01 to 100, or "),
     ],
 )
@@ -144,6 +161,9 @@ def test_every_op_takes_a_probability_and_nothing_else_for_it(name, p):
         "posterize": {"bits": 4},
         "solarize_add": {"add": 40},
         "gamma": {"gamma": 2},
+        "sharpness": {"factor": 2},
+        "gaussian_noise": {"std": 9},
+        "jpeg": {"quality": 70},
         "one_of": {"ops": [{"op": "mirror"}]},
         "all_of": {"ops": [{"op": "mirror"}]},
     }
@@ -397,6 +417,12 @@ def test_every_op_says_its_formula_or_law_and_its_source():
         {"op": "solarize_add", "add": 9},
         {"op": "invert"},
         {"op": "gamma", "gamma": 2},
+        {"op": "equalize"},
+        {"op": "autocontrast"},
+        {"op": "sharpness", "factor": 2},
+        {"op": "gaussian_blur"},
+        {"op": "gaussian_noise", "std": 9},
+        {"op": "jpeg", "quality": 70},
     ],
 )
 def test_colour_ops_that_are_no_matrix_are_refused_by_name_where_only_a_matrix_will_do(op):
@@ -437,3 +463,13 @@ def test_a_range_of_one_number_is_that_number():
     assert one == other
     assert expand(one) == expand(other)
     assert expand(one)["ops"][0]["bits"] == 4
+
+
+def test_a_range_of_factors_is_not_a_strength():
+    """[1.5, 1.5] multiplies by 1.5; 1.5 draws from 0 to 2.5."""
+    factors, strength = (
+        parse_recipe({"ops": [{"op": "color_jitter", "brightness": value}]}).ops[0].factors[0]
+        for value in ([1.5, 1.5], 1.5)
+    )
+    assert factors == (1.5, 1.5)
+    assert strength == (0.0, 2.5)
