@@ -90,7 +90,7 @@ def everything(weights: Path) -> list[object]:
     return [
         *("--weights", weights, "--strategy", "two-phase", "--unfreeze", 2, "--low-share", 0.1),
         *("--mixup", 0.4, "--label-smoothing", 0.1, "--dropout", 0.3, "--drop-connect", 0.2),
-        *("--balance", "class", "--class-weight", "red=2"),
+        *("--balance", "class", "--class-weight", "red=2", "--cutmix", 1),
         *("--ema", 0.9, "--optimizer", "rmsprop", "--schedule", "constant", "--warmup-epochs", 1),
     ]
 

@@ -20,7 +20,7 @@ import augd
 from augd.errors import counted
 
 from ..data.constants import constants_of
-from ..data.recipes import Recipes, as_toml, choose_recipes
+from ..data.recipes import Recipes, as_toml, choose_recipes, with_mix
 from ..data.splits import Splits, open_splits
 from ..models.pretrained_weights import find_weights, put_weights
 from ..models.registry import build_staged_network, check_arch
@@ -59,7 +59,10 @@ def run_fit(options: FitOptions) -> int:
     weights = None
     if settings.weights is not None and state is None:
         weights = find_weights(settings.arch, settings.weights)
-    recipes = choose_recipes(options.recipe, options.size)
+    recipes = with_mix(
+        choose_recipes(options.recipe, options.size),
+        *(options.mixup, options.cutmix, options.label_smoothing),
+    )
     with ExitStack() as cleaning:
         ranks = cleaning.enter_context(join_ranks())
         display = Display(settings.epochs, is_json=options.as_json, is_silent=not ranks.is_first)

@@ -98,7 +98,8 @@ def _of_plain(plain: Plain) -> Recipes:
     if size_px is None:
         return Recipes(plain, "none", None)
     if certain := _certain_part(plain):
-        return Recipes(plain, {**plain, "ops": certain}, size_px)
+        kept = {name: value for name, value in plain.items() if name != "mix"}
+        return Recipes(plain, {**kept, "ops": certain}, size_px)
     return Recipes(plain, evaluation_recipe(size_px, plain.get("filter", "antialias")), size_px)
 
 
@@ -138,11 +139,28 @@ def _certain_part(plain: Plain) -> list[Plain]:
     return [op for op in plain["ops"] if op.get("op") in _CERTAIN]
 
 
+def with_mix(recipes: Recipes, mixup: float, cutmix: float, smoothing: float) -> Recipes:
+    """Mix the training images, with the alphas given; 0 leaves what the recipe says.
+
+    The soft targets of mixed images are smoothed with them.
+    """
+    training = recipes.training
+    plain: Plain = {"ops": []} if training == "none" else dict(training)  # type: ignore[arg-type]
+    mix = dict(plain.get("mix") or {})
+    mix |= {name: alpha for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha}
+    if not mix:
+        return recipes
+    if smoothing:
+        mix["smoothing"] = smoothing
+    return recipes._replace(training={**plain, "mix": mix})
+
+
 def as_toml(plain: str | Plain) -> str:
     """Write a recipe as TOML, for the commands that read a file."""
     if isinstance(plain, str):
         raise augd.RecipeError(f"recipe: {plain!r} is a preset's name: give that to --recipe")
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if name != "ops"]
+    settings = {name: value for name, value in plain.items() if name != "ops"}
+    lines = [f"{name} = {_toml(value)}" for name, value in settings.items()]
     for op in plain["ops"]:
         lines += ["", "[[ops]]", *(f"{name} = {_toml(value)}" for name, value in op.items())]
     return "\n".join(lines).lstrip() + "\n"

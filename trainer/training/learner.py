@@ -20,7 +20,7 @@ from ..models.registry import StagedNetwork
 from .distributed import Ranks
 from .finetune import Phase, freeze, parameter_groups, plan_phases
 from .optimizers import make_optimiser, set_rate, share_of_rate
-from .regularization import Average, Mixed, loss_of, mixup
+from .regularization import Average, Mixed, loss_of, mixup, soft_loss_of
 from .settings import Settings
 
 # BatchNorm cannot tell a single row's mean from its noise, and torch refuses to.
@@ -107,9 +107,11 @@ class Learner:
         return self.settings.lr * share
 
     def step(
-        self, images: Tensor, labels: Tensor, place: RunPosition
+        self, images: Tensor, labels: Tensor, place: RunPosition, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Make one optimiser step; return the mean loss () and the logits (B, K).
+
+        With `targets`, float (B, K), the images are mixed already, and the loss is of these.
 
         None if this rank has fewer than `ROWS_MIN` rows. Ranks make a step together, weighted by
         their rows: the gradient is that of all ranks' rows in one batch.
@@ -120,7 +122,7 @@ class Learner:
         if not num_rows:
             return None
         self.optimiser.zero_grad(set_to_none=True)
-        result = self._forward(images, labels) if own else None
+        result = self._forward(images, labels, targets) if own else None
         loss = self._nothing(images) if result is None else result[0]
         if self.ranks.world > 1:
             loss = loss * (own * self.ranks.world / num_rows)
@@ -138,12 +140,18 @@ class Learner:
         self.network.train()
         return logits.sum() * 0
 
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, images: Tensor, labels: Tensor, targets: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if targets is not None:
+            with self._precision():
+                logits: Tensor = self._parallel(images)
+                return soft_loss_of(logits, targets, self._class_weights), logits
         mixed = Mixed(images, labels, labels, 1.0)
         if self.settings.mixup:
             mixed = mixup(images, labels, self.settings.mixup)
         with self._precision():
-            logits: Tensor = self._parallel(mixed.images)
+            logits = self._parallel(mixed.images)
             smoothing = self.settings.label_smoothing
             return loss_of(logits, mixed, smoothing, self._class_weights), logits
 

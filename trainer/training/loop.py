@@ -142,7 +142,10 @@ class Training:
         if len(labels):
             self._check_input_once(images)
             self._count_classes(labels)
-        result = self._learn(images, labels)
+        targets = batch.targets
+        if targets is not None and len(targets) != len(labels):
+            targets = targets[batch.valid]
+        result = self._learn(images, labels, targets)
         if result is not None:
             self.metrics.add(self.batch, *result, labels)
         self.batch += 1
@@ -150,9 +153,11 @@ class Training:
         if self._is_worth_reading(self.metrics):
             self.read_losses()
 
-    def _learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _learn(
+        self, images: Tensor, labels: Tensor, targets: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
         try:
-            return self.learner.step(images, labels, self.place)
+            return self.learner.step(images, labels, self.place, targets)
         except torch.OutOfMemoryError:
             pass  # frees what the error's frames hold, before less is tried
         rows = self.learner.rows_that_fit(images, labels)

@@ -120,6 +120,7 @@ class FitOptions(LearningOptions):
         warmup_epochs: None is a twentieth of `epochs` with the schedule "cosine", else none.
     """
 
+    cutmix: Annotated[float, Option("Strength of CutMix: 1, for example.", metavar="ALPHA")] = 0.0
     strategy: Annotated[
         str | None,
         Option("What learns: scratch, head, partial, full, two-phase, auto [auto with weights]."),

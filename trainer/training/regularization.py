@@ -61,6 +61,14 @@ def loss_of(
     return mixed.share * loss + (1 - mixed.share) * other
 
 
+def soft_loss_of(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy of logits (B, K) with targets, float (B, K).
+
+    `class_weights`, (K,), weigh each class's part of a target; None is 1 each.
+    """
+    return functional.cross_entropy(logits, targets, class_weights)
+
+
 def _cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None
 ) -> Tensor:

@@ -209,8 +209,9 @@ def _check_shares(options: FitOptions) -> None:
         if share is not None and not (0 <= share < 1 or (has_one and share == 1)):
             end = "1 at most" if has_one else "less than 1"
             raise augd.OptionError(f"{option}: expected 0 or more, and {end}, got {share:g}")
-    if not 0 <= options.mixup < math.inf:
-        raise augd.OptionError(f"--mixup: expected 0 or more, got {options.mixup:g}")
+    for option, alpha in (("--mixup", options.mixup), ("--cutmix", options.cutmix)):
+        if not 0 <= alpha < math.inf:
+            raise augd.OptionError(f"{option}: expected 0 or more, got {alpha:g}")
 
 
 def _head_epochs(options: FitOptions, strategy: str) -> int:

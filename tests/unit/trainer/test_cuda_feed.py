@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import augd
 import trainer.data.cuda_feed
 from trainer.data.cuda_feed import CudaCopier, DeviceNormaliser
 from trainer.data.host_feed import HostNormaliser
@@ -112,6 +113,7 @@ def make_batch(rows: int = 4, number: int = 0) -> SimpleNamespace:
         params=None,
         views={},
         mixing=None,
+        targets=None,
     )
 
 
@@ -139,6 +141,25 @@ def test_the_order_on_both_streams(cuda):
         ("consumer", "uses", "torch.bool"),
         ("consumer", "records", "event1"),
     ]
+
+
+def test_rows_are_mixed_after_they_were_normalised(cuda):
+    copier, batch = make_lane(), make_batch()
+    plain = copier.finish(copier.copy(batch, 0)[0], 0)
+    assert plain.targets is None
+    batch.mixing = augd.Mixing(
+        partners=np.array([3, 1, 2, 0]),
+        share=np.array([0.25, 1, 1, 0.25], np.float32),
+        is_cut=np.zeros(4, np.bool_),
+        box=np.zeros((4, 4)),
+    )
+    batch.targets = np.eye(4, dtype=np.float32)
+    mixed = copier.finish(copier.copy(batch, 1)[0], 1)
+    expected = 0.25 * plain.images[0] + 0.75 * plain.images[3]
+    assert torch.allclose(mixed.images[0], expected, atol=1e-6)
+    assert torch.equal(mixed.images[1:3], plain.images[1:3])
+    assert torch.equal(mixed.targets, torch.eye(4))
+    assert mixed.partners.tolist() == [3, 1, 2, 0]
 
 
 def test_the_arena_is_registered_once_and_let_go_when_nothing_reads_it(cuda):

@@ -430,6 +430,7 @@ class TestAuto:
         ({"layer_decay": 1.5, "weights": "DEFAULT"}, "--layer-decay: expected 0 or more, and 1 at"),
         ({"balance": "classes"}, "--balance: expected class, got 'classes'"),
         ({"mixup": -1.0}, "--mixup: expected 0 or more, got -1"),
+        ({"cutmix": -1.0}, "--cutmix: expected 0 or more, got -1"),
     ],
 )
 def test_refused_options(changed, says):
