@@ -25,8 +25,8 @@ from augd.cli.contact_sheet import Sheet
 from augd.cli.preview import make_strip
 from augd.cli.recipes import summarise
 from augd.diagnostics.sample_renderer import SampleRenderer
+from augd.plan.ops.all_ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.ops.base import BaseOp, name_of
-from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.recipe.mix import Mix
 from augd.plan.recipe.recipe import Recipe, parse_recipe
 from demo.photos import make_photo

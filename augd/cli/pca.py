@@ -36,7 +36,7 @@ from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.headers.read_header import BadImage, read_header
-from augd.plan.ops.registry import IMAGENET_EIGVAL
+from augd.plan.ops.all_ops import IMAGENET_EIGVAL
 
 Floats = NDArray[np.float64]
 

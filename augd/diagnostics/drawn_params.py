@@ -27,10 +27,10 @@ from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.diagnostics.drawn_policies import PolicyReader
 from augd.diagnostics.row_words import draw_words
 from augd.plan.geometry.frame import Frame
+from augd.plan.ops.all_ops import ColorJitter, Mirror, Pca
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.plugin import Plugin
 from augd.plan.ops.policies import Policy
-from augd.plan.ops.registry import ColorJitter, Mirror, Pca
 from augd.plan.plan import Plan
 from augd.plan.planner.planner import ORDER_PLACE, Planner
 from augd.plan.random.numerics import Floats

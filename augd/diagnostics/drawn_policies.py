@@ -16,9 +16,9 @@ from augd.plan.geometry.frame import Frame
 from augd.plan.ops.policies import Policy
 from augd.plan.ops.policy_tables import PolicyOp
 from augd.plan.random.numerics import Floats
+from augd.plan.samplers.all_samplers import sampler_of
 from augd.plan.samplers.policies import PolicySampler
 from augd.plan.samplers.policy_layer import DrawnLayer
-from augd.plan.samplers.registry import sampler_of
 
 # What an op's number is called.
 _NUMBER_NAMES: Final = {

@@ -35,9 +35,9 @@ from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
 from augd.pixels.render_views import ViewsOfSample, render_views
 from augd.pixels.row_plan import RowPlans
+from augd.plan.ops.all_ops import CoarseDropout, Cutout, Erase, Mirror
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Edit, OwnOpError
-from augd.plan.ops.registry import CoarseDropout, Cutout, Erase, Mirror
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan

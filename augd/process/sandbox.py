@@ -17,8 +17,8 @@ import resource
 import struct
 import sys
 
-from augd.process.seccomp_filter import make_program
-from augd.process.syscalls import MACHINES
+from augd.process.refused_syscalls import MACHINES
+from augd.process.seccomp_program import make_program
 
 # An index, hints, an arena and a list for each of 128 sessions, and the files in reading.
 _FDS_MAX = 4096

@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.recipe.recipe import PRESETS, parse_recipe
 from demo.op_images import DOCS, IMAGES, PAGES, SCENES, SECTIONS, TOGETHER, fill_page, page_of
 

@@ -17,8 +17,8 @@ from tests.support.learning import run_trainer
 from tests.support.scenes import make_coloured
 from trainer.cli.app import main
 from trainer.data.recipes import choose_recipes
+from trainer.models.build_network import build_staged_network
 from trainer.models.pretrained_weights import find_weights, put_weights
-from trainer.models.registry import build_staged_network
 from trainer.training.features import FeaturePass, FeatureStore, StoredSource, digest_of_base
 
 ARCH = "shufflenet_v2_x0_5"

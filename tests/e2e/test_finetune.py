@@ -20,7 +20,7 @@ import augd
 from tests.support.learning import assert_same, load, run_trainer
 from tests.support.scenes import make_coloured
 from trainer.data.host_feed import Batch
-from trainer.models.registry import build_model
+from trainer.models.build_network import build_model
 from trainer.training.learner import Learner
 from trainer.training.loop import Training
 

@@ -50,7 +50,7 @@ def test_a_users_own_trainer_py_stays_his(tmp_path: Path) -> None:
 def test_both_names_are_the_same_modules() -> None:
     trainer = importlib.import_module("trainer")
     assert trainer is augd.torch
-    for name in ("data.stream", "training.loop", "models.registry"):
+    for name in ("data.stream", "training.loop", "models.build_network"):
         first = importlib.import_module(f"trainer.{name}")
         assert first is importlib.import_module(f"augd.torch.{name}")
         package = name.partition(".")[0]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC
+from augd.plan.ops.all_ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.recipe.recipe import output_size, parse_recipe
 from tests.support.examples import examples

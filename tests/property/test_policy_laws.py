@@ -19,8 +19,8 @@ from augd.plan.ops.auto_augment_lists import AUTO_POLICIES
 from augd.plan.ops.policy_tables import PolicyOp
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.samplers.all_samplers import sampler_of
 from augd.plan.samplers.policy_layer import DrawnLayer
-from augd.plan.samplers.registry import sampler_of
 from tests.support.laws import assert_counts, assert_independent, assert_rate, assert_uniform
 
 NUM = 100_000

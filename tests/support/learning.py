@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.cli.app import main
-from trainer.models.registry import StagedNetwork, build_staged_network
+from trainer.models.build_network import StagedNetwork, build_staged_network
 from trainer.training.learner import Learner, RunPosition
 from trainer.training.options import FitOptions
 from trainer.training.settings import Settings

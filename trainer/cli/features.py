@@ -22,8 +22,8 @@ from augd.errors import counted
 
 from ..data.recipes import Recipes, choose_recipes
 from ..data.splits import Splits
+from ..models.build_network import build_staged_network, check_arch
 from ..models.pretrained_weights import find_weights, put_weights
-from ..models.registry import build_staged_network, check_arch
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.distributed import Ranks
 from ..training.features import (

@@ -22,8 +22,8 @@ from augd.errors import counted
 from ..data.constants import constants_of
 from ..data.recipes import Recipes, as_toml, choose_recipes, with_mix
 from ..data.splits import Splits, open_splits
+from ..models.build_network import build_staged_network, check_arch
 from ..models.pretrained_weights import find_weights, put_weights
-from ..models.registry import build_staged_network, check_arch
 from ..models.weights_files import Weights
 from ..training.checkpoint import State, check_same_run, load_checkpoint
 from ..training.distributed import Ranks, join_ranks

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import augd
 
 from . import hugging_face_networks, timm_networks
+from .build_network import StagedNetwork
 from .head import renew_head
 from .own_networks import is_own
-from .registry import StagedNetwork
 from .torchvision_networks import SMALL_CONVNET, torchvision_models
 from .weights_files import SUFFIXES, Weights, read_weights
 

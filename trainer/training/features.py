@@ -35,7 +35,7 @@ import augd
 from ..data.constants import IMAGENET
 from ..data.host_feed import Batch, range_of
 from ..data.source import BatchSource, usable_rows
-from ..models.registry import StagedNetwork
+from ..models.build_network import StagedNetwork
 from ..models.stages import Stages
 
 Key = dict[str, Any]

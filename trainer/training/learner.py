@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..models.registry import StagedNetwork
+from ..models.build_network import StagedNetwork
 from .distributed import Ranks
 from .finetune import Phase, freeze, parameter_groups, plan_phases
 from .optimizers import make_optimiser, set_rate, share_of_rate

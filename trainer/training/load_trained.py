@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import augd
 
 from ..data.constants import Constants, constants_of
+from ..models.build_network import StagedNetwork, build_staged_network, is_own_code
 from ..models.pretrained_weights import load_state
-from ..models.registry import StagedNetwork, build_staged_network, is_own_code
 from .checkpoint import load_checkpoint
 
 

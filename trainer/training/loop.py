@@ -23,7 +23,7 @@ from augd.errors import counted
 
 from ..data.host_feed import Batch
 from ..data.source import BatchSource, usable_rows
-from ..models.registry import StagedNetwork, check_input
+from ..models.build_network import StagedNetwork, check_input
 from .checkpoint import State, save_checkpoint
 from .distributed import Ranks
 from .interrupt import Interrupt

@@ -16,7 +16,7 @@ import augd
 from augd.errors import counted
 
 from ..data.constants import choose_constants, parse_choice
-from ..models.registry import constants_of_weights
+from ..models.build_network import constants_of_weights
 from .finetune import MANY_IMAGES, NORMS_CHOICES, STRATEGIES, choose_strategy
 from .learner import ROWS_MIN
 from .optimizers import OPTIMISERS, SCHEDULES

@@ -1,6 +1,6 @@
 """Ops that move the image's points in ways the exact path cannot: affine ops and warps.
 
-Gathered by `registry`, sampled by `plan/samplers/affine.py`. All affine ops of a recipe compose to
+Gathered by `all_ops`, sampled by `plan/samplers/affine.py`. All affine ops of a recipe compose to
 one matrix, in the recipe's order, and the image is sampled once.
 
 An op acts in the frame that the ops before it left, about its centre: after a crop, in the output.

@@ -1,6 +1,6 @@
 """The base of every op of a recipe: its fields, how it changes a frame's size, its checks.
 
-The structs of the ops (`crop`, `affine`, `colour`, `views`) derive from it; `registry` gathers
+The structs of the ops (`crop`, `affine`, `colour`, `views`) derive from it; `all_ops` gathers
 them.
 
 Invariants: an instance that exists is valid, because every check runs when it is made; a size is

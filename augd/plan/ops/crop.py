@@ -1,6 +1,6 @@
 """Ops of the exact path: crops and resizes, which decide the size of a row, and the mirror.
 
-Gathered by `registry`, sampled by `plan/samplers/crop.py`. A recipe that holds none but these (and
+Gathered by `all_ops`, sampled by `plan/samplers/crop.py`. A recipe that holds none but these (and
 colour) never takes the matrix path, except for windows that reach into padding.
 """
 

@@ -1,6 +1,6 @@
 """Ops that fill boxes of the finished row, after colour: erase, coarse dropout, cutout.
 
-Gathered by `registry`, sampled by `plan/samplers/erase.py`.
+Gathered by `all_ops`, sampled by `plan/samplers/erase.py`.
 
 `fill` is "mean" (ImageNet's mean, 124, 116, 104, which is 0 after normalising), "pixel" (noise of
 N(0, 1) for each pixel and channel, in ImageNet's standard deviations about its mean), "random" (one

@@ -1,6 +1,6 @@
 """Groups of ops: one of several, or several behind one coin. A group holds single ops alone.
 
-Gathered by `registry`, which says what the single ops are; sampled by `plan/samplers/groups.py`.
+Gathered by `all_ops`, which says what the single ops are; sampled by `plan/samplers/groups.py`.
 
 Invariants: no op in a group decides the size of the row, makes several rows or is a policy.
 """

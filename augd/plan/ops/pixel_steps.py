@@ -1,6 +1,6 @@
 """Ops of colour that are no matrix: value tables, statistics of the row, its neighbourhoods, noise.
 
-Gathered by `registry`, sampled by `plan/samplers/pixel_steps.py`. Each is a step of the row's
+Gathered by `all_ops`, sampled by `plan/samplers/pixel_steps.py`. Each is a step of the row's
 program (`plan/program.py`), in the recipe's order among the other colour ops. Each step rounds to
 whole grey levels, but neighbouring tables act as one and neighbouring matrices, too.
 

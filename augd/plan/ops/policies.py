@@ -1,6 +1,6 @@
 """Policies: ops that draw, for each image, which of many ops to apply, and how strongly.
 
-Gathered by `registry`, sampled by `plan/samplers/policies.py`. What they draw from stands in
+Gathered by `all_ops`, sampled by `plan/samplers/policies.py`. What they draw from stands in
 `policy_tables` and `auto_augment_lists`.
 
 A policy acts on the crop, and stands after the op that decides the size. With `bounded` the crop is

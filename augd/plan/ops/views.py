@@ -1,6 +1,6 @@
 """Ops of test time: each makes several rows, the views, of one sample, always the same ones.
 
-Gathered by `registry`, sampled by `plan/samplers/views.py`. A view op is the last op of its recipe.
+Gathered by `all_ops`, sampled by `plan/samplers/views.py`. A view op is the last op of its recipe.
 What the ops before it draw holds for all views of a sample.
 """
 

@@ -28,11 +28,11 @@ from augd.plan.plan import Int32s, LocalWarpField, Plan
 from augd.plan.planner.build_plan import finish
 from augd.plan.random.philox import Ints, Philox, Purpose, mix, stream_counter
 from augd.plan.recipe.recipe import Recipe
+from augd.plan.samplers.all_samplers import sampler_of
 from augd.plan.samplers.colour import ColourOrderSampler
 from augd.plan.samplers.distributions import Sampler
 from augd.plan.samplers.groups import GroupSampler
 from augd.plan.samplers.plugin import OnDraw, PluginSampler
-from augd.plan.samplers.registry import sampler_of
 from augd.plan.size_mismatch import ADD_A_SIZE
 
 __all__ = ["LocalWarpField", "Plan", "Planner"]

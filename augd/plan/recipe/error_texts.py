@@ -14,8 +14,8 @@ from reprlib import repr as brief
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from augd.errors import RecipeError
+from augd.plan.ops.all_ops import OPS_BY_NAME, AllOf, OneOf, list_parameters
 from augd.plan.ops.base import BaseOp
-from augd.plan.ops.registry import OPS_BY_NAME, AllOf, OneOf, list_parameters
 from augd.plan.recipe.foreign_op_names import called_here
 from augd.plan.recipe.mix import Mix
 

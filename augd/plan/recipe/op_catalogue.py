@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args
 
 import msgspec
 
+from augd.plan.ops.all_ops import OPS_BY_NAME, AllOf, OneOf, SingleOp
 from augd.plan.ops.base import BaseOp, name_of, walk_ops
-from augd.plan.ops.registry import OPS_BY_NAME, AllOf, OneOf, SingleOp
 from augd.plan.recipe.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from augd.errors import RecipeError
-from augd.plan.ops.registry import OPS_BY_NAME, Op
+from augd.plan.ops.all_ops import OPS_BY_NAME, Op
 from augd.plan.recipe.checks import (
     check_device,
     check_order,

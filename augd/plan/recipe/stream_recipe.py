@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from augd.errors import RecipeError
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.ops.base import name_of
-from augd.plan.ops.registry import OPS_BY_NAME
 from augd.plan.recipe.checks import MAX_SAMPLE_AREA_PX, MAX_VIEWS, final_extent
 from augd.plan.recipe.error_texts import suggest
 from augd.plan.recipe.plain_ops import list_names

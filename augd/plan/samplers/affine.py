@@ -1,10 +1,10 @@
 """Samplers of the affine ops and the warps. Rows that they change take the matrix path.
 
-`registry` pairs them with their ops; the formulas are those of `plan/ops/affine.py`.
+`all_samplers` pairs them with their ops; the formulas are those of `plan/ops/affine.py`.
 
 Each takes block 0: its first parameter from word 2, its second from word 0, p from word 3.
 
-Invariants: those of `registry`; a row for which the op was not drawn keeps its map's bits.
+Invariants: those of `all_samplers`; a row for which the op was not drawn keeps its map's bits.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Samplers of the colour ops and of their shuffled order.
 
-`registry` pairs them with their ops. Each hands the frame one step, which `colour_matrix` composes.
-The formulas are those of `plan/ops/colour.py`.
+`all_samplers` pairs them with their ops. Each hands the frame one step, which `colour_matrix`
+composes. The formulas are those of `plan/ops/colour.py`.
 
 Each takes block 0, its one parameter from word 2 and p from word 3, unless stated otherwise.
 
-Invariants: those of `registry`; a row for which the op was not drawn keeps its colours' bits.
+Invariants: those of `all_samplers`; a row for which the op was not drawn keeps its colours' bits.
 """
 
 from __future__ import annotations

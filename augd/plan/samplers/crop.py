@@ -1,8 +1,8 @@
 """Samplers of the ops of the exact path: crops, resizes and the mirror.
 
-`registry` pairs them with their ops. They narrow, resample and flip the frame.
+`all_samplers` pairs them with their ops. They narrow, resample and flip the frame.
 
-Invariants: those of `registry`.
+Invariants: those of `all_samplers`.
 """
 
 from __future__ import annotations

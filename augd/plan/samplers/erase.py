@@ -1,12 +1,12 @@
 """Samplers of the ops that fill boxes of the finished row.
 
-`registry` pairs them with their ops; the formulas are those of `plan/ops/erase.py`. Each hands the
-frame a `BoxStep`.
+`all_samplers` pairs them with their ops; the formulas are those of `plan/ops/erase.py`. Each hands
+the frame a `BoxStep`.
 
 The blocks of the fill come last: none for a colour; for "pixel" one, whose words 2 (high) and 0
 (low) are the key; for "random" one for each box, whose words 2, 0 and 1 are R, G and B.
 
-Invariants: those of `registry`; boxes lie within the output.
+Invariants: those of `all_samplers`; boxes lie within the output.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Block 0: the op of `one_of` takes word 2, p takes word 3. From block 1 on, `all_
 each op, in the order words 2, 0, 3, 1: the keys that sort its steps. Op j of the group draws from
 draw 64 (j + 1) of the group's place on, what it draws elsewhere from draw 0 on.
 
-Invariants: those of `registry`.
+Invariants: those of `all_samplers`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Samplers of the colour ops that are no matrix. Each hands the frame one `PixelStep`.
 
-`registry` pairs them with their ops; the formulas are those of `plan/ops/pixel_steps.py`.
+`all_samplers` pairs them with their ops; the formulas are those of `plan/ops/pixel_steps.py`.
 
 Each takes block 0: its first parameter from word 2, its second from word 0, p from word 3.
 
-Invariants: those of `registry`; a row for which the op was not drawn gets no step.
+Invariants: those of `all_samplers`; a row for which the op was not drawn gets no step.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Samplers of the policies: which ops a row gets, and how strong.
 
-`registry` pairs them with their ops; the tables are those of `plan/ops/policy_tables.py`.
+`all_samplers` pairs them with their ops; the tables are those of `plan/ops/policy_tables.py`.
 
 One block for each layer:
 
@@ -10,7 +10,7 @@ One block for each layer:
              a cutout's x
     word 1   the sign, by the highest bit; a cutout's y, by the others
 
-Invariants: those of `registry`; a row's words are the same whatever it draws.
+Invariants: those of `all_samplers`; a row's words are the same whatever it draws.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Used by the samplers of `policies`. A layer moves the frame of the rows that drew a geometric op,
 and adds one `PixelStep`, whose kind differs from row to row.
 
-Invariants: those of `registry`; a row whose op changes nothing, such as a rotation by 0 degrees,
-keeps its bits and gets no step.
+Invariants: those of `all_samplers`; a row whose op changes nothing, such as a rotation by 0
+degrees, keeps its bits and gets no step.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Samplers of the view ops: which window of the frame each view of a sample is.
 
-`registry` pairs them with their ops. They draw nothing. The rows of a sample stand one after the
-other, so that a row's number tells its view.
+`all_samplers` pairs them with their ops. They draw nothing. The rows of a sample stand one after
+the other, so that a row's number tells its view.
 
-Invariants: those of `registry`.
+Invariants: those of `all_samplers`.
 """
 
 from __future__ import annotations

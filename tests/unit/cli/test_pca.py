@@ -11,7 +11,7 @@ from PIL import Image
 from augd.cli.options import PcaOptions
 from augd.cli.pca import Moments, choose, find_components, measure, op_as_toml, run_pca
 from augd.errors import DatasetError
-from augd.plan.ops.registry import Pca
+from augd.plan.ops.all_ops import Pca
 from augd.plan.recipe.recipe import recipe_from_toml
 from tests.support.scenes import caught_noise
 

@@ -15,7 +15,7 @@ from augd.diagnostics.drawn_params import DrawnStep, Draws, _as_json
 from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
 from augd.diagnostics.sample_renderer import Drawn, SampleRenderer, View
 from augd.pixels.headers.read_header import Header
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.scenes import caught_noise, make_folder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from augd.plan.colour_matrix import GREY_WEIGHTS
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from tests.support.plans import plan_of
 
 G = np.array(GREY_WEIGHTS)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from augd.errors import RecipeError
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.recipe.foreign_op_names import _CALLED, called_here
 from augd.plan.recipe.recipe import parse_recipe
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from augd.plan.boxes import BoxFill
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.program import Program
 from augd.plan.recipe.plain_ops import list_names

@@ -10,8 +10,8 @@ import pytest
 from augd.cli.recipes import summarise
 from augd.errors import RecipeError
 from augd.plan.content import content_of, differences
+from augd.plan.ops.all_ops import AllOf, OneOf
 from augd.plan.ops.plugin import Plugin
-from augd.plan.ops.registry import AllOf, OneOf
 from augd.plan.planner.planner import Planner
 from augd.plan.program import StepKind
 from augd.plan.recipe.op_catalogue import Catalogue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augd.errors import RecipeError
-from augd.plan.ops.registry import OP_CLASSES, OPS_BY_NAME, AllOf, OneOf
+from augd.plan.ops.all_ops import OP_CLASSES, OPS_BY_NAME, AllOf, OneOf
 from augd.plan.recipe.recipe import (
     PRESETS,
     expand,
@@ -14,7 +14,7 @@ from augd.plan.recipe.recipe import (
     recipe_from_toml,
     recipe_to_toml,
 )
-from augd.plan.samplers.registry import SAMPLERS
+from augd.plan.samplers.all_samplers import SAMPLERS
 
 NAN, INF = float("nan"), float("inf")
 CROP = {"op": "random_resized_crop"}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from augd.plan.ops.registry import IMAGENET_EIGVAL, IMAGENET_EIGVEC
+from augd.plan.ops.all_ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.random.philox import Purpose, mix, normals, philox_words, stream_counter
 from augd.plan.recipe.recipe import output_size, parse_recipe

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from augd.errors import RecipeError
-from augd.plan.ops.registry import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
+from augd.plan.ops.all_ops import OPS_BY_NAME, CenterCrop, Mirror, Pca, RandomResizedCrop, Resize
 from augd.plan.recipe.recipe import (
     PRESETS,
     Recipe,

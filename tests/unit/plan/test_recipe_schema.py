@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from augd.cli.recipes import recipe_schema
-from augd.plan.ops.registry import OPS_BY_NAME
+from augd.plan.ops.all_ops import OPS_BY_NAME
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe
 
 SCHEMA = recipe_schema()

@@ -15,33 +15,33 @@ from pathlib import Path
 
 import pytest
 
-from augd.process import seccomp_filter, syscalls
-from augd.process.seccomp_filter import ALLOW, KILL, REFUSE, UNKNOWN, make_program
+from augd.process import refused_syscalls, seccomp_program
+from augd.process.seccomp_program import ALLOW, KILL, REFUSE, UNKNOWN, make_program
 
 PID = 4711
-MACHINES = sorted(syscalls.MACHINES)
+MACHINES = sorted(refused_syscalls.MACHINES)
 STEPS_MAX = 4096  # BPF_MAXINSNS
 
 
 def judge(machine: str, number: int, *arguments: int, as_machine: str | None = None) -> int:
     """Run the filter of a machine on a call, as the kernel would; returns the verdict."""
     arguments = (*arguments, *[0] * (6 - len(arguments)))
-    code = seccomp_filter.MACHINE_CODES[as_machine or machine]
+    code = seccomp_program.MACHINE_CODES[as_machine or machine]
     call = struct.pack("<IIQ6Q", number, code, 0, *arguments)
     steps = make_program(machine, PID)
     at, word = 0, 0
     while True:
         step = steps[at]
         at += 1
-        if step.code == seccomp_filter.RETURN:
+        if step.code == seccomp_program.RETURN:
             return step.operand
-        if step.code == seccomp_filter.LOAD:
+        if step.code == seccomp_program.LOAD:
             (word,) = struct.unpack_from("<I", call, step.operand)
             continue
         is_true = {
-            seccomp_filter.IF_EQUAL: word == step.operand,
-            seccomp_filter.IF_AT_LEAST: word >= step.operand,
-            seccomp_filter.IF_ANY_BIT: bool(word & step.operand),
+            seccomp_program.IF_EQUAL: word == step.operand,
+            seccomp_program.IF_AT_LEAST: word >= step.operand,
+            seccomp_program.IF_ANY_BIT: bool(word & step.operand),
         }[step.code]
         at += step.if_true if is_true else step.if_false
 
@@ -50,23 +50,23 @@ def judge(machine: str, number: int, *arguments: int, as_machine: str | None = N
 def test_every_way_through_the_program_ends_in_a_verdict(machine: str) -> None:
     steps = make_program(machine, PID)
     assert len(steps) < STEPS_MAX
-    assert steps[-1].code == seccomp_filter.RETURN
+    assert steps[-1].code == seccomp_program.RETURN
     for at, step in enumerate(steps[:-1]):
-        if step.code != seccomp_filter.RETURN:
+        if step.code != seccomp_program.RETURN:
             assert max(step.if_true, step.if_false) <= 255
             assert at + 1 + max(step.if_true, step.if_false) < len(steps)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_what_is_listed_is_refused_and_what_a_producer_does_is_allowed(machine: str) -> None:
-    refused, judged = syscalls.refused(machine), syscalls.judged(machine)
+    refused, judged = refused_syscalls.refused(machine), refused_syscalls.judged(machine)
     assert not refused.keys() & judged.keys()
     numbers = [*refused.values(), *judged.values()]
     assert len(set(numbers)) == len(numbers)
-    assert max(numbers) < syscalls.FIRST_COMMON
+    assert max(numbers) < refused_syscalls.FIRST_COMMON
     for number in refused.values():
         assert judge(machine, number) == REFUSE
-    for number in set(range(syscalls.FIRST_COMMON)) - set(numbers):
+    for number in set(range(refused_syscalls.FIRST_COMMON)) - set(numbers):
         assert judge(machine, number) == ALLOW
     for name in ("socket", "connect", "sendmsg", "execve", "ptrace", "mount", "setns", "bpf"):
         assert name in refused
@@ -74,8 +74,8 @@ def test_what_is_listed_is_refused_and_what_a_producer_does_is_allowed(machine: 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_of_the_common_numbers_only_the_listed_exist_and_so_do_none_of_x32(machine: str) -> None:
-    allowed = set(syscalls.COMMON_ALLOWED.values())
-    for number in range(syscalls.FIRST_COMMON, 1024):
+    allowed = set(refused_syscalls.COMMON_ALLOWED.values())
+    for number in range(refused_syscalls.FIRST_COMMON, 1024):
         assert judge(machine, number) == (ALLOW if number in allowed else UNKNOWN)
     for number in (0x40000000, 0x40000000 + 41, 2**32 - 1):
         assert judge(machine, number) == UNKNOWN
@@ -115,12 +115,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "arguments", "verdict"), CASES)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_arguments_decide(machine: str, name: str, arguments: tuple[int, ...], verdict: int):
-    assert judge(machine, syscalls.judged(machine)[name], *arguments) == verdict
+    assert judge(machine, refused_syscalls.judged(machine)[name], *arguments) == verdict
 
 
 def test_open_is_judged_where_it_exists() -> None:
-    assert "open" not in syscalls.judged("aarch64")
-    number = syscalls.judged("x86_64")["open"]
+    assert "open" not in refused_syscalls.judged("aarch64")
+    number = refused_syscalls.judged("x86_64")["open"]
     assert judge("x86_64", number, 0, os.O_RDONLY) == ALLOW
     assert judge("x86_64", number, 0, os.O_WRONLY) == REFUSE
 
@@ -143,11 +143,11 @@ def test_the_numbers_are_those_of_the_kernel(machine: str, header: str) -> None:
         pytest.skip(f"{header} is not installed")
     pairs = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", Path(header).read_text(), re.M)
     known = {name: int(number) for name, number in pairs}
-    ours = syscalls.refused(machine) | syscalls.judged(machine)
+    ours = refused_syscalls.refused(machine) | refused_syscalls.judged(machine)
     assert {name: known[name] for name in ours} == ours
-    later = {name: known[name] for name in syscalls.COMMON_ALLOWED if name in known}
-    assert later.items() <= syscalls.COMMON_ALLOWED.items()
-    absent = syscalls.refused("x86_64").keys() - ours.keys()
+    later = {name: known[name] for name in refused_syscalls.COMMON_ALLOWED if name in known}
+    assert later.items() <= refused_syscalls.COMMON_ALLOWED.items()
+    absent = refused_syscalls.refused("x86_64").keys() - ours.keys()
     assert not absent & known.keys(), "the kernel has it, and our table doesn't"
 
 

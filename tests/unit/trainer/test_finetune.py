@@ -22,8 +22,8 @@ from tests.support.learning import (
     subject_of,
     train,
 )
+from trainer.models.build_network import build_model, build_staged_network
 from trainer.models.head import Head
-from trainer.models.registry import build_model, build_staged_network
 from trainer.models.small_convnet import SmallConvNet
 from trainer.models.stages import find_stages
 from trainer.training.distributed import Ranks

@@ -16,7 +16,7 @@ import augd
 from tests.support.learning import OPTIONS
 from trainer.cli.fit import run_fit
 from trainer.data.recipes import choose_recipes
-from trainer.models.registry import build_model, check_arch, check_input
+from trainer.models.build_network import build_model, check_arch, check_input
 from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimiser, set_rate, warm_cosine

@@ -13,8 +13,8 @@ from torch import nn
 import augd
 from tests.support.learning import learner_of, settings_of, train
 from trainer.data.constants import IMAGENET_MEAN
+from trainer.models.build_network import StagedNetwork, build_staged_network, check_arch
 from trainer.models.pretrained_weights import find_weights, put_weights
-from trainer.models.registry import StagedNetwork, build_staged_network, check_arch
 from trainer.models.stages import find_stages
 from trainer.models.torchvision_networks import torchvision_models
 from trainer.models.weights_files import write_weights

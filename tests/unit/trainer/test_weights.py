@@ -11,8 +11,8 @@ from torch import nn
 
 import augd
 from tests.support.learning import ARCH, changed_names, subject_of
+from trainer.models.build_network import build_model
 from trainer.models.pretrained_weights import find_weights, put_weights
-from trainer.models.registry import build_model
 
 
 def saved(tmp_path: Path, content: object) -> str:
@@ -102,7 +102,7 @@ def test_a_transformers_positions_are_stretched(tmp_path):
     def small(image_size: int) -> VisionTransformer:
         return VisionTransformer(image_size, 16, 1, 2, 24, 32, num_classes=3)
 
-    from trainer.models.registry import StagedNetwork
+    from trainer.models.build_network import StagedNetwork
     from trainer.models.stages import find_stages
 
     there, here = small(32), small(64)

@@ -1,7 +1,8 @@
 """Builds the seccomp filter of a producer, as a program of the kernel's packet-filter machine.
 
 The kernel runs it at every system call, on the call's number and arguments. It is built from the
-lists of `syscalls`, for each process because it holds the process's own pid. There are no backward
+lists of `refused_syscalls`, for each process because it holds the process's own pid. There are no
+backward
 jumps: each rule is a comparison and a verdict, to be read from top to bottom. Recent kernels cache
 which numbers are always allowed, and run the filter for the others only.
 
@@ -14,7 +15,7 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from augd.process import syscalls
+from augd.process import refused_syscalls
 
 
 class BpfInstruction(NamedTuple):
@@ -84,7 +85,7 @@ def rules(pid: int) -> tuple[Rule, ...]:
 
 
 def make_program(machine: str, pid: int) -> list[BpfInstruction]:
-    """Build the filter for a process on this machine, one of `syscalls.MACHINES`.
+    """Build the filter for a process on this machine, one of `refused_syscalls.MACHINES`.
 
     A call by the numbers of another machine (32 bits on x86_64) kills the process: no program makes
     one by accident. Those of x32 lie above `FIRST_COMMON`, so they don't exist.
@@ -94,12 +95,12 @@ def make_program(machine: str, pid: int) -> list[BpfInstruction]:
         *_verdict(IF_EQUAL, MACHINE_CODES[machine], KILL, when=False),
         BpfInstruction(LOAD, 0, 0, NUMBER_AT),
     ]
-    for number in syscalls.COMMON_ALLOWED.values():
+    for number in refused_syscalls.COMMON_ALLOWED.values():
         program += _verdict(IF_EQUAL, number, ALLOW)
-    program += _verdict(IF_AT_LEAST, syscalls.FIRST_COMMON, UNKNOWN)
-    for number in syscalls.refused(machine).values():
+    program += _verdict(IF_AT_LEAST, refused_syscalls.FIRST_COMMON, UNKNOWN)
+    for number in refused_syscalls.refused(machine).values():
         program += _verdict(IF_EQUAL, number, REFUSE)
-    numbers = syscalls.judged(machine)
+    numbers = refused_syscalls.judged(machine)
     for rule in rules(pid):
         if rule.call in numbers:
             body = _body(rule)
