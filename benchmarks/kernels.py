@@ -41,6 +41,7 @@ QUESTION = "What do the native kernels gain?"
 
 _SIZE = (224, 224)
 _NUM_PHOTOS = 100
+_CUBICS = Target(">=", 1 / 1.35)  # of antialias over bicubic
 _COS, _SIN = math.cos(math.radians(10)), math.sin(math.radians(10))
 _TINT = [[1.1, -0.1, 0.05, 3.0], [0.02, 0.9, 0.1, -4.0], [-0.05, 0.1, 1.2, 2.0]]
 
@@ -128,12 +129,22 @@ def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
     return [
         ("a crop of a JPEG to a row, linear", _from_jpeg("linear"), {}),
         ("a crop of a JPEG to a row, antialiased", _from_jpeg("antialias"), {}),
+        ("a crop of a JPEG to a row, bicubic", _from_jpeg("bicubic"), {}),
         ("resize, linear", _resizes("linear"), {}),
         ("resize, antialiased", _resizes("antialias"), resize_targets),
-        ("bent row", _warped_rows(), {}),
+        ("resize, bicubic", _resizes("bicubic"), {}),
+        ("bent row", _warped_rows("linear"), {}),
+        ("bent row, bicubic", _warped_rows("bicubic"), {}),
         ("colour pass", _tints(), {}),
         *((name, sides, {}) for name, sides in step_cases()),
+        ("a crop of a JPEG to a row", _by_filter(_from_jpeg), {"antialias": _CUBICS}),
+        ("resize", _by_filter(_resizes), {"antialias": _CUBICS}),
     ]
+
+
+def _by_filter(make: Callable[[str], dict[str, Work]]) -> dict[str, Work]:
+    """Set the bicubic filter against the triangle, in one round."""
+    return {"augd": make("bicubic")["augd"], "antialias": make("antialias")["augd"]}
 
 
 def _without_kernels(make: Callable[[], Any]) -> Any:
@@ -170,15 +181,15 @@ def _resizes(filter: Any) -> dict[str, Work]:
     if filter == "linear":
         sides["OpenCV"] = lambda crop: cv2.resize(crop.pixels, _SIZE, dst=out)
         return sides
-    sides["Pillow"] = lambda crop: Image.fromarray(crop.pixels).resize(
-        _SIZE, Image.Resampling.BILINEAR
-    )
+    is_bicubic = filter == "bicubic"
+    method = Image.Resampling.BICUBIC if is_bicubic else Image.Resampling.BILINEAR
+    sides["Pillow"] = lambda crop: Image.fromarray(crop.pixels).resize(_SIZE, method)
     if importlib.util.find_spec("torch") is not None:
-        sides["torch"] = _torch_resize()
+        sides["torch"] = _torch_resize("bicubic" if is_bicubic else "bilinear")
     return sides
 
 
-def _torch_resize() -> Work:
+def _torch_resize(mode: str) -> Work:
     """As torchvision does it, on uint8 in the faster of its two layouts: channels last."""
     import torch
 
@@ -187,14 +198,14 @@ def _torch_resize() -> Work:
 
     def resize(crop: _Crop) -> object:
         image = torch.from_numpy(crop.pixels).permute(2, 0, 1)[None]
-        return interpolate(image, _SIZE, mode="bilinear", antialias=True)
+        return interpolate(image, _SIZE, mode=mode, antialias=True)
 
     return resize
 
 
-def _warped_rows() -> dict[str, Work]:
+def _warped_rows(filter: Any) -> dict[str, Work]:
     """Turn each crop about its middle, halved where more than 1.5 to 1 would be left."""
-    ours, theirs = Renderer("linear", _SIZE), _without_kernels(lambda: Renderer("linear", _SIZE))
+    ours, theirs = Renderer(filter, _SIZE), _without_kernels(lambda: Renderer(filter, _SIZE))
     out = np.empty((*_SIZE, 3), np.uint8)
     turn = np.array([[_COS, -_SIN], [_SIN, _COS]])
 
@@ -215,7 +226,7 @@ def _warped_rows() -> dict[str, Work]:
 
         return work
 
-    return {"augd": by(ours), "OpenCV": by(theirs)}
+    return {"augd": by(ours), "OpenCV" if filter == "linear" else "NumPy": by(theirs)}
 
 
 def _tints() -> dict[str, Work]:

@@ -76,6 +76,7 @@ SCENES: Mapping[str, Scene] = {
     "resize": ({"ops": [{"op": "resize", "size": [_SIDE_PX, _SIDE_PX]}]}, 0),
     "center_crop": ({"ops": [_SHORT | {"short": 192}, _SQUARE]}, 0),
     "mirror": (_after_crop("mirror", p=0.5), 3),
+    "vertical_flip": (_after_crop("vertical_flip", p=0.5), 3),
     "rotate": (_after_crop("rotate", degrees=30), 0),
     "zoom": (_after_crop("zoom", height=0.4), 0),
     "shear": (_after_crop("shear", x=0.4, y=0.2), 0),

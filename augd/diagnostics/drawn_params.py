@@ -27,7 +27,7 @@ from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.diagnostics.drawn_policies import PolicyReader
 from augd.diagnostics.row_words import draw_words
 from augd.plan.geometry.frame import Frame
-from augd.plan.ops.all_ops import ColorJitter, Mirror, Pca
+from augd.plan.ops.all_ops import ColorJitter, Mirror, Pca, VerticalFlip
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.ops.plugin import Plugin
 from augd.plan.ops.policies import Policy
@@ -208,6 +208,8 @@ def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
         return read(op, matrix) if is_changed else None
     if isinstance(op, Mirror):
         return {} if plan.mirror[row] else None
+    if isinstance(op, VerticalFlip):
+        return {} if plan.flip is not None and plan.flip[row] else None
     if plan.erase is not None:
         return read_boxes(plan, row)
     if plan.bent is None or not plan.bent[row]:

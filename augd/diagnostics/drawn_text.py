@@ -38,6 +38,8 @@ def describe_rest(view: View) -> str:
     for step in view.steps:
         if step.op != "mirror" and _is_to_be_said(step):
             said.append(say_step(step))
+    if view.filter:
+        said.append(f"filter {view.filter}")
     return SEPARATOR.join(said) or "nothing else"
 
 
@@ -104,12 +106,17 @@ def _say_mirror(drawn: Parameters) -> str:
     return "mirrored"
 
 
+def _say_vertical_flip(drawn: Parameters) -> str:
+    return "upside down"
+
+
 def _saying_factor(of: str) -> Callable[[Parameters], str]:
     return lambda drawn: f"{of} {drawn['factor']:.2f}"
 
 
 _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "mirror": _say_mirror,
+    "vertical_flip": _say_vertical_flip,
     "rotate": _say_turn,
     "zoom": _say_zoom,
     "shear": _say_shear,
@@ -165,6 +172,7 @@ def _view_as_plain(view: View) -> dict[str, Any]:
         "mirror": view.mirror,
         "ops": [step.as_plain() for step in view.steps],
         "colour_order": list(view.colour_order) or None,
+        "filter": view.filter or None,
         "bent": view.is_bent,
         "seen": [list(corner) for corner in view.seen],
         "matrix": view.matrix.tolist(),

@@ -35,7 +35,7 @@ from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.render import Renderer
 from augd.pixels.render_views import ViewsOfSample, render_views
 from augd.pixels.row_plan import RowPlans
-from augd.plan.ops.all_ops import CoarseDropout, Cutout, Erase, Mirror
+from augd.plan.ops.all_ops import CoarseDropout, Cutout, Erase, Mirror, VerticalFlip
 from augd.plan.ops.base import BaseOp
 from augd.plan.ops.plugin import Edit, OwnOpError
 from augd.plan.order.sample_sequence import Draw
@@ -93,6 +93,8 @@ class View:
     pivot: NDArray[np.float64] | None
     steps: Sequence[DrawnStep]
     colour_order: Sequence[str]
+    filter: str
+    """The filter that was drawn; empty where the recipe's is not "random"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +361,7 @@ def _view(
     """Read one view from its plan and from that of its exact path."""
     (height, width), (plan, exact) = size, plans
     matrix, exact_matrix = (
-        describe(one, group.recipe.num_views, width)[row, 6:12].reshape(2, 3) for one in plans
+        describe(one, group.recipe.num_views, size)[row, 6:12].reshape(2, 3) for one in plans
     )
     lens = 0.0 if plan.lens is None else float(plan.lens[row])
     corners = np.array(_seen(exact_matrix, 0.0, width, height))
@@ -383,10 +385,11 @@ def _view(
         pivot=None if plan.pivot is None else plan.pivot[row],
         steps=steps,
         colour_order=order,
+        filter=_drawn_filter(plan, row),
     )
 
 
-_ON_THE_EXACT_PATH = (Mirror, Erase, CoarseDropout, Cutout)
+_ON_THE_EXACT_PATH = (Mirror, VerticalFlip, Erase, CoarseDropout, Cutout)
 
 
 def _without_warps(recipe: Recipe) -> Recipe:
@@ -399,6 +402,12 @@ def _without_bend(op: BaseOp) -> Any:
         return replace(op, ops=tuple(map(_without_bend, op.inner)))
     is_exact = op.is_sizing or op.is_colour or isinstance(op, _ON_THE_EXACT_PATH)
     return op if is_exact else replace(op, p=0.0)
+
+
+def _drawn_filter(plan: Plan, row: int) -> str:
+    if plan.is_bicubic is None:
+        return ""
+    return "bicubic" if plan.is_bicubic[row] else "antialias"
 
 
 def _seen(matrix: NDArray[np.float64], lens: float, width: int, height: int) -> Corners:

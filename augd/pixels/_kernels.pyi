@@ -37,8 +37,8 @@ def render_jpeg(
     scaled_height: int,
     window_x: int,
     window_y: int,
-    mirror: bool,
-    linear: bool,
+    flips: int,
+    filter: int,
     /,
 ) -> None: ...
 def transcode_jpeg(
@@ -129,8 +129,8 @@ def render_cut(
     scaled_height: int,
     window_x: int,
     window_y: int,
-    mirror: bool,
-    linear: bool,
+    flips: int,
+    filter: int,
     /,
 ) -> None: ...
 def resize(
@@ -140,8 +140,8 @@ def resize(
     scaled_height: int,
     window_x: int,
     window_y: int,
-    mirror: bool,
-    linear: bool,
+    flips: int,
+    filter: int,
     /,
 ) -> None: ...
 def resize_rows(
@@ -152,8 +152,8 @@ def resize_rows(
     crop: NDArray[np.int32],
     scaled: NDArray[np.int32],
     window: NDArray[np.int32],
-    mirror: NDArray[np.bool_],
-    linear: bool,
+    flips: NDArray[np.uint8],
+    filter: NDArray[np.uint8],
     /,
 ) -> None: ...
 def halve(source: Pixels, out: Pixels, /) -> None: ...
@@ -180,6 +180,7 @@ def warp(
     end_x: int,
     low_y: int,
     end_y: int,
+    bicubic: bool,
     /,
 ) -> None: ...
 def refill(
@@ -204,6 +205,7 @@ def refill(
     end_x: int,
     low_y: int,
     end_y: int,
+    bicubic: bool,
     /,
 ) -> None: ...
 def apply_colour(

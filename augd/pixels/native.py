@@ -22,7 +22,7 @@ from struct import unpack_from
 from types import ModuleType
 from typing import Any
 
-_VERSION = 7
+_VERSION = 8
 """Of what modules and kernels agree on: functions and arguments."""
 
 _PIXELS, _PIXELS_BESIDE_OPENCV_4 = 2, 3

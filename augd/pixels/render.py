@@ -40,7 +40,7 @@ from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
 from augd.pixels.program import ProgramPass
 from augd.pixels.render_views import box_around, cut_region
-from augd.pixels.resample import Filter, Resampler
+from augd.pixels.resample import BICUBIC, Filter, Resampler, flips_in
 from augd.pixels.row_plan import Matrix, RowPlan, RowPlans
 from augd.pixels.transparency import BLACK, Background
 from augd.pixels.warp import AffineWarp, Fill
@@ -90,7 +90,6 @@ class Renderer:
         if colour_on not in ("producer", "device"):
             raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
         self._kernels = native.kernels
-        self._is_linear = filter == "linear"
         self._resampler = Resampler(filter, out_size)
         self._is_stored = exif == "ignore"
         _, self.decode = reader_of(exif, background, decode)
@@ -128,11 +127,12 @@ class Renderer:
             return crop
         scale = 1 if plan.scale is None else plan.scale[rows].astype(np.int64)
         window, scaled = plan.window[rows], plan.scaled[rows]
+        filters = self._resampler.filters_of(plan, rows)
         region = np.empty_like(crop)
         for axis, count in enumerate((self._width, self._height)):
             side = crop[:, 2 + axis]
             start, end = self._resampler.tapped(
-                -(-side // scale), scaled[:, axis], window[:, axis], count
+                *(-(-side // scale), scaled[:, axis], window[:, axis], count, filters)
             )
             region[:, axis] = crop[:, axis] + start * scale
             region[:, 2 + axis] = np.minimum(end * scale, side) - start * scale
@@ -228,7 +228,7 @@ class Renderer:
         self._kernels.resize_rows(
             cache, out, offsets, sizes,
             *map(np.ascontiguousarray, (plan.crop[rows], plan.scaled[rows], plan.window[rows])),
-            plan.mirror[rows], self._is_linear,
+            flips_in(plan, rows), self._resampler.filters_of(plan, rows),
         )  # fmt: skip
         is_unfinished = plan.program is not None or plan.colour is not None
         if is_unfinished or plan.erase is not None or colour_out is not None:
@@ -259,7 +259,7 @@ class Renderer:
         try:
             self._kernels.render_cut(
                 *cut_arguments(cut, out), x, y, scale, width, height,
-                *row_plan.scaled, *row_plan.window, row_plan.mirror, self._is_linear,
+                *self._resampler.arguments_of(row_plan),
             )  # fmt: skip
         except self._kernels.DecodeError:
             return False
@@ -303,7 +303,7 @@ class Renderer:
         x, y, width, height = at_scale(crop, scale)
         run_native(
             self._kernels.render_jpeg, prepared(data, header), out, header, x, y, scale, width,
-            height, *row_plan.scaled, *row_plan.window, row_plan.mirror, self._is_linear,
+            height, *self._resampler.arguments_of(row_plan),
         )  # fmt: skip
         self._finish(row_plan, out, colour_out)
 
@@ -328,9 +328,10 @@ class Renderer:
         """
         self._check_row(out, colour_out)
         if row_plan.matrix is not None:
-            self._affine_warp.warp(region, row_plan, out)
+            is_bicubic = self._resampler.filter_of(row_plan) == BICUBIC
+            self._affine_warp.warp(region, row_plan, out, is_bicubic)
         else:
-            self._resampler.resample(region, row_plan.scaled, row_plan.window, row_plan.mirror, out)
+            self._resampler.resample(region, row_plan, out)
         self._finish(row_plan, out, colour_out)
 
     def _finish(

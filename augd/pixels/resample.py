@@ -1,7 +1,13 @@
 """The exact path: a region resized, cut at a window and mirrored, in whole numbers.
 
 Called by `render` for rows without a matrix. The native kernels resize; without them Pillow
-(antialias) and OpenCV (linear) do.
+(antialias, bicubic) and OpenCV (linear) do.
+
+The bicubic filter is that of Pillow's `resize`: Keys' cubic with a = -1/2, whose support of two
+pixels grows with the reduction. Its negative lobes overshoot beside edges. The kernels clip once,
+at the end; Pillow clips between its two passes, too. So results are within a level of each other
+where no row of the crop, resized alone, leaves 0..255, and differ by what Pillow cuts off
+elsewhere.
 
 Invariants: no tap of the resample reads beyond the region; only the window is made; with the
 kernels nothing of an image's size is allocated.
@@ -9,7 +15,7 @@ kernels nothing of an image's size is allocated.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -17,8 +23,39 @@ from numpy.typing import NDArray
 
 from augd.pixels import native
 from augd.pixels.decode import Pixels
+from augd.pixels.row_plan import RowPlan
+from augd.plan.plan import Plan
 
-Filter = Literal["antialias", "linear"]
+Filter = Literal["antialias", "linear", "bicubic", "random"]
+
+ANTIALIAS: Final = 0  # as the kernels count filters
+LINEAR: Final = 1
+BICUBIC: Final = 2
+
+# "random" is either of two; the plan tells which.
+_FIXED: Final = {
+    "antialias": ANTIALIAS,
+    "linear": LINEAR,
+    "bicubic": BICUBIC,
+    "random": ANTIALIAS,
+}
+
+MIRRORED: Final = 1  # as the kernels count flips; the sum is both
+UPSIDE_DOWN: Final = 2
+_OPENCV_FLIPS: Final = (0, 1, 0, -1)
+
+
+def flips_of(row_plan: RowPlan) -> int:
+    """Return how a row is flipped."""
+    return MIRRORED * row_plan.mirror + UPSIDE_DOWN * row_plan.flip
+
+
+def flips_in(plan: Plan, rows: slice) -> NDArray[np.uint8]:
+    """Return how each row is flipped."""
+    flips = plan.mirror[rows].astype(np.uint8)
+    if plan.flip is not None:
+        flips += UPSIDE_DOWN * plan.flip[rows].astype(np.uint8)
+    return flips
 
 
 class Resampler:
@@ -28,14 +65,30 @@ class Resampler:
         """Make rows of `out_size` (height, width).
 
         Raises:
-            ValueError: `filter` is neither "antialias" nor "linear".
+            ValueError: there is no such filter.
         """
-        if filter not in ("antialias", "linear"):
-            raise ValueError(f"filter: expected 'antialias' or 'linear', got {filter!r}")
+        if filter not in _FIXED:
+            raise ValueError(f"filter: expected one of {', '.join(_FIXED)}, got {filter!r}")
         self._kernels = native.kernels
-        self._is_antialiased = filter == "antialias"
+        self._filter = _FIXED[filter]
         self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
+
+    def filter_of(self, row_plan: RowPlan) -> int:
+        """Return the filter of a row."""
+        return BICUBIC if row_plan.is_bicubic else self._filter
+
+    def arguments_of(self, row_plan: RowPlan) -> tuple[int, ...]:
+        """Return the last arguments of the kernels that resize."""
+        filter = self.filter_of(row_plan)
+        return *row_plan.scaled, *row_plan.window, flips_of(row_plan), filter
+
+    def filters_of(self, plan: Plan, rows: slice) -> NDArray[np.uint8]:
+        """Return the filter of each row."""
+        filters = np.full(len(plan.crop[rows]), self._filter, np.uint8)
+        if plan.is_bicubic is not None:
+            filters[plan.is_bicubic[rows]] = BICUBIC
+        return filters
 
     def tapped(
         self,
@@ -43,10 +96,12 @@ class Resampler:
         scaled: NDArray[np.int32],
         start: NDArray[np.int32],
         count: int,
+        filters: NDArray[np.uint8],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first pixel under the taps of a window, and the end: see resize.c."""
         step = side / np.maximum(scaled, 1)  # may be 0 for rows with a matrix
-        support = np.maximum(step, 1.0) if self._is_antialiased else np.ones_like(step)
+        support = np.where(filters == LINEAR, 1.0, np.maximum(step, 1.0))
+        support[filters == BICUBIC] *= 2.0
         taps = (np.minimum(np.ceil(2.0 * support).astype(np.int64), side) + 1) & ~1
         first = np.maximum(0.0, (start + 0.5) * step - support + 0.5).astype(np.int64)
         last = np.maximum(0.0, (start + count - 0.5) * step - support + 0.5).astype(np.int64)
@@ -55,31 +110,32 @@ class Resampler:
     def resample(
         self,
         region: Pixels,
-        scaled: tuple[int, int],
-        window: tuple[int, int],
-        mirror: bool,
+        row_plan: RowPlan,
         out: Pixels,
     ) -> None:
-        """Resize to `scaled` (width, height), cut at `window` (x, y), mirror, and write `out`.
+        """Resize to `scaled` (width, height), cut at `window` (x, y), flip, and write `out`.
 
         Raises:
             ValueError: the window leaves the scaled region.
         """
+        scaled, window = row_plan.scaled, row_plan.window
         self.check_window(scaled, window)
         if self._kernels is not None:
-            self._kernels.resize(region, out, *scaled, *window, mirror, not self._is_antialiased)
-        elif region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
-            self._cut(region, window, mirror, out)
-        elif self._is_antialiased:
-            self._cut(self._antialiased(region, scaled, window), (0, 0), mirror, out)
+            self._kernels.resize(region, out, *self.arguments_of(row_plan))
+            return
+        filter, flips = self.filter_of(row_plan), flips_of(row_plan)
+        if region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
+            self._cut(region, window, flips, out)
+        elif filter != LINEAR:
+            self._cut(self._antialiased(region, scaled, window, filter), (0, 0), flips, out)
         elif scaled[0] == self._width and scaled[1] == self._height:
             cv2.resize(region, scaled, dst=out, interpolation=cv2.INTER_LINEAR)
-            if mirror:
-                cv2.flip(out, 1, dst=out)
+            if flips:
+                cv2.flip(out, _OPENCV_FLIPS[flips], dst=out)
         else:
             resized = self._scratch(scaled)
             cv2.resize(region, scaled, dst=resized, interpolation=cv2.INTER_LINEAR)
-            self._cut(resized, window, mirror, out)
+            self._cut(resized, window, flips, out)
 
     def check_window(self, scaled: tuple[int, int], window: tuple[int, int]) -> None:
         """Raise ValueError if a window (x, y) leaves what is scaled to (width, height)."""
@@ -91,11 +147,11 @@ class Resampler:
                 f"{scaled[0]}x{scaled[1]}"
             )
 
-    def _cut(self, source: Pixels, window: tuple[int, int], mirror: bool, out: Pixels) -> None:
+    def _cut(self, source: Pixels, window: tuple[int, int], flips: int, out: Pixels) -> None:
         x, y = window
         part = source[y : y + self._height, x : x + self._width]
-        if mirror:
-            cv2.flip(part, 1, dst=out)
+        if flips:
+            cv2.flip(part, _OPENCV_FLIPS[flips], dst=out)
         else:
             np.copyto(out, part)
 
@@ -108,9 +164,9 @@ class Resampler:
         return self._resized[:size].reshape(height, width, 3)
 
     def _antialiased(
-        self, region: Pixels, scaled: tuple[int, int], window: tuple[int, int]
+        self, region: Pixels, scaled: tuple[int, int], window: tuple[int, int], filter: int
     ) -> Pixels:
-        """Resize with a triangle filter that widens with the reduction, per axis.
+        """Resize with a triangle or a cubic that widens with the reduction, per axis.
 
         Only the window is made: a box in source pixels has the same taps as the whole resize, as
         Pillow's taps end at the image, not at the box. Pillow keeps the box in float32, so a window
@@ -129,7 +185,6 @@ class Resampler:
             min((x + self._width) * step_x, region.shape[1]),
             min((y + self._height) * step_y, region.shape[0]),
         )
-        resized = Image.fromarray(region).resize(
-            (self._width, self._height), Image.Resampling.BILINEAR, box=box
-        )
+        method = Image.Resampling.BICUBIC if filter == BICUBIC else Image.Resampling.BILINEAR
+        resized = Image.fromarray(region).resize((self._width, self._height), method, box=box)
         return np.asarray(resized)

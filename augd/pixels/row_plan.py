@@ -27,12 +27,15 @@ class RowPlan:
     """The plan of one row for the renderer. The fields mean what they mean in a `Plan`.
 
     With `matrix` the row takes the matrix path: `origin`, `picture`, `halvings`, `scale`, `lens`,
-    `warp` and `warp_key` count, and `scaled`, `window` and `mirror` don't.
+    `warp` and `warp_key` count, and `scaled`, `window`, `mirror` and `flip` don't.
     """
 
     scaled: tuple[int, int] = (0, 0)
     window: tuple[int, int] = (0, 0)
     mirror: bool = False
+    flip: bool = False
+    is_bicubic: bool | None = None
+    """None where the recipe's filter is not drawn."""
     colour: Matrix | None = None
     pivot: Matrix | None = None
     program: Program | None = None
@@ -81,6 +84,8 @@ class RowPlans:
                 plan.scaled[part].tolist(),
                 plan.window[part].tolist(),
                 plan.mirror[part].tolist(),
+                _column(plan.flip, part, num_rows, False),
+                _column(plan.is_bicubic, part, num_rows),
                 _column(plan.colour, part, num_rows),
                 _column(plan.pivot, part, num_rows),
                 list_boxes(plan, part, num_rows),
@@ -100,6 +105,8 @@ class RowPlans:
             filled.scaled,
             filled.window,
             filled.mirror,
+            filled.flip,
+            filled.is_bicubic,
             filled.colour,
             filled.pivot,
             filled.erase,

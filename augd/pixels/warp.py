@@ -5,9 +5,9 @@ halved as often as the plan says, then read once at positions
 
     output pixel -> lens about the output's centre + local warp -> matrix -> region
 
-with bilinear weights. Positions are rounded to 1/256 px. From there on the native kernel computes
-in whole numbers, and rounds once, halves to even. A result is within `WARP_ERROR` grey levels of
-the exact one, at most one level from the exact one rounded.
+with bilinear weights, or bicubic ones. Positions are rounded to 1/256 px. From there on the native
+kernel computes in whole numbers, and rounds once, halves to even. A result is within `WARP_ERROR`
+grey levels of the exact one, at most one level from the exact one rounded.
 
 Without kernels NumPy computes the positions, by the same operations in the same order, and OpenCV
 samples. OpenCV 5 does so in float32. With 8 fractional bits no product or sum of its weights and
@@ -15,6 +15,10 @@ bytes needs more than the 24 bits of one. So no step is rounded but the last, an
 fused or not, gives the same bytes as the kernel. OpenCV 4 rounds positions to 1/32 px on its own.
 There the weights are coarser and the error is up to eight levels, between a black and a white
 pixel.
+
+With the bicubic filter it is 4x4 taps of Keys' cubic, a = -1/2, of the halved region, at the same
+positions. Its sums are whole numbers, rounded twice and clipped once, and without kernels they are
+NumPy's, to the same bytes. It does not widen with the reduction of at most 1.5 that halving leaves.
 
 The fill begins where the region ends. The plan makes sure that this is the image's edge wherever a
 position lies outside, and that a side is whole if a fill comes from its other end. In a halved
@@ -40,7 +44,8 @@ from augd.pixels.displacement import Field, LocalWarper, lens_grid
 from augd.pixels.halving import Halver
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.row_plan import RowPlan
-from augd.pixels.warp_opencv import STEPS, UNLIMITED, Limits, Places, Remapper
+from augd.pixels.warp_cubic import STEPS
+from augd.pixels.warp_opencv import UNLIMITED, Limits, Places, Remapper
 from augd.plan.plan import LocalWarpField
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
@@ -85,7 +90,7 @@ class AffineWarp:
         if self._kernels is None:
             self._remapper = Remapper(out_size, fill, (red, green, blue))
 
-    def warp(self, region: Pixels, row_plan: RowPlan, out: Pixels) -> None:
+    def warp(self, region: Pixels, row_plan: RowPlan, out: Pixels, is_bicubic: bool) -> None:
         """Write one row by the matrix of its plan.
 
         `region` begins at the plan's `origin`, and was decoded at its `scale`.
@@ -103,11 +108,11 @@ class AffineWarp:
         limits = self._limits_of(row_plan)
         if self._remapper is not None:
             self._remapper.place(*self._displacement(row_plan))
-            self._remapper.sample(halved, limits, out)
+            self._remapper.sample(halved, limits, out, is_bicubic)
         else:
             fill = self._fill if limits is None else self._hard_fill
             arguments = self._arguments(row_plan, fill)
-            self._kernels.warp(halved, out, *arguments, *(limits or UNLIMITED))
+            self._kernels.warp(halved, out, *arguments, *(limits or UNLIMITED), is_bicubic)
 
     def refill(self, row_plan: RowPlan, out: Pixels) -> None:
         """Set what lies outside a hard edge to the fill's colour again, in a recoloured row."""
@@ -118,7 +123,8 @@ class AffineWarp:
             self._remapper.place(*self._displacement(row_plan))
             self._remapper.refill(limits, out)
         else:
-            self._kernels.refill(out, *self._arguments(row_plan, self._hard_fill), *limits)
+            arguments = self._arguments(row_plan, self._hard_fill)
+            self._kernels.refill(out, *arguments, *limits, False)
 
     def _limits_of(self, row_plan: RowPlan) -> Limits | None:
         """Return where the picture ends, if its edge is hard: see `Limits`."""

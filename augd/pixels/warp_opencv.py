@@ -1,5 +1,7 @@
 """The matrix path's resample without native kernels: positions by NumPy, samples by OpenCV.
 
+Bicubic samples are NumPy's, too (`warp_cubic`).
+
 Used by `warp` in place of the kernel, which does both at once. This module fixes the order of
 operations. The kernel repeats it, so that it samples at the very same positions (`kernels/warp.c`).
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from augd.pixels.decode import Pixels
 from augd.pixels.displacement import Field, LocalWarper, Steps, displace_by_lens
+from augd.pixels.warp_cubic import STEPS, sample_cubics
 
 # Added and subtracted again, it leaves a float32 of less than 2**14 in steps of 1/256: between
 # 2**15 and 2**16 there are no other values.
@@ -29,9 +32,6 @@ _BORDERS: Final = {
     "wrap": cv2.BORDER_WRAP,
 }
 
-
-STEPS: Final = 256
-"""Of a position, per pixel."""
 
 Limits = tuple[int, int, int, int]
 """Positions x in [0]..[1] and y in [2]..[3] of the region, in 1/256 px, ends excluded, are
@@ -60,6 +60,7 @@ class Remapper:
         "_border",
         "_columns",
         "_down",
+        "_fill",
         "_fill_value",
         "_maps",
         "_rows",
@@ -71,6 +72,7 @@ class Remapper:
     ) -> None:
         """Make the buffers for rows of `out_size` (height, width)."""
         height, width = out_size
+        self._fill = fill
         self._border = _BORDERS[fill]
         self._fill_value = (*fill_value, 0)
         self._across = np.arange(width) + (0.5 - width / 2)
@@ -107,17 +109,25 @@ class Remapper:
         maps += _ROUNDER
         maps -= np.array([_ROUNDER - place for place in whole], np.float32)[:, None, None]
 
-    def sample(self, region: Pixels, limits: Limits | None, out: Pixels) -> None:
+    def sample(self, region: Pixels, limits: Limits | None, out: Pixels, is_bicubic: bool) -> None:
         """Write the row that was placed. With limits what lies outside of them is the fill's
         colour."""
+        if is_bicubic:
+            x, y = np.rint(self._maps * STEPS).astype(np.int32)
+            fill = self._fill if limits is None else "nearest"
+            sample_cubics(region, x, y, fill, self._fill_value[:3], out)
+        else:
+            self._sample_linearly(region, limits is None, out)
+        if limits is not None:
+            self.refill(limits, out)
+
+    def _sample_linearly(self, region: Pixels, is_filled: bool, out: Pixels) -> None:
         cv2.remap(
             *(region, self._maps[0], self._maps[1], cv2.INTER_LINEAR),
             dst=out,
-            borderMode=self._border if limits is None else cv2.BORDER_REPLICATE,
+            borderMode=self._border if is_filled else cv2.BORDER_REPLICATE,
             borderValue=self._fill_value,
         )
-        if limits is not None:
-            self.refill(limits, out)
 
     def refill(self, limits: Limits, out: Pixels) -> None:
         """Set what lies outside the limits to the fill's colour, in the row that was placed."""

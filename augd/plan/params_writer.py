@@ -13,8 +13,9 @@ from augd.plan.plan import Plan
 from augd.plan.random.numerics import Floats
 
 
-def describe(plan: Plan, num_views: int, out_width: int, first_view: int = 0) -> Floats:
-    """Write float64 (m, 30) of a plan's m rows of `out_width` px, as `PARAMS` lays them out.
+def describe(plan: Plan, num_views: int, out_size: tuple[int, int], first_view: int = 0) -> Floats:
+    """Write float64 (m, 30) of a plan's m rows of `out_size`, (height, width), as `PARAMS` lays
+    them out.
 
     The views of a sample are counted from `first_view` on.
     """
@@ -22,7 +23,7 @@ def describe(plan: Plan, num_views: int, out_width: int, first_view: int = 0) ->
     found = np.zeros((num_rows, NUM_PARAMS))
     found[:, 0:4] = plan.crop
     found[:, 4] = plan.mirror
-    found[:, 6:12] = _exact_matrix(plan, out_width).reshape(num_rows, 6)
+    found[:, 6:12] = _exact_matrix(plan, *out_size).reshape(num_rows, 6)
     if plan.bent is not None and plan.matrix is not None:
         found[plan.bent, 4] = 0.0
         found[:, 5] = plan.bent
@@ -40,8 +41,8 @@ def _flat(colour: Floats) -> Floats:
     return colour.reshape(len(colour), 12)
 
 
-def _exact_matrix(plan: Plan, out_width: int) -> Floats:
-    """Return (m, 2, 3): crop, resize, window and mirror of the exact path as one map."""
+def _exact_matrix(plan: Plan, out_height: int, out_width: int) -> Floats:
+    """Return (m, 2, 3): crop, resize, window and flips of the exact path as one map."""
     step = plan.crop[:, 2:] / plan.scaled
     sign = np.where(plan.mirror, -1.0, 1.0)
     matrix = np.zeros((len(plan.crop), 2, 3))
@@ -49,4 +50,7 @@ def _exact_matrix(plan: Plan, out_width: int) -> Floats:
     matrix[:, 1, 1] = step[:, 1]
     matrix[:, :, 2] = plan.crop[:, :2] + plan.window * step
     matrix[:, 0, 2] += plan.mirror * out_width * step[:, 0]
+    if plan.flip is not None:
+        matrix[plan.flip, 1, 1] *= -1.0
+        matrix[:, 1, 2] += plan.flip * out_height * step[:, 1]
     return matrix

@@ -69,6 +69,11 @@ class Plan:
     """
     impossible: dict[int, str]
     """Samples (not rows) that cannot be made, with the reason; their rows are valid but void."""
+    flip: Bools | None = None
+    """(m,): exact path: turn the row upside down, as `mirror` does left and right.
+
+    None when the recipe has no vertical_flip.
+    """
     matrix: Floats | None = None
     """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored image.
 
@@ -88,6 +93,8 @@ class Plan:
     None when that is the image in all rows. With a constant fill its edge is hard, and what lies
     outside keeps the fill's colour after the colour pass. `halvings` begin at its corner.
     """
+    is_bicubic: Bools | None = None
+    """(m,): rows whose resample is bicubic; None where the recipe's filter is not "random"."""
     lens: Floats | None = None
     """(m,): k of `lens`, 0 for none; None when the recipe has no lens."""
     warp: LocalWarpField | None = None

@@ -30,6 +30,8 @@ RECIPES: dict[str, Any] = {
     "antialias": {"ops": [{"op": "scale_jitter", "short": [36, 60], "crop": 32}]},
     "views": {"ops": [{"op": "resize", "short": 40}, {"op": "ten_crop", "size": 32}]},
     "bent": {"ops": [CROP, {"op": "rotate", "degrees": 20}, {"op": "lens"}]},
+    "drawn filter": {"ops": [CROP, {"op": "mirror"}, {"op": "vertical_flip"}], "filter": "random"},
+    "bent, bicubic": {"ops": [CROP, {"op": "rotate", "degrees": 20}], "filter": "bicubic"},
     "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
     "groups": {**GROUPS, "exif": "apply"},
 }

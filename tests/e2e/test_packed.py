@@ -45,6 +45,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ops": [{"op": "random_resized_crop", "size": 40}, {"op": "rotate", "degrees": 30}],
         "filter": "linear",
     },
+    "bicubic": {
+        "ops": [
+            {"op": "random_resized_crop", "size": 40},
+            {"op": "rotate", "degrees": 9, "p": 0.3},
+        ],
+        "filter": "bicubic",
+    },
+    "drawn filter": {
+        "ops": [{"op": "scale_jitter", "short": [40, 200], "crop": 32}, {"op": "vertical_flip"}],
+        "filter": "random",
+    },
     "upright": {
         "ops": [{"op": "random_resized_crop", "size": 24}],
         "exif": "apply",

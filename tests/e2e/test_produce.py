@@ -99,11 +99,13 @@ def test_every_array_of_a_slot_and_every_selection(
     daemon: augd.ServedDaemon, folder: Path, elsewhere: Path
 ) -> None:
     views = {"ops": [{"op": "ten_crop", "size": 16}], "filter": "linear"}
+    drawn = {"ops": [{"op": "vertical_flip"}, {"op": "resize", "size": 20}], "filter": "random"}
     device = {"ops": [{"op": "pca"}, {"op": "resize", "size": 20}], "colour_on": "device"}
     asked = [
         {"recipe": SMALL, "split": "train", "val_fraction": 0.3, "params": True},
         {"recipe": SMALL, "classes": ["class2", "class0"], "limit": 50, "balance": "class"},
         {"recipe": views, "rank": 1, "world": 3},
+        {"recipe": drawn, "params": True},
         {"recipe": device, "drop_last": True, "shuffle": False, "seed": 3},
     ]
     with (

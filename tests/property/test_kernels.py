@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from augd.pixels import native
 from augd.pixels.colour_matrix import ColourPass
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.library_versions import describe_environment
+from augd.pixels.resample import ANTIALIAS, BICUBIC, LINEAR
 from tests.property.test_decode_property import _FACTORS, jpeg
 from tests.support.examples import examples
 
@@ -35,7 +37,7 @@ kernels: Any = native.kernels
 
 Pixels = NDArray[np.uint8]
 KINDS = [*_FACTORS, "grey"]
-WINDOW = (30, 20, 4, 7, False, False)  # scaled width and height, window's x and y, mirror, linear
+WINDOW = (30, 20, 4, 7, 0, 0)  # scaled width and height, window's x and y, flips, filter
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
@@ -73,7 +75,7 @@ def scalings(draw: st.DrawFn) -> tuple[tuple[Any, ...], tuple[int, int]]:
     scaled = draw(st.tuples(st.integers(1, 90), st.integers(1, 70)))
     width, height = (draw(st.integers(1, side)) for side in scaled)
     at = draw(st.integers(0, scaled[0] - width)), draw(st.integers(0, scaled[1] - height))
-    return (*scaled, *at, draw(st.booleans()), draw(st.booleans())), (height, width)
+    return (*scaled, *at, draw(st.integers(0, 3)), draw(st.integers(0, 2))), (height, width)
 
 
 @examples(100)
@@ -196,27 +198,61 @@ def test_the_largest_sums_are_exact() -> None:
 
 def test_a_flat_image_stays_flat() -> None:
     """Weights sum to exactly one, at any reduction."""
-    for level in (0, 1, 127, 254, 255):
+    for level, filter in product((0, 1, 127, 254, 255), (ANTIALIAS, BICUBIC)):
         source = np.full((301, 477, 3), level, np.uint8)
         for scaled in ((13, 7), (224, 224), (600, 500), (477, 301)):
-            out = resized(source, (*scaled, 0, 0, False, False), (scaled[1], scaled[0]))
+            out = resized(source, (*scaled, 0, 0, 0, filter), (scaled[1], scaled[0]))
             assert (out == level).all()
 
 
-def test_a_large_reduction_is_within_a_level_of_float64() -> None:
-    source = noise(2_000, 3_100)
-    scaled_width, scaled_height = 61, 37
-    out = resized(source, (61, 37, 0, 0, False, False), (37, 61)).astype(float)
+def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Keys' cubic with a = -1/2."""
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("filter", "sides", "scaled"),
+    [
+        (ANTIALIAS, (2_000, 3_100), (37, 61)),
+        (BICUBIC, (2_000, 3_100), (37, 61)),
+        (BICUBIC, (90, 70), (64, 64)),
+        (BICUBIC, (40, 50), (64, 60)),
+        (BICUBIC, (1, 3), (20, 30)),
+    ],
+)
+def test_a_resize_is_within_a_level_of_float64(
+    filter: int, sides: tuple[int, int], scaled: tuple[int, int]
+) -> None:
+    source = noise(*sides)
+    out = resized(source, (scaled[1], scaled[0], 0, 0, 0, filter), scaled).astype(float)
 
     def weights(side: int, scaled: int) -> NDArray[np.float64]:
         step = side / scaled
-        apart = np.arange(side) + 0.5 - (np.arange(scaled)[:, None] + 0.5) * step
-        triangle = np.maximum(0, 1 - np.abs(apart) / step)
-        return np.asarray(triangle / triangle.sum(axis=1, keepdims=True))
+        apart = np.abs(np.arange(side) + 0.5 - (np.arange(scaled)[:, None] + 0.5) * step)
+        apart /= max(step, 1.0)
+        found = cubic(apart) if filter == BICUBIC else np.maximum(0, 1 - apart)
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
 
-    down, across = weights(2_000, scaled_height), weights(3_100, scaled_width)
+    down, across = (weights(*pair) for pair in zip(sides, scaled, strict=True))
     exact = np.einsum("yi,ijc,xj->yxc", down, source.astype(float), across, optimize=True)
-    assert np.abs(out - exact).max() <= 1.0
+    assert np.abs(out - np.clip(exact, 0, 255)).max() <= 1.0
+
+
+@pytest.mark.parametrize("filter", [ANTIALIAS, LINEAR, BICUBIC])
+def test_flips_reorder_the_pixels(filter: int) -> None:
+    source = noise(60, 80)
+    plain = resized(source, (50, 40, 3, 4, 0, filter), (30, 41))
+    for flips, expected in ((1, plain[:, ::-1]), (2, plain[::-1]), (3, plain[::-1, ::-1])):
+        # A mirrored window keeps its place in the scaled image.
+        assert np.array_equal(resized(source, (50, 40, 3, 4, flips, filter), (30, 41)), expected)
+
+
+def test_a_filter_that_there_is_not_is_refused() -> None:
+    source, out = noise(60, 80), np.empty((30, 41, 3), np.uint8)
+    for filter in (-1, 3):
+        with pytest.raises(ValueError, match=rf"filter: expected 0\.\.2, got {filter}"):
+            kernels.resize(source, out, 50, 40, 3, 4, 0, filter)
 
 
 def test_each_image_is_decoded_by_its_own_tables() -> None:
@@ -392,6 +428,7 @@ def test_kernels_of_another_version_are_refused() -> None:
         __file__ = "old.so"
 
     with pytest.raises(
-        ImportError, match=r"old.so is of another version: expected 5, got 0\. Build"
+        ImportError,
+        match=rf"old.so is of another version: expected {native._VERSION}, got 0\. Build",
     ):
         native._checked(Old)  # type: ignore[arg-type]

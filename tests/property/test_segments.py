@@ -116,11 +116,13 @@ def test_a_part_decodes_to_what_the_whole_does(
 @examples(60)
 @given(
     sampling=st.sampled_from(["444", "420"]),
-    filter=st.sampled_from(["antialias", "linear"]),
+    filter=st.sampled_from(["antialias", "linear", "bicubic", "random"]),
     scale=st.sampled_from([1, 1, 2]),
     crop=st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(1, 16), st.integers(1, 7)),
     scaled=st.tuples(st.integers(16, 200), st.integers(12, 90)),
     mirror=st.booleans(),
+    is_flipped=st.booleans(),
+    is_bicubic=st.booleans(),
     data=st.data(),
 )
 def test_a_row_is_rendered_from_what_is_needed_of_it(
@@ -130,6 +132,8 @@ def test_a_row_is_rendered_from_what_is_needed_of_it(
     crop: tuple[int, int, int, int],
     scaled: tuple[int, int],
     mirror: bool,
+    is_flipped: bool,
+    is_bicubic: bool,
     data: st.DataObject,
 ) -> None:
     """Also where the window is a small part of a large crop, as of a centre crop."""
@@ -145,6 +149,8 @@ def test_a_row_is_rendered_from_what_is_needed_of_it(
         scaled=np.array([scaled], np.int32),
         window=np.array([window], np.int32),
         mirror=np.array([mirror]),
+        flip=np.array([is_flipped]),
+        is_bicubic=np.array([is_bicubic]) if filter == "random" else None,
         scale=np.array([scale], np.int8),
         colour=None,
         impossible={},

@@ -34,7 +34,7 @@ Pixels = NDArray[np.uint8]
 FILLS = ("reflect", "constant", "nearest", "wrap")
 VALUE = (10, 200, 90)
 UNLIMITED = (-(2**31), 2**31 - 1, -(2**31), 2**31 - 1)
-UNWARPED = (None, 0.0, None, 0.0, *UNLIMITED)
+UNWARPED = (None, 0.0, None, 0.0, *UNLIMITED, False)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -199,17 +199,18 @@ def warp_between_guards(seed: int) -> None:
         if number % 5 == 0:
             numbers[rng.integers(8)] = NUMBERS[rng.integers(len(NUMBERS))]
         numbers[6:] = np.rint(numbers[6:])
-        warps: Any = UNWARPED
+        warps: Any = (*UNWARPED[:-1], bool(number & 16))
         if number % 7 == 0:
             scale = NUMBERS[rng.integers(len(NUMBERS))]
             grid = rng.normal(0, 9, (rows, columns)).astype(np.float32)
             field = rng.normal(0, 1e3, (2, rows, columns)).astype(np.float32)
             field[:, 0, 0] = np.nan
-            warps = (grid, float(rng.normal()), field, scale, *UNLIMITED)
+            warps = (grid, float(rng.normal()), field, scale, *UNLIMITED, bool(number & 16))
         fill = int(rng.integers(4))
         kernels.warp(region, out, *numbers.tolist(), fill, 255, 255, 255, *warps)
-        assert out.min() >= region.min()
-        assert out.max() <= (255 if fill == 1 else region.max())
+        if not warps[-1]:  # cubics overshoot
+            assert out.min() >= region.min()
+            assert out.max() <= (255 if fill == 1 else region.max())
         rows, columns = (height + 1) // 2, (width + 1) // 2
         lent, flat_half = guarded(int(rows * columns * 3), bool(number & 8))
         kernels.halve(region, flat_half.reshape(rows, columns, 3))
@@ -249,7 +250,7 @@ def test_wrong_arguments_are_refused() -> None:
     places = (1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 4, 4)
     fill = (0, 1, 2, 3)
     kernels.warp(source, out, *places, *fill, *UNWARPED)
-    with pytest.raises(TypeError, match="warp: expected 22 arguments, got 21"):
+    with pytest.raises(TypeError, match="warp: expected 23 arguments, got 22"):
         kernels.warp(source, out, *places, *fill, *UNWARPED[:-1])
     for wrong in ((4, 0, 0, 0), (-1, 0, 0, 0), (0, 256, 0, 0), (0, 0, 0, -1)):
         with pytest.raises(ValueError, match=r"fill: expected 0\.\.3 and levels of 0\.\.255, got"):
@@ -261,15 +262,17 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises((ValueError, BufferError)):
         kernels.warp(source, out[:, ::2], *places, *fill, *UNWARPED)
     grid, field = np.zeros((5, 6), np.float32), np.zeros((2, 5, 6), np.float32)
-    kernels.warp(source, out, *places, *fill, grid, 0.1, field, 1.0, *UNLIMITED)
+    kernels.warp(source, out, *places, *fill, grid, 0.1, field, 1.0, *UNLIMITED, False)
     for bad in (grid[:4], grid.astype(np.float64), field):
         with pytest.raises(ValueError, match="expected 30 dense items of 4 bytes"):
-            kernels.warp(source, out, *places, *fill, bad, 0.1, None, 0.0, *UNLIMITED)
+            kernels.warp(source, out, *places, *fill, bad, 0.1, None, 0.0, *UNLIMITED, False)
     for bad in (grid, field.astype(np.float64)):
         with pytest.raises(ValueError, match="expected 60 dense items of 4 bytes"):
-            kernels.warp(source, out, *places, *fill, None, 0.0, bad, 1.0, *UNLIMITED)
+            kernels.warp(source, out, *places, *fill, None, 0.0, bad, 1.0, *UNLIMITED, False)
     with pytest.raises((ValueError, BufferError)):
-        kernels.warp(source, out, *places, *fill, field[:, :, ::2], 0.1, None, 0.0, *UNLIMITED)
+        kernels.warp(
+            source, out, *places, *fill, field[:, :, ::2], 0.1, None, 0.0, *UNLIMITED, False
+        )
     crooked = np.zeros(4 * 30 + 1, np.uint8)[1:].view(np.float32).reshape(5, 6)
     with pytest.raises(ValueError, match="multiples of 4"):
-        kernels.warp(source, out, *places, *fill, crooked, 0.1, None, 0.0, *UNLIMITED)
+        kernels.warp(source, out, *places, *fill, crooked, 0.1, None, 0.0, *UNLIMITED, False)

@@ -75,8 +75,14 @@ bool augd_is_near(const int *given, int width, int height) {
 bool augd_take_scaling(const int *given, const Py_buffer *out, Scaling *scaling) {
     const Region window = {given[WINDOW_X], given[WINDOW_Y], (int)out->shape[1],
                            (int)out->shape[0]};
-    *scaling = (Scaling){given[SCALED_WIDTH], given[SCALED_HEIGHT], window, given[MIRROR] != 0,
-                         given[LINEAR] ? AUGD_LINEAR : AUGD_ANTIALIAS};
+    if (given[FILTER] < 0 || given[FILTER] >= AUGD_NUM_FILTERS) {
+        PyErr_Format(PyExc_ValueError, "filter: expected 0..%d, got %d", AUGD_NUM_FILTERS - 1,
+                     given[FILTER]);
+        return false;
+    }
+    *scaling = (Scaling){given[SCALED_WIDTH], given[SCALED_HEIGHT], window,
+                         (given[FLIPS] & MIRRORED) != 0, (given[FLIPS] & UPSIDE_DOWN) != 0,
+                         (Filter)given[FILTER]};
     if (window.x >= 0 && window.y >= 0 && given[SCALED_WIDTH] - window.x >= window.width &&
         given[SCALED_HEIGHT] - window.y >= window.height)
         return true;

@@ -35,7 +35,10 @@ enum { SIDE_MAX = 65535 }; /* of any JPEG */
 bool augd_is_near(const int *given, int width, int height);
 
 /* The arguments of a scaling: see Scaling. */
-enum { SCALED_WIDTH, SCALED_HEIGHT, WINDOW_X, WINDOW_Y, MIRROR, LINEAR, NUM_SCALING };
+enum { SCALED_WIDTH, SCALED_HEIGHT, WINDOW_X, WINDOW_Y, FLIPS, FILTER, NUM_SCALING };
+
+/* The bits of FLIPS. */
+enum { MIRRORED = 1, UPSIDE_DOWN = 2 };
 
 bool augd_take_scaling(const int *given, const Py_buffer *out, Scaling *scaling);
 

@@ -252,7 +252,6 @@ static void scale_region(Decoder *self, Region needed, const AugdScaler *scaler,
         }
         augd_scale_row(scaler, y, lines + (size_t)(from - first) * stride + offset,
                        (ptrdiff_t)stride, needed.height - from, out);
-        out += scaler->across.num_outputs * AUGD_CHANNELS;
     }
 }
 

@@ -53,12 +53,13 @@ typedef struct {
     int width, height;
 } Jpeg;
 
-/* How an image becomes a row: scaled to a size, of which a window is made, mirrored if wanted. */
-typedef enum { AUGD_ANTIALIAS, AUGD_LINEAR } Filter;
+/* How an image becomes a row: scaled to a size, of which a window is made, turned left to right or
+ * upside down if wanted. */
+typedef enum { AUGD_ANTIALIAS, AUGD_LINEAR, AUGD_BICUBIC, AUGD_NUM_FILTERS } Filter;
 typedef struct {
     int scaled_width, scaled_height;
     Region window;
-    bool mirror;
+    bool mirror, flip;
     Filter filter;
 } Scaling;
 
@@ -138,12 +139,13 @@ typedef struct {
     double lens;
     const float *field; /* (2, height, width), times `field_scale`; NULL without one */
     double field_scale;
+    bool is_bicubic;
     Fill fill;
     uint8_t fill_value[AUGD_CHANNELS];
     int limits[2][2]; /* of x and y: places, in 1/256 px, from the first to before the second are inside */
 } Warp;
 
-/* warp.c: make a row by bilinear samples. Pixels whose place is outside the limits are the fill's value.
+/* warp.c: make a row by bilinear or bicubic samples. Pixels whose place is outside the limits are the fill's value.
  * Whatever the numbers are, nothing is read outside the source. Returns false when memory is short. */
 bool augd_warp(Image source, const Warp *warp, uint8_t *out);
 

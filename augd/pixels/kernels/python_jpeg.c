@@ -107,7 +107,7 @@ PyDoc_STRVAR(decode_jpeg_doc,
 "`width` and `height` are what the header was found to say. Raises DecodeError.");
 PyDoc_STRVAR(render_jpeg_doc,
 "render_jpeg(data, out, width, height, x, y, scale, region_width, region_height,\n"
-"            scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
+"            scaled_width, scaled_height, window_x, window_y, flips, filter, /)\n--\n\n"
 "Decode a region and resize it, as decode_jpeg and resize do, without keeping the region.");
 PyDoc_STRVAR(transcode_jpeg_doc,
 "transcode_jpeg(data, out, width, height, interval, /)\n--\n\n"

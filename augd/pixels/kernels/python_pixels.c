@@ -32,10 +32,10 @@ static PyObject *resize(PyObject *module, PyObject *const *args, Py_ssize_t coun
 typedef struct {
     const int64_t *offset;
     const int32_t *size, *crop, *scaled, *window;
-    const uint8_t *mirror;
+    const uint8_t *flips, *filter;
 } Rows;
 
-static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row, Filter filter,
+static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row,
                        const Py_buffer *out, bool *is_inside) {
     const int64_t offset = rows->offset[row];
     const int32_t *size = rows->size + 2 * row, *crop = rows->crop + 4 * row;
@@ -46,7 +46,8 @@ static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row,
                  (int64_t)size[0] * size[1] * AUGD_CHANNELS <= (int64_t)cache->len - offset &&
                  crop[0] >= 0 && crop[1] >= 0 && crop[2] > 0 && crop[3] > 0 &&
                  crop[2] <= size[0] - crop[0] && crop[3] <= size[1] - crop[1] && window[0] >= 0 &&
-                 window[1] >= 0 && width <= scaled[0] - window[0] &&
+                 window[1] >= 0 && rows->filter[row] < AUGD_NUM_FILTERS &&
+                 width <= scaled[0] - window[0] &&
                  height <= scaled[1] - window[1];
     if (!*is_inside) return false;
     const ptrdiff_t stride = (ptrdiff_t)size[0] * AUGD_CHANNELS;
@@ -54,16 +55,17 @@ static bool resize_row(const Py_buffer *cache, const Rows *rows, Py_ssize_t row,
                            (ptrdiff_t)crop[0] * AUGD_CHANNELS;
     const Image image = {first, crop[2], crop[3], stride};
     const Scaling scaling = {scaled[0], scaled[1], {window[0], window[1], width, height},
-                             rows->mirror[row] != 0, filter};
+                             (rows->flips[row] & MIRRORED) != 0,
+                             (rows->flips[row] & UPSIDE_DOWN) != 0, (Filter)rows->filter[row]};
     return augd_resize(image, scaling, (uint8_t *)out->buf + row * height * width * AUGD_CHANNELS);
 }
 
 static PyObject *resize_rows(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    enum { CACHE, OUT, OFFSET, SIZE, CROP, SCALED, WINDOW, MIRROR_OF, IS_LINEAR, NUM_ARGS };
-    enum { FIRST_ARRAY = OFFSET, NUM_ARRAYS = IS_LINEAR - OFFSET };
-    static const Py_ssize_t itemsizes[NUM_ARRAYS] = {8, 4, 4, 4, 4, 1};
-    static const Py_ssize_t items[NUM_ARRAYS] = {1, 2, 4, 2, 2, 1};
+    enum { CACHE, OUT, OFFSET, SIZE, CROP, SCALED, WINDOW, FLIPS_OF, FILTER_OF, NUM_ARGS };
+    enum { FIRST_ARRAY = OFFSET, NUM_ARRAYS = NUM_ARGS - OFFSET };
+    static const Py_ssize_t itemsizes[NUM_ARRAYS] = {8, 4, 4, 4, 4, 1, 1};
+    static const Py_ssize_t items[NUM_ARRAYS] = {1, 2, 4, 2, 2, 1, 1};
     Py_buffer cache, out, arrays[NUM_ARRAYS];
     if (!augd_has_count("resize_rows", count, NUM_ARGS) || !augd_take_bytes(args[CACHE], &cache)) return NULL;
     PyObject *result = NULL;
@@ -79,15 +81,13 @@ static PyObject *resize_rows(PyObject *module, PyObject *const *args, Py_ssize_t
         if (!augd_take_array(args[FIRST_ARRAY + taken], &arrays[taken], itemsizes[taken],
                         items[taken] * num_rows))
             goto release_arrays;
-    const int is_linear = PyObject_IsTrue(args[IS_LINEAR]);
-    if (is_linear < 0) goto release_arrays;
-    const Rows rows = {arrays[0].buf, arrays[1].buf, arrays[2].buf,
-                       arrays[3].buf, arrays[4].buf, arrays[5].buf};
+    const Rows rows = {arrays[0].buf, arrays[1].buf, arrays[2].buf, arrays[3].buf,
+                       arrays[4].buf, arrays[5].buf, arrays[6].buf};
     bool is_done = true, is_inside = true;
     Py_ssize_t row = 0;
     Py_BEGIN_ALLOW_THREADS
     for (; is_done && row < num_rows; row++)
-        is_done = resize_row(&cache, &rows, row, is_linear ? AUGD_LINEAR : AUGD_ANTIALIAS, &out,
+        is_done = resize_row(&cache, &rows, row, &out,
                              &is_inside);
     Py_END_ALLOW_THREADS
     if (is_done)
@@ -170,7 +170,7 @@ typedef struct {
 /* The arguments of a warp, behind the source. */
 enum { NUM_PLACES = 4 + 2 + 2, NUM_FILL = 1 + AUGD_CHANNELS, NUM_LIMITS = 4 };
 enum { WARPED, PLACES, FILL = PLACES + NUM_PLACES, GRID = FILL + NUM_FILL };
-enum { LENS = GRID + 1, FIELD, FIELD_SCALE, LIMITS, NUM_WARPING = LIMITS + NUM_LIMITS };
+enum { LENS = GRID + 1, FIELD, FIELD_SCALE, LIMITS, BICUBIC = LIMITS + NUM_LIMITS, NUM_WARPING };
 
 static void release_warping(Warping *given) {
     PyBuffer_Release(&given->field);
@@ -180,12 +180,14 @@ static void release_warping(Warping *given) {
 
 static bool take_numbers(PyObject *const *args, Warp *warp) {
     double places[NUM_PLACES];
-    int fill[NUM_FILL], limits[NUM_LIMITS];
+    int fill[NUM_FILL], limits[NUM_LIMITS], is_bicubic;
     if (!augd_take_doubles(args + PLACES, places, NUM_PLACES) ||
         !augd_take_ints(args + FILL, fill, NUM_FILL) || !augd_take_doubles(args + LENS, &warp->lens, 1) ||
         !augd_take_doubles(args + FIELD_SCALE, &warp->field_scale, 1) ||
-        !augd_take_ints(args + LIMITS, limits, NUM_LIMITS) || !take_fill(fill, warp))
+        !augd_take_ints(args + LIMITS, limits, NUM_LIMITS) ||
+        !augd_take_ints(args + BICUBIC, &is_bicubic, 1) || !take_fill(fill, warp))
         return false;
+    warp->is_bicubic = is_bicubic != 0;
     for (int axis = 0; axis < 2; axis++) {
         warp->steps[axis][0] = places[2 * axis];
         warp->steps[axis][1] = places[2 * axis + 1];
@@ -283,19 +285,21 @@ static PyObject *sums(PyObject *module, PyObject *given) {
 }
 
 PyDoc_STRVAR(resize_doc,
-"resize(source, out, scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
-"Scale source and write the window of out's size at (x, y), antialiased unless linear.");
+"resize(source, out, scaled_width, scaled_height, window_x, window_y, flips, filter, /)\n--\n\n"
+"Scale source and write the window of out's size at (x, y).\n\n"
+"`flips` is 1 for left to right, 2 for upside down, or their sum; `filter` is the place of a filter\n"
+"among antialias, linear and bicubic.");
 PyDoc_STRVAR(resize_rows_doc,
-"resize_rows(cache, out, offset, size, crop, scaled, window, mirror, linear, /)\n--\n\n"
+"resize_rows(cache, out, offset, size, crop, scaled, window, flips, filter, /)\n--\n\n"
 "As resize, for the rows of `out`, each from a crop of the image at its offset of the cache.\n\n"
-"`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `mirror`.");
+"`offset` int64 (n,); int32: `size` (n, 2), `crop` (n, 4), `scaled` and `window` (n, 2); bytes: `flips`, `filter`.");
 PyDoc_STRVAR(halve_doc,
 "halve(source, out, /)\n--\n\n"
 "Make means of 2x2 pixels, halves up; an odd side's last pixels count twice.");
 PyDoc_STRVAR(warp_doc,
 "warp(source, out, xx, xy, yx, yy, x, y, whole_x, whole_y, fill, red, green, blue, grid, lens,\n"
-"     field, scale, low_x, end_x, low_y, end_y, /)\n--\n\n"
-"Make a row by bilinear samples of source, each at a place of its own.\n\n"
+"     field, scale, low_x, end_x, low_y, end_y, bicubic, /)\n--\n\n"
+"Make a row by bilinear samples of source, or bicubic ones, each at a place of its own.\n\n"
 "The row's middle is read at (whole_x + x, whole_y + y). `fill` is the place of a fill among reflect,\n"
 "constant, nearest, wrap. `grid` is float32 (h, w), `field` float32 (2, h, w), or None. Places outside\n"
 "the limits, in 1/256 px of the source, are the fill's colour.");

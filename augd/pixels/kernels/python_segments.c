@@ -248,7 +248,7 @@ PyDoc_STRVAR(decode_cut_doc,
 PyDoc_STRVAR(render_cut_doc,
 "render_cut(data, out, lengths, columns, rows, left, top, num_columns, num_rows, head_size, width,\n"
 "           height, mcu_width, mcu_height, interval, x, y, scale, region_width, region_height,\n"
-"           scaled_width, scaled_height, window_x, window_y, mirror, linear, /)\n--\n\n"
+"           scaled_width, scaled_height, window_x, window_y, flips, filter, /)\n--\n\n"
 "As render_jpeg, of such an image.");
 
 PyMethodDef augd_segment_methods[] = {

@@ -1,14 +1,20 @@
 /* Separable resize of a region straight into a row of a slot, in whole numbers.
  *
  * Columns first, then rows of pixels: for every output row, the source rows under it are summed to
- * one line of 16-bit numbers, 7 of them behind the point, and this line is then summed to pixels. The
+ * one line of 16-bit numbers, 7 bits of them behind the point, and this line is then summed to pixels. The
  * larger the reduction, the more this saves against the other order, which would filter each source
  * row along its length. Only the window is made, and mirroring is the order of the weights.
  *
  * Weights have 14 bits and sum to exactly 1: they are differences of rounded sums, so that a flat
  * area keeps its level and rounding doesn't gather anywhere. No sum leaves 32 bits.
  *
- * Source: Pillow, `Resample.c`, for the triangle filter and where its taps lie; half-pixel centres.
+ * The bicubic filter has negative lobes, so that sums leave 0..255 on both sides. Its lines hold levels
+ * less 128, which leaves room for -128..383, and pixels alone are clipped. Its taps are many: each product
+ * is rounded to the line's 7 bits, so that 16 bits are enough to add them up. That is within a 40th of a
+ * level for six taps.
+ *
+ * Source: Pillow, `Resample.c`, for the filters and where their taps lie; half-pixel centres. Keys
+ * 1981, "Cubic convolution interpolation", for the cubic, whose a is -1/2.
  */
 #include "buffer.h"
 #include "resize.h"
@@ -20,12 +26,15 @@
 #include <immintrin.h>
 #endif
 
+#define INLINED inline __attribute__((always_inline))
+
 enum {
     WEIGHT_BITS = 14,
     WEIGHT_SUM = 1 << WEIGHT_BITS,
     LINE_BITS = 7,
     DOWN_SHIFT = WEIGHT_BITS - LINE_BITS, /* 255 << LINE_BITS fits 15 bits */
     ACROSS_SHIFT = WEIGHT_BITS + LINE_BITS,
+    MIDDLE = 128, /* level 0 of a bicubic line */
     PADDING = 64,    /* samples that vectors may read or write beyond a line */
     SAMPLES = 32,    /* of a line, made at a time */
     GROUP = 4,       /* output pixels, made at a time */
@@ -44,25 +53,51 @@ static double triangle(int tap, double centre, double per_support) {
     return larger(0.0, 1.0 - (distance < 0.0 ? -distance : distance));
 }
 
-/* Write the weights of the taps [first, end) under a triangle of half width `support`. */
-static void weigh(int16_t *weights, int first, int end, double centre, double support) {
+static double cubic(int tap, double centre, double per_support) {
+    const double apart = (tap + 0.5 - centre) * per_support * 2.0;
+    const double x = smaller(apart < 0.0 ? -apart : apart, 2.0);
+    const double near = (1.5 * x - 2.5) * x * x + 1.0;
+    const double far = ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0; /* 0 at 2 */
+    return x < 1.0 ? near : far;
+}
+
+static double weight_of(Filter filter, int tap, double centre, double per_support) {
+    return filter == AUGD_BICUBIC ? cubic(tap, centre, per_support)
+                                  : triangle(tap, centre, per_support);
+}
+
+static int to_nearest(double number) {
+    return number < 0.0 ? -(int)(0.5 - number) : (int)(number + 0.5);
+}
+
+/* Write the weights of the taps [first, end) under a filter of half width `support`. */
+static void weigh(int16_t *weights, int first, int end, double centre, double support,
+                  Filter filter) {
+    enum { NUM_KEPT = 32 }; /* that need not be computed twice */
     const double per_support = 1.0 / support;
-    double total = 0.0, sum = 0.0;
-    for (int tap = first; tap < end; tap++) total += triangle(tap, centre, per_support);
+    double kept[NUM_KEPT], total = 0.0, sum = 0.0;
+    for (int tap = first; tap < end; tap++) {
+        const double weight = weight_of(filter, tap, centre, per_support);
+        if (tap - first < NUM_KEPT) kept[tap - first] = weight;
+        total += weight;
+    }
     const double per_total = WEIGHT_SUM / total;
     int given = 0;
     for (int tap = first; tap < end; tap++) {
-        sum += triangle(tap, centre, per_support);
-        const int until_here = (int)(sum * per_total + 0.5);
+        sum += tap - first < NUM_KEPT ? kept[tap - first]
+                                      : weight_of(filter, tap, centre, per_support);
+        const int until_here = to_nearest(sum * per_total);
         weights[tap - first] = (int16_t)(until_here - given);
         given = until_here;
     }
 }
 
-/* The support is one source pixel where a side grows, and for the linear filter always. */
+/* The support is one source pixel where a side grows, and for the linear filter always; the cubic's is
+ * twice as wide. */
 static double support_of(int source_side, int scaled_side, Filter filter) {
-    double step = (double)source_side / scaled_side;
-    return filter == AUGD_ANTIALIAS && step > 1.0 ? step : 1.0;
+    const double step = (double)source_side / scaled_side;
+    const double scale = filter != AUGD_LINEAR && step > 1.0 ? step : 1.0;
+    return filter == AUGD_BICUBIC ? 2.0 * scale : scale;
 }
 
 static int count_taps(int source_side, double support) {
@@ -73,8 +108,9 @@ static int count_taps(int source_side, double support) {
 }
 
 /* Fill in the taps of the outputs [start, start + num_outputs) of an axis of `scaled_side`. */
-static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int start, double support,
+static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int start, Filter filter,
                        bool mirror) {
+    const double support = support_of(source_side, scaled_side, filter);
     const double step = (double)source_side / scaled_side;
     const size_t num_weights = (size_t)round_up(taps->num_outputs) * (size_t)taps->num_taps;
     memset(taps->weights, 0, sizeof *taps->weights * num_weights);
@@ -86,7 +122,8 @@ static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int sta
         if (end > first + taps->num_taps) end = first + taps->num_taps;
         int at = mirror ? taps->num_outputs - 1 - number : number;
         taps->first[at] = first;
-        weigh(taps->weights + (size_t)at * (size_t)taps->num_taps, first, end, centre, support);
+        weigh(taps->weights + (size_t)at * (size_t)taps->num_taps, first, end, centre, support,
+              filter);
     }
 }
 
@@ -109,17 +146,35 @@ static void sum_down_portably(int16_t *line, const Lines *source, const int16_t 
     }
 }
 
+/* As it is done by vectors: each product rounded. */
+static void sum_cubics_down_portably(int16_t *line, const Lines *source, const int16_t *weights) {
+    for (int at = 0; at < source->size; at++) {
+        const uint8_t *from = source->first + at;
+        int32_t sum = 0;
+        for (int tap = 0; tap < source->count; tap++, from += source->stride)
+            sum += (weights[tap] * (*from - MIDDLE) + (1 << (DOWN_SHIFT - 1))) >> DOWN_SHIFT;
+        line[at] = (int16_t)sum;
+    }
+}
+
 /* then rows: pixels from the line */
 
 static inline uint8_t to_byte(int32_t sum) {
-    return (uint8_t)((sum + (1 << (ACROSS_SHIFT - 1))) >> ACROSS_SHIFT); /* at most 255 */
+    const int32_t level = sum >> ACROSS_SHIFT;
+    return (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
 }
 
-static void sum_across_portably(uint8_t *out, const int16_t *line, const AugdTaps *across) {
+/* What a sum begins with: its rounding, and the level that a line's 0 stands for. */
+static inline int32_t start_of(int line_zero) {
+    return (1 << (ACROSS_SHIFT - 1)) + (line_zero << ACROSS_SHIFT);
+}
+
+static void sum_across_portably(uint8_t *out, const int16_t *line, const AugdTaps *across,
+                                int line_zero) {
     for (int x = 0; x < across->num_outputs; x++) {
         const int16_t *from = line + across->first[x] * AUGD_CHANNELS;
         const int16_t *weights = across->weights + (size_t)x * (size_t)across->num_taps;
-        int32_t red = 0, green = 0, blue = 0;
+        int32_t red = start_of(line_zero), green = red, blue = red;
         for (int tap = 0; tap < across->num_taps; tap++, from += AUGD_CHANNELS) {
             red += weights[tap] * from[0];
             green += weights[tap] * from[1];
@@ -166,6 +221,25 @@ AUGD_AVX2 static inline void sum_samples(int16_t *line, const uint8_t *from, con
                                            _mm256_srai_epi32(sum3, DOWN_SHIFT)));
 }
 
+/* The same for cubics, in 16 bits: a level less 128, times 256, times a weight, over 2^15, rounded. */
+AUGD_AVX2 static inline void sum_cubic_samples(int16_t *line, const uint8_t *from,
+                                               const Lines *source, const int16_t *weights) {
+    enum { HALF = SAMPLES / 2 };
+    const __m256i middle = _mm256_set1_epi8((char)MIDDLE), zero = _mm256_setzero_si256();
+    __m256i sum0 = zero, sum1 = zero;
+    for (int tap = 0; tap < source->count; tap++, from += source->stride) {
+        const __m256i weight = _mm256_set1_epi16(weights[tap]);
+        const __m256i levels =
+            _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)from), middle);
+        sum0 = _mm256_add_epi16(
+            sum0, _mm256_mulhrs_epi16(_mm256_unpacklo_epi8(zero, levels), weight));
+        sum1 = _mm256_add_epi16(
+            sum1, _mm256_mulhrs_epi16(_mm256_unpackhi_epi8(zero, levels), weight));
+    }
+    _mm256_storeu_si256((__m256i *)line, _mm256_permute2x128_si256(sum0, sum1, 0x20));
+    _mm256_storeu_si256((__m256i *)(line + HALF), _mm256_permute2x128_si256(sum0, sum1, 0x31));
+}
+
 /* The last samples are made with some before them, a second time. */
 AUGD_AVX2 static void sum_down_by_avx2(int16_t *line, const Lines *source, const int16_t *weights) {
     int at = 0;
@@ -174,6 +248,17 @@ AUGD_AVX2 static void sum_down_by_avx2(int16_t *line, const Lines *source, const
     if (at < source->size) {
         at = source->size - SAMPLES;
         sum_samples(line + at, source->first + at, source, weights);
+    }
+}
+
+AUGD_AVX2 static void sum_cubics_down_by_avx2(int16_t *line, const Lines *source,
+                                              const int16_t *weights) {
+    int at = 0;
+    for (; at + SAMPLES <= source->size; at += SAMPLES)
+        sum_cubic_samples(line + at, source->first + at, source, weights);
+    if (at < source->size) {
+        at = source->size - SAMPLES;
+        sum_cubic_samples(line + at, source->first + at, source, weights);
     }
 }
 
@@ -190,14 +275,15 @@ static void lay_out_pairs(int16_t *pairs, const AugdTaps *across) {
 }
 
 /* One output pixel in each lane: two taps at a time, their channels interleaved to pairs. */
-AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const int *first,
-                                               const int16_t *pairs, int num_taps) {
+AUGD_AVX2 static INLINED __m256i sum_two_pixels(const int16_t *line, const int *first,
+                                                const int16_t *pairs, int num_taps,
+                                                int line_zero) {
     const __m256i interleave = _mm256_setr_epi8(
         0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1,
         0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
     const int16_t *from = line + first[0] * AUGD_CHANNELS;
     const int16_t *next = line + first[1] * AUGD_CHANNELS;
-    __m256i sum = _mm256_set1_epi32(1 << (ACROSS_SHIFT - 1));
+    __m256i sum = _mm256_set1_epi32(start_of(line_zero));
     for (int tap = 0; tap < num_taps; tap += 2, pairs += PAIRS_SIZE) {
         __m256i samples = _mm256_inserti128_si256(
             _mm256_castsi128_si256(
@@ -207,20 +293,22 @@ AUGD_AVX2 static inline __m256i sum_two_pixels(const int16_t *line, const int *f
         sum = _mm256_add_epi32(
             sum, _mm256_madd_epi16(_mm256_shuffle_epi8(samples, interleave), weights));
     }
-    return _mm256_srli_epi32(sum, ACROSS_SHIFT);
+    return _mm256_srai_epi32(sum, ACROSS_SHIFT);
 }
 
 /* Inlined for each usual number of taps, so that the loop over them goes away. */
-AUGD_AVX2 static inline __attribute__((always_inline)) void sum_across_taps(
-    uint8_t *out, const int16_t *line, const AugdTaps *across, const int16_t *pairs, int num_taps) {
+AUGD_AVX2 static INLINED void sum_across_taps(uint8_t *out, const int16_t *line,
+                                              const AugdTaps *across, const int16_t *pairs,
+                                              int num_taps, int line_zero) {
     /* Bytes R G B 0 of four pixels to twelve bytes. */
     const __m128i drop_fourth =
         _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
     const size_t step = (size_t)num_taps / 2 * PAIRS_SIZE;
     for (int x = 0; x < across->num_outputs; x += GROUP, pairs += 2 * step) {
         const int *first = across->first + x;
-        __m256i both = _mm256_packs_epi32(sum_two_pixels(line, first, pairs, num_taps),
-                                          sum_two_pixels(line, first + 2, pairs + step, num_taps));
+        __m256i both =
+            _mm256_packs_epi32(sum_two_pixels(line, first, pairs, num_taps, line_zero),
+                               sum_two_pixels(line, first + 2, pairs + step, num_taps, line_zero));
         /* 64-bit quarters hold pixels 0, 2 | 1, 3: to 0, 1, 2, 3 */
         both = _mm256_permute4x64_epi64(both, 0xD8);
         const __m128i bytes = _mm_shuffle_epi8(
@@ -241,14 +329,52 @@ AUGD_AVX2 static inline __attribute__((always_inline)) void sum_across_taps(
 AUGD_AVX2 static void sum_across_by_avx2(uint8_t *out, const int16_t *line, const AugdTaps *across,
                                          const int16_t *pairs) {
     switch (across->num_taps) {
-    case 2: sum_across_taps(out, line, across, pairs, 2); break;
-    case 4: sum_across_taps(out, line, across, pairs, 4); break;
-    case 6: sum_across_taps(out, line, across, pairs, 6); break;
-    default: sum_across_taps(out, line, across, pairs, across->num_taps);
+    case 2: sum_across_taps(out, line, across, pairs, 2, 0); break;
+    case 4: sum_across_taps(out, line, across, pairs, 4, 0); break;
+    case 6: sum_across_taps(out, line, across, pairs, 6, 0); break;
+    default: sum_across_taps(out, line, across, pairs, across->num_taps, 0);
+    }
+}
+
+AUGD_AVX2 static void sum_cubics_across_by_avx2(uint8_t *out, const int16_t *line, const AugdTaps *across,
+                                         const int16_t *pairs) {
+    switch (across->num_taps) {
+    case 4: sum_across_taps(out, line, across, pairs, 4, MIDDLE); break;
+    case 6: sum_across_taps(out, line, across, pairs, 6, MIDDLE); break;
+    case 8: sum_across_taps(out, line, across, pairs, 8, MIDDLE); break;
+    case 10: sum_across_taps(out, line, across, pairs, 10, MIDDLE); break;
+    default: sum_across_taps(out, line, across, pairs, across->num_taps, MIDDLE);
     }
 }
 
 #endif
+
+static void scale_by_triangles(const AugdScaler *scaler, const Lines *source,
+                               const int16_t *weights, uint8_t *out) {
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2() && source->size >= SAMPLES) {
+        sum_down_by_avx2(scaler->line, source, weights);
+        sum_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
+        return;
+    }
+#endif
+    sum_down_portably(scaler->line, source, weights);
+    sum_across_portably(out, scaler->line, &scaler->across, 0);
+}
+
+static void scale_by_cubics(const AugdScaler *scaler, Lines source, const int16_t *weights,
+                            uint8_t *out) {
+    while (source.count > 1 && weights[source.count - 1] == 0) source.count--;
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2() && source.size >= SAMPLES) {
+        sum_cubics_down_by_avx2(scaler->line, &source, weights);
+        sum_cubics_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
+        return;
+    }
+#endif
+    sum_cubics_down_portably(scaler->line, &source, weights);
+    sum_across_portably(out, scaler->line, &scaler->across, MIDDLE);
+}
 
 void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdiff_t stride,
                     int num_lines, uint8_t *out) {
@@ -256,15 +382,12 @@ void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdi
     const int16_t *weights = down->weights + (size_t)y * (size_t)down->num_taps;
     const Lines source = {lines, stride, num_lines < down->num_taps ? num_lines : down->num_taps,
                           scaler->needed.width * AUGD_CHANNELS};
-#if AUGD_HAS_AVX2_CODE
-    if (augd_use_avx2() && source.size >= SAMPLES) {
-        sum_down_by_avx2(scaler->line, &source, weights);
-        sum_across_by_avx2(out, scaler->line, &scaler->across, scaler->pairs);
-        return;
-    }
-#endif
-    sum_down_portably(scaler->line, &source, weights);
-    sum_across_portably(out, scaler->line, &scaler->across);
+    const int to = scaler->is_flipped ? down->num_outputs - 1 - y : y;
+    out += (size_t)to * (size_t)scaler->across.num_outputs * AUGD_CHANNELS;
+    if (scaler->is_bicubic)
+        scale_by_cubics(scaler, source, weights, out);
+    else
+        scale_by_triangles(scaler, &source, weights, out);
 }
 
 /* Count the taps from the first of all, and return how far they reach. */
@@ -302,8 +425,8 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
     memset(first, 0, num_first * sizeof *first);
     across.weights = (int16_t *)(first + num_first);
     down.weights = across.weights + num_across;
-    place_taps(&across, source_width, scaling.scaled_width, window.x, support_x, scaling.mirror);
-    place_taps(&down, source_height, scaling.scaled_height, window.y, support_y, false);
+    place_taps(&across, source_width, scaling.scaled_width, window.x, scaling.filter, scaling.mirror);
+    place_taps(&down, source_height, scaling.scaled_height, window.y, scaling.filter, false);
     Region needed;
     needed.width = count_from_first(&across, source_width, &needed.x);
     needed.height = count_from_first(&down, source_height, &needed.y);
@@ -315,7 +438,8 @@ bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height
 #if AUGD_HAS_AVX2_CODE
     lay_out_pairs(pairs, &across);
 #endif
-    *scaler = (AugdScaler){needed, down, across, line, pairs};
+    *scaler = (AugdScaler){scaling.filter == AUGD_BICUBIC, scaling.flip, needed, down, across, line,
+                           pairs};
     return true;
 }
 
@@ -346,7 +470,6 @@ bool augd_resize(Image source, Scaling scaling, uint8_t *out) {
         }
         augd_scale_row(&scaler, y, begin + first * source.stride, source.stride,
                        needed.height - first, out);
-        out += scaling.window.width * AUGD_CHANNELS;
     }
     return true;
 }

@@ -13,6 +13,7 @@ typedef struct {
 } AugdTaps;
 
 typedef struct {
+    bool is_bicubic, is_flipped;
     Region needed; /* of the source: what any tap touches */
     AugdTaps down, across;
     int16_t *line;
@@ -23,7 +24,8 @@ typedef struct {
  * false when memory is short. */
 bool augd_prepare_scaler(AugdScaler *scaler, int source_width, int source_height, Scaling scaling);
 
-/* Make row `y` of the window. `lines` points to the row's first tap and has at most `num_lines`. */
+/* Make row `y` of the window, and put it where it belongs in `out`, which is all of the window. `lines`
+ * points to the row's first tap and has at most `num_lines`. */
 void augd_scale_row(const AugdScaler *scaler, int y, const uint8_t *lines, ptrdiff_t stride,
                     int num_lines, uint8_t *out);
 

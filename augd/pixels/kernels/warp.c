@@ -1,4 +1,5 @@
-/* The resample of the matrix path: every pixel of a row is blended of four of the region, at its own place.
+/* The resample of the matrix path: every pixel of a row is blended of four of the region, at its own place;
+ * of sixteen, in warp_cubic.c, where it is bicubic.
  *
  * Line by line: first the places of its pixels, in whole numbers of 1/256 px, then the pixels. Places
  * are computed in float32 by the operations of augd/pixels/warp_opencv.py, one for one, so that they are
@@ -10,8 +11,7 @@
  * then may a place be outside the limits.
  */
 #include "buffer.h"
-#include "kernels.h"
-#include "resize.h"
+#include "warp.h"
 
 #include <float.h>
 #include <string.h>
@@ -25,8 +25,6 @@
 #endif
 
 enum {
-    PLACE_BITS = 8,
-    STEPS = 1 << PLACE_BITS, /* of a place, per pixel */
     GROUP = 8,               /* output pixels, made at a time */
     HALF_LEVEL = 1 << (2 * PLACE_BITS - 1),
 };
@@ -123,20 +121,6 @@ static inline __attribute__((always_inline)) void place_line(const Line *line,
 
 /* one pixel, anywhere */
 
-/* The pixel that stands for place `at` of `size`; -1 for the fill's value. */
-static inline int bring_back(int at, int size, Fill fill) {
-    if ((unsigned)at < (unsigned)size) return at;
-    switch (fill) {
-    case AUGD_NEAREST: return at < 0 ? 0 : size - 1;
-    case AUGD_REFLECT:
-        at = at < 0 ? -1 - at : at;
-        if (at >= 2 * size) at %= 2 * size;
-        return at < size ? at : 2 * size - 1 - at;
-    case AUGD_WRAP: at %= size; return at < 0 ? at + size : at;
-    default: return -1;
-    }
-}
-
 /* The four taps of a pixel, by line and column. */
 typedef struct {
     const uint8_t *upper[2], *lower[2];
@@ -178,12 +162,6 @@ static inline void blend_pixel(uint8_t *out, const Image *source, const Warp *wa
         const int32_t is_odd = sum >> 2 * PLACE_BITS & 1;
         out[of] = (uint8_t)((sum + HALF_LEVEL - 1 + is_odd) >> 2 * PLACE_BITS);
     }
-}
-
-static inline bool is_outside(const Warp *warp, int32_t place_x, int32_t place_y) {
-    const int(*limits)[2] = warp->limits;
-    return place_x < limits[0][0] || place_x >= limits[0][1] || place_y < limits[1][0] ||
-           place_y >= limits[1][1];
 }
 
 /* Set the pixels of `count` places that are outside the limits to the fill's value. */
@@ -379,6 +357,13 @@ bool augd_warp(Image source, const Warp *warp, uint8_t *out) {
     Line line;
     if (!prepare_line(&line, warp->width)) return false;
     start_lines(&line, warp);
+    if (warp->is_bicubic) {
+        for (int y = 0; y < warp->height; y++, out += warp->width * AUGD_CHANNELS) {
+            place_line(&line, warp, y);
+            augd_blend_cubics(out, &source, warp, line.place[0], line.place[1], warp->width);
+        }
+        return true;
+    }
 #if AUGD_HAS_AVX2_CODE
     if (augd_use_avx2() && suits_vectors(&source)) {
         warp_by_avx2(&source, warp, &line, out);

@@ -75,6 +75,13 @@ class Affine:
         self.xx = np.where(is_flipped, -self.xx, self.xx)
         self.yx = np.where(is_flipped, -self.yx, self.yx)
 
+    def flip_vertically(self, is_flipped: Bools, height: Floats) -> None:
+        """Count y from the lower edge of the frame where `is_flipped`."""
+        self.x0 = np.where(is_flipped, self.x0 + self.xy * height, self.x0)
+        self.y0 = np.where(is_flipped, self.y0 + self.yy * height, self.y0)
+        self.xy = np.where(is_flipped, -self.xy, self.xy)
+        self.yy = np.where(is_flipped, -self.yy, self.yy)
+
     def apply_linear(self, linear: Linear, centre_x: Floats, centre_y: Floats) -> None:
         """Put a linear map about a centre in front."""
         xx, xy, yx, yy = linear

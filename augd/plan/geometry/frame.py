@@ -48,6 +48,7 @@ class Frame:
         "ids",
         "image",
         "impossible",
+        "is_bicubic",
         "is_known",
         "is_native",
         "lens",
@@ -61,6 +62,7 @@ class Frame:
         "scaled",
         "sides",
         "steps",
+        "upside_down",
         "warp",
         "warp_key",
         "warp_on",
@@ -75,9 +77,11 @@ class Frame:
         self.resampled_crop: tuple[Floats | None, Floats] | None = None
         self.is_native: Bools | None = None
         self.mirror: Bools | None = None
+        self.upside_down: Bools | None = None
         self.affine: Affine | None = None
         self.bent: Bools | None = None
         self.picture: Floats | None = None
+        self.is_bicubic: Bools | None = None
         self.lens: Floats | None = None
         self.warp: LocalWarpField | None = None
         self.warp_key: Words | None = None
@@ -136,13 +140,24 @@ class Frame:
             self.affine.flip(is_flipped, self.sides[0])
         self.mirror = is_flipped if self.mirror is None else self.mirror ^ is_flipped
 
+    def flip_vertically(self, is_flipped: Bools) -> None:
+        """Turn the chosen rows upside down."""
+        if self.affine is not None:
+            self.affine.flip_vertically(is_flipped, self.sides[1])
+        before = self.upside_down
+        self.upside_down = is_flipped if before is None else before ^ is_flipped
+
     def _unflip(self, offset: Floats, sides: Floats) -> Floats:
         """Return where a window lies in the frame as it was before the flips so far."""
-        if self.mirror is None:
+        if self.mirror is None and self.upside_down is None:
             return offset
-        from_right = self.sides[0] - sides[0] - offset[0]
-        x = np.where(self.mirror, from_right, offset[0])
-        return np.stack([x, np.broadcast_to(offset[1], x.shape)])
+        x, y = offset
+        far_x, far_y = self.sides - sides - offset
+        if self.mirror is not None:
+            x = np.where(self.mirror, far_x, x)
+        if self.upside_down is not None:
+            y = np.where(self.upside_down, far_y, y)
+        return np.stack(np.broadcast_arrays(x, y))
 
     # the matrix path
 
@@ -166,6 +181,8 @@ class Frame:
             affine.move(self.offset[0], self.offset[1])
         if self.mirror is not None:
             affine.flip(self.mirror, self.sides[0])
+        if self.upside_down is not None:
+            affine.flip_vertically(self.upside_down, self.sides[1])
         return affine
 
     def apply_linear(self, linear: Linear, is_bent: Bools | None) -> None:

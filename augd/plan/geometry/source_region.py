@@ -3,8 +3,9 @@
 The last step of planning the matrix path, when the map of each row is known.
 
 The region holds every pixel that a tap can touch: the box around the positions of all output
-pixels, moved as far as lens and local_warp can move them, one halved pixel more on each side, and
-the pixels inside the image that the fill repeats. Positions outside the image need no others.
+pixels, moved as far as lens and local_warp can move them, one halved pixel more on each side (two
+for bicubic samples), and the pixels inside the image that the fill repeats. Positions outside the
+image need no others.
 
 Invariants: the region lies in the picture, which is the image or what of it counts, and is never
 empty. From the picture's corner its origin is a multiple of 2 ** halvings, and so is its end,
@@ -46,12 +47,14 @@ def find_region(
     halvings: Int8s,
     stretch: Floats | float,
     reach_px: Floats | float,
+    num_around: int = 1,
 ) -> Int32s:
     """Return (4, n): x, y, width, height.
 
     `out_sides` is (2, 1), `picture` (4, n): what of the image counts, x, y, width, height in whole
     pixels. Displaced output positions lie in the output's box of pixel centres after it was
-    multiplied by `stretch` about its centre and then widened by `reach_px` on each side.
+    multiplied by `stretch` about its centre and then widened by `reach_px` on each side. Taps reach
+    `num_around` halved pixels beyond.
     """
     width, height = out_sides[:, 0].tolist()
     half_x = 0.5 * (width - 1.0) * stretch + reach_px
@@ -63,7 +66,7 @@ def find_region(
     ):
         start, side = picture[axis], picture[2 + axis]
         centre = to_x * (0.5 * width) + to_y * (0.5 * height) + offset - start
-        reach = np.abs(to_x) * half_x + np.abs(to_y) * half_y + block
+        reach = np.abs(to_x) * half_x + np.abs(to_y) * half_y + num_around * block
         # Whole blocks before folding, since the last one may reach beyond the picture by itself.
         low = np.floor((centre - reach) / block) * block
         high = np.ceil((centre + reach) / block) * block

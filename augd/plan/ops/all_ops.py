@@ -33,6 +33,7 @@ from augd.plan.ops.crop import (
     RandomResizedCrop,
     Resize,
     ScaleJitter,
+    VerticalFlip,
 )
 from augd.plan.ops.erase import CoarseDropout, Cutout, Erase
 from augd.plan.ops.groups import AllOf, OneOf
@@ -102,6 +103,7 @@ __all__ = [
     "ThreeAugment",
     "Translate",
     "TrivialAugment",
+    "VerticalFlip",
     "Zoom",
     "list_parameters",
 ]
@@ -113,6 +115,7 @@ SingleOp = (
     | Resize
     | CenterCrop
     | Mirror
+    | VerticalFlip
     | Rotate
     | Zoom
     | Shear

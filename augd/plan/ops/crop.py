@@ -1,4 +1,4 @@
-"""Ops of the exact path: crops and resizes, which decide the size of a row, and the mirror.
+"""Ops of the exact path: crops and resizes, which decide the size of a row, and flips.
 
 Gathered by `all_ops`, sampled by `plan/samplers/crop.py`. A recipe that holds none but these (and
 colour) never takes the matrix path, except for windows that reach into padding.
@@ -226,6 +226,19 @@ class Mirror(BaseOp, tag="mirror", frozen=True, kw_only=True):
     """Flip left and right: x' = W - x. Exact, twice is the identity.
 
     Only where the label survives it. Source: Krizhevsky et al. 2012, section 4.1.
+    """
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+
+
+class VerticalFlip(BaseOp, tag="vertical_flip", frozen=True, kw_only=True):
+    """Turn upside down: y' = H - y. Exact, twice is the identity.
+
+    Only for images without an up: satellites, microscopes. Source: torchvision,
+    `RandomVerticalFlip`.
     """
 
     p: float = 0.5

@@ -54,12 +54,14 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         scaled=scaled.T,
         window=window.T,
         mirror=mirror,
+        flip=frame.upside_down,
         colour=colour,
         impossible=impossible,
         matrix=matrix,
         bent=frame.bent,
         halvings=halvings,
         picture=None if frame.picture is None else frame.picture.T.astype(np.int32),
+        is_bicubic=frame.is_bicubic,
         lens=frame.lens,
         warp=frame.warp,
         warp_key=frame.warp_key,
@@ -142,7 +144,8 @@ def _write_regions(
             _widen(frame.picture, scale_of_matrix(least, halvings), frame.image)
         picture = frame.picture
     fill, out_sides = recipe.fill, frame.out_sides
-    region = find_region(affine, out_sides, picture, fill, halvings, stretch, reach)
+    num_around = 2 if recipe.filter in ("bicubic", "random") else 1
+    region = find_region(affine, out_sides, picture, fill, halvings, stretch, reach, num_around)
     np.copyto(crop, region, where=bent)
     return halvings, least
 

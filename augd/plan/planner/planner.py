@@ -31,6 +31,7 @@ from augd.plan.recipe.recipe import Recipe
 from augd.plan.samplers.all_samplers import sampler_of
 from augd.plan.samplers.colour import ColourOrderSampler
 from augd.plan.samplers.distributions import Sampler
+from augd.plan.samplers.filter import FilterSampler
 from augd.plan.samplers.groups import GroupSampler
 from augd.plan.samplers.plugin import OnDraw, PluginSampler
 from augd.plan.size_mismatch import ADD_A_SIZE
@@ -41,8 +42,9 @@ _SPACES_KEPT: Final = 4
 _LOW = np.array(0xFFFFFFFF, np.int64)
 _U32 = np.array(32, np.int64)
 
-# The op's place in the counter of draws that belong to no op: the order of the colour ops.
+# Places in the counter of draws that belong to no op: the order of the colour ops, the filter.
 ORDER_PLACE: Final = 255
+FILTER_PLACE: Final = 254
 
 
 class Planner:
@@ -85,6 +87,8 @@ class Planner:
         num_colours = sum(op.is_colour for op in recipe.ops)
         if recipe.shuffle_colour and num_colours > 1:
             self._samplers.append((ORDER_PLACE, ColourOrderSampler(num_colours)))
+        if recipe.filter == "random":
+            self._samplers.append((FILTER_PLACE, FilterSampler()))
         self._spaces: dict[int, _Space] = {}
         height, width = out_size
         self._out_sides = np.array([[width], [height]], np.float64)

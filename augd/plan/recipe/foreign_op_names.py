@@ -32,7 +32,7 @@ _CALLED: Final = {
     "equalize": "equalize",
     "fancypca": "pca",
     "fivecrop": "five_crop",
-    "flip": "mirror, which flips left and right",
+    "flip": "mirror, which flips left and right, or vertical_flip",
     "gaussianblur": "gaussian_blur",
     "gaussiannoise": "gaussian_noise, whose std is in grey levels",
     "gaussnoise": "gaussian_noise, whose std is in grey levels",
@@ -81,7 +81,7 @@ _CALLED: Final = {
     "randomshortestsize": "scale_jitter",
     "randomsizedcrop": "random_resized_crop",
     "randomsolarize": "solarize",
-    "randomverticalflip": _NO_OP,
+    "randomverticalflip": "vertical_flip",
     "resize": "resize",
     "rgbshift": "rgb_shift",
     "rotate": "rotate",
@@ -102,7 +102,7 @@ _CALLED: Final = {
     "threeaugment": "three_augment",
     "trivialaugment": "trivial_augment",
     "trivialaugmentwide": "trivial_augment",
-    "verticalflip": _NO_OP,
+    "verticalflip": "vertical_flip",
 }
 
 

@@ -69,7 +69,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What happens to each sample: `ops` in their order, and how rows are made of the result.
 
     `filter` is that of the one resample: `antialias` is a triangle whose support grows with the
-    reduction (PIL, torchvision), `linear` the faster 2x2 taps. `fill` is what lies outside the
+    reduction (PIL, torchvision), `bicubic` a cubic that does so, too (PIL, timm), `random` one of
+    both, drawn for each row (timm), `linear` the faster 2x2 taps. `fill` is what lies outside the
     image: `reflect` (the edge pixel repeated, dcba|abcd|dcba), `constant` (`fill_value`, grey
     levels as one number or [r, g, b]), `nearest` (the edge pixel) or `wrap`. `colour_on="device"`
     leaves the colour pass to the trainer, in float.
@@ -86,7 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     ops: tuple[Op, ...]
-    filter: Literal["antialias", "linear"] = "antialias"
+    filter: Literal["antialias", "linear", "bicubic", "random"] = "antialias"
     fill: Literal["reflect", "constant", "nearest", "wrap"] = "reflect"
     fill_value: float | tuple[float, float, float] = 0.0
     colour_on: Literal["producer", "device"] = "producer"

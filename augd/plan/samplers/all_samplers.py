@@ -36,6 +36,7 @@ SAMPLERS: dict[type[BaseOp], Callable[[Any], Sampler]] = {
     ops_crop.Resize: crop.ResizeSampler,
     ops_crop.CenterCrop: crop.CenterCropSampler,
     ops_crop.Mirror: crop.MirrorSampler,
+    ops_crop.VerticalFlip: crop.VerticalFlipSampler,
     ops_affine.Rotate: affine.RotateSampler,
     ops_affine.Zoom: affine.ZoomSampler,
     ops_affine.Shear: affine.ShearSampler,

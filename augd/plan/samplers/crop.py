@@ -1,4 +1,4 @@
-"""Samplers of the ops of the exact path: crops, resizes and the mirror.
+"""Samplers of the ops of the exact path: crops, resizes and flips.
 
 `all_samplers` pairs them with their ops. They narrow, resample and flip the frame.
 
@@ -19,6 +19,7 @@ from augd.plan.ops.crop import (
     RandomResizedCrop,
     Resize,
     ScaleJitter,
+    VerticalFlip,
 )
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints
@@ -179,6 +180,19 @@ class MirrorSampler:
         """Flip the rows whose word lies below p."""
         is_flipped = even[1, 0] < self._threshold
         frame.flip(is_flipped if frame.chosen is None else is_flipped & frame.chosen)
+
+
+class VerticalFlipSampler:
+    """Block 0, word 0."""
+
+    num_blocks = 1
+
+    def __init__(self, op: VerticalFlip) -> None:
+        self._threshold = np.array(round(op.p * 2**32), np.int64)
+
+    def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
+        """Turn the rows upside down whose word lies below p."""
+        frame.flip_vertically(even[1, 0] < self._threshold)
 
 
 def target_of(size_px: tuple[int, int]) -> Floats:

@@ -98,7 +98,7 @@ class StreamRenderer:
         self._slots = slots
         sizes: list[Size] = [group.images.shape[2:4] for group in slots[0].groups]
         self._groups = phase.groups
-        self._out_widths = [width for _, width in sizes]
+        self._row_sizes = sizes
         self.planner = PhasePlanner(phase, use.seed, tuple(sizes))
         self._is_single = phase.num_views == 1
         self.size_of, _ = reader_of(recipe.exif)
@@ -135,8 +135,7 @@ class StreamRenderer:
         for number, (plan, group) in enumerate(zip(plans, self._groups, strict=True)):
             params, num_views = None, group.recipe.num_views
             if self._slots[0].groups[number].params is not None:
-                width = self._out_widths[number]
-                params = describe(plan, num_views, width, group.first_view)
+                params = describe(plan, num_views, self._row_sizes[number], group.first_view)
                 params = params.reshape(-1, num_views, params.shape[1])
             groups.append(GroupPlan(plan, first, end, num_views, params))
         return ChunkPlan(groups, sizes, first, end)

@@ -83,7 +83,10 @@ def look() -> str:
         (damaged(lambda whole: whole[:30_000]), "is damaged: expected "),
         (damaged(lambda whole: b"<html>not found</html>" * 99), "invalid ELF header"),
         (damaged(lambda whole: whole.replace(b"libjpeg.so.62", b"libjpeg.so.99")), "libjpeg.so.99"),
-        (made_up("VERSION = 3"), "is of another version: expected 7, got 3. Build it again"),
+        (
+            made_up("VERSION = 3"),
+            f"is of another version: expected {native._VERSION}, got 3. Build it again",
+        ),
         (made_up(REFUSES.format(version=native._VERSION)), "was built for another libjpeg than"),
     ],
     ids=["empty", "headers alone", "cut off", "no library", "no libjpeg", "old", "other libjpeg"],

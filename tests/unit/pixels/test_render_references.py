@@ -13,6 +13,7 @@ from PIL import Image
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
+from augd.pixels.resample import Filter
 from augd.pixels.row_plan import RowPlan, RowPlans
 from augd.plan.plan import LocalWarpField
 from tests.support.plans import plan_of
@@ -33,9 +34,10 @@ def rendered(
     size: tuple[int, int],
     window: tuple[int, int] = (0, 0),
     mirror: bool = False,
+    filter: Filter = "antialias",
 ) -> NDArray[np.uint8]:
     out = np.empty((*size, 3), np.uint8)
-    Renderer("antialias", size).render(region, RowPlan(scaled, window, mirror), out)
+    Renderer(filter, size).render(region, RowPlan(scaled, window, mirror), out)
     return out
 
 
@@ -47,6 +49,54 @@ def test_a_resized_crop_is_pillows(kernels: str, crop: tuple[int, int, int, int]
     apart = np.abs(rendered(region, (224, 224), (224, 224)).astype(int) - np.asarray(expected))
     assert apart.max() <= (0 if kernels == "none" else 1)
     assert apart.mean() < 0.25  # Pillow rounds between its two passes, the kernels only after them
+
+
+@pytest.mark.parametrize("size", [(224, 224), (300, 260), (64, 90)])
+@pytest.mark.parametrize("crop", [(0, 0, 500, 375), (31, 20, 330, 290), (80, 7, 90, 350)])
+def test_a_bicubic_crop_is_pillows(
+    kernels: str, crop: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    """Of levels that no lobe takes out of 0..255; else Pillow clips between its passes, too."""
+    x, y, width, height = crop
+    calm = (photo(375, 500) // 2 + 64).astype(np.uint8)
+    region = calm[y : y + height, x : x + width]
+    expected = Image.fromarray(region.copy()).resize(size, Image.Resampling.BICUBIC)
+    found = rendered(region, size, size[::-1], filter="bicubic")
+    apart = np.abs(found.astype(int) - np.asarray(expected))
+    assert apart.max() <= (0 if kernels == "none" else 1)
+    assert apart.mean() < 0.3
+
+
+def test_a_bicubic_row_of_a_photo_is_pillows_but_for_what_it_clips() -> None:
+    region = photo(375, 500)
+    expected = Image.fromarray(region).resize((224, 200), Image.Resampling.BICUBIC)
+    found = rendered(region, (224, 200), (200, 224), filter="bicubic")
+    apart = np.abs(found.astype(int) - np.asarray(expected))
+    assert apart.mean() < 0.3 and (apart > 1).mean() < 0.001
+
+
+def test_windows_and_flips_of_a_bicubic_row() -> None:
+    """A window has the pixels of the whole resize; the fall-back's box is kept in float32."""
+    region = (photo(375, 500) // 2 + 64).astype(np.uint8)
+    whole = np.asarray(Image.fromarray(region).resize((300, 256), Image.Resampling.BICUBIC))
+    for mirror, flip in ((False, False), (True, False), (False, True), (True, True)):
+        out = np.empty((200, 224, 3), np.uint8)
+        row_plan = RowPlan((300, 256), (30, 20), mirror, flip)
+        Renderer("bicubic", (200, 224)).render(region, row_plan, out)
+        window = whole[20:220, 30:254].astype(int)
+        window = window[:: -1 if flip else 1, :: -1 if mirror else 1]
+        assert np.abs(out - window).max() <= 2
+
+
+@pytest.mark.parametrize("is_bicubic", [False, True])
+def test_a_drawn_filter_is_one_of_both(is_bicubic: bool) -> None:
+    region, found = photo(375, 500), []
+    for filter in ("random", "bicubic" if is_bicubic else "antialias"):
+        out = np.empty((224, 224, 3), np.uint8)
+        row_plan = RowPlan((224, 224), is_bicubic=is_bicubic if filter == "random" else None)
+        Renderer(filter, (224, 224)).render(region, row_plan, out)
+        found.append(out)
+    assert np.array_equal(*found)
 
 
 def test_a_resized_crop_is_torchvisions_within_a_level() -> None:

@@ -46,6 +46,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "random_crop, enlarged": {"ops": [{"op": "random_crop", "size": 400, "pad": 4}]},
     "random_crop, min_area": {"ops": [{"op": "random_crop", "size": 64, "min_area": 0.5}]},
     "scale_jitter": {"ops": [{"op": "scale_jitter"}]},
+    "vertical_flip": {"ops": [CROP, {"op": "vertical_flip"}, {"op": "mirror"}]},
+    "vertical_flip, in a matrix": {
+        "ops": [{"op": "vertical_flip"}, {"op": "rotate", "degrees": 10}, SHORT, CUT]
+    },
+    "filter, drawn": {
+        "ops": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 9, "p": 0.5}],
+        "filter": "random",
+        "views": 4,
+    },
+    "filter, bicubic": {"ops": [CROP, {"op": "rotate", "degrees": 9}], "filter": "bicubic"},
     "mirror, in a matrix": {"ops": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 10}]},
     "rotate": {"ops": [CROP, {"op": "rotate", "factor": 0.1}]},
     "zoom": {"ops": [CROP, {"op": "zoom", "height": 0.2}]},

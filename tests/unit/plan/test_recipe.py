@@ -266,8 +266,14 @@ def test_a_resize_that_makes_an_enormous_row_is_refused():
         ({}, "recipe.ops: expected a list of ops, got None. Give "),
         ({"ops": "mirror"}, "recipe.ops: expected a list of ops, got 'mirror'."),
         ({"ops": [], "filtr": "linear"}, "recipe.filtr: expected one of the keys ops, filter, "),
-        ({"ops": [], "filter": "cubic"}, "recipe.filter: expected one of 'antialias', 'linear', g"),
-        ({"ops": [], "filter": 1}, "recipe.filter: expected one of 'antialias', 'linear', got 1."),
+        (
+            {"ops": [], "filter": "cubic"},
+            "recipe.filter: expected one of 'antialias', 'linear', 'bicubic', 'random', g",
+        ),
+        (
+            {"ops": [], "filter": 1},
+            "recipe.filter: expected one of 'antialias', 'linear', 'bicubic', 'random', got 1.",
+        ),
         ({"ops": [{"op": "mirror"}] * 65}, "recipe.ops: expected at most 64 ops, got 65."),
     ],
 )
