@@ -209,7 +209,8 @@ class Beat(Message, frozen=True, tag="BEAT"):
 class Ended(Message, frozen=True, tag="ENDED"):
     """Relay to daemon: the producer was reaped, its last message of this connection.
 
-    `how` is in words, `kind` is the class of the exit, `crumb` is as P-77 has it.
+    `how` is in words, `kind` is the class of the exit, `crumb` is its current sample as P-77 has
+    it.
     """
 
     how: Text

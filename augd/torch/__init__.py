@@ -5,7 +5,7 @@
 
     stream = augd.torch.connect(recipe="imagenet", batch_size=256)
 
-A user's own trainer.py, beside his script or imported already, takes the name `trainer`. So the
+A user's own trainer.py, beside a script or imported already, takes the name `trainer`. So the
 modules of the folder trainer/, beside that of augd, are loaded under this name. `import trainer`,
 where it finds that folder, is given the same modules.
 

@@ -49,10 +49,10 @@ def without_kernels() -> Iterator[None]:
 
 
 @pytest.fixture
-def employ(
+def start_producer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., LoneProducer]]:
-    """Hire a producer that does this deed in the middle of decoding one sample."""
+    """Start a producer that does this in the middle of decoding one sample."""
     index = load_or_build(make_folder(tmp_path / "set", num_classes=1, per_class=ROWS))
     employers: list[LoneProducer] = []
 
@@ -78,24 +78,24 @@ def employ(
         ("os.kill(os.getpid(), signal.SIGBUS)", "SIGBUS"),
     ],
 )
-def test_a_crash_in_a_decoder_names_its_sample(employ, deed, how):
-    one = employ(deed)
+def test_a_crash_in_a_decoder_names_its_sample(start_producer, deed, how):
+    one = start_producer(deed)
     one.lease(99)
     assert one.await_end() == (ExitReason.SIGNAL, (99, VICTIM, VICTIM))
     assert one.spawned.how_ended() == how
 
 
 @pytest.mark.clause("P-77")
-def test_a_kill_between_rows_names_nothing(employ):
-    one = employ("pass")
+def test_a_kill_between_rows_names_nothing(start_producer):
+    one = start_producer("pass")
     one.lease(7)
     await_true(lambda: one.has_said(msg.Done), 20, "the lease is done")
     os.kill(one.spawned.process.pid, signal.SIGKILL)
     assert one.await_end() == (ExitReason.OUTSIDE, None)
 
 
-def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(employ):
-    one = employ("time.sleep(60)")
+def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(start_producer):
+    one = start_producer("time.sleep(60)")
     one.lease(5)
     at = (5, VICTIM, VICTIM)
     await_true(lambda: one.spawned.current_sample() == at, 20, "it decodes the victim")
@@ -105,10 +105,10 @@ def test_a_kill_from_outside_in_mid_row_names_the_row_and_blames_nobody(employ):
     assert not ending.is_suspect
 
 
-def test_a_producer_that_hangs_and_one_that_was_stopped_are_told_apart(employ):
+def test_a_producer_that_hangs_and_one_that_was_stopped_are_told_apart(start_producer):
     ends = []
     for is_stopped in (False, True):
-        one = employ("time.sleep(60)")
+        one = start_producer("time.sleep(60)")
         one.lease(5)
         await_true(lambda one=one: one.spawned.current_sample() is not None, 20, "it works")
         await_true(
@@ -124,21 +124,21 @@ def test_a_producer_that_hangs_and_one_that_was_stopped_are_told_apart(employ):
     assert ends == [(ExitReason.KILLED, at), (ExitReason.STOPPED, at)]
 
 
-def test_an_error_and_a_drain_have_nothing_in_hand(employ):
-    one = employ("sys.exit(3)")  # not an error of the lease: it ends the producer
+def test_an_error_and_a_drain_have_nothing_in_hand(start_producer):
+    one = start_producer("sys.exit(3)")  # not an error of the lease: it ends the producer
     one.lease(5)
     assert one.await_end() == (ExitReason.ERROR, None)
     assert one.has_said(msg.LastWords)
-    one = employ("pass")
+    one = start_producer("pass")
     one.lease(5)
     one.tell(msg.Drain())
     assert one.await_end() == (ExitReason.DRAINED, None)
 
 
 @pytest.mark.clause("P-77")
-def test_waiting_for_a_file_is_no_samples_fault(employ):
+def test_waiting_for_a_file_is_no_samples_fault(start_producer):
     """The disk never answers: the producer is silent, with nothing in hand."""
-    one = employ("pass", more="FolderSource.read = lambda self, sample: time.sleep(60)")
+    one = start_producer("pass", more="FolderSource.read = lambda self, sample: time.sleep(60)")
     one.lease(5)
     await_true(lambda: one.has_said(msg.Ready), 20, "it is up")
     for _ in range(20):

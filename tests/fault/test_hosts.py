@@ -66,7 +66,7 @@ class Site:
         """Where a host finds the daemon."""
         return f"tcp://{host.address}:{PORT}"
 
-    def assign_lease(self, host: Host) -> RelayProcess:
+    def start_relay(self, host: Host) -> RelayProcess:
         options = ("--keys", str(self.maker), "--producers", "1", "--host", host.name)
         relay = RelayProcess(self._folder, self.port_for(host), *options, before=host.inside)
         self._relays.append(relay)
@@ -93,12 +93,12 @@ def site(folder: Path, tmp_path: Path) -> Iterator[Site]:
 def test_a_late_host_and_one_that_is_lost_in_mid_epoch(site: Site, local: list[str]) -> None:
     """Its cable is pulled and it dies behind it: only silence tells."""
     east, west = site.others
-    lost = site.assign_lease(east)
+    lost = site.start_relay(east)
     await_remotes(site.path, 1)
 
     def on_batch(batch: augd.Batch) -> None:
         if (batch.epoch, batch.number) == (0, 3):
-            site.assign_lease(west)
+            site.start_relay(west)
             await_remotes(site.path, 2)
         if (batch.epoch, batch.number) == (0, 9):
             east.unplug()
@@ -110,7 +110,7 @@ def test_a_late_host_and_one_that_is_lost_in_mid_epoch(site: Site, local: list[s
 
 def test_a_partition_of_five_seconds(site: Site, local: list[str]) -> None:
     for host in site.others:
-        site.assign_lease(host)
+        site.start_relay(host)
     await_remotes(site.path, 2)
 
     def part() -> None:
@@ -127,7 +127,7 @@ def test_a_slow_link(site: Site, local: list[str]) -> None:
     slow, fast = site.others
     slow.slow_down("2mbit")
     for host in (slow, fast):
-        site.assign_lease(host)
+        site.start_relay(host)
     await_remotes(site.path, 2)
     assert digest_epoch(site.path, epochs=2) == local
     rows = {one["host"]: one["rows"] for one in remotes(site.path)}
@@ -137,7 +137,7 @@ def test_a_slow_link(site: Site, local: list[str]) -> None:
 def test_a_trainer_behind_a_slow_link_is_told_what_it_waits_for(site: Site) -> None:
     """8 Mbit/s: a batch of 590 kB takes more than half a second, and both producers wait for it."""
     trainer, maker = site.others
-    site.assign_lease(maker)
+    site.start_relay(maker)
     await_remotes(site.path, 1)
     site.hub.slow_down("8mbit", "to1")
     with running_on(trainer, READER, site.port_for(trainer), str(site.maker)) as reader:
@@ -197,7 +197,7 @@ def test_two_ranks_on_two_hosts_by_one_daemon(site: Site, folder: Path) -> None:
     """Their producers are on the same two hosts; each rank's bytes are those of one host alone."""
     east, west = site.others
     for host in site.others:
-        site.assign_lease(host)
+        site.start_relay(host)
     with rank_on(site, east, 0) as first, rank_on(site, west, 1) as second:
         far = [json.loads(one.communicate(timeout=60)[0]) for one in (first, second)]
     assert sorted(far[0][0] + far[1][0]) == list(range(300))
