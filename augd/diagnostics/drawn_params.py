@@ -211,7 +211,7 @@ def _read(op: BaseOp, plan: Plan, row: int) -> dict[str, Any] | None:
     if isinstance(op, VerticalFlip):
         return {} if plan.flip is not None and plan.flip[row] else None
     if plan.erase is not None:
-        return read_boxes(plan, row)
+        return read_boxes(op, plan, row)
     if plan.bent is None or not plan.bent[row]:
         return None
     return _read_bend(op, plan, row)

@@ -272,3 +272,19 @@ def test_what_an_own_op_drew_is_written_as_json_or_in_words():
     assert field.startswith("array(") and "\n" not in field and len(field) < 60
     assert _as_json(float("nan")) == "nan"
     assert _as_json({1}) == "{1}"
+
+
+def test_several_boxes_are_named_and_colours_that_were_drawn(folder: Path) -> None:
+    op = {"op": "erase", "count": 2, "fill": "random", "area": [0.1, 0.1], "ratio": [1, 1]}
+    drawn, _ = drawn_of(folder, {"ops": [CROP, op]})
+    (view,) = drawn.views
+    step = steps_of(view)["erase"].drawn
+    assert step is not None
+    first, second = step["boxes"]
+    assert first["colour"] != second["colour"]
+    said = [
+        f"{box['width']}x{box['height']} at {box['x']},{box['y']} in "
+        + "/".join(map(str, box["colour"]))
+        for box in (first, second)
+    ]
+    assert describe_rest(view) == f"erased {said[0]} and {said[1]}"

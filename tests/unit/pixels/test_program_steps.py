@@ -69,6 +69,27 @@ def test_sharpness_is_within_a_level_of_pillows_and_copies_the_outermost_pixels(
         np.testing.assert_array_equal(found[outermost], row[outermost])
 
 
+GREY = np.array([[0.299, 0.587, 0.114]] * 3)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("factor", [0.1, 0.55, 1.0, 1.45, 1.9])
+@pytest.mark.parametrize("act", ["Brightness", "Color", "Contrast"])
+def test_blends_by_a_matrix_are_within_a_level_of_pillows(
+    name: str, factor: float, act: str
+) -> None:
+    linear, pivot = np.eye(3) * factor, np.zeros((3, 3))
+    if act == "Color":
+        linear += GREY * (1 - factor)
+    elif act == "Contrast":
+        pivot = GREY * (1 - factor)
+    entries = np.concatenate([np.hstack([linear, np.zeros((3, 1))]).ravel(), pivot.ravel()])
+    program = program_of((Kind.MATRIX, (0,)), matrices=entries)
+    expected = getattr(ImageEnhance, act)(Image.fromarray(ROWS[name])).enhance(factor)
+    # Pillow cuts, and takes the pivot from whole levels; here the nearest of the exact one counts.
+    assert distance(after(ROWS[name], program=program), np.asarray(expected)) <= 1
+
+
 def blurred(row: Pixels, sigma: float, radius: int) -> np.ndarray:
     """Return a row after the true kernel, not rounded."""
     places = np.arange(-radius, radius + 1)

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 
 from augd.pixels import native
+from augd.pixels.boxes import FilledBox, fill_boxes
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
+from augd.pixels.program import ProgramPass
 from augd.pixels.render import Fill, Renderer
 from augd.pixels.row_plan import RowPlan
 from augd.plan.plan import LocalWarpField
+from augd.plan.program import StepKind as Kind
+from tests.support.program import program_of
 
 _ROOT = Path(__file__).resolve().parents[3]
 _WIDE = "AVX512-SKX,AVX512_SKX,AVX2,FMA3,FP16,AVX,SSE4.2,SSE4.1,SSSE3,POPCNT"
@@ -50,6 +54,7 @@ def digests() -> dict[str, str]:
         renderer.render(region, RowPlan((size[1], size[0]), mirror=True), out)
         found["linear"].update(out)
     found["decoded"], found["scaled"] = decoded(rng)
+    found["programs"], found["recompressed"] = run_programs(rng)
     return {name: digest.hexdigest() for name, digest in found.items()}
 
 
@@ -65,6 +70,26 @@ def decoded(rng: np.random.Generator) -> tuple[hashlib.blake2b, hashlib.blake2b]
             pixels = decode(data, header, (0, 0, 107, 83), scale)
             (whole if scale == 1 else scaled).update(pixels.tobytes())
     return whole, scaled
+
+
+def run_programs(rng: np.random.Generator) -> tuple[hashlib.blake2b, hashlib.blake2b]:
+    """Run programs of all steps, and fill boxes with noise; JPEG noise apart."""
+    found, recompressed = hashlib.blake2b(), hashlib.blake2b()
+    for number in range(12):
+        row = rng.integers(0, 256, (70 + number, 90 - number, 3)).astype(np.uint8)
+        steps = [
+            (Kind.SHARPNESS, (0.1 + number / 6,)), (Kind.MATRIX, (number % 2,)),
+            (Kind.BLUR, (0.3 + number / 5, 0)), (Kind.AUTOCONTRAST, ()),
+            (Kind.NOISE, (3.0 * number, number, 2**32 - 1)), (Kind.EQUALIZE, ()),
+            (Kind.SOLARIZE, (200,)), (Kind.TABLE, (0,)),
+        ]  # fmt: skip
+        program_pass = ProgramPass(*row.shape[:2])
+        program_pass.run(program_of(*steps), 0, row)
+        fill_boxes(row, [FilledBox((number, 9, 40, 50), None, 7**number, number)])
+        found.update(row)
+        program_pass.run(program_of((Kind.JPEG, (5 + 8 * number,))), 0, row)
+        recompressed.update(row)
+    return found, recompressed
 
 
 def numpy_features() -> str:
@@ -131,5 +156,5 @@ def test_bent_rows_are_the_same_with_and_without_kernels() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "kernels", None)
         without = digests()
-    for kind in ("bent", "warped", "tinted"):
+    for kind in ("bent", "warped", "tinted", "programs"):
         assert without[kind] == here[kind]
