@@ -132,6 +132,7 @@ SCENES: Mapping[str, Scene] = {
     "trivial_augment": ({**_after_crop("trivial_augment"), "fill": "constant"}, 1),
     "auto_augment": ({**_after_crop("auto_augment"), "fill": "constant"}, 169),
     "three_augment": (_after_crop("three_augment"), 0),
+    "aug_mix": ({**_after_crop("aug_mix", severity=8), "fill": "constant"}, 0),
     "five_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "five_crop", "size": _SIDE_PX}]}, 0),
     "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),
     "multi_scale": ({"ops": [{"op": "multi_scale", "short": [176, 320], "crop": _SIDE_PX}]}, 0),

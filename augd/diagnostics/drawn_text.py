@@ -15,7 +15,7 @@ from augd.diagnostics.drawn_boxes import say_boxes
 from augd.diagnostics.drawn_jitter import say_jittered
 from augd.diagnostics.drawn_params import DrawnStep
 from augd.diagnostics.drawn_pixel_steps import SAYINGS
-from augd.diagnostics.policy_text import say_policy
+from augd.diagnostics.policy_text import say_mixture, say_policy
 from augd.diagnostics.sample_renderer import Drawn, View
 
 Parameters = Mapping[str, Any]
@@ -140,6 +140,7 @@ _SAYINGS: dict[str, Callable[[Parameters], str]] = {
     "trivial_augment": say_policy,
     "auto_augment": say_policy,
     "three_augment": say_policy,
+    "aug_mix": say_mixture,
 }
 
 

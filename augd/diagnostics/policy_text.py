@@ -17,6 +17,15 @@ def say_policy(drawn: Mapping[str, Any]) -> str:
     return ", ".join(map(_say_layer, drawn["layers"]))
 
 
+def say_mixture(drawn: Mapping[str, Any]) -> str:
+    """Say which share of a row each chain has: `62 % as it was, 38 % equalized + inverted`."""
+    shares = [f"{drawn['image']:.0%} as it was"]
+    for chain in drawn["chains"]:
+        ops = " + ".join(map(_say_layer, chain["layers"]))
+        shares.append(f"{chain['weight']:.0%} {ops}")
+    return ", ".join(shares)
+
+
 def _say_layer(layer: Layer) -> str:
     words = _SAYINGS[layer["op"]](layer)
     if "level" not in layer:

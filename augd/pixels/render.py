@@ -38,6 +38,7 @@ from augd.pixels.decode import (
 from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
+from augd.pixels.mixture import MixturePass
 from augd.pixels.program import ProgramPass
 from augd.pixels.render_views import box_around, cut_region
 from augd.pixels.resample import BICUBIC, Filter, Resampler, flips_in
@@ -99,6 +100,7 @@ class Renderer:
         self._affine_warp = AffineWarp(out_size, fill, fill_value)
         self._colour_pass = ColourPass()
         self._program_pass = ProgramPass(*out_size)
+        self._mixture_pass = MixturePass(self._affine_warp, self._recolour)
 
     @classmethod
     def of(
@@ -230,7 +232,7 @@ class Renderer:
             *map(np.ascontiguousarray, (plan.crop[rows], plan.scaled[rows], plan.window[rows])),
             flips_in(plan, rows), self._resampler.filters_of(plan, rows),
         )  # fmt: skip
-        is_unfinished = plan.program is not None or plan.colour is not None
+        is_unfinished = plan.program is not None or plan.colour is not None or plan.mixture
         if is_unfinished or plan.erase is not None or colour_out is not None:
             for number, row in enumerate(out):
                 matrix_out = None if colour_out is None else colour_out[number]
@@ -343,6 +345,9 @@ class Renderer:
             )
         elif row_plan.program is not None or row_plan.colour is not None:
             self._recolour(row_plan, out)
+        if row_plan.mixture is not None:
+            is_bicubic = self._resampler.filter_of(row_plan) == BICUBIC
+            self._mixture_pass.run(row_plan.mixture, row_plan.mixture_row, out, is_bicubic)
         if row_plan.erase:
             fill_boxes(out, row_plan.erase)
 

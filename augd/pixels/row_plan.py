@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from augd.pixels.boxes import FilledBox, list_boxes
-from augd.plan.plan import LocalWarpField, Plan
+from augd.plan.plan import LocalWarpField, Mixture, Plan
 from augd.plan.program import Program
 
 Matrix = Sequence[Sequence[float]]
@@ -53,6 +53,19 @@ class RowPlan:
     warp: LocalWarpField | None = None
     """None where none was drawn for the row."""
     warp_key: int = 0
+    mixture: RowMixture | None = None
+    """The chunk's. Its row is `mixture_row`."""
+    mixture_row: int = 0
+
+
+class RowMixture:
+    """What the rows `first` to `end` of a plan are blended with."""
+
+    __slots__ = ("chains", "weights")
+
+    def __init__(self, mixture: Mixture, first: int, end: int) -> None:
+        self.chains = [RowPlans(chain, first, end) for chain in mixture.chains]
+        self.weights: list[list[int]] = mixture.weights[first:end].tolist()
 
 
 class RowPlans:
@@ -95,6 +108,8 @@ class RowPlans:
         self._program, self._first = plan.program, first
         if plan.program is not None:
             self._has_steps: list[bool] = (plan.program.kinds[part, 0] != 0).tolist()
+        if plan.mixture is not None:
+            self._row.mixture = RowMixture(plan.mixture, first, end)
         self._warp = plan.warp
         self._affine_rows = None if plan.matrix is None else _affine_rows(plan, part, num_rows)
 
@@ -114,6 +129,7 @@ class RowPlans:
         if self._program is not None:
             filled.program = self._program if self._has_steps[row] else None
             filled.program_row = self._first + row
+        filled.mixture_row = row
         if self._affine_rows is not None:
             (
                 is_bent,

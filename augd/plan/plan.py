@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,20 @@ class LocalWarpField(NamedTuple):
 
     alpha: float
     sigma: float
+
+
+class Mixture(NamedTuple):
+    """How each of m rows is blended with chains, which take the row itself as their image.
+
+    A row is (weights[0] row + sum of weights[1 + i] chain_i(row)) / `MIX_UNIT`, rounded once.
+    """
+
+    chains: tuple[Plan, ...]
+    weights: Int32s
+    """(m, 1 + chains), which sum to `MIX_UNIT`."""
+
+
+MIX_UNIT: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,8 @@ class Plan:
 
     None when the recipe has no contrast.
     """
+    mixture: Mixture | None = None
+    """After colour and before `erase`. None when the recipe has no aug_mix."""
     erase: Int32s | None = None
     """(m, B, 4): x, y, width, height in the output, filled after colour; width 0 for none.
 

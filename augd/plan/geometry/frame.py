@@ -15,13 +15,13 @@ image, so that no tap of the resample reads beyond it; a change to other rows le
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from augd.plan.boxes import BoxStep
 from augd.plan.geometry.affine import Affine, Linear
-from augd.plan.plan import Bools, LocalWarpField, Words
+from augd.plan.plan import Bools, Int32s, LocalWarpField, Words
 from augd.plan.program import Step, StepOrder
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["Bools", "Frame"]
 
 _EDGE_STEPS: Final = 1024.0
+
+
+class FrameMixture(NamedTuple):
+    """Frames of the chains that rows are blended with, and the weights: see `plan.Mixture`."""
+
+    chains: list[Frame]
+    weights: Int32s
 
 
 class Frame:
@@ -53,6 +60,7 @@ class Frame:
         "is_native",
         "lens",
         "mirror",
+        "mixture",
         "num_rows",
         "offset",
         "orders",
@@ -91,6 +99,7 @@ class Frame:
         self.orders: list[StepOrder] = []
         self.colour_order: Ints | None = None
         self.boxes: list[BoxStep] = []
+        self.mixture: FrameMixture | None = None
         self.edits: list[list[Edit]] | None = None
         self.ids: Ints | None = (
             None  # with the next two: for own ops, which get these sizes for each row

@@ -50,7 +50,7 @@ from augd.plan.ops.pixel_steps import (
     Solarize,
     SolarizeAdd,
 )
-from augd.plan.ops.policies import AutoAugment, RandAugment, ThreeAugment, TrivialAugment
+from augd.plan.ops.policies import AugMix, AutoAugment, RandAugment, ThreeAugment, TrivialAugment
 from augd.plan.ops.views import FiveCrop, MultiScale, TenCrop
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "OPS_BY_NAME",
     "OP_CLASSES",
     "AllOf",
+    "AugMix",
     "AutoAugment",
     "Autocontrast",
     "Brightness",
@@ -149,6 +150,7 @@ SingleOp = (
     | TrivialAugment
     | AutoAugment
     | ThreeAugment
+    | AugMix
     | FiveCrop
     | TenCrop
     | MultiScale

@@ -53,6 +53,8 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Changes colours by more than a matrix: its rows have a program (`augd/plan/program.py`)."""
     needs_size: ClassVar[bool] = False
     """Stands after the op that decides the size of the row, if there is one."""
+    ends_colour: ClassVar[bool] = False
+    """Acts on the row as the ops before it left it: only ops after the colour pass may follow."""
     is_unique: ClassVar[bool] = False
     """May stand in a recipe once, because the plan has room for one."""
 

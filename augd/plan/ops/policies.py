@@ -28,6 +28,9 @@ _LEVEL_MAX: Final = 100.0
 _BINS: Final = 31  # torchvision's, of which the first is 0
 # timm: above 100, levels are uniform. One number for all of these, so that equal recipes are equal.
 UNIFORM_STD: Final = 101.0
+# Of aug_mix: what it draws for a row, chains and weights, is 62 blocks of the counter then.
+_WIDTH_MAX: Final = 8
+_DEPTH_MAX: Final = 4
 _SHEAR: Final = 0.3
 _WIDE_SHEAR: Final = 0.99
 
@@ -247,3 +250,39 @@ class ThreeAugment(Policy, tag="three_augment", frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_probability(self.p)
+
+
+class AugMix(Policy, tag="aug_mix", frozen=True, kw_only=True):
+    """Blend the row with `width` chains of ops: y = (1 - m) x + m sum(w_i chain_i(x)).
+
+    m ~ Beta(`alpha`, `alpha`), w ~ Dirichlet(`alpha`, ...). Each chain begins at the finished row x
+    and has `depth` ops, or 1 to 3 with -1, each drawn uniformly at a level from 0 to `severity` - 1
+    of 9. `all_ops` adds brightness, color, contrast and sharpness to the paper's nine.
+    Source: Hendrycks et al. 2020, section 3; torchvision, `AugMix`.
+    """
+
+    is_unique: ClassVar[bool] = True
+    ends_colour: ClassVar[bool] = True
+
+    severity: int = 3
+    width: int = 3
+    depth: int = -1
+    alpha: float = 1.0
+    all_ops: bool = True
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+        check_number("severity", self.severity, 1, 10, "The paper has 3.")
+        check_number("width", self.width, 1, _WIDTH_MAX, "The paper has 3 chains.")
+        check_number("alpha", self.alpha, 0.1, 100, "The paper has 1.")
+        if self.depth != -1 and not 1 <= self.depth <= _DEPTH_MAX:
+            raise ValueError(
+                f"depth: expected -1 or 1 to {_DEPTH_MAX}, got {self.depth}. -1 draws 1, 2 or 3 "
+                "ops for each chain."
+            )
+
+    @property
+    def num_said(self) -> int:
+        """Return the chains."""
+        return self.width

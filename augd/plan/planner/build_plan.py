@@ -21,7 +21,7 @@ from augd.plan.geometry.decode_scale import (
 )
 from augd.plan.geometry.frame import Frame
 from augd.plan.geometry.source_region import count_halvings, find_region
-from augd.plan.plan import Bools, Int8s, Int32s, Plan
+from augd.plan.plan import Bools, Int8s, Int32s, Mixture, Plan
 from augd.plan.program import Program, compile_program, in_order
 from augd.plan.random.numerics import Floats
 from augd.plan.recipe.recipe import Recipe
@@ -69,9 +69,18 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         scale=scale,
         pivot=pivot,
         program=program,
+        mixture=_plan_mixture(frame, recipe),
         erase=erase,
         erase_fill=erase_fill,
     )
+
+
+def _plan_mixture(frame: Frame, recipe: Recipe) -> Mixture | None:
+    """Write the chains that rows are blended with as plans of their own."""
+    if frame.mixture is None:
+        return None
+    chains, weights = frame.mixture
+    return Mixture(tuple(finish(chain, recipe, 1, {}) for chain in chains), weights)
 
 
 def _compose_colours(frame: Frame) -> tuple[Floats | None, Floats | None, Program | None]:

@@ -17,7 +17,7 @@ _CALLED: Final = {
     "adjustsharpness": "sharpness",
     "advancedblur": "gaussian_blur",
     "affine": "rotate, zoom, shear and translate, an op each",
-    "augmix": _NO_OP,
+    "augmix": "aug_mix",
     "autoaugment": "auto_augment",
     "autocontrast": "autocontrast",
     "blur": "gaussian_blur",

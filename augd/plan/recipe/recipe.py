@@ -22,6 +22,7 @@ from augd.errors import RecipeError
 from augd.plan.ops.all_ops import OPS_BY_NAME, Op
 from augd.plan.recipe.checks import (
     check_device,
+    check_ends,
     check_order,
     check_reduction,
     check_rows,
@@ -103,6 +104,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         self._check_background()
         check_order(self.ops)
         check_sized(self.ops)
+        check_ends(self.ops)
         check_reduction(self.ops)
         extent = final_extent(self.ops)
         check_views(self.ops, self.views, extent.height, extent.width)

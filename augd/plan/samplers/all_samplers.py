@@ -24,7 +24,7 @@ from augd.plan.ops import pixel_steps as ops_pixel_steps
 from augd.plan.ops import policies as ops_policies
 from augd.plan.ops import views as ops_views
 from augd.plan.ops.base import BaseOp
-from augd.plan.samplers import affine, colour, crop, erase, pixel_steps, policies, views
+from augd.plan.samplers import affine, aug_mix, colour, crop, erase, pixel_steps, policies, views
 from augd.plan.samplers.distributions import Sampler
 
 __all__ = ["Sampler", "sampler_of"]
@@ -70,6 +70,7 @@ SAMPLERS: dict[type[BaseOp], Callable[[Any], Sampler]] = {
     ops_policies.TrivialAugment: policies.TrivialAugmentSampler,
     ops_policies.AutoAugment: policies.AutoAugmentSampler,
     ops_policies.ThreeAugment: policies.ThreeAugmentSampler,
+    ops_policies.AugMix: aug_mix.AugMixSampler,
     ops_views.FiveCrop: views.CornerCropSampler,
     ops_views.TenCrop: views.CornerCropSampler,
     ops_views.MultiScale: views.MultiScaleSampler,

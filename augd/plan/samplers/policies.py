@@ -90,8 +90,8 @@ class RandAugmentSampler(PolicySampler):
         layers = []
         for number, chosen in enumerate(self._choose(even[0])):
             level = self._levels(even[1, number])
-            drawn = _look_up(
-                *(self.table, frame, chosen, level, self._levels.share(level)),
+            drawn = look_up(
+                *(self.table, frame.sides, chosen, level, self._levels.share(level)),
                 *(odd[1, number], (self._chance(odd[0, number]),)),
             )
             if self._has_cutout:
@@ -116,7 +116,7 @@ class TrivialAugmentSampler(PolicySampler):
         level = (even[1, 0] * self._bins >> _U32).astype(np.float64)
         share = level / self.top_level
         applied = (self._chance(odd[0, 0]),)
-        return [_look_up(self.table, frame, chosen, level, share, odd[1, 0], applied)]
+        return [look_up(self.table, frame.sides, chosen, level, share, odd[1, 0], applied)]
 
 
 class AutoAugmentSampler(PolicySampler):
@@ -146,10 +146,10 @@ class AutoAugmentSampler(PolicySampler):
             level = self._levels[number].take(pair)
             is_applied = odd[0, number] < self._thresholds[number].take(pair)
             layers.append(
-                _look_up(
+                look_up(
                     *(
                         self.table,
-                        frame,
+                        frame.sides,
                         self._rules[number].take(pair),
                         level,
                         level / self.top_level,
@@ -180,16 +180,17 @@ class ThreeAugmentSampler(PolicySampler):
         return [DrawnLayer(op, number, np.zeros(len(op)))]
 
 
-def _look_up(
+def look_up(
     table: RuleTable,
-    frame: Frame,
+    sides: Floats,
     chosen: Ints,
     level: Floats,
     share: Floats,
     sign_words: Ints,
     applied: tuple[Bools | None, ...],
 ) -> DrawnLayer:
-    number = table.numbers(chosen, share, sign_words < _SIGN, frame.sides)
+    """Return the layer of the `chosen` rules, in a frame of `sides`, where it is applied."""
+    number = table.numbers(chosen, share, sign_words < _SIGN, sides)
     return DrawnLayer(without_unapplied(table.ops.take(chosen), applied), number, level)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from augd.diagnostics.policy_text import say_policy
+from augd.diagnostics.policy_text import say_mixture, say_policy
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,10 @@ def test_a_layer_is_said(layer, said):
 def test_layers_are_said_in_their_order():
     layers = [{"op": "equalize"}, {"op": "rotate", "degrees": 9.0, "level": 9.0, "top_level": 30.0}]
     assert say_policy({"layers": layers}) == "equalized, rotated 9.0° left (level 9 of 30)"
+
+
+def test_a_mixture_says_its_shares():
+    layers = [{"op": "equalize"}, {"op": "invert"}]
+    chains = [{"weight": 0.25, "layers": layers}, {"weight": 0.125, "layers": layers[:1]}]
+    said = "62% as it was, 25% equalized + inverted, 12% equalized"
+    assert say_mixture({"image": 0.625, "chains": chains}) == said

@@ -19,6 +19,7 @@ import pytest
 
 from augd.plan.boxes import BoxFill
 from augd.plan.ops.all_ops import OPS_BY_NAME
+from augd.plan.plan import Mixture
 from augd.plan.planner.planner import Plan, Planner
 from augd.plan.program import Program
 from augd.plan.recipe.plain_ops import list_names
@@ -152,6 +153,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "trivial_augment": {"ops": [CROP, {"op": "trivial_augment", "bounded": False}]},
     "auto_augment": {"ops": [CROP, {"op": "auto_augment", "policy": "svhn"}]},
     "three_augment": {"ops": [CROP, {"op": "three_augment", "p": 0.8}]},
+    "aug_mix": {"ops": [CROP, {"op": "hue", "h": 0.1}, {"op": "aug_mix", "p": 0.7}]},
     "erase": {"ops": [CROP, {"op": "erase", "p": 0.7}]},
     "erase, several": {
         "ops": [CROP, {"op": "erase", "count": [1, 3], "fill": "random", "p": 0.7}],
@@ -200,6 +202,9 @@ def write_out(plan: Plan) -> dict[str, Any]:
             value = write_array(value)
         elif isinstance(value, Program | BoxFill):
             value = {part.name: write_array(getattr(value, part.name)) for part in fields(value)}
+        elif isinstance(value, Mixture):
+            chains = [write_out(chain) for chain in value.chains]
+            value = {"weights": write_array(value.weights), "chains": chains}
         elif field.name == "impossible":
             value = {str(sample): reason for sample, reason in value.items()}
         elif value is not None:

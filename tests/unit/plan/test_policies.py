@@ -288,3 +288,36 @@ def test_a_policy_stands_in_no_group(group):
         f"ops[0].op: expected a single op in {group}, got trivial_augment, which chooses among ops "
         "itself. Put it beside the group, not into it."
     ) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"severity": 0}, "severity: expected 1 <= severity <= 10, got 0"),
+        ({"width": 9}, "width: expected 1 <= width <= 8, got 9"),
+        ({"depth": 0}, "depth: expected -1 or 1 to 4, got 0. -1 draws 1, 2 or 3 ops"),
+        ({"depth": 5}, "depth: expected -1 or 1 to 4, got 5"),
+        ({"alpha": 0.0}, "alpha: expected 0.1 <= alpha <= 100, got 0.0"),
+    ],
+)
+def test_aug_mix_says_what_is_wrong(fields, said):
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe({"ops": [{"op": "aug_mix", **fields}]})
+    assert f"recipe.ops[0].{said}" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["mirror", "brightness", "trivial_augment", "one_of"])
+def test_only_what_follows_colour_follows_aug_mix(name):
+    inner = {"ops": [{"op": "mirror"}]} if name == "one_of" else {}
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe({"ops": [CROP, {"op": "aug_mix"}, {"op": name, **inner}]})
+    assert (
+        f"recipe.ops[2].op: expected no {name} after aug_mix, which blends finished rows, got "
+        f"{name}. Move it before aug_mix."
+    ) in str(raised.value)
+    parse_recipe({"ops": [CROP, {"op": name, **inner}, {"op": "aug_mix"}, {"op": "erase"}]})
+
+
+def test_a_recipe_has_one_aug_mix():
+    with pytest.raises(RecipeError, match="expected one aug_mix in a recipe"):
+        parse_recipe({"ops": [CROP, {"op": "aug_mix"}, {"op": "aug_mix"}]})
