@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from augd.client.batch import Batch
     from augd.client.connect import connect
     from augd.client.connect_options import ConnectOptions
+    from augd.client.recipe_file import recipe_toml
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
     from augd.client.views import Views
@@ -59,6 +60,7 @@ _LAZY = {
     "Stream": "augd.client.stream",
     "Views": "augd.client.views",
     "connect": "augd.client.connect",
+    "recipe_toml": "augd.client.recipe_file",
     "ServedDaemon": "augd.client.serve",
     "serve": "augd.client.serve",
 }
@@ -94,6 +96,7 @@ __all__ = [
     "Views",
     "__version__",
     "connect",
+    "recipe_toml",
     "serve",
 ]
 

@@ -1,4 +1,4 @@
-"""Recipes as users name them: a preset, plain data, or the path of a TOML file.
+"""Recipes as users name them: a preset, plain data, or the path of a TOML file; and as TOML.
 
 Runs in the client's process: files are read there, and no message names a file.
 """
@@ -40,3 +40,14 @@ def read_recipe(
             f"({', '.join(sorted(PRESETS))}) or a TOML file"
         ) from None
     return read_toml(text)
+
+
+def recipe_toml(recipe: Mapping[str, Any]) -> str:
+    """Write a recipe as TOML, for a file that `recipe=` and the commands' `--recipe` take.
+
+    Args:
+        recipe: plain data. They are written as they are: the ops may be those of plug-ins.
+    """
+    from augd.plan.recipe.recipe_toml import plain_to_toml  # no stream needs it
+
+    return plain_to_toml(recipe)

@@ -20,7 +20,7 @@ import augd
 from augd.errors import counted
 
 from ..data.constants import constants_of
-from ..data.recipes import Recipes, as_toml, choose_recipes, with_mix
+from ..data.recipes import Recipes, choose_recipes, with_mix
 from ..data.splits import Splits, open_splits
 from ..models.build_network import build_staged_network, check_arch
 from ..models.pretrained_weights import find_weights, put_weights
@@ -216,12 +216,12 @@ def _replayer(
         where: list[Any] = [options.path] if options.path else ["--connect", options.connect]
         if options.dataset is not None:
             where += ["--dataset", options.dataset]
-        recipe: str = recipes.training if isinstance(recipes.training, str) else ""
-        if not recipe:
+        recipe = recipes.training
+        if not isinstance(recipe, str):
             file = options.out / "training.toml"
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(as_toml(recipes.training), encoding="utf-8")
+                file.write_text(augd.recipe_toml(recipe), encoding="utf-8")
             except OSError:  # what is to be told is the loss, not this
                 return in_python()
             recipe = str(file)

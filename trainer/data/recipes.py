@@ -6,7 +6,6 @@ from the centre, without randomness. The daemon checks the ops; nothing here doe
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,26 +152,6 @@ def with_mix(recipes: Recipes, mixup: float, cutmix: float, smoothing: float) ->
     if smoothing:
         mix["smoothing"] = smoothing
     return recipes._replace(training={**plain, "mix": mix})
-
-
-def as_toml(plain: str | Plain) -> str:
-    """Write a recipe as TOML, for the commands that read a file."""
-    if isinstance(plain, str):
-        raise augd.RecipeError(f"recipe: {plain!r} is a preset's name: give that to --recipe")
-    settings = {name: value for name, value in plain.items() if name != "ops"}
-    lines = [f"{name} = {_toml(value)}" for name, value in settings.items()]
-    for op in plain["ops"]:
-        lines += ["", "[[ops]]", *(f"{name} = {_toml(value)}" for name, value in op.items())]
-    return "\n".join(lines).lstrip() + "\n"
-
-
-def _toml(value: Any) -> str:
-    """Write a value in one line; ops of a group are tables in it."""
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in value.items())} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
 
 
 def _read(path: str) -> Plain:

@@ -40,3 +40,8 @@ def _lines(plain: Mapping[str, Any], prefix: str) -> Iterator[str]:
                 yield from (f"{name} = {to_toml(value)}" for name, value in table.items())
             else:
                 yield from _lines(table, f"{prefix}{key}.")
+
+
+def plain_to_toml(plain: Mapping[str, Any]) -> str:
+    """Write a recipe's plain data as TOML, as they are."""
+    return "\n".join(_lines(plain, "")).lstrip() + "\n"
