@@ -9,6 +9,8 @@
             batch.images    # float32 (B, 3, H, W) on the device, normalised there
         for images, labels in stream: ...                          # the next epoch, in pairs
         for images, labels in augd.torch.as_dataloader(stream): ...  # for Lightning and friends
+        with augd.torch.splits(daemon.address) as splits:  # training and validation
+            augd.torch.fit(network, splits, epochs=10)     # as `trainer fit` does
 
 Runs in the training process, on top of `augd.Stream`. `data.stream` is the stream of tensors,
 `data.host_feed` and `data.cuda_feed` make the tensors, and `data.copy_schedule` decides when a copy
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from .data.constants import IMAGENET_MEAN, IMAGENET_STD
     from .data.dataloader import as_dataloader
     from .data.host_feed import Batch
+    from .data.splits import Splits, splits
     from .data.stream import Stream, connect
+    from .training.fit import FitResult, fit
 else:
     if sys.modules.get("torch") is None and find_spec("torch") is None:
         from .alias import explain_missing_torch
@@ -45,9 +49,13 @@ else:
         "IMAGENET_MEAN": "data.constants",
         "IMAGENET_STD": "data.constants",
         "Batch": "data.host_feed",
+        "FitResult": "training.fit",
+        "Splits": "data.splits",
         "Stream": "data.stream",
         "as_dataloader": "data.dataloader",
         "connect": "data.stream",
+        "fit": "training.fit",
+        "splits": "data.splits",
     }
     _PACKAGES = ("data", "evaluation", "models", "training")
 
@@ -65,4 +73,15 @@ else:
         return sorted({*globals(), *_HOMES})
 
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Stream", "as_dataloader", "connect"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Batch",
+    "FitResult",
+    "Splits",
+    "Stream",
+    "as_dataloader",
+    "connect",
+    "fit",
+    "splits",
+]

@@ -25,7 +25,7 @@ EXTRAS = set(
 FROM_AN_INDEX = re.compile(r"pip install (?:-\S+ )*['\"]?augd(?![\w/.-])")
 # The torch side by the name that a file of the user's can hide.
 HIDDEN_NAME = re.compile(
-    r"(?<![\w.])trainer\.(?:connect|Stream|Batch|as_dataloader)\b"
+    r"(?<![\w.])trainer\.(?:connect|Stream|Batch|as_dataloader|fit|splits|Splits)\b"
     r"|^\s*\"?(?:import trainer\b|from trainer[. ])",
     re.M,
 )

@@ -154,6 +154,20 @@ def test_ctrl_c_in_a_step_saves_after_it(
     assert_same(load(tmp_path / "last.pt"), uninterrupted["squeezenet1_1"])
 
 
+def test_sigterm_saves_as_ctrl_c_and_resume_auto_starts_or_goes_on(
+    daemon, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    options = [*common(daemon, tmp_path), "--resume", "auto"]
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        stop_at(patched, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert fit(*options) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert f"after batch 2 of 3; saved {tmp_path}/last.pt" in capsys.readouterr().out
+    assert fit(*options) == 0
+    assert_same(load(tmp_path / "last.pt"), uninterrupted["squeezenet1_1"])
+
+
 def test_ctrl_c_while_validating(daemon, uninterrupted, tmp_path, monkeypatch, capsys):
     options = common(daemon, tmp_path)
     with monkeypatch.context() as patched:

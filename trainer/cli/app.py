@@ -23,7 +23,7 @@ def _root() -> None:
 def fit(options: FitOptions) -> int:
     """Train a network, from the beginning or from weights, and validate it after every epoch.
 
-    Exits with 1 when something is wrong, and with 130 after Ctrl-C, which saves.
+    Exits with 1 when something is wrong, with 130 after Ctrl-C and 143 after SIGTERM, which save.
     """
     from .fit import run_fit
 
@@ -63,7 +63,7 @@ def inspect(options: InspectOptions) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error that the user can mend is one line on stderr."""
     try:
-        run_app(app, "trainer", arguments)
+        run_app(app, "trainer", _spelled(sys.argv[1:] if arguments is None else arguments))
     except RuntimeError as error:
         # By its name: the help and a mistyped option need not wait for torch.
         if type(error).__name__ != "OutOfMemoryError":
@@ -75,3 +75,15 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def _spelled(arguments: list[str]) -> list[str]:
+    """Write `--resume auto` as the flag that it is: typer has no option with and without a
+    value."""
+    words: list[str] = []
+    for word in arguments:
+        if word == "auto" and words[-1:] == ["--resume"]:
+            words[-1] = "--resume-auto"
+        else:
+            words.append("--resume-auto" if word == "--resume=auto" else word)
+    return words

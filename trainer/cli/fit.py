@@ -17,47 +17,32 @@ from typing import Any
 import torch
 
 import augd
-from augd.errors import counted
 
-from ..data.constants import constants_of
 from ..data.recipes import Recipes, choose_recipes, with_mix
 from ..data.splits import Splits, open_splits
 from ..models.build_network import build_staged_network, check_arch
 from ..models.pretrained_weights import find_weights, put_weights
-from ..models.weights_files import Weights
-from ..training.checkpoint import State, check_same_run, load_checkpoint
 from ..training.distributed import Ranks, join_ranks
 from ..training.interrupt import Interrupt
-from ..training.loop import Training, settings_dict
+from ..training.loop import Training
 from ..training.options import FitOptions
 from ..training.progress import Display
+from ..training.run import begin, best_of, find_place, introduction, settle_with, train
 from ..training.settings import Settings
-from ..training.settle import settle, settle_classes, settle_strategy
-
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+from ..training.settle import settle
 
 # What `augd replay` assumes of a dataset without splits of its own.
 _VAL_FRACTION = 0.1
-# Errors of the stream, between two steps: all that was learnt is worth keeping.
-_STREAM_ENDED = (
-    augd.ConnectError,
-    augd.Forbidden,
-    augd.ProducersUnhealthy,
-    augd.ReceiptMismatch,
-    augd.SampleFailed,
-)
 
 
 def run_fit(options: FitOptions) -> int:
-    """Train; returns the exit status: 0, or 130 after Ctrl-C."""
+    """Train; returns the exit status: 0, or 130 after Ctrl-C and 143 after SIGTERM."""
     check_place(options.path, options.connect, options.producers)
     settings = settle(options)
     check_arch(settings.arch)
-    _check_place(options)
-    last = options.out / "last.pt"
-    state = load_checkpoint(last) if options.resume else None
+    place = find_place(options.out, resume=options.resume, resume_auto=options.resume_auto)
     weights = None
-    if settings.weights is not None and state is None:
+    if settings.weights is not None and place.state is None:
         weights = find_weights(settings.arch, settings.weights)
     recipes = with_mix(
         choose_recipes(options.recipe, options.size),
@@ -67,21 +52,39 @@ def run_fit(options: FitOptions) -> int:
         ranks = cleaning.enter_context(join_ranks())
         display = Display(settings.epochs, is_json=options.as_json, is_silent=not ranks.is_first)
         splits = open_run(options, settings, recipes, ranks, cleaning)
-        num_images = sum_of_images(splits, ranks)
-        settings, why = settle_strategy(settings, num_images, is_similar=options.similar)
-        settings = settle_classes(settings, options.class_weight, splits.training.classes)
-        training, notes = _prepare(
-            options, settings, splits, state, weights, display=display, ranks=ranks
+        settings, why = settle_with(settings, options, splits, ranks)
+        torch.manual_seed(settings.seed)
+        staged = build_staged_network(
+            settings.arch,
+            len(splits.training.classes),
+            splits.recipes.size_px,
+            head=settings.head,
+            dropout=settings.dropout,
+            drop_connect=settings.drop_connect,
+        )
+        if weights is not None:
+            why.append(put_weights(staged, weights, splits.training.classes))
+        training = begin(
+            settings,
+            splits,
+            staged,
+            place,
+            display=display,
+            checkpoint_every=options.checkpoint_every,
+            ranks=ranks,
+            replay=_replayer(options, settings, splits.recipes, ranks),
         )
         cleaning.enter_context(display)
-        for line in (_introduce(training, splits, num_images), *why, *notes, *_plan(training)):
+        for line in introduction(training, splits, why):
             display.say(line)
-        status = _train(training, cleaning.enter_context(Interrupt()))
-        if status == 0:
+        ended_by = train(training, cleaning.enter_context(Interrupt(signal.SIGTERM)))
+        if ended_by is None:
             ranks.wait()  # the daemon of rank 0 serves all of them
-    if status == 0 and ranks.is_first:
+    if ended_by is not None:
+        return 128 + ended_by
+    if ranks.is_first:
         _conclude(training, display, as_json=options.as_json)
-    return status
+    return 0
 
 
 def check_place(path: str | None, connect: str | None, producers: int | None) -> None:
@@ -96,15 +99,6 @@ def check_place(path: str | None, connect: str | None, producers: int | None) ->
     if connect is not None and producers is not None:
         raise augd.OptionError(
             "--producers: a running daemon has its own; leave --producers out with --connect"
-        )
-
-
-def _check_place(options: FitOptions) -> None:
-    last = options.out / "last.pt"
-    if not options.resume and last.exists():
-        raise augd.OptionError(
-            f"--out: {last} exists already. Go on with that run by --resume, or choose another "
-            "--out."
         )
 
 
@@ -141,59 +135,7 @@ def open_run(
         world=ranks.world,
     )
     cleaning.callback(splits.close)
-    if settings.amp and splits.training.device.type != "cuda":
-        raise augd.OptionError("--amp: is for CUDA devices, and this run is on the CPU")
     return splits
-
-
-def sum_of_images(splits: Splits, ranks: Ranks) -> int:
-    """Count the images to train on, of all ranks."""
-    return int(ranks.sums(splits.training.num_samples)[0])
-
-
-def _prepare(
-    options: FitOptions,
-    settings: Settings,
-    splits: Splits,
-    state: State | None,
-    weights: Weights | None,
-    *,
-    display: Display,
-    ranks: Ranks,
-) -> tuple[Training, list[str]]:
-    """Build the network and stand where the run begins, or was left."""
-    classes = splits.training.classes
-    if state is not None:
-        here = settings_dict(settings, classes, ranks)
-        saved = state["settings"] | constants_of(state["settings"])._asdict()
-        check_same_run(options.out / "last.pt", saved, here)
-    torch.manual_seed(settings.seed)
-    subject = build_staged_network(
-        settings.arch,
-        len(classes),
-        splits.recipes.size_px,
-        head=settings.head,
-        dropout=settings.dropout,
-        drop_connect=settings.drop_connect,
-    )
-    notes = [] if weights is None else [put_weights(subject, weights, classes)]
-    if ranks.world > 1:
-        torch.manual_seed(settings.seed + ranks.rank)  # equal weights, dropout of one's own
-    training = Training(
-        settings,
-        splits.training,
-        splits.validation,
-        subject,
-        display,
-        options.out,
-        recipes=splits.recipes._asdict(),
-        checkpoint_every=options.checkpoint_every,
-        ranks=ranks,
-        replay=_replayer(options, settings, splits.recipes, ranks),
-    )
-    if state is not None:
-        training.load_state_dict(state)
-    return training, notes
 
 
 def _replayer(
@@ -236,75 +178,8 @@ def _replayer(
     return say
 
 
-def _train(training: Training, interrupt: Interrupt) -> int:
-    is_alone = training.ranks.world == 1
-    try:
-        training.run(interrupt)
-    except KeyboardInterrupt:
-        if not is_alone:  # the ranks stand at different steps
-            training.display.say("Stopped. To go on from last.pt: the same command with --resume.")
-            return EXIT_INTERRUPTED
-        path = training.save("last.pt")  # no second Ctrl-C gets in here
-        training.display.say(
-            f"Stopped {_place(training)}; saved {path}. To go on: the same command with --resume."
-        )
-        return EXIT_INTERRUPTED
-    except _STREAM_ENDED as error:
-        # Damaged files that are found in the first epoch: the same command, with a larger
-        # --max-bad-fraction, begins again.
-        is_early = isinstance(error, augd.SampleFailed) and not training.epoch
-        if not is_alone or not training.num_steps or is_early:
-            raise
-        path = training.save("last.pt")
-        raise type(error)(
-            f"{error} Saved {path} {_place(training)}; to go on: the same command with --resume."
-        ) from error
-    return 0
-
-
-def _place(training: Training) -> str:
-    if training.batch:
-        batch = f"batch {training.batch} of {training.batches_per_epoch}"
-        return f"in epoch {training.epoch + 1}, after {batch}"
-    return f"after epoch {training.epoch}" if training.epoch else "before the first step"
-
-
-def _introduce(training: Training, splits: Splits, num_images: int) -> str:
-    settings, learner = training.settings, training.learner
-    num_weights = sum(parameter.numel() for parameter in learner.network.parameters())
-    (num_validating,) = training.ranks.sums(splits.validation.num_samples)
-    ranks = f", {training.ranks.world} ranks" if training.ranks.world > 1 else ""
-    line = (
-        f"{settings.arch}, {num_weights / 1e6:.1f} million weights, "
-        f"{len(splits.training.classes)} classes, on {training.device}{ranks}: "
-        f"{counted(num_images, 'image')} to train on, "
-        f"{num_validating:.0f} to validate with (split {splits.validation_name!r})"
-    )
-    if training.epoch or training.batch:
-        line += f"\nResumed {_place(training)}."
-    return line
-
-
-def _plan(training: Training) -> list[str]:
-    """Say what each phase trains, where not everything learns at one rate."""
-    if training.settings.strategy == "scratch":
-        return []
-    names = [stage.name for stage in training.learner.stages.stages]
-    lines = []
-    for phase in training.learner.phases:
-        shares = ", ".join(f"{name} {share:g}" for name, share in phase.shares.items())
-        still = [name for name in names if name not in phase.shares]
-        frozen = f"; frozen: {', '.join(still)}" if still else ""
-        norms = "; norms frozen" if phase.freezes_norms else ""
-        lines.append(
-            f"Phase {phase.name}, {counted(phase.epochs, 'epoch')}: shares of the learning rate: "
-            f"{shares}{frozen}{norms}"
-        )
-    return lines
-
-
 def _conclude(training: Training, display: Display, *, as_json: bool) -> None:
-    best = max(training.history, key=lambda record: float(record["val_accuracy"]))
+    best = best_of(training.history)
     display.say(
         f"Best: {best['val_accuracy']:.1%} after epoch {best['epoch']}: {training.out / 'best.pt'}"
     )

@@ -7,6 +7,7 @@ from the centre, without randomness. The daemon checks the ops; nothing here doe
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,13 +37,16 @@ class Recipes(NamedTuple):
     size_px: tuple[int, int] | None
 
 
-def choose_recipes(recipe: str, side_px: int | None) -> Recipes:
-    """Make both recipes from a preset's name or a TOML file, and `--size`.
+def choose_recipes(recipe: str | Mapping[str, Any], side_px: int | None) -> Recipes:
+    """Make both recipes from a preset's name, a TOML file or a recipe, and `--size`.
 
     Raises:
         RecipeError: neither a preset nor a readable file.
         OptionError: a size for a recipe that has its own, or a recipe that makes views.
     """
+    if not isinstance(recipe, str):
+        _refuse_size(side_px, "a recipe says the size itself: change it there")
+        return _of_plain(dict(recipe))
     if recipe.endswith(".toml") or "/" in recipe:
         _refuse_size(side_px, "a TOML file says the size itself: change it there")
         return _of_plain(_read(recipe))

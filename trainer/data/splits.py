@@ -6,34 +6,111 @@ decide; if it records none, a hash of each sample's path does. No sample is in b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import augd
 from augd.errors import counted
 
-from .recipes import Recipes
+from .constants import choose_constants
+from .recipes import Recipes, choose_recipes, with_mix
 from .stream import Stream, connect
 
 _CLASSES_MIN = 2
 _NAMED = 4
 
 
-class Splits(NamedTuple):
-    """Two open streams, and the name of the validation split."""
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Two open streams of one dataset; `close()` them, or use this in `with`.
+
+    Attributes:
+        training, validation: the streams, of `augd.torch.Stream`.
+        validation_name: "val", or "test" of a dataset that has no "val".
+        recipes: of both streams, and the size of their images.
+        options: what both were opened with: `batch_size`, `seed` and others.
+    """
 
     training: Stream
     validation: Stream
     validation_name: Literal["val", "test"]
     recipes: Recipes
+    options: Mapping[str, Any]
 
     def close(self) -> None:
         self.training.close()
         self.validation.close()
 
+    def __enter__(self) -> Splits:
+        """Return the splits themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close both."""
+        self.close()
+
+
+def splits(
+    address: str | None = None,
+    *,
+    recipe: str | Mapping[str, Any] = "imagenet",
+    size: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    balance: Literal["class"] | None = None,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    label_smoothing: float = 0.0,
+    **options: Any,
+) -> Splits:
+    """Open the training and the validation stream of one dataset, with recipes that match.
+
+    Validation gets images of the training recipe's size, cut from the centre, without randomness.
+    The dataset's own train/, val/ and test/ decide which samples are whose; if it records none, a
+    hash of each path does.
+
+    Args:
+        address: of the daemon, as in `augd.torch.connect`.
+        recipe: "imagenet", "keras-small", "eval", "none", a TOML file, or a recipe.
+        size: side of the images; None is what the recipe says.
+        batch_size: images per batch, of both.
+        seed: of order and augmentation.
+        val_fraction: share for validation, if the dataset has no val/ or test/.
+        balance: "class" draws classes in equal numbers, for training only.
+        mean, std: what pixels are normalised with, as in `augd.torch.connect`.
+        mixup, cutmix: alphas; the training images are mixed, as with a recipe's `mix`.
+        label_smoothing: share of each label that `augd.torch.fit` spreads over all classes.
+        options: for both streams, as `augd.torch.connect` takes them: `dataset`, `device`, `keys`,
+            `max_bad_fraction`.
+
+    Returns:
+        `Splits`, to be closed. `augd.torch.fit` trains on them.
+
+    Raises:
+        DatasetError: no classes, a single one, or no samples to train on or to validate with.
+        AugdError: as `augd.torch.connect` says.
+    """
+    constants = choose_constants(mean, std)
+    opened = open_splits(
+        address,
+        with_mix(choose_recipes(recipe, size), mixup, cutmix, label_smoothing),
+        balance=balance,
+        batch_size=batch_size,
+        seed=seed,
+        val_fraction=val_fraction,
+        **constants._asdict(),
+        **options,
+    )
+    of_fit = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
+    return replace(opened, options={**opened.options, **of_fit})
+
 
 def open_splits(
-    address: str, recipes: Recipes, *, balance: str | None = None, **options: Any
+    address: str | None, recipes: Recipes, *, balance: str | None = None, **options: Any
 ) -> Splits:
     """Open both streams and check that there are classes to tell apart.
 
@@ -65,13 +142,13 @@ def open_splits(
         except BaseException:
             validation.close()
             raise
-        return Splits(training, validation, name, recipes)
+        return Splits(training, validation, name, recipes, {**options, "balance": balance})
     except BaseException:
         training.close()
         raise
 
 
-def _open_training(address: str, **options: Any) -> Stream:
+def _open_training(address: str | None, **options: Any) -> Stream:
     try:
         return connect(address, **options)
     except augd.OptionError as error:

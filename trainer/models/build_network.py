@@ -84,6 +84,41 @@ def build_staged_network(
     """
     built: Built = _source_of(arch).build(arch, num_classes, size_px)
     heads = (head,) if head else built.heads
+    return _staged(arch, built, heads, num_classes, dropout, drop_connect)
+
+
+def stage_network(
+    arch: str,
+    network: nn.Module,
+    num_classes: int,
+    size_px: tuple[int, int] | None = None,
+    *,
+    head: str | None = None,
+    dropout: float | None = None,
+    drop_connect: float = 0.0,
+) -> StagedNetwork:
+    """Find the parts of a network that is there already; the other arguments as above.
+
+    A head of another number of classes is replaced by a new one.
+
+    Raises:
+        OptionError: the size or the head does not fit.
+    """
+    heads = (head,) if head else timm_networks.heads_of(network)
+    sizes = ((224, 224),) if size_px is None else (size_px, (224, 224))
+    hugging_face_networks.give_logits(network)
+    built = Built(network, heads, sizes, has_classes=False)
+    return _staged(arch, built, heads, num_classes, dropout, drop_connect)
+
+
+def _staged(
+    arch: str,
+    built: Built,
+    heads: tuple[str, ...],
+    num_classes: int,
+    dropout: float | None,
+    drop_connect: float,
+) -> StagedNetwork:
     if not built.has_classes:
         stages = find_stages(built.network, *built.sizes_px, heads=heads)
         resize_head(built.network, stages, num_classes)

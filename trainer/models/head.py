@@ -95,15 +95,13 @@ def resize_head(network: nn.Module, stages: Stages, num_classes: int) -> None:
     Raises:
         OptionError: the head is no single layer.
     """
+    if all(_has_outputs(network.get_submodule(name), num_classes) for name in stages.heads):
+        return
     layer = network.get_submodule(stages.head)
     new: nn.Module
     if len(stages.heads) == 1 and isinstance(layer, nn.Linear):
-        if layer.out_features == num_classes:
-            return
         new = nn.Linear(layer.in_features, num_classes, layer.bias is not None)
     elif len(stages.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.groups == 1:
-        if layer.out_channels == num_classes:
-            return
         new = nn.Conv2d(
             layer.in_channels,
             num_classes,
@@ -119,6 +117,11 @@ def resize_head(network: nn.Module, stages: Stages, num_classes: int) -> None:
             "take num_classes"
         )
     _put(network, stages.head, new)
+
+
+def _has_outputs(head: nn.Module, num_classes: int) -> bool:
+    layers = [one for one in head.modules() if isinstance(one, nn.Linear | nn.Conv2d)]
+    return bool(layers) and layers[-1].weight.shape[0] == num_classes
 
 
 def renew_head(network: nn.Module, stages: Stages) -> None:

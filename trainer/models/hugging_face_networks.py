@@ -55,14 +55,21 @@ def build(arch: str, num_classes: int, size_px: tuple[int, int] | None) -> Built
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise refused(arch, error) from None
-    network.register_forward_hook(_give_logits)
+    give_logits(network)
     own = getattr(config, "image_size", None)
     own_px = (own, own) if isinstance(own, int) else tuple(own or (224, 224))
     sizes = (own_px,) if size_px is None else (own_px, size_px)
     return Built(network, _heads(network), sizes)
 
 
-def _give_logits(network: nn.Module, inputs: object, output: Any) -> Any:
+def give_logits(network: nn.Module) -> None:
+    """Let a network of transformers give its logits, in place of a record that has them."""
+    is_theirs = type(network).__module__.partition(".")[0] == "transformers"
+    if is_theirs and _pick not in network._forward_hooks.values():
+        network.register_forward_hook(_pick)
+
+
+def _pick(network: nn.Module, inputs: object, output: Any) -> Any:
     return logits_of(output)
 
 

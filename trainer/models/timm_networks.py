@@ -60,7 +60,7 @@ def build(arch: str, num_classes: int, size_px: tuple[int, int] | None) -> Built
         network = _created(arch, num_classes)
     assert network is not None
     sizes = (own_px,) if size_px is None else (own_px, size_px)
-    return Built(network, _heads(network), sizes)
+    return Built(network, heads_of(network), sizes)
 
 
 def _created(arch: str, num_classes: int, **more: Any) -> nn.Module | None:
@@ -79,8 +79,10 @@ def _created(arch: str, num_classes: int, **more: Any) -> nn.Module | None:
     return network
 
 
-def _heads(network: Any) -> tuple[str, ...]:
-    """Return the names of the layers that timm calls the classifier; () where it names none."""
+def heads_of(network: Any) -> tuple[str, ...]:
+    """Return the names of the layers that timm calls the classifier; () of a network of others."""
+    if not (hasattr(network, "get_classifier") and hasattr(network, "pretrained_cfg")):
+        return ()
     found = network.get_classifier()
     parts = found if isinstance(found, tuple | list) else (found,)
     names = [name_of(network, one) for one in parts]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from augd.process.options import Argument, Option
+import augd
+from augd.process.options import Argument, Option, fields_of
 
 Producers = Annotated[
     int | None,
@@ -169,10 +170,33 @@ class FitOptions(LearningOptions):
     ] = 0.01
     warmup_epochs: Annotated[float | None, Option("Epochs of warm-up [cosine: N/20].")] = None
     amp: Annotated[bool, Option("Compute in float16 on CUDA.")] = False
-    resume: Annotated[bool, Option("Resume exactly from DIR/last.pt.")] = False
+    resume: Annotated[
+        bool, Option("Resume exactly from DIR/last.pt; `--resume auto`: if that exists.")
+    ] = False
+    resume_auto: Annotated[bool, Option("The same as --resume auto.", is_hidden=True)] = False
     checkpoint_every: Annotated[
         int | None, Option("Also save every N steps.", metavar="N", least=1)
     ] = None
     limit_train_batches: Annotated[
         int | None, Option("Shorten the epochs, for a trial.", metavar="N", least=1)
     ] = None
+
+
+def check_ranges(options: FitOptions) -> None:
+    """Check the numbers that Python passed, as the command line checks those of its words.
+
+    Raises:
+        OptionError: names the option, what was expected and found.
+    """
+    for one in fields_of(FitOptions):
+        value, declared = getattr(options, one.name), one.declared
+        if value is None or one.kind not in (int, float) or not isinstance(declared, Option):
+            continue
+        is_number = isinstance(value, int if one.kind is int else (int, float))
+        low, high = declared.least, declared.most
+        is_inside = is_number and (low is None or value >= low) and (high is None or value <= high)
+        if isinstance(value, bool) or not is_inside:
+            kind = "a whole number" if one.kind is int else "a number"
+            bounds = "" if low is None else f", {low:g} or more"
+            bounds += "" if high is None else f", {high:g} at most"
+            raise augd.OptionError(f"{one.name}: expected {kind}{bounds}, got {value!r}")
