@@ -165,6 +165,9 @@ class ReplayOptions(DatasetOptions):
         str | None,
         Option('Where the run had shuffle="blocks:SIZExWINDOW".', metavar="SIZExWINDOW"),
     ] = None
+    repeats: Annotated[
+        str | None, Option("Where the run had repeats.", metavar="N|COUNTxSPREAD")
+    ] = None
     drop_last: Annotated[bool, Option("As the stream was connected.")] = False
     rank: Annotated[int, Option("Rank of the trainer.", metavar="R")] = 0
     world: Annotated[int, Option("Number of ranks.", metavar="W")] = 1

@@ -70,7 +70,11 @@ def _arguments_of(options: ReplayOptions) -> dict[str, Any]:
     """Return what `connect` takes under the same names as this command."""
     names = ("batch_size", "seed", "drop_last", "rank", "world", "dataset", "split", "bad", "keys")
     shuffle = options.shuffle if options.blocks is None else f"blocks:{options.blocks}"
-    return {"shuffle": shuffle, **{name: getattr(options, name) for name in names}}
+    repeats = options.repeats or 1
+    if isinstance(repeats, str) and repeats.isdecimal():
+        repeats = int(repeats)
+    given = {"shuffle": shuffle, "repeats": repeats}
+    return {**given, **{name: getattr(options, name) for name in names}}
 
 
 def _batch_at(stream: Stream, options: ReplayOptions, state: dict[str, Any] | None) -> Batch:

@@ -18,6 +18,7 @@ from augd.client.connection import Connection, Start
 from augd.client.recipe_file import read_recipe
 from augd.dataset.scan_result import say_splits
 from augd.errors import OptionError, counted, verb
+from augd.plan.order.repeat_option import ONCE, read_repeats
 from augd.plan.order.shuffle_option import read_shuffle
 from augd.plan.recipe.stream_recipe import plain_recipe
 from augd.process.awake_clock import Awake
@@ -56,6 +57,11 @@ def connect(
             neighbours in the index near each other, so that shards are read in long ranges: it
             shuffles blocks of 64 samples and mixes each 256 of them. Other numbers are written
             "blocks:64x256" (docs/storage.md).
+        repeats: how often each sample of an epoch comes, 1..64, each time augmented differently.
+            The epoch keeps its length and has as many fewer samples (repeated augmentation). With
+            one rank copies stand side by side, and each image is decoded once for all of them; with
+            several they come to different ranks. "3x256" says how many positions apart they are, to
+            resume with another batch size.
         drop_last: leave out the last batch of an epoch when it is not full.
         rank: which rows of the global batch, 0 <= rank < world. With world > 1 the tail is
             padded (id -1, label -100, valid false), so that ranks get equal numbers of batches.
@@ -120,6 +126,7 @@ def connect(
 
     start = Start(share=share, is_split_open=chosen["split"] is None)
     connection = _open_by_transport(found, spec, chosen["transport"], timeout_s, start, curve)
+    _check_repeats(connection, spec)
     settled = connection.session.transport
     _log_selection(connection)
 
@@ -155,7 +162,20 @@ def _spec(chosen: ConnectOptions) -> msg.Spec:
             chosen["balance"],
         ),
         params=chosen["params"],
+        repeats=read_repeats(chosen["repeats"], chosen["batch_size"], chosen["world"]),
     )
+
+
+def _check_repeats(connection: Connection, spec: msg.Spec) -> None:
+    """Reject a daemon of an earlier release, which ignores `repeats`."""
+    opened = connection.session.opened
+    assert opened is not None
+    if spec.repeats != ONCE and "repeats" not in opened.content_fields:
+        connection.close()
+        raise OptionError(
+            "repeats: the daemon is of an earlier release, which repeats no samples; start one of "
+            "this release, or leave repeats out"
+        )
 
 
 def _log_selection(connection: Connection) -> None:

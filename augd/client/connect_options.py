@@ -28,6 +28,7 @@ class ConnectOptions(TypedDict, total=False):
     batch_size: Annotated[int, Default(256)]
     seed: Annotated[int, Default(0)]
     shuffle: Annotated[bool | str, Default(True)]
+    repeats: Annotated[int | str, Default(1)]
     drop_last: Annotated[bool, Default(False)]
     rank: Annotated[int, Default(0)]
     world: Annotated[int, Default(1)]

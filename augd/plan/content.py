@@ -19,6 +19,7 @@ from itertools import count, takewhile, zip_longest
 from types import MappingProxyType
 from typing import Any, Final
 
+from augd.plan.order.repeat_option import ONCE, Repeats
 from augd.plan.order.shuffle_option import Blocks, Shuffle
 
 # Raise one when the numbers it stands for change, so that a resume is rejected by name.
@@ -66,6 +67,7 @@ def content_of(
     shuffle: Shuffle,
     policy: Mapping[str, Any],
     environment: Mapping[str, str],
+    repeats: Repeats = ONCE,
 ) -> Content:
     """Collect the content of a stream.
 
@@ -85,6 +87,8 @@ def content_of(
         "order": BLOCKS_SCHEME if is_in_blocks else ORDER_SCHEME,
         "plan": PLAN_SCHEME,
     }
+    if repeats != ONCE:  # contents that were computed before stay equal
+        nested["repeats"] = str(repeats)
     return Content(dict(_flatten("", nested)))
 
 

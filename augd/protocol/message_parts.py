@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from augd.plan.order.repeat_option import ONCE, Repeats
 from augd.plan.order.shuffle_option import Shuffle
 from augd.protocol.limits import QUARANTINE_MAX
 
@@ -91,6 +92,7 @@ class Spec(Struct, frozen=True, omit_defaults=True):
     prefetch: Annotated[int, Meta(ge=1, le=1024)] = 4
     selection: Selection = Selection()
     params: bool = False
+    repeats: Repeats = ONCE
 
 
 class Share(Struct, frozen=True, omit_defaults=True):

@@ -11,6 +11,7 @@ types are an error.
 
 from __future__ import annotations
 
+from augd.plan.order.repeat_option import Repeats
 from augd.protocol.client_messages import (
     Arena,
     AttachMessage,
@@ -167,6 +168,7 @@ __all__ = [
     "QuarantinedMessage",
     "Ready",
     "Release",
+    "Repeats",
     "Revoke",
     "Room",
     "Seed",

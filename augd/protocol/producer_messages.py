@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from augd.plan.order.repeat_option import ONCE, Repeats
 from augd.plan.order.shuffle_option import Shuffle
 from augd.protocol.message_parts import (
     ArraySpec,
@@ -86,6 +87,7 @@ class StreamMessage(Message, frozen=True, tag="STREAM"):
     num_slots: Small
     chosen: Chosen | None = None
     selection: Selection = Selection()
+    repeats: Repeats = ONCE
 
 
 class Mask(Message, frozen=True, tag="MASK"):

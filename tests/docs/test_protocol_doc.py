@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from augd.plan.order.repeat_option import Repeats
 from augd.plan.order.shuffle_option import Blocks
 from augd.protocol import messages as msg
 from augd.protocol.limits import HEADER_BYTES_MAX, PIECE_BYTES, PLACES_MAX, QUARANTINE_MAX
@@ -60,6 +61,7 @@ def render_parts() -> str:
     kinds = (
         msg.Spec,
         Blocks,
+        Repeats,
         msg.Selection,
         msg.Layout,
         msg.ArraySpec,

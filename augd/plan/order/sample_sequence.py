@@ -9,8 +9,12 @@ holds as many draws as samples were chosen, the counts of any two classes differ
 a sample may come several times or not at all. To make it look different each time, its plan is
 drawn by a word of (epoch, q) in place of the epoch.
 
-Invariants: the result depends only on (choice, seed, shuffle, epoch, position); correctness needs
-no state.
+Repeated, position p stands for a copy of a sample: windows of count * spread positions hold
+`spread` samples, and copy k of each stands k * spread positions after the first. Copies look
+different: from the second on, a plan is drawn by a word of (epoch, position of the first, k).
+
+Invariants: the result depends only on (choice, seed, shuffle, repeats, epoch, position);
+correctness needs no state.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from augd.plan.order.order import Order
+from augd.plan.order.repeat_option import ONCE, Repeats
 from augd.plan.order.shuffle_option import Shuffle
 from augd.plan.random.philox import Ints, Purpose, Words, mix, philox_words
 
@@ -31,7 +36,7 @@ class Draw:
     in `chosen` each class begins, from 0 to m; with them the draws are balanced.
     """
 
-    __slots__ = ("_balance", "_chosen", "_order")
+    __slots__ = ("_balance", "_chosen", "_num_positions", "_order", "_repeats", "_repeats_key")
 
     def __init__(
         self,
@@ -40,9 +45,17 @@ class Draw:
         shuffle: Shuffle,
         chosen: Ints | None = None,
         offsets: Ints | None = None,
+        repeats: Repeats = ONCE,
     ) -> None:
         self._chosen = chosen
-        self._order = Order(num_samples if chosen is None else len(chosen), seed, shuffle)
+        self._num_positions = num_samples if chosen is None else len(chosen)
+        self._repeats = None if repeats == ONCE else repeats
+        num_places = self._num_positions
+        if offsets is not None:
+            # Only so many places are drawn from: of these, classes have equal shares.
+            num_places = _count_firsts(num_places, repeats)
+        self._order = Order(num_places, seed, shuffle)
+        self._repeats_key = mix(seed, Purpose.REPEATS)
         self._balance = None if offsets is None else _Balance(offsets, seed)
 
     def rows(self, epoch: int, positions: Ints) -> tuple[Ints, Ints]:
@@ -50,6 +63,24 @@ class Draw:
 
         `positions` is int64 (n,), not negative; both answers are int64 (n,).
         """
+        if self._repeats is not None:
+            return self._repeated(self._repeats, epoch, positions)
+        return self._once(epoch, positions)
+
+    def _repeated(self, repeats: Repeats, epoch: int, positions: Ints) -> tuple[Ints, Ints]:
+        window, within = np.divmod(positions, repeats.count * repeats.spread)
+        copy, sample = np.divmod(within, repeats.spread)
+        firsts = window * repeats.spread + sample
+        ids, epochs = self._once(epoch, firsts)
+        ids[positions >= self._num_positions] = -1
+        again = np.flatnonzero(copy > 0)
+        if len(again):
+            counter = (firsts[again] * repeats.count + copy[again]).view(np.uint64)
+            words = philox_words(self._repeats_key, counter, epoch, 0)
+            epochs[again] = words[0].view(np.int64)
+        return ids, epochs
+
+    def _once(self, epoch: int, positions: Ints) -> tuple[Ints, Ints]:
         places = self._order.ids(epoch, positions)
         if self._balance is None:
             epochs = np.full_like(places, epoch)
@@ -60,6 +91,12 @@ class Draw:
         ids = self._chosen[places]
         ids[places < 0] = -1
         return ids, epochs
+
+
+def _count_firsts(num_positions: int, repeats: Repeats) -> int:
+    """Return how many positions are those of a first copy."""
+    windows, rest = divmod(num_positions, repeats.count * repeats.spread)
+    return windows * repeats.spread + min(rest, repeats.spread)
 
 
 class _Balance:

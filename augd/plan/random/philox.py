@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     BLOCKS = 4
     WINDOWS = 5
     MIX = 6
+    REPEATS = 7
 
 
 def mix(seed: int, purpose: Purpose) -> int:

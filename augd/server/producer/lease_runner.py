@@ -25,6 +25,7 @@ from itertools import groupby
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augd.dataset.index_arrays import ChoiceArrays, IndexArrays
 from augd.dataset.readers.object_store import RemoteSource
@@ -269,6 +270,10 @@ class LeaseRunner:
             part = slice(row, row + lease.rows)
             drawn, row = ids[part], part.stop
             cached = renderer.find_cached(drawn)
+            is_copy = None
+            if renderer.copies > 1 and cache is None and plans is None:
+                is_copy = _copies(drawn)
+                cached = [int(one) for one in is_copy]
             wanted = [
                 -1 if is_cached else sample
                 for sample, is_cached in zip(drawn.tolist(), cached, strict=True)
@@ -283,6 +288,7 @@ class LeaseRunner:
             task = LeaseTask(
                 lease, renderer, drawn, epochs[part], rows, reading, cached, chunk_plan
             )
+            task.is_copy = is_copy
             task.has_cuts = chunk_plan is not None and renderer.can_render_cuts(chunk_plan)
             self._tasks.append(task)
 
@@ -427,3 +433,11 @@ class LeaseRunner:
                 finally:
                     self._current_sample.clear()
                 dims[sample] = header.width, header.height
+
+
+def _copies(ids: NDArray[np.int64]) -> list[bool]:
+    """Return for each row whether it is of the sample of the row before it."""
+    is_copy = np.zeros(len(ids), np.bool_)
+    is_copy[1:] = (ids[1:] == ids[:-1]) & (ids[1:] >= 0)
+    found: list[bool] = is_copy.tolist()
+    return found

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from augd.dataset.readers.read_ahead import Reading
 from augd.dataset.readers.source import Row
 from augd.pixels.exif_orientation import DecodedRegion, Stored
-from augd.pixels.headers.read_header import BadImage, read_header
+from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.jpeg_segments import Cut, JpegPart
 from augd.protocol import messages as msg
 from augd.server.producer.slot_rows import ChunkPlan, Rows
@@ -37,10 +37,15 @@ class LeaseTask:
     epochs: NDArray[np.int64]
     rows: Iterator[Row]
     reading: Reading
-    cached: list[int]  # for each row: not 0 if its image was in the cache, so no file is read
+    cached: list[int]  # for each row: not 0 if no file is read for it: its image was in the cache
     chunk_plan: ChunkPlan | None = None
     has_cuts: bool = False  # rows are made from the segments that were read, in the usual case
     hits: int = 0
+    is_copy: list[bool] | None = (
+        None  # rows of the sample before them, whose file is not read again
+    )
+    content: Row | None = None  # of the sample in hand, where copies follow
+    num_made: int = 0  # rows up to here are made: copies are made with the first of them
 
 
 def first_position(task: LeaseTask) -> int:
@@ -54,6 +59,38 @@ def _is_quarantined(task: LeaseTask, row: int, sample: int) -> bool:
     return place >= task.renderer.quarantine[sample]
 
 
+def _num_copies(task: LeaseTask, row: int) -> int:
+    """Return how many rows from this one on are of its sample, and can be made with it."""
+    is_copy, chunk_plan = task.is_copy, task.chunk_plan
+    if is_copy is None or chunk_plan is None:
+        return 1
+    end = row + 1
+    while end < len(is_copy) and is_copy[end]:
+        end += 1
+    is_usual = not chunk_plan.impossible and not task.renderer.quarantine
+    return end - row if is_usual and chunk_plan.has_one_scale(row, end) else 1
+
+
+def _render_copies(
+    renderer: StreamRenderer,
+    content: bytearray | JpegPart,
+    header: Header,
+    chunk_plan: ChunkPlan,
+    row: int,
+    rows: Rows,
+    count: int,
+) -> bool:
+    """Make rows of one sample of one decode; False if what all of them need does not decode.
+
+    Then each is made by itself, as it would be in another chunk: only its own part counts.
+    """
+    try:
+        renderer.render(content, header, chunk_plan, row, rows, row, count)
+    except BadImage:
+        return False
+    return True
+
+
 class RowMaker:
     """Makes rows, and calls `on_row` after each that was decoded."""
 
@@ -63,7 +100,14 @@ class RowMaker:
 
     def make_row(self, task: LeaseTask, row: int, sample: int, rows: Rows) -> str | None:
         """Fill one row; returns None, or the reason why the sample is bad."""
-        content = None if task.cached[row] else next(task.rows)
+        if task.is_copy is not None:
+            if row < task.num_made:
+                return None
+            if not task.is_copy[row]:
+                task.content = None if task.cached[row] else next(task.rows)
+            content = task.content
+        else:
+            content = None if task.cached[row] else next(task.rows)
         if isinstance(content, BadImage):
             return str(content)
         if sample in task.renderer.quarantine and _is_quarantined(task, row, sample):
@@ -115,7 +159,11 @@ class RowMaker:
                 made, header = renderer.dataset.source.read(sample), stored
             if at in chunk_plan.impossible:
                 return chunk_plan.impossible[at]
-            renderer.render(made, header, chunk_plan, at, rows, row)
+            count = _num_copies(task, row) if chunk_plan is task.chunk_plan else 1
+            if count > 1 and _render_copies(renderer, made, header, chunk_plan, row, rows, count):
+                task.num_made = row + count
+            else:
+                renderer.render(made, header, chunk_plan, at, rows, row)
         except BadImage as bad:
             return str(bad)
         self._on_row(task.lease)

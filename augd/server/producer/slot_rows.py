@@ -153,6 +153,12 @@ class ChunkPlan:
             for sample, why in group.plan.impossible.items():
                 self.impossible[sample - first] = why
 
+    def has_one_scale(self, first: int, end: int) -> bool:
+        """Return whether the images of these samples are decoded at one scale."""
+        group = self.groups[0]
+        scales = group.row_plans.scale[first * group.num_views : end * group.num_views]
+        return scales.count(scales[0]) == len(scales)
+
 
 def _view(memory: NDArray[np.uint8], start: int, spec: msg.ArraySpec) -> NDArray[Any]:
     count = int(np.prod(spec.shape, dtype=object))

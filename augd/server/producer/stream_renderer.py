@@ -87,7 +87,10 @@ class StreamRenderer:
         self.layout = use.layout
         self.quarantine: dict[int, tuple[int, int]] = {}  # sample -> (epoch, position)
         chosen, offsets = (None, None) if choice is None else (choice.ids, choice.offsets)
-        self.draw = Draw(dataset.index.num_samples, use.seed, use.shuffle, chosen, offsets)
+        num_samples = dataset.index.num_samples
+        self.draw = Draw(num_samples, use.seed, use.shuffle, chosen, offsets, use.repeats)
+        # Of how many rows in a row an image may be decoded once.
+        self.copies = use.repeats.count if use.repeats.spread == 1 else 1
         self._picked = None if choice is None else choice.picked
         self._renumbered = _renumber(self._picked, len(dataset.index.classes))
         recipe = phase.shared
@@ -199,9 +202,11 @@ class StreamRenderer:
         at: int,
         rows: Rows,
         row: int,
+        count: int = 1,
     ) -> None:
         """Write all views of the chunk plan's sample `at` to `row` of `rows`.
 
+        With a `count` above 1 the rows that follow are of the same image, which is decoded once.
         `header` is that of the content, which may be a part of the image.
 
         Raises:
@@ -214,7 +219,7 @@ class StreamRenderer:
             data, origin = content.data, self._origin_of(content)
         else:
             data, origin = content, None
-        if len(chunk_plan.groups) == 1:
+        if len(chunk_plan.groups) == 1 and count == 1:
             group, target = chunk_plan.groups[0], rows.groups[0]
             colour = None if target.colour is None else target.colour[row]
             self._renderer.render_sample(
@@ -227,9 +232,14 @@ class StreamRenderer:
                 origin,
             )
         else:
-            views = self._views_of_sample(chunk_plan, at, rows, row)
+            views = [
+                one
+                for copy in range(count)
+                for one in self._views_of_sample(chunk_plan, at + copy, rows, row + copy)
+            ]
             render_views(data, header, views, origin)
-        self._finish(chunk_plan, at, rows, row)
+        for copy in range(count):
+            self._finish(chunk_plan, at + copy, rows, row + copy)
 
     def _views_of_sample(
         self, chunk_plan: ChunkPlan, at: int, rows: Rows, row: int

@@ -65,6 +65,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.StreamMessage(
             *(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3),
             *(_CHOSEN, msg.Selection("train", 0.2, ("cat", "dog"), 900, "class")),
+            msg.Repeats(3, 256),
         ),
         msg.Mask(4, _QUARANTINE),
         msg.Drop(4),

@@ -125,6 +125,7 @@ class StreamAnnouncer:
                 recipe=expand_stream(recipe),
                 seed=spec.seed,
                 shuffle=spec.shuffle,
+                repeats=spec.repeats,
                 policy=policy_of(spec, has_splits=facts.has_splits),
                 environment=relevant(
                     recipe.environment_of(self._catalogue, environment), facts.decoders

@@ -106,6 +106,7 @@ def _stream_message(stream: StreamState, *, is_remote: bool) -> msg.StreamMessag
         num_slots=num_slots,
         chosen=stream.chosen,
         selection=spec.selection if is_remote else msg.Selection(),
+        repeats=spec.repeats,
     )
 
 
