@@ -19,7 +19,7 @@ from augd.client.connection import Connection
 from augd.client.views import Views
 from augd.errors import ReceiptMismatch
 from augd.plan.mixing import Mixing
-from augd.plan.params_layout import PARAMS
+from augd.plan.params_layout import PARAMS, STEPS
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import read_sum
 from augd.protocol.row_digest import rows_digest
@@ -175,7 +175,8 @@ def _by_name(params: Array) -> dict[str, Array]:
         name: params[..., first]
         if not shape
         else params[..., first : first + math.prod(shape)].reshape(*params.shape[:-1], *shape)
-        for name, first, shape in PARAMS
+        for name, first, shape in (*PARAMS, STEPS)
+        if first < params.shape[-1]
     }
 
 

@@ -28,6 +28,18 @@ def read_step(program: Program, row: int) -> dict[str, Any] | None:
     }
 
 
+def list_steps(program: Program, row: int) -> list[dict[str, Any]]:
+    """Return the steps of a row, in their order, with their values or their matrix."""
+    steps = []
+    for kind, values in zip(program.kinds[row], program.values[row].tolist(), strict=True):
+        if kind == StepKind.MATRIX:
+            flat = program.matrices[row, int(values[0])].tolist()
+            steps.append({"step": "matrix", "colour": flat[:12], "pivot": flat[12:]})
+        elif kind:
+            steps.append({"step": StepKind(int(kind)).name.lower(), "values": values})
+    return steps
+
+
 _WHOLE = frozenset(("bits", "add", "quality"))
 _NAMES: Mapping[StepKind, tuple[str, ...]] = {
     StepKind.TABLE: ("", "gamma"),

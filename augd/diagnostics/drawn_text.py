@@ -182,4 +182,5 @@ def _view_as_plain(view: View) -> dict[str, Any]:
         "scale": view.scale,
         "colour": None if view.colour is None else view.colour.tolist(),
         "pivot": None if view.pivot is None else view.pivot.tolist(),
+        **({} if view.program is None else {"program": list(view.program)}),
     }

@@ -8,7 +8,7 @@ pixels. Files are decoded in a separate process, which a file may kill.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_group
 from functools import partial
@@ -26,6 +26,7 @@ from augd.dataset.scan.build_index import load_or_build
 from augd.diagnostics.decode_process import DecodeProcess
 from augd.diagnostics.device_colour import recoloured
 from augd.diagnostics.drawn_params import DrawnStep, Draws
+from augd.diagnostics.drawn_pixel_steps import list_steps
 from augd.diagnostics.progress_bar import ProgressBar
 from augd.diagnostics.split_samples import ids_of_split
 from augd.errors import DatasetError, OptionError, PluginFailed
@@ -91,6 +92,8 @@ class View:
     scale: int
     colour: NDArray[np.float64] | None
     pivot: NDArray[np.float64] | None
+    program: Sequence[Mapping[str, Any]] | None
+    """The steps in place of both, where an op of the recipe is no matrix."""
     steps: Sequence[DrawnStep]
     colour_order: Sequence[str]
     filter: str
@@ -383,6 +386,7 @@ def _view(
         scale=1 if plan.scale is None else int(plan.scale[row]),
         colour=None if plan.colour is None else plan.colour[row],
         pivot=None if plan.pivot is None else plan.pivot[row],
+        program=None if plan.program is None else list_steps(plan.program, row),
         steps=steps,
         colour_order=order,
         filter=_drawn_filter(plan, row),

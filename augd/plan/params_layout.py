@@ -22,3 +22,15 @@ PARAMS: Final[tuple[tuple[str, int, tuple[int, ...]], ...]] = (
     ("view", 29, ()),  # which view of its sample the row is
 )
 NUM_PARAMS: Final = sum(math.prod(shape) for _, _, shape in PARAMS)
+
+MAX_STEPS: Final = 8
+STEP_NUMBERS: Final = 21
+# Where an op of the recipe is no matrix: the row's first steps, each its kind
+# (`augd.plan.program.StepKind`, 0 for none) and its numbers: 12 of A | b and 9 of C for a matrix,
+# the step's four values for others. `colour` is the identity then.
+STEPS: Final[tuple[str, int, tuple[int, ...]]] = (
+    "steps",
+    NUM_PARAMS,
+    (MAX_STEPS, 1 + STEP_NUMBERS),
+)
+NUM_PARAMS_WITH_STEPS: Final = NUM_PARAMS + MAX_STEPS * (1 + STEP_NUMBERS)

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from augd.plan.params_layout import NUM_PARAMS
+from augd.plan.params_layout import MAX_STEPS, NUM_PARAMS, STEP_NUMBERS
 from augd.plan.plan import Plan
+from augd.plan.program import Program, StepKind
 from augd.plan.random.numerics import Floats
 
 
-def describe(plan: Plan, num_views: int, out_size: tuple[int, int], first_view: int = 0) -> Floats:
-    """Write float64 (m, 30) of a plan's m rows of `out_size`, (height, width), as `PARAMS` lays
-    them out.
+def describe(
+    plan: Plan,
+    num_views: int,
+    out_size: tuple[int, int],
+    first_view: int = 0,
+    *,
+    num_params: int = NUM_PARAMS,
+) -> Floats:
+    """Write float64 (m, num_params) of a plan's m rows of `out_size`, (height, width), as `PARAMS`
+    lays them out.
 
-    The views of a sample are counted from `first_view` on.
+    The views of a sample are counted from `first_view` on. With `NUM_PARAMS_WITH_STEPS` numbers the
+    last ones are `STEPS`.
     """
     num_rows = len(plan.crop)
-    found = np.zeros((num_rows, NUM_PARAMS))
+    found = np.zeros((num_rows, num_params))
     found[:, 0:4] = plan.crop
     found[:, 4] = plan.mirror
     found[:, 6:12] = _exact_matrix(plan, *out_size).reshape(num_rows, 6)
@@ -33,7 +42,22 @@ def describe(plan: Plan, num_views: int, out_size: tuple[int, int], first_view: 
     found[:, 13:25] = np.eye(3, 4).ravel() if plan.colour is None else _flat(plan.colour)
     if plan.erase is not None:
         found[:, 25:29] = plan.erase[:, 0]
+    if plan.program is not None and num_params > NUM_PARAMS:
+        found[:, NUM_PARAMS:] = describe_steps(plan.program).reshape(num_rows, -1)
     found[:, 29] = first_view + np.arange(num_rows) % num_views
+    return found
+
+
+def describe_steps(program: Program) -> Floats:
+    """Write float64 (m, 8, 22) of a program's m rows, as `STEPS` lays them out."""
+    num_rows, num_steps = program.kinds.shape
+    shown = min(num_steps, MAX_STEPS)
+    found = np.zeros((num_rows, MAX_STEPS, 1 + STEP_NUMBERS))
+    kinds, values = program.kinds[:, :shown], program.values[:, :shown]
+    found[:, :shown, 0] = kinds
+    found[:, :shown, 1 : 1 + values.shape[2]] = values
+    rows, steps = np.nonzero(kinds == StepKind.MATRIX)
+    found[rows, steps, 1:] = program.matrices[rows, values[rows, steps, 0].astype(np.int64)]
     return found
 
 

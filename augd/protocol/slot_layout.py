@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from augd.errors import ProtocolError
-from augd.plan.params_layout import NUM_PARAMS
 from augd.protocol.limits import PIECE_BYTES
 from augd.protocol.messages import ArraySpec
 
@@ -31,13 +30,13 @@ def slot_layout(
     *,
     num_views: int = 1,
     has_colour: bool = False,
-    has_params: bool = False,
+    num_params: int = 0,
 ) -> tuple[tuple[ArraySpec, ...], int]:
     """Lay out one batch; returns the arrays and the slot's size in bytes.
 
     images uint8 (B, H, W, 3) RGB, labels int64 (B,) or with K targets float32 (B, K), ids int64
-    (B,), valid bool (B,); where wanted colour float32 (B, 3, 4) and params float64 (B, 30). With
-    V > 1 views images, colour and params are (B, V, ...).
+    (B,), valid bool (B,); where wanted colour float32 (B, 3, 4) and params float64 (B, num_params).
+    With V > 1 views images, colour and params are (B, V, ...).
     """
     labels: tuple[str, tuple[int, ...]] = ("int64", (batch_size,))
     if num_targets:
@@ -51,8 +50,8 @@ def slot_layout(
     ]
     if has_colour:
         wanted.append(("colour", "float32", (*rows, 3, 4)))
-    if has_params:
-        wanted.append(("params", "float64", (*rows, NUM_PARAMS)))
+    if num_params:
+        wanted.append(("params", "float64", (*rows, num_params)))
     return _lay_out(wanted)
 
 
@@ -62,7 +61,7 @@ def views_layout(
     num_targets: int = 0,
     *,
     has_colour: bool = False,
-    has_params: bool = False,
+    num_params: int = 0,
 ) -> tuple[tuple[ArraySpec, ...], int]:
     """Lay out one batch of views with names, each (number, height, width).
 
@@ -78,9 +77,9 @@ def views_layout(
     wanted += [(spec.name, spec.dtype, spec.shape) for spec in plain if spec.name != "images"]
     if has_colour:
         wanted += [(array_name("colour", name), "float32", (*row, 3, 4)) for name, row in rows]
-    if has_params:
+    if num_params:
         wanted += [
-            (array_name("params", name), "float64", (*row, NUM_PARAMS)) for name, row in rows
+            (array_name("params", name), "float64", (*row, num_params)) for name, row in rows
         ]
     return _lay_out(wanted)
 

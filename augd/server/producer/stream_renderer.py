@@ -137,8 +137,10 @@ class StreamRenderer:
         groups = []
         for number, (plan, group) in enumerate(zip(plans, self._groups, strict=True)):
             params, num_views = None, group.recipe.num_views
-            if self._slots[0].groups[number].params is not None:
-                params = describe(plan, num_views, self._row_sizes[number], group.first_view)
+            params_out = self._slots[0].groups[number].params
+            if params_out is not None:
+                size, num_params = self._row_sizes[number], params_out.shape[-1]
+                params = describe(plan, num_views, size, group.first_view, num_params=num_params)
                 params = params.reshape(-1, num_views, params.shape[1])
             groups.append(GroupPlan(plan, first, end, num_views, params))
         return ChunkPlan(groups, sizes, first, end)

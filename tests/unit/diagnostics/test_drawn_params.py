@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 
 from augd.diagnostics.drawn_params import DrawnStep, Draws, _as_json
 from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
@@ -190,7 +191,7 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
         "jpeg": {"quality": [5, 90]},
         "color_jitter": {"brightness": 0.4, "hue": 0.1},
     }
-    without_numbers = {"mirror", "grayscale", "invert", "equalize", "autocontrast"}
+    without_numbers = {"mirror", "vertical_flip", "grayscale", "invert", "equalize", "autocontrast"}
     for name, cls in OPS_BY_NAME.items():
         if cls.is_sizing or name in ("one_of", "all_of"):
             continue
@@ -203,6 +204,64 @@ def test_every_op_has_words_and_names_what_it_drew(folder: Path) -> None:
         assert step.drawn is not None, name
         assert bool(step.drawn) == (name not in without_numbers), name
         assert say_step(step) != name, "it has no words"
+
+
+def acted_on(row: np.ndarray, op: str, said: dict[str, Any]) -> np.ndarray:
+    """Apply what is said of an op to a row, with Pillow."""
+    image = Image.fromarray(row)
+    match op:
+        case "posterize":
+            image = ImageOps.posterize(image, said["bits"])
+        case "solarize":
+            table = [x if x < said["threshold"] else 255 - x for x in range(256)]
+            image = image.point(table * 3)
+        case "solarize_add":
+            add, threshold = said["add"], said["threshold"]
+            table = [min(max(x + add, 0), 255) if x < threshold else x for x in range(256)]
+            image = image.point(table * 3)
+        case "gamma":
+            table = [int(255.999 * (x / 255) ** said["gamma"]) for x in range(256)]
+            image = image.point(table * 3)
+        case "invert" | "equalize" | "autocontrast":
+            image = getattr(ImageOps, op)(image)
+        case "sharpness":
+            image = ImageEnhance.Sharpness(image).enhance(said["factor"])
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "posterize", "bits": [1, 8]},
+        {"op": "solarize", "threshold": [0, 256]},
+        {"op": "solarize_add", "add": [-50, 110], "threshold": [0, 256]},
+        {"op": "gamma", "gamma": [0.3, 3]},
+        {"op": "invert"},
+        {"op": "equalize"},
+        {"op": "autocontrast"},
+        {"op": "sharpness", "factor": [0, 2]},
+    ],
+    ids=lambda op: op["op"],
+)
+def test_what_is_said_of_a_step_is_what_the_pixels_show(folder: Path, op: dict[str, Any]) -> None:
+    recipes: list[dict[str, Any]] = [
+        {"ops": [CROP, {**op, "p": p}, {"op": "mirror"}]} for p in (0.0, 0.7)
+    ]
+    num_drawn = 0
+    for epoch in range(8):
+        with opened(folder, recipes[0]) as plain, opened(folder, recipes[1]) as room:
+            rows = []
+            for one in (plain, room):
+                encoded = one.read(1)
+                drawn = one.drawn(1, epoch, encoded.header)
+                rows.append(one.rows(encoded, drawn)[0])
+        said = steps_of(drawn.views[0])[op["op"]].drawn
+        expected = rows[0] if said is None else acted_on(rows[0], op["op"], dict(said))
+        assert np.abs(rows[1].astype(int) - expected).max() <= (op["op"] == "sharpness")
+        num_drawn += said is not None
+        steps = as_plain(drawn)["program"]
+        assert len(steps) == (said is not None)
+    assert 1 < num_drawn < 8
 
 
 def test_ops_of_groups_are_named_with_their_group(folder: Path) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from augd.plan.colour_matrix import IDENTITY, ColourStep, compose
+from augd.plan.params_layout import NUM_PARAMS, NUM_PARAMS_WITH_STEPS, STEPS
+from augd.plan.params_writer import describe
 from augd.plan.program import (
     PixelStep,
     Program,
@@ -182,3 +184,29 @@ def test_a_program_composes_as_one_matrix_does() -> None:
     assert pivot is not None
     flat = np.concatenate([composed.stack().reshape(5, 12), pivot.reshape(5, 9)], axis=1)
     assert program.matrices[:, 0].tobytes() == flat.tobytes()
+
+
+def test_parameters_have_the_first_steps_with_their_matrices() -> None:
+    ops = [
+        SIZE,
+        {"op": "contrast"},
+        {"op": "solarize", "threshold": [0, 256], "p": 0.5},
+        {"op": "hue", "h": 0.1},
+    ]
+    plan = plan_of(ops, num=20)
+    assert plan.program is not None
+    numbers = describe(plan, 1, (8, 8), num_params=NUM_PARAMS_WITH_STEPS)
+    assert numbers.shape == (20, 206)
+    np.testing.assert_array_equal(numbers[:, :NUM_PARAMS], describe(plan, 1, (8, 8)))
+    steps = numbers[:, NUM_PARAMS:].reshape(20, *STEPS[2])
+    for row, kinds in enumerate(kinds_of(plan.program)):
+        assert steps[row, : len(kinds), 0].tolist() == kinds
+        assert not steps[row, len(kinds) :].any()
+        numbers_of = [one for one, kind in enumerate(kinds) if kind == StepKind.MATRIX]
+        for number, step in enumerate(numbers_of):
+            np.testing.assert_array_equal(steps[row, step, 1:], plan.program.matrices[row, number])
+    inverted = np.argwhere(steps[:, :, 0] == StepKind.SOLARIZE)
+    for row, step in inverted:
+        assert steps[row, step, 1] == plan.program.values[row, step, 0]
+    long = plan_of([SIZE, *[{"op": "invert"}] * 11], num=2)
+    assert describe(long, 1, (8, 8), num_params=NUM_PARAMS_WITH_STEPS)[0, -22] == StepKind.INVERT

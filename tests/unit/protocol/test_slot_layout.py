@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.errors import ProtocolError
+from augd.plan.params_layout import NUM_PARAMS
 from augd.protocol.messages import ArraySpec
 from augd.protocol.slot_layout import (
     ALIGNMENT_BYTES,
@@ -67,7 +68,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 @pytest.mark.clause("P-165")
 def test_views_with_names_have_an_array_each() -> None:
     arrays, slot_bytes = views_layout(
-        5, {"global": (2, 7, 9), "local": (8, 3, 4)}, has_colour=True, has_params=True
+        5, {"global": (2, 7, 9), "local": (8, 3, 4)}, has_colour=True, num_params=NUM_PARAMS
     )
     assert [(spec.name, spec.dtype, spec.shape) for spec in arrays] == [
         ("images.global", "uint8", (5, 2, 7, 9, 3)),

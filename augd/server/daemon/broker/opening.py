@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from augd.errors import AugdError, OptionError, counted
+from augd.plan.ops.base import walk_ops
+from augd.plan.params_layout import NUM_PARAMS, NUM_PARAMS_WITH_STEPS
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.stream_recipe import Phase, Size, parse_stream_recipe
+from augd.plan.recipe.stream_recipe import Phase, Size, StreamRecipe, parse_stream_recipe
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import as_entries, united
@@ -183,12 +185,14 @@ class StreamOpener:
                 f"drop_last leaves no batch: {counted(num_samples, 'sample')}, "
                 f"{epoch_layout.global_batch(layout)} per global batch; use a smaller batch_size"
             )
-        phase = parse_stream_recipe(spec.recipe, self._catalogue).phases[0]
+        recipe = parse_stream_recipe(spec.recipe, self._catalogue)
+        phase = recipe.phases[0]
         num_targets = facts.num_targets
         if num_targets and chosen is not None and chosen.num_picked:
             num_targets = chosen.num_picked
         sizes = phase.sizes(facts.first_size_px)
-        arrays, slot_bytes = _layout_of(phase, sizes, spec, num_targets)
+        num_params = _num_params_of(recipe) if spec.params else 0
+        arrays, slot_bytes = _layout_of(phase, sizes, spec, num_targets, num_params)
         stream = StreamState(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
@@ -241,8 +245,15 @@ class StreamOpener:
         return [session for session in self._sessions.values() if session.stream is stream]
 
 
+def _num_params_of(recipe: StreamRecipe) -> int:
+    """Return how many numbers describe a row: with its steps where some op is no matrix."""
+    groups = (group for phase in recipe.phases for group in phase.groups)
+    ops = (op for group in groups for _, op in walk_ops(group.recipe.ops))
+    return NUM_PARAMS_WITH_STEPS if any(op.is_pixel_step for op in ops) else NUM_PARAMS
+
+
 def _layout_of(
-    phase: Phase, sizes: Sequence[Size], spec: msg.Spec, num_targets: int
+    phase: Phase, sizes: Sequence[Size], spec: msg.Spec, num_targets: int, num_params: int
 ) -> tuple[tuple[msg.ArraySpec, ...], int]:
     """Lay out a batch of a phase, whose view groups have rows of these sizes."""
     batch_size, has_colour = spec.layout.batch_size, phase.shared.colour_on == "device"
@@ -253,13 +264,13 @@ def _layout_of(
             num_targets,
             num_views=phase.num_views,
             has_colour=has_colour,
-            has_params=spec.params,
+            num_params=num_params,
         )
     views: dict[str, tuple[int, int, int]] = {}
     for group, (height, width) in zip(phase.groups, sizes, strict=True):
         views[group.name] = group.place + group.recipe.views, height, width
     return views_layout(
-        batch_size, views, num_targets, has_colour=has_colour, has_params=spec.params
+        batch_size, views, num_targets, has_colour=has_colour, num_params=num_params
     )
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 
 import pytest
 
+from augd.plan.params_layout import NUM_PARAMS
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import ExitReason
 from augd.protocol.limits import PLACES_MAX
@@ -216,7 +217,7 @@ def test_what_a_chunk_did_to_producers_is_known_of_its_parts() -> None:
 @clause("P-135")
 @pytest.mark.parametrize("first", [0, 5])
 def test_rows_travel_in_frames_that_cover_them_and_nothing_else(first: int) -> None:
-    arrays, slot_bytes = slot_layout(40, 300, 300, has_colour=True, has_params=True)
+    arrays, slot_bytes = slot_layout(40, 300, 300, has_colour=True, num_params=NUM_PARAMS)
     frames = row_frames(arrays, first, 30)
     assert all(0 < size <= 4 * 1024 * 1024 for _, size in frames)
     covered = {byte for at, size in frames for byte in range(at, at + size, 61)}
