@@ -56,6 +56,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ops": [{"op": "scale_jitter", "short": [40, 200], "crop": 32}, {"op": "vertical_flip"}],
         "filter": "random",
     },
+    "policy": {
+        "ops": [{"op": "random_resized_crop", "size": 40}, {"op": "rand_augment", "layers": 3}],
+        "fill": "constant",
+    },
+    "mixed": {"ops": [{"op": "random_resized_crop", "size": 24}, {"op": "aug_mix"}]},
     "upright": {
         "ops": [{"op": "random_resized_crop", "size": 24}],
         "exif": "apply",

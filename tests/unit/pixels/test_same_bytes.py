@@ -19,9 +19,11 @@ from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.program import ProgramPass
 from augd.pixels.render import Fill, Renderer
-from augd.pixels.row_plan import RowPlan
+from augd.pixels.row_plan import RowPlan, RowPlans
 from augd.plan.plan import LocalWarpField
+from augd.plan.planner.planner import Planner
 from augd.plan.program import StepKind as Kind
+from augd.plan.recipe.recipe import parse_recipe
 from tests.support.program import program_of
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -55,6 +57,7 @@ def digests() -> dict[str, str]:
         found["linear"].update(out)
     found["decoded"], found["scaled"] = decoded(rng)
     found["programs"], found["recompressed"] = run_programs(rng)
+    found["policies"] = run_policies(rng)
     return {name: digest.hexdigest() for name, digest in found.items()}
 
 
@@ -90,6 +93,35 @@ def run_programs(rng: np.random.Generator) -> tuple[hashlib.blake2b, hashlib.bla
         program_pass.run(program_of((Kind.JPEG, (5 + 8 * number,))), 0, row)
         recompressed.update(row)
     return found, recompressed
+
+
+def run_policies(rng: np.random.Generator) -> hashlib.blake2b:
+    """Plan and render rows of every policy, of an image that has their size already."""
+    found = hashlib.blake2b()
+    image = rng.integers(0, 256, (61, 74, 3)).astype(np.uint8)
+    for op in _POLICIES:
+        plain = {"ops": [{"op": "resize", "size": [61, 74]}, op], "filter": "linear"}
+        recipe = parse_recipe({**plain, "fill": "constant", "fill_value": 90})
+        planner, renderer = Planner(recipe, 7, (61, 74)), Renderer.of(recipe, (61, 74))
+        sides = np.full(16, 74, np.int32), np.full(16, 61, np.int32)
+        plan = planner.plan(np.arange(16), np.zeros(16, np.int64), *sides)
+        row_plans = RowPlans(plan, 0, 16)
+        for number, (x, y, width, height) in enumerate(row_plans.crop):
+            out = np.empty((61, 74, 3), np.uint8)
+            region = np.ascontiguousarray(image[y : y + height, x : x + width])
+            renderer.render(region, row_plans[number], out)
+            found.update(out)
+    return found
+
+
+_POLICIES = (
+    {"op": "rand_augment", "spec": "rand-m9-mstd0.5-inc1-n3-p1"},
+    {"op": "rand_augment", "style": "tf", "layers": 4},
+    {"op": "trivial_augment"},
+    {"op": "auto_augment"},
+    {"op": "three_augment"},
+    {"op": "aug_mix", "severity": 8, "alpha": 0.7},
+)
 
 
 def numpy_features() -> str:
@@ -156,5 +188,5 @@ def test_bent_rows_are_the_same_with_and_without_kernels() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "kernels", None)
         without = digests()
-    for kind in ("bent", "warped", "tinted", "programs"):
+    for kind in ("bent", "warped", "tinted", "programs", "policies"):
         assert without[kind] == here[kind]
