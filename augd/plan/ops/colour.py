@@ -1,8 +1,8 @@
 """Ops of colour: each a 3x4 matrix on RGB in grey levels 0..255.
 
-Gathered by `all_ops`, sampled by `plan/samplers/colour.py`. All colour ops of a recipe compose to
-one matrix, in the recipe's order or, with `shuffle_colour`, in one drawn per image. Rounding and
-clipping come once, at the end.
+Gathered by `all_ops`, sampled by `plan/samplers/colour.py`. They compose to one matrix, in the
+recipe's order or, with `shuffle_colour`, in one drawn per image. Rounding and clipping come once,
+at the end, or where an op that is no matrix stands between them (`pixel_steps`).
 """
 
 from __future__ import annotations

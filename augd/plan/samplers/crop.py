@@ -178,8 +178,7 @@ class MirrorSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Flip the rows whose word lies below p."""
-        is_flipped = even[1, 0] < self._threshold
-        frame.flip(is_flipped if frame.chosen is None else is_flipped & frame.chosen)
+        frame.flip(_among_chosen(frame, even[1, 0] < self._threshold))
 
 
 class VerticalFlipSampler:
@@ -192,7 +191,12 @@ class VerticalFlipSampler:
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
         """Turn the rows upside down whose word lies below p."""
-        frame.flip_vertically(even[1, 0] < self._threshold)
+        frame.flip_vertically(_among_chosen(frame, even[1, 0] < self._threshold))
+
+
+def _among_chosen(frame: Frame, drawn: Bools) -> Bools:
+    """Return the drawn rows among those that a group has chosen."""
+    return drawn if frame.chosen is None else drawn & frame.chosen
 
 
 def target_of(size_px: tuple[int, int]) -> Floats:

@@ -187,6 +187,8 @@ GEOMETRY = [
     {"op": "local_warp", "alpha": 8, "sigma": 4},
     {"op": "erase"},
     {"op": "erase", "count": [1, 3], "fill": "pixel"},
+    {"op": "vertical_flip", "p": 1.0},
+    {"op": "erase", "fill": "random", "count": 2},
     {"op": "coarse_dropout"},
     {"op": "cutout"},
 ]
@@ -225,6 +227,8 @@ def is_changed(plan: Any) -> np.ndarray:
         changed |= (plan.colour != np.eye(3, 4)).any(axis=(1, 2))
     if plan.program is not None:
         changed |= plan.program.kinds.reshape(num, -1)[:, 0] != StepKind.NONE
+    if plan.flip is not None:
+        changed |= plan.flip
     if plan.erase is not None:
         changed |= (plan.erase[:, :, 2] > 0).any(axis=1)
     return changed
