@@ -38,6 +38,7 @@ from augd.pixels.decode import (
 from augd.pixels.exif_orientation import DecodedRegion, DecodeStored, Exif, Region, reader_of, turn
 from augd.pixels.headers.read_header import Header
 from augd.pixels.jpeg_segments import Cut
+from augd.pixels.letterbox import Letterbox
 from augd.pixels.mixture import MixturePass
 from augd.pixels.program import ProgramPass
 from augd.pixels.render_views import box_around, cut_region
@@ -91,7 +92,7 @@ class Renderer:
         if colour_on not in ("producer", "device"):
             raise ValueError(f"colour_on: expected 'producer' or 'device', got {colour_on!r}")
         self._kernels = native.kernels
-        self._resampler = Resampler(filter, out_size)
+        self._resampler = Resampler(filter)
         self._is_stored = exif == "ignore"
         _, self.decode = reader_of(exif, background, decode)
         self._is_decoded_here = decode is _DECODE_HERE
@@ -101,6 +102,7 @@ class Renderer:
         self._colour_pass = ColourPass()
         self._program_pass = ProgramPass(*out_size)
         self._mixture_pass = MixturePass(self._affine_warp, self._recolour)
+        self._letterbox = Letterbox(fill_value)
 
     @classmethod
     def of(
@@ -131,7 +133,8 @@ class Renderer:
         window, scaled = plan.window[rows], plan.scaled[rows]
         filters = self._resampler.filters_of(plan, rows)
         region = np.empty_like(crop)
-        for axis, count in enumerate((self._width, self._height)):
+        sides = (self._width, self._height) if plan.inset is None else plan.inset[rows, 2:].T
+        for axis, count in enumerate(sides):
             side = crop[:, 2 + axis]
             start, end = self._resampler.tapped(
                 *(-(-side // scale), scaled[:, axis], window[:, axis], count, filters)
@@ -204,7 +207,8 @@ class Renderer:
 
     def can_render_rows(self, plan: Plan) -> bool:
         """Return whether `render_rows` can render this plan: stored images, exact path."""
-        return self._kernels is not None and self._is_stored and plan.matrix is None
+        is_exact = plan.matrix is None and plan.inset is None
+        return self._kernels is not None and self._is_stored and is_exact
 
     def render_rows(
         self,
@@ -258,13 +262,15 @@ class Renderer:
         row_plan = row_plans[row]
         scale = row_plans.scale[row]
         x, y, width, height = at_scale(row_plans.crop[row], scale)
+        target = self._letterbox.target(row_plan, out)
         try:
             self._kernels.render_cut(
-                *cut_arguments(cut, out), x, y, scale, width, height,
+                *cut_arguments(cut, target), x, y, scale, width, height,
                 *self._resampler.arguments_of(row_plan),
             )  # fmt: skip
         except self._kernels.DecodeError:
             return False
+        self._letterbox.put(row_plan, target, out)
         self._finish(row_plan, out, colour_out)
         return True
 
@@ -299,14 +305,16 @@ class Renderer:
             self.render(self.decode(data, header, crop, scale), row_plan, out, colour_out)
             return
         self._check_row(out, colour_out)
-        self._resampler.check_window(row_plan.scaled, row_plan.window)
+        target = self._letterbox.target(row_plan, out)
+        self._resampler.check_window(row_plan, target)
         if origin is None:
             check_region(header, crop, scale)
         x, y, width, height = at_scale(crop, scale)
         run_native(
-            self._kernels.render_jpeg, prepared(data, header), out, header, x, y, scale, width,
+            self._kernels.render_jpeg, prepared(data, header), target, header, x, y, scale, width,
             height, *self._resampler.arguments_of(row_plan),
         )  # fmt: skip
+        self._letterbox.put(row_plan, target, out)
         self._finish(row_plan, out, colour_out)
 
     def render(
@@ -333,7 +341,9 @@ class Renderer:
             is_bicubic = self._resampler.filter_of(row_plan) == BICUBIC
             self._affine_warp.warp(region, row_plan, out, is_bicubic)
         else:
-            self._resampler.resample(region, row_plan, out)
+            target = self._letterbox.target(row_plan, out)
+            self._resampler.resample(region, row_plan, target)
+            self._letterbox.put(row_plan, target, out)
         self._finish(row_plan, out, colour_out)
 
     def _finish(
@@ -352,13 +362,15 @@ class Renderer:
             fill_boxes(out, row_plan.erase)
 
     def _recolour(self, row_plan: RowPlan, out: Pixels) -> None:
-        """Run the row's program or its colour pass. The fill around a bounded row keeps its
-        colour."""
+        """Run the row's program or its colour pass. The fill around a bounded or padded row
+        keeps its colour."""
         if row_plan.program is not None:
             self._program_pass.run(row_plan.program, row_plan.program_row, out)
         elif row_plan.colour is not None:
             self._colour_pass.apply(row_plan.colour, row_plan.pivot, out)
-        if row_plan.picture is not None and row_plan.matrix is not None:
+        if row_plan.matrix is None:
+            self._letterbox.draw_bars(row_plan, out)
+        elif row_plan.picture is not None:
             self._affine_warp.refill(row_plan, out)
 
     def _check_row(self, out: Pixels, colour_out: NDArray[np.float32] | None) -> None:

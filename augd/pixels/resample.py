@@ -59,10 +59,10 @@ def flips_in(plan: Plan, rows: slice) -> NDArray[np.uint8]:
 
 
 class Resampler:
-    """Resizes regions to rows of one size. Owns its scratch buffer; for one thread at a time."""
+    """Resizes regions to rows. Owns its scratch buffer; for one thread at a time."""
 
-    def __init__(self, filter: Filter, out_size: tuple[int, int]) -> None:
-        """Make rows of `out_size` (height, width).
+    def __init__(self, filter: Filter) -> None:
+        """Make the rows of one recipe.
 
         Raises:
             ValueError: there is no such filter.
@@ -71,7 +71,6 @@ class Resampler:
             raise ValueError(f"filter: expected one of {', '.join(_FIXED)}, got {filter!r}")
         self._kernels = native.kernels
         self._filter = _FIXED[filter]
-        self._height, self._width = out_size
         self._resized = np.empty(0, np.uint8)
 
     def filter_of(self, row_plan: RowPlan) -> int:
@@ -95,7 +94,7 @@ class Resampler:
         side: NDArray[np.int64],
         scaled: NDArray[np.int32],
         start: NDArray[np.int32],
-        count: int,
+        count: NDArray[np.int32] | int,
         filters: NDArray[np.uint8],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first pixel under the taps of a window, and the end: see resize.c."""
@@ -119,7 +118,7 @@ class Resampler:
             ValueError: the window leaves the scaled region.
         """
         scaled, window = row_plan.scaled, row_plan.window
-        self.check_window(scaled, window)
+        self.check_window(row_plan, out)
         if self._kernels is not None:
             self._kernels.resize(region, out, *self.arguments_of(row_plan))
             return
@@ -127,8 +126,9 @@ class Resampler:
         if region.shape[1] == scaled[0] and region.shape[0] == scaled[1]:
             self._cut(region, window, flips, out)
         elif filter != LINEAR:
-            self._cut(self._antialiased(region, scaled, window, filter), (0, 0), flips, out)
-        elif scaled[0] == self._width and scaled[1] == self._height:
+            resized = _antialiased(region, row_plan, out.shape[:2], filter)
+            self._cut(resized, (0, 0), flips, out)
+        elif scaled[0] == out.shape[1] and scaled[1] == out.shape[0]:
             cv2.resize(region, scaled, dst=out, interpolation=cv2.INTER_LINEAR)
             if flips:
                 cv2.flip(out, _OPENCV_FLIPS[flips], dst=out)
@@ -137,10 +137,11 @@ class Resampler:
             cv2.resize(region, scaled, dst=resized, interpolation=cv2.INTER_LINEAR)
             self._cut(resized, window, flips, out)
 
-    def check_window(self, scaled: tuple[int, int], window: tuple[int, int]) -> None:
-        """Raise ValueError if a window (x, y) leaves what is scaled to (width, height)."""
-        height, width = self._height, self._width
-        x, y = window
+    @staticmethod
+    def check_window(row_plan: RowPlan, out: Pixels) -> None:
+        """Raise ValueError if the window leaves the scaled crop."""
+        height, width, _ = out.shape
+        (x, y), scaled = row_plan.window, row_plan.scaled
         if x < 0 or y < 0 or x + width > scaled[0] or y + height > scaled[1]:
             raise ValueError(
                 f"window: expected {width}x{height} at ({x}, {y}) inside the scaled crop of "
@@ -149,7 +150,7 @@ class Resampler:
 
     def _cut(self, source: Pixels, window: tuple[int, int], flips: int, out: Pixels) -> None:
         x, y = window
-        part = source[y : y + self._height, x : x + self._width]
+        part = source[y : y + out.shape[0], x : x + out.shape[1]]
         if flips:
             cv2.flip(part, _OPENCV_FLIPS[flips], dst=out)
         else:
@@ -163,28 +164,27 @@ class Resampler:
             self._resized = np.empty(size, np.uint8)
         return self._resized[:size].reshape(height, width, 3)
 
-    def _antialiased(
-        self, region: Pixels, scaled: tuple[int, int], window: tuple[int, int], filter: int
-    ) -> Pixels:
-        """Resize with a triangle or a cubic that widens with the reduction, per axis.
 
-        Only the window is made: a box in source pixels has the same taps as the whole resize, as
-        Pillow's taps end at the image, not at the box. Pillow keeps the box in float32, so a window
-        of less than the whole may differ by a level from the whole resize (by two if neighbouring
-        pixels are unrelated). Making the whole would cost twice the time for `eval`.
-        Source: Pillow, `Resample.c`.
-        """
-        from PIL import Image
+def _antialiased(region: Pixels, row_plan: RowPlan, size: tuple[int, int], filter: int) -> Pixels:
+    """Resize with a triangle or a cubic that widens with the reduction, per axis.
 
-        x, y = window
-        step_x = region.shape[1] / scaled[0]
-        step_y = region.shape[0] / scaled[1]
-        box = (
-            x * step_x,
-            y * step_y,
-            min((x + self._width) * step_x, region.shape[1]),
-            min((y + self._height) * step_y, region.shape[0]),
-        )
-        method = Image.Resampling.BICUBIC if filter == BICUBIC else Image.Resampling.BILINEAR
-        resized = Image.fromarray(region).resize((self._width, self._height), method, box=box)
-        return np.asarray(resized)
+    Only the window of `size` (height, width) is made: a box in source pixels has the same taps as
+    the whole resize, as Pillow's taps end at the image, not at the box. Pillow keeps the box in
+    float32, so a window of less than the whole may differ by a level from the whole resize (by two
+    if neighbouring pixels are unrelated). Making the whole would cost twice the time for `eval`.
+    Source: Pillow, `Resample.c`.
+    """
+    from PIL import Image
+
+    (x, y), (height, width) = row_plan.window, size
+    step_x = region.shape[1] / row_plan.scaled[0]
+    step_y = region.shape[0] / row_plan.scaled[1]
+    box = (
+        x * step_x,
+        y * step_y,
+        min((x + width) * step_x, region.shape[1]),
+        min((y + height) * step_y, region.shape[0]),
+    )
+    method = Image.Resampling.BICUBIC if filter == BICUBIC else Image.Resampling.BILINEAR
+    resized = Image.fromarray(region).resize((width, height), method, box=box)
+    return np.asarray(resized)

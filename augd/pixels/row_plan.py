@@ -34,6 +34,7 @@ class RowPlan:
     window: tuple[int, int] = (0, 0)
     mirror: bool = False
     flip: bool = False
+    inset: tuple[int, int, int, int] | None = None
     is_bicubic: bool | None = None
     """None where the recipe's filter is not drawn."""
     colour: Matrix | None = None
@@ -98,6 +99,7 @@ class RowPlans:
                 plan.window[part].tolist(),
                 plan.mirror[part].tolist(),
                 _column(plan.flip, part, num_rows, False),
+                _column(plan.inset, part, num_rows),
                 _column(plan.is_bicubic, part, num_rows),
                 _column(plan.colour, part, num_rows),
                 _column(plan.pivot, part, num_rows),
@@ -121,6 +123,7 @@ class RowPlans:
             filled.window,
             filled.mirror,
             filled.flip,
+            filled.inset,
             filled.is_bicubic,
             filled.colour,
             filled.pivot,

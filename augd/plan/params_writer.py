@@ -7,6 +7,7 @@ nothing is drawn.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augd.plan.params_layout import MAX_STEPS, NUM_PARAMS, STEP_NUMBERS
 from augd.plan.plan import Plan
@@ -73,8 +74,15 @@ def _exact_matrix(plan: Plan, out_height: int, out_width: int) -> Floats:
     matrix[:, 0, 0] = sign * step[:, 0]
     matrix[:, 1, 1] = step[:, 1]
     matrix[:, :, 2] = plan.crop[:, :2] + plan.window * step
-    matrix[:, 0, 2] += plan.mirror * out_width * step[:, 0]
+    width: NDArray[np.int32] | int = out_width
+    height: NDArray[np.int32] | int = out_height
+    if plan.inset is not None:
+        width, height = plan.inset[:, 2], plan.inset[:, 3]
+    matrix[:, 0, 2] += plan.mirror * width * step[:, 0]
     if plan.flip is not None:
         matrix[plan.flip, 1, 1] *= -1.0
-        matrix[:, 1, 2] += plan.flip * out_height * step[:, 1]
+        matrix[:, 1, 2] += plan.flip * height * step[:, 1]
+    if plan.inset is not None:
+        matrix[:, 0, 2] -= matrix[:, 0, 0] * plan.inset[:, 0]
+        matrix[:, 1, 2] -= matrix[:, 1, 1] * plan.inset[:, 1]
     return matrix

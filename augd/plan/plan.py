@@ -88,6 +88,12 @@ class Plan:
 
     None when the recipe has no vertical_flip.
     """
+    inset: Int32s | None = None
+    """(m, 4): x, y, width, height in the row of what the image covers: the fill is around it.
+
+    The window is of this size then. It is the whole row where `bent`. None when the recipe pads no
+    image.
+    """
     matrix: Floats | None = None
     """(m, 2, 3): maps an output position (x, y, 1) to a position in the stored image.
 

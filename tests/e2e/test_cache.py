@@ -32,6 +32,7 @@ RECIPES: dict[str, Any] = {
     "bent": {"ops": [CROP, {"op": "rotate", "degrees": 20}, {"op": "lens"}]},
     "drawn filter": {"ops": [CROP, {"op": "mirror"}, {"op": "vertical_flip"}], "filter": "random"},
     "bent, bicubic": {"ops": [CROP, {"op": "rotate", "degrees": 20}], "filter": "bicubic"},
+    "letterbox": {"ops": [{"op": "resize", "longest": 32}, {"op": "pca"}], "fill": "constant"},
     "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
     "groups": {**GROUPS, "exif": "apply"},
 }

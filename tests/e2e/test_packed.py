@@ -61,6 +61,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "fill": "constant",
     },
     "mixed": {"ops": [{"op": "random_resized_crop", "size": 24}, {"op": "aug_mix"}]},
+    "letterbox": {"ops": [{"op": "resize", "longest": 40}, {"op": "mirror"}], "fill": "constant"},
     "upright": {
         "ops": [{"op": "random_resized_crop", "size": 24}],
         "exif": "apply",

@@ -100,10 +100,14 @@ def _of_plain(plain: Plain) -> Recipes:
     size_px = _size_of(plain)
     if size_px is None:
         return Recipes(plain, "none", None)
+    image_filter = plain.get("filter", "antialias")
+    if image_filter == "random":
+        image_filter = "bicubic"  # what timm validates with by default
     if certain := _certain_part(plain):
+        filtered = {"filter": image_filter} if "filter" in plain else {}
         kept = {name: value for name, value in plain.items() if name != "mix"}
-        return Recipes(plain, {**kept, "ops": certain}, size_px)
-    return Recipes(plain, evaluation_recipe(size_px, plain.get("filter", "antialias")), size_px)
+        return Recipes(plain, {**kept, **filtered, "ops": certain}, size_px)
+    return Recipes(plain, evaluation_recipe(size_px, image_filter), size_px)
 
 
 def _refuse_views(plain: Plain) -> None:
@@ -126,7 +130,8 @@ def _refuse_views(plain: Plain) -> None:
 def _size_of(plain: Plain) -> tuple[int, int] | None:
     """Find what the last op that says a size says; what makes no sense the daemon will refuse."""
     ops = plain.get("ops")
-    sizes = [op["size"] for op in ops if "size" in op] if isinstance(ops, list) else []
+    named = [op.get("size", op.get("longest")) for op in ops] if isinstance(ops, list) else []
+    sizes = [size for size in named if size is not None]
     match sizes[-1:]:
         case [int(side_px)]:
             return side_px, side_px

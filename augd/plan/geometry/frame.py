@@ -55,6 +55,7 @@ class Frame:
         "ids",
         "image",
         "impossible",
+        "inset",
         "is_bicubic",
         "is_known",
         "is_native",
@@ -84,6 +85,7 @@ class Frame:
         self.offset: Floats | None = None
         self.resampled_crop: tuple[Floats | None, Floats] | None = None
         self.is_native: Bools | None = None
+        self.inset: Floats | None = None
         self.mirror: Bools | None = None
         self.upside_down: Bools | None = None
         self.affine: Affine | None = None
@@ -143,16 +145,31 @@ class Frame:
         self.resample(scaled)
         self.is_native = ~is_enlarged
 
+    def pad(self, offset: Floats, sides: Floats) -> None:
+        """Put the image at `offset` of a larger frame of `sides`. Nothing cuts that afterwards."""
+        if self.affine is not None:
+            self.bound()
+            self.affine.move(-offset[0], -offset[1])
+        self.inset = np.empty((4, self.num_rows))
+        self.inset[:2], self.inset[2:] = offset, self.sides
+        self.sides = sides
+
     def flip(self, is_flipped: Bools) -> None:
         """Flip the chosen rows left and right."""
         if self.affine is not None:
             self.affine.flip(is_flipped, self.sides[0])
+        if self.inset is not None:
+            x, width = self.inset[0], self.inset[2]
+            self.inset[0] = np.where(is_flipped, self.sides[0] - x - width, x)
         self.mirror = is_flipped if self.mirror is None else self.mirror ^ is_flipped
 
     def flip_vertically(self, is_flipped: Bools) -> None:
         """Turn the chosen rows upside down."""
         if self.affine is not None:
             self.affine.flip_vertically(is_flipped, self.sides[1])
+        if self.inset is not None:
+            y, height = self.inset[1], self.inset[3]
+            self.inset[1] = np.where(is_flipped, self.sides[1] - y - height, y)
         before = self.upside_down
         self.upside_down = is_flipped if before is None else before ^ is_flipped
 
@@ -176,6 +193,8 @@ class Frame:
         if self.affine is None or self.bent is None:
             self.affine = self._map_exactly()
             self.bent = np.zeros(self.num_rows, np.bool_)
+            if self.inset is not None:
+                self.picture = self._find_picture(self.affine, self.inset)
         return self.affine, self.bent
 
     def _map_exactly(self) -> Affine:
@@ -188,10 +207,13 @@ class Frame:
             affine.scale(*(sides / self.scaled))
         if self.offset is not None:
             affine.move(self.offset[0], self.offset[1])
+        sides = self.sides if self.inset is None else self.inset[2:]
         if self.mirror is not None:
-            affine.flip(self.mirror, self.sides[0])
+            affine.flip(self.mirror, sides[0])
         if self.upside_down is not None:
-            affine.flip_vertically(self.upside_down, self.sides[1])
+            affine.flip_vertically(self.upside_down, sides[1])
+        if self.inset is not None:
+            affine.move(-self.inset[0], -self.inset[1])
         return affine
 
     def apply_linear(self, linear: Linear, is_bent: Bools | None) -> None:
@@ -219,21 +241,28 @@ class Frame:
         Its edges move outwards to whole pixels of the image. A frame that was turned is bounded by
         the box around it. Of several calls the first one counts.
         """
-        if self.picture is not None:
-            return
         affine, _ = self.begin_matrix()
-        self.picture = np.empty((4, self.num_rows))
+        if self.picture is None:
+            whole = np.concatenate([np.zeros_like(self.sides), self.sides])
+            self.picture = self._find_picture(affine, whole)
+
+    def _find_picture(self, affine: Affine, box: Floats) -> Floats:
+        """Return what of the image lies in a box of the frame, (4, n): its edges moved outwards."""
+        x, y, width, height = box
+        picture = np.empty((4, self.num_rows))
         maps = ((affine.xx, affine.xy, affine.x0), (affine.yx, affine.yy, affine.y0))
         for axis, (to_x, to_y, start) in enumerate(maps):
-            across, down = to_x * self.sides[0], to_y * self.sides[1]
-            low = start + np.minimum(across, 0.0) + np.minimum(down, 0.0)
-            high = start + np.maximum(across, 0.0) + np.maximum(down, 0.0)
+            across, down = to_x * width, to_y * height
+            low = start + (to_x * x + to_y * y)
+            high = low + np.maximum(across, 0.0) + np.maximum(down, 0.0)
+            low = low + np.minimum(across, 0.0) + np.minimum(down, 0.0)
             # A whole number may have lost its last bits in the map.
             low, high = (np.rint(edge * _EDGE_STEPS) / _EDGE_STEPS for edge in (low, high))
             low = np.clip(np.floor(low), 0.0, self.image[axis] - 1.0)
-            self.picture[axis] = low
+            picture[axis] = low
             end = np.clip(np.ceil(high), low + 1.0, self.image[axis])
-            self.picture[2 + axis] = end - low
+            picture[2 + axis] = end - low
+        return picture
 
     # the rest
 

@@ -33,13 +33,15 @@ class Extent(NamedTuple):
     """What is known about the frame's size before an image is seen, between two ops.
 
     `height` and `width` hold for every image when `exact`, and are the least that can be when
-    not. `resampled` says that the one resample of the recipe was already spent.
+    not. `resampled` says that the one resample of the recipe was already spent, `padded` that bars
+    stand around the image.
     """
 
     height: int = 1
     width: int = 1
     exact: bool = False
     resampled: bool = False
+    padded: bool = False
 
 
 class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
@@ -86,6 +88,9 @@ class BaseOp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def extent(self, before: Extent) -> Extent:
         """Return the frame's size after this op; the base leaves it as it is."""
         return before
+
+    def check_fill(self, fill: str) -> None:
+        """Check what depends on the recipe's fill; the base has nothing to check."""
 
     def check_rows(self, height: int, width: int) -> None:
         """Check what depends on the size of the finished rows; the base has nothing to check."""
@@ -206,6 +211,15 @@ def check_first_resample(op: BaseOp, before: Extent) -> None:
             f"op: expected no second resample, got {name_of(op)} after the image was resized. "
             "Each image is resampled once, because twice blurs twice: keep one of "
             "random_resized_crop and resize, and put center_crop after it."
+        )
+
+
+def check_unpadded(op: BaseOp, before: Extent) -> None:
+    """Reject a window of what bars were put around."""
+    if before.padded:
+        raise ValueError(
+            f"op: expected no crop of a padded image, got {name_of(op)} after resize with longest. "
+            "Its window could lie in the padding alone: take one of both out."
         )
 
 

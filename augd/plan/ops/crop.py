@@ -21,6 +21,7 @@ from augd.plan.ops.base import (
     check_probability,
     check_ratio,
     check_side,
+    check_unpadded,
     pair,
     shorten,
     store_size,
@@ -106,6 +107,7 @@ class RandomCrop(BaseOp, tag="random_crop", frozen=True, kw_only=True):
 
     def extent(self, before: Extent) -> Extent:
         height, width = self.size_px
+        check_unpadded(self, before)
         if self.min_area is not None:
             check_first_resample(self, before)
             return Extent(height, width, exact=True, resampled=True)
@@ -152,28 +154,35 @@ class ScaleJitter(BaseOp, tag="scale_jitter", frozen=True, kw_only=True):
 
 
 class Resize(BaseOp, tag="resize", frozen=True, kw_only=True):
-    """Resize the whole frame: its short side to `short`, or both sides to `size` (squashes).
+    """Resize the whole frame: its short side to `short`, both sides to `size` (squashes), or into
+    `longest` (letterbox).
 
-    With `short` the long side is `short * long // short_side`, as torchvision truncates it.
-    Source: torchvision.
+    With `short` the long side is `short * long // short_side`, as torchvision truncates it. With
+    `longest` = [H, W], or one number for both, sides are round(r w) and round(r h), halves to even,
+    r = min(W / w, H / h); the rest is padded with the fill's colour, half on each side, and an odd
+    pixel more right and below. The padding keeps its colour. Source: torchvision; letterbox:
+    Ultralytics, `LetterBox`.
     """
 
     is_sizing: ClassVar[bool] = True
 
     short: int | None = None
     size: Size | None = None
+    longest: Size | None = None
     p: float = 1.0
 
     def __post_init__(self) -> None:
         check_always(self, self.p)
-        if (self.short is None) == (self.size is None):
-            found = "neither" if self.size is None else "both"
+        given = [name for name in ("short", "size", "longest") if getattr(self, name) is not None]
+        if len(given) != 1:
             raise ValueError(
-                f"short: expected either short or size, got {found}. "
-                "Give short=S to keep the aspect, or size=[height, width] to squash."
+                f"short: expected one of short, size and longest, got "
+                f"{' and '.join(given) or 'none'}. Give short=S to keep the aspect, "
+                "size=[height, width] to squash, or longest=S to keep the aspect and pad."
             )
-        if self.size is not None:
-            store_size(self, "size", self.size)
+        for name in ("size", "longest"):
+            if (size := getattr(self, name)) is not None:
+                store_size(self, name, size)
         if self.short is not None:
             check_side("short", self.short)
 
@@ -182,8 +191,22 @@ class Resize(BaseOp, tag="resize", frozen=True, kw_only=True):
         """Return (height, width), or None when `short` decides."""
         return None if self.size is None else pair(self.size)
 
+    @property
+    def longest_px(self) -> tuple[int, int] | None:
+        """Return (height, width) of what the image is fitted into, or None."""
+        return None if self.longest is None else pair(self.longest)
+
+    def check_fill(self, fill: str) -> None:
+        if self.longest is not None and fill != "constant":
+            raise ValueError(
+                f'longest: expected fill="constant" beside it, got fill="{fill}". The padding has '
+                "one colour: set fill and fill_value, or give short or size."
+            )
+
     def extent(self, before: Extent) -> Extent:
         check_first_resample(self, before)
+        if self.longest is not None:
+            return Extent(*pair(self.longest), exact=True, resampled=True, padded=True)
         if self.size is not None:
             return Extent(*pair(self.size), exact=True, resampled=True)
         assert self.short is not None
@@ -208,6 +231,7 @@ class CropWindow(BaseOp, frozen=True, kw_only=True):
         return pair(self.size)
 
     def extent(self, before: Extent) -> Extent:
+        check_unpadded(self, before)
         if before.exact or before.resampled:
             check_fits("size", self.size_px, before)
         return Extent(*self.size_px, exact=True, resampled=before.resampled)

@@ -45,6 +45,9 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
             np.copyto(scale, scale_of_matrix(least, halvings), where=frame.bent)
         np.copyto(scaled, frame.out_sides, where=frame.bent, casting="unsafe")
         np.copyto(window, 0, where=frame.bent)
+        if frame.inset is not None:
+            np.copyto(frame.inset[:2], 0.0, where=frame.bent)
+            np.copyto(frame.inset[2:], frame.out_sides, where=frame.bent)
     if scale is not None and num_views:
         scale = share_scale(scale, num_views)
         round_crops(crop, scale, frame.image, frame.bent)
@@ -55,6 +58,7 @@ def finish(frame: Frame, recipe: Recipe, num_views: int, impossible: dict[int, s
         window=window.T,
         mirror=mirror,
         flip=frame.upside_down,
+        inset=None if frame.inset is None else frame.inset.T.astype(np.int32),
         colour=colour,
         impossible=impossible,
         matrix=matrix,

@@ -108,6 +108,15 @@ def check_device(ops: Iterable[BaseOp]) -> None:
             )
 
 
+def check_fills(ops: Iterable[BaseOp], fill: str) -> None:
+    """Check each op against the recipe's fill."""
+    for number, op in enumerate(ops):
+        try:
+            op.check_fill(fill)
+        except ValueError as error:
+            raise ValueError(f"ops[{number}].{error}") from None
+
+
 def final_extent(ops: Sequence[BaseOp]) -> Extent:
     """Walk the ops and return the size of a row; not exact when no op decides the size.
 

@@ -45,7 +45,7 @@ _CALLED: Final = {
     "jpeg": "jpeg",
     "jpegcompression": "jpeg",
     "lambda": _NO_OP,
-    "longestmaxsize": "resize with short or size",
+    "longestmaxsize": "resize with longest, which pads",
     "mixup": "mixup of `trainer fit --mixup`, which mixes batches: leave it out",
     "normalize": _ON_THE_DEVICE,
     "oneof": "one_of",

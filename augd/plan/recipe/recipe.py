@@ -23,6 +23,7 @@ from augd.plan.ops.all_ops import OPS_BY_NAME, Op
 from augd.plan.recipe.checks import (
     check_device,
     check_ends,
+    check_fills,
     check_order,
     check_reduction,
     check_rows,
@@ -102,6 +103,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         self._check_fill()
         self._check_background()
+        check_fills(self.ops, self.fill)
         check_order(self.ops)
         check_sized(self.ops)
         check_ends(self.ops)

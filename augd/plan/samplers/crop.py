@@ -144,11 +144,17 @@ class ResizeSampler:
     def __init__(self, op: Resize) -> None:
         self._short = op.short
         self._target = None if op.size_px is None else target_of(op.size_px)
+        self._longest = None if op.longest_px is None else target_of(op.longest_px)
 
     def sample(self, frame: Frame, even: Ints, odd: Ints) -> None:
-        """Resize the frame to the size, or by its short side."""
+        """Resize the frame to the size, by its short side, or into a padded one."""
         if self._target is not None:
             frame.resample(self._target)
+        elif self._longest is not None:
+            ratio = np.minimum(*(self._longest / frame.sides))
+            scaled = np.maximum(np.rint(frame.sides * ratio), 1.0)
+            frame.resample(scaled)
+            frame.pad(np.floor((self._longest - scaled) * 0.5), self._longest)
         elif self._short is not None:
             resample_short(frame, self._short, f"resize: short={self._short}")
 

@@ -51,6 +51,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vertical_flip, in a matrix": {
         "ops": [{"op": "vertical_flip"}, {"op": "rotate", "degrees": 10}, SHORT, CUT]
     },
+    "letterbox": {
+        "ops": [{"op": "resize", "longest": [64, 80]}, {"op": "mirror"}],
+        "fill": "constant",
+    },
+    "letterbox, bent": {
+        "ops": [{"op": "resize", "longest": 64}, {"op": "rotate", "degrees": 9, "p": 0.5}],
+        "fill": "constant",
+        "fill_value": 114,
+    },
     "filter, drawn": {
         "ops": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 9, "p": 0.5}],
         "filter": "random",

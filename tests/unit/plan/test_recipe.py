@@ -173,8 +173,11 @@ def test_output_size_without_op_and_image_is_an_error():
         ({**SHORT, "p": 0}, ".p: expected 1, got 0.0. resize decides the size of the row"),
         ({"op": "center_crop", "size": 9, "p": 0.9}, ".p: expected 1, got 0.9. center_crop"),
         ({"op": "center_crop"}, ".size: expected a value, got none. Add size."),
-        ({"op": "resize"}, ".short: expected either short or size, got neither."),
-        ({**SHORT, "size": 9}, ".short: expected either short or size, got both."),
+        ({"op": "resize"}, ".short: expected one of short, size and longest, got none."),
+        (
+            {**SHORT, "size": 9},
+            ".short: expected one of short, size and longest, got short and size.",
+        ),
         ({"op": "resize", "short": -1}, ".short: expected a side of 1 to 16384 pixels, got -1."),
         ({"op": "mirror", "p": 1.5}, ".p: expected 0 <= p <= 1, got 1.5. Give a probability."),
         ({"op": "mirror", "p": float("nan")}, ".p: expected 0 <= p <= 1, got nan."),
