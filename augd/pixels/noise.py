@@ -1,9 +1,10 @@
 """Normal noise by counters: a number for each byte of a row, from the row's key.
 
-What `gaussian_noise` adds, and what `erase` fills boxes with. Number i of a key and a stream is
-from half i % 2 (the low one first) of word i // 2 % 4 of the block of Philox4x32-10 whose counter
-is (key, i // 8, stream). Its 16 bits are the number of one of 65,536 equal parts of the normal
-distribution, of which it takes the middle quantile. None is farther than 4.33 from 0.
+What `gaussian_noise` adds, and what `erase` fills boxes with. Block b of a key and a stream is that
+of Philox4x32-10 whose counter is (key, b, stream). Of each 32 blocks come all first words, then all
+second ones, third and fourth ones. Each word is two numbers, of its low half and of its high one.
+These 16 bits are the number of one of 65,536 equal parts of the normal distribution, of which the
+middle quantile is taken. None is farther than 4.33 from 0.
 
 Invariants: numbers depend on their key, stream and place alone; all arithmetic on them is in whole
 numbers, of 1/4096 for quantiles and 1/256 for standard deviations, so that the native kernels and
@@ -25,7 +26,8 @@ from augd.plan.random.philox import philox_words
 
 # The second 64 bits of pi's fraction: numbers of other uses have other keys.
 _NOISE_KEY: Final = 0x13198A2E03707344
-_NUMBERS_PER_BLOCK: Final = 8
+_BLOCKS_AT_ONCE: Final = 32
+_NUMBERS_AT_ONCE: Final = 8 * _BLOCKS_AT_ONCE
 _PARTS: Final = 1 << 16
 _QUANTILE_BITS, _STD_BITS = 12, 8
 _BITS: Final = _QUANTILE_BITS + _STD_BITS
@@ -44,12 +46,14 @@ def quantiles() -> NDArray[np.int16]:
 
 def numbers(key: tuple[int, int], stream: int, count: int) -> NDArray[np.int32]:
     """Return the first numbers of a key, (low, high), and a stream, in 1/4096."""
-    blocks = -(-count // _NUMBERS_PER_BLOCK)
+    groups = -(-count // _NUMBERS_AT_ONCE)
+    blocks = groups * _BLOCKS_AT_ONCE
     low, high = key
     # Here the counter's first two words are the key, and its third one is the block.
     ids = np.full(blocks, high << 32 | low, np.uint64)
     words = philox_words(_NOISE_KEY, ids, np.arange(blocks, dtype=np.uint64), stream)
-    halves = np.ascontiguousarray(words.T, "<u4").view("<u2").reshape(-1)[:count]
+    words = words.reshape(4, groups, _BLOCKS_AT_ONCE).transpose(1, 0, 2)
+    halves = np.ascontiguousarray(words, "<u4").view("<u2").reshape(-1)[:count]
     drawn: NDArray[np.int32] = quantiles()[halves].astype(np.int32)
     return drawn
 

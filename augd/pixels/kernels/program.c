@@ -163,7 +163,7 @@ static bool run_noise(AugdRow row, const double *values, const int16_t *normals,
 static bool run_sharpness(AugdRow row, double factor, const AugdScratch *scratch,
                           char message[AUGD_MESSAGE_BYTES]) {
     if (!is_within(factor, 0, AUGD_FACTOR_MAX, message)) return false;
-    augd_sharpen(row, factor, scratch->copy);
+    augd_sharpen(row, factor, scratch);
     return true;
 }
 

@@ -49,7 +49,7 @@ void augd_stretch_contrast(AugdRow row);
 
 /* sharpness.c: y = d + factor (x - d), where d is smoothed; for factors up to AUGD_FACTOR_MAX. */
 enum { AUGD_FACTOR_MAX = 64 };
-void augd_sharpen(AugdRow row, double factor, uint8_t *copy);
+void augd_sharpen(AugdRow row, double factor, const AugdScratch *scratch);
 
 /* blur.c: convolve with a Gaussian, reflected at the edges; for radii up to AUGD_RADIUS_MAX. */
 void augd_blur(AugdRow row, double sigma, int radius, const AugdScratch *scratch);

@@ -13,53 +13,62 @@
 enum { MIDDLE_WEIGHT = 5, WEIGHT_SUM = 13, RECIPROCAL = 5042, RECIPROCAL_BITS = 16 };
 enum { FACTOR_BITS = 16, HALF = 1 << (FACTOR_BITS - 1) };
 
-/* `count` bytes of a line, in a plain loop that becomes vectors. `corner` is left of and above the first
- * one: places from there on are never negative, which compilers need. */
+/* Three lines summed, byte by byte. Plain loops, which become vectors. */
+static inline __attribute__((always_inline)) void sum_lines(uint16_t *restrict sums,
+                                                            const uint8_t *restrict above,
+                                                            size_t stride) {
+    const uint8_t *restrict at = above + stride, *restrict below = at + stride;
+    for (size_t x = 0; x < stride; x++) sums[x] = (uint16_t)(above[x] + at[x] + below[x]);
+}
+
+/* `count` bytes of a line, from the sums that begin a pixel left of the first one. */
 static inline __attribute__((always_inline)) void sharpen_line(uint8_t *restrict out,
-                                                               const uint8_t *restrict corner,
-                                                               size_t stride, size_t count,
-                                                               int32_t factor) {
+                                                               const uint8_t *restrict at,
+                                                               const uint16_t *restrict sums,
+                                                               size_t count, int32_t factor) {
     enum { MIDDLE = AUGD_CHANNELS, RIGHT = 2 * AUGD_CHANNELS };
-    const uint8_t *restrict above = corner, *restrict at = corner + stride;
-    const uint8_t *restrict below = at + stride;
     for (size_t x = 0; x < count; x++) {
-        const uint16_t sum = (uint16_t)(above[x] + above[x + MIDDLE] + above[x + RIGHT] + at[x] +
-                                        MIDDLE_WEIGHT * at[x + MIDDLE] + at[x + RIGHT] + below[x] +
-                                        below[x + MIDDLE] + below[x + RIGHT] + WEIGHT_SUM / 2);
+        const uint16_t sum = (uint16_t)(sums[x] + sums[x + MIDDLE] + sums[x + RIGHT] +
+                                        (MIDDLE_WEIGHT - 1) * at[x] + WEIGHT_SUM / 2);
         const int16_t smooth = (int16_t)((uint32_t)sum * RECIPROCAL >> RECIPROCAL_BITS);
-        const int16_t apart = (int16_t)(at[x + MIDDLE] - smooth);
-        const int32_t level = smooth + ((factor * apart + HALF) >> FACTOR_BITS);
+        const int16_t apart = (int16_t)(at[x] - smooth);
+        const int16_t change = (int16_t)((factor * apart + HALF) >> FACTOR_BITS);
+        const int16_t level = (int16_t)(smooth + change);
         out[x] = (uint8_t)(level < 0 ? 0 : level > UINT8_MAX ? UINT8_MAX : level);
     }
 }
 
 static inline __attribute__((always_inline)) void sharpen_lines(AugdRow row, int32_t factor,
-                                                                const uint8_t *copy) {
+                                                                const AugdScratch *scratch) {
     const size_t stride = (size_t)row.width * AUGD_CHANNELS;
+    uint16_t *const sums = (uint16_t *)scratch->line;
     if (row.width <= 2) return;
-    for (int y = 1; y < row.height - 1; y++)
-        sharpen_line(row.pixels + (size_t)y * stride + AUGD_CHANNELS, copy + (size_t)(y - 1) * stride,
-                     stride, stride - 2 * AUGD_CHANNELS, factor);
+    for (int y = 1; y < row.height - 1; y++) {
+        const size_t start = (size_t)y * stride + AUGD_CHANNELS;
+        sum_lines(sums, scratch->copy + (size_t)(y - 1) * stride, stride);
+        sharpen_line(row.pixels + start, scratch->copy + start, sums, stride - 2 * AUGD_CHANNELS,
+                     factor);
+    }
 }
 
 #if AUGD_HAS_AVX2_CODE
-AUGD_AVX2 static void sharpen_by_avx2(AugdRow row, int32_t factor, const uint8_t *copy) {
-    sharpen_lines(row, factor, copy);
+AUGD_AVX2 static void sharpen_by_avx2(AugdRow row, int32_t factor, const AugdScratch *scratch) {
+    sharpen_lines(row, factor, scratch);
 }
 #endif
 
-static void sharpen_portably(AugdRow row, int32_t factor, const uint8_t *copy) {
-    sharpen_lines(row, factor, copy);
+static void sharpen_portably(AugdRow row, int32_t factor, const AugdScratch *scratch) {
+    sharpen_lines(row, factor, scratch);
 }
 
-void augd_sharpen(AugdRow row, double factor, uint8_t *copy) {
+void augd_sharpen(AugdRow row, double factor, const AugdScratch *scratch) {
     const int32_t steps = (int32_t)nearbyint(factor * (1 << FACTOR_BITS));
-    memcpy(copy, row.pixels, (size_t)row.width * (size_t)row.height * AUGD_CHANNELS);
+    memcpy(scratch->copy, row.pixels, (size_t)row.width * (size_t)row.height * AUGD_CHANNELS);
 #if AUGD_HAS_AVX2_CODE
     if (augd_use_avx2()) {
-        sharpen_by_avx2(row, steps, copy);
+        sharpen_by_avx2(row, steps, scratch);
         return;
     }
 #endif
-    sharpen_portably(row, steps, copy);
+    sharpen_portably(row, steps, scratch);
 }
