@@ -18,6 +18,8 @@ _LARGE_PHOTO_BATCH_SIZE = 32
 # The slowest library makes about a hundred rows a second, and what it prefetched is waited for
 # after each round. What a row costs does not depend on it.
 _ONE_BY_ONE_BATCH_SIZE = 32
+# Ten views of a photo take as much memory as five photos.
+_RECIPE_BATCH_SIZE = 64
 
 ENVIRONMENT_OF = {"Albumentations": "albumentations"}
 """Libraries of `eight_op_loader` that have a peers' environment of their own."""
@@ -217,6 +219,27 @@ def eight_op_loader(options: Options, filter: Filter, library: str) -> Callable[
         },
         python=python_of(ENVIRONMENT_OF.get(library, "")),
     )
+
+
+def recipe_client(options: Options, plain: str | dict[str, Any], name: str) -> Competitor:
+    """Start augd with a recipe: a preset's name, or plain data."""
+    arguments = {**_augd_arguments(options, "antialias"), "recipe": plain}
+    arguments["batch_size"] = _RECIPE_BATCH_SIZE
+    return Competitor(name, "augd_client", arguments=arguments)
+
+
+def published_loader(
+    options: Options, published: str, name: str, environment: str, *, is_normalised: bool
+) -> Competitor:
+    """Start a DataLoader whose rows are made by the library that a recipe is published for."""
+    arguments = {
+        "photos": str(options.photos),
+        "recipe": published,
+        "batch_size": _ONE_BY_ONE_BATCH_SIZE,
+        "workers": options.workers,
+        "is_normalised": is_normalised,
+    }
+    return Competitor(name, "published_loader", arguments=arguments, python=python_of(environment))
 
 
 def transfer(

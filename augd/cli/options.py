@@ -142,6 +142,27 @@ class RecipesOptions:
     """What to print: all presets, one recipe, or the schema."""
 
     name: Annotated[str | None, Argument("Preset, or a TOML file: print it as TOML.")] = None
+    size: Annotated[
+        int | None, Option("Evaluation (NAME eval): side of the crop [224].", metavar="PX", least=1)
+    ] = None
+    crop_pct: Annotated[
+        float | None, Option("Evaluation: the crop's side as a share [0.875].", metavar="F")
+    ] = None
+    filter: Annotated[
+        str | None, Option("Evaluation: antialias, bicubic or linear [antialias].", metavar="NAME")
+    ] = None
+    squash: Annotated[bool, Option("Evaluation: give up the aspect, and crop less.")] = False
+    from_weights: Annotated[
+        str | None,
+        Option("Print how torchvision's or timm's weights are evaluated.", metavar="[timm:]NAME"),
+    ] = None
+    from_timm: Annotated[
+        str | None,
+        Option("Print the training recipe of timm's string rand-m9-mstd0.5-inc1.", metavar="SPEC"),
+    ] = None
+    training: Annotated[
+        bool, Option("With --from-weights: how they were trained, where that is known.")
+    ] = False
     schema: Annotated[bool, Option("Print the JSON schema of recipes, for editors.")] = False
 
 

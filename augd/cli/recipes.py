@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,11 @@ import msgspec
 
 from augd.cli.options import RecipesOptions
 from augd.client.recipe_file import read_recipe
+from augd.errors import OptionError
+from augd.plan.recipe.evaluation import Mode, evaluation_recipe
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.presets import PRESETS
+from augd.plan.recipe.published_presets import EVALUATION_OF, NOTES, timm_recipe
 from augd.plan.recipe.recipe import Recipe
 from augd.plan.recipe.recipe_toml import stream_recipe_to_toml
 from augd.plan.recipe.stream_recipe import (
@@ -26,6 +30,7 @@ from augd.plan.recipe.stream_recipe import (
     plain_recipe,
 )
 
+_DEFAULT_SIZE = 224
 _LISTS = ("ops", "views")
 
 
@@ -34,13 +39,73 @@ def run_recipes(options: RecipesOptions) -> None:
 
     Raises:
         RecipeError: as `load_recipe`.
+        OptionError: options that do not go together, or weights that are not known.
     """
-    if options.schema:
+    if options.from_weights is not None:
+        _refuse_beside("--from-weights", options.name, options.schema or _shapes(options))
+        _print_weights(options.from_weights, is_training=options.training)
+    elif options.from_timm is not None:
+        _refuse_beside("--from-timm", options.name, options.schema or _shapes(options))
+        plain = timm_recipe(_DEFAULT_SIZE, options.from_timm)
+        print_recipe(parse_stream_recipe(plain))
+    elif options.training:
+        raise OptionError("--training: belongs to --from-weights, which is missing")
+    elif _shapes(options):
+        _refuse_beside("--schema", None, options.schema)
+        print_recipe(parse_stream_recipe(_shaped(options)))
+    elif options.schema:
         print_schema()
     elif options.name is None:
         print_recipes()
     else:
-        print_recipe(load_recipe(options.name))
+        recipe = load_recipe(options.name)
+        print(_note(options.name), end="")
+        print_recipe(recipe)
+
+
+def _note(name: str) -> str:
+    """Say in TOML comments where a preset is from, and which evaluation belongs to it."""
+    lines = textwrap.wrap(NOTES.get(name, ""), 98, break_on_hyphens=False)
+    if name in EVALUATION_OF:
+        lines.append(f"Evaluation: the preset {EVALUATION_OF[name]}.")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _shapes(options: RecipesOptions) -> bool:
+    """Return whether an option says what an evaluation recipe looks like."""
+    given = (options.size, options.crop_pct, options.filter)
+    return options.squash or any(one is not None for one in given)
+
+
+def _refuse_beside(option: str, name: str | None, has_more: bool) -> None:
+    if name is not None or has_more:
+        raise OptionError(f"{option}: stands alone, without a NAME and other options")
+
+
+def _shaped(options: RecipesOptions) -> dict[str, Any]:
+    """Return the evaluation recipe of these options."""
+    if options.name not in (None, "eval"):
+        raise OptionError(
+            f"--size, --crop-pct, --filter and --squash make an evaluation recipe: expected the "
+            f"NAME eval, got {options.name!r}; edit what augd recipes {options.name} prints"
+        )
+    crop_pct = 0.875 if options.crop_pct is None else options.crop_pct
+    if not 0 < crop_pct <= 1:
+        raise OptionError(f"--crop-pct: expected above 0, and 1 at most, got {crop_pct:g}")
+    size = _DEFAULT_SIZE if options.size is None else options.size
+    mode: Mode = "squash" if options.squash else "center"
+    return evaluation_recipe(size, crop_pct, options.filter or "antialias", mode)
+
+
+def _print_weights(name: str, *, is_training: bool) -> None:
+    """Print a recipe of published weights; imported here, since little else needs it."""
+    from augd.cli.weights.recipe import ask_library, comments, evaluation_of, training_of
+
+    facts = ask_library(name)
+    preset, plain = training_of(facts) if is_training else (None, evaluation_of(facts))
+    recipe = parse_stream_recipe(plain)
+    print(comments(facts, preset), end="")
+    print_recipe(recipe)
 
 
 def load_recipe(text: str, catalogue: Catalogue | None = None) -> StreamRecipe:

@@ -86,6 +86,11 @@ ENVIRONMENTS: dict[str, Environment] = {
         ("albumentations>=2.0.8,<3", "numpy>=2", "pillow", "torch>=2.4"),
         ("albumentations", "torch.utils.data"),
     ),
+    # For `benchmarks.recipes`: its own transforms, driven by torch's DataLoader.
+    "timm": Environment(
+        ("timm>=1.0", "torch>=2.4", "torchvision>=0.19", "pillow", "numpy>=2"),
+        ("timm.data", "torchvision"),
+    ),
     # It is compiled here; its numba knows no newer NumPy, and Pillow is needed at run time.
     "ffcv": Environment(
         ("ffcv>=1.0.2,<2", "numpy>=2,<2.3", "pillow", "torch>=2.4", "torchvision>=0.19"),

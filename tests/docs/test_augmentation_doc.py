@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from augd.plan.ops.all_ops import OPS_BY_NAME
-from augd.plan.recipe.recipe import PRESETS, parse_recipe
+from augd.plan.recipe.published_presets import EVALUATION_OF
+from augd.plan.recipe.recipe import PRESETS, Recipe, parse_recipe
 from demo.op_images import DOCS, IMAGES, PAGES, SCENES, SECTIONS, TOGETHER, fill_page, page_of
 
+LIBRARIES = (DOCS / "from-other-libraries.md").read_text(encoding="utf-8")
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
 OPS_PAGES = [DOCS / page for page in SECTIONS.values()]
 
@@ -69,6 +71,25 @@ def test_every_image_is_shown_and_opens() -> None:
 
 
 def test_presets_that_are_named_exist_and_all_are() -> None:
-    table = TEXTS["ops"].partition("| for | training")[2].partition("\n\n")[0]
-    named = {name for name in re.findall(r"`([\w-]+)`", table) if name not in OPS_BY_NAME}
+    usual = TEXTS["ops"].partition("| for | training")[2].partition("\n\n")[0]
+    published = LIBRARIES.partition("| recipe | preset")[2].partition("\n\n")[0]
+    columns = [line.split("|")[2:4] for line in published.splitlines()[2:]]
+    text = usual + " ".join(cell for row in columns for cell in row)
+    named = {name for name in re.findall(r"`([\w-]+)`", text) if name not in OPS_BY_NAME}
     assert named == set(PRESETS)
+    for training, evaluation in columns:
+        for name in re.findall(r"`([\w-]+)`", training):
+            assert f"`{EVALUATION_OF[name]}`" in evaluation
+
+
+def test_what_other_libraries_ops_are_called_exists() -> None:
+    rows = re.findall(r"^\| `.*", LIBRARIES.partition("## Ops")[2], re.MULTILINE)
+    assert len(rows) > 40
+    known = {*OPS_BY_NAME, *Recipe.__struct_fields__}
+    for op in OPS_BY_NAME.values():
+        known |= set(op.__struct_fields__)
+    for row in rows:
+        for words in re.findall(r"`([^`]+)`", row.split(" | ")[1]):
+            if words.startswith(("augd ", "augd.", "--")):
+                continue
+            assert re.match(r"\w+", words)[0] in known, row

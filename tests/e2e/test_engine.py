@@ -60,9 +60,16 @@ def _copied(array: object) -> object:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "none"])
 def test_every_preset_gives_rows(daemon, name):
-    batches = read(daemon, name, batch_size=4, limit=4, prefetch=1)
-    assert sum(len(batch["ids"]) for batch in batches) == 4
-    assert all(batch["images"].std() > 5 for batch in batches)
+    asked = {"batch_size": 4, "limit": 4, "prefetch": 1, "verify": True}
+    with augd.connect(daemon.address, recipe=name, **asked) as stream:
+        (batch,) = stream.epoch(0)
+        assert len(batch) == 4 and batch.valid.all()
+        arrays = batch.views.values() if "views" in PRESETS[name] else [batch.images]
+        assert all(images.std() > 5 for images in arrays)
+        if name == "dino":
+            shapes = {view: images.shape for view, images in batch.views.items()}
+            assert shapes == {"global": (4, 2, 224, 224, 3), "local": (4, 8, 96, 96, 3)}
+        del batch, arrays
 
 
 @pytest.mark.parametrize(

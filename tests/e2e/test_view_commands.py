@@ -17,6 +17,8 @@ import augd
 from augd.cli.recipes import print_recipe
 from augd.pixels import native
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
+from augd.plan.recipe.recipe_toml import stream_recipe_from_toml
+from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from tests.support.commands import run_augd as run
 from tests.support.commands import start_augd
 from tests.support.scenes import SMALL, make_folder
@@ -114,8 +116,8 @@ def test_doctor_says_what_to_do_without_kernels() -> None:
 def test_presets_print_as_toml_that_reads_back(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_recipe(parse_recipe(name))
-    assert recipe_from_toml(capsys.readouterr().out) == parse_recipe(name)
+    print_recipe(parse_stream_recipe(name))
+    assert stream_recipe_from_toml(capsys.readouterr().out) == parse_stream_recipe(name)
 
 
 def test_presets_are_listed() -> None:

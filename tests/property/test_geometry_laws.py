@@ -303,9 +303,11 @@ EVERYTHING = [
     {"op": "grayscale", "p": 0.2},
     {"op": "erase", "p": 0.5},
 ]
+USUAL = {"imagenet", "alexnet", "vgg", "resnet", "inception", "cifar", "keras-small", "eval"}
+USUAL |= {"ten-crop", "torchvision-v2", "deit", "deit3", "simclr", "cifar-aa"}
 RECIPES = [
     *({"ops": EVERYTHING, "shuffle_colour": s, "views": v} for s, v in ((False, 1), (True, 3))),
-    *(PRESETS[name] for name in sorted(PRESETS) if name not in ("none", "multi-scale")),
+    *(PRESETS[name] for name in sorted(PRESETS) if name in USUAL),
     {"ops": [{"op": "multi_scale", "short": [100, 200], "crop": 90}]},
     {"ops": [{"op": "random_crop", "size": 200, "pad": 3}, {"op": "rotate", "degrees": 9}]},
     {"ops": [{"op": "rotate", "degrees": 90}, CROP], "fill": "wrap"},

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from augd.plan.recipe.published_presets import EVALUATION, TRAINING
+
 _SHORT_256 = {"op": "resize", "short": 256}
 _PCA = {"op": "pca", "alpha_std": 0.1, "mode": "eigval"}
 _MIRROR = {"op": "mirror", "p": 0.5}
@@ -81,5 +83,7 @@ PRESETS: Mapping[str, dict[str, Any]] = MappingProxyType(
         },
         # Pixels as decoded; every image must have the size of the first.
         "none": {"ops": []},
+        **TRAINING,
+        **EVALUATION,
     }
 )

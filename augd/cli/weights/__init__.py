@@ -1,0 +1,1 @@
+"""How published weights preprocess images: read from torchvision and timm, written as recipes."""
