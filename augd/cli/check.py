@@ -36,7 +36,7 @@ _NOTHING_BAD, _BAD_FILES, _NOT_LOOKED = 0, 1, 2
 
 
 def run_check(path: str, as_json: bool) -> int:
-    """Look at every file and print what was found; returns the exit status that `--help` tells."""
+    """Check every file and print the result; returns the exit status that `--help` documents."""
     try:
         report = check(path)
     except DatasetError as error:
@@ -50,7 +50,7 @@ def run_check(path: str, as_json: bool) -> int:
 
 
 def check(path: str) -> dict[str, Any]:
-    """Look at every file of a folder or manifest; returns what was found, as plain data.
+    """Check every file of a folder or manifest; returns the result as plain data.
 
     Raises:
         DatasetError: there is no dataset at `path`.
@@ -76,7 +76,7 @@ def _watched(index: IndexFile) -> Iterator[Examined]:
 
 
 def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any]:
-    """Tell what the index alone knows."""
+    """Describe what the index records, without reading a file."""
     targets = _targets(index.classes, arrays)
     if arrays.targets is not None:
         counts = (arrays.targets > 0).sum(axis=0).tolist()
@@ -110,7 +110,7 @@ def _describe(path: str, index: IndexFile, arrays: IndexArrays) -> dict[str, Any
 
 
 def _targets(names: Sequence[str], arrays: IndexArrays) -> dict[str, dict[str, Any]]:
-    """Tell of each column of targets what its numbers are; nothing of a set of classes."""
+    """Describe the numbers of each target column; empty for a dataset of classes."""
     if arrays.targets is None:
         return {}
     found = {}
@@ -122,7 +122,7 @@ def _targets(names: Sequence[str], arrays: IndexArrays) -> dict[str, dict[str, A
 
 
 class _Findings:
-    """Collects what the files turn out to be; keeps nothing of an ordinary one but its size."""
+    """Collects the results for the files; keeps only the size of an ordinary one."""
 
     def __init__(self, arrays: IndexArrays) -> None:
         self._arrays = arrays

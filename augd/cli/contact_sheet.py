@@ -54,7 +54,7 @@ CELLS_PER_ROW = 10  # the views of ten_crop, and of each scale of multi_scale
 class Cell:
     """One made row with words under it; `image` is None where none could be made.
 
-    `first` has one line, `second` is broken into as many as the sheet has.
+    `first` takes one line; `second` is wrapped into the sheet's number of lines.
     """
 
     image: Pixels | None
@@ -80,9 +80,9 @@ class Sheet:
     """Lays out strips of one size below each other.
 
     `row_px` is (height, width) of the largest made row, `photo_px` (width, height) of the place for
-    a photo; None gives it the height of a row. With `is_shaded` what no outline holds of a photo is
-    darkened. `num_lines` is how many lines the second words of cells are broken into. Cells stand
-    in rows of at most `cells_per_row`.
+    a photo; None gives it the height of a row. With `is_shaded` a photo is darkened outside of its
+    outlines. `num_lines` is the number of lines for the second text of a cell. Each line of the
+    sheet holds at most `cells_per_row` cells.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Sheet:
             self._write(pen, at, line, width, 12, _PALE)
 
     def _broken(self, text: str, width_px: int) -> list[str]:
-        """Break words at their separators into lines of a width; the last takes what is left."""
+        """Wrap text at its separators into lines of a width; the last line takes the rest."""
         lines = [""]
         for part in _ENDS.split(text):
             longer = lines[-1] + part
@@ -203,7 +203,7 @@ class Sheet:
     def _draw_hole(
         self, pen: ImageDraw.ImageDraw, at: tuple[int, int], size: tuple[int, int], why: str
     ) -> None:
-        """Draw the place of an image that there is none of, and why."""
+        """Draw an empty frame and the reason for the missing image."""
         (x, y), (width, height) = at, size
         pen.rectangle((x, y, x + width - 1, y + height - 1), _HOLE)
         text = "\n".join(wrap(why, max(8, width // 8))[: max(1, height // _LINE_PX)])
@@ -245,7 +245,7 @@ def _scaled(outline: Outline, scale: tuple[float, float]) -> Outline:
 
 
 def _shaded(image: Image.Image, outlines: Sequence[Outline]) -> Image.Image:
-    """Darken what lies in no outline."""
+    """Darken the image outside of the outlines."""
     mask = Image.new("L", image.size, 0)
     for outline in outlines:
         ImageDraw.Draw(mask).polygon([(round(x), round(y)) for x, y in outline], 255)
@@ -260,7 +260,7 @@ def _trace(image: Image.Image, outline: Outline, colour: Colour, is_thin: bool) 
 
 
 def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.Image:
-    """Draw a closed line without steps: fourfold, then reduced."""
+    """Draw an antialiased closed line: four times as large, then reduced."""
     mask = Image.new("L", (size[0] * _FINER, size[1] * _FINER), 0)
     pen = ImageDraw.Draw(mask)
     points = [(x * _FINER, y * _FINER) for x, y in (*corners, *corners[:2])]
@@ -269,7 +269,7 @@ def _line_mask(size: tuple[int, int], corners: Outline, width_px: int) -> Image.
 
 
 def _kept_inside(outline: Outline, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """Move lines that lie on the image's edge just inside it, where they are seen."""
+    """Move lines on the image's edge just inside it, where they are visible."""
     width, height = size
     return [(_off_the_edge(x, width), _off_the_edge(y, height)) for x, y in outline]
 

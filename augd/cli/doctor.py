@@ -54,7 +54,7 @@ _TO_BUILD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     found: str
@@ -63,7 +63,7 @@ class Finding:
 
 
 def run_doctor(as_json: bool) -> int:
-    """Print all findings; returns 1 when something is in the way, else 0."""
+    """Print all findings; returns 1 if something prevents a daemon from running, else 0."""
     findings = examine()
     if as_json:
         print(json.dumps([asdict(one) for one in findings]))
@@ -73,7 +73,7 @@ def run_doctor(as_json: bool) -> int:
 
 
 def examine() -> list[Finding]:
-    """Look at everything. Takes about a second."""
+    """Run all checks. Takes about a second."""
     looks: tuple[Callable[[], Finding], ...] = (
         _versions,
         _processor,
@@ -116,7 +116,7 @@ def _processor() -> Finding:
 
 
 def _kernels() -> Finding:
-    """Load them in a process of its own: a damaged file can end the one that does."""
+    """Load the kernels in a separate process: a damaged file can crash it."""
     said, problem = _ask("augd.cli.probe_kernels", _TRY_S)
     if not said:
         advice = f"loading them ends every producer: install augd again, or {_WITHOUT_KERNELS}"
@@ -142,7 +142,7 @@ def _kernels() -> Finding:
 
 
 def _formats() -> Finding:
-    """Tell which decoders are there that are packages of their own."""
+    """Check which optional decoder packages are installed."""
     missing = [kind for kind in PACKAGES if find_spec(MODULES[kind]) is None]
     if not missing:
         return Finding("formats", "all that are read")
@@ -194,7 +194,7 @@ def _runtime_folder() -> Finding:
 
 
 def _confinement() -> Finding:
-    """Confine a process, as a producer does to itself: there is no way back for this one."""
+    """Confine a separate process as a producer confines itself; it cannot be undone."""
     holds, problem = _ask("augd.cli.probe_sandbox", _TRY_S)
     if problem.startswith("no answer"):
         advice = (

@@ -72,7 +72,7 @@ class Components:
 
 
 def run_pca(options: PcaOptions) -> None:
-    """Measure, write the op and say what was found.
+    """Measure, write the op and print the components.
 
     Raises:
         AugdError: an option is wrong, the dataset has too few good photos, or the file cannot be

@@ -29,7 +29,7 @@ _SIDE_MAX_PX = 30_000  # of the sheet; viewers and PNG readers refuse more
 
 
 def run_preview(options: PreviewOptions, recipe: StreamRecipe) -> None:
-    """Write the contact sheet and say where.
+    """Write the contact sheet and print its path.
 
     Raises:
         AugdError: an option is wrong, there is no dataset, or the file cannot be written.
@@ -73,7 +73,7 @@ def _num_said(phase: Phase) -> int:
 
 
 def make_strip(renderer: SampleRenderer, sample: int, epochs: Sequence[int]) -> Strip:
-    """Read one sample, make its rows in each of these epochs, and put all into words."""
+    """Read one sample, make its rows in each of these epochs, and describe them."""
     path = renderer.arrays.path(sample)
     label = renderer.label_of(sample) or f"sample {sample}"
     try:

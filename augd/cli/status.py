@@ -33,7 +33,7 @@ _SLOTS = ("filling", "ready", "sent", "draining", "free")
 
 
 def run_status(options: StatusOptions) -> None:
-    """Print what a daemon does, once, or again and again until Ctrl-C.
+    """Print what a daemon does, once or repeatedly until Ctrl-C.
 
     Raises:
         ConnectError: no daemon answers.
@@ -53,7 +53,7 @@ def run_status(options: StatusOptions) -> None:
 
 
 def reports(inquirer: StatusClient, every_s: float) -> Iterator[dict[str, Any]]:
-    """Yield a report every `every_s` seconds, each on what happened since the last, without end."""
+    """Yield a report every `every_s` seconds, each on the time since the last, without end."""
     before, since = inquirer.status(), time.monotonic()
     while True:
         time.sleep(every_s)
@@ -186,7 +186,7 @@ def _draw_streams(report: Mapping[str, Any]) -> Table:
 
 
 def _chunks(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how large the chunks of each stream are, once it is known what a row takes."""
+    """Yield the chunk size of each stream, once the time of a row is known."""
     for one in report["streams"]:
         if one["row_s"]:
             yield (

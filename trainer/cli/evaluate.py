@@ -102,7 +102,7 @@ def open_for(
     split: str | None,
     **options: Any,
 ) -> tuple[Stream, Split]:
-    """Open a stream of what a network can be asked about; its labels are the network's.
+    """Open a stream of samples that the network can classify; its labels are the network's.
 
     `split` None is "test", or "val" of a dataset that has no other.
 
@@ -210,7 +210,7 @@ def _told(result: dict[str, Any], out: Path) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Make a class's name fit for a line and a terminal, whatever its characters do there."""
+    """Escape a class's name for one line of a terminal, whatever its characters."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 

@@ -215,7 +215,7 @@ def _save_whole(path: Path, training: Training, whole: dict[str, Any], prefix: s
 def _report(
     training: Training, store: FeatureStore, head_s: float, *, is_new: bool
 ) -> dict[str, Any]:
-    """Say what it took, and what training the head online would have taken.
+    """Report the time it took, and what training the head online would have taken.
 
     Online every epoch passes all images through the base again, at the pace at which the features
     were made here. The head's own time is left out of both.

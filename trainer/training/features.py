@@ -318,7 +318,7 @@ class StoredSource:
         return order
 
     def stats(self) -> dict[str, float]:
-        """Count what was handed out; nothing is waited for."""
+        """Return how much was handed out; there is no waiting time."""
         return dict(self._counts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -326,5 +326,5 @@ class StoredSource:
         return {"epoch": self._place[0], "batch": self._place[1]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken."""
+        """Continue where a state was taken."""
         self._place = self._resume = (state["epoch"], state["batch"])

@@ -20,7 +20,7 @@ class TensorBoardLog:
     """Events in a folder; use it in `with`, or `close` it: a thread writes them."""
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:
-        """Write nothing yet; what a crashed run wrote after `first_step` is struck out.
+        """Write nothing yet; events that a crashed run wrote after `first_step` are removed.
 
         An epoch's point stands at the steps done by its end: a run that goes on from there has it.
         """

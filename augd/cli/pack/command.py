@@ -60,7 +60,7 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 class PackPlan(msgspec.Struct, frozen=True):
-    """What a packing was begun from, to be the same when it goes on."""
+    """What a packing was started with; a resume must have the same."""
 
     version: int
     source: str
@@ -118,7 +118,7 @@ def _chosen(options: PackOptions) -> ShardOptions:
 
 @contextmanager
 def _begun(index: IndexFile, target: str, plan: PackPlan) -> Iterator[str]:
-    """Begin in the target, or resume there, under a lock against a second packer."""
+    """Start or resume in the target, under a lock against a second packer."""
     folder = os.path.realpath(target)
     state = os.path.join(folder, STATE_NAME)
     source = os.fsdecode(index.header.source)
@@ -209,7 +209,7 @@ def _finish(index: IndexFile, arrays: IndexArrays, jobs: list[Job], folder: str)
 
 
 def _in_order(folder: str, jobs: list[Job], num_samples: int) -> Iterator[tuple[Job, Entry]]:
-    """Yield all entries in the order of the samples; splits may lie mixed in it."""
+    """Yield all entries in the order of the samples, in which splits may alternate."""
     job_of = np.empty(num_samples, np.int64)
     for number, job in enumerate(jobs):
         job_of[job.samples] = number
@@ -249,7 +249,7 @@ def run_index(options: IndexOptions) -> None:
 
 
 def rebuild_index(source: str) -> dict[str, Any]:
-    """Scan a whole dataset again, for the user's cache; returns what is in it."""
+    """Scan a whole dataset again for the user's cache; returns its contents."""
     started = time.monotonic()
     with (
         ProgressBar("indexing") as progress,
@@ -282,7 +282,7 @@ Seen = tuple[Header | None, Table | None, str]
 
 
 def index_shards(source: str) -> dict[str, Any]:
-    """Write `augd.index` beside shards; returns what is in them. See `run_index`."""
+    """Write `augd.index` beside shards; returns their contents. See `run_index`."""
     started = time.monotonic()
     root = real_root(source)
     if not has_shards(root):
@@ -300,7 +300,7 @@ def index_shards(source: str) -> dict[str, Any]:
 
 
 def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
-    """Index shards in an object store by range reads; returns what is in them. See `run_index`."""
+    """Index shards in an object store by range reads; returns their contents. See `run_index`."""
     started = time.monotonic()
     shelf = StoreListing(str(parse_store(source)).encode(), _look_within)
     if options.beside and not source.lower().startswith("s3:"):
@@ -327,7 +327,7 @@ def index_remote(source: str, options: IndexOptions) -> dict[str, Any]:
 def _place_all(
     found: ScanResult, looks: Iterator[Seen], progress: Progress = lambda number: None
 ) -> dict[str, Any]:
-    """Write down what was seen of each image; returns what the shards hold."""
+    """Record the header of each image; returns the contents of the shards."""
     numbers, offsets = found.shard_numbers, found.shard_offsets
     found.forget_places()
     bad: list[dict[str, Any]] = []
@@ -358,7 +358,7 @@ def _look_at(content: bytes) -> Seen:
 
 
 def _look_within(file: IO[bytes], member: Member) -> Seen:
-    """Look at an image in a shard that is far away: at its beginning, if that is enough."""
+    """Read an image's header in a remote shard: its first bytes, if they suffice."""
     file.seek(member.offset)
     head = file.read(min(member.size_bytes, _HEAD_BYTES))
     if len(head) < member.size_bytes:
@@ -398,7 +398,7 @@ def _write_index(found: ScanResult) -> int:
 
 
 def _portable(found: ScanResult) -> tuple[IndexHeader, ScanResult]:
-    """Make the header of an index that is free of what holds on this machine, or store, only."""
+    """Return the index's header without what is true of this machine or store only."""
     header = msgspec.structs.replace(
         header_of(found),
         source=b"",

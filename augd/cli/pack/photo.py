@@ -41,7 +41,7 @@ class Shrink(msgspec.Struct, frozen=True):
 
 
 class Packed(msgspec.Struct):
-    """What goes into the shard, and what became of the photo; `reason` says why it was kept."""
+    """The bytes for the shard, and what was done; `reason` says why a photo was kept as it is."""
 
     data: bytes | bytearray
     header: Header | None
@@ -70,7 +70,7 @@ def place_of(header: Header | None, table: Table | None, shard: int, offset: int
 
 
 def require_kernels() -> None:
-    """Refuse to pack without the native kernels, of which transcoding is a part."""
+    """Reject packing without the native kernels, which transcode."""
     if native.kernels is None:
         raise OptionError(
             f"augd pack needs the native kernels, which are not active here "
@@ -80,7 +80,7 @@ def require_kernels() -> None:
 
 
 def pack_photo(data: bytes | bytearray, shrink: Shrink | None = None) -> Packed:
-    """Make of a file's bytes what goes into a shard. A file that does not decode stays as it is."""
+    """Transcode a file's bytes for a shard. A file that does not decode stays as it is."""
     header = None
     try:
         header = read_header(data)
@@ -118,7 +118,7 @@ def _transcoded(data: bytes | bytearray, header: Header) -> tuple[bytes, Table]:
 def _compare(
     made: bytes, found: Header, table: Table, header: Header, whole: np.ndarray[Any, Any]
 ) -> None:
-    """Refuse what does not give the same pixels, whole and from segments alone."""
+    """Reject a result whose pixels differ, decoded whole or from segments alone."""
     width, height = header.width, header.height
     if (found.width, found.height, found.orientation) != (width, height, header.orientation):
         raise BadImage("not transcoded: its header would change")

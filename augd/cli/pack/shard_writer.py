@@ -40,14 +40,14 @@ _MIN_SHARDS: Final = 16
 
 
 class ShardOptions(msgspec.Struct, frozen=True):
-    """What decides the shards beside the source."""
+    """The options that decide the shards, beside the source."""
 
     shard_bytes: int
     shrink: Shrink | None = None
 
 
 class Job(msgspec.Struct):
-    """A shard to be: its name, and its samples in ascending order."""
+    """A planned shard: its name, and its samples in ascending order."""
 
     name: str
     samples: list[int]
@@ -84,7 +84,7 @@ def is_done(folder: str, job: Job) -> bool:
 
 
 def read_entries(folder: str, job: Job) -> list[Entry]:
-    """Read what is in a finished shard, in the order of the samples."""
+    """Read the entries of a finished shard, in the order of the samples."""
     with open(_part(folder, job), "rb") as file:
         return msgspec.msgpack.decode(file.read(), type=list[Entry])
 
@@ -98,9 +98,9 @@ def write_shard(
     packer: Packer,
     is_feared: Callable[[int], bool],
 ) -> Iterator[int]:
-    """Write one shard; yields each sample before it is looked at.
+    """Write one shard; yields each sample before it is read.
 
-    Samples that are feared are not decoded, and stay as they are.
+    Samples that killed a process are not decoded, and stay as they are.
 
     Raises:
         AugdError: a sample is missing or changed, or the disk is full.
@@ -133,7 +133,7 @@ def write_shard(
 
 @contextmanager
 def written_whole(path: str) -> Iterator[BinaryIO]:
-    """Open a file to write that is there whole or not at all, also after a crash."""
+    """Open a file for writing that is complete or absent, also after a crash."""
     aside = f"{path}.new"
     with open(aside, "wb") as file:
         yield file
@@ -160,7 +160,7 @@ def _pack(
 
 
 class _Members:
-    """Adds samples to a shard, by names that WebDataset can take apart."""
+    """Adds samples to a shard, with names that WebDataset can split."""
 
     def __init__(self, shard: tarfile.TarFile, index: IndexArrays) -> None:
         self._shard = shard
@@ -184,7 +184,7 @@ class _Members:
             self._write(f"{key}.json", msgspec.json.encode(said))
 
     def _name(self, path: str, one: Packed) -> tuple[str, str]:
-        """Return key and ending: a key has no dot in its last part, and is there once."""
+        """Return key and ending: a key is unique, and has no dot in its last part."""
         folder, slash, name = path.rpartition("/")
         stem, _, ending = name.rpartition(".")
         if ending.lower().encode() not in IMAGE_ENDINGS:  # as a manifest may have it

@@ -21,7 +21,7 @@ _MOST_BYTES: Final = 1 << 30  # of what a photo becomes: twice the largest file 
 
 
 class _Pack(msgspec.Struct, frozen=True):
-    """Make of the file that follows what goes into a shard."""
+    """Request: transcode the file that follows."""
 
     shrink: Shrink | None
 
@@ -37,7 +37,7 @@ class _Cut(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Made(msgspec.Struct, frozen=True):
-    """What follows goes into the shard; nothing follows where the file stays as it is."""
+    """Reply: the bytes for the shard follow; none if the file stays as it is."""
 
     header: Header | None
     cut: _Cut | None
@@ -47,14 +47,14 @@ class _Made(msgspec.Struct, frozen=True):
 
 
 class Packer(DecodeProcess):
-    """The asker's end. Use it in a `with`."""
+    """The packer's end of the process. Use it in a `with`."""
 
     def __init__(self, shrink: Shrink | None) -> None:
         super().__init__(__name__)
         self._question = _Pack(shrink)
 
     def pack(self, content: bytes | bytearray) -> Packed:
-        """Make of a file's bytes what goes into a shard; one that kills decoders stays as it is."""
+        """Transcode a file's bytes for a shard; one that kills its decoder stays as it is."""
         died = ""
         for _ in range(_STRIKES):
             try:

@@ -37,7 +37,7 @@ _STRIKES: Final = 2
 
 
 class PackTask(msgspec.Struct):
-    """What a worker is told: where to, how, which share of the shards, and which photos kill."""
+    """A worker's task: target, options, its share of the shards, and samples that kill."""
 
     folder: str
     options: ShardOptions
@@ -47,7 +47,7 @@ class PackTask(msgspec.Struct):
 
 
 class _Said(msgspec.Struct, omit_defaults=True):
-    """What a worker says: the sample that it looks at next, or why it can't go on."""
+    """A worker's report: the sample that it reads next, or why it cannot continue."""
 
     sample: int = -1
     error: str = ""
@@ -56,11 +56,11 @@ class _Said(msgspec.Struct, omit_defaults=True):
 def pack_all(
     index: IndexFile, folder: str, options: ShardOptions, num_workers: int
 ) -> Iterator[int]:
-    """Make all shards that are not there yet; yields each sample before it is looked at.
+    """Write all missing shards; yields each sample before it is read.
 
     Raises:
         AugdError: a sample is missing or changed, the disk is full, or a worker is silent or failed
-            by no photo's fault.
+        for another reason than a photo.
     """
     strikes: Counter[int] = Counter()
     clock = Awake()
@@ -96,7 +96,7 @@ def pack_all(
 
 
 class _PackWorker:
-    """A process and what it said so far."""
+    """A worker process and its reports so far."""
 
     def __init__(self, index: IndexFile, task: PackTask) -> None:
         self._index = index
@@ -122,7 +122,7 @@ class _PackWorker:
         self.output = self._process.stdout
 
     def read(self) -> list[int]:
-        """Read which samples it went on to; none when its output has ended."""
+        """Read the samples of its new reports; none when its output has ended."""
         content = os.read(self.output.fileno(), 1 << 16)
         *lines, self._rest = (self._rest + content).split(b"\n")
         samples = []
@@ -135,7 +135,7 @@ class _PackWorker:
         return samples
 
     def died(self) -> bool:
-        """Say whether it ended by a signal, and not because it was done."""
+        """Return whether a signal ended it."""
         status = self._process.wait(_SILENCE_S)
         self.output.close()
         if status > 0:
