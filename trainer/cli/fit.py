@@ -141,7 +141,7 @@ def open_run(
 def _replayer(
     options: FitOptions, settings: Settings, recipes: Recipes, ranks: Ranks
 ) -> Callable[[int, int], str]:
-    """Return a function that says how a batch of the training stream is made again."""
+    """Return a function that tells how to recompute a batch of the training stream."""
 
     def say(epoch: int, number: int) -> str:
         def in_python() -> str:
