@@ -106,6 +106,22 @@ def test_edits_are_those_of_the_drawn_numbers(daemon):
     assert np.array_equal(plain, edited)
 
 
+def test_own_ops_of_a_group_act_on_the_rows_that_it_chose(daemon):
+    ids, plain, _ = first_batch(daemon, seed=5)
+    vignette = {"op": "vignette", "strength": [0.5, 0.9]}
+    group = {"op": "one_of", "ops": [{"op": "mirror", "p": 0.0}, vignette]}
+    same_ids, edited, _ = first_batch(daemon, group, seed=5)
+    assert np.array_equal(ids, same_ids)
+    op, num_edited = Vignette(strength=(0.5, 0.9)), 0
+    for sample, before, after in zip(ids.tolist(), plain, edited, strict=True):
+        if not np.array_equal(before, after):
+            rng = OpRandom(mix(5, Purpose.PARAMS), sample, 0, 2, 0, 1)
+            op.pixels(before, rng.uniform(0.5, 0.9))
+            num_edited += 1
+        assert np.array_equal(before, after)
+    assert 5 < num_edited < 35
+
+
 def test_matrices_join_the_one_resample(daemon):
     slant = {"op": "slant", "most": 0.5}
     ids, _, plain = first_batch(daemon, params=True, seed=5)

@@ -56,9 +56,10 @@ def _check_group(path: str, group: Mapping[str, Any], known: Ops) -> None:
     single = {name: op for name, op in known.items() if name not in _GROUPS}
     for number, op in enumerate(ops):
         here = f"{path}.ops[{number}]"
-        if isinstance(op, Mapping) and op.get("op") in _GROUPS:
+        inner = op.get("op") if isinstance(op, Mapping) else None
+        if isinstance(inner, str) and inner in _GROUPS:
             raise RecipeError(
-                f"{here}.op: expected no group in {name}, got {op['op']}. Groups are one deep: put "
+                f"{here}.op: expected no group in {name}, got {inner}. Groups are one deep: put "
                 "its ops in its place, or the group beside this one."
             )
         _check_op_names(here, op, single)

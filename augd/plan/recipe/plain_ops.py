@@ -11,16 +11,24 @@ from typing import Any
 
 
 def list_names(ops: Any) -> Iterator[str]:
-    """Yield the names of ops as a client wrote them, and of those in groups.
+    """Yield the names of ops as a client wrote them, and of those in groups, which are one deep.
 
     What is no list, no mapping or no name is passed over: whoever parses it says so.
     """
-    for op in ops if isinstance(ops, list | tuple) else ():
-        if isinstance(op, Mapping):
-            name = op.get("op")
-            if isinstance(name, str):
-                yield name
-            yield from list_names(op.get("ops"))
+    for op in _mappings(ops):
+        yield from _name_of(op)
+        for inner in _mappings(op.get("ops")):
+            yield from _name_of(inner)
+
+
+def _mappings(ops: Any) -> Iterator[Mapping[str, Any]]:
+    return (op for op in (ops if isinstance(ops, list | tuple) else ()) if isinstance(op, Mapping))
+
+
+def _name_of(op: Mapping[str, Any]) -> Iterator[str]:
+    name = op.get("op")
+    if isinstance(name, str):
+        yield name
 
 
 def expand_op(op: Mapping[str, Any]) -> dict[str, Any]:

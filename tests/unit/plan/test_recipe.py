@@ -310,7 +310,7 @@ VALUES = SCALARS | NUMBERS | st.lists(NUMBERS, max_size=3) | st.lists(SCALARS, m
 PARAMETERS = (
     *("size", "short", "scale", "ratio", "p", "mode", "eigval", "eigvec", "alpha_std", "crop"),
     *("pad", "min_area", "factor", "degrees", "height", "width", "x", "y", "k", "alpha", "sigma"),
-    *("max", "v", "h", "area", "flip"),
+    *("max", "v", "h", "area", "flip", "bits", "threshold", "add", "sigma", "std", "quality"),
 )
 OPS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3)
 FIELDS = st.dictionaries(
@@ -324,10 +324,19 @@ FIELDS = st.dictionaries(
     max_size=3,
 )
 NAMED = st.builds(lambda name, op: {"op": name, **op}, st.sampled_from(sorted(OPS_BY_NAME)), OPS)
+GROUPS = st.builds(
+    lambda name, ops, others: {**others, "op": name, "ops": ops},
+    st.sampled_from(("one_of", "all_of")),
+    st.lists(NAMED | OPS | SCALARS, max_size=3) | VALUES,
+    st.dictionaries(st.sampled_from(("weights", "p", "shuffle")), VALUES, max_size=2),
+)
 
 
 @examples(100)
-@given(ops=st.lists(NAMED | OPS | SCALARS, max_size=3), fields=FIELDS)
+@given(ops=st.lists(NAMED | OPS | SCALARS | GROUPS, max_size=3), fields=FIELDS)
+@example(ops=[{"op": "one_of", "ops": [{"op": ["mirror"]}]}], fields={})
+@example(ops=[{"op": "all_of", "ops": [{"op": {}}]}], fields={})
+@example(ops=[{"op": "one_of", "ops": [{"op": "invert"}], "weights": [10**400]}], fields={})
 @example(ops=[{"op": "mirror", 3: 4}], fields={})
 @example(ops=[{"op": "pca", "eigvec": [[[]]] * 3}], fields={})
 @example(ops=[], fields={"fill": "constant", "fill_value": [1, 2, 3]})
