@@ -70,6 +70,8 @@ def _explain(
         return {**report, "bad": str(bad)}
     size = [header.width, header.height]
     drawn = renderer.drawn(sample, epoch, header)
+    if len(renderer.recipe.phases) > 1:
+        report["phase"] = renderer.recipe.at(epoch).from_epoch
     return {**report, "format": header.format, "size": size, **as_plain(drawn)}
 
 
@@ -79,6 +81,8 @@ def _in_words(report: dict[str, Any], options: ExplainOptions) -> str:
         f"label     {shown(report['label'].encode()) or 'none'}",
         _say_position(report),
     ]
+    if "phase" in report:
+        lines.append(f"phase     the one from epoch {report['phase']} on")
     if "bad" in report:
         return "\n".join([*lines, f"bad       {report['bad']}"])
     width, height = report["size"]

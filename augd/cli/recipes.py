@@ -31,7 +31,7 @@ from augd.plan.recipe.stream_recipe import (
 )
 
 _DEFAULT_SIZE = 224
-_LISTS = ("ops", "views")
+_LISTS = ("ops", "views", "phases")
 
 
 def run_recipes(options: RecipesOptions) -> None:
@@ -162,17 +162,44 @@ def recipe_schema() -> dict[str, Any]:
         definition["description"] = inspect.cleandoc(definition["description"])
     definitions = schema["$defs"]
     definitions |= _views_schema(definitions["Recipe"])
+    definitions |= _phases_schema(definitions)
+    kinds = "Recipe", "RecipeOfViews", "Schedule"
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Recipe", "RecipeOfViews")],
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in kinds],
         "$defs": definitions,
     }
+
+
+def _phases_schema(definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the definitions of a recipe with phases from those of a phase's recipe."""
+    begins = {"from_epoch": {"type": "integer"}}
+    phases = {}
+    for name, phase in (("Recipe", "Phase"), ("RecipeOfViews", "PhaseOfViews")):
+        whole = definitions[name]
+        phases[phase] = {
+            **whole,
+            "title": phase,
+            "description": "A whole recipe, which holds from an epoch on.",
+            "properties": {**begins, **whole["properties"]},
+            "required": ["from_epoch", *whole["required"]],
+        }
+    items = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in phases]}
+    schedule = {
+        "title": "Schedule",
+        "description": "Recipes that follow each other, each from its epoch on.",
+        "type": "object",
+        "properties": {"phases": {"type": "array", "minItems": 1, "items": items}},
+        "required": ["phases"],
+        "additionalProperties": False,
+    }
+    return {**phases, "Schedule": schedule}
 
 
 def _views_schema(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Make the definitions of a recipe with view groups from that of one without."""
     properties = recipe["properties"]
-    settings = {key: of for key, of in properties.items() if key not in _LISTS}
+    settings = {key: of for key, of in properties.items() if key not in (*_LISTS, "mix")}
     own = {key: of for key, of in settings.items() if key not in SHARED_KEYS}
     group = {
         "title": "ViewGroup",
@@ -207,6 +234,8 @@ def _short(name: str) -> str:
 
 def summarise(plain: Mapping[str, Any]) -> str:
     """Say in one line what a recipe's plain data does, without its defaults."""
+    if "phases" in plain:
+        return "; ".join(f"from {one['from_epoch']}: {summarise(one)}" for one in plain["phases"])
     if isinstance(plain.get("views"), list):
         said = "; ".join(map(_summarise_group, plain["views"]))
     elif not plain["ops"]:
@@ -216,7 +245,7 @@ def summarise(plain: Mapping[str, Any]) -> str:
     settings = [
         f"{key}={_brief(value)}"
         for key, value in plain.items()
-        if key not in _LISTS or isinstance(value, int)
+        if key != "from_epoch" and (key not in _LISTS or isinstance(value, int))
     ]
     return "; ".join([said, *settings])
 

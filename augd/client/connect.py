@@ -280,7 +280,8 @@ def _check_mixed(recipe: Mapping[str, Any], mixed: object) -> None:
     """Reject to mix images whose colours are left to a device."""
     if not isinstance(mixed, bool):
         raise OptionError(f"mixed: expected True or False, got {mixed!r}")
-    if mixed and "mix" in recipe and recipe.get("colour_on") == "device":
+    phases: Sequence[Mapping[str, Any]] = recipe.get("phases") or (recipe,)
+    if mixed and any("mix" in one and one.get("colour_on") == "device" for one in phases):
         raise OptionError(
             'mixed: True mixes finished images, and with colour_on="device" they lack their '
             "colours; pass mixed=False and mix on the device, or take colour_on out of the recipe"

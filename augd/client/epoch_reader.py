@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,11 +31,13 @@ from augd.client.stream_connection import Place, StreamConnection
 from augd.errors import ConnectionLost, ReceiptMismatch, SpecMismatch, StreamClosed
 from augd.plan.content import Content, differences
 from augd.plan.recipe.mix import Mix
+from augd.plan.recipe.stream_recipe import plain_at
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import IDS_MODULUS, read_sum
 from augd.protocol.quarantine import as_entries, united
 from augd.protocol.row_digest import ids_digest
+from augd.protocol.slot_layout import arrays_at
 
 _log = logging.getLogger("augd")
 
@@ -61,7 +63,8 @@ class EpochReader:
         """
         self._connection = connection
         self._is_verified = is_verified
-        self._mixer = _mixer_of(connection, is_mixed)
+        self._is_mixed = is_mixed
+        self._mixers: dict[int, RowMixer | None] = {}  # by the epoch from which they mix
         self._layout = connection.spec.layout
         self._ids_digest = 0  # of what came since the connection or the epoch began
         opened = connection.opened
@@ -178,14 +181,22 @@ class EpochReader:
 
     def _open(self, ready: msg.BatchMessage) -> Batch:
         connection = self._connection
-        batch = open_batch(
-            connection.current, connection.opened.arrays, ready, is_verified=self._is_verified
-        )
+        arrays = arrays_at(connection.opened.arrays, connection.opened.phases, ready.epoch)
+        batch = open_batch(connection.current, arrays, ready, is_verified=self._is_verified)
         self._count(ready, batch.ids)
-        if self._mixer is not None:
+        mixer = self._mixer_at(ready.epoch, arrays)
+        if mixer is not None:
             first = ready.position + self._layout.rank * self._layout.batch_size
-            self._mixer.mix(batch, first)
+            mixer.mix(batch, first)
         return batch
+
+    def _mixer_at(self, epoch: int, arrays: Sequence[msg.ArraySpec]) -> RowMixer | None:
+        """Return what mixes the rows of an epoch, whose slots have these arrays."""
+        recipe = plain_at(self._connection.spec.recipe, epoch)
+        begins = recipe.get("from_epoch", 0)
+        if begins not in self._mixers:
+            self._mixers[begins] = _mixer_of(self._connection, recipe, arrays, self._is_mixed)
+        return self._mixers[begins]
 
     def _count(self, ready: msg.BatchMessage, ids: NDArray[np.int64]) -> None:
         layout = self._layout
@@ -267,14 +278,19 @@ class EpochReader:
         )
 
 
-def _mixer_of(connection: StreamConnection, is_applied: bool) -> RowMixer | None:
+def _mixer_of(
+    connection: StreamConnection,
+    recipe: Mapping[str, Any],
+    arrays: Sequence[msg.ArraySpec],
+    is_applied: bool,
+) -> RowMixer | None:
     spec = connection.spec
-    if "mix" not in spec.recipe:
+    if "mix" not in recipe:
         return None
-    mix = msgspec.convert(spec.recipe["mix"], Mix)
-    arrays = {array.name: array for array in connection.opened.arrays}
-    height, width = arrays["images"].shape[-3:-1]
-    targets = arrays["labels"].shape[1:]
+    mix = msgspec.convert(recipe["mix"], Mix)
+    shapes = {array.name: array.shape for array in arrays}
+    height, width = shapes["images"][-3:-1]
+    targets = shapes["labels"][1:]
     num_classes = targets[0] if targets else len(connection.current.classes)
     return RowMixer(mix, spec.seed, (height, width), num_classes, is_applied=is_applied)
 

@@ -191,7 +191,8 @@ class ClientSession:
         return message.session == self.session and message.opening == self.opening
 
     def _opened(self, message: msg.Opened) -> list[Outcome]:
-        check_layout(message.arrays, message.slot_bytes)
+        for arrays in (message.arrays, *(phase.arrays for phase in message.phases)):
+            check_layout(arrays, message.slot_bytes)
         self.state = "open"
         self.opened = message
         self.quarantine = united(as_entries(self.quarantine), message.quarantine)

@@ -19,6 +19,7 @@ from augd.protocol.message_parts import (
     Message,
     Name,
     Path,
+    PhaseArrays,
     Quarantine,
     Share,
     Small,
@@ -142,7 +143,7 @@ class Opened(Message, frozen=True, tag="OPENED"):
 
     `num_unlabelled` counts the selected samples whose label is -1. `stamp` is a digest of the times
     of the dataset's files, on which no byte depends. `changes` say, by earlier stamps, which files
-    have other times or sizes since.
+    have other times or sizes since. `arrays` hold in all epochs before those of `phases`.
     """
 
     session: Count
@@ -162,6 +163,7 @@ class Opened(Message, frozen=True, tag="OPENED"):
     num_unlabelled: Count = 0
     stamp: Digest = ""
     changes: Annotated[tuple[tuple[Digest, Text], ...], Meta(max_length=16)] = ()
+    phases: Annotated[tuple[PhaseArrays, ...], Meta(max_length=64)] = ()
 
 
 class BatchMessage(Message, frozen=True, tag="BATCH"):

@@ -43,6 +43,13 @@ class ArraySpec(Struct, frozen=True):
     offset: Count
 
 
+class PhaseArrays(Struct, frozen=True):
+    """The arrays of a slot from an epoch on: those of a phase whose rows have another shape."""
+
+    from_epoch: Epoch
+    arrays: tuple[ArraySpec, ...]
+
+
 class Layout(Struct, frozen=True):
     """How an epoch is cut into batches. A resume may change it; content does not depend on it."""
 

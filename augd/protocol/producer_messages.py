@@ -20,6 +20,7 @@ from augd.protocol.message_parts import (
     Layout,
     Message,
     Name,
+    PhaseArrays,
     Quarantine,
     Seed,
     Selection,
@@ -73,7 +74,8 @@ class DatasetMessage(Message, frozen=True, tag="DATASET"):
 class StreamMessage(Message, frozen=True, tag="STREAM"):
     """A stream; its arena's fd comes with the message, and with `chosen` that of the list.
 
-    A remote producer gets no fd: it makes memory of its own, and the list by `selection`.
+    A remote producer gets no fd: it makes memory of its own, and the list by `selection`. `arrays`
+    hold in all epochs before those of `phases`.
     """
 
     stream: Count
@@ -88,6 +90,7 @@ class StreamMessage(Message, frozen=True, tag="STREAM"):
     chosen: Chosen | None = None
     selection: Selection = Selection()
     repeats: Repeats = ONCE
+    phases: tuple[PhaseArrays, ...] = ()
 
 
 class Mask(Message, frozen=True, tag="MASK"):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from augd.errors import ProtocolError
 from augd.protocol.limits import PIECE_BYTES
-from augd.protocol.messages import ArraySpec
+from augd.protocol.messages import ArraySpec, PhaseArrays
 
 _Array = TypeVar("_Array")
 
@@ -96,6 +96,16 @@ def by_view(arrays: Mapping[str, _Array], kind: str) -> dict[str, _Array]:
         for name, array in arrays.items()
         if name.partition(".")[0] == kind
     }
+
+
+def arrays_at(
+    arrays: Sequence[ArraySpec], phases: Sequence[PhaseArrays], epoch: int
+) -> Sequence[ArraySpec]:
+    """Return the arrays of an epoch's slots: those of the last phase that has begun."""
+    for phase in phases:
+        if phase.from_epoch <= epoch:
+            arrays = phase.arrays
+    return arrays
 
 
 def chunk_layout(arrays: Sequence[ArraySpec], rows: int) -> tuple[tuple[ArraySpec, ...], int]:

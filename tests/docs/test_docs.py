@@ -20,6 +20,7 @@ PAGES = [
     "guides/several-gpus.md",
     "guides/bad-epoch.md",
     "augmentation/view-groups.md",
+    "augmentation/phases.md",
 ]
 
 

@@ -22,7 +22,7 @@ from tests.hostile.images import hostile_images
 from tests.support.commands import run_augd
 from tests.support.processes import await_true
 from tests.support.programs import follow
-from tests.support.scenes import GROUPS, SMALL, make_folder
+from tests.support.scenes import GROUPS, PHASES, SMALL, make_folder
 
 CROP = {"op": "random_resized_crop", "size": 32}
 RECIPES: dict[str, Any] = {
@@ -35,6 +35,7 @@ RECIPES: dict[str, Any] = {
     "letterbox": {"ops": [{"op": "resize", "longest": 32}, {"op": "pca"}], "fill": "constant"},
     "device": {"ops": [CROP, {"op": "contrast"}], "colour_on": "device", "exif": "apply"},
     "groups": {**GROUPS, "exif": "apply"},
+    "phases": PHASES,
 }
 SCALED = {"ops": [{"op": "resize", "size": 16}], "scaled_decode": "auto"}
 NUM = 60

@@ -30,7 +30,14 @@ from augd.errors import AugdError, DatasetError, OptionError
 from augd.pixels import native
 from tests.support.commands import run_augd
 from tests.support.processes import await_true, children_of, is_alive
-from tests.support.scenes import GROUPS, SMALL, make_folder, opencv_decodes, read_epoch
+from tests.support.scenes import (
+    GROUPS,
+    GROUPS_IN_PHASES,
+    SMALL,
+    make_folder,
+    opencv_decodes,
+    read_epoch,
+)
 
 pytestmark = pytest.mark.skipif(native.kernels is None, reason="packing is done by the kernels")
 
@@ -68,6 +75,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "scaled_decode": "auto",
     },
     "groups": GROUPS,
+    "phases": GROUPS_IN_PHASES,
     "groups of scaled": {**GROUPS, "exif": "apply", "scaled_decode": "auto"},
 }
 

@@ -96,6 +96,30 @@ GROUPS: dict[str, Any] = {
 }
 
 
+def _phase(from_epoch: int, side_px: int, *ops: dict[str, Any]) -> dict[str, Any]:
+    crop = {"op": "random_resized_crop", "size": side_px}
+    return {"from_epoch": from_epoch, "filter": "linear", "ops": [crop, {"op": "mirror"}, *ops]}
+
+
+# Rows that grow, as in progressive resizing, and an op that ends.
+PHASES: dict[str, Any] = {
+    "phases": [_phase(0, 16, {"op": "pca"}), _phase(1, 32, {"op": "pca"}), _phase(2, 24)]
+}
+# Views of which one name changes its size and its number.
+GROUPS_IN_PHASES: dict[str, Any] = {
+    "phases": [
+        {"from_epoch": 0, **GROUPS},
+        {
+            "from_epoch": 1,
+            "views": [
+                {**GROUPS["views"][0], "count": 3},
+                {**GROUPS["views"][2], "ops": [{"op": "random_resized_crop", "size": 20}]},
+            ],
+        },
+    ]
+}
+
+
 def arrays_of(batch: augd.Batch) -> dict[str, np.ndarray]:
     """Name every array of a batch; those of views by the name of their array in the slot."""
     views = {f"images.{name}": rows for name, rows in batch.views.items()}

@@ -96,6 +96,10 @@ def views_recipe(views: str, size_px: tuple[int, int], image_filter: str = "anti
 
 
 def _of_plain(plain: Plain) -> Recipes:
+    """Make both recipes; that of phases is validated with the size of its last one."""
+    if phases := _phases_of(plain):
+        last = [_of_plain(phase) for phase in phases][-1]
+        return last._replace(training=plain)
     _refuse_views(plain)
     size_px = _size_of(plain)
     if size_px is None:
@@ -108,6 +112,14 @@ def _of_plain(plain: Plain) -> Recipes:
         kept = {name: value for name, value in plain.items() if name != "mix"}
         return Recipes(plain, {**kept, **filtered, "ops": certain}, size_px)
     return Recipes(plain, evaluation_recipe(size_px, image_filter), size_px)
+
+
+def _phases_of(plain: Plain) -> list[Plain]:
+    """Return the recipes of a schedule; none where the recipe is no schedule of mappings."""
+    phases = plain.get("phases")
+    if not isinstance(phases, list) or not all(isinstance(one, dict) for one in phases):
+        return []
+    return [{key: value for key, value in one.items() if key != "from_epoch"} for one in phases]
 
 
 def _refuse_views(plain: Plain) -> None:
@@ -154,6 +166,10 @@ def with_mix(recipes: Recipes, mixup: float, cutmix: float, smoothing: float) ->
     """
     training = recipes.training
     plain: Plain = {"ops": []} if training == "none" else dict(training)  # type: ignore[arg-type]
+    if phases := plain.get("phases"):
+        alphas = mixup, cutmix, smoothing
+        mixed = [with_mix(recipes._replace(training=phase), *alphas).training for phase in phases]
+        return recipes._replace(training={"phases": mixed})
     mix = dict(plain.get("mix") or {})
     mix |= {name: alpha for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha}
     if not mix:

@@ -9,7 +9,7 @@ from augd.plan.recipe.plain_ops import to_toml
 from augd.plan.recipe.recipe import plain_settings, read_toml, recipe_to_toml
 from augd.plan.recipe.stream_recipe import StreamRecipe, expand_stream, parse_stream_recipe
 
-_LISTS = ("ops", "views")
+_LISTS = ("ops", "views", "phases")
 
 
 def stream_recipe_from_toml(text: str) -> StreamRecipe:
@@ -19,10 +19,16 @@ def stream_recipe_from_toml(text: str) -> StreamRecipe:
 
 def stream_recipe_to_toml(recipe: StreamRecipe) -> str:
     """Write a recipe as TOML; `stream_recipe_from_toml` reads it back equal."""
-    phase = recipe.phases[0]
-    if not phase.is_grouped:
+    phase, plain = recipe.phases[0], expand_stream(recipe)
+    if len(recipe.phases) > 1:
+        plain["phases"] = [
+            {"from_epoch": one.from_epoch, **plain_settings(one.shared), **expanded}
+            for one, expanded in zip(recipe.phases, plain["phases"], strict=True)
+        ]
+    elif not phase.is_grouped:
         return recipe_to_toml(phase.shared)
-    plain = {**plain_settings(phase.shared), **expand_stream(recipe)}
+    else:
+        plain = {**plain_settings(phase.shared), **plain}
     return "\n".join(_lines(plain, "")) + "\n"
 
 

@@ -40,7 +40,7 @@ from augd.plan.planner.phase_planner import PhasePlanner
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plan.recipe.stream_recipe import Phase, Size, parse_stream_recipe
 from augd.protocol import messages as msg
-from augd.protocol.slot_layout import check_layout
+from augd.protocol.slot_layout import arrays_at, check_layout
 from augd.server.producer.decoded_cache import CachedImages
 from augd.server.producer.slot_rows import ChunkPlan, GroupPlan, Rows, SlotArrays
 
@@ -358,11 +358,12 @@ class StreamRenderers:
         """
         recipe = parse_stream_recipe(use.recipe, catalogue)
         memory = np.frombuffer(arena, np.uint8, use.slot_bytes * use.num_slots)
-        check_layout(use.arrays, use.slot_bytes)
         self._of: list[StreamRenderer] = []
         self._recipe = recipe
         for phase in recipe.phases:
-            arrays = SlotArrays(use.arrays, phase)
+            specs = arrays_at(use.arrays, use.phases, phase.from_epoch)
+            check_layout(specs, use.slot_bytes)
+            arrays = SlotArrays(specs, phase)
             slots = [arrays.rows(memory, at * use.slot_bytes) for at in range(use.num_slots)]
             self._of.append(StreamRenderer(use, dataset, slots, choice, phase))
 

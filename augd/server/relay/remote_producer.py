@@ -37,7 +37,7 @@ from augd.process.oom_kills import OomKillCounter
 from augd.protocol import codec
 from augd.protocol import messages as msg
 from augd.protocol.exit_reason import HELD_BY_KERNEL, NEXT_WITHOUT_KERNELS
-from augd.protocol.slot_layout import row_frames
+from augd.protocol.slot_layout import arrays_at, row_frames
 from augd.server.supervision.fetcher_process import FetcherProcess
 from augd.server.supervision.producer_process import (
     ProducerOptions,
@@ -96,7 +96,8 @@ class _Memory:
         """Return the frames of a lease's rows."""
         start = lease.slot * self.use.slot_bytes
         slot = self.view[start : start + self.use.slot_bytes]
-        frames = row_frames(self.use.arrays, lease.first_row, lease.rows)
+        arrays = arrays_at(self.use.arrays, self.use.phases, lease.epoch)
+        frames = row_frames(arrays, lease.first_row, lease.rows)
         return [slot[at : at + size] for at, size in frames]
 
 

@@ -15,9 +15,10 @@ from augd.plan.recipe.stream_recipe import (
     StreamRecipe,
     expand_stream,
     parse_stream_recipe,
+    plain_at,
     plain_recipe,
 )
-from tests.support.scenes import GROUPS
+from tests.support.scenes import GROUPS, GROUPS_IN_PHASES, PHASES
 
 CROP = {"op": "random_resized_crop", "size": 64}
 SMALL = {"op": "random_resized_crop", "size": 32}
@@ -186,6 +187,97 @@ def test_a_size_that_the_first_image_decides():
     (phase,) = parse_stream_recipe({"views": [group(count=2)] * 2}).phases
     with pytest.raises(RecipeError, match=r"recipe.views: expected at most 64 megapixels"):
         phase.sizes((5000, 4000))
+
+
+def schedule(*phases: Any, **beside: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_stream_recipe({"phases": list(phases), **beside})
+    return str(caught.value)
+
+
+def phase(from_epoch: Any, *ops: Any, **more: Any) -> dict[str, Any]:
+    return {"from_epoch": from_epoch, "ops": list(ops), **more}
+
+
+def test_the_phase_of_an_epoch():
+    recipe = parse_stream_recipe({"phases": [phase(0, CROP), phase(3, SMALL), phase(7, CROP)]})
+    assert [recipe.number_at(epoch) for epoch in (0, 2, 3, 6, 7, 2**31 - 1)] == [0, 0, 1, 1, 2, 2]
+    assert recipe.at(5).sizes(None) == ((32, 32),)
+    expanded = expand_stream(recipe)
+    assert plain_at(expanded, 6) == expanded["phases"][1]
+    assert plain_at({"ops": []}, 6) == {"ops": []}
+
+
+def test_one_phase_is_its_recipe():
+    recipe = parse_stream_recipe({"phases": [phase(0, CROP)]})
+    assert recipe == parse_stream_recipe({"ops": [CROP]})
+    assert expand_stream(recipe) == expand(parse_recipe({"ops": [CROP]}))
+
+
+@pytest.mark.parametrize("plain", [PHASES, GROUPS_IN_PHASES])
+def test_phases_are_read_back(plain: dict[str, Any]):
+    recipe = parse_stream_recipe(plain)
+    assert parse_stream_recipe(expand_stream(recipe)) == recipe
+    assert stream_recipe_from_toml(stream_recipe_to_toml(recipe)) == recipe
+    assert plain_recipe(plain) == expand_stream(recipe)
+
+
+@pytest.mark.parametrize(
+    ("phases", "path", "expected", "got"),
+    [
+        ([], "", "a list such as", "[]"),
+        ([5], "[0]", "a mapping such as", "5"),
+        ([phase(1, CROP)], "[0].from_epoch", "0 for the first phase", "1"),
+        ([{"ops": [CROP]}], "[0].from_epoch", "0 for the first phase", "None"),
+        ([phase(False, CROP)], "[0].from_epoch", "0 for the first phase", "False"),
+        ([phase(0, CROP), phase(0, CROP)], "[1].from_epoch", "a whole number above 0", "0"),
+        (
+            [phase(0, CROP), phase(9, CROP), phase(3, CROP)],
+            "[2].from_epoch",
+            "a whole number above 9",
+            "3",
+        ),
+        ([phase(0, CROP), phase(2.5, CROP)], "[1].from_epoch", "a whole number above 0", "2.5"),
+        ([phase(0, CROP), phase(2**31, CROP)], "[1].from_epoch", "a whole number above", "2147"),
+        ([phase(0, CROP), phase(1, {"op": "x"})], "[1].ops[0].op", "one of", "'x'"),
+        ([phase(0, CROP), phase(1, filtr=3)], "[1].filtr", "one of the keys", "'filtr'"),
+        ([phase(0, CROP), phase(1, CROP, exif="apply")], "[1].exif", "'ignore'", "'apply'"),
+        (
+            [phase(0, CROP), {"from_epoch": 1, "views": [group(CROP)]}],
+            "[1].views",
+            "no list of views",
+            "the views 'global'",
+        ),
+        (
+            [{"from_epoch": 0, "views": [group(CROP)]}, {"from_epoch": 1, "views": [group(7)]}],
+            "[1].views[0].ops[0]",
+            "a mapping such as",
+            "7",
+        ),
+        ([phase(n, CROP) for n in range(33)], "", "at most 32 phases", "33"),
+        ([phase(n, CROP, *[{"op": "pca"}] * 30) for n in range(9)], "", "recipes that take", "8"),
+    ],
+)
+def test_a_schedule_that_is_refused(phases: list[Any], path: str, expected: str, got: str):
+    text = schedule(*phases)
+    assert text.startswith(f"recipe.phases{path}: expected {expected}"), text
+    assert f", got {got}" in text and text.endswith((".", "?")), text
+
+
+def test_nothing_stands_beside_phases():
+    text = schedule(phase(0, CROP), filter="linear")
+    assert text.startswith("recipe.filter: expected one of the keys phases, got 'filter'")
+    assert summarise(PHASES).startswith("from 0: random_resized_crop size=16, then mirror, then")
+    assert "Schedule" in recipe_schema()["$defs"]
+
+
+def test_content_names_the_phase_that_differs():
+    one = content(parse_stream_recipe(PHASES))
+    assert one.fields["recipe.phases[1].from_epoch"] == "1"
+    later = {"phases": [*PHASES["phases"][:2], {**PHASES["phases"][2], "from_epoch": 4}]}
+    assert differences(one, content(parse_stream_recipe(later))) == [
+        "recipe.phases[2].from_epoch: 2 against 4"
+    ]
 
 
 def content(recipe: StreamRecipe) -> Any:

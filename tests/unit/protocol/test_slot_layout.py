@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from augd.errors import ProtocolError
 from augd.plan.params_layout import NUM_PARAMS
-from augd.protocol.messages import ArraySpec
+from augd.protocol.messages import ArraySpec, PhaseArrays
 from augd.protocol.slot_layout import (
     ALIGNMENT_BYTES,
     PAGE_BYTES,
+    arrays_at,
     by_view,
     check_layout,
     size_bytes,
@@ -63,6 +64,15 @@ def test_arrays_that_leave_the_slot_are_refused() -> None:
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ProtocolError, match="array of dtype 'object', expected one of"):
         check_layout((ArraySpec("a", "object", (1,), 0),), 4096)
+
+
+@pytest.mark.clause("P-166")
+def test_an_epoch_has_the_arrays_of_the_last_phase_that_has_begun() -> None:
+    first, second, third = (slot_layout(4, side, side)[0] for side in (4, 8, 2))
+    phases = PhaseArrays(3, second), PhaseArrays(9, third)
+    found = [arrays_at(first, phases, epoch) for epoch in (0, 2, 3, 8, 9, 2**31 - 1)]
+    assert found == [first, first, second, second, third, third]
+    assert arrays_at(first, (), 5) is first
 
 
 @pytest.mark.clause("P-165")

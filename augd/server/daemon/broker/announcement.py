@@ -74,6 +74,7 @@ class StreamAnnouncer:
             num_positions=stream.num_samples,
             arrays=stream.arrays,
             slot_bytes=stream.slot_bytes,
+            phases=stream.phases,
             num_slots=len(stream.slots),
             epoch=place[0],
             position=place[1],

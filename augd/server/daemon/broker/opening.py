@@ -186,16 +186,20 @@ class StreamOpener:
                 f"{epoch_layout.global_batch(layout)} per global batch; use a smaller batch_size"
             )
         recipe = parse_stream_recipe(spec.recipe, self._catalogue)
-        phase = recipe.phases[0]
         num_targets = facts.num_targets
         if num_targets and chosen is not None and chosen.num_picked:
             num_targets = chosen.num_picked
-        sizes = phase.sizes(facts.first_size_px)
         num_params = _num_params_of(recipe) if spec.params else 0
-        arrays, slot_bytes = _layout_of(phase, sizes, spec, num_targets, num_params)
+        layouts = [
+            _layout_of(phase, phase.sizes(facts.first_size_px), spec, num_targets, num_params)
+            for phase in recipe.phases
+        ]
+        slot_bytes = max(size_bytes for _, size_bytes in layouts)
+        arrays = layouts[0][0]
         stream = StreamState(
             number, name, spec, num_samples, arrays, slot_bytes, chosen, share=request.share
         )
+        stream.phases = _changes_of(recipe, [arrays for arrays, _ in layouts])
         stream.num_unlabelled = facts.num_unlabelled if chosen is None else 0
         return stream
 
@@ -243,6 +247,16 @@ class StreamOpener:
 
     def _on(self, stream: StreamState) -> list[Session]:
         return [session for session in self._sessions.values() if session.stream is stream]
+
+
+def _changes_of(
+    recipe: StreamRecipe, arrays: Sequence[tuple[msg.ArraySpec, ...]]
+) -> tuple[msg.PhaseArrays, ...]:
+    """Return the arrays of the phases, beginning with the first, that have others than before."""
+    phases = zip(recipe.phases[1:], arrays[1:], arrays, strict=False)
+    return tuple(
+        msg.PhaseArrays(phase.from_epoch, here) for phase, here, before in phases if here != before
+    )
 
 
 def _num_params_of(recipe: StreamRecipe) -> int:

@@ -91,9 +91,16 @@ class ProducerStreams:
 def _stream_message(stream: StreamState, *, is_remote: bool) -> msg.StreamMessage:
     spec = stream.spec
     arrays, slot_bytes, num_slots = stream.arrays, stream.slot_bytes, len(stream.slots)
+    phases = stream.phases
     if is_remote:  # memory of its own, for the chunks that it may have at a time
         rows = remote_rows_max(spec.layout.batch_size)
         (arrays, slot_bytes), num_slots = chunk_layout(arrays, rows), DEPTH
+        chunks = [chunk_layout(phase.arrays, rows) for phase in phases]
+        slot_bytes = max([slot_bytes, *(size_bytes for _, size_bytes in chunks)])
+        phases = tuple(
+            msg.PhaseArrays(phase.from_epoch, chunk)
+            for phase, (chunk, _) in zip(phases, chunks, strict=True)
+        )
     return msg.StreamMessage(
         stream=stream.number,
         dataset=stream.dataset,
@@ -107,6 +114,7 @@ def _stream_message(stream: StreamState, *, is_remote: bool) -> msg.StreamMessag
         chosen=stream.chosen,
         selection=spec.selection if is_remote else msg.Selection(),
         repeats=spec.repeats,
+        phases=phases,
     )
 
 

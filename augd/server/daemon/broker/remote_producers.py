@@ -27,6 +27,7 @@ from augd.errors import AugdError, Forbidden, OverLimit, SpecMismatch
 from augd.protocol import messages as msg
 from augd.protocol.limits import PLACES_MAX
 from augd.protocol.permissions import Rights
+from augd.protocol.slot_layout import arrays_at
 from augd.server.daemon.broker import events as ev
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
 from augd.server.daemon.broker.outbox import INFO, Outbox
@@ -163,7 +164,8 @@ class RemoteProducerTable:
         if stream.number not in self._scheduler.streams:
             return None  # its arena is gone
         offset = chunk.batch.slot.index * stream.slot_bytes
-        return RowTarget(stream.number, offset, stream.arrays, chunk.first_row, chunk.rows)
+        arrays = tuple(arrays_at(stream.arrays, stream.phases, chunk.batch.epoch))
+        return RowTarget(stream.number, offset, arrays, chunk.first_row, chunk.rows)
 
     def heard(self, number: int, message: msg.FromRelay, *, is_draining: bool) -> None:
         """Handle a message of a remote producer or its relay."""

@@ -13,6 +13,7 @@ from msgspec import msgpack
 from augd.protocol import epoch_layout
 from augd.protocol.dashboard_messages import Seen
 from augd.protocol.limits import HEADER_BYTES_MAX
+from augd.protocol.slot_layout import arrays_at
 from augd.server.daemon.broker.batch_state import BatchState
 from augd.server.daemon.broker.counters import MadeCounters, SentCounters
 from augd.server.daemon.broker.dataset_facts import DatasetFacts
@@ -136,7 +137,7 @@ def describe_batch(stream: StreamState, batch: BatchState) -> Seen:
         rows=batch.rows,
         slot=batch.slot.index,
         generation=batch.slot.generation,
-        arrays=stream.arrays,
+        arrays=tuple(arrays_at(stream.arrays, stream.phases, batch.epoch)),
         slot_bytes=stream.slot_bytes,
         num_slots=len(stream.slots),
         recipe=stream.spec.recipe,

@@ -27,7 +27,16 @@ from augd.plan.content import Content
 from augd.protocol import epoch_layout
 from augd.protocol.digest_sums import Sums, read_sum
 from augd.protocol.limits import EPOCH_LAST
-from augd.protocol.messages import ArraySpec, BadRow, Chosen, Done, Flow, Share, Spec
+from augd.protocol.messages import (
+    ArraySpec,
+    BadRow,
+    Chosen,
+    Done,
+    Flow,
+    PhaseArrays,
+    Share,
+    Spec,
+)
 from augd.protocol.quarantine import Place
 from augd.server.daemon.broker.batch_state import BatchState, Chunk, ClientCursor, Held, Slot
 from augd.server.daemon.broker.chunk_queue import ChunkQueue
@@ -56,6 +65,7 @@ class StreamState:
         self.spec = spec
         self.num_samples = num_samples
         self.arrays = arrays
+        self.phases: tuple[PhaseArrays, ...] = ()  # other arrays, from their epochs on
         self.slot_bytes = slot_bytes
         self.chosen = chosen  # None: the whole dataset
         self.share = share  # None: private
@@ -76,8 +86,7 @@ class StreamState:
         self.clients: dict[int, ClientCursor] = {}  # by session
         self.gather_deadline: float | None = None  # until then it waits for its sharers
         self.begun = 0
-        self.next_epoch = 0
-        self.next_position = 0
+        self.next_epoch, self.next_position = 0, 0
         self.batches: deque[BatchState] = deque()
         self.is_failed = False  # ended with an ERROR: only an OPEN goes on
         self.start_tag = 0.0  # of its next lease, in the virtual time of the lease assigner
