@@ -34,7 +34,11 @@ def stream_recipe_to_toml(recipe: StreamRecipe) -> str:
 
 def _lines(plain: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """Yield the lines of a table: its values, then its lists of tables."""
-    lists = {key: value for key, value in plain.items() if key in _LISTS and value}
+    lists = {
+        key: value
+        for key, value in plain.items()
+        if key in _LISTS and isinstance(value, list | tuple) and value
+    }
     for key, value in plain.items():
         if key not in lists and value is not None:
             yield f"{key} = {to_toml(value)}"
