@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from augd.cli.options import ExplainOptions
@@ -120,10 +120,34 @@ def _view_in_words(view: dict[str, Any], is_one_of_many: bool) -> list[str]:
 
 
 def _op_in_words(op: dict[str, Any]) -> str:
-    drawn = [f"{name} {_brief(value)}" for name, value in op.items() if name not in _SAID]
+    drawn = [
+        _chains_in_words(value)
+        if name == "chains"
+        else _layers_in_words(value)
+        if name == "layers"
+        else f"{name} {_brief(value)}"
+        for name, value in op.items()
+        if name not in _SAID
+    ]
     said = ", ".join(drawn) or "applied" if op["applied"] else "not applied"
     name = f"{op['group']} {op['op']}" if "group" in op else op["op"]
     return f"  {name:18} {said}"
+
+
+def _layers_in_words(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Write what a policy applied: each op's name, then its numbers by name."""
+    return " + ".join(
+        " ".join(
+            [layer["op"], *(f"{name} {_brief(layer[name])}" for name in layer if name != "op")]
+        )
+        for layer in layers
+    )
+
+
+def _chains_in_words(chains: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(
+        f"{chain['weight']:.4f} {_layers_in_words(chain['layers'])}" for chain in chains
+    )
 
 
 def _brief(value: Any) -> str:

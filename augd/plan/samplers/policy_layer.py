@@ -22,8 +22,19 @@ from augd.plan.program import NUM_VALUES, PixelStep, StepKind
 from augd.plan.random.numerics import Floats, sin_cos
 from augd.plan.random.philox import Ints
 
+# Numbers, since to look up a member of an enum costs as much as a step on a chunk of rows.
+_MOVES: Final = tuple(
+    map(int, (PolicyOp.SHEAR_X, PolicyOp.SHEAR_Y, PolicyOp.TRANSLATE_X, PolicyOp.TRANSLATE_Y))
+)
+_ROTATE: Final = int(PolicyOp.ROTATE)
+_BRIGHTNESS: Final = int(PolicyOp.BRIGHTNESS)
+_COLOR: Final = int(PolicyOp.COLOR)
+_CONTRAST: Final = int(PolicyOp.CONTRAST)
+_SOLARIZE: Final = int(PolicyOp.SOLARIZE)
+_SOLARIZE_ADD: Final = int(PolicyOp.SOLARIZE_ADD)
+_CUTOUT: Final = int(PolicyOp.CUTOUT)
+
 _IS_GEOMETRIC: Final = np.array([op in GEOMETRIC for op in PolicyOp])
-_MATRIX_OPS: Final = frozenset({PolicyOp.BRIGHTNESS, PolicyOp.COLOR, PolicyOp.CONTRAST})
 _SOLARIZE_ADD_BELOW: Final = 128.0
 
 _KIND_OF: Final = {
@@ -129,17 +140,10 @@ def apply_layer(frame: Frame, drawn: DrawnLayer, *, has_geometry: bool) -> None:
 def _move(frame: Frame, drawn: DrawnLayer) -> None:
     """Put the geometric ops of all rows in front at once: the identity in the other rows."""
     op, number = drawn.op, drawn.number
-    shear_x, shear_y, move_x, move_y, degrees = (
-        np.where(op == wanted, number, 0.0)
-        for wanted in (
-            PolicyOp.SHEAR_X,
-            PolicyOp.SHEAR_Y,
-            PolicyOp.TRANSLATE_X,
-            PolicyOp.TRANSLATE_Y,
-            PolicyOp.ROTATE,
-        )
-    )
-    sine, cosine = sin_cos(degrees / 360.0)
+    shear_x, shear_y, move_x, move_y = (np.where(op == moved, number, 0.0) for moved in _MOVES)
+    turned = np.flatnonzero(op == _ROTATE)
+    sine, cosine = np.zeros(len(op)), np.ones(len(op))
+    sine[turned], cosine[turned] = sin_cos(number[turned] / 360.0)
     linear = Linear(cosine, shear_x - sine, shear_y + sine, cosine)
     # A rotation is about the centre c: p -> L p + (c - L c). Shears keep the top left corner.
     centre_x, centre_y = 0.5 * frame.sides[0], 0.5 * frame.sides[1]
@@ -152,14 +156,14 @@ def pixel_step(drawn: DrawnLayer, out_sides: Floats) -> PixelStep:
     """Return the step of rows that drew an op of colour; no step where it changes nothing."""
     op, number = drawn.op, drawn.number
     kind = _KINDS.take(op)
-    kind[number == _NEUTRAL.take(op)] = StepKind.NONE
+    kind[number == _NEUTRAL.take(op)] = 0  # StepKind.NONE
     values = np.zeros((NUM_VALUES, len(op)))
     # A value is inverted from the threshold on, which need not be whole as it is published.
-    np.ceil(number, out=values[0], where=op == PolicyOp.SOLARIZE)
-    np.copyto(values[0], number, where=op != PolicyOp.SOLARIZE)
-    values[1][op == PolicyOp.SOLARIZE_ADD] = _SOLARIZE_ADD_BELOW
+    values[0] = number
+    np.ceil(number, out=values[0], where=op == _SOLARIZE)
+    values[1][op == _SOLARIZE_ADD] = _SOLARIZE_ADD_BELOW
     if drawn.centre is not None:
-        is_box = op == PolicyOp.CUTOUT
+        is_box = op == _CUTOUT
         low = np.clip(drawn.centre - number, 0.0, out_sides)
         high = np.clip(drawn.centre + number, 0.0, out_sides)
         np.copyto(values, np.concatenate([low, high]), where=is_box)
@@ -168,8 +172,8 @@ def pixel_step(drawn: DrawnLayer, out_sides: Floats) -> PixelStep:
 
 def _matrix(op: Ints, number: Floats) -> ColourStep:
     """Return f x, f x + (1 - f) grey of the pixel, or f x + (1 - f) grey of the row's mean."""
-    is_color, is_contrast = op == PolicyOp.COLOR, op == PolicyOp.CONTRAST
-    is_scaled = is_color | is_contrast | (op == PolicyOp.BRIGHTNESS)
+    is_color, is_contrast = op == _COLOR, op == _CONTRAST
+    is_scaled = is_color | is_contrast | (op == _BRIGHTNESS)
     factor = np.where(is_scaled, number, 1.0)
     rest = 1.0 - factor
     linear = IDENTITY * factor
