@@ -4,8 +4,8 @@ The crops of `imagenet`'s law, of the photos that are given. In this process, on
 in turns: a crop to a row by the kernels, and by OpenCV and Pillow as without them; the resize
 alone, from decoded crops, against Pillow, OpenCV and torch; crops turned by ten degrees, halving
 included, and the colour pass, as without them; each step of a program against that pass and
-against Pillow, OpenCV or NumPy. Then one producer's workshop as a process, against libjpeg-turbo's
-entropy decoding alone of the same rows on the same core.
+against Pillow, OpenCV or NumPy. Then one producer's lease runner as a process, against
+libjpeg-turbo's entropy decoding alone of the same rows on the same core.
 """
 
 from __future__ import annotations

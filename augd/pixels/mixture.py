@@ -4,7 +4,7 @@ The renderer calls it after the row's colours and before erasing. A chain is ren
 bent if its plan says so, then run through its program. The row takes the place of the image.
 
 Invariants: weights and sums are whole numbers, and the result is rounded once, halves up, so that
-no processor gives other bytes; a row that is not blended pays nothing; nothing of a row's size is
+no processor gives other bytes. A row that is not blended pays nothing. Nothing of a row's size is
 allocated once the buffers exist.
 """
 

@@ -6,9 +6,9 @@ second ones, third and fourth ones. Each word is two numbers, of its low half an
 These 16 bits are the number of one of 65,536 equal parts of the normal distribution, of which the
 middle quantile is taken. None is farther than 4.33 from 0.
 
-Invariants: numbers depend on their key, stream and place alone; all arithmetic on them is in whole
+Invariants: numbers depend on their key, stream and place alone. All arithmetic on them is in whole
 numbers, of 1/4096 for quantiles and 1/256 for standard deviations, so that the native kernels and
-all processors give the same bytes; levels are rounded to nearest, halves up, and clipped.
+all processors give the same bytes. Levels are rounded to nearest, halves up, and clipped.
 """
 
 from __future__ import annotations

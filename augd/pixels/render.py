@@ -8,8 +8,8 @@ and erased boxes. The result is written directly into the row that the caller ha
 On the exact path the native kernels decode and resize in one call, a few lines at a time: the
 region as such never exists, and lines and columns that the window doesn't need are not decoded.
 
-Invariants: RGB uint8 only; on the exact path no tap of the resample reads beyond the region; a row
-is resampled once and rounded by the colour pass once, or by each step of a program; no generator
+Invariants: RGB uint8 only. On the exact path no tap of the resample reads beyond the region. A row
+is resampled once and rounded by the colour pass once, or by each step of a program. No generator
 and no clock, so equal arguments give equal bytes. With the kernels nothing of a sample's size is
 allocated for such a row.
 """

@@ -29,8 +29,8 @@ hard, as in Pillow's `transform`: a pixel whose position lies outside is the fil
 and taps of the others that would lie outside take the edge pixel. Such a fill can be put back after
 a colour pass.
 
-Invariants: one resample for any number of ops; a shift by whole pixels and a quarter turn are
-exact; nothing of a sample's size is allocated once the buffers have grown.
+Invariants: one resample for any number of ops. A shift by whole pixels and a quarter turn are
+exact. Nothing of a sample's size is allocated once the buffers have grown.
 """
 
 from __future__ import annotations

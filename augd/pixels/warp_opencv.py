@@ -7,7 +7,7 @@ operations. The kernel repeats it, so that it samples at the very same positions
 
 Invariants: positions in float32, counted from a whole pixel near that of the output's centre until
 they are rounded to 1/256 px, so that the result does not depend on which region of the image was
-decoded; nothing is allocated per row except by OpenCV.
+decoded. Nothing is allocated per row except by OpenCV.
 """
 
 from __future__ import annotations

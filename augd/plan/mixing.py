@@ -8,7 +8,7 @@ The client computes it when a batch arrives. Nothing of it travels: it is a func
 
 What is drawn for is a batch of one rank, a pair or a row, by `scope`. View 0, draw 0: word 0
 whether it is mixed, word 1 CutMix or mixup, words 2 and 3 the centre of the box. View 1: the share
-of mixup, view 2: that of CutMix; draws 0 to 7 are the tries of the first gamma number, 8 to 15 of
+of mixup, view 2: that of CutMix. Draws 0 to 7 are the tries of the first gamma number, 8 to 15 of
 the second. View 3: the keys by which rows are permuted, one block per row.
 
 Invariants: nothing here touches a pixel; no operation whose bits depend on the processor; the draws

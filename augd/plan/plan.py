@@ -9,7 +9,7 @@ times and then samples it once. An output position, plus displacement (`lens`, `
 `matrix` to a position in the image, with the recipe's fill outside the image. On both paths the
 colour pass comes after, or a program of several steps, and erased boxes last.
 
-Invariants: nothing here is drawn or computed; a row that is not `bent` is planned as if the recipe
+Invariants: nothing here is drawn or computed. A row that is not `bent` is planned as if the recipe
 had no affine op and no warp, so that its bytes are the same.
 """
 

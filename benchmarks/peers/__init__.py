@@ -7,7 +7,7 @@
 `figures` does the arithmetic, `table` and `plots` show it.
 
 A side is added in two steps. Write `benchmarks/sides/peers/NAME.py`, which makes an iterator of
-uint8 batches that never ends and gives it to `_loop.serve_batches`; it gets one JSON object with
+uint8 batches that never ends and gives it to `_loop.serve_batches`. It gets one JSON object with
 photos, batch_size, workers and the options of the catalogue. Then add a row to `catalogue.SIDES`,
 and to `catalogue.ENVIRONMENTS` where it needs libraries that the checkout's own has not.
 

@@ -1,8 +1,8 @@
 """The comparison itself: start every side, look at what it makes, run the rounds.
 
-All sides are alive at once and idle but for one; the order is ABC CBA ABC ..., on the same cores.
-A side that cannot be started, makes something else than the others or fails on the way is left
-out, with the reason; what it gave until then is thrown away, since ratios need pairs.
+All sides are alive at once and idle but for one; the order is ABC CBA ABC ..., on the same cores. A
+side that cannot be started, makes something else than the others or fails on the way is left out,
+with the reason. What it gave until then is thrown away, since ratios need pairs.
 """
 
 from __future__ import annotations

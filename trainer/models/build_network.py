@@ -1,7 +1,7 @@
 """Builds networks by name, with a head for the given classes, and finds their stages.
 
 Used once per run, before the first step. A name says where the network comes from: torchvision,
-timm, a folder of Hugging Face's, or code of one's own; each has a module here, which loads its
+timm, a folder of Hugging Face's, or code of one's own. Each has a module here, which loads its
 library when it builds. Nothing here downloads. Networks have random weights, drawn from torch's
 generator as the caller seeded it; `trainer.models.pretrained_weights` loads others.
 """

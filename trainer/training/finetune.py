@@ -268,7 +268,7 @@ def _parts(
 def layer_shares(network: nn.Module, stages: Stages, factor: float) -> dict[str, tuple[str, float]]:
     """Return, for each parameter below the head, the layer that it belongs to, and its share.
 
-    A layer is a module that the pass through the network met, blocks being one; norms on their own
+    A layer is a module that the pass through the network met, blocks being one. Norms on their own
     belong to the layer before them, tokens and positions to the first.
 
     Source: Bao et al. 2022 (BEiT), as timm's `param_groups_layer_decay` has it.

@@ -7,7 +7,7 @@ positions of the frame after the op to those before it. So the ops of a recipe c
 order, each in the frame that the ops before it left.
 
 Invariants: products and sums only, element by element and in a fixed order, never a matrix product,
-so that the bits are the same on every processor; a row whose op is neutral keeps its bits.
+so that the bits are the same on every processor. A row whose op is neutral keeps its bits.
 """
 
 from __future__ import annotations

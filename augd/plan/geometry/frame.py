@@ -8,8 +8,8 @@ of the matrix path exists from the first op on that may need it. Coordinates of 
 those of the source until the one resample, and of the scaled crop after it. Arrays are (2, n), x or
 width first, float64 holding whole numbers; (2, 1) if all rows are alike.
 
-Invariants: nothing here draws a number; in rows that are not `bent` the frame never leaves the
-image, so that no tap of the resample reads beyond it; a change to other rows leaves their bits.
+Invariants: nothing here draws a number. In rows that are not `bent` the frame never leaves the
+image, so that no tap of the resample reads beyond it. A change to other rows leaves their bits.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ each view draws its own. Those of a view op share what the ops before it drew, a
 of one group of views begins at the number of its first view.
 
 Invariants: a row's plan depends only on (recipe, seed, its id, its epoch, its size, its view),
-neither on the rows beside it nor on earlier calls; all random words of a chunk are drawn in one
-pass; nothing is computed per sample in Python unless a sample is exceptional or an op is a
+neither on the rows beside it nor on earlier calls. All random words of a chunk are drawn in one
+pass. Nothing is computed per sample in Python unless a sample is exceptional or an op is a
 plug-in's.
 """
 

@@ -181,8 +181,8 @@ _NODES: Final = (0.03806023374435663, 0.3086582838174551, 0.6913417161825449, 0.
 def _normal_table() -> Floats:
     """Fit the cubics of -quantile(q / 2**32) for q from 1/2 to 2**31; highest power first.
 
-    Shaped (4, segments). A segment's number is the low end of q's exponent and the first 4 bits
-    of its fraction, read from its bits; the argument is the rest of the fraction as an integer.
+    Shaped (4, segments). A segment's number is the low end of q's exponent and the first 4 bits of
+    its fraction, read from its bits. The argument is the rest of the fraction as an integer.
     """
     segment = np.arange(_OCTAVES * _PARTS)
     octave, part = segment // _PARTS, segment % _PARTS

@@ -4,7 +4,7 @@ A trainer sends a preset's name or plain data. The daemon turns it into a `Recip
 uses it, and its expanded form is part of the stream's content. Producers plan and render from the
 same structs.
 
-Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image; two
+Invariants: a `Recipe` that exists gives rows of one size with at most one resample per image. Two
 spellings of one recipe expand to the same data, so that they have one digest. Nothing here draws a
 number, reads a file or imports NumPy.
 """

@@ -10,10 +10,10 @@ its epoch on. What is drawn and made in an epoch depends on the recipe of its ph
 `parse_stream_recipe` reads plain data; every group then holds a complete `Recipe`, so that planner
 and renderer know nothing of groups.
 
-Invariants: phases have the same names of views, and begin at rising epochs, the first at 0;
-groups of one name have rows of one size; the views of a sample are numbered through all
-groups, so that no two share a random word; two spellings of one recipe expand to the same data.
-Nothing here draws a number, reads a file or imports NumPy.
+Invariants: phases have the same names of views, and begin at rising epochs, the first at 0. Groups
+of one name have rows of one size. The views of a sample are numbered through all groups, so that no
+two share a random word. Two spellings of one recipe expand to the same data. Nothing here draws a
+number, reads a file or imports NumPy.
 """
 
 from __future__ import annotations
