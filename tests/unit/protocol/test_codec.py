@@ -46,6 +46,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.Opened(
             *(3, 2, 4, "00112233", {"seed": "7"}, "photos", 1000, _ARRAYS, 4096, 3),
             *(5, 512, _QUARANTINE, True, 3, "5eed", (("01d", "files 1 changed: a.jpg"),)),
+            (msg.PhaseArrays(9, _ARRAYS),),
         ),
         msg.BatchMessage(3, 2, 16, 5, 8, 4096, 256, 1, 9, 1, _DIGEST),
         msg.EpochEnd(3, 2, 5, 4, 1000, 1, _DIGEST, _DIGEST[:8]),
@@ -65,7 +66,7 @@ MESSAGES: dict[str, msg.Message] = {
         msg.StreamMessage(
             *(4, "photos", _RECIPE, _LAYOUT, 7, False, _ARRAYS, 4096, 3),
             *(_CHOSEN, msg.Selection("train", 0.2, ("cat", "dog"), 900, "class")),
-            msg.Repeats(3, 256),
+            *(msg.Repeats(3, 256), (msg.PhaseArrays(9, _ARRAYS),)),
         ),
         msg.Mask(4, _QUARANTINE),
         msg.Drop(4),
@@ -127,6 +128,13 @@ def test_samples_leave_no_field_at_its_default() -> None:
         fields = msgspec.structs.fields(message)
         left = [f.name for f in fields if getattr(message, f.name) == f.default]
         assert left == [], tag
+
+
+@pytest.mark.clause("P-166")
+@pytest.mark.parametrize("tag", ["OPENED", "STREAM"])
+def test_a_stream_without_phases_is_announced_as_before_there_were_any(tag: str) -> None:
+    plain = msgspec.structs.replace(MESSAGES[tag], phases=())
+    assert b"phases" in codec.encode(MESSAGES[tag]) and b"phases" not in codec.encode(plain)
 
 
 @pytest.mark.parametrize("tag", MESSAGES)
