@@ -374,10 +374,45 @@ bool augd_warp(Image source, const Warp *warp, uint8_t *out) {
     return true;
 }
 
+#if AUGD_HAS_AVX2_CODE
+/* Which of GROUP places are outside the limits: a bit for each. */
+AUGD_AVX2 static inline unsigned find_outside(const Warp *warp, const int32_t *at_x,
+                                              const int32_t *at_y) {
+    const int(*limits)[2] = warp->limits;
+    const __m256i x = _mm256_loadu_si256((const __m256i *)at_x);
+    const __m256i y = _mm256_loadu_si256((const __m256i *)at_y);
+    const __m256i before = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(limits[0][0]), x),
+                                           _mm256_cmpgt_epi32(_mm256_set1_epi32(limits[1][0]), y));
+    const __m256i inside = _mm256_and_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(limits[0][1]), x),
+                                            _mm256_cmpgt_epi32(_mm256_set1_epi32(limits[1][1]), y));
+    const __m256i outside = _mm256_or_si256(before, _mm256_xor_si256(inside, _mm256_set1_epi32(-1)));
+    return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(outside));
+}
+
+AUGD_AVX2 static void refill_by_avx2(const Line *line, const Warp *warp, uint8_t *out) {
+    const int width = warp->width;
+    for (int y = 0; y < warp->height; y++, out += width * AUGD_CHANNELS) {
+        place_line(line, warp, y);
+        for (int x = 0; x < width; x += GROUP) {
+            unsigned found = find_outside(warp, line->place[0] + x, line->place[1] + x);
+            if (width - x < GROUP) found &= (1U << (width - x)) - 1;
+            for (uint8_t *to = out + x * AUGD_CHANNELS; found; found >>= 1, to += AUGD_CHANNELS)
+                if (found & 1) memcpy(to, warp->fill_value, AUGD_CHANNELS);
+        }
+    }
+}
+#endif
+
 bool augd_refill(const Warp *warp, uint8_t *out) {
     Line line;
     if (!prepare_line(&line, warp->width)) return false;
     start_lines(&line, warp);
+#if AUGD_HAS_AVX2_CODE
+    if (augd_use_avx2()) {
+        refill_by_avx2(&line, warp, out);
+        return true;
+    }
+#endif
     for (int y = 0; y < warp->height; y++, out += warp->width * AUGD_CHANNELS) {
         place_line(&line, warp, y);
         fill_outside(out, warp, line.place[0], line.place[1], warp->width);
