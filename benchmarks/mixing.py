@@ -1,7 +1,7 @@
 """How well does a shuffle by blocks mix, and what does it save to read?
 
 No photo and no clock: the figures are counted in the order of one epoch, over samples that lie in
-the index's order in shards, sorted by class, as data sets of folders and of tars do. Printed, for
+the index's order in shards, sorted by class, as datasets of folders and of tars do. Printed, for
 each shuffle:
 
     same class     pairs of a batch that share their class, in percent

@@ -5,7 +5,7 @@ contrast, saturation, PCA noise, as users of each library compose it: every op i
 result of the one before, so that a row is resampled three times and rounded by each colour op. All
 decode by OpenCV and are driven by the DataLoader of `torch_loader`.
 
-Albumentations and torchvision have no PCA noise of a data set's components (Albumentations'
+Albumentations and torchvision have no PCA noise of a dataset's components (Albumentations'
 FancyPCA decomposes each image, which is other work, and slow): OpenCV's addition of `torch_loader`
 stands in for it, as a user's own function.
 """

@@ -1,4 +1,4 @@
-"""Competitor: one producer's workshop with no daemon, no messages and no client.
+"""Competitor: one producer's lease runner with no daemon, no messages and no client.
 
 The same `LeaseRunner` makes usual chunks by the same code, several leases deep, into private
 memory; what it would report goes nowhere. N of these processes share each epoch chunk by
@@ -36,15 +36,15 @@ _DATASET = "photos"
 
 
 class NullSink:
-    """A workshop that leases to itself, in turns with its siblings, and tells nobody."""
+    """A lease runner that leases to itself, in turns with its siblings, without a daemon."""
 
     def __init__(
         self, index: IndexFile, arguments: Mapping[str, Any], current_sample: CurrentSample
     ) -> None:
-        """Give the workshop the data set and a stream, as a daemon would."""
+        """Give it the dataset and a stream, as a daemon would."""
         batch_size = arguments["batch_size"]
         self._lease_runner = LeaseRunner(lambda lease: None, current_sample)
-        self._rows: deque[int] = deque()  # of the leases in the workshop's queue
+        self._rows: deque[int] = deque()  # of the leases in its queue
         self._leases = _leases(
             index.num_samples, batch_size, arguments["process"], arguments["workers"]
         )

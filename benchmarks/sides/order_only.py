@@ -1,4 +1,4 @@
-"""Competitor: the order alone, of a data set that doesn't exist, as one of many producers asks.
+"""Competitor: the order alone, of a dataset that doesn't exist, as one of many producers asks.
 
 Several leases at once, the next ones of the epoch after those that the other producers took.
 """
@@ -27,7 +27,7 @@ def main(arguments: Mapping[str, Any]) -> None:
     """Serve rounds. Arguments: num_samples, shuffle, producers."""
     order = Order(arguments["num_samples"], 0, read_shuffle(arguments["shuffle"]))
     rows = np.arange(_ROWS, dtype=np.int64)
-    # Epochs as long as the data set, one after the other.
+    # Epochs as long as the dataset, one after the other.
     turns = count(0, _ROWS * arguments["producers"])
 
     def draw() -> int:

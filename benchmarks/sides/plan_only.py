@@ -1,4 +1,4 @@
-"""Competitor: order and plan alone, for a data set of any number of samples, none of which exists.
+"""Competitor: order and plan alone, for a dataset of any number of samples, none of which exists.
 
 What a producer does before it opens a file, several leases at once, at places all over the epoch.
 """

@@ -30,7 +30,7 @@ from tests.support.processes import await_true
 
 
 def offer(target: Target, **changes: Any) -> msg.Join:
-    """What a producer with this daemon's own data sets and libraries says."""
+    """What a producer with this daemon's own datasets and libraries says."""
     seen = target.status()
     digests = {name: one["digest"] for name, one in seen["datasets"].items()}
     fields = {"host": "evil", "pid": 1, "datasets": digests, "environment": seen["environment"]}
@@ -91,7 +91,7 @@ def _remotes(target: Target) -> set[int]:
 
 @attack("A90")
 def joins_that_do_not_fit(target: Target) -> None:
-    """Offer producers with other data sets, digests, libraries, long names and wrong types.
+    """Offer producers with other datasets, digests, libraries, long names and wrong types.
 
     Seen: SPEC_MISMATCH that names what differs, or MALFORMED; nobody joins.
     """

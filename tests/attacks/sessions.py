@@ -157,8 +157,8 @@ def held_by_thousands(target: Target) -> None:
 
 
 @attack("A25")
-def nowhere_in_the_data_set(target: Target) -> None:
-    """OPEN at positions and epochs far beyond the data set's end, at the limits of their types.
+def nowhere_in_the_dataset(target: Target) -> None:
+    """OPEN at positions and epochs far beyond the dataset's end, at the limits of their types.
 
     Seen: beyond an epoch's end the next one begins, beyond the last epoch's nothing.
     """

@@ -106,7 +106,7 @@ def selection_bombs(target: Target) -> None:
 
 @attack("A34")
 def impossible_layouts(target: Target) -> None:
-    """Ranks beyond the world, worlds beyond the data set, unknown data sets with paths as names.
+    """Ranks beyond the world, worlds beyond the dataset, unknown datasets with paths as names.
 
     Seen: BAD_OPTION or UNKNOWN_DATASET.
     """

@@ -1,4 +1,4 @@
-"""Data sets as tools leave them, through a daemon: links, full paths, what is not read, shards."""
+"""Datasets as tools leave them, through a daemon: links, full paths, what is not read, shards."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ class TestErrors:
         ],
         ids=["flat", "one class", "no train", "no val", "val fraction 0", "val fraction 1"],
     )
-    def test_data_sets(self, tmp_path, capsys, folders, options, says):
+    def test_datasets(self, tmp_path, capsys, folders, options, says):
         for folder in folders:
             (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
             for number in range(4):
@@ -315,7 +315,7 @@ class TestErrors:
             (["--dataset", "cats"], "'cats' is not served here, expected one of: .*photos"),
             (["--lr", 1e30], "the loss is not finite in epoch 1, batch [23] of 3: the training di"),
         ],
-        ids=["arch", "no checkpoint", "size", "amp", "recipe", "data set", "diverged"],
+        ids=["arch", "no checkpoint", "size", "amp", "recipe", "dataset", "diverged"],
     )
     def test_options(self, daemon, tmp_path, capsys, options, says):
         line = self.refused(capsys, *common(daemon, tmp_path / "run"), *options)

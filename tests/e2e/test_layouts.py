@@ -1,4 +1,4 @@
-"""Every layout of a data set and every selection, from a real daemon with real producers."""
+"""Every layout of a dataset and every selection, from a real daemon with real producers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon of more data sets than the link of a producer holds messages: 400 of them."""
+"""A daemon of more datasets than the link of a producer holds messages: 400 of them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def assert_any_is_served(address: str, num_producers: int) -> None:
     assert pids() == before, "the same processes"
 
 
-def test_any_of_400_data_sets_is_served(sets):
+def test_any_of_400_datasets_is_served(sets):
     with augd.serve(sets, producers=2) as daemon:
         assert_any_is_served(daemon.address, 2)
 
 
-def test_any_of_400_data_sets_is_served_by_lent_producers(sets, tmp_path):
+def test_any_of_400_datasets_is_served_by_lent_producers(sets, tmp_path):
     listen = [f"ipc://{tmp_path}/d", "tcp://127.0.0.1:0"]
     with augd.serve(sets, producers=0, listen=listen) as daemon:
         path, port = daemon.addresses

@@ -286,7 +286,7 @@ def test_a_manifest_is_packed_with_its_labels(loose: Path, tmp_path: Path) -> No
         assert (walked.num_samples, walked.classes, walked.has_splits) == (3, ["sea", "sun"], True)
 
 
-def test_shrunk_photos_are_another_data_set(loose: Path, tmp_path: Path) -> None:
+def test_shrunk_photos_are_another_dataset(loose: Path, tmp_path: Path) -> None:
     target = tmp_path / "small"
     report = pack(str(loose), str(target), PackOptions(short_side_px=100, quality=80))
     assert report["num_shrunk"] == 42

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same data set at another place, with other times, as another host has it."""
+    """The same dataset at another place, with other times, as another host has it."""
     copy = tmp_path_factory.mktemp("other") / "copied"
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     return copy

@@ -85,14 +85,14 @@ def test_train_is_taken_where_splits_are_recorded_and_it_is_said_once(
     )
 
 
-def test_all_is_legal_for_every_data_set(daemon: ServedDaemon) -> None:
+def test_all_is_legal_for_every_dataset(daemon: ServedDaemon) -> None:
     assert ids(daemon, "parted", split="all")[0] == list(range(7))
     assert ids(daemon, "flat", split="all")[0] == ids(daemon, "flat")[0] == [0, 1]
     with pytest.raises(augd.OptionError, match=r'split: expected "train", "val", "test", "all" or'):
         ids(daemon, "flat", split="dev")
 
 
-def test_a_data_set_without_training_samples_says_what_there_is(daemon: ServedDaemon) -> None:
+def test_a_dataset_without_training_samples_says_what_there_is(daemon: ServedDaemon) -> None:
     with pytest.raises(augd.OptionError) as caught:
         ids(daemon, "held")
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""Data sets whose labels are targets: served, and refused by name where one class is learnt."""
+"""Datasets whose labels are targets: served, and refused by name where one class is learnt."""
 
 from __future__ import annotations
 

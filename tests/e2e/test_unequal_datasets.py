@@ -1,4 +1,4 @@
-"""Data sets of unequal sizes in one daemon: ids of one are no places in another."""
+"""Datasets of unequal sizes in one daemon: ids of one are no places in another."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def trapped(tmp_path: Path) -> Path:
-    """A data set with a file for each name that any part of augd could import."""
+    """A dataset with a file for each name that any part of augd could import."""
     (tmp_path / "ran").mkdir()
     folder = make_folder(tmp_path / "set", num_classes=2, per_class=2)
     for name in (*sys.stdlib_module_names, *INSTALLED):

@@ -195,7 +195,7 @@ class Reader:
     # kinds
 
     def _read_plain(self, told: dict[str, Any]) -> None:
-        """Some epochs of one data set, in any order."""
+        """Some epochs of one dataset, in any order."""
         options = self._options()
         epochs = self._chance.sample(range(EPOCHS), self._chance.randrange(1, EPOCHS + 1))
         told.update(options, epochs=epochs)

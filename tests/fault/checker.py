@@ -2,7 +2,7 @@
 
     python -m tests.fault.checker --seconds 600 --seed 1
 
-Two daemons: one serves five data sets of unequal size, behind keys at a port, with a page, a cache
+Two daemons: one serves five datasets of unequal size, behind keys at a port, with a page, a cache
 in memory and a relay; the other a packed set, from its folder and from a store on HTTP, with a
 cache on disk. What they serve was read once by one producer of an undisturbed daemon; each row that
 arrives later is compared with that, each epoch must be exactly once, and each receipt must say what
@@ -126,7 +126,7 @@ class Checker:
     # what there is
 
     def begin(self) -> None:
-        """Make the data sets, read them once undisturbed, and start everybody."""
+        """Make the datasets, read them once undisturbed, and start everybody."""
         sets = self._make_sets()
         references = self._read_references(sets)
         self._deployments["sets"] = self._start_sets({k: v for k, v in sets.items() if k in SIZES})

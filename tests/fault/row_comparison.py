@@ -57,7 +57,7 @@ class Row:
 
 
 class Reference:
-    """The rows of one data set by position, of each (seed, epoch) that was read."""
+    """The rows of one dataset by position, of each (seed, epoch) that was read."""
 
     def __init__(self) -> None:
         self._passes: dict[str, list[Row]] = {}

@@ -177,14 +177,14 @@ if "augd.server.producer" in sys.orig_argv:
 
 
 @pytest.mark.fault("resume with another dataset, recipe or library")
-@pytest.mark.parametrize("what", ["data set", "recipe", "library"])
+@pytest.mark.parametrize("what", ["dataset", "recipe", "library"])
 def test_a_state_of_other_content_is_refused_by_name(tmp_path, monkeypatch, what):
     folder = make_folder(tmp_path / "set", num_classes=1, per_class=20)
     options = {"recipe": SMALL, "batch_size": 8, "timeout_s": 30}
     with augd.serve(folder, producers=1) as served, augd.connect(served.address, **options) as one:
         state = one.state_dict()
     says = r"recipe\S*: .* when saved, .* here"
-    if what == "data set":
+    if what == "dataset":
         change(folder)
         says = r"dataset: .* when saved, .* here"
     elif what == "recipe":

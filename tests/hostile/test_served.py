@@ -104,7 +104,7 @@ def rows(address: str, dataset: str, recipe: Any, **options: Any) -> list[dict[s
     return found
 
 
-# A producer opens a data set, and keeps it open, when it first has to do with it.
+# A producer opens a dataset, and keeps it open, when it first has to do with it.
 _FDS_OF_A_SET = 4
 assert len(BAD) > 4 * _FDS_OF_A_SET  # one that each bad image leaves open is seen
 

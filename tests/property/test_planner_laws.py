@@ -142,7 +142,7 @@ def test_pca_noise_has_its_three_components(mode, sizes, first_std):
 
 
 def per_image(alphas: np.ndarray) -> np.ndarray:
-    """Add noise along the components of each image, here of 50 pixels of the data set's law."""
+    """Add noise along the components of each image, here of 50 pixels of the dataset's law."""
     rng = np.random.default_rng(1)
     num = alphas.shape[1]
     pixels = rng.normal(size=(num, 50, 3)) * np.sqrt(VALUES) @ VECTORS.T

@@ -27,7 +27,7 @@ Kind = TypeVar("Kind", bound=msg.Message)
 
 
 class LoneProducer:
-    """One producer, one data set, one stream; `sources` are own ones, by data set."""
+    """One producer, one dataset, one stream; `sources` are own ones, by dataset."""
 
     def __init__(self, index: IndexFile, *sources: str) -> None:
         self.spawned: ProducerProcess = spawn_producer(ProducerOptions(sources=sources), 0)

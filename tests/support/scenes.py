@@ -1,4 +1,4 @@
-"""Small data sets and the ways to read a stream that the tests share."""
+"""Small datasets and the ways to read a stream that the tests share."""
 
 from __future__ import annotations
 

@@ -65,14 +65,14 @@ def test_every_photo_counts_the_same() -> None:
 
 
 def test_the_errors_are_those_of_other_samples() -> None:
-    """The jackknife's standard error, beside the spread over 150 data sets of one law."""
+    """The jackknife's standard error, beside the spread over 150 datasets of one law."""
     rng = np.random.default_rng(3)
 
-    def data_set() -> list[Moments]:
+    def dataset() -> list[Moments]:
         levels = rng.normal(120, 40, (60, 1, 1, 1)) + rng.normal(0, 10, (60, 2, 2, 3))
         return [measure(np.clip(one, 0, 255).astype(np.uint8)) for one in levels]
 
-    found = [find_components(data_set()) for _ in range(150)]
+    found = [find_components(dataset()) for _ in range(150)]
     spread = np.std([one.eigval for one in found], axis=0)
     said = np.mean([one.errors for one in found], axis=0)
     np.testing.assert_allclose(said, spread, rtol=0.3)

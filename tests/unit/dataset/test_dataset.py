@@ -28,7 +28,7 @@ def put(path: Path, size: tuple[int, int] = (8, 6)) -> None:
 
 
 def settle(root: Path) -> None:
-    """Set the folders' times to long ago, as those of a data set are."""
+    """Set the folders' times to long ago, as those of a dataset are."""
     for path in (root, *(p for p in root.rglob("*") if p.is_dir())):
         os.utime(path, ns=(1_000_000_000, 1_000_000_000))
 

@@ -1,4 +1,4 @@
-"""What of a data set is likely not meant, and what is told of it."""
+"""What of a dataset is likely not meant, and what is told of it."""
 
 from __future__ import annotations
 

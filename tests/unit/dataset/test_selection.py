@@ -141,7 +141,7 @@ def test_classes_are_numbered_as_they_are_named(tmp_path: Path, opened: Open) ->
     assert choice.picked.tolist() == [2, 0] and choice.num_groups == 0
 
 
-def test_classes_of_a_multi_label_data_set(tmp_path: Path, opened: Open) -> None:
+def test_classes_of_a_multi_label_dataset(tmp_path: Path, opened: Open) -> None:
     root = fill(tmp_path / "set", *[f"{i}.jpg" for i in range(4)])
     table = "path,sun,rain,snow\n0.jpg,1,0,0\n1.jpg,0,0.5,0\n2.jpg,-1,0,0\n3.jpg,1,1,1\n"
     (root / "t.csv").write_text(table)
@@ -199,7 +199,7 @@ def test_what_cannot_be_had_is_named(
     assert says in refusal(opened(pets(tmp_path / "set", 3)), **asked)
 
 
-def test_a_data_set_without_classes(tmp_path: Path, opened: Open) -> None:
+def test_a_dataset_without_classes(tmp_path: Path, opened: Open) -> None:
     index = opened(fill(tmp_path / "set", "1.jpg", "2.jpg"))
     assert refusal(index, classes=["cat"]) == (
         "classes: this dataset has no classes, got 'cat'. Leave classes out."

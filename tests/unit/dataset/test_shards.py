@@ -1,4 +1,4 @@
-"""Data sets of tar shards: their labels, the index beside them, and what lies in either."""
+"""Datasets of tar shards: their labels, the index beside them, and what lies in either."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_a_file_with_another_time_is_decoded_again(
         newer.close()
 
 
-def test_the_same_names_at_another_place_are_another_data_set(
+def test_the_same_names_at_another_place_are_another_dataset(
     reopen: Open, photos: Path, tmp_path: Path
 ) -> None:
     reopen(entry(0, place(0)))
@@ -270,7 +270,7 @@ def test_a_table_cut_short_or_gone_is_made_anew(reopen: Open, tmp_path: Path) ->
     assert reopen().num_entries == 0
 
 
-def test_a_new_data_set_beside_an_old_one_leaves_it_as_it_is(
+def test_a_new_dataset_beside_an_old_one_leaves_it_as_it_is(
     reopen: Open, photos: Path, index: IndexFile, tmp_path: Path
 ) -> None:
     reopen(entry(0, place(0)))

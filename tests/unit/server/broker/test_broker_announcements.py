@@ -1,4 +1,4 @@
-"""What producers are told of data sets and streams: before the first lease of each, and not before.
+"""What producers are told of datasets and streams: before the first lease of each, and not before.
 
 A link holds few messages that nobody read yet, and a daemon may serve more than that.
 """
@@ -18,7 +18,7 @@ _NEWS = (msg.DatasetMessage, msg.StreamMessage, msg.Drop, msg.Lease, msg.Mask)
 
 
 class Many(Table):
-    """A table whose broker serves 400 data sets."""
+    """A table whose broker serves 400 datasets."""
 
     def __init__(self, producers: int) -> None:
         super().__init__(producers)
@@ -51,14 +51,14 @@ def held(table: Many) -> list[msg.Lease]:
     return [msg.Lease(number, 0, 0, 0, 0, 0, 0) for number in numbers]
 
 
-def test_a_producer_that_starts_hears_of_none_of_400_data_sets() -> None:
+def test_a_producer_that_starts_hears_of_none_of_400_datasets() -> None:
     table = Many(1)
     assert table.told == []
     table.open_of(0, "set7")
     assert table.news(0) == ["set7", "StreamMessage", "Lease", "Lease"]
 
 
-def test_it_hears_of_a_data_set_once_and_of_each_stream() -> None:
+def test_it_hears_of_a_dataset_once_and_of_each_stream() -> None:
     table = Many(1)
     table.open_of(0, "set7")
     table.make_all()
@@ -101,7 +101,7 @@ def test_128_streams_of_as_many_sets_are_told_as_leases_are_given() -> None:
     of_all: list[str] = []
     while True:
         said = table.news(0)
-        assert len(said) <= 3 * DEPTH, "a data set, a stream and a lease, as often as it is filled"
+        assert len(said) <= 3 * DEPTH, "a dataset, a stream and a lease, as often as it is filled"
         of_all += said
         leases = held(table)
         if not leases:

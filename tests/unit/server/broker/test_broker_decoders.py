@@ -1,4 +1,4 @@
-"""Decoders that are packages of their own: they count for data sets that take them alone."""
+"""Decoders that are packages of their own: they count for datasets that take them alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def killed(actions: list[ev.Action]) -> bool:
 
 
 @pytest.mark.clause("P-76")
-def test_producers_may_differ_in_what_no_data_set_takes() -> None:
+def test_producers_may_differ_in_what_no_dataset_takes() -> None:
     for decoders, is_sent_away in (
         ((), False),
         (("decoder.jxl",), False),
