@@ -158,10 +158,13 @@ def _boxes(drawn: Step) -> Iterable[tuple[int, int, int, int]]:
 
 
 def _jitter(image: Image.Image, drawn: Step) -> Image.Image:
-    """Apply torchvision's adjustments in the drawn order, in which they stand."""
+    """Apply torchvision's adjustments in the drawn order, in which they stand.
+
+    Its hue turns the other way. Turns are drawn with either sign alike.
+    """
     functional = import_module("torchvision.transforms.functional")
     for name, number in drawn.items():
-        factor = number / 360 if name == "hue" else number
+        factor = -number / 360 if name == "hue" else number
         image = getattr(functional, f"adjust_{name}")(image, factor)
     return image
 
