@@ -32,6 +32,12 @@ RECIPES = {
     "bent": [CROP, {"op": "mirror"}, {"op": "rotate", "degrees": 10}, {"op": "shear", "x": 0.1}],
     "lens": [CROP, {"op": "lens"}],
     "warped": [CROP, {"op": "local_warp", "alpha": 20, "sigma": 4}],
+    "steps": [
+        CROP,
+        {"op": "all_of", "ops": COLOURS, "p": 0.8, "shuffle": True},
+        {"op": "one_of", "ops": [{"op": "solarize"}, {"op": "equalize"}, {"op": "gaussian_blur"}]},
+        {"op": "gaussian_noise", "std": [0, 9], "p": 0.5},
+    ],
     "erased": [CROP, {"op": "erase"}],
     "erased, pixel": [CROP, {"op": "erase", "fill": "pixel", "count": 3}],
 }
@@ -41,9 +47,9 @@ RECIPES = {
 @pytest.mark.parametrize("colour_on", ["producer", "device"])
 def test_rows_are_made_in_buffers_that_are_there(name, colour_on):
     plain = {"ops": RECIPES[name], "filter": "linear", "colour_on": colour_on}
-    if colour_on == "device" and name.startswith("erased"):
+    if colour_on == "device" and name.startswith(("erased", "steps")):
         pytest.skip("excluded by the recipe")
-    if native.kernels is None and name == "erased, pixel":
+    if native.kernels is None and name in ("erased, pixel", "steps"):
         pytest.skip("without the native kernels noise allocates")
     plan = plan_of(**plain, num=40)
     row_plans = RowPlans(plan, 0, 40)

@@ -163,6 +163,20 @@ def test_groups_are_written_and_read_back_equal() -> None:
     assert said == "resize size=8, then one_of (invert, hue h=0.1) weights=[1,2]"
 
 
+def test_the_ops_of_a_group_may_be_tables_of_their_own() -> None:
+    tables = """
+        [[ops]]
+        op = "one_of"
+        [[ops.ops]]
+        op = "invert"
+        [[ops.ops]]
+        op = "hue"
+        h = 0.1
+    """
+    group = one_of(INVERT, {"op": "hue", "h": 0.1})
+    assert recipe_from_toml(tables) == parse_recipe({"ops": [group]})
+
+
 def test_a_difference_in_a_group_names_the_group() -> None:
     def content(bits: int) -> Any:
         recipe = expand(parse_recipe({"ops": [SIZE, one_of({"op": "posterize", "bits": bits})]}))
