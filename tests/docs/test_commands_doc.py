@@ -42,7 +42,14 @@ PAGES = {
     ),
     "commands/trainer.md": (
         "Commands: trainer",
-        ("trainer fit", "trainer features", "trainer evaluate", "trainer inspect"),
+        (
+            "trainer fit",
+            "trainer features",
+            "trainer evaluate",
+            "trainer predict",
+            "trainer export",
+            "trainer inspect",
+        ),
     ),
 }
 PROGRAMS = {"augd": augd.cli.app.app, "trainer": trainer.cli.app.app}

@@ -9,7 +9,14 @@ import sys
 
 from augd.cli.command_line import add_command, make_app, run_app
 
-from .options import EvaluateOptions, FeaturesOptions, FitOptions, InspectOptions
+from .options import (
+    EvaluateOptions,
+    ExportOptions,
+    FeaturesOptions,
+    FitOptions,
+    InspectOptions,
+    PredictOptions,
+)
 
 app = make_app("trainer", "Train networks on augd's streams.")
 
@@ -58,6 +65,28 @@ def inspect(options: InspectOptions) -> int:
     from .inspect import run_inspect
 
     return run_inspect(options)
+
+
+@add_command(app, "trainer predict photos/ --checkpoint run --out predictions.csv")
+def predict(options: PredictOptions) -> int:
+    """Write what a network says of each image: its class and the probabilities, as CSV or JSONL.
+
+    An image that cannot be read has a line that says so. Exits with 1 if none can be read.
+    """
+    from .predict import run_predict
+
+    return run_predict(options)
+
+
+@add_command(app, "trainer export photos/ --checkpoint run --out model.onnx")
+def export(options: ExportOptions) -> int:
+    """Write a network for other programs, and check it against predict on 20 images.
+
+    ONNX and TorchScript take RGB in 0..1 and give probabilities. Weights alone are as in training.
+    """
+    from .export import run_export
+
+    return run_export(options)
 
 
 def main(arguments: list[str] | None = None) -> None:

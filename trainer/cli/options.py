@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from augd.process.options import Option
+from augd.process.options import Argument, Option
 
 from ..training.options import (
     AsJson,
@@ -21,7 +21,14 @@ from ..training.options import (
     SamplesOptions,
 )
 
-__all__ = ["EvaluateOptions", "FeaturesOptions", "FitOptions", "InspectOptions"]
+__all__ = [
+    "EvaluateOptions",
+    "ExportOptions",
+    "FeaturesOptions",
+    "FitOptions",
+    "InspectOptions",
+    "PredictOptions",
+]
 
 OwnArch = Annotated[
     str | None,
@@ -100,3 +107,73 @@ class InspectOptions(SamplesOptions):
     out: Annotated[Path, Option("Folder for the image files.", metavar="DIR", is_last=True)] = Path(
         "inspection"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesOptions:
+    """Which images, of any labels or none. `paths` are given, or `connect`."""
+
+    paths: Annotated[
+        tuple[str, ...],
+        Argument("Image files; or folders, .csv or .jsonl manifests.", metavar="[PATH]..."),
+    ] = ()
+    connect: Annotated[
+        str | None, Option("Read from a running daemon instead.", metavar="ADDR")
+    ] = None
+    keys: Annotated[
+        str | None, Option("NAME.key, if that daemon wants one [$AUGD_KEYS].", metavar="FILE")
+    ] = None
+    dataset: Annotated[
+        str | None, Option("Which one, if the daemon serves several.", metavar="NAME")
+    ] = None
+    arch: OwnArch = None
+    producers: Producers = None
+    device: Device = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions(ImagesOptions):
+    """Which checkpoints to ask, about which images, and where the answers go.
+
+    Attributes:
+        out: None is stdout; a suffix decides the format.
+    """
+
+    checkpoint: Annotated[
+        tuple[Path, ...],
+        Option("Checkpoint of trainer fit, or its folder; several are averaged.", metavar="FILE"),
+    ] = ()
+    views: Annotated[str, Option("Test-time views: none, ten-crop or multi-scale.")] = "none"
+    top: Annotated[
+        int | None, Option("Only the K likeliest classes of each image.", metavar="K", least=1)
+    ] = None
+    max_bad_fraction: Annotated[
+        float, Option("Share of the images that may be bad.", metavar="F", least=0, most=1)
+    ] = 1.0
+    batch_size: BatchSize = 64
+    format: Annotated[
+        str | None, Option("csv or jsonl [as --out ends, else csv].", metavar="csv|jsonl")
+    ] = None
+    out: Annotated[
+        Path | None, Option("File for the answers [stdout].", metavar="FILE", is_last=True)
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions(ImagesOptions):
+    """Which checkpoint to write in which form, and with which images to check it."""
+
+    checkpoint: Annotated[
+        Path | None, Option("Checkpoint of trainer fit, or its folder [run].", metavar="FILE")
+    ] = None
+    max_bad_fraction: Annotated[
+        float, Option("Share of the images that may be bad.", metavar="F", least=0, most=1)
+    ] = 1.0
+    out: Annotated[
+        Path,
+        Option(
+            "File: .onnx, .torchscript, .safetensors or .pt; FILE.json says the preprocessing.",
+            metavar="FILE",
+            is_last=True,
+        ),
+    ] = Path("model.onnx")

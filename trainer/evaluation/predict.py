@@ -8,11 +8,16 @@ no buffer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..data.host_feed import Batch
 from ..data.source import BatchSource, usable_rows
+from ..data.stream import Stream
 from .metrics import Scores
 
 
@@ -63,3 +68,52 @@ def _rows(source: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = usable_rows(batch, source)
         if len(labels):
             yield images, labels
+
+
+class Predicted(NamedTuple):
+    """What networks say of one batch.
+
+    Attributes:
+        ids: of its samples, in order, without padding.
+        is_bad: whether each could not be read.
+        shares: probabilities, float32 (B, K), of those that could, in order.
+    """
+
+    ids: list[int]
+    is_bad: list[bool]
+    shares: NDArray[np.float32]
+
+
+def predict(networks: Sequence[nn.Module], stream: Stream, rows_max: int) -> Iterator[Predicted]:
+    """Yield the probabilities of one epoch of a stream, averaged over the networks.
+
+    A batch is read from the device when the next one is under way, so that neither waits.
+    """
+    pending: tuple[Batch, Tensor] | None = None
+    for batch in stream.epoch(0):
+        shares = _shares(networks, batch, rows_max)
+        if pending is not None:
+            yield _read(*pending)
+        pending = batch, shares
+    if pending is not None:
+        yield _read(*pending)
+
+
+@torch.inference_mode()
+def _shares(networks: Sequence[nn.Module], batch: Batch, rows_max: int) -> Tensor:
+    low, _ = batch.label_range or (-100, 0)
+    images = batch.images if low >= -1 else batch.images[batch.valid]
+    if not len(images):
+        return torch.empty(0, 0)
+    said = [probabilities(one, images, rows_max) for one in networks]
+    return torch.stack(said).mean(0)
+
+
+def _read(batch: Batch, shares: Tensor) -> Predicted:
+    ids, valid = batch.ids.tolist(), batch.valid.tolist()
+    rows = [number for number, sample in enumerate(ids) if sample >= 0]
+    return Predicted(
+        ids=[ids[row] for row in rows],
+        is_bad=[not valid[row] for row in rows],
+        shares=shares.cpu().numpy(),
+    )

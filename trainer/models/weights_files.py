@@ -108,7 +108,8 @@ def write_weights(path: Path, state: Mapping[str, Tensor], told: Mapping[str, st
             save_file = _safetensors("torch").save_file
             save_file(tensors, unfinished, metadata={"format": "pt", **told})
         else:
-            torch.save({"state_dict": tensors, "told": dict(told)}, unfinished)
+            settings = {"arch": told.get("arch"), "classes": _classes_in(told)}
+            torch.save({"state_dict": tensors, "settings": settings}, unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
         raise augd.AugdError(
