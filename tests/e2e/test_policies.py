@@ -33,6 +33,19 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ops": [CROP, {"op": "mirror"}, {"op": "trivial_augment"}, {"op": "erase", "p": 0.1}],
     },
     "auto": {"ops": [CROP, {"op": "auto_augment"}, {"op": "three_augment"}], "views": 2},
+    "steps": {
+        "ops": [
+            CROP,
+            {"op": "gaussian_blur", "p": 0.5},
+            {
+                "op": "one_of",
+                "ops": [{"op": "gaussian_noise", "std": 9}, {"op": "sharpness", "factor": 2}],
+            },
+            {"op": "jpeg", "quality": [20, 90], "p": 0.5},
+            {"op": "coarse_dropout", "count": [1, 4], "fill": "pixel"},
+            {"op": "cutout", "fill": "random"},
+        ]
+    },
     "mixed": {"ops": [CROP, {"op": "brightness"}, {"op": "aug_mix"}, {"op": "erase", "p": 0.5}]},
 }
 
