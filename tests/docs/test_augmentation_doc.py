@@ -83,7 +83,9 @@ def test_presets_that_are_named_exist_and_all_are() -> None:
 
 
 def test_what_other_libraries_ops_are_called_exists() -> None:
-    rows = re.findall(r"^\| `.*", LIBRARIES.partition("## Ops")[2], re.MULTILINE)
+    ops, policies = (LIBRARIES.partition(f"## {name}")[2] for name in ("Ops", "Policies"))
+    sections = [text.partition("\n## ")[0] for text in (ops, policies)]
+    rows = re.findall(r"^\| `.*", "\n".join(sections), re.MULTILINE)
     assert len(rows) > 40
     known = {*OPS_BY_NAME, *Recipe.__struct_fields__}
     for op in OPS_BY_NAME.values():
