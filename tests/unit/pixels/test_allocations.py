@@ -38,6 +38,9 @@ RECIPES = {
         {"op": "one_of", "ops": [{"op": "solarize"}, {"op": "equalize"}, {"op": "gaussian_blur"}]},
         {"op": "gaussian_noise", "std": [0, 9], "p": 0.5},
     ],
+    "bicubic": [CROP, {"op": "vertical_flip"}],
+    "bent, bicubic": [CROP, {"op": "rotate", "degrees": 10}],
+    "fitted": [{"op": "resize", "longest": SIDE}, {"op": "mirror"}, {"op": "pca"}],
     "erased": [CROP, {"op": "erase"}],
     "erased, pixel": [CROP, {"op": "erase", "fill": "pixel", "count": 3}],
 }
@@ -46,7 +49,11 @@ RECIPES = {
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("colour_on", ["producer", "device"])
 def test_rows_are_made_in_buffers_that_are_there(name, colour_on):
-    plain = {"ops": RECIPES[name], "filter": "linear", "colour_on": colour_on}
+    plain = {"ops": RECIPES[name], "filter": "linear", "colour_on": colour_on, "fill": "constant"}
+    if name.endswith("bicubic"):
+        if native.kernels is None:
+            pytest.skip("without the native kernels Pillow and NumPy allocate")
+        plain["filter"] = "bicubic"
     if colour_on == "device" and name.startswith(("erased", "steps")):
         pytest.skip("excluded by the recipe")
     if native.kernels is None and name in ("erased, pixel", "steps"):

@@ -58,6 +58,7 @@ def digests() -> dict[str, str]:
     found["decoded"], found["scaled"] = decoded(rng)
     found["programs"], found["recompressed"] = run_programs(rng)
     found["policies"] = run_policies(rng)
+    found["bicubic"], found["bent, bicubic"] = run_cubics(rng)
     return {name: digest.hexdigest() for name, digest in found.items()}
 
 
@@ -112,6 +113,24 @@ def run_policies(rng: np.random.Generator) -> hashlib.blake2b:
             renderer.render(region, row_plans[number], out)
             found.update(out)
     return found
+
+
+def run_cubics(rng: np.random.Generator) -> tuple[hashlib.blake2b, hashlib.blake2b]:
+    """Resize and bend by the bicubic filter, bounded by a hard edge in every other row."""
+    exact, bent = hashlib.blake2b(), hashlib.blake2b()
+    for number in range(12):
+        size = (90 - number, 70 + number)
+        region = rng.integers(0, 256, (60 + 9 * number, 190 - 7 * number, 3)).astype(np.uint8)
+        out = np.empty((*size, 3), np.uint8)
+        renderer = Renderer("bicubic", size, fill=_FILLS[number % 4])
+        row_plan = RowPlan((size[1] + number, size[0] + 2), (number, 1), flip=number % 3 == 0)
+        renderer.render(region, row_plan, out)
+        exact.update(out)
+        matrix = np.hstack([rng.normal(0, 0.9, (2, 2)), rng.uniform(0, 99, (2, 1))]).tolist()
+        picture = (0, 0, 50, 40) if number % 2 else None
+        renderer.render(region, RowPlan(matrix=matrix, picture=picture), out)
+        bent.update(out)
+    return exact, bent
 
 
 _POLICIES = (
@@ -188,5 +207,5 @@ def test_bent_rows_are_the_same_with_and_without_kernels() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "kernels", None)
         without = digests()
-    for kind in ("bent", "warped", "tinted", "programs", "policies"):
+    for kind in ("bent", "warped", "tinted", "programs", "policies", "bent, bicubic"):
         assert without[kind] == here[kind]
