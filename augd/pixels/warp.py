@@ -17,8 +17,9 @@ There the weights are coarser and the error is up to eight levels, between a bla
 pixel.
 
 With the bicubic filter it is 4x4 taps of Keys' cubic, a = -1/2, of the halved region, at the same
-positions. Its sums are whole numbers, rounded twice and clipped once, and without kernels they are
-NumPy's, to the same bytes. It does not widen with the reduction of at most 1.5 that halving leaves.
+positions. Its sums are whole numbers, rounded to 1/128 and then to levels, and clipped once, and
+without kernels they are NumPy's, to the same bytes. It does not widen with the reduction of at most
+1.5 that halving leaves.
 
 The fill begins where the region ends. The plan makes sure that this is the image's edge wherever a
 position lies outside, and that a side is whole if a fill comes from its other end. In a halved

@@ -1,9 +1,10 @@
 """The matrix path's bicubic samples without native kernels: 4x4 taps in whole numbers, by NumPy.
 
 Used by `warp_opencv` for rows whose filter is bicubic: OpenCV's cubic has another a. Positions come
-in 1/256 px. Weights have 14 bits and sum to exactly 1. Columns are summed first, to 6 bits behind
-the point, then the line of four; the pixel alone is clipped. The kernel does the same, number for
-number (`kernels/warp_cubic.c`), in a fiftieth of the time.
+in 1/256 px. Weights have 14 bits and sum to exactly 1. Columns are summed first, of levels less
+128, each product rounded to 7 bits behind the point; then the line of four. The pixel alone is
+clipped. The kernel does the same, number for number (`kernels/warp_cubic.c`), in a fiftieth of the
+time.
 
 Source: Keys 1981, "Cubic convolution interpolation", with a = -1/2, the cubic of Pillow's `resize`.
 """
@@ -22,8 +23,9 @@ STEPS: Final = 256
 
 _NUM_TAPS: Final = 4
 _WEIGHT_BITS: Final = 14
-_DOWN_SHIFT: Final = 8
-_ACROSS_SHIFT: Final = 20
+_DOWN_SHIFT: Final = 7
+_ACROSS_SHIFT: Final = 21
+_MIDDLE: Final = 128
 
 Ints = NDArray[np.int32]
 
@@ -61,16 +63,18 @@ def sample_cubics(
     pixels = np.empty((height * width + 1, 3), np.int32)
     pixels[:-1] = region.reshape(-1, 3)
     pixels[-1] = value
+    pixels -= _MIDDLE
     across, down = _WEIGHTS[x & (STEPS - 1)], _WEIGHTS[y & (STEPS - 1)]
     columns = [_bring_back((x >> 8) + tap - 1, width, fill) for tap in range(_NUM_TAPS)]
     rows = [_bring_back((y >> 8) + tap - 1, height, fill) for tap in range(_NUM_TAPS)]
-    total = np.full((*x.shape, 3), 1 << (_ACROSS_SHIFT - 1), np.int32)
+    start = (1 << (_ACROSS_SHIFT - 1)) + (_MIDDLE << _ACROSS_SHIFT)
+    total = np.full((*x.shape, 3), start, np.int32)
     for tap, column in enumerate(columns):
-        line = np.full_like(total, 1 << (_DOWN_SHIFT - 1))
+        line = np.zeros_like(total)
         for number, row in enumerate(rows):
             place = np.where((row < 0) | (column < 0), height * width, row * width + column)
-            line += down[..., number, None] * pixels[place]
-        line >>= _DOWN_SHIFT
+            product = down[..., number, None] * pixels[place]
+            line += (product + (1 << (_DOWN_SHIFT - 1))) >> _DOWN_SHIFT
         line *= across[..., tap, None]
         total += line
     total >>= _ACROSS_SHIFT

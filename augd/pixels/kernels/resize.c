@@ -71,8 +71,8 @@ static int to_nearest(double number) {
 }
 
 /* Write the weights of the taps [first, end) under a filter of half width `support`. */
-static void weigh(int16_t *weights, int first, int end, double centre, double support,
-                  Filter filter) {
+static INLINED void weigh(int16_t *weights, int first, int end, double centre, double support,
+                          Filter filter) {
     enum { NUM_KEPT = 32 }; /* that need not be computed twice */
     const double per_support = 1.0 / support;
     double kept[NUM_KEPT], total = 0.0, sum = 0.0;
@@ -122,8 +122,11 @@ static void place_taps(AugdTaps *taps, int source_side, int scaled_side, int sta
         if (end > first + taps->num_taps) end = first + taps->num_taps;
         int at = mirror ? taps->num_outputs - 1 - number : number;
         taps->first[at] = first;
-        weigh(taps->weights + (size_t)at * (size_t)taps->num_taps, first, end, centre, support,
-              filter);
+        int16_t *weights = taps->weights + (size_t)at * (size_t)taps->num_taps;
+        if (filter == AUGD_BICUBIC)
+            weigh(weights, first, end, centre, support, AUGD_BICUBIC);
+        else
+            weigh(weights, first, end, centre, support, AUGD_ANTIALIAS);
     }
 }
 

@@ -29,7 +29,8 @@ static inline bool is_outside(const Warp *warp, int32_t place_x, int32_t place_y
            place_y >= limits[1][1];
 }
 
-/* warp_cubic.c: make `count` pixels of a line, at these places, of 4x4 taps. */
+/* warp_cubic.c: make `count` pixels of a line, at these places, of 4x4 taps. There are places up to a
+ * multiple of four. */
 void augd_blend_cubics(uint8_t *out, const Image *source, const Warp *warp, const int32_t *x,
                        const int32_t *y, int count);
 

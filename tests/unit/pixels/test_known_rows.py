@@ -56,10 +56,10 @@ KNOWN: dict[str, str] = {
     "bicubic, both": "5cb80eccfe8da94afcfb8c15",
     "drawn, antialias": "402a17ad4d71d5b8dfa4f93f",
     "drawn, bicubic": "19de1177d27abff020d7bb4c",
-    "bent, bicubic": "17770242e4c2ee56d2190e9f",
-    "bent, bicubic, fill": "49011a3cb7dc0aff2af427b1",
+    "bent, bicubic": "4bb36d2d6f3804d08dab7c27",
+    "bent, bicubic, fill": "769a1615da0430e512667a05",
     "bounded": "db1421b58a41da0e53bced89",
-    "bounded, bicubic": "861688e2845a136f1aaff4c0",
+    "bounded, bicubic": "0c39c0abbba309ba3921a0ad",
     "fitted": "214441755e1f344d016b6897",
 }
 
