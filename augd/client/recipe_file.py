@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from augd.errors import RecipeError
+from augd.plan.recipe.plain_ops import to_toml
 from augd.plan.recipe.presets import PRESETS
 from augd.plan.recipe.recipe import read_toml
 
@@ -48,6 +49,4 @@ def recipe_toml(recipe: Mapping[str, Any]) -> str:
     Args:
         recipe: plain data. They are written as they are: the ops may be those of plug-ins.
     """
-    from augd.plan.recipe.recipe_toml import plain_to_toml  # no stream needs it
-
-    return plain_to_toml(recipe)
+    return to_toml(recipe)

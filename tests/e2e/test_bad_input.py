@@ -79,7 +79,7 @@ def test_the_default_address_when_nobody_serves(tmp_path, monkeypatch):
     [
         (
             "imagenett",
-            "recipe: expected one of alexnet, cifar, .*, ten-crop, vgg, got .imagenett",
+            "recipe: expected one of alexnet, .*cifar, .*, ten-crop, .*vgg, got .imagenett",
         ),
         (
             {"ops": [{"op": "random_resized_crop", "size": 32, "scale": [0.5, 0.1]}]},

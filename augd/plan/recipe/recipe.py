@@ -11,7 +11,6 @@ number, reads a file or imports NumPy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, Literal
@@ -250,24 +249,7 @@ def read_toml(text: str) -> dict[str, Any]:
 
 def recipe_to_toml(recipe: Recipe) -> str:
     """Write a recipe as TOML with every default in it; `recipe_from_toml` reads it back equal."""
-    plain = expand(recipe)
-    ops = plain.pop("ops")
-    settings = {"filter": plain["filter"], **_LATER_FIELDS, **plain}
-    tables = {key: settings.pop(key) for key in ("mix",)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-    if not ops:
-        lines.append("ops = []")
-    for name, table in tables.items():
-        if table is not None:
-            lines += [
-                "",
-                f"[{name}]",
-                *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
-            ]
-    for op in ops:
-        lines += ["", "[[ops]]"]
-        lines += [f"{key} = {to_toml(value)}" for key, value in op.items()]
-    return "\n".join(lines) + "\n"
+    return to_toml({"filter": recipe.filter, **_LATER_FIELDS, **expand(recipe)})
 
 
 def _plain(value: Any) -> Any:
