@@ -40,16 +40,10 @@ PAGES = {
             *("augd keys new", "augd keys add", "augd keys list", "augd keys remove"),
         ),
     ),
-    "commands/trainer.md": (
-        "Commands: trainer",
-        (
-            "trainer fit",
-            "trainer features",
-            "trainer evaluate",
-            "trainer predict",
-            "trainer export",
-            "trainer inspect",
-        ),
+    "commands/trainer.md": ("Commands: train", ("trainer fit", "trainer features")),
+    "commands/trained.md": (
+        "Commands: after training",
+        ("trainer evaluate", "trainer predict", "trainer export", "trainer inspect"),
     ),
 }
 PROGRAMS = {"augd": augd.cli.app.app, "trainer": trainer.cli.app.app}
