@@ -106,6 +106,39 @@ def test_edits_are_those_of_the_drawn_numbers(daemon):
     assert np.array_equal(plain, edited)
 
 
+def test_own_ops_draw_by_the_number_of_the_view_through_all_groups_and_in_phases(daemon):
+    vignette = {"op": "vignette", "strength": [0.5, 0.9]}
+    views = [
+        {"name": "plain", "count": 2, "ops": PLAIN},
+        {"name": "edited", "count": 2, "ops": [*PLAIN, vignette]},
+        {"name": "last", "ops": PLAIN},
+    ]
+    phases = [{"from_epoch": 0, "ops": PLAIN}, {"from_epoch": 1, "ops": [*PLAIN, vignette]}]
+    op, key = Vignette(strength=(0.5, 0.9)), mix(5, Purpose.PARAMS)
+    options = {"batch_size": 40, "seed": 5}
+    with (
+        augd.connect(daemon.address, recipe={"views": views}, **options) as grouped,
+        augd.connect(daemon.address, recipe={"views": 5, "ops": PLAIN}, **options) as whole,
+    ):
+        batch, rows = next(grouped.epoch(0)), next(whole.epoch(0)).images
+        expected = rows[:, 2:4].copy()
+        for sample, pair in zip(batch.ids.tolist(), expected, strict=True):
+            for view, row in enumerate(pair, 2):
+                op.pixels(row, OpRandom(key, sample, 0, 2, view).uniform(0.5, 0.9))
+        assert np.array_equal(batch.views["edited"], expected)
+        assert np.array_equal(batch.views["plain"], rows[:, :2])
+        assert np.array_equal(batch.views["last"], rows[:, 4:])
+    with augd.connect(daemon.address, recipe={"phases": phases}, **options) as stream:
+        first, second = (next(stream.epoch(epoch)).images.copy() for epoch in (0, 1))
+    with augd.connect(daemon.address, recipe={"ops": phases[1]["ops"]}, **options) as alone:
+        assert np.array_equal(next(alone.epoch(1)).images, second)
+    with augd.connect(daemon.address, recipe={"ops": PLAIN}, **options) as plain:
+        assert np.array_equal(next(plain.epoch(0)).images, first)
+    with pytest.raises(augd.RecipeError, match=r"recipe.phases\[1\].ops\[2\].strength: expected"):
+        bad = {"from_epoch": 1, "ops": [*PLAIN, {**vignette, "strength": "much"}]}
+        augd.connect(daemon.address, recipe={"phases": [phases[0], bad]}, **options)
+
+
 def test_own_ops_of_a_group_act_on_the_rows_that_it_chose(daemon):
     ids, plain, _ = first_batch(daemon, seed=5)
     vignette = {"op": "vignette", "strength": [0.5, 0.9]}

@@ -240,8 +240,14 @@ def _names(names: list[str]) -> str:
 
 
 def _parse_phase(plain: Any, catalogue: Catalogue | None, from_epoch: int = 0) -> Phase:
-    if isinstance(plain, Mapping) and isinstance(plain.get("views"), list | tuple):
+    views = plain.get("views", 1) if isinstance(plain, Mapping) else 1
+    if isinstance(views, list | tuple):
         return Phase(tuple(_parse_groups(plain, catalogue)), from_epoch)
+    if isinstance(views, bool) or not isinstance(views, int):
+        raise RecipeError(
+            f"recipe.views: expected a whole number or a list such as {_EXAMPLE}, got "
+            f"{brief(views)}. Give one of both."
+        )
     return Phase((ViewGroup("", parse_recipe(plain, catalogue)),), from_epoch)
 
 

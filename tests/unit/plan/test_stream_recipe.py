@@ -168,6 +168,12 @@ def test_what_is_refused_is_named(groups: list[Any], path: str, expected: str, g
     assert f", got {got}" in text and text.endswith((".", "?"))
 
 
+@pytest.mark.parametrize("views", ["3", {"a": 1}, 2.5, True, None])
+def test_views_are_a_number_or_a_list(views: Any):
+    with pytest.raises(RecipeError, match=r"recipe.views: expected a whole number or a list such"):
+        parse_stream_recipe({"views": views, "ops": [CROP]})
+
+
 def test_what_is_refused_beside_the_list():
     assert refused(group(CROP), ops=[CROP]).startswith("recipe.ops: expected no ops beside a list")
     assert refused(group(CROP), filter="cubic").startswith("recipe.filter: expected one of")
