@@ -82,16 +82,14 @@ class Rule(NamedTuple):
     low: float = -inf
     high: float = inf
     is_of_side: bool = False
-    is_leveled: bool = True
-    """Has a number at all."""
 
 
 _O = PolicyOp
 
-_AUTOCONTRAST = Rule(_O.AUTOCONTRAST, is_leveled=False)
-_EQUALIZE = Rule(_O.EQUALIZE, is_leveled=False)
-_INVERT = Rule(_O.INVERT, is_leveled=False)
-_IDENTITY = Rule(_O.IDENTITY, is_leveled=False)
+_AUTOCONTRAST = Rule(_O.AUTOCONTRAST)
+_EQUALIZE = Rule(_O.EQUALIZE)
+_INVERT = Rule(_O.INVERT)
+_IDENTITY = Rule(_O.IDENTITY)
 
 # The published tables go down to 0 bits, which leave black, and which Pillow refuses.
 _BITS_MIN: Final = 1

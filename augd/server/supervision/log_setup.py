@@ -7,8 +7,6 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-FORMATS = ("text", "json")
-
 
 class _JsonLines(logging.Formatter):
     """One JSON object a line."""
