@@ -299,6 +299,15 @@ static inline uint64_t join(const uint8_t *left, const uint8_t *right) {
     return pixel_bits(right) << 8 * AUGD_CHANNELS | pixel_bits(left);
 }
 
+/* Set eight pixels to the fill's value if all of their places are outside the limits. */
+static inline bool fill_group(uint8_t *out, const Warp *warp, const int32_t *x, const int32_t *y) {
+    for (int number = 0; number < GROUP; number++)
+        if (!is_outside(warp, x[number], y[number])) return false;
+    for (int number = 0; number < GROUP; number++)
+        memcpy(out + number * AUGD_CHANNELS, warp->fill_value, AUGD_CHANNELS);
+    return true;
+}
+
 /* Eight pixels of which some have taps outside: all of them are put together first. */
 AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Image *source,
                                            const Warp *warp, const Line *line, int x) {
@@ -306,6 +315,7 @@ AUGD_AVX2 static inline void blend_outside(uint8_t *out, const Image *source,
     static const int32_t offset[GROUP] = {0 * PIXEL_BYTES, 1 * PIXEL_BYTES, 2 * PIXEL_BYTES,
                                           3 * PIXEL_BYTES, 4 * PIXEL_BYTES, 5 * PIXEL_BYTES,
                                           6 * PIXEL_BYTES, 7 * PIXEL_BYTES};
+    if (fill_group(out, warp, line->place[0] + x, line->place[1] + x)) return;
     uint64_t pairs[2 * GROUP];
     for (int number = 0; number < GROUP; number++) {
         const Taps taps = find_taps(source, warp, line->place[0][x + number] >> PLACE_BITS,
