@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from augd.client.batch import Batch
     from augd.client.connect import connect
     from augd.client.connect_options import ConnectOptions
-    from augd.client.recipe_file import recipe_toml
+    from augd.client.recipe_file import preset_recipes, recipe_toml
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
     from augd.client.views import Views
@@ -60,6 +60,7 @@ _LAZY = {
     "Stream": "augd.client.stream",
     "Views": "augd.client.views",
     "connect": "augd.client.connect",
+    "preset_recipes": "augd.client.recipe_file",
     "recipe_toml": "augd.client.recipe_file",
     "ServedDaemon": "augd.client.serve",
     "serve": "augd.client.serve",
@@ -96,6 +97,7 @@ __all__ = [
     "Views",
     "__version__",
     "connect",
+    "preset_recipes",
     "recipe_toml",
     "serve",
 ]

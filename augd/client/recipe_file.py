@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from augd.errors import RecipeError
 from augd.plan.recipe.plain_ops import to_toml
 from augd.plan.recipe.presets import PRESETS
+from augd.plan.recipe.published_presets import (
+    EVALUATION,
+    TRAINING,
+    PresetRecipes,
+    published_recipes,
+)
 from augd.plan.recipe.recipe import read_toml
 
 
@@ -50,3 +57,24 @@ def recipe_toml(recipe: Mapping[str, Any]) -> str:
         recipe: plain data. They are written as they are: the ops may be those of plug-ins.
     """
     return to_toml(recipe)
+
+
+def preset_recipes(name: str, size: int | None = None) -> PresetRecipes:
+    """Return the recipes of a published preset, as plain data that can be changed.
+
+    Args:
+        name: `torchvision-v2`, `deit` or another that `augd recipes` prints with its source.
+        size: side of the training rows instead of the preset's own; resizes and crops of both
+            recipes keep their proportion to it.
+
+    Returns:
+        `training` and `evaluation`.
+
+    Raises:
+        RecipeError: there is no published preset of that name.
+    """
+    found = published_recipes(name, size)
+    if found is None:
+        known = ", ".join(sorted({*TRAINING, *EVALUATION}))
+        raise RecipeError(f"name: expected a published preset ({known}), got {name!r}")
+    return deepcopy(found)

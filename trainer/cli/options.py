@@ -48,7 +48,7 @@ class FeaturesOptions(LearningOptions):
         Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt or .safetensors file.", metavar="NAME|FILE"),
     ] = "DEFAULT"
     recipe: Annotated[
-        str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
+        str, Option("imagenet, deit, eval, none or another preset, or a TOML file with a recipe.")
     ] = "eval"
     passes: Annotated[
         int, Option("Epochs to store, each augmented differently.", metavar="K", least=1)

@@ -51,10 +51,7 @@ def choose_recipes(recipe: str | Mapping[str, Any], side_px: int | None) -> Reci
         _refuse_size(side_px, "a TOML file says the size itself: change it there")
         return _of_plain(_read(recipe))
     if recipe not in _PRESETS:
-        raise augd.RecipeError(
-            f"recipe: expected {', '.join(_PRESETS)} or a TOML file, got {recipe!r}. Of another "
-            "preset make a file: augd recipes NAME > my.toml, then --recipe my.toml."
-        )
+        return _published(recipe, side_px)
     if recipe == "none":
         _refuse_size(side_px, 'recipe "none" takes the images as they are')
         return Recipes("none", "none", None)
@@ -64,6 +61,23 @@ def choose_recipes(recipe: str | Mapping[str, Any], side_px: int | None) -> Reci
     evaluation = evaluation_recipe((side_px, side_px))
     training = imagenet_recipe(side_px) if recipe == "imagenet" else evaluation
     return Recipes(training, evaluation, (side_px, side_px))
+
+
+def _published(name: str, side_px: int | None) -> Recipes:
+    """Make both recipes of a published preset."""
+    try:
+        found = augd.preset_recipes(name, side_px)
+    except augd.RecipeError:
+        raise augd.RecipeError(
+            f"recipe: expected {', '.join(_PRESETS)}, a published preset (augd recipes) or a TOML "
+            f"file, got {name!r}. Of another preset make a file: augd recipes NAME > my.toml, then "
+            "--recipe my.toml."
+        ) from None
+    _refuse_views(found.training)
+    is_plain = not found.evaluation["ops"]
+    return Recipes(
+        found.training, "none" if is_plain else found.evaluation, _size_of(found.training)
+    )
 
 
 def imagenet_recipe(side_px: int) -> Plain:
@@ -142,7 +156,8 @@ def _refuse_views(plain: Plain) -> None:
 def _size_of(plain: Plain) -> tuple[int, int] | None:
     """Find what the last op that says a size says; what makes no sense the daemon will refuse."""
     ops = plain.get("ops")
-    named = [op.get("size", op.get("longest")) for op in ops] if isinstance(ops, list) else []
+    sizing = [op for op in ops if op.get("op") != "cutout"] if isinstance(ops, list) else []
+    named = [op.get("size", op.get("longest")) for op in sizing]
     sizes = [size for size in named if size is not None]
     match sizes[-1:]:
         case [int(side_px)]:

@@ -61,7 +61,7 @@ class LearningOptions(SamplesOptions):
         Option("DEFAULT, IMAGENET1K_V1, ...; or a .pt or .safetensors file.", metavar="NAME|FILE"),
     ] = None
     recipe: Annotated[
-        str, Option("imagenet, keras-small, eval, none, or a TOML file with a recipe.")
+        str, Option("imagenet, deit, eval, none or another preset, or a TOML file with a recipe.")
     ] = "imagenet"
     size: Annotated[int | None, Option("Side of the images [224].", metavar="PX", least=1)] = None
     mean: Annotated[

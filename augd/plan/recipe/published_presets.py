@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from augd.plan.recipe.evaluation import evaluation_recipe
 
@@ -249,3 +249,44 @@ NOTES: Mapping[str, str] = MappingProxyType(
         "eval-bicubic-100": "timm at crop_pct 1.0: DeiT III; OpenCLIP.",
     }
 )
+
+
+class PresetRecipes(NamedTuple):
+    """What a published recipe trains with, and what its networks are evaluated with."""
+
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def published_recipes(name: str, size: int | None = None) -> PresetRecipes | None:
+    """Return both recipes of a published preset; None if it is none of them.
+
+    `size` is the side of the training rows instead of the preset's own; resizes and crops of both
+    keep their proportion to it. A preset of evaluation trains as it evaluates.
+    """
+    training = TRAINING.get(name) or EVALUATION.get(name)
+    if training is None:
+        return None
+    evaluation = EVALUATION.get(EVALUATION_OF.get(name, name))
+    if evaluation is None:
+        evaluation = _PLAIN_EVALUATIONS[EVALUATION_OF[name]]
+    if size is None or "ops" not in training:
+        return PresetRecipes(training, evaluation)
+    usual = next(op["size"] for op in reversed(training["ops"]) if op["op"] in _CROPS)
+    return PresetRecipes(*(_scaled(plain, size, usual) for plain in (training, evaluation)))
+
+
+_CROPS = ("random_resized_crop", "random_crop", "center_crop")
+_PLAIN_EVALUATIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {"eval": evaluation_recipe(224), "none": {"ops": []}}
+)
+
+
+def _scaled(plain: dict[str, Any], size: int, usual: int) -> dict[str, Any]:
+    def scaled(op: dict[str, Any]) -> dict[str, Any]:
+        if op["op"] not in (*_CROPS, "resize"):
+            return op
+        keys = [key for key in ("short", "size") if key in op]
+        return op | {key: round(op[key] * size / usual) for key in keys}
+
+    return {**plain, "ops": [scaled(op) for op in plain["ops"]]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import augd
 from augd.plan.recipe.published_presets import EVALUATION, EVALUATION_OF, NOTES, TRAINING
 from augd.plan.recipe.recipe import PRESETS, output_size, parse_recipe
 from augd.plan.recipe.stream_recipe import parse_stream_recipe
@@ -80,3 +81,17 @@ def test_evaluations(name, resized, size):
     ops = ops_of(name)
     assert ops["resize"].short == resized and ops["center_crop"].size == (size, size)
     assert (parse_recipe(name).filter == "bicubic") == ("bicubic" in name)
+
+
+def test_both_recipes_of_a_preset():
+    training, evaluation = augd.preset_recipes("timm-a3")
+    assert parse_recipe(training) == parse_recipe("timm-a3")
+    assert parse_recipe(evaluation) == parse_recipe("eval-bicubic-95")
+    training, evaluation = augd.preset_recipes("timm-a3", 80)
+    assert training["ops"][0]["size"] == 80
+    assert [op.get("short", op.get("size")) for op in evaluation["ops"]] == [118, 112]
+    assert len(augd.preset_recipes("dino").training["views"]) == 3
+    training["ops"].clear()
+    assert augd.preset_recipes("timm-a3").training["ops"], "the preset itself stays"
+    with pytest.raises(augd.RecipeError, match=r"expected a published preset \(big-vision"):
+        augd.preset_recipes("imagenet")

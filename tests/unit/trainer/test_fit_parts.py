@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import augd
+from augd.plan.recipe.recipe import parse_recipe
 from tests.support.learning import OPTIONS
 from trainer.cli.fit import run_fit
 from trainer.data.recipes import choose_recipes
@@ -236,10 +237,28 @@ class TestRecipes:
         (tmp_path / "mirror.toml").write_text('[[ops]]\nop = "mirror"\n')
         assert choose_recipes(str(tmp_path / "mirror.toml"), None)[1:] == ("none", None)
 
+    def test_published_presets_with_their_evaluations(self):
+        training, validation, size_px = choose_recipes("deit", None)
+        assert parse_recipe(training) == parse_recipe("deit") and size_px == (224, 224)
+        assert parse_recipe(validation) == parse_recipe("eval-bicubic")
+        training, validation, size_px = choose_recipes("torchvision-v2", 88)
+        assert size_px == (88, 88) and training["ops"][0]["size"] == 88
+        assert [op.get("short", op.get("size")) for op in validation["ops"]] == [116, 112]
+        assert choose_recipes("cifar-aa", None)[1:] == ("none", (32, 32))
+        _, validation, _ = choose_recipes("torchvision-v1", None)
+        assert parse_recipe(validation) == parse_recipe("eval")
+        assert choose_recipes("eval-bicubic-95", None)[0] == choose_recipes("timm-a1", None)[1]
+        for name in ("dino", "simclr"):
+            with pytest.raises(augd.OptionError, match=r"--recipe: .* makes several views"):
+                choose_recipes(name, None)
+
     @pytest.mark.parametrize(
         ("recipe", "says"),
         [
-            ("imagnet", "expected imagenet, eval, keras-small, none or a TOML file, got 'imagnet'"),
+            (
+                "imagnet",
+                "expected imagenet, eval, keras-small, none, a published preset .*'imagnet'",
+            ),
             ("/nowhere/my.toml", "my.toml cannot be read .*No such file"),
         ],
     )
