@@ -160,3 +160,15 @@ def test_a_state_of_another_mix_is_refused(daemon):
         pytest.raises(augd.SpecMismatch, match=r"recipe\.mix\.scope"),
     ):
         stream.load_state_dict(state)
+
+
+def test_a_phase_ends_the_mixing(daemon):
+    plain = {key: value for key, value in ROWS.items() if key != "mix"}
+    recipe = {"phases": [{"from_epoch": 0, **ROWS}, {"from_epoch": 1, **plain}]}
+    with (
+        augd.connect(daemon.address, recipe=recipe, batch_size=16) as stream,
+        augd.connect(daemon.address, recipe=ROWS, batch_size=16) as mixed,
+    ):
+        first = read(stream, 0)
+        assert same(first, read(mixed, 0))
+        assert all(batch.targets is None for batch in stream.epoch(1))
