@@ -32,6 +32,8 @@ from augd.plan.recipe.stream_recipe import (
 
 _DEFAULT_SIZE = 224
 _LISTS = ("ops", "views", "phases")
+_PAIR = {"minItems": 2, "maxItems": 2, "items": {"type": "integer"}}
+_SIZE_SCHEMA = {"anyOf": [{"type": "integer"}, {"type": "array", **_PAIR}]}
 
 
 def run_recipes(options: RecipesOptions) -> None:
@@ -208,6 +210,7 @@ def _views_schema(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "properties": {
             "name": {"type": "string"},
             "count": {"type": "integer", "default": 1},
+            "size": _SIZE_SCHEMA,
             "ops": properties["ops"],
             **own,
         },

@@ -19,7 +19,6 @@ number, reads a file or imports NumPy.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as brief
@@ -29,84 +28,46 @@ import msgspec
 
 from augd.errors import RecipeError
 from augd.plan.ops.all_ops import OPS_BY_NAME
-from augd.plan.ops.base import name_of
-from augd.plan.recipe.checks import MAX_SAMPLE_AREA_PX, MAX_VIEWS, final_extent
-from augd.plan.recipe.error_texts import suggest
 from augd.plan.recipe.plain_ops import list_names
 from augd.plan.recipe.recipe import (
     Recipe,
     expand,
-    output_size,
     parse_recipe,
     plain_settings,
     preset_of,
+)
+from augd.plan.recipe.view_groups import (
+    SHARED_KEYS,
+    VIEWS_EXAMPLE,
+    Phase,
+    Size,
+    ViewGroup,
+    check_keys,
+    parse_groups,
 )
 
 if TYPE_CHECKING:
     from augd.plan.recipe.op_catalogue import Catalogue
 
-# One decode serves all views of an image, and one device all colours of a batch.
-SHARED_KEYS: Final = ("colour_on", "exif", "scaled_decode", "background")
-_GROUP_KEYS: Final = ("name", "count", "ops")
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+__all__ = [
+    "SHARED_KEYS",
+    "Phase",
+    "Size",
+    "StreamRecipe",
+    "ViewGroup",
+    "as_stream_recipe",
+    "expand_stream",
+    "parse_stream_recipe",
+    "plain_at",
+    "plain_recipe",
+]
+
 # A producer has a renderer for each, and OPENED names their arrays.
 MAX_PHASES: Final = 32
 _EPOCH_LAST: Final = 2**31 - 1
 # Of a recipe's fields in OPENED, whose header has 64 KiB.
 _FIELDS_BYTES_MAX: Final = 24_000
 _SAME_KEYS: Final = ("colour_on", "exif", "background")
-_EXAMPLE: Final = '[{"name": "global", "count": 2, "ops": [...]}, ...]'
-
-Size = tuple[int, int]
-"""(height, width) of a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewGroup:
-    """Views that one recipe makes: `recipe.views` of them.
-
-    `name` is that of their array, empty for a plain recipe. `first_view` is the number of the first
-    one among all views of a sample, and `place` its number in the array of its name.
-    """
-
-    name: str
-    recipe: Recipe
-    first_view: int = 0
-    place: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """The view groups of a stream from an epoch on: one without a name for a plain recipe."""
-
-    groups: tuple[ViewGroup, ...]
-    from_epoch: int = 0
-
-    @property
-    def is_grouped(self) -> bool:
-        """Return whether the rows are in views with names."""
-        return bool(self.groups[0].name)
-
-    @property
-    def num_views(self) -> int:
-        """Return how many rows each sample has."""
-        return sum(group.recipe.num_views for group in self.groups)
-
-    @property
-    def shared(self) -> Recipe:
-        """Return a recipe that has the settings which all groups share."""
-        return self.groups[0].recipe
-
-    def sizes(self, first_size_px: Size | None) -> tuple[Size, ...]:
-        """Return (height, width) of the rows of each group.
-
-        `first_size_px` is (width, height) of the dataset's first image. Raises RecipeError when a
-        group needs it and it is None, or does not fit it.
-        """
-        sizes = tuple(output_size(group.recipe, first_size_px) for group in self.groups)
-        if self.is_grouped:
-            _check_sizes(self.groups, sizes)
-        return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +123,7 @@ def _parse_phases(plain: Mapping[str, Any], catalogue: Catalogue | None) -> Iter
         raise RecipeError(
             f"recipe.phases: expected at most {MAX_PHASES} phases, got {len(given)}. Give fewer."
         )
-    _check_keys("recipe", plain, ["phases"])
+    check_keys("recipe", plain, ["phases"])
     phases = list[Phase]()
     for number, one in enumerate(given):
         path = f"recipe.phases[{number}]"
@@ -242,10 +203,10 @@ def _names(names: list[str]) -> str:
 def _parse_phase(plain: Any, catalogue: Catalogue | None, from_epoch: int = 0) -> Phase:
     views = plain.get("views", 1) if isinstance(plain, Mapping) else 1
     if isinstance(views, list | tuple):
-        return Phase(tuple(_parse_groups(plain, catalogue)), from_epoch)
+        return Phase(tuple(parse_groups(plain, catalogue)), from_epoch)
     if isinstance(views, bool) or not isinstance(views, int):
         raise RecipeError(
-            f"recipe.views: expected a whole number or a list such as {_EXAMPLE}, got "
+            f"recipe.views: expected a whole number or a list such as {VIEWS_EXAMPLE}, got "
             f"{brief(views)}. Give one of both."
         )
     return Phase((ViewGroup("", parse_recipe(plain, catalogue)),), from_epoch)
@@ -254,147 +215,6 @@ def _parse_phase(plain: Any, catalogue: Catalogue | None, from_epoch: int = 0) -
 def as_stream_recipe(recipe: Recipe) -> StreamRecipe:
     """Return a plain recipe as that of a stream."""
     return StreamRecipe((Phase((ViewGroup("", recipe),)),))
-
-
-def _parse_groups(plain: Mapping[str, Any], catalogue: Catalogue | None) -> Iterator[ViewGroup]:
-    views = plain["views"]
-    if not views:
-        raise RecipeError(
-            f"recipe.views: expected a whole number or a list such as {_EXAMPLE}, got an empty "
-            "list. Add a group, or take views out."
-        )
-    if "ops" in plain:
-        raise RecipeError(
-            f"recipe.ops: expected no ops beside a list of views, got {brief(plain['ops'])}. "
-            "Give each group its own ops."
-        )
-    if plain.get("mix") is not None:
-        raise RecipeError(
-            f"recipe.mix: expected no mix beside a list of views, whose losses compare views of "
-            f"one image, got {brief(plain['mix'])}. Take it out."
-        )
-    settings = {key: value for key, value in plain.items() if key != "views"}
-    _check_keys("recipe", settings, _setting_names(), "views")
-    groups, first_view, places = list[ViewGroup](), 0, dict[str, int]()
-    for number, group in enumerate(views):
-        name, recipe = _parse_group(f"recipe.views[{number}]", group, settings, catalogue)
-        groups.append(ViewGroup(name, recipe, first_view, places.get(name, 0)))
-        first_view += recipe.views
-        places[name] = places.get(name, 0) + recipe.views
-    _check_sizes(groups, [_known_size(group.recipe) for group in groups])
-    yield from groups
-
-
-def _parse_group(
-    path: str, group: Any, settings: Mapping[str, Any], catalogue: Catalogue | None
-) -> tuple[str, Recipe]:
-    """Return the name of a group and its recipe, which has the settings that the group lacks."""
-    if not isinstance(group, Mapping):
-        raise RecipeError(
-            f'{path}: expected a mapping such as {{"name": "global", "count": 2, "ops": [...]}}, '
-            f"got {brief(group)}. Write each group as a mapping."
-        )
-    for key in SHARED_KEYS:
-        if key in group:
-            raise RecipeError(
-                f"{path}.{key}: expected {key} beside the list of views, since it holds for all "
-                f"views of an image, got it in a group. Move it there."
-            )
-    own = [name for name in _setting_names() if name not in SHARED_KEYS]
-    _check_keys(path, group, [*_GROUP_KEYS, *own])
-    name, count = group.get("name"), group.get("count", 1)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RecipeError(
-            f"{path}.name: expected 1 to 64 letters, digits, _ and -, the first a letter, got "
-            f'{brief(name)}. Name the group, for example "global".'
-        )
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_VIEWS:
-        raise RecipeError(
-            f"{path}.count: expected a whole number of views in 1..{MAX_VIEWS}, got "
-            f"{brief(count)}. Change the value, or take the group out."
-        )
-    own_data = {key: value for key, value in group.items() if key not in ("name", "count")}
-    data = {**settings, "ops": None, **own_data}
-    try:
-        alone = parse_recipe(data, catalogue)
-        _check_rows_per_view(alone)
-        return name, alone if count == 1 else parse_recipe({**data, "views": count}, catalogue)
-    except RecipeError as error:
-        raise RecipeError(_in_group(str(error), path, own_data)) from None
-
-
-def _check_rows_per_view(recipe: Recipe) -> None:
-    for number, op in enumerate(recipe.ops):
-        if op.num_views > 1:
-            raise RecipeError(
-                f"recipe.ops[{number}].op: expected an op that makes one row in a group of views, "
-                f"got {name_of(op)}, which makes {op.num_views}. Use it in a recipe without groups."
-            )
-
-
-def _in_group(text: str, path: str, own: Mapping[str, Any]) -> str:
-    """Let an error about a group's recipe name the value in the group."""
-    key = re.match(r"recipe\.(\w+)", text)
-    if key is None:
-        return text
-    if key[1] == "views":
-        return f"{path}.count{text[key.end() :]}"
-    return f"{path}{text[len('recipe') :]}" if key[1] in own or key[1] == "ops" else text
-
-
-def _check_keys(path: str, plain: Mapping[Any, Any], known: list[str], *more: str) -> None:
-    for key in plain:
-        if key not in known:
-            raise RecipeError(
-                f"{path}.{str(key)[:40]}: expected one of the keys {', '.join([*known, *more])}, "
-                f"got {brief(key)}." + (suggest(key, known) or " Take it out.")
-            )
-
-
-def _setting_names() -> list[str]:
-    """Name the keys of a recipe beside its ops and views."""
-    return [name for name in Recipe.__struct_fields__ if name not in ("ops", "views", "mix")]
-
-
-def _known_size(recipe: Recipe) -> Size | None:
-    extent = final_extent(recipe.ops)
-    return (extent.height, extent.width) if extent.exact else None
-
-
-def _check_sizes(
-    groups: tuple[ViewGroup, ...] | list[ViewGroup], sizes: tuple[Size, ...] | list[Size | None]
-) -> None:
-    """Reject views of one name with two sizes, and more than a slot should hold."""
-    first: dict[str, tuple[int, Size | None]] = {}
-    for number, (group, size) in enumerate(zip(groups, sizes, strict=True)):
-        other, expected = first.setdefault(group.name, (number, size))
-        if size != expected:
-            raise RecipeError(
-                f"recipe.views[{number}].ops: expected rows of {_words(expected)} as those of "
-                f"views[{other}], whose name is {group.name!r}, too, got {_words(size)}. Give the "
-                "group another name, or the same size."
-            )
-    num_views = sum(group.recipe.views for group in groups)
-    if num_views > MAX_VIEWS:
-        raise RecipeError(
-            f"recipe.views: expected at most {MAX_VIEWS} views of a sample in all groups, got "
-            f"{num_views}. Ask for fewer."
-        )
-    area = sum(
-        group.recipe.views * size[0] * size[1]
-        for group, size in zip(groups, sizes, strict=True)
-        if size is not None
-    )
-    if area > MAX_SAMPLE_AREA_PX:
-        raise RecipeError(
-            f"recipe.views: expected at most {MAX_SAMPLE_AREA_PX // 1_000_000} megapixels for all "
-            f"views of a sample, got {area / 1e6:.1f} of {num_views}. Ask for fewer or smaller "
-            "ones."
-        )
-
-
-def _words(size: Size | None) -> str:
-    return "the size of the first image" if size is None else f"{size[1]}x{size[0]}"
 
 
 # plain data

@@ -125,6 +125,21 @@ def test_the_table_form_of_toml():
     ]
 
 
+def test_the_size_of_a_group_is_that_of_its_crops():
+    crop, mirror = {"op": "random_resized_crop"}, {"op": "mirror"}
+    short = [{"op": "resize", "short": 80}, {"op": "center_crop"}]
+    sized = [group(crop, mirror, size=96), group(*short, name="wide", size=[40, 60])]
+    recipe = parse_stream_recipe({"views": sized})
+    (phase,) = recipe.phases
+    assert phase.sizes(None) == ((96, 96), (40, 60))
+    spelt = [
+        group({**crop, "size": 96}, mirror),
+        group(short[0], {**short[1], "size": [40, 60]}, name="wide"),
+    ]
+    assert recipe == parse_stream_recipe({"views": spelt})
+    assert "size" not in expand_stream(recipe)["views"][0]
+
+
 def test_own_ops_are_left_to_the_daemon():
     plain = {"views": [group(CROP, {"op": "my_op"})]}
     assert plain_recipe(plain) == plain
@@ -157,8 +172,18 @@ TEN = [{"op": "resize", "short": 256}, {"op": "ten_crop"}]
         ([group({"op": "resiz"})], "[0].ops[0].op", "one of", "'resiz'"),
         ([group({"op": "mirror", "p": 2})], "[0].ops[0].p", "", "2"),
         ([group(CROP, SMALL)], "[0].ops[1].op", "no second resample", "random_resized_crop"),
+        ([group(CROP, size=32)], "[0].size", "64x64, which the ops of the group", "32x32"),
+        ([group(CROP, size=0)], "[0].size", "a number of pixels or [height, width]", "0"),
+        ([group(CROP, size=True)], "[0].size", "a number of pixels", "True"),
+        ([group(CROP, size=[3])], "[0].size", "a number of pixels", "[3]"),
+        ([group({"op": "mirror"}, size=9)], "[0].size", "the size of the first image", "9x9"),
         ([group(CROP, exif="apply")], "[0].exif", "exif beside the list of views", "it in a group"),
-        ([group(CROP, filtr="linear")], "[0].filtr", "one of the keys name, count, ops", "'filtr'"),
+        (
+            [group(CROP, filtr="linear")],
+            "[0].filtr",
+            "one of the keys name, count, size",
+            "'filtr'",
+        ),
         ([group(CROP, filter="cubic")], "[0].filter", "one of", "'cubic'"),
     ],
 )
