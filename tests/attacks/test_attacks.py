@@ -44,6 +44,11 @@ def test_nobody_else_notices(attack: catalogue.Attack, target: Target) -> None:
         target.warm_up()
     await_true(lambda: target.fds() <= fds, 15.0, f"{fds} fds again, now {target.fds()}")
     assert peak_bytes < attack.peak_bytes
-    growth_bytes = anonymous_bytes(target.daemon.pid) - watcher.before
-    # Of a flood that a busy daemon held at once, allocators keep more.
-    assert growth_bytes < max(GROWTH_BYTES, attack.peak_bytes // 3)
+    kept_bytes = anonymous_bytes(target.daemon.pid) - watcher.before
+    if kept_bytes >= max(GROWTH_BYTES, attack.peak_bytes // 3):
+        # Of a flood that a busy daemon held at once, allocators keep more. They use it again for
+        # the same flood; a leak would grow.
+        attack.play(target)
+        target.sessions_are_back_to(0)
+        again_bytes = anonymous_bytes(target.daemon.pid) - watcher.before
+        assert again_bytes < kept_bytes + GROWTH_BYTES
