@@ -38,7 +38,7 @@ def rendered(
     """Render into the middle row of a slot and look that its neighbours are untouched."""
     slot = np.full((3, *size, 3), 7, np.uint8)
     matrix = None if colour is None else colour.tolist()
-    row_plan = RowPlan(scaled, window, mirror, matrix)
+    row_plan = RowPlan(scaled, window, mirror, colour=matrix)
     Renderer(filter, size).render(region, row_plan, slot[1])
     assert (slot[0] == 7).all() and (slot[2] == 7).all()
     return slot[1]
