@@ -60,7 +60,7 @@ def ask_library(name: str) -> Facts:
     try:
         metadata.version(library)
     except metadata.PackageNotFoundError:
-        advice = "pip install timm" if library == "timm" else install_extra("trainer")
+        advice = install_extra("timm" if library == "timm" else "trainer")
         raise OptionError(
             f"--from-weights: {name!r} is looked up in {library}, which is not installed here; "
             f"{advice}"
@@ -117,14 +117,19 @@ def evaluation_of(facts: Facts) -> dict[str, Any]:
         OptionError: no recipe says that: another filter or form.
     """
     height, width = facts["size"]
-    image_filter = _FILTERS.get(facts["interpolation"])
-    if height != width or image_filter is None or facts["mode"] not in ("center", "squash"):
+    image_filter, mode = _FILTERS.get(facts["interpolation"]), facts["mode"]
+    can_fit = mode in ("center", "squash") or (mode == "border" and facts["crop_pct"] == 1)
+    if height != width or image_filter is None or not can_fit:
         raise OptionError(
             f"--from-weights: {facts['name']} wants {height} x {width} px, interpolation "
-            f"{facts['interpolation']} and crop mode {facts['mode']!r}; expected a square, "
-            "bilinear or bicubic, and center or squash"
+            f"{facts['interpolation']}, crop_pct {facts['crop_pct']:g} and crop mode {mode!r}; "
+            "expected a square, bilinear or bicubic, and center, squash, or border with crop_pct 1"
         )
-    plain = evaluation_recipe(height, facts["crop_pct"], image_filter, facts["mode"])
+    if mode == "border":
+        fill = [round(255 * mean) for mean in facts["mean"]]  # as timm pads
+        letterbox = {"op": "resize", "longest": height}
+        return {"filter": image_filter, "fill": "constant", "fill_value": fill, "ops": [letterbox]}
+    plain = evaluation_recipe(height, facts["crop_pct"], image_filter, mode)
     if "short" in facts:  # torchvision says it, and a share of it could be rounded otherwise
         plain["ops"][0]["short"] = facts["short"]
     return plain

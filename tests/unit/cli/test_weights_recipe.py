@@ -28,7 +28,9 @@ CONFIGS = {
         architecture="vit_base_patch16_clip_224", input_size=(3, 224, 224), crop_pct=0.9,
         mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
     "naflexvit.border": dict(tag="border", architecture="naflexvit", input_size=(3, 384, 384),
-        crop_pct=1.0, crop_mode="border"),
+        crop_pct=1.0, crop_mode="border", mean=(0.5,) * 3, std=(0.5,) * 3),
+    "naflexvit.cut": dict(tag="cut", architecture="naflexvit", input_size=(3, 384, 384),
+        crop_pct=0.9, crop_mode="border"),
 }
 CONFIGS["resnet50"] = CONFIGS["resnet50.a1_in1k"]
 
@@ -181,6 +183,9 @@ def test_weights_of_timm():
     )
     _, plain = printed("--from-weights", "timm:convnext_base.fb_in22k_ft_in1k_384")
     assert plain["ops"] == [{"op": "resize", "size": [384, 384], "p": 1.0}]
+    _, plain = printed("--from-weights", "timm:naflexvit.border")
+    assert plain["ops"] == [{"op": "resize", "longest": [384, 384], "p": 1.0}]
+    assert (plain["fill"], plain["fill_value"]) == ("constant", 128.0)
 
 
 @pytest.mark.usefixtures("timm")
@@ -190,8 +195,8 @@ def test_weights_of_timm_that_cannot_be():
         "expected a name of timm's weights" in line
         and "closest: resnet50, resnet50.a1_in1k" in line
     )
-    line = refused("--from-weights", "timm:naflexvit.border")
-    assert "crop mode 'border'; expected a square" in line
+    line = refused("--from-weights", "timm:naflexvit.cut")
+    assert "crop_pct 0.9 and crop mode 'border'; expected a square" in line
 
 
 def test_a_library_that_is_not_there_or_is_broken(tmp_path, monkeypatch):
@@ -201,7 +206,10 @@ def test_a_library_that_is_not_there_or_is_broken(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(weights.metadata, "version", absent)
         line = refused("--from-weights", "timm:resnet50")
-        assert "is looked up in timm, which is not installed here; pip install timm" in line
+        assert (
+            "is looked up in timm, which is not installed here; python -m pip install -e '.[timm]'"
+            in line
+        )
         line = refused("--from-weights", "resnet50")
         assert "in torchvision, which is not installed here; python -m pip install -e" in line
     monkeypatch.setattr(weights.metadata, "version", lambda name: "1")
