@@ -54,7 +54,7 @@ def connect(
         batch_size: samples per batch and rank, 1 or more.
         seed: decides order and augmentation, 0 <= seed < 2**63.
         shuffle: True shuffles the whole epoch, False gives the index's order. "blocks" keeps
-            neighbours in the index near each other, so that shards are read in long ranges: it
+            neighbours in the index near each other, so that shards are read in long ranges. It
             shuffles blocks of 64 samples and mixes each 256 of them. Other numbers are written
             "blocks:64x256" (docs/storage.md).
         repeats: how often each sample of an epoch comes, 1..64, each time augmented differently.
@@ -103,8 +103,8 @@ def connect(
             $AUGD_KEYS names, if any. Ignored for an ipc address.
 
     Returns:
-        A `Stream`, to be closed. Its batches are views: images uint8 (B, H, W, 3), RGB, or
-        (B, V, H, W, 3) with V > 1 views; labels int64 (B,), or float32 (B, K) if multi-label.
+        A `Stream`, to be closed. Its batches are views: images uint8 (B, H, W, 3), RGB, or (B, V,
+        H, W, 3) with V > 1 views. Labels are int64 (B,), or float32 (B, K) if multi-label.
 
     Raises:
         ConnectError: no daemon answers.

@@ -65,9 +65,8 @@ def select(
     Args:
         index: of the dataset.
         split: as the dataset records it, in folders or a manifest's column. Without any record the
-        hash of a sample's path decides. It is in "val" if the hash, as a fraction of 2**64, lies
-        below
-            `val_fraction`, and in "train" otherwise.
+            hash of a sample's path decides: it is in "val" if the hash, as a fraction of 2**64,
+            lies below `val_fraction`, else in "train".
         val_fraction: see `split`.
         classes: only samples of these; their place here is their new number. Of a multi-label
             dataset, samples for which one of them is above 0.

@@ -2,9 +2,8 @@
 
 The kernel runs it at every system call, on the call's number and arguments. It is built from the
 lists of `refused_syscalls`, for each process because it holds the process's own pid. There are no
-backward
-jumps: each rule is a comparison and a verdict, to be read from top to bottom. Recent kernels cache
-which numbers are always allowed, and run the filter for the others only.
+backward jumps: each rule is a comparison and a verdict, to be read from top to bottom. Recent
+kernels cache which numbers are always allowed, and run the filter for the others only.
 
 Pure: installs nothing. The filter reads no memory: a pointer's target can change after the check.
 """

@@ -3,7 +3,7 @@
 Read from the clients' files (`augd/transport/auth/keys.py`), carried with every message of that
 client to the broker, which decides by it (`augd/server/daemon/broker/permissions.py`). Holds no key
 and knows no file. A client without rights (`None` in their place) came over a socket that needs no
-key: it is the daemon's own user, or the operator admits every client.
+key. It is the daemon's own user, or the operator admits every client.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def as_dataloader(stream: Stream, *, drop_invalid: bool = True) -> DataLoader[Pa
         drop_invalid: drop rows that are bad samples or padding (label -100), so that the loss need
             not ignore them. On CUDA this waits for each batch's copy. A batch without a valid row
             is skipped. With ranks the stream must be of `connect(drop_last=True)`: in an epoch's
-            last, short batch a rank may have no row, and would make one step less.
+            last, short batch a rank may have no row. It would make one step less.
 
     Returns:
         A loader of (images, labels): (B, 3, H, W) in the stream's dtype and int64 (B,), on the

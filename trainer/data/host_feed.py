@@ -40,15 +40,14 @@ class Batch:
     """One batch as tensors.
 
     Attributes:
-        images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe
-            that
+        images: (B, 3, H, W) in the stream's dtype, normalised, with the colours of a recipe that
             leaves them to the device. With `normalize=False` uint8 (B, H, W, 3), RGB. With V > 1
-        views (B, V, 3, H, W), or (B, V, H, W, 3). A recipe with view groups has none: it has
-        `views`.
-    views: of a recipe with view groups, by name: such tensors with V the number of views of the
-        name; else empty.
-        name) labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false.
-            For a multi-label dataset float32 (B, K).
+            views (B, V, 3, H, W), or (B, V, H, W, 3). A recipe with view groups has none: it has
+            `views`.
+        views: of a recipe with view groups, by name: such tensors with V the number of views of
+            the name. Else empty.
+        labels: int64 (B,); -1 in a dataset without classes, -100 where `valid` is false. For a
+            multi-label dataset float32 (B, K).
         ids: int64 (B,): positions in the dataset's index; -1 for padding.
         valid: bool (B,): false for bad samples and for padding (black before normalising).
         targets: with a recipe that has `mix`, float32 (B, K): the mixed targets; else None.
@@ -58,7 +57,7 @@ class Batch:
             ...), on the CPU; else None. With view groups such a mapping by name.
         epoch, number, position: which batch it is, and where it begins in the epoch.
         label_range: lowest and highest label if they were read on the CPU, else None. Reading
-        them from a device would wait for all its earlier work.
+            them from a device would wait for all its earlier work.
 
     The caller may keep and change the tensors. With `normalize=False` on the CPU they are views
     into a slot of shared memory instead. The slot is given back when the batch and every view

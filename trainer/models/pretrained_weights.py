@@ -37,7 +37,7 @@ def find_weights(arch: str, wanted: str) -> Weights:
     Args:
         arch: the network.
         wanted: a name of published weights ("IMAGENET1K_V2", "DEFAULT"), or a file: a state dict,
-            or a checkpoint of `trainer fit` or of anybody who keeps it under "model" or
+            or a checkpoint of `trainer fit` or another one that has it under "model" or
             "state_dict". DEFAULT of "hf:DIR" are those in DIR.
 
     Raises:

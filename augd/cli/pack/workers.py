@@ -60,7 +60,7 @@ def pack_all(
 
     Raises:
         AugdError: a sample is missing or changed, the disk is full, or a worker is silent or failed
-        for another reason than a photo.
+            for another reason than a photo.
     """
     strikes: Counter[int] = Counter()
     clock = Awake()

@@ -7,9 +7,9 @@ blocks are one request.
 
 Invariants: a block's name has the store, the shard, its version and its size in it, so that it is
 never used for another version. Shards without a version are not cached. A file gets its name when
-it is complete (it is written aside, then renamed), and its digest is checked once per process, so
-that neither kill -9 nor a loss of power is ever read. The least recently used blocks are removed
-when the folder is full. Several processes may share a folder. Calls may come from several threads.
+it is complete (it is written aside, then renamed). Its digest is checked once per process, so that
+neither kill -9 nor a loss of power is ever read. The least recently used blocks are removed when
+the folder is full. Several processes may share a folder. Calls may come from several threads.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class SentCounters:
     """What the clients of a stream, or of all streams of a dataset, were sent.
 
     `images` counts rows that are not padding, once for each client. `bad` counts the masked rows,
-    once for each stream. The times are as the clients report them: `waited_us` is how long they
+    once for each stream. The times are as the clients report them. `waited_us` is how long they
     waited for batches, `fetch_us` the part of it in which a batch was on its way, and `transfer_us`
     how long copying to a device held them up.
     """

@@ -1,7 +1,7 @@
 """What follows a bad row, a failed lease and a dead producer: for the sample and for the stream.
 
 Theory of operation. How a producer ended decides what follows. It ended while it decoded a sample,
-by a signal of its own, by hanging, or because memory ran out: a strike against the sample
+by a signal of its own, by hanging, or because memory ran out. That is a strike against the sample
 (augd/server/daemon/broker/quarantine.py). If another process sent SIGKILL: nothing. If it
 was decoding no sample: the chunk is the suspect, and its stream fails when the chunk has ended
 three producers.
