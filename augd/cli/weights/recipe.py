@@ -118,13 +118,18 @@ def evaluation_of(facts: Facts) -> dict[str, Any]:
     """
     height, width = facts["size"]
     image_filter, mode = _FILTERS.get(facts["interpolation"]), facts["mode"]
-    can_fit = mode in ("center", "squash") or (mode == "border" and facts["crop_pct"] == 1)
-    if height != width or image_filter is None or not can_fit:
+    is_whole = facts["crop_pct"] == 1
+    can_fit = mode in ("center", "squash") or (mode == "border" and is_whole)
+    is_shape = height == width or (mode == "squash" and is_whole)
+    if not is_shape or image_filter is None or not can_fit or facts["crop_pct"] > 1:
         raise OptionError(
             f"--from-weights: {facts['name']} wants {height} x {width} px, interpolation "
             f"{facts['interpolation']}, crop_pct {facts['crop_pct']:g} and crop mode {mode!r}; "
-            "expected a square, bilinear or bicubic, and center, squash, or border with crop_pct 1"
+            "expected a square, bilinear or bicubic, a crop_pct up to 1, and center, squash, or "
+            "border with crop_pct 1"
         )
+    if mode == "squash" and is_whole:
+        return {"filter": image_filter, "ops": [{"op": "resize", "size": [height, width]}]}
     if mode == "border":
         fill = [round(255 * mean) for mean in facts["mean"]]  # as timm pads
         letterbox = {"op": "resize", "longest": height}

@@ -31,6 +31,10 @@ CONFIGS = {
         crop_pct=1.0, crop_mode="border", mean=(0.5,) * 3, std=(0.5,) * 3),
     "naflexvit.cut": dict(tag="cut", architecture="naflexvit", input_size=(3, 384, 384),
         crop_pct=0.9, crop_mode="border"),
+    "volo_d4.wide": dict(tag="wide", architecture="volo_d4", input_size=(3, 384, 384),
+        crop_pct=1.15),
+    "vit_base.high": dict(tag="high", architecture="vit_base", input_size=(3, 1024, 768),
+        crop_pct=1.0, crop_mode="squash"),
 }
 CONFIGS["resnet50"] = CONFIGS["resnet50.a1_in1k"]
 
@@ -183,6 +187,8 @@ def test_weights_of_timm():
     )
     _, plain = printed("--from-weights", "timm:convnext_base.fb_in22k_ft_in1k_384")
     assert plain["ops"] == [{"op": "resize", "size": [384, 384], "p": 1.0}]
+    _, plain = printed("--from-weights", "timm:vit_base.high")
+    assert plain["ops"] == [{"op": "resize", "size": [1024, 768], "p": 1.0}]
     _, plain = printed("--from-weights", "timm:naflexvit.border")
     assert plain["ops"] == [{"op": "resize", "longest": [384, 384], "p": 1.0}]
     assert (plain["fill"], plain["fill_value"]) == ("constant", 128.0)
@@ -197,6 +203,8 @@ def test_weights_of_timm_that_cannot_be():
     )
     line = refused("--from-weights", "timm:naflexvit.cut")
     assert "crop_pct 0.9 and crop mode 'border'; expected a square" in line
+    line = refused("--from-weights", "timm:volo_d4.wide")
+    assert "384 x 384 px, interpolation bicubic, crop_pct 1.15 and" in line
 
 
 def test_a_library_that_is_not_there_or_is_broken(tmp_path, monkeypatch):
