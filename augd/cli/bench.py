@@ -22,6 +22,7 @@ from augd.diagnostics.measure import Measurement, measure, memory_bytes, opened,
 from augd.diagnostics.procfs import cpu_model
 from augd.diagnostics.tuning import Setting, explain, find_step, say
 from augd.errors import OptionError, counted, verb
+from augd.plan.recipe.stream_recipe import plain_at
 from augd.process.resource_limits import num_cores
 from augd.server.supervision.arguments import count_producers
 from augd.version import __version__
@@ -145,7 +146,7 @@ def _report(
         "dataset": stream.dataset,
         "num_samples": stream.num_samples,
         "recipe": options.recipe,
-        "filter": recipe.get("filter", "antialias"),
+        "filter": plain_at(recipe, 0).get("filter", "antialias"),
         "batch_size": options.batch_size,
         "producers": num_producers,
         "content": stream.content,

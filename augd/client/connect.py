@@ -104,7 +104,8 @@ def connect(
 
     Returns:
         A `Stream`, to be closed. Its batches are views: images uint8 (B, H, W, 3), RGB, or (B, V,
-        H, W, 3) with V > 1 views. Labels are int64 (B,), or float32 (B, K) if multi-label.
+        H, W, 3) with V > 1 views. Labels are int64 (B,), or float32 (B, K) if multi-label. A recipe
+        with a list of views gives `views` by name in place of images.
 
     Raises:
         ConnectError: no daemon answers.

@@ -25,6 +25,7 @@ from augd.diagnostics.measure import Measurement, fill_cache, measure, opened, v
 from augd.diagnostics.subset import Subset, copy_subset
 from augd.errors import OptionError, counted
 from augd.pixels import native
+from augd.plan.recipe.stream_recipe import plain_at
 from augd.process import interpreter
 from augd.transport.arena import available_bytes
 
@@ -184,9 +185,12 @@ def _other_producers(base: TrialResult, run: Try) -> Iterator[TrialResult]:
 
 def _scaled_decode(base: TrialResult, run: Try) -> Iterator[TrialResult]:
     """Decode large images smaller, if decoding is the limit; the pixels differ."""
-    if base.verdict.limit != "producers" or base.setting.recipe.get("scaled_decode") == "auto":
+    asked = base.setting.recipe
+    if base.verdict.limit != "producers" or plain_at(asked, 0).get("scaled_decode") == "auto":
         return
-    recipe = {**base.setting.recipe, "scaled_decode": "auto"}
+    recipe = {**asked, "scaled_decode": "auto"}
+    if "phases" in asked:
+        recipe = {"phases": [{**phase, "scaled_decode": "auto"} for phase in asked["phases"]]}
     found = run('scaled_decode="auto" (other pixels)', replace(base.setting, recipe=recipe))
     yield replace(found, against=base, advice='scaled_decode = "auto" in the recipe')
 
@@ -244,7 +248,7 @@ def _try_storage(
     if not why and not is_packed:
         found = run("the same, packed", packed)
         yield replace(found, against=alone, advice=f"augd pack {base.setting.path} DST; serve DST")
-    if base.setting.recipe.get("scaled_decode", "off") == "off":
+    if plain_at(base.setting.recipe, 0).get("scaled_decode", "off") == "off":
         yield from _try_cache(run, alone, sample)
     yield run(f"{alone.what}, once more", alone.setting)
 

@@ -16,7 +16,7 @@ import augd
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.learning import OPTIONS
 from trainer.cli.fit import run_fit
-from trainer.data.recipes import choose_recipes
+from trainer.data.recipes import choose_recipes, with_mix
 from trainer.models.build_network import build_model, check_arch, check_input
 from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.training.interrupt import Interrupt
@@ -225,12 +225,33 @@ class TestRecipes:
             ('[[ops]]\nop = "ten_crop"\nsize = 224', "--recipe: ten_crop makes several views"),
             ('[[ops]]\nop = "multi_scale"', "--recipe: multi_scale makes several views"),
             ('views = 4\n[[ops]]\nop = "mirror"', "--recipe: views = 4 makes several views"),
+            ('[[views]]\nname = "a"\nops = []', r"--recipe: \[\[views\]\] makes several views"),
+            (
+                "[[phases]]\nfrom_epoch = 0\nviews = 2\nops = []",
+                "--recipe: views = 2 makes several views",
+            ),
         ],
     )
     def test_views_are_for_evaluation(self, tmp_path, text, says):
         (tmp_path / "my.toml").write_text(text)
         with pytest.raises(augd.OptionError, match=rf"^{says} .*trainer evaluate --views$"):
             choose_recipes(str(tmp_path / "my.toml"), None)
+
+    def test_phases_are_validated_at_the_size_of_the_last(self, tmp_path):
+        path = tmp_path / "grow.toml"
+        path.write_text(
+            "".join(
+                f'[[phases]]\nfrom_epoch = {epoch}\nops = [{{op = "random_resized_crop", '
+                f"size = {size}}}]\n"
+                for epoch, size in ((0, 32), (2, 48))
+            )
+        )
+        recipes = choose_recipes(str(path), None)
+        assert [one["ops"][0]["size"] for one in recipes.training["phases"]] == [32, 48]
+        assert recipes.size_px == (48, 48)
+        assert recipes.validation["ops"][1]["size"] == [48, 48]
+        mixed = with_mix(recipes, 0.2, 0.0, 0.1).training["phases"]
+        assert [one["mix"] for one in mixed] == [{"mixup": 0.2, "smoothing": 0.1}] * 2
 
     def test_images_as_they_are(self, tmp_path):
         assert choose_recipes("none", None) == ("none", "none", None)
