@@ -32,6 +32,7 @@ Split = Literal["train", "val", "test"]
 _SPLITS: tuple[Split, ...] = ("test", "val")
 # Classes that a person is shown one by one: the worst.
 _CLASSES_SHOWN = 10
+_TOP = 5
 # Where `trainer fit` puts a run unless told otherwise.
 _RUN = Path("run")
 
@@ -184,10 +185,12 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _told(result: dict[str, Any], out: Path) -> list[str]:
+    # Of five classes or fewer, the label always is among the five likeliest.
+    top = f"top-5 {result['top5']:.1%}, " if len(result["classes"]) > _TOP else ""
     lines = [
         f"{counted(result['samples'], 'image')} of split {result['split']!r}, views: "
         f"{result['views']}: "
-        f"accuracy {result['accuracy']:.1%}, top-5 {result['top5']:.1%}, loss {result['loss']:.4f}"
+        f"accuracy {result['accuracy']:.1%}, {top}loss {result['loss']:.4f}"
     ]
     if result["masked"]:
         lines.append(

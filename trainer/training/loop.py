@@ -25,6 +25,7 @@ from ..data.host_feed import Batch
 from ..data.source import BatchSource, usable_rows
 from ..models.build_network import StagedNetwork, check_input
 from .checkpoint import State, save_checkpoint
+from .class_counts import ClassCounts
 from .distributed import Ranks
 from .interrupt import Interrupt
 from .learner import Learner, RunPosition
@@ -86,7 +87,7 @@ class Training:
         self.stream_state = training.state_dict()
         self._replay = replay
         self._has_checked_input = False
-        self._num_of_class: Tensor | None = None
+        self._class_counts: ClassCounts | None = None
         self._log = TensorBoardLog(None)
 
     @property
@@ -118,7 +119,7 @@ class Training:
         """Train on what is left of this epoch; return images/s and the share of time waiting."""
         self.display.begin("training", self.epoch, self.batches_per_epoch, self.batch)
         self.learner.network.train()
-        self._count_classes_from_here()
+        self._class_counts = self._begin_counting()
         pace = Pace(self.training)
         for batch in self._batches_left():
             with interrupt.deferred():
@@ -126,7 +127,9 @@ class Training:
                 self._save_at_intervals()
             self.display.advance(self.metrics.loss, self.metrics.accuracy, pace)
         self.read_losses()  # waits for the device, so that its time counts
-        self._report_empty_classes()
+        if self._class_counts is not None:
+            is_balanced = self.settings.balance is not None or bool(self.settings.class_weights)
+            self._say(self._class_counts.told_of_training(self.ranks, is_balanced=is_balanced))
         return pace.read()
 
     def _batches_left(self) -> Iterator[Batch]:
@@ -141,7 +144,8 @@ class Training:
             self._show(images)
         if len(labels):
             self._check_input_once(images)
-            self._count_classes(labels)
+            if self._class_counts is not None:
+                self._class_counts.add(labels)
         targets = batch.targets
         if targets is not None and len(targets) != len(labels):
             targets = targets[batch.valid]
@@ -176,30 +180,14 @@ class Training:
             check_input(self.learner.network, self.settings.arch, images)
             self._has_checked_input = True
 
-    def _count_classes_from_here(self) -> None:
-        """Count the classes of a whole first epoch, to notice a class without images."""
+    def _begin_counting(self) -> ClassCounts | None:
+        """Count the classes of a whole first epoch."""
         is_whole = self.num_steps == 0 and self.batches_per_epoch == len(self.training)
-        num_classes = len(self.training.classes)
-        self._num_of_class = torch.zeros(num_classes, device=self.device) if is_whole else None
+        return ClassCounts(self.training.classes, self.device) if is_whole else None
 
-    def _count_classes(self, labels: Tensor) -> None:
-        if self._num_of_class is not None:
-            ones = torch.ones(len(labels), device=self.device)
-            self._num_of_class.index_add_(0, labels, ones)
-
-    def _report_empty_classes(self) -> None:
-        if self._num_of_class is None:
-            return
-        counts = self.ranks.sums(*self._num_of_class.tolist())
-        self._num_of_class = None
-        empty = [
-            name for name, count in zip(self.training.classes, counts, strict=True) if not count
-        ]
-        if empty:
-            self.display.say(
-                f"No image to train on has the class {', '.join(map(repr, empty))}: the network "
-                "cannot learn it. Add images, or take the class out of the dataset."
-            )
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            self.display.say(line)
 
     def _show(self, images: Tensor) -> None:
         """Log the first batch, as the network sees it; of none but bad samples there is
@@ -227,15 +215,20 @@ class Training:
         """Measure on the validation samples; no weight and no statistic changes."""
         self.display.begin("validation", self.epoch, len(self.validation))
         metrics, pace = RunningMetrics(), Pace(self.validation)
+        counts = None if self.history else ClassCounts(self.training.classes, self.device)
         with self.learner.evaluating():
             for number, batch in enumerate(self.validation.epoch(self.epoch)):
                 images, labels = usable_rows(batch, self.validation)
                 if len(labels):
                     metrics.add(number, *self.learner.evaluate_batch(images, labels), labels)
+                    if counts is not None:
+                        counts.add(labels)
                 if self._is_worth_reading(metrics):
                     self._read_validation(metrics)
                 self.display.advance(metrics.loss, metrics.accuracy, pace)
         self._read_validation(metrics)
+        if counts is not None:
+            self._say(counts.told_of_validation(self.ranks))
         return self._summed(metrics)
 
     def _summed(self, metrics: RunningMetrics) -> RunningMetrics:

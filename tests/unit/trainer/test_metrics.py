@@ -15,6 +15,8 @@ from trainer.evaluation.charts import draw_confusion
 from trainer.evaluation.images import as_seen, contact_sheet
 from trainer.evaluation.metrics import Scores
 from trainer.evaluation.predict import probabilities
+from trainer.training.class_counts import ClassCounts
+from trainer.training.distributed import Ranks
 
 CPU = torch.device("cpu")
 
@@ -101,3 +103,31 @@ def test_images_undo_the_normalisation():
     assert np.array_equal(sheet[:8, :12], levels[0].numpy())
     assert sheet.shape == (3 * 8 + 2 * 2, 2 * 12 + 2, 3)
     assert np.array_equal(sheet[10:18, :12], levels[2].numpy())
+
+
+class TestClassCounts:
+    def counts(self, labels: list[int], num_classes: int = 3) -> ClassCounts:
+        found = ClassCounts(list("abcdefgh")[:num_classes], torch.device("cpu"))
+        found.add(torch.tensor(labels))
+        return found
+
+    def test_all_is_well(self):
+        found = self.counts([0, 1, 2, 2])
+        assert found.told_of_training(Ranks(), is_balanced=False) == []
+        assert found.told_of_validation(Ranks()) == []
+
+    def test_a_class_is_missing(self):
+        (line,) = self.counts([1] * 3).told_of_training(Ranks(), is_balanced=False)
+        assert line.startswith("No image to train on has the class 'a', 'c': the network cannot")
+        (line,) = self.counts([0], 7).told_of_validation(Ranks())
+        assert line.startswith(
+            "No image to validate with has the class 'b', 'c', 'd', 'e' and 2 more: the accuracy"
+        )
+
+    def test_sixteen_to_one(self):
+        found = self.counts([0] * 31 + [1, 1, 2, 2])
+        assert found.told_of_training(Ranks(), is_balanced=False) == []
+        found.add(torch.tensor([0]))
+        (line,) = found.told_of_training(Ranks(), is_balanced=False)
+        assert line.startswith("Class 'a' has 32 images to train on, and 'b' 2: --balance class")
+        assert found.told_of_training(Ranks(), is_balanced=True) == []
