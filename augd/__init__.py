@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from augd.client.serve import ServedDaemon, serve
     from augd.client.stream import Stream
     from augd.client.views import Views
-    from augd.plan.mixing import Mixing
+    from augd.plan.mix_draws import Mixing
     from augd.plan.ops.plugin import Plugin, SampleInfo
     from augd.plan.random.op_random import Dice, OpRandom
 
 _LAZY = {
     "Batch": "augd.client.batch",
     "ConnectOptions": "augd.client.connect_options",
-    "Mixing": "augd.plan.mixing",
+    "Mixing": "augd.plan.mix_draws",
     "Dice": "augd.plan.random.op_random",
     "OpRandom": "augd.plan.random.op_random",
     "Plugin": "augd.plan.ops.plugin",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from augd.client.connection import Connection
 from augd.client.views import Views
 from augd.errors import ReceiptMismatch
-from augd.plan.mixing import Mixing
+from augd.plan.mix_draws import Mixing
 from augd.plan.params_layout import PARAMS, STEPS
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import read_sum

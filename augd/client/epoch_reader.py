@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augd.client.batch import Batch, open_batch
-from augd.client.mixed_rows import RowMixer
+from augd.client.mix_images import RowMixer
 from augd.client.receipts import EpochDigest, Receipts
 from augd.client.saved_state import read_state, write_state
 from augd.client.session import Deliver, SessionDetached

@@ -11,10 +11,10 @@ from augd.plan.geometry.frame import Frame
 from augd.plan.ops import policy_tables as tables
 from augd.plan.ops.policy_tables import PolicyOp
 from augd.plan.plan import MIX_UNIT
+from augd.plan.random.gamma_law import WORDS, GammaLaw, shares
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.recipe import parse_recipe
 from augd.plan.samplers.all_samplers import sampler_of
-from augd.plan.samplers.gamma_law import WORDS, GammaLaw, shares
 from augd.plan.samplers.policy_layer import DrawnLayer
 from tests.support.laws import (
     assert_counts,

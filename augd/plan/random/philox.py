@@ -161,7 +161,7 @@ def philox_block(key: int, sample: int, epoch: int, stream: int) -> tuple[int, i
     return c0, c1, c2, c3
 
 
-def uniforms(words: Words) -> Floats:
+def uniforms(words: Words | Ints) -> Floats:
     """Return (word + 0.5) / 2**32, which lies inside (0, 1) and is symmetric about 1/2."""
     return (words.astype(np.float64) + 0.5) * 2.0**-32
 

@@ -1,7 +1,7 @@
 """How the images of a batch are mixed: the `mix` of a recipe, as validated plain data.
 
 The client mixes, or the trainer on its device; producers make every row unmixed. What is drawn for
-a batch is computed by `augd/plan/mixing.py`.
+a batch is computed by `augd/plan/mix_draws.py`.
 
 Invariants: nothing here draws a number or imports NumPy.
 """

@@ -26,10 +26,10 @@ from augd.plan.geometry.frame import Frame, FrameMixture
 from augd.plan.ops import policy_tables as tables
 from augd.plan.ops.policies import AugMix
 from augd.plan.plan import MIX_UNIT, Int32s
+from augd.plan.random.gamma_law import WORDS, GammaLaw, shares
 from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import Ints
 from augd.plan.samplers.distributions import Chance
-from augd.plan.samplers.gamma_law import WORDS, GammaLaw, shares
 from augd.plan.samplers.policies import look_up
 from augd.plan.samplers.policy_layer import DrawnLayer, RuleTable, apply_layer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from augd import Mixing
-from augd.client.mixed_rows import mix_images
+from augd.client.mix_images import mix_images
 from trainer.data.mixing import mix_rows
 from trainer.data.recipes import choose_recipes, with_mix
 

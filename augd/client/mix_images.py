@@ -1,7 +1,7 @@
 """Mixes the rows of a batch, as a recipe's `mix` says: mixup, CutMix and soft targets.
 
 Runs in the training process, when a batch is opened and its digest compared. Slots may be shared
-with other trainers, so that mixed images are a copy. `augd/plan/mixing.py` says what is mixed.
+with other trainers, so that mixed images are a copy. `augd/plan/mix_draws.py` says what is mixed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.mixing import Mixer, Mixing, soft_targets
+from augd.plan.mix_draws import Mixer, Mixing, soft_targets
 from augd.plan.recipe.mix import Mix
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ The client computes it when a batch arrives. Nothing of it travels: it is a func
 
 What is drawn for is a batch of one rank, a pair or a row, by `scope`. View 0, draw 0: word 0
 whether it is mixed, word 1 CutMix or mixup, words 2 and 3 the centre of the box. View 1: the share
-of mixup, view 2: that of CutMix. Draws 0 to 7 are the tries of the first gamma number, 8 to 15 of
+of mixup, view 2: that of CutMix. Draws 0 to 2 are of the first gamma number, 3 to 5 of
 the second. View 3: the keys by which rows are permuted, one block per row.
 
 Invariants: nothing here touches a pixel; no operation whose bits depend on the processor; the draws
@@ -17,26 +17,24 @@ of one batch do not depend on another.
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augd.plan.random.numerics import Floats, exp, log
+from augd.plan.random.gamma_law import WORDS, GammaLaw, shares
+from augd.plan.random.numerics import Floats
 from augd.plan.random.philox import (
     Ints,
     Purpose,
     Words,
     mix,
-    normals,
     philox_words,
     stream_counter,
-    uniforms,
 )
 from augd.plan.recipe.mix import Mix
 
-_TRIES: Final = 8
+_BLOCKS: Final = -(-WORDS // 4)
 _PLACE, _MIXUP, _CUTMIX, _ORDER = 0, 1, 2, 3
 _UNIT: Final = 2.0**-32
 
@@ -75,6 +73,8 @@ class Mixer:
         self.recipe = recipe
         self._key = mix(seed, Purpose.MIX)
         self._height, self._width = size
+        # Of an alpha of 0 nothing is drawn.
+        self._mixup, self._cutmix = GammaLaw(recipe.mixup or 1.0), GammaLaw(recipe.cutmix or 1.0)
 
     def plan(self, epoch: int, position: int, valid: NDArray[np.bool_]) -> Mixing:
         """Return how the rows of a batch are mixed.
@@ -113,10 +113,10 @@ class Mixer:
             is_cut = words[1] < round(recipe.switch * 2**32)
         share = np.ones(len(at))
         if recipe.mixup:
-            share = self._beta(recipe.mixup, at, epoch, _MIXUP)
+            share = self._beta(self._mixup, at, epoch, _MIXUP)
         box = np.zeros((len(at), 4))
         if recipe.cutmix:
-            kept = self._beta(recipe.cutmix, at, epoch, _CUTMIX)
+            kept = self._beta(self._cutmix, at, epoch, _CUTMIX)
             box, corrected = self._box(kept, words)
             share = np.where(is_cut, corrected, share)
         return share, is_cut, box, is_mixed
@@ -149,36 +149,12 @@ class Mixer:
         keys = self._words(rows + position, epoch, _ORDER, 0)[0]
         return np.asarray(np.argsort(keys, kind="stable"), np.int64)
 
-    def _beta(self, alpha: float, at: Ints, epoch: int, view: int) -> Floats:
-        """Return Beta(alpha, alpha): a gamma number over the sum of two."""
-        one = self._log_gamma(alpha, at, epoch, view, 0)
-        two = self._log_gamma(alpha, at, epoch, view, _TRIES)
-        odds = exp(np.clip(two - one, -700.0, 700.0))
-        return np.asarray(1.0 / (1.0 + odds), np.float64)
-
-    def _log_gamma(self, alpha: float, at: Ints, epoch: int, view: int, draw: int) -> Floats:
-        """Return the logarithm of Gamma(alpha, 1).
-
-        Gamma(alpha + 1) by the first of eight tries that is accepted (each with more than 95 %),
-        times U**(1 / alpha). Source: Marsaglia and Tsang 2000, sections 4 and 6.
-        """
-        d = alpha + 1.0 - 1.0 / 3.0
-        log_d = log(np.full(len(at), d))
-        c = 1.0 / math.sqrt(9.0 * d)
-        found = log_d
-        is_open = np.ones(len(at), np.bool_)
-        for number in range(_TRIES):
-            words = self._words(at, epoch, view, draw + number)
-            x = normals(words[0])
-            base = 1.0 + c * x
-            is_positive = base > 0.0
-            log_v = 3.0 * log(np.where(is_positive, base, 1.0))
-            bound = 0.5 * x * x + d - d * exp(log_v) + d * log_v
-            accepted = is_open & is_positive & (log(uniforms(words[1])) < bound)
-            found = np.where(accepted, log_d + log_v, found)
-            is_open &= ~accepted
-        boost = log(uniforms(self._words(at, epoch, view, draw)[2]))
-        return found + boost / alpha
+    def _beta(self, law: GammaLaw, at: Ints, epoch: int, view: int) -> Floats:
+        """Return Beta(alpha, alpha): the share of one gamma number of two."""
+        words = np.stack([self._words(at, epoch, view, draw) for draw in range(2 * _BLOCKS)])
+        both = words.reshape(2, 4 * _BLOCKS, len(at))[:, :WORDS]
+        share: Floats = shares(np.stack([law(both[0]), law(both[1])]))[0]
+        return share
 
     def _words(self, at: Ints, epoch: int, view: int, draw: int) -> Words:
         return philox_words(self._key, at.astype(np.uint64), epoch, stream_counter(0, view, draw))

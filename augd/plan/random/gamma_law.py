@@ -1,13 +1,14 @@
 """Gamma, Beta and Dirichlet numbers from a fixed number of words, without libm.
 
-Used by the sampler of `aug_mix`. A rejection method takes as many numbers as it happens to need. So
-that a row always takes the same, the first of five tries that is accepted is taken. None is in
-less than one of three million rows, which take the last try.
+Used by the sampler of `aug_mix`, and for the shares of mixed images. A rejection method takes as
+many numbers as it happens to need. So that a row always takes the same, the first of five tries
+that is accepted is taken. None is in less than one of three million rows, which take the last try.
 
 Source: Marsaglia and Tsang 2000, "A simple method for generating gamma variables", with Gamma(a)
 from Gamma(a + 1) and a uniform number for a < 1.
 
-Invariants: those of `registry`.
+Invariants: one number from its words, whatever the numbers before; no operation whose bits depend
+on the processor.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from typing import Final
 import numpy as np
 
 from augd.plan.random.numerics import Floats, exp, log
-from augd.plan.random.philox import Ints, normals
-from augd.plan.samplers.distributions import uniform
+from augd.plan.random.philox import Ints, Words, normals, uniforms
 
 _TRIES: Final = 5
 WORDS: Final = 2 * _TRIES + 1
@@ -39,7 +39,7 @@ class GammaLaw:
         self._offset = (shape + 1.0 if self._is_raised else shape) - 1.0 / 3.0
         self._scale = float(1.0 / np.sqrt(9.0 * self._offset))
 
-    def __call__(self, words: Ints) -> Floats:
+    def __call__(self, words: Words | Ints) -> Floats:
         """Return one number from each column of `words`, (WORDS, ...)."""
         d = self._offset
         x = normals(words[:_TRIES])
@@ -47,13 +47,13 @@ class GammaLaw:
         v = v * v * v
         is_positive = v > 0.0
         v[~is_positive] = 1.0
-        u = uniform(words[_TRIES : 2 * _TRIES], 0.0, 1.0)
+        u = uniforms(words[_TRIES : 2 * _TRIES])
         is_accepted = is_positive & (log(u) < 0.5 * x * x + d - d * v + d * log(v))
         is_accepted[-1] = True
         first = is_accepted.argmax(axis=0)
         number: Floats = d * np.take_along_axis(v, first[None], axis=0)[0]
         if self._is_raised:
-            power = log(uniform(words[2 * _TRIES], 0.0, 1.0)) / self._shape
+            power = log(uniforms(words[2 * _TRIES])) / self._shape
             number *= exp(np.maximum(power, -600.0))
         np.maximum(number, _LEAST, out=number)
         return number
