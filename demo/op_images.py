@@ -22,13 +22,15 @@ import msgspec
 from PIL import Image, ImageDraw, ImageFont
 
 from augd.cli.contact_sheet import Sheet
-from augd.cli.preview import make_strip
+from augd.cli.preview import make_sheet, make_strip
 from augd.cli.recipes import summarise
 from augd.diagnostics.sample_renderer import SampleRenderer
 from augd.plan.ops.all_ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.recipe.mix import Mix
+from augd.plan.recipe.published_presets import published_recipes
 from augd.plan.recipe.recipe import Recipe, parse_recipe
+from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from demo.photos import make_photo
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -137,6 +139,7 @@ SCENES: Mapping[str, Scene] = {
     "ten_crop": ({"ops": [_SHORT | {"short": 200}, {"op": "ten_crop", "size": _SIDE_PX}]}, 0),
     "multi_scale": ({"ops": [{"op": "multi_scale", "short": [176, 320], "crop": _SIDE_PX}]}, 0),
 }
+DRAWN_PRESETS = ("torchvision-v2", "deit")
 FILLS = ("reflect", "constant", "nearest", "wrap")
 TOGETHER: dict[str, Any] = {
     "ops": [
@@ -153,7 +156,7 @@ TOGETHER: dict[str, Any] = {
 
 
 def make_images(folder: Path) -> None:
-    """Write an image of each op, of the fills, and of many ops together."""
+    """Write an image of each op, of the fills, of many ops together, and of two presets."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch
@@ -165,6 +168,8 @@ def make_images(folder: Path) -> None:
             moved = {**_after_crop("translate", x=0.5, y=0.5), "fill": fill}
             _draw(photos, moved, 0, folder / f"fill_{fill}.webp")
         _draw(photos, TOGETHER, 0, folder / "together.webp", _TOGETHER_TITLE, 2)
+        for name in DRAWN_PRESETS:
+            _draw_preset(photos, name, folder / f"preset_{name}.webp")
 
 
 def _make_photos(folder: Path) -> None:
@@ -195,6 +200,19 @@ def _draw(
         )
         strips = [make_strip(renderer, sample, epochs) for sample in range(num_photos)]
         image = sheet.draw(title or _title(plain), [f"epoch {epoch}" for epoch in epochs], strips)
+    image.save(out, quality=_QUALITY, method=6)
+
+
+def _draw_preset(photos: Path, name: str, out: Path) -> None:
+    """Draw a published recipe on both photos, in rows as small as those of the ops."""
+    found = published_recipes(name, _SIDE_PX)
+    assert found is not None
+    recipe = parse_stream_recipe(found.training)
+    epochs = range(_CELLS)
+    with SampleRenderer(str(photos), recipe, 0) as renderer:
+        sheet = make_sheet(renderer, epochs)
+        strips = [make_strip(renderer, sample, epochs) for sample in range(2)]
+        image = sheet.draw(f"preset {name}", [f"epoch {epoch}" for epoch in epochs], strips)
     image.save(out, quality=_QUALITY, method=6)
 
 
