@@ -22,7 +22,7 @@ from augd.diagnostics.measure import Measurement, measure, memory_bytes, opened,
 from augd.diagnostics.procfs import cpu_model
 from augd.diagnostics.tuning import Setting, explain, find_step, say
 from augd.errors import OptionError, counted, verb
-from augd.plan.recipe.stream_recipe import plain_at
+from augd.plan.recipe.phases import plain_at
 from augd.process.resource_limits import num_cores
 from augd.server.supervision.arguments import count_producers
 from augd.version import __version__

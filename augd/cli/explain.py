@@ -21,7 +21,7 @@ from augd.pixels.headers.formats import DECODER
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.library_versions import describe_environment
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.stream_recipe import StreamRecipe
+from augd.plan.recipe.phases import StreamRecipe
 from augd.server.daemon.broker.dataset_facts import relevant
 
 _SAID = ("op", "group", "applied")

@@ -19,7 +19,7 @@ from augd.diagnostics.sample_renderer import Drawn, EncodedSample, SampleRendere
 from augd.errors import OptionError, counted
 from augd.pixels.decode import Pixels
 from augd.pixels.headers.read_header import BadImage
-from augd.plan.recipe.stream_recipe import Phase, StreamRecipe
+from augd.plan.recipe.phases import Phase, StreamRecipe
 
 _ROWS_MAX = 100
 _COLUMNS_MAX = 20

@@ -18,17 +18,17 @@ from augd.client.recipe_file import read_recipe
 from augd.errors import OptionError
 from augd.plan.recipe.evaluation import Mode, evaluation_recipe
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.presets import PRESETS
-from augd.plan.recipe.published_presets import EVALUATION_OF, NOTES, timm_recipe
-from augd.plan.recipe.recipe import Recipe
-from augd.plan.recipe.recipe_toml import stream_recipe_to_toml
-from augd.plan.recipe.stream_recipe import (
+from augd.plan.recipe.phases import (
     SHARED_KEYS,
     StreamRecipe,
     as_stream_recipe,
     parse_stream_recipe,
     plain_recipe,
 )
+from augd.plan.recipe.presets import PRESETS
+from augd.plan.recipe.published_presets import EVALUATION_OF, NOTES, timm_recipe
+from augd.plan.recipe.recipe import Recipe
+from augd.plan.recipe.recipe_toml import stream_recipe_to_toml
 
 _DEFAULT_SIZE = 224
 _LISTS = ("ops", "views", "phases")

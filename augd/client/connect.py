@@ -20,7 +20,7 @@ from augd.dataset.scan_result import say_splits
 from augd.errors import OptionError, counted, verb
 from augd.plan.order.repeat_option import ONCE, read_repeats
 from augd.plan.order.shuffle_option import read_shuffle
-from augd.plan.recipe.stream_recipe import plain_recipe
+from augd.plan.recipe.phases import plain_recipe
 from augd.process.awake_clock import Awake
 from augd.process.command import open_streams
 from augd.protocol import messages as msg

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from augd.client.batch import Batch, open_batch
 from augd.client.mix_images import RowMixer
 from augd.client.receipts import EpochDigest, Receipts
-from augd.client.saved_state import read_state, write_state
 from augd.client.session import Deliver, SessionDetached
+from augd.client.state_format import read_state, write_state
 from augd.client.stream_connection import Place, StreamConnection
 from augd.errors import ConnectionLost, ReceiptMismatch, SpecMismatch, StreamClosed
 from augd.plan.content import Content, differences
 from augd.plan.recipe.mix import Mix
-from augd.plan.recipe.stream_recipe import plain_at
+from augd.plan.recipe.phases import plain_at
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.digest_sums import IDS_MODULUS, read_sum

@@ -18,7 +18,7 @@ from augd.client.batch import Batch, Labels
 from augd.client.connection import Connection
 from augd.client.epoch_pass import EpochPass
 from augd.client.epoch_reader import EpochReader
-from augd.client.saved_state import EPOCH_MAX
+from augd.client.state_format import EPOCH_MAX
 from augd.client.stream_connection import Connect, StreamConnection
 from augd.errors import OptionError, counted
 from augd.protocol import epoch_layout

@@ -42,15 +42,9 @@ from augd.plan.ops.plugin import Edit, OwnOpError
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner.phase_planner import PhasePlanner
+from augd.plan.planner.view_group_planner import ViewGroupPlanner
+from augd.plan.recipe.phases import Phase, Size, StreamRecipe, ViewGroup, as_stream_recipe
 from augd.plan.recipe.recipe import Recipe
-from augd.plan.recipe.stream_recipe import (
-    Phase,
-    Size,
-    StreamRecipe,
-    ViewGroup,
-    as_stream_recipe,
-)
 from augd.plugins.ops import name_failure, tell
 
 Box = tuple[int, int, int, int]
@@ -146,10 +140,10 @@ class PhaseTools:
         # What own ops drew, by group, then by their place and the row.
         self.own_drawn: list[dict[tuple[int, int], Any]] = [{} for _ in pairs]
         notes = [partial(_note_own_draw, drawn) for drawn in self.own_drawn]
-        self.planner = PhasePlanner(phase, seed, self.sizes, notes)
+        self.planner = ViewGroupPlanner(phase, seed, self.sizes, notes)
         groups = tuple(replace_group(g, recipe=_without_warps(g.recipe)) for g in phase.groups)
         exact = replace_group(phase, groups=groups)
-        self.exact_planner = PhasePlanner(exact, seed, self.sizes)
+        self.exact_planner = ViewGroupPlanner(exact, seed, self.sizes)
         self.draws = [Draws(g.recipe, seed, size, g.first_view) for g, size in pairs]
         self.renderers = [Renderer.of(group.recipe, size, decoding) for group, size in pairs]
 

@@ -25,7 +25,7 @@ from augd.diagnostics.measure import Measurement, fill_cache, measure, opened, v
 from augd.diagnostics.subset import Subset, copy_subset
 from augd.errors import OptionError, counted
 from augd.pixels import native
-from augd.plan.recipe.stream_recipe import plain_at
+from augd.plan.recipe.phases import plain_at
 from augd.process import interpreter
 from augd.transport.arena import available_bytes
 

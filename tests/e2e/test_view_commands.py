@@ -16,9 +16,9 @@ from PIL import Image
 import augd
 from augd.cli.recipes import print_recipe
 from augd.pixels import native
+from augd.plan.recipe.phases import parse_stream_recipe
 from augd.plan.recipe.recipe import PRESETS, expand, parse_recipe, recipe_from_toml
 from augd.plan.recipe.recipe_toml import stream_recipe_from_toml
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from tests.support.commands import run_augd as run
 from tests.support.commands import start_augd
 from tests.support.scenes import SMALL, make_folder

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augd.plan.planner.phase_planner import PhasePlanner
-from augd.plan.recipe.stream_recipe import Phase, expand_stream, parse_stream_recipe
+from augd.plan.planner.view_group_planner import ViewGroupPlanner
+from augd.plan.recipe.phases import Phase, expand_stream, parse_stream_recipe
 from tests.support.examples import examples
 
 NUM = 9
@@ -30,7 +30,7 @@ BORDERS = st.lists(st.integers(1, 30), min_size=1, max_size=5, unique=True).map(
 
 
 def planned(phase: Phase, epoch: int) -> list[np.ndarray]:
-    planner = PhasePlanner(phase, 11, phase.sizes(None))
+    planner = ViewGroupPlanner(phase, 11, phase.sizes(None))
     sides = (np.full(NUM, side, np.int32) for side in (90, 60))
     plans = planner.plan(np.arange(NUM), np.full(NUM, epoch, np.int64), *sides)
     arrays = ((plan.crop, plan.mirror, plan.scaled, plan.matrix, plan.colour) for plan in plans)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augd.plan.plan import Plan
-from augd.plan.planner.phase_planner import PhasePlanner
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
+from augd.plan.planner.view_group_planner import ViewGroupPlanner
+from augd.plan.recipe.phases import parse_stream_recipe
 from tests.support.examples import examples
 
 NUM = 40
@@ -25,7 +25,7 @@ OPS = [
 
 def plans_of(recipe: dict[str, Any], size: tuple[int, int] = (900, 700)) -> list[Plan]:
     (phase,) = parse_stream_recipe(recipe).phases
-    planner = PhasePlanner(phase, 3, phase.sizes(None))
+    planner = ViewGroupPlanner(phase, 3, phase.sizes(None))
     widths, heights = (np.full(NUM, side, np.int32) for side in size)
     return planner.plan(np.arange(NUM), np.full(NUM, 2, np.int64), widths, heights)
 

@@ -73,7 +73,7 @@ class Planner:
             on_own_draw: called with what own ops draw.
             first_view: number of the first view in the random counter.
             is_alone: whether all views of a sample are planned here. Else the caller shares the
-                scales of decoding among all of them (`augd.plan.planner.phase_planner`).
+                scales of decoding among all of them (`augd.plan.planner.view_group_planner`).
         """
         self._first_view, self._is_alone = first_view, is_alone
         self._on_own_draw = on_own_draw

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from augd.plan.recipe.phases import StreamRecipe, expand_stream, parse_stream_recipe
 from augd.plan.recipe.plain_ops import to_toml
 from augd.plan.recipe.recipe import plain_settings, read_toml, recipe_to_toml
-from augd.plan.recipe.stream_recipe import StreamRecipe, expand_stream, parse_stream_recipe
 
 
 def stream_recipe_from_toml(text: str) -> StreamRecipe:

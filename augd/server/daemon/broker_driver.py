@@ -1,6 +1,6 @@
 """Drives the broker: events in, one at a time, and its actions out.
 
-Runs in the daemon's process. Every part of the loop (client_endpoint, remote_rows_endpoint,
+Runs in the daemon's process. Every part of the loop (client_connections, remote_rows_endpoint,
 local_producers, stream_memory, dashboard_process) holds the one `BrokerDriver`. It reports what it
 received by `handle`, asks the pure broker by `broker`, and registers its sources with `poller`.
 

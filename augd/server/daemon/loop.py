@@ -2,7 +2,7 @@
 
 It waits for everything at once: messages of clients, their lifelines, the links and pidfds of the
 producers, signals, and its parent's lifeline. All decisions are the broker's
-(augd/server/daemon/broker/broker.py). Each kind of peer has a part of its own: client_endpoint,
+(augd/server/daemon/broker/broker.py). Each kind of peer has a part of its own: client_connections,
 remote_rows_endpoint, local_producers and dashboard_process.
 
 Invariants: the daemon moves no pixels but those that come from or go to other hosts. It imports
@@ -36,7 +36,7 @@ from augd.server.daemon.broker.cache_allocator import CacheAllocator
 from augd.server.daemon.broker.dataset_facts import DaemonHistory
 from augd.server.daemon.broker.producers import PATIENCE_S
 from augd.server.daemon.broker_driver import Actions, BrokerDriver
-from augd.server.daemon.client_endpoint import ClientEndpoint
+from augd.server.daemon.client_connections import ClientEndpoint
 from augd.server.daemon.dashboard_process import DashboardEndpoint, DashboardProcess
 from augd.server.daemon.decoded_cache import CacheStore
 from augd.server.daemon.local_producers import LocalProducers

@@ -27,7 +27,7 @@ from augd.pixels.headers.formats import HEAD_BYTES, PACKAGES, recognise
 from augd.pixels.headers.read_header import BadImage
 from augd.pixels.headers.size_limits import max_data_bytes
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
+from augd.plan.recipe.phases import parse_stream_recipe
 from augd.plugins.ops import load
 from augd.process.parent_death import die_with
 from augd.process.sandbox import confine, limit

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from augd.pixels.row_plan import RowPlans
 from augd.plan.plan import Plan
-from augd.plan.recipe.stream_recipe import Phase
+from augd.plan.recipe.phases import Phase
 from augd.protocol import messages as msg
 from augd.protocol.row_digest import rows_digest
 from augd.protocol.slot_layout import array_name, by_view

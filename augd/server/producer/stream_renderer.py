@@ -36,9 +36,9 @@ from augd.pixels.transparency import BLACK
 from augd.plan.order.sample_sequence import Draw
 from augd.plan.params_writer import describe
 from augd.plan.plan import Plan
-from augd.plan.planner.phase_planner import PhasePlanner
+from augd.plan.planner.view_group_planner import ViewGroupPlanner
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
-from augd.plan.recipe.stream_recipe import Phase, Size, parse_stream_recipe
+from augd.plan.recipe.phases import Phase, Size, parse_stream_recipe
 from augd.protocol import messages as msg
 from augd.protocol.slot_layout import arrays_at, check_layout
 from augd.server.producer.decoded_cache import CachedImages
@@ -102,7 +102,7 @@ class StreamRenderer:
         sizes: list[Size] = [group.images.shape[2:4] for group in slots[0].groups]
         self._groups = phase.groups
         self._row_sizes = sizes
-        self.planner = PhasePlanner(phase, use.seed, tuple(sizes))
+        self.planner = ViewGroupPlanner(phase, use.seed, tuple(sizes))
         self._is_single = phase.num_views == 1
         self.size_of, _ = reader_of(recipe.exif)
         self._is_upright = recipe.exif == "apply"

@@ -15,8 +15,8 @@ from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
 from augd.pixels.render_views import ViewsOfSample, is_united
 from augd.pixels.row_plan import RowPlans
-from augd.plan.planner.phase_planner import PhasePlanner
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
+from augd.plan.planner.view_group_planner import ViewGroupPlanner
+from augd.plan.recipe.phases import parse_stream_recipe
 from tests.support.scenes import GROUPS
 
 SIZE = 400, 300
@@ -36,7 +36,7 @@ def rendered(data: bytes, recipe: dict[str, Any], sample: int) -> list[np.ndarra
     sizes = phase.sizes(None)
     sides = (np.full(1, side, np.int32) for side in SIZE)
     ids, epochs = np.array([sample]), np.zeros(1, np.int64)
-    plans = PhasePlanner(phase, 1, sizes).plan(ids, epochs, *sides)
+    plans = ViewGroupPlanner(phase, 1, sizes).plan(ids, epochs, *sides)
     groups = [
         ViewsOfSample(
             Renderer.of(group.recipe, size),
@@ -95,7 +95,7 @@ def test_one_decode_serves_views_that_overlap(monkeypatch: pytest.MonkeyPatch) -
     data = photo()
     (phase,) = parse_stream_recipe(GROUPS).phases
     sides = (np.full(1, side, np.int32) for side in SIZE)
-    plans = PhasePlanner(phase, 1, phase.sizes(None)).plan(
+    plans = ViewGroupPlanner(phase, 1, phase.sizes(None)).plan(
         np.zeros(1, np.int64), np.zeros(1, np.int64), *sides
     )
     groups = [

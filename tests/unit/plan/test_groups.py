@@ -16,13 +16,13 @@ from augd.plan.planner.planner import Planner
 from augd.plan.program import StepKind
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import catalogue_of, survey_of
+from augd.plan.recipe.phases import plain_recipe
 from augd.plan.recipe.recipe import (
     expand,
     parse_recipe,
     recipe_from_toml,
     recipe_to_toml,
 )
-from augd.plan.recipe.stream_recipe import plain_recipe
 from augd.plan.samplers.groups import first_draw
 from tests.support.plans import plan_of, planner_of
 

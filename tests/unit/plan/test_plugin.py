@@ -18,8 +18,8 @@ from augd.plan.random.op_random import OpRandom
 from augd.plan.random.philox import Purpose, mix, philox_words, stream_counter
 from augd.plan.recipe.op_catalogue import Catalogue
 from augd.plan.recipe.op_schema import catalogue_of, survey_of
+from augd.plan.recipe.phases import plain_recipe
 from augd.plan.recipe.recipe import expand, output_size, parse_recipe
-from augd.plan.recipe.stream_recipe import plain_recipe
 from augd.plugins import ops as plugins
 from examples.own_ops import Slant, Vignette
 

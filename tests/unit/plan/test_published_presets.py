@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import augd
+from augd.plan.recipe.phases import parse_stream_recipe
 from augd.plan.recipe.published_presets import EVALUATION, EVALUATION_OF, NOTES, TRAINING
 from augd.plan.recipe.recipe import PRESETS, output_size, parse_recipe
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from tests.support.commands import run_augd
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from augd.plan.content import content_of
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.stream_recipe import expand_stream, parse_stream_recipe
+from augd.plan.recipe.phases import expand_stream, parse_stream_recipe
 from augd.protocol import messages as msg
 from augd.protocol.limits import EPOCH_LAST, QUARANTINE_MAX
 from augd.protocol.quarantine import as_entries, united

@@ -14,7 +14,7 @@ from augd.errors import AugdError, OptionError, counted
 from augd.plan.ops.base import walk_ops
 from augd.plan.params_layout import NUM_PARAMS, NUM_PARAMS_WITH_STEPS
 from augd.plan.recipe.op_catalogue import Catalogue
-from augd.plan.recipe.stream_recipe import Phase, Size, StreamRecipe, parse_stream_recipe
+from augd.plan.recipe.phases import Phase, Size, StreamRecipe, parse_stream_recipe
 from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.quarantine import as_entries, united

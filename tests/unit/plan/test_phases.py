@@ -9,15 +9,15 @@ import pytest
 from augd.cli.recipes import recipe_schema, summarise
 from augd.errors import RecipeError
 from augd.plan.content import content_of, differences
-from augd.plan.recipe.recipe import expand, parse_recipe
-from augd.plan.recipe.recipe_toml import stream_recipe_from_toml, stream_recipe_to_toml
-from augd.plan.recipe.stream_recipe import (
+from augd.plan.recipe.phases import (
     StreamRecipe,
     expand_stream,
     parse_stream_recipe,
     plain_at,
     plain_recipe,
 )
+from augd.plan.recipe.recipe import expand, parse_recipe
+from augd.plan.recipe.recipe_toml import stream_recipe_from_toml, stream_recipe_to_toml
 from tests.support.scenes import GROUPS, GROUPS_IN_PHASES, PHASES
 
 CROP = {"op": "random_resized_crop", "size": 64}

@@ -1,4 +1,4 @@
-"""Plans all view groups of a stream's recipe, each by a planner of its own.
+"""Plans all view groups of one phase, each by a planner of its own.
 
 A plain recipe has one group, and this adds nothing to its planner. With several groups one decode
 serves the views of all, so that they share the scale of decoding: the least reduced of all.
@@ -17,11 +17,11 @@ from augd.plan.geometry.decode_scale import round_crops
 from augd.plan.plan import Int8s, Int32s, Plan
 from augd.plan.planner.planner import Planner
 from augd.plan.random.philox import Ints
-from augd.plan.recipe.stream_recipe import Phase, Size
+from augd.plan.recipe.phases import Phase, Size
 from augd.plan.samplers.plugin import OnDraw
 
 
-class PhasePlanner:
+class ViewGroupPlanner:
     """Plans samples in all view groups of a phase; for one thread at a time."""
 
     def __init__(
