@@ -28,9 +28,9 @@ from augd.diagnostics.sample_renderer import SampleRenderer
 from augd.plan.ops.all_ops import IMAGENET_EIGVAL, IMAGENET_EIGVEC, OPS_BY_NAME
 from augd.plan.ops.base import BaseOp, name_of
 from augd.plan.recipe.mix import Mix
+from augd.plan.recipe.phases import parse_stream_recipe
 from augd.plan.recipe.published_presets import published_recipes
 from augd.plan.recipe.recipe import Recipe, parse_recipe
-from augd.plan.recipe.stream_recipe import parse_stream_recipe
 from demo.photos import make_photo
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
