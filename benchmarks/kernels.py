@@ -138,7 +138,7 @@ def _cases() -> list[tuple[str, dict[str, Work], dict[str, Target]]]:
         ("colour pass", _tints(), {}),
         *((name, sides, {}) for name, sides in step_cases()),
         ("a crop of a JPEG to a row", _by_filter(_from_jpeg), {"antialias": _CUBICS}),
-        ("resize", _by_filter(_resizes), {"antialias": _CUBICS}),
+        ("resize", _by_filter(_resizes), {}),
     ]
 
 
