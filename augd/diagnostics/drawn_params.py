@@ -23,6 +23,7 @@ import numpy as np
 
 from augd.diagnostics.drawn_boxes import read_boxes
 from augd.diagnostics.drawn_jitter import JitterReader
+from augd.diagnostics.drawn_order import shuffles_of
 from augd.diagnostics.drawn_pixel_steps import read_step
 from augd.diagnostics.drawn_policies import PolicyReader
 from augd.diagnostics.row_words import draw_words
@@ -94,6 +95,7 @@ class Draws:
         height, width = out_size
         self._sides = np.full(1, width, np.int32), np.full(1, height, np.int32)
         self._readers = list(_make_readers(recipe, seed, out_size, first_view))
+        self._shuffles = list(shuffles_of(recipe, seed))
         colours = [name_of(op) for op in recipe.ops if op.is_colour]
         self._shuffled = colours if recipe.shuffle_colour and len(colours) > 1 else []
         self._key = mix(seed, Purpose.PARAMS)
@@ -101,6 +103,8 @@ class Draws:
 
     def of(self, sample: int, epoch: int, own: OwnDraws | None = None) -> list[list[DrawnStep]]:
         """Return the steps of each view, in the recipe's order; crops left out.
+
+        The colour ops of a shuffled group are in the order of the row.
 
         `own` holds the parameters of own ops from when the sample was planned. They may depend on
         its size, so they are not drawn again.
@@ -121,6 +125,9 @@ class Draws:
                 if numbers is not None and drawn is not None:
                     drawn = numbers.read(sample, epoch, self._first_view + draw)
                 steps.append(DrawnStep(name_of(op), drawn, reader.group))
+        for shuffle in self._shuffles:
+            for view, steps in enumerate(views):
+                shuffle.apply(steps, sample, epoch, self._first_view + view % self._num_draws)
         return views
 
     def colour_order(self, sample: int, epoch: int, view: int) -> list[str]:

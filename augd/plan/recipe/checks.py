@@ -60,10 +60,11 @@ def check_sized(ops: Sequence[BaseOp]) -> None:
 def check_ends(ops: Sequence[BaseOp]) -> None:
     """Reject what acts before the end of a row's colours behind an op that needs them finished."""
     ending = next((number for number, op in enumerate(ops) if op.ends_colour), len(ops))
-    for number, op in enumerate(ops[ending + 1 :], ending + 1):
-        if not op.is_after_colour:
+    for path, op in walk_ops(ops):
+        place = int(path[len("ops[") : path.index("]")])
+        if place > ending and not op.inner and not op.is_after_colour:
             raise ValueError(
-                f"ops[{number}].op: expected no {name_of(op)} after {name_of(ops[ending])}, which "
+                f"{path}.op: expected no {name_of(op)} after {name_of(ops[ending])}, which "
                 f"blends finished rows, got {name_of(op)}. Move it before {name_of(ops[ending])}."
             )
 

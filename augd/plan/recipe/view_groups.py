@@ -143,6 +143,9 @@ def _parse_group(
             f"{brief(count)}. Change the value, or take the group out."
         )
     own_data = {key: value for key, value in group.items() if key not in _GROUP_KEYS[:3]}
+    if own_data.get("fill", "constant") != "constant":
+        # The colour beside the list is for the groups whose fill takes one.
+        settings = {key: value for key, value in settings.items() if key != "fill_value"}
     data = {**settings, "ops": None, **own_data}
     size = group.get("size")
     if size is not None:

@@ -33,6 +33,18 @@ def first_draw(number: int) -> int:
     return DRAWS_PER_OP * (number + 1)
 
 
+def order_draws(num_ops: int) -> range:
+    """Return the draws of a shuffled group's place that order its steps."""
+    return range(1, 1 + (num_ops + 3) // 4)
+
+
+def draw_order(even: Ints, odd: Ints, num_steps: int) -> Ints:
+    """Return which of a group's steps comes at each place, (num_steps, n), from `order_draws`."""
+    keys = sort_keys(even, odd)[:num_steps]
+    # Stable, since the places of equal keys are otherwise free to differ by CPU.
+    return np.argsort(keys, axis=0, kind="stable")
+
+
 class GroupSampler:
     """Chooses rows for each op, and lets the ops' samplers act on them."""
 
@@ -41,7 +53,7 @@ class GroupSampler:
         self._chance = Chance(op.p)
         self._thresholds = _thresholds(op) if isinstance(op, OneOf) else None
         self._is_shuffled = isinstance(op, AllOf) and op.shuffle
-        num_own = 1 + (len(samplers) + 3) // 4 if self._is_shuffled else 1
+        num_own = 1 + (len(order_draws(len(samplers))) if self._is_shuffled else 0)
         self.draws = list(range(num_own))
         self._parts: list[tuple[Sampler, slice]] = []
         for number, sampler in enumerate(samplers):
@@ -62,9 +74,8 @@ class GroupSampler:
         frame.chosen = None
         num_steps = len(frame.steps) - first
         if self._is_shuffled and num_steps > 1:
-            keys = sort_keys(even[:, 1 : self._num_own], odd[:, 1 : self._num_own])[:num_steps]
-            # Stable, since the places of equal keys are otherwise free to differ by CPU.
-            order = np.argsort(keys, axis=0, kind="stable")
+            keys = slice(1, self._num_own)
+            order = draw_order(even[:, keys], odd[:, keys], num_steps)
             frame.orders.append(StepOrder(first, len(frame.steps), order))
 
     def choose(self, even: Ints, odd: Ints) -> list[Bools | None]:

@@ -93,6 +93,35 @@ def test_colour_ops_make_up_the_colour_matrix_in_the_drawn_order(folder: Path) -
     assert len(orders) > 3, "the order is drawn"
 
 
+def test_the_colour_ops_of_a_shuffled_group_are_said_in_the_order_of_the_row(folder: Path) -> None:
+    """The program of the row has the same kinds in the same order, beside ops that are no steps."""
+    ops = [
+        {"op": "posterize", "bits": 4},
+        {"op": "rotate", "degrees": 10},
+        {"op": "equalize"},
+        {"op": "cutout"},
+        {"op": "invert"},
+        {"op": "jpeg", "quality": 50},
+        {"op": "autocontrast", "p": 0.5},
+        {"op": "solarize"},
+    ]
+    group = {"op": "all_of", "shuffle": True, "ops": ops}
+    orders = set()
+    for epoch in range(6):
+        recipe = {"ops": [{"op": "mirror"}, CROP, {"op": "invert"}, group], "views": 2}
+        drawn, _ = drawn_of(folder, recipe, epoch)
+        for view in drawn.views:
+            assert view.program is not None
+            made = [step["step"] for step in view.program][1:]
+            said = [step.op for step in view.steps if step.group and step.drawn is not None]
+            assert [name for name in said if name not in ("rotate", "cutout")] == made
+            assert [view.steps[place].op for place in (0, 1, 3, 5)] == [
+                "mirror", "invert", "rotate", "cutout",
+            ]  # fmt: skip
+            orders.add(tuple(made))
+    assert len(orders) > 6, "the order is drawn"
+
+
 def colour_of(step: DrawnStep) -> np.ndarray:
     said, matrix = step.drawn or {}, np.eye(4)
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))

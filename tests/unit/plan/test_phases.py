@@ -105,6 +105,17 @@ def test_expanded_and_as_toml_it_reads_back(plain: dict[str, Any]):
     assert plain_recipe(plain) == expand_stream(recipe)
 
 
+def test_a_group_with_another_fill_has_no_use_for_the_colour_beside_the_list():
+    plain = {"fill": "constant", "fill_value": 5, "views": [group(CROP, fill="wrap"), group(CROP)]}
+    recipe = parse_stream_recipe(plain)
+    fills = [(group.recipe.fill, group.recipe.fill_value) for group in recipe.phases[0].groups]
+    assert fills == [("wrap", 0), ("constant", 5)]
+    assert parse_stream_recipe(expand_stream(recipe)) == recipe
+    assert stream_recipe_from_toml(stream_recipe_to_toml(recipe)) == recipe
+    with pytest.raises(RecipeError, match=r'views\[0\].fill_value: expected fill="constant"'):
+        parse_stream_recipe({"views": [group(CROP, fill="wrap", fill_value=5)]})
+
+
 def test_the_table_form_of_toml():
     text = """
         filter = "linear"

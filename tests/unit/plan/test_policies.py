@@ -306,16 +306,29 @@ def test_aug_mix_says_what_is_wrong(fields, said):
     assert f"recipe.ops[0].{said}" in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["mirror", "brightness", "trivial_augment", "one_of"])
+@pytest.mark.parametrize("name", ["mirror", "brightness", "trivial_augment"])
 def test_only_what_follows_colour_follows_aug_mix(name):
-    inner = {"ops": [{"op": "mirror"}]} if name == "one_of" else {}
     with pytest.raises(RecipeError) as raised:
-        parse_recipe({"ops": [CROP, {"op": "aug_mix"}, {"op": name, **inner}]})
+        parse_recipe({"ops": [CROP, {"op": "aug_mix"}, {"op": name}]})
     assert (
         f"recipe.ops[2].op: expected no {name} after aug_mix, which blends finished rows, got "
         f"{name}. Move it before aug_mix."
     ) in str(raised.value)
-    parse_recipe({"ops": [CROP, {"op": name, **inner}, {"op": "aug_mix"}, {"op": "erase"}]})
+    parse_recipe({"ops": [CROP, {"op": name}, {"op": "aug_mix"}, {"op": "erase"}]})
+
+
+def test_groups_of_what_follows_colour_follow_aug_mix():
+    boxes = [{"op": "erase"}, {"op": "cutout"}]
+    group = {"op": "one_of", "ops": boxes}
+    parse_recipe({"ops": [CROP, {"op": "aug_mix"}, group]})
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe(
+            {"ops": [CROP, {"op": "aug_mix"}, {**group, "ops": [*boxes, {"op": "hue", "h": 0.1}]}]}
+        )
+    assert (
+        "recipe.ops[2].ops[2].op: expected no hue after aug_mix, which blends finished rows, got "
+        "hue. Move it before aug_mix."
+    ) in str(raised.value)
 
 
 def test_a_recipe_has_one_aug_mix():
