@@ -7,7 +7,7 @@ wrong law that it must tell.
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pytest
@@ -326,6 +326,13 @@ def plan_rows(planner: Planner, rows: list[tuple[int, int, int, int]]) -> Plan:
     return planner.plan(ids, epochs, widths.astype(np.int32), heights.astype(np.int32))
 
 
+def arrays_in(value: object) -> list[np.ndarray]:
+    """The arrays of a plan's field: itself, or those of a program or a fill."""
+    if not is_dataclass(value):
+        return [value]
+    return [getattr(value, field.name) for field in fields(value)]
+
+
 @examples(80)
 @given(plain=st.sampled_from(RECIPES), rows=ROWS, cut=st.integers(0, 12), seed=st.integers(0, 9))
 def test_a_sample_is_planned_alike_in_any_batch(plain, rows, cut, seed):
@@ -343,5 +350,6 @@ def test_a_sample_is_planned_alike_in_any_batch(plain, rows, cut, seed):
         elif field.name == "warp" or value is None:
             assert pieces == [value, value]
         else:
-            assert len(value) == len(rows) * planner.num_views
-            np.testing.assert_array_equal(value, np.concatenate(pieces))
+            for array, *of_parts in zip(*map(arrays_in, [value, *pieces]), strict=True):
+                assert len(array) == len(rows) * planner.num_views
+                np.testing.assert_array_equal(array, np.concatenate(of_parts))

@@ -65,7 +65,7 @@ def whole_numbers(words: Ints, low: int, high: int) -> Floats:
 def sort_keys(even: Ints, odd: Ints) -> Ints:
     """Return the words of all blocks, (4 num_blocks, n), in the order words 2, 0, 3, 1 of each."""
     words = np.concatenate([even, odd]).transpose(1, 0, 2)
-    return words.reshape(-1, words.shape[2])
+    return words.reshape(words.shape[0] * words.shape[1], words.shape[2])
 
 
 class Chance:
