@@ -17,6 +17,7 @@ from PIL import Image
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import read_header
 from augd.pixels.render import Renderer
+from augd.pixels.resample import LINEAR
 from augd.pixels.row_plan import RowPlans
 from augd.plan.recipe.recipe import parse_recipe
 from augd.protocol.cache_table import (
@@ -380,12 +381,13 @@ def test_the_kernel_looks_at_every_number(kernels: str, change: dict[str, object
         columns = [
             np.array([row[name] for row in rows], types.get(name, np.int32)) for name in GOOD
         ]
-        native.resize_rows(cache.data, out, *columns, np.zeros(len(rows), np.bool_), True)
+        no_flips, linear = np.zeros(len(rows), np.uint8), np.full(len(rows), LINEAR, np.uint8)
+        native.resize_rows(cache.data, out, *columns, no_flips, linear)
         return out
 
     image = cache[16 : 16 + 600].reshape(10, 20, 3)
     alone = np.zeros((4, 4, 3), np.uint8)
-    native.resize(image[3:10, 2:14], alone, 6, 5, 1, 1, False, True)
+    native.resize(image[3:10, 2:14], alone, 6, 5, 1, 1, 0, LINEAR)
     assert np.array_equal(run(GOOD)[0], alone)
     with pytest.raises(ValueError, match="row 1: expected an image in the cache, a crop of it"):
         run(GOOD, {**GOOD, **change})
@@ -398,10 +400,10 @@ def test_the_kernel_refuses_arrays_of_other_sizes(kernels: str) -> None:
 
     out, one = np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int64)
     two = [np.zeros((2, n), np.int32) for n in (2, 4, 2, 2)]
-    flags = np.zeros(2, np.bool_)
+    flags = np.zeros(2, np.uint8)
     with pytest.raises(ValueError, match="expected 2 dense items of 8 bytes, got 8 bytes"):
-        native.resize_rows(bytes(100), out, one, *two, flags, True)
+        native.resize_rows(bytes(100), out, one, *two, flags, flags)
     with pytest.raises(ValueError, match=r"out: expected uint8 \(rows, h, w, 3\)"):
-        native.resize_rows(bytes(100), out[0], one, *two, flags, True)
+        native.resize_rows(bytes(100), out[0], one, *two, flags, flags)
     with pytest.raises(TypeError, match="resize_rows: expected 9 arguments, got 2"):
         native.resize_rows(bytes(100), out)
