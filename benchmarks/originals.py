@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from augd.diagnostics.sample_renderer import SampleRenderer, View
-from augd.plan.recipe.recipe import Recipe, output_size, parse_recipe
+from augd.plan.recipe.phases import parse_stream_recipe
+from augd.plan.recipe.recipe import Recipe
 from benchmarks._report import lent_photos
 
 Step = Mapping[str, Any]
@@ -44,6 +45,9 @@ LIBRARY_OF: Final[Mapping[str, str]] = {
     "mae": "timm",
     "openclip": "timm",
     "simclr": "torchvision",
+    "byol": "torchvision",
+    "dino": "torchvision",
+    "dinov2": "torchvision",
 }
 """Whose code each preset is compared with."""
 
@@ -66,9 +70,13 @@ class Difference(NamedTuple):
 
 def compare(photos: Path, preset: str, epochs: int, library: str = "") -> Difference:
     """Make every photo's row by augd, and by the library, and compare them."""
-    recipe = parse_recipe(preset)
-    height, width = output_size(recipe, None)
-    original = Original(recipe, library or LIBRARY_OF[preset])
+    recipe = parse_stream_recipe(preset)
+    groups = recipe.at(0).groups
+    originals = [
+        Original(group.recipe, library or LIBRARY_OF[preset])
+        for group in groups
+        for _ in range(group.recipe.num_views)
+    ]
     found = []
     with SampleRenderer(str(photos), recipe, 0) as renderer:
         for sample in renderer.first_ids(0, renderer.index.num_samples):
@@ -76,8 +84,9 @@ def compare(photos: Path, preset: str, epochs: int, library: str = "") -> Differ
             photo = Image.fromarray(encoded.decode_all())
             for epoch in range(epochs):
                 drawn = renderer.drawn(sample, epoch, encoded.header)
-                for view, row in zip(drawn.views, renderer.rows(encoded, drawn), strict=True):
-                    other, is_compared = original.row(photo, view, (width, height))
+                made = zip(originals, drawn.views, renderer.rows(encoded, drawn), strict=True)
+                for original, view, row in made:
+                    other, is_compared = original.row(photo, view, (row.shape[1], row.shape[0]))
                     apart = np.abs(row.astype(np.int16) - other.astype(np.int16))
                     found.append(float(apart[is_compared].mean()) if is_compared.any() else 0.0)
     return Difference(float(np.mean(found)), max(found), len(found))
