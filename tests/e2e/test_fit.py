@@ -322,6 +322,23 @@ class TestErrors:
         assert re.search(says, line), line
         assert not (tmp_path / "run" / "last.pt").exists()
 
+    def test_a_later_phase_of_a_size_that_the_network_does_not_take(self, daemon, tmp_path, capsys):
+        """It is refused at the first batch, not when its epoch comes."""
+        recipe = tmp_path / "phases.toml"
+        recipe.write_text(
+            "".join(
+                f"[[phases]]\nfrom_epoch = {epoch}\n"
+                f'ops = [{{op = "random_resized_crop", size = {size}}}]\n'
+                for epoch, size in enumerate((96, 80, 96))
+            )
+        )
+        line = self.refused(
+            capsys, "--connect", daemon.address, "--arch", "small-convnet", "--recipe", recipe,
+            "--epochs", 3, "--batch-size", BATCH, "--device", "cpu", "--out", tmp_path / "run",
+        )  # fmt: skip
+        assert "small-convnet cannot take images of 80 x 80 px" in line
+        assert "The recipe's phases have several sizes: choose a network" in line
+
     def test_checkpoints_of_other_runs(self, daemon, photos, tmp_path, capsys):
         out = tmp_path / "run"
         assert fit(*common(daemon, out), "--limit-train-batches", 1) == 0

@@ -128,6 +128,13 @@ def _of_plain(plain: Plain) -> Recipes:
     return Recipes(plain, evaluation_recipe(size_px, image_filter), size_px)
 
 
+def sizes_of_phases(plain: str | Plain) -> list[tuple[int, int]]:
+    """Return the (height, width) of the rows of a schedule, each once; none without phases."""
+    phases = [] if isinstance(plain, str) else _phases_of(plain)
+    sizes = [_size_of(phase) for phase in phases]
+    return list(dict.fromkeys(size for size in sizes if size is not None))
+
+
 def _phases_of(plain: Plain) -> list[Plain]:
     """Return the recipes of a schedule; none where the recipe is no schedule of mappings."""
     phases = plain.get("phases")

@@ -138,10 +138,13 @@ def build_model(arch: str, num_classes: int, size_px: tuple[int, int] | None = N
     return built.network
 
 
-def check_input(network: nn.Module, arch: str, images: Tensor) -> None:
+def check_input(
+    network: nn.Module, arch: str, images: Tensor, *, is_of_phases: bool = False
+) -> None:
     """Pass one image of a batch through, so that a size that doesn't fit is said plainly.
 
-    Leaves the network, its buffers and the random state as they were.
+    Leaves the network, its buffers and the random state as they were. `is_of_phases` says that the
+    recipe has phases of several sizes.
 
     Raises:
         OptionError: the network cannot take images of this size.
@@ -156,9 +159,14 @@ def check_input(network: nn.Module, arch: str, images: Tensor) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = images.shape[2:]
         reason = str(error).partition("\n")[0]
+        advice = "Try another --size, or another network."
+        if is_of_phases:
+            advice = (
+                "The recipe's phases have several sizes: choose a network that takes all of them, "
+                "or give the phases one size."
+            )
         raise augd.OptionError(
-            f"--arch: {arch} cannot take images of {height} x {width} px ({reason}). "
-            "Try another --size, or another network."
+            f"--arch: {arch} cannot take images of {height} x {width} px ({reason}). {advice}"
         ) from None
     finally:
         for module, mode in modes.items():

@@ -22,6 +22,7 @@ import augd
 from augd.errors import counted
 
 from ..data.host_feed import Batch
+from ..data.recipes import sizes_of_phases
 from ..data.source import BatchSource, usable_rows
 from ..models.build_network import StagedNetwork, check_input
 from .checkpoint import State, save_checkpoint
@@ -176,9 +177,16 @@ class Training:
         return self.device.type == "cpu" or metrics.num_unread >= _UNREAD_MAX
 
     def _check_input_once(self, images: Tensor) -> None:
-        if not self._has_checked_input:
-            check_input(self.learner.network, self.settings.arch, images)
-            self._has_checked_input = True
+        """Try the size of the first images, and those that later phases of the recipe have."""
+        if self._has_checked_input:
+            return
+        sizes = sizes_of_phases(self.recipes["training"])
+        later = [images.new_zeros((1, images.shape[1], *size_px)) for size_px in sizes]
+        for tried in (images, *later):
+            check_input(
+                self.learner.network, self.settings.arch, tried, is_of_phases=len(sizes) > 1
+            )
+        self._has_checked_input = True
 
     def _begin_counting(self) -> ClassCounts | None:
         """Count the classes of a whole first epoch."""

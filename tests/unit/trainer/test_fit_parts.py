@@ -16,7 +16,7 @@ import augd
 from augd.plan.recipe.recipe import parse_recipe
 from tests.support.learning import OPTIONS
 from trainer.cli.fit import run_fit
-from trainer.data.recipes import choose_recipes, with_mix
+from trainer.data.recipes import choose_recipes, sizes_of_phases, with_mix
 from trainer.models.build_network import build_model, check_arch, check_input
 from trainer.training.checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from trainer.training.interrupt import Interrupt
@@ -249,6 +249,8 @@ class TestRecipes:
         recipes = choose_recipes(str(path), None)
         assert [one["ops"][0]["size"] for one in recipes.training["phases"]] == [32, 48]
         assert recipes.size_px == (48, 48)
+        assert sizes_of_phases(recipes.training) == [(32, 32), (48, 48)]
+        assert sizes_of_phases("none") == sizes_of_phases({"ops": []}) == []
         assert recipes.validation["ops"][1]["size"] == [48, 48]
         mixed = with_mix(recipes, 0.2, 0.0, 0.1).training["phases"]
         assert [one["mix"] for one in mixed] == [{"mixup": 0.2, "smoothing": 0.1}] * 2
