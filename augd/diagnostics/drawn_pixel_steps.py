@@ -6,6 +6,7 @@ read elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,8 +60,9 @@ def say_posterized(drawn: Parameters) -> str:
 
 
 def say_solarized(drawn: Parameters) -> str:
-    """Say from which level on values were inverted."""
-    return f"solarized above {drawn['threshold']:.4g}"
+    """Say above which grey level values were inverted; the threshold itself is inverted, too."""
+    above = math.ceil(drawn["threshold"]) - 1
+    return f"solarized above {above}" if above >= 0 else "inverted"
 
 
 def say_solarized_add(drawn: Parameters) -> str:

@@ -5,9 +5,10 @@ Used by `drawn_text`. The numbers come from `drawn_policies`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from augd.diagnostics.drawn_pixel_steps import say_solarized
 
 Layer = Mapping[str, Any]
 
@@ -59,11 +60,6 @@ def _say_bits(layer: Layer) -> str:
     return f"posterized to {bits} bit{'s' if bits != 1 else ''}"
 
 
-def _say_solarized(layer: Layer) -> str:
-    above = math.ceil(layer["threshold"]) - 1
-    return f"solarized above {above}" if above >= 0 else "inverted"
-
-
 def _say_added(layer: Layer) -> str:
     return f"{layer['add']:.0f} added below 128"
 
@@ -92,7 +88,7 @@ _SAYINGS: Final[Mapping[str, Callable[[Layer], str]]] = {
     "contrast": _say_factor,
     "sharpness": _say_factor,
     "posterize": _say_bits,
-    "solarize": _say_solarized,
+    "solarize": say_solarized,
     "solarize_add": _say_added,
     "autocontrast": _saying("autocontrast"),
     "equalize": _saying("equalized"),

@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from augd.diagnostics.drawn_params import DrawnStep, Draws, _as_json
 from augd.diagnostics.drawn_text import as_plain, describe_crop, describe_rest, say_step
+from augd.diagnostics.policy_text import say_policy
 from augd.diagnostics.sample_renderer import Drawn, SampleRenderer, View
 from augd.pixels.headers.read_header import Header
 from augd.plan.ops.all_ops import OPS_BY_NAME
@@ -376,3 +377,14 @@ def test_several_boxes_are_named_and_colours_that_were_drawn(folder: Path) -> No
         for box in (first, second)
     ]
     assert describe_rest(view) == f"erased {said[0]} and {said[1]}"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [(128.0, "solarized above 127"), (39.4, "solarized above 39"), (0.0, "inverted")],
+)
+def test_solarize_is_said_as_in_policies(threshold: float, said: str) -> None:
+    """The threshold itself is inverted: x stays below it alone."""
+    step = DrawnStep("solarize", {"threshold": threshold})
+    assert say_step(step) == said
+    assert say_policy({"layers": [{"op": "solarize", "threshold": threshold}]}) == said
