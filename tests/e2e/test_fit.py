@@ -310,7 +310,7 @@ class TestErrors:
             (["--amp"], "--amp: is for CUDA devices, and this run is on the CPU"),
             (
                 ["--recipe", "vgg"],
-                "recipe: expected imagenet, eval, keras-small, none or a TOML file, got 'vgg'",
+                "recipe: expected imagenet, eval, keras-small, none, .* or a TOML file, got 'vgg'",
             ),
             (["--dataset", "cats"], "'cats' is not served here, expected one of: .*photos"),
             (["--lr", 1e30], "the loss is not finite in epoch 1, batch [23] of 3: the training di"),

@@ -10,7 +10,7 @@ import pytest
 import augd
 import trainer
 from augd.cli.recipes import load_recipe
-from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.recipe.phases import parse_stream_recipe
 from tests.support.scenes import SMALL, make_folder
 
 TOML = 'filter = "linear"\n[[ops]]\nop = "random_resized_crop"\nsize = 24\n'
@@ -88,7 +88,7 @@ def test_a_recipe_is_read_from_a_file(
             daemon.address, recipe=kind(name), batch_size=8, device="cpu"
         ) as tensors:
             assert tensors.content == content
-    assert load_recipe("my.toml") == parse_recipe(plain)
+    assert load_recipe("my.toml") == parse_stream_recipe(plain)
 
 
 def test_a_presets_name_stays_one(

@@ -149,7 +149,7 @@ def test_what_the_quick_start_offers_before(home):
         ("serve words", "heic heif hif jxl, saw 1 .txt (a.txt) in 1 folder. Give a"),
         ("serve photos --producers many", "--producers: expected a number, auto or ray:N, got"),
         ("serve photos --listen 127.0.0.1:80", "address: expected ipc://PATH or tcp://HOST:PORT"),
-        ("preview photos --recipe imagnet", "recipe: expected one of alexnet, cifar, eval, "),
+        ("preview photos --recipe imagnet", "recipe: expected one of alexnet, big-vision, "),
         ("preview photos --recipe my.toml", "recipe: my.toml cannot be read (No such"),
         ("check nowhere", "dataset folder nowhere does not exist. Check the path."),
         ("status", "start one with `augd serve PATH`, or pass the address that it printed"),

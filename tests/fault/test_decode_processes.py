@@ -24,7 +24,7 @@ from augd.diagnostics import decode_process as apart_module
 from augd.diagnostics.decode_process import DecodeProcess
 from augd.pixels.decode import decode
 from augd.pixels.headers.read_header import BadImage, read_header
-from augd.plan.recipe.recipe import parse_recipe
+from augd.plan.recipe.phases import parse_stream_recipe
 from tests.support.processes import await_true
 
 # What a hostile file may have brought about, done in the decoder's place.
@@ -62,7 +62,7 @@ if {{"augd.diagnostics.decode_process", "augd.diagnostics.check_workers",
 
     cv2.imdecode = sabotaged
 """
-RECIPE = parse_recipe({"ops": [{"op": "center_crop", "size": 16}]})
+RECIPE = parse_stream_recipe({"ops": [{"op": "center_crop", "size": 16}]})
 
 
 @pytest.fixture

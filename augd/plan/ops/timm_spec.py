@@ -69,8 +69,8 @@ def _read_flag(text: str) -> bool:
     return text == "1"
 
 
-_WHOLE: Final = (r"\d{1,4}", "a whole number", int)
-_NUMBER: Final = (r"\d{1,4}(\.\d{0,9})?", "a number", float)
+_WHOLE: Final = (r"[0-9]{1,4}", "a whole number", int)
+_NUMBER: Final = (r"[0-9]{1,4}(\.[0-9]{0,9})?", "a number", float)
 _READERS: Final[dict[str, tuple[str, str, Callable[[str], int | float | bool | str]]]] = {
     "m": _WHOLE,
     "n": _WHOLE,

@@ -64,7 +64,7 @@ __all__ = [
 
 # A producer has a renderer for each, and OPENED names their arrays.
 MAX_PHASES: Final = 32
-_EPOCH_LAST: Final = 2**31 - 1
+_EPOCH_LAST: Final = 2**31 - 2
 # Of a recipe's fields in OPENED, whose header has 64 KiB.
 _FIELDS_BYTES_MAX: Final = 24_000
 _SAME_KEYS: Final = ("colour_on", "exif", "background")

@@ -31,7 +31,7 @@ from augd.plan.recipe.checks import (
     check_views,
     final_extent,
 )
-from augd.plan.recipe.error_texts import check_names, explain
+from augd.plan.recipe.error_texts import check_names, explain, suggest
 from augd.plan.recipe.mix import Mix
 from augd.plan.recipe.plain_ops import expand_op, to_toml
 from augd.plan.recipe.presets import PRESETS
@@ -206,7 +206,8 @@ def preset_of(name: str) -> Mapping[str, Any]:
     """Return the plain data of a preset. Raises RecipeError if there is none of the name."""
     if name not in PRESETS:
         raise RecipeError(
-            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got {brief(name)}. "
+            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got {brief(name)}."
+            f"{suggest(name, PRESETS)} "
             'Use one of these names, or plain data such as {"ops": [...]}.'
         )
     return PRESETS[name]

@@ -263,7 +263,8 @@ def test_a_resize_that_makes_an_enormous_row_is_refused():
     [
         (
             "imagnet",
-            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got 'imagnet'. Use one of",
+            f"recipe: expected one of {', '.join(sorted(PRESETS))}, got 'imagnet'. Did you mean "
+            "imagenet?",
         ),
         (["mirror"], "recipe: expected a preset's name or a mapping, got list. Give for example"),
         ({}, "recipe.ops: expected a list of ops, got None. Give "),
