@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -27,6 +28,12 @@ pytest.register_assert_rewrite(
 LONGER: set[str] = set()
 _SETTLE_S = 3.0  # a process that was killed is reaped, a socket closed by its I/O thread
 _CLOSING_S = 0.05
+
+
+# A shell's background job ignores Ctrl-C, and so do its children until they ask for it: the tests
+# send it to commands that have just started.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

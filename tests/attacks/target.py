@@ -200,7 +200,8 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._is_done.wait(_LOOK_S) and is_alive(self._pid):
-            self.peak = max(self.peak, anonymous_bytes(self._pid))
+            with contextlib.suppress(augd.AugdError):  # it may end while it is measured
+                self.peak = max(self.peak, anonymous_bytes(self._pid))
 
     def finish(self) -> int:
         """Return by how many bytes the daemon grew at most."""

@@ -392,7 +392,7 @@ def test_a_killed_packing_goes_on_and_ends_alike(many: Path, tmp_path: Path) -> 
     with pytest.raises(OptionError, match="was begun from another source, or with other options"):
         pack(str(many), str(killed), PackOptions(shard_mb=2))
     report = pack(str(many), str(killed), options)
-    assert 0 < report["resumed"] < report["num_samples"]
+    assert 0 < report["resumed"] <= report["num_samples"]  # all but the index, on a fast machine
     assert shards_of(killed) == shards_of(whole)
 
 
