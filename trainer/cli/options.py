@@ -14,8 +14,11 @@ from augd.process.options import Argument, Option
 from ..training.options import (
     AsJson,
     BatchSize,
+    Connect,
+    DatasetName,
     Device,
     FitOptions,
+    Keys,
     LearningOptions,
     Producers,
     SamplesOptions,
@@ -117,15 +120,9 @@ class ImagesOptions:
         tuple[str, ...],
         Argument("Image files; or folders, .csv or .jsonl manifests.", metavar="[PATH]..."),
     ] = ()
-    connect: Annotated[
-        str | None, Option("Read from a running daemon instead.", metavar="ADDR")
-    ] = None
-    keys: Annotated[
-        str | None, Option("NAME.key, if that daemon wants one [$AUGD_KEYS].", metavar="FILE")
-    ] = None
-    dataset: Annotated[
-        str | None, Option("Which one, if the daemon serves several.", metavar="NAME")
-    ] = None
+    connect: Connect = None
+    keys: Keys = None
+    dataset: DatasetName = None
     arch: OwnArch = None
     producers: Producers = None
     device: Device = None

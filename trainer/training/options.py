@@ -19,6 +19,13 @@ Producers = Annotated[
 ]
 Device = Annotated[str | None, Option("cpu, cuda or cuda:N [cuda if any].", is_last=True)]
 AsJson = Annotated[bool, Option("End with one JSON object on stdout.", word="--json", is_last=True)]
+Connect = Annotated[str | None, Option("Read from a running daemon instead.", metavar="ADDR")]
+Keys = Annotated[
+    str | None, Option("NAME.key, if that daemon wants one [$AUGD_KEYS].", metavar="FILE")
+]
+DatasetName = Annotated[
+    str | None, Option("Which one, if the daemon serves several.", metavar="NAME")
+]
 BatchSize = Annotated[int, Option("Images per batch.", metavar="B", least=1)]
 
 
@@ -30,15 +37,9 @@ class SamplesOptions:
         str | None,
         Argument("Folder of class folders, of train/ and val/; or .csv, .jsonl.", metavar="PATH"),
     ] = None
-    connect: Annotated[
-        str | None, Option("Read from a running daemon instead.", metavar="ADDR")
-    ] = None
-    keys: Annotated[
-        str | None, Option("NAME.key, if that daemon wants one [$AUGD_KEYS].", metavar="FILE")
-    ] = None
-    dataset: Annotated[
-        str | None, Option("Which one, if the daemon serves several.", metavar="NAME")
-    ] = None
+    connect: Connect = None
+    keys: Keys = None
+    dataset: DatasetName = None
     max_bad_fraction: Annotated[
         float,
         Option("Share of a stream's images that may be bad.", metavar="F", least=0, most=1),
