@@ -122,32 +122,28 @@ def _posterize(most: int, slope: float, rounding: Rounding) -> Rule:
 # torchvision's thresholds are no whole numbers: a value of at least the threshold is inverted.
 _SOLARIZE = Rule(_O.SOLARIZE, -255.0, 255.0)
 
-TORCHVISION: Final = (
-    _IDENTITY,
-    _signed(_O.SHEAR_X, 0.3),
-    _signed(_O.SHEAR_Y, 0.3),
-    *_translate(150.0 / 331.0),
-    _signed(_O.ROTATE, 30.0),
-    *_enhance(0.9),
-    _posterize(8, -4.0, Rounding.NEAREST),
-    _SOLARIZE,
-    _AUTOCONTRAST,
-    _EQUALIZE,
-)
+
+def _torchvision(
+    shear: float, translate: tuple[Rule, ...], degrees: float, enhance: float, bits: float
+) -> tuple[Rule, ...]:
+    return (
+        _IDENTITY,
+        _signed(_O.SHEAR_X, shear),
+        _signed(_O.SHEAR_Y, shear),
+        *translate,
+        _signed(_O.ROTATE, degrees),
+        *_enhance(enhance),
+        _posterize(8, -bits, Rounding.NEAREST),
+        _SOLARIZE,
+        _AUTOCONTRAST,
+        _EQUALIZE,
+    )
+
+
+TORCHVISION: Final = _torchvision(0.3, _translate(150.0 / 331.0), 30.0, 0.9, 4.0)
 """RandAugment's fourteen ops."""
 
-TRIVIAL_WIDE: Final = (
-    _IDENTITY,
-    _signed(_O.SHEAR_X, 0.99),
-    _signed(_O.SHEAR_Y, 0.99),
-    *_translate(32.0, is_of_side=False),
-    _signed(_O.ROTATE, 135.0),
-    *_enhance(0.99),
-    _posterize(8, -6.0, Rounding.NEAREST),
-    _SOLARIZE,
-    _AUTOCONTRAST,
-    _EQUALIZE,
-)
+TRIVIAL_WIDE: Final = _torchvision(0.99, _translate(32.0, is_of_side=False), 135.0, 0.99, 6.0)
 """TrivialAugment's wide space, as torchvision has it."""
 
 AUTO: Final = (*TORCHVISION[1:], _INVERT)
