@@ -3,37 +3,8 @@
  * 4:2:0 with standard tables, the accurate integer transforms, as of every image that is decoded. What
  * libjpeg allocates for it is its own.
  */
+#include "jpeg_output.h"
 #include "program.h"
-
-#include <setjmp.h>
-#include <stdio.h>
-
-#include <jpeglib.h>
-
-#include <jerror.h>
-
-typedef struct {
-    struct jpeg_error_mgr errors; /* first: libjpeg's callbacks get a pointer to it */
-    jmp_buf on_error;
-    char *message;
-} Errors;
-
-static _Noreturn void on_error(j_common_ptr jpeg) {
-    Errors *self = (Errors *)jpeg->err;
-    char text[JMSG_LENGTH_MAX];
-    self->errors.format_message(jpeg, text);
-    snprintf(self->message, AUGD_MESSAGE_BYTES, "jpeg: %s", text);
-    longjmp(self->on_error, 1);
-}
-
-static void start_output(j_compress_ptr jpeg) { (void)jpeg; }
-
-static boolean on_full(j_compress_ptr jpeg) {
-    ERREXIT(jpeg, JERR_BUFFER_SIZE);
-    return FALSE; /* not reached: the error handler leaves */
-}
-
-static void finish_output(j_compress_ptr jpeg) { (void)jpeg; }
 
 static void write_lines(j_compress_ptr jpeg, AugdRow row) {
     const size_t stride = (size_t)row.width * AUGD_CHANNELS;
@@ -47,15 +18,11 @@ static void write_lines(j_compress_ptr jpeg, AugdRow row) {
 static size_t encode(AugdRow row, int quality, uint8_t *out, size_t size,
                      char message[AUGD_MESSAGE_BYTES]) {
     struct jpeg_compress_struct jpeg = {0};
-    struct jpeg_destination_mgr output = {.next_output_byte = out,
-                                          .free_in_buffer = size,
-                                          .init_destination = start_output,
-                                          .empty_output_buffer = on_full,
-                                          .term_destination = finish_output};
-    Errors errors = {.message = message};
+    struct jpeg_destination_mgr output = augd_jpeg_output(out, size);
+    AugdJpegErrors errors = {.prefix = "jpeg: ", .message = message};
     volatile bool is_done = false; /* set between setjmp and longjmp */
     jpeg.err = jpeg_std_error(&errors.errors);
-    errors.errors.error_exit = on_error;
+    errors.errors.error_exit = augd_leave_jpeg;
     if (setjmp(errors.on_error) == 0) {
         jpeg_create_compress(&jpeg);
         jpeg.dest = &output;

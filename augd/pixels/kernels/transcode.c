@@ -4,45 +4,15 @@
  * for the image, and several scans become one. Used when a set is packed, never for a batch.
  * Every warning of libjpeg is an error: such an image is better left as it is.
  */
-#include "kernels.h"
+#include "jpeg_output.h"
 
-#include <setjmp.h>
-#include <stdio.h>
 #include <string.h>
-
-#include <jpeglib.h>
 
 #include <jerror.h>
 
-typedef struct {
-    struct jpeg_error_mgr errors; /* first: libjpeg's callbacks get a pointer to it */
-    jmp_buf on_error;
-    char *message;
-} Errors;
-
-static _Noreturn void leave(j_common_ptr jpeg) {
-    Errors *self = (Errors *)jpeg->err;
-    char text[JMSG_LENGTH_MAX];
-    self->errors.format_message(jpeg, text);
-    snprintf(self->message, AUGD_MESSAGE_BYTES, "%s", text);
-    longjmp(self->on_error, 1);
-}
-
-static void on_error(j_common_ptr jpeg) { leave(jpeg); }
-
 static void on_message(j_common_ptr jpeg, int level) {
-    if (level < 0) leave(jpeg);
+    if (level < 0) augd_leave_jpeg(jpeg);
 }
-
-/* The bytes written go to the caller's buffer, which is not to grow. */
-static void start_output(j_compress_ptr jpeg) { (void)jpeg; }
-
-static boolean on_full(j_compress_ptr jpeg) {
-    ERREXIT(jpeg, JERR_BUFFER_SIZE);
-    return FALSE; /* not reached: the error handler leaves */
-}
-
-static void finish_output(j_compress_ptr jpeg) { (void)jpeg; }
 
 static bool starts_with(jpeg_saved_marker_ptr marker, const char *name, unsigned length) {
     return marker->data_length >= length && memcmp(marker->data, name, length) == 0;
@@ -63,17 +33,13 @@ size_t augd_transcode(Jpeg source, int restart_interval, uint8_t *out, size_t si
     enum { MARKER_BYTES = 0xFFFF };
     struct jpeg_decompress_struct from;
     struct jpeg_compress_struct to;
-    struct jpeg_destination_mgr output = {.next_output_byte = out,
-                                          .free_in_buffer = size,
-                                          .init_destination = start_output,
-                                          .empty_output_buffer = on_full,
-                                          .term_destination = finish_output};
-    Errors errors = {.message = message};
+    struct jpeg_destination_mgr output = augd_jpeg_output(out, size);
+    AugdJpegErrors errors = {.prefix = "", .message = message};
     volatile bool is_done = false; /* set between setjmp and longjmp */
     memset(&from, 0, sizeof from); /* what was not created can be destroyed */
     memset(&to, 0, sizeof to);
     from.err = to.err = jpeg_std_error(&errors.errors);
-    errors.errors.error_exit = on_error;
+    errors.errors.error_exit = augd_leave_jpeg;
     errors.errors.emit_message = on_message;
     if (setjmp(errors.on_error) == 0) {
         jpeg_create_decompress(&from);
