@@ -1,7 +1,7 @@
 """The options of `augd.connect` and `augd.torch.connect`: each one's type and default, once.
 
 Type checkers and editors read `ConnectOptions` through `**options: Unpack[ConnectOptions]` (PEP
-692). `takes` shows `help` and notebooks the same options with their defaults.
+692). `takes_connect_options` shows `help` and notebooks the same options with their defaults.
 """
 
 import inspect

@@ -186,8 +186,7 @@ class EpochReader:
         self._count(ready, batch.ids)
         mixer = self._mixer_at(ready.epoch, arrays)
         if mixer is not None:
-            first = ready.position + self._layout.rank * self._layout.batch_size
-            mixer.mix(batch, first)
+            mixer.mix(batch, epoch_layout.first_position(self._layout, ready.position))
         return batch
 
     def _mixer_at(self, epoch: int, arrays: Sequence[msg.ArraySpec]) -> RowMixer | None:
@@ -202,7 +201,7 @@ class EpochReader:
         layout = self._layout
         self.num_batches += 1
         self.num_samples += ready.rows
-        digest = ids_digest(ready.position + layout.rank * layout.batch_size, ids)
+        digest = ids_digest(epoch_layout.first_position(layout, ready.position), ids)
         self._ids_digest = (self._ids_digest + digest) % IDS_MODULUS
         real = epoch_layout.real_rows(layout, self._num_positions, ready.position)
         self.receipts.add(ready, real, digest, ready.position + epoch_layout.global_batch(layout))

@@ -15,6 +15,11 @@ def global_batch(layout: Layout) -> int:
     return layout.batch_size * layout.world
 
 
+def first_position(layout: Layout, position: int) -> int:
+    """Position of the first row of this rank's part of the global batch that starts there."""
+    return position + layout.rank * layout.batch_size
+
+
 def batches_left(layout: Layout, num_samples: int, position: int = 0) -> int:
     """Batches from `position` to the end of the epoch."""
     left = max(0, num_samples - position)
@@ -31,7 +36,7 @@ def batch_rows(layout: Layout, num_samples: int, position: int) -> int:
 
 def real_rows(layout: Layout, num_samples: int, position: int) -> int:
     """Rows of this rank's batch that are samples and not padding."""
-    first = position + layout.rank * layout.batch_size
+    first = first_position(layout, position)
     return max(0, min(layout.batch_size, num_samples - first))
 
 

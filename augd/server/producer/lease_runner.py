@@ -39,6 +39,7 @@ from augd.pixels.headers.read_header import BadImage, read_header
 from augd.plan.ops.plugin import OwnOpError
 from augd.plan.recipe.op_catalogue import BUILT_IN, Catalogue
 from augd.plugins.ops import name_failure
+from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.protocol.row_digest import ids_digest
 from augd.server.producer.decoded_cache import CachedImages, PixelCache
@@ -248,7 +249,7 @@ class LeaseRunner:
 
     def _begin(self, renderer: StreamRenderer, epoch: int, leases: list[msg.Lease]) -> None:
         before_ns = time.thread_time_ns()
-        offset = renderer.layout.rank * renderer.layout.batch_size
+        offset = epoch_layout.first_position(renderer.layout, 0)
         firsts = [lease.position + offset + lease.first_row for lease in leases]
         spans = [
             np.arange(first, first + lease.rows)

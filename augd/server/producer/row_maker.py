@@ -21,6 +21,7 @@ from augd.dataset.readers.source import Row
 from augd.pixels.exif_orientation import DecodedRegion, Stored
 from augd.pixels.headers.read_header import BadImage, Header, read_header
 from augd.pixels.jpeg_segments import Cut, JpegPart
+from augd.protocol import epoch_layout
 from augd.protocol import messages as msg
 from augd.server.producer.slot_rows import ChunkPlan, Rows
 from augd.server.producer.stream_renderer import StreamRenderer
@@ -41,9 +42,8 @@ class LeaseTask:
     chunk_plan: ChunkPlan | None = None
     has_cuts: bool = False  # rows are made from the segments that were read, in the usual case
     hits: int = 0
-    is_copy: list[bool] | None = (
-        None  # rows of the sample before them, whose file is not read again
-    )
+    # Rows of the sample before them, whose file is not read again.
+    is_copy: list[bool] | None = None
     content: Row | None = None  # of the sample in hand, where copies follow
     num_made: int = 0  # rows up to here are made: copies are made with the first of them
 
@@ -51,7 +51,7 @@ class LeaseTask:
 def first_position(task: LeaseTask) -> int:
     """Return where the task's rows begin in the order of the epoch."""
     layout = task.renderer.layout
-    return task.lease.position + layout.rank * layout.batch_size + task.lease.first_row
+    return epoch_layout.first_position(layout, task.lease.position) + task.lease.first_row
 
 
 def _is_quarantined(task: LeaseTask, row: int, sample: int) -> bool:

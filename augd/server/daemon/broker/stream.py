@@ -393,5 +393,5 @@ class StreamState:
     def place_of(self, chunk: Chunk, row: int) -> Place:
         """Return the place of a chunk's row in the order of its epoch."""
         layout = self.spec.layout
-        first = chunk.batch.position + layout.rank * layout.batch_size
+        first = epoch_layout.first_position(layout, chunk.batch.position)
         return chunk.batch.epoch, first + chunk.first_row + row
